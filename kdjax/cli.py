@@ -1,0 +1,139 @@
+"""The `kdjax` command: thin. Each command reads a recipe and calls one function."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from kdjax import config as recipe
+from kdjax.errors import InputError
+
+Command = Callable[[argparse.Namespace, recipe.Config], None]
+
+
+def _compare(options: argparse.Namespace, config: recipe.Config) -> None:
+    from kdjax.study.compare import compare
+
+    compare(config, options.out)
+
+
+def _price(options: argparse.Namespace, config: recipe.Config) -> None:
+    from kdjax.study.pricing import price_table, prices
+
+    rows = prices(config)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        price_table(config, rows)
+
+
+def _prepare(options: argparse.Namespace, config: recipe.Config) -> None:
+    from kdjax.study.setup import prepare_corpus
+
+    prepare_corpus(config, options.out)
+
+
+def _teacher(options: argparse.Namespace, config: recipe.Config) -> None:
+    from kdjax.study.setup import prepare_teacher_alone
+
+    prepare_teacher_alone(config, options.out)
+
+
+def _train(options: argparse.Namespace, config: recipe.Config) -> None:
+    from kdjax.study.compare import train_one
+
+    train_one(config, options.out, options.arm, options.seed)
+
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "compare": (_compare, "Train every arm under every seed within the budget, evaluate, and write the report."),
+    "price": (_price, "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data."),
+    "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
+    "teacher": (_teacher, "Fit an MLM head on an encoder and save a teacher with a card."),
+    "train": (_train, "One arm under one seed of a study; `compare` with the same --out takes it up."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits: 0 done, 2 bad input (one line), 1 a bug (a traceback)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _quiet()
+    try:
+        plain, overrides = split_overrides(words)
+        options = _parser().parse_args(plain)
+        COMMANDS[options.command][0](options, recipe.load(options.config, overrides))
+    except InputError as e:
+        print(f"kdjax: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("kdjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parts a command line into its own words and the overrides of the recipe: `--section.setting VALUE`."""
+    sections = {field.name for field in dataclasses.fields(recipe.Config)}
+    plain: list[str] = []
+    overrides: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name = word[2:].split("=")[0] if word.startswith("--") else ""
+        if "." not in name and name.removesuffix("+") not in sections:
+            plain.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word:
+            value = next(rest, None)
+            if value is None:
+                raise InputError(f"command line: {word} has no value, expected one after it")
+            overrides.append(value)
+    return plain, overrides
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors are bad input like any other: one line, status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kdjax",
+        description="Distil or pretrain? Masked language models compared under one exact compute budget.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    settings = recipe.help_text()
+    for name, (_, summary) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            allow_abbrev=False,
+            usage=f"kdjax {name} CONFIG {'[--json]' if name == 'price' else '--out DIR'} [--SETTING VALUE ...]",
+            epilog=settings,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file")
+        if name == "price":
+            command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        else:
+            command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+        if name == "train":
+            command.add_argument("--arm", required=True, help="which arm of the recipe")
+            command.add_argument("--seed", type=int, required=True, help="which seed")
+    return parser
+
+
+def _quiet() -> None:
+    """Fewer lines from XLA's and TensorFlow's C++ logs; errors stay."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -1,0 +1,47 @@
+"""Whether a tokenizer's ids mean the same to a model: vocabularies compared entry by entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from kdjax.errors import InputError
+
+
+def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
+    """Compares the corpus's tokenizer with a model's.
+
+    Args:
+        tokenizer: the corpus's tokenizer.json.
+        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is compared entry by entry.
+        vocab_size: entries of the model's word embedding, compared in any case.
+
+    Raises:
+        InputError: another size, or the first entry that differs.
+    """
+    ours = _entries(Tokenizer.from_file(str(tokenizer)).get_vocab(with_added_tokens=True))
+    if max(ours) >= vocab_size:
+        raise InputError(
+            f"{tokenizer}: has {max(ours) + 1} entries, expected those of {directory}, whose word embedding has {vocab_size}"
+        )
+    theirs = _vocabulary_of(directory)
+    for index in sorted(ours.keys() | theirs.keys()) if theirs else ():
+        if ours.get(index) != theirs.get(index):
+            raise InputError(
+                f"{tokenizer}: entry {index} is {ours.get(index)!r}, expected {theirs.get(index)!r} as in {directory}"
+            )
+
+
+def _vocabulary_of(directory: Path) -> dict[int, str]:
+    """The entries of a model's own vocabulary; none where its directory has no tokenizer."""
+    if (directory / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        return _entries(tokenizer.get_vocab(with_added_tokens=True))
+    if (directory / "vocab.txt").is_file():
+        return dict(enumerate((directory / "vocab.txt").read_text(encoding="utf-8").splitlines()))
+    return {}
+
+
+def _entries(vocabulary: dict[str, int]) -> dict[int, str]:
+    return {index: token for token, index in vocabulary.items()}

@@ -1,0 +1,26 @@
+"""What a user can get wrong: every such error is an `InputError`, which the command line prints as one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Something given to kdjax cannot be used.
+
+    The message is one line: what was found, where, and what was expected. The command line prints it and ends with
+    status 2; a library caller catches it.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split()))
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint for a misspelt name: ` (did you mean 'x'?)`, or the valid names when none is near."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f" (valid: {', '.join(names)})" if names else ""

@@ -1,0 +1,26 @@
+"""The figure a task is scored by: accuracy for classes, Pearson's r for numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, regression: bool) -> float:
+    """Scores predictions.
+
+    Args:
+        predicted: `[N]` class indices, or numbers.
+        truth: `[N]` likewise.
+        regression: whether these are numbers.
+
+    Returns:
+        The share of equal classes; for numbers, Pearson's correlation r. Predictions (or truths) that are all alike have
+        no correlation; they score 0, what a constant is worth.
+    """
+    if not regression:
+        return float(np.mean(predicted == truth))
+    x, y = predicted.astype(np.float64), truth.astype(np.float64)
+    x, y = x - x.mean(), y - y.mean()
+    size = np.sqrt(np.sum(x * x) * np.sum(y * y))
+    return float(np.sum(x * y) / size) if size > 0 else 0.0

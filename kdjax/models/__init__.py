@@ -1,0 +1,32 @@
+"""BERT encoders: building, running, and reading and writing Hugging Face directories."""
+
+from kdjax.models.bert import (
+    Model,
+    Parameters,
+    abstract_params,
+    classify,
+    count_params,
+    forward,
+    init,
+    init_mlm_head,
+    init_task_head,
+)
+from kdjax.models.features import Features, Request
+from kdjax.models.hf import from_pretrained, pretrained_config, save_pretrained
+
+__all__ = [
+    "Features",
+    "Model",
+    "Parameters",
+    "Request",
+    "abstract_params",
+    "classify",
+    "count_params",
+    "forward",
+    "from_pretrained",
+    "init",
+    "init_mlm_head",
+    "init_task_head",
+    "pretrained_config",
+    "save_pretrained",
+]

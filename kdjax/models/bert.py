@@ -1,0 +1,153 @@
+"""BERT encoders as functions over plain nested dictionaries of parameters.
+
+Letters in shapes: B batch, L length, D width, S slots.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from kdjax.config import ModelConfig
+from kdjax.errors import InputError
+from kdjax.models import zoo
+from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead, fold
+from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+
+Params = dict[str, Any]
+
+
+class Model(NamedTuple):
+    """An encoder.
+
+    Attributes:
+        config: its configuration.
+        params: `{"embeddings": …, "layers": {"1": …, …}, "final_norm": … for pre-LN, "mlm": …}`; "mlm" is absent where
+            a checkpoint has no MLM head.
+    """
+
+    config: ModelConfig
+    params: Params
+
+
+class Parameters(NamedTuple):
+    """How many parameters a model has: in its embedding tables, and besides."""
+
+    embeddings: int
+    others: int
+
+
+def init(config: ModelConfig | str, seed: int) -> Model:
+    """A model as BERT starts: kernels and embeddings truncated normal (std 0.02), biases 0, LayerNorm scales 1.
+
+    Args:
+        config: a configuration, or a named size (`kdjax.models.zoo`).
+        seed: the parameters are a pure function of it and of the configuration.
+
+    Raises:
+        InputError: an unknown size.
+    """
+    config = zoo.get(config) if isinstance(config, str) else config
+    return Model(config, _params(Encoder(config, nnx.Rngs(seed), mlm=True)))
+
+
+def init_mlm_head(config: ModelConfig, seed: int) -> Params:
+    """An MLM head as BERT starts: what `params["mlm"]` holds."""
+    return _params(MlmHead(config, nnx.Rngs(seed)))
+
+
+def init_task_head(config: ModelConfig, outputs: int, seed: int) -> Params:
+    """A head for `classify` with `outputs` classes, or 1 output for a regression."""
+    return _params(TaskHead(config, outputs, nnx.Rngs(seed)))
+
+
+def abstract_params(config: ModelConfig, *, mlm: bool = True) -> Params:
+    """The parameters as `jax.ShapeDtypeStruct`; nothing is allocated."""
+    return nnx.to_pure_dict(_encoder(config, mlm)[1])  # type: ignore[no-any-return]
+
+
+def forward(
+    config: ModelConfig, params: Params, batch: Batch, request: Request, *, dropout_key: jax.Array | None = None
+) -> Features:
+    """The features asked for; nothing else is traced.
+
+    Args:
+        config: the model's configuration.
+        params: its parameters.
+        batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`; `types` int32
+            `[B, L]` where token types are not all 0. Attention stays inside a segment.
+        request: which features.
+        dropout_key: a JAX key; without one there is no dropout.
+
+    Raises:
+        InputError: a layer the model does not have, logits without an MLM head, sequences longer than the positions.
+    """
+    if not request:
+        return Features()
+    _check(config, params, batch, request)
+    encoder = nnx.merge(_encoder(config, "mlm" in params)[0], params)
+    return encoder(batch, request, dropout_key)  # type: ignore[no-any-return]
+
+
+def classify(
+    config: ModelConfig, params: Params, head: Params, batch: Batch, *, dropout_key: jax.Array | None = None
+) -> jax.Array:
+    """Class scores (before the softmax) or predicted numbers, from each sequence's first token.
+
+    Args:
+        config: the model's configuration.
+        params: its parameters.
+        head: from `init_task_head`.
+        batch: as for `forward`.
+        dropout_key: as for `forward`; the head drops out its pooled input too.
+
+    Returns:
+        float32 `[B, outputs]`.
+
+    Raises:
+        InputError: sequences longer than the positions.
+    """
+    last = Request(hidden=frozenset({config.layers}))
+    hidden = forward(config, params, batch, last, dropout_key=dropout_key).hidden[config.layers]
+    task = nnx.merge(_task_head(config, head["output"]["bias"].shape[0]), head)
+    scores: jax.Array = task(hidden[:, 0], fold(dropout_key, config.layers + 1))
+    return scores.astype(jnp.float32)
+
+
+def count_params(params: Params) -> Parameters:
+    """Counts parameters, given as arrays or as shapes."""
+    total = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+    tables = sum(math.prod(params["embeddings"][name]["embedding"].shape) for name in ("word", "position", "type"))
+    return Parameters(tables, total - tables)
+
+
+def _check(config: ModelConfig, params: Params, batch: Batch, request: Request) -> None:
+    for name in (*ATTENTION_FEATURES, "hidden"):
+        lowest = 0 if name == "hidden" else 1
+        for layer in sorted(getattr(request, name)):
+            if not lowest <= layer <= config.layers:
+                raise InputError(f"{name} of layer {layer} asked, expected a layer from {lowest} to {config.layers}")
+    if request.logits and "mlm" not in params:
+        raise InputError("logits asked of a model without an MLM head, expected parameters with 'mlm'")
+    length = batch["tokens"].shape[1]
+    if length > config.positions:
+        raise InputError(f"sequences of {length} tokens, expected at most the model's {config.positions} positions")
+
+
+@cache
+def _encoder(config: ModelConfig, mlm: bool) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: Encoder(config, nnx.Rngs(0), mlm=mlm)))  # type: ignore[no-any-return]
+
+
+@cache
+def _task_head(config: ModelConfig, outputs: int) -> nnx.GraphDef[TaskHead]:
+    return nnx.split(nnx.eval_shape(lambda: TaskHead(config, outputs, nnx.Rngs(0))))[0]
+
+
+def _params(module: nnx.Module) -> Params:
+    return nnx.to_pure_dict(nnx.state(module))  # type: ignore[no-any-return]

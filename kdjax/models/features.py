@@ -1,0 +1,68 @@
+"""What a forward pass can hand out, and how to ask for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import jax
+
+ATTENTION_FEATURES = ("scores", "query", "key", "value")
+"""The features that a layer's attention computes on its way."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Features:
+    """The features a forward pass computed; anything not asked for is empty or None.
+
+    Layer 1 is the first layer. B batch, H heads, L length, d head width, D width, S slots, V vocabulary.
+
+    Attributes:
+        scores: layer -> `[B, H, L, L]` attention scores: scaled by 1/sqrt(d), before the mask and the softmax.
+        query: layer -> `[B, H, L, d]`.
+        key: layer -> `[B, H, L, d]`, not transposed.
+        value: layer -> `[B, H, L, d]`.
+        hidden: layer -> `[B, L, D]`; 0 is the embedding output, the last is what the MLM head reads.
+        logits: `[B, S, V]` MLM logits at the masked slots.
+    """
+
+    scores: dict[int, jax.Array] = field(default_factory=dict)
+    query: dict[int, jax.Array] = field(default_factory=dict)
+    key: dict[int, jax.Array] = field(default_factory=dict)
+    value: dict[int, jax.Array] = field(default_factory=dict)
+    hidden: dict[int, jax.Array] = field(default_factory=dict)
+    logits: jax.Array | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which features a forward pass shall compute. Requests join with `|`.
+
+    Attributes:
+        scores, query, key, value: layers, 1 is the first.
+        hidden: layers, 0 is the embedding output.
+        logits: whether the MLM head runs (at the masked slots).
+    """
+
+    scores: frozenset[int] = frozenset()
+    query: frozenset[int] = frozenset()
+    key: frozenset[int] = frozenset()
+    value: frozenset[int] = frozenset()
+    hidden: frozenset[int] = frozenset()
+    logits: bool = False
+
+    def __or__(self, other: Request) -> Request:
+        joined = {f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self) if f.name != "logits"}
+        return Request(**joined, logits=self.logits or other.logits)
+
+    def __bool__(self) -> bool:
+        return self != Request()
+
+    @property
+    def depth(self) -> int:
+        """The highest layer named (the logits need all layers besides; the model knows how many there are)."""
+        return max((layer for f in (*ATTENTION_FEATURES, "hidden") for layer in getattr(self, f)), default=0)
+
+    def attention(self, layer: int) -> frozenset[str]:
+        """Which of `scores`, `query`, `key`, `value` are asked of `layer`."""
+        return frozenset(name for name in ATTENTION_FEATURES if layer in getattr(self, name))

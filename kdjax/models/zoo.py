@@ -1,0 +1,72 @@
+"""Named model sizes: BERT's, the smaller ones of Turc et al. (2019, arXiv 1908.08962), and MiniLM's six layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import NamedTuple
+
+from kdjax.config import ModelConfig, ModelOptions, ModelSpec
+from kdjax.errors import InputError, nearest
+
+_HEAD_WIDTH = 64
+
+
+class Size(NamedTuple):
+    """The size of an encoder: layers, hidden width, heads, width of the feed-forward block."""
+
+    layers: int
+    width: int
+    heads: int
+    ffn: int
+
+
+def _bert(layers: int, width: int) -> Size:
+    return Size(layers, width, width // _HEAD_WIDTH, 4 * width)
+
+
+SIZES = {
+    "tiny": _bert(2, 128),
+    "mini": _bert(4, 256),
+    "small": _bert(4, 512),
+    "medium": _bert(8, 512),
+    "base": _bert(12, 768),
+    "large": _bert(24, 1024),
+    "minilm-l6": Size(6, 384, 12, 1536),
+}
+"""Sizes with a name of their own. Besides, LxW (as in 6x768) is L layers of width W with W/64 heads and ffn 4W."""
+
+
+def resolve(spec: ModelSpec) -> ModelConfig:
+    """A model by name, with what the spec sets itself in place of the name's.
+
+    Raises:
+        InputError: an unknown size, or sizes that do not fit together.
+    """
+    size = _size(spec.size)
+    own = {name: getattr(spec, name) for name in Size._fields if getattr(spec, name) is not None}
+    options = {field.name: getattr(spec, field.name) for field in dataclasses.fields(ModelOptions)}
+    return ModelConfig(**{**size._asdict(), **own, **options})
+
+
+def get(name: str) -> ModelConfig:
+    """A named size with BERT's own options.
+
+    Raises:
+        InputError: an unknown size.
+    """
+    return resolve(ModelSpec(size=name))
+
+
+def _size(name: str) -> Size:
+    if name in SIZES:
+        return SIZES[name]
+    written = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", name)
+    if written is None:
+        raise InputError(
+            f"model size {name!r}: expected LAYERSxWIDTH (as in 6x768) or a named size{nearest(name, SIZES)}"
+        )
+    layers, width = int(written[1]), int(written[2])
+    if width % _HEAD_WIDTH:
+        raise InputError(f"model size {name!r}: width {width}, expected a multiple of the head width {_HEAD_WIDTH}")
+    return _bert(layers, width)

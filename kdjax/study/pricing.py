@@ -1,0 +1,93 @@
+"""What a recipe costs before anything is spent: the price of each arm's step and how far the budget reaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kdjax.budget.ledger import affordable_steps
+from kdjax.config import Config
+from kdjax.data.prepare import Manifest
+from kdjax.errors import InputError
+from kdjax.models import zoo
+from kdjax.train.arm import Arm, Shape, price, resolve
+
+
+def shape_of(config: Config) -> Shape:
+    """The shape of a recipe's batch."""
+    return Shape(config.train.batch, config.data.length, config.data.slots)
+
+
+def arms_of(config: Config) -> dict[str, Arm]:
+    """The recipe's arms, made ready from settings alone.
+
+    Raises:
+        InputError: no arms, an unknown arm, an objective these models do not allow, or sequences longer than their positions.
+    """
+    if not config.arms:
+        raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
+    student, teacher = zoo.resolve(config.student), zoo.resolve(config.teacher.architecture)
+    arms = {
+        name: resolve(name, arm, student, teacher, config.train.optimizer) for name, arm in config.arms.items()
+    }
+    for role, model in (("student", student), ("teacher.architecture", teacher)):
+        if role != "student" and not any(arm.teacher for arm in arms.values()):
+            continue
+        if config.data.length > model.positions:
+            raise InputError(
+                f"data.length is {config.data.length}, expected at most {role}.positions, {model.positions} tokens"
+            )
+    return arms
+
+
+def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
+    """Per arm and phase: FLOPs of one step by part, and the steps, tokens and epochs the budget buys.
+
+    Tokens are positions of the sequences, padding included, when no prepared corpus tells how full they are; epochs are
+    None then.
+    """
+    shape, corpus = shape_of(config), _prepared(config)
+    rows = {}
+    for name, arm in arms_of(config).items():
+        cost = price(arm, shape)
+        steps = affordable_steps(int(config.budget.flops), cost)
+        sequences = steps * shape.batch
+        tokens, epochs = sequences * shape.length, None
+        if corpus is not None:
+            epochs = sequences / corpus.sequences["train"]
+            tokens = round(epochs * corpus.tokens["train"])
+        rows[name] = [{**cost.to_json(), "steps": steps, "tokens": tokens, "epochs": epochs}]
+    return rows
+
+
+def _prepared(config: Config) -> Manifest | None:
+    return Manifest.read(Path(config.data.prepared)) if config.data.prepared else None
+
+
+def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints the prices as a table."""
+    shape = shape_of(config)
+    table = Table(
+        title=f"FLOPs of one step ({shape.batch} x {shape.length} tokens, {shape.slots} slots), "
+        f"and what {config.budget.flops:.4g} FLOPs buy"
+    )
+    columns = ("total", "student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
+    table.add_column("arm")
+    for column in (*columns, "matmul (witness)", "to the first arm", "steps", "tokens", "epochs"):
+        table.add_column(column.replace("_", " "), justify="right")
+    first = next(iter(rows.values()))[0]["total"]
+    for name, phases in rows.items():
+        for phase in phases:
+            table.add_row(
+                name,
+                *(f"{phase[column]:.4g}" for column in columns),
+                f"{phase['witness_matmul']:.4g}",
+                f"{phase['total'] / first:.3f}x",
+                f"{phase['steps']:,}",
+                f"{phase['tokens']:,}",
+                "-" if phase["epochs"] is None else f"{phase['epochs']:.2f}",
+            )
+    Console().print(table)

@@ -1,0 +1,90 @@
+"""Progress for people: budget spent, tokens a second, time left. A live line in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from kdjax.train.loop import Progress
+
+INTERVAL = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+class Reporter:
+    """Tells how a command goes on. A context manager.
+
+    Attributes:
+        budget: FLOPs all runs still to come may spend together; the time left is estimated from it. Set before the runs.
+    """
+
+    def __init__(self) -> None:
+        self.budget = 0
+        self._spent = 0
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(console=self._console, transient=True, auto_refresh=False)
+        self._shown = time.monotonic()
+        self._started: float | None = None
+
+    def __enter__(self) -> Reporter:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, text: str) -> None:
+        """A line that the next one replaces; without a terminal, one every `INTERVAL` seconds."""
+        now = time.monotonic()
+        if self._console.is_terminal:
+            if now - self._shown >= 0.2:
+                self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+                self._shown = now
+        elif now - self._shown >= INTERVAL:
+            self.say(text)
+            self._shown = now
+
+    def watch(self, name: str) -> Callable[[Progress], None]:
+        """A watcher for one run: shows its budget, loss, speed and the time left for it and for everything."""
+        begun = time.monotonic()
+        first: Progress | None = None
+        last = 0
+
+        def told(now: Progress) -> None:
+            nonlocal first, last
+            if first is None:
+                first, last = now, now.ledger.total
+                self._started = self._started or begun
+                return
+            self._spent, last = self._spent + now.ledger.total - last, now.ledger.total
+            seconds = time.monotonic() - begun
+            rate = (now.ledger.total - first.ledger.total) / seconds
+            speed = (now.ledger.tokens - first.ledger.tokens) / seconds
+            left = f"{_duration(now.ledger.remaining / rate)} left"
+            if self.budget and self._spent:
+                overall = (self.budget - self._spent) * (time.monotonic() - (self._started or begun)) / self._spent
+                left += f", {_duration(max(0.0, overall))} in all"
+            self.show(
+                f"{name}: {now.ledger.total / now.ledger.budget:4.0%} of {now.ledger.budget:.3g} FLOPs, "
+                f"step {now.ledger.steps}/{now.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s, {left}"
+            )
+
+        return told
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

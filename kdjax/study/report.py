@@ -1,0 +1,176 @@
+"""report.html: a study on one self-contained page, made from the content of results.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from kdjax.budget.price import PARTS
+from kdjax.files import write_text
+from kdjax.study import numbers, plots, summary, svg, verdict
+from kdjax.study.summary import Endpoint, Results, Spread
+
+
+def write(results: dict[str, Any], path: Path) -> None:
+    """Writes the report, whole or not at all; the same results give the same bytes.
+
+    Args:
+        results: the content of results.json.
+        path: of the page.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    write_text(path, html(results))
+
+
+def html(results: Results) -> str:
+    """The page: no scripts, no network, no other files; everything from outside is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    for function in (numbers.flops, numbers.count, numbers.score, numbers.signed, numbers.interval, numbers.percent):
+        environment.filters[function.__name__] = function
+    environment.filters |= {"duration": numbers.duration, "listed": numbers.listed, "spread": _spread}
+    other = summary.yardstick(results)
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        headline=verdict.headline(results),
+        basis=_basis(results),
+        other=other,
+        question=_question(results, other),
+        answers=verdict.answers(results),
+        keys={
+            arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)]) for n, arm in enumerate(results["arms"])
+        },
+        colours=svg.COLOURS,
+        parts=[(part, part.replace("_", " "), *svg.PART_COLOURS[part]) for part in PARTS],
+        plots={
+            "differences": plots.differences(results),
+            "spending": plots.spending(results),
+            "learning": plots.learning(results),
+            "layers": plots.layers(results),
+        },
+        scores=_scores(results, other),
+        references=summary.references(results),
+        spending=_spending(results, other),
+        chosen=_chosen(results),
+        pairs=_pairs(results),
+        objectives={name: _objective(arm["terms"]) for name, arm in results["arms"].items()},
+        config=yaml.safe_dump(_plain(results["config"]), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _spread(found: Spread | None) -> str:
+    if found is None:
+        return "–"
+    return numbers.score(found.mean) + (f" ± {numbers.score(found.sd)}" if found.sd is not None else "")
+
+
+def _question(results: Results, other: str) -> str:
+    distilled = any(summary.has_teacher(results, arm) for arm in results["arms"])
+    if distilled and not summary.has_teacher(results, other):
+        return "Does distilling beat pretraining from scratch?"
+    return f"Against {other}"
+
+
+def _basis(results: Results) -> str:
+    """What the verdicts rest on."""
+    evaluation = results["config"]["evaluation"]
+    shared = sorted({v["n"] for v in results["verdicts"]})
+    if not shared or shared[-1] < 2:
+        return "No interval can be formed: differences are shown, verdicts are not given."
+    over = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
+    count = sum(v["low"] is not None for v in results["verdicts"])
+    return (
+        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {over} seeds; {count} of them, not "
+        f"adjusted for their number. BEATS: the interval leaves out 0. TIES: it lies within ±{evaluation['margin']:g}. "
+        "INCONCLUSIVE: neither. The intervals speak of other seeds, not of other test rows, corpora or tunings."
+    )
+
+
+def _scores(results: Results, other: str) -> dict[str, list[dict[str, Any]]]:
+    """Arm -> a cell for each endpoint."""
+    return {arm: [_cell(results, arm, endpoint, other) for endpoint in results["endpoints"]] for arm in results["arms"]}
+
+
+def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[str, Any]:
+    if arm not in endpoint["arms"]:
+        return {"text": "head untrained" if endpoint["kind"] == "mlm" else "–", "outcome": "", "faint": True}
+    text = _spread(summary.spread(summary.by_seed(results, arm, endpoint).values()))
+    found = summary.difference(results, endpoint, arm, other) if arm != other else None
+    outcome = {"beats": f"beats {other}", "loses": f"loses to {other}", "ties": f"ties with {other}"}
+    return {"text": text, "outcome": outcome.get(found.outcome, "") if found else "", "faint": False}
+
+
+def _spending(results: Results, other: str) -> list[dict[str, Any]]:
+    """What each arm's runs cost: FLOPs, steps, tokens, and the mean wall-clock of a run by kind, in seconds."""
+    rows = []
+    for name, arm in results["arms"].items():
+        runs = [run for run in results["runs"] if run["arm"] == name]
+        kinds = dict.fromkeys(kind for run in runs for kind in run["wall_clock"])
+        rows.append(
+            {
+                "arm": name,
+                "price": arm["price"]["total"],
+                "ratio": arm["price"]["total"] / results["arms"][other]["price"]["total"],
+                "teacher": arm["price"]["teacher_forward"] / arm["price"]["total"],
+                "steps": arm["steps"],
+                "tokens": arm["tokens"],
+                "epochs": arm["epochs"],
+                "spent": sum(run["spent"]["total"] for run in runs) / len(runs) if runs else None,
+                "seconds": {k: sum(run["wall_clock"].get(k, 0.0) for run in runs) / len(runs) for k in kinds},
+            }
+        )
+    return rows
+
+
+def _chosen(results: Results) -> list[dict[str, Any]]:
+    """For each probe and arm: the layers chosen on dev, seed by seed, and the test scores of the chosen and the last layer."""
+    rows = []
+    for endpoint in results["endpoints"]:
+        for arm in results["arms"]:
+            runs = [run for run in results["runs"] if run["arm"] == arm and endpoint["name"] in run["details"]]
+            found = [run["details"][endpoint["name"]] for run in runs]
+            if endpoint["kind"] == "probe" and found:
+                rows.append(
+                    {
+                        "endpoint": endpoint["label"],
+                        "arm": arm,
+                        "layers": ", ".join(str(one["layer"]) for one in found),
+                        "best": summary.spread(run["metrics"][endpoint["name"]] for run in runs),
+                        "last": summary.spread(one["last_layer"] for one in found),
+                    }
+                )
+    return rows
+
+
+def _pairs(results: Results) -> list[tuple[Endpoint, list[dict[str, Any]]]]:
+    of = {e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]] for e in results["endpoints"]}
+    return [(endpoint, of[endpoint["name"]]) for endpoint in results["endpoints"] if of[endpoint["name"]]]
+
+
+def _objective(terms: list[dict[str, Any]]) -> str:
+    """An objective as a sum, for instance `mlm + 0.5 logit (temperature 2)`."""
+    shown = []
+    for term in terms:
+        text = term["name"] if term["weight"] == 1 else f"{term['weight']:g} {term['name']}"
+        notes = [] if term["variant"] == "original" else [term["variant"]]
+        notes += [f"{option.replace('_', ' ')} {value}" for option, value in term["options"].items()]
+        shown.append(text + (f" ({', '.join(notes)})" if notes else ""))
+    return " + ".join(shown)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which YAML writes plainly."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

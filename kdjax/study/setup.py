@@ -1,0 +1,201 @@
+"""What a study needs before its first run: the prepared corpus and the teacher. Both are made once and kept."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from kdjax import models
+from kdjax.config import Config, ModelConfig, plain, to_dict
+from kdjax.data import prepare, sources, vocabulary
+from kdjax.data.loader import Batches, Corpus, fixed_batches
+from kdjax.budget.ledger import Ledger
+from kdjax.errors import InputError
+from kdjax.evaluate.mlm import held_out_loss
+from kdjax.files import read_json, write_json
+from kdjax.models import Model, zoo
+from kdjax.parallel.mesh import make_mesh
+from kdjax.study.progress import Reporter
+from kdjax.train.arm import Shape
+from kdjax.train.teacher import fit_head
+
+CARD = "teacher.json"
+"""Beside a fitted teacher's weights: what is known of it."""
+
+HELD_OUT_SEED = 20240419
+"""Seed of the masks held-out sequences have in every study."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher ready for use, and what is known of it.
+
+    Attributes:
+        model: configuration and parameters.
+        facts: source, encoder, head_flops, mlm_loss, mlm_accuracy (None without a head), corpus digest.
+    """
+
+    model: Model
+    facts: dict[str, Any]
+
+
+def tokenizer_of(config: Config) -> Path:
+    """The recipe's tokenizer file: its own, or the one beside the teacher's weights.
+
+    Raises:
+        InputError: there is none.
+    """
+    if config.data.tokenizer:
+        return sources.locate(config.data.tokenizer)
+    if not config.teacher.source:
+        raise InputError("data.tokenizer is empty and there is no teacher, expected the path of a tokenizer.json")
+    beside = sources.locate(config.teacher.source) / "tokenizer.json"
+    if not beside.is_file():
+        raise InputError(f"{beside}: no such file; name a tokenizer.json with data.tokenizer")
+    return beside
+
+
+def corpus_of(config: Config, directory: Path, reporter: Reporter) -> Corpus:
+    """The prepared corpus: the one the recipe names, or one prepared in `directory`.
+
+    Raises:
+        InputError: unusable text, a tokenizer that does not fit the student, or a damaged directory.
+    """
+    if config.data.prepared:
+        corpus = Corpus.open(Path(config.data.prepared))
+    else:
+
+        def told(documents: int, tokens: int, seconds: float) -> None:
+            reporter.show(f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s")
+
+        prepare.prepare(config.data, tokenizer_of(config), directory, told)
+        corpus = Corpus.open(directory)
+    manifest = corpus.manifest
+    if manifest.length != config.data.length:
+        raise InputError(f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length {config.data.length}")
+    student = zoo.resolve(config.student)
+    if manifest.vocab_size > student.vocab_size:
+        raise InputError(
+            f"the tokenizer has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
+        )
+    return corpus
+
+
+def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, reporter: Reporter) -> Teacher:
+    """The teacher, with an MLM head fitted first where the recipe says so; a fitted one is kept in `directory`.
+
+    Raises:
+        InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
+            the corpus's.
+    """
+    if not config.teacher.source:
+        raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")
+    source = sources.locate(config.teacher.source)
+    identity = {"teacher": plain(to_dict(config.teacher)), "corpus": corpus.manifest.digest}
+    if (directory / CARD).exists():
+        facts = read_json(directory / CARD)
+        if facts["identity"] != identity:
+            raise InputError(f"{directory}: holds a teacher fitted with other settings or text, expected a new directory")
+        return Teacher(models.from_pretrained(directory), facts)
+    encoder = models.from_pretrained(source)
+    _check_architecture(source, encoder.config, zoo.resolve(config.teacher.architecture))
+    vocabulary.check(tokenizer_of(config), source, encoder.config.vocab_size)
+    facts = {
+        **(read_json(source / CARD) if (source / CARD).exists() else {"head_flops": 0, "encoder": "as given"}),
+        "source": config.teacher.source,
+        "identity": identity,
+    }
+    if not config.teacher.head.budget:
+        return Teacher(encoder, {**facts, **_quality(encoder, corpus, config)})
+    model, ledger = _fit(config, encoder, corpus, directory.with_name(directory.name + ".fit"), mesh, reporter)
+    facts |= {
+        "encoder": config.teacher.head.encoder,
+        "head_flops": facts["head_flops"] + ledger.total,
+        "head_steps": ledger.steps,
+        "head_tokens": ledger.tokens,
+        **_quality(model, corpus, config),
+    }
+    models.save_pretrained(directory, model, tokenizer=tokenizer_of(config), card=card(facts, corpus))
+    write_json(directory / CARD, facts)
+    shutil.rmtree(directory.with_name(directory.name + ".fit"))
+    return Teacher(model, facts)
+
+
+def _fit(
+    config: Config, encoder: Model, corpus: Corpus, directory: Path, mesh: Mesh, reporter: Reporter
+) -> tuple[Model, Ledger]:
+    head = config.teacher.head
+    held_out = held_out_batches(config, corpus)
+    return fit_head(
+        encoder,
+        head,
+        Shape(head.batch, config.data.length, config.data.slots),
+        train_batches(config, corpus, head.batch, seed=0),
+        directory=directory,
+        mesh=mesh,
+        evaluate=lambda params: held_out_loss(encoder.config, params, held_out).loss,
+        watch=reporter.watch("teacher head"),
+    )
+
+
+def _quality(teacher: Model, corpus: Corpus, config: Config) -> dict[str, float | None]:
+    """How well a teacher predicts masked tokens of held-out text; None without an MLM head."""
+    if "mlm" not in teacher.params:
+        return {"mlm_loss": None, "mlm_accuracy": None}
+    result = held_out_loss(teacher.config, teacher.params, held_out_batches(config, corpus))
+    return {"mlm_loss": result.loss, "mlm_accuracy": result.accuracy}
+
+
+def card(facts: dict[str, Any], corpus: Corpus) -> str:
+    """The model card of a fitted teacher: where it comes from, what it cost, how well it predicts."""
+    manifest = corpus.manifest
+    encoder = {
+        "frozen": "The encoder is unchanged; only the head was trained.",
+        "tuned": "Encoder and head were trained together.",
+    }[facts["encoder"]]
+    return f"""# Teacher: {facts["source"]} with an MLM head
+
+{encoder}
+
+| | |
+|---|---|
+| encoder | {facts["source"]} |
+| spent on the head | {facts["head_flops"]:.4g} FLOPs, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
+| held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
+| held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
+| fitted on | the training split of corpus {manifest.digest[:16]} |
+
+The FLOPs are XLA's count of the steps that fitted the head. What training the encoder cost is not known and not in them.
+"""
+
+
+def train_batches(config: Config, corpus: Corpus, batch: int, seed: int) -> Batches:
+    """The training batches of a seed: the same order and masks for every arm."""
+    return Batches(corpus, "train", batch=batch, seed=seed, rate=config.data.mask_rate, slots=config.data.slots)
+
+
+def held_out_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
+    """The held-out sequences with fixed masks: the same in every run."""
+    return fixed_batches(
+        corpus,
+        "validation",
+        batch=config.train.batch,
+        limit=config.evaluation.mlm_sequences,
+        seed=HELD_OUT_SEED,
+        rate=config.data.mask_rate,
+        slots=config.data.slots,
+    )
+
+
+def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig) -> None:
+    for field in fields(ModelConfig):
+        if field.name in ("dropout", "attention_dropout"):
+            continue
+        here, there = getattr(found, field.name), getattr(expected, field.name)
+        if here != there:
+            raise InputError(f"{source}: the model's {field.name} is {here}, expected teacher.architecture's {there}")

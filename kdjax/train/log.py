@@ -1,0 +1,64 @@
+"""What a run writes down as it goes: a line of metrics now and then, and where the time went."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdjax.errors import InputError
+from kdjax.files import write_text
+
+
+class Log:
+    """`metrics.jsonl`: a JSON object a line. Opening it drops the lines after `step`, which a resumed run writes again."""
+
+    def __init__(self, path: Path, step: int):
+        self._path = path
+        self._lines = [line for line in _whole_lines(path) if line["step"] <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in self._lines))
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Appends a line."""
+        self._lines.append(dict(line))
+        with self._path.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(line) + "\n")
+
+    def curve(self) -> list[dict[str, float]]:
+        """The lines with a held-out loss."""
+        return [line for line in self._lines if "mlm_loss" in line]
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log; a kill may have cut the last one short."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, text in enumerate(lines[:-1], 1):
+        try:
+            yield json.loads(text)
+        except json.JSONDecodeError:
+            raise InputError(f"{path}: line {number} is not JSON, expected a run's metrics") from None
+
+
+class Stopwatch:
+    """Adds up wall-clock seconds by kind: `with clock("input"): ...`."""
+
+    def __init__(self, seconds: Mapping[str, float]):
+        self._seconds = dict(seconds)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds so far, by kind."""
+        return dict(self._seconds)
+
+    @contextmanager
+    def __call__(self, kind: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[kind] = self._seconds.get(kind, 0.0) + time.perf_counter() - started

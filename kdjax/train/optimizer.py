@@ -1,0 +1,59 @@
+"""AdamW with linear warm-up and linear decay, sized to the number of steps the budget buys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax.config import OptimizerConfig
+
+
+def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Learning rate of each step: rises to the peak over the warm-up, then falls in a line that meets 0 after the last step.
+
+    Step i (from 0) of n with a warm-up of w steps has peak * min((i + 1) / w, (n - i) / (n - w)).
+    """
+    warmup = max(1, round(config.warmup * steps))
+    decay = max(1, steps - warmup)
+
+    def rate(step: jax.typing.ArrayLike) -> jax.Array:
+        rising = (jnp.asarray(step, jnp.float32) + 1) / warmup
+        falling = (steps - jnp.asarray(step, jnp.float32)) / decay
+        return config.learning_rate * jnp.clip(jnp.minimum(rising, falling), 0.0, 1.0)
+
+    return rate
+
+
+def decays(trained: Any) -> Any:
+    """Which leaves weight decay shrinks: those that get a gradient, without biases and LayerNorm scales.
+
+    Args:
+        trained: a tree like the parameters, True where the objective gives a gradient. What gets none stays as it is.
+    """
+
+    def decayed(path: tuple[Any, ...], is_trained: bool) -> bool:
+        return is_trained and str(path[-1].key) not in ("bias", "scale")
+
+    return jax.tree_util.tree_map_with_path(decayed, trained)
+
+
+def adamw(config: OptimizerConfig, steps: int, decayed: Any) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) on this schedule.
+
+    Args:
+        config: its settings.
+        steps: length of the schedule.
+        decayed: the mask from `decays`.
+    """
+    adam = optax.adamw(
+        schedule(config, steps),
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        mask=decayed,
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), adam) if config.clip else adam

@@ -1,0 +1,112 @@
+"""The fused step: teacher's forward, student's forward and backward, and the update, in one pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.extend import core
+from jax.sharding import Mesh
+
+from kdjax.models.features import Features
+from kdjax.objectives.objective import Objective
+from kdjax.parallel.mesh import by_batch, replicated
+
+Batch = Mapping[str, jax.Array]
+Forward = Callable[..., Features]
+Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+Step = Callable[["State", Any, Batch], tuple["State", dict[str, jax.Array]]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """What training changes, and nothing else: the teacher is not in it.
+
+    Attributes:
+        step: steps done, int32.
+        seed: of dropout, uint32.
+        params: {"model": the student's, "objective": the terms' own}.
+        opt: the optimiser's state.
+    """
+
+    step: jax.Array
+    seed: jax.Array
+    params: dict[str, Any]
+    opt: Any
+
+
+def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> State:
+    """The state before the first step."""
+    return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(params))
+
+
+def make_loss(see: Forward, target: Forward, objective: Objective) -> Loss:
+    """The loss `(params, teacher_params, batch, dropout_key) -> (loss, terms)`.
+
+    Args:
+        see: the student's features, `(params["model"], teacher_params, batch, dropout_key) -> Features`.
+        target: the teacher's features, `(teacher_params, batch) -> Features`; no gradient flows into them.
+        objective: what is minimised.
+    """
+
+    def loss(
+        params: dict[str, Any], teacher_params: Any, batch: Batch, dropout_key: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        seen = see(params["model"], teacher_params, batch, dropout_key)
+        wanted = jax.lax.stop_gradient(target(teacher_params, batch))
+        return objective(seen, wanted, batch, params["objective"])
+
+    return loss
+
+
+def make_step(
+    loss: Loss, optimizer: optax.GradientTransformation, *, dropout: bool, bits: str = "threefry2x32"
+) -> Step:
+    """The step `(state, teacher_params, batch) -> (state, metrics)`: one pure function, to be jitted by `compile_step`.
+
+    Args:
+        loss: from `make_loss`.
+        optimizer: an Optax transformation.
+        dropout: whether the loss takes a dropout key, made anew from (seed, step).
+        bits: the generator of dropout's random bits (a name JAX knows).
+
+    Returns:
+        A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key.
+    """
+
+    def step(state: State, teacher_params: Any, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
+        (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, teacher_params, batch, key)
+        updates, opt = optimizer.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": value, "grad_norm": optax.global_norm(grads), **terms}
+        return State(state.step + 1, state.seed, params, opt), metrics
+
+    return step
+
+
+def compile_step(step: Step, mesh: Mesh) -> Any:
+    """The step jitted over the mesh: batch split over `data`, everything else on every device, the state donated."""
+    everywhere, split = replicated(mesh), by_batch(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, everywhere, split),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def trained(loss: Loss, params: Any, *args: Any) -> Any:
+    """Which parameters the loss depends on: a tree like `params` of booleans.
+
+    Read from the traced program: a parameter no equation mentions gets no gradient. Arguments are shapes.
+    """
+    traced = jax.make_jaxpr(loss)(params, *args).jaxpr
+    used = {v for eqn in traced.eqns for v in eqn.invars if isinstance(v, core.Var)}
+    leaves, tree = jax.tree.flatten(params)
+    return jax.tree.unflatten(tree, [v in used for v in traced.invars[: len(leaves)]])

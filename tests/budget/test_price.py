@@ -1,0 +1,132 @@
+"""The meter: XLA's count, the witness's, and counts made by hand must agree."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kdjax.budget.price import Count, MeterError, Price, Witness, measure, settle, witness_of
+from kdjax.config import ArmConfig, OptimizerConfig
+from kdjax.models import zoo
+from kdjax.train.arm import Shape, price, resolve
+from tests import tiny
+
+PAPER = Shape(batch=4, length=128, slots=20)
+
+
+def paper_price(name: str) -> Price:
+    student, teacher = zoo.get("6x768"), zoo.get("base")
+    return price(resolve(name, ArmConfig(), student, teacher, OptimizerConfig()), PAPER)
+
+
+def encoder_matmuls(layers: int, width: int, ffn: int) -> int:
+    """Forward matmul FLOPs of an encoder, written out; 2 FLOPs a multiply-add."""
+    tokens = PAPER.batch * PAPER.length
+    projections = 4 * 2 * width * width  # query, key, value, output
+    attention = 2 * 2 * PAPER.length * width  # scores, and their mixing of the values
+    feed_forward = 2 * 2 * width * ffn
+    return layers * tokens * (projections + attention + feed_forward)
+
+
+def head_matmuls(width: int, vocabulary: int = 30522) -> int:
+    """Forward matmul FLOPs of an MLM head on the masked slots."""
+    return PAPER.batch * PAPER.slots * (2 * width * width + 2 * width * vocabulary)
+
+
+def test_scratch_at_the_papers_size_is_three_forwards_by_hand() -> None:
+    found = paper_price("scratch")
+    by_hand = 3 * (encoder_matmuls(6, 768, 3072) + head_matmuls(768))
+    assert found.witness_matmul == by_hand
+    assert by_hand < found.total < 1.03 * by_hand
+    assert found.teacher_forward == 0
+
+
+def test_logit_at_the_papers_size_adds_one_teacher_forward_by_hand() -> None:
+    found = paper_price("logit")
+    student = 3 * (encoder_matmuls(6, 768, 3072) + head_matmuls(768))
+    teacher = encoder_matmuls(12, 768, 3072) + head_matmuls(768)
+    assert found.witness_matmul == student + teacher
+    assert student + teacher < found.total < 1.03 * (student + teacher)
+    assert found.teacher_forward == pytest.approx(teacher, rel=0.02)
+    assert found.student_forward + found.student_backward == pytest.approx(student, rel=0.02)
+
+
+def test_parts_add_up_to_the_total_exactly() -> None:
+    for name in ("scratch", "logit", "tinybert", "minilm"):
+        found = price(tiny.arm(name), tiny.SHAPE)
+        assert sum(found.parts().values()) == found.total
+        assert min(found.parts().values()) >= 0
+
+
+def test_an_arm_without_logits_does_not_pay_for_the_mlm_head() -> None:
+    narrow, wide = tiny.STUDENT, dataclasses.replace(tiny.STUDENT, vocab_size=10 * tiny.VOCABULARY)
+    teacher = dataclasses.replace(tiny.TEACHER, vocab_size=10 * tiny.VOCABULARY)
+    small = price(resolve("minilm", ArmConfig(), narrow, tiny.TEACHER, OptimizerConfig()), tiny.SHAPE)
+    large = price(resolve("minilm", ArmConfig(), wide, teacher, OptimizerConfig()), tiny.SHAPE)
+    assert large.student_forward == small.student_forward
+    assert large.teacher_forward == small.teacher_forward
+    assert large.student_backward < 1.1 * small.student_backward  # the embedding's own gradient grows, nothing else
+
+
+def test_price_grows_with_the_batch_but_for_the_update() -> None:
+    once, twice = (price(tiny.arm("logit"), dataclasses.replace(tiny.SHAPE, batch=b)) for b in (8, 16))
+    assert twice.optimizer == pytest.approx(once.optimizer, rel=0.02)
+    assert twice.teacher_forward == pytest.approx(2 * once.teacher_forward, rel=1e-3)
+    assert twice.student_forward == pytest.approx(2 * once.student_forward, rel=1e-3)
+
+
+def test_dropout_costs_elementwise_work_and_no_random_bits() -> None:
+    dropping = dataclasses.replace(tiny.STUDENT, dropout=0.1, attention_dropout=0.1)
+    without, with_dropout = price(tiny.arm(), tiny.SHAPE), price(tiny.arm(student=dropping), tiny.SHAPE)
+    assert with_dropout.witness_matmul == without.witness_matmul
+    assert without.total < with_dropout.total < 1.25 * without.total
+
+
+def test_the_witness_counts_a_scan_by_its_trip_count() -> None:
+    def program(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda carry, _: (carry @ carry, None), x, length=7)[0]
+
+    traced = jax.make_jaxpr(program)(jnp.zeros((5, 5)))
+    assert witness_of(traced.jaxpr) == Witness(matmul=7 * 2 * 5**3, elementwise=0)
+
+
+def test_a_scan_is_refused_because_xla_counts_its_body_once() -> None:
+    def program(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda carry, _: (carry @ carry, None), x, length=7)[0]
+
+    with pytest.raises(MeterError, match="expected no less than the matmuls"):
+        measure(program, jax.ShapeDtypeStruct((50, 50), jnp.float32))
+
+
+def test_a_while_loop_and_a_branch_are_refused() -> None:
+    def loop(x: jax.Array) -> jax.Array:
+        return jax.lax.while_loop(lambda c: c.sum() < 3, lambda c: c @ c, x)
+
+    def branch(x: jax.Array) -> jax.Array:
+        return jax.lax.cond(x.sum() > 0, lambda c: c @ c, lambda c: c, x)
+
+    for program in (loop, branch):
+        with pytest.raises(MeterError, match="does not count truly"):
+            measure(program, jax.ShapeDtypeStruct((5, 5), jnp.float32))
+
+
+@pytest.mark.parametrize("count", [None, 0.0, -1.0, float("nan")])
+def test_an_unusable_count_is_refused(monkeypatch: pytest.MonkeyPatch, count: float | None) -> None:
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: {"flops": count})
+    with pytest.raises(MeterError, match="cost analysis gives"):
+        measure(lambda x: x @ x, jax.ShapeDtypeStruct((5, 5), jnp.float32))
+
+
+def test_a_count_that_disagrees_with_the_witness_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: {"flops": 1.5 * 250})
+    with pytest.raises(MeterError, match="witness"):
+        measure(lambda x: x @ x, jax.ShapeDtypeStruct((5, 5), jnp.float32))
+
+
+def test_parts_that_miss_the_whole_are_refused() -> None:
+    parts = {name: 10 for name in ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")}
+    with pytest.raises(MeterError, match="add up"):
+        settle(Count(60, Witness(50, 10)), **parts)

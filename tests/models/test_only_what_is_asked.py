@@ -1,0 +1,143 @@
+"""The traced program holds the matmuls a request needs and no others."""
+
+from collections import Counter
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.config import ModelConfig
+from kdjax.models import Features, Request, abstract_params, forward
+
+CONFIG = ModelConfig(layers=6, width=8, heads=2, ffn=24, vocab_size=40, positions=16)
+LAYER = 8  # query, key, value, scores, mixing, output, two of the feed-forward block
+
+
+def equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        inner = [x for v in eqn.params.values() for x in (v if isinstance(v, (tuple, list)) else (v,))]
+        subs = [getattr(x, "jaxpr", x) for x in inner if hasattr(getattr(x, "jaxpr", x), "eqns")]
+        if subs:
+            for sub in subs:
+                yield from equations(sub)
+        else:
+            yield eqn
+
+
+def trace(request, config=CONFIG, mlm=True, key=None):
+    shapes = {name: jax.ShapeDtypeStruct((2, 10), np.int32) for name in ("tokens", "segments", "positions")}
+    shapes["slots"] = jax.ShapeDtypeStruct((2, 3), np.int32)
+    run = jax.make_jaxpr(lambda p, b, k: forward(config, p, b, request, dropout_key=k))
+    return list(equations(run(abstract_params(config, mlm=mlm), shapes, key).jaxpr))
+
+
+def count(request, **options):
+    return Counter(eqn.primitive.name for eqn in trace(request, **options))
+
+
+def at(*layers):
+    return frozenset(layers)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize(
+    ("request_", "dots"),
+    [
+        (Request(hidden=at(0)), 0),
+        (Request(value=at(1)), 1),
+        (Request(query=at(1)), 1),
+        (Request(key=at(1)), 1),
+        (Request(query=at(1), key=at(1)), 2),
+        (Request(scores=at(1)), 3),
+        (Request(scores=at(1), query=at(1), key=at(1)), 3),
+        (Request(scores=at(1), value=at(1)), 4),
+        (Request(scores=at(3)), 2 * LAYER + 3),
+        (Request(value=at(3)), 2 * LAYER + 1),
+        (Request(query=at(6), key=at(6), value=at(6)), 5 * LAYER + 3),
+        (Request(scores=at(1, 3), query=at(2)), 2 * LAYER + 3),
+        (Request(scores=at(2), hidden=at(4)), 4 * LAYER),
+        (Request(scores=at(4), hidden=at(4)), 4 * LAYER),
+        (Request(hidden=at(2), value=at(3)), 2 * LAYER + 1),
+        *((Request(hidden=at(n)), n * LAYER) for n in range(1, 7)),
+        (Request(hidden=at(*range(7))), 6 * LAYER),
+        (Request(logits=True), 6 * LAYER + 2),
+        (Request(logits=True, scores=at(2), hidden=at(0, 6)), 6 * LAYER + 2),
+    ],
+    ids=str,
+)
+def test_matmuls(request_, dots, norm):
+    assert count(request_, config=replace(CONFIG, norm=norm))["dot_general"] == dots
+
+
+def test_an_empty_request_traces_nothing():
+    assert trace(Request()) == []
+    assert forward(CONFIG, {}, {}, Request()) == Features()
+
+
+@pytest.mark.parametrize(
+    ("request_", "softmaxes", "normalisations", "gelus"),
+    [
+        (Request(hidden=at(0)), 0, 1, 0),
+        (Request(scores=at(1)), 0, 1, 0),
+        (Request(value=at(3)), 2, 5, 2),
+        (Request(hidden=at(3)), 3, 7, 3),
+        (Request(logits=True), 6, 14, 7),
+    ],
+    ids=str,
+)
+def test_nothing_else_is_left_over_either(request_, softmaxes, normalisations, gelus):
+    names = count(request_)
+    assert names["exp"] == softmaxes
+    assert names["rsqrt"] == normalisations
+    assert names["erf"] == gelus
+    if softmaxes == 0:
+        assert "eq" not in names  # no segment mask
+
+
+def test_pre_ln_normalises_at_the_end_only_where_the_end_is_asked():
+    config = replace(CONFIG, norm="pre")
+    assert count(Request(hidden=at(5)), config=config)["rsqrt"] == 1 + 2 * 5
+    assert count(Request(hidden=at(6)), config=config)["rsqrt"] == 1 + 2 * 6 + 1
+    assert count(Request(scores=at(6)), config=config)["rsqrt"] == 1 + 2 * 5 + 1
+
+
+def test_the_mlm_head_runs_at_the_slots_only():
+    decoders = [
+        eqn.outvars[0].aval.shape
+        for eqn in trace(Request(logits=True))
+        if eqn.primitive.name == "dot_general" and CONFIG.vocab_size in eqn.outvars[0].aval.shape
+    ]
+    assert decoders == [(2, 3, CONFIG.vocab_size)]
+    dense = [eqn.outvars[0].aval.shape for eqn in trace(Request(logits=True)) if eqn.primitive.name == "dot_general"]
+    assert dense.count((2, 3, CONFIG.width)) == 1
+
+
+def test_an_mlm_head_nobody_asks_costs_nothing():
+    assert count(Request(hidden=at(6))) == count(Request(hidden=at(6)), mlm=False)
+
+
+def test_dropout_numbers_are_drawn_where_they_are_used():
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    assert count(Request(hidden=at(2)), key=key)["random_bits"] == 1 + 3 * 2
+    assert count(Request(scores=at(2)), key=key)["random_bits"] == 1 + 3
+    assert count(Request(hidden=at(2)))["random_bits"] == 0
+
+
+def test_what_is_not_needed_gets_no_gradient():
+    params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype) * 0.1, abstract_params(CONFIG))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), params)
+    batch = {"tokens": rng.integers(0, 40, (2, 10)), "segments": np.ones((2, 10), np.int32)}
+    batch["positions"] = np.tile(np.arange(10), (2, 1))
+
+    def loss(params):
+        return (forward(CONFIG, params, batch, Request(scores=at(3))).scores[3] ** 2).sum()
+
+    grads = jax.grad(loss)(params)
+    moved = {"/".join(k.key for k in path) for path, g in jax.tree_util.tree_leaves_with_path(grads) if np.any(g != 0)}
+    assert {"layers/3/attention/query/kernel", "layers/3/attention/key/bias", "layers/2/ffn/down/kernel"} <= moved
+    assert not any(name.startswith(("layers/4", "layers/5", "layers/6", "mlm")) for name in moved)
+    assert {name for name in moved if name.startswith("layers/3")} == {
+        f"layers/3/attention/{part}/{leaf}" for part in ("query", "key") for leaf in ("kernel", "bias")
+    }

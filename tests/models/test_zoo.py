@@ -1,0 +1,67 @@
+import pytest
+
+from kdjax.config import ModelConfig, ModelSpec
+from kdjax.errors import InputError
+from kdjax.models import abstract_params, count_params, init, zoo
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "heads", "ffn"),
+    [
+        ("tiny", 2, 128, 2, 512),
+        ("mini", 4, 256, 4, 1024),
+        ("small", 4, 512, 8, 2048),
+        ("medium", 8, 512, 8, 2048),
+        ("base", 12, 768, 12, 3072),
+        ("large", 24, 1024, 16, 4096),
+        ("minilm-l6", 6, 384, 12, 1536),
+        ("6x768", 6, 768, 12, 3072),
+        ("12x1024", 12, 1024, 16, 4096),
+        ("10x64", 10, 64, 1, 256),
+    ],
+)
+def test_named_sizes(name, layers, width, heads, ffn):
+    assert zoo.get(name) == ModelConfig(layers=layers, width=width, heads=heads, ffn=ffn)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("tiny", 4.4), ("mini", 11.3), ("small", 29.1), ("medium", 41.7), ("base", 110.1)]
+)
+def test_sizes_are_those_turc_et_al_give(name, millions):
+    # Table 1 of arXiv 1908.08962 (in millions) counts BERT's pooler too, and no MLM head.
+    width = zoo.get(name).width
+    pooler = width * width + width
+    assert sum(count_params(abstract_params(zoo.get(name), mlm=False))) + pooler == pytest.approx(
+        millions * 1e6, rel=0.02
+    )
+
+
+def test_a_spec_changes_what_it_sets_and_nothing_else():
+    spec = ModelSpec(size="mini", layers=3, ffn=100, norm="pre", vocab_size=99, dropout=0.0, gelu="tanh")
+    assert zoo.resolve(spec) == ModelConfig(
+        layers=3, width=256, heads=4, ffn=100, norm="pre", vocab_size=99, dropout=0.0, gelu="tanh"
+    )
+
+
+def test_init_takes_a_name():
+    assert init("2x64", 0).config == zoo.get("2x64")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("meduim", r"'meduim'.*did you mean 'medium'"),
+        ("6x700", "width 700, expected a multiple of the head width 64"),
+        ("0x64", "'0x64': expected LAYERSxWIDTH"),
+        ("6x768x2", "expected LAYERSxWIDTH"),
+        ("", "expected LAYERSxWIDTH.*valid: base"),
+    ],
+)
+def test_an_unknown_size_is_refused_with_a_hint(name, message):
+    with pytest.raises(InputError, match=message):
+        zoo.get(name)
+
+
+def test_sizes_that_do_not_fit_together_are_refused():
+    with pytest.raises(InputError, match="12 heads do not divide the width 700"):
+        zoo.resolve(ModelSpec(size="base", width=700))

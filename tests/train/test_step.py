@@ -1,0 +1,159 @@
+"""The fused step on a mesh: sharding changes nothing, gradients are averaged, the teacher stays as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax import models
+from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
+from kdjax.errors import InputError
+from kdjax.models import forward
+from kdjax.models.features import Request
+from kdjax.parallel.mesh import make_mesh
+from kdjax.train.arm import Arm, Program, Shape, resolve
+from kdjax.train.optimizer import schedule
+from kdjax.train.step import init_state
+from tests import tiny
+
+ARMS = ("scratch", "logit", "tinybert", "minilm")
+STEPS = 4
+
+
+def run(arm: Arm, devices: int, steps: int = STEPS) -> tuple[Any, list[dict[str, float]], Any]:
+    """Trains a few steps on some of the emulated devices: final params, losses, the teacher's params after."""
+    program = Program(arm, tiny.SHAPE, steps, make_mesh(jax.devices()[:devices]))
+    teacher = program.place_teacher(models.init(tiny.TEACHER, seed=9).params)
+    state = program.start(models.init(arm.student, seed=0).params, seed=3)
+    losses = []
+    for step in range(steps):
+        state, metrics = program(state, teacher, tiny.batch(step))
+        losses.append({name: float(value) for name, value in metrics.items()})
+    return jax.device_get(state.params), losses, jax.device_get(teacher)
+
+
+def largest_difference(a: Any, b: Any) -> float:
+    return max(float(np.max(np.abs(x - y))) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_eight_devices_equal_one(name: str) -> None:
+    params_1, losses_1, _ = run(tiny.arm(name), devices=1)
+    params_8, losses_8, _ = run(tiny.arm(name), devices=8)
+    assert largest_difference(params_1, params_8) < 1e-5
+    for one, eight in zip(losses_1, losses_8, strict=True):
+        assert one == pytest.approx(eight, abs=1e-5)
+
+
+def test_eight_devices_equal_one_with_dropout() -> None:
+    student = dataclasses.replace(tiny.STUDENT, dropout=0.2, attention_dropout=0.2)
+    params_1, losses_1, _ = run(tiny.arm("logit", student), devices=1)
+    params_8, losses_8, _ = run(tiny.arm("logit", student), devices=8)
+    assert largest_difference(params_1, params_8) < 1e-5
+    assert losses_1[-1]["loss"] == pytest.approx(losses_8[-1]["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_lowers_its_loss(name: str) -> None:
+    program = Program(tiny.arm(name), tiny.SHAPE, 30, make_mesh(jax.devices()[:1]))
+    teacher = program.place_teacher(models.init(tiny.TEACHER, seed=9).params)
+    state, losses = program.start(models.init(tiny.STUDENT, seed=0).params, seed=3), []
+    for _ in range(30):
+        state, metrics = program(state, teacher, tiny.batch(0))
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_gradients_are_the_mean_over_the_whole_batch() -> None:
+    """One step of plain SGD over eight devices moves by the gradient computed by hand from the whole batch.
+
+    The devices' slices hold different numbers of masked slots, so a mean of their means would be another gradient.
+    """
+    batch, start = tiny.batch(5), models.init(tiny.STUDENT, seed=0).params
+
+    def loss(params: Any, rows: Any) -> jax.Array:
+        log_p = jax.nn.log_softmax(forward(tiny.STUDENT, params, rows, Request(logits=True)).logits)
+        right = jnp.take_along_axis(log_p, rows["labels"][..., None], -1)[..., 0]
+        return -jnp.sum(right * rows["label_weights"]) / jnp.sum(rows["label_weights"])
+
+    whole = jax.grad(loss)(start, batch)
+    slices = [jax.grad(loss)(start, {name: rows[i : i + 1] for name, rows in batch.items()}) for i in range(8)]
+    mean_of_means = jax.tree.map(lambda *g: sum(g) / 8, *slices)
+    assert largest_difference(whole, mean_of_means) > 1e-3
+
+    class Sgd(Arm):
+        def transformation(self, steps: int) -> optax.GradientTransformation:
+            return optax.sgd(1.0)
+
+    arm = Sgd(**{f.name: getattr(tiny.arm(), f.name) for f in dataclasses.fields(Arm)})
+    program = Program(arm, tiny.SHAPE, 1, make_mesh())
+    state, _ = program(program.start(start, seed=0), None, batch)
+    moved = jax.tree.map(lambda before, after: before - after, start, jax.device_get(state.params["model"]))
+    assert largest_difference(moved, whole) < 1e-6
+
+
+@pytest.mark.parametrize("name", ("logit", "tinybert", "minilm"))
+def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
+    _, _, after = run(tiny.arm(name), devices=8)
+    before = models.init(tiny.TEACHER, seed=9).params
+    assert largest_difference(after, {part: before[part] for part in after}) == 0
+    arm = tiny.arm(name)
+    state = jax.eval_shape(lambda p: init_state(p, arm.transformation(5), 0), arm.abstract_params())
+    shapes = {leaf.shape for leaf in jax.tree.leaves(state)}
+    assert (tiny.VOCABULARY, tiny.STUDENT.width) in shapes
+    assert (tiny.VOCABULARY, tiny.TEACHER.width) not in shapes
+
+
+def test_what_gets_no_gradient_does_not_decay() -> None:
+    arm = tiny.arm("minilm", weight_decay=0.5)
+    start = models.init(tiny.STUDENT, seed=0).params
+    params, _, _ = run(arm, devices=1)
+    untouched = ("mlm",), ("layers", "2", "ffn"), ("layers", "2", "attention", "output")
+    for path in untouched:
+        before, after = start, params["model"]
+        for key in path:
+            before, after = before[key], after[key]
+        assert largest_difference(before, after) == 0
+    assert largest_difference(start["layers"]["1"], params["model"]["layers"]["1"]) > 0
+
+
+def test_decay_spares_biases_and_norms() -> None:
+    """With a vanishing gradient share of the update, only what decays shrinks."""
+    arm = tiny.arm("scratch", weight_decay=0.5)
+    mask = jax.tree_util.tree_leaves_with_path(arm.trained["model"])
+    assert all(trained for _, trained in mask)
+    from kdjax.train.optimizer import decays
+
+    for path, decayed in jax.tree_util.tree_leaves_with_path(decays(arm.trained)):
+        assert decayed == (path[-1].key not in ("bias", "scale")), path
+
+
+def test_schedule_warms_up_and_ends_with_the_budget() -> None:
+    rate = schedule(OptimizerConfig(learning_rate=2.0, warmup=0.1), steps=100)
+    rates = [float(rate(step)) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == rates[9] == rates[10] == pytest.approx(2.0)
+    assert rates[99] == pytest.approx(2.0 / 90)
+    assert rates[100] == 0.0
+    assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_a_term_of_weight_zero_costs_nothing() -> None:
+    from kdjax.train.arm import price
+
+    terms = (TermConfig("mlm"), TermConfig("logit", weight=0.0))
+    arm = resolve("mine", ArmConfig(terms=terms), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2))
+    assert arm.teacher is None
+    assert price(arm, tiny.SHAPE) == price(tiny.arm("scratch"), tiny.SHAPE)
+
+
+def test_a_batch_that_does_not_split_over_the_devices_is_refused() -> None:
+    with pytest.raises(InputError, match="multiple of the 8 devices"):
+        Program(tiny.arm(), Shape(12, 12, 3), 1, make_mesh())
