@@ -19,8 +19,9 @@ from jax.extend import core
 
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 
-AGREEMENT = 0.01
-"""Largest relative difference between XLA's count and the witness."""
+AGREEMENT = (0.01, 0.1)
+"""XLA's count may differ from the witness by this share of all of it, plus this share of its elementwise part, which XLA's
+simplifications change a little before it counts."""
 
 
 class MeterError(Exception):
@@ -86,8 +87,7 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
         shapes: its arguments as `jax.ShapeDtypeStruct`.
 
     Raises:
-        MeterError: XLA gives no usable count, the program hides work from it (a loop, a custom call), or the witness
-            disagrees.
+        MeterError: XLA gives no usable count, or the program holds what XLA does not count truly.
     """
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         traced = jax.jit(program).trace(*shapes)
@@ -98,11 +98,6 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
         return Count(0, witness)
     if flops is None or not math.isfinite(flops) or flops <= 0:
         raise MeterError(f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, the witness {witness.total:.4g}")
-    if flops < witness.matmul or abs(flops - witness.total) > AGREEMENT * witness.total:
-        raise MeterError(
-            f"XLA counts {flops:.6g} FLOPs for {_name(program)}, the witness {witness.matmul:.6g} in matmuls and "
-            f"{witness.elementwise:.6g} besides: expected no less than the matmuls and within {AGREEMENT:.0%} of the sum"
-        )
     return Count(round(flops), witness)
 
 
@@ -110,8 +105,15 @@ def settle(whole: Count, **parts: int) -> Price:
     """The price of a step from the count of the whole and of its parts, each traced by itself.
 
     Raises:
-        MeterError: the parts do not add up to the whole within 1%.
+        MeterError: XLA and the witness disagree on the whole, or the parts do not add up to it within 1%.
     """
+    flops, witness = whole.flops, whole.witness
+    allowed = AGREEMENT[0] * witness.total + AGREEMENT[1] * witness.elementwise
+    if flops < witness.matmul or abs(flops - witness.total) > allowed:
+        raise MeterError(
+            f"XLA counts {flops:.6g} FLOPs in a step, the witness {witness.matmul:.6g} in matmuls and "
+            f"{witness.elementwise:.6g} besides: expected no less than the matmuls, and the sum within {allowed:.3g}"
+        )
     total = sum(parts.values())
     if abs(total - whole.flops) > 0.01 * whole.flops:
         raise MeterError(f"the parts of a step add up to {total:.6g} FLOPs, the whole is {whole.flops:.6g}")
@@ -133,7 +135,7 @@ def witness_of(jaxpr: core.Jaxpr) -> Witness:
         name = eqn.primitive.name
         if name in _UNCOUNTABLE:
             raise MeterError(f"the program holds `{name}`, whose FLOPs XLA does not count truly: price the plain program")
-        inner = [witness_of(sub) for sub in _inner(eqn)]
+        inner = [] if name.startswith("scatter") else [witness_of(sub) for sub in _inner(eqn)]
         if inner:
             times = eqn.params["length"] if name == "scan" else 1
             matmul += times * sum(count.matmul for count in inner)

@@ -1,0 +1,1 @@
+"""From raw text and labelled files to batches."""

@@ -1,0 +1,69 @@
+"""Terms: pure losses between a student's features, a teacher's, and a batch."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from kdjax.errors import InputError, nearest
+from kdjax.models.features import Features, Request
+from kdjax.objectives.attention import (
+    AttentionKl,
+    AttentionKlBui2024,
+    AttentionMse,
+    AttentionMseBui2024,
+    FirstScoresMseBui2024,
+)
+from kdjax.objectives.base import Needs, Term
+from kdjax.objectives.hidden import Cosine, HiddenCls, HiddenConcat, HiddenMse, HiddenMseBui2024
+from kdjax.objectives.logits import Logit, LogitBui2024
+from kdjax.objectives.mlm import Mlm
+from kdjax.objectives.pearson import Pearson, PearsonBui2024
+from kdjax.objectives.relations import Relation, RelationBui2024, ValueRelation, ValueRelationBui2024
+
+__all__ = ["Features", "Needs", "Request", "Term", "get"]
+
+_TERMS: dict[str, dict[str, type[Term]]] = {
+    "mlm": {"original": Mlm, "bui2024": Mlm},
+    "logit": {"original": Logit, "bui2024": LogitBui2024},
+    "cosine": {"original": Cosine},
+    "attention_mse": {"original": AttentionMse, "bui2024": AttentionMseBui2024},
+    "first_scores_mse": {"bui2024": FirstScoresMseBui2024},
+    "hidden_mse": {"original": HiddenMse, "bui2024": HiddenMseBui2024},
+    "relation": {"original": Relation, "bui2024": RelationBui2024},
+    "attention_kl": {"original": AttentionKl, "bui2024": AttentionKlBui2024},
+    "value_relation": {"original": ValueRelation, "bui2024": ValueRelationBui2024},
+    "hidden_cls": {"original": HiddenCls},
+    "hidden_concat": {"original": HiddenConcat},
+    "pearson": {"original": Pearson, "bui2024": PearsonBui2024},
+}
+
+
+def get(name: str, variant: str = "original", **options: Any) -> Term:
+    """A term by its name.
+
+    Args:
+        name: mlm, logit, cosine, attention_mse, first_scores_mse, hidden_mse, relation, attention_kl, value_relation,
+            hidden_cls, hidden_concat or pearson.
+        variant: `original`, what the method's own paper says, or `bui2024`, what the code of arXiv 2404.19319 computes.
+        options: the term's own, the fields of its dataclass.
+
+    Raises:
+        InputError: an unknown name, variant or option, or a value the option cannot take.
+    """
+    if name not in _TERMS:
+        raise InputError(f"unknown term {name!r}{nearest(name, _TERMS)}")
+    variants = _TERMS[name]
+    if variant not in variants:
+        raise InputError(f"{name}: unknown variant {variant!r}{nearest(variant, variants)}")
+    kind: Any = variants[variant]
+    known = [f.name for f in fields(kind)]
+    for option in options:
+        if option not in known:
+            hint = nearest(option, known) or " (it has none)"
+            raise InputError(f"{name}: unknown option {option!r} of variant {variant}{hint}")
+    try:
+        term: Term = kind(**options)
+    except InputError as e:
+        raise InputError(f"{name}: {e}") from None
+    return term

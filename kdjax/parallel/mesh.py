@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax.errors import InputError
 
@@ -13,7 +13,7 @@ from kdjax.errors import InputError
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of one axis, `data`, over the given devices (default: all)."""
     devices = list(devices or jax.devices())
-    return jax.make_mesh((len(devices),), ("data",), devices=devices)
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

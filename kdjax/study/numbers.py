@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MINUS = "\N{MINUS SIGN}"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def flops(value: float) -> str:
@@ -20,22 +21,25 @@ def score(value: float) -> str:
     return f"{value:.3f}".replace("-", MINUS)
 
 
+def spread(mean: float, sd: float | None) -> str:
+    """A mean and, where there is one, its standard deviation: `0.631 ± 0.012`."""
+    return score(mean) if sd is None else f"{score(mean)} ± {score(sd)}"
+
+
 def signed(value: float) -> str:
-    """A difference of two metrics: three decimals, with its sign also where it rounds to zero, as verdicts hang on it."""
+    """A difference of two metrics: three decimals, and its sign even where it rounds to zero."""
     return f"{value:+.3f}".replace("-", MINUS) if value else "0.000"
 
 
 def interval(low: float, high: float) -> str:
-    """A confidence interval, for instance `[+0.083, +0.159]`."""
-    return f"[{signed(low)}, {signed(high)}]"
+    """A confidence interval, for instance `[+0.083, +0.159]`, not broken over lines."""
+    return f"[{signed(low)},{NO_BREAK}{signed(high)}]"
 
 
 def percent(share: float) -> str:
-    """A share as per cent; one decimal below 10%, and below 100% never written as 100%."""
+    """A share as per cent, three digits; what is below 100% is never written as 100%."""
     value = 100 * share
-    if 99 <= value < 100:
-        return f"{int(value * 100) / 100:.2f}%"
-    return f"{value:.1f}%" if value < 10 else f"{value:.0f}%"
+    return f"{int(value * 100) / 100:.2f}%" if 99.9 < value < 100 else f"{value:.3g}%"
 
 
 def duration(seconds: float) -> str:

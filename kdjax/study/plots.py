@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from kdjax.budget.price import PARTS
 from kdjax.study import numbers, summary, svg
-from kdjax.study.summary import Endpoint, Results
+from kdjax.study.summary import Endpoint, Results, Spread, task_of
 
 WIDTH = 9.6
 """Inches of a figure across the page; the page scales it."""
@@ -41,7 +41,9 @@ def differences(results: Results) -> Markup | None:
             ax.set_xlabel(f"difference to {_short(other)} ({unit}); better than {_short(other)} →", loc="right")
             if better == "lower":
                 ax.invert_xaxis()
-        return svg.render(figure, "differences", f"Paired differences to {other} with confidence intervals, by endpoint.")
+        return svg.render(
+            figure, "differences", f"Paired differences to {other} with confidence intervals, by endpoint."
+        )
 
 
 def _shown(results: Results, endpoint: Endpoint, arm: str, other: str) -> bool:
@@ -77,14 +79,13 @@ def _forest(ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, st
             markeredgecolor=colour,
             markerfacecolor=colour if filled else svg.PAGE,
         )
-        beside = ax.get_yaxis_transform()
-        ax.text(1.01, y, text, transform=beside, va="center")
         word = {"beats": "beats", "loses": "loses", "ties": "ties", "unclear": "inconclusive"}[found.outcome]
-        ax.text(1.27, y, word, transform=beside, va="center", weight="bold" if filled else "normal")
+        _right(ax, y, text, 8)
+        _right(ax, y, word, 158, weight="bold" if filled else "normal")
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [_short(name) for _, name in rows])
     for label, (endpoint, _) in zip(ax.get_yticklabels(), rows, strict=True):
-        label.set_weight("bold" if endpoint is None else "normal")
+        label.set_fontweight("bold" if endpoint is None else "normal")
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
@@ -133,40 +134,43 @@ def learning(results: Results) -> Markup | None:
     }
     if not curves:
         return None
+    budget, teacher = results["budget"]["flops"], results["teacher"]
     with svg.style():
-        figure = Figure(figsize=(WIDTH, 3.5))
-        ax = figure.subplots()
+        figure = Figure(figsize=(WIDTH, 3.3))
+        whole, end = figure.subplots(1, 2)
+        late: list[float] = []
         for arm, runs in curves.items():
             look: dict[str, Any] = {"color": svg.arm_colour(arms.index(arm))}
-            for run in runs:
-                ax.plot([p["flops"] for p in run], [p["mlm_loss"] for p in run], linewidth=0.9, alpha=0.4, **look)
             points = [{p["flops"]: p["mlm_loss"] for p in run} for run in runs]
             shared = sorted(set.intersection(*(set(p) for p in points)))
             means = [sum(p[at] for p in points) / len(points) for at in shared]
-            ax.plot(shared, means, marker=svg.arm_marker(arms.index(arm)), markersize=5, linewidth=2.2, **look)
-            if shared:
-                _beside(ax, shared[-1], means[-1], f"{_short(arm)} {numbers.score(means[-1])}", look["color"])
-        teacher = results["teacher"]
+            for ax in (whole, end):
+                for seed in points:
+                    ax.plot(list(seed), list(seed.values()), linewidth=0.9, alpha=0.45, **look)
+                ax.plot(shared, means, marker=svg.arm_marker(arms.index(arm)), markersize=5, linewidth=2.2, **look)
+            late += [loss for p in points for at, loss in p.items() if at >= budget / 2]
         if teacher is not None and teacher["mlm_loss"] is not None:
-            _line(ax, teacher["mlm_loss"], f"teacher {numbers.score(teacher['mlm_loss'])}")
-        ax.set_ylabel("held-out MLM loss (nats)")
-        ax.set_xlim(0, results["budget"]["flops"] * 1.16)
-        _flops_axis(ax, "FLOPs spent, teacher included")
+            _level(whole, teacher["mlm_loss"])
+            _name_levels(whole, {"teacher": teacher["mlm_loss"]})
+        whole.set_xlim(0, budget)
+        end.set_xlim(budget / 2, budget)
+        if late:
+            room = 0.08 * (max(late) - min(late)) or 0.01
+            end.set_ylim(min(late) - room, max(late) + room)
+        for ax, title in ((whole, "The whole budget"), (end, "Its second half")):
+            ax.set_title(title)
+            ax.set_ylabel("held-out MLM loss (nats)")
+            _flops_axis(ax, "FLOPs spent, teacher included")
         return svg.render(figure, "learning", "Held-out MLM loss against FLOPs spent.")
 
 
 def layers(results: Results) -> Markup | None:
-    """Probe score by layer on the test rows: mean over seeds with the standard deviation; rings mark the layers chosen on dev."""
-    probes = [
-        endpoint
-        for endpoint in results["endpoints"]
-        if endpoint["kind"] == "probe" and any(endpoint["name"] in run["details"] for run in results["runs"])
-    ]
+    """Probe score by layer on the test rows, mean and sd over seeds; rings mark layers chosen on dev."""
+    probes = [e for e in results["endpoints"] if e["kind"] == "probe" and _probed(results["runs"], e)]
     if not probes:
         return None
     columns = min(len(probes), 2)
     rows = -(-len(probes) // columns)
-    references = summary.references(results)
     with svg.style():
         figure = Figure(figsize=(WIDTH if columns > 1 else WIDTH / 1.7, 3.3 * rows))
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -174,62 +178,91 @@ def layers(results: Results) -> Markup | None:
             ax.set_visible(False)
         for ax, endpoint in zip(axes, probes, strict=False):
             for index, arm in enumerate(results["arms"]):
-                runs = [run for run in results["runs"] if run["arm"] == arm and endpoint["name"] in run["details"]]
-                _layer_line(ax, [run["details"][endpoint["name"]] for run in runs], index, len(results["arms"]))
-            for name, metrics in references.items():
-                if endpoint["name"] in metrics:
-                    _line(ax, metrics[endpoint["name"]].mean, f"{name}, best layer")
-            if endpoint["baseline"] is not None:
-                _line(ax, endpoint["baseline"], "majority class", linestyle=(0, (1, 2)))
-            ax.set_title(endpoint["label"])
+                details = _probed([run for run in results["runs"] if run["arm"] == arm], endpoint)
+                aside = 0.05 * (index - (len(results["arms"]) - 1) / 2)  # so that arms do not hide one another
+                look = {"color": svg.arm_colour(index), "marker": svg.arm_marker(index), "markersize": 5}
+                _layer_line(ax, details, aside, {**look, "linewidth": 1.7})
+            _levels(ax, results, endpoint)
+            ax.set_title(task_of(endpoint))
             ax.set_xlabel("layer (0: embeddings)")
             ax.set_ylabel(f"{endpoint['unit']}, test rows")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            ax.margins(y=0.1)
         return svg.render(figure, "layers", "Linear probe score by layer, for each arm.")
 
 
-def _layer_line(ax: Axes, details: Sequence[Mapping[str, Any]], index: int, arms: int) -> None:
+def _probed(rows: Sequence[Mapping[str, Any]], endpoint: Endpoint) -> list[Mapping[str, Any]]:
+    """What a probe found, run by run (or reference by reference)."""
+    return [row["details"][endpoint["name"]] for row in rows if endpoint["name"] in row["details"]]
+
+
+def _layer_line(ax: Axes, details: Sequence[Mapping[str, Any]], aside: float, look: dict[str, Any]) -> None:
     if not details:
         return
-    colour, marker = svg.arm_colour(index), svg.arm_marker(index)
+    points = _by_layer(details)
+    places = [layer + aside for layer in points]
+    deviations = [found.sd or 0.0 for found in points.values()]
+    ax.errorbar(places, [found.mean for found in points.values()], deviations, elinewidth=1.1, **look)
+    ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look["color"], "markeredgewidth": 1.2}
+    for layer in {one["layer"] for one in details}:
+        ax.plot(layer + aside, points[layer].mean, "o", markersize=12, **ring)
+
+
+def _by_layer(details: Sequence[Mapping[str, Any]]) -> dict[int, Spread]:
     tested = [{row["layer"]: row["test"] for row in one["layers"]} for one in details]
-    spreads = {layer: summary.spread(seed[layer] for seed in tested if layer in seed) for layer in sorted(tested[0])}
-    aside = 0.05 * (index - (arms - 1) / 2)  # so that arms do not hide one another
-    points = {layer: found for layer, found in spreads.items() if found is not None}
-    ax.errorbar(
-        [layer + aside for layer in points],
-        [found.mean for found in points.values()],
-        [found.sd or 0.0 for found in points.values()],
-        color=colour,
-        marker=marker,
-        markersize=5,
-        linewidth=1.7,
-        elinewidth=1.1,
-    )
-    for layer in {one["layer"] for one in details} & set(points):
-        ring = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.2}
-        ax.plot(layer + aside, points[layer].mean, "o", **ring)
+    found = {layer: summary.spread(seed[layer] for seed in tested) for layer in sorted(tested[0])}
+    return {layer: spread for layer, spread in found.items() if spread is not None}
 
 
-def _line(ax: Axes, y: float, text: str, linestyle: Any = (0, (5, 3))) -> None:
-    """A named horizontal line."""
-    ax.axhline(y, color=svg.MUTED, linewidth=1.1, linestyle=linestyle, zorder=1)
-    ax.annotate(
-        text, (0, y), (4, 3), xycoords=ax.get_yaxis_transform(), textcoords="offset points", color=svg.MUTED, fontsize=8.5
-    )
+def _levels(ax: Axes, results: Results, endpoint: Endpoint) -> None:
+    """The reference models, by layer if they have the student's layers, else their best one; the majority class."""
+    ax.margins(y=0.1)
+    names: dict[str, float] = {}
+    for name, metrics in summary.references(results).items():
+        details = _probed([row for row in results["references"] if row["name"] == name], endpoint)
+        if details and len(details[0]["layers"]) == results["student"]["layers"] + 1:
+            points = _by_layer(details)
+            means = [found.mean for found in points.values()]
+            ax.plot(list(points), means, color=svg.MUTED, linewidth=1.3, linestyle=(0, (2, 2)), zorder=1.5)
+            names[name] = means[-1]
+        elif endpoint["name"] in metrics:
+            best = metrics[endpoint["name"]].mean
+            names[f"{name}, best layer"] = best
+            _level(ax, best)
+    if endpoint["baseline"] is not None:
+        names["majority class"] = endpoint["baseline"]
+        _level(ax, endpoint["baseline"])
+    _name_levels(ax, names)
 
 
-def _beside(ax: Axes, x: float, y: float, text: str, colour: str) -> None:
-    ax.annotate(text, (x, y), (7, 0), textcoords="offset points", va="center", color=colour, weight="bold")
+def _level(ax: Axes, y: float) -> None:
+    ax.axhline(y, color=svg.MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
+
+
+def _name_levels(ax: Axes, levels: Mapping[str, float]) -> None:
+    """Writes names to the right of the plot, at their heights but clear of one another."""
+    low, high = ax.get_ylim()
+    least, at = 0.07 * (high - low), float("-inf")
+    for name, level in sorted(levels.items(), key=lambda item: item[1]):
+        at = max(level, at + least)
+        _right(ax, at, _short(name), 5, color=svg.MUTED, fontsize=8.5)
+
+
+def _right(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
+    """Writes beside the plot, so many points from its right edge."""
+    place: dict[str, Any] = {
+        "xycoords": ax.get_yaxis_transform(),
+        "textcoords": "offset points",
+        "annotation_clip": False,
+    }
+    ax.annotate(text, (1, y), (points, 0), va="center", **place, **look)
 
 
 def _flops_axis(ax: Axes, label: str) -> None:
     ax.set_xlabel(label)
-    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: numbers.flops(x)))
 
 
 def _short(name: str) -> str:
     """A name that leaves room for the plot."""
-    return name if len(name) <= 32 else f"{name[:31]}…"
+    return name if len(name) <= 40 else f"{name[:39]}…"

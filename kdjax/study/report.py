@@ -9,6 +9,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kdjax.budget.price import PARTS
+from kdjax.config import plain
 from kdjax.files import write_text
 from kdjax.study import numbers, plots, summary, svg, verdict
 from kdjax.study.summary import Endpoint, Results, Spread
@@ -48,9 +49,7 @@ def html(results: Results) -> str:
         other=other,
         question=_question(results, other),
         answers=verdict.answers(results),
-        keys={
-            arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)]) for n, arm in enumerate(results["arms"])
-        },
+        keys={arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)]) for n, arm in enumerate(results["arms"])},
         colours=svg.COLOURS,
         parts=[(part, part.replace("_", " "), *svg.PART_COLOURS[part]) for part in PARTS],
         plots={
@@ -62,17 +61,15 @@ def html(results: Results) -> str:
         scores=_scores(results, other),
         references=summary.references(results),
         spending=_spending(results, other),
+        clocks=_clocks(results),
         chosen=_chosen(results),
         pairs=_pairs(results),
-        objectives={name: _objective(arm["terms"]) for name, arm in results["arms"].items()},
-        config=yaml.safe_dump(_plain(results["config"]), sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(plain(results["config"]), sort_keys=False, allow_unicode=True),
     )
 
 
 def _spread(found: Spread | None) -> str:
-    if found is None:
-        return "–"
-    return numbers.score(found.mean) + (f" ± {numbers.score(found.sd)}" if found.sd is not None else "")
+    return numbers.spread(found.mean, found.sd) if found else "–"
 
 
 def _question(results: Results, other: str) -> str:
@@ -87,13 +84,16 @@ def _basis(results: Results) -> str:
     evaluation = results["config"]["evaluation"]
     shared = sorted({v["n"] for v in results["verdicts"]})
     if not shared or shared[-1] < 2:
-        return "No interval can be formed: differences are shown, verdicts are not given."
+        return (
+            "No pair of arms can have an interval, so every verdict is INCONCLUSIVE. Differences are of a single seed."
+        )
     over = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
     count = sum(v["low"] is not None for v in results["verdicts"])
     return (
-        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {over} seeds; {count} of them, not "
-        f"adjusted for their number. BEATS: the interval leaves out 0. TIES: it lies within ±{evaluation['margin']:g}. "
-        "INCONCLUSIVE: neither. The intervals speak of other seeds, not of other test rows, corpora or tunings."
+        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {over} seeds; {count} of them, "
+        f"not adjusted for their number. TIES: the interval lies within ±{evaluation['margin']:g}. "
+        "BEATS: otherwise, it leaves out 0. INCONCLUSIVE: neither. "
+        "The intervals speak of other seeds, not of other test rows, corpora or tunings."
     )
 
 
@@ -116,61 +116,51 @@ def _spending(results: Results, other: str) -> list[dict[str, Any]]:
     rows = []
     for name, arm in results["arms"].items():
         runs = [run for run in results["runs"] if run["arm"] == name]
-        kinds = dict.fromkeys(kind for run in runs for kind in run["wall_clock"])
         rows.append(
             {
                 "arm": name,
                 "price": arm["price"]["total"],
                 "ratio": arm["price"]["total"] / results["arms"][other]["price"]["total"],
-                "teacher": arm["price"]["teacher_forward"] / arm["price"]["total"],
                 "steps": arm["steps"],
                 "tokens": arm["tokens"],
                 "epochs": arm["epochs"],
                 "spent": sum(run["spent"]["total"] for run in runs) / len(runs) if runs else None,
-                "seconds": {k: sum(run["wall_clock"].get(k, 0.0) for run in runs) / len(runs) for k in kinds},
+                "seconds": [
+                    sum(run["wall_clock"].get(kind, 0.0) for run in runs) / len(runs) if runs else None
+                    for kind in _clocks(results)
+                ],
             }
         )
     return rows
 
 
-def _chosen(results: Results) -> list[dict[str, Any]]:
-    """For each probe and arm: the layers chosen on dev, seed by seed, and the test scores of the chosen and the last layer."""
-    rows = []
-    for endpoint in results["endpoints"]:
+def _clocks(results: Results) -> list[str]:
+    """The kinds of wall-clock that any run has."""
+    return list(dict.fromkeys(kind for run in results["runs"] for kind in run["wall_clock"]))
+
+
+def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
+    """For each task and arm: the layers chosen on dev, seed by seed; test scores of the chosen and last layer."""
+    tables = []
+    for endpoint in (e for e in results["endpoints"] if e["kind"] == "probe"):
+        rows = []
         for arm in results["arms"]:
             runs = [run for run in results["runs"] if run["arm"] == arm and endpoint["name"] in run["details"]]
             found = [run["details"][endpoint["name"]] for run in runs]
-            if endpoint["kind"] == "probe" and found:
+            if found:
                 rows.append(
                     {
-                        "endpoint": endpoint["label"],
                         "arm": arm,
                         "layers": ", ".join(str(one["layer"]) for one in found),
                         "best": summary.spread(run["metrics"][endpoint["name"]] for run in runs),
                         "last": summary.spread(one["last_layer"] for one in found),
                     }
                 )
-    return rows
+        if rows:
+            tables.append((summary.task_of(endpoint), rows))
+    return tables
 
 
 def _pairs(results: Results) -> list[tuple[Endpoint, list[dict[str, Any]]]]:
     of = {e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]] for e in results["endpoints"]}
     return [(endpoint, of[endpoint["name"]]) for endpoint in results["endpoints"] if of[endpoint["name"]]]
-
-
-def _objective(terms: list[dict[str, Any]]) -> str:
-    """An objective as a sum, for instance `mlm + 0.5 logit (temperature 2)`."""
-    shown = []
-    for term in terms:
-        text = term["name"] if term["weight"] == 1 else f"{term['weight']:g} {term['name']}"
-        notes = [] if term["variant"] == "original" else [term["variant"]]
-        notes += [f"{option.replace('_', ' ')} {value}" for option, value in term["options"].items()]
-        shown.append(text + (f" ({', '.join(notes)})" if notes else ""))
-    return " + ".join(shown)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, which YAML writes plainly."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

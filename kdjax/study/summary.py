@@ -35,7 +35,7 @@ class Difference:
     """One arm against another on one endpoint, read from the first arm's side.
 
     Attributes:
-        mean: mean over shared seeds of (arm's value - other's value), in the endpoint's unit; None without a shared seed.
+        mean: mean over shared seeds of (arm's value - other's), in the endpoint's unit; None without a shared seed.
         low, high: ends of its confidence interval; None with fewer than two shared seeds.
         n: number of shared seeds.
         outcome: what the verdict says about the first arm.
@@ -60,7 +60,7 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
-    """Seed -> an arm's value; empty where the endpoint means nothing for the arm (an MLM loss without a trained head)."""
+    """Seed -> an arm's value; empty where it means nothing for the arm (an MLM loss without a trained head)."""
     if arm not in endpoint["arms"]:
         return {}
     return {
@@ -71,7 +71,7 @@ def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
 
 
 def references(results: Results) -> dict[str, dict[str, Spread]]:
-    """Reference model -> endpoint -> its spread over seeds (the teacher has one value, an untrained start one a seed)."""
+    """Reference model -> endpoint -> spread over seeds (the teacher has one value, an untrained start one a seed)."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in results["references"]:
         of_model = values.setdefault(row["name"], {})
@@ -83,6 +83,11 @@ def references(results: Results) -> dict[str, dict[str, Spread]]:
     }
 
 
+def task_of(endpoint: Endpoint) -> str:
+    """The endpoint's task: `topic` of `probe.topic`; empty for the MLM loss."""
+    return str(endpoint["name"]).partition(".")[2]
+
+
 def has_teacher(results: Results, arm: str) -> bool:
     """Whether an arm's step runs a teacher."""
     return bool(results["arms"][arm]["price"]["teacher_forward"] > 0)
@@ -90,7 +95,7 @@ def has_teacher(results: Results, arm: str) -> bool:
 
 def yardstick(results: Results) -> str:
     """The arm the others are held against: the first one without a teacher, or the first where all have one."""
-    arms = list(results["arms"])
+    arms: list[str] = list(results["arms"])
     return next((arm for arm in arms if not has_teacher(results, arm)), arms[0])
 
 

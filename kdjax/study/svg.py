@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -26,8 +27,8 @@ COLOURS = (
 )
 """Colour of each arm on a light and on a dark page, after Okabe and Ito's colour-blind-safe palette."""
 PART_COLOURS = {
-    "student_forward": ("#c3ccd5", "#8d99a6"),
-    "student_backward": ("#8c9aa8", "#5f6d7b"),
+    "student_forward": ("#c3ccd5", "#aeb8c2"),
+    "student_backward": ("#8c9aa8", "#7d8b99"),
     "teacher_forward": ("#e2c66d", "#c9a83f"),
     "objective": ("#6b4c7d", "#b08fc4"),
     "optimizer": ("#2f3a44", "#dfe5ea"),
@@ -44,7 +45,7 @@ _VARIABLES = {
     **{f"#0a0a{n:02x}": f"arm-{n}" for n in range(len(COLOURS))},
     **{f"#0b0b{n:02x}": f"part-{n}" for n in range(len(PART_COLOURS))},
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold a dollar sign
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine lays out alike

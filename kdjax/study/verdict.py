@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from kdjax.study import numbers, summary
-from kdjax.study.summary import Endpoint, Results
+from kdjax.study.summary import Endpoint, Results, task_of
 
 Pair = tuple[str, str]
 """Winner and loser."""
@@ -22,7 +22,7 @@ _PHRASES = {
 
 
 def headline(results: Results) -> str:
-    """The study in a sentence or two: which arms are ahead of which, by which measure, and where nothing can be told."""
+    """The study in a few sentences: which arms are ahead of which, by which measure, and where nothing can be told."""
     budget, verdicts = numbers.flops(results["budget"]["flops"]), results["verdicts"]
     if not verdicts:
         return f"At {budget} FLOPs, nothing was compared: a verdict needs two arms with an endpoint in common."
@@ -35,16 +35,22 @@ def headline(results: Results) -> str:
         return f"At {budget} FLOPs, every pair of arms ties on every endpoint: each interval lies within the margin."
     if all(v["verdict"] != "BEATS" for v in verdicts):
         ties = sum(v["verdict"] == "TIES" for v in verdicts)
-        why = f"{ties} of {len(verdicts)} comparisons tie, the others are inconclusive" if ties else "no pair is separated"
+        why = (
+            f"{ties} of {len(verdicts)} comparisons tie, the others are inconclusive"
+            if ties
+            else "no pair is separated"
+        )
         return f"At {budget} FLOPs, this study cannot tell which arm is better: {why}."
     clauses = [clause for kind in _KINDS if (clause := _clause(results, kind))]
     told = [text for text, separates in clauses if separates]
     untold = [text for text, separates in clauses if not separates]
-    return " ".join([f"At {budget} FLOPs, {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:] + untold)])
+    return " ".join(
+        [f"At {budget} FLOPs, {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:] + untold)]
+    )
 
 
 def answers(results: Results) -> dict[str, str]:
-    """Arm -> how it does against the yardstick (pretraining from scratch, where an arm does that), with every interval."""
+    """Arm -> how it does against the yardstick (pretraining from scratch, if an arm does that), with every interval."""
     other = summary.yardstick(results)
     found = {arm: _answer(results, arm, other) for arm in results["arms"] if arm != other}
     return {arm: sentence for arm, sentence in found.items() if sentence}
@@ -56,12 +62,12 @@ def _answer(results: Results, arm: str, other: str) -> str:
         found = summary.difference(results, endpoint, arm, other)
         if found is None:
             continue
-        shown = [_task(endpoint)] + ([] if found.mean is None else [numbers.signed(found.mean)])
+        shown = [task_of(endpoint)] + ([] if found.mean is None else [numbers.signed(found.mean)])
         if found.low is not None and found.high is not None:
             shown.append(numbers.interval(found.low, found.high))
-        text = " ".join(filter(None, shown)) or "no shared seed"
+        text = numbers.NO_BREAK.join(filter(None, shown)) or "no shared seed"
         named.setdefault(found.outcome, {}).setdefault(endpoint["kind"], []).append(text)
-    clauses = []
+    clauses: list[str] = []
     for outcome, phrase in _PHRASES.items():
         if outcome in named:
             places = [f"{_MEASURES[kind]} ({', '.join(texts)})" for kind, texts in named[outcome].items()]
@@ -85,13 +91,15 @@ def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
     if len(endpoints) == 1:
         return f"{subject} {put} {_relations(beats[endpoints[0]['name']], order)}", True
     common = set.intersection(*beats.values())
-    rest = {_task(e): beats[e["name"]] - common for e in endpoints}
+    rest = {task_of(e): beats[e["name"]] - common for e in endpoints}
     if common:
-        everywhere = f"{_relations(common, order)} on {'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} tasks"
+        everywhere = (
+            f"{_relations(common, order)} on {'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} tasks"
+        )
         also = "; ".join(f"on {task}, also {_relations(more, order)}" for task, more in rest.items() if more)
         return f"{subject} {put} {everywhere}" + (f" ({also})" if also else ""), True
     pronoun = "they" if plural else "it"
-    by_task = []
+    by_task: list[str] = []
     for task, found in rest.items():
         verb = f"{put} {_relations(found, order)}" if found else f"separate{'' if plural else 's'} no pair"
         by_task.append(f"on {task}, {pronoun if by_task else subject} {verb}")
@@ -105,7 +113,9 @@ def _undecided(verdicts: Sequence[Mapping[str, Any]], plural: bool) -> str:
     ties = sum(v["verdict"] == "TIES" for v in verdicts)
     if len(pairs) == 1:
         names = f"{verdicts[0]['a']} and {verdicts[0]['b']}"
-        return f"show{s} {names} to tie" if ties == len(verdicts) else f"do{'' if plural else 'es'} not separate {names}"
+        return (
+            f"show{s} {names} to tie" if ties == len(verdicts) else f"do{'' if plural else 'es'} not separate {names}"
+        )
     if ties == len(verdicts):
         return f"show{s} every pair to tie"
     return f"separate{s} no pair" + (f" ({ties} of {len(verdicts)} comparisons tie)" if ties else "")
@@ -138,12 +148,7 @@ def _subject(endpoints: Sequence[Endpoint]) -> str:
     kind = endpoints[0]["kind"]
     if len(endpoints) > 1 or kind == "mlm":
         return ("the " if kind == "mlm" else "") + _MEASURES[kind]
-    return f"{'the linear probe' if kind == 'probe' else 'fine-tuning'} on {_task(endpoints[0])}"
-
-
-def _task(endpoint: Endpoint) -> str:
-    """The endpoint's task: `topic` of `probe.topic`; empty for the MLM loss."""
-    return str(endpoint["name"]).partition(".")[2]
+    return f"{'the linear probe' if kind == 'probe' else 'fine-tuning'} on {task_of(endpoints[0])}"
 
 
 def _ordered(endpoints: Sequence[Endpoint]) -> list[Endpoint]:

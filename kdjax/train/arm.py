@@ -158,15 +158,16 @@ def price(arm: Arm, shape: Shape) -> Price:
     state = jax.eval_shape(lambda p: init_state(p, transformation, 0), params)
     key = jax.eval_shape(lambda: jax.random.key(0, impl=CANONICAL_BITS)) if arm.drops else None
 
-    def backward(p: Any, t: Any, b: Any, k: Any, cotangent: Features) -> Any:
-        return jax.vjp(lambda q: arm.see(q, t, b, k), p)[1](cotangent)
+    def forward_and_backward(p: Any, t: Any, b: Any, k: Any, cotangent: Features) -> Any:
+        seen, pull = jax.vjp(lambda q: arm.see(q, t, b, k), p)
+        return seen, pull(cotangent)
 
     def objective(seen: Features, own: Any, target: Features, b: Any) -> Any:
         return jax.value_and_grad(arm.objective, argnums=(0, 3), has_aux=True)(seen, target, b, own)
 
     def update(grads: Any, opt: Any, p: Any) -> Any:
         updates, opt = transformation.update(grads, opt, p)
-        return optax.apply_updates(p, updates), opt, optax.global_norm(grads)
+        return optax.apply_updates(p, updates), opt, optax.tree.norm(grads)
 
     model = params["model"]
     seen = jax.eval_shape(arm.see, model, teacher, batch, key)
@@ -175,7 +176,7 @@ def price(arm: Arm, shape: Shape) -> Price:
     return settle(
         measure(arm.step(2, bits=CANONICAL_BITS), state, teacher, batch),
         student_forward=forward_flops,
-        student_backward=measure(backward, model, teacher, batch, key, seen).flops - forward_flops,
+        student_backward=measure(forward_and_backward, model, teacher, batch, key, seen).flops - forward_flops,
         teacher_forward=measure(arm.target, teacher, batch).flops,
         objective=measure(objective, seen, params["objective"], target, batch).flops,
         optimizer=measure(update, params, state.opt, params).flops,

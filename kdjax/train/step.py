@@ -84,7 +84,7 @@ def make_step(
         (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, teacher_params, batch, key)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": value, "grad_norm": optax.global_norm(grads), **terms}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **terms}
         return State(state.step + 1, state.seed, params, opt), metrics
 
     return step

@@ -23,7 +23,7 @@ def config():
 def batch_of():
     """Builds a batch from rows, each a list of packed documents' lengths; the rest of a row is padding."""
 
-    def build(rows, length=16, slots=4, seed=0, vocab=57, types=False):
+    def build(rows, *, length=16, slots=4, seed=0, vocab=57, types=False):
         rng = np.random.default_rng(seed)
         segments, positions = np.zeros((2, len(rows), length), np.int32)
         for r, documents in enumerate(rows):

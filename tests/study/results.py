@@ -30,7 +30,7 @@ ACCURACY = {  # what an arm reaches on average
 }
 NOISE = {"probe": 0.003, "finetune": 0.014}
 MLM = {"scratch": 7.21, "logit": 7.16}
-LABELS = {"probe": "Linear probe", "finetune": "Fine-tuned"}
+LABELS = {"probe": "linear probe, best layer", "finetune": "fine-tuned"}
 LENGTH, BATCH, SEQUENCES, TOKENS = 64, 32, 15_810, 906_112
 
 
@@ -87,7 +87,10 @@ def study(seeds: int = 3) -> dict:
         "arms": {arm: _arm(arm) for arm in PRICES},
         "differences": [
             {"setting": "objective", "values": {arm: " + ".join(terms) for arm, terms in TERMS.items()}},
-            {"setting": "teacher", "values": {arm: "none" if arm == "scratch" else "all-MiniLM-L6-v2" for arm in PRICES}},
+            {
+                "setting": "teacher",
+                "values": {arm: "none" if arm == "scratch" else "all-MiniLM-L6-v2" for arm in PRICES},
+            },
             {"setting": "steps", "values": {arm: str(_steps(arm)) for arm in PRICES}},
         ],
         "same": ["start", "data order", "masks", "optimiser", "schedule shape", "evaluation"],
@@ -96,8 +99,8 @@ def study(seeds: int = 3) -> dict:
         "references": _references(seeds, rng),
         "verdicts": verdicts,
         "notes": [
-            f"{len(verdicts)} intervals at 95% were looked at: about {expected_false(len(verdicts), 0.95):.0f} would leave "
-            "out zero by chance if no arm differed.",
+            f"{len(verdicts)} intervals at 95% were looked at: about {expected_false(len(verdicts), 0.95):.0f} would "
+            "leave out zero by chance if no arm differed.",
             "The intervals cover seeds, not other corpora or other tunings of the arms.",
             "topic is tested on documents that no student was trained on.",
         ],
@@ -131,7 +134,7 @@ def _endpoints() -> list[dict]:
         made.append(
             {
                 "name": name,
-                "label": f"{LABELS[kind]}: {task}",
+                "label": f"{task}, {LABELS[kind]}",
                 "unit": "accuracy",
                 "better": "higher",
                 "kind": kind,
@@ -154,7 +157,7 @@ def _arm(arm: str) -> dict:
         "tokens": round(_epochs(arm) * TOKENS),
         "epochs": _epochs(arm),
         "trains_mlm_head": mlm,
-        "untrained": [] if mlm else ["mlm head"] + (["layer 3 feed-forward"] if arm == "minilm" else []),
+        "untrained": [] if mlm else ["mlm"] + (["layers.3.ffn"] if arm == "minilm" else []),
     }
 
 
@@ -174,6 +177,7 @@ def _run(arm: str, seed: int, starts: dict, rng: np.random.Generator) -> dict:
             loss = MLM[arm] + 3.2 * math.exp(-6 * n / 10) + starts["mlm_loss", seed] + rng.normal(0, 0.006)
             curve.append({"step": step, "flops": step * sum(price), "mlm_loss": loss})
         metrics["mlm_loss"] = curve[-1]["mlm_loss"]
+        details["mlm_loss"] = {"accuracy": 0.062, "positions": 2_381}
     return {
         "arm": arm,
         "seed": seed,
@@ -197,7 +201,11 @@ def _run(arm: str, seed: int, starts: dict, rng: np.random.Generator) -> dict:
 
 
 def _layers(arm: str, best: float, rng: np.random.Generator) -> dict:
-    falls = {"scratch": (-0.01, 0.0, -0.06, -0.17), "logit": (-0.02, 0.0, -0.03, -0.11)}
+    falls = {
+        "scratch": (-0.01, 0.0, -0.06, -0.17),
+        "logit": (-0.02, 0.0, -0.03, -0.11),
+        "untrained": (0.0, -0.004, -0.01, -0.03),
+    }
     shape = falls.get(arm, (-0.07, -0.03, 0.0, -0.008))
     layers = [
         {"layer": n, "dev": best + fall + rng.normal(0, 0.004), "test": best + fall} for n, fall in enumerate(shape)
@@ -212,11 +220,18 @@ def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
             "name": "untrained start",
             "seed": seed,
             "metrics": {name: value + rng.normal(0, 0.006) for name, value in untrained.items()},
+            "details": {name: _layers("untrained", value, rng) for name, value in untrained.items() if "probe" in name},
         }
         for seed in range(seeds)
     ]
     teacher = {"mlm_loss": 4.91, "probe.topic": 0.882, "probe.sentiment": 0.781}
-    return [*rows, {"name": "teacher", "seed": None, "metrics": teacher}]
+    deep = {"layer": 5, "strength": 0.1, "last_layer": 0.75}
+    details = {
+        name: {**deep, "layers": [{"layer": n, "dev": value, "test": value - 0.02 * abs(n - 5)} for n in range(7)]}
+        for name, value in teacher.items()
+        if "probe" in name
+    }
+    return [*rows, {"name": "teacher", "seed": None, "metrics": teacher, "details": details}]
 
 
 def _config(seeds: int) -> dict:

@@ -1,0 +1,70 @@
+"""Text to token ids, with a Hugging Face tokenizer file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tokenizers
+
+from kdjax.data.sources import sha256
+from kdjax.errors import InputError
+
+SPECIAL_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BATCH = 256
+"""Texts tokenised in one call; bounds the memory of its intermediate objects."""
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer that adds nothing, cuts nothing and takes text at its word.
+
+    A file's own truncation and padding are off, and `[MASK]` written in a text is four characters and brackets, not the
+    special token.
+
+    Attributes:
+        sha256: of the file.
+        vocab_size: the highest id + 1.
+        named: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]` -> id.
+        special_ids: ids of these and of all other special tokens, ascending.
+    """
+
+    sha256: str
+    vocab_size: int
+    named: dict[str, int]
+    special_ids: tuple[int, ...]
+    _backend: tokenizers.Tokenizer = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> TextTokenizer:
+        """Reads a tokenizer.json.
+
+        Raises:
+            InputError: not such a file, or it lacks one of the special tokens.
+        """
+        digest = sha256(path)
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as e:  # the library raises nothing narrower
+            raise InputError(f"{path}: expected a Hugging Face tokenizer.json, found {e}") from None
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        named = {name: vocabulary[name] for name in SPECIAL_NAMES if name in vocabulary}
+        missing = [name for name in SPECIAL_NAMES if name not in named]
+        if missing:
+            raise InputError(
+                f"{path}: has no {', '.join(missing)}, expected a BERT tokenizer with {', '.join(SPECIAL_NAMES)}"
+            )
+        added = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
+        special_ids = tuple(sorted(added | set(named.values())))
+        return cls(digest, max(vocabulary.values()) + 1, named, special_ids, backend)
+
+    def ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """The token ids of each text, without [CLS] and [SEP]."""
+        for start in range(0, len(texts), BATCH):
+            found = self._backend.encode_batch_fast(list(texts[start : start + BATCH]), add_special_tokens=False)
+            for encoding in found:
+                yield encoding.ids

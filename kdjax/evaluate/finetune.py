@@ -1,0 +1,150 @@
+"""Fine-tuning: the whole encoder with a fresh head, trained on a labelled task."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from kdjax.config import FinetuneConfig, ModelConfig, OptimizerConfig
+from kdjax.data.tasks import Split, Task
+from kdjax.errors import InputError
+from kdjax.evaluate.metric import score
+from kdjax.evaluate.rows import over_rows
+from kdjax.models import classify, init_task_head
+from kdjax.train.optimizer import adamw, decays
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """Scores are accuracies; Pearson's r for a regression.
+
+    Attributes:
+        test: test score after the last step.
+        dev: dev score after the last step; nothing is chosen by it.
+        steps: optimiser steps.
+        learning_rate: peak learning rate.
+    """
+
+    test: float
+    dev: float
+    steps: int
+    learning_rate: float
+
+
+def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneConfig, *, seed: int) -> FinetuneResult:
+    """Trains encoder and head on a task, and scores the result once, after the last step.
+
+    AdamW (weight decay 0.01, not on biases and LayerNorms) on cross-entropy; for a regression on the mean squared error
+    of labels standardised by the training rows. Dropout has the rates of the model. Nothing here is charged to a budget.
+    The step is compiled once per model, settings and shape of the task, for all runs of a process.
+
+    Args:
+        config: of the model.
+        params: its parameters; they are copied, an MLM head is left aside.
+        task: the task.
+        settings: steps, batch, learning rate.
+        seed: of the head, the order of rows and dropout.
+
+    Raises:
+        InputError: fewer than 1 step or row of a batch, or a loss that is not finite.
+    """
+    for name in ("steps", "batch"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"evaluation.finetune.{name} is {getattr(settings, name)}, expected at least 1")
+    trained = {
+        # A copy, since the step uses up what it is given.
+        "model": jax.tree.map(jnp.array, {name: part for name, part in params.items() if name != "mlm"}),
+        "head": init_task_head(config, task.outputs, seed),
+    }
+    state = trained, _optimizer(settings, trained).init(trained)
+    targets = _targets(task)
+    losses = []
+    for step, rows in enumerate(batch_rows(len(task.train), settings, seed)):
+        batch = {name: values[rows] for name, values in task.train.batch.items()}
+        state, loss = _step(config, settings, task.regression, state, batch, targets[rows], np.uint32(seed), step)
+        losses.append(loss)  # fetched at the end, so the device does not wait for the host
+    for step, value in enumerate(np.asarray(jnp.stack(losses)), start=1):
+        if not np.isfinite(value):
+            raise InputError(
+                f"fine-tuning on {task.name}: the loss is {value} at step {step}, expected a finite one; "
+                "lower evaluation.finetune.learning_rate"
+            )
+    dev, test = (_score(config, state[0], split, task.regression) for split in (task.dev, task.test))
+    return FinetuneResult(test, dev, settings.steps, settings.learning_rate)
+
+
+def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDArray[np.intp]]:
+    """The training rows of each step, `[batch]`: epochs one after another, each in its own order, no row left out.
+
+    The order is a pure function of (seed, epoch). A batch may cross from one epoch into the next.
+
+    Args:
+        count: training rows.
+        settings: steps and batch.
+        seed: not negative.
+    """
+    rows, epoch = np.empty(0, np.intp), 0
+    for _ in range(settings.steps):
+        while len(rows) < settings.batch:
+            rows = np.concatenate([rows, np.random.default_rng([seed, epoch]).permutation(count)])
+            epoch += 1
+        yield rows[: settings.batch]
+        rows = rows[settings.batch :]
+
+
+def _targets(task: Task) -> NDArray[Any]:
+    labels = task.train.labels
+    if not task.regression:
+        return labels
+    return ((labels - labels.mean()) / (labels.std() or 1)).astype(np.float32)
+
+
+def _optimizer(settings: FinetuneConfig, trained: Any) -> optax.GradientTransformation:
+    config = OptimizerConfig(
+        learning_rate=settings.learning_rate, warmup=0.1, weight_decay=0.01, b1=0.9, b2=0.999, eps=1e-6
+    )
+    return adamw(config, settings.steps, decays(jax.tree.map(lambda _: True, trained)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def _step(
+    config: ModelConfig,
+    settings: FinetuneConfig,
+    regression: bool,
+    state: tuple[Any, Any],
+    batch: dict[str, jax.Array],
+    targets: jax.Array,
+    seed: jax.Array,
+    step: jax.Array,
+) -> tuple[tuple[Any, Any], jax.Array]:
+    trained, opt = state
+    key = jax.random.fold_in(jax.random.key(seed), step)
+
+    def loss_of(trained: Any) -> jax.Array:
+        outputs = classify(config, trained["model"], trained["head"], batch, dropout_key=key)
+        if regression:
+            return jnp.mean((outputs[:, 0] - targets) ** 2)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets))
+
+    loss, grads = jax.value_and_grad(loss_of)(trained)
+    updates, opt = _optimizer(settings, trained).update(grads, opt, trained)
+    return (optax.apply_updates(trained, updates), opt), loss
+
+
+def _score(config: ModelConfig, trained: Any, split: Split, regression: bool) -> float:
+    outputs = over_rows(functools.partial(_classify, config, trained), split.batch)
+    predicted = outputs[:, 0] if regression else outputs.argmax(1)
+    return score(predicted, split.labels, regression=regression)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _classify(config: ModelConfig, trained: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    return classify(config, trained["model"], trained["head"], batch)

@@ -1,0 +1,172 @@
+"""Learning from the teacher's hidden states. B batch, L length, D_s and D_t the student's and the teacher's width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.config import ModelConfig
+from kdjax.errors import InputError
+from kdjax.models.features import Features, Request
+from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal
+from kdjax.objectives.layers import LayerMap, Pairs, pairs, read_map
+from kdjax.objectives.reductions import mean, mse, precise
+
+_SHORTEST = 1e-16
+"""Squared length below which a vector has no direction: its cosine with another is 0."""
+
+
+@dataclass(frozen=True)
+class Cosine(TeacherTerm):
+    """1 − cos(h_s, h_t) of the last hidden states, mean over valid positions.
+
+    DistilBERT, Sanh et al. 2019, arXiv 1910.01108. The widths must be equal.
+    """
+
+    name: ClassVar[str] = "cosine"
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        check_equal("hidden units", student.width, teacher.width)
+        return _hidden_needs(((student.layers, teacher.layers),))
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        cosine = jnp.sum(_direction(_last(student)) * _direction(_last(teacher)), axis=-1)
+        return mean(1 - cosine, batch["valid"])
+
+
+@dataclass(frozen=True)
+class HiddenMse(TeacherTerm):
+    """Σ_m MSE(h_s^m W + b, h_t^g(m)) over m = 0…n_s, 0 the embedding output; mean over valid positions and width.
+
+    TinyBERT, Jiao et al. 2020, arXiv 1909.10351: L_hidn and L_embd, and L_model with λ = 1. One learned W
+    `[D_s, D_t]` with bias is shared by all m, as in the authors' code, and is used even where the widths are equal.
+    """
+
+    name: ClassVar[str] = "hidden_mse"
+
+    layers: LayerMap = "uniform"
+    """The map g; it takes 0 to 0, `last` and explicit pairs aside."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", read_map(self.layers))
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        return _hidden_needs(pairs(self.layers, student.layers, teacher.layers, embeddings=True))
+
+    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+        """W and b: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
+        return _projection(student.width, _present(teacher).width, seed)
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        where = batch["valid"][..., None]
+        mapped = pairs(self.layers, max(student.hidden), max(teacher.hidden), embeddings=True)
+        losses = [mse(_project(student.hidden[own], params), teacher.hidden[other], where) for own, other in mapped]
+        return sum(losses[1:], start=losses[0])
+
+
+@dataclass(frozen=True)
+class HiddenMseBui2024(TeacherTerm):
+    """MSE of the last hidden states over all B·L·D elements, padding included.
+
+    The published code of arXiv 2404.19319 (`hidden_mse`): no projection, so the widths must be equal.
+    """
+
+    name: ClassVar[str] = "hidden_mse"
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        check_equal("hidden units", student.width, teacher.width)
+        return _hidden_needs(((student.layers, teacher.layers),))
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        return mse(_last(student), _last(teacher))
+
+
+@dataclass(frozen=True)
+class HiddenCls(TeacherTerm):
+    """MSE(h_s W + b, h_t) of the last hidden states at position 0 of each segment, mean over segments and width.
+
+    The [CLS] transfer among the strategies of arXiv 2404.19319, by its intent: the published code compares another
+    axis. W is there only where the widths differ.
+    """
+
+    name: ClassVar[str] = "hidden_cls"
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        return _hidden_needs(((student.layers, teacher.layers),))
+
+    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+        """W and b where the widths differ: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
+        width = _present(teacher).width
+        return {} if student.width == width else _projection(student.width, width, seed)
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        own = _project(_last(student), params) if params else _last(student)
+        return mse(own, _last(teacher), _segment_starts(batch)[..., None])
+
+
+@dataclass(frozen=True)
+class HiddenConcat(TeacherTerm):
+    """MSE([h_s^1 … h_s^n_s] W + b, [h_t^1 … h_t^n_t]), all layers joined along their features.
+
+    Mean over valid positions and the n_t·D_t joined features. One of the strategies of arXiv 2404.19319, by its intent:
+    the published code cannot run. W is `[n_s·D_s, n_t·D_t]`, learned.
+    """
+
+    name: ClassVar[str] = "hidden_concat"
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        own, other = (frozenset(range(1, config.layers + 1)) for config in (student, teacher))
+        return Needs(Request(hidden=own), Request(hidden=other))
+
+    def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
+        """W and b: `kernel` `[n_s·D_s, n_t·D_t]`, `bias` `[n_t·D_t]`."""
+        teacher = _present(teacher)
+        return _projection(student.layers * student.width, teacher.layers * teacher.width, seed)
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        return mse(_project(_joined(student), params), _joined(teacher), batch["valid"][..., None])
+
+
+def _hidden_needs(mapped: Pairs) -> Needs:
+    own, other = (frozenset(side) for side in zip(*mapped, strict=True))
+    return Needs(Request(hidden=own), Request(hidden=other))
+
+
+def _present(teacher: ModelConfig | None) -> ModelConfig:
+    if teacher is None:
+        raise InputError("a projection to the teacher's width, expected a teacher")
+    return teacher
+
+
+def _projection(width: int, target: int, seed: int) -> dict[str, Any]:
+    """A linear layer as BERT starts its own: truncated normal with standard deviation 0.02, bias 0."""
+    kernel = jax.nn.initializers.truncated_normal(stddev=0.02)(jax.random.key(seed), (width, target), jnp.float32)
+    return {"kernel": kernel, "bias": jnp.zeros(target, jnp.float32)}
+
+
+def _project(hidden: jax.Array, params: Params) -> jax.Array:
+    projected: jax.Array = precise(hidden) @ params["kernel"] + params["bias"]
+    return projected
+
+
+def _last(features: Features) -> jax.Array:
+    return features.hidden[max(features.hidden)]
+
+
+def _joined(features: Features) -> jax.Array:
+    return jnp.concatenate([features.hidden[layer] for layer in sorted(features.hidden) if layer > 0], axis=-1)
+
+
+def _direction(x: jax.Array) -> jax.Array:
+    x = precise(x)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), _SHORTEST))
+
+
+def _segment_starts(batch: Batch) -> jax.Array:
+    """Whether a position is the first of a segment, bool `[B, L]`."""
+    segments = batch["segments"]
+    before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    return (segments != before) & batch["valid"]

@@ -1,0 +1,94 @@
+"""Layer maps: which teacher layer each student layer learns from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdjax.errors import InputError, nearest
+
+Pairs = tuple[tuple[int, int], ...]
+LayerMap = str | Pairs
+"""The name of a rule, or pairs (student layer, teacher layer) written out."""
+
+RULES = ("last", "uniform", "lower", "upper")
+
+
+def read_map(layers: Any) -> LayerMap:
+    """A layer map as a recipe gives it: a rule's name or a list of [student, teacher] pairs.
+
+    Raises:
+        InputError: neither of these.
+    """
+    if isinstance(layers, str):
+        if layers not in RULES:
+            raise InputError(f"layers: unknown map {layers!r}{nearest(layers, RULES)}")
+        return layers
+    if isinstance(layers, (list, tuple)) and layers and all(_is_pair(pair) for pair in layers):
+        return tuple((pair[0], pair[1]) for pair in layers)
+    raise InputError(f"layers: found {layers!r}, expected {', '.join(RULES)} or a list of [student, teacher] pairs")
+
+
+def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = False) -> Pairs:
+    """The pairs (student layer, teacher layer) of a map.
+
+    With n_s student and n_t teacher layers, student layer m = 1…n_s learns from teacher layer: `uniform` m·n_t/n_s,
+    n_t/n_s whole; `lower` m; `upper` m + n_t - n_s (the three mapping functions of TinyBERT, Jiao et al. 2020, arXiv
+    1909.10351). `last` pairs the two last layers alone.
+
+    Args:
+        layers: from `read_map`.
+        student: n_s. When a term is called, the largest layer among the student's features.
+        teacher: n_t, or the largest layer among the teacher's features. `lower` asks for no more than n_s of them.
+        embeddings: whether there is a layer 0 (hidden states: the embedding output). Then the three rules also pair 0
+            with 0.
+
+    Raises:
+        InputError: a layer that is not there.
+    """
+    if not isinstance(layers, str):
+        lowest = 0 if embeddings else 1
+        for own, other in layers:
+            _check_there("student", own, lowest, student)
+            _check_there("teacher", other, lowest, teacher)
+        return layers
+    if layers == "last":
+        return ((student, teacher),)
+    if layers == "uniform" and teacher % student:
+        raise InputError(
+            f"layers: 'uniform' between {student} student and {teacher} teacher layers, "
+            "expected a whole multiple in the teacher"
+        )
+    if teacher < student:
+        raise InputError(f"layers: {layers!r} from {teacher} teacher layers to {student}, expected at least as many")
+    step = teacher // student if layers == "uniform" else 1
+    shift = teacher - student if layers == "upper" else 0
+    mapped = tuple((m, m * step + shift) for m in range(1, student + 1))
+    return ((0, 0), *mapped) if embeddings else mapped
+
+
+def last_pair(teacher_layer: int, student: int, teacher: int) -> tuple[int, int]:
+    """The student's last layer with the teacher's last, or with a named one.
+
+    Args:
+        teacher_layer: the named one; 0 is the last.
+        student, teacher: as for `pairs`.
+
+    Raises:
+        InputError: a layer that is not there.
+    """
+    if teacher_layer:
+        _check_there("teacher", teacher_layer, 1, teacher)
+    return student, teacher_layer or teacher
+
+
+def _is_pair(pair: Any) -> bool:
+    return (
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(isinstance(layer, int) and not isinstance(layer, bool) for layer in pair)
+    )
+
+
+def _check_there(whose: str, layer: int, lowest: int, highest: int) -> None:
+    if not lowest <= layer <= highest:
+        raise InputError(f"layers: {whose} layer {layer}, expected {lowest} to {highest}")

@@ -1,0 +1,33 @@
+"""Masked language modelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import optax
+
+from kdjax.config import ModelConfig
+from kdjax.models.features import Features, Request
+from kdjax.objectives.base import Batch, Needs, Params, Term
+from kdjax.objectives.reductions import given, weighted_mean
+
+
+@dataclass(frozen=True)
+class Mlm(Term):
+    """Mean cross-entropy of the masked tokens, in nats (Devlin et al. 2019, arXiv 1810.04805).
+
+    −(1/N) Σ log p_s(label) over the N masked positions. Both variants are the same.
+    """
+
+    name: ClassVar[str] = "mlm"
+
+    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> Needs:
+        """The student's logits."""
+        return Needs(Request(logits=True), Request())
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        logits = given(student.logits)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+        return weighted_mean(losses, batch["label_weights"])

@@ -1,0 +1,180 @@
+"""Learning how the teacher's queries, keys and values relate to each other (MiniLM). H heads, d head width, D = H·d."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.config import ModelConfig
+from kdjax.errors import InputError
+from kdjax.models.features import Features, Request
+from kdjax.objectives.attention import FLOOR
+from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal, check_number, check_whole
+from kdjax.objectives.layers import last_pair
+from kdjax.objectives.reductions import kl, log_softmax, mean, valid_pairs
+
+_KINDS = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class Relation(TeacherTerm):
+    """Σ_X w_X · KL(R_t‖R_s), R = softmax(X Xᵀ/√(D/A)), X in query, key, value; mean over A heads and valid rows.
+
+    MiniLMv2, Wang et al. 2021, arXiv 2012.15828. The heads are joined to the width D and split anew into A relation
+    heads, so the two models may differ in heads and in width. Keys outside a row's segment have probability 0.
+    """
+
+    name: ClassVar[str] = "relation"
+
+    relation_heads: int = 0
+    """A; it divides both widths. 0: as many as base size takes, 48, or large size, 64 (a teacher wider than 768); where
+    that does not divide both widths, the largest smaller number that does."""
+    teacher_layer: int = 0
+    """The teacher's layer; 0: its last, as for base size. For large size 21 of 24 is better."""
+    query: float = 1.0
+    """Weight of the query relation."""
+    key: float = 1.0
+    """Weight of the key relation."""
+    value: float = 1.0
+    """Weight of the value relation."""
+
+    def __post_init__(self) -> None:
+        check_whole("relation_heads", self.relation_heads)
+        check_whole("teacher_layer", self.teacher_layer)
+        for kind in _KINDS:
+            check_number(kind, getattr(self, kind))
+        if not self._weights:
+            raise InputError("query, key and value are all 0, expected a weight above 0")
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        return {kind: getattr(self, kind) for kind in _KINDS if getattr(self, kind) > 0}
+
+    def heads(self, student_width: int, teacher_width: int) -> int:
+        """A for these two widths.
+
+        Raises:
+            InputError: the number of relation heads asked for does not divide both.
+        """
+        common = math.gcd(student_width, teacher_width)
+        if self.relation_heads == 0:
+            most = 48 if teacher_width <= 768 else 64
+            return max(n for n in range(1, most + 1) if common % n == 0)
+        if common % self.relation_heads:
+            raise InputError(
+                f"relation_heads is {self.relation_heads}, expected a divisor of the student's width {student_width} "
+                f"and the teacher's {teacher_width}"
+            )
+        return self.relation_heads
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        self.heads(student.width, teacher.width)
+        own, other = last_pair(self.teacher_layer, student.layers, teacher.layers)
+        return Needs(_request(self._weights, own), _request(self._weights, other))
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        where, rows = valid_pairs(batch), batch["valid"][:, None]
+        losses = []
+        for kind, weight in self._weights.items():
+            seen, target = getattr(student, kind), getattr(teacher, kind)
+            own, other = last_pair(self.teacher_layer, max(seen), max(target))
+            x, y = seen[own], target[other]
+            heads = self.heads(x.shape[1] * x.shape[3], y.shape[1] * y.shape[3])
+            relations = (log_softmax(_products(_regroup(z, heads)), where) for z in (x, y))
+            losses.append(weight * mean(kl(*relations), rows))
+        return sum(losses[1:], start=losses[0])
+
+
+@dataclass(frozen=True)
+class RelationBui2024(TeacherTerm):
+    """Σ_X KL(R_t‖R_s) over the attention heads of the last layers, mean over B·H·L rows; nothing is masked.
+
+    The published code of arXiv 2404.19319 (`minilm_v2`). Its regrouping into the teacher's heads is right only where
+    the two models have equally many; others are refused.
+    """
+
+    name: ClassVar[str] = "relation"
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        check_equal("heads", student.heads, teacher.heads)
+        return Needs(_request(_KINDS, student.layers), _request(_KINDS, teacher.layers))
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        losses = []
+        for kind in _KINDS:
+            both = (getattr(features, kind) for features in (student, teacher))
+            losses.append(mean(kl(*(log_softmax(_products(x[max(x)])) for x in both))))
+        return sum(losses[1:], start=losses[0])
+
+
+@dataclass(frozen=True)
+class ValueRelation(TeacherTerm):
+    """KL(R_t‖R_s), R = softmax(V Vᵀ/√d) of each head of the last layer, mean over heads and valid rows.
+
+    MiniLM, Wang et al. 2020, arXiv 2002.10957: L_VR; masked like the attention. Head widths may differ.
+    """
+
+    name: ClassVar[str] = "value_relation"
+
+    teacher_layer: int = 0
+    """The teacher's layer; 0: its last."""
+
+    def __post_init__(self) -> None:
+        check_whole("teacher_layer", self.teacher_layer)
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        return _value_needs(student, teacher, self.teacher_layer)
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        where = valid_pairs(batch)
+        own, other = last_pair(self.teacher_layer, max(student.value), max(teacher.value))
+        relations = (log_softmax(_products(x), where) for x in (student.value[own], teacher.value[other]))
+        return mean(kl(*relations), batch["valid"][:, None])
+
+
+@dataclass(frozen=True)
+class ValueRelationBui2024(TeacherTerm):
+    """KL(R_t‖R_s) of the last layers' values, mean over B·H·L rows; nothing is masked.
+
+    The published code of arXiv 2404.19319 (`att_val_kl`): both sides are scaled by the student's √d, and the student's
+    probabilities are at least 1e-7 in the logarithm.
+    """
+
+    name: ClassVar[str] = "value_relation"
+
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+        return _value_needs(student, teacher, 0)
+
+    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+        seen, target = (features.value[max(features.value)] for features in (student, teacher))
+        width = seen.shape[-1]
+        own = jnp.maximum(log_softmax(_products(seen, width)), jnp.log(FLOOR))
+        return mean(kl(own, log_softmax(_products(target, width))))
+
+
+def _value_needs(student: ModelConfig, teacher: ModelConfig, teacher_layer: int) -> Needs:
+    check_equal("heads", student.heads, teacher.heads)
+    own, other = last_pair(teacher_layer, student.layers, teacher.layers)
+    return Needs(_request(["value"], own), _request(["value"], other))
+
+
+def _request(kinds: Iterable[str], layer: int) -> Request:
+    layers: dict[str, Any] = {kind: frozenset({layer}) for kind in kinds}
+    return Request(**layers)
+
+
+def _regroup(x: jax.Array, heads: int) -> jax.Array:
+    """`[B, H, L, d]` joined to the width and split anew: `[B, heads, L, D/heads]`."""
+    joined = x.transpose(0, 2, 1, 3)
+    return joined.reshape(*joined.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+
+def _products(x: jax.Array, width: int | None = None) -> jax.Array:
+    """X Xᵀ/√width over the positions, `[B, H, L, L]` in float32 or wider; `width` is x's own unless given."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.einsum("BHLd,BHMd->BHLM", x, x, preferred_element_type=wide) / math.sqrt(width or x.shape[-1])

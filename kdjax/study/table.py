@@ -1,0 +1,48 @@
+"""A study in the terminal: scores by arm and endpoint, then what they say."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kdjax.study import numbers, verdict
+from kdjax.study.summary import Results, Spread, by_seed, references, spread
+
+
+def summary(results: Results) -> Group:
+    """The table (mean ± standard deviation over seeds, and steps) and under it the verdict in sentences.
+
+    Args:
+        results: the content of results.json.
+    """
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        title=Text(f"{numbers.flops(results['budget']['flops'])} FLOPs a run, mean ± sd over seeds"),
+    )
+    table.add_column("arm", no_wrap=True)
+    for endpoint in results["endpoints"]:
+        better = "↑" if endpoint["better"] == "higher" else "↓"
+        table.add_column(Text(f"{endpoint['label']} ({endpoint['unit']} {better})"), justify="right", overflow="fold")
+    table.add_column("steps", justify="right", no_wrap=True)
+    for arm in results["arms"]:
+        cells = []
+        for endpoint in results["endpoints"]:
+            if arm in endpoint["arms"]:
+                cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
+            else:
+                cells.append(Text("head untrained" if endpoint["kind"] == "mlm" else "–", style="dim"))
+        table.add_row(Text(arm), *cells, numbers.count(results["arms"][arm]["steps"]))
+    table.add_section()
+    for name, metrics in references(results).items():
+        row = [_cell(metrics.get(endpoint["name"])) for endpoint in results["endpoints"]]
+        table.add_row(Text(name), *row, "", style="dim")
+    # Text, not markup: a name may hold square brackets.
+    sentences = [Text(verdict.headline(results), style="bold"), *map(Text, verdict.answers(results).values())]
+    return Group(table, *sentences)
+
+
+def _cell(found: Spread | None) -> Text:
+    return Text(numbers.spread(found.mean, found.sd) if found else "–")

@@ -1,0 +1,44 @@
+"""A tokenizer and text small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = tuple(f"w{n}" for n in range(48))
+VOCABULARY = len(SPECIAL) + len(WORDS)
+
+
+def make_tokenizer(path: Path, special: tuple[str, ...] = SPECIAL, words: tuple[str, ...] = WORDS) -> Path:
+    """A tokenizer.json of whole words; its truncation and padding are on, as in files found in the wild."""
+    vocabulary = {token: n for n, token in enumerate((*special, *words))}
+    made = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.add_special_tokens(list(special))
+    if {"[CLS]", "[SEP]"} <= set(special):
+        made.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    made.enable_truncation(6)
+    made.enable_padding(length=6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save(str(path))
+    return path
+
+
+def texts(documents: int, seed: int = 0, longest: int = 40) -> list[str]:
+    """Random documents of 1 to `longest` words."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, longest + 1))) for _ in range(documents)]
+
+
+def make_corpus(path: Path, documents: int = 200, seed: int = 0, longest: int = 40) -> Path:
+    """A .jsonl file of random documents with ids."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"id": f"document {n}", "text": text} for n, text in enumerate(texts(documents, seed, longest))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

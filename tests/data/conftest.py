@@ -1,0 +1,33 @@
+"""A prepared corpus that tests share; none of them changes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdjax.config import DataConfig
+from kdjax.data.loader import Corpus
+from kdjax.data.prepare import prepare
+from tests.corpora import make_corpus, make_tokenizer
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    return make_tokenizer(tmp_path / "tokenizer" / "tokenizer.json")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """About 190 training and 50 validation sequences of 24 tokens in four shards a split."""
+    here = tmp_path_factory.mktemp("corpus")
+    config = DataConfig(
+        files=str(make_corpus(here / "text.jsonl", 240)),
+        length=24,
+        slots=4,
+        validation=0.2,
+        shard_documents=64,
+        workers=1,
+    )
+    prepare(config, make_tokenizer(here / "tokenizer.json"), here / "prepared")
+    return Corpus.open(here / "prepared")

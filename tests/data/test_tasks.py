@@ -1,0 +1,185 @@
+"""Labelled files into three splits of arrays."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdjax.config import TaskConfig
+from kdjax.data.sources import split_fraction
+from kdjax.data.tasks import Split, Task, load
+from kdjax.errors import InputError
+from tests.corpora import make_tokenizer, texts
+
+ROWS = [
+    {"text": text, "label": "pos" if n < 150 else "neg", "source": "s"} for n, text in enumerate(texts(300, seed=5))
+]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def rows_of(split: Split) -> list[tuple[tuple[int, ...], float]]:
+    return [
+        (tuple(tokens[valid].tolist()), label)
+        for tokens, valid, label in zip(split.batch["tokens"], split.batch["valid"], split.labels.tolist(), strict=True)
+    ]
+
+
+def ids(text: str, length: int) -> tuple[int, ...]:
+    """w0 is token 5; [CLS] is 2 and [SEP] is 3."""
+    return (2, *(int(word[1:]) + 5 for word in text.split()[: length - 2]), 3)
+
+
+def test_splits_follow_the_hash_of_the_identity(tmp_path: Path, tokenizer: Path) -> None:
+    file = write_csv(tmp_path / "a.csv")
+    task = load("t", TaskConfig(file, dev=0.2, test=0.3), tokenizer, 48)
+    expected: dict[str, list[Any]] = {"train": [], "dev": [], "test": []}
+    for row in ROWS:
+        fraction = split_fraction(row["text"])
+        split = "test" if fraction < 0.3 else "dev" if fraction < 0.5 else "train"
+        expected[split].append((ids(row["text"], 48), ["neg", "pos"].index(row["label"])))
+    assert task.classes == ("neg", "pos") and task.outputs == 2 and not task.regression
+    for name, rows in expected.items():
+        assert sorted(rows_of(getattr(task, name))) == sorted(rows)
+        assert len(getattr(task, name)) == len(rows) > 30
+
+
+def test_arrays_are_framed_padded_and_cut_to_length(tmp_path: Path, tokenizer: Path) -> None:
+    task = load("t", TaskConfig(write_csv(tmp_path / "a.csv")), tokenizer, 12)
+    batch = task.train.batch
+    assert {name: (array.shape[1], array.dtype) for name, array in batch.items()} == {
+        **dict.fromkeys(("tokens", "segments", "positions"), (12, np.int32)),
+        "valid": (12, np.bool_),
+    }
+    lengths = batch["valid"].sum(axis=1)
+    assert lengths.min() < 12 and lengths.max() == 12
+    known = {ids(row["text"], 12) for row in ROWS}
+    assert all(tokens in known for tokens, _ in rows_of(task.train))
+    assert np.array_equal(batch["segments"], batch["valid"].astype(np.int32))
+    assert np.array_equal(batch["positions"][batch["valid"]], np.concatenate([np.arange(n) for n in lengths]))
+    assert not batch["tokens"][~batch["valid"]].any()
+    assert task.train.labels.dtype == np.int32
+
+
+def test_a_file_sorted_by_label_gives_mixed_training_rows(tmp_path: Path, tokenizer: Path) -> None:
+    labels = load("t", TaskConfig(write_csv(tmp_path / "a.csv")), tokenizer, 16).train.labels
+    assert 0.3 < labels[: len(labels) // 2].mean() < 0.7
+
+
+def test_no_text_is_in_two_splits(tmp_path: Path, tokenizer: Path) -> None:
+    file = write_csv(tmp_path / "a.csv", ROWS + ROWS[::2] + ROWS[::3])
+    task = load("t", TaskConfig(file, dev=0.3, test=0.3), tokenizer, 48)
+    train, dev, test = ({tokens for tokens, _ in rows_of(split)} for split in (task.train, task.dev, task.test))
+    assert sum(map(len, (task.train, task.dev, task.test))) == 550
+    assert not train & dev and not train & test and not dev & test
+
+
+def test_a_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(tmp_path: Path, tokenizer: Path) -> None:
+    records = {f"title {n}": {**row, "id": n} for n, row in enumerate(ROWS)}
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    task = load("t", TaskConfig(str(tmp_path / "a.json"), test=0.1), tokenizer, 48)
+    validation = {ids(row["text"], 48) for key, row in records.items() if split_fraction(key) < 0.1}
+    assert {tokens for tokens, _ in rows_of(task.test)} == validation
+    by_column = load("t", TaskConfig(str(tmp_path / "a.json"), identity="id", test=0.1), tokenizer, 48)
+    chosen = {ids(row["text"], 48) for n, row in enumerate(ROWS) if split_fraction(str(n)) < 0.1}
+    assert {tokens for tokens, _ in rows_of(by_column.test)} == chosen != validation
+
+
+def test_every_kind_of_file_gives_the_same_task(tmp_path: Path, tokenizer: Path) -> None:
+    files = [write_csv(tmp_path / "a.csv")]
+    (tmp_path / "a.tsv").write_text(
+        "\ufeffsource\ttext\tlabel\n" + "".join(f"{r['source']}\t{r['text']}\t{r['label']}\n" for r in ROWS),
+        encoding="utf-8",
+    )
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    (tmp_path / "b.json").write_text(json.dumps(ROWS))
+    files += [str(tmp_path / name) for name in ("a.tsv", "a.jsonl", "b.json")]
+    made = [load("t", TaskConfig(file), tokenizer, 20) for file in files]
+    for split in ("train", "dev", "test"):
+        assert len({repr(rows_of(getattr(task, split))) for task in made}) == 1
+
+
+def test_quotation_marks_are_text_in_tsv_and_syntax_in_csv(tmp_path: Path, tokenizer: Path) -> None:
+    rows = "".join(f"w{n} w{n % 7}\t{n % 2}\n" for n in range(48))
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"w1 w2\t0\n' + rows)
+    quoted = "".join(f'"w{n} w{n % 7}\n",{n % 2}\n' for n in range(48))
+    (tmp_path / "a.csv").write_text('text,label\n"w1, ""w2""",0\n' + quoted)
+    for name, expected in (("a.tsv", 49), ("a.csv", 49)):
+        task = load("t", TaskConfig(str(tmp_path / name), dev=0.3, test=0.3), tokenizer, 20)
+        assert sum(map(len, (task.train, task.dev, task.test))) == expected
+
+
+def test_rows_are_chosen_by_column_and_label(tmp_path: Path, tokenizer: Path) -> None:
+    rows = [{**r, "source": "ab"[n % 2], "label": "none" if n % 5 == 0 else r["label"]} for n, r in enumerate(ROWS)]
+    config = TaskConfig(write_csv(tmp_path / "a.csv", rows), where={"source": "a"}, drop_labels=("none",))
+    task = load("t", config, tokenizer, 48)
+    wanted = {ids(r["text"], 48) for r in rows if r["source"] == "a" and r["label"] != "none"}
+    assert {tokens for split in (task.train, task.dev, task.test) for tokens, _ in rows_of(split)} == wanted
+    assert task.classes == ("neg", "pos")
+
+
+def test_a_regression_has_numbers_and_one_output(tmp_path: Path, tokenizer: Path) -> None:
+    rows = [{"text": r["text"], "label": n / 8} for n, r in enumerate(ROWS)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = load("t", TaskConfig(str(tmp_path / "a.jsonl"), regression=True), tokenizer, 48)
+    assert task.regression and task.classes == () and task.outputs == 1 and task.baseline == 0
+    known = {ids(row["text"], 48): row["label"] for row in rows}
+    assert task.train.labels.dtype == np.float32
+    assert all(known[tokens] == label for tokens, label in rows_of(task.train))
+
+
+def test_the_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_class() -> None:
+    def split(*labels: int) -> Split:
+        return Split({}, np.array(labels, np.int32))
+
+    assert Task("t", ("a", "b", "c"), split(1, 1, 0, 2), split(0), split(1, 0, 2, 2, 1)).baseline == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "changes", "message"),
+    [
+        ("a.csv", None, {}, r"a\.csv: cannot be read"),
+        ("a.csv", "txt,label\nx,1\n", {}, r"a\.csv, line 2: has no 'text' \(did you mean 'txt'\?\)"),
+        ("a.csv", "text,label\nx,1\n", {"label": "labels"}, r"line 2: has no 'labels' \(did you mean 'label'\?\)"),
+        ("a.csv", "text,label\nx,1\n", {"where": {"source": "s"}}, "line 2: has no 'source'"),
+        ("a.csv", "text,label\nx,1\n", {"identity": "key"}, "line 2: has no 'key'"),
+        ("a.csv", "text,label\nx,1\ny,2,3\n", {}, r"line 3: has 3 columns, expected the header's 2"),
+        ("a.csv", 'text,label\n"x"y,1\n', {}, "line 2: malformed CSV"),
+        ("a.csv", "", {}, "no row is left"),
+        ("a.csv", "text,label\nx,1\n", {"where": {"label": "2"}}, "no row is left by where"),
+        ("a.tsv", "text\tlabel\nx\n", {}, r"a\.tsv, line 2: has 1 columns"),
+        ("a.jsonl", '{"text": "x"}\n', {}, r"a\.jsonl, line 1: has no 'label'"),
+        ("a.jsonl", '{"text": "x", "label": null}\n', {}, r"line 1: has no 'label'"),
+        ("a.jsonl", '{"text": "\\udc00", "label": 1}\n', {}, "half a surrogate pair"),
+        (
+            "a.csv",
+            "text,label\nx,0.5\ny,high\n",
+            {"regression": True},
+            r"line 3: the label is 'high', expected a number",
+        ),
+        ("a.csv", "text,label\nx,0.5\ny,nan\n", {"regression": True}, r"line 3: the label is 'nan', expected a number"),
+        ("a.csv", "text,label\nx,1\ny,1\n", {}, "has the one class '1', expected at least 2"),
+        ("a.csv", "text,label\nx,1\ny,2\n", {"drop_labels": ("11",)}, r"no row has the label '11' of drop_labels"),
+        ("a.csv", "text,label\nx,1\ny,2\n", {}, "2 rows leave the .* split empty"),
+        ("a.xls", "text,label\n", {}, r"expected a \.csv, \.tsv, \.jsonl or \.json file"),
+    ],
+)
+def test_bad_files_say_what_and_where(
+    tmp_path: Path, name: str, content: str | None, changes: dict[str, Any], message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message) as e:
+        load("t", TaskConfig(str(tmp_path / name), **changes), make_tokenizer(tmp_path / "tokenizer.json"), 16)
+    assert "\n" not in str(e.value)

@@ -1,0 +1,46 @@
+"""Token ids of text, whatever the file's own settings are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdjax.data.tokenizer import TextTokenizer
+from kdjax.errors import InputError
+from tests.corpora import SPECIAL, VOCABULARY, WORDS, make_tokenizer
+
+
+def test_nothing_is_added_padded_or_cut(tokenizer: Path) -> None:
+    read = TextTokenizer.read(tokenizer)
+    long, short = " ".join(WORDS), "w3"
+    assert list(read.ids([long, short, "w0 nothing"])) == [list(range(5, VOCABULARY)), [8], [5, 1]]
+    assert list(read.ids([short] * 600)) == [[8]] * 600
+    assert read.vocab_size == VOCABULARY
+    assert read.named == {name: n for n, name in enumerate(SPECIAL)}
+    assert read.special_ids == (0, 1, 2, 3, 4)
+
+
+def test_special_tokens_spelt_out_in_a_text_are_text(tokenizer: Path) -> None:
+    (ids,) = TextTokenizer.read(tokenizer).ids(["w1 [MASK] w2 [SEP]"])
+    assert ids[0] == 6 and 7 in ids
+    assert not {0, 2, 3, 4} & set(ids)
+
+
+def test_other_special_tokens_count_as_special(tmp_path: Path) -> None:
+    path = make_tokenizer(tmp_path / "tokenizer.json", special=(*SPECIAL, "[ENTITY]"))
+    assert TextTokenizer.read(path).special_ids == (0, 1, 2, 3, 4, 5)
+
+
+def test_a_tokenizer_without_bert_s_special_tokens_is_refused(tmp_path: Path) -> None:
+    path = make_tokenizer(tmp_path / "tokenizer.json", special=("[PAD]", "[UNK]", "[CLS]"))
+    with pytest.raises(InputError, match=r"tokenizer.json: has no \[SEP\], \[MASK\], expected a BERT tokenizer"):
+        TextTokenizer.read(path)
+
+
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=r"expected a Hugging Face tokenizer\.json"):
+        TextTokenizer.read(tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match=r"missing\.json: cannot be read"):
+        TextTokenizer.read(tmp_path / "missing.json")

@@ -1,0 +1,254 @@
+"""A directory that cannot be read or written gives one line that names the file or tensor, and changes nothing."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from kdjax.errors import InputError
+from kdjax.models import from_pretrained, hf, init, pretrained_config, save_pretrained
+
+
+@pytest.fixture
+def saved(tmp_path, config):
+    directory = tmp_path / "teacher"
+    save_pretrained(directory, init(config(), 0), card="first")
+    return directory
+
+
+def refused(directory, *words):
+    with pytest.raises(InputError) as caught:
+        from_pretrained(directory)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in (str(directory), *words):
+        assert word in message, message
+
+
+def settings(directory, **changes):
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def tensors(directory, change):
+    path = directory / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def without(name):
+    return lambda t: {k: v for k, v in t.items() if k != name}
+
+
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+WORDS = "bert.embeddings.word_embeddings.weight"
+
+
+@pytest.mark.parametrize("name", [QUERY, WORDS, "bert.embeddings.LayerNorm.bias", "cls.predictions.bias"])
+def test_a_missing_tensor(saved, name):
+    tensors(saved, without(name))
+    refused(saved, "model.safetensors", name.removeprefix("bert."), "missing")
+
+
+def test_half_an_mlm_head(saved):
+    tensors(saved, lambda t: {k: v for k, v in t.items() if "cls.predictions.transform" not in k})
+    refused(saved, "cls.predictions.transform.dense.bias", "missing")
+
+
+@pytest.mark.parametrize(
+    "name", ["bert.encoder.layer.3.output.dense.bias", "classifier.weight", "bert.embeddings.extra"]
+)
+def test_an_unexpected_tensor(saved, name):
+    tensors(saved, lambda t: {**t, name: np.zeros(3, np.float32)})
+    refused(saved, name.removeprefix("bert."), "unexpected")
+
+
+def test_fewer_layers_in_the_config_than_in_the_weights(saved):
+    settings(saved, num_hidden_layers=2)
+    refused(saved, "unexpected tensor 'encoder.layer.2.", "2 layers")
+
+
+def test_a_tensor_of_the_wrong_shape(saved):
+    tensors(saved, lambda t: {**t, "bert.encoder.layer.0.intermediate.dense.weight": np.zeros((24, 40), np.float32)})
+    refused(saved, "encoder.layer.0.intermediate.dense.weight", "(24, 40)", "(40, 24)")
+
+
+def test_a_tensor_of_integers(saved):
+    tensors(saved, lambda t: {**t, QUERY: np.zeros((24, 24), np.int32)})
+    refused(saved, "encoder.layer.1.attention.self.query.weight", "int32")
+
+
+def test_a_vocabulary_of_another_size(saved):
+    settings(saved, vocab_size=58)
+    refused(saved, "word_embeddings", "(57, 24)", "(58, 24)")
+
+
+def test_a_decoder_that_is_not_tied(saved):
+    tensors(saved, lambda t: {**t, "cls.predictions.decoder.weight": t[WORDS] + 1})
+    refused(saved, "cls.predictions.decoder.weight", "word_embeddings", "tied")
+
+
+def test_two_output_biases(saved):
+    tensors(saved, lambda t: {**t, "cls.predictions.decoder.bias": t["cls.predictions.bias"] + 1})
+    refused(saved, "cls.predictions.decoder.bias", "cls.predictions.bias")
+
+
+def test_one_tensor_under_two_names(saved):
+    tensors(saved, lambda t: {**t, "bert.embeddings.LayerNorm.gamma": np.ones(24, np.float32)})
+    refused(saved, "embeddings.LayerNorm.weight", "twice")
+
+
+@pytest.mark.parametrize("left", [0, 5, 100, -1])
+def test_truncated_safetensors(saved, left):
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:left])
+    refused(saved, "model.safetensors", "not a whole safetensors file")
+
+
+def test_no_weights(saved):
+    (saved / "model.safetensors").unlink()
+    refused(saved, "no weights, expected model.safetensors")
+
+
+def test_no_config(saved):
+    (saved / "config.json").unlink()
+    refused(saved, "config.json", "no such file")
+
+
+def test_no_directory(tmp_path):
+    refused(tmp_path / "nowhere", "no such file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "roberta"}, ("model_type", "'roberta'", "'bert'")),
+        ({"model_type": None}, ("model_type", "None")),
+        ({"hidden_act": "relu"}, ("hidden_act", "'relu'", "gelu")),
+        ({"position_embedding_type": "relative_key"}, ("position_embedding_type", "relative_key", "absolute")),
+        ({"is_decoder": True}, ("is_decoder",)),
+        ({"hidden_size": "wide"}, ("hidden_size",)),
+        ({"num_attention_heads": 5}, ("5 heads do not divide the width 24",)),
+        ({"num_hidden_layers": 0}, ("layers is 0",)),
+    ],
+)
+def test_a_config_that_cannot_be_used(saved, changes, words):
+    settings(saved, **changes)
+    refused(saved, "config.json", *words)
+    with pytest.raises(InputError):
+        pretrained_config(saved)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "", "null"])
+def test_a_config_that_is_not_json(saved, text):
+    (saved / "config.json").write_text(text)
+    refused(saved, "config.json")
+
+
+def test_an_index_that_names_a_missing_shard(saved):
+    (saved / "model.safetensors").rename(saved / "part.safetensors")
+    index = saved / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {QUERY: "part.safetensors", WORDS: "gone.safetensors"}}))
+    refused(saved, "gone.safetensors")
+    index.write_text("{}")
+    refused(saved, "model.safetensors.index.json", "weight_map")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04"])
+def test_a_damaged_pickle(saved, content):
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").write_bytes(content)
+    refused(saved, "pytorch_model.bin", "not a whole PyTorch file")
+
+
+def test_a_pickle_that_is_more_than_tensors(saved, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "attacked"),)
+
+    (saved / "model.safetensors").unlink()
+    torch.save({"x": Attack()}, saved / "pytorch_model.bin")
+    refused(saved, "pytorch_model.bin")
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_pickle_without_pytorch(saved, monkeypatch):
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    refused(saved, "pytorch_model.bin", "needs PyTorch")
+
+
+def snapshot(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("changes", [{"norm": "pre"}, {"embedding_norm": False}])
+def test_a_model_hugging_face_cannot_express(tmp_path, config, changes):
+    with pytest.raises(InputError, match=r"out: .*norm"):
+        save_pretrained(tmp_path / "out", init(config(**changes), 0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_again_replaces_everything(saved, config, tmp_path):
+    tokenizer = tmp_path / "some-tokenizer.json"
+    tokenizer.write_text('{"version": "1.0"}')
+    save_pretrained(saved, init(config(layers=1), 1), tokenizer=tokenizer)
+    assert sorted(snapshot(saved)) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert (saved / "tokenizer.json").read_text() == '{"version": "1.0"}'
+    assert from_pretrained(saved).config == config(layers=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["some-tokenizer.json", "teacher"]
+
+
+@pytest.mark.parametrize("step", ["_config_json", "_tensors", "save_file", "_swap"])
+def test_a_failed_save_leaves_what_was_there(saved, config, monkeypatch, step):
+    before = snapshot(saved)
+
+    def fail(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(hf, step, fail)
+    with pytest.raises(InputError, match=r"teacher: cannot be written: no space left"):
+        save_pretrained(saved, init(config(), 1))
+    assert snapshot(saved) == before
+    assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
+
+
+def test_a_failed_rename_brings_the_old_directory_back(saved, config, monkeypatch):
+    before, rename = snapshot(saved), type(saved).rename
+
+    def fail_for_the_new_one(path, target):
+        if path.name.endswith(".tmp"):
+            raise OSError("stale file handle")
+        return rename(path, target)
+
+    monkeypatch.setattr(type(saved), "rename", fail_for_the_new_one)
+    with pytest.raises(InputError, match="stale file handle"):
+        save_pretrained(saved, init(config(), 1))
+    assert snapshot(saved) == before
+    assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
+
+
+def test_a_missing_tokenizer_leaves_what_was_there(saved, config):
+    before = snapshot(saved)
+    with pytest.raises(InputError, match=r"nowhere\.json"):
+        save_pretrained(saved, init(config(), 1), tokenizer=saved / "nowhere.json")
+    assert snapshot(saved) == before
+
+
+def test_a_directory_with_other_files_is_not_replaced(saved, config):
+    (saved / "thesis.tex").write_text("years of work")
+    before = snapshot(saved)
+    with pytest.raises(InputError, match="holds other files"):
+        save_pretrained(saved, init(config(), 1))
+    assert snapshot(saved) == before
+
+
+def test_a_file_in_the_way(tmp_path, config):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out: "):
+        save_pretrained(tmp_path / "out", init(config(), 0))
+    assert (tmp_path / "out").read_text() == "mine"

@@ -1,0 +1,148 @@
+"""Features and batches small enough to read, and the terms that can be built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.config import ModelConfig
+from kdjax.objectives import Features, Request, Term, get
+
+SLOTS, VOCABULARY = 3, 11
+
+STUDENT = ModelConfig(layers=2, width=8, heads=2, ffn=8, vocab_size=VOCABULARY)
+TEACHER = ModelConfig(layers=4, width=8, heads=2, ffn=8, vocab_size=VOCABULARY)
+WIDE = ModelConfig(layers=4, width=12, heads=3, ffn=8, vocab_size=VOCABULARY)
+
+ORIGINAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "mlm": ("mlm", {}),
+    "logit": ("logit", {"temperature": 2.0}),
+    "cosine": ("cosine", {}),
+    "attention_mse": ("attention_mse", {}),
+    "attention_mse last": ("attention_mse", {"layers": "last"}),
+    "attention_mse lower": ("attention_mse", {"layers": "lower"}),
+    "attention_mse upper": ("attention_mse", {"layers": "upper"}),
+    "attention_mse pairs": ("attention_mse", {"layers": [[1, 3], [1, 2]]}),
+    "hidden_mse": ("hidden_mse", {}),
+    "hidden_mse last": ("hidden_mse", {"layers": "last"}),
+    "hidden_mse lower": ("hidden_mse", {"layers": "lower"}),
+    "hidden_mse upper": ("hidden_mse", {"layers": "upper"}),
+    "hidden_mse pairs": ("hidden_mse", {"layers": [[0, 3]]}),
+    "relation": ("relation", {"relation_heads": 4}),
+    "relation layer 3": ("relation", {"relation_heads": 2, "teacher_layer": 3, "query": 0.0, "value": 2.0}),
+    "attention_kl": ("attention_kl", {}),
+    "attention_kl layer 2": ("attention_kl", {"teacher_layer": 2}),
+    "value_relation": ("value_relation", {}),
+    "hidden_cls": ("hidden_cls", {}),
+    "hidden_concat": ("hidden_concat", {}),
+    "pearson": ("pearson", {}),
+    "pearson head": ("pearson", {"axes": "head"}),
+}
+"""Original terms with options, by a label."""
+
+MAPPED = frozenset(label for label in ORIGINAL if label.endswith((" last", " lower", " upper", " pairs", " layer 2")))
+"""Those that differ from another by their layer map alone."""
+
+PUBLISHED = (
+    "mlm",
+    "logit",
+    "attention_mse",
+    "first_scores_mse",
+    "hidden_mse",
+    "relation",
+    "attention_kl",
+    "value_relation",
+    "pearson",
+)
+"""Terms with a bui2024 variant."""
+
+
+def every_term() -> dict[str, Term]:
+    """All terms, both variants, by a label."""
+    original = {label: get(name, **options) for label, (name, options) in ORIGINAL.items()}
+    return {**original, **{f"{name} bui2024": get(name, "bui2024") for name in PUBLISHED}}
+
+
+def padded() -> dict[str, np.ndarray]:
+    """One document a sequence, padded to 6: a whole one, a shorter one, a single token."""
+    return batch_of([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]])
+
+
+def packed() -> dict[str, np.ndarray]:
+    """Several documents a sequence, one of them a single token, and some padding."""
+    return batch_of([[1, 1, 2, 2, 2, 3], [1, 1, 1, 1, 1, 1], [1, 1, 2, 2, 0, 0]])
+
+
+def batch_of(segments: list[list[int]], seed: int = 5) -> dict[str, np.ndarray]:
+    """A batch with these segments; one of the slots is unused, with a label that is no word."""
+    rng = np.random.default_rng(seed)
+    ids = np.array(segments, np.int32)
+    labels = rng.integers(0, VOCABULARY, (len(ids), SLOTS)).astype(np.int32)
+    weights = np.ones((len(ids), SLOTS), np.float32)
+    labels[0, -1], weights[0, -1] = -1, 0
+    return {"valid": ids > 0, "segments": ids, "labels": labels, "label_weights": weights}
+
+
+def features(config: ModelConfig, batch: dict[str, np.ndarray], seed: int, dtype: Any = np.float64) -> Features:
+    """Random features of every layer."""
+    rng = np.random.default_rng(seed)
+    b, length = batch["valid"].shape
+
+    def draw(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=shape), dtype)
+
+    layers = range(1, config.layers + 1)
+    vectors = {
+        kind: {n: draw(b, config.heads, length, config.head_width) for n in layers}
+        for kind in ("query", "key", "value")
+    }
+    return Features(
+        scores={n: draw(b, config.heads, length, length) for n in layers},
+        hidden={n: draw(b, length, config.width) for n in (0, *layers)},
+        logits=draw(b, SLOTS, config.vocab_size),
+        **vectors,
+    )
+
+
+def params_of(term: Term, student: ModelConfig, teacher: ModelConfig, dtype: Any = np.float64) -> dict[str, Any]:
+    """The term's parameters, random all over."""
+    rng = np.random.default_rng(8)
+    return {name: jnp.asarray(rng.normal(size=x.shape), dtype) for name, x in term.init(student, teacher, 0).items()}
+
+
+def restricted(features: Features, request: Request) -> Features:
+    """What a forward pass asked with `request` hands out."""
+    kept = {
+        kind: {n: getattr(features, kind)[n] for n in getattr(request, kind)}
+        for kind in ("scores", "query", "key", "value", "hidden")
+    }
+    return Features(**kept, logits=features.logits if request.logits else None)
+
+
+@lru_cache(maxsize=None)
+def graded(term: Term) -> Callable[..., tuple[jax.Array, tuple[Features, Features]]]:
+    """The loss, and its gradients to the student's and to the teacher's features, compiled."""
+    return jax.jit(jax.value_and_grad(term, (0, 1)))
+
+
+def groups(batch: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """(sequence, positions) of every document."""
+    for b, ids in enumerate(batch["segments"]):
+        for segment in np.unique(ids[ids > 0]):
+            yield b, np.flatnonzero(ids == segment)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def kl(target: np.ndarray, own: np.ndarray) -> float:
+    """KL(target‖own) of two distributions without zeros."""
+    return float((target * (np.log(target) - np.log(own))).sum())

@@ -1,0 +1,94 @@
+"""Terms over attention scores, against loops over documents, heads and positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdjax.objectives import get
+from tests.objectives.examples import STUDENT, TEACHER, features, groups, kl, packed, padded, softmax
+
+BATCHES = pytest.mark.parametrize("make", [padded, packed])
+MakeBatch = Callable[[], dict[str, np.ndarray]]
+
+
+def blocks(seen: Any, layer: int, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Scores of each document and head: what is inside a document, and nothing else."""
+    scores = np.asarray(seen.scores[layer])
+    return [scores[b, h][np.ix_(at, at)] for b, at in groups(batch) for h in range(scores.shape[1])]
+
+
+@BATCHES
+@pytest.mark.parametrize(
+    ("layers", "mapped"),
+    [
+        ("uniform", [(1, 2), (2, 4)]),
+        ("lower", [(1, 1), (2, 2)]),
+        ("upper", [(1, 3), (2, 4)]),
+        ("last", [(2, 4)]),
+        ([[1, 4]], [(1, 4)]),
+    ],
+)
+def test_attention_mse_is_a_sum_over_layers_of_means_inside_documents(
+    make: MakeBatch, layers: Any, mapped: list[tuple[int, int]], float64: None
+) -> None:
+    batch = make()
+    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    expected = 0.0
+    for m, n in mapped:
+        differences = [x - y for x, y in zip(blocks(student, m, batch), blocks(teacher, n, batch), strict=True)]
+        expected += np.mean(np.concatenate([d.ravel() for d in differences]) ** 2)
+    assert get("attention_mse", layers=layers)(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
+
+
+@BATCHES
+@pytest.mark.parametrize("teacher_layer", [0, 2])
+def test_attention_kl_is_a_mean_over_rows_inside_documents(make: MakeBatch, teacher_layer: int, float64: None) -> None:
+    batch = make()
+    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    divergences = [
+        kl(target, own)
+        for x, y in zip(blocks(student, 2, batch), blocks(teacher, teacher_layer or 4, batch), strict=True)
+        for own, target in zip(softmax(x), softmax(y), strict=True)
+    ]
+    assert len(divergences) == STUDENT.heads * batch["valid"].sum()
+    loss = get("attention_kl", teacher_layer=teacher_layer)(student, teacher, batch, {})
+    assert loss == pytest.approx(np.mean(divergences), rel=1e-12)
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+@BATCHES
+def test_pearson_correlates_rows_columns_and_heads(make: MakeBatch, float64: None) -> None:
+    batch = make()
+    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    both = list(zip(blocks(student, 2, batch), blocks(teacher, 4, batch), strict=True))
+    probabilities = [(softmax(x), softmax(y)) for x, y in both]
+    longer = [(p, q) for p, q in probabilities if len(p) > 1]
+    rows = [correlation(a, b) for p, q in longer for a, b in zip(p, q, strict=True)]
+    columns = [correlation(a, b) for p, q in longer for a, b in zip(p.T, q.T, strict=True)]
+
+    def loss(axes: str) -> float:
+        return float(get("pearson", axes=axes)(student, teacher, batch, {}))
+
+    assert loss("key") == pytest.approx(1 - np.mean(rows), rel=1e-9)
+    assert loss("query") == pytest.approx(1 - np.mean(columns), rel=1e-9)
+    assert float(get("pearson")(student, teacher, batch, {})) == pytest.approx(loss("key") + loss("query"), rel=1e-12)
+
+
+def test_pearson_over_heads_takes_each_pair_of_positions(float64: None) -> None:
+    """Three heads, one document of two tokens: four pairs, each a correlation over three numbers."""
+    batch = {"valid": np.array([[True, True, False]]), "segments": np.array([[1, 1, 0]])}
+    rng = np.random.default_rng(0)
+    own, target = rng.normal(size=(2, 1, 3, 3, 3))
+    p, q = softmax(own[0, :, :2, :2]), softmax(target[0, :, :2, :2])
+    expected = 1 - np.mean([correlation(p[:, i, j], q[:, i, j]) for i in range(2) for j in range(2)])
+    seen = [features(STUDENT, packed(), 1) for _ in range(2)]
+    for one, scores in zip(seen, (own, target), strict=True):
+        one.scores[2] = np.asarray(scores)
+    assert get("pearson", axes="head")(*seen, batch, {}) == pytest.approx(expected, rel=1e-9)

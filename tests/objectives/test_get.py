@@ -1,0 +1,200 @@
+"""Terms by name: options, refusals, and asking for exactly what is used."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdjax.config import ModelConfig
+from kdjax.errors import InputError
+from kdjax.objectives import Needs, Request, Term, get
+from tests.objectives.examples import (
+    ORIGINAL,
+    STUDENT,
+    TEACHER,
+    WIDE,
+    every_term,
+    features,
+    graded,
+    packed,
+    params_of,
+    restricted,
+)
+
+
+def layers(*numbers: int) -> frozenset[int]:
+    return frozenset(numbers)
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "options", "complaint"),
+    [
+        ("relations", "original", {}, "unknown term 'relations' .did you mean 'relation'"),
+        ("mlm", "orignal", {}, "mlm: unknown variant 'orignal' .did you mean 'original'"),
+        ("cosine", "bui2024", {}, "cosine: unknown variant 'bui2024' .valid: original"),
+        ("hidden_cls", "bui2024", {}, "unknown variant"),
+        ("hidden_concat", "bui2024", {}, "unknown variant"),
+        ("first_scores_mse", "original", {}, "unknown variant"),
+        ("logit", "original", {"temprature": 2}, "unknown option 'temprature'.*did you mean 'temperature'"),
+        ("logit", "bui2024", {"temperature": 2}, "unknown option 'temperature' of variant bui2024 .it has none"),
+        ("logit", "original", {"temperature": 0}, "logit: temperature is 0, expected a number above 0"),
+        ("logit", "original", {"temperature": "2"}, "logit: temperature is '2'"),
+        ("logit", "original", {"temperature": float("inf")}, "temperature is inf"),
+        ("logit", "original", {"positions": "all"}, "positions is 'all', expected 'masked': logits are computed at"),
+        ("logit", "original", {"positions": "valid"}, "positions is 'valid', expected 'masked'"),
+        ("attention_mse", "original", {"layers": "frist"}, "attention_mse: layers: unknown map 'frist'"),
+        ("relation", "original", {"relation_heads": 2.5}, "relation_heads is 2.5, expected a whole number"),
+        ("relation", "original", {"teacher_layer": -1}, "teacher_layer is -1"),
+        ("relation", "original", {"query": -1.0}, "query is -1.0"),
+        ("relation", "original", {"query": 0, "key": 0, "value": 0}, "all 0, expected a weight above 0"),
+        ("attention_kl", "original", {"teacher_layer": True}, "teacher_layer is True"),
+        ("pearson", "original", {"axes": "batch"}, "pearson: axes: unknown axis 'batch'"),
+        ("pearson", "original", {"axes": "key,key"}, "expected different ones"),
+        ("pearson", "original", {"axes": 3}, "axes is 3"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(name: str, variant: str, options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        get(name, variant, **options)
+
+
+def test_a_term_is_frozen_and_two_of_the_same_options_are_equal() -> None:
+    term = get("attention_mse", layers=[[1, 2]])
+    assert term == get("attention_mse", layers=[(1, 2)]) and hash(term) == hash(get("attention_mse", layers=[[1, 2]]))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        term.layers = "last"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        (get("mlm"), Needs(Request(logits=True), Request())),
+        (get("logit"), Needs(Request(logits=True), Request(logits=True))),
+        (get("cosine"), Needs(Request(hidden=layers(2)), Request(hidden=layers(4)))),
+        (get("attention_mse"), Needs(Request(scores=layers(1, 2)), Request(scores=layers(2, 4)))),
+        (get("attention_mse", layers="lower"), Needs(Request(scores=layers(1, 2)), Request(scores=layers(1, 2)))),
+        (get("attention_mse", "bui2024"), Needs(Request(scores=layers(2)), Request(scores=layers(4)))),
+        (get("first_scores_mse", "bui2024"), Needs(Request(scores=layers(1)), Request(scores=layers(1)))),
+        (get("hidden_mse"), Needs(Request(hidden=layers(0, 1, 2)), Request(hidden=layers(0, 2, 4)))),
+        (get("hidden_mse", "bui2024"), Needs(Request(hidden=layers(2)), Request(hidden=layers(4)))),
+        (
+            get("relation"),
+            Needs(
+                Request(query=layers(2), key=layers(2), value=layers(2)),
+                Request(query=layers(4), key=layers(4), value=layers(4)),
+            ),
+        ),
+        (
+            get("relation", query=0, key=0, teacher_layer=3),
+            Needs(Request(value=layers(2)), Request(value=layers(3))),
+        ),
+        (get("attention_kl", teacher_layer=1), Needs(Request(scores=layers(2)), Request(scores=layers(1)))),
+        (get("value_relation"), Needs(Request(value=layers(2)), Request(value=layers(4)))),
+        (get("hidden_cls"), Needs(Request(hidden=layers(2)), Request(hidden=layers(4)))),
+        (get("hidden_concat"), Needs(Request(hidden=layers(1, 2)), Request(hidden=layers(1, 2, 3, 4)))),
+        (get("pearson"), Needs(Request(scores=layers(2)), Request(scores=layers(4)))),
+    ],
+    ids=str,
+)
+def test_a_term_asks_for_what_its_equation_names(term: Term, expected: Needs) -> None:
+    assert term.needs(STUDENT, TEACHER) == expected
+
+
+def names_of(request: Request) -> set[tuple[str, int]]:
+    kinds = ("scores", "query", "key", "value", "hidden")
+    asked = {(kind, n) for kind in kinds for n in getattr(request, kind)}
+    return asked | ({("logits", 0)} if request.logits else set())
+
+
+@pytest.mark.parametrize("label", every_term())
+def test_a_term_uses_all_it_asks_for_and_nothing_else(label: str, float64: None) -> None:
+    term, batch = every_term()[label], packed()
+    needs = term.needs(STUDENT, TEACHER)
+    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    params = params_of(term, STUDENT, TEACHER)
+    alone = term(restricted(student, needs.student), restricted(teacher, needs.teacher), batch, params)
+    among_others, (by_student, by_teacher) = graded(term)(student, teacher, batch, params)
+    assert np.isfinite(alone) and alone == pytest.approx(float(among_others), rel=1e-12)
+    for grads, request in ((by_student, needs.student), (by_teacher, needs.teacher)):
+        used = {
+            (kind, n)
+            for kind in ("scores", "query", "key", "value", "hidden")
+            for n, g in getattr(grads, kind).items()
+            if np.any(g)
+        }
+        used |= {("logits", 0)} if np.any(grads.logits) else set()
+        assert used == names_of(request)
+
+
+@pytest.mark.parametrize(
+    ("term", "student", "teacher", "complaint"),
+    [
+        (get("logit"), {}, {"vocab_size": 13}, "logit: the student has 11 vocabulary entries, the teacher 13"),
+        (get("logit", "bui2024"), {}, {"vocab_size": 13}, "vocabulary entries"),
+        (get("cosine"), {}, {"width": 16}, "cosine: the student has 8 hidden units, the teacher 16"),
+        (get("hidden_mse", "bui2024"), {}, {"width": 16}, "hidden_mse: the student has 8 hidden units"),
+        (get("attention_mse"), {}, {"heads": 4}, "attention_mse: the student has 2 heads, the teacher 4"),
+        (get("attention_mse", "bui2024"), {}, {"heads": 4}, "attention_mse: the student has 2 heads"),
+        (get("first_scores_mse", "bui2024"), {}, {"heads": 4}, "first_scores_mse: the student has 2 heads"),
+        (get("attention_kl"), {}, {"heads": 4}, "attention_kl: the student has 2 heads"),
+        (get("value_relation"), {}, {"heads": 4}, "value_relation: the student has 2 heads"),
+        (get("pearson"), {}, {"heads": 4}, "pearson: the student has 2 heads"),
+        (get("pearson", axes="head"), {"heads": 1}, {"heads": 1}, "at least 2 heads"),
+        (get("relation", "bui2024"), {}, {"heads": 4}, "relation: the student has 2 heads"),
+        (get("relation", relation_heads=3), {}, {}, "relation_heads is 3, expected a divisor .* 8 .* 8"),
+        (get("relation", relation_heads=8), {}, {"width": 12}, "relation_heads is 8"),
+        (get("relation", teacher_layer=5), {}, {}, "relation: layers: teacher layer 5, expected 1 to 4"),
+        (get("attention_mse"), {"layers": 3}, {}, "attention_mse: layers: 'uniform' between 3 student and 4"),
+        (get("hidden_mse", layers=[[1, 9]]), {}, {}, "hidden_mse: layers: teacher layer 9, expected 0 to 4"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(
+    term: Term, student: dict[str, int], teacher: dict[str, int], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint) as e:
+        term.needs(dataclasses.replace(STUDENT, **student), dataclasses.replace(TEACHER, **teacher))
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("label", set(ORIGINAL) - {"mlm"})
+def test_a_term_that_needs_a_teacher_says_so(label: str) -> None:
+    term = every_term()[label]
+    assert term.needs_teacher
+    with pytest.raises(InputError, match="found no teacher"):
+        term.needs(STUDENT, None)
+
+
+def test_mlm_needs_no_teacher() -> None:
+    assert not get("mlm").needs_teacher
+    assert get("mlm").needs(STUDENT, None) == Needs(Request(logits=True), Request())
+
+
+@pytest.mark.parametrize(
+    ("name", "teacher", "shapes"),
+    [
+        ("mlm", TEACHER, {}),
+        ("relation", WIDE, {}),
+        ("hidden_mse", TEACHER, {"kernel": (8, 8), "bias": (8,)}),
+        ("hidden_mse", WIDE, {"kernel": (8, 12), "bias": (12,)}),
+        ("hidden_cls", TEACHER, {}),
+        ("hidden_cls", WIDE, {"kernel": (8, 12), "bias": (12,)}),
+        ("hidden_concat", WIDE, {"kernel": (16, 48), "bias": (48,)}),
+    ],
+)
+def test_only_projections_have_parameters(name: str, teacher: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    params = get(name).init(STUDENT, teacher, seed=3)
+    assert {key: x.shape for key, x in params.items()} == shapes
+    again, other = (get(name).init(STUDENT, teacher, seed) for seed in (3, 4))
+    for key in params:
+        assert np.array_equal(params[key], again[key])
+    assert not params or not np.array_equal(params["kernel"], other["kernel"])
+
+
+def test_features_without_the_logits_are_refused() -> None:
+    batch = packed()
+    seen = restricted(features(STUDENT, batch, 1, np.float32), Request(hidden=layers(2)))
+    with pytest.raises(InputError, match="features without logits"):
+        get("mlm")(seen, seen, batch, {})

@@ -1,0 +1,75 @@
+"""Layer maps: which teacher layer a student layer learns from, and which maps are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdjax.errors import InputError
+from kdjax.objectives.layers import last_pair, pairs, read_map
+
+
+@pytest.mark.parametrize(
+    ("layers", "student", "teacher", "expected"),
+    [
+        ("last", 3, 12, ((3, 12),)),
+        ("uniform", 3, 12, ((1, 4), (2, 8), (3, 12))),
+        ("uniform", 4, 4, ((1, 1), (2, 2), (3, 3), (4, 4))),
+        ("lower", 3, 12, ((1, 1), (2, 2), (3, 3))),
+        ("upper", 3, 12, ((1, 10), (2, 11), (3, 12))),
+        ([[1, 7], [3, 2]], 3, 12, ((1, 7), (3, 2))),
+    ],
+)
+def test_maps_of_attention_layers(layers: Any, student: int, teacher: int, expected: Any) -> None:
+    assert pairs(read_map(layers), student, teacher) == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("last", ((2, 6),)),
+        ("uniform", ((0, 0), (1, 3), (2, 6))),
+        ("lower", ((0, 0), (1, 1), (2, 2))),
+        ("upper", ((0, 0), (1, 5), (2, 6))),
+        ([[0, 6]], ((0, 6),)),
+    ],
+)
+def test_maps_of_hidden_states_begin_with_the_embeddings(layers: Any, expected: Any) -> None:
+    assert pairs(read_map(layers), 2, 6, embeddings=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "student", "teacher", "complaint"),
+    [
+        ("uniform", 5, 12, "whole multiple"),
+        ("uniform", 4, 2, "whole multiple"),
+        ("lower", 4, 2, "at least as many"),
+        ("upper", 4, 2, "at least as many"),
+        ([[4, 1]], 3, 12, "student layer 4, expected 1 to 3"),
+        ([[1, 13]], 3, 12, "teacher layer 13, expected 1 to 12"),
+        ([[0, 1]], 3, 12, "student layer 0, expected 1 to 3"),
+        ([[1, -1]], 3, 12, "teacher layer -1"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_refused(layers: Any, student: int, teacher: int, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        pairs(read_map(layers), student, teacher)
+
+
+@pytest.mark.parametrize("layers", ["unifrom", "", 3, [], [[1]], [[1, 2, 3]], [["1", "2"]], [[1.0, 2.0]], [[True, 1]]])
+def test_what_is_no_map_is_refused(layers: Any) -> None:
+    with pytest.raises(InputError, match=r"^layers: "):
+        read_map(layers)
+
+
+def test_a_misspelt_rule_is_met_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'uniform'"):
+        read_map("unifrom")
+
+
+def test_the_last_layer_learns_from_the_last_or_a_named_one() -> None:
+    assert last_pair(0, 6, 24) == (6, 24)
+    assert last_pair(21, 6, 24) == (6, 21)
+    with pytest.raises(InputError, match="teacher layer 25, expected 1 to 24"):
+        last_pair(25, 6, 24)

@@ -1,0 +1,208 @@
+"""What holds for every term: padding and packing change nothing, gradients are right, numbers stay finite."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from kdjax.objectives import Features, Term, get
+from tests.objectives.examples import (
+    MAPPED,
+    ORIGINAL,
+    STUDENT,
+    TEACHER,
+    batch_of,
+    every_term,
+    features,
+    graded,
+    packed,
+    padded,
+    params_of,
+)
+
+TERMS = {label: term for label, term in every_term().items() if label not in MAPPED}
+POSITIONAL = [label for label, (name, _) in ORIGINAL.items() if label in TERMS and name not in ("mlm", "logit")]
+VECTORS = ("query", "key", "value")
+
+TOKENS = int(packed()["valid"].sum())
+"""Of all documents: a sequence of this length has room for any of them."""
+
+
+def example(label: str, batch: dict[str, np.ndarray], dtype: Any) -> tuple[Term, Features, Features, dict[str, Any]]:
+    term = TERMS[label]
+    student, teacher = features(STUDENT, batch, 1, dtype), features(TEACHER, batch, 2, dtype)
+    return term, student, teacher, params_of(term, STUDENT, TEACHER, jnp.promote_types(dtype, jnp.float32))
+
+
+@pytest.mark.parametrize("label", TERMS)
+def test_gradients_are_those_of_the_loss(label: str, float64: None) -> None:
+    batch = packed()
+    term, student, teacher, params = example(label, batch, np.float64)
+    check_grads(lambda s, p: term(s, teacher, batch, p), (student, params), order=1, modes=["rev"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["logit", "cosine", "attention_mse", "relation", "attention_kl", "pearson"])
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn(name: str, float64: None) -> None:
+    term = get(name)
+    batch = packed()
+    seen = features(STUDENT, batch, 1)
+    value, (grads, _) = graded(term)(seen, seen, batch, {})
+    assert abs(value) < 1e-12
+    assert all(np.max(np.abs(g)) < 1e-12 for g in jax.tree.leaves(grads))
+    assert term(seen, features(STUDENT, batch, 2), batch, {}) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["hidden_mse", "hidden_concat", "hidden_cls", "value_relation"])
+def test_a_projection_can_make_student_and_teacher_equal(name: str, float64: None) -> None:
+    batch = packed()
+    seen = features(STUDENT, batch, 1)
+    params = {
+        key: jnp.eye(*x.shape) if x.ndim == 2 else 0 * x for key, x in get(name).init(STUDENT, STUDENT, 0).items()
+    }
+    assert abs(get(name)(seen, seen, batch, params)) < 1e-12
+    assert get(name)(seen, features(STUDENT, batch, 2), batch, params) > 1e-3
+
+
+def disturbed(seen: Features, batch: dict[str, np.ndarray], seed: int) -> Features:
+    """Other values wherever a padded position or another document is involved."""
+    rng = np.random.default_rng(seed)
+    valid, ids = batch["valid"], batch["segments"]
+    inside = ((ids[:, :, None] == ids[:, None, :]) & valid[:, :, None])[:, None]
+
+    def noise(x: jax.Array, where: np.ndarray) -> jax.Array:
+        return jnp.where(where, x, 50 * rng.normal(size=x.shape))
+
+    return dataclasses.replace(
+        seen,
+        scores={n: noise(x, inside) for n, x in seen.scores.items()},
+        hidden={n: noise(x, valid[..., None]) for n, x in seen.hidden.items()},
+        **{k: {n: noise(x, valid[:, None, :, None]) for n, x in getattr(seen, k).items()} for k in VECTORS},
+    )
+
+
+@pytest.mark.parametrize("label", POSITIONAL)
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=2, deadline=None)
+def test_padding_and_other_documents_change_nothing(label: str, seed: int) -> None:
+    with jax.enable_x64(True):
+        batch = packed()
+        term, student, teacher, params = example(label, batch, np.float64)
+        value, (grads, _) = graded(term)(student, teacher, batch, params)
+        other, (others, _) = graded(term)(
+            disturbed(student, batch, seed), disturbed(teacher, batch, seed + 1), batch, params
+        )
+        assert value == pytest.approx(float(other), rel=1e-12)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grads, others)
+        padding = ~batch["valid"]
+        for n, g in grads.hidden.items():
+            assert not np.any(g[padding]), f"hidden {n}"
+        for kind in VECTORS:
+            for n, g in getattr(grads, kind).items():
+                assert not np.any(np.moveaxis(np.asarray(g), 1, 2)[padding]), f"{kind} {n}"
+        for n, g in grads.scores.items():
+            assert not np.any(np.moveaxis(np.asarray(g), 1, 3)[padding]), f"scores {n}, rows"
+            assert not np.any(np.asarray(g).transpose(0, 3, 1, 2)[padding]), f"scores {n}, keys"
+
+
+def repacked(seen: Features, batch: dict[str, np.ndarray], rows: list[list[tuple[int, np.ndarray]]]) -> Features:
+    """The same documents at other places; what lies between documents is noise."""
+    rng = np.random.default_rng(0)
+
+    def move(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        old = np.asarray(x)
+        shape = [TOKENS if axis in axes else n for axis, n in enumerate(old.shape)]
+        new = rng.normal(size=(len(rows), *shape[1:]))
+        for r, row in enumerate(rows):
+            start = 0
+            for b, at in row:
+                here = np.arange(start, start + len(at))
+                start += len(at)
+                if axes == (2, 3):
+                    new[r][:, here[:, None], here] = old[b][:, at[:, None], at]
+                elif axes == (2,):
+                    new[r][:, here] = old[b][:, at]
+                else:
+                    new[r][here] = old[b][at]
+        return jnp.asarray(new)
+
+    return Features(
+        scores={n: move(x, (2, 3)) for n, x in seen.scores.items()},
+        hidden={n: move(x, (1,)) for n, x in seen.hidden.items()},
+        **{kind: {n: move(x, (2,)) for n, x in getattr(seen, kind).items()} for kind in VECTORS},
+    )
+
+
+@pytest.mark.parametrize("label", POSITIONAL)
+@given(order=st.permutations(range(6)), cuts=st.tuples(st.integers(0, 6), st.integers(0, 6)))
+@settings(max_examples=3, deadline=None)
+def test_how_documents_are_packed_changes_nothing(label: str, order: list[int], cuts: tuple[int, int]) -> None:
+    with jax.enable_x64(True):
+        batch = packed()
+        term, student, teacher, params = example(label, batch, np.float64)
+        documents = [
+            (b, np.flatnonzero(ids == segment))
+            for b, ids in enumerate(batch["segments"])
+            for segment in np.unique(ids[ids > 0])
+        ]
+        edges = [0, *sorted(cuts), 6]
+        rows = [[documents[i] for i in order[a:b]] for a, b in pairwise(edges)]
+        ids = [[n for n, (_, at) in enumerate(row, start=1) for _ in at] for row in rows]
+        new_batch = batch_of([row + [0] * (TOKENS - len(row)) for row in ids])
+        before = term(student, teacher, batch, params)
+        after = term(repacked(student, batch, rows), repacked(teacher, batch, rows), new_batch, params)
+        assert after == pytest.approx(float(before), rel=1e-12)
+
+
+@pytest.mark.parametrize("label", TERMS)
+def test_bfloat16_features_are_reduced_in_float32(label: str) -> None:
+    batch = padded()
+    term, student, teacher, params = example(label, batch, jnp.bfloat16)
+    loss, grads = graded(term)(student, teacher, batch, params)
+    assert loss.dtype == jnp.float32 and loss.shape == ()
+    assert all(g.dtype == jnp.bfloat16 for g in jax.tree.leaves(grads))
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), (student, teacher))
+    assert loss == pytest.approx(float(graded(term)(*wide, batch, params)[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("label", TERMS)
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=2, deadline=None)
+def test_extreme_features_give_finite_losses_and_gradients(label: str, seed: int) -> None:
+    batch = padded()
+    term, student, teacher, params = example(label, batch, np.float32)
+    rng = np.random.default_rng(seed)
+    # Relations square their vectors: ±100 makes scores of ±1e4.
+    extreme = [
+        dataclasses.replace(
+            jax.tree.map(lambda x: jnp.asarray(rng.choice([-1e4, 0, 1e4], x.shape), jnp.float32), seen),
+            **{
+                k: {n: jnp.asarray(rng.choice([-1e2, 1e2], x.shape), jnp.float32) for n, x in getattr(seen, k).items()}
+                for k in VECTORS
+            },
+        )
+        for seen in (student, teacher)
+    ]
+    value, grads = graded(term)(*extreme, batch, params)
+    assert np.isfinite(value)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("label", TERMS)
+def test_a_batch_of_padding_gives_finite_losses_and_no_gradient(label: str) -> None:
+    batch = batch_of([[0] * 6] * 3)
+    batch["label_weights"][:] = 0
+    term, student, teacher, params = example(label, batch, np.float32)
+    value, grads = graded(term)(student, teacher, batch, params)
+    assert np.isfinite(value)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
+    if "bui2024" not in label:
+        assert value == 0 and not any(np.any(g) for g in jax.tree.leaves(grads))

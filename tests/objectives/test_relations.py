@@ -1,0 +1,87 @@
+"""Relations of queries, keys and values, against loops over documents and heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from kdjax.config import ModelConfig
+from kdjax.objectives import get
+from kdjax.objectives.relations import Relation
+from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, groups, kl, packed, padded, softmax
+
+BATCHES = pytest.mark.parametrize("make", [padded, packed])
+MakeBatch = Callable[[], dict[str, np.ndarray]]
+
+
+def divergence(own: np.ndarray, target: np.ndarray, heads: int, batch: dict[str, np.ndarray]) -> float:
+    """Mean over relation heads and valid rows, from vectors `[B, H, L, d]`."""
+    total, rows = 0.0, 0
+    for b, at in groups(batch):
+        relations = []
+        for x in (own, target):
+            joined = np.concatenate(list(x[b]), axis=-1)[at]  # heads side by side: [length, D]
+            parts = np.split(joined, heads, axis=-1)
+            relations.append([softmax(part @ part.T / math.sqrt(part.shape[-1])) for part in parts])
+        for a in range(heads):
+            for i in range(len(at)):
+                total += kl(relations[1][a][i], relations[0][a][i])
+                rows += 1
+    return total / rows
+
+
+@BATCHES
+@pytest.mark.parametrize("teacher_config", [TEACHER, WIDE], ids=["equal", "wider, more heads"])
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_relation_splits_both_widths_anew(
+    make: MakeBatch, teacher_config: ModelConfig, heads: int, float64: None
+) -> None:
+    batch = make()
+    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    expected = sum(
+        divergence(np.asarray(own[2]), np.asarray(target[4]), heads, batch)
+        for own, target in ((student.query, teacher.query), (student.key, teacher.key), (student.value, teacher.value))
+    )
+    term = get("relation", relation_heads=heads)
+    term.needs(STUDENT, teacher_config)
+    assert term(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
+
+
+def test_relation_weighs_its_parts_and_takes_a_named_teacher_layer(float64: None) -> None:
+    batch = packed()
+    student, teacher = features(STUDENT, batch, 1), features(WIDE, batch, 2)
+    key = divergence(np.asarray(student.key[2]), np.asarray(teacher.key[3]), 2, batch)
+    value = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[3]), 2, batch)
+    term = get("relation", relation_heads=2, teacher_layer=3, query=0, key=1, value=0.5)
+    assert term(student, teacher, batch, {}) == pytest.approx(key + 0.5 * value, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "heads"),
+    [(768, 768, 48), (384, 768, 48), (192, 384, 48), (128, 768, 32), (1024, 1024, 64), (16, 24, 8), (7, 9, 1)],
+)
+def test_relation_heads_are_the_papers_where_the_widths_allow(student: int, teacher: int, heads: int) -> None:
+    assert Relation().heads(student, teacher) == heads
+
+
+@BATCHES
+@pytest.mark.parametrize("width", [8, 12])
+def test_value_relation_compares_head_by_head(make: MakeBatch, width: int, float64: None) -> None:
+    batch = make()
+    teacher_config = ModelConfig(layers=4, width=width, heads=2, ffn=8, vocab_size=STUDENT.vocab_size)
+    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    expected = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[4]), 2, batch)
+    assert get("value_relation")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
+
+
+def test_published_value_relation_scales_both_sides_by_the_students_width(float64: None) -> None:
+    batch = padded()
+    teacher_config = ModelConfig(layers=1, width=12, heads=2, ffn=8, vocab_size=STUDENT.vocab_size)
+    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    own, target = np.asarray(student.value[2]), np.asarray(teacher.value[1])
+    relations = [softmax(np.einsum("bhld,bhmd->bhlm", x, x) / math.sqrt(4)) for x in (own, target)]
+    expected = kl(relations[1], relations[0]) / math.prod(own.shape[:3])
+    assert get("value_relation", "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-9)

@@ -1,0 +1,265 @@
+"""The report and the terminal table: complete, escaped, self-contained, reproducible."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import matplotlib
+import pytest
+from rich.console import Console
+
+from kdjax.errors import InputError
+from kdjax.study import report, table, verdict
+from tests.study.results import study
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, ids, references, text, tables by their section's heading."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.links, self.words, self.cells = [], Counter(), [], [], [], {}
+        self.problems, self._heading, self._titles = [], "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags[tag] += 1
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [value for name, value in attributes if name in ("href", "src", "xlink:href", "data", "action")]
+        self.problems += [name for name in given if name.startswith("on")]
+        for value in given.values():
+            self.links += re.findall(r"url\(([^)]*)\)", value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "h2":
+            self._heading = ""
+        if tag == "tr":
+            self.cells.setdefault(self._heading, []).append([])
+        if tag in ("td", "th"):
+            self.cells[self._heading][-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open[-1] != tag:
+            self.problems.append(f"</{tag}> closes {self.open[-1:]}")
+        else:
+            self.open.pop()
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.words.append(data)
+        if self.open[-1:] == ["h2"]:
+            self._heading += data
+            self._titles.append(data)
+        if {"td", "th"} & set(self.open):
+            self.cells[self._heading][-1][-1] += data
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def row(self, heading, name):
+        """The cells of the row whose first cell ends with `name`."""
+        (found,) = [row for row in self.cells[heading] if row and row[0].strip().endswith(name)]
+        return [cell.strip() for cell in found]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return study()
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    return Page(report.html(results))
+
+
+def renamed(results, **names):
+    """The same results with arms called otherwise, in every place that names them."""
+    text = json.dumps(results)
+    for old, new in names.items():
+        text = text.replace(json.dumps(old), json.dumps(new))
+    return json.loads(text)
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(page):
+    assert page.problems == []
+    assert page.open == []
+    assert [name for name, n in Counter(page.ids).items() if n > 1] == []
+
+
+def test_the_page_needs_nothing_but_itself(page, results):
+    assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
+    assert page.tags["svg"] == 4
+    assert page.links, "figures refer to their own markers"
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert "@import" not in report.html(results)
+
+
+def test_the_verdict_comes_first_and_the_rest_in_order(page, results):
+    order = [
+        verdict.headline(results),
+        "Does distilling beat pretraining from scratch?",
+        "Scores",
+        "Where the budget went",
+        "Held-out MLM loss against FLOPs spent",
+        "Linear probes by layer",
+        "All pairs",
+        "What differed between arms",
+        "Runs",
+        "Notes and provenance",
+    ]
+    body = page.text
+    places = [body.find(text) for text in order]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_a_score_is_the_mean_and_standard_deviation_of_the_runs(page, results):
+    (column,) = [n for n, endpoint in enumerate(results["endpoints"]) if endpoint["name"] == "probe.sentiment"]
+    values = [run["metrics"]["probe.sentiment"] for run in results["runs"] if run["arm"] == "minilm"]
+    mean = sum(values) / 3
+    sd = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
+    cell = page.row("Scores", "minilm")[1 + column]
+    assert cell.startswith(f"{mean:.3f} ± {sd:.3f}")
+    assert cell.endswith("beats scratch")
+
+
+def test_references_and_majority_class_stand_beside_the_arms(page):
+    assert page.row("Scores", "teacher")[1:3] == ["4.910", "0.882"]
+    assert page.row("Scores", "untrained start")[1] == "–"
+    assert page.row("Scores", "majority class")[1:3] == ["–", "0.268"]
+
+
+def test_an_arm_without_a_trained_head_shows_no_mlm_loss(page, results):
+    assert page.row("Scores", "tinybert")[1] == "head untrained"
+    assert page.row("Scores", "logit")[1].startswith("7.")
+    # Not even where the runs carry a number.
+    for run in (given := json.loads(json.dumps(results)))["runs"]:
+        run["metrics"].setdefault("mlm_loss", 10.321)
+    assert "10.321" not in report.html(given)
+
+
+def test_every_verdict_is_in_the_table_of_pairs(page, results):
+    rows = [row for row in page.cells["All pairs"] if len(row) == 6]
+    assert len(rows) == len(results["verdicts"]) == 1 + 4 * 6
+    assert Counter(row[1] for row in rows) == Counter(v["verdict"] for v in results["verdicts"])
+
+
+def test_every_run_is_listed_with_what_it_left_unspent(page, results):
+    rows = [row for row in page.cells["Runs"] if row[0] != "arm"]
+    assert len(rows) == len(results["runs"]) == 12
+    assert {row[-1] for row in rows} == {run["params_sha256"][:12] for run in results["runs"]}
+    scratch = next(row for row in rows if row[0].endswith("scratch"))
+    price = results["arms"]["scratch"]["price"]["total"]
+    assert scratch[6] == f"{1.5e12 % price / price:.3f}"
+
+
+def test_budget_figures(page):
+    scratch, minilm = (page.row("Where the budget went", arm) for arm in ("scratch", "minilm"))
+    assert scratch[1].startswith("2.84e10")
+    assert minilm[1].startswith("6.17e10") and minilm[1].endswith("2.17×")
+    assert scratch[2:4] == ["52", "95,368"]
+
+
+def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(results, tmp_path):
+    report.write(results, tmp_path / "one.html")
+    with matplotlib.rc_context({"font.size": 31, "axes.grid": False, "svg.hashsalt": "other", "svg.fonttype": "path"}):
+        report.write(json.loads(json.dumps(results)), tmp_path / "two.html")
+        assert matplotlib.rcParams["font.size"] == 31
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.html", "two.html"]
+
+
+def test_names_from_outside_are_escaped_everywhere(results):
+    hostile = "<script>alert('$x$')</script>"
+    given = renamed(results, minilm=hostile)
+    given["notes"].append("<img src=x onerror=alert(1)>")
+    given["teacher"]["source"] = '"><iframe src="http://example.org">'
+    given["device"] = given["endpoints"][1]["label"] = given["references"][0]["name"] = "<b onclick=x>&amp;"
+    given["config"]["data"]["files"] = "</pre><script>"
+    text = report.html(given)
+    page = Page(text)
+    assert "<script" not in text.lower()
+    assert page.tags["script"] == page.tags["img"] == page.tags["iframe"] == page.tags["b"] == 0
+    assert page.problems == []
+    shown = page.text
+    assert shown.count(hostile) > 10, "shown as it is, in text, tables and figures"
+    assert "<img src=x onerror=alert(1)>" in shown
+    assert "&amp;" in shown
+
+
+def test_text_in_figures_is_text_and_colours_follow_the_page(results):
+    text = report.html(results)
+    figures = re.findall(r"<svg.*?</svg>", text, re.S)
+    assert all("<text" in figure and "var(--ink)" in figure for figure in figures)
+    # An arm has one colour in all figures that show it: minilm is the fourth.
+    assert ["var(--arm-3)" in figure for figure in figures] == [True, False, False, True]
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
+    assert used <= set(re.findall(r"(--[a-z0-9-]+):", text))
+
+
+def test_one_seed_shows_differences_without_intervals():
+    page = Page(report.html(study(seeds=1)))
+    assert page.problems == []
+    assert "cannot tell the arms apart" in page.text
+    rows = [row for row in page.cells["All pairs"] if len(row) == 6]
+    assert rows and {row[1] for row in rows} == {"INCONCLUSIVE"}
+    assert {row[4] for row in rows} == {"–"}
+    assert "±" not in page.row("Scores", "scratch")[2]
+
+
+def test_a_study_of_one_arm_without_teacher_or_tasks(results):
+    given = json.loads(json.dumps(results))
+    given["arms"] = {"scratch": given["arms"]["scratch"]}
+    given["runs"] = [run | {"details": {}} for run in given["runs"] if run["arm"] == "scratch"]
+    given["endpoints"] = given["endpoints"][:1]
+    given |= {"verdicts": [], "references": [], "teacher": None, "differences": []}
+    page = Page(report.html(given))
+    assert page.problems == []
+    assert "nothing was compared" in page.text
+    assert page.tags["svg"] == 2
+    assert "All pairs" not in page.text
+
+
+def test_many_arms_stay_apart_by_marker_or_colour(results):
+    given = json.loads(json.dumps(results))
+    for n in range(9):
+        given["arms"][f"more{n}"] = given["arms"]["logit"]
+    text = report.html(given)
+    keys = re.findall(r'style="color: (var\(--arm-\d\))" aria-hidden="true">(.)</span>(\w+)</th>', text)
+    assert len({name for *_, name in keys}) == 13
+    assert len({(colour, glyph) for colour, glyph, _ in keys}) == 13
+
+
+def test_a_directory_that_cannot_be_written_is_a_user_error(results, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"report\.html"):
+        report.write(results, tmp_path / "file" / "report.html")
+
+
+def test_terminal_table(results):
+    console = Console(file=io.StringIO(), width=140)
+    console.print(table.summary(renamed(results, minilm="[red]minilm[/red]")))
+    printed = console.file.getvalue()
+    lines = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
+    assert lines["tinybert"].split()[-1] == "23"
+    assert "head untrained" in lines["tinybert"] and "head untrained" not in lines["logit"]
+    assert "[red]minilm[/red]" in lines, "a name is no markup"
+    values = [run["metrics"]["probe.topic"] for run in results["runs"] if run["arm"] == "scratch"]
+    assert f"{sum(values) / 3:.3f} ± " in lines["scratch"]
+    flowed = " ".join(printed.split())
+    assert " ".join(verdict.headline(results).replace("minilm", "[red]minilm[/red]").split()) in flowed
