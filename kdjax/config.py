@@ -181,6 +181,8 @@ class TeacherConfig:
     """Its architecture, so that pricing needs no weights; checked against the weights when they are read."""
     head: HeadConfig = HeadConfig()
     """Fits an MLM head first, where the directory has none."""
+    note: str = ""
+    """What readers of a report should know of the teacher, for instance how it was made."""
 
 
 @dataclass(frozen=True)

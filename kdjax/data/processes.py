@@ -24,7 +24,7 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
     One job alone, or one worker, needs no other process and gets none.
 
     Raises:
-        InputError: a process was killed from outside.
+        InputError: a process ended early.
     """
     first = list(itertools.islice(jobs, 2))
     jobs = itertools.chain(first, jobs)
@@ -43,8 +43,9 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
         yield from (future.result() for future in as_completed(running))
     except BrokenProcessPool:
         raise InputError(
-            f"one of {workers} preparing processes was killed, perhaps for want of memory: fewer data.workers or a "
-            "smaller data.shard_documents need less; the same command goes on where it stopped"
+            f"one of {workers} preparing processes was killed, perhaps for want of memory (fewer data.workers or "
+            "smaller data.shard_documents need less), or a script calls prepare outside `if __name__ == '__main__':`; "
+            "what is finished is kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""A function of a batch, applied to any number of rows in batches of one shape, so that it compiles once."""
+"""A function of rows, applied to any number of them in batches of few shapes, so that it compiles few times."""
 
 from __future__ import annotations
 
@@ -9,30 +9,35 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS = 128
-"""Rows of a batch."""
+TOKENS = 2048
+"""Tokens of a batch. Few enough that a small encoder's activations stay in a processor's cache, which halves the time."""
+STEP = 32
+"""Rows are cut to a multiple of this many tokens."""
 
 
 def over_rows(
     compute: Callable[[dict[str, NDArray[Any]]], jax.Array], batch: Mapping[str, NDArray[Any]]
 ) -> NDArray[Any]:
-    """Applies `compute` to batches of `ROWS` rows and joins the results.
+    """Applies `compute` to rows of like length at a time, without most of their padding, and joins the results.
 
     Args:
-        compute: maps arrays `[ROWS, ...]` to an array `[ROWS, ...]`, each row by itself.
-        batch: arrays `[N, ...]`, N at least 1. The last batch is filled up with zeros: rows that are all padding.
+        compute: maps arrays `[B, L]` to an array `[B, ...]`, each row by itself; padding must not matter to it.
+        batch: arrays `[N, L]`, N at least 1, with `valid` False from a row's first padding on.
 
     Returns:
-        `[N, ...]`, on the host.
+        `[N, ...]`, on the host, in the order of the rows.
     """
-    count = len(batch["tokens"])
-    results = []
-    for start in range(0, count, ROWS):
-        rows = {name: values[start : start + ROWS] for name, values in batch.items()}
-        missing = ROWS - len(rows["tokens"])
-        results.append(compute({name: _filled(values, missing) for name, values in rows.items()}))
-    return np.concatenate(jax.device_get(results))[:count]
-
-
-def _filled(values: NDArray[Any], missing: int) -> NDArray[Any]:
-    return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
+    full = batch["valid"].shape[1]
+    lengths = np.minimum(-(-batch["valid"].sum(axis=1) // STEP) * STEP, full)
+    places, results = [], []
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        size = max(1, TOKENS // length)
+        for start in range(0, len(rows), size):
+            chosen = rows[start : start + size]
+            missing = [(0, size - len(chosen)), (0, 0)]
+            cut = {name: np.pad(values[chosen, :length], missing) for name, values in batch.items()}
+            results.append((compute(cut), len(chosen)))
+            places.append(chosen)
+    joined = np.concatenate([values[:count] for values, count in jax.device_get(results)])
+    return joined[np.argsort(np.concatenate(places))]

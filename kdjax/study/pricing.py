@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdjax.budget.ledger import affordable_steps
+from kdjax.budget.price import PARTS
 from kdjax.config import Config
 from kdjax.data.prepare import Manifest
 from kdjax.errors import InputError
@@ -68,26 +69,21 @@ def _prepared(config: Config) -> Manifest | None:
 
 
 def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
-    """Prints the prices as a table."""
+    """Prints the prices as a table: an arm's phase per column."""
     shape = shape_of(config)
-    table = Table(
-        title=f"FLOPs of one step ({shape.batch} x {shape.length} tokens, {shape.slots} slots), "
-        f"and what {config.budget.flops:.4g} FLOPs buy"
-    )
-    columns = ("total", "student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
-    table.add_column("arm")
-    for column in (*columns, "matmul (witness)", "to the first arm", "steps", "tokens", "epochs"):
-        table.add_column(column.replace("_", " "), justify="right")
-    first = next(iter(rows.values()))[0]["total"]
-    for name, phases in rows.items():
-        for phase in phases:
-            table.add_row(
-                name,
-                *(f"{phase[column]:.4g}" for column in columns),
-                f"{phase['witness_matmul']:.4g}",
-                f"{phase['total'] / first:.3f}x",
-                f"{phase['steps']:,}",
-                f"{phase['tokens']:,}",
-                "-" if phase["epochs"] is None else f"{phase['epochs']:.2f}",
-            )
+    phases = [(name, phase) for name, found in rows.items() for phase in found]
+    first = phases[0][1]["total"]
+    table = Table(title=f"One step: {shape.batch} x {shape.length} tokens, {shape.slots} masked slots a sequence")
+    table.add_column("FLOPs of a step")
+    for name, _ in phases:
+        table.add_column(name, justify="right")
+    for part in PARTS:
+        table.add_row(part.replace("_", " "), *(f"{phase[part]:.4g}" for _, phase in phases))
+    table.add_row("total", *(f"{phase['total']:.4g}" for _, phase in phases), style="bold")
+    table.add_row("matmuls, counted apart", *(f"{phase['witness_matmul']:.4g}" for _, phase in phases))
+    table.add_row(f"total / {phases[0][0]}", *(f"{phase['total'] / first:.3f}" for _, phase in phases), end_section=True)
+    table.add_row(f"{config.budget.flops:.4g} FLOPs buy", *("" for _ in phases), style="bold")
+    table.add_row("steps", *(f"{phase['steps']:,}" for _, phase in phases))
+    table.add_row("tokens", *(f"{phase['tokens']:,}" for _, phase in phases))
+    table.add_row("epochs", *("-" if phase["epochs"] is None else f"{phase['epochs']:.2f}" for _, phase in phases))
     Console().print(table)

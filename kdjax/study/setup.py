@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,9 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter) -> Corpus:
         corpus = Corpus.open(directory)
     manifest = corpus.manifest
     if manifest.length != config.data.length:
-        raise InputError(f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length {config.data.length}")
+        raise InputError(
+            f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length, {config.data.length}"
+        )
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
@@ -108,6 +110,8 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
     facts = {
         **(read_json(source / CARD) if (source / CARD).exists() else {"head_flops": 0, "encoder": "as given"}),
         "source": config.teacher.source,
+        "note": config.teacher.note,
+        "architecture": asdict(encoder.config),
         "identity": identity,
     }
     if not config.teacher.head.budget:

@@ -33,7 +33,11 @@ def test_interval_is_the_formula_with_the_tabled_quantile(freedom):
 def test_worked_example():
     # Differences .02, .03, .04: mean .03, s = .01, half-width 4.3027 * .01 / sqrt(3) = .024842.
     found = paired(
-        {0: 0.72, 1: 0.73, 2: 0.74}, {0: 0.70, 1: 0.70, 2: 0.70}, names=("tinybert", "scratch"), confidence=0.95, margin=0.01
+        {0: 0.72, 1: 0.73, 2: 0.74},
+        {0: 0.70, 1: 0.70, 2: 0.70},
+        names=("tinybert", "scratch"),
+        confidence=0.95,
+        margin=0.01,
     )
     assert (found.a, found.verdict, found.b, found.n) == ("tinybert", "BEATS", "scratch", 3)
     np.testing.assert_allclose((found.difference, found.low, found.high), (0.03, 0.005158, 0.054842), atol=1e-6)
@@ -133,7 +137,13 @@ def test_only_shared_seeds_count():
 
 def test_fewer_than_two_shared_seeds_is_inconclusive():
     one = paired({0: 0.9, 1: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
-    assert (one.n, one.difference, one.low, one.high, one.verdict) == (1, pytest.approx(0.8), None, None, "INCONCLUSIVE")
+    assert (one.n, one.difference, one.low, one.high, one.verdict) == (
+        1,
+        pytest.approx(0.8),
+        None,
+        None,
+        "INCONCLUSIVE",
+    )
     none = paired({0: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
     assert (none.n, none.difference, none.verdict) == (0, None, "INCONCLUSIVE")
 

@@ -80,15 +80,14 @@ def plain(config, params, batch):
     return jax.tree.map(lambda *r: np.stack(r), *made)
 
 
-@pytest.mark.parametrize("types", [False, True])
 @pytest.mark.parametrize("changes", [
     {"norm": norm, "embedding_norm": embedding_norm, "gelu": gelu}
     for norm in ("post", "pre") for embedding_norm in (True, False) for gelu in ("exact", "tanh")
 ])  # fmt: skip
-def test_every_feature_is_what_the_definitions_say(config, batch_of, scrambled, changes, types):
+def test_every_feature_is_what_the_definitions_say(config, batch_of, scrambled, changes):
     config = config(**changes)
     params = scrambled(init(config, 1).params)
-    batch = batch_of([[16], [5, 4, 3], [9]], types=types)
+    batch = batch_of([[16], [5, 4, 3], [9]], types=config.gelu == "tanh")
     got, want = forward(config, params, batch, everything(config)), plain(config, params, batch)
     for name, expected in want.items():
         for value, reference in zip(jax.tree.leaves(getattr(got, name)), jax.tree.leaves(expected), strict=True):
@@ -112,13 +111,11 @@ def test_features_do_not_depend_on_what_else_is_asked(config, batch_of, scramble
 
 
 def test_a_model_first_used_inside_a_trace_works_outside_it_too(config, batch_of):
-    config = config(layers=2, ffn=41)  # no other test has built this one
-    batch, request = batch_of([[16]]), Request(logits=True, hidden=frozenset({0, 2}))
+    config = config(layers=1, ffn=41)  # no other test has built this one
+    batch, request = batch_of([[16]]), Request(logits=True, hidden=frozenset({0}))
+    shapes = jax.eval_shape(lambda: init(config, 0).params)
     rng = np.random.default_rng(0)
-    inside = jax.jit(lambda p, b: forward(config, p, b, request))
-    params = {
-        "embeddings": None,
-    }
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
     inside = jax.jit(lambda p, b: forward(config, p, b, request))(params, batch)
     outside = forward(config, params, batch, request)
     for a, b in zip(jax.tree.leaves(inside), jax.tree.leaves(outside), strict=True):
@@ -129,23 +126,26 @@ def test_a_model_first_used_inside_a_trace_works_outside_it_too(config, batch_of
 def test_padding_and_packing_change_nothing(config, batch_of, scrambled, norm):
     config = config(norm=norm)
     params = scrambled(init(config, 1).params)
-    packed = batch_of([[6, 5, 3]])
+    packed = batch_of([[5, 5, 5]])
     request = Request(scores=frozenset({3}), value=frozenset({3}), hidden=frozenset({0, 2, 3}))
-    whole = forward(config, params, packed, request)
-    for start, stop in ((0, 6), (6, 11), (11, 14)):
+
+    def run(batch):
+        return jax.tree.map(np.asarray, forward(config, params, batch, request))
+
+    whole = run(packed)
+    for start, stop in ((0, 5), (5, 10), (10, 15)):
         alone = {name: packed[name][:, start:stop] for name in ("tokens", "positions")}
-        alone["segments"] = np.ones_like(alone["tokens"])
-        single = forward(config, params, alone, request)
+        single = run({**alone, "segments": np.ones_like(alone["tokens"])})
         np.testing.assert_allclose(whole.scores[3][:, :, start:stop, start:stop], single.scores[3], atol=1e-5)
         np.testing.assert_allclose(whole.value[3][:, :, start:stop], single.value[3], atol=1e-5)
         for layer in (0, 2, 3):
             np.testing.assert_allclose(whole.hidden[layer][:, start:stop], single.hidden[layer], atol=1e-5)
     other = {**packed, "tokens": packed["tokens"].copy()}
-    other["tokens"][:, 14:] = 7  # what stands in the padding
-    np.testing.assert_array_equal(forward(config, params, other, request).hidden[3][:, :14], whole.hidden[3][:, :14])
+    other["tokens"][:, 15:] = 7  # what stands in the padding
+    np.testing.assert_array_equal(run(other).hidden[3][:, :15], whole.hidden[3][:, :15])
     other["tokens"][:, 7] += 1  # a neighbour in the same row
-    moved = np.abs(forward(config, params, other, request).hidden[3] - whole.hidden[3]).max(axis=(0, 2))
-    assert np.all(moved[:6] == 0) and np.all(moved[6:11] > 0) and np.all(moved[11:14] == 0)
+    moved = np.abs(run(other).hidden[3] - whole.hidden[3]).max(axis=(0, 2))
+    assert np.all(moved[:5] == 0) and np.all(moved[5:10] > 0) and np.all(moved[10:15] == 0)
 
 
 def test_a_row_of_padding_alone_is_finite(config, batch_of):
@@ -156,17 +156,18 @@ def test_a_row_of_padding_alone_is_finite(config, batch_of):
 
 
 def test_gradients_are_finite_and_stay_inside_a_segment(config, batch_of):
-    config, batch = config(), batch_of([[6, 5]])
+    config, batch = config(layers=2), batch_of([[6, 5]])
     params = init(config, 0).params
 
     def first_segment(table):
         tables = {**params["embeddings"], "word": {"embedding": table}}
-        hidden = forward(config, {**params, "embeddings": tables}, batch, Request(hidden=frozenset({3}))).hidden[3]
+        hidden = forward(config, {**params, "embeddings": tables}, batch, Request(hidden=frozenset({2}))).hidden[2]
         return (hidden[:, :6] ** 3).sum()
 
     batch["tokens"][0, :11] = np.arange(11) + 1
-    touched = np.abs(jax.grad(first_segment)(params["embeddings"]["word"]["embedding"])).max(axis=1) > 0
-    assert np.flatnonzero(touched).tolist() == [1, 2, 3, 4, 5, 6]
+    gradient = np.asarray(jax.jit(jax.grad(first_segment))(params["embeddings"]["word"]["embedding"]))
+    touched = np.abs(gradient).max(axis=1) > 0
+    assert np.isfinite(gradient).all() and np.flatnonzero(touched).tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_dropout_is_off_without_a_key_and_a_function_of_the_key(config, batch_of):
@@ -174,7 +175,7 @@ def test_dropout_is_off_without_a_key_and_a_function_of_the_key(config, batch_of
     params, batch, request = init(config, 0).params, batch_of([[16]]), Request(hidden=frozenset({0, 1, 2, 3}))
 
     def run(key, config=config):
-        return forward(config, params, batch, request, dropout_key=key).hidden
+        return jax.tree.map(np.asarray, forward(config, params, batch, request, dropout_key=key).hidden)
 
     plain, one, again, two = run(None), run(jax.random.key(1)), run(jax.random.key(1)), run(jax.random.key(2))
     undropped = run(jax.random.key(1), config.__class__(**{**vars(config), "dropout": 0.0, "attention_dropout": 0.0}))
@@ -186,12 +187,12 @@ def test_dropout_is_off_without_a_key_and_a_function_of_the_key(config, batch_of
 
 
 def test_embedding_dropout_has_its_rate_and_keeps_the_mean(config, batch_of):
-    config = config(width=240)
-    params, batch, request = init(config, 0).params, batch_of([[16]] * 8), Request(hidden=frozenset({0}))
+    config = config()
+    params, batch, request = init(config, 0).params, batch_of([[16]] * 40), Request(hidden=frozenset({0}))
     plain = np.asarray(forward(config, params, batch, request).hidden[0])
     dropped = np.asarray(forward(config, params, batch, request, dropout_key=jax.random.key(3)).hidden[0])
     kept = dropped != 0
-    assert abs(kept.mean() - 0.7) < 0.01
+    assert abs(kept.mean() - 0.7) < 0.015
     np.testing.assert_allclose(dropped[kept], plain[kept] / 0.7, rtol=1e-5)
 
 
@@ -220,7 +221,7 @@ def test_each_rate_works_alone(config, batch_of, rate):
 
 
 def test_init_is_berts(config):
-    model = init(config(width=192, vocab_size=500), 5)
+    model = init(config(vocab_size=5000), 5)
     kinds = {"kernel": [], "embedding": [], "bias": [], "scale": []}
     for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
         assert leaf.dtype == jnp.float32
@@ -286,13 +287,13 @@ def test_classify_pools_the_first_token(config, batch_of, scrambled):
 
 def test_classify_drops_out_the_pooled_vector(config, batch_of):
     config = config(dropout=0.5, attention_dropout=0.0)
-    params, batch = init(config, 0).params, batch_of([[1]] * 400, slots=1)
+    params, batch = init(config, 0).params, batch_of([[16]] * 40)
     head = init_task_head(config, 1, 0)
     head["pooler"] = {"kernel": jnp.zeros((24, 24)), "bias": jnp.full(24, 10.0)}  # tanh saturates: pooled is 1
     head["output"] = {"kernel": jnp.ones((24, 1)), "bias": jnp.zeros(1)}
     got = np.asarray(classify(config, params, head, batch, dropout_key=jax.random.key(0)))[:, 0]
     np.testing.assert_allclose(got, 2 * np.round(got / 2), atol=1e-4)  # each kept entry counts 1 / (1 - 0.5)
-    assert abs(got.mean() - 24) < 1 and abs(got.std() - math.sqrt(24)) < 0.6
+    assert abs(got.mean() - 24) < 3 and 3 < got.std() < 7  # a binomial of 24 draws, doubled: 24 and 4.9
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,7 @@ def ask(config, logits=True):
 
 def agree(got, row, span, want, want_row, *, slots=None):
     """Compares row `row`, positions `span` of our features with the first positions of PyTorch's."""
-    size = span.stop - span.start
-    compared = 0
+    got, size, compared = jax.tree.map(np.asarray, got), span.stop - span.start, 0
     for part in ("query", "key", "value", "scores"):
         for n, reference in want[part].items():
             ours, theirs = getattr(got, part)[n][row][:, span], reference[want_row][:, :size]

@@ -125,19 +125,18 @@ def test_dropout_numbers_are_drawn_where_they_are_used():
 
 
 def test_what_is_not_needed_gets_no_gradient():
-    params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype) * 0.1, abstract_params(CONFIG))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32), params)
+    config, rng = replace(CONFIG, layers=4), np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0.1, 0.1, x.shape).astype(np.float32), abstract_params(config))
     batch = {"tokens": rng.integers(0, 40, (2, 10)), "segments": np.ones((2, 10), np.int32)}
     batch["positions"] = np.tile(np.arange(10), (2, 1))
 
     def loss(params):
-        return (forward(CONFIG, params, batch, Request(scores=at(3))).scores[3] ** 2).sum()
+        return (forward(config, params, batch, Request(scores=at(2))).scores[2] ** 2).sum()
 
-    grads = jax.grad(loss)(params)
+    grads = jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
     moved = {"/".join(k.key for k in path) for path, g in jax.tree_util.tree_leaves_with_path(grads) if np.any(g != 0)}
-    assert {"layers/3/attention/query/kernel", "layers/3/attention/key/bias", "layers/2/ffn/down/kernel"} <= moved
-    assert not any(name.startswith(("layers/4", "layers/5", "layers/6", "mlm")) for name in moved)
-    assert {name for name in moved if name.startswith("layers/3")} == {
-        f"layers/3/attention/{part}/{leaf}" for part in ("query", "key") for leaf in ("kernel", "bias")
+    assert {"layers/2/attention/query/kernel", "layers/2/attention/key/bias", "layers/1/ffn/down/kernel"} <= moved
+    assert not any(name.startswith(("layers/3", "layers/4", "mlm")) for name in moved)
+    assert {name for name in moved if name.startswith("layers/2")} == {
+        f"layers/2/attention/{part}/{leaf}" for part in ("query", "key") for leaf in ("kernel", "bias")
     }

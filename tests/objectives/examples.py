@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import jax
@@ -124,7 +124,7 @@ def restricted(features: Features, request: Request) -> Features:
     return Features(**kept, logits=features.logits if request.logits else None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def graded(term: Term) -> Callable[..., tuple[jax.Array, tuple[Features, Features]]]:
     """The loss, and its gradients to the student's and to the teacher's features, compiled."""
     return jax.jit(jax.value_and_grad(term, (0, 1)))
