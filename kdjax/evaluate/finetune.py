@@ -42,9 +42,9 @@ class FinetuneResult:
 def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneConfig, *, seed: int) -> FinetuneResult:
     """Trains encoder and head on a task, and scores the result once, after the last step.
 
-    AdamW (weight decay 0.01, not on biases and LayerNorms) on cross-entropy; for a regression on the mean squared error
-    of labels standardised by the training rows. Dropout has the rates of the model. Nothing here is charged to a budget.
-    The step is compiled once per model, settings and shape of the task, for all runs of a process.
+    AdamW (weight decay 0.01, not on biases and LayerNorms) on cross-entropy; for a regression on the mean squared
+    error of labels standardised by the training rows. Dropout has the rates of the model. Nothing here is charged to a
+    budget. The step is compiled once per model, settings and shape of the task, for all runs of a process.
 
     Args:
         config: of the model.
@@ -64,20 +64,17 @@ def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneCon
         "model": jax.tree.map(jnp.array, {name: part for name, part in params.items() if name != "mlm"}),
         "head": init_task_head(config, task.outputs, seed),
     }
-    state = trained, _optimizer(settings, trained).init(trained)
-    targets = _targets(task)
-    losses = []
+    recipe = _Recipe(config, settings, task.regression)
+    state = trained, recipe.optimizer(trained).init(trained)
+    targets, key, losses = _targets(task), jax.random.key(seed), []
     for step, rows in enumerate(batch_rows(len(task.train), settings, seed)):
         batch = {name: values[rows] for name, values in task.train.batch.items()}
-        state, loss = _step(config, settings, task.regression, state, batch, targets[rows], np.uint32(seed), step)
+        state, loss = _step(recipe, state, batch, targets[rows], jax.random.fold_in(key, step))
         losses.append(loss)  # fetched at the end, so the device does not wait for the host
     for step, value in enumerate(np.asarray(jnp.stack(losses)), start=1):
         if not np.isfinite(value):
-            raise InputError(
-                f"fine-tuning on {task.name}: the loss is {value} at step {step}, expected a finite one; "
-                "lower evaluation.finetune.learning_rate"
-            )
-    dev, test = (_score(config, state[0], split, task.regression) for split in (task.dev, task.test))
+            raise _diverged(task, f"the loss is {value} at step {step}")
+    dev, test = (_score(config, state[0], split, task) for split in (task.dev, task.test))
     return FinetuneResult(test, dev, settings.steps, settings.learning_rate)
 
 
@@ -100,51 +97,60 @@ def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDAr
         rows = rows[settings.batch :]
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    """All that a compiled step depends on, besides shapes."""
+
+    model: ModelConfig
+    settings: FinetuneConfig
+    regression: bool
+
+    def optimizer(self, trained: Any) -> optax.GradientTransformation:
+        """AdamW for the tree `trained`, all of which is trained."""
+        config = OptimizerConfig(
+            learning_rate=self.settings.learning_rate, warmup=0.1, weight_decay=0.01, b1=0.9, b2=0.999, eps=1e-6
+        )
+        return adamw(config, self.settings.steps, decays(jax.tree.map(lambda _: True, trained)))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _step(
+    recipe: _Recipe, state: tuple[Any, Any], batch: dict[str, jax.Array], targets: jax.Array, key: jax.Array
+) -> tuple[tuple[Any, Any], jax.Array]:
+    def loss_of(trained: Any) -> jax.Array:
+        outputs = classify(recipe.model, trained["model"], trained["head"], batch, dropout_key=key)
+        if recipe.regression:
+            return jnp.mean((outputs[:, 0] - targets) ** 2)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets))
+
+    trained, opt = state
+    loss, grads = jax.value_and_grad(loss_of)(trained)
+    updates, opt = recipe.optimizer(trained).update(grads, opt, trained)
+    return (optax.apply_updates(trained, updates), opt), loss
+
+
 def _targets(task: Task) -> NDArray[Any]:
     labels = task.train.labels
     if not task.regression:
         return labels
-    return ((labels - labels.mean()) / (labels.std() or 1)).astype(np.float32)
+    standardised: NDArray[Any] = ((labels - labels.mean()) / (labels.std() or 1)).astype(np.float32)
+    return standardised
 
 
-def _optimizer(settings: FinetuneConfig, trained: Any) -> optax.GradientTransformation:
-    config = OptimizerConfig(
-        learning_rate=settings.learning_rate, warmup=0.1, weight_decay=0.01, b1=0.9, b2=0.999, eps=1e-6
-    )
-    return adamw(config, settings.steps, decays(jax.tree.map(lambda _: True, trained)))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
-def _step(
-    config: ModelConfig,
-    settings: FinetuneConfig,
-    regression: bool,
-    state: tuple[Any, Any],
-    batch: dict[str, jax.Array],
-    targets: jax.Array,
-    seed: jax.Array,
-    step: jax.Array,
-) -> tuple[tuple[Any, Any], jax.Array]:
-    trained, opt = state
-    key = jax.random.fold_in(jax.random.key(seed), step)
-
-    def loss_of(trained: Any) -> jax.Array:
-        outputs = classify(config, trained["model"], trained["head"], batch, dropout_key=key)
-        if regression:
-            return jnp.mean((outputs[:, 0] - targets) ** 2)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets))
-
-    loss, grads = jax.value_and_grad(loss_of)(trained)
-    updates, opt = _optimizer(settings, trained).update(grads, opt, trained)
-    return (optax.apply_updates(trained, updates), opt), loss
-
-
-def _score(config: ModelConfig, trained: Any, split: Split, regression: bool) -> float:
+def _score(config: ModelConfig, trained: Any, split: Split, task: Task) -> float:
     outputs = over_rows(functools.partial(_classify, config, trained), split.batch)
-    predicted = outputs[:, 0] if regression else outputs.argmax(1)
-    return score(predicted, split.labels, regression=regression)
+    if not np.isfinite(outputs).all():
+        raise _diverged(task, "the outputs are not finite after the last step")
+    predicted = outputs[:, 0] if task.regression else outputs.argmax(axis=1)
+    return score(predicted, split.labels, regression=task.regression)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _classify(config: ModelConfig, trained: Any, batch: dict[str, jax.Array]) -> jax.Array:
     return classify(config, trained["model"], trained["head"], batch)
+
+
+def _diverged(task: Task, found: str) -> InputError:
+    return InputError(
+        f"fine-tuning on {task.name}: {found}, expected finite numbers; lower evaluation.finetune.learning_rate"
+    )

@@ -15,8 +15,8 @@ def score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, regress
         regression: whether these are numbers.
 
     Returns:
-        The share of equal classes; for numbers, Pearson's correlation r. Predictions (or truths) that are all alike have
-        no correlation; they score 0, what a constant is worth.
+        The share of equal classes; for numbers, Pearson's correlation r. Numbers that are all alike have no
+        correlation; they score 0, what a constant is worth.
     """
     if not regression:
         return float(np.mean(predicted == truth))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from kdjax.config import ModelConfig, ProbeConfig
 from kdjax.data.tasks import Task
@@ -26,7 +26,7 @@ from kdjax.models import forward
 from kdjax.models.features import Request
 
 ITERATIONS = 300
-"""Most L-BFGS iterations of a logistic regression. Fewer than 100 are usual; fits that stop here are counted and reported."""
+"""Most L-BFGS iterations of a logistic regression. Fewer than 100 are usual; fits that stop here are counted."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOKENS = 2048
-"""Tokens of a batch. Few enough that a small encoder's activations stay in a processor's cache, which halves the time."""
+"""Tokens of a batch: few enough that a small encoder's activations stay in the cache, which halves a CPU's time."""
 STEP = 32
 """Rows are cut to a multiple of this many tokens."""
 

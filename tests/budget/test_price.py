@@ -66,8 +66,8 @@ def test_an_arm_without_logits_does_not_pay_for_the_mlm_head() -> None:
     teacher = dataclasses.replace(tiny.TEACHER, vocab_size=10 * tiny.VOCABULARY)
     small = price(resolve("minilm", ArmConfig(), narrow, tiny.TEACHER, OptimizerConfig()), tiny.SHAPE)
     large = price(resolve("minilm", ArmConfig(), wide, teacher, OptimizerConfig()), tiny.SHAPE)
-    assert large.student_forward == small.student_forward
-    assert large.teacher_forward == small.teacher_forward
+    assert large.student_forward == pytest.approx(small.student_forward, rel=0.002)
+    assert large.teacher_forward == pytest.approx(small.teacher_forward, rel=0.002)
     assert large.student_backward < 1.1 * small.student_backward  # the embedding's own gradient grows, nothing else
 
 

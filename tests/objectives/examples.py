@@ -15,8 +15,11 @@ from kdjax.objectives import Features, Request, Term, get
 
 SLOTS, VOCABULARY = 3, 11
 
-STUDENT = ModelConfig(layers=2, width=8, heads=2, ffn=8, vocab_size=VOCABULARY)
-TEACHER = ModelConfig(layers=4, width=8, heads=2, ffn=8, vocab_size=VOCABULARY)
+LENGTH = 16
+"""Of every batch, so that a term is compiled once; it has room for all documents of `packed` side by side."""
+
+STUDENT = ModelConfig(layers=2, width=8, heads=4, ffn=8, vocab_size=VOCABULARY)
+TEACHER = ModelConfig(layers=4, width=8, heads=4, ffn=8, vocab_size=VOCABULARY)
 WIDE = ModelConfig(layers=4, width=12, heads=3, ffn=8, vocab_size=VOCABULARY)
 
 ORIGINAL: dict[str, tuple[str, dict[str, Any]]] = {
@@ -69,19 +72,19 @@ def every_term() -> dict[str, Term]:
 
 
 def padded() -> dict[str, np.ndarray]:
-    """One document a sequence, padded to 6: a whole one, a shorter one, a single token."""
-    return batch_of([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]])
+    """One document a sequence: a whole one, a shorter one, a single token."""
+    return batch_of([[1] * LENGTH, [1] * 4, [1]])
 
 
 def packed() -> dict[str, np.ndarray]:
     """Several documents a sequence, one of them a single token, and some padding."""
-    return batch_of([[1, 1, 2, 2, 2, 3], [1, 1, 1, 1, 1, 1], [1, 1, 2, 2, 0, 0]])
+    return batch_of([[1, 1, 2, 2, 2, 3], [1, 1, 1, 1, 1, 1], [1, 1, 2, 2]])
 
 
 def batch_of(segments: list[list[int]], seed: int = 5) -> dict[str, np.ndarray]:
-    """A batch with these segments; one of the slots is unused, with a label that is no word."""
+    """A batch with these segments, padded; one of the slots is unused, with a label that is no word."""
     rng = np.random.default_rng(seed)
-    ids = np.array(segments, np.int32)
+    ids = np.array([row + [0] * (LENGTH - len(row)) for row in segments], np.int32)
     labels = rng.integers(0, VOCABULARY, (len(ids), SLOTS)).astype(np.int32)
     weights = np.ones((len(ids), SLOTS), np.float32)
     labels[0, -1], weights[0, -1] = -1, 0
@@ -125,9 +128,10 @@ def restricted(features: Features, request: Request) -> Features:
 
 
 @cache
-def graded(term: Term) -> Callable[..., tuple[jax.Array, tuple[Features, Features]]]:
-    """The loss, and its gradients to the student's and to the teacher's features, compiled."""
-    return jax.jit(jax.value_and_grad(term, (0, 1)))
+def graded(term: Term) -> Callable[..., tuple[jax.Array, tuple[Features, Features, dict[str, jax.Array]]]]:
+    """The loss and its gradients to the student's features, the teacher's and the params, compiled."""
+    quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(jax.value_and_grad(term, (0, 1, 3)), compiler_options=quickly)
 
 
 def groups(batch: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:

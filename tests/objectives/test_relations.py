@@ -71,17 +71,17 @@ def test_relation_heads_are_the_papers_where_the_widths_allow(student: int, teac
 @pytest.mark.parametrize("width", [8, 12])
 def test_value_relation_compares_head_by_head(make: MakeBatch, width: int, float64: None) -> None:
     batch = make()
-    teacher_config = ModelConfig(layers=4, width=width, heads=2, ffn=8, vocab_size=STUDENT.vocab_size)
+    teacher_config = ModelConfig(layers=4, width=width, heads=4, ffn=8, vocab_size=STUDENT.vocab_size)
     student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
-    expected = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[4]), 2, batch)
+    expected = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[4]), 4, batch)
     assert get("value_relation")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
 
 
 def test_published_value_relation_scales_both_sides_by_the_students_width(float64: None) -> None:
     batch = padded()
-    teacher_config = ModelConfig(layers=1, width=12, heads=2, ffn=8, vocab_size=STUDENT.vocab_size)
+    teacher_config = ModelConfig(layers=1, width=12, heads=4, ffn=8, vocab_size=STUDENT.vocab_size)
     student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
     own, target = np.asarray(student.value[2]), np.asarray(teacher.value[1])
-    relations = [softmax(np.einsum("bhld,bhmd->bhlm", x, x) / math.sqrt(4)) for x in (own, target)]
+    relations = [softmax(np.einsum("bhld,bhmd->bhlm", x, x) / math.sqrt(2)) for x in (own, target)]
     expected = kl(relations[1], relations[0]) / math.prod(own.shape[:3])
     assert get("value_relation", "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-9)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +13,7 @@ import pytest
 
 from kdjax import models
 from kdjax.budget.price import Price
-from kdjax.config import OptimizerConfig, TrainConfig
+from kdjax.config import TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.mesh import make_mesh
 from kdjax.train.arm import Program, price
@@ -30,13 +28,17 @@ class Interrupted(Exception):
     pass
 
 
-def run(directory: Path, stop_at: int | None = None, config: TrainConfig = CONFIG, **options: Any) -> Outcome:
-    """A run of the logit arm with dropout, optionally interrupted after a step."""
-    import dataclasses
+@functools.cache
+def compiled(learning_rate: float) -> tuple[Program, Price]:
+    """The logit arm with dropout, and its price."""
+    student = dataclasses.replace(tiny.STUDENT, dropout=0.1)
+    arm = tiny.arm("logit", student, learning_rate=learning_rate)
+    return Program(arm, tiny.SHAPE, STEPS, make_mesh(jax.devices()[:1])), price(arm, tiny.SHAPE)
 
-    arm = tiny.arm("logit", dataclasses.replace(tiny.STUDENT, dropout=0.1), **options)
-    cost = price(arm, tiny.SHAPE)
-    program = Program(arm, tiny.SHAPE, STEPS, make_mesh(jax.devices()[:1]))
+
+def run(directory: Path, stop_at: int | None = None, learning_rate: float = 1e-2) -> Outcome:
+    """A run, optionally interrupted after a step."""
+    program, cost = compiled(learning_rate)
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:
@@ -47,10 +49,10 @@ def run(directory: Path, stop_at: int | None = None, config: TrainConfig = CONFI
         cost,
         STEPS * cost.total + cost.total // 2,
         tiny.Batches(),
-        start=models.init(arm.student, 0).params,
+        start=models.init(program.arm.student, 0).params,
         teacher=program.place_teacher(models.init(tiny.TEACHER, 9).params),
         seed=0,
-        config=config,
+        config=CONFIG,
         directory=directory,
         evaluate=lambda params: float(np.sum(params["mlm"]["bias"])),
         watch=watch,
