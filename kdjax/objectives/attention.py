@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -137,7 +138,7 @@ class AttentionKlBui2024(TeacherTerm):
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         own, target = (log_softmax(masked_scores(_last(features), batch)) for features in (student, teacher))
-        return mean(kl(jnp.maximum(own, jnp.log(FLOOR)), target))
+        return mean(kl(jnp.maximum(own, math.log(FLOOR)), target))
 
 
 def _last(features: Features) -> jax.Array:

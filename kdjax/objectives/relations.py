@@ -153,7 +153,7 @@ class ValueRelationBui2024(TeacherTerm):
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         seen, target = (features.value[max(features.value)] for features in (student, teacher))
         width = seen.shape[-1]
-        own = jnp.maximum(log_softmax(_products(seen, width)), jnp.log(FLOOR))
+        own = jnp.maximum(log_softmax(_products(seen, width)), math.log(FLOOR))
         return mean(kl(own, log_softmax(_products(target, width))))
 
 
