@@ -23,7 +23,7 @@ from kdjax.objectives.objective import Objective
 from kdjax.objectives.presets import objective_of
 from kdjax.parallel.mesh import by_batch, check_batch, replicated
 from kdjax.train import optimizer as adamw
-from kdjax.train.step import Loss, State, Step, compile_step, init_state, make_loss, make_step, trained
+from kdjax.train.step import Loss, State, Step, compile_step, global_norm, init_state, make_loss, make_step, trained
 
 CANONICAL_BITS = "rbg"
 """Dropout bits in the canonical program: XLA's own generator counts as no FLOPs; mixing integers is not arithmetic."""
@@ -167,7 +167,7 @@ def price(arm: Arm, shape: Shape) -> Price:
 
     def update(grads: Any, opt: Any, p: Any) -> Any:
         updates, opt = transformation.update(grads, opt, p)
-        return optax.apply_updates(p, updates), opt, optax.tree.norm(grads)
+        return optax.apply_updates(p, updates), opt, global_norm(grads)
 
     model = params["model"]
     seen = jax.eval_shape(arm.see, model, teacher, batch, key)

@@ -84,10 +84,15 @@ def make_step(
         (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, teacher_params, batch, key)
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads), **terms}
+        metrics = {"loss": value, "grad_norm": global_norm(grads), **terms}
         return State(state.step + 1, state.seed, params, opt), metrics
 
     return step
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """The Euclidean norm over all leaves, a float32 scalar."""
+    return jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), start=jnp.float32(0)))
 
 
 def compile_step(step: Step, mesh: Mesh) -> Any:
