@@ -40,9 +40,9 @@ def _prepare(options: argparse.Namespace, config: recipe.Config) -> None:
 
 
 def _teacher(options: argparse.Namespace, config: recipe.Config) -> None:
-    from kdjax.study.setup import prepare_teacher_alone
+    from kdjax.study.setup import prepare_teacher
 
-    prepare_teacher_alone(config, options.out)
+    prepare_teacher(config, options.out)
 
 
 def _train(options: argparse.Namespace, config: recipe.Config) -> None:

@@ -1,7 +1,7 @@
 """Every setting of kdjax: frozen dataclasses, read from one YAML file plus dotted overrides.
 
 A recipe is one YAML file. `load(path, ["--data.length", "64"])` reads it, applies the overrides, checks names and types
-and returns a `Config`. jsonargparse does the reading: it takes plain dataclasses with their attribute docstrings as help.
+and returns a `Config`. jsonargparse does the reading: it takes plain dataclasses as they are.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class ModelConfig(ModelOptions):
 
     @property
     def head_width(self) -> int:
+        """Width of one attention head."""
         return self.width // self.heads
 
 
@@ -97,8 +98,8 @@ class DataConfig:
     """The corpus: from raw text to fixed-length sequences."""
 
     files: str | tuple[str, ...] = ()
-    """Text: paths or globs of .txt (documents are separated by blank lines), .jsonl (one record a line) or .json (a list or a
-    mapping of records); `package:NAME/PATH` reads a file an installed package carries."""
+    """Text: paths or globs of .txt (documents are separated by blank lines), .jsonl (one record a line) or .json (a
+    list or a mapping of records); `package:NAME/PATH` reads a file an installed package carries."""
     text_field: str | tuple[str, ...] = ("text", "extract")
     """Field of a JSON record that holds the text; of several, the first one present."""
     tokenizer: str = ""
@@ -287,7 +288,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured once the budget is spent. Nothing here is charged to the budget; it is the same for every arm."""
+    """What is measured once the budget is spent: the same for every arm, and not charged to the budget."""
 
     mlm_sequences: int = 256
     """Held-out sequences for the MLM loss, with fixed masks."""
@@ -338,7 +339,11 @@ def help_text() -> str:
     lines = ["settings, in the recipe or on the command line as --SETTING VALUE:"]
     for name, kind, default, meaning in _settings(Config, Config(), ""):
         given = "" if default is dataclasses.MISSING else f" = {default!r}"
-        lines += ["", f"  {name}: {kind}{given}", *textwrap.wrap(meaning, 100, initial_indent="      ", subsequent_indent="      ")]
+        lines += [
+            "",
+            f"  {name}: {kind}{given}",
+            *textwrap.wrap(meaning, 100, initial_indent="      ", subsequent_indent="      "),
+        ]
     return "\n".join(lines)
 
 
@@ -387,7 +392,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         instance = parser().instantiate(namespace)
     except InputError:
         raise
-    except Exception as e:  # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
+    except (
+        Exception
+    ) as e:  # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
         if isinstance(e.__cause__, InputError):
             raise e.__cause__ from None
         where = " ".join([str(path), *overrides])

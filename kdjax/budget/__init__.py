@@ -1,0 +1,1 @@
+"""What a step costs, and what a run has spent."""

@@ -1,10 +1,10 @@
 """The meter: FLOPs of a program by XLA's cost analysis, beside an independent count.
 
-The price of a step is `Lowered.cost_analysis()` of its canonical program: the step function itself, traced with abstract
-shapes for one CPU device, float32, layers unrolled, no rematerialisation, no accumulation loop, plain attention. XLA
-counts a loop's body once and a custom call as nothing, so a program with either is refused. The witness walks the traced
-program (the jaxpr) by itself: every `dot_general` at 2 x the product of its dimensions, plus one FLOP an element of
-elementwise work. Price and witness must agree, or nothing runs.
+The price of a step is `Lowered.cost_analysis()` of its canonical program: the step function itself, traced with
+abstract shapes for one CPU device, float32, layers unrolled, no rematerialisation, no accumulation loop, plain
+attention. XLA counts a loop's body once and a custom call as nothing, so a program with either is refused. The witness
+walks the traced program (the jaxpr) by itself: every `dot_general` at 2 x the product of its dimensions, plus one FLOP
+an element of elementwise work. Price and witness must agree, or nothing runs.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
     if witness.total == 0 and flops is None:
         return Count(0, witness)
     if flops is None or not math.isfinite(flops) or flops <= 0:
-        raise MeterError(f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, the witness {witness.total:.4g}")
+        raise MeterError(
+            f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, the witness {witness.total:.4g}"
+        )
     return Count(round(flops), witness)
 
 
@@ -132,7 +134,9 @@ def witness_of(jaxpr: core.Jaxpr) -> Witness:
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         if name in _UNCOUNTABLE:
-            raise MeterError(f"the program holds `{name}`, whose FLOPs XLA does not count truly: price the plain program")
+            raise MeterError(
+                f"the program holds `{name}`, whose FLOPs XLA does not count truly: price the plain program"
+            )
         inner = [] if name.startswith("scatter") else [witness_of(sub) for sub in _inner(eqn)]
         if inner:
             times = eqn.params["length"] if name == "scan" else 1
@@ -140,30 +144,33 @@ def witness_of(jaxpr: core.Jaxpr) -> Witness:
             elementwise += times * sum(count.elementwise for count in inner)
         elif name == "dot_general":
             matmul += _dot_flops(eqn)
-        elif name not in _FREE:
+        elif name not in _MOVES | _TRANSCENDENTAL:
             elementwise += _elementwise_flops(eqn)
     return Witness(matmul, elementwise)
 
 
 _UNCOUNTABLE = frozenset({"while", "cond", "pallas_call", "custom_call", "ffi_call", "tpu_custom_call"})
 
-_FREE = frozenset(
-    # Moves data, or counts as a transcendental and not as a FLOP.
-    "reshape broadcast_in_dim transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice concatenate pad rev "
-    "iota gather copy copy_p stop_gradient split random_bits random_wrap random_unwrap random_seed random_fold_in "
-    "optimization_barrier exp exp2 log log1p expm1 tanh sin cos erf sqrt rsqrt cbrt pow".split()
+_MOVES = frozenset(  # data from place to place
+    {"reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "dynamic_slice", "concatenate"}
+    | {"dynamic_update_slice", "pad", "rev", "iota", "gather", "copy", "copy_p", "split", "stop_gradient"}
+    | {"random_bits", "random_wrap", "random_unwrap", "random_seed", "random_fold_in", "optimization_barrier"}
+)
+
+_TRANSCENDENTAL = frozenset(  # XLA counts these apart from FLOPs
+    {"exp", "exp2", "log", "log1p", "expm1", "tanh", "sin", "cos", "erf", "sqrt", "rsqrt", "cbrt", "pow"}
 )
 
 
 def _elementwise_flops(eqn: core.JaxprEqn) -> int:
     """One FLOP an element: of the result, of what a reduction takes in, of what a scatter adds."""
-    size = math.prod(eqn.outvars[0].aval.shape)
+    size = _size(eqn.outvars[0])
     if eqn.params.get("y") == 1 or (eqn.primitive.name == "add" and any(map(_is_zero, eqn.invars))):
         return 0  # Optax writes g**1, and adds an epsilon of 0: XLA drops both before it counts
     if eqn.primitive.name.startswith(("reduce_", "arg")):
-        return math.prod(eqn.invars[0].aval.shape) - size
+        return _size(eqn.invars[0]) - size
     if eqn.primitive.name.startswith("scatter"):
-        return math.prod(eqn.invars[2].aval.shape)
+        return _size(eqn.invars[2])
     return size
 
 
@@ -173,8 +180,14 @@ def _is_zero(value: core.Var | core.Literal) -> bool:
 
 def _dot_flops(eqn: core.JaxprEqn) -> int:
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    width = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-    return 2 * math.prod(eqn.outvars[0].aval.shape) * width
+    taken: Any = eqn.invars[0].aval
+    return 2 * _size(eqn.outvars[0]) * math.prod(taken.shape[axis] for axis in contracted)
+
+
+def _size(value: Any) -> int:
+    """Elements of an array."""
+    size: int = math.prod(value.aval.shape)
+    return size
 
 
 def _inner(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:

@@ -14,7 +14,7 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
 
     Args:
         tokenizer: the corpus's tokenizer.json.
-        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is compared entry by entry.
+        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is compared.
         vocab_size: entries of the model's word embedding, compared in any case.
 
     Raises:
@@ -23,7 +23,8 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
     ours = _entries(Tokenizer.from_file(str(tokenizer)).get_vocab(with_added_tokens=True))
     if max(ours) >= vocab_size:
         raise InputError(
-            f"{tokenizer}: has {max(ours) + 1} entries, expected those of {directory}, whose word embedding has {vocab_size}"
+            f"{tokenizer}: has {max(ours) + 1} entries, "
+            f"expected those of {directory}, whose word embedding has {vocab_size}"
         )
     theirs = _vocabulary_of(directory)
     for index in sorted(ours.keys() | theirs.keys()) if theirs else ():

@@ -1,0 +1,1 @@
+"""A whole study: its runs, results and report."""

@@ -38,8 +38,8 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
 
     Args:
         config: the recipe.
-        out: the study's directory. It gets `results.json` and `report.html`, and holds `runs/ARM-seedN/`, and the corpus
-            and the teacher made for the study.
+        out: the study's directory. It gets `results.json` and `report.html`, and holds `runs/ARM-seedN/` and the
+            corpus and the teacher made for the study.
 
     Returns:
         What `results.json` holds.
@@ -56,13 +56,13 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
         runs = [study.run(arm, seed) for seed in config.seeds for arm in config.arms]
         results = collect(
             config,
-            study.arms,
-            study.prices,
-            study.corpus.manifest,
-            study.teacher.facts if study.teacher else None,
-            study.evaluation.tasks,
-            runs,
-            study.references(),
+            arms=study.arms,
+            prices=study.prices,
+            manifest=study.corpus.manifest,
+            teacher=study.teacher.facts if study.teacher else None,
+            tasks=study.evaluation.tasks,
+            runs=runs,
+            references=study.references(),
         )
         write_json(out / "results.json", results)
         report.write(results, out / "report.html")
@@ -163,7 +163,7 @@ class Study:
     def claim(self) -> None:
         """Makes all that runs need, then takes the directory for this recipe; the prices stored now hold for good."""
         setup.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
-        for name, arm in self.arms.items():
+        for arm in self.arms.values():
             if arm.teacher is not None and self.teacher is not None:
                 arm.teacher_part(self.teacher.model.params)
         _ = self.evaluation
@@ -234,7 +234,9 @@ class Study:
     def references(self) -> list[dict[str, Any]]:
         """The untrained start of each seed and the teacher, measured like the runs: what the arms stand between."""
         rows = [
-            self._reference(f"untrained-seed{seed}", "untrained start", seed, self.student, models.init(self.student, seed).params)
+            self._reference(
+                f"untrained-seed{seed}", "untrained start", seed, self.student, models.init(self.student, seed).params
+            )
             for seed in self.config.seeds
         ]
         if self.teacher is not None:
@@ -273,7 +275,9 @@ class Study:
         found = read_json(path)
         for name in ("terms", "price", "budget", "corpus", "teacher"):
             if found[name] != identity[name]:
-                raise InputError(f"{path}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another --out")
+                raise InputError(
+                    f"{path}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another --out"
+                )
 
     def _program(self, arm: str) -> Program:
         if arm not in self._programs:

@@ -26,14 +26,13 @@ def arms_of(config: Config) -> dict[str, Arm]:
     """The recipe's arms, made ready from settings alone.
 
     Raises:
-        InputError: no arms, an unknown arm, an objective these models do not allow, or sequences longer than their positions.
+        InputError: no arms, an unknown arm, an objective these models do not allow, or sequences longer than
+            the models' positions.
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
     student, teacher = zoo.resolve(config.student), zoo.resolve(config.teacher.architecture)
-    arms = {
-        name: resolve(name, arm, student, teacher, config.train.optimizer) for name, arm in config.arms.items()
-    }
+    arms = {name: resolve(name, arm, student, teacher, config.train.optimizer) for name, arm in config.arms.items()}
     for role, model in (("student", student), ("teacher.architecture", teacher)):
         if role != "student" and not any(arm.teacher for arm in arms.values()):
             continue
@@ -81,7 +80,9 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
         table.add_row(part.replace("_", " "), *(f"{phase[part]:.4g}" for _, phase in phases))
     table.add_row("total", *(f"{phase['total']:.4g}" for _, phase in phases), style="bold")
     table.add_row("matmuls, counted apart", *(f"{phase['witness_matmul']:.4g}" for _, phase in phases))
-    table.add_row(f"total / {phases[0][0]}", *(f"{phase['total'] / first:.3f}" for _, phase in phases), end_section=True)
+    table.add_row(
+        f"total / {phases[0][0]}", *(f"{phase['total'] / first:.3f}" for _, phase in phases), end_section=True
+    )
     table.add_row(f"{config.budget.flops:.4g} FLOPs buy", *("" for _ in phases), style="bold")
     table.add_row("steps", *(f"{phase['steps']:,}" for _, phase in phases))
     table.add_row("tokens", *(f"{phase['tokens']:,}" for _, phase in phases))

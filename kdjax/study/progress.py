@@ -1,4 +1,4 @@
-"""Progress for people: budget spent, tokens a second, time left. A live line in a terminal, a line now and then elsewhere."""
+"""Progress: budget spent, tokens a second, time left. A live line in a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Reporter:
     """Tells how a command goes on. A context manager.
 
     Attributes:
-        budget: FLOPs all runs still to come may spend together; the time left is estimated from it. Set before the runs.
+        budget: FLOPs all runs still to come may spend together, for estimating the time left.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +17,7 @@ from kdjax.budget.price import Price
 from kdjax.config import Config, plain, to_dict
 from kdjax.data.prepare import Manifest
 from kdjax.data.tasks import Task
-from kdjax.evaluate.statistics import Better, compare_all, expected_false
+from kdjax.evaluate.statistics import compare_all, expected_false
 from kdjax.models import count_params
 from kdjax.objectives.presets import terms_of
 from kdjax.train.arm import Arm
@@ -36,6 +36,7 @@ def versions() -> dict[str, str]:
 
 def collect(
     config: Config,
+    *,
     arms: Mapping[str, Arm],
     prices: Mapping[str, Price],
     manifest: Manifest,
@@ -146,9 +147,7 @@ def _endpoints(
 
 def _verdicts(config: Config, endpoint: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     name, better = endpoint["name"], endpoint["better"]
-    values = {
-        arm: {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm} for arm in endpoint["arms"]
-    }
+    values = {arm: {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm} for arm in endpoint["arms"]}
     settings = config.evaluation
     found = compare_all(values, confidence=settings.confidence, margin=settings.margin, better=better)
     return [{"endpoint": name, **asdict(comparison)} for comparison in found]
@@ -165,7 +164,7 @@ def _differences(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             for term in arm["terms"]
         )
 
-    shown = {
+    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "objective": objective,
         "FLOPs of a step": lambda arm: f"{arm['price']['total']:.4g}",
         "of them the teacher's": lambda arm: f"{arm['price']['teacher_forward'] / arm['price']['total']:.0%}",
@@ -179,16 +178,17 @@ def _differences(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _notes(config: Config, count: int, false: float, teacher: Mapping[str, Any] | None) -> list[str]:
     notes = [
-        f"{count} intervals at {config.evaluation.confidence:.0%} were looked at, unadjusted: were no two arms different, "
-        f"about {false:.1f} of them would leave out zero by chance.",
-        "The intervals cover seeds (start, order, masks). They do not cover the choice of test rows, corpus, teacher, or "
-        "hyperparameters; the arms share one setting and were not tuned one by one.",
-        "FLOPs are XLA's count of the training step, the teacher's forward passes included. What the teacher cost before, and "
-        "evaluation, are not in the budget.",
+        f"{count} intervals at {config.evaluation.confidence:.0%} were looked at, unadjusted: were no two arms "
+        f"different, about {false:.1f} of them would leave out zero by chance.",
+        "The intervals cover seeds (start, order, masks). They do not cover the choice of test rows, corpus, teacher "
+        "or hyperparameters; the arms share one setting and were not tuned one by one.",
+        "FLOPs are XLA's count of the training step, the teacher's forward passes included. What the teacher cost "
+        "before, and evaluation, are not in the budget.",
     ]
     if teacher and teacher["head_flops"]:
         notes.append(
-            f"Fitting the teacher's MLM head cost {teacher['head_flops']:.3g} FLOPs besides; only arms with a logit term use it."
+            f"Fitting the teacher's MLM head cost {teacher['head_flops']:.3g} FLOPs besides; only arms with a logit "
+            "term use it."
         )
     if len(config.seeds) < 2:
         notes.append("With one seed there is no interval, and so no verdict.")

@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import models
+from kdjax.budget.ledger import Ledger
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import prepare, sources, vocabulary
 from kdjax.data.loader import Batches, Corpus, fixed_batches
-from kdjax.budget.ledger import Ledger
+from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
 from kdjax.files import read_json, write_json
@@ -83,7 +84,8 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter) -> Corpus:
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
-            f"the tokenizer has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
+            f"the tokenizer has {manifest.vocab_size} entries, "
+            f"expected at most student.vocab_size, {student.vocab_size}"
         )
     return corpus
 
@@ -102,7 +104,9 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
     if (directory / CARD).exists():
         facts = read_json(directory / CARD)
         if facts["identity"] != identity:
-            raise InputError(f"{directory}: holds a teacher fitted with other settings or text, expected a new directory")
+            raise InputError(
+                f"{directory}: holds a teacher fitted with other settings or text, expected a new directory"
+            )
         return Teacher(models.from_pretrained(directory), facts)
     encoder = models.from_pretrained(source)
     _check_architecture(source, encoder.config, zoo.resolve(config.teacher.architecture))
@@ -174,7 +178,7 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
 | fitted on | the training split of corpus {manifest.digest[:16]} |
 
-The FLOPs are XLA's count of the steps that fitted the head. What training the encoder cost is not known and not in them.
+The FLOPs are XLA's count of the steps that fitted the head. What training the encoder cost is not in them.
 """
 
 
@@ -203,3 +207,35 @@ def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig)
         here, there = getattr(found, field.name), getattr(expected, field.name)
         if here != there:
             raise InputError(f"{source}: the model's {field.name} is {here}, expected teacher.architecture's {there}")
+
+
+def prepare_corpus(config: Config, out: Path) -> Manifest:
+    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe."""
+    with Reporter() as reporter:
+        corpus = corpus_of(config, out, reporter)
+        manifest = corpus.manifest
+        reporter.say(
+            f"{out}: {manifest.sequences['train']:,} training and {manifest.sequences['validation']:,} held-out "
+            f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} tokens of "
+            f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
+        )
+        return manifest
+
+
+def prepare_teacher(config: Config, out: Path) -> Teacher:
+    """The `teacher` command: a teacher with a fitted MLM head in `out`, for `teacher.source` of any recipe.
+
+    Raises:
+        InputError: as `teacher_of`; or the recipe fits no head.
+    """
+    if not config.teacher.head.budget:
+        raise InputError("teacher.head.budget is 0, expected the FLOPs to spend on the head")
+    with Reporter() as reporter:
+        corpus = corpus_of(config, out.with_name(out.name + ".data"), reporter)
+        teacher = teacher_of(config, corpus, out, make_mesh(), reporter)
+        facts = teacher.facts
+        reporter.say(
+            f"{out}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy {facts['mlm_accuracy']:.1%}, "
+            f"for {facts['head_flops']:.4g} FLOPs"
+        )
+        return teacher

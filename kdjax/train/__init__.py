@@ -1,0 +1,1 @@
+"""Training: the fused step, the arm, the run."""

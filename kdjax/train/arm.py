@@ -96,8 +96,8 @@ class Arm:
             return None
         if missing := wanted.keys() - params.keys():
             raise InputError(
-                f"arms.{self.name}: needs the teacher's logits, and the teacher has no MLM head ({', '.join(missing)}); "
-                "give teacher.head.budget to fit one"
+                f"arms.{self.name}: found a teacher without an MLM head ({', '.join(missing)}), expected one: the "
+                "objective asks for logits; teacher.head.budget fits a head"
             )
         return {name: params[name] for name in wanted}
 
@@ -133,7 +133,9 @@ class Arm:
         return self.objective.needs(self.student, self.teacher)
 
 
-def resolve(name: str, config: ArmConfig, student: ModelConfig, teacher: ModelConfig, optimizer: OptimizerConfig) -> Arm:
+def resolve(
+    name: str, config: ArmConfig, student: ModelConfig, teacher: ModelConfig, optimizer: OptimizerConfig
+) -> Arm:
     """An arm of a recipe.
 
     Raises:
@@ -211,13 +213,16 @@ class Program:
     def abstract_state(self) -> State:
         """The state as shapes with shardings."""
         state = jax.eval_shape(lambda p: init_state(p, self._transformation, 0), self.arm.abstract_params())
-        return jax.tree.map(lambda x: _placed(x, replicated(self.mesh)), state)
+        placed: State = jax.tree.map(lambda x: _placed(x, replicated(self.mesh)), state)
+        return placed
 
     def start(self, model: Any, seed: int) -> State:
         """The state before the first step, from the student's starting parameters."""
         own = self.arm.objective.init(self.arm.student, self.arm.teacher, seed)
         params = jax.tree.map(jnp.array, {"model": model, "objective": own})  # a copy: the step donates its state
-        return jax.device_put(init_state(params, self._transformation, seed), replicated(self.mesh))
+        state = init_state(params, self._transformation, seed)
+        placed: State = jax.device_put(state, replicated(self.mesh))
+        return placed
 
     def place_teacher(self, params: Any) -> Any:
         """What the step takes of a teacher's parameters, on every device; nothing for an arm without a teacher."""

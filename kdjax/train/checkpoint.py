@@ -86,7 +86,8 @@ class Checkpoints:
 
     def _unreadable(self, step: int | None, reason: str) -> str:
         where = self._directory / str(step)
-        return f"{where}: expected a whole checkpoint, found a damaged one ({reason}); delete it to go on from the one before"
+        hint = "delete it to go on from the one before"
+        return f"{where}: expected a whole checkpoint, found a damaged one ({reason}); {hint}"
 
 
 def save_params(path: Path, params: Any) -> None:

@@ -14,7 +14,7 @@ from kdjax.files import write_text
 
 
 class Log:
-    """`metrics.jsonl`: a JSON object a line. Opening it drops the lines after `step`, which a resumed run writes again."""
+    """`metrics.jsonl`: a JSON object a line. Opening drops the lines after `step`: a resumed run writes them again."""
 
     def __init__(self, path: Path, step: int):
         self._path = path
@@ -57,6 +57,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
+        """Adds the seconds the block takes."""
         started = time.perf_counter()
         try:
             yield

@@ -12,7 +12,7 @@ from kdjax.config import OptimizerConfig
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate of each step: rises to the peak over the warm-up, then falls in a line that meets 0 after the last step.
+    """Learning rate of each step: a line up to the peak over the warm-up, then one down to 0 after the last step.
 
     Step i (from 0) of n with a warm-up of w steps has peak * min((i + 1) / w, (n - i) / (n - w)).
     """

@@ -78,7 +78,10 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, stop_at: int
     resumed = run(tmp_path / "broken")
     assert resumed.params_sha256 == straight.params_sha256
     assert resumed.ledger.spent == straight.ledger.spent
-    assert (resumed.ledger.tokens, resumed.ledger.unique_tokens) == (straight.ledger.tokens, straight.ledger.unique_tokens)
+    assert (resumed.ledger.tokens, resumed.ledger.unique_tokens) == (
+        straight.ledger.tokens,
+        straight.ledger.unique_tokens,
+    )
     assert resumed.curve == straight.curve
     read = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("straight", "broken")]
     assert read[0] == read[1]
@@ -119,6 +122,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: str) -> None:
     data = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     whole = data.read_bytes()
     half = len(whole) // 2
-    data.write_bytes(whole[:half] if damage == "truncated" else whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :])
+    data.write_bytes(
+        whole[:half] if damage == "truncated" else whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
+    )
     with pytest.raises(InputError, match=f"checkpoints/{newest.name}: expected a whole checkpoint"):
         run(tmp_path)

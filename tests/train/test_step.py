@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -147,8 +148,8 @@ def test_schedule_warms_up_and_ends_with_the_budget() -> None:
     assert max(rates) == rates[9] == rates[10] == pytest.approx(2.0)
     assert rates[99] == pytest.approx(2.0 / 90)
     assert rates[100] == 0.0
-    assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(rates[:10]))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_a_term_of_weight_zero_costs_nothing() -> None:

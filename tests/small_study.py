@@ -1,0 +1,86 @@
+"""A whole study small enough for a test: text, tokenizer, a teacher without an MLM head, two tasks and a recipe."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from kdjax import models
+from kdjax.models import Model
+from tests import tiny
+from tests.corpora import WORDS, make_corpus, make_tokenizer
+
+ARMS = ("scratch", "logit", "tinybert", "minilm")
+SEEDS = (0, 1)
+TASKS = ("halves", "parity")
+STUDENT = {"layers": 2, "width": 16, "heads": 2, "ffn": 32, "vocab_size": tiny.VOCABULARY, "positions": 24}
+TEACHER = {"layers": 4, "width": 24, "heads": 2, "ffn": 48, "vocab_size": tiny.VOCABULARY, "positions": 24}
+
+
+def make_teacher(directory: Path, *, head: bool = False) -> Path:
+    """A Hugging Face directory of an untrained encoder with its tokenizer."""
+    config, params = models.init(tiny.TEACHER, 9)
+    kept = {name: part for name, part in params.items() if head or name != "mlm"}
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer(directory.parent / "tokenizer.json")
+    models.save_pretrained(directory, Model(config, kept), tokenizer=tokenizer)
+    return directory
+
+
+def make_task(path: Path, task: str, rows: int = 160) -> Path:
+    """Short texts labelled by a property of their first word: which half of the vocabulary it is from, or its parity."""
+    rng = np.random.default_rng(TASKS.index(task))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("text", "label"))
+        for _ in range(rows):
+            words = rng.integers(0, len(WORDS), rng.integers(3, 10))
+            label = "ab"[words[0] * 2 // len(WORDS)] if task == "halves" else "ab"[words[0] % 2]
+            writer.writerow((" ".join(WORDS[word] for word in words), label))
+    return path
+
+
+def settings(directory: Path, **changes: Any) -> dict[str, Any]:
+    """The recipe as plain values, its files made in `directory`; `changes` replaces whole sections."""
+    return {
+        "data": {
+            "files": str(make_corpus(directory / "text.jsonl")),
+            "length": 16,
+            "slots": 3,
+            "validation": 0.15,
+            "workers": 1,
+        },
+        "student": STUDENT,
+        "teacher": {
+            "source": str(make_teacher(directory / "encoder")),
+            "architecture": TEACHER,
+            "note": "An untrained encoder.",
+            "head": {"budget": 2.0e7, "batch": 8},
+        },
+        "arms": {arm: {} for arm in ARMS},
+        "budget": {"flops": 1.0e8},
+        "train": {"batch": 8, "log_every": 1, "evaluations": 3, "optimizer": {"learning_rate": 1.0e-2}},
+        "seeds": list(SEEDS),
+        "evaluation": {
+            "mlm_sequences": 16,
+            "tasks": {
+                task: {"file": str(make_task(directory / f"{task}.csv", task)), "dev": 0.2, "test": 0.2}
+                for task in TASKS
+            },
+            "probe": {"examples": 60, "strengths": [0.1, 1.0]},
+            "finetune": {"steps": 3, "batch": 8},
+        },
+        **changes,
+    }
+
+
+def write(directory: Path, **changes: Any) -> Path:
+    """The recipe's file, with all it names beside it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    recipe = directory / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8")
+    return recipe
