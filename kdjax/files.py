@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,18 @@ def check_writable(directory: Path) -> None:
             pass
     except OSError as e:
         raise InputError(f"{directory}: cannot be written ({e.strerror}), expected a writable directory") from None
+
+
+@contextmanager
+def undone_by_bad_input(*directories: Path) -> Iterator[None]:
+    """Takes away what the block made of these directories if it ends in bad input; those there before stay."""
+    new = [directory for directory in directories if not directory.exists()]
+    try:
+        yield
+    except InputError:
+        for directory in new:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

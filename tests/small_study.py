@@ -17,7 +17,16 @@ from tests.corpora import WORDS, make_corpus, make_tokenizer
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 SEEDS = (0, 1)
 TASKS = ("halves", "parity")
-STUDENT = {"layers": 2, "width": 16, "heads": 2, "ffn": 32, "vocab_size": tiny.VOCABULARY, "positions": 24}
+STUDENT = {
+    "layers": 2,
+    "width": 16,
+    "heads": 2,
+    "ffn": 32,
+    "vocab_size": tiny.VOCABULARY,
+    "positions": 24,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+}
 TEACHER = {"layers": 4, "width": 24, "heads": 2, "ffn": 48, "vocab_size": tiny.VOCABULARY, "positions": 24}
 
 

@@ -10,19 +10,20 @@ from kdjax.budget.price import PARTS, Price
 from kdjax.errors import InputError
 
 
-def affordable_steps(budget: int, price: Price) -> int:
+def affordable_steps(budget: int, price: Price, setting: str = "budget.flops") -> int:
     """How many whole steps a budget buys: never more than it holds, and less than one step is left over.
 
     Args:
         budget: FLOPs.
         price: of one step.
+        setting: where the budget was set, for the message.
 
     Raises:
         InputError: the budget is smaller than one step.
     """
     steps = budget // price.total
     if steps < 1:
-        raise InputError(f"budget.flops is {budget:.4g}, expected at least the price of one step, {price.total:.4g}")
+        raise InputError(f"{setting} is {budget:.4g}, expected at least the price of one step, {price.total:.4g}")
     return steps
 
 

@@ -181,7 +181,8 @@ def _is_zero(value: core.Var | core.Literal) -> bool:
 def _dot_flops(eqn: core.JaxprEqn) -> int:
     (contracted, _), _ = eqn.params["dimension_numbers"]
     taken: Any = eqn.invars[0].aval
-    return 2 * _size(eqn.outvars[0]) * math.prod(taken.shape[axis] for axis in contracted)
+    width: int = math.prod(taken.shape[axis] for axis in contracted)
+    return 2 * _size(eqn.outvars[0]) * width
 
 
 def _size(value: Any) -> int:

@@ -150,7 +150,7 @@ class Batches:
         if self.sequences < batch:
             raise InputError(
                 f"{corpus.directory}: {self.sequences} {split} sequences are too small to fill a batch of {batch}, "
-                "expected more text or a smaller train.batch"
+                "expected more text or a smaller batch"
             )
         order = grain.MapDataset.range(self.sequences).shuffle(seed=_order_seed(seed)).repeat()
         self._batches = order.batch(batch, drop_remainder=True).map_with_index(self._read)

@@ -16,6 +16,18 @@ BATCH = 256
 """Texts tokenised in one call; bounds the memory of its intermediate objects."""
 
 
+def read_backend(path: Path) -> tokenizers.Tokenizer:
+    """The library's own tokenizer, as the file has it.
+
+    Raises:
+        InputError: not a Hugging Face tokenizer file.
+    """
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as e:  # the library raises nothing narrower
+        raise InputError(f"{path}: expected a Hugging Face tokenizer.json, found {e}") from None
+
+
 @dataclass(frozen=True)
 class TextTokenizer:
     """A tokenizer that adds nothing, cuts nothing and takes text at its word.
@@ -43,11 +55,7 @@ class TextTokenizer:
         Raises:
             InputError: not such a file, or it lacks one of the special tokens.
         """
-        digest = sha256(path)
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as e:  # the library raises nothing narrower
-            raise InputError(f"{path}: expected a Hugging Face tokenizer.json, found {e}") from None
+        digest, backend = sha256(path), read_backend(path)
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
+from kdjax.data.tokenizer import read_backend
 from kdjax.errors import InputError
 
 
@@ -18,9 +17,9 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
         vocab_size: entries of the model's word embedding, compared in any case.
 
     Raises:
-        InputError: another size, or the first entry that differs.
+        InputError: another size, the first entry that differs, or a file that is no tokenizer.
     """
-    ours = _entries(Tokenizer.from_file(str(tokenizer)).get_vocab(with_added_tokens=True))
+    ours = _entries(read_backend(tokenizer).get_vocab(with_added_tokens=True))
     if max(ours) >= vocab_size:
         raise InputError(
             f"{tokenizer}: has {max(ours) + 1} entries, "
@@ -37,8 +36,7 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
 def _vocabulary_of(directory: Path) -> dict[int, str]:
     """The entries of a model's own vocabulary; none where its directory has no tokenizer."""
     if (directory / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        return _entries(tokenizer.get_vocab(with_added_tokens=True))
+        return _entries(read_backend(directory / "tokenizer.json").get_vocab(with_added_tokens=True))
     if (directory / "vocab.txt").is_file():
         return dict(enumerate((directory / "vocab.txt").read_text(encoding="utf-8").splitlines()))
     return {}

@@ -12,7 +12,7 @@ from kdjax.models.bert import (
     init_task_head,
 )
 from kdjax.models.features import Features, Request
-from kdjax.models.hf import from_pretrained, pretrained_config, save_pretrained
+from kdjax.models.hf import check_saveable, from_pretrained, pretrained_config, save_pretrained
 
 __all__ = [
     "Features",
@@ -20,6 +20,7 @@ __all__ = [
     "Parameters",
     "Request",
     "abstract_params",
+    "check_saveable",
     "classify",
     "count_params",
     "forward",

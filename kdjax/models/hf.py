@@ -122,8 +122,7 @@ def save_pretrained(
             f"{directory}: model has norm={config.norm!r}, embedding_norm={config.embedding_norm}; Hugging Face's BERT "
             "is norm='post', embedding_norm=True"
         )
-    if directory.exists() and not (directory.is_dir() and {f.name for f in directory.iterdir()} <= _WRITTEN):
-        raise InputError(f"{directory}: holds other files, expected a new directory or an earlier saved model")
+    check_saveable(directory)
     beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed here
     try:
@@ -139,6 +138,16 @@ def save_pretrained(
         raise InputError(f"{directory}: cannot be written: {e}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_saveable(directory: Path) -> None:
+    """Whether `save_pretrained` may have this directory.
+
+    Raises:
+        InputError: it holds other files.
+    """
+    if directory.exists() and not (directory.is_dir() and {f.name for f in directory.iterdir()} <= _WRITTEN):
+        raise InputError(f"{directory}: holds other files, expected a new directory or an earlier saved model")
 
 
 def _weights(directory: Path) -> Path:

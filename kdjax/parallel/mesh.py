@@ -29,4 +29,6 @@ def by_batch(mesh: Mesh) -> NamedSharding:
 def check_batch(batch: int, mesh: Mesh) -> None:
     """Raises InputError unless the batch splits evenly over the mesh."""
     if batch % mesh.shape["data"]:
-        raise InputError(f"train.batch is {batch}, expected a multiple of the {mesh.shape['data']} devices of the mesh")
+        raise InputError(
+            f"a batch has {batch} sequences, expected a multiple of the {mesh.shape['data']} devices of the mesh"
+        )

@@ -12,20 +12,21 @@ from rich.console import Console
 
 from kdjax import models
 from kdjax.budget.ledger import affordable_steps
-from kdjax.budget.price import Price
 from kdjax.config import Config, plain, to_dict
 from kdjax.data import tasks
 from kdjax.data.loader import Corpus
+from kdjax.data.tasks import Task
 from kdjax.errors import InputError, nearest
 from kdjax.evaluate.mlm import held_out_loss
-from kdjax.files import check_writable, read_json, write_json
+from kdjax.files import read_json, undone_by_bad_input, write_json
 from kdjax.models import zoo
 from kdjax.objectives.presets import terms_of
 from kdjax.parallel.mesh import check_batch, make_mesh
-from kdjax.study import report, setup, table
+from kdjax.study import record, report, setup, table
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.pricing import arms_of, shape_of
 from kdjax.study.progress import Reporter
+from kdjax.study.record import Record
 from kdjax.study.results import collect, versions
 from kdjax.train.arm import Program, price
 from kdjax.train.checkpoint import save_params
@@ -48,8 +49,7 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
     with Reporter() as reporter:
-        study = Study(config, out, reporter)
-        study.claim()
+        study = _claimed(config, out, reporter)
         reporter.budget = study.budget * sum(
             not study.finished(arm, seed) for seed in config.seeds for arm in config.arms
         )
@@ -60,7 +60,7 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
             prices=study.prices,
             manifest=study.corpus.manifest,
             teacher=study.teacher.facts if study.teacher else None,
-            tasks=study.evaluation.tasks,
+            tasks=study.tasks,
             runs=runs,
             references=study.references(),
         )
@@ -82,9 +82,15 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
     if seed not in config.seeds:
         raise InputError(f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}")
     with Reporter() as reporter:
+        return _claimed(config, out, reporter).run(arm, seed)
+
+
+def _claimed(config: Config, out: Path, reporter: Reporter) -> Study:
+    """A study ready to run. Bad input leaves the directory as it was found, so that a corrected recipe can have it."""
+    with undone_by_bad_input(out, *(out / name for name in record.BEFORE)):
         study = Study(config, out, reporter)
         study.claim()
-        return study.run(arm, seed)
+    return study
 
 
 class Study:
@@ -101,39 +107,20 @@ class Study:
     def __init__(self, config: Config, out: Path, reporter: Reporter):
         self.config, self._out, self._reporter = config, out, reporter
         self.arms, self.shape, self.budget = arms_of(config), shape_of(config), int(config.budget.flops)
-        self._record = self._stored()
+        self._record = Record(config, out)
         self.prices = {
-            name: Price(**self._record["prices"][name]) if name in self._record["prices"] else price(arm, self.shape)
+            name: self._record.prices[name] if name in self._record.prices else price(arm, self.shape)
             for name, arm in self.arms.items()
         }
-        self.steps = {name: affordable_steps(self.budget, cost) for name, cost in self.prices.items()}
+        self.steps = {
+            name: affordable_steps(self.budget, cost, f"arms.{name}: budget.flops")
+            for name, cost in self.prices.items()
+        }
+        self._needs_teacher = any(arm.teacher for arm in self.arms.values())
         self.student = zoo.resolve(config.student)
         self.mesh = make_mesh()
         self._programs: dict[str, Program] = {}
         check_batch(self.shape.batch, self.mesh)
-
-    def _stored(self) -> dict[str, Any]:
-        """What `study.json` says, or would say: the recipe, and the prices of its arms as first counted.
-
-        Raises:
-            InputError: the directory belongs to another recipe, holds something else, or cannot be written.
-        """
-        path = self._out / "study.json"
-        identity = plain(to_dict(self.config))
-        for name in ("arms", "seeds"):  # more of them may join
-            del identity[name]
-        for section, name in (("data", "workers"), ("train", "checkpoint_seconds"), ("train", "log_every")):
-            del identity[section][name]  # change no result
-        if path.exists():
-            stored: dict[str, Any] = read_json(path)
-            if difference := _first_difference(stored["config"], identity):
-                name, before, now = difference
-                raise InputError(f"{path}: this study's {name} is {before!r}, expected {now!r}; use another --out")
-            return stored
-        check_writable(self._out)
-        if any(entry.name not in ("data", "teacher", "teacher.fit") for entry in self._out.iterdir()):
-            raise InputError(f"{self._out}: holds files but no study, expected a new or empty directory for --out")
-        return {"config": identity, "prices": {}}
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -143,32 +130,32 @@ class Study:
     @cached_property
     def teacher(self) -> setup.Teacher | None:
         """The teacher, when an arm looks at one."""
-        if not any(arm.teacher for arm in self.arms.values()):
+        if not self._needs_teacher:
             return None
         return setup.teacher_of(self.config, self.corpus, self._out / "teacher", self.mesh, self._reporter)
 
     @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The downstream tasks."""
+        tokenizer, length = setup.tokenizer_of(self.config), self.config.data.length
+        return tuple(tasks.load(name, task, tokenizer, length) for name, task in self.config.evaluation.tasks.items())
+
+    @cached_property
     def evaluation(self) -> Evaluation:
         """What every model is measured by."""
-        tokenizer = setup.tokenizer_of(self.config)
-        return Evaluation(
-            self.config.evaluation,
-            setup.held_out_batches(self.config, self.corpus),
-            tuple(
-                tasks.load(name, task, tokenizer, self.config.data.length)
-                for name, task in self.config.evaluation.tasks.items()
-            ),
-        )
+        return Evaluation(self.config.evaluation, setup.held_out_batches(self.config, self.corpus), self.tasks)
 
     def claim(self) -> None:
         """Makes all that runs need, then takes the directory for this recipe; the prices stored now hold for good."""
+        _ = self.tasks
+        if self._needs_teacher and self._record.new:
+            setup.check_teacher(self.config, self.mesh)
         setup.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
         for arm in self.arms.values():
             if arm.teacher is not None and self.teacher is not None:
                 arm.teacher_part(self.teacher.model.params)
         _ = self.evaluation
-        prices = {name: cost.to_json() for name, cost in self.prices.items()}
-        write_json(self._out / "study.json", {**self._record, "prices": {**self._record["prices"], **prices}})
+        self._record.write(self.prices)
 
     def trains_mlm_head(self, arm: str) -> bool:
         """Whether an arm's objective gives the MLM head a gradient."""
@@ -284,14 +271,3 @@ class Study:
             self._reporter.show(f"{arm}: compiling")
             self._programs[arm] = Program(self.arms[arm], self.shape, self.steps[arm], self.mesh)
         return self._programs[arm]
-
-
-def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The first setting in which two configs differ: its dotted name and both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            found = _first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-            if found:
-                return found
-        return None
-    return None if before == now else (name, before, now)

@@ -53,7 +53,7 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     rows = {}
     for name, arm in arms_of(config).items():
         cost = price(arm, shape)
-        steps = affordable_steps(int(config.budget.flops), cost)
+        steps = affordable_steps(int(config.budget.flops), cost, f"arms.{name}: budget.flops")
         sequences = steps * shape.batch
         tokens, epochs = sequences * shape.length, None
         if corpus is not None:
@@ -73,18 +73,18 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
     phases = [(name, phase) for name, found in rows.items() for phase in found]
     first = phases[0][1]["total"]
     table = Table(title=f"One step: {shape.batch} x {shape.length} tokens, {shape.slots} masked slots a sequence")
-    table.add_column("FLOPs of a step")
+    table.add_column("FLOPs of a step", no_wrap=True)
     for name, _ in phases:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for part in PARTS:
         table.add_row(part.replace("_", " "), *(f"{phase[part]:.4g}" for _, phase in phases))
     table.add_row("total", *(f"{phase['total']:.4g}" for _, phase in phases), style="bold")
-    table.add_row("matmuls, counted apart", *(f"{phase['witness_matmul']:.4g}" for _, phase in phases))
+    table.add_row("matmuls (witness)", *(f"{phase['witness_matmul']:.4g}" for _, phase in phases))
     table.add_row(
         f"total / {phases[0][0]}", *(f"{phase['total'] / first:.3f}" for _, phase in phases), end_section=True
     )
-    table.add_row(f"{config.budget.flops:.4g} FLOPs buy", *("" for _ in phases), style="bold")
+    table.add_row(f"{config.budget.flops:.4g} FLOPs:", *("" for _ in phases), style="bold")
     table.add_row("steps", *(f"{phase['steps']:,}" for _, phase in phases))
-    table.add_row("tokens", *(f"{phase['tokens']:,}" for _, phase in phases))
+    table.add_row("tokens", *(f"{phase['tokens']:.4g}" for _, phase in phases))
     table.add_row("epochs", *("-" if phase["epochs"] is None else f"{phase['epochs']:.2f}" for _, phase in phases))
     Console().print(table)

@@ -11,19 +11,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import models
-from kdjax.budget.ledger import Ledger
+from kdjax.budget.ledger import Ledger, affordable_steps
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import prepare, sources, vocabulary
 from kdjax.data.loader import Batches, Corpus, fixed_batches
 from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
-from kdjax.files import read_json, write_json
+from kdjax.files import read_json, undone_by_bad_input, write_json
 from kdjax.models import Model, zoo
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.mesh import check_batch, make_mesh
 from kdjax.study.progress import Reporter
-from kdjax.train.arm import Shape
-from kdjax.train.teacher import fit_head
+from kdjax.train.arm import Shape, price
+from kdjax.train.teacher import fit_head, head_arm
 
 CARD = "teacher.json"
 """Beside a fitted teacher's weights: what is known of it."""
@@ -81,13 +81,44 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter) -> Corpus:
         raise InputError(
             f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length, {config.data.length}"
         )
+    tokenizer = tokenizer_of(config)
+    if manifest.tokenizer_sha256 != sources.sha256(tokenizer):
+        raise InputError(f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}")
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
-            f"the tokenizer has {manifest.vocab_size} entries, "
-            f"expected at most student.vocab_size, {student.vocab_size}"
+            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
         )
     return corpus
+
+
+def encoder_of(config: Config) -> Model:
+    """The teacher as it is given.
+
+    Raises:
+        InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
+            the corpus's.
+    """
+    if not config.teacher.source:
+        raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")
+    source = sources.locate(config.teacher.source)
+    encoder = models.from_pretrained(source)
+    _check_architecture(source, encoder.config, zoo.resolve(config.teacher.architecture))
+    vocabulary.check(tokenizer_of(config), source, encoder.config.vocab_size)
+    return encoder
+
+
+def check_teacher(config: Config, mesh: Mesh) -> None:
+    """Finds what is wrong with a recipe's teacher before any time goes into a corpus.
+
+    Raises:
+        InputError: as `encoder_of`; or its head's batch or budget cannot be.
+    """
+    encoder, head = encoder_of(config), config.teacher.head
+    if head.budget:
+        check_batch(head.batch, mesh)
+        shape = Shape(head.batch, config.data.length, config.data.slots)
+        affordable_steps(int(head.budget), price(head_arm(encoder.config, head), shape), "teacher.head.budget")
 
 
 def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, reporter: Reporter) -> Teacher:
@@ -97,8 +128,6 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
         InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
             the corpus's.
     """
-    if not config.teacher.source:
-        raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")
     source = sources.locate(config.teacher.source)
     identity = {"teacher": plain(to_dict(config.teacher)), "corpus": corpus.manifest.digest}
     if (directory / CARD).exists():
@@ -108,9 +137,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
                 f"{directory}: holds a teacher fitted with other settings or text, expected a new directory"
             )
         return Teacher(models.from_pretrained(directory), facts)
-    encoder = models.from_pretrained(source)
-    _check_architecture(source, encoder.config, zoo.resolve(config.teacher.architecture))
-    vocabulary.check(tokenizer_of(config), source, encoder.config.vocab_size)
+    encoder = encoder_of(config)
     facts = {
         **(read_json(source / CARD) if (source / CARD).exists() else {"head_flops": 0, "encoder": "as given"}),
         "source": config.teacher.source,
@@ -230,9 +257,11 @@ def prepare_teacher(config: Config, out: Path) -> Teacher:
     """
     if not config.teacher.head.budget:
         raise InputError("teacher.head.budget is 0, expected the FLOPs to spend on the head")
-    with Reporter() as reporter:
-        corpus = corpus_of(config, out.with_name(out.name + ".data"), reporter)
-        teacher = teacher_of(config, corpus, out, make_mesh(), reporter)
+    data, mesh = out.with_name(f"{out.name}.data"), make_mesh()
+    with Reporter() as reporter, undone_by_bad_input(out, data, out.with_name(f"{out.name}.fit")):
+        models.check_saveable(out)
+        check_teacher(config, mesh)
+        teacher = teacher_of(config, corpus_of(config, data, reporter), out, mesh, reporter)
         facts = teacher.facts
         reporter.say(
             f"{out}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy {facts['mlm_accuracy']:.1%}, "

@@ -104,7 +104,7 @@ def train(
             if not np.isfinite(values["loss"]):
                 raise InputError(
                     f"{directory}: the loss is {values['loss']} at step {then.steps}, expected a finite one; "
-                    "lower train.optimizer.learning_rate or set train.optimizer.clip"
+                    "lower the optimizer's learning_rate or set its clip"
                 )
             watch(Progress(then, program.steps, values))
             if then.steps % config.log_every == 0 or then.steps == program.steps:

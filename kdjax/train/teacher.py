@@ -77,7 +77,7 @@ def fit_head(
     frozen = config.encoder == "frozen"
     arm = head_arm(encoder.config, config)
     cost, budget = price(arm, shape), int(config.budget)
-    program = Program(arm, shape, affordable_steps(budget, cost), mesh)
+    program = Program(arm, shape, affordable_steps(budget, cost, "teacher.head.budget"), mesh)
 
     def whole(params: Any) -> Any:
         return {**body, **params} if frozen else params

@@ -1,0 +1,323 @@
+"""A whole comparison, from text to report, on eight emulated devices."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+import yaml
+from safetensors.numpy import load_file
+
+from kdjax import config, models
+from kdjax.models import zoo
+from kdjax.study import compare
+from kdjax.train.checkpoint import sha256
+from tests import small_study
+from tests.small_study import ARMS, SEEDS, TASKS
+from tests.study.conftest import Ended, kdjax
+
+PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
+WITH_MLM_HEAD = ("scratch", "logit")
+
+
+@dataclass(frozen=True)
+class Study:
+    recipe: Path
+    out: Path
+    ended: Ended
+    results: dict[str, Any]
+
+    def run(self, arm: str, seed: int) -> dict[str, Any]:
+        return next(run for run in self.results["runs"] if (run["arm"], run["seed"]) == (arm, seed))
+
+    def lines(self, arm: str, seed: int) -> list[dict[str, float]]:
+        path = self.out / "runs" / f"{arm}-seed{seed}" / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def params(self, arm: str, seed: int) -> dict[str, np.ndarray]:
+        return load_file(self.out / "runs" / f"{arm}-seed{seed}" / "params.safetensors")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Study:
+    here = tmp_path_factory.mktemp("study")
+    recipe = small_study.write(here)
+    ended = kdjax("compare", recipe, "--out", here / "out")
+    assert ended.status == 0, ended.err
+    return Study(recipe, here / "out", ended, json.loads((here / "out" / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def scratch_only(study: Study) -> Path:
+    """The same recipe with one arm, which needs no teacher, and one seed."""
+    settings = yaml.safe_load(study.recipe.read_text())
+    recipe = study.recipe.with_name("scratch.yaml")
+    recipe.write_text(yaml.safe_dump({**settings, "arms": {"scratch": {}}, "seeds": [0]}, sort_keys=False))
+    return recipe
+
+
+def no_training(*args: object, **kwargs: object) -> None:
+    pytest.fail("a finished run was trained again")
+
+
+def written(directory: Path) -> dict[Path, tuple[int, int]]:
+    """When each file was last written, and its identity: an untouched file keeps both."""
+    stats = {path.relative_to(directory): path.stat() for path in directory.rglob("*") if path.is_file()}
+    return {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()}
+
+
+def test_there_is_a_row_for_every_arm_and_seed(study: Study) -> None:
+    assert {(run["arm"], run["seed"]) for run in study.results["runs"]} == {(a, s) for a in ARMS for s in SEEDS}
+    assert len(study.results["runs"]) == len(ARMS) * len(SEEDS)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("arm", ARMS)
+def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> None:
+    run, price = study.run(arm, seed), study.results["arms"][arm]["price"]
+    spent = run["spent"]
+    assert run["budget"] == study.results["budget"]["flops"] == 10**8
+    assert run["budget"] - price["total"] < spent["total"] <= run["budget"]
+    assert spent["total"] == sum(spent[part] for part in PARTS) == run["steps"] * price["total"]
+    assert all(spent[part] == run["steps"] * price[part] for part in PARTS)
+    assert (spent["teacher_forward"] > 0) == (arm != "scratch")
+    assert run["steps"] == study.results["arms"][arm]["steps"] == study.lines(arm, seed)[-1]["step"]
+
+
+def test_tokens_and_epochs_follow_from_the_steps(study: Study) -> None:
+    sequences = study.results["corpus"]["sequences"]["train"]
+    for run in study.results["runs"]:
+        assert run["epochs"] == pytest.approx(run["steps"] * 8 / sequences)
+        assert run["epochs"] < 1
+        assert run["tokens_unique"] == run["tokens_seen"] <= run["steps"] * 8 * 16
+
+
+def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
+    for arm in WITH_MLM_HEAD:
+        for seed in SEEDS:
+            run = study.run(arm, seed)
+            assert [point["flops"] for point in run["curve"]] == [
+                point["step"] * study.results["arms"][arm]["price"]["total"] for point in run["curve"]
+            ]
+            assert len(run["curve"]) == 3
+            assert run["curve"][-1]["step"] == run["steps"]
+            assert run["curve"][-1]["mlm_loss"] == pytest.approx(run["metrics"]["mlm_loss"], rel=1e-5)
+    assert study.run("tinybert", 0)["curve"] == []
+    assert "mlm_loss" not in study.run("tinybert", 0)["metrics"]
+
+
+def test_every_task_is_probed_and_fine_tuned(study: Study) -> None:
+    for run in study.results["runs"]:
+        for task in TASKS:
+            assert 0 < run["metrics"][f"probe.{task}"] <= 1
+            assert 0 < run["metrics"][f"finetune.{task}"] <= 1
+            assert len(run["details"][f"probe.{task}"]["layers"]) == 3
+
+
+def test_every_run_ends_elsewhere(study: Study) -> None:
+    assert len({run["params_sha256"] for run in study.results["runs"]}) == len(ARMS) * len(SEEDS)
+
+
+def test_the_hash_is_of_the_parameters_kept(study: Study) -> None:
+    tree: dict[str, Any] = {}
+    for name, array in study.params("minilm", 1).items():
+        *branches, leaf = name.split(".")
+        below = tree
+        for branch in branches:
+            below = below.setdefault(branch, {})
+        below[leaf] = array
+    assert sha256(tree) == study.run("minilm", 1)["params_sha256"]
+
+
+def test_runs_of_a_seed_share_start_order_and_masks(study: Study) -> None:
+    first = {(arm, seed): study.lines(arm, seed)[0] for arm in WITH_MLM_HEAD for seed in SEEDS}
+    assert all(line["step"] == 1 for line in first.values())
+    assert first["scratch", 0]["mlm"] == pytest.approx(first["logit", 0]["mlm"], rel=1e-6)
+    assert first["scratch", 1]["mlm"] == pytest.approx(first["logit", 1]["mlm"], rel=1e-6)
+    assert first["scratch", 0]["mlm"] != pytest.approx(first["scratch", 1]["mlm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_gets_no_gradient_stays_at_the_seed_s_start(study: Study, seed: int) -> None:
+    student = zoo.resolve(config.load(study.recipe).student)
+    start = (
+        np.asarray(models.init(student, seed).params["mlm"]["bias"]),
+        np.asarray(models.init(student, seed).params["embeddings"]["word"]),
+    )
+    for arm in ("tinybert", "minilm"):
+        ended = study.params(arm, seed)
+        assert study.results["arms"][arm]["untrained"]
+        np.testing.assert_array_equal(ended["mlm.bias"], start[0])
+        assert not np.array_equal(ended["embeddings.word"], start[1])
+
+
+def test_verdicts_are_of_paired_differences(study: Study) -> None:
+    endpoints = {endpoint["name"]: endpoint for endpoint in study.results["endpoints"]}
+    assert set(endpoints) == {"mlm_loss", *(f"{kind}.{task}" for kind in ("probe", "finetune") for task in TASKS)}
+    assert endpoints["mlm_loss"]["arms"] == list(WITH_MLM_HEAD)
+    assert len(study.results["verdicts"]) == 1 + 4 * 6
+    for verdict in study.results["verdicts"]:
+        name = verdict["endpoint"]
+        paired = [
+            study.run(verdict["a"], seed)["metrics"][name] - study.run(verdict["b"], seed)["metrics"][name]
+            for seed in SEEDS
+        ]
+        assert verdict["n"] == len(SEEDS)
+        assert verdict["difference"] == pytest.approx(np.mean(paired), abs=1e-9)
+        assert verdict["low"] <= verdict["difference"] <= verdict["high"]
+
+
+def test_the_start_and_the_teacher_are_measured_alike(study: Study) -> None:
+    names = [(reference["name"], reference["seed"]) for reference in study.results["references"]]
+    assert names == [*(("untrained start", seed) for seed in SEEDS), ("teacher", None)]
+    for reference in study.results["references"]:
+        assert {f"probe.{task}" for task in TASKS} <= reference["metrics"].keys()
+    assert study.results["references"][-1]["metrics"]["mlm_loss"] == study.results["teacher"]["mlm_loss"]
+
+
+def test_the_report_names_every_arm_and_loads_nothing(study: Study) -> None:
+    page = (study.out / "report.html").read_text(encoding="utf-8")
+    assert all(arm in page for arm in ARMS)
+    loads = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)""", page)
+    assert [link for found in loads for link in found if link and not link.startswith(("#", "data:"))] == []
+    assert "<script" not in page
+
+
+def test_the_summary_is_printed(study: Study) -> None:
+    assert all(arm in study.ended.out for arm in ARMS)
+    assert "At 1.00e08 FLOPs" in study.ended.out
+    assert f"report: {study.out / 'report.html'}" in study.ended.out
+    assert [arm for arm in ARMS if f"{arm}, seed 1: " in study.ended.err] == list(ARMS)
+
+
+def test_nothing_unfinished_is_left(study: Study) -> None:
+    names = {path.name for path in study.out.rglob("*")}
+    assert not [name for name in names if name.startswith(".") or name.endswith((".tmp", ".fit"))]
+    assert "checkpoints" not in names
+    assert {path.name for path in study.out.iterdir()} == {
+        "data",
+        "teacher",
+        "runs",
+        "references",
+        "study.json",
+        "results.json",
+        "report.html",
+    }
+
+
+def test_a_run_tells_how_it_was_made(study: Study) -> None:
+    manifest = json.loads((study.out / "runs" / "logit-seed1" / "manifest.json").read_text())
+    assert config.from_dict(manifest["config"]) == config.load(study.recipe)
+    assert manifest["price"] == study.results["arms"]["logit"]["price"]
+    assert manifest["corpus"] == study.results["corpus"]["digest"]
+    assert [term["name"] for term in manifest["terms"]] == ["mlm", "logit"]
+    assert {"kdjax", "jax", "python", "device"} <= manifest.keys()
+    assert manifest["device"].endswith("x8")
+
+
+def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
+    directory = study.out / "teacher"
+    model, info = transformers.BertForMaskedLM.from_pretrained(directory, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    given = load_file(study.recipe.parent / "encoder" / "model.safetensors")
+    for name, tensor in model.bert.state_dict().items():
+        if name in given:  # all but the buffers transformers makes
+            torch.testing.assert_close(tensor, torch.from_numpy(given[name]), rtol=0, atol=0)
+    card = (directory / "README.md").read_text(encoding="utf-8")
+    facts = study.results["teacher"]
+    assert f"{facts['head_flops']:.4g} FLOPs" in card
+    assert f"{facts['mlm_loss']:.4f} nats" in card
+    assert 0 < facts["head_flops"] <= 2e7
+    assert facts["encoder"] == "frozen"
+
+
+def test_the_same_command_again_trains_nothing(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "train", no_training)
+    before, files = (study.out / "results.json").read_bytes(), written(study.out / "runs")
+    ended = kdjax("compare", study.recipe, "--out", study.out)
+    assert ended.status == 0, ended.err
+    assert (study.out / "results.json").read_bytes() == before
+    assert written(study.out / "runs") == files
+    assert ended.out == study.ended.out
+
+
+def test_the_library_call_is_the_command(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "train", no_training)
+    assert compare.compare(config.load(study.recipe), study.out) == study.results
+
+
+def test_another_seed_joins(study: Study, scratch_only: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(study.out, out)
+    before = written(out / "runs")
+    ended = kdjax("compare", scratch_only, "--out", out, "--seeds", "[0, 1, 2]")
+    assert ended.status == 0, ended.err
+    after = written(out / "runs")
+    assert {path: stamp for path, stamp in after.items() if path in before} == before
+    assert {path.parts[0] for path in after.keys() - before.keys()} == {"scratch-seed2"}
+    runs = json.loads((out / "results.json").read_text())["runs"]
+    assert [(run["arm"], run["seed"]) for run in runs] == [("scratch", seed) for seed in (0, 1, 2)]
+    assert runs[:2] == [study.run("scratch", seed) for seed in SEEDS]
+
+
+def test_a_run_trained_alone_is_taken_up(
+    study: Study, scratch_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    ended = kdjax("train", scratch_only, "--out", out, "--arm", "scratch", "--seed", "0")
+    assert ended.status == 0, ended.err
+    assert not (out / "results.json").exists()
+    monkeypatch.setattr(compare, "train", no_training)
+    results = compare.compare(config.load(scratch_only), out)
+    assert [run["params_sha256"] for run in results["runs"]] == [study.run("scratch", 0)["params_sha256"]]
+    assert results["runs"][0]["metrics"] == study.run("scratch", 0)["metrics"]
+    assert results["teacher"] is None
+
+
+def test_prices_are_what_the_runs_paid(study: Study) -> None:
+    ended = kdjax("price", study.recipe, "--json", "--data.prepared", study.out / "data")
+    assert (ended.status, ended.err) == (0, "")
+    rows = json.loads(ended.out)
+    assert list(rows) == list(ARMS)
+    for arm, phases in rows.items():
+        assert len(phases) == 1
+        assert {"total", *PARTS, "steps", "tokens", "epochs"} <= phases[0].keys()
+        assert phases[0]["total"] == study.results["arms"][arm]["price"]["total"]
+        assert phases[0]["steps"] == study.run(arm, 0)["steps"]
+        assert phases[0]["epochs"] == pytest.approx(study.run(arm, 0)["epochs"])
+        assert phases[0]["tokens"] == pytest.approx(study.run(arm, 0)["tokens_seen"], rel=0.1)
+
+
+def test_pricing_needs_neither_text_nor_weights(study: Study) -> None:
+    nowhere = ("--data.files", "none.txt", "--teacher.source", "none", "--data.tokenizer", "none.json")
+    ended = kdjax("price", study.recipe, *nowhere)
+    assert ended.status == 0, ended.err
+    assert all(arm in ended.out for arm in ARMS)
+
+
+def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
+    study: Study, tmp_path: Path, compiled_once: Mapping[str, str]
+) -> None:
+    prepared, fitted = tmp_path / "prepared", tmp_path / "fitted"
+    assert kdjax("prepare", study.recipe, "--out", prepared).status == 0
+    made = kdjax("teacher", study.recipe, "--out", fitted)
+    assert made.status == 0, made.err
+    assert f"{study.results['teacher']['mlm_loss']:.3f}" in made.err
+    ended = kdjax(
+        *("train", study.recipe, "--out", tmp_path / "out", "--arm", "logit", "--seed", "0"),
+        *("--data.prepared", prepared, "--teacher.source", fitted, "--teacher.head.budget", "0"),
+    )
+    assert ended.status == 0, ended.err
+    row = json.loads((tmp_path / "out" / "runs" / "logit-seed0" / "result.json").read_text())
+    assert row["params_sha256"] == study.run("logit", 0)["params_sha256"]
+    assert not (tmp_path / "out" / "data").exists()

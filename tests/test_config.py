@@ -1,0 +1,107 @@
+"""Settings: what may be said, what is said back, and what a misspelling gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdjax import config
+from kdjax.config import ArmConfig, Config, TermConfig
+from kdjax.errors import InputError
+
+RECIPE = """
+data: {files: [a/*.txt, b.jsonl], length: 64, slots: 10}
+student: {size: 3x192, dropout: 0}
+arms:
+  scratch: {}
+  mine: {terms: [{name: relation, weight: 2, options: {relation_heads: 12}}]}
+budget: {flops: 1e13}
+evaluation:
+  tasks:
+    topic: {file: "package:x/y.json", text: extract, drop_labels: [Other]}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+def test_a_recipe_becomes_dataclasses(recipe: Path) -> None:
+    read = config.load(recipe)
+    assert read.data.files == ("a/*.txt", "b.jsonl")
+    assert read.budget.flops == 1e13
+    assert read.student.dropout == 0.0
+    assert read.arms["scratch"] == ArmConfig()
+    assert read.arms["mine"].terms == (TermConfig("relation", weight=2.0, options={"relation_heads": 12}),)
+    assert read.evaluation.tasks["topic"].drop_labels == ("Other",)
+    assert read.train == Config().train
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--data.files", "my/*.txt"], lambda c: c.data.files == "my/*.txt"),
+        (["--budget.flops=2e12"], lambda c: c.budget.flops == 2e12),
+        (["--arms.mine.preset", "logit"], lambda c: c.arms["mine"].preset == "logit"),
+        (["--seeds", "[4, 5]"], lambda c: c.seeds == (4, 5)),
+        (["--arms", "{minilm: {}}"], lambda c: list(c.arms) == ["minilm"]),
+        (["--evaluation.tasks.topic.text", "body"], lambda c: c.evaluation.tasks["topic"].text == "body"),
+    ],
+)
+def test_the_command_line_overrides_by_dotted_name(recipe: Path, words: list[str], value: object) -> None:
+    assert callable(value)
+    assert value(config.load(recipe, words))
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words", "said"),
+    [
+        ("data: {lenght: 3}", [], r"unknown setting 'data.lenght' \(did you mean 'length'\?\)"),
+        ("arms: {a: {presett: x}}", [], r"unknown setting 'arms.a.presett' \(did you mean 'preset'\?\)"),
+        ("bugdet: {flops: 3}", [], r"unknown setting 'bugdet' \(did you mean 'budget'\?\)"),
+        ("{}", ["--data.lenght", "3"], r"unknown setting '--data.lenght' \(did you mean '--data.length'\?\)"),
+        ("data: {length: many}", [], r'"data.length": Expected a int. Got value: many'),
+        ("{}", ["--student.norm", "middle"], r"student.norm.*Expected.*'post', 'pre'.*middle"),
+        ("data: {length: 4}", [], r"data.length is 4, expected at least 8"),
+        ("{}", ["--data.mask_rate", "1.5"], r"data.mask_rate is 1.5, expected a share"),
+        ("a: b: c", [], r"not a readable YAML recipe"),
+        ("[1, 2]", [], r"expected a mapping of settings, found list"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, yaml: str, words: list[str], said: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml, encoding="utf-8")
+    with pytest.raises(InputError, match=said) as error:
+        config.load(path, words)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("data: !!python/object/apply:os.system ['true']", encoding="utf-8")
+    with pytest.raises(InputError, match="not a readable YAML recipe"):
+        config.load(path)
+
+
+def test_a_config_survives_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
+    read = config.load(recipe)
+    assert config.from_dict(json.loads(json.dumps(config.to_dict(read)))) == read
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(config.dump(read), encoding="utf-8")
+    assert config.load(copy) == read
+
+
+def test_help_documents_every_setting() -> None:
+    text = config.help_text()
+    lines = text.splitlines()
+    names = [line.split(":")[0].strip() for line in lines if line.startswith("  ") and not line.startswith("   ")]
+    for name in ("data.length", "teacher.head.optimizer.eps", "arms.NAME.terms.N.options", "evaluation.tasks.NAME.test"):
+        assert name in names
+    for name in names:
+        after = lines[next(n for n, line in enumerate(lines) if line.startswith(f"  {name}:")) + 1]
+        assert after.startswith("      "), f"{name} has no meaning written down"
