@@ -273,6 +273,12 @@ class ProbeConfig:
     strengths: tuple[float, ...] = (0.01, 0.1, 1.0)
     """Inverse regularisation strengths C tried; the best on dev is kept, together with the layer."""
 
+    def __post_init__(self) -> None:
+        if self.examples < 2:
+            raise InputError(f"evaluation.probe.examples is {self.examples}, expected at least 2")
+        if not self.strengths or min(self.strengths) <= 0:
+            raise InputError(f"evaluation.probe.strengths is {self.strengths}, expected one or more numbers above 0")
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -284,6 +290,16 @@ class FinetuneConfig:
     """Rows of a step."""
     learning_rate: float = 1e-4
     """Peak learning rate; 10% warm-up, linear decay to 0."""
+    pool: Literal["first", "mean"] = "first"
+    """What the head reads of the last layer: the first token (BERT's way) or the mean over
+    tokens, which needs less training."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least {least}")
+        if self.learning_rate <= 0:
+            raise InputError(f"evaluation.finetune.learning_rate is {self.learning_rate}, expected more than 0")
 
 
 @dataclass(frozen=True)

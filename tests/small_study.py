@@ -41,7 +41,7 @@ def make_teacher(directory: Path, *, head: bool = False) -> Path:
 
 
 def make_task(path: Path, task: str, rows: int = 160) -> Path:
-    """Short texts labelled by a property of their first word: which half of the vocabulary it is from, or its parity."""
+    """Short texts labelled by their first word: which half of the vocabulary it is from, or its parity."""
     rng = np.random.default_rng(TASKS.index(task))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

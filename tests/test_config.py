@@ -100,7 +100,12 @@ def test_help_documents_every_setting() -> None:
     text = config.help_text()
     lines = text.splitlines()
     names = [line.split(":")[0].strip() for line in lines if line.startswith("  ") and not line.startswith("   ")]
-    for name in ("data.length", "teacher.head.optimizer.eps", "arms.NAME.terms.N.options", "evaluation.tasks.NAME.test"):
+    for name in (
+        "data.length",
+        "teacher.head.optimizer.eps",
+        "arms.NAME.terms.N.options",
+        "evaluation.tasks.NAME.test",
+    ):
         assert name in names
     for name in names:
         after = lines[next(n for n, line in enumerate(lines) if line.startswith(f"  {name}:")) + 1]

@@ -54,11 +54,10 @@ def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneCon
         seed: of the head, the order of rows and dropout.
 
     Raises:
-        InputError: fewer than 1 step or row of a batch, or a loss that is not finite.
+        InputError: no step, or a loss that is not finite.
     """
-    for name in ("steps", "batch"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"evaluation.finetune.{name} is {getattr(settings, name)}, expected at least 1")
+    if settings.steps < 1:
+        raise InputError(f"evaluation.finetune.steps is {settings.steps}, expected at least 1")
     trained = {
         # A copy, since the step uses up what it is given.
         "model": jax.tree.map(jnp.array, {name: part for name, part in params.items() if name != "mlm"}),
@@ -74,7 +73,7 @@ def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneCon
     for step, value in enumerate(np.asarray(jnp.stack(losses)), start=1):
         if not np.isfinite(value):
             raise _diverged(task, f"the loss is {value} at step {step}")
-    dev, test = (_score(config, state[0], split, task) for split in (task.dev, task.test))
+    dev, test = (_score(recipe, state[0], split, task) for split in (task.dev, task.test))
     return FinetuneResult(test, dev, settings.steps, settings.learning_rate)
 
 
@@ -118,7 +117,9 @@ def _step(
     recipe: _Recipe, state: tuple[Any, Any], batch: dict[str, jax.Array], targets: jax.Array, key: jax.Array
 ) -> tuple[tuple[Any, Any], jax.Array]:
     def loss_of(trained: Any) -> jax.Array:
-        outputs = classify(recipe.model, trained["model"], trained["head"], batch, dropout_key=key)
+        outputs = classify(
+            recipe.model, trained["model"], trained["head"], batch, pool=recipe.settings.pool, dropout_key=key
+        )
         if recipe.regression:
             return jnp.mean((outputs[:, 0] - targets) ** 2)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets))
@@ -137,8 +138,8 @@ def _targets(task: Task) -> NDArray[Any]:
     return standardised
 
 
-def _score(config: ModelConfig, trained: Any, split: Split, task: Task) -> float:
-    outputs = over_rows(functools.partial(_classify, config, trained), split.batch)
+def _score(recipe: _Recipe, trained: Any, split: Split, task: Task) -> float:
+    outputs = over_rows(functools.partial(_classify, recipe, trained), split.batch)
     if not np.isfinite(outputs).all():
         raise _diverged(task, "the outputs are not finite after the last step")
     predicted = outputs[:, 0] if task.regression else outputs.argmax(axis=1)
@@ -146,8 +147,8 @@ def _score(config: ModelConfig, trained: Any, split: Split, task: Task) -> float
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _classify(config: ModelConfig, trained: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    return classify(config, trained["model"], trained["head"], batch)
+def _classify(recipe: _Recipe, trained: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    return classify(recipe.model, trained["model"], trained["head"], batch, pool=recipe.settings.pool)
 
 
 def _diverged(task: Task, found: str) -> InputError:

@@ -175,10 +175,6 @@ def _best(probes: Sequence[LayerProbe]) -> LayerProbe:
 
 
 def _check(task: Task, settings: ProbeConfig) -> None:
-    if settings.examples < 2:
-        raise InputError(f"evaluation.probe.examples is {settings.examples}, expected at least 2")
-    if not settings.strengths or min(settings.strengths) <= 0:
-        raise InputError(f"evaluation.probe.strengths is {settings.strengths}, expected one or more numbers above 0")
     if not task.regression and len(np.unique(task.train.labels[: settings.examples])) < 2:
         raise InputError(
             f"probe on {task.name}: its first {settings.examples} training rows have one class, expected two"

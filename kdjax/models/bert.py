@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,15 +95,22 @@ def forward(
 
 
 def classify(
-    config: ModelConfig, params: Params, head: Params, batch: Batch, *, dropout_key: jax.Array | None = None
+    config: ModelConfig,
+    params: Params,
+    head: Params,
+    batch: Batch,
+    *,
+    pool: Literal["first", "mean"] = "first",
+    dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """Class scores (before the softmax) or predicted numbers, from each sequence's first token.
+    """Class scores (before the softmax) or predicted numbers, from the last layer.
 
     Args:
         config: the model's configuration.
         params: its parameters.
         head: from `init_task_head`.
-        batch: as for `forward`.
+        batch: as for `forward`; for the mean also `valid` bool `[B, L]`.
+        pool: what the head reads: the first token, as BERT does, or the mean over valid tokens.
         dropout_key: as for `forward`; the head drops out its pooled input too.
 
     Returns:
@@ -115,8 +122,15 @@ def classify(
     last = Request(hidden=frozenset({config.layers}))
     hidden = forward(config, params, batch, last, dropout_key=dropout_key).hidden[config.layers]
     task = nnx.merge(_task_head(config, head["output"]["bias"].shape[0]), head)
-    scores: jax.Array = task(hidden[:, 0], fold(dropout_key, config.layers + 1))
+    pooled = hidden[:, 0] if pool == "first" else mean_pool(hidden, batch["valid"])
+    scores: jax.Array = task(pooled, fold(dropout_key, config.layers + 1))
     return scores.astype(jnp.float32)
+
+
+def mean_pool(hidden: jax.Array, valid: jax.Array) -> jax.Array:
+    """The mean of `hidden` `[B, L, D]` over valid tokens, float32 `[B, D]`; 0 where a row has none."""
+    weights = valid.astype(jnp.float32)[..., None]
+    return jnp.sum(hidden * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1)
 
 
 def count_params(params: Params) -> Parameters:

@@ -165,16 +165,16 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
 
 class TaskHead(nnx.Module):  # type: ignore[misc]
-    """BERT's head for classification or regression: a pooler over the first token, then a linear layer."""
+    """BERT's head for classification or regression: a pooler, then a linear layer."""
 
     def __init__(self, config: ModelConfig, outputs: int, rngs: nnx.Rngs):
         self.pooler = linear(config.width, config.width, rngs)
         self.output = linear(config.width, outputs, rngs)
         self.dropout = config.dropout
 
-    def __call__(self, first: jax.Array, key: Key) -> jax.Array:
-        """`[B, D]`, the first token's last hidden state, to `[B, outputs]`."""
-        return self.output(drop(jnp.tanh(self.pooler(first)), self.dropout, key, site=0))  # type: ignore[no-any-return]
+    def __call__(self, pooled: jax.Array, key: Key) -> jax.Array:
+        """`[B, D]`, pooled last hidden states, to `[B, outputs]`."""
+        return self.output(drop(jnp.tanh(self.pooler(pooled)), self.dropout, key, site=0))  # type: ignore[no-any-return]
 
 
 def linear(width: int, out: int, rngs: nnx.Rngs) -> nnx.Linear:

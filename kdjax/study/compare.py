@@ -50,9 +50,8 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
     """
     with Reporter() as reporter:
         study = _claimed(config, out, reporter)
-        reporter.budget = study.budget * sum(
-            not study.finished(arm, seed) for seed in config.seeds for arm in config.arms
-        )
+        left = sum(not study.finished(arm, seed) for seed in config.seeds for arm in config.arms)
+        reporter.plan(study.budget * left)
         runs = [study.run(arm, seed) for seed in config.seeds for arm in config.arms]
         results = collect(
             config,

@@ -17,14 +17,10 @@ INTERVAL = 10.0
 
 
 class Reporter:
-    """Tells how a command goes on. A context manager.
-
-    Attributes:
-        budget: FLOPs all runs still to come may spend together, for estimating the time left.
-    """
+    """Tells how a command goes on. A context manager."""
 
     def __init__(self) -> None:
-        self.budget = 0
+        self._budget = 0
         self._spent = 0
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
@@ -56,6 +52,10 @@ class Reporter:
             self.say(text)
             self._shown = now
 
+    def plan(self, budget: int) -> None:
+        """Sets the FLOPs that all runs from now on may spend together; the time left is estimated from it."""
+        self._budget, self._spent, self._started = budget, 0, None
+
     def watch(self, name: str) -> Callable[[Progress], None]:
         """A watcher for one run: shows its budget, loss, speed and the time left for it and for everything."""
         begun = time.monotonic()
@@ -73,8 +73,8 @@ class Reporter:
             rate = (now.ledger.total - first.ledger.total) / seconds
             speed = (now.ledger.tokens - first.ledger.tokens) / seconds
             left = f"{_duration(now.ledger.remaining / rate)} left"
-            if self.budget and self._spent:
-                overall = (self.budget - self._spent) * (time.monotonic() - (self._started or begun)) / self._spent
+            if self._budget and self._spent:
+                overall = (self._budget - self._spent) * (time.monotonic() - (self._started or begun)) / self._spent
                 left += f", {_duration(max(0.0, overall))} in all"
             self.show(
                 f"{name}: {now.ledger.total / now.ledger.budget:4.0%} of {now.ledger.budget:.3g} FLOPs, "

@@ -83,7 +83,7 @@ def collect(
         "runs": list(runs),
         "references": list(references),
         "verdicts": verdicts,
-        "notes": _notes(config, len(verdicts), false, teacher),
+        "notes": _notes(config, len(verdicts), false, teacher) + _at_baseline(endpoints, runs),
     }
 
 
@@ -192,4 +192,23 @@ def _notes(config: Config, count: int, false: float, teacher: Mapping[str, Any] 
         )
     if len(config.seeds) < 2:
         notes.append("With one seed there is no interval, and so no verdict.")
+    return notes
+
+
+def _at_baseline(endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Arms that no seed lifts above the majority class: a tie between two of them says nothing of either."""
+    notes = []
+    for endpoint in endpoints:
+        if endpoint["baseline"] is None:
+            continue
+        stuck = [
+            arm
+            for arm in endpoint["arms"]
+            if all(run["metrics"][endpoint["name"]] <= endpoint["baseline"] for run in runs if run["arm"] == arm)
+        ]
+        if stuck:
+            notes.append(
+                f"{endpoint['label']}: {', '.join(stuck)} stayed at the majority class under every seed; "
+                "that two arms tie there says nothing of either."
+            )
     return notes

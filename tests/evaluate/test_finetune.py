@@ -102,7 +102,12 @@ def test_a_loss_that_is_not_finite_is_refused_by_its_step():
         finetune(model.config, params, task, SETTINGS, seed=0)
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("batch", 0)])
+@pytest.mark.parametrize(("name", "value"), [("steps", -1), ("batch", 0), ("learning_rate", 0.0)])
 def test_settings_that_cannot_be_are_refused(name, value):
-    with pytest.raises(InputError, match=f"finetune.{name} is 0, expected at least 1"):
-        finetune(*init(handmade.MODEL, 0), handmade.task(), dataclasses.replace(SETTINGS, **{name: value}), seed=0)
+    with pytest.raises(InputError, match=rf"finetune.{name} is {value}, expected"):
+        dataclasses.replace(SETTINGS, **{name: value})
+
+
+def test_no_step_is_refused():
+    with pytest.raises(InputError, match=r"finetune.steps is 0, expected at least 1"):
+        finetune(*init(handmade.MODEL, 0), handmade.task(), dataclasses.replace(SETTINGS, steps=0), seed=0)

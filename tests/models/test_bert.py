@@ -285,6 +285,16 @@ def test_classify_pools_the_first_token(config, batch_of, scrambled):
     assert np.abs(dropped[0] - got).max() > 1e-3 and np.abs(dropped[0] - dropped[2]).max() > 1e-3
 
 
+def test_classify_pools_the_mean_over_valid_tokens(config, batch_of, scrambled):
+    config, batch = config(), batch_of([[16], [5]])
+    params, head = scrambled(init(config, 0).params), scrambled(init_task_head(config, 3, 0))
+    last = np.asarray(forward(config, params, batch, Request(hidden=frozenset({3}))).hidden[3], np.float64)
+    mean = np.stack([row[valid].mean(axis=0) for row, valid in zip(last, np.asarray(batch["valid"]), strict=True)])
+    pooled = np.tanh(mean @ np.asarray(head["pooler"]["kernel"]) + np.asarray(head["pooler"]["bias"]))
+    expected = pooled @ np.asarray(head["output"]["kernel"]) + np.asarray(head["output"]["bias"])
+    np.testing.assert_allclose(classify(config, params, head, batch, pool="mean"), expected, atol=1e-5)
+
+
 def test_classify_drops_out_the_pooled_vector(config, batch_of):
     config = config(dropout=0.5, attention_dropout=0.0)
     params, batch = init(config, 0).params, batch_of([[16]] * 40)
