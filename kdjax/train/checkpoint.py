@@ -39,7 +39,7 @@ class Checkpoints:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._orbax = ocp.training.Checkpointer(
-            directory,
+            directory.absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
             cleanup_tmp_directories=True,
         )

@@ -93,6 +93,13 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     assert again.params_sha256 == first.params_sha256
 
 
+def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Interrupted):
+        run(Path("run"), stop_at=5)
+    assert run(Path("run")).ledger.steps == STEPS
+
+
 def test_unique_tokens_stop_growing_once_the_corpus_repeats(tmp_path: Path) -> None:
     outcome = run(tmp_path)  # 12 steps of 8 sequences; the corpus has 40
     counts = [tiny.batch(step)["valid"].sum() for step in range(STEPS)]
