@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from kdjax.train.arm import Program, price
 from kdjax.train.checkpoint import save_params
 from kdjax.train.log import Stopwatch
 from kdjax.train.loop import train
+
+PLAIN_WIDTH = 120
+"""Columns of the table where the output is no terminal."""
 
 
 def compare(config: Config, out: Path) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
         )
         write_json(out / "results.json", results)
         report.write(results, out / "report.html")
-    Console().print(table.summary(results))
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
     print(f"report: {out / 'report.html'}")
     return results
 

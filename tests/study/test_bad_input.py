@@ -1,0 +1,195 @@
+"""Whatever a user can get wrong gets one line and status 2, and leaves the output directory to a corrected recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from kdjax.study import compare as comparing
+from kdjax.train.loop import Progress
+from tests import small_study
+from tests.study.conftest import kdjax
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_study.write(tmp_path_factory.mktemp("recipe"))
+
+
+def refused(said: str, *words: str | Path) -> None:
+    """The command ends with status 2 and one line that says this."""
+    ended = kdjax(*words)
+    assert ended.status == 2, ended.err
+    complaints = [line for line in ended.err.splitlines() if line.startswith("kdjax: ")]
+    assert ended.err.splitlines()[-1:] == complaints, ended.err
+    assert re.search(said, complaints[0]), complaints[0]
+    assert "Traceback" not in ended.err
+
+
+def written(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def teacher(recipe: Path, to: Path, change: Callable[[Path], object]) -> Path:
+    """A copy of the recipe's teacher with something changed."""
+    shutil.copytree(recipe.parent / "encoder", to)
+    change(to)
+    return to
+
+
+def halve(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def rename_token(path: Path) -> None:
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.get)
+    vocabulary["zzz"] = vocabulary.pop(last)
+    path.write_text(json.dumps(tokenizer))
+
+
+SETTINGS = [
+    ("--data.lenght 3", r"unknown setting '--data.lenght' \(did you mean '--data.length'\?\)"),
+    ("--data.length many", r"data.length.*Expected a int"),
+    ("--student.heads 3", r"3 heads do not divide the width 16"),
+    ("--student.heads 4", r"arms.tinybert: attention_mse: .*4.*2"),
+    ("--student.layers 3", r"arms.tinybert: attention_mse: .*3.*4|arms.tinybert: attention_mse: .*4.*3"),
+    ("--student.positions 12", r"data.length is 16, expected at most student.positions, 12"),
+    ("--teacher.architecture.positions 12", r"data.length is 16, expected at most teacher.architecture.positions, 12"),
+    ("--budget.flops 1e3", r"budget.flops is 1000, expected at least the price of one step"),
+    ("--arms {scrach:{}}", r"unknown arm 'scrach' \(did you mean 'scratch'\?\)"),
+    ("--arms.scratch.preset lojit", r"unknown arm 'lojit' \(did you mean 'logit'\?\)"),
+    ("--arms {a:{terms:[{name:attention_mse,options:{layers:[[2,9]]}}]}}", r"arms.a: attention_mse: .*9"),
+    ("--arms {a:{terms:[{name:relation,options:{relation_heads:7}}]}}", r"arms.a: relation: relation_heads is 7"),
+    ("--train.batch 512 --budget.flops 1e12", r"too small to fill a batch of 512"),
+    ("--data.files no/such/*.txt", r"no/such/\*.txt.*"),
+    ("--teacher.source no/such/place", r"no/such/place.*"),
+    ("--evaluation.tasks.halves.label colour", r"has no 'colour'"),
+    ("--teacher.head.budget 10", r"teacher.head.budget is 10, expected at least the price of one step"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), SETTINGS, ids=[words for words, _ in SETTINGS])
+def test_a_setting_that_cannot_be(recipe: Path, tmp_path: Path, words: str, said: str) -> None:
+    given = [re.sub(r"([:,])(?=\S)", r"\1 ", word) if word.startswith("{") else word for word in words.split()]
+    refused(said, "compare", recipe, "--out", tmp_path / "out", *given)
+    assert not (tmp_path / "out" / "study.json").exists()
+    assert not list((tmp_path / "out").glob("runs/*"))
+
+
+TEXTS = [
+    ("text.txt", b"", r"text.txt"),
+    ("text.txt", b"good words\n\n\xff\xfe\n", r"text.txt.*UTF-8"),
+    ("text.jsonl", b'{"text": "a"\n', r"text.jsonl, line 1"),
+    ("text.jsonl", b'{"title": "a"}\n', r"text.jsonl, line 1.*text"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), TEXTS)
+def test_text_that_cannot_be_used(recipe: Path, tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    refused(said, "compare", recipe, "--out", tmp_path / "out", "--data.files", path)
+
+
+TEACHERS: list[tuple[str, Callable[[Path], object], str]] = [
+    ("no weights", lambda d: (d / "model.safetensors").unlink(), r"model.safetensors"),
+    ("truncated weights", lambda d: halve(d / "model.safetensors"), r"model.safetensors"),
+    ("no config", lambda d: (d / "config.json").unlink(), r"config.json"),
+    ("no tokenizer", lambda d: (d / "tokenizer.json").unlink(), r"tokenizer.json"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), [case[1:] for case in TEACHERS], ids=[case[0] for case in TEACHERS])
+def test_a_teacher_that_cannot_be_used(
+    recipe: Path, tmp_path: Path, change: Callable[[Path], object], said: str
+) -> None:
+    source = teacher(recipe, tmp_path / "teacher", change)
+    refused(said, "compare", recipe, "--out", tmp_path / "out", "--teacher.source", source)
+
+
+def test_a_tokenizer_that_is_not_the_teachers_names_the_entry(recipe: Path, tmp_path: Path) -> None:
+    other = tmp_path / "tokenizer.json"
+    shutil.copy(recipe.parent / "encoder" / "tokenizer.json", other)
+    rename_token(other)
+    refused(r"entry \d+ is 'zzz', expected", "compare", recipe, "--out", tmp_path / "out", "--data.tokenizer", other)
+
+
+def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
+    refused(r"invalid choice: 'compere'", "compere", recipe)
+    refused(r"required: --out", "compare", recipe)
+    refused(r"none.yaml", "price", tmp_path / "none.yaml")
+    refused(r"not a readable YAML", "price", written(tmp_path / "bad.yaml", "a: b: c"))
+    refused(r"has no value", "price", recipe, "--data.length")
+    refused(r"--arm is 'x'", "train", recipe, "--out", tmp_path / "out", "--arm", "x", "--seed", "0")
+
+
+def test_a_corrected_recipe_can_have_the_directory(
+    recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str]
+) -> None:
+    out = tmp_path / "out"
+    refused(r"no/such", "compare", recipe, "--out", out, "--data.files", "no/such/*.txt")
+    refused(r"too small", "compare", recipe, "--out", out, "--train.batch", "512", "--budget.flops", "1e12")
+    ended = kdjax("compare", recipe, "--out", out, "--arms", "{scratch: {}}", "--seeds", "[0]")
+    assert ended.status == 0, ended.err
+
+
+def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str]) -> None:
+    out = tmp_path / "out"
+    words: list[str | Path] = [recipe, "--out", out, "--arms", "{scratch: {}}", "--seeds", "[0]"]
+    assert kdjax("compare", *words).status == 0
+    before = (out / "results.json").read_bytes()
+    refused(r"study.json: this study's train.optimizer.b1 is 0.9", "compare", *words, "--train.optimizer.b1", "0.8")
+    assert (out / "results.json").read_bytes() == before
+
+    shard = next((out / "data").rglob("train-*.array_record"))
+    halve(shard)
+    refused(rf"{shard.name}", "compare", *words, "--data.prepared", out / "data", "--out", tmp_path / "other")
+
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    written(occupied / "thesis.txt", "mine")
+    refused(r"holds files but no study", "compare", *words, "--out", occupied)
+    assert [path.name for path in occupied.iterdir()] == ["thesis.txt"]
+
+    file = written(tmp_path / "file", "mine")
+    refused(r"file.*cannot be", "compare", *words, "--out", file)
+    assert file.read_text() == "mine"
+
+
+def test_a_loss_that_is_not_finite(recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str]) -> None:
+    words = ["--arms", "{scratch: {}}", "--seeds", "[0]", "--train.optimizer.learning_rate", "1e30"]
+    refused(r"scratch-seed0: the loss is nan at step \d+", "compare", recipe, "--out", tmp_path / "out", *words)
+    assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
+
+
+def test_a_truncated_checkpoint(
+    recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [recipe, "--out", tmp_path / "out", "--arms", "{scratch: {}}", "--seeds", "[0]"]
+    words += ["--train.checkpoint_seconds", "0"]
+
+    def watch(reporter: object, name: str) -> Callable[[Progress], None]:
+        def told(progress: Progress) -> None:
+            if progress.ledger.steps == 3:
+                raise KeyboardInterrupt
+
+        return told
+
+    with monkeypatch.context() as patched:
+        patched.setattr(comparing.Reporter, "watch", watch)
+        assert kdjax("compare", *words).status == 130
+    checkpoints = tmp_path / "out" / "runs" / "scratch-seed0" / "checkpoints"
+    newest = max(checkpoints.iterdir(), key=lambda path: int(path.name))
+    for path in (newest / "state").rglob("*"):
+        if path.is_file():
+            halve(path)
+    refused(rf"checkpoints/{newest.name}: expected a whole checkpoint", "compare", *words)
