@@ -11,19 +11,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from kdjax import config as recipe
+from kdjax import recipes
+from kdjax.config import Config, TrainConfig
 from kdjax.errors import InputError
 
-Command = Callable[[argparse.Namespace, recipe.Config], None]
+Command = Callable[[argparse.Namespace, Config], None]
 
 
-def _compare(options: argparse.Namespace, config: recipe.Config) -> None:
+def _compare(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.compare import compare
 
     compare(config, options.out)
 
 
-def _price(options: argparse.Namespace, config: recipe.Config) -> None:
+def _price(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.pricing import price_table, prices
 
     rows = prices(config)
@@ -33,19 +34,34 @@ def _price(options: argparse.Namespace, config: recipe.Config) -> None:
         price_table(config, rows)
 
 
-def _prepare(options: argparse.Namespace, config: recipe.Config) -> None:
+def _prepare(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.setup import prepare_corpus
 
     prepare_corpus(config, options.out)
 
 
-def _teacher(options: argparse.Namespace, config: recipe.Config) -> None:
+def _teacher(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.setup import prepare_teacher
 
     prepare_teacher(config, options.out)
 
 
-def _train(options: argparse.Namespace, config: recipe.Config) -> None:
+def _cache(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.study.setup import prepare_cache
+
+    prepare_cache(config, options.out)
+
+
+def _arms(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.study.arms import arms_table, listed
+
+    if options.json:
+        print(json.dumps(listed(config), indent=1))
+    else:
+        arms_table(config)
+
+
+def _train(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.compare import train_one
 
     train_one(config, options.out, options.arm, options.seed)
@@ -56,8 +72,19 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "price": (_price, "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data."),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
     "teacher": (_teacher, "Fit an MLM head on an encoder and save a teacher with a card."),
+    "cache": (_cache, "Run the teacher once over all mask views and store what the recipe's arms need of it."),
+    "arms": (
+        _arms,
+        "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the paper's sizes.",
+    ),
     "train": (_train, "One arm under one seed of a study; `compare` with the same --out takes it up."),
 }
+
+
+PRINTS = ("price", "arms")
+"""Commands that print and write nothing."""
+PAPER = Config(train=TrainConfig(batch=1024))
+"""The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked slots."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -67,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         plain, overrides = split_overrides(words)
         options = _parser().parse_args(plain)
-        COMMANDS[options.command][0](options, recipe.load(options.config, overrides))
+        config = recipes.load(options.config, overrides) if options.config else PAPER
+        COMMANDS[options.command][0](options, config)
     except InputError as e:
         print(f"kdjax: {e}", file=sys.stderr)
         sys.exit(2)
@@ -79,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Parts a command line into its own words and the overrides of the recipe: `--section.setting VALUE`."""
-    sections = {field.name for field in dataclasses.fields(recipe.Config)}
+    sections = {field.name for field in dataclasses.fields(Config)}
     plain: list[str] = []
     overrides: list[str] = []
     rest = iter(words)
@@ -111,19 +139,21 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    settings = recipe.help_text()
+    settings = recipes.help_text()
     for name, (_, summary) in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=summary,
             description=summary,
             allow_abbrev=False,
-            usage=f"kdjax {name} CONFIG {'[--json]' if name == 'price' else '--out DIR'} [--SETTING VALUE ...]",
+            usage=f"kdjax {name} {'[CONFIG]' if name == 'arms' else 'CONFIG'} "
+            f"{'[--json]' if name in PRINTS else '--out DIR'} [--SETTING VALUE ...]",
             epilog=settings,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file")
-        if name == "price":
+        count = "?" if name == "arms" else None
+        command.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file", nargs=count)
+        if name in PRINTS:
             command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         else:
             command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")

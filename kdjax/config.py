@@ -1,27 +1,14 @@
-"""Every setting of kdjax: frozen dataclasses, read from one YAML file plus dotted overrides.
-
-A recipe is one YAML file. `load(path, ["--data.length", "64"])` reads it, applies the overrides, checks names and types
-and returns a `Config`. jsonargparse does the reading: it takes plain dataclasses as they are.
-"""
+"""Every setting of kdjax: frozen dataclasses. `kdjax.recipes` reads them from YAML and the command line."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import docstring_parser
-import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from itertools import pairwise
+from typing import Any, Literal
 
 from kdjax.errors import InputError, nearest
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +97,9 @@ class DataConfig:
     """Masked positions a sequence can have: fixed, so that shapes are; unused ones get weight 0."""
     mask_rate: float = 0.15
     """Share of a sequence's tokens that are masked (never special tokens or padding), at most `slots`."""
+    views: int = 0
+    """Mask views of a sequence: epoch e of seed s sees view (e + s) modulo this, the same for every seed. 0: new masks
+    in every epoch, and of every seed."""
     validation: float = 0.05
     """Share of documents held out, chosen by the hash of a document's identity."""
     shard_documents: int = 4096
@@ -128,6 +118,8 @@ class DataConfig:
             raise InputError(f"data.mask_rate is {self.mask_rate}, expected a share between 0 and 1")
         if not 0 < self.validation < 1:
             raise InputError(f"data.validation is {self.validation}, expected a share between 0 and 1")
+        if self.views < 0:
+            raise InputError(f"data.views is {self.views}, expected at least 0")
         if self.shard_documents < 1:
             raise InputError(f"data.shard_documents is {self.shard_documents}, expected at least 1")
 
@@ -187,27 +179,106 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """A number that changes over the budget; before its first point and after its last it stays as it is there."""
+
+    shape: Literal["linear", "cosine", "step"] = "linear"
+    """How it gets from one point to the next: on a line, on half a cosine wave, or all at once when that is reached."""
+    points: tuple[tuple[float, float], ...] = ()
+    """Points [share of the arm's budget spent, value], in ascending order."""
+
+    def __post_init__(self) -> None:
+        numbers = [number for point in self.points for number in point]
+        if not self.points or not all(math.isfinite(number) for number in numbers):
+            raise InputError(f"schedule: points are {list(self.points)}, expected one or more pairs of finite numbers")
+        shares = [share for share, _ in self.points]
+        if not (shares[0] >= 0 and shares[-1] <= 1 and all(a < b for a, b in pairwise(shares))):
+            raise InputError(f"schedule: points are at {shares}, expected ascending shares of the budget from 0 to 1")
+
+
+@dataclass(frozen=True)
 class TermConfig:
     """One term of an objective."""
 
     name: str
-    """The term: mlm, logit, attention_mse, hidden_mse, relation, …"""
-    weight: float = 1.0
-    """Its weight in the sum."""
+    """The term: mlm, logit, attention_mse, hidden_mse, relation, …; or MODULE:NAME, one of your own: it is imported."""
+    weight: float | Schedule = 1.0
+    """Its weight in the sum: a number, or a schedule {shape, points} over the budget."""
     variant: Literal["original", "bui2024"] = "original"
     """The method's own paper, or what the code of arXiv 2404.19319 computes."""
-    options: dict[str, int | float | str | list[list[int]]] = field(default_factory=dict)
-    """The term's own options, for instance temperature or relation_heads."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The term's own options, for instance temperature (a number or a schedule) or relation_heads."""
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """A stretch of an arm with its own objective, compiled and priced by itself."""
+
+    terms: tuple[TermConfig, ...]
+    """Its objective."""
+    until: float = 1.0
+    """Share of the arm's budget at which it ends; the last phase ends at 1."""
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """Where the student's parameters start."""
+
+    source: Literal["random", "teacher"] = "random"
+    """As BERT starts, or from the teacher's embeddings, layers and MLM head: copied where the widths are equal, else
+    projected by a truncated SVD."""
+    layers: str | tuple[int, ...] = "uniform"
+    """Which teacher layers: uniform (every k-th), spread (evenly from the first to the last, as DistilBERT), lower,
+    upper, or one number for each student layer."""
 
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """One way to spend the budget."""
+    """One way to spend the budget. What is not set here is the preset's, and what that leaves open the recipe's."""
 
     preset: str = ""
-    """A named objective (scratch, logit, tinybert, minilm); empty: the arm's own name."""
+    """A named arm (`kdjax arms` lists them); empty: the arm's own name, unless terms or phases are given."""
     terms: tuple[TermConfig, ...] = ()
     """The objective written out, instead of a preset."""
+    phases: tuple[PhaseConfig, ...] = ()
+    """Several objectives one after another, instead of a preset."""
+    teacher: Literal["online", "cached"] = "online"
+    """Whether the teacher runs inside every step, or its stored outputs are read."""
+    start: StartConfig | None = None
+    """Where the student starts."""
+    student: dict[str, Any] = field(default_factory=dict)
+    """Settings of `student` that differ for this arm."""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    """Settings of `train.optimizer` that differ for this arm."""
+    finetune: dict[str, Any] = field(default_factory=dict)
+    """Settings of `evaluation.finetune` that differ for this arm."""
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Stored teacher outputs, for arms with `teacher: cached`. The corpus needs `data.views`."""
+
+    source: str = ""
+    """Directory that `kdjax cache` made. Empty: the study makes one in its output directory."""
+    logits: Literal["all", "top_k", "sampled"] = "top_k"
+    """What is kept of a distribution: all logits, the k largest probabilities and the mass of the rest, or k draws."""
+    k: int = 64
+    """Entries kept (top_k) or drawn (sampled) per position."""
+    temperature: float = 1.0
+    """Temperature at which `sampled` draws: that of the term that will read them."""
+    dtype: Literal["float32", "float16"] = "float16"
+    """How numbers are stored."""
+    batch: int = 32
+    """Sequences of one of the teacher's forward passes."""
+    shared_by: int = 0
+    """Runs over which the cache's FLOPs are shared; 0: those of this recipe that read it."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 1), ("batch", 1), ("shared_by", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"cache.{name} is {getattr(self, name)}, expected at least {least}")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"cache.temperature is {self.temperature}, expected a number above 0")
 
 
 @dataclass(frozen=True)
@@ -224,6 +295,9 @@ class TrainConfig:
 
     batch: int = 256
     """Sequences of a step, over all devices."""
+    microbatches: int = 1
+    """Parts in which each device takes its sequences, one after another, to save memory. Changes neither the result
+    (but for rounding, and dropout's random numbers) nor the price."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimiser, the same for every arm."""
     checkpoint_seconds: float = 300.0
@@ -234,7 +308,7 @@ class TrainConfig:
     """How often the held-out MLM loss is measured along the budget (not charged to it)."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "log_every", "evaluations"):
+        for name in ("batch", "microbatches", "log_every", "evaluations"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")
 
@@ -289,7 +363,15 @@ class FinetuneConfig:
     batch: int = 32
     """Rows of a step."""
     learning_rate: float = 1e-4
-    """Peak learning rate; 10% warm-up, linear decay to 0."""
+    """Peak learning rate; linear decay to 0."""
+    warmup: float = 0.1
+    """Share of the steps that warm up; from 1 on, their number."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay; not on biases and LayerNorms."""
+    eps: float = 1e-6
+    """Adam's epsilon."""
+    clip: float = 0.0
+    """Largest global gradient norm; 0: no clipping."""
     pool: Literal["first", "mean"] = "first"
     """What the head reads of the last layer: the first token (BERT's way) or the mean over
     tokens, which needs less training."""
@@ -300,6 +382,9 @@ class FinetuneConfig:
                 raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least {least}")
         if self.learning_rate <= 0:
             raise InputError(f"evaluation.finetune.learning_rate is {self.learning_rate}, expected more than 0")
+        for name in ("warmup", "weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least 0")
 
 
 @dataclass(frozen=True)
@@ -332,6 +417,8 @@ class Config:
     """The teacher."""
     arms: dict[str, ArmConfig] = field(default_factory=dict)
     """Arms by name."""
+    cache: CacheConfig = CacheConfig()
+    """Stored teacher outputs."""
     budget: BudgetConfig = BudgetConfig()
     """The budget of each arm."""
     train: TrainConfig = TrainConfig()
@@ -342,98 +429,9 @@ class Config:
     """Evaluation."""
 
 
-def parser(prog: str = "kdjax") -> ArgumentParser:
-    """The parser of a recipe's settings."""
-    made = ArgumentParser(prog=prog, exit_on_error=False, add_help=False)
-    made.add_class_arguments(Config)
-    made.add_argument("--config", action="config", help="The recipe.")
-    return made
-
-
-def help_text() -> str:
-    """Every setting with its type, default and meaning, by its dotted name."""
-    lines = ["settings, in the recipe or on the command line as --SETTING VALUE:"]
-    for name, kind, default, meaning in _settings(Config, Config(), ""):
-        given = "" if default is dataclasses.MISSING else f" = {default!r}"
-        lines += [
-            "",
-            f"  {name}: {kind}{given}",
-            *textwrap.wrap(meaning, 100, initial_indent="      ", subsequent_indent="      "),
-        ]
-    return "\n".join(lines)
-
-
-def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
-    """(dotted name, type, default, meaning) of every setting below a dataclass."""
-    meanings = {
-        found.arg_name: " ".join((found.description or "").split())
-        for base in reversed(cls.__mro__[:-1])
-        for found in docstring_parser.parse_from_object(base).params
-    }
-    hints = get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        hint, default = hints[f.name], getattr(instance, f.name, dataclasses.MISSING)
-        inner = next((arg for arg in get_args(hint) if dataclasses.is_dataclass(arg)), None)
-        if dataclasses.is_dataclass(hint):
-            yield from _settings(hint, default, f"{prefix}{f.name}.")
-            continue
-        kind = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-        yield f"{prefix}{f.name}", re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", kind), default, meanings.get(f.name, "")
-        if inner is not None:
-            yield from _settings(inner, inner, f"{prefix}{f.name}.{'NAME' if get_origin(hint) is dict else 'N'}.")
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a recipe.
-
-    Args:
-        path: a YAML file.
-        overrides: dotted overrides as on a command line, for instance `["--data.length", "64"]`.
-
-    Raises:
-        InputError: no such file, not YAML, an unknown key or a value of the wrong type; names the nearest valid key.
-    """
-    path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise InputError(f"{path}: not a readable YAML recipe: {e}") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
-    _check_keys(raw, Config, str(path), ())
-    _check_overrides(overrides)
-    try:
-        namespace = parser().parse_args(["--config", str(path), *overrides])
-        namespace.pop("config", None)
-        instance = parser().instantiate(namespace)
-    except InputError:
-        raise
-    except (
-        Exception
-    ) as e:  # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
-        if isinstance(e.__cause__, InputError):
-            raise e.__cause__ from None
-        where = " ".join([str(path), *overrides])
-        raise InputError(f"{where}: {_one_line(str(e))}") from None
-    return Config(**dict(instance.items()))
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain values, for JSON and YAML."""
     return dataclasses.asdict(config)
-
-
-def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict` after a trip through JSON or YAML."""
-    made = parser()
-    namespace = made.parse_object(dict(values))
-    namespace.pop("config", None)
-    return Config(**dict(made.instantiate(namespace).items()))
-
-
-def dump(config: Config) -> str:
-    """The resolved config as YAML that `load` reads back to an equal one."""
-    return yaml.safe_dump(plain(to_dict(config)), sort_keys=False, allow_unicode=True)
 
 
 def plain(value: Any) -> Any:
@@ -445,52 +443,24 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _one_line(message: str) -> str:
-    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-    return message.replace("typing.", "").replace("Parser key ", "")
+def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
+    """A config with some of its settings replaced.
 
+    Args:
+        config: a frozen dataclass.
+        changes: setting -> value.
+        where: the changes' dotted name, for messages.
 
-def _fields_of(hint: Any) -> dict[str, Any] | None:
-    return get_type_hints(hint) if dataclasses.is_dataclass(hint) else None
-
-
-def _check_keys(raw: Any, hint: Any, where: str, path: tuple[str, ...]) -> None:
-    """Raises for the first key the dataclasses do not have, with the nearest one they have."""
-    known = _fields_of(hint)
-    if known is not None:
-        if not isinstance(raw, dict):
-            return
-        for key, value in raw.items():
-            if key not in known:
-                name = ".".join((*path, str(key)))
-                raise InputError(f"{where}: unknown setting '{name}'{nearest(str(key), known)}")
-            _check_keys(value, known[key], where, (*path, str(key)))
-    elif get_origin(hint) is dict and isinstance(raw, dict):
-        for key, value in raw.items():
-            _check_keys(value, get_args(hint)[1], where, (*path, str(key)))
-    elif get_origin(hint) is tuple and isinstance(raw, list):
-        for n, value in enumerate(raw):
-            _check_keys(value, get_args(hint)[0], where, (*path, str(n)))
-
-
-def _check_overrides(overrides: Sequence[str]) -> None:
-    for name in _override_names(overrides):
-        hint: Any = Config
-        parts = name.split(".")
-        for n, part in enumerate(parts):
-            known = _fields_of(hint)
-            if known is not None:
-                if part not in known:
-                    shown = ".".join([*parts[:n], difflib.get_close_matches(part, list(known), n=1, cutoff=0.0)[0]])
-                    raise InputError(f"command line: unknown setting '--{name}' (did you mean '--{shown}'?)")
-                hint = known[part]
-            elif get_origin(hint) is dict:
-                hint = get_args(hint)[1]
-            else:
-                break
-
-
-def _override_names(overrides: Sequence[str]) -> Iterator[str]:
-    for word in overrides:
-        if word.startswith("--"):
-            yield word[2:].split("=")[0].removesuffix("+")
+    Raises:
+        InputError: an unknown setting, or a value of another type or out of range.
+    """
+    known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    for name, value in changes.items():
+        if name not in known:
+            raise InputError(f"{where}: unknown setting {name!r}{nearest(name, known)}")
+        before = known[name]
+        same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(before, bool)
+        whole_for_real = isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
+        if before is not None and not (same or whole_for_real):
+            raise InputError(f"{where}.{name} is {value!r}, expected {type(before).__name__}")
+    return dataclasses.replace(config, **changes)

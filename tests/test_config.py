@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdjax import config
-from kdjax.config import ArmConfig, Config, TermConfig
+from kdjax import recipes
+from kdjax.config import ArmConfig, Config, TermConfig, to_dict
 from kdjax.errors import InputError
 
 RECIPE = """
@@ -32,7 +32,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_a_recipe_becomes_dataclasses(recipe: Path) -> None:
-    read = config.load(recipe)
+    read = recipes.load(recipe)
     assert read.data.files == ("a/*.txt", "b.jsonl")
     assert read.budget.flops == 1e13
     assert read.student.dropout == 0.0
@@ -55,7 +55,7 @@ def test_a_recipe_becomes_dataclasses(recipe: Path) -> None:
 )
 def test_the_command_line_overrides_by_dotted_name(recipe: Path, words: list[str], value: object) -> None:
     assert callable(value)
-    assert value(config.load(recipe, words))
+    assert value(recipes.load(recipe, words))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, yaml: str, words: list[str], s
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml, encoding="utf-8")
     with pytest.raises(InputError, match=said) as error:
-        config.load(path, words)
+        recipes.load(path, words)
     assert "\n" not in str(error.value)
 
 
@@ -85,19 +85,19 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     path = tmp_path / "evil.yaml"
     path.write_text("data: !!python/object/apply:os.system ['true']", encoding="utf-8")
     with pytest.raises(InputError, match="not a readable YAML recipe"):
-        config.load(path)
+        recipes.load(path)
 
 
 def test_a_config_survives_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
-    read = config.load(recipe)
-    assert config.from_dict(json.loads(json.dumps(config.to_dict(read)))) == read
+    read = recipes.load(recipe)
+    assert recipes.from_dict(json.loads(json.dumps(to_dict(read)))) == read
     copy = tmp_path / "copy.yaml"
-    copy.write_text(config.dump(read), encoding="utf-8")
-    assert config.load(copy) == read
+    copy.write_text(recipes.dump(read), encoding="utf-8")
+    assert recipes.load(copy) == read
 
 
 def test_help_documents_every_setting() -> None:
-    text = config.help_text()
+    text = recipes.help_text()
     lines = text.splitlines()
     names = [line.split(":")[0].strip() for line in lines if line.startswith("  ") and not line.startswith("   ")]
     for name in (

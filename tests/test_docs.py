@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdjax import config
+from kdjax import recipes
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def test_the_librarys_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_loads_and_survives_being_written(path: Path, tmp_path: Path) -> None:
-    recipe = config.load(path)
+    recipe = recipes.load(path)
     copy = tmp_path / "copy.yaml"
-    copy.write_text(config.dump(recipe), encoding="utf-8")
-    assert config.load(copy) == recipe
+    copy.write_text(recipes.dump(recipe), encoding="utf-8")
+    assert recipes.load(copy) == recipe

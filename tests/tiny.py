@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
+from kdjax.budget.ledger import lay_out
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
-from kdjax.train.arm import Arm, Shape, resolve
+from kdjax.train.arm import Arm, resolve
+from kdjax.train.phase import Phase, Shape, price
+from kdjax.train.program import Program
 
 VOCABULARY = 53
 STUDENT = ModelConfig(
@@ -20,6 +24,19 @@ SHAPE = Shape(batch=8, length=12, slots=3)
 def arm(name: str = "scratch", student: ModelConfig = STUDENT, **optimizer: Any) -> Arm:
     """A preset between the tiny models."""
     return resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer}))
+
+
+def phase(name: str = "scratch", student: ModelConfig = STUDENT, **optimizer: Any) -> Phase:
+    """A preset's only phase."""
+    (only,) = arm(name, student, **optimizer).phases
+    return only
+
+
+def program(phase: Phase, steps: int, mesh: Mesh, shape: Shape = SHAPE) -> Program:
+    """A phase compiled for a budget of so many steps, of which nothing is left over."""
+    cost = price(phase, shape)
+    (stretch,) = lay_out(steps * cost.total, [(1.0, cost)])
+    return Program(phase, shape, stretch, steps, mesh)
 
 
 def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:

@@ -125,13 +125,13 @@ def settle(whole: Count, **parts: int) -> Price:
 
 
 def witness_of(jaxpr: core.Jaxpr) -> Witness:
-    """Counts a traced program without XLA.
+    """Counts a traced program without XLA; what its results do not depend on is left out, as XLA leaves it out.
 
     Raises:
         MeterError: it holds a `while` loop, a branch or a custom kernel, whose work XLA does not count truly.
     """
     matmul = elementwise = 0
-    for eqn in jaxpr.eqns:
+    for eqn in _live(jaxpr):
         name = eqn.primitive.name
         if name in _UNCOUNTABLE:
             raise MeterError(
@@ -147,6 +147,17 @@ def witness_of(jaxpr: core.Jaxpr) -> Witness:
         elif name not in _MOVES | _TRANSCENDENTAL:
             elementwise += _elementwise_flops(eqn)
     return Witness(matmul, elementwise)
+
+
+def _live(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
+    """The equations that the program's results depend on."""
+    needed = {v for v in jaxpr.outvars if isinstance(v, core.Var)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or needed.intersection(eqn.outvars):
+            needed |= {v for v in eqn.invars if isinstance(v, core.Var)}
+            kept.append(eqn)
+    return kept
 
 
 _UNCOUNTABLE = frozenset({"while", "cond", "pallas_call", "custom_call", "ffi_call", "tpu_custom_call"})

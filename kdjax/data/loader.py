@@ -10,6 +10,7 @@ import grain
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from kdjax.data.cache import Cache
 from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.masking import mask
 from kdjax.data.packing import positions
@@ -17,10 +18,15 @@ from kdjax.errors import InputError
 
 Batch = dict[str, np.ndarray]
 """`tokens`, `segments`, `positions` `[B, L]` int32, `valid` `[B, L]` bool; `slots`, `labels` `[B, S]` int32 and
-`label_weights` `[B, S]` float32."""
+`label_weights` `[B, S]` float32; with a cache its fields, too, each `[B, *shape]`."""
 
 # Threads: reading waits for the disk, the rest holds the interpreter; two overlap the one with the other.
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+# A batch with stored outputs can take hundreds of megabytes.
+READ_CACHED = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+
+VIEW_SEED = 0x6B646A61785F7677
+"""The seed of every view's masks: no likely seed of a run."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +129,56 @@ class Corpus:
         )
         return {**columns, "segments": segments, "positions": positions(segments), "valid": segments > 0}
 
+    def viewed(self, split: str, sequences: np.ndarray, views: np.ndarray, *, rate: float, slots: int) -> Batch:
+        """A batch of these sequences, each masked for its view: the same masks whoever asks.
+
+        Args:
+            split: `train` or `validation`.
+            sequences: `[n]`, their numbers.
+            views: `[n]`, from 0.
+            rate: share of a sequence's tokens that are masked.
+            slots: the most that are masked.
+        """
+        return self.batch(split, sequences, views, seed=VIEW_SEED, rate=rate, slots=slots)
+
+
+def view_of(epoch: np.ndarray, seed: int, views: int) -> np.ndarray:
+    """Which of `views` mask views a run with this seed sees in an epoch.
+
+    Seeds begin with different views, and `views` epochs show each once: the static masks of BERT, whose data were
+    duplicated with different masks (Devlin et al. 2019, arXiv 1810.04805; Bui et al. 2024, arXiv 2404.19319).
+
+    Args:
+        epoch: any shape.
+        seed: of the run.
+        views: at least 1.
+
+    Returns:
+        Of the epoch's shape, from 0 to `views - 1`.
+    """
+    return (np.asarray(epoch) + seed % views) % views
+
 
 class Batches:
     """The batches of a split by step number, without end.
 
     Each epoch visits every sequence once, in a permutation that is a pure function of (seed, epoch); a batch may
-    straddle two epochs. Masks are a pure function of (seed, sequence, epoch).
+    straddle two epochs. Masks are a pure function of (seed, sequence, epoch); with views, of (sequence, view), where
+    `view_of` says which view an epoch sees.
     """
 
-    def __init__(self, corpus: Corpus, split: str = "train", *, batch: int, seed: int, rate: float, slots: int):
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: str = "train",
+        *,
+        batch: int,
+        seed: int,
+        rate: float,
+        slots: int,
+        views: int = 0,
+        cache: Cache | None = None,
+    ):
         """Opens a stream of batches.
 
         Args:
@@ -141,17 +188,22 @@ class Batches:
             seed: of the order and the masks.
             rate: share of a sequence's tokens that are masked.
             slots: the most that are masked.
+            views: mask views of a sequence; 0: new masks in every epoch.
+            cache: stored arrays that join each batch: those of its sequences under its views. Whether they were made of
+                this corpus and these masks is for the caller to check.
 
         Raises:
-            InputError: the split has fewer sequences than a batch.
+            InputError: the split has fewer sequences than a batch, or the cache has not its sequences and views.
         """
         self._corpus, self._split, self._batch = corpus, split, batch
-        self._seed, self._rate, self._slots = seed, rate, slots
+        self._seed, self._rate, self._slots, self._views, self._cache = seed, rate, slots, views, cache
         if self.sequences < batch:
             raise InputError(
                 f"{corpus.directory}: {self.sequences} {split} sequences are too small to fill a batch of {batch}, "
                 "expected more text or a smaller batch"
             )
+        if cache is not None:
+            self._check(cache)
         order = grain.MapDataset.range(self.sequences).shuffle(seed=_order_seed(seed)).repeat()
         self._batches = order.batch(batch, drop_remainder=True).map_with_index(self._read)
 
@@ -165,7 +217,8 @@ class Batches:
 
     def iterate(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
         """The batches of steps `start` to `stop - 1` with their steps, read ahead in the background."""
-        ahead = iter(self._batches[start:stop].to_iter_dataset(READ_OPTIONS))
+        options = READ_OPTIONS if self._cache is None else READ_CACHED
+        ahead = iter(self._batches[start:stop].to_iter_dataset(options))
         try:
             yield from zip(range(start, stop), ahead, strict=True)
         finally:
@@ -173,7 +226,24 @@ class Batches:
 
     def _read(self, step: int, sequences: np.ndarray) -> Batch:
         epochs = (step * self._batch + np.arange(self._batch)) // self.sequences
-        return self._corpus.batch(self._split, sequences, epochs, seed=self._seed, rate=self._rate, slots=self._slots)
+        corpus, split, rate, slots = self._corpus, self._split, self._rate, self._slots
+        if not self._views:
+            return corpus.batch(split, sequences, epochs, seed=self._seed, rate=rate, slots=slots)
+        views = view_of(epochs, self._seed, self._views)
+        batch = corpus.viewed(split, sequences, views, rate=rate, slots=slots)
+        return batch if self._cache is None else {**batch, **self._cache.read(sequences, views)}
+
+    def _check(self, cache: Cache) -> None:
+        stored = cache.manifest
+        if not self._views:
+            raise InputError(
+                f"{cache.directory}: stored outputs belong to mask views, found data.views 0, expected at least 1"
+            )
+        if stored.sequences != self.sequences or stored.views < self._views:
+            raise InputError(
+                f"{cache.directory}: holds {stored.views} views of {stored.sequences} sequences, expected "
+                f"{self._views} of the {self.sequences} {self._split} sequences of {self._corpus.directory}"
+            )
 
 
 def fixed_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,15 +43,15 @@ class FinetuneResult:
 def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneConfig, *, seed: int) -> FinetuneResult:
     """Trains encoder and head on a task, and scores the result once, after the last step.
 
-    AdamW (weight decay 0.01, not on biases and LayerNorms) on cross-entropy; for a regression on the mean squared
-    error of labels standardised by the training rows. Dropout has the rates of the model. Nothing here is charged to a
-    budget. The step is compiled once per model, settings and shape of the task, for all runs of a process.
+    AdamW (`optimizer_of`) on cross-entropy; for a regression on the mean squared error of labels standardised by the
+    training rows. Dropout has the rates of the model. Nothing here is charged to a budget. The step is compiled once
+    per model, settings and shape of the task, for all runs of a process.
 
     Args:
         config: of the model.
         params: its parameters; they are copied, an MLM head is left aside.
         task: the task.
-        settings: steps, batch, learning rate.
+        settings: steps, batch, optimiser, and what the head reads.
         seed: of the head, the order of rows and dropout.
 
     Raises:
@@ -96,6 +97,26 @@ def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDAr
         rows = rows[settings.batch :]
 
 
+def optimizer_of(settings: FinetuneConfig) -> OptimizerConfig:
+    """The optimiser of a fine-tuning: Adam's betas are 0.9 and 0.999, as BERT's (Devlin et al. 2019, arXiv 1810.04805).
+
+    A warm-up given as a number of steps becomes its share of them; one as long as the run, or longer, lasts the run.
+
+    Args:
+        settings: at least 1 step.
+    """
+    share = settings.warmup if settings.warmup < 1 else settings.warmup / settings.steps
+    return OptimizerConfig(
+        learning_rate=settings.learning_rate,
+        warmup=min(share, math.nextafter(1.0, 0.0)),
+        weight_decay=settings.weight_decay,
+        b1=0.9,
+        b2=0.999,
+        eps=settings.eps,
+        clip=settings.clip,
+    )
+
+
 @dataclass(frozen=True)
 class _Recipe:
     """All that a compiled step depends on, besides shapes."""
@@ -106,10 +127,8 @@ class _Recipe:
 
     def optimizer(self, trained: Any) -> optax.GradientTransformation:
         """AdamW for the tree `trained`, all of which is trained."""
-        config = OptimizerConfig(
-            learning_rate=self.settings.learning_rate, warmup=0.1, weight_decay=0.01, b1=0.9, b2=0.999, eps=1e-6
-        )
-        return adamw(config, self.settings.steps, decays(jax.tree.map(lambda _: True, trained)))
+        everything = jax.tree.map(lambda _: True, trained)
+        return adamw(optimizer_of(self.settings), self.settings.steps, decays(everything))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)

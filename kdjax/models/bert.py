@@ -146,7 +146,7 @@ def _check(config: ModelConfig, params: Params, batch: Batch, request: Request) 
         for layer in sorted(getattr(request, name)):
             if not lowest <= layer <= config.layers:
                 raise InputError(f"{name} of layer {layer} asked, expected a layer from {lowest} to {config.layers}")
-    if request.logits and "mlm" not in params:
+    if request.head and "mlm" not in params:
         raise InputError("logits asked of a model without an MLM head, expected parameters with 'mlm'")
     length = batch["tokens"].shape[1]
     if length > config.positions:

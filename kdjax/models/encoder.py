@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,10 +126,9 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
         self.bias = nnx.Param(jnp.zeros(config.vocab_size))
         self.gelu = config.gelu
 
-    def __call__(self, hidden: jax.Array, slots: jax.Array, word: Embedding) -> jax.Array:
-        """Logits `[B, S, V]` at the slots, the only positions the head is computed at."""
-        at_slots = jnp.take_along_axis(hidden, slots[..., None], axis=1)
-        x = self.norm(gelu(self.dense(at_slots), self.gelu))
+    def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
+        """Logits `[B, S, V]` of hidden states `[B, S, D]`."""
+        x = self.norm(gelu(self.dense(hidden), self.gelu))
         logits: jax.Array = jnp.einsum("BSD,VD->BSV", x, word.embedding[...]) + self.bias[...]
         return logits
 
@@ -145,8 +145,8 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
     def __call__(self, batch: Batch, request: Request, key: Key) -> Features:
         """The features asked for; the layers above them are not run, nor the rest of the highest one."""
-        top = len(self.layers) if request.logits else request.depth
-        whole = top if request.logits or top in request.hidden else top - 1
+        top = len(self.layers) if request.head else request.depth
+        whole = top if request.head or top in request.hidden else top - 1
         allowed = _same_segment(batch["segments"]) if whole > 0 else None
         x = self.embeddings(batch, fold(key, 0))
         hidden, parts = {0: x}, {}
@@ -157,11 +157,27 @@ class Encoder(nnx.Module):  # type: ignore[misc]
                 x = layer.finish(x, parts[n], allowed, fold(key, n))
                 x = self.final_norm(x) if self.final_norm is not None and n == len(self.layers) else x
                 hidden[n] = x
+        attention: dict[str, Any] = {
+            name: {n: parts[n][name] for n in sorted(getattr(request, name))} for name in ATTENTION_FEATURES
+        }
+        at_slots, everywhere = self._logits(x, batch, request) if request.head else (None, None)
         return Features(
-            **{name: {n: parts[n][name] for n in sorted(getattr(request, name))} for name in ATTENTION_FEATURES},
+            **attention,
             hidden={n: hidden[n] for n in sorted(request.hidden)},
-            logits=self.mlm(x, batch["slots"], self.embeddings.word) if request.logits else None,
+            logits=at_slots,
+            token_logits=everywhere,
         )
+
+    def _logits(self, hidden: jax.Array, batch: Batch, request: Request) -> tuple[jax.Array | None, jax.Array | None]:
+        """Logits at the slots and everywhere. The MLM head runs once: everywhere if that is asked, or at the slots."""
+
+        def at_slots(x: jax.Array) -> jax.Array:
+            return jnp.take_along_axis(x, batch["slots"][..., None], axis=1)
+
+        if not request.token_logits:
+            return self.mlm(at_slots(hidden), self.embeddings.word), None
+        everywhere = self.mlm(hidden, self.embeddings.word)
+        return at_slots(everywhere) if request.logits else None, everywhere
 
 
 class TaskHead(nnx.Module):  # type: ignore[misc]

@@ -24,6 +24,7 @@ class Features:
         value: layer -> `[B, H, L, d]`.
         hidden: layer -> `[B, L, D]`; 0 is the embedding output, the last is what the MLM head reads.
         logits: `[B, S, V]` MLM logits at the masked slots.
+        token_logits: `[B, L, V]` MLM logits at every position.
     """
 
     scores: dict[int, jax.Array] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Features:
     value: dict[int, jax.Array] = field(default_factory=dict)
     hidden: dict[int, jax.Array] = field(default_factory=dict)
     logits: jax.Array | None = None
+    token_logits: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Request:
     Attributes:
         scores, query, key, value: layers, 1 is the first.
         hidden: layers, 0 is the embedding output.
-        logits: whether the MLM head runs (at the masked slots).
+        logits: whether the MLM head runs at the masked slots.
+        token_logits: whether it runs at every position.
     """
 
     scores: frozenset[int] = frozenset()
@@ -50,13 +53,18 @@ class Request:
     value: frozenset[int] = frozenset()
     hidden: frozenset[int] = frozenset()
     logits: bool = False
+    token_logits: bool = False
 
     def __or__(self, other: Request) -> Request:
-        joined = {f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self) if f.name != "logits"}
-        return Request(**joined, logits=self.logits or other.logits)
+        return Request(**{f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self)})
 
     def __bool__(self) -> bool:
         return self != Request()
+
+    @property
+    def head(self) -> bool:
+        """Whether the MLM head runs at all."""
+        return self.logits or self.token_logits
 
     @property
     def depth(self) -> int:

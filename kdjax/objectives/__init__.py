@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from kdjax.errors import InputError, nearest
 from kdjax.models.features import Features, Request
+from kdjax.objectives import custom
 from kdjax.objectives.attention import (
     AttentionKl,
     AttentionKlBui2024,
@@ -15,15 +15,16 @@ from kdjax.objectives.attention import (
     FirstScoresMseBui2024,
 )
 from kdjax.objectives.base import Needs, Term
+from kdjax.objectives.custom import term
 from kdjax.objectives.hidden import Cosine, HiddenCls, HiddenConcat, HiddenMse, HiddenMseBui2024
 from kdjax.objectives.logits import Logit, LogitBui2024
 from kdjax.objectives.mlm import Mlm
 from kdjax.objectives.pearson import Pearson, PearsonBui2024
 from kdjax.objectives.relations import Relation, RelationBui2024, ValueRelation, ValueRelationBui2024
 
-__all__ = ["Features", "Needs", "Request", "Term", "get"]
+__all__ = ["Features", "Needs", "Request", "Term", "get", "term"]
 
-_TERMS: dict[str, dict[str, type[Term]]] = {
+_TERMS: dict[str, dict[str, custom.Kind]] = {
     "mlm": {"original": Mlm, "bui2024": Mlm},
     "logit": {"original": Logit, "bui2024": LogitBui2024},
     "cosine": {"original": Cosine},
@@ -44,26 +45,29 @@ def get(name: str, variant: str = "original", **options: Any) -> Term:
 
     Args:
         name: mlm, logit, cosine, attention_mse, first_scores_mse, hidden_mse, relation, attention_kl, value_relation,
-            hidden_cls, hidden_concat or pearson.
+            hidden_cls, hidden_concat or pearson; or `module:attribute`, a term of your own (`kdjax.objectives.term`),
+            whose module is imported and so run.
         variant: `original`, what the method's own paper says, or `bui2024`, what the code of arXiv 2404.19319 computes.
-        options: the term's own, the fields of its dataclass.
+        options: the term's own: the fields of its dataclass, or the keyword-only arguments of its function.
 
     Raises:
         InputError: an unknown name, variant or option, or a value the option cannot take.
     """
-    if name not in _TERMS:
+    if ":" not in name and name not in _TERMS:
         raise InputError(f"unknown term {name!r}{nearest(name, _TERMS)}")
-    variants = _TERMS[name]
+    variants = {"original": custom.find(name)} if ":" in name else _TERMS[name]
     if variant not in variants:
         raise InputError(f"{name}: unknown variant {variant!r}{nearest(variant, variants)}")
-    kind: Any = variants[variant]
-    known = [f.name for f in fields(kind)]
+    kind = variants[variant]
+    known = custom.options_of(kind)
     for option in options:
         if option not in known:
             hint = nearest(option, known) or " (it has none)"
             raise InputError(f"{name}: unknown option {option!r} of variant {variant}{hint}")
+    for option, optional in known.items():
+        if not optional and option not in options:
+            raise InputError(f"{name}: found no option {option!r}, expected one: it has no default")
     try:
-        term: Term = kind(**options)
+        return custom.make(kind, options)
     except InputError as e:
         raise InputError(f"{name}: {e}") from None
-    return term

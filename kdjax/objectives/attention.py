@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
 from kdjax.models.features import Features, Request
+from kdjax.objectives import counts
 from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal, check_whole
 from kdjax.objectives.layers import LayerMap, last_pair, pairs, read_map
 from kdjax.objectives.reductions import kl, log_softmax, mean, mse, precise, valid_pairs
@@ -57,6 +58,10 @@ class AttentionMse(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         return scores_needs(student, teacher, pairs(self.layers, student.layers, teacher.layers))
 
+    def count(self, batch: Batch) -> jax.Array:
+        """Valid pairs of positions."""
+        return counts.pairs(batch)
+
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         where = valid_pairs(batch)
         mapped = pairs(self.layers, max(student.scores), max(teacher.scores))
@@ -77,6 +82,10 @@ class AttentionMseBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
+    def count(self, batch: Batch) -> jax.Array:
+        """Sequences."""
+        return counts.sequences(batch)
+
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         own, target = masked_scores(_last(student), batch), masked_scores(_last(teacher), batch)
         return mse(jnp.where(own <= _CLEARED, 0, own), jnp.where(target <= _CLEARED, 0, target))
@@ -94,6 +103,10 @@ class FirstScoresMseBui2024(TeacherTerm):
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         return scores_needs(student, teacher, ((1, 1),))
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Sequences."""
+        return counts.sequences(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         return mse(student.scores[1], teacher.scores[1])
@@ -117,6 +130,10 @@ class AttentionKl(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         return scores_needs(student, teacher, (last_pair(self.teacher_layer, student.layers, teacher.layers),))
 
+    def count(self, batch: Batch) -> jax.Array:
+        """Valid rows."""
+        return counts.valid(batch)
+
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         where = valid_pairs(batch)
         own, other = last_pair(self.teacher_layer, max(student.scores), max(teacher.scores))
@@ -135,6 +152,10 @@ class AttentionKlBui2024(TeacherTerm):
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Sequences."""
+        return counts.sequences(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         own, target = (log_softmax(masked_scores(_last(features), batch)) for features in (student, teacher))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.models.features import Features, Request
+from kdjax.objectives import counts
 from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal
 from kdjax.objectives.layers import LayerMap, Pairs, pairs, read_map
 from kdjax.objectives.reductions import mean, mse, precise
@@ -31,6 +32,10 @@ class Cosine(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         check_equal("hidden units", student.width, teacher.width)
         return _hidden_needs(((student.layers, teacher.layers),))
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Valid positions."""
+        return counts.valid(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         cosine = jnp.sum(_direction(_last(student)) * _direction(_last(teacher)), axis=-1)
@@ -60,6 +65,10 @@ class HiddenMse(TeacherTerm):
         """W and b: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
         return _projection(student.width, _present(teacher).width, seed)
 
+    def count(self, batch: Batch) -> jax.Array:
+        """Valid positions."""
+        return counts.valid(batch)
+
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         where = batch["valid"][..., None]
         mapped = pairs(self.layers, max(student.hidden), max(teacher.hidden), embeddings=True)
@@ -79,6 +88,10 @@ class HiddenMseBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         check_equal("hidden units", student.width, teacher.width)
         return _hidden_needs(((student.layers, teacher.layers),))
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Sequences."""
+        return counts.sequences(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         return mse(_last(student), _last(teacher))
@@ -101,6 +114,10 @@ class HiddenCls(TeacherTerm):
         """W and b where the widths differ: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
         width = _present(teacher).width
         return {} if student.width == width else _projection(student.width, width, seed)
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Segments."""
+        return counts.number(_segment_starts(batch))
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         own = _project(_last(student), params) if params else _last(student)
@@ -125,6 +142,10 @@ class HiddenConcat(TeacherTerm):
         """W and b: `kernel` `[n_s·D_s, n_t·D_t]`, `bias` `[n_t·D_t]`."""
         teacher = _present(teacher)
         return _projection(student.layers * student.width, teacher.layers * teacher.width, seed)
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Valid positions."""
+        return counts.valid(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         return mse(_project(_joined(student), params), _joined(teacher), batch["valid"][..., None])

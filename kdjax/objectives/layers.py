@@ -10,7 +10,7 @@ Pairs = tuple[tuple[int, int], ...]
 LayerMap = str | Pairs
 """The name of a rule, or pairs (student layer, teacher layer) written out."""
 
-RULES = ("last", "uniform", "lower", "upper")
+RULES = ("last", "uniform", "spread", "lower", "upper")
 
 
 def read_map(layers: Any) -> LayerMap:
@@ -33,14 +33,15 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
 
     With n_s student and n_t teacher layers, student layer m = 1…n_s learns from teacher layer: `uniform` m·n_t/n_s,
     n_t/n_s whole; `lower` m; `upper` m + n_t - n_s (the three mapping functions of TinyBERT, Jiao et al. 2020, arXiv
-    1909.10351). `last` pairs the two last layers alone.
+    1909.10351); `spread` evenly from 1 to n_t, rounded (1, 3, 5, 8, 10, 12 of twelve: DistilBERT, Sanh et al. 2019,
+    arXiv 1910.01108). `last` pairs the two last layers alone.
 
     Args:
         layers: from `read_map`.
         student: n_s. When a term is called, the largest layer among the student's features.
         teacher: n_t, or the largest layer among the teacher's features. `lower` asks for no more than n_s of them.
-        embeddings: whether there is a layer 0 (hidden states: the embedding output). Then the three rules also pair 0
-            with 0.
+        embeddings: whether there is a layer 0 (hidden states: the embedding output). Then all rules but `last` also
+            pair 0 with 0.
 
     Raises:
         InputError: a layer that is not there.
@@ -60,10 +61,21 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
         )
     if teacher < student:
         raise InputError(f"layers: {layers!r} from {teacher} teacher layers to {student}, expected at least as many")
-    step = teacher // student if layers == "uniform" else 1
-    shift = teacher - student if layers == "upper" else 0
-    mapped = tuple((m, m * step + shift) for m in range(1, student + 1))
+    mapped = tuple(enumerate(_mapped(layers, student, teacher), start=1))
     return ((0, 0), *mapped) if embeddings else mapped
+
+
+def _mapped(rule: str, student: int, teacher: int) -> list[int]:
+    """The teacher layer of each student layer by a rule."""
+    own = range(1, student + 1)
+    if rule == "spread":
+        # A single layer is the last one.
+        return [teacher if student == 1 else round(1 + (m - 1) * (teacher - 1) / (student - 1)) for m in own]
+    return {
+        "uniform": [m * (teacher // student) for m in own],
+        "lower": list(own),
+        "upper": [m + teacher - student for m in own],
+    }[rule]
 
 
 def last_pair(teacher_layer: int, student: int, teacher: int) -> tuple[int, int]:

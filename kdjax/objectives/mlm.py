@@ -10,6 +10,7 @@ import optax
 
 from kdjax.config import ModelConfig
 from kdjax.models.features import Features, Request
+from kdjax.objectives import counts
 from kdjax.objectives.base import Batch, Needs, Params, Term
 from kdjax.objectives.reductions import given, weighted_mean
 
@@ -26,6 +27,10 @@ class Mlm(Term):
     def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> Needs:
         """The student's logits."""
         return Needs(Request(logits=True), Request())
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Masked slots, by their weights."""
+        return counts.slots(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         logits = given(student.logits)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError, nearest
 from kdjax.models.features import Features
+from kdjax.objectives import counts
 from kdjax.objectives.attention import masked_scores, scores_needs
 from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm
 from kdjax.objectives.reductions import log_softmax, mean, valid_pairs
@@ -28,7 +29,7 @@ class Pearson(TeacherTerm):
 
     After DIST, Huang et al. 2022, arXiv 2205.10536, with attention in place of class probabilities. Along `key` each
     valid row is compared, along `query` each valid column, along `head` each valid pair of positions. A row or column
-    holds the positions of its own segment; one with a single position has no correlation and does not count.
+    holds the positions of its own segment. A segment of a single position has no correlations and does not count.
     """
 
     name: ClassVar[str] = "pearson"
@@ -44,8 +45,15 @@ class Pearson(TeacherTerm):
             raise InputError(f"axes is {self.axes!r} with {student.heads} head, expected at least 2 heads to correlate")
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
+    def count(self, batch: Batch) -> jax.Array | None:
+        """What is compared: rows or columns, pairs of positions, or None where both are, each with its own mean."""
+        names, where = _read_axes(self.axes, _AXES), _where(batch)
+        if "head" not in names:
+            return counts.number(jnp.any(where, axis=-1))
+        return counts.number(where) if len(names) == 1 else None
+
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
-        where = valid_pairs(batch)
+        where = _where(batch)
         own, target = (
             jnp.where(where, jnp.exp(log_softmax(features.scores[max(features.scores)], where)), 0)
             for features in (student, teacher)
@@ -85,6 +93,12 @@ class PearsonBui2024(TeacherTerm):
             correlation = jnp.sum(a * b, axis=axis) / (_length(a, axis) * _length(b, axis) + _EPS)
             losses.append(1 - mean(correlation))
         return sum(losses[1:], start=losses[0])
+
+
+def _where(batch: Batch) -> jax.Array:
+    """Valid pairs of positions in segments of more than one, bool `[B, 1, L, L]`."""
+    where = valid_pairs(batch)
+    return where & (jnp.sum(where, axis=-1, keepdims=True, dtype=jnp.int32) > 1)
 
 
 def _read_axes(axes: Any, known: Sequence[str] | dict[str, int]) -> list[str]:

@@ -1,57 +1,229 @@
-"""The named objectives: the paper's arms, each as its terms."""
+"""The named arms: the paper's, the methods' own, and those of the published code as it ran."""
 
 from __future__ import annotations
 
-from kdjax.config import ArmConfig, TermConfig
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from kdjax.config import ArmConfig, PhaseConfig, StartConfig, TermConfig
 from kdjax.errors import InputError, nearest
 from kdjax.objectives import get
 from kdjax.objectives.objective import Objective
+from kdjax.objectives.schedule import is_zero
 
-PRESETS: dict[str, tuple[TermConfig, ...]] = {
-    # Masked language modelling alone (Devlin et al. 2019).
-    "scratch": (TermConfig("mlm"),),
-    # Vanilla distillation: MLM plus the teacher's soft targets at the masked positions (Hinton et al. 2015).
-    "logit": (TermConfig("mlm"), TermConfig("logit")),
-    # General distillation of TinyBERT (Jiao et al. 2020): attention scores and hidden states, no MLM.
-    "tinybert": (TermConfig("attention_mse"), TermConfig("hidden_mse")),
-    # MiniLMv2 (Wang et al. 2021): self-attention relations of the last layer, no MLM.
-    "minilm": (TermConfig("relation"),),
+
+@dataclass(frozen=True)
+class Preset:
+    """A named arm.
+
+    Attributes:
+        summary: what it does, in a line.
+        asks: what it asks of the teacher, besides being there.
+        source: where it is from.
+        arm: its settings; `phases` and `start` are always given.
+    """
+
+    summary: str
+    asks: str
+    source: str
+    arm: ArmConfig
+
+
+def _arm(*terms: TermConfig, start: StartConfig = StartConfig(), **settings: Any) -> ArmConfig:
+    return ArmConfig(phases=(PhaseConfig(terms),), start=start, **settings)
+
+
+def _as_run(*terms: TermConfig) -> ArmConfig:
+    """An arm of the published scripts: its student, learning rate and fine-tuning depend on whether it distils."""
+    if any(term.name != "mlm" for term in terms):
+        return _arm(
+            *terms,
+            student={"norm": "post", "embedding_norm": True},
+            optimizer={"learning_rate": 5e-4, "warmup": 0.06},
+            finetune={"warmup": 0.0, "weight_decay": 0.0, "eps": 1e-6, "clip": 1.0},
+        )
+    return _arm(
+        *terms,
+        student={"norm": "pre", "embedding_norm": False},
+        optimizer={"learning_rate": 1e-3, "warmup": 0.06},
+        finetune={"warmup": 50.0, "weight_decay": 0.01, "eps": 1e-8, "clip": 1.0},
+    )
+
+
+def _published(name: str) -> TermConfig:
+    return TermConfig(name, variant="bui2024")
+
+
+_BUI = "Bui et al. 2024, arXiv 2404.19319"
+_HEAD = "an MLM head; the same vocabulary"
+_HEADS = "as many heads as the student"
+
+PRESETS: dict[str, Preset] = {
+    "scratch": Preset("masked language modelling", "nothing", "Devlin et al. 2019", _arm(TermConfig("mlm"))),
+    "logit": Preset(
+        "MLM + the teacher's distribution at the masked positions (vanilla KD)",
+        _HEAD,
+        "Hinton et al. 2015, arXiv 1503.02531",
+        _arm(TermConfig("mlm"), TermConfig("logit")),
+    ),
+    "tinybert": Preset(
+        "attention scores and hidden states of all layers, uniform map, learned projection; no MLM",
+        f"{_HEADS}; a whole multiple of its layers",
+        "Jiao et al. 2020, arXiv 1909.10351",
+        _arm(TermConfig("attention_mse"), TermConfig("hidden_mse")),
+    ),
+    "minilm": Preset(
+        "query, key and value relations of the last layer (MiniLMv2); no MLM",
+        "a width with a common divisor",
+        "Wang et al. 2021, arXiv 2012.15828",
+        _arm(TermConfig("relation")),
+    ),
+    "distilbert": Preset(
+        "5 x logit (T = 2, all positions) + 2 x MLM + cosine of last hidden states; starts from the teacher's layers",
+        f"{_HEAD}; the same width",
+        "Sanh et al. 2019, arXiv 1910.01108",
+        _arm(
+            TermConfig("logit", 5.0, options={"temperature": 2.0, "positions": "all"}),
+            TermConfig("mlm", 2.0),
+            TermConfig("cosine"),
+            start=StartConfig("teacher", "spread"),
+        ),
+    ),
+    "minilm_v1": Preset(
+        "attention distributions and value relations of the last layer; no MLM",
+        _HEADS,
+        "Wang et al. 2020, arXiv 2002.10957",
+        _arm(TermConfig("attention_kl"), TermConfig("value_relation")),
+    ),
+    "attention_transfer": Preset(
+        "attention distributions of the last layer alone",
+        _HEADS,
+        "Wang et al. 2020, arXiv 2002.10957",
+        _arm(TermConfig("attention_kl")),
+    ),
+    "attention_mse+hidden_mse": Preset(
+        "attention scores and hidden states of the last layer",
+        _HEADS,
+        _BUI,
+        _arm(
+            TermConfig("attention_mse", options={"layers": "last"}),
+            TermConfig("hidden_mse", options={"layers": "last"}),
+        ),
+    ),
+    "attention_kl+hidden_mse": Preset(
+        "attention distributions and hidden states of the last layer",
+        _HEADS,
+        _BUI,
+        _arm(TermConfig("attention_kl"), TermConfig("hidden_mse", options={"layers": "last"})),
+    ),
+    "two_stage": Preset(
+        "MLM for half of the budget, then minilm_v1",
+        _HEADS,
+        f"{_BUI}, by its intent: the published code cannot reach it",
+        ArmConfig(
+            phases=(
+                PhaseConfig((TermConfig("mlm"),), until=0.5),
+                PhaseConfig((TermConfig("attention_kl"), TermConfig("value_relation"))),
+            ),
+            start=StartConfig(),
+        ),
+    ),
+    "paper_as_run_scratch": Preset(
+        "scratch as the published scripts ran it: pre-LN, learning rate 1e-3",
+        "nothing",
+        _BUI,
+        _as_run(TermConfig("mlm")),
+    ),
+    "paper_as_run_logit": Preset(
+        "logit as the published scripts ran it: the logit term averaged over the vocabulary",
+        _HEAD,
+        _BUI,
+        _as_run(TermConfig("mlm"), _published("logit")),
+    ),
+    "paper_as_run_tinybert": Preset(
+        "tinybert as the published scripts ran it: first and last layer's scores, last hidden states",
+        f"{_HEADS}; the same width",
+        _BUI,
+        _as_run(_published("first_scores_mse"), _published("attention_mse"), _published("hidden_mse")),
+    ),
+    "paper_as_run_minilm": Preset(
+        "minilm as the published scripts ran it: as many relation heads as attention heads, padding included",
+        _HEADS,
+        _BUI,
+        _as_run(_published("relation")),
+    ),
 }
+"""The paper's four arms by its own names, then the originals, then what its scripts did besides."""
 
 
-def objective_of(name: str, config: ArmConfig) -> Objective:
-    """The objective of a recipe's arm: its terms, or its preset's, or those of the preset it is named after.
+def arm_of(name: str, config: ArmConfig) -> ArmConfig:
+    """A recipe's arm with nothing left open: `phases` and `start` are given, a preset's settings joined with its own.
+
+    Args:
+        name: as the recipe calls it; without preset, terms and phases it names its preset.
+        config: its settings.
 
     Raises:
-        InputError: no such preset, a term that does not exist, or an option it does not have.
+        InputError: no such preset, more than one of preset, terms and phases, or phases that do not fill the budget.
     """
-    terms = terms_of(name, config)
-    weighted = []
-    for n, term in enumerate(terms):
-        before = sum(other.name == term.name for other in terms[:n])
-        key = f"{term.name}_{before + 1}" if before else term.name
+    given = [what for what in ("preset", "terms", "phases") if getattr(config, what)]
+    if len(given) > 1:
+        raise InputError(f"arms.{name}: found {' and '.join(given)}, expected one of them")
+    if config.terms or config.phases:
+        phases = config.phases or (PhaseConfig(config.terms),)
+        found = replace(config, phases=phases, terms=(), start=config.start or StartConfig())
+    else:
+        preset = _preset(name, config.preset or name)
+        found = replace(
+            config,
+            phases=preset.phases,
+            start=config.start or preset.start,
+            student={**preset.student, **config.student},
+            optimizer={**preset.optimizer, **config.optimizer},
+            finetune={**preset.finetune, **config.finetune},
+        )
+    ends = [0.0, *(phase.until for phase in found.phases)]
+    if ends[-1] != 1 or not all(a < b for a, b in pairwise(ends)):
+        raise InputError(f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up to 1")
+    return found
+
+
+def objectives_of(name: str, config: ArmConfig) -> tuple[Objective, ...]:
+    """The objective of each phase of an arm; terms whose weight is 0 throughout a phase are left out.
+
+    Args:
+        name: as the recipe calls it.
+        config: from `arm_of`.
+
+    Raises:
+        InputError: a term that does not exist, an option it does not have, or a phase in which nothing counts.
+    """
+    made, begin = [], 0.0
+    for n, phase in enumerate(config.phases, start=1):
+        where = f"arms.{name}" if len(config.phases) == 1 else f"arms.{name}: phase {n}"
         try:
-            weighted.append((key, term.weight, get(term.name, term.variant, **term.options)))
+            terms = tuple(
+                (key, term.weight, get(term.name, term.variant, **term.options)) for key, term in _keys(phase)
+            )
         except InputError as e:
-            raise InputError(f"arms.{name}: {e}") from None
-    kept = tuple(item for item in weighted if item[1] != 0)
-    if not kept:
-        raise InputError(f"arms.{name}: every term has weight 0, expected at least one that counts")
-    return Objective(kept)
+            raise InputError(f"{where}: {e}") from None
+        kept = tuple(item for item in terms if not is_zero(item[1], begin, phase.until))
+        if not kept:
+            raise InputError(f"{where}: every term has weight 0, expected at least one that counts")
+        made.append(Objective(kept))
+        begin = phase.until
+    return tuple(made)
 
 
-def terms_of(name: str, config: ArmConfig) -> tuple[TermConfig, ...]:
-    """The terms of a recipe's arm, as settings.
-
-    Raises:
-        InputError: no such preset, or both a preset and terms.
-    """
-    if config.terms and config.preset:
-        raise InputError(f"arms.{name}: found both a preset and terms, expected one of them")
-    return config.terms or _preset(name, config.preset or name)
+def _keys(phase: PhaseConfig) -> list[tuple[str, TermConfig]]:
+    """A phase's terms under their names, numbered where a name comes twice."""
+    names = [term.name.rpartition(":")[2] for term in phase.terms]
+    before = [names[:n].count(name) for n, name in enumerate(names)]
+    return [(f"{name}_{n + 1}" if n else name, term) for name, n, term in zip(names, before, phase.terms, strict=True)]
 
 
-def _preset(arm: str, preset: str) -> tuple[TermConfig, ...]:
+def _preset(arm: str, preset: str) -> ArmConfig:
     if preset not in PRESETS:
-        raise InputError(f"arms.{arm}: unknown arm {preset!r}{nearest(preset, PRESETS)}; or give its terms")
-    return PRESETS[preset]
+        raise InputError(f"arms.{arm}: unknown arm {preset!r}{nearest(preset, PRESETS)}; or give its terms or phases")
+    return PRESETS[preset].arm

@@ -20,7 +20,7 @@ def precise(x: jax.Array) -> jax.Array:
 
 
 def given(logits: jax.Array | None) -> jax.Array:
-    """The logits `[B, S, V]` in float32 or wider.
+    """The logits `[B, S, V]` or `[B, L, V]` in float32 or wider.
 
     Raises:
         InputError: the forward pass was not asked for them.

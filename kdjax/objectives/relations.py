@@ -13,12 +13,16 @@ import jax.numpy as jnp
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.models.features import Features, Request
+from kdjax.objectives import counts
 from kdjax.objectives.attention import FLOOR
 from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal, check_number, check_whole
 from kdjax.objectives.layers import last_pair
 from kdjax.objectives.reductions import kl, log_softmax, mean, valid_pairs
 
 _KINDS = ("query", "key", "value")
+
+_LARGE_LAYERS, _LARGE_LAYER = 24, 21
+"""Layers of large size, and the one that MiniLMv2 learns from."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Relation(TeacherTerm):
     """A; it divides both widths. 0: as many as base size takes, 48, or large size, 64 (a teacher wider than 768); where
     that does not divide both widths, the largest smaller number that does."""
     teacher_layer: int = 0
-    """The teacher's layer; 0: its last, as for base size. For large size 21 of 24 is better."""
+    """The teacher's layer; 0: the method's choice, the last, but 21 of the 24 of large size."""
     query: float = 1.0
     """Weight of the query relation."""
     key: float = 1.0
@@ -74,20 +78,29 @@ class Relation(TeacherTerm):
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         self.heads(student.width, teacher.width)
-        own, other = last_pair(self.teacher_layer, student.layers, teacher.layers)
+        own, other = self._pair(student.layers, teacher.layers)
         return Needs(_request(self._weights, own), _request(self._weights, other))
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Valid rows."""
+        return counts.valid(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         where, rows = valid_pairs(batch), batch["valid"][:, None]
         losses = []
         for kind, weight in self._weights.items():
             seen, target = getattr(student, kind), getattr(teacher, kind)
-            own, other = last_pair(self.teacher_layer, max(seen), max(target))
+            own, other = self._pair(max(seen), max(target))
             x, y = seen[own], target[other]
             heads = self.heads(x.shape[1] * x.shape[3], y.shape[1] * y.shape[3])
             relations = (log_softmax(_products(_regroup(z, heads)), where) for z in (x, y))
             losses.append(weight * mean(kl(*relations), rows))
         return sum(losses[1:], start=losses[0])
+
+    def _pair(self, student: int, teacher: int) -> tuple[int, int]:
+        # Layers 22 and 23 count as large size too: when called, the largest layer present may be another term's.
+        chosen = _LARGE_LAYER if _LARGE_LAYER <= teacher <= _LARGE_LAYERS else 0
+        return last_pair(self.teacher_layer or chosen, student, teacher)
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,10 @@ class RelationBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         check_equal("heads", student.heads, teacher.heads)
         return Needs(_request(_KINDS, student.layers), _request(_KINDS, teacher.layers))
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Sequences."""
+        return counts.sequences(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         losses = []
@@ -130,6 +147,10 @@ class ValueRelation(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         return _value_needs(student, teacher, self.teacher_layer)
 
+    def count(self, batch: Batch) -> jax.Array:
+        """Valid rows."""
+        return counts.valid(batch)
+
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         where = valid_pairs(batch)
         own, other = last_pair(self.teacher_layer, max(student.value), max(teacher.value))
@@ -149,6 +170,10 @@ class ValueRelationBui2024(TeacherTerm):
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
         return _value_needs(student, teacher, 0)
+
+    def count(self, batch: Batch) -> jax.Array:
+        """Sequences."""
+        return counts.sequences(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         seen, target = (features.value[max(features.value)] for features in (student, teacher))

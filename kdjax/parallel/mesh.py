@@ -26,9 +26,11 @@ def by_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch(batch: int, mesh: Mesh) -> None:
-    """Raises InputError unless the batch splits evenly over the mesh."""
-    if batch % mesh.shape["data"]:
+def check_batch(batch: int, mesh: Mesh, microbatches: int = 1) -> None:
+    """Raises InputError unless the batch splits evenly over the mesh and, on each device, over the microbatches."""
+    devices = mesh.shape["data"]
+    if batch % (devices * microbatches):
+        parts = f" times {microbatches} microbatches" if microbatches > 1 else ""
         raise InputError(
-            f"a batch has {batch} sequences, expected a multiple of the {mesh.shape['data']} devices of the mesh"
+            f"a batch has {batch} sequences, expected a multiple of the {devices} devices of the mesh{parts}"
         )

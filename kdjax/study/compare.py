@@ -11,28 +11,31 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from kdjax import models
-from kdjax.budget.ledger import affordable_steps
-from kdjax.config import Config, plain, to_dict
+from kdjax.budget.ledger import Stretch, lay_out
+from kdjax.config import Config, changed, plain, to_dict
 from kdjax.data import tasks
+from kdjax.data.cache import Cache
 from kdjax.data.loader import Corpus
 from kdjax.data.tasks import Task
 from kdjax.errors import InputError, nearest
-from kdjax.evaluate.mlm import held_out_loss
+from kdjax.evaluate.mlm import HeldOut
 from kdjax.files import read_json, undone_by_bad_input, write_json
 from kdjax.models import zoo
-from kdjax.objectives.presets import terms_of
 from kdjax.parallel.mesh import check_batch, make_mesh
-from kdjax.study import record, report, setup, table
+from kdjax.study import pricing, record, report, setup, table
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.pricing import arms_of, shape_of
 from kdjax.study.progress import Reporter
-from kdjax.study.record import Record
+from kdjax.study.record import Cost, Record
 from kdjax.study.results import collect, versions
-from kdjax.train.arm import Program, price
+from kdjax.train.arm import Arm
 from kdjax.train.checkpoint import save_params
 from kdjax.train.log import Stopwatch
-from kdjax.train.loop import train
+from kdjax.train.loop import Leg, train
+from kdjax.train.phase import price
+from kdjax.train.program import Program
+from kdjax.train.signal import Cached
+from kdjax.train.start import start_params
 
 PLAIN_WIDTH = 120
 """Columns of the table where the output is no terminal."""
@@ -60,9 +63,10 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
         results = collect(
             config,
             arms=study.arms,
-            prices=study.prices,
+            stretches=study.stretches,
             manifest=study.corpus.manifest,
             teacher=study.teacher.facts if study.teacher else None,
+            cache=study.cache.manifest if study.cache else None,
             tasks=study.tasks,
             runs=runs,
             references=study.references(),
@@ -102,28 +106,25 @@ class Study:
     Attributes:
         config: the recipe.
         arms: name -> arm.
-        prices: name -> price of one step, as counted when the study first started.
         budget: FLOPs of each run.
-        steps: name -> steps the budget buys.
     """
 
     def __init__(self, config: Config, out: Path, reporter: Reporter):
         self.config, self._out, self._reporter = config, out, reporter
         self.arms, self.shape, self.budget = arms_of(config), shape_of(config), int(config.budget.flops)
         self._record = Record(config, out)
-        self.prices = {
-            name: self._record.prices[name] if name in self._record.prices else price(arm, self.shape)
+        self._prices = {
+            name: self._record.costs[name].prices
+            if name in self._record.costs
+            else tuple(price(phase, self.shape) for phase in arm.phases)
             for name, arm in self.arms.items()
         }
-        self.steps = {
-            name: affordable_steps(self.budget, cost, f"arms.{name}: budget.flops")
-            for name, cost in self.prices.items()
-        }
-        self._needs_teacher = any(arm.teacher for arm in self.arms.values())
-        self.student = zoo.resolve(config.student)
+        for arm in self.arms.values():
+            self._lay_out(arm, upfront=0)
+        self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
         self.mesh = make_mesh()
-        self._programs: dict[str, Program] = {}
-        check_batch(self.shape.batch, self.mesh)
+        self._programs: dict[str, list[Program]] = {}
+        check_batch(self.shape.batch, self.mesh, config.train.microbatches)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -138,6 +139,26 @@ class Study:
         return setup.teacher_of(self.config, self.corpus, self._out / "teacher", self.mesh, self._reporter)
 
     @cached_property
+    def cache(self) -> Cache | None:
+        """The teacher's stored outputs, when an arm reads them."""
+        request = pricing.stored_by(self.arms)
+        if not request or self.teacher is None:
+            return None
+        return setup.cache_of(
+            self.config, request, self.teacher.model, self.corpus, self._out / "cache", self.mesh, self._reporter
+        )
+
+    @cached_property
+    def costs(self) -> dict[str, Cost]:
+        """Arm -> what its runs cost, as counted when the study first started."""
+        return {name: self._cost(arm) for name, arm in self.arms.items()}
+
+    @cached_property
+    def stretches(self) -> dict[str, tuple[Stretch, ...]]:
+        """Arm -> its phases as they lie in the budget."""
+        return {name: self._lay_out(arm, self.costs[name].upfront) for name, arm in self.arms.items()}
+
+    @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """The downstream tasks."""
         tokenizer, length = setup.tokenizer_of(self.config), self.config.data.length
@@ -146,23 +167,26 @@ class Study:
     @cached_property
     def evaluation(self) -> Evaluation:
         """What every model is measured by."""
-        return Evaluation(self.config.evaluation, setup.held_out_batches(self.config, self.corpus), self.tasks)
+        student = zoo.resolve(self.config.student)
+        teacher = self.teacher.model if self.teacher else None
+        if teacher is not None and teacher.config.vocab_size != student.vocab_size:
+            teacher = None
+        held_out = HeldOut(setup.held_out_batches(self.config, self.corpus), teacher)
+        return Evaluation(self.config.evaluation, held_out, self.tasks)
 
     def claim(self) -> None:
-        """Makes all that runs need, then takes the directory for this recipe; the prices stored now hold for good."""
+        """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
         _ = self.tasks
         if self._needs_teacher and self._record.new:
             setup.check_teacher(self.config, self.mesh)
         setup.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
         for arm in self.arms.values():
-            if arm.teacher is not None and self.teacher is not None:
-                arm.teacher_part(self.teacher.model.params)
-        _ = self.evaluation
-        self._record.write(self.prices)
-
-    def trains_mlm_head(self, arm: str) -> bool:
-        """Whether an arm's objective gives the MLM head a gradient."""
-        return all(jax.tree.leaves(self.arms[arm].trained["model"]["mlm"]))
+            if self.teacher is not None:
+                for phase in arm.phases:
+                    phase.teacher_part(self.teacher.model.params)
+        _ = self.stretches  # before the cache is made: a share of it may be more than the budget
+        _ = self.cache, self.evaluation
+        self._record.write(self.costs)
 
     def finished(self, arm: str, seed: int) -> bool:
         """Whether a run has its result."""
@@ -174,41 +198,43 @@ class Study:
         Raises:
             InputError: the loss is not finite, a checkpoint is damaged, or the directory holds another run.
         """
-        directory = self._directory(arm, seed)
+        directory, made = self._directory(arm, seed), self.arms[arm]
         self._claim_run(directory, arm, seed)
         if self.finished(arm, seed):
             return read_json(directory / "result.json")  # type: ignore[no-any-return]
-        evaluation, program, cost = self.evaluation, self._program(arm), self.prices[arm]
-        stream = setup.train_batches(self.config, self.corpus, self.shape.batch, seed)
-        mlm = self.trains_mlm_head(arm)
+        evaluation, programs = self.evaluation, self._compiled(arm)
+        mlm = trains_mlm_head(made)
         outcome = train(
-            program,
-            cost,
+            [self._leg(program, seed) for program in programs],
             self.budget,
-            stream,
-            start=models.init(self.student, seed).params,
-            teacher=program.place_teacher(self.teacher.model.params if self.teacher else None),
+            start=self._start(made, seed),
             seed=seed,
             config=self.config.train,
             directory=directory,
-            evaluate=(lambda params: held_out_loss(self.student, params, evaluation.held_out).loss) if mlm else None,
+            upfront=self.costs[arm].upfront,
+            evaluate=lambda params: evaluation.along_the_way(made.student, params, mlm=mlm),
             watch=self._reporter.watch(f"{arm}, seed {seed}"),
         )
         ledger = outcome.ledger
         self._reporter.show(f"{arm}, seed {seed}: evaluating")
         clock = Stopwatch(ledger.seconds)
         with clock("evaluation"):
-            metrics, details = evaluation.measure(self.student, outcome.params, seed, mlm=mlm)
+            finetune = changed(self.config.evaluation.finetune, made.config.finetune, f"arms.{arm}.finetune")
+            metrics, details = evaluation.measure(made.student, outcome.params, seed, mlm=mlm, finetuning=finetune)
         row = {
             "arm": arm,
             "seed": seed,
             "budget": self.budget,
             "spent": {**ledger.spent, "total": ledger.total},
             "steps": ledger.steps,
+            "phases": [
+                {"steps": stretch.steps, "flops": stretch.steps * stretch.price.total}
+                for stretch in self.stretches[arm]
+            ],
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
-            "epochs": ledger.steps * self.shape.batch / stream.sequences,
-            "wall_clock": {"compile": program.compile_seconds, **clock.seconds},
+            "epochs": ledger.steps * self.shape.batch / self.corpus.sequences("train"),
+            "wall_clock": {"compile": sum(program.compile_seconds for program in programs), **clock.seconds},
             "metrics": metrics,
             "details": details,
             "curve": outcome.curve,
@@ -222,13 +248,17 @@ class Study:
         return row
 
     def references(self) -> list[dict[str, Any]]:
-        """The untrained start of each seed and the teacher, measured like the runs: what the arms stand between."""
-        rows = [
-            self._reference(
-                f"untrained-seed{seed}", "untrained start", seed, self.student, models.init(self.student, seed).params
-            )
-            for seed in self.config.seeds
-        ]
+        """The untrained starts of each seed and the teacher, measured like the runs: what the arms stand between."""
+        starts: dict[Any, list[Arm]] = {}
+        for arm in self.arms.values():
+            starts.setdefault((arm.student, arm.start), []).append(arm)
+        rows = []
+        for n, sharing in enumerate(starts.values()):
+            name = "untrained start" + (f" ({', '.join(arm.name for arm in sharing)})" if len(starts) > 1 else "")
+            directory = "untrained" + (f"-{sharing[0].name}" if n else "")
+            for seed in self.config.seeds:
+                model, params = sharing[0].student, self._start(sharing[0], seed)
+                rows.append(self._reference(f"{directory}-seed{seed}", name, seed, model, params))
         if self.teacher is not None:
             rows.append(self._reference("teacher", "teacher", None, *self.teacher.model))
         return rows
@@ -239,9 +269,36 @@ class Study:
             self._reporter.show(f"{name}: evaluating")
             is_teacher = seed is None
             mlm = is_teacher and "mlm" in params
-            metrics, details = self.evaluation.measure(model, params, seed or 0, mlm=mlm, tuned=not is_teacher)
-            write_json(path, {"name": name, "seed": seed, "metrics": metrics, "details": details})
-        return read_json(path)  # type: ignore[no-any-return]
+            finetuning = None if is_teacher else self.config.evaluation.finetune
+            metrics, details = self.evaluation.measure(model, params, seed or 0, mlm=mlm, finetuning=finetuning)
+            write_json(path, {"metrics": metrics, "details": details})
+        return {"name": name, "seed": seed, **read_json(path)}
+
+    def _lay_out(self, arm: Arm, upfront: int) -> tuple[Stretch, ...]:
+        phases = [(phase.until, cost) for phase, cost in zip(arm.phases, self._prices[arm.name], strict=True)]
+        return lay_out(self.budget, phases, upfront, f"arms.{arm.name}: budget.flops")
+
+    def _cost(self, arm: Arm) -> Cost:
+        if arm.name in self._record.costs:
+            return self._record.costs[arm.name]
+        upfront = 0
+        if arm.stored:
+            request, sequences = pricing.stored_by(self.arms), self.corpus.sequences("train")
+            flops = pricing.cache_flops(self.config, request, sequences)
+            upfront = pricing.share(flops, pricing.sharing(self.config, self.arms))
+        return Cost(self._prices[arm.name], upfront)
+
+    def _start(self, arm: Arm, seed: int) -> Any:
+        """The student's parameters before the first step."""
+        return start_params(arm.start, arm.student, self.teacher.model if self.teacher else None, seed)
+
+    def _leg(self, program: Program, seed: int) -> Leg:
+        """A phase of one run."""
+        reads = isinstance(program.phase.signal, Cached)
+        stream = setup.train_batches(
+            self.config, self.corpus, self.shape.batch, seed, cache=self.cache if reads else None
+        )
+        return Leg(program, stream, program.place_teacher(self.teacher.model.params if self.teacher else None))
 
     def _directory(self, arm: str, seed: int) -> Path:
         return self._out / "runs" / f"{arm}-seed{seed}"
@@ -252,25 +309,41 @@ class Study:
         identity = {
             "arm": arm,
             "seed": seed,
-            "terms": [plain(to_dict(term)) for term in terms_of(arm, self.config.arms[arm])],
-            "price": self.prices[arm].to_json(),
+            "arm_settings": plain(to_dict(self.arms[arm].config)),
+            "cost": self.costs[arm].to_json(),
             "budget": self.budget,
             "corpus": self.corpus.manifest.digest,
-            "teacher": self.teacher.facts if self.teacher and self.arms[arm].teacher else None,
+            "teacher": self.teacher.facts if self.teacher and self.arms[arm].needs_teacher else None,
             "config": plain(to_dict(self.config)),
         }
         if not path.exists():
             write_json(path, {**identity, **versions()})
             return
         found = read_json(path)
-        for name in ("terms", "price", "budget", "corpus", "teacher"):
+        for name in ("arm_settings", "cost", "budget", "corpus", "teacher"):
             if found[name] != identity[name]:
                 raise InputError(
                     f"{path}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another --out"
                 )
 
-    def _program(self, arm: str) -> Program:
+    def _compiled(self, arm: str) -> list[Program]:
         if arm not in self._programs:
             self._reporter.show(f"{arm}: compiling")
-            self._programs[arm] = Program(self.arms[arm], self.shape, self.steps[arm], self.mesh)
+            stretches = self.stretches[arm]
+            self._programs[arm] = [
+                Program(
+                    phase,
+                    self.shape,
+                    stretch,
+                    stretches[-1].stop,
+                    self.mesh,
+                    microbatches=self.config.train.microbatches,
+                )
+                for phase, stretch in zip(self.arms[arm].phases, stretches, strict=True)
+            ]
         return self._programs[arm]
+
+
+def trains_mlm_head(arm: Arm) -> bool:
+    """Whether an arm's objectives give the MLM head a gradient."""
+    return all(jax.tree.leaves(arm.trained["model"]["mlm"]))

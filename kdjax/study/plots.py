@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from kdjax.budget.price import PARTS
+from kdjax.budget.ledger import ACCOUNTS
 from kdjax.study import numbers, summary, svg
 from kdjax.study.summary import Endpoint, Results, Spread, task_of
 
@@ -106,7 +106,7 @@ def spending(results: Results) -> Markup | None:
         ax = figure.subplots()
         for y, rows in enumerate(spent.values()):
             left = 0.0
-            for n, part in enumerate(PARTS):
+            for n, part in enumerate(ACCOUNTS):
                 width = sum(row[part] for row in rows) / len(rows)
                 ax.barh(y, width, 0.66, left, color=svg.part_colour(n), edgecolor=svg.PAGE, linewidth=0.6)
                 if width > 0.05 * budget:

@@ -1,20 +1,26 @@
-"""What a recipe costs before anything is spent: the price of each arm's step and how far the budget reaches."""
+"""What a recipe costs before anything is spent: the price of each arm's steps and how far the budget reaches."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from kdjax.budget.ledger import affordable_steps
-from kdjax.budget.price import PARTS
+from kdjax.budget.ledger import lay_out
+from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config
-from kdjax.data.prepare import Manifest
+from kdjax.data.cache import record_bytes
+from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
-from kdjax.models import zoo
-from kdjax.train.arm import Arm, Shape, price, resolve
+from kdjax.models import Request, zoo
+from kdjax.train.arm import Arm, resolve
+from kdjax.train.cache import cache_price, passes
+from kdjax.train.phase import Shape, price
+from kdjax.train.signal import Cached, Online
 
 
 def shape_of(config: Config) -> Shape:
@@ -26,41 +32,125 @@ def arms_of(config: Config) -> dict[str, Arm]:
     """The recipe's arms, made ready from settings alone.
 
     Raises:
-        InputError: no arms, an unknown arm, an objective these models do not allow, or sequences longer than
-            the models' positions.
+        InputError: no arms, an unknown arm, an objective these models do not allow, sequences longer than the models'
+            positions, or stored outputs without mask views.
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
-    student, teacher = zoo.resolve(config.student), zoo.resolve(config.teacher.architecture)
-    arms = {name: resolve(name, arm, student, teacher, config.train.optimizer) for name, arm in config.arms.items()}
-    for role, model in (("student", student), ("teacher.architecture", teacher)):
-        if role != "student" and not any(arm.teacher for arm in arms.values()):
-            continue
-        if config.data.length > model.positions:
+    teacher, spec = zoo.resolve(config.teacher.architecture), config.student
+    arms = {
+        name: resolve(name, arm, spec, teacher, config.train.optimizer, config.cache)
+        for name, arm in config.arms.items()
+    }
+    for name, arm in arms.items():
+        if config.data.length > arm.student.positions:
             raise InputError(
-                f"data.length is {config.data.length}, expected at most {role}.positions, {model.positions} tokens"
+                f"data.length is {config.data.length}, expected at most student.positions, "
+                f"{arm.student.positions} tokens"
+            )
+        if arm.distils and config.data.length > teacher.positions:
+            raise InputError(
+                f"data.length is {config.data.length}, expected at most teacher.architecture.positions, "
+                f"{teacher.positions} tokens"
+            )
+        if config.train.microbatches > 1:
+            for phase in arm.phases:
+                phase.check_splits()
+        if arm.stored and config.data.views < 1:
+            raise InputError(
+                f"arms.{name}: teacher is 'cached' and data.views 0, expected at least 1: stored outputs belong to "
+                "fixed masks"
             )
     return arms
+
+
+def stored_by(arms: dict[str, Arm]) -> Request:
+    """What a study's arms read of stored outputs, all together."""
+    asked = Request()
+    for arm in arms.values():
+        asked |= arm.stored
+    return asked
+
+
+def sharing(config: Config, arms: dict[str, Arm]) -> int:
+    """Over how many runs the cost of stored outputs is shared."""
+    return config.cache.shared_by or len(config.seeds) * sum(bool(arm.stored) for arm in arms.values())
+
+
+def cache_flops(config: Config, request: Request, sequences: int) -> int:
+    """What storing the teacher's outputs for all views of so many training sequences costs, in FLOPs."""
+    shape = Shape(config.cache.batch, config.data.length, config.data.slots)
+    once = cache_price(zoo.resolve(config.teacher.architecture), request, shape)
+    return once * passes(sequences, config.data.views, shape.batch)
+
+
+def share(flops: int, runs: int) -> int:
+    """A run's share, rounded up."""
+    return -(-flops // runs)
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     """Per arm and phase: FLOPs of one step by part, and the steps, tokens and epochs the budget buys.
 
     Tokens are positions of the sequences, padding included, when no prepared corpus tells how full they are; epochs are
-    None then.
+    None then. An arm that reads stored outputs also has `cache`: what they cost, and after how many epochs that is less
+    than running the teacher in every step. Without a prepared corpus that cost is not known, nor are its steps.
     """
-    shape, corpus = shape_of(config), _prepared(config)
+    shape, corpus, arms = shape_of(config), _prepared(config), arms_of(config)
     rows = {}
-    for name, arm in arms_of(config).items():
-        cost = price(arm, shape)
-        steps = affordable_steps(int(config.budget.flops), cost, f"arms.{name}: budget.flops")
-        sequences = steps * shape.batch
-        tokens, epochs = sequences * shape.length, None
-        if corpus is not None:
-            epochs = sequences / corpus.sequences["train"]
-            tokens = round(epochs * corpus.tokens["train"])
-        rows[name] = [{**cost.to_json(), "steps": steps, "tokens": tokens, "epochs": epochs}]
+    for name, arm in arms.items():
+        found = [price(phase, shape) for phase in arm.phases]
+        cache = _cache(config, arms, arm, found, corpus) if arm.stored else None
+        unknown: list[dict[str, Any]] = [dict.fromkeys(("steps", "tokens", "epochs"))] * len(found)
+        reached = unknown if cache and cache["flops"] is None else _reach(config, arm, found, cache, corpus)
+        rows[name] = [
+            {**cost.to_json(), "until": phase.until, **row, **({"cache": cache} if cache else {})}
+            for cost, phase, row in zip(found, arm.phases, reached, strict=True)
+        ]
     return rows
+
+
+def _reach(
+    config: Config, arm: Arm, costs: list[Price], cache: dict[str, Any] | None, corpus: Manifest | None
+) -> list[dict[str, Any]]:
+    """Steps, tokens and epochs of each phase."""
+    phases = [(phase.until, cost) for phase, cost in zip(arm.phases, costs, strict=True)]
+    upfront = cache["share"] if cache else 0
+    made = []
+    for stretch in lay_out(int(config.budget.flops), phases, upfront, f"arms.{arm.name}: budget.flops"):
+        sequences = stretch.steps * config.train.batch
+        row: dict[str, Any] = {"steps": stretch.steps, "tokens": sequences * config.data.length, "epochs": None}
+        if corpus is not None:
+            row["epochs"] = sequences / corpus.sequences["train"]
+            row["tokens"] = round(row["epochs"] * corpus.tokens["train"])
+        made.append(row)
+    return made
+
+
+def _cache(
+    config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], corpus: Manifest | None
+) -> dict[str, Any]:
+    """What stored outputs cost a run, and after how many epochs they are cheaper than the teacher in every step."""
+    teacher, request, runs = zoo.resolve(config.teacher.architecture), stored_by(arms), sharing(config, arms)
+    shape = Shape(config.cache.batch, config.data.length, config.data.slots)
+    fields = Cached(teacher, request, config.cache).fields(shape.length, shape.slots)
+    a_sequence = Fraction(cache_price(teacher, request, shape), shape.batch) * config.data.views / runs
+    saved = Fraction(0)  # a sequence and an epoch, over the arm's phases by their share of the budget
+    begin = 0.0
+    for phase, cost in zip(arm.phases, costs, strict=True):
+        if isinstance(phase.signal, Cached):
+            online = price(replace(phase, signal=Online(phase.signal.teacher)), shape_of(config))
+            saved += Fraction(phase.until - begin) * Fraction(online.total - cost.total, config.train.batch)
+        begin = phase.until
+    total = None if corpus is None else cache_flops(config, request, corpus.sequences["train"])
+    return {
+        "bytes_a_sequence": record_bytes(fields) * config.data.views,
+        "bytes": None if corpus is None else record_bytes(fields) * config.data.views * corpus.sequences["train"],
+        "flops": total,
+        "shared_by": runs,
+        "share": None if total is None else share(total, runs),
+        "pays_off_after_epochs": float(a_sequence / saved) if saved > 0 else None,
+    }
 
 
 def _prepared(config: Config) -> Manifest | None:
@@ -68,23 +158,50 @@ def _prepared(config: Config) -> Manifest | None:
 
 
 def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
-    """Prints the prices as a table: an arm's phase per column."""
+    """Prints the prices as a table: an arm's phase per row."""
     shape = shape_of(config)
-    phases = [(name, phase) for name, found in rows.items() for phase in found]
-    first = phases[0][1]["total"]
-    table = Table(title=f"One step: {shape.batch} x {shape.length} tokens, {shape.slots} masked slots a sequence")
-    table.add_column("FLOPs of a step", no_wrap=True)
-    for name, _ in phases:
-        table.add_column(name, justify="right", no_wrap=True)
-    for part in PARTS:
-        table.add_row(part.replace("_", " "), *(f"{phase[part]:.4g}" for _, phase in phases))
-    table.add_row("total", *(f"{phase['total']:.4g}" for _, phase in phases), style="bold")
-    table.add_row("matmuls (witness)", *(f"{phase['witness_matmul']:.4g}" for _, phase in phases))
-    table.add_row(
-        f"total / {phases[0][0]}", *(f"{phase['total'] / first:.3f}" for _, phase in phases), end_section=True
+    first = next(iter(rows.values()))[0]["total"]
+    table = Table(
+        title=f"FLOPs of a step of {shape.batch} x {shape.length} tokens, {shape.slots} masked slots a sequence; "
+        f"what {config.budget.flops:.4g} FLOPs buy"
     )
-    table.add_row(f"{config.budget.flops:.4g} FLOPs:", *("" for _ in phases), style="bold")
-    table.add_row("steps", *(f"{phase['steps']:,}" for _, phase in phases))
-    table.add_row("tokens", *(f"{phase['tokens']:.4g}" for _, phase in phases))
-    table.add_row("epochs", *("-" if phase["epochs"] is None else f"{phase['epochs']:.2f}" for _, phase in phases))
-    Console().print(table)
+    table.add_column("arm", no_wrap=True)
+    for head in (
+        *(part.replace("_", " ") for part in PARTS),
+        "total",
+        f"total / {next(iter(rows))}",
+        "steps",
+        "tokens",
+        "epochs",
+    ):
+        table.add_column(head, justify="right")
+    for name, phases in rows.items():
+        for n, phase in enumerate(phases, start=1):
+            table.add_row(
+                name if len(phases) == 1 else f"{name}, phase {n}",
+                *(f"{phase[part]:.3g}" for part in PARTS),
+                f"{phase['total']:.4g}",
+                f"{phase['total'] / first:.3f}",
+                _shown(phase["steps"], ",d"),
+                _shown(phase["tokens"], ".4g"),
+                _shown(phase["epochs"], ".2f"),
+            )
+    console = Console()
+    console.print(table)
+    for name, phases in rows.items():
+        if cache := phases[0].get("cache"):
+            console.print(f"{name}: {_cache_line(cache)}", highlight=False, soft_wrap=True)
+
+
+def _cache_line(cache: dict[str, Any]) -> str:
+    epochs = cache["pays_off_after_epochs"]
+    known = "" if cache["flops"] is None else f" {cache['flops']:.4g} FLOPs and {cache['bytes']:.4g} bytes,"
+    pays = "never pay off" if epochs is None else f"pay off after {epochs:.2f} epochs"
+    return (
+        f"stored teacher outputs take{known} {cache['bytes_a_sequence']:,} bytes a sequence; "
+        f"shared by {cache['shared_by']} runs they {pays}"
+    )
+
+
+def _shown(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,8 +1,9 @@
-"""Whose a study's directory is: the recipe it was taken for, and the prices its arms had then."""
+"""Whose a study's directory is: the recipe it was taken for, and what its arms cost then."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,30 @@ from kdjax.files import check_writable, read_json, write_json
 
 NAME = "study.json"
 """Written once all that runs need is there; from then on the directory is this recipe's."""
-BEFORE = ("data", "teacher", "teacher.fit")
+BEFORE = ("data", "teacher", "teacher.fit", "cache")
 """What a study makes before that."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run of an arm costs, as first counted; later starts hold on to it.
+
+    Attributes:
+        prices: of a step of each phase.
+        upfront: FLOPs paid before the first step: the run's share of stored teacher outputs.
+    """
+
+    prices: tuple[Price, ...]
+    upfront: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"prices": [price.to_json() for price in self.prices], "upfront": self.upfront}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Cost:
+        """The inverse of `to_json`."""
+        return Cost(tuple(Price(**price) for price in values["prices"]), values["upfront"])
 
 
 class Record:
@@ -22,7 +45,7 @@ class Record:
 
     Attributes:
         new: whether the directory is not taken yet.
-        prices: arm -> price of one step as first counted; later starts hold on to it.
+        costs: arm -> what its runs cost.
     """
 
     def __init__(self, config: Config, out: Path):
@@ -33,7 +56,7 @@ class Record:
         """
         self._path, self._identity = out / NAME, _identity(config)
         self.new = not self._path.exists()
-        self.prices: dict[str, Price] = {}
+        self.costs: dict[str, Cost] = {}
         if self.new:
             check_writable(out)
             found = (entry.name for entry in out.iterdir())
@@ -45,12 +68,12 @@ class Record:
         if difference := _first_difference(stored["config"], self._identity):
             name, before, now = difference
             raise InputError(f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another --out")
-        self.prices = {name: Price(**cost) for name, cost in stored["prices"].items()}
+        self.costs = {name: Cost.from_json(cost) for name, cost in stored["costs"].items()}
 
-    def write(self, prices: Mapping[str, Price]) -> None:
-        """Takes the directory; the prices hold for good from now on."""
-        kept = {name: cost.to_json() for name, cost in {**self.prices, **prices}.items()}
-        write_json(self._path, {"config": self._identity, "prices": kept})
+    def write(self, costs: Mapping[str, Cost]) -> None:
+        """Takes the directory; the costs hold for good from now on."""
+        kept = {name: cost.to_json() for name, cost in {**self.costs, **costs}.items()}
+        write_json(self._path, {"config": self._identity, "costs": kept})
 
 
 def _identity(config: Config) -> dict[str, Any]:

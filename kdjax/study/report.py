@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from kdjax.budget.price import PARTS
+from kdjax.budget.ledger import ACCOUNTS
 from kdjax.config import plain
 from kdjax.files import write_text
 from kdjax.study import numbers, plots, summary, svg, verdict
@@ -51,13 +52,17 @@ def html(results: Results) -> str:
         answers=verdict.answers(results),
         keys={arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)]) for n, arm in enumerate(results["arms"])},
         colours=svg.COLOURS,
-        parts=[(part, part.replace("_", " "), *svg.PART_COLOURS[part]) for part in PARTS],
+        parts=[
+            (words, *svg.PART_COLOURS[part], any(run["spent"][part] for run in results["runs"]))
+            for part, words in ((part, part.replace("_", " ")) for part in ACCOUNTS)
+        ],
         plots={
             "differences": plots.differences(results),
             "spending": plots.spending(results),
             "learning": plots.learning(results),
             "layers": plots.layers(results),
         },
+        beside_teacher=_beside_teacher(results),
         scores=_scores(results, other),
         references=summary.references(results),
         spending=_spending(results, other),
@@ -111,6 +116,18 @@ def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[st
     return {"text": text, "outcome": outcome.get(found.outcome, "") if found else "", "faint": False}
 
 
+def _beside_teacher(results: Results) -> list[dict[str, Any]]:
+    """For arms that train the MLM head: KL to the teacher and share of equal predictions, on held-out masks."""
+    rows = []
+    for arm in results["arms"]:
+        runs = [run for run in results["runs"] if run["arm"] == arm]
+        found = [run["details"]["mlm_loss"] for run in runs if "mlm_loss" in run["details"]]
+        if found and found[0].get("teacher_kl") is not None:
+            kl, agreement = (summary.spread(one[f"teacher_{what}"] for one in found) for what in ("kl", "agreement"))
+            rows.append({"arm": arm, "kl": kl, "agreement": agreement})
+    return rows
+
+
 def _spending(results: Results, other: str) -> list[dict[str, Any]]:
     """What each arm's runs cost: FLOPs, steps, tokens, and the mean wall-clock of a run by kind, in seconds."""
     rows = []
@@ -119,8 +136,8 @@ def _spending(results: Results, other: str) -> list[dict[str, Any]]:
         rows.append(
             {
                 "arm": name,
-                "price": arm["price"]["total"],
-                "ratio": arm["price"]["total"] / results["arms"][other]["price"]["total"],
+                "prices": [phase["price"]["total"] for phase in arm["phases"]],
+                "ratio": _mean_price(arm) / _mean_price(results["arms"][other]),
                 "steps": arm["steps"],
                 "tokens": arm["tokens"],
                 "epochs": arm["epochs"],
@@ -132,6 +149,11 @@ def _spending(results: Results, other: str) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _mean_price(arm: Mapping[str, Any]) -> float:
+    """FLOPs of a step, over all of an arm's phases."""
+    return float(sum(phase["steps"] * phase["price"]["total"] for phase in arm["phases"]) / arm["steps"])
 
 
 def _clocks(results: Results) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,22 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import models
-from kdjax.budget.ledger import Ledger, affordable_steps
+from kdjax.budget.ledger import Ledger, lay_out
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import prepare, sources, vocabulary
+from kdjax.data.cache import Cache, CacheManifest
 from kdjax.data.loader import Batches, Corpus, fixed_batches
 from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
 from kdjax.files import read_json, undone_by_bad_input, write_json
-from kdjax.models import Model, zoo
+from kdjax.models import Model, Request, zoo
 from kdjax.parallel.mesh import check_batch, make_mesh
+from kdjax.study.pricing import arms_of, stored_by
 from kdjax.study.progress import Reporter
-from kdjax.train.arm import Shape, price
-from kdjax.train.teacher import fit_head, head_arm
+from kdjax.train import cache as outputs
+from kdjax.train.phase import Shape, price
+from kdjax.train.teacher import fit_head, head_phase
 
 CARD = "teacher.json"
 """Beside a fitted teacher's weights: what is known of it."""
@@ -118,7 +121,7 @@ def check_teacher(config: Config, mesh: Mesh) -> None:
     if head.budget:
         check_batch(head.batch, mesh)
         shape = Shape(head.batch, config.data.length, config.data.slots)
-        affordable_steps(int(head.budget), price(head_arm(encoder.config, head), shape), "teacher.head.budget")
+        lay_out(int(head.budget), [(1.0, price(head_phase(encoder.config, head), shape))], 0, "teacher.head.budget")
 
 
 def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, reporter: Reporter) -> Teacher:
@@ -161,6 +164,31 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
     return Teacher(model, facts)
 
 
+def cache_of(
+    config: Config,
+    request: Request,
+    teacher: Model,
+    corpus: Corpus,
+    directory: Path,
+    mesh: Mesh,
+    reporter: Reporter,
+) -> Cache:
+    """The teacher's stored outputs: those the recipe names, or made in `directory`.
+
+    Raises:
+        InputError: the ones named are another teacher's, on other masks, or lack what is asked for.
+    """
+    if config.cache.source:
+        directory = Path(config.cache.source)
+    else:
+
+        def told(done: int, total: int) -> None:
+            reporter.show(f"cache: {done:,} of {total:,} views of sequences")
+
+        outputs.build(directory, teacher, request, config.cache, config.data, corpus, mesh, told)
+    return outputs.open_cache(directory, teacher, request, config.cache, config.data, corpus)
+
+
 def _fit(
     config: Config, encoder: Model, corpus: Corpus, directory: Path, mesh: Mesh, reporter: Reporter
 ) -> tuple[Model, Ledger]:
@@ -173,7 +201,7 @@ def _fit(
         train_batches(config, corpus, head.batch, seed=0),
         directory=directory,
         mesh=mesh,
-        evaluate=lambda params: held_out_loss(encoder.config, params, held_out).loss,
+        evaluate=lambda params: {"mlm_loss": held_out_loss(encoder.config, params, held_out).loss},
         watch=reporter.watch("teacher head"),
     )
 
@@ -209,9 +237,18 @@ The FLOPs are XLA's count of the steps that fitted the head. What training the e
 """
 
 
-def train_batches(config: Config, corpus: Corpus, batch: int, seed: int) -> Batches:
-    """The training batches of a seed: the same order and masks for every arm."""
-    return Batches(corpus, "train", batch=batch, seed=seed, rate=config.data.mask_rate, slots=config.data.slots)
+def train_batches(config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None) -> Batches:
+    """The training batches of a seed: the same order and masks for every arm, stored teacher outputs or not."""
+    return Batches(
+        corpus,
+        "train",
+        batch=batch,
+        seed=seed,
+        rate=config.data.mask_rate,
+        slots=config.data.slots,
+        views=config.data.views,
+        cache=cache,
+    )
 
 
 def held_out_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
@@ -268,3 +305,36 @@ def prepare_teacher(config: Config, out: Path) -> Teacher:
             f"for {facts['head_flops']:.4g} FLOPs"
         )
         return teacher
+
+
+def prepare_cache(config: Config, out: Path) -> CacheManifest:
+    """The `cache` command: the teacher's outputs in `out`, for `cache.source` of any recipe.
+
+    They hold what the recipe's arms with `teacher: cached` ask for.
+
+    Raises:
+        InputError: no arm reads stored outputs; or as `cache_of`.
+    """
+    request = stored_by(arms_of(config))
+    if not request:
+        raise InputError("no arm has teacher: cached, expected at least one, to know what to store")
+    data, fitted, mesh = out.with_name(f"{out.name}.data"), out.with_name(f"{out.name}.teacher"), make_mesh()
+    with Reporter() as reporter, undone_by_bad_input(out, data, fitted):
+        check_teacher(config, mesh)
+        corpus = corpus_of(config, data, reporter)
+        teacher = teacher_of(config, corpus, fitted, mesh, reporter)
+        manifest = cache_of(
+            replace(config, cache=replace(config.cache, source="")),
+            request,
+            teacher.model,
+            corpus,
+            out,
+            mesh,
+            reporter,
+        ).manifest
+        off = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in outputs.bias(manifest).items())
+        reporter.say(
+            f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, {manifest.bytes:,} bytes, "
+            f"{manifest.totals['flops']:.4g} FLOPs{off}"
+        )
+        return manifest

@@ -89,8 +89,8 @@ def task_of(endpoint: Endpoint) -> str:
 
 
 def has_teacher(results: Results, arm: str) -> bool:
-    """Whether an arm's step runs a teacher."""
-    return bool(results["arms"][arm]["price"]["teacher_forward"] > 0)
+    """Whether an arm looks at a teacher."""
+    return results["arms"][arm]["teacher"] is not None
 
 
 def yardstick(results: Results) -> str:

@@ -32,8 +32,9 @@ PART_COLOURS = {
     "teacher_forward": ("#e2c66d", "#c9a83f"),
     "objective": ("#6b4c7d", "#b08fc4"),
     "optimizer": ("#2f3a44", "#dfe5ea"),
+    "teacher_cache": ("#9a6b2f", "#e8b877"),
 }
-"""Colour of each part of a step, light and dark: none of the arms' colours."""
+"""Colour of each account, light and dark: none of the arms' colours."""
 
 # Matplotlib wants real colours. Each of these stands for a variable of the style sheet and is replaced in the SVG.
 INK, MUTED, RULE, PAGE = "#0c0c01", "#0c0c02", "#0c0c03", "#0c0c04"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +12,11 @@ import jax
 import numpy as np
 
 from kdjax.budget.ledger import Ledger
-from kdjax.budget.price import Price
 from kdjax.config import TrainConfig
 from kdjax.errors import InputError
-from kdjax.train.arm import Program
 from kdjax.train.checkpoint import Checkpoints, sha256
 from kdjax.train.log import Log, Stopwatch
+from kdjax.train.program import Program
 
 
 class Stream(Protocol):
@@ -47,7 +46,7 @@ class Outcome:
     Attributes:
         params: the student's final parameters, on the host.
         ledger: what it spent.
-        curve: held-out loss along the budget: step, flops, mlm_loss.
+        curve: figures on held-out text along the budget: step, flops, mlm_loss, …
         params_sha256: SHA-256 of the final parameters.
     """
 
@@ -57,46 +56,52 @@ class Outcome:
     params_sha256: str
 
 
+@dataclass(frozen=True)
+class Leg:
+    """A phase of a run: its compiled step, its batches, and the teacher's parameters on the devices (or None)."""
+
+    program: Program
+    stream: Stream
+    teacher: Any = None
+
+
 def train(
-    program: Program,
-    price: Price,
+    legs: Sequence[Leg],
     budget: int,
-    stream: Stream,
     *,
     start: Any,
-    teacher: Any,
     seed: int,
     config: TrainConfig,
     directory: Path,
-    evaluate: Callable[[Any], float] | None = None,
+    upfront: int = 0,
+    evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
     """Trains until the ledger is full, or goes on where an interrupted call stopped.
 
     Args:
-        program: the compiled arm.
-        price: of one of its steps.
+        legs: the arm's phases, laid out in the budget.
         budget: FLOPs.
-        stream: the training batches.
         start: the student's starting parameters.
-        teacher: the teacher's parameters on the devices, or None.
         seed: of dropout and of the objective's projections.
         config: training settings.
         directory: of the run: `checkpoints/` and `metrics.jsonl`.
-        evaluate: held-out loss of the student's parameters, measured along the budget; not charged.
+        upfront: FLOPs paid before the first step: the run's share of stored teacher outputs.
+        evaluate: figures on held-out text from the student's parameters, taken along the budget; not charged.
         watch: told after every step.
 
     Raises:
         InputError: the loss is not finite, or a checkpoint is damaged.
     """
+    first, total = legs[0].program, legs[-1].program.stretch.stop
     with Checkpoints(directory / "checkpoints") as checkpoints:
         if checkpoints.latest is None:
-            state, ledger = program.start(start, seed), Ledger(budget)
+            state, ledger = first.start(start, seed), Ledger.open(budget, upfront)
         else:
-            state, ledger = checkpoints.restore(program.abstract_state())
+            state, ledger = checkpoints.restore(first.abstract_state())
         log = Log(directory / "metrics.jsonl", ledger.steps)
         clock = Stopwatch(ledger.seconds)
-        milestones = {-(-program.steps * k // config.evaluations) for k in range(1, config.evaluations + 1)}
+        milestones = {-(-total * k // config.evaluations) for k in range(1, config.evaluations + 1)}
         saved = time.monotonic()
 
         def report(then: Ledger, metrics: Mapping[str, jax.Array]) -> None:
@@ -106,34 +111,36 @@ def train(
                     f"{directory}: the loss is {values['loss']} at step {then.steps}, expected a finite one; "
                     "lower the optimizer's learning_rate or set its clip"
                 )
-            watch(Progress(then, program.steps, values))
-            if then.steps % config.log_every == 0 or then.steps == program.steps:
+            watch(Progress(then, total, values))
+            if then.steps % config.log_every == 0 or then.steps == total:
                 log.write({"step": then.steps, "flops": then.total, **values})
 
-        batches = stream.iterate(ledger.steps, program.steps)
         waiting: tuple[Ledger, Mapping[str, jax.Array]] | None = None  # a step whose losses are still on their way
-        while ledger.affords(price):
-            with clock("input"):
-                step, batch = next(batches)
-            with clock("compute"):
-                state, metrics = program(state, teacher, batch)
-                ledger = ledger.charge(price, *_tokens(batch, step, stream.sequences))
-                if waiting:
-                    report(*waiting)  # the device is busy with this step meanwhile
-                waiting = ledger, metrics
-            due = time.monotonic() - saved >= config.checkpoint_seconds or not ledger.affords(price)
-            if due or ledger.steps in milestones:
+        for leg in legs:
+            price, stop = leg.program.stretch.price, leg.program.stretch.stop
+            batches = leg.stream.iterate(ledger.steps, stop) if ledger.steps < stop else iter(())
+            while ledger.steps < stop:
+                with clock("input"):
+                    step, batch = next(batches)
                 with clock("compute"):
-                    report(*waiting)
-                waiting = None
-            if evaluate and ledger.steps in milestones:
-                with clock("evaluation"):
-                    loss = evaluate(state.params["model"])
-                log.write({"step": ledger.steps, "flops": ledger.total, "mlm_loss": loss})
-            if due:
-                with clock("checkpoint"):
-                    checkpoints.save(state, replace(ledger, seconds=clock.seconds))
-                saved = time.monotonic()
+                    state, metrics = leg.program(state, leg.teacher, batch)
+                    ledger = ledger.charge(price, *_tokens(batch, step, leg.stream.sequences))
+                    if waiting:
+                        report(*waiting)  # the device is busy with this step meanwhile
+                    waiting = ledger, metrics
+                due = time.monotonic() - saved >= config.checkpoint_seconds or ledger.steps == total
+                if due or ledger.steps in milestones:
+                    with clock("compute"):
+                        report(*waiting)
+                    waiting = None
+                if evaluate and ledger.steps in milestones:
+                    with clock("evaluation"):
+                        figures = evaluate(state.params["model"])
+                    log.write({"step": ledger.steps, "flops": ledger.total, **figures})
+                if due:
+                    with clock("checkpoint"):
+                        checkpoints.save(state, replace(ledger, seconds=clock.seconds))
+                    saved = time.monotonic()
         params = jax.device_get(state.params["model"])
         return Outcome(params, replace(ledger, seconds=clock.seconds), log.curve(), sha256(params))
 

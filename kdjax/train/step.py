@@ -46,7 +46,7 @@ def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, 
 
 
 def make_loss(see: Forward, target: Forward, objective: Objective) -> Loss:
-    """The loss `(params, teacher_params, batch, dropout_key) -> (loss, terms)`.
+    """The loss `(params, teacher_params, batch, dropout_key, progress, shares) -> (loss, terms)`.
 
     Args:
         see: the student's features, `(params["model"], teacher_params, batch, dropout_key) -> Features`.
@@ -55,24 +55,65 @@ def make_loss(see: Forward, target: Forward, objective: Objective) -> Loss:
     """
 
     def loss(
-        params: dict[str, Any], teacher_params: Any, batch: Batch, dropout_key: jax.Array | None
+        params: dict[str, Any],
+        teacher_params: Any,
+        batch: Batch,
+        dropout_key: jax.Array | None,
+        progress: jax.Array | float,
+        shares: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         seen = see(params["model"], teacher_params, batch, dropout_key)
         wanted = jax.lax.stop_gradient(target(teacher_params, batch))
-        return objective(seen, wanted, batch, params["objective"])
+        return objective(seen, wanted, batch, params["objective"], progress, shares)
 
     return loss
 
 
+def accumulated(loss: Loss, objective: Objective, parts: int) -> Callable[..., Any]:
+    """`jax.value_and_grad(loss, has_aux=True)` over a batch taken in parts, one after another, to save memory.
+
+    Each term's value in a part counts by what it is a mean over there (`Term.count`), so the result is that of the
+    whole batch, whatever the parts hold. Part i takes sequences i, i + `parts`, …: of each device the same number.
+    """
+    graded = jax.value_and_grad(loss, has_aux=True)
+
+    def run(params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, progress: Any) -> Any:
+        whole = objective.counts(batch)
+        pieces = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+
+        def add(total: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
+            number, piece = numbered
+            own = None if key is None else jax.random.fold_in(key, number)
+            counts = objective.counts(piece)
+            shares = {name: counts[name] / jnp.maximum(whole[name], 1e-9) for name in counts}
+            return jax.tree.map(jnp.add, total, graded(params, teacher_params, piece, own, progress, shares)), None
+
+        nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(graded, params, teacher_params, batch, key, progress, whole),
+        )
+        return jax.lax.scan(add, nothing, (jnp.arange(parts), pieces))[0]
+
+    return run
+
+
 def make_step(
-    loss: Loss, optimizer: optax.GradientTransformation, *, dropout: bool, bits: str = "threefry2x32"
+    graded: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    trained: Any,
+    *,
+    dropout: bool,
+    progress: Callable[[jax.Array], jax.Array | float] = lambda step: 0.0,
+    bits: str = "threefry2x32",
 ) -> Step:
     """The step `(state, teacher_params, batch) -> (state, metrics)`: one pure function, to be jitted by `compile_step`.
 
     Args:
-        loss: from `make_loss`.
+        graded: the loss and its gradients: `jax.value_and_grad` of the loss, or `accumulated`.
         optimizer: an Optax transformation.
+        trained: from `trained`. What gets no gradient stays as it is, whatever momentum an earlier phase left.
         dropout: whether the loss takes a dropout key, made anew from (seed, step).
+        progress: the share of the budget spent before a step, from its number.
         bits: the generator of dropout's random bits (a name JAX knows).
 
     Returns:
@@ -81,13 +122,18 @@ def make_step(
 
     def step(state: State, teacher_params: Any, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
-        (value, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, teacher_params, batch, key)
+        (value, terms), grads = graded(state.params, teacher_params, batch, key, progress(state.step))
         updates, opt = optimizer.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = apply(updates, state.params, trained)
         metrics = {"loss": value, "grad_norm": global_norm(grads), **terms}
         return State(state.step + 1, state.seed, params, opt), metrics
 
     return step
+
+
+def apply(updates: Any, params: Any, trained: Any) -> Any:
+    """The parameters after an update; those without a gradient are left alone."""
+    return jax.tree.map(lambda p, u, moves: p + u if moves else p, params, updates, trained)
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,25 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from kdjax.budget.ledger import Ledger, affordable_steps
+from kdjax.budget.ledger import Ledger, lay_out
 from kdjax.config import ArmConfig, HeadConfig, ModelConfig, TrainConfig
 from kdjax.models import Model, abstract_params, forward, init_mlm_head
 from kdjax.models.features import Features
-from kdjax.objectives.presets import objective_of
-from kdjax.train.arm import Arm, Program, Shape, price
-from kdjax.train.loop import Progress, Stream, train
+from kdjax.objectives.presets import arm_of, objectives_of
+from kdjax.train.loop import Leg, Progress, Stream, train
+from kdjax.train.phase import Phase, Shape, price
+from kdjax.train.program import Program
+from kdjax.train.signal import NoTeacher
 
 
 @dataclass(frozen=True)
-class HeadOnFrozenEncoder(Arm):
-    """An arm that trains an MLM head alone; the encoder below it is given to the step and not trained."""
+class HeadOnFrozenEncoder(Phase):
+    """A phase that trains an MLM head alone; the encoder below it is given to the step and not trained."""
 
     def see(self, params: Any, teacher_params: Any, batch: Any, dropout_key: jax.Array | None) -> Features:
         """The logits of the head on the frozen encoder."""
         whole = {**jax.lax.stop_gradient(teacher_params), "mlm": params["mlm"]}
-        return forward(self.student, whole, batch, self._needs.student, dropout_key=dropout_key)
+        return forward(self.student, whole, batch, self.needs.student, dropout_key=dropout_key)
 
     def abstract_model(self) -> Any:
         """The head, as shapes."""
@@ -37,10 +39,11 @@ class HeadOnFrozenEncoder(Arm):
         return abstract_params(self.student, mlm=False)
 
 
-def head_arm(architecture: ModelConfig, config: HeadConfig) -> Arm:
-    """The arm that fits a head on an encoder of this architecture."""
-    kind = HeadOnFrozenEncoder if config.encoder == "frozen" else Arm
-    return kind("teacher", architecture, None, objective_of("scratch", ArmConfig()), config.optimizer)
+def head_phase(architecture: ModelConfig, config: HeadConfig) -> Phase:
+    """What fits a head on an encoder of this architecture: masked language modelling."""
+    kind = HeadOnFrozenEncoder if config.encoder == "frozen" else Phase
+    (mlm,) = objectives_of("scratch", arm_of("scratch", ArmConfig()))
+    return kind("teacher", architecture, None, NoTeacher(), mlm, config.optimizer)
 
 
 def fit_head(
@@ -51,7 +54,7 @@ def fit_head(
     *,
     directory: Path,
     mesh: Mesh,
-    evaluate: Callable[[Any], float],
+    evaluate: Callable[[Any], Mapping[str, float]],
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[Model, Ledger]:
     """Fits an MLM head under its own FLOP budget; resumable like any run.
@@ -63,7 +66,7 @@ def fit_head(
         stream: the training batches.
         directory: of the fit: its checkpoints and metrics.
         mesh: the devices.
-        evaluate: held-out loss of the whole teacher's parameters.
+        evaluate: figures on held-out text from the whole teacher's parameters.
         watch: told after every step.
 
     Returns:
@@ -75,20 +78,17 @@ def fit_head(
     body = {name: params for name, params in encoder.params.items() if name != "mlm"}
     head = {"mlm": encoder.params.get("mlm") or init_mlm_head(encoder.config, seed=0)}
     frozen = config.encoder == "frozen"
-    arm = head_arm(encoder.config, config)
-    cost, budget = price(arm, shape), int(config.budget)
-    program = Program(arm, shape, affordable_steps(budget, cost, "teacher.head.budget"), mesh)
+    phase, budget = head_phase(encoder.config, config), int(config.budget)
+    (stretch,) = lay_out(budget, [(1.0, price(phase, shape))], setting="teacher.head.budget")
+    program = Program(phase, shape, stretch, stretch.steps, mesh)
 
     def whole(params: Any) -> Any:
         return {**body, **params} if frozen else params
 
     outcome = train(
-        program,
-        cost,
+        [Leg(program, stream, program.place_teacher(body))],
         budget,
-        stream,
         start=head if frozen else {**body, **head},
-        teacher=program.place_teacher(body),
         seed=0,
         config=TrainConfig(batch=shape.batch, optimizer=config.optimizer),
         directory=directory,

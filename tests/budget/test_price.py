@@ -9,17 +9,22 @@ import jax.numpy as jnp
 import pytest
 
 from kdjax.budget.price import PARTS, Count, MeterError, Price, Witness, measure, settle, witness_of
-from kdjax.config import ArmConfig, OptimizerConfig
+from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.models import zoo
-from kdjax.train.arm import Shape, price, resolve
+from kdjax.train.arm import resolve
+from kdjax.train.phase import Phase, Shape, price
 from tests import tiny
 
 PAPER = Shape(batch=4, length=128, slots=20)
 
 
+def only_phase(name: str, student: ModelConfig, teacher: ModelConfig) -> Phase:
+    (phase,) = resolve(name, ArmConfig(), student, teacher, OptimizerConfig()).phases
+    return phase
+
+
 def paper_price(name: str) -> Price:
-    student, teacher = zoo.get("6x768"), zoo.get("base")
-    return price(resolve(name, ArmConfig(), student, teacher, OptimizerConfig()), PAPER)
+    return price(only_phase(name, zoo.get("6x768"), zoo.get("base")), PAPER)
 
 
 def encoder_matmuls(layers: int, width: int, ffn: int) -> int:
@@ -56,7 +61,7 @@ def test_logit_at_the_papers_size_adds_one_teacher_forward_by_hand() -> None:
 
 def test_parts_add_up_to_the_total_exactly() -> None:
     for name in ("scratch", "logit", "tinybert", "minilm"):
-        found = price(tiny.arm(name), tiny.SHAPE)
+        found = price(tiny.phase(name), tiny.SHAPE)
         assert sum(found.parts().values()) == found.total
         assert min(found.parts().values()) >= 0
 
@@ -64,15 +69,15 @@ def test_parts_add_up_to_the_total_exactly() -> None:
 def test_an_arm_without_logits_does_not_pay_for_the_mlm_head() -> None:
     narrow, wide = tiny.STUDENT, dataclasses.replace(tiny.STUDENT, vocab_size=10 * tiny.VOCABULARY)
     teacher = dataclasses.replace(tiny.TEACHER, vocab_size=10 * tiny.VOCABULARY)
-    small = price(resolve("minilm", ArmConfig(), narrow, tiny.TEACHER, OptimizerConfig()), tiny.SHAPE)
-    large = price(resolve("minilm", ArmConfig(), wide, teacher, OptimizerConfig()), tiny.SHAPE)
+    small = price(only_phase("minilm", narrow, tiny.TEACHER), tiny.SHAPE)
+    large = price(only_phase("minilm", wide, teacher), tiny.SHAPE)
     assert large.student_forward == pytest.approx(small.student_forward, rel=0.002)
     assert large.teacher_forward == pytest.approx(small.teacher_forward, rel=0.002)
     assert large.student_backward < 1.1 * small.student_backward  # the embedding's own gradient grows, nothing else
 
 
 def test_price_grows_with_the_batch_but_for_the_update() -> None:
-    once, twice = (price(tiny.arm("logit"), dataclasses.replace(tiny.SHAPE, batch=b)) for b in (8, 16))
+    once, twice = (price(tiny.phase("logit"), dataclasses.replace(tiny.SHAPE, batch=b)) for b in (8, 16))
     assert twice.optimizer == pytest.approx(once.optimizer, rel=0.02)
     assert twice.teacher_forward == pytest.approx(2 * once.teacher_forward, rel=1e-3)
     assert twice.student_forward == pytest.approx(2 * once.student_forward, rel=1e-3)
@@ -80,7 +85,7 @@ def test_price_grows_with_the_batch_but_for_the_update() -> None:
 
 def test_dropout_costs_elementwise_work_and_no_random_bits() -> None:
     dropping = dataclasses.replace(tiny.STUDENT, dropout=0.1, attention_dropout=0.1)
-    without, with_dropout = price(tiny.arm(), tiny.SHAPE), price(tiny.arm(student=dropping), tiny.SHAPE)
+    without, with_dropout = price(tiny.phase(), tiny.SHAPE), price(tiny.phase(student=dropping), tiny.SHAPE)
     assert with_dropout.witness_matmul == without.witness_matmul
     assert without.total < with_dropout.total < 1.25 * without.total
 
@@ -91,6 +96,22 @@ def test_the_witness_counts_a_scan_by_its_trip_count() -> None:
 
     traced = jax.make_jaxpr(program)(jnp.zeros((5, 5)))
     assert witness_of(traced.jaxpr) == Witness(matmul=7 * 2 * 5**3, elementwise=0)
+
+
+def test_what_nothing_depends_on_is_counted_by_neither() -> None:
+    def program(x: jax.Array) -> jax.Array:
+        _ = (x @ x).sum()
+        return x * 2
+
+    traced = jax.make_jaxpr(program)(jnp.zeros((50, 50)))
+    assert witness_of(traced.jaxpr) == Witness(matmul=0, elementwise=50**2)
+    assert measure(program, jax.ShapeDtypeStruct((50, 50), jnp.float32)).flops == 50**2
+
+
+def test_a_small_model_with_a_large_vocabulary_is_priced() -> None:
+    """The vocabulary's elementwise work is then no small part."""
+    student = dataclasses.replace(tiny.STUDENT, vocab_size=20_000)
+    assert price(only_phase("scratch", student, tiny.TEACHER), tiny.SHAPE).total > 0
 
 
 def settled(count: Count) -> Price:

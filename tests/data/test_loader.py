@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdjax.data.loader import Batch, Batches, Corpus, fixed_batches
+from kdjax.data import cache
+from kdjax.data.cache import Cache, Field
+from kdjax.data.loader import Batch, Batches, Corpus, fixed_batches, view_of
+from kdjax.data.masking import mask
 from kdjax.errors import InputError
 
 BATCH = 7
@@ -121,6 +124,111 @@ def test_a_sequence_is_masked_anew_in_each_epoch_and_alike_in_any_batch(corpus: 
     renewed = [len(set(found)) == len(found) for found in masks.values() if len(found) == 2]
     assert len(renewed) > count - BATCH
     assert np.mean(renewed) > 0.9  # a very short sequence may meet the same mask twice
+
+
+def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus) -> None:
+    count, manifest = corpus.sequences("train"), corpus.manifest
+    tokens, segments = corpus.read("train", np.arange(count))
+    numbers = {row.tobytes(): number for number, row in enumerate(tokens)}
+    assert len(numbers) == count
+    stream = batches(corpus, seed=5)
+    for step in (0, count // BATCH):  # the second straddles two epochs
+        batch = stream[step]
+        for row, original in enumerate(originals(batch)):
+            expected = mask(
+                tokens[numbers[original]],
+                segments[numbers[original]],
+                seed=5,
+                sequence=numbers[original],
+                epoch=(step * BATCH + row) // count,
+                rate=0.15,
+                slots=4,
+                vocab_size=manifest.vocab_size,
+                special_ids=manifest.special_ids,
+                mask_id=manifest.special["[MASK]"],
+            )
+            for name, values in zip(("tokens", "slots", "labels", "label_weights"), expected, strict=True):
+                assert np.array_equal(batch[name][row], values)
+
+
+def test_which_view_a_run_sees() -> None:
+    assert [int(view_of(epoch, 0, 3)) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [int(view_of(0, seed, 3)) for seed in (0, 1, 2, 3, -1, 10**30)] == [0, 1, 2, 0, 2, 1]
+    assert view_of(np.array([[0, 1], [2, 3]]), 5, 4).tolist() == [[1, 2], [3, 0]]
+    assert not view_of(np.arange(9), 7, 1).any()
+
+
+def test_the_views_of_a_sequence_are_distinct_masks_of_it(corpus: Corpus) -> None:
+    sequences = np.arange(corpus.sequences("train"))
+    views = [corpus.viewed("train", sequences, sequences * 0 + view, rate=0.15, slots=4) for view in range(3)]
+    tokens = [row.tobytes() for row in corpus.read("train", sequences)[0]]
+    for number, batch in enumerate(views):
+        assert originals(batch) == tokens
+        for other in views[:number]:  # a very short sequence may meet the same mask twice
+            assert np.mean((batch["slots"] != other["slots"]).any(axis=1)) > 0.9
+
+
+def test_all_seeds_see_the_same_views_in_orders_of_their_own(corpus: Corpus) -> None:
+    count, k = corpus.sequences("train"), 2
+    masked: dict[tuple[int, bytes], set[bytes]] = {}
+    firsts = set()
+    for seed in range(3):
+        stream = batches(corpus, seed, batch=1, views=k)
+        firsts.add(originals(stream[0])[0])
+        for step in range(3 * count):
+            batch = stream[step]
+            view = (step // count + seed) % k
+            masked.setdefault((view, originals(batch)[0]), set()).add(batch["tokens"].tobytes())
+    assert len(firsts) > 1
+    assert len(masked) == k * count
+    assert all(len(found) == 1 for found in masked.values())
+
+
+def test_views_leave_the_order_as_it_is(corpus: Corpus) -> None:
+    plain, viewed = batches(corpus, 4), batches(corpus, 4, views=2)
+    for step in (0, 11, corpus.sequences("train") // BATCH, 500):
+        assert originals(plain[step]) == originals(viewed[step])
+        assert not np.array_equal(plain[step]["tokens"], viewed[step]["tokens"])
+
+
+@pytest.fixture(scope="module")
+def stored(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """What a teacher of two views might leave: the masked tokens, and twice the labels."""
+    directory = tmp_path_factory.mktemp("cache")
+
+    def make(sequences: np.ndarray, views: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
+        batch = corpus.viewed("train", sequences, views, rate=0.15, slots=4)
+        return {"teacher.seen": batch["tokens"], "teacher.twice": (2 * batch["labels"]).astype(np.float16)}, {}
+
+    fields = (Field("teacher.seen", "int32", (24,)), Field("teacher.twice", "float16", (4,)))
+    count = corpus.sequences("train")
+    cache.build(directory, identity={}, fields=fields, sequences=count, views=2, block=50, make=make)
+    return Cache.open(directory)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(corpus: Corpus, stored: Cache, seed: int) -> None:
+    count = corpus.sequences("train")
+    with_cache, without = batches(corpus, seed, views=2, cache=stored), batches(corpus, seed, views=2)
+    straddling = count // BATCH
+    assert count % BATCH
+    for start in (0, straddling, 2 * count // BATCH):
+        for step, batch in with_cache.iterate(start, start + 2):
+            assert np.array_equal(batch["teacher.seen"], batch["tokens"])
+            assert np.array_equal(batch["teacher.twice"], 2.0 * batch["labels"])
+            assert batch["teacher.twice"].dtype == np.float16
+            assert same({name: batch[name] for name in SHAPES}, without[step])
+
+
+def test_a_cache_of_other_sequences_or_fewer_views_is_refused(corpus: Corpus, stored: Cache) -> None:
+    train, validation = corpus.sequences("train"), corpus.sequences("validation")
+    with pytest.raises(InputError, match=r"found data\.views 0, expected at least 1"):
+        batches(corpus, cache=stored)
+    with pytest.raises(InputError, match=f"holds 2 views of {train} sequences, expected 3 of the {train} train"):
+        batches(corpus, views=3, cache=stored)
+    with pytest.raises(InputError, match=f"holds 2 views of {train} .*, expected 2 of the {validation} validation"):
+        batches(corpus, split="validation", views=2, cache=stored)
+    assert batches(corpus, views=1, cache=stored)[0]["teacher.seen"].shape == (BATCH, 24)
 
 
 def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Corpus) -> None:

@@ -25,6 +25,7 @@ WIDE = ModelConfig(layers=4, width=12, heads=3, ffn=8, vocab_size=VOCABULARY)
 ORIGINAL: dict[str, tuple[str, dict[str, Any]]] = {
     "mlm": ("mlm", {}),
     "logit": ("logit", {"temperature": 2.0}),
+    "logit all": ("logit", {"temperature": 2.0, "positions": "all"}),
     "cosine": ("cosine", {}),
     "attention_mse": ("attention_mse", {}),
     "attention_mse last": ("attention_mse", {"layers": "last"}),
@@ -108,6 +109,7 @@ def features(config: ModelConfig, batch: dict[str, np.ndarray], seed: int, dtype
         scores={n: draw(b, config.heads, length, length) for n in layers},
         hidden={n: draw(b, length, config.width) for n in (0, *layers)},
         logits=draw(b, SLOTS, config.vocab_size),
+        token_logits=draw(b, length, config.vocab_size),
         **vectors,
     )
 
@@ -124,7 +126,11 @@ def restricted(features: Features, request: Request) -> Features:
         kind: {n: getattr(features, kind)[n] for n in getattr(request, kind)}
         for kind in ("scores", "query", "key", "value", "hidden")
     }
-    return Features(**kept, logits=features.logits if request.logits else None)
+    return Features(
+        **kept,
+        logits=features.logits if request.logits else None,
+        token_logits=features.token_logits if request.token_logits else None,
+    )
 
 
 @cache

@@ -43,8 +43,13 @@ def layers(*numbers: int) -> frozenset[int]:
         ("logit", "original", {"temperature": 0}, "logit: temperature is 0, expected a number above 0"),
         ("logit", "original", {"temperature": "2"}, "logit: temperature is '2'"),
         ("logit", "original", {"temperature": float("inf")}, "temperature is inf"),
-        ("logit", "original", {"positions": "all"}, "positions is 'all', expected 'masked': logits are computed at"),
-        ("logit", "original", {"positions": "valid"}, "positions is 'valid', expected 'masked'"),
+        (
+            "logit",
+            "original",
+            {"temperature": {"points": [[0, 1], [1, 0]]}},
+            "logit: temperature is 0 at 1 of the budget",
+        ),
+        ("logit", "original", {"positions": "valid"}, "positions is 'valid', expected masked or all"),
         ("attention_mse", "original", {"layers": "frist"}, "attention_mse: layers: unknown map 'frist'"),
         ("relation", "original", {"relation_heads": 2.5}, "relation_heads is 2.5, expected a whole number"),
         ("relation", "original", {"teacher_layer": -1}, "teacher_layer is -1"),
@@ -63,6 +68,9 @@ def test_what_cannot_be_built_is_refused(name: str, variant: str, options: dict[
 
 def test_a_term_is_frozen_and_two_of_the_same_options_are_equal() -> None:
     term = get("attention_mse", layers=[[1, 2]])
+    cooling = {"shape": "cosine", "points": [[0, 4], [1, 1]]}
+    assert hash(get("logit", temperature=cooling)) == hash(get("logit", temperature={**cooling}))
+    assert get("logit", temperature=cooling).scheduled and not get("logit", temperature=4).scheduled
     assert term == get("attention_mse", layers=[(1, 2)]) and hash(term) == hash(get("attention_mse", layers=[[1, 2]]))
     with pytest.raises(dataclasses.FrozenInstanceError):
         term.layers = "last"  # type: ignore[attr-defined]
@@ -73,6 +81,7 @@ def test_a_term_is_frozen_and_two_of_the_same_options_are_equal() -> None:
     [
         (get("mlm"), Needs(Request(logits=True), Request())),
         (get("logit"), Needs(Request(logits=True), Request(logits=True))),
+        (get("logit", positions="all"), Needs(Request(token_logits=True), Request(token_logits=True))),
         (get("cosine"), Needs(Request(hidden=layers(2)), Request(hidden=layers(4)))),
         (get("attention_mse"), Needs(Request(scores=layers(1, 2)), Request(scores=layers(2, 4)))),
         (get("attention_mse", layers="lower"), Needs(Request(scores=layers(1, 2)), Request(scores=layers(1, 2)))),
@@ -106,7 +115,7 @@ def test_a_term_asks_for_what_its_equation_names(term: Term, expected: Needs) ->
 def names_of(request: Request) -> set[tuple[str, int]]:
     kinds = ("scores", "query", "key", "value", "hidden")
     asked = {(kind, n) for kind in kinds for n in getattr(request, kind)}
-    return asked | ({("logits", 0)} if request.logits else set())
+    return asked | {(kind, 0) for kind in ("logits", "token_logits") if getattr(request, kind)}
 
 
 @pytest.mark.parametrize("label", every_term())
@@ -125,7 +134,7 @@ def test_a_term_uses_all_it_asks_for_and_nothing_else(label: str, float64: None)
             for n, g in getattr(grads, kind).items()
             if np.any(g)
         }
-        used |= {("logits", 0)} if np.any(grads.logits) else set()
+        used |= {(kind, 0) for kind in ("logits", "token_logits") if np.any(getattr(grads, kind))}
         assert used == names_of(request)
 
 
@@ -134,6 +143,7 @@ def test_a_term_uses_all_it_asks_for_and_nothing_else(label: str, float64: None)
     [
         (get("logit"), {}, {"vocab_size": 13}, "logit: the student has 11 vocabulary entries, the teacher 13"),
         (get("logit", "bui2024"), {}, {"vocab_size": 13}, "vocabulary entries"),
+        (get("logit", positions="all"), {}, {"vocab_size": 13}, "vocabulary entries"),
         (get("cosine"), {}, {"width": 16}, "cosine: the student has 8 hidden units, the teacher 16"),
         (get("hidden_mse", "bui2024"), {}, {"width": 16}, "hidden_mse: the student has 8 hidden units"),
         (get("attention_mse"), {}, {"heads": 2}, "attention_mse: the student has 4 heads, the teacher 2"),

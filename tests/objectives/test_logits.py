@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax.objectives import Features, get
-from tests.objectives.examples import STUDENT, TEACHER, features, kl, packed, softmax
+from tests.objectives.examples import STUDENT, TEACHER, features, groups, kl, packed, padded, softmax
 
 
-@pytest.fixture
-def example(float64: None) -> tuple[Features, Features, dict[str, np.ndarray]]:
-    batch = packed()
+@pytest.fixture(params=[padded, packed])
+def example(request: pytest.FixtureRequest, float64: None) -> tuple[Features, Features, dict[str, np.ndarray]]:
+    make: Callable[[], dict[str, np.ndarray]] = request.param
+    batch = make()
     return features(STUDENT, batch, 1), features(TEACHER, batch, 2), batch
 
 
@@ -38,6 +41,27 @@ def test_logit_is_the_divergence_at_a_temperature(example: Any, temperature: flo
     own, target = (softmax(np.asarray(x.logits) / temperature) for x in (student, teacher))
     expected = temperature**2 * np.mean([kl(target[at], own[at]) for at in used_slots(batch)])
     assert get("logit", temperature=temperature)(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
+
+
+def test_logit_at_all_positions_is_a_mean_over_the_valid_ones(example: Any) -> None:
+    student, teacher, batch = example
+    own, target = (softmax(np.asarray(x.token_logits) / 2) for x in (student, teacher))
+    divergences = [kl(target[b, i], own[b, i]) for b, at in groups(batch) for i in at]
+    assert len(divergences) == batch["valid"].sum()
+    term = get("logit", temperature=2, positions="all")
+    assert term(student, teacher, batch, {}) == pytest.approx(4 * np.mean(divergences), rel=1e-12)
+
+
+def test_at_a_high_temperature_the_gradient_matches_centred_logits(example: Any) -> None:
+    """Hinton et al. 2015, section 2.1: T² times the gradient tends to (z - v)/V, both centred; over N slots here."""
+    student, teacher, batch = example
+    used = batch["label_weights"] > 0
+    z, v = (np.asarray(x.logits) - np.asarray(x.logits).mean(-1, keepdims=True) for x in (student, teacher))
+    expected = np.where(used[..., None], (z - v) / STUDENT.vocab_size / used.sum(), 0)
+    for temperature, tolerance in ((1e3, 1e-2), (1e5, 1e-4)):
+        grads = jax.grad(get("logit", temperature=temperature))(student, teacher, batch, {})
+        np.testing.assert_allclose(grads.logits, expected, atol=tolerance * np.abs(expected).max())
+    assert np.abs(expected).max() > 1e-3
 
 
 def test_published_logit_is_smaller_by_the_vocabulary(example: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -57,6 +58,22 @@ def test_relation_weighs_its_parts_and_takes_a_named_teacher_layer(float64: None
     value = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[3]), 2, batch)
     term = get("relation", relation_heads=2, teacher_layer=3, query=0, key=1, value=0.5)
     assert term(student, teacher, batch, {}) == pytest.approx(key + 0.5 * value, rel=1e-12)
+
+
+@pytest.mark.parametrize(("layers", "chosen"), [(4, 4), (12, 12), (21, 21), (24, 21), (36, 36)])
+def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(layers: int, chosen: int, float64: None) -> None:
+    """Also next to terms that ask for other layers. No other term makes this choice."""
+    batch, teacher_config = packed(), dataclasses.replace(TEACHER, layers=layers)
+    needs = get("relation").needs(STUDENT, teacher_config)
+    assert needs.teacher.query == needs.teacher.value == {chosen} and needs.student.key == {2}
+    assert get("value_relation").needs(STUDENT, teacher_config).teacher.value == {layers}
+    assert get("attention_kl").needs(STUDENT, teacher_config).teacher.scores == {layers}
+    student, whole = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    expected = get("relation", teacher_layer=chosen)(student, whole, batch, {})
+    for others in ({}, {22}, {23}, {24}, {1, 22, 24}):
+        query = {n: whole.query[n] for n in {chosen, *others} if n <= layers}
+        seen = dataclasses.replace(whole, query=query, value={chosen: whole.value[chosen]})
+        assert get("relation")(student, seen, batch, {}) == expected
 
 
 @pytest.mark.parametrize(

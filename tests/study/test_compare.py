@@ -17,7 +17,7 @@ import transformers
 import yaml
 from safetensors.numpy import load_file
 
-from kdjax import config, models
+from kdjax import models, recipes
 from kdjax.models import zoo
 from kdjax.study import compare
 from kdjax.train.checkpoint import sha256
@@ -148,7 +148,7 @@ def test_runs_of_a_seed_share_start_order_and_masks(study: Study) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_gets_no_gradient_stays_at_the_seed_s_start(study: Study, seed: int) -> None:
-    student = zoo.resolve(config.load(study.recipe).student)
+    student = zoo.resolve(recipes.load(study.recipe).student)
     start = models.init(student, seed).params
     for arm in ("tinybert", "minilm"):
         ended = study.params(arm, seed)
@@ -213,7 +213,7 @@ def test_nothing_unfinished_is_left(study: Study) -> None:
 
 def test_a_run_tells_how_it_was_made(study: Study) -> None:
     manifest = json.loads((study.out / "runs" / "logit-seed1" / "manifest.json").read_text())
-    assert config.from_dict(manifest["config"]) == config.load(study.recipe)
+    assert recipes.from_dict(manifest["config"]) == recipes.load(study.recipe)
     assert manifest["price"] == study.results["arms"]["logit"]["price"]
     assert manifest["corpus"] == study.results["corpus"]["digest"]
     assert [term["name"] for term in manifest["terms"]] == ["mlm", "logit"]
@@ -250,7 +250,7 @@ def test_the_same_command_again_trains_nothing(study: Study, monkeypatch: pytest
 
 def test_the_library_call_is_the_command(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "train", no_training)
-    assert compare.compare(config.load(study.recipe), study.out) == study.results
+    assert compare.compare(recipes.load(study.recipe), study.out) == study.results
 
 
 def test_another_seed_joins(study: Study, scratch_only: Path, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_run_trained_alone_is_taken_up(
     assert ended.status == 0, ended.err
     assert not (out / "results.json").exists()
     monkeypatch.setattr(compare, "train", no_training)
-    results = compare.compare(config.load(scratch_only), out)
+    results = compare.compare(recipes.load(scratch_only), out)
     assert [run["params_sha256"] for run in results["runs"]] == [study.run("scratch", 0)["params_sha256"]]
     assert results["runs"][0]["metrics"] == study.run("scratch", 0)["metrics"]
     assert results["teacher"] is None

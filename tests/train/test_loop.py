@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.budget.price import Price
 from kdjax.config import TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.mesh import make_mesh
-from kdjax.train.arm import Program, price
-from kdjax.train.loop import Outcome, Progress, train
+from kdjax.train.loop import Leg, Outcome, Progress, train
+from kdjax.train.program import Program
 from tests import tiny
 
 STEPS = 12
@@ -29,32 +28,30 @@ class Interrupted(Exception):
 
 
 @functools.cache
-def compiled(learning_rate: float) -> tuple[Program, Price]:
-    """The logit arm with dropout, and its price."""
+def compiled(learning_rate: float) -> Program:
+    """The logit arm with dropout."""
     student = dataclasses.replace(tiny.STUDENT, dropout=0.1)
-    arm = tiny.arm("logit", student, learning_rate=learning_rate)
-    return Program(arm, tiny.SHAPE, STEPS, make_mesh(jax.devices()[:1])), price(arm, tiny.SHAPE)
+    phase = tiny.phase("logit", student, learning_rate=learning_rate)
+    return tiny.program(phase, STEPS, make_mesh(jax.devices()[:1]))
 
 
 def run(directory: Path, stop_at: int | None = None, learning_rate: float = 1e-2) -> Outcome:
     """A run, optionally interrupted after a step."""
-    program, cost = compiled(learning_rate)
+    program = compiled(learning_rate)
+    cost = program.stretch.price
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:
             raise Interrupted
 
     return train(
-        program,
-        cost,
+        [Leg(program, tiny.Batches(), program.place_teacher(models.init(tiny.TEACHER, 9).params))],
         STEPS * cost.total + cost.total // 2,
-        tiny.Batches(),
-        start=models.init(program.arm.student, 0).params,
-        teacher=program.place_teacher(models.init(tiny.TEACHER, 9).params),
+        start=models.init(program.phase.student, 0).params,
         seed=0,
         config=CONFIG,
         directory=directory,
-        evaluate=lambda params: float(np.sum(params["mlm"]["bias"])),
+        evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
         watch=watch,
     )
 

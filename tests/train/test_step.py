@@ -19,8 +19,10 @@ from kdjax.errors import InputError
 from kdjax.models import forward
 from kdjax.models.features import Request
 from kdjax.parallel.mesh import make_mesh
-from kdjax.train.arm import Arm, Program, Shape, price, resolve
+from kdjax.train.arm import resolve
 from kdjax.train.optimizer import decays, schedule
+from kdjax.train.phase import Phase, Shape, price
+from kdjax.train.program import Program
 from kdjax.train.step import init_state
 from tests import tiny
 
@@ -32,7 +34,7 @@ STEPS = 20
 def program(name: str, devices: int, dropout: float = 0.0) -> Program:
     """An arm compiled for some of the emulated devices."""
     student = dataclasses.replace(tiny.STUDENT, dropout=dropout, attention_dropout=dropout)
-    return Program(tiny.arm(name, student, weight_decay=0.5), tiny.SHAPE, STEPS, make_mesh(jax.devices()[:devices]))
+    return tiny.program(tiny.phase(name, student, weight_decay=0.5), STEPS, make_mesh(jax.devices()[:devices]))
 
 
 @functools.cache
@@ -99,12 +101,12 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
     mean_of_means = jax.tree.map(lambda *g: sum(g) / 8, *slices)
     assert largest_difference(whole, mean_of_means) > 1e-3
 
-    class Sgd(Arm):
+    class Sgd(Phase):
         def transformation(self, steps: int) -> optax.GradientTransformation:
             return optax.sgd(1.0)
 
-    arm = Sgd(**{f.name: getattr(tiny.arm(), f.name) for f in dataclasses.fields(Arm)})
-    compiled = Program(arm, tiny.SHAPE, 1, make_mesh())
+    phase = Sgd(**{f.name: getattr(tiny.phase(), f.name) for f in dataclasses.fields(Phase)})
+    compiled = tiny.program(phase, 1, make_mesh())
     state, _ = compiled(compiled.start(start, seed=0), None, batch)
     moved = jax.tree.map(lambda before, after: before - after, start, jax.device_get(state.params["model"]))
     assert largest_difference(moved, whole) < 1e-6
@@ -115,8 +117,8 @@ def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
     _, _, after = run(name, 8)
     before = models.init(tiny.TEACHER, seed=9).params
     assert largest_difference(after, {part: before[part] for part in after}) == 0
-    arm = tiny.arm(name)
-    state = jax.eval_shape(lambda p: init_state(p, arm.transformation(5), 0), arm.abstract_params())
+    phase = tiny.phase(name)
+    state = jax.eval_shape(lambda p: init_state(p, phase.transformation(5), 0), phase.abstract_params())
     shapes = {leaf.shape for leaf in jax.tree.leaves(state)}
     assert (tiny.VOCABULARY, tiny.STUDENT.width) in shapes
     assert (tiny.VOCABULARY, tiny.TEACHER.width) not in shapes
@@ -135,7 +137,7 @@ def test_what_gets_no_gradient_does_not_decay() -> None:
 
 
 def test_decay_spares_biases_and_norms() -> None:
-    trained = tiny.arm("scratch").trained
+    trained = tiny.phase("scratch").trained
     assert all(jax.tree.leaves(trained))
     for path, decayed in jax.tree_util.tree_leaves_with_path(decays(trained)):
         assert decayed == (path[-1].key not in ("bias", "scale")), path
@@ -155,10 +157,10 @@ def test_schedule_warms_up_and_ends_with_the_budget() -> None:
 def test_a_term_of_weight_zero_costs_nothing() -> None:
     terms = (TermConfig("mlm"), TermConfig("logit", weight=0.0))
     arm = resolve("mine", ArmConfig(terms=terms), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2))
-    assert arm.teacher is None
-    assert price(arm, tiny.SHAPE) == price(tiny.arm("scratch"), tiny.SHAPE)
+    assert not arm.distils
+    assert price(arm.phases[0], tiny.SHAPE) == price(tiny.phase("scratch"), tiny.SHAPE)
 
 
 def test_a_batch_that_does_not_split_over_the_devices_is_refused() -> None:
     with pytest.raises(InputError, match="multiple of the 8 devices"):
-        Program(tiny.arm(), Shape(12, 12, 3), 1, make_mesh())
+        tiny.program(tiny.phase(), 1, make_mesh(), Shape(12, 12, 3))

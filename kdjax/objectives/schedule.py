@@ -1,0 +1,108 @@
+"""Numbers that change over the budget: weights and temperatures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any, get_args, get_type_hints
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.config import Schedule
+from kdjax.errors import InputError, nearest
+from kdjax.objectives.base import is_amount
+from kdjax.objectives.reductions import precise
+
+_SHAPES = get_args(get_type_hints(Schedule)["shape"])
+
+
+def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule:
+    """A number or a schedule, as a recipe gives it.
+
+    Args:
+        setting: a number, a `Schedule`, or a mapping {shape, points} with points [share of the budget, value].
+        what: its name, for messages.
+        positive: whether every value must be above 0, not only at least 0.
+
+    Raises:
+        InputError: neither of these, or a value out of range.
+    """
+    least = "above 0" if positive else "of at least 0"
+    if isinstance(setting, Schedule):
+        setting = {"shape": setting.shape, "points": setting.points}
+    if not isinstance(setting, Mapping):
+        if not is_amount(setting, positive=positive):
+            raise InputError(f"{what} is {setting!r}, expected a number {least} or a schedule {{shape, points}}")
+        return float(setting)
+    known = [f.name for f in fields(Schedule)]
+    for key in setting:
+        if key not in known:
+            raise InputError(f"{what}: unknown setting {key!r} of a schedule{nearest(str(key), known)}")
+    shape, points = setting.get("shape", Schedule.shape), setting.get("points", ())
+    if shape not in _SHAPES:
+        raise InputError(f"{what}: unknown shape {shape!r}{nearest(str(shape), _SHAPES)}")
+    if not isinstance(points, (list, tuple)) or not all(_is_point(point) for point in points):
+        raise InputError(f"{what}: points are {points!r}, expected a list of pairs [share of the budget, value]")
+    for share, number in points:
+        if not is_amount(number, positive=positive):
+            raise InputError(f"{what} is {number!r} at {share!r} of the budget, expected a number {least}")
+    try:
+        return Schedule(shape, tuple((float(share), float(number)) for share, number in points))
+    except InputError as e:
+        raise InputError(f"{what}: {e}") from None
+
+
+def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax.Array:
+    """The number at a moment of the budget; pure, and may be traced.
+
+    Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v - u)(1 - cos πt)/2;
+    `step` u, until the next point is reached. Constant before the first point and after the last.
+
+    Args:
+        setting: from `read`.
+        progress: share of the budget spent, a scalar.
+
+    Returns:
+        A plain number as it is; of a schedule a scalar, float32 or wider.
+    """
+    if not isinstance(setting, Schedule):
+        return float(setting)
+    at = precise(jnp.asarray(progress))
+    found = jnp.asarray(setting.points[0][1], at.dtype)
+    for (start, before), (end, after) in pairwise(setting.points):
+        # Each point exactly: t is 0 and 1 at the two, and one of the products then vanishes.
+        t = _way(setting.shape, at, start, end)
+        found = jnp.where(at >= start, before * (1 - t) + after * t, found)
+    return found
+
+
+def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
+    """Whether the number is 0 at every share of the budget in [begin, end)."""
+    if not isinstance(setting, Schedule):
+        return setting == 0
+    first, last = setting.points[0][1], setting.points[-1][1]
+    for (start, before), (stop, after) in pairwise([(-math.inf, first), *setting.points, (math.inf, last)]):
+        stays = before == 0 and (after == 0 or setting.shape == "step")
+        if start < end and begin < stop and not stays:
+            return False
+    return True
+
+
+def current(setting: float | Schedule, batch: Mapping[str, Any]) -> float | jax.Array:
+    """The number at the batch's `progress`; at 0 if it has none."""
+    return value(setting, batch.get("progress", 0.0))
+
+
+def _is_point(point: Any) -> bool:
+    return isinstance(point, (list, tuple)) and len(point) == 2 and is_amount(point[0])
+
+
+def _way(shape: str, at: jax.Array, start: float, end: float) -> jax.Array:
+    """How much of the way between two points' values is behind, 0…1."""
+    if shape == "step":
+        return (at >= end).astype(at.dtype)
+    share = jnp.clip((at - start) / (end - start), 0, 1)
+    return (1 - jnp.cos(math.pi * share)) / 2 if shape == "cosine" else share

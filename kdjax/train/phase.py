@@ -1,0 +1,205 @@
+"""A phase of an arm: its models, objective and optimiser as pure functions, and the price of its step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax.budget.ledger import Stretch
+from kdjax.budget.price import Price, measure, settle
+from kdjax.config import ModelConfig, OptimizerConfig
+from kdjax.errors import InputError
+from kdjax.models import abstract_params, forward
+from kdjax.models.features import Features
+from kdjax.objectives.base import Needs
+from kdjax.objectives.objective import Objective
+from kdjax.train import optimizer as adamw
+from kdjax.train.signal import Signal
+from kdjax.train.step import Loss, Step, accumulated, apply, global_norm, init_state, make_loss, make_step, trained
+
+CANONICAL_BITS = "rbg"
+"""Dropout bits in the canonical program: XLA's own generator counts as no FLOPs; mixing integers is not arithmetic."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shapes of a batch: sequences, tokens of a sequence, masked slots of a sequence."""
+
+    batch: int
+    length: int
+    slots: int
+
+    def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The batch as shapes and types."""
+        tokens, slots = (self.batch, self.length), (self.batch, self.slots)
+        return {
+            **{name: jax.ShapeDtypeStruct(tokens, jnp.int32) for name in ("tokens", "segments", "positions")},
+            "valid": jax.ShapeDtypeStruct(tokens, jnp.bool_),
+            "slots": jax.ShapeDtypeStruct(slots, jnp.int32),
+            "labels": jax.ShapeDtypeStruct(slots, jnp.int32),
+            "label_weights": jax.ShapeDtypeStruct(slots, jnp.float32),
+        }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of an arm with its own objective: all that its step depends on besides shapes.
+
+    Attributes:
+        name: the arm's, as the recipe calls it.
+        student: the student.
+        teacher: the teacher, or None when no term looks at one.
+        signal: where the teacher's features come from.
+        objective: what is minimised.
+        optimizer: the optimiser's settings.
+        until: share of the arm's budget at which the phase ends.
+        others: the arm's objectives in its other phases, whose projections travel along in the state.
+    """
+
+    name: str
+    student: ModelConfig
+    teacher: ModelConfig | None
+    signal: Signal
+    objective: Objective
+    optimizer: OptimizerConfig
+    until: float = 1.0
+    others: tuple[Objective, ...] = ()
+
+    def see(self, params: Any, teacher_params: Any, batch: Any, dropout_key: jax.Array | None) -> Features:
+        """The student's features: those the objective needs, and nothing else is computed."""
+        return forward(self.student, params, batch, self.needs.student, dropout_key=dropout_key)
+
+    def target(self, teacher_params: Any, batch: Any) -> Features:
+        """The teacher's features: those the objective needs."""
+        return self.signal.features(teacher_params, batch, self.needs.teacher)
+
+    def abstract_batch(self, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
+        """A batch of this phase, as shapes."""
+        stored = self.signal.fields(shape.length, shape.slots)
+        return shape.abstract() | {
+            field.name: jax.ShapeDtypeStruct((shape.batch, *field.shape), jnp.dtype(field.dtype)) for field in stored
+        }
+
+    def abstract_model(self) -> Any:
+        """The student's trained parameters, as shapes."""
+        return abstract_params(self.student)
+
+    def abstract_teacher(self) -> Any:
+        """What the step is given and does not train, as shapes; None where no teacher runs."""
+        return self.signal.params(self.needs.teacher)
+
+    def teacher_part(self, params: Any) -> Any:
+        """Of a teacher's parameters, those the step is given.
+
+        Raises:
+            InputError: the objective needs logits and the teacher has no MLM head.
+        """
+        wanted = self.abstract_teacher()
+        if wanted is None:
+            return None
+        if missing := wanted.keys() - params.keys():
+            raise InputError(
+                f"arms.{self.name}: found a teacher without an MLM head ({', '.join(missing)}), expected one: the "
+                "objective asks for logits; teacher.head.budget fits a head"
+            )
+        return {name: params[name] for name in wanted}
+
+    @property
+    def drops(self) -> bool:
+        """Whether the student has dropout."""
+        return self.student.dropout > 0 or self.student.attention_dropout > 0
+
+    def init_objective(self, seed: int) -> dict[str, Any]:
+        """The projections of all the arm's phases; a term that comes again under the same name goes on with its own."""
+        made = [objective.init(self.student, self.teacher, seed) for objective in (self.objective, *self.others)]
+        return {key: params for one in reversed(made) for key, params in one.items()}
+
+    def abstract_params(self) -> dict[str, Any]:
+        """All the arm trains, as shapes."""
+        return {"model": self.abstract_model(), "objective": jax.eval_shape(lambda: self.init_objective(0))}
+
+    def loss(self) -> Loss:
+        """The pure loss (`kdjax.train.step.make_loss`)."""
+        return make_loss(self.see, self.target, self.objective)
+
+    def check_splits(self) -> None:
+        """Raises InputError if a term looks at a batch as a whole, so that it cannot be taken in parts."""
+        try:
+            jax.eval_shape(self.objective.counts, Shape(1, 8, 1).abstract())
+        except InputError as e:
+            raise InputError(f"arms.{self.name}: {e}") from None
+
+    @cached_property
+    def trained(self) -> Any:
+        """Which parameters the objective gives a gradient: a tree of booleans."""
+        batch = self.abstract_batch(Shape(1, 8, 1))
+        return trained(self.loss(), self.abstract_params(), self.abstract_teacher(), batch, None, 0.0)
+
+    def transformation(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser with its schedule sized to `steps`, those of all phases."""
+        return adamw.adamw(self.optimizer, steps, adamw.decays(self.trained))
+
+    def step(
+        self, steps: int, stretch: Stretch | None = None, *, microbatches: int = 1, bits: str = "threefry2x32"
+    ) -> Step:
+        """The pure step of a run of `steps` steps, in which this phase lies as `stretch` says."""
+
+        first, begin, share = (stretch.first, stretch.begin, stretch.share) if stretch else (0, 0.0, 1 / steps)
+
+        def progress(step: jax.Array) -> jax.Array | float:
+            return begin + (step - first).astype(jnp.float32) * share if self.objective.scheduled else 0.0
+
+        graded = (
+            jax.value_and_grad(self.loss(), has_aux=True)
+            if microbatches == 1
+            else accumulated(self.loss(), self.objective, microbatches)
+        )
+        return make_step(
+            graded, self.transformation(steps), self.trained, dropout=self.drops, progress=progress, bits=bits
+        )
+
+    @cached_property
+    def needs(self) -> Needs:
+        """The features the objective asks of both models."""
+        return self.objective.needs(self.student, self.teacher)
+
+
+def price(phase: Phase, shape: Shape) -> Price:
+    """FLOPs of one step of `phase`, by part: XLA's count of the canonical program, checked by the witness.
+
+    Needs no weights and no data. See `kdjax.budget.price`.
+    """
+    params, teacher, batch = phase.abstract_params(), phase.abstract_teacher(), phase.abstract_batch(shape)
+    transformation = phase.transformation(2)
+    state = jax.eval_shape(lambda p: init_state(p, transformation, 0), params)
+    key = jax.eval_shape(lambda: jax.random.key(0, impl=CANONICAL_BITS)) if phase.drops else None
+    progress = jax.ShapeDtypeStruct((), jnp.float32)
+
+    def forward_and_backward(p: Any, t: Any, b: Any, k: Any, cotangent: Features) -> Any:
+        seen, pull = jax.vjp(lambda q: phase.see(q, t, b, k), p)
+        return seen, pull(cotangent)
+
+    def objective(seen: Features, own: Any, target: Features, b: Any, progress: Any) -> Any:
+        return jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)(seen, target, b, own, progress)
+
+    def update(grads: Any, opt: Any, p: Any) -> Any:
+        updates, opt = transformation.update(grads, opt, p)
+        return apply(updates, p, phase.trained), opt, global_norm(grads)
+
+    model = params["model"]
+    seen = jax.eval_shape(phase.see, model, teacher, batch, key)
+    target = jax.eval_shape(phase.target, teacher, batch)
+    forward_flops = measure(phase.see, model, teacher, batch, key).flops
+    return settle(
+        measure(phase.step(2, bits=CANONICAL_BITS), state, teacher, batch),
+        student_forward=forward_flops,
+        student_backward=measure(forward_and_backward, model, teacher, batch, key, seen).flops - forward_flops,
+        teacher_forward=measure(phase.target, teacher, batch).flops,
+        objective=measure(objective, seen, params["objective"], target, batch, progress).flops,
+        optimizer=measure(update, params, state.opt, params).flops,
+    )

@@ -1,0 +1,275 @@
+"""Terms of a user's own: from a module on Python's path, by `module:attribute`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.config import Schedule
+from kdjax.errors import InputError
+from kdjax.objectives import Needs, Request, get
+from kdjax.objectives.objective import Objective
+from tests.objectives.examples import STUDENT, TEACHER, features, packed
+
+OWN = '''
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from kdjax.objectives import Needs, Request, Term, term
+
+
+def last(config):
+    return Request(hidden=frozenset({config.layers}))
+
+
+@term(student=last, teacher=last, count="valid")
+def last_hidden_l1(student, teacher, batch, params, *, scale: float = 1.0):
+    """The mean absolute difference of the last hidden states."""
+    distance = jnp.abs(student.hidden[max(student.hidden)] - teacher.hidden[max(teacher.hidden)]).mean(-1)
+    return scale * jnp.where(batch["valid"], distance, 0).sum() / batch["valid"].sum()
+
+
+def make(student, teacher, seed):
+    return {"shift": jnp.full(student.width, float(seed))}
+
+
+@term(student=last, params=make)
+def shifted(student, teacher, batch, params, *, shape=(1, 2)):
+    return jnp.sum((student.hidden[max(student.hidden)] + params["shift"]) ** 2)
+
+
+@term(student=lambda config: Request(logits=True), count="slots")
+def strict(student, teacher, batch, params, *, power):
+    return jnp.mean(student.logits.astype(jnp.bfloat16)) ** power
+
+
+@term(student=last, count="sequences")
+def vector(student, teacher, batch, params):
+    return student.hidden[max(student.hidden)].sum((1, 2))
+
+
+@term(student=last)
+def nothing(student, teacher, batch, params):
+    return None
+
+
+@term(student=lambda config: Request(hidden=frozenset({config.layers + 1})))
+def too_deep(student, teacher, batch, params):
+    return 0.0
+
+
+@term(student=lambda config: {1, 2})
+def no_request(student, teacher, batch, params):
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Constant(Term):
+    name: ClassVar[str] = "constant"
+    size: float = 2.0
+
+    def needs(self, student, teacher):
+        return Needs(Request(), Request())
+
+    def _loss(self, student, teacher, batch, params):
+        return self.size
+
+
+class Loose(Constant.__mro__[1]):
+    name: ClassVar[str] = "loose"
+
+    def needs(self, student, teacher):
+        return Needs(Request(), Request())
+
+    def _loss(self, student, teacher, batch, params):
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Unfinished(Term):
+    name: ClassVar[str] = "unfinished"
+
+
+def undecorated(student, teacher, batch, params):
+    return 0.0
+
+
+NUMBER = 3
+'''
+
+BROKEN = {
+    "raises": "1 / 0\n",
+    "wants_another": "import a_package_nobody_has\n",
+    "leaves": "raise SystemExit('bye')\n",
+    "takes_three": "from kdjax.objectives import term\n@term(student=None)\ndef f(student, teacher, batch): ...\n",
+    "miscounts": "from kdjax.objectives import term\n@term(student=None, count='row')\ndef f(a, b, c, d): ...\n",
+}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a module that is on Python's path."""
+    directory: Path = tmp_path_factory.mktemp("own")
+    for name, text in {"own_terms": OWN, **BROKEN}.items():
+        (directory / f"{name}.py").write_text(text)
+    (directory / "own_package").mkdir()
+    (directory / "own_package" / "inner.py").write_text(OWN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(directory)
+        yield "own_terms"
+    for name in ("own_terms", "own_package", "own_package.inner", *BROKEN):
+        sys.modules.pop(name, None)
+
+
+def absolute_difference(batch: dict[str, np.ndarray]) -> float:
+    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    distance = np.abs(np.asarray(student.hidden[2]) - np.asarray(teacher.hidden[4]))
+    return float(distance[batch["valid"]].mean())
+
+
+@pytest.fixture
+def example(float64: None) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    batch = packed()
+    return features(STUDENT, batch, 1), features(TEACHER, batch, 2), batch
+
+
+@pytest.mark.parametrize("call", [lambda f: f, jax.jit], ids=["plain", "jitted"])
+def test_it_computes_what_its_function_does(own: str, example: Any, call: Callable[..., Any]) -> None:
+    expected = absolute_difference(example[2])
+    term, scaled = get(f"{own}:last_hidden_l1"), get(f"{own}:last_hidden_l1", scale=2.5)
+    assert call(term)(*example, {}) == pytest.approx(expected, rel=1e-12)
+    assert call(scaled)(*example, {}) == pytest.approx(2.5 * expected, rel=1e-12)
+
+
+def test_its_function_can_still_be_called(own: str, example: Any) -> None:
+    import own_terms
+
+    assert own_terms.last_hidden_l1(*example, {}, scale=2.0) == pytest.approx(2 * absolute_difference(example[2]))
+    assert "absolute difference" in own_terms.last_hidden_l1.__doc__
+
+
+def test_it_says_what_it_needs_and_what_its_mean_is_over(own: str, example: Any) -> None:
+    term, batch = get(f"{own}:last_hidden_l1"), example[2]
+    assert term.name == "last_hidden_l1"
+    assert term.needs(STUDENT, TEACHER) == Needs(
+        Request(hidden=frozenset({STUDENT.layers})), Request(hidden=frozenset({TEACHER.layers}))
+    )
+    assert term.needs_teacher and term.init(STUDENT, TEACHER, 0) == {} and term.count(batch) == 16
+    alone = get(f"{own}:strict", power=1)
+    assert not alone.needs_teacher and alone.needs(STUDENT, None) == Needs(Request(logits=True), Request())
+    assert (
+        alone.count(batch) == 8
+        and get(f"{own}:vector").count(batch) == 3
+        and get(f"{own}:shifted").count(batch) is None
+    )
+    with pytest.raises(InputError, match="last_hidden_l1: found no teacher, expected one"):
+        term.needs(STUDENT, None)
+
+
+def test_it_is_frozen_and_two_of_the_same_options_are_equal(own: str) -> None:
+    one, two = (get(f"{own}:shifted", shape=shape) for shape in ([3, [4]], (3, (4,))))
+    assert one == two and hash(one) == hash(two) and one != get(f"{own}:shifted")
+    with pytest.raises(AttributeError):
+        one.options = ()  # type: ignore[attr-defined]
+
+
+def test_it_may_learn_parameters(own: str, example: Any) -> None:
+    student, _, batch = example
+    objective = Objective((("shifted", 2.0, get(f"{own}:shifted")),))
+    params = objective.init(STUDENT, None, seed=3)
+    assert np.array_equal(params["shifted"]["shift"], np.full(8, 3.0))
+    grads, _ = jax.grad(lambda p: objective(student, student, batch, p), has_aux=True)(params)
+    np.testing.assert_allclose(
+        grads["shifted"]["shift"], 4 * (np.asarray(student.hidden[2]) + 3).sum((0, 1)), rtol=1e-12
+    )
+
+
+def test_an_option_may_be_scheduled(own: str, example: Any) -> None:
+    term = get(f"{own}:last_hidden_l1", scale={"shape": "linear", "points": [[0, 1], [1, 3]]})
+    assert term.scheduled and not get(f"{own}:last_hidden_l1", scale=2).scheduled
+    assert hash(term) == hash(get(f"{own}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0)))))
+    total, _ = Objective((("mine", 1.0, term),))(*example, {}, 0.75)
+    assert float(total) == pytest.approx(2.5 * absolute_difference(example[2]))
+
+
+def test_what_it_makes_of_bfloat16_is_float32(own: str, example: Any) -> None:
+    assert get(f"{own}:strict", power=1)(*example, {}).dtype == np.float32
+
+
+def test_a_class_of_ones_own_is_a_term(own: str, example: Any) -> None:
+    assert get(f"{own}:Constant")(*example, {}) == 2 and get("own_package.inner:Constant", size=3)(*example, {}) == 3
+
+
+@pytest.mark.parametrize(
+    ("attribute", "complaint"),
+    [
+        ("vector", "vector: its loss has the shape (3,), expected a scalar"),
+        ("nothing", "nothing: its loss is a NoneType, expected a scalar"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_is_refused_while_it_is_traced(
+    own: str, example: Any, attribute: str, complaint: str
+) -> None:
+    with pytest.raises(InputError) as e:
+        jax.eval_shape(get(f"{own}:{attribute}"), *example, {})
+    assert str(e.value) == complaint
+
+
+@pytest.mark.parametrize(
+    ("attribute", "complaint"),
+    [
+        ("too_deep", "^too_deep: asks for hidden of student layer 3, expected 0 to 2$"),
+        ("no_request", "^no_request: asks the student for {1, 2}, expected a Request$"),
+    ],
+)
+def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        get(f"{own}:{attribute}").needs(STUDENT, TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("no_such_module:f", {}, "^no_such_module:f: found no module 'no_such_module', expected one on Python's path"),
+        ("own_package.absent:f", {}, "found no module 'own_package.absent'"),
+        ("own_terms:last_hiden_l1", {}, "own_terms has no 'last_hiden_l1' .did you mean 'last_hidden_l1'"),
+        ("own_terms:NUMBER", {}, "found a int, expected a function decorated with kdjax.objectives.term or a subclass"),
+        ("own_terms:undecorated", {}, "found a function, expected a function decorated with"),
+        ("own_terms:Needs", {}, "found a type, expected"),
+        ("own_terms:Unfinished", {}, "a Term without _loss, needs, expected them"),
+        ("own_terms:Loose", {}, "a Term that is no frozen dataclass"),
+        ("own_terms:", {}, "not a term's name, expected MODULE:NAME"),
+        (":f", {}, "not a term's name"),
+        (".own_terms:f", {}, "not a term's name"),
+        ("own_terms:a:b", {}, "not a term's name"),
+        ("raises:f", {}, "^raises:f: importing raises failed: ZeroDivisionError: division by zero$"),
+        ("wants_another:f", {}, "importing wants_another failed: ModuleNotFoundError: .*a_package_nobody_has"),
+        ("leaves:f", {}, "importing leaves failed: SystemExit: bye"),
+        ("takes_three:f", {}, r"f\(student, teacher, batch\): expected \(student, teacher, batch, params, \*"),
+        ("miscounts:f", {}, "f: count is 'row', expected None or one of slots, valid, sequences"),
+        ("own_terms:last_hidden_l1", {"scal": 2}, "unknown option 'scal' of variant original .did you mean 'scale'"),
+        ("own_terms:Constant", {"sise": 2}, "unknown option 'sise' of variant original .did you mean 'size'"),
+        ("own_terms:vector", {"scale": 2}, "unknown option 'scale' of variant original .it has none"),
+        ("own_terms:strict", {}, "own_terms:strict: found no option 'power', expected one: it has no default"),
+        ("own_terms:last_hidden_l1", {"scale": {"a": 1}}, "last_hidden_l1: scale: unknown setting 'a' of a schedule"),
+    ],
+)
+def test_what_is_no_term_is_refused(own: str, name: str, options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint) as e:
+        get(name, **options)
+    assert str(e.value).startswith(f"{name}: ") and "\n" not in str(e.value)
+
+
+def test_it_has_one_variant(own: str) -> None:
+    with pytest.raises(InputError, match=r"own_terms:vector: unknown variant 'bui2024' \(valid: original\)"):
+        get(f"{own}:vector", "bui2024")

@@ -1,0 +1,76 @@
+"""Objectives: weighted sums whose weights and temperatures may change over the budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.config import Schedule
+from kdjax.objectives import Request, get
+from kdjax.objectives.objective import Objective
+from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, packed, restricted
+
+HEATED = {"shape": "step", "points": [[0, 1], [0.5, 3]]}
+FALLING = Schedule("linear", ((0.0, 2.0), (1.0, 0.0)))
+SCHEDULED = Objective(
+    (
+        ("mlm", 0.5, get("mlm")),
+        ("logit", FALLING, get("logit")),
+        ("logit_2", 1.0, get("logit", temperature=HEATED)),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def example() -> tuple[Any, Any, Any]:
+    batch, logits = packed(), Request(logits=True)
+    seen = (features(config, batch, seed, np.float32) for config, seed in ((STUDENT, 1), (TEACHER, 2)))
+    return (*(restricted(one, logits) for one in seen), batch)
+
+
+@pytest.fixture(scope="module")
+def values(example: Any) -> tuple[float, ...]:
+    """mlm, logit at temperature 1 and logit at temperature 3."""
+    terms = (get("mlm"), get("logit"), get("logit", temperature=3))
+    return tuple(float(term(*example, {})) for term in terms)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("traced", [False, True])
+def test_weights_and_temperatures_follow_the_progress(
+    progress: float, traced: bool, example: Any, values: tuple[float, ...]
+) -> None:
+    call = jax.jit(SCHEDULED) if traced else SCHEDULED
+    total, terms = call(*example, {}, np.float32(progress) if traced else progress)
+    mlm, cold, hot = values
+    last = cold if progress < 0.5 else hot
+    assert {key: float(x) for key, x in terms.items()} == pytest.approx(
+        {"mlm": mlm, "logit": cold, "logit_2": last}, rel=1e-5
+    )
+    assert float(total) == pytest.approx(0.5 * mlm + 2 * (1 - progress) * cold + last, rel=1e-5)
+    assert total.dtype == np.float32 and total.shape == ()
+
+
+def test_without_progress_it_is_the_beginning(example: Any, values: tuple[float, ...]) -> None:
+    total, _ = SCHEDULED(*example, {})
+    mlm, cold, _ = values
+    assert float(total) == pytest.approx(0.5 * mlm + 3 * cold, rel=1e-5)
+
+
+def test_an_objective_says_whether_anything_in_it_is_scheduled() -> None:
+    mlm, logit, heated = (part[2] for part in SCHEDULED.terms)
+    assert SCHEDULED.scheduled
+    assert Objective((("logit", FALLING, logit),)).scheduled
+    assert Objective((("mlm", 1.0, mlm), ("logit", 1.0, heated))).scheduled
+    assert not Objective((("mlm", 1.0, mlm), ("logit", 0.5, logit))).scheduled
+
+
+def test_needs_and_parameters_are_those_of_the_terms_together() -> None:
+    objective = Objective((("hidden_mse", 1.0, get("hidden_mse")), ("relation", 1.0, get("relation"))))
+    needs = objective.needs(STUDENT, WIDE)
+    assert needs.student.hidden == {0, 1, 2} and needs.student.query == {2} and needs.teacher.value == {4}
+    assert set(objective.init(STUDENT, WIDE, 0)) == {"hidden_mse"}
+    assert objective.needs_teacher and not Objective((("mlm", 1.0, get("mlm")),)).needs_teacher

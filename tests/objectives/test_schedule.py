@@ -1,0 +1,130 @@
+"""Schedules: reading them, their values along the budget, and whether they are 0 throughout a stretch of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kdjax.config import Schedule
+from kdjax.errors import InputError
+from kdjax.objectives.schedule import current, is_zero, read, value
+
+POINTS = ((0.25, 4.0), (0.5, 1.0), (0.75, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "between"),
+    [
+        ("linear", {0.3125: 3.25, 0.375: 2.5, 0.5625: 1.25, 0.625: 1.5}),
+        ("cosine", {0.3125: 1 + 3 * (1 + math.cos(math.pi / 4)) / 2, 0.375: 2.5, 0.625: 1.5}),
+        ("step", {0.3125: 4, 0.375: 4, 0.4999: 4, 0.625: 1, 0.7499: 1}),
+    ],
+)
+def test_values_between_points_follow_the_shape(shape: Any, between: dict[float, float]) -> None:
+    setting = Schedule(shape, POINTS)
+    outside = {0.0: 4, 0.2: 4, 0.9: 2, 1.0: 2}
+    for progress, expected in {**outside, **dict(POINTS), **between}.items():
+        assert float(value(setting, progress)) == pytest.approx(expected, rel=1e-6), progress
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "step"])
+def test_a_point_is_met_exactly_also_when_traced_in_float32(shape: Any) -> None:
+    points = tuple((share, 3.0 - share) for share in (0.0, 0.1, 0.3, 0.7, 0.9))
+    traced = jax.jit(lambda progress: value(Schedule(shape, points), progress))
+    for share, number in points:
+        for found in (traced(np.float32(share)), value(Schedule(shape, points), share)):
+            assert found == np.float32(number) and found.dtype == np.float32 and found.shape == ()
+
+
+def test_a_plain_number_is_the_same_at_any_time() -> None:
+    assert value(3, 0.5) == 3 and isinstance(value(3, 0.5), float)
+
+
+def test_a_batch_without_progress_is_at_the_beginning() -> None:
+    rising = Schedule("linear", ((0.0, 1.0), (1.0, 5.0)))
+    assert current(rising, {}) == 1 and current(rising, {"progress": np.float32(0.5)}) == 3
+
+
+def test_one_point_is_a_constant() -> None:
+    assert [float(value(Schedule("linear", ((0.5, 7.0),)), at)) for at in (0, 0.5, 1)] == [7, 7, 7]
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> Schedule:
+    shares = draw(st.lists(st.integers(0, 8), min_size=1, max_size=5, unique=True))
+    points = tuple((share / 8, draw(st.sampled_from([0.0, 0.0, 1.0]))) for share in sorted(shares))
+    return Schedule(draw(st.sampled_from(["linear", "cosine", "step"])), points)
+
+
+@given(setting=schedules(), stretch=st.tuples(st.integers(0, 15), st.integers(1, 16)))
+@example(Schedule("step", ((0.0, 0.0), (0.5, 1.0))), (0, 8))
+@example(Schedule("linear", ((0.0, 0.0), (0.5, 1.0))), (0, 8))
+@example(Schedule("linear", ((0.0, 0.0), (0.5, 0.0), (1.0, 1.0))), (0, 8))
+@settings(max_examples=300, deadline=None)
+def test_zero_in_a_stretch_means_zero_at_each_of_its_moments(setting: Schedule, stretch: tuple[int, int]) -> None:
+    """Points lie at eighths; moments at 32nds, so that each piece of a curve is met inside."""
+    begin, end = stretch[0] / 16, max(stretch[1], stretch[0] + 1) / 16
+    moments = [n / 32 for n in range(32) if begin <= n / 32 < end]
+    assert is_zero(setting, begin, end) == (not any(plain_value(setting, at) for at in moments))
+
+
+def plain_value(setting: Schedule, at: float) -> float:
+    """The same in plain Python."""
+    shares, numbers = zip(*setting.points, strict=True)
+    if setting.shape == "step":
+        return ([numbers[0], *(v for s, v in setting.points if s <= at)])[-1]
+    return float(np.interp(at, shares, numbers))
+
+
+def test_a_plain_number_is_zero_or_not() -> None:
+    assert is_zero(0, 0.0, 1.0) and is_zero(0.0, 0.5, 1.0) and not is_zero(0.1, 0.0, 1.0)
+
+
+def test_what_a_recipe_gives_is_read() -> None:
+    assert read(2, "weight") == 2.0
+    expected = Schedule("cosine", ((0.0, 1.0), (1.0, 0.0)))
+    assert read({"shape": "cosine", "points": [[0, 1], [1, 0]]}, "weight") == expected == read(expected, "weight")
+    assert read({"points": [[0, 1]]}, "weight").shape == "linear"
+    assert hash(read(Schedule("linear", [[0, 1]]), "weight")) == hash(Schedule("linear", ((0.0, 1.0),)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("2", "^T is '2', expected a number above 0 or a schedule {shape, points}$"),
+        (None, "^T is None, expected a number above 0"),
+        (True, "^T is True, expected a number above 0"),
+        (math.nan, "^T is nan, expected a number above 0"),
+        (0, "^T is 0, expected a number above 0"),
+        ([[0, 1]], "expected a number above 0 or a schedule"),
+        ({"point": [[0, 1]]}, "^T: unknown setting 'point' of a schedule .did you mean 'points'"),
+        ({"shape": "cosin", "points": [[0, 1]]}, "^T: unknown shape 'cosin' .did you mean 'cosine'"),
+        ({"shape": 3, "points": [[0, 1]]}, "^T: unknown shape 3"),
+        ({"points": 3}, "^T: points are 3, expected a list of pairs"),
+        ({"points": [[0, 1, 2]]}, "expected a list of pairs"),
+        ({"points": [["0", 1]]}, "expected a list of pairs"),
+        ({"points": [[0, "1"]]}, "^T is '1' at 0 of the budget, expected a number above 0$"),
+        ({"points": [[0, 1], [1, 0]]}, "^T is 0 at 1 of the budget, expected a number above 0$"),
+        ({"points": [[0, math.inf]]}, "^T is inf at 0 of the budget"),
+        ({}, "^T: schedule: points are .., expected one or more"),
+        ({"points": [[0.5, 1], [0.5, 2]]}, "^T: schedule: points are at .0.5, 0.5., expected ascending"),
+        ({"points": [[0, 1], [1.5, 2]]}, "^T: schedule: points are at .0.0, 1.5., expected ascending"),
+        (Schedule("linear", ((0.0, -1.0),)), "^T is -1.0 at 0.0 of the budget"),
+    ],
+    ids=str,
+)
+def test_what_is_neither_a_number_nor_a_schedule_is_refused(setting: Any, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        read(setting, "T", positive=True)
+
+
+def test_zero_is_a_number_where_it_need_not_be_positive() -> None:
+    assert read(0, "weight") == 0
+    with pytest.raises(InputError, match="weight is -1, expected a number of at least 0"):
+        read(-1, "weight")

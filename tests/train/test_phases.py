@@ -1,0 +1,173 @@
+"""An arm of several phases: each is compiled and priced by itself, and a run through them can be stopped anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import models
+from kdjax.budget.ledger import Stretch, lay_out
+from kdjax.config import ArmConfig, OptimizerConfig, PhaseConfig, Schedule, TermConfig, TrainConfig
+from kdjax.errors import InputError
+from kdjax.parallel.mesh import make_mesh
+from kdjax.train.arm import Arm, resolve
+from kdjax.train.loop import Leg, Outcome, Progress, train
+from kdjax.train.phase import price
+from kdjax.train.program import Program
+from tests import tiny
+
+TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
+FADING = Schedule("cosine", ((0.0, 1.0), (1.0, 0.25)))
+PHASES = (
+    PhaseConfig((TermConfig("mlm"), TermConfig("logit", FADING, options={"temperature": TEMPERATURE})), until=0.5),
+    PhaseConfig((TermConfig("hidden_mse"),), until=0.8),
+    PhaseConfig((TermConfig("mlm", 2.0), TermConfig("hidden_mse", options={"layers": "last"}))),
+)
+BUDGET_STEPS = 14
+CONFIG = TrainConfig(batch=8, checkpoint_seconds=0.0, log_every=1, evaluations=2)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@functools.cache
+def arm() -> Arm:
+    student = dataclasses.replace(tiny.STUDENT, dropout=0.1)
+    config = ArmConfig(phases=PHASES)
+    return resolve("mine", config, student, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2, weight_decay=0.3))
+
+
+@functools.cache
+def laid_out() -> tuple[int, tuple[Stretch, ...]]:
+    costs = [(phase.until, price(phase, tiny.SHAPE)) for phase in arm().phases]
+    budget = BUDGET_STEPS * costs[0][1].total
+    return budget, lay_out(budget, costs)
+
+
+@functools.cache
+def programs() -> tuple[Program, ...]:
+    _, stretches = laid_out()
+    mesh = make_mesh(jax.devices()[:1])
+    return tuple(
+        Program(phase, tiny.SHAPE, stretch, stretches[-1].stop, mesh)
+        for phase, stretch in zip(arm().phases, stretches, strict=True)
+    )
+
+
+def run(directory: Path, stop_at: int | None = None) -> Outcome:
+    teacher = models.init(tiny.TEACHER, 9).params
+
+    def watch(progress: Progress) -> None:
+        if progress.ledger.steps == stop_at:
+            raise Interrupted
+
+    return train(
+        [Leg(program, tiny.Batches(), program.place_teacher(teacher)) for program in programs()],
+        laid_out()[0],
+        start=models.init(arm().student, 0).params,
+        seed=0,
+        config=CONFIG,
+        directory=directory,
+        watch=watch,
+    )
+
+
+def lines(directory: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[dict[str, float]]]:
+    here = tmp_path_factory.mktemp("straight")
+    return run(here), lines(here)
+
+
+def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+    budget, stretches = laid_out()
+    ledger = straight[0].ledger
+    assert [stretch.steps > 1 for stretch in stretches] == [True, True, True]
+    assert ledger.steps == sum(stretch.steps for stretch in stretches)
+    assert ledger.total == sum(stretch.steps * stretch.price.total for stretch in stretches)
+    assert 0 <= budget - ledger.total < stretches[-1].price.total
+    for part in ("student_forward", "teacher_forward", "objective"):
+        assert ledger.spent[part] == sum(stretch.steps * getattr(stretch.price, part) for stretch in stretches)
+
+
+def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+    _, (first, second, _) = laid_out()
+    for line in straight[1]:
+        phase = 0 if line["step"] <= first.stop else 1 if line["step"] <= second.stop else 2
+        assert line.keys() - {"step", "flops", "loss", "grad_norm"} == {t.name for t in PHASES[phase].terms}
+
+
+def test_weights_follow_the_share_of_the_budget(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+    budget, (first, *_) = laid_out()
+    for line in straight[1][: first.stop]:
+        progress = (line["step"] - 1) * first.price.total / budget
+        weight = 1.0 + (0.25 - 1.0) * (1 - np.cos(np.pi * progress)) / 2
+        assert line["loss"] == pytest.approx(line["mlm"] + weight * line["logit"], rel=1e-5)
+
+
+@pytest.mark.parametrize("where", ["first", "border", "second", "third"])
+def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
+    where: str, straight: tuple[Outcome, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    _, (first, second, third) = laid_out()
+    stop_at = {"first": 2, "border": first.stop, "second": first.stop + 1, "third": third.first + 1}[where]
+    assert second.steps > 1
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop_at)
+    resumed = run(tmp_path)
+    assert resumed.params_sha256 == straight[0].params_sha256
+    assert resumed.ledger.spent == straight[0].ledger.spent
+    assert lines(tmp_path) == straight[1]
+
+
+def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -> None:
+    mlm, hidden, _ = programs()
+    state = mlm.start(models.init(arm().student, 0).params, seed=0)
+    teacher = models.init(tiny.TEACHER, 9).params
+    for step in range(3):
+        state, _ = mlm(state, mlm.place_teacher(teacher), tiny.batch(step))
+    before = jax.device_get(state.params)
+    state, _ = hidden(state, hidden.place_teacher(teacher), tiny.batch(3))
+    after = jax.device_get(state.params)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
+    assert moved == hidden.phase.trained
+    assert not any(jax.tree.leaves(moved["model"]["mlm"])) and all(jax.tree.leaves(moved["objective"]))
+
+
+def test_a_projection_goes_on_in_the_next_phase_that_has_the_term() -> None:
+    keys: list[Any] = [program.abstract_state().params["objective"].keys() for program in programs()]
+    assert keys == [{"hidden_mse"}] * 3
+    assert [bool(p.phase.trained["objective"]["hidden_mse"]["kernel"]) for p in programs()] == [False, True, True]
+
+
+MODULE = """
+from kdjax.objectives import Request, term
+import jax.numpy as jnp
+
+@term(student=lambda c: Request(hidden=frozenset({{1}})), params=lambda s, t, seed: {{"kernel": jnp.zeros({width})}})
+def own(student, teacher, batch, params):
+    return jnp.sum(params["kernel"])
+"""
+
+
+def test_phases_that_would_share_unequal_parameters_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, width in (("narrow_terms", 2), ("wide_terms", 3)):
+        (tmp_path / f"{name}.py").write_text(MODULE.format(width=width))
+    monkeypatch.syspath_prepend(tmp_path)
+    narrow, wide = ((TermConfig(f"{name}_terms:own"),) for name in ("narrow", "wide"))
+    config = ArmConfig(phases=(PhaseConfig(wide, until=0.5), PhaseConfig(narrow)))
+    with pytest.raises(InputError, match=r"arms.a: own: has parameters of other shapes in another phase"):
+        resolve("a", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig())
