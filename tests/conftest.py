@@ -1,5 +1,6 @@
-"""Tests see eight emulated CPU devices; single-device code uses the first. Compiling is most of what they take, so less is
-optimised."""
+"""Tests see eight emulated CPU devices; single-device code uses the first.
+
+Compiling is most of what they take, so less is optimised."""
 
 import os
 

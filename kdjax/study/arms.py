@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +13,7 @@ from kdjax.config import ArmConfig, Config
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
-from kdjax.study.pricing import shape_of
+from kdjax.study.pricing import WIDTH, shape_of
 from kdjax.train.arm import Arm, resolve
 from kdjax.train.phase import price
 
@@ -48,6 +49,8 @@ def arms_table(config: Config) -> None:
     """Prints the list."""
     shape = shape_of(config)
     table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
         title=f"Arms, priced for a {_size(config.student)} student and a {_size(config.teacher.architecture)} teacher, "
         f"{shape.batch} x {shape.length} tokens a step, {shape.slots} masked slots a sequence"
     )
@@ -58,7 +61,7 @@ def arms_table(config: Config) -> None:
     for name, row in listed(config).items():
         cost = f"refused: {row['refused']}" if "refused" in row else f"{row['relative']:.3f}"
         table.add_row(name, row["does"], row["asks"], row["source"], cost, end_section=name == "minilm")
-    Console().print(table)
+    Console(width=max(WIDTH, Console().width)).print(table)
 
 
 def _size(spec: Any) -> str:

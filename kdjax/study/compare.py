@@ -254,7 +254,7 @@ class Study:
             starts.setdefault((arm.student, arm.start), []).append(arm)
         rows = []
         for n, sharing in enumerate(starts.values()):
-            name = "untrained start" + (f" ({', '.join(arm.name for arm in sharing)})" if len(starts) > 1 else "")
+            name = "untrained start" + (f" ({', '.join(arm.name for arm in sharing)})" if n else "")
             directory = "untrained" + (f"-{sharing[0].name}" if n else "")
             for seed in self.config.seeds:
                 model, params = sharing[0].student, self._start(sharing[0], seed)

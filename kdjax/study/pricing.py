@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,10 @@ from kdjax.train.arm import Arm, resolve
 from kdjax.train.cache import cache_price, passes
 from kdjax.train.phase import Shape, price
 from kdjax.train.signal import Cached, Online
+
+
+WIDTH = 130
+"""Columns that the table of prices takes at least."""
 
 
 def shape_of(config: Config) -> Shape:
@@ -162,6 +167,8 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
     shape = shape_of(config)
     first = next(iter(rows.values()))[0]["total"]
     table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
         title=f"FLOPs of a step of {shape.batch} x {shape.length} tokens, {shape.slots} masked slots a sequence; "
         f"what {config.budget.flops:.4g} FLOPs buy"
     )
@@ -174,7 +181,7 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
         "tokens",
         "epochs",
     ):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", min_width=max(map(len, head.split())), overflow="fold")
     for name, phases in rows.items():
         for n, phase in enumerate(phases, start=1):
             table.add_row(
@@ -186,7 +193,8 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
                 _shown(phase["tokens"], ".4g"),
                 _shown(phase["epochs"], ".2f"),
             )
-    console = Console()
+    # Where a terminal is narrower, its own wrapping keeps every number whole.
+    console = Console(width=max(WIDTH, Console().width))
     console.print(table)
     for name, phases in rows.items():
         if cache := phases[0].get("cache"):

@@ -121,8 +121,9 @@ def _beside_teacher(results: Results) -> list[dict[str, Any]]:
     rows = []
     for arm in results["arms"]:
         runs = [run for run in results["runs"] if run["arm"] == arm]
-        found = [run["details"]["mlm_loss"] for run in runs if "mlm_loss" in run["details"]]
-        if found and found[0].get("teacher_kl") is not None:
+        details = [run["details"].get("mlm_loss", {}) for run in runs]
+        found = [one for one in details if one.get("teacher_kl") is not None]  # none for a run before there was a teacher
+        if found:
             kl, agreement = (summary.spread(one[f"teacher_{what}"] for one in found) for what in ("kl", "agreement"))
             rows.append({"arm": arm, "kl": kl, "agreement": agreement})
     return rows

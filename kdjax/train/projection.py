@@ -128,4 +128,5 @@ def _signs(columns: Array) -> Array:
 
 
 def _signed(columns: Array) -> Array:
-    return columns * _signs(columns)
+    signed: Array = columns * _signs(columns)
+    return signed

@@ -15,6 +15,7 @@ PRICES = {  # FLOPs of one step: student forward, student backward, teacher forw
     "tinybert": (5_850_000_000, 11_950_000_000, 43_600_000_000, 960_000_000, 155_000_000),
     "minilm": (5_600_000_000, 11_100_000_000, 43_500_000_000, 1_340_000_000, 150_000_000),
 }
+ACCOUNTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer", "teacher_cache")
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 TERMS = {
     "scratch": ["mlm"],
@@ -150,9 +151,11 @@ def _arm(arm: str) -> dict:
     price = dict(zip(PARTS, PRICES[arm], strict=True))
     total = sum(price.values())
     mlm = arm in MLM
+    terms = [{"name": name, "weight": 1.0, "variant": "original", "options": {}} for name in TERMS[arm]]
     return {
-        "terms": [{"name": name, "weight": 1.0, "variant": "original", "options": {}} for name in TERMS[arm]],
-        "price": {"total": total, **price, "witness": round(total * 0.994)},
+        "phases": [{"terms": terms, "until": 1.0, "price": {"total": total, **price}, "steps": _steps(arm)}],
+        "start": {"source": "random", "layers": "uniform"},
+        "teacher": None if arm == "scratch" else "online",
         "steps": _steps(arm),
         "tokens": round(_epochs(arm) * TOKENS),
         "epochs": _epochs(arm),
@@ -163,7 +166,7 @@ def _arm(arm: str) -> dict:
 
 def _run(arm: str, seed: int, starts: dict, rng: np.random.Generator) -> dict:
     steps, price = _steps(arm), PRICES[arm]
-    spent = {part: steps * flops for part, flops in zip(PARTS, price, strict=True)}
+    spent = {part: steps * flops for part, flops in zip(ACCOUNTS, (*price, 0), strict=True)}
     metrics, details = {}, {}
     for name, means in ACCURACY.items():
         kind = name.split(".")[0]
@@ -177,7 +180,8 @@ def _run(arm: str, seed: int, starts: dict, rng: np.random.Generator) -> dict:
             loss = MLM[arm] + 3.2 * math.exp(-6 * n / 10) + starts["mlm_loss", seed] + rng.normal(0, 0.006)
             curve.append({"step": step, "flops": step * sum(price), "mlm_loss": loss})
         metrics["mlm_loss"] = curve[-1]["mlm_loss"]
-        details["mlm_loss"] = {"accuracy": 0.062, "positions": 2_381}
+        beside = {"teacher_kl": 1.5 + MLM[arm] - 7 + rng.normal(0, 0.01), "teacher_agreement": 0.31}
+        details["mlm_loss"] = {"accuracy": 0.062, "positions": 2_381, **beside}
     return {
         "arm": arm,
         "seed": seed,

@@ -39,6 +39,11 @@ class Study:
     def run(self, arm: str, seed: int) -> dict[str, Any]:
         return next(run for run in self.results["runs"] if (run["arm"], run["seed"]) == (arm, seed))
 
+    def price(self, arm: str) -> dict[str, int]:
+        """Of a step of the arm's only phase."""
+        (phase,) = self.results["arms"][arm]["phases"]
+        return phase["price"]
+
     def lines(self, arm: str, seed: int) -> list[dict[str, float]]:
         path = self.out / "runs" / f"{arm}-seed{seed}" / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()]
@@ -83,11 +88,13 @@ def test_there_is_a_row_for_every_arm_and_seed(study: Study) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("arm", ARMS)
 def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> None:
-    run, price = study.run(arm, seed), study.results["arms"][arm]["price"]
+    run, price = study.run(arm, seed), study.price(arm)
     spent = run["spent"]
     assert run["budget"] == study.results["budget"]["flops"] == 10**8
     assert run["budget"] - price["total"] < spent["total"] <= run["budget"]
     assert spent["total"] == sum(spent[part] for part in PARTS) == run["steps"] * price["total"]
+    assert spent["teacher_cache"] == 0
+    assert run["phases"] == [{"steps": run["steps"], "flops": spent["total"]}]
     assert all(spent[part] == run["steps"] * price[part] for part in PARTS)
     assert (spent["teacher_forward"] > 0) == (arm != "scratch")
     assert run["steps"] == study.results["arms"][arm]["steps"] == study.lines(arm, seed)[-1]["step"]
@@ -106,13 +113,33 @@ def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
         for seed in SEEDS:
             run = study.run(arm, seed)
             assert [point["flops"] for point in run["curve"]] == [
-                point["step"] * study.results["arms"][arm]["price"]["total"] for point in run["curve"]
+                point["step"] * study.price(arm)["total"] for point in run["curve"]
             ]
             assert len(run["curve"]) == 3
             assert run["curve"][-1]["step"] == run["steps"]
             assert run["curve"][-1]["mlm_loss"] == pytest.approx(run["metrics"]["mlm_loss"], rel=1e-5)
     assert study.run("tinybert", 0)["curve"] == []
     assert "mlm_loss" not in study.run("tinybert", 0)["metrics"]
+
+
+def test_every_run_is_held_against_the_teacher(study: Study) -> None:
+    """Its loss as a constant, its divergence at temperature 1, and how often both predict the same token."""
+    loss = study.results["teacher"]["mlm_loss"]
+    for arm in ARMS:
+        figures = [line for line in study.lines(arm, 0) if "teacher_mlm_loss" in line]
+        assert len(figures) == 3
+        assert all(line["teacher_mlm_loss"] == pytest.approx(loss, rel=1e-6) for line in figures)
+        for line in figures:
+            assert ("teacher_kl" in line) == ("teacher_agreement" in line) == (arm in WITH_MLM_HEAD)
+        if arm in WITH_MLM_HEAD:
+            details = study.run(arm, 0)["details"]["mlm_loss"]
+            assert (
+                details["teacher_kl"] == pytest.approx(figures[-1]["teacher_kl"], rel=1e-5)
+                and details["teacher_kl"] > 0
+            )
+            assert details["teacher_agreement"] == pytest.approx(figures[-1]["teacher_agreement"])
+    kl = {arm: study.run(arm, 0)["details"]["mlm_loss"]["teacher_kl"] for arm in WITH_MLM_HEAD}
+    assert kl["scratch"] != kl["logit"]
 
 
 def test_every_task_is_probed_and_fine_tuned(study: Study) -> None:
@@ -214,9 +241,9 @@ def test_nothing_unfinished_is_left(study: Study) -> None:
 def test_a_run_tells_how_it_was_made(study: Study) -> None:
     manifest = json.loads((study.out / "runs" / "logit-seed1" / "manifest.json").read_text())
     assert recipes.from_dict(manifest["config"]) == recipes.load(study.recipe)
-    assert manifest["price"] == study.results["arms"]["logit"]["price"]
+    assert manifest["cost"] == {"prices": [study.price("logit")], "upfront": 0}
     assert manifest["corpus"] == study.results["corpus"]["digest"]
-    assert [term["name"] for term in manifest["terms"]] == ["mlm", "logit"]
+    assert [term["name"] for term in manifest["arm_settings"]["phases"][0]["terms"]] == ["mlm", "logit"]
     assert {"kdjax", "jax", "python", "device"} <= manifest.keys()
     assert manifest["device"].endswith("x8")
 
@@ -289,7 +316,7 @@ def test_prices_are_what_the_runs_paid(study: Study) -> None:
     for arm, phases in rows.items():
         assert len(phases) == 1
         assert {"total", *PARTS, "steps", "tokens", "epochs"} <= phases[0].keys()
-        assert phases[0]["total"] == study.results["arms"][arm]["price"]["total"]
+        assert phases[0]["total"] == study.price(arm)["total"]
         assert phases[0]["steps"] == study.run(arm, 0)["steps"]
         assert phases[0]["epochs"] == pytest.approx(study.run(arm, 0)["epochs"])
         assert phases[0]["tokens"] == pytest.approx(study.run(arm, 0)["tokens_seen"], rel=0.1)

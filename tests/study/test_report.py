@@ -164,7 +164,7 @@ def test_every_run_is_listed_with_what_it_left_unspent(page, results):
     assert len(rows) == len(results["runs"]) == 12
     assert {row[-1] for row in rows} == {run["params_sha256"][:12] for run in results["runs"]}
     scratch = next(row for row in rows if row[0].endswith("scratch"))
-    price = results["arms"]["scratch"]["price"]["total"]
+    price = results["arms"]["scratch"]["phases"][0]["price"]["total"]
     assert scratch[6] == f"{1.5e12 % price / price:.3f}"
 
 

@@ -31,7 +31,7 @@ def results(verdicts, arms=("scratch", "logit", "minilm"), endpoints=ENDPOINTS, 
         described.append(
             {"name": name, "kind": kind, "unit": UNITS[kind][0], "better": UNITS[kind][1], "arms": list(arms)}
         )
-    priced = {arm: {"price": {"teacher_forward": 0 if arm == "scratch" else 7}} for arm in arms}
+    priced = {arm: {"teacher": None if arm == "scratch" else "online"} for arm in arms}
     return {"budget": {"flops": 1.5e12}, "arms": priced, "endpoints": described, "verdicts": made}
 
 
@@ -135,7 +135,7 @@ def test_answers_read_from_the_distilled_arm_and_carry_every_interval():
 
 def test_the_yardstick_is_the_arm_without_a_teacher():
     given = results(["probe.topic: minilm > plain"], arms=("minilm", "plain"))
-    given["arms"]["plain"]["price"]["teacher_forward"] = 0
+    given["arms"]["plain"]["teacher"] = None
     assert list(verdict.answers(given)) == ["minilm"]
     assert verdict.answers(given)["minilm"].startswith("minilm beats plain")
 

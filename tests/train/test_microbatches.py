@@ -1,0 +1,83 @@
+"""A batch taken in parts gives the step of the whole batch, though the parts hold unequal numbers of slots and tokens."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import models
+from kdjax.budget.ledger import lay_out
+from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
+from kdjax.errors import InputError
+from kdjax.parallel.mesh import make_mesh
+from kdjax.train.arm import resolve
+from kdjax.train.phase import Phase, price
+from kdjax.train.program import Program
+from kdjax.train.step import accumulated
+from tests import tiny
+
+TERMS = ("mlm", "logit", "attention_mse", "hidden_mse", "relation", "attention_kl", "pearson")
+
+
+@functools.cache
+def phase() -> Phase:
+    """One objective with terms of every kind of normaliser: slots, positions, pairs, rows."""
+    config = ArmConfig(terms=tuple(TermConfig(name) for name in TERMS))
+    (only,) = resolve("all", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2)).phases
+    return only
+
+
+@functools.cache
+def stepped(devices: int, microbatches: int) -> tuple[Any, dict[str, float]]:
+    """Parameters and metrics after two steps."""
+    made, cost = phase(), price(phase(), tiny.SHAPE)
+    (stretch,) = lay_out(5 * cost.total, [(1.0, cost)])
+    program = Program(made, tiny.SHAPE, stretch, 5, make_mesh(jax.devices()[:devices]), microbatches=microbatches)
+    teacher = program.place_teacher(models.init(tiny.TEACHER, 9).params)
+    state, metrics = program.start(models.init(tiny.STUDENT, 0).params, seed=1), {}
+    for step in range(2):
+        batch = tiny.batch(step)
+        batch["label_weights"][::2] = 0  # every part but one holds no slot in half of its sequences
+        state, metrics = program(state, teacher, batch)
+    return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize(("devices", "microbatches"), [(1, 2), (1, 8), (2, 4)])
+def test_parts_give_the_step_of_the_whole(devices: int, microbatches: int) -> None:
+    (whole, losses), (parts, found) = stepped(1, 1), stepped(devices, microbatches)
+    assert found == pytest.approx(losses, rel=1e-4)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_parts_drop_out_different_numbers() -> None:
+    def loss(params: Any, teacher: Any, batch: Any, key: jax.Array, progress: float, shares: Any = None) -> Any:
+        return params * jax.random.uniform(key), {}
+
+    key = jax.random.key(3)
+    graded = accumulated(loss, phase().objective, 2)
+    (value, _), grad = graded(1.0, None, {**tiny.batch(0)}, key, 0.0)
+    first, second = (float(jax.random.uniform(jax.random.fold_in(key, part))) for part in range(2))
+    assert first != second
+    assert float(value) == float(grad) == pytest.approx(first + second, rel=1e-6)
+
+
+def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:
+    config = ArmConfig(terms=(TermConfig("pearson", variant="bui2024"),))
+    (only,) = resolve("p", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
+    with pytest.raises(
+        InputError, match=r"arms.p: pearson: looks at a batch as a whole, expected train.microbatches to"
+    ):
+        only.check_splits()
+    phase().check_splits()
+
+
+def test_a_batch_that_does_not_split_into_the_parts_is_refused() -> None:
+    cost = price(phase(), tiny.SHAPE)
+    (stretch,) = lay_out(5 * cost.total, [(1.0, cost)])
+    with pytest.raises(InputError, match="multiple of the 2 devices of the mesh times 3 microbatches"):
+        Program(phase(), tiny.SHAPE, stretch, 5, make_mesh(jax.devices()[:2]), microbatches=3)
