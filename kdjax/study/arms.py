@@ -52,7 +52,7 @@ def arms_table(config: Config) -> None:
         box=SIMPLE_HEAD,
         pad_edge=False,
         title=f"Arms, priced for a {_size(config.student)} student and a {_size(config.teacher.architecture)} teacher, "
-        f"{shape.batch} x {shape.length} tokens a step, {shape.slots} masked slots a sequence"
+        f"{shape.batch} x {shape.length} tokens a step, {shape.slots} masked slots a sequence",
     )
     table.add_column("arm", no_wrap=True)
     for head in ("does", "asks of the teacher", "source"):

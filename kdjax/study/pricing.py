@@ -24,7 +24,7 @@ from kdjax.train.phase import Shape, price
 from kdjax.train.signal import Cached, Online
 
 
-WIDTH = 130
+WIDTH = 136
 """Columns that the table of prices takes at least."""
 
 
@@ -169,8 +169,9 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
         title=f"FLOPs of a step of {shape.batch} x {shape.length} tokens, {shape.slots} masked slots a sequence; "
-        f"what {config.budget.flops:.4g} FLOPs buy"
+        f"what {config.budget.flops:.4g} FLOPs buy",
     )
     table.add_column("arm", no_wrap=True)
     for head in (
@@ -181,7 +182,7 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
         "tokens",
         "epochs",
     ):
-        table.add_column(head, justify="right", min_width=max(map(len, head.split())), overflow="fold")
+        table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for name, phases in rows.items():
         for n, phase in enumerate(phases, start=1):
             table.add_row(
@@ -190,7 +191,7 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
                 f"{phase['total']:.4g}",
                 f"{phase['total'] / first:.3f}",
                 _shown(phase["steps"], ",d"),
-                _shown(phase["tokens"], ".4g"),
+                _shown(phase["tokens"], ".3g"),
                 _shown(phase["epochs"], ".2f"),
             )
     # Where a terminal is narrower, its own wrapping keeps every number whole.

@@ -283,9 +283,7 @@ def _about_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | No
         if arm["start"]["source"] == "teacher":
             own.append("start (the teacher's layers, at no cost)")
         if own:
-            notes.append(
-                f"{name} differs from the recipe in its {', '.join(own)}: more than the objective is compared."
-            )
+            notes.append(f"{name} has its own {', '.join(own)}: more than the objective is compared.")
     if cache is not None:
         off = outputs.bias(cache)
         notes.append(

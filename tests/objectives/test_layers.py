@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from kdjax.objectives.layers import last_pair, pairs, read_map
         ("uniform", 4, 4, ((1, 1), (2, 2), (3, 3), (4, 4))),
         ("lower", 3, 12, ((1, 1), (2, 2), (3, 3))),
         ("upper", 3, 12, ((1, 10), (2, 11), (3, 12))),
+        ("spread", 6, 12, ((1, 1), (2, 3), (3, 5), (4, 8), (5, 10), (6, 12))),
+        ("spread", 3, 3, ((1, 1), (2, 2), (3, 3))),
+        ("spread", 1, 12, ((1, 12),)),
         ([[1, 7], [3, 2]], 3, 12, ((1, 7), (3, 2))),
     ],
 )
@@ -32,11 +36,23 @@ def test_maps_of_attention_layers(layers: Any, student: int, teacher: int, expec
         ("uniform", ((0, 0), (1, 3), (2, 6))),
         ("lower", ((0, 0), (1, 1), (2, 2))),
         ("upper", ((0, 0), (1, 5), (2, 6))),
+        ("spread", ((0, 0), (1, 1), (2, 6))),
         ([[0, 6]], ((0, 6),)),
     ],
 )
 def test_maps_of_hidden_states_begin_with_the_embeddings(layers: Any, expected: Any) -> None:
     assert pairs(read_map(layers), 2, 6, embeddings=True) == expected
+
+
+@pytest.mark.parametrize("student", range(2, 13))
+def test_spread_is_even_and_takes_no_layer_twice(student: int) -> None:
+    for teacher in range(student, 25):
+        taken = [other for _, other in pairs("spread", student, teacher)]
+        gap = (teacher - 1) / (student - 1)
+        assert taken[0] == 1
+        assert taken[-1] == teacher
+        assert all(a < b for a, b in pairwise(taken))
+        assert all(abs(layer - (1 + n * gap)) <= 0.5 for n, layer in enumerate(taken))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +62,7 @@ def test_maps_of_hidden_states_begin_with_the_embeddings(layers: Any, expected: 
         ("uniform", 4, 2, "whole multiple"),
         ("lower", 4, 2, "at least as many"),
         ("upper", 4, 2, "at least as many"),
+        ("spread", 4, 2, "'spread' from 2 teacher layers to 4, expected at least as many"),
         ([[4, 1]], 3, 12, "student layer 4, expected 1 to 3"),
         ([[1, 13]], 3, 12, "teacher layer 13, expected 1 to 12"),
         ([[0, 1]], 3, 12, "student layer 0, expected 1 to 3"),

@@ -1,0 +1,154 @@
+"""A study of arms that differ in more than terms: stored outputs, phases, a head start, the published scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from kdjax.study import arms as catalogue
+from tests import small_study
+from tests.study.conftest import kdjax
+
+ARMS: dict[str, Any] = {
+    "logit": {},
+    "stored": {"preset": "logit", "teacher": "cached"},
+    "two_stage": {},
+    "head_start": {"preset": "tinybert", "start": {"source": "teacher", "layers": "spread"}},
+    "as_run": {"preset": "paper_as_run_scratch"},
+}
+CACHE = {"logits": "all", "dtype": "float32", "batch": 8, "shared_by": 10}
+
+
+@dataclass(frozen=True)
+class Study:
+    recipe: Path
+    out: Path
+    results: dict[str, Any]
+
+    def run(self, arm: str) -> dict[str, Any]:
+        return next(run for run in self.results["runs"] if run["arm"] == arm)
+
+    def lines(self, arm: str) -> list[dict[str, float]]:
+        path = self.out / "runs" / f"{arm}-seed0" / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Study:
+    here = tmp_path_factory.mktemp("arms")
+    settings = small_study.settings(here)
+    changes = {
+        "data": {**settings["data"], "views": 2},
+        "arms": ARMS,
+        "cache": CACHE,
+        "seeds": [0],
+        "evaluation": {"mlm_sequences": 16},
+    }
+    recipe = small_study.write(here, **changes)
+    ended = kdjax("compare", recipe, "--out", here / "out")
+    assert ended.status == 0, ended.err
+    return Study(recipe, here / "out", json.loads((here / "out" / "results.json").read_text()))
+
+
+def test_every_arm_spends_to_the_same_budget(study: Study) -> None:
+    for arm, described in study.results["arms"].items():
+        run, last = study.run(arm), described["phases"][-1]["price"]["total"]
+        spent = run["spent"]
+        assert spent["total"] == sum(flops for account, flops in spent.items() if account != "total")
+        assert run["budget"] - last < spent["total"] <= run["budget"]
+        assert spent["total"] - spent["teacher_cache"] == sum(phase["flops"] for phase in run["phases"])
+        assert [phase["steps"] for phase in run["phases"]] == [phase["steps"] for phase in described["phases"]]
+
+
+def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Study) -> None:
+    cache = study.results["cache"]
+    online, stored = study.run("logit")["spent"], study.run("stored")["spent"]
+    assert stored["teacher_cache"] == -(-cache["flops"] // 10) > 0 == online["teacher_cache"]
+    assert stored["teacher_forward"] < 0.01 * online["teacher_forward"]
+    assert cache["bias"] == {} and cache["views"] == 2
+
+
+def test_whole_stored_logits_give_the_losses_of_the_teacher_itself(study: Study) -> None:
+    online, stored = study.lines("logit"), study.lines("stored")
+    assert stored[0]["logit"] == pytest.approx(online[0]["logit"], rel=1e-5)
+    assert stored[0]["mlm"] == pytest.approx(online[0]["mlm"], rel=1e-6)
+
+
+def test_the_second_phase_alone_runs_the_teacher(study: Study) -> None:
+    first, second = study.results["arms"]["two_stage"]["phases"]
+    assert first["price"]["teacher_forward"] == 0 < second["price"]["teacher_forward"]
+    half = study.results["budget"]["flops"] // 2
+    assert half - first["price"]["total"] < first["steps"] * first["price"]["total"] <= half
+    names = [
+        line.keys() & {"mlm", "attention_kl", "value_relation"} for line in study.lines("two_stage") if "loss" in line
+    ]
+    assert names == [{"mlm"}] * first["steps"] + [{"attention_kl", "value_relation"}] * second["steps"]
+
+
+def test_projections_are_trained_and_never_exported(study: Study) -> None:
+    exported = load_file(study.out / "runs" / "head_start-seed0" / "params.safetensors")
+    like = load_file(study.out / "runs" / "logit-seed0" / "params.safetensors")
+    assert {name: x.shape for name, x in exported.items()} == {name: x.shape for name, x in like.items()}
+
+
+def test_each_start_is_a_reference(study: Study) -> None:
+    names = [reference["name"] for reference in study.results["references"]]
+    assert names == ["untrained start", "untrained start (head_start)", "untrained start (as_run)", "teacher"]
+
+
+def test_the_report_says_in_what_arms_differ(study: Study) -> None:
+    page = (study.out / "report.html").read_text(encoding="utf-8")
+    rows = {row["setting"]: row["values"] for row in study.results["differences"]}
+    assert rows["start"]["head_start"] == "teacher layers: spread" and rows["start"]["logit"] == "random"
+    assert rows["student"]["as_run"] == "norm pre, embedding_norm False"
+    assert "learning_rate 0.001" in rows["optimiser"]["as_run"]
+    assert rows["teacher's outputs"]["stored"] == "stored"
+    assert rows["objective"]["two_stage"] == "1 mlm; then 1 attention_kl + 1 value_relation"
+    notes = " ".join(study.results["notes"])
+    assert "as_run has its own student, optimizer, finetune" in notes
+    assert "head_start has its own start" in notes
+    assert "stored once" in notes and "stored once" in page
+    assert "teacher cache" in page
+    assert not any("start" in same or "optimiser" in same for same in study.results["same"])
+
+
+def test_prices_tell_when_stored_outputs_pay_off(study: Study) -> None:
+    words = ("price", study.recipe, "--json", "--arms", "{stored: {preset: logit, teacher: cached}}")
+    unknown, known = (
+        json.loads(kdjax(*words, *more).out)["stored"][0] for more in ((), ("--data.prepared", study.out / "data"))
+    )
+    assert unknown["steps"] is None and unknown["cache"]["flops"] is None
+    assert known["steps"] == study.run("stored")["steps"]
+    assert known["cache"]["flops"] == study.results["cache"]["flops"]
+    # 2 views of a sequence, shared by 10 runs, against one pass of the teacher in every epoch
+    assert known["cache"]["pays_off_after_epochs"] == pytest.approx(0.2, rel=0.01)
+    assert unknown["cache"]["pays_off_after_epochs"] == known["cache"]["pays_off_after_epochs"]
+
+
+def test_outputs_stored_beforehand_give_the_same_run(study: Study, tmp_path: Path) -> None:
+    made = kdjax("cache", study.recipe, "--out", tmp_path / "cache")
+    assert made.status == 0, made.err
+    assert f"{study.results['cache']['flops']:.4g} FLOPs" in made.err
+    ended = kdjax(
+        *("train", study.recipe, "--out", tmp_path / "out", "--arm", "stored", "--seed", "0"),
+        *("--cache.source", tmp_path / "cache"),
+    )
+    assert ended.status == 0, ended.err
+    row = json.loads((tmp_path / "out" / "runs" / "stored-seed0" / "result.json").read_text())
+    assert row["params_sha256"] == study.run("stored")["params_sha256"]
+    assert not (tmp_path / "out" / "cache").exists()
+
+
+def test_the_named_arms_are_listed_with_what_they_ask_and_cost(study: Study) -> None:
+    ended = kdjax("arms", study.recipe, "--json")
+    rows = json.loads(ended.out)
+    assert list(rows) == list(catalogue.PRESETS)
+    assert rows["scratch"]["relative"] == 1.0 < rows["logit"]["relative"]
+    assert "expected equal numbers" in rows["paper_as_run_tinybert"]["refused"]
+    assert all(row["does"] and row["asks"] and row["source"] for row in rows.values())
