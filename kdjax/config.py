@@ -148,6 +148,8 @@ class OptimizerConfig:
             raise InputError(f"learning_rate is {self.learning_rate}, expected more than 0")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup is {self.warmup}, expected a share in [0, 1)")
+        if self.eps <= 0:
+            raise InputError(f"eps is {self.eps}, expected more than 0: what gets no gradient is divided by it")
 
 
 @dataclass(frozen=True)
@@ -382,6 +384,8 @@ class FinetuneConfig:
                 raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least {least}")
         if self.learning_rate <= 0:
             raise InputError(f"evaluation.finetune.learning_rate is {self.learning_rate}, expected more than 0")
+        if self.eps <= 0:
+            raise InputError(f"evaluation.finetune.eps is {self.eps}, expected more than 0")
         for name in ("warmup", "weight_decay", "clip"):
             if getattr(self, name) < 0:
                 raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least 0")

@@ -1,20 +1,103 @@
-"""The examples in the documentation run as they stand."""
+"""The documentation: its examples run as they stand, its figures are the code's, its links lead somewhere."""
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
-from kdjax import recipes
+from kdjax import cli, objectives, recipes
+from kdjax.config import ArmConfig, Config, TermConfig
+from kdjax.errors import InputError
+from kdjax.models.features import Features
+from kdjax.objectives import custom
+from kdjax.objectives.presets import PRESETS
+from kdjax.study import arms
+from kdjax.study.pricing import arms_of, prices
 
 ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+OBJECTIVES = ROOT / "docs" / "objectives"
+OWN = OBJECTIVES / "own-terms.md"
+LARGE = 1e18
+"""A budget that affords some steps of anything, in FLOPs."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def rows(page: Path) -> list[list[str]]:
+    """The cells of all tables' rows, code as it is."""
+    lines = re.findall(r"^\| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]*)`", cell)
+
+
+def recipe(text: str, directory: Path) -> Config:
+    path = directory / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return recipes.load(path)
+
+
+def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
+    """Of every row of the objectives' price tables: page, the term, and its price alone and beside `mlm`."""
+    for page in sorted(OBJECTIVES.glob("*.md")):
+        for cells in rows(page):
+            if cells[0].startswith("`{name:"):
+                yield page, code(cells[0])[0], cells[1], cells[2]
+
+
+def paper(terms: list[dict[str, Any]]) -> Config:
+    """The paper's sizes, with one arm."""
+    made = tuple(TermConfig(**term) for term in terms)
+    return replace(cli.PAPER, arms={"x": ArmConfig(terms=made)}, budget=replace(cli.PAPER.budget, flops=LARGE))
+
+
+def arms_in_table() -> dict[str, list[str]]:
+    """Named arm -> its price and what gets no gradient."""
+    table = [cells for cells in rows(OBJECTIVES / "README.md") if re.fullmatch(r"\d\.\d{3}", cells[1])]
+    return {code(cells[0])[0]: cells[1:] for cells in table}
+
+
+def step(config: Config) -> int:
+    """FLOPs of a step of the only arm's only phase."""
+    (((phase,),),) = (prices(config).values(),)
+    return int(phase["total"])
+
+
+@pytest.fixture(scope="module")
+def named() -> dict[str, dict[str, Any]]:
+    """Some named arms as `kdjax arms` lists them; all take half a minute."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        some = ("scratch", "logit", "minilm", "distilbert")
+        monkeypatch.setattr(arms, "PRESETS", {name: PRESETS[name] for name in some})
+        return arms.listed(cli.PAPER)
+
+
+@pytest.fixture
+def own_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module of the documentation's own term, on Python's path."""
+    (source,) = blocks(OWN, "python")
+    (tmp_path / "my_terms.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("my_terms")
+    del sys.modules["my_terms"]
 
 
 def test_the_librarys_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.DOTALL)
-    exec("\n".join(blocks), {})
+    exec("\n".join(blocks(ROOT / "docs" / "library.md", "python")), {})
     cost, shapes, loss = capsys.readouterr().out.splitlines()
     assert "FLOPs" in cost
     assert shapes == "(1, 6, 128) (1, 2, 6, 6)"
@@ -23,7 +106,131 @@ def test_the_librarys_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_loads_and_survives_being_written(path: Path, tmp_path: Path) -> None:
-    recipe = recipes.load(path)
+    loaded = recipes.load(path)
     copy = tmp_path / "copy.yaml"
-    copy.write_text(recipes.dump(recipe), encoding="utf-8")
-    assert recipes.load(copy) == recipe
+    copy.write_text(recipes.dump(loaded), encoding="utf-8")
+    assert recipes.load(copy) == loaded
+
+
+@pytest.mark.parametrize("page", ["mlm-and-logits", "attention", "hidden-states", "relations", "pearson"])
+def test_equations_worked_by_hand_give_what_the_terms_compute(page: str) -> None:
+    (block,) = blocks(OBJECTIVES / f"{page}.md", "python")
+    assert block.count("assert_allclose(get(") >= 2
+    exec(block, {})
+
+
+@pytest.mark.usefixtures("own_terms")
+def test_every_recipe_in_the_text_makes_its_arms(tmp_path: Path) -> None:
+    found = [(page.stem, block) for page in PAGES for block in blocks(page, "yaml")]
+    assert {page for page, _ in found} >= {"arms", "own-terms", "stored-outputs"}
+    for _, block in found:
+        assert arms_of(recipe(block, tmp_path))
+
+
+def test_the_term_of_ones_own_is_priced(own_terms: Any, tmp_path: Path) -> None:
+    (block,) = blocks(OWN, "yaml")
+    config = recipe(block, tmp_path)
+    own = {name: arm for name, arm in config.arms.items() if name == "own"}
+    config = replace(config, arms=own, budget=replace(config.budget, flops=LARGE))
+    (((phase,),),) = (prices(config).values(),)
+    assert phase["teacher_forward"] > phase["student_forward"] > phase["objective"] > 0
+    (needs,) = (phase.needs for phase in arms_of(config)["own"].phases)
+    assert (needs.student.hidden, needs.teacher.hidden) == (frozenset({6}), frozenset({12}))
+
+
+def test_the_term_of_ones_own_is_what_it_says(own_terms: Any) -> None:
+    rng = np.random.default_rng(0)
+    h_s, h_t = rng.normal(size=(2, 5, 3)).astype(np.float32), rng.normal(size=(2, 5, 4)).astype(np.float32)
+    segments = np.array([[1, 1, 2, 2, 0], [1, 1, 1, 0, 0]])
+    batch = {"segments": segments, "valid": segments > 0}
+
+    def cosine(h: np.ndarray, i: int, j: int) -> float:
+        return float(h[i] @ h[j] / np.linalg.norm(h[i]) / np.linalg.norm(h[j]))
+
+    means = []
+    for row, ids in enumerate(segments):
+        pairs = [(i, j) for i in range(5) for j in range(5) if ids[i] == ids[j] > 0]
+        means.append(np.mean([abs(cosine(h_s[row], i, j) - cosine(h_t[row], i, j)) ** 1.5 for i, j in pairs]))
+    term = objectives.get("my_terms:similarity", power=1.5)
+    loss = term(Features(hidden={6: h_s}), Features(hidden={12: h_t}), batch, {})
+    assert float(loss) == pytest.approx(np.mean(means), rel=1e-5)
+
+
+def test_every_term_variant_and_option_is_documented() -> None:
+    documented = {(term["name"], term.get("variant", "original")) for term in map(yaml.safe_load, terms_in_tables())}
+    registered = {
+        (name, variant): kind for name, variants in objectives._TERMS.items() for variant, kind in variants.items()
+    }
+    same = ("mlm", "bui2024")  # the original under another name
+    assert documented == registered.keys() - {same}
+    pages = {yaml.safe_load(term)["name"]: page for page, term, _, _ in priced_terms()}
+    for (name, _), kind in registered.items():
+        cells = [cell for row in rows(pages[name]) for cell in code(row[0])]
+        assert set(custom.options_of(kind)) <= set(cells), name
+
+
+def terms_in_tables() -> list[str]:
+    return [term for _, term, _, _ in priced_terms()]
+
+
+@pytest.mark.parametrize("name", ["first_scores_mse", "hidden_mse", "value_relation"])
+def test_the_prices_of_terms_are_those_in_the_text(name: str, named: dict[str, dict[str, Any]]) -> None:
+    scratch = named["scratch"]["flops"]
+    label, alone, beside = next(found for _, *found in priced_terms() if yaml.safe_load(found[0])["name"] == name)
+    term = yaml.safe_load(label)
+    assert f"{step(paper([term])) / scratch:.3f}" == alone
+    if name == "value_relation":
+        assert f"{step(paper([{'name': 'mlm'}, term])) / scratch:.3f}" == beside
+
+
+def test_the_prices_of_named_arms_are_those_in_the_text(named: dict[str, dict[str, Any]]) -> None:
+    table = arms_in_table()
+    assert table.keys() == PRESETS.keys()
+    for name, row in named.items():
+        assert f"{row['relative']:.3f}" == table[name][0]
+
+
+def test_the_text_says_what_named_arms_do_not_train() -> None:
+    table = arms_in_table()
+    for name, arm in arms_of(replace(cli.PAPER, arms={name: ArmConfig() for name in PRESETS})).items():
+        model = arm.trained["model"]
+        assert ("MLM head" in table[name][1]) != any(model["mlm"]["dense"].values()), name
+        assert ("attention output" in table[name][1]) != any(model["layers"]["6"]["ffn"]["up"].values()), name
+
+
+def test_every_arm_is_described() -> None:
+    described = " ".join(cells[0] for cells in rows(ROOT / "docs" / "arms.md"))
+    for name in PRESETS:
+        assert f"`{name}`" in described or f"`…_{name.rpartition('_')[2]}`" in described, name
+
+
+def test_stored_outputs_take_and_cost_what_the_text_says(named: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    (found,) = [cells for cells in rows(OBJECTIVES / "stored-outputs.md") if cells[0] == "`{logits: top_k}`"]
+    settings = f"data: {{views: 10}}\ncache: {code(found[0])[0]}\narms: {code(found[1])[0]}\ntrain: {{batch: 1024}}\n"
+    config = recipe(f"{settings}budget: {{flops: {LARGE:g}}}\n", tmp_path)
+    ((((row,),)),) = (prices(config).values(),)
+    assert f"{row['cache']['bytes_a_sequence']:,}" == found[2]
+    assert f"{row['total'] / named['scratch']['flops']:.3f}" == found[3]
+    assert f"{row['cache']['pays_off_after_epochs']:.2f} epochs" == found[4]
+
+
+def test_refusals_are_those_in_the_text(tmp_path: Path) -> None:
+    table = [cells for cells in rows(ROOT / "docs" / "arms.md") if code(cells[1])[:1] and code(cells[1])[0][0] == "{"]
+    assert len(table) > 12
+    for cells in table:
+        with pytest.raises(InputError) as refusal:
+            prices(recipe(code(cells[1])[0], tmp_path))
+        assert str(refusal.value).endswith(code(cells[0])[0])
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, link

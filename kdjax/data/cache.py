@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from kdjax.data.cache_manifest import NAME, PLAN, VERSION, CacheManifest, Field, Totals, record_bytes
 from kdjax.data.manifest import Shard
-from kdjax.data.prepare import WRITER_OPTIONS
-from kdjax.data.sources import sha256
+from kdjax.data.shards import SHARDS, held, write_shard
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
 
 __all__ = ["Cache", "CacheManifest", "Field", "build", "record_bytes"]
-
-SHARDS = "shards"
 
 Make = Callable[[np.ndarray, np.ndarray], tuple[dict[str, np.ndarray], Totals]]
 """(sequence numbers `[n]`, views `[n]`) -> the fields' arrays, each `[n, *shape]`, and numbers to be added up."""
@@ -132,7 +125,8 @@ def build(
         raise ValueError(f"{sequences=}, {views=}, {block=}, {fields=}: expected at least 1 each, and distinct fields")
     known = json.loads(json.dumps(identity))
     empty = CacheManifest(VERSION, known, tuple(fields), sequences, views, block, shards=(), totals={}, bytes=0)
-    with _claimed(directory, empty):
+    with held(directory, PLAN, "builds a cache"):
+        _check_plan(directory, empty)
         if (directory / NAME).exists():
             done = CacheManifest.read(directory)
             if all(_size(directory / shard.file) == shard.bytes for shard in done.shards):
@@ -152,28 +146,6 @@ class Part:
 
     shard: Shard
     totals: Totals
-
-
-@contextlib.contextmanager
-def _claimed(directory: Path, empty: CacheManifest) -> Iterator[None]:
-    """Takes the directory for this cache alone."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as e:
-        raise InputError(f"{directory}: cannot be used ({e.strerror}), expected a writable directory") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for left_over in directory.glob(f".{PLAN}.*.tmp"):
-            left_over.unlink()
-        _check_plan(directory, empty)
-        for left_over in (*directory.glob(f".{NAME}.*.tmp"), *(directory / SHARDS).glob(".*.tmp")):
-            left_over.unlink()
-        yield
-    except BlockingIOError:
-        raise InputError(f"{directory}: another process builds a cache here, expected it to end first") from None
-    finally:
-        os.close(handle)
 
 
 def _check_plan(directory: Path, empty: CacheManifest) -> None:
@@ -219,7 +191,7 @@ def _parts(
         first = index * block
         views, sequences = np.divmod(np.arange(first, min(first + block, records)), empty.sequences)
         arrays, totals = make(sequences, views)
-        shard = _write_shard(directory, index, _encoded(empty.fields, arrays, len(sequences)))
+        shard = write_shard(directory, f"{index:05d}", "train", _encoded(empty.fields, arrays, len(sequences)))
         parts.append(Part(shard, {name: _plain(value) for name, value in totals.items()}))
         write_json(_part_path(directory, index), dataclasses.asdict(parts[-1]))
         done += len(sequences)
@@ -254,27 +226,6 @@ def _encoded(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: i
             )
         stored.append(np.asarray(array, field.stored))
     return [b"".join(array[row].tobytes() for array in stored) for row in range(count)]
-
-
-def _write_shard(directory: Path, index: int, records: Iterable[bytes]) -> Shard:
-    file = f"{SHARDS}/{index:05d}.array_record"
-    path = directory / file
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        writer = ArrayRecordWriter(str(beside), WRITER_OPTIONS)
-        count = 0
-        for record in records:
-            writer.write(record)
-            count += 1
-        writer.close()
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        digest, size = sha256(beside), beside.stat().st_size
-        beside.replace(path)
-    except (OSError, RuntimeError) as e:
-        raise InputError(f"{path}: cannot be written ({e}), expected a writable directory with room") from None
-    return Shard(file, "train", count, size, digest)
 
 
 def _total(parts: Iterable[Part]) -> Totals:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import itertools
 import os
@@ -15,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from array_record.python.array_record_module import ArrayRecordWriter
-
 from kdjax.data import manifest, processes, sources
 from kdjax.data.manifest import SPLITS, Manifest, Shard, total
 from kdjax.data.packing import RecordFormat, best_fit, chunks
+from kdjax.data.shards import SHARDS, held, write_shard
 from kdjax.data.sources import Document, TextError, split_fraction
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
@@ -32,10 +30,6 @@ __all__ = ["Manifest", "prepare"]
 
 PLAN = "preparation.json"
 """What the directory is prepared from; written first, so that a restart can tell whether it may go on."""
-SHARDS = "shards"
-# Uncompressed: token ids hardly compress, and a record is then read without decompressing. One record a group is what
-# random access wants.
-WRITER_OPTIONS = "group_size:1,uncompressed"
 
 Progress = Callable[[int, int, float], None]
 """Called after each block with the documents and text tokens prepared by this call so far, and its seconds so far."""
@@ -112,18 +106,9 @@ def _claimed(out: Path, plan: dict[str, Any]) -> Iterator[None]:
     """Takes the directory for this plan alone, and clears it again if the text turns out to be unusable."""
     created = not out.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as e:
-        raise InputError(f"{out}: cannot be used ({e.strerror}), expected a writable directory") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _check_plan(out, plan)
-        for left_over in (out / SHARDS).glob(".*.tmp"):
-            left_over.unlink()
-        yield
-    except BlockingIOError:
-        raise InputError(f"{out}: another process prepares a corpus here, expected it to end first") from None
+        with held(out, PLAN, "prepares a corpus"):
+            _check_plan(out, plan)
+            yield
     except TextError:
         shutil.rmtree(out / SHARDS, ignore_errors=True)
         for name in (PLAN, manifest.NAME):
@@ -131,8 +116,6 @@ def _claimed(out: Path, plan: dict[str, Any]) -> Iterator[None]:
         if created:
             out.rmdir()
         raise
-    finally:
-        os.close(handle)
 
 
 def _check_plan(out: Path, plan: dict[str, Any]) -> None:
@@ -205,8 +188,7 @@ def make_part(block: Block) -> Part:
         packed = best_fit([len(piece) + 2 for piece in pieces], block.length)
         if packed:
             records = (record_format.encode([pieces[i] for i in bin_], **frame) for bin_ in packed)
-            file = f"{SHARDS}/{split}-{block.index:05d}.array_record"
-            shards.append(_write_shard(block.directory, file, split, records))
+            shards.append(write_shard(block.directory, f"{split}-{block.index:05d}", split, records))
     part = Part(block.index, documents, tokens, text_tokens, tuple(shards))
     write_json(_part_path(block), dataclasses.asdict(part))
     return part
@@ -216,26 +198,6 @@ def make_part(block: Block) -> Part:
 def _tokenizer(path: Path, digest: str) -> TextTokenizer:
     """Read once per process; the digest tells one content of a path from another."""
     return TextTokenizer.read(path)
-
-
-def _write_shard(directory: Path, file: str, split: str, records: Iterable[bytes]) -> Shard:
-    path = directory / file
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        writer = ArrayRecordWriter(str(beside), WRITER_OPTIONS)
-        count = 0
-        for record in records:
-            writer.write(record)
-            count += 1
-        writer.close()
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        digest, size = sources.sha256(beside), beside.stat().st_size
-        beside.replace(path)
-    except (OSError, RuntimeError) as e:
-        raise InputError(f"{path}: cannot be written ({e}), expected a writable directory with room") from None
-    return Shard(file, split, count, size, digest)
 
 
 def _part_path(block: Block) -> Path:

@@ -226,6 +226,7 @@ class Study:
             "seed": seed,
             "budget": self.budget,
             "spent": {**ledger.spent, "total": ledger.total},
+            "cache_bytes": self.cache.manifest.bytes if made.stored and self.cache else 0,
             "steps": ledger.steps,
             "phases": [
                 {"steps": stretch.steps, "flops": stretch.steps * stretch.price.total}

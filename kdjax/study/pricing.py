@@ -23,7 +23,6 @@ from kdjax.train.cache import cache_price, passes
 from kdjax.train.phase import Shape, price
 from kdjax.train.signal import Cached, Online
 
-
 WIDTH = 136
 """Columns that the table of prices takes at least."""
 

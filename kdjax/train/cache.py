@@ -147,6 +147,10 @@ def open_cache(
     for name in ("corpus", "encoder", "head", "views", "mask_rate", "slots"):
         if found[name] != wanted[name] and wanted[name] is not None:
             raise InputError(f"{directory}: stored for {name} {found[name]!r}, expected {wanted[name]!r}")
+    for name in ("logits", "temperature") if request.head else ():  # the fields do not show what entries stand for
+        stored, asked = found["cache"].get(name), wanted["cache"].get(name)
+        if stored != asked:
+            raise InputError(f"{directory}: stored with cache.{name} {stored!r}, expected {asked!r}")
     there = {f.name: f for f in opened.manifest.fields}
     for f in Cached(teacher.config, request, config).fields(data.length, data.slots):
         if there.get(f.name) != f:

@@ -218,6 +218,15 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(
         prepare(config, tokenizer, tmp_path / "out" / "thesis.txt")
 
 
+def test_a_kill_before_the_plan_was_written_leaves_nothing_in_the_way(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".preparation.json.123.tmp").write_text("{")
+    prepare(config, tokenizer, tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_a_directory_in_use_is_refused(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
     (tmp_path / "out").mkdir()
     handle = os.open(tmp_path / "out", os.O_RDONLY)

@@ -72,6 +72,7 @@ def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Stu
     assert stored["teacher_cache"] == -(-cache["flops"] // 10) > 0 == online["teacher_cache"]
     assert stored["teacher_forward"] < 0.01 * online["teacher_forward"]
     assert cache["bias"] == {} and cache["views"] == 2
+    assert study.run("stored")["cache_bytes"] == cache["bytes"] > 0 == study.run("logit")["cache_bytes"]
 
 
 def test_whole_stored_logits_give_the_losses_of_the_teacher_itself(study: Study) -> None:

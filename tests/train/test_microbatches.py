@@ -1,4 +1,4 @@
-"""A batch taken in parts gives the step of the whole batch, though the parts hold unequal numbers of slots and tokens."""
+"""A batch taken in parts gives the step of the whole batch, though parts hold unequal numbers of slots and tokens."""
 
 from __future__ import annotations
 

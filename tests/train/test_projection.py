@@ -40,6 +40,19 @@ def test_leading_directions_are_the_right_singular_vectors() -> None:
     np.testing.assert_allclose(np.abs(np.sum(found * vt[:16].T, axis=0)), 1, atol=1e-9)
 
 
+def test_signs_are_fixed() -> None:
+    """The factors of a form do not depend on how it was factored before."""
+    rng = np.random.default_rng(2)
+    left, right = rng.standard_normal((17, 12)), rng.standard_normal((16, 12))
+    turn = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    a, b = factors(left, right, 8)
+    for given in ((left @ turn, right @ turn), (-left, -right), (left / 3, 3 * right)):
+        for found, expected in zip(factors(*given, 8), (a, b), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-9)
+    for columns in (a, leading_directions(rng.standard_normal((53, 24)), 16)):
+        assert (columns.max(axis=0) == np.abs(columns).max(axis=0)).all()
+
+
 def test_embeddings_are_their_coordinates_along_the_leading_directions() -> None:
     given, made = teacher().params["embeddings"], start(narrow(width=16), teacher())["embeddings"]
     basis = singular_basis(given["word"]["embedding"], 16)
@@ -108,10 +121,11 @@ def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(form: Any, o
 def test_heads_of_equal_width_are_the_projected_teacher_s_and_the_heaviest_are_kept(form: Any) -> None:
     config, params = teacher(heads=4)
     params = jax.tree.map(np.copy, params)
-    for name in ("kernel", "bias"):
-        for layer, heavy in (("1", (1, 3)), ("2", (0, 2))):
-            for head in heavy:
-                params["layers"][layer]["attention"]["value"][name][..., 6 * head : 6 * head + 6] *= 5
+    for layer, (by_value, by_output) in (("1", (1, 3)), ("2", (2, 0))):
+        attention = params["layers"][layer]["attention"]
+        for x in attention["value"].values():
+            x[..., 6 * by_value : 6 * by_value + 6] *= 5
+        attention["output"]["kernel"][6 * by_output : 6 * by_output + 6] *= 5
     student = narrow(config, width=12, heads=2)
     assert student.head_width == config.head_width
     made = start(student, Model(config, params))
@@ -157,13 +171,25 @@ def test_only_the_feed_forward_block_is_cut_where_the_width_is_equal() -> None:
 
 
 def test_norms_keep_their_diagonal_in_the_new_basis() -> None:
+    config, given = teacher(norm="pre")
+    made = start(narrow(config, width=16), Model(config, given))
+    basis = singular_basis(given["embeddings"]["word"]["embedding"], 16)
+    norms = [
+        (p["embeddings"]["norm"], p["mlm"]["norm"], p["final_norm"], p["layers"]["2"]["ffn_norm"])
+        for p in (made, given)
+    ]
+    for own, its in zip(*norms, strict=True):
+        np.testing.assert_allclose(own["scale"], np.diag(basis.T @ np.diag(its["scale"]) @ basis), atol=1e-5)
+        np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
+
+
+def test_the_mlm_head_is_the_teacher_s_in_the_new_basis() -> None:
     given, made = teacher().params, start(narrow(width=16), teacher())
     basis = singular_basis(given["embeddings"]["word"]["embedding"], 16)
-    for own, its in ((made["embeddings"], given["embeddings"]), (made["mlm"], given["mlm"])):
-        np.testing.assert_allclose(
-            own["norm"]["scale"], np.diag(basis.T @ np.diag(its["norm"]["scale"]) @ basis), atol=1e-5
-        )
-        np.testing.assert_allclose(own["norm"]["bias"], its["norm"]["bias"] @ basis, atol=1e-5)
+    own, its = made["mlm"]["dense"], given["mlm"]["dense"]
+    np.testing.assert_allclose(own["kernel"], basis.T @ its["kernel"] @ basis, atol=1e-5)
+    np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
+    np.testing.assert_array_equal(made["mlm"]["bias"], given["mlm"]["bias"])
 
 
 def planted(rng: np.random.Generator, plane: Array, rank: int) -> Any:

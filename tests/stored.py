@@ -1,0 +1,98 @@
+"""Stored teacher outputs small enough for a test: their corpus, their teacher, and what it makes of every view."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import models
+from kdjax.config import CacheConfig, DataConfig
+from kdjax.data.cache import Cache
+from kdjax.data.loader import Corpus
+from kdjax.data.prepare import prepare
+from kdjax.models import Model, forward
+from kdjax.models.features import Request
+from kdjax.parallel.mesh import make_mesh
+from kdjax.train import cache
+from kdjax.train.phase import Shape
+from tests import tiny
+from tests.corpora import make_corpus, make_tokenizer
+
+Array = np.ndarray
+SHAPE = Shape(batch=8, length=16, slots=3)
+TEACHER = dataclasses.replace(tiny.TEACHER, layers=2)
+LOGITS = Request(logits=True)
+BOTH = Request(hidden=frozenset({0, 2}), logits=True)
+EXACT = CacheConfig(logits="all", dtype="float32", batch=8)
+TOP_K = CacheConfig(logits="top_k", k=3, batch=8)
+SAMPLED = CacheConfig(logits="sampled", k=48, batch=8)
+
+
+@functools.cache
+def teacher(seed: int = 9) -> Model:
+    """A teacher that is surer than an untrained one, so that its distributions are not flat."""
+    config, params = models.init(TEACHER, seed)
+    head = {**params["mlm"], "norm": {**params["mlm"]["norm"], "scale": 20 * params["mlm"]["norm"]["scale"]}}
+    return Model(config, {**params, "mlm": head})
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A prepared corpus and the settings it was prepared with."""
+
+    data: DataConfig
+    corpus: Corpus
+
+    @property
+    def sequences(self) -> int:
+        return self.corpus.sequences("train")
+
+
+def prepared(directory: Path, seed: int = 0) -> Text:
+    """About 65 training sequences under two views; no whole number of batches."""
+    data = DataConfig(
+        files=str(make_corpus(directory / "text.jsonl", 44, seed)),
+        length=SHAPE.length,
+        slots=SHAPE.slots,
+        validation=0.2,
+        views=2,
+        workers=1,
+    )
+    prepare(data, make_tokenizer(directory / "tokenizer.json"), directory / "prepared")
+    return Text(data, Corpus.open(directory / "prepared"))
+
+
+def build(directory: Path, text: Text, request: Request = LOGITS, config: CacheConfig = EXACT, **more: Any) -> Any:
+    model = more.pop("teacher", teacher())
+    mesh = make_mesh(jax.devices()[:1])
+    return cache.build(directory, model, request, config, text.data, text.corpus, mesh, **more)
+
+
+def records(directory: Path, text: Text) -> dict[str, Array]:
+    """What is stored, `[2, n, …]`."""
+    opened, numbers = Cache.open(directory), np.arange(text.sequences)
+    read = [opened.read(numbers, np.full_like(numbers, view)) for view in range(2)]
+    return {name: np.stack([one[name] for one in read]) for name in read[0]}
+
+
+@functools.cache
+def _seen() -> Callable[..., Any]:
+    return jax.jit(lambda p, b: forward(TEACHER, p, b, BOTH))
+
+
+def everything(text: Text) -> tuple[Array, Array, Array]:
+    """Last hidden states, logits and slot weights of all views `[2, n, …]`, by the teacher itself, a view at a time."""
+    data, numbers = text.data, np.arange(text.sequences)
+    found = []
+    for view in range(2):
+        batch = text.corpus.viewed("train", numbers, np.full_like(numbers, view), rate=data.mask_rate, slots=data.slots)
+        seen = jax.device_get(_seen()(teacher().params, batch))
+        found.append((seen.hidden[2], seen.logits, batch["label_weights"]))
+    hidden, logits, weights = (np.stack(part) for part in zip(*found, strict=True))
+    return hidden, logits, weights
