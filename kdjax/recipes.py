@@ -116,9 +116,25 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(plain(to_dict(config)), sort_keys=False, allow_unicode=True)
 
 
+_READABLE = (
+    (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
+    (r"typing\.|Parser key ", ""),
+    (r"\"([\w.]+)\": Problem with given class_path '[\w.]+': ", r"\1."),
+    (r"- Problem with given class_path '[\w.]+': ", ""),
+    (r"Does not validate against any of the Union subtypes Subtypes: \[([\w, ]+)\] Errors:", r"expected one of \1:"),
+    (r" - Expected a (?:float|NoneType)\b", ""),
+    (r" - Expected a dot import path string:", " got"),
+    (r" Given value type: .*$", ""),
+    (r"\"(\w[\w.]*)\": ", r"\1: "),
+)
+"""What jsonargparse says of nested dataclasses, and how a user would say it."""
+
+
 def _one_line(message: str) -> str:
-    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-    return message.replace("typing.", "").replace("Parser key ", "")
+    line = " ".join(message.split())
+    for pattern, plainly in _READABLE:
+        line = re.sub(pattern, plainly, line)
+    return line
 
 
 def _fields_of(hint: Any) -> dict[str, Any] | None:

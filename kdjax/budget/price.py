@@ -2,9 +2,10 @@
 
 The price of a step is `Lowered.cost_analysis()` of its canonical program: the step function itself, traced with
 abstract shapes for one CPU device, float32, layers unrolled, no rematerialisation, no accumulation loop, plain
-attention. XLA counts a loop's body once and a custom call as nothing, so a program with either is refused. The witness
-walks the traced program (the jaxpr) by itself: every `dot_general` at 2 x the product of its dimensions, plus one FLOP
-an element of elementwise work. Price and witness must agree, or nothing runs.
+attention. XLA counts a loop's body once and a custom call as nothing, so a program with either is refused (a scan that
+is unrolled whole is no loop). The witness walks the traced program (the jaxpr) by itself: every `dot_general` at 2 x
+the product of its dimensions, plus one FLOP an element of elementwise work. Price and witness must agree, or nothing
+runs.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from kdjax.errors import InputError
+
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 
 AGREEMENT = 0.01
 """Largest relative difference between XLA's count and the witness."""
 
 
-class MeterError(Exception):
-    """XLA's count of a program cannot be trusted: absent, not positive, or in disagreement with the witness."""
+class MeterError(InputError):
+    """XLA's count of a program cannot be trusted: absent, not positive, or in disagreement with the witness.
+
+    An objective of the user's own can cause it, or a version of JAX that counts otherwise.
+    """
 
 
 @dataclass(frozen=True)
@@ -128,12 +134,12 @@ def witness_of(jaxpr: core.Jaxpr) -> Witness:
     """Counts a traced program without XLA; what its results do not depend on is left out, as XLA leaves it out.
 
     Raises:
-        MeterError: it holds a `while` loop, a branch or a custom kernel, whose work XLA does not count truly.
+        MeterError: it holds a loop, a branch or a custom kernel, whose work XLA does not count truly.
     """
     matmul = elementwise = 0
     for eqn in _live(jaxpr):
         name = eqn.primitive.name
-        if name in _UNCOUNTABLE:
+        if name in _UNCOUNTABLE or (name == "scan" and eqn.params["unroll"] < eqn.params["length"]):
             raise MeterError(
                 f"the program holds `{name}`, whose FLOPs XLA does not count truly: price the plain program"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, cast
@@ -127,7 +128,12 @@ class CustomTerm(Term):
         options = {
             name: current(option, batch) if isinstance(option, Schedule) else option for name, option in self.options
         }
-        return cast(jax.Array, self.function(student, teacher, batch, params, **options))
+        try:
+            return cast(jax.Array, self.function(student, teacher, batch, params, **options))
+        except InputError:
+            raise
+        except Exception as e:  # whatever is wrong with a user's function is for its user to see in a line
+            raise InputError(f"{self.name}: {_where(e, self.function.function)}{type(e).__name__}: {e}"[:500]) from e
 
     def _request(self, ask: Ask, config: ModelConfig, whose: str) -> Request:
         try:
@@ -144,6 +150,13 @@ class CustomTerm(Term):
                         f"{self.name}: asks for {kind} of {whose} layer {layer}, expected {lowest} to {config.layers}"
                     )
         return request
+
+
+def _where(error: Exception, function: Callable[..., Any]) -> str:
+    """The line of a function's file at which an error came up: `FILE, line N: `."""
+    file = inspect.getsourcefile(function)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{file}, line {lines[-1]}: " if lines else ""
 
 
 Kind = type[Term] | TermFunction

@@ -131,7 +131,7 @@ def _reading(phases: list[Phase], cache: CacheConfig) -> list[Phase]:
     for phase in phases:
         if phase.teacher is not None:
             if phase.needs.teacher.head:
-                check_readable(phase.objective, cache, phase.teacher.vocab_size)
+                check_readable(phase.objective, cache, phase.student, phase.teacher)
             phase = replace(phase, signal=Cached(phase.teacher, phase.needs.teacher, cache))  # noqa: PLW2901
         made.append(phase)
     return made

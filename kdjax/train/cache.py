@@ -99,6 +99,7 @@ def build(
             whole = jax.device_put({**whole, "records": records}, by_batch(mesh))
             stored, sums = jax.device_get(run(placed, whole))
             made.append({name: x[:rows] for name, x in stored.items()})
+            _check_finite(made[-1], config.dtype)
             totals["flops"] += flops
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + float(value)
@@ -163,6 +164,15 @@ def bias(manifest: CacheManifest) -> dict[str, float]:
     totals = dict(manifest.totals)
     positions = totals.pop("positions", 0)
     return {name: total / positions for name, total in totals.items() if name != "flops"} if positions else {}
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
+    for name, x in arrays.items():
+        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise InputError(
+                f"cache: {name} holds a number that is not finite as {dtype}, expected features within its range; "
+                "set cache.dtype to float32"
+            )
 
 
 def _program(signal: Cached, mesh: Mesh) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.budget.ledger import Stretch
-from kdjax.budget.price import Price, measure, settle
+from kdjax.budget.price import MeterError, Price, measure, settle
 from kdjax.config import ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
@@ -173,7 +173,17 @@ def price(phase: Phase, shape: Shape) -> Price:
     """FLOPs of one step of `phase`, by part: XLA's count of the canonical program, checked by the witness.
 
     Needs no weights and no data. See `kdjax.budget.price`.
+
+    Raises:
+        MeterError: XLA's count cannot be trusted: a term with a loop or a branch, or a JAX that counts otherwise.
     """
+    try:
+        return _price(phase, shape)
+    except MeterError as e:
+        raise MeterError(f"arms.{phase.name}: {e}") from None
+
+
+def _price(phase: Phase, shape: Shape) -> Price:
     params, teacher, batch = phase.abstract_params(), phase.abstract_teacher(), phase.abstract_batch(shape)
     transformation = phase.transformation(2)
     state = jax.eval_shape(lambda p: init_state(p, transformation, 0), params)

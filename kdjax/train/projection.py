@@ -1,7 +1,9 @@
 """A teacher's parameters fitted into a narrower student by truncated singular value decompositions.
 
 The residual stream is projected on the leading right singular vectors of the teacher's word embedding, P `[D_t, D_s]`:
-a state h of the teacher is stood for by h P. What a head does to the stream are two bilinear forms, of queries with
+a state h of the teacher is stood for by h P. Within their span P is turned so that the LayerNorms' scales, on average,
+stay diagonal, which is all that a LayerNorm of the student can be; they never do exactly, so features drift apart with
+depth. What a head does to the stream are two bilinear forms, of queries with
 keys and of values with outputs; each becomes its best approximation of rank d_s (Eckart & Young 1936).
 Letters: D width, H heads, d head width, F width of the feed-forward block; t teacher, s student.
 """
@@ -31,8 +33,7 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
     """
     if all(getattr(student, name) == getattr(teacher, name) for name in ("width", "heads", "ffn")):
         return params
-    word = params["embeddings"]["word"]["embedding"]
-    basis = np.eye(teacher.width) if student.width == teacher.width else leading_directions(word, student.width)
+    basis = np.eye(teacher.width) if student.width == teacher.width else stream_basis(params, student.width)
 
     def norm(p: Params) -> Params:
         """A LayerNorm's scale is diagonal; in the new basis its diagonal is kept."""
@@ -61,6 +62,16 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
         dense = {"kernel": basis.T @ head["dense"]["kernel"] @ basis, "bias": head["dense"]["bias"] @ basis}
         made["mlm"] = {"dense": dense, "norm": norm(head["norm"]), "bias": head["bias"]}
     return made
+
+
+def stream_basis(params: Params, width: int) -> Array:
+    """P, orthonormal columns `[D_t, width]`: the word embedding's leading directions, turned for the LayerNorms."""
+    norms = [params["embeddings"].get("norm"), params.get("final_norm")]
+    norms += [layer[name] for layer in params["layers"].values() for name in ("attention_norm", "ffn_norm")]
+    scale = np.mean([norm["scale"] for norm in norms if norm is not None], axis=0, dtype=np.float64)
+    leading = leading_directions(params["embeddings"]["word"]["embedding"], width)
+    _, turn = np.linalg.eigh(leading.T @ (scale[:, None] * leading))
+    return _signed(leading @ turn)
 
 
 def leading_directions(table: Array, count: int) -> Array:

@@ -203,17 +203,20 @@ def _each(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return at_every
 
 
-def check_readable(objective: Objective, config: CacheConfig, vocab_size: int) -> None:
+def check_readable(objective: Objective, config: CacheConfig, student: ModelConfig, teacher: ModelConfig) -> None:
     """Whether an objective can learn from logits as a cache stores them.
 
     Raises:
-        InputError: k is more than the vocabulary, or draws at another temperature than the term's.
+        InputError: k is more than the vocabulary, or draws at another temperature than the term's that reads them.
     """
-    if config.logits != "all" and config.k >= vocab_size:
-        raise InputError(f"cache.k is {config.k}, expected fewer than the vocabulary's {vocab_size} entries")
+    if config.logits != "all" and config.k >= teacher.vocab_size:
+        raise InputError(f"cache.k is {config.k}, expected fewer than the vocabulary's {teacher.vocab_size} entries")
+    if config.logits != "sampled":
+        return
     for key, _, term in objective.terms:
-        temperature = getattr(term, "temperature", 1.0)
-        if config.logits == "sampled" and term.needs_teacher and temperature != config.temperature:
+        # A term of a user's own has its options in a tuple.
+        temperature = getattr(term, "temperature", dict(getattr(term, "options", ())).get("temperature", 1.0))
+        if term.needs(student, teacher).teacher.head and temperature != config.temperature:
             raise InputError(
                 f"{key}: its temperature is {temperature!r}, expected cache.temperature, {config.temperature:g}: "
                 "draws stand for the distribution at the temperature they were made at"

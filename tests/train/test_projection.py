@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from kdjax import models
 from kdjax.models import Model
-from kdjax.train.projection import factors, leading_directions, project
+from kdjax.train.projection import factors, leading_directions, project, stream_basis
 from tests import tiny
 from tests.train.test_start import narrow, start, teacher
 
@@ -55,17 +56,30 @@ def test_signs_are_fixed() -> None:
 
 def test_embeddings_are_their_coordinates_along_the_leading_directions() -> None:
     given, made = teacher().params["embeddings"], start(narrow(width=16), teacher())["embeddings"]
-    basis = singular_basis(given["word"]["embedding"], 16)
+    basis = basis_of(teacher().params, 16)
     for name in ("word", "position", "type"):
         np.testing.assert_allclose(
             made[name]["embedding"] @ basis.T, given[name]["embedding"] @ basis @ basis.T, atol=1e-5
         )
 
 
-def singular_basis(table: Array, count: int) -> Array:
-    """An orthonormal basis of the same space as the student's, whose signs are the projection's."""
-    _, _, vt = np.linalg.svd(table.astype(np.float64), full_matrices=False)
-    return vt[:count].T * np.sign(np.sum(vt[:count].T * leading_directions(table, count), axis=0))
+def basis_of(params: Any, count: int) -> Array:
+    """The student's basis by another way: a singular value decomposition of the table, then one of the mean scale."""
+    _, _, vt = np.linalg.svd(np.asarray(params["embeddings"]["word"]["embedding"], np.float64), full_matrices=False)
+    params = {**params, "layers": {n: params["layers"][n] for n in ("1", "2")}}  # those that students start with
+    norms = [p["scale"] for path, p in walk(params) if path.endswith("norm") and not path.startswith("mlm")]
+    within, _, _ = np.linalg.svd(vt[:count] @ np.diag(np.mean(norms, axis=0, dtype=np.float64)) @ vt[:count].T)
+    found = vt[:count].T @ within[:, ::-1]
+    return found * np.sign(np.sum(found * stream_basis(params, count), axis=0))
+
+
+def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every mapping below a tree with its dotted path."""
+    for name, below in tree.items():
+        if isinstance(below, dict):
+            where = f"{path}.{name}" if path else name
+            yield where, below
+            yield from walk(below, where)
 
 
 def scores_form(attention: Any, head: int, width: int, basis: Array | None = None) -> Array:
@@ -105,7 +119,7 @@ def truncated(form: Array, rank: int) -> Array:
 def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(form: Any, of: dict[str, Any]) -> None:
     given, student = teacher(**of), narrow(teacher(**of).config, width=16)
     made = start(student, given)
-    basis = singular_basis(given.params["embeddings"]["word"]["embedding"], 16)
+    basis = basis_of(given.params, 16)
     rank = student.head_width
     assert rank < given.config.head_width
     for layer in ("1", "2"):
@@ -129,7 +143,7 @@ def test_heads_of_equal_width_are_the_projected_teacher_s_and_the_heaviest_are_k
     student = narrow(config, width=12, heads=2)
     assert student.head_width == config.head_width
     made = start(student, Model(config, params))
-    basis = singular_basis(params["embeddings"]["word"]["embedding"], 12)
+    basis = basis_of(params, 12)
     for layer, heavy in (("1", (1, 3)), ("2", (0, 2))):
         own, its = (one["layers"][layer]["attention"] for one in (made, params))
         for head, other in enumerate(heavy):
@@ -145,7 +159,7 @@ def test_a_narrower_feed_forward_block_keeps_the_heaviest_neurons(width: int) ->
     up["kernel"][:, kept[:3]] *= 20
     down["kernel"][kept[3:]] *= 20
     made = start(narrow(width=width, ffn=5), Model(config, params))["layers"]["1"]["ffn"]
-    basis = np.eye(24) if width == 24 else singular_basis(params["embeddings"]["word"]["embedding"], width)
+    basis = np.eye(24) if width == 24 else basis_of(params, width)
     np.testing.assert_allclose(made["up"]["kernel"], basis.T @ up["kernel"][:, kept], atol=1e-5)
     np.testing.assert_allclose(made["up"]["bias"], up["bias"][kept], atol=1e-6)
     np.testing.assert_allclose(made["down"]["kernel"], down["kernel"][kept] @ basis, atol=1e-5)
@@ -173,7 +187,7 @@ def test_only_the_feed_forward_block_is_cut_where_the_width_is_equal() -> None:
 def test_norms_keep_their_diagonal_in_the_new_basis() -> None:
     config, given = teacher(norm="pre")
     made = start(narrow(config, width=16), Model(config, given))
-    basis = singular_basis(given["embeddings"]["word"]["embedding"], 16)
+    basis = basis_of(given, 16)
     norms = [
         (p["embeddings"]["norm"], p["mlm"]["norm"], p["final_norm"], p["layers"]["2"]["ffn_norm"])
         for p in (made, given)
@@ -185,7 +199,7 @@ def test_norms_keep_their_diagonal_in_the_new_basis() -> None:
 
 def test_the_mlm_head_is_the_teacher_s_in_the_new_basis() -> None:
     given, made = teacher().params, start(narrow(width=16), teacher())
-    basis = singular_basis(given["embeddings"]["word"]["embedding"], 16)
+    basis = basis_of(given, 16)
     own, its = made["mlm"]["dense"], given["mlm"]["dense"]
     np.testing.assert_allclose(own["kernel"], basis.T @ its["kernel"] @ basis, atol=1e-5)
     np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)

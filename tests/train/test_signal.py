@@ -18,7 +18,7 @@ from kdjax.config import CacheConfig, Schedule
 from kdjax.errors import InputError
 from kdjax.models import forward
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
-from kdjax.objectives import get
+from kdjax.objectives import get, term
 from kdjax.objectives.objective import Objective
 from kdjax.train.signal import Cached, NoTeacher, Online, check_readable
 from tests import tiny
@@ -263,6 +263,9 @@ def test_the_gradient_from_the_top_k_of_a_flat_teacher_is_biased() -> None:
 # What an objective can read.
 
 
+MODELS = tiny.STUDENT, tiny.TEACHER
+
+
 def objective(*terms: Any) -> Objective:
     return Objective(tuple((f"{term.name}_{n}", 1.0, term) for n, term in enumerate(terms)))
 
@@ -272,9 +275,9 @@ def objective(*terms: Any) -> Objective:
 def test_as_many_entries_as_the_vocabulary_are_refused(logits: Any, k: int) -> None:
     config = CacheConfig(logits=logits, k=k)
     with pytest.raises(InputError, match=rf"\Acache.k is {k}, expected fewer than the vocabulary's {V} entries\Z"):
-        check_readable(objective(get("logit")), config, V)
-    check_readable(objective(get("logit")), CacheConfig(logits=logits, k=V - 1), V)
-    check_readable(objective(get("logit")), CacheConfig(logits="all", k=k), V)
+        check_readable(objective(get("logit")), config, *MODELS)
+    check_readable(objective(get("logit")), CacheConfig(logits=logits, k=V - 1), *MODELS)
+    check_readable(objective(get("logit")), CacheConfig(logits="all", k=k), *MODELS)
 
 
 SCHEDULE = Schedule("linear", ((0.0, 2.0), (1.0, 1.0)))
@@ -292,11 +295,24 @@ SCHEDULE = Schedule("linear", ((0.0, 2.0), (1.0, 1.0)))
 def test_draws_at_another_temperature_than_the_term_s_are_refused(term: Callable[[], Any], found: str) -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
     with pytest.raises(InputError, match=rf"\Alogit_1: its temperature is {found}.*, expected cache.temperature, 2: "):
-        check_readable(objective(get("logit", temperature=2.0), term()), config, V)
+        check_readable(objective(get("logit", temperature=2.0), term()), config, *MODELS)
     for logits in ("all", "top_k"):  # these stand for the logits themselves
-        check_readable(objective(term()), CacheConfig(logits=logits, k=4, temperature=2.0), V)
+        check_readable(objective(term()), CacheConfig(logits=logits, k=4, temperature=2.0), *MODELS)
 
 
-def test_a_term_without_a_teacher_has_no_temperature_to_match() -> None:
+@term(student=lambda config: LOGITS, teacher=lambda config: LOGITS)
+def own(student: Any, teacher: Any, batch: Any, params: Any, *, temperature: float = 1.0) -> Any:
+    return 0.0
+
+
+def test_a_term_that_reads_no_stored_logits_has_no_temperature_to_match() -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
-    check_readable(objective(get("mlm"), get("logit", temperature=2.0)), config, V)
+    others = objective(get("mlm"), get("hidden_mse"), get("relation"), get("logit", temperature=2.0))
+    check_readable(others, config, *MODELS)
+
+
+def test_the_temperature_of_a_term_of_one_s_own_is_its_option() -> None:
+    config = CacheConfig(logits="sampled", k=4, temperature=2.0)
+    check_readable(objective(get("tests.train.test_signal:own", temperature=2.0)), config, *MODELS)
+    with pytest.raises(InputError, match=r"own_0: its temperature is 1\.0, expected cache\.temperature, 2"):
+        check_readable(objective(get("tests.train.test_signal:own")), config, *MODELS)
