@@ -35,19 +35,19 @@ def _price(options: argparse.Namespace, config: Config) -> None:
 
 
 def _prepare(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.setup import prepare_corpus
+    from kdjax.study.corpus import prepare_corpus
 
     prepare_corpus(config, options.out)
 
 
 def _teacher(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.setup import prepare_teacher
+    from kdjax.study.teacher import prepare_teacher
 
     prepare_teacher(config, options.out)
 
 
 def _cache(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.setup import prepare_cache
+    from kdjax.study.stored import prepare_cache
 
     prepare_cache(config, options.out)
 

@@ -68,7 +68,7 @@ def stream_basis(params: Params, width: int) -> Array:
     """P, orthonormal columns `[D_t, width]`: the word embedding's leading directions, turned for the LayerNorms."""
     norms = [params["embeddings"].get("norm"), params.get("final_norm")]
     norms += [layer[name] for layer in params["layers"].values() for name in ("attention_norm", "ffn_norm")]
-    scale = np.mean([norm["scale"] for norm in norms if norm is not None], axis=0, dtype=np.float64)
+    scale = np.stack([norm["scale"] for norm in norms if norm is not None]).astype(np.float64).mean(axis=0)
     leading = leading_directions(params["embeddings"]["word"]["embedding"], width)
     _, turn = np.linalg.eigh(leading.T @ (scale[:, None] * leading))
     return _signed(leading @ turn)

@@ -11,10 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.config import Schedule
+from kdjax.config import ArmConfig, OptimizerConfig, Schedule, TermConfig
 from kdjax.errors import InputError
 from kdjax.objectives import Needs, Request, get
 from kdjax.objectives.objective import Objective
+from kdjax.train.arm import resolve
+from kdjax.train.phase import price
+from tests import tiny
 from tests.objectives.examples import STUDENT, TEACHER, features, packed
 
 OWN = '''
@@ -273,3 +276,36 @@ def test_what_is_no_term_is_refused(own: str, name: str, options: dict[str, Any]
 def test_it_has_one_variant(own: str) -> None:
     with pytest.raises(InputError, match=r"own_terms:vector: unknown variant 'bui2024' \(valid: original\)"):
         get(f"{own}:vector", "bui2024")
+
+
+BROKEN = """
+from kdjax.objectives import Request, term
+import jax
+import jax.numpy as jnp
+
+@term(student=lambda c: Request(hidden=frozenset({1})))
+def misfit(student, teacher, batch, params):
+    return jnp.sum(student.hidden[1] @ jnp.ones((3, 3)))
+
+@term(student=lambda c: Request(hidden=frozenset({1})))
+def looping(student, teacher, batch, params):
+    return jax.lax.scan(lambda total, row: (total + jnp.sum(row), None), 0.0, student.hidden[1])[0]
+"""
+
+
+def test_an_error_in_the_function_is_one_line_that_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_terms.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    batch = packed()
+    with pytest.raises(InputError, match=r"misfit: .*broken_terms.py, line 8: TypeError: .*dot_general") as e:
+        get("broken_terms:misfit")(features(STUDENT, batch, 1), features(TEACHER, batch, 2), batch, {})
+    assert "\n" not in str(e.value) and isinstance(e.value.__cause__, TypeError)
+
+
+def test_a_term_with_a_loop_has_no_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "looping_terms.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = ArmConfig(terms=(TermConfig("looping_terms:looping"),))
+    (phase,) = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
+    with pytest.raises(InputError, match="arms.mine: the program holds `scan`"):
+        price(phase, tiny.SHAPE)

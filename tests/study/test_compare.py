@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from kdjax import models, recipes
 from kdjax.models import zoo
 from kdjax.study import compare
+from kdjax.study import study as study_module
 from kdjax.train.checkpoint import sha256
 from tests import small_study
 from tests.small_study import ARMS, SEEDS, TASKS
@@ -266,7 +267,7 @@ def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
 
 
 def test_the_same_command_again_trains_nothing(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "train", no_training)
+    monkeypatch.setattr(study_module, "train", no_training)
     before, files = (study.out / "results.json").read_bytes(), written(study.out / "runs")
     ended = kdjax("compare", study.recipe, "--out", study.out)
     assert ended.status == 0, ended.err
@@ -276,7 +277,7 @@ def test_the_same_command_again_trains_nothing(study: Study, monkeypatch: pytest
 
 
 def test_the_library_call_is_the_command(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "train", no_training)
+    monkeypatch.setattr(study_module, "train", no_training)
     assert compare.compare(recipes.load(study.recipe), study.out) == study.results
 
 
@@ -301,7 +302,7 @@ def test_a_run_trained_alone_is_taken_up(
     ended = kdjax("train", scratch_only, "--out", out, "--arm", "scratch", "--seed", "0")
     assert ended.status == 0, ended.err
     assert not (out / "results.json").exists()
-    monkeypatch.setattr(compare, "train", no_training)
+    monkeypatch.setattr(study_module, "train", no_training)
     results = compare.compare(recipes.load(scratch_only), out)
     assert [run["params_sha256"] for run in results["runs"]] == [study.run("scratch", 0)["params_sha256"]]
     assert results["runs"][0]["metrics"] == study.run("scratch", 0)["metrics"]

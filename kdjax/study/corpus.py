@@ -1,0 +1,106 @@
+"""A study's text: the prepared corpus, and the batches that training and evaluation take from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from kdjax.config import Config
+from kdjax.data import prepare, sources
+from kdjax.data.cache import Cache
+from kdjax.data.loader import Batches, Corpus, fixed_batches
+from kdjax.data.manifest import Manifest
+from kdjax.errors import InputError
+from kdjax.models import zoo
+from kdjax.study.progress import Reporter
+
+HELD_OUT_SEED = 20240419
+"""Seed of the masks held-out sequences have in every study."""
+
+
+def tokenizer_of(config: Config) -> Path:
+    """The recipe's tokenizer file: its own, or the one beside the teacher's weights.
+
+    Raises:
+        InputError: there is none.
+    """
+    if config.data.tokenizer:
+        return sources.locate(config.data.tokenizer)
+    if not config.teacher.source:
+        raise InputError("data.tokenizer is empty and there is no teacher, expected the path of a tokenizer.json")
+    beside = sources.locate(config.teacher.source) / "tokenizer.json"
+    if not beside.is_file():
+        raise InputError(f"{beside}: no such file; name a tokenizer.json with data.tokenizer")
+    return beside
+
+
+def corpus_of(config: Config, directory: Path, reporter: Reporter) -> Corpus:
+    """The prepared corpus: the one the recipe names, or one prepared in `directory`.
+
+    Raises:
+        InputError: unusable text, a tokenizer that does not fit the student, or a damaged directory.
+    """
+    if config.data.prepared:
+        corpus = Corpus.open(Path(config.data.prepared))
+    else:
+
+        def told(documents: int, tokens: int, seconds: float) -> None:
+            reporter.show(f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s")
+
+        prepare.prepare(config.data, tokenizer_of(config), directory, told)
+        corpus = Corpus.open(directory)
+    manifest = corpus.manifest
+    if manifest.length != config.data.length:
+        raise InputError(
+            f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length, {config.data.length}"
+        )
+    tokenizer = tokenizer_of(config)
+    if manifest.tokenizer_sha256 != sources.sha256(tokenizer):
+        raise InputError(f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}")
+    student = zoo.resolve(config.student)
+    if manifest.vocab_size > student.vocab_size:
+        raise InputError(
+            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
+        )
+    return corpus
+
+
+def train_batches(config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None) -> Batches:
+    """The training batches of a seed: the same order and masks for every arm, stored teacher outputs or not."""
+    return Batches(
+        corpus,
+        "train",
+        batch=batch,
+        seed=seed,
+        rate=config.data.mask_rate,
+        slots=config.data.slots,
+        views=config.data.views,
+        cache=cache,
+    )
+
+
+def held_out_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
+    """The held-out sequences with fixed masks: the same in every run."""
+    return fixed_batches(
+        corpus,
+        "validation",
+        batch=config.train.batch,
+        limit=config.evaluation.mlm_sequences,
+        seed=HELD_OUT_SEED,
+        rate=config.data.mask_rate,
+        slots=config.data.slots,
+    )
+
+
+def prepare_corpus(config: Config, out: Path) -> Manifest:
+    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe."""
+    with Reporter() as reporter:
+        corpus = corpus_of(config, out, reporter)
+        manifest = corpus.manifest
+        reporter.say(
+            f"{out}: {manifest.sequences['train']:,} training and {manifest.sequences['validation']:,} held-out "
+            f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} tokens of "
+            f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
+        )
+        return manifest

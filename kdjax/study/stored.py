@@ -1,0 +1,79 @@
+"""A study's stored teacher outputs: made once, or taken from where the recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from kdjax.config import Config
+from kdjax.data.cache import Cache, CacheManifest
+from kdjax.data.loader import Corpus
+from kdjax.errors import InputError
+from kdjax.files import undone_by_bad_input
+from kdjax.models import Model, Request
+from kdjax.parallel.mesh import make_mesh
+from kdjax.study.corpus import corpus_of
+from kdjax.study.pricing import arms_of, stored_by
+from kdjax.study.progress import Reporter
+from kdjax.study.teacher import check_teacher, teacher_of
+from kdjax.train import cache as outputs
+
+
+def cache_of(
+    config: Config,
+    request: Request,
+    teacher: Model,
+    corpus: Corpus,
+    directory: Path,
+    mesh: Mesh,
+    reporter: Reporter,
+) -> Cache:
+    """The teacher's stored outputs: those the recipe names, or made in `directory`.
+
+    Raises:
+        InputError: the ones named are another teacher's, on other masks, or lack what is asked for.
+    """
+    if config.cache.source:
+        directory = Path(config.cache.source)
+    else:
+
+        def told(done: int, total: int) -> None:
+            reporter.show(f"cache: {done:,} of {total:,} views of sequences")
+
+        outputs.build(directory, teacher, request, config.cache, config.data, corpus, mesh, told)
+    return outputs.open_cache(directory, teacher, request, config.cache, config.data, corpus)
+
+
+def prepare_cache(config: Config, out: Path) -> CacheManifest:
+    """The `cache` command: the teacher's outputs in `out`, for `cache.source` of any recipe.
+
+    They hold what the recipe's arms with `teacher: cached` ask for.
+
+    Raises:
+        InputError: no arm reads stored outputs; or as `cache_of`.
+    """
+    request = stored_by(arms_of(config))
+    if not request:
+        raise InputError("no arm has teacher: cached, expected at least one, to know what to store")
+    data, fitted, mesh = out.with_name(f"{out.name}.data"), out.with_name(f"{out.name}.teacher"), make_mesh()
+    with Reporter() as reporter, undone_by_bad_input(out, data, fitted):
+        check_teacher(config, mesh)
+        corpus = corpus_of(config, data, reporter)
+        teacher = teacher_of(config, corpus, fitted, mesh, reporter)
+        manifest = cache_of(
+            replace(config, cache=replace(config.cache, source="")),
+            request,
+            teacher.model,
+            corpus,
+            out,
+            mesh,
+            reporter,
+        ).manifest
+        off = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in outputs.bias(manifest).items())
+        reporter.say(
+            f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, {manifest.bytes:,} bytes, "
+            f"{manifest.totals['flops']:.4g} FLOPs{off}"
+        )
+        return manifest

@@ -1,0 +1,288 @@
+"""A recipe and its directory: everything its runs share, and each run to its end."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from kdjax.budget.ledger import Stretch, lay_out
+from kdjax.config import Config, changed, plain, to_dict
+from kdjax.data import tasks
+from kdjax.data.cache import Cache
+from kdjax.data.loader import Corpus
+from kdjax.data.tasks import Task
+from kdjax.errors import InputError
+from kdjax.evaluate.mlm import HeldOut
+from kdjax.files import read_json, write_json
+from kdjax.models import zoo
+from kdjax.parallel.mesh import check_batch, make_mesh
+from kdjax.study import corpus as corpora
+from kdjax.study import pricing, stored
+from kdjax.study import teacher as teachers
+from kdjax.study.evaluation import Evaluation
+from kdjax.study.pricing import arms_of, shape_of
+from kdjax.study.progress import Reporter
+from kdjax.study.record import Cost, Record
+from kdjax.study.results import versions
+from kdjax.train.arm import Arm
+from kdjax.train.checkpoint import save_params
+from kdjax.train.log import Stopwatch
+from kdjax.train.loop import Leg, train
+from kdjax.train.phase import price
+from kdjax.train.program import Program
+from kdjax.train.signal import Cached
+from kdjax.train.start import start_params
+
+
+class Study:
+    """A recipe and its directory, and what its runs share: each made once, when first needed.
+
+    Attributes:
+        config: the recipe.
+        arms: name -> arm.
+        budget: FLOPs of each run.
+    """
+
+    def __init__(self, config: Config, out: Path, reporter: Reporter):
+        self.config, self._out, self._reporter = config, out, reporter
+        self.arms, self.shape, self.budget = arms_of(config), shape_of(config), int(config.budget.flops)
+        self._record = Record(config, out)
+        self._prices = {
+            name: self._record.costs[name].prices
+            if name in self._record.costs
+            else tuple(price(phase, self.shape) for phase in arm.phases)
+            for name, arm in self.arms.items()
+        }
+        for arm in self.arms.values():
+            self._lay_out(arm, upfront=0)
+        self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
+        self.mesh = make_mesh()
+        self._programs: dict[str, list[Program]] = {}
+        check_batch(self.shape.batch, self.mesh, config.train.microbatches)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The prepared corpus."""
+        return corpora.corpus_of(self.config, self._out / "data", self._reporter)
+
+    @cached_property
+    def teacher(self) -> teachers.Teacher | None:
+        """The teacher, when an arm looks at one."""
+        if not self._needs_teacher:
+            return None
+        return teachers.teacher_of(self.config, self.corpus, self._out / "teacher", self.mesh, self._reporter)
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """The teacher's stored outputs, when an arm reads them."""
+        request = pricing.stored_by(self.arms)
+        if not request or self.teacher is None:
+            return None
+        return stored.cache_of(
+            self.config, request, self.teacher.model, self.corpus, self._out / "cache", self.mesh, self._reporter
+        )
+
+    @cached_property
+    def costs(self) -> dict[str, Cost]:
+        """Arm -> what its runs cost, as counted when the study first started."""
+        return {name: self._cost(arm) for name, arm in self.arms.items()}
+
+    @cached_property
+    def stretches(self) -> dict[str, tuple[Stretch, ...]]:
+        """Arm -> its phases as they lie in the budget."""
+        return {name: self._lay_out(arm, self.costs[name].upfront) for name, arm in self.arms.items()}
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The downstream tasks."""
+        tokenizer, length = corpora.tokenizer_of(self.config), self.config.data.length
+        return tuple(tasks.load(name, task, tokenizer, length) for name, task in self.config.evaluation.tasks.items())
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What every model is measured by."""
+        student = zoo.resolve(self.config.student)
+        teacher = self.teacher.model if self.teacher else None
+        if teacher is not None and teacher.config.vocab_size != student.vocab_size:
+            teacher = None
+        held_out = HeldOut(corpora.held_out_batches(self.config, self.corpus), teacher)
+        return Evaluation(self.config.evaluation, held_out, self.tasks)
+
+    def claim(self) -> None:
+        """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
+        _ = self.tasks
+        if self._needs_teacher and self._record.new:
+            teachers.check_teacher(self.config, self.mesh)
+        corpora.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
+        for arm in self.arms.values():
+            if self.teacher is not None:
+                for phase in arm.phases:
+                    phase.teacher_part(self.teacher.model.params)
+        _ = self.stretches  # before the cache is made: a share of it may be more than the budget
+        _ = self.cache, self.evaluation
+        self._record.write(self.costs)
+
+    def finished(self, arm: str, seed: int) -> bool:
+        """Whether a run has its result."""
+        return (self._directory(arm, seed) / "result.json").exists()
+
+    def run(self, arm: str, seed: int) -> dict[str, Any]:
+        """One run to its end, however far it had come; a row of `results.json`.
+
+        Raises:
+            InputError: the loss is not finite, a checkpoint is damaged, or the directory holds another run.
+        """
+        directory, made = self._directory(arm, seed), self.arms[arm]
+        self._claim_run(directory, arm, seed)
+        if self.finished(arm, seed):
+            return read_json(directory / "result.json")  # type: ignore[no-any-return]
+        evaluation, programs = self.evaluation, self._compiled(arm)
+        mlm = trains_mlm_head(made)
+        outcome = train(
+            [self._leg(program, seed) for program in programs],
+            self.budget,
+            start=self._start(made, seed),
+            seed=seed,
+            config=self.config.train,
+            directory=directory,
+            upfront=self.costs[arm].upfront,
+            evaluate=lambda params: evaluation.along_the_way(made.student, params, mlm=mlm),
+            watch=self._reporter.watch(f"{arm}, seed {seed}"),
+        )
+        ledger = outcome.ledger
+        self._reporter.show(f"{arm}, seed {seed}: evaluating")
+        clock = Stopwatch(ledger.seconds)
+        with clock("evaluation"):
+            finetune = changed(self.config.evaluation.finetune, made.config.finetune, f"arms.{arm}.finetune")
+            metrics, details = evaluation.measure(made.student, outcome.params, seed, mlm=mlm, finetuning=finetune)
+        row = {
+            "arm": arm,
+            "seed": seed,
+            "budget": self.budget,
+            "spent": {**ledger.spent, "total": ledger.total},
+            "cache_bytes": self.cache.manifest.bytes if made.stored and self.cache else 0,
+            "steps": ledger.steps,
+            "phases": [
+                {"steps": stretch.steps, "flops": stretch.steps * stretch.price.total}
+                for stretch in self.stretches[arm]
+            ],
+            "tokens_seen": ledger.tokens,
+            "tokens_unique": ledger.unique_tokens,
+            "epochs": ledger.steps * self.shape.batch / self.corpus.sequences("train"),
+            "wall_clock": {"compile": sum(program.compile_seconds for program in programs), **clock.seconds},
+            "metrics": metrics,
+            "details": details,
+            "curve": outcome.curve,
+            "params_sha256": outcome.params_sha256,
+        }
+        save_params(directory / "params.safetensors", outcome.params)
+        write_json(directory / "result.json", row)
+        shutil.rmtree(directory / "checkpoints")
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        self._reporter.say(f"{arm}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}")
+        return row
+
+    def references(self) -> list[dict[str, Any]]:
+        """The untrained starts of each seed and the teacher, measured like the runs: what the arms stand between."""
+        starts: dict[Any, list[Arm]] = {}
+        for arm in self.arms.values():
+            starts.setdefault((arm.student, arm.start), []).append(arm)
+        rows = []
+        for n, sharing in enumerate(starts.values()):
+            name = "untrained start" + (f" ({', '.join(arm.name for arm in sharing)})" if n else "")
+            directory = "untrained" + (f"-{sharing[0].name}" if n else "")
+            for seed in self.config.seeds:
+                model, params = sharing[0].student, self._start(sharing[0], seed)
+                rows.append(self._reference(f"{directory}-seed{seed}", name, seed, model, params))
+        if self.teacher is not None:
+            rows.append(self._reference("teacher", "teacher", None, *self.teacher.model))
+        return rows
+
+    def _reference(self, directory: str, name: str, seed: int | None, model: Any, params: Any) -> dict[str, Any]:
+        path = self._out / "references" / directory / "result.json"
+        if not path.exists():
+            self._reporter.show(f"{name}: evaluating")
+            is_teacher = seed is None
+            mlm = is_teacher and "mlm" in params
+            finetuning = None if is_teacher else self.config.evaluation.finetune
+            metrics, details = self.evaluation.measure(model, params, seed or 0, mlm=mlm, finetuning=finetuning)
+            write_json(path, {"metrics": metrics, "details": details})
+        return {"name": name, "seed": seed, **read_json(path)}
+
+    def _lay_out(self, arm: Arm, upfront: int) -> tuple[Stretch, ...]:
+        phases = [(phase.until, cost) for phase, cost in zip(arm.phases, self._prices[arm.name], strict=True)]
+        return lay_out(self.budget, phases, upfront, f"arms.{arm.name}: budget.flops")
+
+    def _cost(self, arm: Arm) -> Cost:
+        if arm.name in self._record.costs:
+            return self._record.costs[arm.name]
+        upfront = 0
+        if arm.stored:
+            request, sequences = pricing.stored_by(self.arms), self.corpus.sequences("train")
+            flops = pricing.cache_flops(self.config, request, sequences)
+            upfront = pricing.share(flops, pricing.sharing(self.config, self.arms))
+        return Cost(self._prices[arm.name], upfront)
+
+    def _start(self, arm: Arm, seed: int) -> Any:
+        """The student's parameters before the first step."""
+        return start_params(arm.start, arm.student, self.teacher.model if self.teacher else None, seed)
+
+    def _leg(self, program: Program, seed: int) -> Leg:
+        """A phase of one run."""
+        reads = isinstance(program.phase.signal, Cached)
+        stream = corpora.train_batches(
+            self.config, self.corpus, self.shape.batch, seed, cache=self.cache if reads else None
+        )
+        return Leg(program, stream, program.place_teacher(self.teacher.model.params if self.teacher else None))
+
+    def _directory(self, arm: str, seed: int) -> Path:
+        return self._out / "runs" / f"{arm}-seed{seed}"
+
+    def _claim_run(self, directory: Path, arm: str, seed: int) -> None:
+        """Writes the run's manifest, or checks that the one there is this run's."""
+        path = directory / "manifest.json"
+        identity = {
+            "arm": arm,
+            "seed": seed,
+            "arm_settings": plain(to_dict(self.arms[arm].config)),
+            "cost": self.costs[arm].to_json(),
+            "budget": self.budget,
+            "corpus": self.corpus.manifest.digest,
+            "teacher": self.teacher.facts if self.teacher and self.arms[arm].needs_teacher else None,
+            "config": plain(to_dict(self.config)),
+        }
+        if not path.exists():
+            write_json(path, {**identity, **versions()})
+            return
+        found = read_json(path)
+        for name in ("arm_settings", "cost", "budget", "corpus", "teacher"):
+            if found[name] != identity[name]:
+                raise InputError(
+                    f"{path}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another --out"
+                )
+
+    def _compiled(self, arm: str) -> list[Program]:
+        if arm not in self._programs:
+            self._reporter.show(f"{arm}: compiling")
+            stretches = self.stretches[arm]
+            self._programs[arm] = [
+                Program(
+                    phase,
+                    self.shape,
+                    stretch,
+                    stretches[-1].stop,
+                    self.mesh,
+                    microbatches=self.config.train.microbatches,
+                )
+                for phase, stretch in zip(self.arms[arm].phases, stretches, strict=True)
+            ]
+        return self._programs[arm]
+
+
+def trains_mlm_head(arm: Arm) -> bool:
+    """Whether an arm's objectives give the MLM head a gradient."""
+    return all(jax.tree.leaves(arm.trained["model"]["mlm"]))
