@@ -13,7 +13,7 @@ import pytest
 
 from kdjax.config import ArmConfig, OptimizerConfig, Schedule, TermConfig
 from kdjax.errors import InputError
-from kdjax.objectives import Needs, Request, get
+from kdjax.objectives import Features, Needs, Request, get
 from kdjax.objectives.objective import Objective
 from kdjax.train.arm import resolve
 from kdjax.train.phase import price
@@ -278,7 +278,7 @@ def test_it_has_one_variant(own: str) -> None:
         get(f"{own}:vector", "bui2024")
 
 
-BROKEN = """
+TROUBLE = """
 from kdjax.objectives import Request, term
 import jax
 import jax.numpy as jnp
@@ -294,18 +294,18 @@ def looping(student, teacher, batch, params):
 
 
 def test_an_error_in_the_function_is_one_line_that_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_terms.py").write_text(BROKEN)
+    (tmp_path / "broken_terms.py").write_text(TROUBLE)
     monkeypatch.syspath_prepend(tmp_path)
     batch = packed()
     with pytest.raises(InputError, match=r"misfit: .*broken_terms.py, line 8: TypeError: .*dot_general") as e:
-        get("broken_terms:misfit")(features(STUDENT, batch, 1), features(TEACHER, batch, 2), batch, {})
+        get("broken_terms:misfit")(features(STUDENT, batch, 1, np.float32), Features(), batch, {})
     assert "\n" not in str(e.value) and isinstance(e.value.__cause__, TypeError)
 
 
 def test_a_term_with_a_loop_has_no_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "looping_terms.py").write_text(BROKEN)
+    (tmp_path / "looping_terms.py").write_text(TROUBLE)
     monkeypatch.syspath_prepend(tmp_path)
     config = ArmConfig(terms=(TermConfig("looping_terms:looping"),))
     (phase,) = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
-    with pytest.raises(InputError, match="arms.mine: the program holds `scan`"):
+    with pytest.raises(InputError, match=r"arms.mine: the program holds `scan`"):
         price(phase, tiny.SHAPE)

@@ -20,7 +20,7 @@ from kdjax.train.program import Program
 from kdjax.train.step import accumulated
 from tests import tiny
 
-TERMS = ("mlm", "logit", "attention_mse", "hidden_mse", "relation", "attention_kl", "pearson")
+TERMS = ("mlm", "attention_mse", "hidden_mse", "relation")
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def stepped(devices: int, microbatches: int) -> tuple[Any, dict[str, float]]:
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 
-@pytest.mark.parametrize(("devices", "microbatches"), [(1, 2), (1, 8), (2, 4)])
+@pytest.mark.parametrize(("devices", "microbatches"), [(1, 8), (2, 2)])
 def test_parts_give_the_step_of_the_whole(devices: int, microbatches: int) -> None:
     (whole, losses), (parts, found) = stepped(1, 1), stepped(devices, microbatches)
     assert found == pytest.approx(losses, rel=1e-4)
