@@ -20,7 +20,7 @@ from kdjax.errors import InputError
 from kdjax.evaluate.metric import score
 from kdjax.evaluate.rows import over_rows
 from kdjax.models import classify, init_task_head
-from kdjax.train.optimizer import adamw, decays
+from kdjax.train.optimizer import adamw
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneCon
         "head": init_task_head(config, task.outputs, seed),
     }
     recipe = _Recipe(config, settings, task.regression)
-    state = trained, recipe.optimizer(trained).init(trained)
+    state = trained, recipe.optimizer.init(trained)
     targets, key, losses = _targets(task), jax.random.key(seed), []
     for step, rows in enumerate(batch_rows(len(task.train), settings, seed)):
         batch = {name: values[rows] for name, values in task.train.batch.items()}
@@ -125,10 +125,10 @@ class _Recipe:
     settings: FinetuneConfig
     regression: bool
 
-    def optimizer(self, trained: Any) -> optax.GradientTransformation:
-        """AdamW for the tree `trained`, all of which is trained."""
-        everything = jax.tree.map(lambda _: True, trained)
-        return adamw(optimizer_of(self.settings), self.settings.steps, decays(everything))
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW; everything is trained."""
+        return adamw(optimizer_of(self.settings), self.settings.steps)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -145,7 +145,7 @@ def _step(
 
     trained, opt = state
     loss, grads = jax.value_and_grad(loss_of)(trained)
-    updates, opt = recipe.optimizer(trained).update(grads, opt, trained)
+    updates, opt = recipe.optimizer.update(grads, opt, trained)
     return (optax.apply_updates(trained, updates), opt), loss
 
 

@@ -27,26 +27,21 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return rate
 
 
-def decays(trained: Any) -> Any:
-    """Which leaves weight decay shrinks: those that get a gradient, without biases and LayerNorm scales.
+def decays(params: Any) -> Any:
+    """Which leaves weight decay shrinks: a tree of booleans, False for biases and LayerNorm scales."""
 
-    Args:
-        trained: a tree like the parameters, True where the objective gives a gradient. What gets none stays as it is.
-    """
+    def decayed(path: tuple[Any, ...], _: Any) -> bool:
+        return str(path[-1].key).rpartition(".")[2] not in ("bias", "scale")
 
-    def decayed(path: tuple[Any, ...], is_trained: bool) -> bool:
-        return is_trained and str(path[-1].key) not in ("bias", "scale")
-
-    return jax.tree_util.tree_map_with_path(decayed, trained)
+    return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def adamw(config: OptimizerConfig, steps: int, decayed: Any) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) on this schedule.
+def adamw(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) on this schedule, for parameters nested or flat.
 
     Args:
         config: its settings.
         steps: length of the schedule.
-        decayed: the mask from `decays`.
     """
     adam = optax.adamw(
         schedule(config, steps),
@@ -54,6 +49,6 @@ def adamw(config: OptimizerConfig, steps: int, decayed: Any) -> optax.GradientTr
         b2=config.b2,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        mask=decayed,
+        mask=decays,
     )
     return optax.chain(optax.clip_by_global_norm(config.clip), adam) if config.clip else adam

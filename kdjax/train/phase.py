@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import jax
@@ -19,8 +20,9 @@ from kdjax.models.features import Features
 from kdjax.objectives.base import Needs
 from kdjax.objectives.objective import Objective
 from kdjax.train import optimizer as adamw
+from kdjax.train.moving import part, split
 from kdjax.train.signal import Signal
-from kdjax.train.step import Loss, Step, accumulated, apply, global_norm, init_state, make_loss, make_step, trained
+from kdjax.train.step import Loss, Step, accumulated, global_norm, init_state, make_loss, make_step, trained, update
 
 CANONICAL_BITS = "rbg"
 """Dropout bits in the canonical program: XLA's own generator counts as no FLOPs; mixing integers is not arithmetic."""
@@ -142,7 +144,7 @@ class Phase:
 
     def transformation(self, steps: int) -> optax.GradientTransformation:
         """The optimiser with its schedule sized to `steps`, those of all phases."""
-        return adamw.adamw(self.optimizer, steps, adamw.decays(self.trained))
+        return adamw.adamw(self.optimizer, steps)
 
     def step(
         self, steps: int, stretch: Stretch | None = None, *, microbatches: int = 1, bits: str = "threefry2x32"
@@ -154,13 +156,15 @@ class Phase:
         def progress(step: jax.Array) -> jax.Array | float:
             return begin + (step - first).astype(jnp.float32) * share if self.objective.scheduled else 0.0
 
-        graded = (
-            jax.value_and_grad(self.loss(), has_aux=True)
-            if microbatches == 1
-            else accumulated(self.loss(), self.objective, microbatches)
-        )
+        whole = functools.partial(jax.value_and_grad, has_aux=True)
         return make_step(
-            graded, self.transformation(steps), self.trained, dropout=self.drops, progress=progress, bits=bits
+            self.loss(),
+            self.transformation(steps),
+            self.trained,
+            dropout=self.drops,
+            differentiate=whole if microbatches == 1 else functools.partial(accumulated, self.objective, microbatches),
+            progress=progress,
+            bits=bits,
         )
 
     @cached_property
@@ -183,6 +187,7 @@ def price(phase: Phase, shape: Shape) -> Price:
         raise MeterError(f"arms.{phase.name}: {e}") from None
 
 
+@cache
 def _price(phase: Phase, shape: Shape) -> Price:
     params, teacher, batch = phase.abstract_params(), phase.abstract_teacher(), phase.abstract_batch(shape)
     transformation = phase.transformation(2)
@@ -197,10 +202,10 @@ def _price(phase: Phase, shape: Shape) -> Price:
     def objective(seen: Features, own: Any, target: Features, b: Any, progress: Any) -> Any:
         return jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)(seen, target, b, own, progress)
 
-    def update(grads: Any, opt: Any, p: Any) -> Any:
-        updates, opt = transformation.update(grads, opt, p)
-        return apply(updates, p, phase.trained), opt, global_norm(grads)
+    def renew(grads: Any, opt: Any, p: Any) -> Any:
+        return update(transformation, grads, opt, p), global_norm(grads)
 
+    moving, _ = split(params, phase.trained)
     model = params["model"]
     seen = jax.eval_shape(phase.see, model, teacher, batch, key)
     target = jax.eval_shape(phase.target, teacher, batch)
@@ -211,5 +216,5 @@ def _price(phase: Phase, shape: Shape) -> Price:
         student_backward=measure(forward_and_backward, model, teacher, batch, key, seen).flops - forward_flops,
         teacher_forward=measure(phase.target, teacher, batch).flops,
         objective=measure(objective, seen, params["objective"], target, batch, progress).flops,
-        optimizer=measure(update, params, state.opt, params).flops,
+        optimizer=measure(renew, moving, part(state.opt, moving), moving).flops,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from kdjax.models.features import Features
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.mesh import by_batch, replicated
+from kdjax.train.moving import Flat, flat, join, part, put_back, split
 
 Batch = Mapping[str, jax.Array]
 Forward = Callable[..., Features]
@@ -31,7 +33,7 @@ class State:
         step: steps done, int32.
         seed: of dropout, uint32.
         params: {"model": the student's, "objective": the terms' own}.
-        opt: the optimiser's state.
+        opt: the optimiser's state, over the parameters as one flat mapping.
     """
 
     step: jax.Array
@@ -42,7 +44,7 @@ class State:
 
 def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> State:
     """The state before the first step."""
-    return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(params))
+    return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flat(params)))
 
 
 def make_loss(see: Forward, target: Forward, objective: Objective) -> Loss:
@@ -69,7 +71,7 @@ def make_loss(see: Forward, target: Forward, objective: Objective) -> Loss:
     return loss
 
 
-def accumulated(loss: Loss, objective: Objective, parts: int) -> Callable[..., Any]:
+def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., Any]:
     """`jax.value_and_grad(loss, has_aux=True)` over a batch taken in parts, one after another, to save memory.
 
     Each term's value in a part counts by what it is a mean over there (`Term.count`), so the result is that of the
@@ -98,21 +100,23 @@ def accumulated(loss: Loss, objective: Objective, parts: int) -> Callable[..., A
 
 
 def make_step(
-    graded: Callable[..., Any],
+    loss: Loss,
     optimizer: optax.GradientTransformation,
     trained: Any,
     *,
     dropout: bool,
+    differentiate: Callable[[Loss], Callable[..., Any]] = functools.partial(jax.value_and_grad, has_aux=True),
     progress: Callable[[jax.Array], jax.Array | float] = lambda step: 0.0,
     bits: str = "threefry2x32",
 ) -> Step:
     """The step `(state, teacher_params, batch) -> (state, metrics)`: one pure function, to be jitted by `compile_step`.
 
     Args:
-        graded: the loss and its gradients: `jax.value_and_grad` of the loss, or `accumulated`.
-        optimizer: an Optax transformation.
-        trained: from `trained`. What gets no gradient stays as it is, whatever momentum an earlier phase left.
+        loss: from `make_loss`.
+        optimizer: an Optax transformation of the parameters as one flat mapping (`kdjax.train.moving`).
+        trained: from `trained`. What gets no gradient stays as it is, and nothing is computed for it.
         dropout: whether the loss takes a dropout key, made anew from (seed, step).
+        differentiate: makes the loss and its gradients of the loss: of a whole batch, or `accumulated`.
         progress: the share of the budget spent before a step, from its number.
         bits: the generator of dropout's random bits (a name JAX knows).
 
@@ -122,18 +126,24 @@ def make_step(
 
     def step(state: State, teacher_params: Any, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
-        (value, terms), grads = graded(state.params, teacher_params, batch, key, progress(state.step))
-        updates, opt = optimizer.update(grads, state.opt, state.params)
-        params = apply(updates, state.params, trained)
+        params, still = split(state.params, trained)
+
+        def of_moving(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return loss(join(params, still, trained), *rest)
+
+        (value, terms), grads = differentiate(of_moving)(params, teacher_params, batch, key, progress(state.step))
+        params, opt = update(optimizer, grads, part(state.opt, params), params)
         metrics = {"loss": value, "grad_norm": global_norm(grads), **terms}
-        return State(state.step + 1, state.seed, params, opt), metrics
+        after = join(params, still, trained)
+        return State(state.step + 1, state.seed, after, put_back(state.opt, opt)), metrics
 
     return step
 
 
-def apply(updates: Any, params: Any, trained: Any) -> Any:
-    """The parameters after an update; those without a gradient are left alone."""
-    return jax.tree.map(lambda p, u, moves: p + u if moves else p, params, updates, trained)
+def update(optimizer: optax.GradientTransformation, grads: Flat, opt: Any, params: Flat) -> tuple[Flat, Any]:
+    """The parameters and the optimiser's state after one update."""
+    updates, opt = optimizer.update(grads, opt, params)
+    return optax.apply_updates(params, updates), opt
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -100,7 +100,7 @@ def first_change(**changes):
         "head": init_task_head(handmade.MODEL, 2, 0),
     }
     before = jax.tree.map(np.array, trained)
-    state = trained, recipe.optimizer(trained).init(trained)
+    state = trained, recipe.optimizer.init(trained)
     (after, _), _ = tuning._step(recipe, state, train.batch, train.labels, jax.random.key(0))
     return before, jax.tree.map(lambda x, y: np.asarray(y) - x, before, after)
 

@@ -59,7 +59,7 @@ def test_parts_drop_out_different_numbers() -> None:
         return params * jax.random.uniform(key), {}
 
     key = jax.random.key(3)
-    graded = accumulated(loss, phase().objective, 2)
+    graded = accumulated(phase().objective, 2, loss)
     (value, _), grad = graded(1.0, None, {**tiny.batch(0)}, key, 0.0)
     first, second = (float(jax.random.uniform(jax.random.fold_in(key, part))) for part in range(2))
     assert first != second

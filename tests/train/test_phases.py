@@ -19,6 +19,7 @@ from kdjax.errors import InputError
 from kdjax.parallel.mesh import make_mesh
 from kdjax.train.arm import Arm, resolve
 from kdjax.train.loop import Leg, Outcome, Progress, train
+from kdjax.train.moving import flat
 from kdjax.train.phase import price
 from kdjax.train.program import Program
 from tests import tiny
@@ -137,11 +138,13 @@ def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -
     teacher = models.init(tiny.TEACHER, 9).params
     for step in range(3):
         state, _ = mlm(state, mlm.place_teacher(teacher), tiny.batch(step))
-    before = jax.device_get(state.params)
+    before = jax.device_get(state)
     state, _ = hidden(state, hidden.place_teacher(teacher), tiny.batch(3))
-    after = jax.device_get(state.params)
-    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
+    after = jax.device_get(state)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)
     assert moved == hidden.phase.trained
+    moments = [{name for name in a.mu if np.any(a.mu[name] != b.mu[name])} for a, b in [(before.opt[0], after.opt[0])]]
+    assert moments == [{name for name, moves in flat(hidden.phase.trained).items() if moves}]
     assert not any(jax.tree.leaves(moved["model"]["mlm"])) and all(jax.tree.leaves(moved["objective"]))
 
 

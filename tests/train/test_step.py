@@ -20,6 +20,7 @@ from kdjax.models import forward
 from kdjax.models.features import Request
 from kdjax.parallel.mesh import make_mesh
 from kdjax.train.arm import resolve
+from kdjax.train.moving import flat, split
 from kdjax.train.optimizer import decays, schedule
 from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import Program
@@ -138,10 +139,19 @@ def test_what_gets_no_gradient_does_not_decay() -> None:
 
 
 def test_decay_spares_biases_and_norms() -> None:
-    trained = tiny.phase("scratch").trained
-    assert all(jax.tree.leaves(trained))
-    for path, decayed in jax.tree_util.tree_leaves_with_path(decays(trained)):
+    params = tiny.phase("scratch").abstract_params()
+    for path, decayed in jax.tree_util.tree_leaves_with_path(decays(params)):
         assert decayed == (path[-1].key not in ("bias", "scale")), path
+    assert list(decays(flat(params)).values()) == jax.tree.leaves(decays(params))
+
+
+def test_what_gets_no_gradient_costs_no_update() -> None:
+    phase = tiny.phase("minilm")
+    moving, still = split(phase.abstract_params(), phase.trained)
+    assert "model.mlm.dense.kernel" in still
+    sizes = [sum(leaf.size for leaf in leaves.values()) for leaves in (moving, still)]
+    everything = price(tiny.phase("scratch"), tiny.SHAPE).optimizer / sum(sizes)
+    assert price(phase, tiny.SHAPE).optimizer / sizes[0] == pytest.approx(everything, rel=0.02)
 
 
 def test_schedule_warms_up_and_ends_with_the_budget() -> None:
