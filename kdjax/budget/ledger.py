@@ -79,6 +79,7 @@ class Ledger:
         steps: optimiser steps done.
         tokens: tokens seen, padding not counted.
         unique_tokens: those of them seen for the first time.
+        cache_bytes: size of the stored teacher outputs that the run reads.
         seconds: wall-clock by kind (compute, input, compile, evaluation, checkpoint), over all restarts.
     """
 
@@ -87,6 +88,7 @@ class Ledger:
     steps: int = 0
     tokens: int = 0
     unique_tokens: int = 0
+    cache_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -100,9 +102,9 @@ class Ledger:
         return self.budget - self.total
 
     @staticmethod
-    def open(budget: int, upfront: int = 0) -> Ledger:
+    def open(budget: int, upfront: int = 0, cache_bytes: int = 0) -> Ledger:
         """A new account, from which a share of stored teacher outputs is paid at once."""
-        return Ledger(budget, spent={**dict.fromkeys(ACCOUNTS, 0), "teacher_cache": upfront})
+        return Ledger(budget, {**dict.fromkeys(ACCOUNTS, 0), "teacher_cache": upfront}, cache_bytes=cache_bytes)
 
     def charge(self, price: Price, tokens: int, unique_tokens: int) -> Ledger:
         """The ledger after one more step that saw `tokens` tokens, `unique_tokens` of them for the first time.

@@ -14,7 +14,7 @@ from rich.table import Table
 from kdjax.budget.ledger import lay_out
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config
-from kdjax.data.cache import record_bytes
+from kdjax.data.cache import CacheManifest, record_bytes
 from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
 from kdjax.models import Request, zoo
@@ -82,7 +82,9 @@ def sharing(config: Config, arms: dict[str, Arm]) -> int:
 
 
 def cache_flops(config: Config, request: Request, sequences: int) -> int:
-    """What storing the teacher's outputs for all views of so many training sequences costs, in FLOPs."""
+    """What storing the teacher's outputs for all views of so many training sequences costs, or has cost, in FLOPs."""
+    if config.cache.source:
+        return int(CacheManifest.read(Path(config.cache.source)).totals["flops"])
     shape = Shape(config.cache.batch, config.data.length, config.data.slots)
     once = cache_price(zoo.resolve(config.teacher.architecture), request, shape)
     return once * passes(sequences, config.data.views, shape.batch)

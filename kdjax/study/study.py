@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +152,7 @@ class Study:
             config=self.config.train,
             directory=directory,
             upfront=self.costs[arm].upfront,
+            cache_bytes=self.cache.manifest.bytes if made.stored and self.cache else 0,
             evaluate=lambda params: evaluation.along_the_way(made.student, params, mlm=mlm),
             watch=self._reporter.watch(f"{arm}, seed {seed}"),
         )
@@ -164,7 +167,7 @@ class Study:
             "seed": seed,
             "budget": self.budget,
             "spent": {**ledger.spent, "total": ledger.total},
-            "cache_bytes": self.cache.manifest.bytes if made.stored and self.cache else 0,
+            "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
             "phases": [
                 {"steps": stretch.steps, "flops": stretch.steps * stretch.price.total}
@@ -194,7 +197,9 @@ class Study:
         rows = []
         for n, sharing in enumerate(starts.values()):
             name = "untrained start" + (f" ({', '.join(arm.name for arm in sharing)})" if n else "")
-            directory = "untrained" + (f"-{sharing[0].name}" if n else "")
+            # By what it is, not by which arm came first: other arms may join a study.
+            identity = json.dumps([plain(to_dict(part)) for part in (sharing[0].student, sharing[0].start)])
+            directory = f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
             for seed in self.config.seeds:
                 model, params = sharing[0].student, self._start(sharing[0], seed)
                 rows.append(self._reference(f"{directory}-seed{seed}", name, seed, model, params))

@@ -74,6 +74,7 @@ def train(
     config: TrainConfig,
     directory: Path,
     upfront: int = 0,
+    cache_bytes: int = 0,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
@@ -87,6 +88,7 @@ def train(
         config: training settings.
         directory: of the run: `checkpoints/` and `metrics.jsonl`.
         upfront: FLOPs paid before the first step: the run's share of stored teacher outputs.
+        cache_bytes: size of these outputs.
         evaluate: figures on held-out text from the student's parameters, taken along the budget; not charged.
         watch: told after every step.
 
@@ -96,7 +98,7 @@ def train(
     first, total = legs[0].program, legs[-1].program.stretch.stop
     with Checkpoints(directory / "checkpoints") as checkpoints:
         if checkpoints.latest is None:
-            state, ledger = first.start(start, seed), Ledger.open(budget, upfront)
+            state, ledger = first.start(start, seed), Ledger.open(budget, upfront, cache_bytes)
         else:
             state, ledger = checkpoints.restore(first.abstract_state())
         log = Log(directory / "metrics.jsonl", ledger.steps)

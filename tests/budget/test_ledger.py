@@ -60,9 +60,12 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
 
 
 def test_survives_json_with_integers_beyond_64_bits() -> None:
-    ledger = Ledger.open(10**24, upfront=10**21).charge(a_price(10**22, 1, 2, 3, 4), tokens=5, unique_tokens=5)
+    ledger = Ledger.open(10**24, upfront=10**21, cache_bytes=10**15).charge(
+        a_price(10**22, 1, 2, 3, 4), tokens=5, unique_tokens=5
+    )
     assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
     assert ledger.total == 10**22 + 10**21 + 10
+    assert ledger.cache_bytes == 10**15
 
 
 def test_a_budget_below_one_step_is_refused() -> None:
