@@ -4,6 +4,8 @@ Compiling is most of what they take, so less is optimised."""
 
 import os
 
+import pytest
+
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
@@ -13,3 +15,8 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file goes first, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_kill.py")
