@@ -467,4 +467,7 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
         whole_for_real = isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
         if before is not None and not (same or whole_for_real):
             raise InputError(f"{where}.{name} is {value!r}, expected {type(before).__name__}")
-    return dataclasses.replace(config, **changes)
+    try:
+        return dataclasses.replace(config, **changes)
+    except InputError as e:
+        raise InputError(f"{where}: {e}") from None

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from kdjax.budget.ledger import lay_out
 from kdjax.budget.price import PARTS, Price
-from kdjax.config import Config
+from kdjax.config import Config, FinetuneConfig, changed
 from kdjax.data.cache import CacheManifest, record_bytes
 from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
@@ -46,7 +46,14 @@ def arms_of(config: Config) -> dict[str, Arm]:
         name: resolve(name, arm, spec, teacher, config.train.optimizer, config.cache)
         for name, arm in config.arms.items()
     }
+    vocabulary = zoo.resolve(spec).vocab_size
     for name, arm in arms.items():
+        if arm.student.vocab_size != vocabulary:
+            raise InputError(
+                f"arms.{name}.student.vocab_size is {arm.student.vocab_size}, expected student.vocab_size, "
+                f"{vocabulary}: arms read the same text"
+            )
+        finetuning_of(config, arm)
         if config.data.length > arm.student.positions:
             raise InputError(
                 f"data.length is {config.data.length}, expected at most student.positions, "
@@ -66,6 +73,16 @@ def arms_of(config: Config) -> dict[str, Arm]:
                 "fixed masks"
             )
     return arms
+
+
+def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
+    """How an arm's students are fine-tuned.
+
+    Raises:
+        InputError: a setting that there is not, or that cannot be.
+    """
+    made: FinetuneConfig = changed(config.evaluation.finetune, arm.config.finetune, f"arms.{arm.name}.finetune")
+    return made
 
 
 def stored_by(arms: dict[str, Arm]) -> Request:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from kdjax.budget.ledger import Stretch, lay_out
-from kdjax.config import Config, changed, plain, to_dict
+from kdjax.config import Config, plain, to_dict
 from kdjax.data import tasks
 from kdjax.data.cache import Cache
 from kdjax.data.loader import Corpus
@@ -160,7 +160,7 @@ class Study:
         self._reporter.show(f"{arm}, seed {seed}: evaluating")
         clock = Stopwatch(ledger.seconds)
         with clock("evaluation"):
-            finetune = changed(self.config.evaluation.finetune, made.config.finetune, f"arms.{arm}.finetune")
+            finetune = pricing.finetuning_of(self.config, made)
             metrics, details = evaluation.measure(made.student, outcome.params, seed, mlm=mlm, finetuning=finetune)
         row = {
             "arm": arm,

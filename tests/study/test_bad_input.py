@@ -65,6 +65,20 @@ SETTINGS = [
     ("--student.positions 12", r"data.length is 16, expected at most student.positions, 12"),
     ("--teacher.architecture.positions 12", r"data.length is 16, expected at most teacher.architecture.positions, 12"),
     ("--budget.flops 1e3", r"budget.flops is 1000, expected at least the price of one step"),
+    ("--arms {a:{preset:scratch,student:{vocab_size:99}}}", r"arms.a.student.vocab_size is 99, expected .*, 53"),
+    (
+        "--arms {a:{preset:scratch,student:{withd:99}}}",
+        r"arms.a.student: unknown setting 'withd' .did you mean 'width'",
+    ),
+    (
+        "--arms {a:{preset:scratch,optimizer:{learning_rate:fast}}}",
+        r"arms.a.optimizer.learning_rate is 'fast', expected",
+    ),
+    ("--arms {a:{preset:scratch,finetune:{clip:-1}}}", r"arms.a.finetune: evaluation.finetune.clip is -1"),
+    (
+        "--arms {a:{preset:scratch,start:{source:teacher,layers:[1,9]}}}",
+        r"arms.a: start.layers: teacher layer 9, expected",
+    ),
     ("--arms {scrach:{}}", r"unknown arm 'scrach' \(did you mean 'scratch'\?\)"),
     ("--arms.scratch.preset lojit", r"unknown arm 'lojit' \(did you mean 'logit'\?\)"),
     ("--arms {a:{terms:[{name:attention_mse,options:{layers:[[2,9]]}}]}}", r"arms.a: attention_mse: .*9"),
