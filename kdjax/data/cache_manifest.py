@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import numpy as np
 
 from kdjax.data.manifest import Shard
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
+from kdjax.files import digest, read_json, write_json
 
 NAME = "manifest.json"
 PLAN = "plan.json"
@@ -90,8 +88,7 @@ class CacheManifest:
     def signed(self) -> CacheManifest:
         """The same with its digest filled in."""
         content = {name: value for name, value in dataclasses.asdict(self).items() if name != "digest"}
-        text = json.dumps(content, sort_keys=True)
-        return dataclasses.replace(self, digest=hashlib.sha256(text.encode()).hexdigest())
+        return dataclasses.replace(self, digest=digest(content))
 
     def write(self, directory: Path) -> None:
         """Writes manifest.json, whole or not at all."""

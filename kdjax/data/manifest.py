@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 from kdjax.data.packing import RecordFormat
 from kdjax.data.sources import sha256
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
+from kdjax.files import digest, read_json, write_json
 
 NAME = "manifest.json"
 VERSION = 1
@@ -94,8 +92,7 @@ class Manifest:
     def signed(self) -> Manifest:
         """The same with its digest filled in."""
         content = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("sources", "digest")}
-        text = json.dumps(content, sort_keys=True)
-        return dataclasses.replace(self, digest=hashlib.sha256(text.encode()).hexdigest())
+        return dataclasses.replace(self, digest=digest(content))
 
     def write(self, directory: Path) -> None:
         """Writes manifest.json, whole or not at all."""

@@ -52,6 +52,11 @@ class Term(ABC):
         return False
 
     @property
+    def temperature(self) -> float | Schedule:
+        """That at which the term reads distributions over the vocabulary."""
+        return 1.0
+
+    @property
     def scheduled(self) -> bool:
         """Whether an option changes over the budget."""
         return any(isinstance(option, Schedule) for option in vars(self).values())

@@ -99,6 +99,12 @@ class CustomTerm(Term):
         return self.function.teacher is not None
 
     @property
+    def temperature(self) -> float | Schedule:
+        """Its option of this name, if it has one."""
+        given: float | Schedule = dict(self.options).get("temperature", 1.0)
+        return given
+
+    @property
     def scheduled(self) -> bool:
         """Whether an option changes over the budget."""
         return any(isinstance(option, Schedule) for _, option in self.options)

@@ -8,7 +8,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from kdjax.budget.ledger import lay_out
 from kdjax.config import ArmConfig, Config
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -41,7 +40,7 @@ def _mean_step(arm: Arm, config: Config) -> float:
     """FLOPs of a step, over all phases of an arm as they lie in a large budget."""
     costs = [price(phase, shape_of(config)) for phase in arm.phases]
     large = 10**6 * max(cost.total for cost in costs)
-    stretches = lay_out(large, [(phase.until, cost) for phase, cost in zip(arm.phases, costs, strict=True)])
+    stretches = arm.lay_out(large, costs)
     return sum(s.steps * s.price.total for s in stretches) / stretches[-1].stop
 
 

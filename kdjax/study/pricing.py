@@ -11,7 +11,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from kdjax.budget.ledger import lay_out
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config, FinetuneConfig, changed
 from kdjax.data.cache import CacheManifest, record_bytes
@@ -137,10 +136,8 @@ def _reach(
     config: Config, arm: Arm, costs: list[Price], cache: dict[str, Any] | None, corpus: Manifest | None
 ) -> list[dict[str, Any]]:
     """Steps, tokens and epochs of each phase."""
-    phases = [(phase.until, cost) for phase, cost in zip(arm.phases, costs, strict=True)]
-    upfront = cache["share"] if cache else 0
     made = []
-    for stretch in lay_out(int(config.budget.flops), phases, upfront, f"arms.{arm.name}: budget.flops"):
+    for stretch in arm.lay_out(int(config.budget.flops), costs, cache["share"] if cache else 0):
         sequences = stretch.steps * config.train.batch
         row: dict[str, Any] = {"steps": stretch.steps, "tokens": sequences * config.data.length, "epochs": None}
         if corpus is not None:

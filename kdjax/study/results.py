@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from kdjax.data.cache import CacheManifest
 from kdjax.data.manifest import Manifest
 from kdjax.data.tasks import Task
 from kdjax.evaluate.statistics import compare_all, expected_false
+from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
 from kdjax.study import differences, notes
 from kdjax.train import cache as outputs
@@ -59,7 +58,7 @@ def collect(
     return {
         **versions(),
         "config": values,
-        "config_digest": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
+        "config_digest": digest(values),
         "budget": {"flops": int(config.budget.flops)},
         "corpus": {
             "documents": manifest.documents,
@@ -112,7 +111,7 @@ def _describe(arm: Arm, stretches: tuple[Stretch, ...], runs: Sequence[Mapping[s
         "spent": own["spent"],
         "tokens": own["tokens_seen"],
         "epochs": own["epochs"],
-        "trains_mlm_head": all(jax.tree.leaves(model["mlm"])),
+        "trains_mlm_head": arm.trains_mlm_head,
         "untrained": _untrained(model),
     }
 

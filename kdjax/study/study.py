@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
 import shutil
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from kdjax.budget.ledger import Stretch, lay_out
-from kdjax.config import Config, plain, to_dict
+from kdjax.budget.ledger import Stretch
+from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import tasks
 from kdjax.data.cache import Cache
 from kdjax.data.loader import Corpus
 from kdjax.data.tasks import Task
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import HeldOut
-from kdjax.files import read_json, write_json
+from kdjax.files import digest, read_json, write_json
 from kdjax.models import zoo
 from kdjax.parallel.mesh import check_batch, make_mesh
 from kdjax.study import corpus as corpora
@@ -60,7 +58,7 @@ class Study:
             for name, arm in self.arms.items()
         }
         for arm in self.arms.values():
-            self._lay_out(arm, upfront=0)
+            arm.lay_out(self.budget, self._prices[arm.name])
         self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
         self.mesh = make_mesh()
         self._programs: dict[str, list[Program]] = {}
@@ -96,7 +94,10 @@ class Study:
     @cached_property
     def stretches(self) -> dict[str, tuple[Stretch, ...]]:
         """Arm -> its phases as they lie in the budget."""
-        return {name: self._lay_out(arm, self.costs[name].upfront) for name, arm in self.arms.items()}
+        return {
+            name: arm.lay_out(self.budget, self.costs[name].prices, self.costs[name].upfront)
+            for name, arm in self.arms.items()
+        }
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -143,7 +144,7 @@ class Study:
         if self.finished(arm, seed):
             return read_json(directory / "result.json")  # type: ignore[no-any-return]
         evaluation, programs = self.evaluation, self._compiled(arm)
-        mlm = trains_mlm_head(made)
+        mlm = made.trains_mlm_head
         outcome = train(
             [self._leg(program, seed) for program in programs],
             self.budget,
@@ -198,29 +199,30 @@ class Study:
         for n, sharing in enumerate(starts.values()):
             name = "untrained start" + (f" ({', '.join(arm.name for arm in sharing)})" if n else "")
             # By what it is, not by which arm came first: other arms may join a study.
-            identity = json.dumps([plain(to_dict(part)) for part in (sharing[0].student, sharing[0].start)])
-            directory = f"untrained-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+            identity = [plain(to_dict(part)) for part in (sharing[0].student, sharing[0].start)]
+            directory = f"untrained-{digest(identity)[:8]}"
             for seed in self.config.seeds:
-                model, params = sharing[0].student, self._start(sharing[0], seed)
-                rows.append(self._reference(f"{directory}-seed{seed}", name, seed, model, params))
+                start = functools.partial(self._start, sharing[0], seed)
+                rows.append(self._reference(f"{directory}-seed{seed}", name, seed, sharing[0].student, start))
         if self.teacher is not None:
-            rows.append(self._reference("teacher", "teacher", None, *self.teacher.model))
+            model, params = self.teacher.model
+            rows.append(self._reference("teacher", "teacher", None, model, lambda: params))
         return rows
 
-    def _reference(self, directory: str, name: str, seed: int | None, model: Any, params: Any) -> dict[str, Any]:
+    def _reference(
+        self, directory: str, name: str, seed: int | None, model: ModelConfig, make: Callable[[], Any]
+    ) -> dict[str, Any]:
+        """A reference measured, or as it was measured before; only then are its parameters made."""
         path = self._out / "references" / directory / "result.json"
         if not path.exists():
             self._reporter.show(f"{name}: evaluating")
+            params = make()
             is_teacher = seed is None
             mlm = is_teacher and "mlm" in params
             finetuning = None if is_teacher else self.config.evaluation.finetune
             metrics, details = self.evaluation.measure(model, params, seed or 0, mlm=mlm, finetuning=finetuning)
             write_json(path, {"metrics": metrics, "details": details})
         return {"name": name, "seed": seed, **read_json(path)}
-
-    def _lay_out(self, arm: Arm, upfront: int) -> tuple[Stretch, ...]:
-        phases = [(phase.until, cost) for phase, cost in zip(arm.phases, self._prices[arm.name], strict=True)]
-        return lay_out(self.budget, phases, upfront, f"arms.{arm.name}: budget.flops")
 
     def _cost(self, arm: Arm) -> Cost:
         if arm.name in self._record.costs:
@@ -286,8 +288,3 @@ class Study:
                 for phase, stretch in zip(self.arms[arm].phases, stretches, strict=True)
             ]
         return self._programs[arm]
-
-
-def trains_mlm_head(arm: Arm) -> bool:
-    """Whether an arm's objectives give the MLM head a gradient."""
-    return all(jax.tree.leaves(arm.trained["model"]["mlm"]))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 
+from kdjax.budget.ledger import Stretch, lay_out
+from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, CacheConfig, ModelConfig, ModelSpec, OptimizerConfig, StartConfig, changed
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -64,6 +67,16 @@ class Arm:
     def trained(self) -> Any:
         """Which parameters any phase gives a gradient: a tree of booleans."""
         return jax.tree.map(lambda *moves: any(moves), *(phase.trained for phase in self.phases))
+
+    @property
+    def trains_mlm_head(self) -> bool:
+        """Whether the MLM head gets a gradient in some phase."""
+        return all(jax.tree.leaves(self.trained["model"]["mlm"]))
+
+    def lay_out(self, budget: int, prices: Sequence[Price], upfront: int = 0) -> tuple[Stretch, ...]:
+        """The arm's phases in a budget (`kdjax.budget.ledger.lay_out`), from the price of a step of each."""
+        phases = [(phase.until, price) for phase, price in zip(self.phases, prices, strict=True)]
+        return lay_out(budget, phases, upfront, f"arms.{self.name}: budget.flops")
 
 
 def resolve(

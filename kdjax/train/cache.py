@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ SHARD_BYTES = 64 * 2**20
 """About as large as a shard gets: what a kill can lose."""
 
 
+@functools.cache
 def cache_price(teacher: ModelConfig, request: Request, shape: Shape) -> int:
     """FLOPs of one forward pass of the teacher over `shape.batch` sequences, by XLA's count.
 

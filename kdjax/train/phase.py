@@ -22,7 +22,18 @@ from kdjax.objectives.objective import Objective
 from kdjax.train import optimizer as adamw
 from kdjax.train.moving import part, split
 from kdjax.train.signal import Signal
-from kdjax.train.step import Loss, Step, accumulated, global_norm, init_state, make_loss, make_step, trained, update
+from kdjax.train.step import (
+    Loss,
+    Step,
+    accumulated,
+    global_norm,
+    init_state,
+    make_loss,
+    make_step,
+    over_whole,
+    trained,
+    update,
+)
 
 CANONICAL_BITS = "rbg"
 """Dropout bits in the canonical program: XLA's own generator counts as no FLOPs; mixing integers is not arithmetic."""
@@ -156,13 +167,14 @@ class Phase:
         def progress(step: jax.Array) -> jax.Array | float:
             return begin + (step - first).astype(jnp.float32) * share if self.objective.scheduled else 0.0
 
-        whole = functools.partial(jax.value_and_grad, has_aux=True)
         return make_step(
             self.loss(),
             self.transformation(steps),
             self.trained,
             dropout=self.drops,
-            differentiate=whole if microbatches == 1 else functools.partial(accumulated, self.objective, microbatches),
+            differentiate=over_whole
+            if microbatches == 1
+            else functools.partial(accumulated, self.objective, microbatches),
             progress=progress,
             bits=bits,
         )

@@ -214,10 +214,8 @@ def check_readable(objective: Objective, config: CacheConfig, student: ModelConf
     if config.logits != "sampled":
         return
     for key, _, term in objective.terms:
-        # A term of a user's own has its options in a tuple.
-        temperature = getattr(term, "temperature", dict(getattr(term, "options", ())).get("temperature", 1.0))
-        if term.needs(student, teacher).teacher.head and temperature != config.temperature:
+        if term.needs(student, teacher).teacher.head and term.temperature != config.temperature:
             raise InputError(
-                f"{key}: its temperature is {temperature!r}, expected cache.temperature, {config.temperature:g}: "
+                f"{key}: its temperature is {term.temperature!r}, expected cache.temperature, {config.temperature:g}: "
                 "draws stand for the distribution at the temperature they were made at"
             )

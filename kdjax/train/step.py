@@ -71,13 +71,17 @@ def make_loss(see: Forward, target: Forward, objective: Objective) -> Loss:
     return loss
 
 
+over_whole: Callable[[Loss], Callable[..., Any]] = functools.partial(jax.value_and_grad, has_aux=True)
+"""The loss of a whole batch and its gradients."""
+
+
 def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., Any]:
-    """`jax.value_and_grad(loss, has_aux=True)` over a batch taken in parts, one after another, to save memory.
+    """As `over_whole`, over a batch taken in parts, one after another, to save memory.
 
     Each term's value in a part counts by what it is a mean over there (`Term.count`), so the result is that of the
     whole batch, whatever the parts hold. Part i takes sequences i, i + `parts`, …: of each device the same number.
     """
-    graded = jax.value_and_grad(loss, has_aux=True)
+    graded = over_whole(loss)
 
     def run(params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, progress: Any) -> Any:
         whole = objective.counts(batch)
@@ -105,7 +109,7 @@ def make_step(
     trained: Any,
     *,
     dropout: bool,
-    differentiate: Callable[[Loss], Callable[..., Any]] = functools.partial(jax.value_and_grad, has_aux=True),
+    differentiate: Callable[[Loss], Callable[..., Any]] = over_whole,
     progress: Callable[[jax.Array], jax.Array | float] = lambda step: 0.0,
     bits: str = "threefry2x32",
 ) -> Step:
@@ -116,7 +120,7 @@ def make_step(
         optimizer: an Optax transformation of the parameters as one flat mapping (`kdjax.train.moving`).
         trained: from `trained`. What gets no gradient stays as it is, and nothing is computed for it.
         dropout: whether the loss takes a dropout key, made anew from (seed, step).
-        differentiate: makes the loss and its gradients of the loss: of a whole batch, or `accumulated`.
+        differentiate: makes the loss and its gradients of the loss: `over_whole`, or `accumulated`.
         progress: the share of the budget spent before a step, from its number.
         bits: the generator of dropout's random bits (a name JAX knows).
 
