@@ -94,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         plain, overrides = split_overrides(words)
         options = _parser().parse_args(plain)
+        if overrides and not options.config:
+            raise InputError(f"command line: {overrides[0]} changes a recipe, expected CONFIG before it")
         config = recipes.load(options.config, overrides) if options.config else PAPER
         COMMANDS[options.command][0](options, config)
     except InputError as e:

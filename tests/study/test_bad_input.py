@@ -143,6 +143,7 @@ def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
     refused(r"none.yaml", "price", tmp_path / "none.yaml")
     refused(r"not a readable YAML", "price", written(tmp_path / "bad.yaml", "a: b: c"))
     refused(r"has no value", "price", recipe, "--data.length")
+    refused(r"--student.size changes a recipe, expected CONFIG before it", "arms", "--student.size", "6x384")
     refused(r"--arm is 'x'", "train", recipe, "--out", tmp_path / "out", "--arm", "x", "--seed", "0")
 
 
