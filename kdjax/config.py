@@ -102,6 +102,13 @@ class DataConfig:
     in every epoch, and of every seed."""
     validation: float = 0.05
     """Share of documents held out, chosen by the hash of a document's identity."""
+    regime: Literal["all", "unlimited", "limited"] = "all"
+    """How much unique text there is: all of it, repeated where the budget outlasts it; unlimited, where a budget that
+    would repeat any of it is refused; limited, where `unique_tokens` of it are taken and repeated."""
+    unique_tokens: float = 0.0
+    """Tokens of the limited regime: whole sequences, chosen by `subset_seed`, that hold at most so many."""
+    subset_seed: int = 0
+    """Which sequences the limited regime takes: under one seed, a smaller subset lies within a larger one."""
     shard_documents: int = 4096
     """Documents packed together into one shard."""
     workers: int = 0
@@ -122,6 +129,11 @@ class DataConfig:
             raise InputError(f"data.views is {self.views}, expected at least 0")
         if self.shard_documents < 1:
             raise InputError(f"data.shard_documents is {self.shard_documents}, expected at least 1")
+        if (self.regime == "limited") != (self.unique_tokens > 0):
+            raise InputError(
+                f"data.unique_tokens is {self.unique_tokens:g} under data.regime {self.regime!r}, expected more than 0 "
+                "with 'limited' and 0 without"
+            )
 
 
 @dataclass(frozen=True)
@@ -178,6 +190,8 @@ class TeacherConfig:
     """Fits an MLM head first, where the directory has none."""
     note: str = ""
     """What readers of a report should know of the teacher, for instance how it was made."""
+    training_flops: float = 0.0
+    """What training it cost before, in FLOPs; 0: what its card says, or not known."""
 
 
 @dataclass(frozen=True)
@@ -283,12 +297,61 @@ class CacheConfig:
             raise InputError(f"cache.temperature is {self.temperature}, expected a number above 0")
 
 
+KINDS = ("flops", "tokens", "hours")
+"""The kinds of budget."""
+
+
 @dataclass(frozen=True)
 class BudgetConfig:
-    """What each arm may spend."""
+    """What each run may spend: FLOPs, tokens or hours, one of them."""
 
-    flops: float = 1e12
-    """FLOPs of all training steps, student and teacher, by XLA's count of the canonical program."""
+    flops: float = 0.0
+    """FLOPs of the training steps by XLA's count of the canonical program; which of the teacher's count: `teacher`."""
+    tokens: float = 0.0
+    """Tokens the student sees: batch x length a step, padding included."""
+    hours: float = 0.0
+    """Wall-clock hours of what `clock` names."""
+    clock: tuple[Literal["compute", "input", "compile", "checkpoint", "evaluation"], ...] = ("compute", "input")
+    """What a budget of hours counts: steps, waiting for batches, compiling, saving, evaluating along the way."""
+    teacher: Literal["nothing", "inference", "training", "both"] = "inference"
+    """What of the teacher a budget of FLOPs pays for: nothing, its forward passes (or their stored outputs), its
+    training, or both (the four cases of Busbridge et al. 2025, arXiv 2502.08606)."""
+    students: int = 1
+    """Students that share what the teacher's training cost."""
+
+    def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in KINDS if getattr(self, name)}
+        for name, value in given.items():
+            if not 0 < value < math.inf:
+                raise InputError(f"budget.{name} is {value}, expected a number above 0")
+        if len(given) > 1:
+            named = " and ".join(f"budget.{name} {value:g}" for name, value in given.items())
+            raise InputError(f"{named} are both set, expected one of flops, tokens and hours, and 0 for the others")
+        if self.students < 1:
+            raise InputError(f"budget.students is {self.students}, expected at least 1")
+        if not self.clock:
+            raise InputError("budget.clock is empty, expected at least one of compute, input, compile, …")
+
+    @property
+    def kind(self) -> str:
+        """Which kind of budget is set; flops where none is."""
+        return next((name for name in KINDS if getattr(self, name)), "flops")
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How a step is computed. Changes neither the price nor, but for rounding, the result."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and matmuls. Parameters, optimiser, softmax, LayerNorm and losses stay float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again to save memory: nothing, all but the linear layers' results, or whole
+    layers. Without `scan`, XLA's CPU compiler merges the second computation with the first, and nothing is saved."""
+    scan: bool = False
+    """Whether runs of layers that are alike are one loop, which compiles faster."""
+    attention: Literal["plain", "fused"] = "plain"
+    """Whether attention whose scores nobody asks for goes through jax.nn.dot_product_attention, which takes a fused
+    kernel where JAX has one for the device. It has no attention dropout."""
 
 
 @dataclass(frozen=True)
@@ -300,6 +363,8 @@ class TrainConfig:
     microbatches: int = 1
     """Parts in which each device takes its sequences, one after another, to save memory. Changes neither the result
     (but for rounding, and dropout's random numbers) nor the price."""
+    compute: ComputeConfig = ComputeConfig()
+    """How a step is computed."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimiser, the same for every arm."""
     checkpoint_seconds: float = 300.0
@@ -410,6 +475,76 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class RangeConfig:
+    """Values that tuning may try: a range of numbers, or a list of choices."""
+
+    low: float = 0.0
+    """Lowest number."""
+    high: float = 0.0
+    """Highest number."""
+    log: bool = False
+    """Whether they are drawn evenly on a logarithmic scale."""
+    choices: tuple[Any, ...] = ()
+    """The values, instead of a range."""
+
+    def __post_init__(self) -> None:
+        if self.choices and (self.low, self.high, self.log) != (0.0, 0.0, False):
+            raise InputError("tune.space: found choices and a range, expected one of them")
+        if not self.choices and not (self.low < self.high and (self.low > 0 or not self.log)):
+            kind = "0 < low < high" if self.log else "low < high"
+            raise InputError(f"tune.space: found low {self.low:g} and high {self.high:g}, expected {kind}, or choices")
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Equal tuning: every arm gets the same number of trials of the same budget, on seeds of their own."""
+
+    trials: int = 0
+    """Trials of each arm."""
+    space: dict[str, RangeConfig] = field(default_factory=dict)
+    """An arm's own setting -> the values to try, for instance optimizer.learning_rate."""
+    endpoint: str = "mlm_loss"
+    """What is optimised: mlm_loss, on held-out sequences that no evaluation uses, or probe.TASK on its dev rows."""
+    share: float = 1.0
+    """Budget of a trial, as a share of the recipe's."""
+    seeds: tuple[int, ...] = (1000,)
+    """Seeds of a trial; its value is the mean over them. None of them may be among the recipe's seeds."""
+    sampler: Literal["tpe", "random", "qmc"] = "tpe"
+    """Optuna's sampler: tpe learns from the arm's trials so far; random and qmc give every arm the same points."""
+    sampler_seed: int = 0
+    """Its seed."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 0:
+            raise InputError(f"tune.trials is {self.trials}, expected at least 0")
+        if not 0 < self.share <= 1:
+            raise InputError(f"tune.share is {self.share}, expected a share of the budget above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """A forecast of what each arm would reach at budgets nobody has spent."""
+
+    pilot: str = ""
+    """Directory of a finished sweep over budgets with this recipe's arms: what the forecast is fitted to. Empty: only
+    prices and published laws."""
+    budgets: tuple[float, ...] = ()
+    """Budgets to forecast, in FLOPs. Empty: 1, 3, 10, 30 and 100 times the pilot's largest, or the recipe's."""
+    endpoint: str = "mlm_loss"
+    """Which endpoint is forecast."""
+    resamples: int = 1000
+    """Bootstrap resamples."""
+    seed: int = 0
+    """Their seed."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 100:
+            raise InputError(f"plan.resamples is {self.resamples}, expected at least 100")
+        if any(not 0 < budget < math.inf for budget in self.budgets):
+            raise InputError(f"plan.budgets is {list(self.budgets)}, expected numbers of FLOPs above 0")
+
+
+@dataclass(frozen=True)
 class Config:
     """A recipe: corpus, student, teacher, arms, budget, seeds, evaluation."""
 
@@ -431,6 +566,14 @@ class Config:
     """One run per arm and seed; runs of a seed share start, order and masks."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation."""
+    sweep: dict[str, Any] = field(default_factory=dict)
+    """A dotted setting -> a list of values, for `kdjax sweep`: every combination of values is a study."""
+    tune: TuneConfig = TuneConfig()
+    """Tuning, for `kdjax tune`."""
+    tuning: str = ""
+    """The tuning.json that this recipe's settings come from; its trials are counted in the report."""
+    plan: PlanConfig = PlanConfig()
+    """Forecasts, for `kdjax plan`."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -187,3 +187,28 @@ def _override_names(overrides: Sequence[str]) -> Iterator[str]:
     for word in overrides:
         if word.startswith("--"):
             yield word[2:].split("=")[0].removesuffix("+")
+
+
+def changed(config: Config, settings: Mapping[str, Any]) -> Config:
+    """A recipe with some of its settings replaced, by their dotted names.
+
+    Raises:
+        InputError: there is no such setting, or a value of another type or out of range.
+    """
+    _check_overrides([f"--{name}" for name in settings])
+    values = to_dict(config)
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        inner = values
+        for part in path:
+            inner = inner[part]
+        inner[last] = value
+    try:
+        return from_dict(plain(values))
+    except Exception as e:
+        if isinstance(e, InputError):
+            raise
+        if isinstance(e.__cause__, InputError):
+            raise e.__cause__ from None
+        where = ", ".join(f"{name} {value!r}" for name, value in settings.items())
+        raise InputError(f"{where}: {_one_line(str(e))}") from None

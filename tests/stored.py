@@ -14,7 +14,7 @@ import numpy as np
 from kdjax import models
 from kdjax.config import CacheConfig, DataConfig
 from kdjax.data.cache import Cache
-from kdjax.data.loader import Corpus
+from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import prepare
 from kdjax.models import Model, forward
 from kdjax.models.features import Request

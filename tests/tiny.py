@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
 
-from kdjax.budget.ledger import lay_out
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.train.arm import Arm, resolve
+from kdjax.train.loop import Leg, Stream
 from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import Program
+from kdjax.train.step import Moment
 
 VOCABULARY = 53
 STUDENT = ModelConfig(
@@ -32,11 +33,14 @@ def phase(name: str = "scratch", student: ModelConfig = STUDENT, **optimizer: An
     return only
 
 
-def program(phase: Phase, steps: int, mesh: Mesh, shape: Shape = SHAPE) -> Program:
-    """A phase compiled for a budget of so many steps, of which nothing is left over."""
-    cost = price(phase, shape)
-    (stretch,) = lay_out(steps * cost.total, [(1.0, cost)])
-    return Program(phase, shape, stretch, steps, mesh)
+def moment(phase: Phase, step: int, steps: int) -> Moment:
+    """Where step `step` of a phase stands in a run of `steps` steps of the same price."""
+    return Moment(step / steps, phase.learning_rate(step / steps, (step + 1) / steps))
+
+
+def leg(phase: Phase, program: Program, stream: Stream, teacher: Any = None) -> Leg:
+    """A phase of a run, at its price."""
+    return Leg(phase, program, price(phase, program.shape), stream, teacher)
 
 
 def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
@@ -65,6 +69,6 @@ class Batches:
     def __init__(self, seed: int = 0, shape: Shape = SHAPE, sequences: int = 40):
         self.seed, self.shape, self.sequences = seed, shape, sequences
 
-    def iterate(self, start: int, stop: int) -> Any:
-        for step in range(start, stop):
+    def iterate(self, start: int) -> Any:
+        for step in itertools.count(start):
             yield step, batch(1000 * self.seed + step, self.shape)

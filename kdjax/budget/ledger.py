@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from kdjax.budget.price import PARTS, Price
+from kdjax.budget.accounting import ACCOUNTS, Budget
+from kdjax.budget.price import Price
 from kdjax.errors import InputError
-
-ACCOUNTS = (*PARTS, "teacher_cache")
-"""What a run pays for: the parts of its steps, and its share of the teacher outputs it reads."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +21,11 @@ class Stretch:
         price: of one of its steps.
         first: number of its first step.
         steps: how many it has.
-        begin: share of the budget spent before it.
-        share: of the budget, that one step spends.
     """
 
     price: Price
     first: int
     steps: int
-    begin: float
-    share: float
 
     @property
     def stop(self) -> int:
@@ -40,32 +34,38 @@ class Stretch:
 
 
 def lay_out(
-    budget: int, phases: Sequence[tuple[float, Price]], upfront: int = 0, setting: str = "budget.flops"
+    budget: Budget,
+    phases: Sequence[tuple[float, Price]],
+    positions: int,
+    upfront: Mapping[str, int] | None = None,
+    setting: str = "budget.flops",
 ) -> tuple[Stretch, ...]:
     """Lays phases out in a budget: none spends beyond its end, and less than one step is left over at the last.
 
     Args:
-        budget: FLOPs.
+        budget: of FLOPs or tokens.
         phases: of each, the share of the budget at which it ends (the last: 1) and the price of its steps.
-        upfront: FLOPs spent before the first step.
+        positions: of a step: batch x length.
+        upfront: FLOPs spent before the first step, by account.
         setting: where the budget was set, for messages.
 
     Raises:
         InputError: a phase without a single step.
     """
     stretches: list[Stretch] = []
-    spent, first = upfront, 0
+    used, first = Ledger.open(budget, len(phases), upfront).used, 0
     for n, (until, price) in enumerate(phases, start=1):
-        room = math.floor(Fraction(until) * budget) - spent
-        steps = room // price.total
+        a_step = budget.step(price, positions)
+        steps = (math.floor(Fraction(until) * Fraction(budget.amount)) - int(used)) // a_step
         if steps < 1:
-            before = f" after {spent:.4g} spent before" if spent else ""
+            before = f" after {used:.4g} spent before" if used else ""
             which = f" of phase {n} (it ends at {until:g})" if len(phases) > 1 else ""
             raise InputError(
-                f"{setting} is {budget:.4g}, expected at least the price of one step{which}{before}, {price.total:.4g}"
+                f"{setting} is {budget.amount:.4g}, expected at least the price of one step{which}{before}, "
+                f"{a_step:.4g}"
             )
-        stretches.append(Stretch(price, first, steps, spent / budget, price.total / budget))
-        spent, first = spent + steps * price.total, first + steps
+        stretches.append(Stretch(price, first, steps))
+        used, first = used + steps * a_step, first + steps
     return tuple(stretches)
 
 
@@ -74,54 +74,101 @@ class Ledger:
     """The account of one run; it travels in the checkpoint.
 
     Attributes:
-        budget: FLOPs the run may spend.
-        spent: FLOPs spent, by account (`ACCOUNTS`); their sum is what the budget is held against.
-        steps: optimiser steps done.
+        budget: what the run may spend.
+        spent: FLOPs that the run has caused, by account (`ACCOUNTS`), whether they are charged or not.
+        phases: optimiser steps done in each phase.
+        positions: places of the sequences seen, padding included.
         tokens: tokens seen, padding not counted.
         unique_tokens: those of them seen for the first time.
+        masked_tokens: those of them that were masked: what a masked language model predicts.
         cache_bytes: size of the stored teacher outputs that the run reads.
         seconds: wall-clock by kind (compute, input, compile, evaluation, checkpoint), over all restarts.
+        step_seconds: what the last step took, of what the budget's clock counts.
     """
 
-    budget: int
+    budget: Budget
     spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
-    steps: int = 0
+    phases: tuple[int, ...] = (0,)
+    positions: int = 0
     tokens: int = 0
     unique_tokens: int = 0
+    masked_tokens: int = 0
     cache_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    step_seconds: float = 0.0
+
+    @staticmethod
+    def open(budget: Budget, phases: int = 1, upfront: Mapping[str, int] | None = None, cache_bytes: int = 0) -> Ledger:
+        """A new account, from which what was spent on the teacher before is paid at once."""
+        spent = {**dict.fromkeys(ACCOUNTS, 0), **(upfront or {})}
+        return Ledger(budget, spent, (0,) * phases, cache_bytes=cache_bytes)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps done."""
+        return sum(self.phases)
 
     @property
     def total(self) -> int:
-        """FLOPs spent."""
-        return sum(self.spent.values())
+        """FLOPs charged, in the case of the budget."""
+        return self.budget.charges(self.spent)
 
     @property
-    def remaining(self) -> int:
-        """FLOPs left."""
-        return self.budget - self.total
+    def used(self) -> float:
+        """What is used up, in the budget's unit."""
+        if self.budget.kind == "hours":
+            return self.counted_seconds / 3600
+        return self.total if self.budget.kind == "flops" else self.positions
 
-    @staticmethod
-    def open(budget: int, upfront: int = 0, cache_bytes: int = 0) -> Ledger:
-        """A new account, from which a share of stored teacher outputs is paid at once."""
-        return Ledger(budget, {**dict.fromkeys(ACCOUNTS, 0), "teacher_cache": upfront}, cache_bytes=cache_bytes)
+    @property
+    def counted_seconds(self) -> float:
+        """Wall-clock of the kinds that the budget's clock counts."""
+        return sum(self.seconds.get(kind, 0.0) for kind in self.budget.clock)
 
-    def charge(self, price: Price, tokens: int, unique_tokens: int) -> Ledger:
-        """The ledger after one more step that saw `tokens` tokens, `unique_tokens` of them for the first time.
+    @property
+    def share(self) -> float:
+        """The share of the budget that is used up."""
+        return self.used / self.budget.amount
+
+    @property
+    def remaining(self) -> float:
+        """What is left, in the budget's unit."""
+        return self.budget.amount - self.used
+
+    def step(self, price: Price, positions: int) -> float:
+        """What the next step takes, in the budget's unit; of hours, as long as the last one took."""
+        return self.budget.step(price, positions) if self.budget.countable else self.step_seconds / 3600
+
+    def affords(self, price: Price, positions: int, until: float = 1.0) -> bool:
+        """Whether another step ends before a share of the budget is used up."""
+        end = Fraction(until) * Fraction(self.budget.amount)
+        return Fraction(self.used) + Fraction(self.step(price, positions)) <= end
+
+    def charge(self, phase: int, price: Price, positions: int, tokens: int, unique: int, masked: int) -> Ledger:
+        """The ledger after one more step.
+
+        Args:
+            phase: which phase the step is of, from 0.
+            price: of the step.
+            positions: of its batch, padding included.
+            tokens: of its batch, padding not counted.
+            unique: those of them seen for the first time.
+            masked: those of them that were masked.
 
         Raises:
             ValueError: the step does not fit.
         """
-        if price.total > self.remaining:
-            raise ValueError(f"a step of {price.total} FLOPs, expected at most the {self.remaining} left")
+        if not self.affords(price, positions):
+            raise ValueError(f"a step of {self.step(price, positions)}, expected at most the {self.remaining} left")
         parts = price.parts()
-        spent = {name: before + parts.get(name, 0) for name, before in self.spent.items()}
         return replace(
             self,
-            spent=spent,
-            steps=self.steps + 1,
+            spent={name: before + parts.get(name, 0) for name, before in self.spent.items()},
+            phases=tuple(steps + (n == phase) for n, steps in enumerate(self.phases)),
+            positions=self.positions + positions,
             tokens=self.tokens + tokens,
-            unique_tokens=self.unique_tokens + unique_tokens,
+            unique_tokens=self.unique_tokens + unique,
+            masked_tokens=self.masked_tokens + masked,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -131,4 +178,5 @@ class Ledger:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Ledger:
         """The inverse of `to_json`."""
-        return Ledger(**values)
+        budget, phases = Budget.from_json(values["budget"]), tuple(values["phases"])
+        return Ledger(**{**values, "budget": budget, "phases": phases})

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.extend import core
@@ -23,7 +23,10 @@ from kdjax.errors import InputError
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 
 AGREEMENT = 0.01
-"""Largest relative difference between XLA's count and the witness."""
+"""Largest relative difference between XLA's count and the witness, and between the parts of a step and the whole."""
+
+Loops = Literal["refused", "once", "whole"]
+"""What a witness does with a loop: refuses it, counts it as XLA does (its body once), or by its trip count."""
 
 
 class MeterError(InputError):
@@ -103,7 +106,8 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
         return Count(0, witness)
     if flops is None or not math.isfinite(flops) or flops <= 0:
         raise MeterError(
-            f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, the witness {witness.total:.4g}"
+            f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, expected about the witness's "
+            f"{witness.total:.6g}"
         )
     return Count(round(flops), witness)
 
@@ -121,8 +125,10 @@ def settle(whole: Count, **parts: int) -> Price:
             f"{witness.elementwise:.6g} besides: expected no less than the matmuls, and the sum within {AGREEMENT:.0%}"
         )
     total = sum(parts.values())
-    if abs(total - whole.flops) > 0.01 * whole.flops:
-        raise MeterError(f"the parts of a step add up to {total:.6g} FLOPs, the whole is {whole.flops:.6g}")
+    if abs(total - flops) > AGREEMENT * flops:
+        raise MeterError(
+            f"the parts of a step add up to {total:.6g} FLOPs, expected the whole's {flops:.6g} within {AGREEMENT:.0%}"
+        )
     shared = {name: round(parts[name] * whole.flops / total) for name in PARTS}
     shared["student_backward"] += whole.flops - sum(shared.values())  # the rounding, a few FLOPs, to the largest part
     return Price(
@@ -130,29 +136,50 @@ def settle(whole: Count, **parts: int) -> Price:
     )
 
 
-def witness_of(jaxpr: core.Jaxpr) -> Witness:
+def witness_of(jaxpr: core.Jaxpr, loops: Loops = "refused") -> Witness:
     """Counts a traced program without XLA; what its results do not depend on is left out, as XLA leaves it out.
 
+    Args:
+        jaxpr: the program.
+        loops: what to do with a scan that is not unrolled whole.
+
     Raises:
-        MeterError: it holds a loop, a branch or a custom kernel, whose work XLA does not count truly.
+        MeterError: it holds a loop that is refused, a loop of unknown length, a branch or a custom kernel.
     """
     matmul = elementwise = 0
+    zeros: set[core.Var] = set()
     for eqn in _live(jaxpr):
         name = eqn.primitive.name
-        if name in _UNCOUNTABLE or (name == "scan" and eqn.params["unroll"] < eqn.params["length"]):
+        if name in _UNCOUNTABLE or (name == "scan" and loops == "refused" and _rolled(eqn)):
             raise MeterError(
-                f"the program holds `{name}`, whose FLOPs XLA does not count truly: price the plain program"
+                f"the program holds `{name}`, whose FLOPs XLA does not count truly: expected the plain program, "
+                "without loops, branches and custom kernels"
             )
-        inner = [] if name.startswith("scatter") else [witness_of(sub) for sub in _inner(eqn)]
+        inner = [] if name.startswith("scatter") else [witness_of(sub, loops) for sub in _inner(eqn)]
         if inner:
-            times = eqn.params["length"] if name == "scan" else 1
+            times = _turns(eqn, loops) if name == "scan" else 1
             matmul += times * sum(count.matmul for count in inner)
             elementwise += times * sum(count.elementwise for count in inner)
         elif name == "dot_general":
             matmul += _dot_flops(eqn)
-        elif name not in _MOVES | _TRANSCENDENTAL:
+        elif name in {"broadcast_in_dim", "square"} and _is(0, eqn.invars[0], zeros):
+            zeros.update(eqn.outvars)
+        elif name not in _MOVES | _TRANSCENDENTAL and not _changes_nothing(eqn, zeros):
             elementwise += _elementwise_flops(eqn)
     return Witness(matmul, elementwise)
+
+
+def _rolled(scan: core.JaxprEqn) -> bool:
+    return bool(scan.params["unroll"] < scan.params["length"])
+
+
+def _turns(scan: core.JaxprEqn, loops: Loops) -> int:
+    """How often a scan's body counts."""
+    length, unroll = scan.params["length"], scan.params["unroll"]
+    if loops == "once" and _rolled(scan):
+        # JAX makes a loop whose body is `unroll` turns, and writes out what is left over beside it.
+        return int(unroll + length % unroll)
+    return int(length)
 
 
 def _live(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
@@ -163,14 +190,14 @@ def _live(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
         if eqn.effects or needed.intersection(eqn.outvars):
             needed |= {v for v in eqn.invars if isinstance(v, core.Var)}
             kept.append(eqn)
-    return kept
+    return kept[::-1]
 
 
 _UNCOUNTABLE = frozenset({"while", "cond", "pallas_call", "custom_call", "ffi_call", "tpu_custom_call"})
 
 _MOVES = frozenset(  # data from place to place
     {"reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "dynamic_slice", "concatenate"}
-    | {"dynamic_update_slice", "pad", "rev", "iota", "gather", "copy", "copy_p", "split", "stop_gradient"}
+    | {"dynamic_update_slice", "pad", "rev", "iota", "copy", "copy_p", "split", "stop_gradient"}
     | {"random_bits", "random_wrap", "random_unwrap", "random_seed", "random_fold_in", "optimization_barrier"}
 )
 
@@ -181,18 +208,39 @@ _TRANSCENDENTAL = frozenset(  # XLA counts these apart from FLOPs
 
 def _elementwise_flops(eqn: core.JaxprEqn) -> int:
     """One FLOP an element: of the result, of what a reduction takes in, of what a scatter adds."""
-    size = _size(eqn.outvars[0])
-    if eqn.params.get("y") == 1 or (eqn.primitive.name == "add" and any(map(_is_zero, eqn.invars))):
-        return 0  # Optax writes g**1, and adds an epsilon of 0: XLA drops both before it counts
-    if eqn.primitive.name.startswith(("reduce_", "arg")):
+    name, size = eqn.primitive.name, _size(eqn.outvars[0])
+    if name.startswith(("reduce_", "arg")):
         return _size(eqn.invars[0]) - size
-    if eqn.primitive.name.startswith("scatter"):
+    if name.startswith("scatter"):
         return _size(eqn.invars[2])
+    if name == "gather":
+        return _checks(eqn)
+    if name == "integer_pow":
+        exponent: int = eqn.params["y"]
+        # By squaring and multiplying; a negative one divides 1 by the result.
+        return size * max(0, exponent.bit_length() + exponent.bit_count() - 2 + (exponent < 0))
     return size
 
 
-def _is_zero(value: core.Var | core.Literal) -> bool:
-    return isinstance(value, core.Literal) and value.val == 0
+def _checks(gather: core.JaxprEqn) -> int:
+    """What JAX makes of a look-up that fills where an index is out of range; any other only moves data."""
+    if gather.params["mode"] != jax.lax.GatherScatterMode.FILL_OR_DROP:
+        return 0
+    coordinates: Any = gather.invars[1].aval
+    indices: int = math.prod(coordinates.shape[:-1])
+    # Each coordinate against two bounds, all of these together, and a choice for each element.
+    return 4 * _size(gather.invars[1]) - indices + _size(gather.outvars[0])
+
+
+def _changes_nothing(eqn: core.JaxprEqn, zeros: set[core.Var]) -> bool:
+    """Whether it is x + 0 or 1 x, as Optax writes them: XLA drops these before it counts."""
+    neutral = {"add": 0, "mul": 1}.get(eqn.primitive.name)
+    return neutral is not None and any(_is(neutral, value, zeros) for value in eqn.invars)
+
+
+def _is(number: int, value: core.Var | core.Literal, zeros: set[core.Var]) -> bool:
+    """Whether a value is this constant, written in the program or among its `zeros`."""
+    return value.val == number if isinstance(value, core.Literal) else number == 0 and value in zeros
 
 
 def _dot_flops(eqn: core.JaxprEqn) -> int:

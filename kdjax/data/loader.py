@@ -3,143 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import grain
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from kdjax.data.cache import Cache
-from kdjax.data.manifest import SPLITS, Manifest
-from kdjax.data.masking import mask
+from kdjax.data.corpus import Batch, Corpus
 from kdjax.data.packing import positions
 from kdjax.errors import InputError
-
-Batch = dict[str, np.ndarray]
-"""`tokens`, `segments`, `positions` `[B, L]` int32, `valid` `[B, L]` bool; `slots`, `labels` `[B, S]` int32 and
-`label_weights` `[B, S]` float32; with a cache its fields, too, each `[B, *shape]`."""
 
 # Threads: reading waits for the disk, the rest holds the interpreter; two overlap the one with the other.
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 # A batch with stored outputs can take hundreds of megabytes.
 READ_CACHED = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
-
-VIEW_SEED = 0x6B646A61785F7677
-"""The seed of every view's masks: no likely seed of a run."""
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A prepared corpus, open for reading.
-
-    Attributes:
-        directory: where it is.
-        manifest: what it consists of.
-    """
-
-    directory: Path
-    manifest: Manifest
-    _sources: dict[str, grain.sources.ArrayRecordDataSource]
-
-    @staticmethod
-    def open(directory: Path) -> Corpus:
-        """Opens a prepared corpus; every shard must be there with its size and number of records.
-
-        The bytes are not hashed: that reads the whole corpus, and ArrayRecord checks a hash of each record it reads
-        anyway. `verify` does it, and so does `prepare` when it finds a corpus done.
-
-        Raises:
-            InputError: no prepared corpus, or a missing or truncated shard.
-        """
-        manifest = Manifest.read(directory)
-        for shard in manifest.shards:
-            path = directory / shard.file
-            size = path.stat().st_size if path.is_file() else 0
-            if size != shard.bytes:
-                raise InputError(f"{path}: has {size} bytes, expected {shard.bytes}; prepare the corpus again")
-            try:
-                reader = ArrayRecordReader(str(path))
-                count = reader.num_records()
-                reader.close()
-            except RuntimeError as e:
-                raise InputError(f"{path}: damaged ({e}); prepare the corpus again") from None
-            if count != shard.sequences:
-                raise InputError(f"{path}: has {count} sequences, expected {shard.sequences}; prepare the corpus again")
-        sources = {
-            split: grain.sources.ArrayRecordDataSource(
-                [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
-            )
-            for split in SPLITS
-        }
-        return Corpus(directory, manifest, sources)
-
-    def verify(self) -> None:
-        """Hashes every shard.
-
-        Raises:
-            InputError: a shard that is not the one prepared.
-        """
-        for shard in self.manifest.shards:
-            if not shard.intact(self.directory):
-                raise InputError(
-                    f"{self.directory / shard.file}: other bytes than those prepared; prepare the corpus again"
-                )
-
-    def sequences(self, split: str) -> int:
-        """How many sequences a split has."""
-        return self.manifest.sequences[split]
-
-    def read(self, split: str, sequences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and segment numbers of some sequences, each `[len(sequences), L]` int32.
-
-        Raises:
-            InputError: a shard is damaged there.
-        """
-        source = self._sources[split]
-        try:
-            records = [source[int(sequence)] for sequence in sequences]
-        except RuntimeError as e:
-            raise InputError(f"{self.directory}: a shard is damaged ({e}); prepare the corpus again") from None
-        return self.manifest.record_format.decode(records)
-
-    def batch(
-        self, split: str, sequences: np.ndarray, epochs: np.ndarray, *, seed: int, rate: float, slots: int
-    ) -> Batch:
-        """A batch of these sequences, each masked for its epoch."""
-        tokens, segments = self.read(split, sequences)
-        manifest = self.manifest
-        masked = [
-            mask(
-                tokens[row],
-                segments[row],
-                seed=seed,
-                sequence=int(sequence),
-                epoch=int(epoch),
-                rate=rate,
-                slots=slots,
-                vocab_size=manifest.vocab_size,
-                special_ids=manifest.special_ids,
-                mask_id=manifest.special["[MASK]"],
-            )
-            for row, (sequence, epoch) in enumerate(zip(sequences, epochs, strict=True))
-        ]
-        columns = dict(
-            zip(("tokens", "slots", "labels", "label_weights"), map(np.stack, zip(*masked, strict=True)), strict=True)
-        )
-        return {**columns, "segments": segments, "positions": positions(segments), "valid": segments > 0}
-
-    def viewed(self, split: str, sequences: np.ndarray, views: np.ndarray, *, rate: float, slots: int) -> Batch:
-        """A batch of these sequences, each masked for its view: the same masks whoever asks.
-
-        Args:
-            split: `train` or `validation`.
-            sequences: `[n]`, their numbers.
-            views: `[n]`, from 0.
-            rate: share of a sequence's tokens that are masked.
-            slots: the most that are masked.
-        """
-        return self.batch(split, sequences, views, seed=VIEW_SEED, rate=rate, slots=slots)
 
 
 def view_of(epoch: np.ndarray, seed: int, views: int) -> np.ndarray:
@@ -215,12 +91,12 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         return self._batches[step]  # type: ignore[no-any-return]
 
-    def iterate(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-        """The batches of steps `start` to `stop - 1` with their steps, read ahead in the background."""
+    def iterate(self, start: int) -> Iterator[tuple[int, Batch]]:
+        """The batches from step `start` on with their steps, without end, read ahead in the background."""
         options = READ_OPTIONS if self._cache is None else READ_CACHED
-        ahead = iter(self._batches[start:stop].to_iter_dataset(options))
+        ahead = iter(self._batches[start:].to_iter_dataset(options))
         try:
-            yield from zip(range(start, stop), ahead, strict=True)
+            yield from enumerate(ahead, start)
         finally:
             ahead.close()
 
@@ -247,7 +123,7 @@ class Batches:
 
 
 def fixed_batches(
-    corpus: Corpus, split: str, *, batch: int, limit: int, seed: int, rate: float, slots: int
+    corpus: Corpus, split: str, *, batch: int, limit: int, seed: int, rate: float, slots: int, besides: int = 0
 ) -> list[Batch]:
     """Sequences of a split in order with fixed masks, for evaluation.
 
@@ -262,16 +138,24 @@ def fixed_batches(
         seed: of the masks.
         rate: share of a sequence's tokens that are masked.
         slots: the most that are masked.
+        besides: the sequences that a call with this limit takes are left out.
     """
-    available = corpus.sequences(split)
-    count = min(limit, available)
-    chosen = np.arange(count) * available // count
+    chosen = evenly_spaced(corpus.sequences(split), limit, besides)
     batches = []
-    for start in range(0, count, batch):
+    for start in range(0, len(chosen), batch):
         sequences = chosen[start : start + batch]
         made = corpus.batch(split, sequences, np.zeros(len(sequences), int), seed=seed, rate=rate, slots=slots)
         batches.append(_filled(made, batch, corpus.manifest.special["[PAD]"]))
     return batches
+
+
+def evenly_spaced(available: int, limit: int, besides: int = 0) -> np.ndarray:
+    """At most `limit` numbers below `available`, ascending, and none of those that the limit `besides` gives."""
+    left = np.arange(available)
+    if besides:
+        left = np.setdiff1d(left, evenly_spaced(available, besides))
+    count = min(limit, len(left))
+    return left[np.arange(count) * len(left) // max(count, 1)]
 
 
 def _filled(batch: Batch, rows: int, pad: int) -> Batch:

@@ -43,7 +43,9 @@ def mask(
         The masked tokens `[L]` int32; the masked positions `[S]` int32 in ascending order; the tokens that were there
         `[S]` int32; and weights `[S]` float32, 1 for a masked position. Unused slots are 0 in all three.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed % 2**64, sequence], counter=[0, 0, 0, epoch]))
+    rng = np.random.Generator(
+        np.random.Philox(key=np.array([seed % 2**64, sequence], np.uint64), counter=[0, 0, 0, epoch])
+    )
     maskable = segments > 0
     for special in special_ids:
         maskable &= tokens != special

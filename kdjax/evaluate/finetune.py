@@ -20,7 +20,7 @@ from kdjax.errors import InputError
 from kdjax.evaluate.metric import score
 from kdjax.evaluate.rows import over_rows
 from kdjax.models import classify, init_task_head
-from kdjax.train.optimizer import adamw
+from kdjax.train.optimizer import adamw, apply, learning_rate
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneCon
     targets, key, losses = _targets(task), jax.random.key(seed), []
     for step, rows in enumerate(batch_rows(len(task.train), settings, seed)):
         batch = {name: values[rows] for name, values in task.train.batch.items()}
-        state, loss = _step(recipe, state, batch, targets[rows], jax.random.fold_in(key, step))
+        rate = learning_rate(optimizer_of(settings), step / settings.steps, (step + 1) / settings.steps)
+        state, loss = _step(recipe, state, batch, targets[rows], jax.random.fold_in(key, step), np.float32(rate))
         losses.append(loss)  # fetched at the end, so the device does not wait for the host
     for step, value in enumerate(np.asarray(jnp.stack(losses)), start=1):
         if not np.isfinite(value):
@@ -128,12 +129,17 @@ class _Recipe:
     @property
     def optimizer(self) -> optax.GradientTransformation:
         """AdamW; everything is trained."""
-        return adamw(optimizer_of(self.settings), self.settings.steps)
+        return adamw(optimizer_of(self.settings))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _step(
-    recipe: _Recipe, state: tuple[Any, Any], batch: dict[str, jax.Array], targets: jax.Array, key: jax.Array
+    recipe: _Recipe,
+    state: tuple[Any, Any],
+    batch: dict[str, jax.Array],
+    targets: jax.Array,
+    key: jax.Array,
+    rate: jax.Array,
 ) -> tuple[tuple[Any, Any], jax.Array]:
     def loss_of(trained: Any) -> jax.Array:
         outputs = classify(
@@ -145,8 +151,7 @@ def _step(
 
     trained, opt = state
     loss, grads = jax.value_and_grad(loss_of)(trained)
-    updates, opt = recipe.optimizer.update(grads, opt, trained)
-    return (optax.apply_updates(trained, updates), opt), loss
+    return apply(recipe.optimizer, grads, opt, trained, rate), loss
 
 
 def _targets(task: Task) -> NDArray[Any]:

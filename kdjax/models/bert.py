@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from kdjax.config import ModelConfig
+from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead, fold
@@ -53,12 +53,12 @@ def init(config: ModelConfig | str, seed: int) -> Model:
         InputError: an unknown size.
     """
     config = zoo.get(config) if isinstance(config, str) else config
-    return Model(config, _params(Encoder(config, nnx.Rngs(seed), mlm=True)))
+    return Model(config, _params(Encoder(config, nnx.Rngs(seed), ComputeConfig(), mlm=True)))
 
 
 def init_mlm_head(config: ModelConfig, seed: int) -> Params:
     """An MLM head as BERT starts: what `params["mlm"]` holds."""
-    return _params(MlmHead(config, nnx.Rngs(seed)))
+    return _params(MlmHead(config, nnx.Rngs(seed), ComputeConfig()))
 
 
 def init_task_head(config: ModelConfig, outputs: int, seed: int) -> Params:
@@ -68,13 +68,22 @@ def init_task_head(config: ModelConfig, outputs: int, seed: int) -> Params:
 
 def abstract_params(config: ModelConfig, *, mlm: bool = True) -> Params:
     """The parameters as `jax.ShapeDtypeStruct`; nothing is allocated."""
-    return nnx.to_pure_dict(_encoder(config, mlm)[1])  # type: ignore[no-any-return]
+    return nnx.to_pure_dict(_encoder(config, ComputeConfig(), mlm)[1])  # type: ignore[no-any-return]
 
 
 def forward(
-    config: ModelConfig, params: Params, batch: Batch, request: Request, *, dropout_key: jax.Array | None = None
+    config: ModelConfig,
+    params: Params,
+    batch: Batch,
+    request: Request,
+    *,
+    dropout_key: jax.Array | None = None,
+    compute: ComputeConfig = ComputeConfig(),
 ) -> Features:
     """The features asked for; nothing else is traced.
+
+    However they are computed, features are float32: inside one compiled program the cast joins whatever reads them, so
+    that it takes no memory of its own.
 
     Args:
         config: the model's configuration.
@@ -83,14 +92,21 @@ def forward(
             `[B, L]` where token types are not all 0. Attention stays inside a segment.
         request: which features.
         dropout_key: a JAX key; without one there is no dropout.
+        compute: how they are computed. Dropout's random numbers do not depend on it.
 
     Raises:
-        InputError: a layer the model does not have, logits without an MLM head, sequences longer than the positions.
+        InputError: a layer the model does not have, logits without an MLM head, sequences longer than the positions,
+            attention dropout with fused attention.
     """
     if not request:
         return Features()
     _check(config, params, batch, request)
-    encoder = nnx.merge(_encoder(config, "mlm" in params)[0], params)
+    if compute.attention == "fused" and dropout_key is not None and config.attention_dropout > 0:
+        raise InputError(
+            f"model: attention_dropout is {config.attention_dropout}, expected 0 where attention is 'fused': the fused "
+            "kernel has no dropout"
+        )
+    encoder = nnx.merge(_encoder(config, compute, "mlm" in params)[0], params)
     return encoder(batch, request, dropout_key)  # type: ignore[no-any-return]
 
 
@@ -154,8 +170,8 @@ def _check(config: ModelConfig, params: Params, batch: Batch, request: Request) 
 
 
 @cache
-def _encoder(config: ModelConfig, mlm: bool) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: Encoder(config, nnx.Rngs(0), mlm=mlm)))  # type: ignore[no-any-return]
+def _encoder(config: ModelConfig, compute: ComputeConfig, mlm: bool) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: Encoder(config, nnx.Rngs(0), compute, mlm=mlm)))  # type: ignore[no-any-return]
 
 
 @cache

@@ -1,30 +1,40 @@
 """The parts of BERT (Devlin et al. 2019, arXiv 1810.04805) as Flax NNX modules.
 
 Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary. `key` is a dropout key
-(None: no dropout); every layer and site folds its own number in. Layers are unrolled: a loop would hide FLOPs from XLA.
+(None: no dropout); every layer and site folds its own number in. Layers are unrolled unless a loop is asked for: it
+would hide FLOPs from XLA.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from kdjax.config import ModelConfig
+from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
 
 Batch = Mapping[str, jax.Array]
 Key = jax.Array | None
+Parts = dict[str, jax.Array]
 
 _INIT = jax.nn.initializers.truncated_normal(stddev=0.02)
 
+_SAVED = {
+    # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest FLOPs.
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+"""What the backward pass of a layer finds stored, besides the layer's input, by `ComputeConfig.remat`."""
+
 
 class Embedding(nnx.Module):  # type: ignore[misc]
-    """A table of vectors; what it looks up has the dtype of the parameters it was given."""
+    """A table of vectors."""
 
     def __init__(self, entries: int, width: int, rngs: nnx.Rngs):
         self.embedding = nnx.Param(_INIT(rngs.params(), (entries, width), jnp.float32))
@@ -37,43 +47,56 @@ class Embedding(nnx.Module):  # type: ignore[misc]
 class Embeddings(nnx.Module):  # type: ignore[misc]
     """Word, position and token type embeddings."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.word = Embedding(config.vocab_size, config.width, rngs)
         self.position = Embedding(config.positions, config.width, rngs)
         self.type = Embedding(config.types, config.width, rngs)
-        self.norm = norm(config, rngs) if config.embedding_norm else None
-        self.dropout = config.dropout
+        self.norm = norm(config, rngs, compute) if config.embedding_norm else None
+        self.dropout, self.dtype = config.dropout, compute.dtype
 
     def __call__(self, batch: Batch, key: Key) -> jax.Array:
         """Their sum, normalised where the model does that: `[B, L, D]`."""
         types = self.type(batch["types"]) if "types" in batch else self.type.embedding[0]
         x = self.word(batch["tokens"]) + types + self.position(batch["positions"])
+        x = x.astype(self.dtype)  # after the look-up: a frequent token's gradient, a long sum, is summed in float32
         return drop(x if self.norm is None else self.norm(x), self.dropout, key, site=0)
 
 
 class Attention(nnx.Module):  # type: ignore[misc]
     """Self-attention in two halves: up to the raw scores, and from them to the output."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.query, self.key, self.value, self.output = (linear(config.width, config.width, rngs) for _ in range(4))
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        self.query, self.key, self.value, self.output = (
+            linear(config.width, config.width, rngs, compute) for _ in range(4)
+        )
         self.heads, self.dropout = config.heads, config.attention_dropout
+        self.scale, self.fused = 1 / math.sqrt(config.head_width), compute.attention == "fused"
 
-    def parts(self, x: jax.Array, asked: frozenset[str]) -> dict[str, jax.Array]:
+    def parts(self, x: jax.Array, asked: frozenset[str]) -> Parts:
         """What is asked of `query`, `key`, `value` `[B, H, L, d]` and `scores` `[B, H, L, L]`, and what that needs."""
         needed = asked | {"query", "key"} if "scores" in asked else asked
-        made: dict[str, jax.Array] = {
+        made: Parts = {
             name: self._heads(getattr(self, name)(x)) for name in ("query", "key", "value") if name in needed
         }
         if "scores" in needed:
-            scale = 1 / math.sqrt(x.shape[-1] // self.heads)
-            made["scores"] = scale * jnp.einsum("BHLd,BHMd->BHLM", made["query"], made["key"])
+            made["scores"] = self.scale * jnp.einsum("BHLd,BHMd->BHLM", made["query"], made["key"])
         return made
 
-    def mix(self, scores: jax.Array, value: jax.Array, allowed: jax.Array, key: Key) -> jax.Array:
+    def mixed_from(self, asked: frozenset[str]) -> frozenset[str]:
+        """The parts that `mix` needs, where some are asked: the fused kernel keeps its scores to itself."""
+        fused = self.fused and "scores" not in asked
+        return frozenset({"query", "key", "value"} if fused else {"scores", "value"})
+
+    def mix(self, parts: Parts, allowed: jax.Array, key: Key) -> jax.Array:
         """The output `[B, L, D]`; `allowed` `[B, 1, L, L]` says which positions each may look at, itself included."""
-        masked = jnp.where(allowed, scores, -jnp.inf).astype(jnp.float32)
-        weights = drop(jax.nn.softmax(masked).astype(value.dtype), self.dropout, key, site=0)
-        mixed = jnp.einsum("BHLM,BHMd->BLHd", weights, value)
+        if "scores" in parts:
+            masked = jnp.where(allowed, parts["scores"], -jnp.inf).astype(jnp.float32)
+            weights = drop(jax.nn.softmax(masked).astype(parts["value"].dtype), self.dropout, key, site=0)
+            mixed = jnp.einsum("BHLM,BHMd->BLHd", weights, parts["value"])
+        else:
+            query, key_, value = (parts[name].transpose(0, 2, 1, 3) for name in ("query", "key", "value"))
+            # JAX chooses the implementation; its version 0.10 takes XLA's own on every device.
+            mixed = jax.nn.dot_product_attention(query, key_, value, mask=allowed, scale=self.scale)
         return self.output(mixed.reshape(*mixed.shape[:2], -1))  # type: ignore[no-any-return]
 
     def _heads(self, x: jax.Array) -> jax.Array:
@@ -83,9 +106,9 @@ class Attention(nnx.Module):  # type: ignore[misc]
 class FeedForward(nnx.Module):  # type: ignore[misc]
     """The feed-forward block."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.up = linear(config.width, config.ffn, rngs)
-        self.down = linear(config.ffn, config.width, rngs)
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        self.up = linear(config.width, config.ffn, rngs, compute)
+        self.down = linear(config.ffn, config.width, rngs, compute)
         self.gelu = config.gelu
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -96,21 +119,26 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
 class Layer(nnx.Module):  # type: ignore[misc]
     """One transformer layer, post-LN or pre-LN."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.attention = Attention(config, rngs)
-        self.attention_norm = norm(config, rngs)
-        self.ffn = FeedForward(config, rngs)
-        self.ffn_norm = norm(config, rngs)
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        self.attention = Attention(config, rngs, compute)
+        self.attention_norm = norm(config, rngs, compute)
+        self.ffn = FeedForward(config, rngs, compute)
+        self.ffn_norm = norm(config, rngs, compute)
         self.pre, self.dropout = config.norm == "pre", config.dropout
 
-    def attend(self, x: jax.Array, asked: frozenset[str]) -> dict[str, jax.Array]:
+    def __call__(
+        self, n: int | jax.Array, x: jax.Array, allowed: jax.Array, key: Key, asked: frozenset[str]
+    ) -> tuple[jax.Array, Parts]:
+        """The output `[B, L, D]` as layer `n`, and the parts of its attention that are asked."""
+        parts = self.attend(x, asked | self.attention.mixed_from(asked))
+        return self._finish(x, parts, allowed, fold(key, n)), {name: parts[name] for name in asked}
+
+    def attend(self, x: jax.Array, asked: frozenset[str]) -> Parts:
         """The parts of the attention that are asked, and nothing after them."""
         return self.attention.parts(self.attention_norm(x) if self.pre else x, asked)
 
-    def finish(self, x: jax.Array, parts: Mapping[str, jax.Array], allowed: jax.Array, key: Key) -> jax.Array:
-        """The layer's output `[B, L, D]`, from its input and its attention's `scores` and `value`."""
-        mixed = self.attention.mix(parts["scores"], parts["value"], allowed, key)
-        x = x + drop(mixed, self.dropout, key, site=1)
+    def _finish(self, x: jax.Array, parts: Parts, allowed: jax.Array, key: Key) -> jax.Array:
+        x = x + drop(self.attention.mix(parts, allowed, key), self.dropout, key, site=1)
         if self.pre:
             return x + drop(self.ffn(self.ffn_norm(x)), self.dropout, key, site=2)
         x = self.attention_norm(x)
@@ -120,28 +148,30 @@ class Layer(nnx.Module):  # type: ignore[misc]
 class MlmHead(nnx.Module):  # type: ignore[misc]
     """The MLM head; its decoder is the word embedding."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.dense = linear(config.width, config.width, rngs)
-        self.norm = norm(config, rngs)
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
+        self.dense = linear(config.width, config.width, rngs, compute)
+        self.norm = norm(config, rngs, compute)
         self.bias = nnx.Param(jnp.zeros(config.vocab_size))
         self.gelu = config.gelu
 
     def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
         """Logits `[B, S, V]` of hidden states `[B, S, D]`."""
         x = self.norm(gelu(self.dense(hidden), self.gelu))
-        logits: jax.Array = jnp.einsum("BSD,VD->BSV", x, word.embedding[...]) + self.bias[...]
+        product = jnp.einsum("BSD,VD->BSV", x, word.embedding[...].astype(x.dtype))
+        logits: jax.Array = product.astype(jnp.float32) + self.bias[...]
         return logits
 
 
 class Encoder(nnx.Module):  # type: ignore[misc]
     """The encoder, with or without an MLM head."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, *, mlm: bool):
-        self.embeddings = Embeddings(config, rngs)
-        self.layers = nnx.Dict({str(n): Layer(config, rngs) for n in range(1, config.layers + 1)})
-        self.final_norm = norm(config, rngs) if config.norm == "pre" else None
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, mlm: bool):
+        self.embeddings = Embeddings(config, rngs, compute)
+        self.layers = nnx.Dict({str(n): Layer(config, rngs, compute) for n in range(1, config.layers + 1)})
+        self.final_norm = norm(config, rngs, compute) if config.norm == "pre" else None
         if mlm:
-            self.mlm = MlmHead(config, rngs)
+            self.mlm = MlmHead(config, rngs, compute)
+        self.compute = compute
 
     def __call__(self, batch: Batch, request: Request, key: Key) -> Features:
         """The features asked for; the layers above them are not run, nor the rest of the highest one."""
@@ -150,23 +180,50 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         allowed = _same_segment(batch["segments"]) if whole > 0 else None
         x = self.embeddings(batch, fold(key, 0))
         hidden, parts = {0: x}, {}
-        for n in range(1, top + 1):
-            layer, asked = self.layers[str(n)], request.attention(n)
-            parts[n] = layer.attend(x, asked | {"scores", "value"} if n <= whole else asked)
-            if n <= whole:
-                x = layer.finish(x, parts[n], allowed, fold(key, n))
-                x = self.final_norm(x) if self.final_norm is not None and n == len(self.layers) else x
-                hidden[n] = x
+        runs = request.runs(whole) if self.compute.scan else [range(n, n + 1) for n in range(1, whole + 1)]
+        for run in runs:
+            first, last = run[0], run[-1]
+            if first < last:
+                x = self._loop(run, x, allowed, key)
+            else:
+                layer = self._recomputed(self.layers[str(first)], request.attention(first))
+                x, parts[first] = layer(first, x, allowed, key)
+            x = self.final_norm(x) if self.final_norm is not None and last == len(self.layers) else x
+            hidden[last] = x
+        if whole < top:
+            parts[top] = self.layers[str(top)].attend(x, request.attention(top))
         attention: dict[str, Any] = {
             name: {n: parts[n][name] for n in sorted(getattr(request, name))} for name in ATTENTION_FEATURES
         }
         at_slots, everywhere = self._logits(x, batch, request) if request.head else (None, None)
-        return Features(
+        features = Features(
             **attention,
             hidden={n: hidden[n] for n in sorted(request.hidden)},
             logits=at_slots,
             token_logits=everywhere,
         )
+        return jax.tree.map(lambda feature: feature.astype(jnp.float32), features)  # type: ignore[no-any-return]
+
+    def _recomputed(self, layer: Layer, asked: frozenset[str], *, looped: bool = False) -> Callable[..., Any]:
+        """`layer`, which hands out what is asked, with what `remat` says computed again by the backward pass."""
+        run = partial(layer, asked=asked)
+        if self.compute.remat == "none":
+            return run
+        # Unrolled, XLA would find the second computation equal to the first and keep that; a loop hides it already.
+        return jax.checkpoint(run, policy=_SAVED[self.compute.remat], prevent_cse=not looped)
+
+    def _loop(self, run: range, x: jax.Array, allowed: jax.Array | None, key: Key) -> jax.Array:
+        """The output of consecutive layers of which nothing is asked, as one loop over their stacked parameters."""
+        graphs, params = zip(*(nnx.split(self.layers[str(n)]) for n in run), strict=True)
+        # Cast here as a layer casts its parameters anyway, so that the stacked copy is no larger than that.
+        stacked = jax.tree.map(lambda *layers: jnp.stack(layers, dtype=self.compute.dtype), *params)
+
+        def body(x: jax.Array, of_layer: tuple[jax.Array, nnx.State]) -> tuple[jax.Array, None]:
+            n, params = of_layer
+            layer = self._recomputed(nnx.merge(graphs[0], params), frozenset(), looped=True)
+            return layer(n, x, allowed, key)[0], None
+
+        return jax.lax.scan(body, x, (jnp.arange(run.start, run.stop), stacked))[0]
 
     def _logits(self, hidden: jax.Array, batch: Batch, request: Request) -> tuple[jax.Array | None, jax.Array | None]:
         """Logits at the slots and everywhere. The MLM head runs once: everywhere if that is asked, or at the slots."""
@@ -184,8 +241,8 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
     """BERT's head for classification or regression: a pooler, then a linear layer."""
 
     def __init__(self, config: ModelConfig, outputs: int, rngs: nnx.Rngs):
-        self.pooler = linear(config.width, config.width, rngs)
-        self.output = linear(config.width, outputs, rngs)
+        self.pooler = linear(config.width, config.width, rngs, ComputeConfig())
+        self.output = linear(config.width, outputs, rngs, ComputeConfig())
         self.dropout = config.dropout
 
     def __call__(self, pooled: jax.Array, key: Key) -> jax.Array:
@@ -193,15 +250,16 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
         return self.output(drop(jnp.tanh(self.pooler(pooled)), self.dropout, key, site=0))  # type: ignore[no-any-return]
 
 
-def linear(width: int, out: int, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig) -> nnx.Linear:
     """A linear layer with bias, as BERT starts it."""
-    return nnx.Linear(width, out, kernel_init=_INIT, rngs=rngs)
+    return nnx.Linear(width, out, kernel_init=_INIT, dtype=jnp.dtype(compute.dtype), rngs=rngs)
 
 
-def norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """A LayerNorm over the width."""
+def norm(config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig) -> nnx.LayerNorm:
+    """A LayerNorm over the width; its statistics are float32, whatever it takes and gives."""
     # The fast variance, E[x^2] - E[x]^2, cancels where trained encoders have outlier features.
-    return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False, rngs=rngs)
+    dtype = jnp.dtype(compute.dtype)
+    return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
 def gelu(x: jax.Array, kind: str) -> jax.Array:
@@ -218,7 +276,7 @@ def drop(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
     return jnp.where(kept, x / (1 - rate), 0)
 
 
-def fold(key: Key, layer: int) -> Key:
+def fold(key: Key, layer: int | jax.Array) -> Key:
     """The dropout key of a layer; 0 is the embeddings."""
     return None if key is None else jax.random.fold_in(key, layer)
 

@@ -13,7 +13,7 @@ ATTENTION_FEATURES = ("scores", "query", "key", "value")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Features:
-    """The features a forward pass computed; anything not asked for is empty or None.
+    """The features a forward pass computed, float32; anything not asked for is empty or None.
 
     Layer 1 is the first layer. B batch, H heads, L length, d head width, D width, S slots, V vocabulary.
 
@@ -74,3 +74,14 @@ class Request:
     def attention(self, layer: int) -> frozenset[str]:
         """Which of `scores`, `query`, `key`, `value` are asked of `layer`."""
         return frozenset(name for name in ATTENTION_FEATURES if layer in getattr(self, name))
+
+    def runs(self, layers: int) -> list[range]:
+        """Layers 1 to `layers` in runs of consecutive ones of which no feature is asked; every other one by itself."""
+        silent = [not self.attention(n) and n not in self.hidden for n in range(layers + 1)]
+        runs: list[range] = []
+        for n in range(1, layers + 1):
+            if runs and silent[n - 1] and silent[n]:
+                runs[-1] = range(runs[-1].start, n + 1)
+            else:
+                runs.append(range(n, n + 1))
+        return runs

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import jax
 
+from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Stretch, lay_out
 from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, CacheConfig, ModelConfig, ModelSpec, OptimizerConfig, StartConfig, changed
@@ -73,10 +74,17 @@ class Arm:
         """Whether the MLM head gets a gradient in some phase."""
         return all(jax.tree.leaves(self.trained["model"]["mlm"]))
 
-    def lay_out(self, budget: int, prices: Sequence[Price], upfront: int = 0) -> tuple[Stretch, ...]:
+    @property
+    def uses_head(self) -> bool:
+        """Whether the teacher's MLM head is needed: a phase asks for its logits, or the student starts with it."""
+        return self.start.source == "teacher" or any(phase.needs.teacher.head for phase in self.phases)
+
+    def lay_out(
+        self, budget: Budget, prices: Sequence[Price], positions: int, upfront: Mapping[str, int] | None = None
+    ) -> tuple[Stretch, ...]:
         """The arm's phases in a budget (`kdjax.budget.ledger.lay_out`), from the price of a step of each."""
         phases = [(phase.until, price) for phase, price in zip(self.phases, prices, strict=True)]
-        return lay_out(budget, phases, upfront, f"arms.{self.name}: budget.flops")
+        return lay_out(budget, phases, positions, upfront, f"arms.{self.name}: budget.{budget.kind}")
 
 
 def resolve(

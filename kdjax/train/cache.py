@@ -17,7 +17,7 @@ from kdjax.budget.price import measure
 from kdjax.config import CacheConfig, DataConfig, ModelConfig, plain
 from kdjax.data import cache
 from kdjax.data.cache import Cache, CacheManifest
-from kdjax.data.loader import Corpus
+from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import Features, Request
@@ -126,7 +126,7 @@ def identity(teacher: Model, request: Request, config: CacheConfig, data: DataCo
     unused = {"all": ("k", "temperature"), "top_k": ("temperature",), "sampled": ()}[config.logits]
     asked = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in vars(request).items()}
     return {
-        "corpus": corpus.manifest.digest,
+        "corpus": corpus.digest,
         "encoder": sha256({name: part for name, part in teacher.params.items() if name != "mlm"}),
         "head": sha256(teacher.params["mlm"]) if request.head else None,
         "views": data.views,

@@ -14,11 +14,17 @@ from kdjax.files import write_text
 
 
 class Log:
-    """`metrics.jsonl`: a JSON object a line. Opening drops the lines after `step`: a resumed run writes them again."""
+    """`metrics.jsonl`: a JSON object a line. Opening drops the lines after `step`: a resumed run writes them again.
+
+    Attributes:
+        reached: the last step that a line was written for before, dropped or not.
+    """
 
     def __init__(self, path: Path, step: int):
         self._path = path
-        self._lines = [line for line in _whole_lines(path) if line["step"] <= step]
+        found = list(_whole_lines(path))
+        self.reached = max((line["step"] for line in found), default=step)
+        self._lines = [line for line in found if line["step"] <= step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in self._lines))
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -55,6 +61,10 @@ class Stopwatch:
         """Seconds so far, by kind."""
         return dict(self._seconds)
 
+    def add(self, kind: str, seconds: float) -> None:
+        """Adds seconds that were measured elsewhere."""
+        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+
     @contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
         """Adds the seconds the block takes."""
@@ -62,4 +72,4 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._seconds[kind] = self._seconds.get(kind, 0.0) + time.perf_counter() - started
+            self.add(kind, time.perf_counter() - started)

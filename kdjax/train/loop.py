@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,31 +12,37 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from kdjax.budget.accounting import Budget
+from kdjax.budget.journal import NAME, Journal
 from kdjax.budget.ledger import Ledger
+from kdjax.budget.price import Price
 from kdjax.config import TrainConfig
 from kdjax.errors import InputError
 from kdjax.train.checkpoint import Checkpoints, sha256
 from kdjax.train.log import Log, Stopwatch
+from kdjax.train.phase import Phase
 from kdjax.train.program import Program
+from kdjax.train.step import Moment, State
+
+Numbered = Iterator[tuple[int, Mapping[str, np.ndarray]]]
 
 
 class Stream(Protocol):
-    """Batches by step number (`kdjax.data.loader.Batches`)."""
+    """Batches by step number (`kdjax.data.batches.Batches`)."""
 
     @property
     def sequences(self) -> int:
         """How many sequences there are before they repeat."""
 
-    def iterate(self, start: int, stop: int) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
-        """The batches of steps `start` to `stop - 1`."""
+    def iterate(self, start: int) -> Numbered:
+        """The batches of step `start` and those after it, without end."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher is told after a step: the account, its length in steps, and the step's losses."""
+    """What a watcher is told after a step: the account, and the step's losses."""
 
     ledger: Ledger
-    steps: int
     metrics: dict[str, float]
 
 
@@ -46,109 +53,213 @@ class Outcome:
     Attributes:
         params: the student's final parameters, on the host.
         ledger: what it spent.
-        curve: figures on held-out text along the budget: step, flops, mlm_loss, …
+        curve: figures on held-out text along the budget: step, flops, share (of the budget), mlm_loss, …
         params_sha256: SHA-256 of the final parameters.
+        journal_sha256: hash of the last entry of `ledger.jsonl`.
     """
 
     params: Any
     ledger: Ledger
     curve: list[dict[str, float]]
     params_sha256: str
+    journal_sha256: str
 
 
 @dataclass(frozen=True)
 class Leg:
-    """A phase of a run: its compiled step, its batches, and the teacher's parameters on the devices (or None)."""
+    """A phase of a run.
 
+    Attributes:
+        phase: what it does, and where it ends.
+        program: its compiled step.
+        price: of one step.
+        stream: its batches.
+        teacher: the teacher's parameters on the devices, or None.
+    """
+
+    phase: Phase
     program: Program
+    price: Price
     stream: Stream
     teacher: Any = None
 
 
 def train(
     legs: Sequence[Leg],
-    budget: int,
+    budget: Budget,
     *,
     start: Any,
     seed: int,
     config: TrainConfig,
     directory: Path,
-    upfront: int = 0,
+    upfront: Mapping[str, int] | None = None,
     cache_bytes: int = 0,
+    repeats: bool = True,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
     """Trains until the ledger is full, or goes on where an interrupted call stopped.
 
+    A budget of hours waits for each step before it looks at the clock, and starts none that would not end within the
+    budget if it took as long as the one before. What a kill undid is not counted, except in the journal.
+
     Args:
-        legs: the arm's phases, laid out in the budget.
-        budget: FLOPs.
+        legs: the arm's phases.
+        budget: what may be spent.
         start: the student's starting parameters.
         seed: of dropout and of the objective's projections.
         config: training settings.
-        directory: of the run: `checkpoints/` and `metrics.jsonl`.
-        upfront: FLOPs paid before the first step: the run's share of stored teacher outputs.
-        cache_bytes: size of these outputs.
-        evaluate: figures on held-out text from the student's parameters, taken along the budget; not charged.
+        directory: of the run: `checkpoints/`, `metrics.jsonl` and `ledger.jsonl`.
+        upfront: FLOPs spent before the first step, by account: the run's share of what the teacher cost before.
+        cache_bytes: size of the stored teacher outputs it reads.
+        repeats: whether text may be seen again once all of it was.
+        evaluate: figures on held-out text from the student's parameters, taken along the budget.
         watch: told after every step.
 
     Raises:
-        InputError: the loss is not finite, or a checkpoint is damaged.
+        InputError: the loss is not finite, text would repeat, or a checkpoint or the journal is damaged.
     """
-    first, total = legs[0].program, legs[-1].program.stretch.stop
+    opened = Ledger.open(budget, len(legs), upfront, cache_bytes)
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        if checkpoints.latest is None:
-            state, ledger = first.start(start, seed), Ledger.open(budget, upfront, cache_bytes)
+        run = _Run(legs, directory, config, checkpoints, evaluate, watch)
+        run.begin(start, seed, opened)
+        for number, leg in enumerate(legs):
+            batches = leg.stream.iterate(run.ledger.steps)
+            while run.ledger.affords(leg.price, leg.program.shape.positions, leg.phase.until):
+                share = run.ledger.share
+                run.step(number, batches, repeats=repeats)
+                if _milestone(run.ledger.share, config.evaluations) > _milestone(share, config.evaluations):
+                    run.evaluate()
+                if time.monotonic() - run.saved >= config.checkpoint_seconds:
+                    run.save()
+        return run.finish()
+
+
+class _Run:
+    """A run on its way: its state and its account, and what is written down of it."""
+
+    state: State
+    ledger: Ledger
+
+    def __init__(
+        self,
+        legs: Sequence[Leg],
+        directory: Path,
+        config: TrainConfig,
+        checkpoints: Checkpoints,
+        evaluate: Callable[[Any], Mapping[str, float]] | None,
+        watch: Callable[[Progress], None],
+    ):
+        self._legs, self._directory, self._config, self._checkpoints = legs, directory, config, checkpoints
+        self._evaluate, self._watch = evaluate, watch
+        self._waiting: tuple[Ledger, Mapping[str, jax.Array]] | None = None  # a step whose losses are on their way
+        self._journal = Journal(directory / NAME)
+
+    def begin(self, start: Any, seed: int, opened: Ledger) -> None:
+        """From the start, or from the newest checkpoint."""
+        program = self._legs[0].program
+        if self._checkpoints.latest is None:
+            self.state, self.ledger = program.start(start, seed), opened
         else:
-            state, ledger = checkpoints.restore(first.abstract_state())
-        log = Log(directory / "metrics.jsonl", ledger.steps)
-        clock = Stopwatch(ledger.seconds)
-        milestones = {-(-total * k // config.evaluations) for k in range(1, config.evaluations + 1)}
-        saved = time.monotonic()
+            self.state, self.ledger = self._checkpoints.restore(program.abstract_state())
+        self._log = Log(self._directory / "metrics.jsonl", self.ledger.steps)
+        if self._journal.entries:
+            self._journal.add("restart", self.ledger, lost_steps=self._log.reached - self.ledger.steps)
+        else:
+            prices = [leg.price.to_json() for leg in self._legs]
+            self._journal.add("open", self.ledger, prices=prices, positions=program.shape.positions)
+        self._clock = Stopwatch(self.ledger.seconds)
+        for seconds in {id(leg.program): leg.program.compile_seconds for leg in self._legs}.values():
+            self._clock.add("compile", seconds)
+        self._read_clock()
+        self._evaluated = self._saved_step = self.ledger.steps
+        self.saved = time.monotonic()
 
-        def report(then: Ledger, metrics: Mapping[str, jax.Array]) -> None:
-            values = {name: float(value) for name, value in metrics.items()}
-            if not np.isfinite(values["loss"]):
-                raise InputError(
-                    f"{directory}: the loss is {values['loss']} at step {then.steps}, expected a finite one; "
-                    "lower the optimizer's learning_rate or set its clip"
-                )
-            watch(Progress(then, total, values))
-            if then.steps % config.log_every == 0 or then.steps == total:
-                log.write({"step": then.steps, "flops": then.total, **values})
+    def step(self, number: int, batches: Numbered, *, repeats: bool) -> None:
+        """One step of phase `number`."""
+        leg, ledger = self._legs[number], self.ledger
+        positions = leg.program.shape.positions
+        with self._clock("input"):
+            step, batch = next(batches)
+        fresh = leg.stream.sequences - step * len(batch["valid"])  # sequences repeat only after all were seen
+        if fresh < len(batch["valid"]) and not repeats:
+            raise InputError(
+                f"{self._directory}: step {step + 1} would repeat text, expected none under data.regime 'unlimited'; "
+                "add text or lower the budget"
+            )
+        share = ledger.step(leg.price, positions) / ledger.budget.amount
+        moment = Moment(ledger.share, leg.phase.learning_rate(ledger.share, ledger.share + share))
+        with self._clock("compute"):
+            self.state, metrics = leg.program(self.state, leg.teacher, batch, moment)
+            self._report()  # of the step before: the device is busy with this one meanwhile
+            self.ledger = ledger.charge(number, leg.price, positions, *_counts(batch, max(0, fresh)))
+            self._waiting = self.ledger, metrics
+            if not ledger.budget.countable:
+                self._report()
+        self._read_clock()
+        self.ledger = replace(self.ledger, step_seconds=self.ledger.counted_seconds - ledger.counted_seconds)
 
-        waiting: tuple[Ledger, Mapping[str, jax.Array]] | None = None  # a step whose losses are still on their way
-        for leg in legs:
-            price, stop = leg.program.stretch.price, leg.program.stretch.stop
-            batches = leg.stream.iterate(ledger.steps, stop) if ledger.steps < stop else iter(())
-            while ledger.steps < stop:
-                with clock("input"):
-                    step, batch = next(batches)
-                with clock("compute"):
-                    state, metrics = leg.program(state, leg.teacher, batch)
-                    ledger = ledger.charge(price, *_tokens(batch, step, leg.stream.sequences))
-                    if waiting:
-                        report(*waiting)  # the device is busy with this step meanwhile
-                    waiting = ledger, metrics
-                due = time.monotonic() - saved >= config.checkpoint_seconds or ledger.steps == total
-                if due or ledger.steps in milestones:
-                    with clock("compute"):
-                        report(*waiting)
-                    waiting = None
-                if evaluate and ledger.steps in milestones:
-                    with clock("evaluation"):
-                        figures = evaluate(state.params["model"])
-                    log.write({"step": ledger.steps, "flops": ledger.total, **figures})
-                if due:
-                    with clock("checkpoint"):
-                        checkpoints.save(state, replace(ledger, seconds=clock.seconds))
-                    saved = time.monotonic()
-        params = jax.device_get(state.params["model"])
-        return Outcome(params, replace(ledger, seconds=clock.seconds), log.curve(), sha256(params))
+    def evaluate(self) -> None:
+        """Measures the student on held-out text, unless that was done after this very step."""
+        self._settle()
+        if self._evaluate is None or self._evaluated == self.ledger.steps:
+            return
+        with self._clock("evaluation"):
+            figures = self._evaluate(self.state.params["model"])
+        self._log.write({"step": self.ledger.steps, "flops": self.ledger.total, "share": self.ledger.share, **figures})
+        self._evaluated = self.ledger.steps
+        self._read_clock()
+
+    def save(self) -> None:
+        """A checkpoint, and an entry in the journal, unless this very step has them."""
+        self._settle()
+        if self._saved_step == self.ledger.steps:
+            return
+        self._journal.add("steps", self.ledger)
+        with self._clock("checkpoint"):
+            self._checkpoints.save(self.state, self.ledger)
+        self._saved_step, self.saved = self.ledger.steps, time.monotonic()
+        self._read_clock()
+
+    def finish(self) -> Outcome:
+        """The last figures and the last checkpoint; nothing is spent any more."""
+        self.evaluate()
+        self.save()
+        params = jax.device_get(self.state.params["model"])
+        found = sha256(params)
+        self._journal.add("close", self.ledger, params_sha256=found)
+        return Outcome(params, self.ledger, self._log.curve(), found, self._journal.head)
+
+    def _settle(self) -> None:
+        """Waits for the last step."""
+        with self._clock("compute"):
+            self._report()
+        self._read_clock()
+
+    def _report(self) -> None:
+        if self._waiting is None:
+            return
+        (then, metrics), self._waiting = self._waiting, None
+        values = {name: float(value) for name, value in metrics.items()}
+        if not np.isfinite(values["loss"]):
+            raise InputError(
+                f"{self._directory}: the loss is {values['loss']} at step {then.steps}, expected a finite one; "
+                "lower the optimizer's learning_rate or set its clip"
+            )
+        self._watch(Progress(then, values))
+        if then.steps % self._config.log_every == 0:
+            self._log.write({"step": then.steps, "flops": then.total, **values})
+
+    def _read_clock(self) -> None:
+        self.ledger = replace(self.ledger, seconds=self._clock.seconds)
 
 
-def _tokens(batch: Mapping[str, np.ndarray], step: int, sequences: int) -> tuple[int, int]:
-    """Tokens of a batch, and those of sequences not seen before: sequences repeat only after all were seen."""
+def _milestone(share: float, evaluations: int) -> int:
+    """How many of the evenly spaced evaluations are due at a share of the budget."""
+    return math.floor(share * evaluations + 1e-9)
+
+
+def _counts(batch: Mapping[str, np.ndarray], fresh: int) -> tuple[int, int, int]:
+    """Tokens of a batch, those of its first `fresh` sequences, and those that are masked."""
     per_sequence = batch["valid"].sum(axis=1)
-    fresh = max(0, sequences - step * len(per_sequence))
-    return int(per_sequence.sum()), int(per_sequence[:fresh].sum())
+    return int(per_sequence.sum()), int(per_sequence[:fresh].sum()), int((batch["label_weights"] > 0).sum())

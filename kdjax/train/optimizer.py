@@ -1,30 +1,28 @@
-"""AdamW with linear warm-up and linear decay, sized to the number of steps the budget buys."""
+"""AdamW with linear warm-up and linear decay over the budget."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from kdjax.config import OptimizerConfig
 
 
-def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate of each step: a line up to the peak over the warm-up, then one down to 0 after the last step.
+def learning_rate(config: OptimizerConfig, before: float, after: float) -> float:
+    """Learning rate of a step: a line up to the peak over the warm-up, then one down to 0 at the end of the budget.
 
-    Step i (from 0) of n with a warm-up of w steps has peak * min((i + 1) / w, (n - i) / (n - w)).
+    Step i (from 0) of n equal steps with a warm-up of w steps has peak * min((i + 1) / w, (n - i) / (n - w)).
+
+    Args:
+        config: peak and warm-up.
+        before: share of the budget spent before the step.
+        after: share of it spent after the step.
     """
-    warmup = max(1, round(config.warmup * steps))
-    decay = max(1, steps - warmup)
-
-    def rate(step: jax.typing.ArrayLike) -> jax.Array:
-        rising = (jnp.asarray(step, jnp.float32) + 1) / warmup
-        falling = (steps - jnp.asarray(step, jnp.float32)) / decay
-        return config.learning_rate * jnp.clip(jnp.minimum(rising, falling), 0.0, 1.0)
-
-    return rate
+    rising = after / config.warmup if config.warmup else 1.0
+    falling = (1 - before) / (1 - config.warmup)
+    return config.learning_rate * max(0.0, min(rising, falling, 1.0))
 
 
 def decays(params: Any) -> Any:
@@ -36,19 +34,20 @@ def decays(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def adamw(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) on this schedule, for parameters nested or flat.
+def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), for parameters nested or flat.
 
-    Args:
-        config: its settings.
-        steps: length of the schedule.
+    What it returns is still to be multiplied by the step's learning rate (`apply`).
     """
-    adam = optax.adamw(
-        schedule(config, steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=decays,
-    )
-    return optax.chain(optax.clip_by_global_norm(config.clip), adam) if config.clip else adam
+    adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+    return optax.chain(*([optax.clip_by_global_norm(config.clip)] if config.clip else []), adam, decay)
+
+
+def apply(
+    optimizer: optax.GradientTransformation, grads: Any, opt: Any, params: Any, rate: jax.Array
+) -> tuple[Any, Any]:
+    """The parameters and the optimiser's state after one update at this learning rate."""
+    directions, opt = optimizer.update(grads, opt, params)
+    updates = jax.tree.map(lambda direction: -rate * direction, directions)
+    return optax.apply_updates(params, updates), opt

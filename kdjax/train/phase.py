@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.budget.ledger import Stretch
 from kdjax.budget.price import MeterError, Price, measure, settle
-from kdjax.config import ModelConfig, OptimizerConfig
+from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
 from kdjax.models.features import Features
 from kdjax.objectives.base import Needs
 from kdjax.objectives.objective import Objective
-from kdjax.train import optimizer as adamw
 from kdjax.train.moving import part, split
+from kdjax.train.optimizer import adamw, apply, learning_rate
 from kdjax.train.signal import Signal
 from kdjax.train.step import (
     Loss,
+    Moment,
     Step,
     accumulated,
     global_norm,
@@ -32,7 +32,6 @@ from kdjax.train.step import (
     make_step,
     over_whole,
     trained,
-    update,
 )
 
 CANONICAL_BITS = "rbg"
@@ -46,6 +45,11 @@ class Shape:
     batch: int
     length: int
     slots: int
+
+    @property
+    def positions(self) -> int:
+        """Places of a batch, padding included."""
+        return self.batch * self.length
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The batch as shapes and types."""
@@ -83,13 +87,20 @@ class Phase:
     until: float = 1.0
     others: tuple[Objective, ...] = ()
 
-    def see(self, params: Any, teacher_params: Any, batch: Any, dropout_key: jax.Array | None) -> Features:
+    def see(
+        self,
+        params: Any,
+        teacher_params: Any,
+        batch: Any,
+        dropout_key: jax.Array | None,
+        compute: ComputeConfig = ComputeConfig(),
+    ) -> Features:
         """The student's features: those the objective needs, and nothing else is computed."""
-        return forward(self.student, params, batch, self.needs.student, dropout_key=dropout_key)
+        return forward(self.student, params, batch, self.needs.student, dropout_key=dropout_key, compute=compute)
 
-    def target(self, teacher_params: Any, batch: Any) -> Features:
+    def target(self, teacher_params: Any, batch: Any, compute: ComputeConfig = ComputeConfig()) -> Features:
         """The teacher's features: those the objective needs."""
-        return self.signal.features(teacher_params, batch, self.needs.teacher)
+        return self.signal.features(teacher_params, batch, self.needs.teacher, compute)
 
     def abstract_batch(self, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch of this phase, as shapes."""
@@ -136,9 +147,10 @@ class Phase:
         """All the arm trains, as shapes."""
         return {"model": self.abstract_model(), "objective": jax.eval_shape(lambda: self.init_objective(0))}
 
-    def loss(self) -> Loss:
+    def loss(self, compute: ComputeConfig = ComputeConfig()) -> Loss:
         """The pure loss (`kdjax.train.step.make_loss`)."""
-        return make_loss(self.see, self.target, self.objective)
+        see = functools.partial(self.see, compute=compute)
+        return make_loss(see, functools.partial(self.target, compute=compute), self.objective)
 
     def check_splits(self) -> None:
         """Raises InputError if a term looks at a batch as a whole, so that it cannot be taken in parts."""
@@ -153,29 +165,33 @@ class Phase:
         batch = self.abstract_batch(Shape(1, 8, 1))
         return trained(self.loss(), self.abstract_params(), self.abstract_teacher(), batch, None, 0.0)
 
-    def transformation(self, steps: int) -> optax.GradientTransformation:
-        """The optimiser with its schedule sized to `steps`, those of all phases."""
-        return adamw.adamw(self.optimizer, steps)
+    @property
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimiser, but for the learning rate."""
+        return adamw(self.optimizer)
+
+    @property
+    def essence(self) -> Phase:
+        """The phase without what neither its compiled step nor its price depends on."""
+        optimizer = replace(self.optimizer, learning_rate=OptimizerConfig.learning_rate, warmup=OptimizerConfig.warmup)
+        return replace(self, name="", optimizer=optimizer, until=1.0)
+
+    def learning_rate(self, before: float, after: float) -> float:
+        """Of a step, from the shares of the budget spent before and after it."""
+        return learning_rate(self.optimizer, before, after)
 
     def step(
-        self, steps: int, stretch: Stretch | None = None, *, microbatches: int = 1, bits: str = "threefry2x32"
+        self, *, microbatches: int = 1, bits: str = "threefry2x32", compute: ComputeConfig = ComputeConfig()
     ) -> Step:
-        """The pure step of a run of `steps` steps, in which this phase lies as `stretch` says."""
-
-        first, begin, share = (stretch.first, stretch.begin, stretch.share) if stretch else (0, 0.0, 1 / steps)
-
-        def progress(step: jax.Array) -> jax.Array | float:
-            return begin + (step - first).astype(jnp.float32) * share if self.objective.scheduled else 0.0
-
+        """The pure step."""
         return make_step(
-            self.loss(),
-            self.transformation(steps),
+            self.loss(compute),
+            self.transformation,
             self.trained,
             dropout=self.drops,
             differentiate=over_whole
             if microbatches == 1
             else functools.partial(accumulated, self.objective, microbatches),
-            progress=progress,
             bits=bits,
         )
 
@@ -194,7 +210,7 @@ def price(phase: Phase, shape: Shape) -> Price:
         MeterError: XLA's count cannot be trusted: a term with a loop or a branch, or a JAX that counts otherwise.
     """
     try:
-        return _price(phase, shape)
+        return _price(phase.essence, shape)
     except MeterError as e:
         raise MeterError(f"arms.{phase.name}: {e}") from None
 
@@ -202,10 +218,10 @@ def price(phase: Phase, shape: Shape) -> Price:
 @cache
 def _price(phase: Phase, shape: Shape) -> Price:
     params, teacher, batch = phase.abstract_params(), phase.abstract_teacher(), phase.abstract_batch(shape)
-    transformation = phase.transformation(2)
+    transformation = phase.transformation
     state = jax.eval_shape(lambda p: init_state(p, transformation, 0), params)
     key = jax.eval_shape(lambda: jax.random.key(0, impl=CANONICAL_BITS)) if phase.drops else None
-    progress = jax.ShapeDtypeStruct((), jnp.float32)
+    moment = Moment.abstract()
 
     def forward_and_backward(p: Any, t: Any, b: Any, k: Any, cotangent: Features) -> Any:
         seen, pull = jax.vjp(lambda q: phase.see(q, t, b, k), p)
@@ -214,8 +230,8 @@ def _price(phase: Phase, shape: Shape) -> Price:
     def objective(seen: Features, own: Any, target: Features, b: Any, progress: Any) -> Any:
         return jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)(seen, target, b, own, progress)
 
-    def renew(grads: Any, opt: Any, p: Any) -> Any:
-        return update(transformation, grads, opt, p), global_norm(grads)
+    def renew(grads: Any, opt: Any, p: Any, rate: Any) -> Any:
+        return apply(transformation, grads, opt, p, rate), global_norm(grads)
 
     moving, _ = split(params, phase.trained)
     model = params["model"]
@@ -223,10 +239,10 @@ def _price(phase: Phase, shape: Shape) -> Price:
     target = jax.eval_shape(phase.target, teacher, batch)
     forward_flops = measure(phase.see, model, teacher, batch, key).flops
     return settle(
-        measure(phase.step(2, bits=CANONICAL_BITS), state, teacher, batch),
+        measure(phase.step(bits=CANONICAL_BITS), state, teacher, batch, moment),
         student_forward=forward_flops,
         student_backward=measure(forward_and_backward, model, teacher, batch, key, seen).flops - forward_flops,
         teacher_forward=measure(phase.target, teacher, batch).flops,
-        objective=measure(objective, seen, params["objective"], target, batch, progress).flops,
-        optimizer=measure(renew, moving, part(state.opt, moving), moving).flops,
+        objective=measure(objective, seen, params["objective"], target, batch, moment.progress).flops,
+        optimizer=measure(renew, moving, part(state.opt, moving), moving, moment.learning_rate).flops,
     )

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax.config import CacheConfig, ModelConfig
+from kdjax.config import CacheConfig, ComputeConfig, ModelConfig
 from kdjax.data.cache import Field
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
@@ -39,7 +39,9 @@ class Signal(ABC):
         """What a batch holds besides its tokens, a sequence at a time."""
 
     @abstractmethod
-    def features(self, params: Any, batch: Batch, request: Request) -> Features:
+    def features(
+        self, params: Any, batch: Batch, request: Request, compute: ComputeConfig = ComputeConfig()
+    ) -> Features:
         """The teacher's features, of which there are at least those requested."""
 
 
@@ -55,7 +57,9 @@ class NoTeacher(Signal):
         """None."""
         return ()
 
-    def features(self, params: Any, batch: Batch, request: Request) -> Features:
+    def features(
+        self, params: Any, batch: Batch, request: Request, compute: ComputeConfig = ComputeConfig()
+    ) -> Features:
         """None."""
         return Features()
 
@@ -74,9 +78,11 @@ class Online(Signal):
         """Nothing."""
         return ()
 
-    def features(self, params: Any, batch: Batch, request: Request) -> Features:
+    def features(
+        self, params: Any, batch: Batch, request: Request, compute: ComputeConfig = ComputeConfig()
+    ) -> Features:
         """One forward pass."""
-        return forward(self.teacher, params, batch, request)
+        return forward(self.teacher, params, batch, request, compute=compute)
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,9 @@ class Cached(Signal):
             Field(f"{name}.log_rest", config.dtype, (places,)),
         ]
 
-    def features(self, params: Any, batch: Batch, request: Request) -> Features:
+    def features(
+        self, params: Any, batch: Batch, request: Request, compute: ComputeConfig = ComputeConfig()
+    ) -> Features:
         """Reads them back, in float32."""
 
         def layers(name: str) -> dict[int, jax.Array]:

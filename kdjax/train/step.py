@@ -17,11 +17,32 @@ from kdjax.models.features import Features
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.mesh import by_batch, replicated
 from kdjax.train.moving import Flat, flat, join, part, put_back, split
+from kdjax.train.optimizer import apply
 
 Batch = Mapping[str, jax.Array]
 Forward = Callable[..., Features]
 Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Step = Callable[["State", Any, Batch], tuple["State", dict[str, jax.Array]]]
+Step = Callable[["State", Any, Batch, "Moment"], tuple["State", dict[str, jax.Array]]]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Moment:
+    """Where a step stands in its run: all that changes from step to step besides the batch, float32 scalars.
+
+    Attributes:
+        progress: share of the budget spent before the step, which schedules go by.
+        learning_rate: of the step.
+    """
+
+    progress: Any
+    learning_rate: Any
+
+    @staticmethod
+    def abstract(sharding: jax.sharding.Sharding | None = None) -> Moment:
+        """Its scalars as shapes."""
+        scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding)
+        return Moment(scalar, scalar)
 
 
 @jax.tree_util.register_dataclass
@@ -110,44 +131,37 @@ def make_step(
     *,
     dropout: bool,
     differentiate: Callable[[Loss], Callable[..., Any]] = over_whole,
-    progress: Callable[[jax.Array], jax.Array | float] = lambda step: 0.0,
     bits: str = "threefry2x32",
 ) -> Step:
-    """The step `(state, teacher_params, batch) -> (state, metrics)`: one pure function, to be jitted by `compile_step`.
+    """The step `(state, teacher_params, batch, moment) -> (state, metrics)`: one pure function, for `compile_step`.
 
     Args:
         loss: from `make_loss`.
-        optimizer: an Optax transformation of the parameters as one flat mapping (`kdjax.train.moving`).
+        optimizer: an Optax transformation of the parameters as one flat mapping (`kdjax.train.moving`), but for the
+            learning rate.
         trained: from `trained`. What gets no gradient stays as it is, and nothing is computed for it.
         dropout: whether the loss takes a dropout key, made anew from (seed, step).
         differentiate: makes the loss and its gradients of the loss: `over_whole`, or `accumulated`.
-        progress: the share of the budget spent before a step, from its number.
         bits: the generator of dropout's random bits (a name JAX knows).
 
     Returns:
         A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key.
     """
 
-    def step(state: State, teacher_params: Any, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+    def step(state: State, teacher_params: Any, batch: Batch, moment: Moment) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
         params, still = split(state.params, trained)
 
         def of_moving(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             return loss(join(params, still, trained), *rest)
 
-        (value, terms), grads = differentiate(of_moving)(params, teacher_params, batch, key, progress(state.step))
-        params, opt = update(optimizer, grads, part(state.opt, params), params)
+        (value, terms), grads = differentiate(of_moving)(params, teacher_params, batch, key, moment.progress)
+        params, opt = apply(optimizer, grads, part(state.opt, params), params, moment.learning_rate)
         metrics = {"loss": value, "grad_norm": global_norm(grads), **terms}
         after = join(params, still, trained)
         return State(state.step + 1, state.seed, after, put_back(state.opt, opt)), metrics
 
     return step
-
-
-def update(optimizer: optax.GradientTransformation, grads: Flat, opt: Any, params: Flat) -> tuple[Flat, Any]:
-    """The parameters and the optimiser's state after one update."""
-    updates, opt = optimizer.update(grads, opt, params)
-    return optax.apply_updates(params, updates), opt
 
 
 def global_norm(tree: Any) -> jax.Array:
@@ -160,7 +174,7 @@ def compile_step(step: Step, mesh: Mesh) -> Any:
     everywhere, split = replicated(mesh), by_batch(mesh)
     return jax.jit(
         step,
-        in_shardings=(everywhere, everywhere, split),
+        in_shardings=(everywhere, everywhere, split, everywhere),
         out_shardings=(everywhere, everywhere),
         donate_argnums=0,
     )

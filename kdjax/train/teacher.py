@@ -10,14 +10,15 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger, lay_out
-from kdjax.config import ArmConfig, HeadConfig, ModelConfig, TrainConfig
+from kdjax.config import ArmConfig, ComputeConfig, HeadConfig, ModelConfig, TrainConfig
 from kdjax.models import Model, abstract_params, forward, init_mlm_head
 from kdjax.models.features import Features
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.train.loop import Leg, Progress, Stream, train
 from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
+from kdjax.train.program import program_of
 from kdjax.train.signal import NoTeacher
 
 
@@ -25,10 +26,17 @@ from kdjax.train.signal import NoTeacher
 class HeadOnFrozenEncoder(Phase):
     """A phase that trains an MLM head alone; the encoder below it is given to the step and not trained."""
 
-    def see(self, params: Any, teacher_params: Any, batch: Any, dropout_key: jax.Array | None) -> Features:
+    def see(
+        self,
+        params: Any,
+        teacher_params: Any,
+        batch: Any,
+        dropout_key: jax.Array | None,
+        compute: ComputeConfig = ComputeConfig(),
+    ) -> Features:
         """The logits of the head on the frozen encoder."""
         whole = {**jax.lax.stop_gradient(teacher_params), "mlm": params["mlm"]}
-        return forward(self.student, whole, batch, self.needs.student, dropout_key=dropout_key)
+        return forward(self.student, whole, batch, self.needs.student, dropout_key=dropout_key, compute=compute)
 
     def abstract_model(self) -> Any:
         """The head, as shapes."""
@@ -78,15 +86,16 @@ def fit_head(
     body = {name: params for name, params in encoder.params.items() if name != "mlm"}
     head = {"mlm": encoder.params.get("mlm") or init_mlm_head(encoder.config, seed=0)}
     frozen = config.encoder == "frozen"
-    phase, budget = head_phase(encoder.config, config), int(config.budget)
-    (stretch,) = lay_out(budget, [(1.0, price(phase, shape))], setting="teacher.head.budget")
-    program = Program(phase, shape, stretch, stretch.steps, mesh)
+    phase, budget = head_phase(encoder.config, config), Budget.flops(config.budget)
+    cost = price(phase, shape)
+    lay_out(budget, [(1.0, cost)], shape.positions, setting="teacher.head.budget")
+    program = program_of(phase, shape, mesh)
 
     def whole(params: Any) -> Any:
         return {**body, **params} if frozen else params
 
     outcome = train(
-        [Leg(program, stream, program.place_teacher(body))],
+        [Leg(phase, program, cost, stream, program.place_teacher(body))],
         budget,
         start=head if frozen else {**body, **head},
         seed=0,

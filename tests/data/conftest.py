@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdjax.config import DataConfig
-from kdjax.data.loader import Corpus
+from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import prepare
 from tests.corpora import make_corpus, make_tokenizer
 

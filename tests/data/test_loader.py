@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,8 @@ import pytest
 
 from kdjax.data import cache
 from kdjax.data.cache import Cache, Field
-from kdjax.data.loader import Batch, Batches, Corpus, fixed_batches, view_of
+from kdjax.data.corpus import Batch, Corpus
+from kdjax.data.loader import Batches, fixed_batches, view_of
 from kdjax.data.masking import mask
 from kdjax.errors import InputError
 
@@ -260,47 +259,3 @@ def test_a_corpus_smaller_than_a_batch(corpus: Corpus) -> None:
     assert batches(corpus, batch=count)[0]["tokens"].shape == (count, 24)
     with pytest.raises(InputError, match=f"{count} train sequences are too small to fill a batch of {count + 1}"):
         batches(corpus, batch=count + 1)
-
-
-@pytest.fixture
-def copy(corpus: Corpus, tmp_path: Path) -> Path:
-    shutil.copytree(corpus.directory, tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def test_a_truncated_or_missing_shard_is_named(corpus: Corpus, copy: Path) -> None:
-    shard = copy / corpus.manifest.shards[1].file
-    data = shard.read_bytes()
-    shard.write_bytes(data[:-100])
-    with pytest.raises(InputError, match=rf"{shard.name}: has {len(data) - 100} bytes, expected {len(data)}"):
-        Corpus.open(copy)
-    shard.unlink()
-    with pytest.raises(InputError, match=rf"{shard.name}: has 0 bytes"):
-        Corpus.open(copy)
-    shard.write_bytes(bytes(len(data)))
-    with pytest.raises(InputError, match=rf"{shard.name}: damaged"):
-        Corpus.open(copy)
-
-
-def test_a_flipped_bit_is_found_by_verifying_and_by_reading(corpus: Corpus, copy: Path) -> None:
-    Corpus.open(copy).verify()
-    tokens, segments = corpus.read("train", np.array([3]))
-    record = tokens.astype("<u2").tobytes() + segments.astype("u1").tobytes()
-    shard = copy / corpus.manifest.shards[0].file
-    data = bytearray(shard.read_bytes())
-    place = data.find(record)
-    assert place > 0
-    data[place] ^= 1
-    shard.write_bytes(data)
-    opened = Corpus.open(copy)
-    with pytest.raises(InputError, match=rf"{shard.name}: other bytes than those prepared"):
-        opened.verify()
-    with pytest.raises(InputError, match="a shard is damaged"):
-        opened.read("train", np.array([3]))
-    with pytest.raises(InputError, match="a shard is damaged"):
-        list(batches(opened).iterate(0, opened.sequences("train") // BATCH + 1))
-
-
-def test_a_directory_without_a_corpus(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no manifest\.json"):
-        Corpus.open(tmp_path / "nowhere")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.data.loader import Corpus
+from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
 

@@ -14,7 +14,7 @@ from kdjax.errors import InputError
 from kdjax.evaluate import finetune as tuning
 from kdjax.evaluate.finetune import batch_rows, finetune, optimizer_of
 from kdjax.models import init, init_task_head
-from kdjax.train.optimizer import schedule
+from kdjax.train.optimizer import learning_rate
 from tests.evaluate import handmade
 
 SETTINGS = FinetuneConfig(steps=40, batch=16, learning_rate=3e-3)
@@ -70,20 +70,20 @@ def test_by_default_it_is_berts_optimizer():
 
 @pytest.mark.parametrize(
     ("warmup", "steps", "rising"),
-    [(0.0, 40, 1), (0.25, 40, 10), (0.99, 40, 40), (1.0, 40, 1), (7.0, 40, 7), (39.0, 40, 39), (60.0, 1000, 60)],
+    [(0.0, 40, 1), (0.25, 40, 10), (0.99, 40, 39.6), (1.0, 40, 1), (7.0, 40, 7), (39.0, 40, 39), (60.0, 1000, 60)],
 )
 def test_warmup_is_a_share_below_1_and_a_number_of_steps_from_1_on(warmup, steps, rising):
     settings = FinetuneConfig(steps=steps, learning_rate=2e-3, warmup=warmup)
-    rates = [schedule(optimizer_of(settings), steps)(n) for n in range(steps)]
-    falling = max(1, steps - rising)
-    expected = [2e-3 * min((n + 1) / rising, (steps - n) / falling) for n in range(steps)]
+    rates = [learning_rate(optimizer_of(settings), n / steps, (n + 1) / steps) for n in range(steps)]
+    falling = steps - rising if warmup else steps
+    expected = [2e-3 * min((n + 1) / rising, (steps - n) / falling, 1) for n in range(steps)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("warmup", [40.0, 41.0, 1000.0])
 def test_a_warmup_as_long_as_the_run_or_longer_lasts_the_run(warmup):
     config = optimizer_of(dataclasses.replace(SETTINGS, warmup=warmup))
-    rates = [schedule(config, 40)(n) for n in range(40)]
+    rates = [learning_rate(config, n / 40, (n + 1) / 40) for n in range(40)]
     np.testing.assert_allclose(rates, [3e-3 * (n + 1) / 40 for n in range(40)], rtol=1e-5)
 
 

@@ -13,7 +13,7 @@ import pytest
 from kdjax import models
 from kdjax.config import ArmConfig, OptimizerConfig
 from kdjax.data.cache import Cache, CacheManifest
-from kdjax.data.loader import Corpus
+from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.models.features import Features, Request
@@ -244,6 +244,26 @@ def test_another_corpus_is_refused(text: Text, exact: Path, tmp_path: Path) -> N
     other = prepared(tmp_path, seed=1)
     with pytest.raises(InputError, match=rf"\A{exact}: stored for corpus "):
         open_changed(exact, text, corpus=other.corpus)
+
+
+def test_stored_outputs_of_a_subset_are_those_of_its_sequences_and_no_other_subset_s(
+    text: Text, exact: Path, tmp_path: Path
+) -> None:
+    limit = text.corpus.tokens("train") // 3
+    few = dataclasses.replace(text, corpus=text.corpus.limited(limit, 1))
+    build(tmp_path, few)
+    subset = few.corpus.subset
+    assert subset is not None
+    assert 10 < few.sequences < text.sequences // 2
+    _, logits, _ = everything(text)
+    np.testing.assert_allclose(records(tmp_path, few)["teacher.logits"], logits[:, subset.numbers], atol=1e-4)
+    assert open_changed(tmp_path, text, corpus=text.corpus.limited(limit, 1)).manifest.sequences == few.sequences
+    for other in (text.corpus, text.corpus.limited(limit, 2), text.corpus.limited(2 * limit, 1)):
+        complaint = f"stored for corpus '{few.corpus.digest}', expected '{other.digest}'"
+        with pytest.raises(InputError, match=rf"\A{tmp_path}: {complaint}\Z"):
+            open_changed(tmp_path, text, corpus=other)
+    with pytest.raises(InputError, match=rf"\A{exact}: stored for corpus "):
+        open_changed(exact, few)
 
 
 def test_entries_that_stand_for_something_else_are_refused(text: Text, draws: Path, top_k: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.budget.ledger import lay_out
 from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.data.cache import Cache, CacheManifest
@@ -80,9 +80,7 @@ def priced(name: str, source: str) -> Price:
 def trained(name: str, source: str, stored: Cache | None, text: Text) -> tuple[Any, list[dict[str, float]], Any]:
     """Ten steps: the final parameters, the losses, and what the compiled step took for a teacher."""
     (phase,) = arm(name, source).phases
-    cost = priced(name, source)
-    (stretch,) = lay_out(STEPS * cost.total, [(1.0, cost)])
-    program = Program(phase, SHAPE, stretch, STEPS, make_mesh(jax.devices()[:1]))
+    program = Program(phase, SHAPE, make_mesh(jax.devices()[:1]))
     given = program.place_teacher(teacher().params)
     state = program.start(untrained(), seed=3)
     data = text.data
@@ -90,8 +88,8 @@ def trained(name: str, source: str, stored: Cache | None, text: Text) -> tuple[A
         text.corpus, batch=8, seed=1, rate=data.mask_rate, slots=data.slots, views=data.views, cache=stored
     )
     losses = []
-    for _, batch in stream.iterate(0, STEPS):
-        state, metrics = program(state, given, batch)
+    for step, batch in itertools.islice(stream.iterate(0), STEPS):
+        state, metrics = program(state, given, batch, tiny.moment(phase, step, STEPS))
         losses.append({key: float(value) for key, value in metrics.items()})
     return jax.device_get(state.params), losses, given
 

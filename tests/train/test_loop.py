@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from kdjax import models
+from kdjax.budget.accounting import Budget
+from kdjax.budget.journal import read
 from kdjax.config import TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.mesh import make_mesh
-from kdjax.train.loop import Leg, Outcome, Progress, train
+from kdjax.train import log
+from kdjax.train.loop import Outcome, Progress, train
+from kdjax.train.phase import price
 from kdjax.train.program import Program
 from tests import tiny
 
@@ -32,24 +38,33 @@ def compiled(learning_rate: float) -> Program:
     """The logit arm with dropout."""
     student = dataclasses.replace(tiny.STUDENT, dropout=0.1)
     phase = tiny.phase("logit", student, learning_rate=learning_rate)
-    return tiny.program(phase, STEPS, make_mesh(jax.devices()[:1]))
+    return Program(phase, tiny.SHAPE, make_mesh(jax.devices()[:1]))
 
 
-def run(directory: Path, stop_at: int | None = None, learning_rate: float = 1e-2) -> Outcome:
+def run(
+    directory: Path,
+    stop_at: int | None = None,
+    learning_rate: float = 1e-2,
+    budget: Budget | None = None,
+    stream: tiny.Batches | None = None,
+    repeats: bool = True,
+) -> Outcome:
     """A run, optionally interrupted after a step."""
     program = compiled(learning_rate)
-    cost = program.stretch.price
+    cost = price(program.phase, tiny.SHAPE)
+    teacher = program.place_teacher(models.init(tiny.TEACHER, 9).params)
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:
             raise Interrupted
 
     return train(
-        [Leg(program, tiny.Batches(), program.place_teacher(models.init(tiny.TEACHER, 9).params))],
-        STEPS * cost.total + cost.total // 2,
+        [tiny.leg(program.phase, program, stream or tiny.Batches(), teacher)],
+        budget or Budget.flops(STEPS * cost.total + cost.total // 2),
         start=models.init(program.phase.student, 0).params,
         seed=0,
         config=CONFIG,
+        repeats=repeats,
         directory=directory,
         evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
         watch=watch,
@@ -60,7 +75,7 @@ def test_spends_to_the_budget_and_logs_the_curve(tmp_path: Path) -> None:
     outcome = run(tmp_path)
     assert outcome.ledger.steps == STEPS
     assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
-    assert [point["step"] for point in outcome.curve] == [2, 4, 6]
+    assert [point["step"] for point in outcome.curve] == [3, 5, 6]  # the first step beyond a third, and so on; the last
     assert outcome.curve[-1]["flops"] == outcome.ledger.total
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
@@ -131,3 +146,91 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: str) -> None:
     )
     with pytest.raises(InputError, match=f"checkpoints/{newest.name}: expected a whole checkpoint"):
         run(tmp_path)
+
+
+def test_a_budget_of_tokens_counts_positions_and_charges_flops_besides(tmp_path: Path) -> None:
+    outcome = run(tmp_path, budget=Budget("tokens", 4 * tiny.SHAPE.positions + 1))
+    assert outcome.ledger.steps == 4
+    assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.positions
+    assert outcome.ledger.total == 4 * price(compiled(1e-2).phase, tiny.SHAPE).total
+    assert outcome.ledger.masked_tokens == sum(int((tiny.batch(s)["label_weights"] > 0).sum()) for s in range(4))
+
+
+class SlowBatches(tiny.Batches):
+    """Batches that take a second, by the patched clock."""
+
+    def __init__(self, clock: Clock):
+        super().__init__()
+        self._clock = clock
+
+    def iterate(self, start: int) -> Any:
+        for numbered in super().iterate(start):
+            self._clock.now += 1.0
+            yield numbered
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(log.time, "perf_counter", made)
+    return made
+
+
+HOURS = Budget("hours", 6.5 / 3600, clock=("input", "compute"))
+
+
+def test_a_budget_of_hours_ends_by_the_clock_and_its_schedule_too(tmp_path: Path, clock: Clock) -> None:
+    outcome = run(tmp_path, budget=HOURS, stream=SlowBatches(clock))
+    assert outcome.ledger.steps == 6
+    assert outcome.ledger.seconds["input"] == 6.0
+    assert outcome.ledger.used * 3600 == pytest.approx(6.0)
+    assert [point["share"] for point in outcome.curve] == pytest.approx([3 / 6.5, 5 / 6.5, 6 / 6.5])
+
+
+def test_elapsed_time_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
+    straight = run(tmp_path / "straight", budget=HOURS, stream=SlowBatches(clock))
+    with pytest.raises(Interrupted):
+        run(tmp_path / "broken", 4, budget=HOURS, stream=SlowBatches(clock))
+    clock.now += 1000.0  # nobody computes
+    resumed = run(tmp_path / "broken", budget=HOURS, stream=SlowBatches(clock))
+    assert resumed.params_sha256 == straight.params_sha256  # every step again at the same share of the budget
+    assert resumed.ledger.seconds["input"] == straight.ledger.seconds["input"]
+
+
+def test_compiling_counts_where_the_clock_names_it(tmp_path: Path, clock: Clock) -> None:
+    seconds = compiled(1e-2).compile_seconds
+    budget = Budget("hours", (seconds + 2.5) / 3600, clock=("input", "compute", "compile"))
+    outcome = run(tmp_path, budget=budget, stream=SlowBatches(clock))
+    assert outcome.ledger.steps == 2
+    assert outcome.ledger.seconds["compile"] == pytest.approx(seconds)
+
+
+def test_text_that_would_repeat_is_refused_where_it_must_not(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"step 6 would repeat text, expected none under data.regime 'unlimited'"):
+        run(tmp_path, repeats=False)  # 6 steps of 8 sequences; the corpus has 40
+
+
+def test_the_journal_tells_of_a_restart_and_ends_with_the_result(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop_at=4)
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    shutil.rmtree(newest)  # as if killed before it was whole
+    outcome = run(tmp_path)
+    entries = read(tmp_path / "ledger.jsonl")
+    events = [entry["event"] for entry in entries]
+    assert events[0] == "open" and events[-1] == "close" and events.count("restart") == 1
+    restart = entries[events.index("restart")]
+    assert restart["lost_steps"] == 3 - restart["ledger"]["phases"][0] > 0
+    assert entries[-1]["params_sha256"] == outcome.params_sha256
+    assert entries[-1]["sha256"] == outcome.journal_sha256
+    assert entries[-1]["ledger"]["spent"] == outcome.ledger.spent
+    assert entries[0]["prices"] == [price(compiled(1e-2).phase, tiny.SHAPE).to_json()]

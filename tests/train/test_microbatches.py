@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.budget.ledger import lay_out
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.parallel.mesh import make_mesh
 from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, price
+from kdjax.train.phase import Phase
 from kdjax.train.program import Program
 from kdjax.train.step import accumulated
 from tests import tiny
@@ -34,15 +33,13 @@ def phase() -> Phase:
 @functools.cache
 def stepped(devices: int, microbatches: int) -> tuple[Any, dict[str, float]]:
     """Parameters and metrics after two steps."""
-    made, cost = phase(), price(phase(), tiny.SHAPE)
-    (stretch,) = lay_out(5 * cost.total, [(1.0, cost)])
-    program = Program(made, tiny.SHAPE, stretch, 5, make_mesh(jax.devices()[:devices]), microbatches=microbatches)
+    program = Program(phase(), tiny.SHAPE, make_mesh(jax.devices()[:devices]), microbatches=microbatches)
     teacher = program.place_teacher(models.init(tiny.TEACHER, 9).params)
     state, metrics = program.start(models.init(tiny.STUDENT, 0).params, seed=1), {}
     for step in range(2):
         batch = tiny.batch(step)
         batch["label_weights"][::2] = 0  # every part but one holds no slot in half of its sequences
-        state, metrics = program(state, teacher, batch)
+        state, metrics = program(state, teacher, batch, tiny.moment(phase(), step, 5))
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 
@@ -77,7 +74,5 @@ def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:
 
 
 def test_a_batch_that_does_not_split_into_the_parts_is_refused() -> None:
-    cost = price(phase(), tiny.SHAPE)
-    (stretch,) = lay_out(5 * cost.total, [(1.0, cost)])
     with pytest.raises(InputError, match="multiple of the 2 devices of the mesh times 3 microbatches"):
-        Program(phase(), tiny.SHAPE, stretch, 5, make_mesh(jax.devices()[:2]), microbatches=3)
+        Program(phase(), tiny.SHAPE, make_mesh(jax.devices()[:2]), microbatches=3)

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.budget.ledger import Stretch, lay_out
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import Stretch
 from kdjax.config import ArmConfig, OptimizerConfig, PhaseConfig, Schedule, TermConfig, TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.mesh import make_mesh
 from kdjax.train.arm import Arm, resolve
-from kdjax.train.loop import Leg, Outcome, Progress, train
+from kdjax.train.loop import Outcome, Progress, train
 from kdjax.train.moving import flat
 from kdjax.train.phase import price
 from kdjax.train.program import Program
+from kdjax.train.step import Moment
 from tests import tiny
 
 TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
@@ -47,20 +49,15 @@ def arm() -> Arm:
 
 
 @functools.cache
-def laid_out() -> tuple[int, tuple[Stretch, ...]]:
-    costs = [(phase.until, price(phase, tiny.SHAPE)) for phase in arm().phases]
-    budget = BUDGET_STEPS * costs[0][1].total
-    return budget, lay_out(budget, costs)
+def laid_out() -> tuple[Budget, tuple[Stretch, ...]]:
+    costs = [price(phase, tiny.SHAPE) for phase in arm().phases]
+    budget = Budget.flops(BUDGET_STEPS * costs[0].total)
+    return budget, arm().lay_out(budget, costs, tiny.SHAPE.positions)
 
 
 @functools.cache
 def programs() -> tuple[Program, ...]:
-    _, stretches = laid_out()
-    mesh = make_mesh(jax.devices()[:1])
-    return tuple(
-        Program(phase, tiny.SHAPE, stretch, stretches[-1].stop, mesh)
-        for phase, stretch in zip(arm().phases, stretches, strict=True)
-    )
+    return tuple(Program(phase, tiny.SHAPE, make_mesh(jax.devices()[:1])) for phase in arm().phases)
 
 
 def run(directory: Path, stop_at: int | None = None) -> Outcome:
@@ -71,7 +68,10 @@ def run(directory: Path, stop_at: int | None = None) -> Outcome:
             raise Interrupted
 
     return train(
-        [Leg(program, tiny.Batches(), program.place_teacher(teacher)) for program in programs()],
+        [
+            tiny.leg(phase, program, tiny.Batches(), program.place_teacher(teacher))
+            for phase, program in zip(arm().phases, programs(), strict=True)
+        ],
         laid_out()[0],
         start=models.init(arm().student, 0).params,
         seed=0,
@@ -97,7 +97,7 @@ def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str
     assert [stretch.steps > 1 for stretch in stretches] == [True, True, True]
     assert ledger.steps == sum(stretch.steps for stretch in stretches)
     assert ledger.total == sum(stretch.steps * stretch.price.total for stretch in stretches)
-    assert 0 <= budget - ledger.total < stretches[-1].price.total
+    assert 0 <= budget.amount - ledger.total < stretches[-1].price.total
     for part in ("student_forward", "teacher_forward", "objective"):
         assert ledger.spent[part] == sum(stretch.steps * getattr(stretch.price, part) for stretch in stretches)
 
@@ -112,7 +112,7 @@ def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, 
 def test_weights_follow_the_share_of_the_budget(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
     budget, (first, *_) = laid_out()
     for line in straight[1][: first.stop]:
-        progress = (line["step"] - 1) * first.price.total / budget
+        progress = (line["step"] - 1) * first.price.total / budget.amount
         weight = 1.0 + (0.25 - 1.0) * (1 - np.cos(np.pi * progress)) / 2
         assert line["loss"] == pytest.approx(line["mlm"] + weight * line["logit"], rel=1e-5)
 
@@ -137,9 +137,9 @@ def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -
     state = mlm.start(models.init(arm().student, 0).params, seed=0)
     teacher = models.init(tiny.TEACHER, 9).params
     for step in range(3):
-        state, _ = mlm(state, mlm.place_teacher(teacher), tiny.batch(step))
+        state, _ = mlm(state, mlm.place_teacher(teacher), tiny.batch(step), Moment(0.0, 1e-2))
     before = jax.device_get(state)
-    state, _ = hidden(state, hidden.place_teacher(teacher), tiny.batch(3))
+    state, _ = hidden(state, hidden.place_teacher(teacher), tiny.batch(3), Moment(0.5, 1e-2))
     after = jax.device_get(state)
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)
     assert moved == hidden.phase.trained

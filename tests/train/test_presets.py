@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.budget.ledger import lay_out
+from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from kdjax.data import prepare, sources
-from kdjax.data.loader import Batches, Corpus
+from kdjax.data.corpus import Corpus
+from kdjax.data.loader import Batches
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.parallel.mesh import make_mesh
@@ -52,15 +53,15 @@ def arm(name: str) -> Arm:
 @pytest.mark.parametrize("name", PRESETS)
 def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path) -> None:
     made, mesh, teacher = arm(name), make_mesh(jax.devices()[:1]), models.init(TEACHER, seed=9)
-    costs = [(phase.until, price(phase, SHAPE)) for phase in made.phases]
-    most = max(cost.total for _, cost in costs)
-    budget = sum(cost.total for _, cost in costs) * STEPS // len(costs) + most // 2
-    stretches = lay_out(budget, costs)
+    costs = [price(phase, SHAPE) for phase in made.phases]
+    most = max(cost.total for cost in costs)
+    budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)
+    stretches = made.lay_out(budget, costs, SHAPE.positions)
     stream = Batches(corpus, batch=SHAPE.batch, seed=0, rate=0.15, slots=SHAPE.slots)
     legs = []
-    for phase, stretch in zip(made.phases, stretches, strict=True):
-        program = Program(phase, SHAPE, stretch, stretches[-1].stop, mesh)
-        legs.append(Leg(program, stream, program.place_teacher(teacher.params)))
+    for phase, cost in zip(made.phases, costs, strict=True):
+        program = Program(phase, SHAPE, mesh)
+        legs.append(Leg(phase, program, cost, stream, program.place_teacher(teacher.params)))
     start = start_params(made.start, made.student, teacher, seed=0)
     outcome = train(
         legs,
@@ -71,7 +72,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
         directory=tmp_path,
     )
     assert outcome.ledger.steps == stretches[-1].stop >= STEPS
-    assert outcome.ledger.total == sum(s.steps * s.price.total for s in stretches) <= budget
+    assert outcome.ledger.total == sum(s.steps * s.price.total for s in stretches) <= budget.amount
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == outcome.ledger.steps
     assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)

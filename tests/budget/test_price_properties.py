@@ -1,0 +1,291 @@
+"""The price over all sizes: XLA and the witness agree, and the matmuls are those counted by hand, exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdjax.budget.price import PARTS, Count, MeterError, Price, Witness, measure, settle
+from kdjax.config import ArmConfig, HeadConfig, ModelConfig, OptimizerConfig, TermConfig
+from kdjax.models import zoo
+from kdjax.objectives.presets import PRESETS
+from kdjax.train.arm import resolve
+from kdjax.train.phase import Phase, Shape, price
+from kdjax.train.teacher import head_phase
+from tests import tiny
+from tests.budget import by_hand
+from tests.budget.by_hand import QKV, SCORES, STUDENT, TEACHER, Batch, Model
+
+Case = tuple[Model, Model, Batch]
+
+few = settings(max_examples=2, derandomize=True, deadline=None)
+
+SAME_WIDTH = {"distilbert", "paper_as_run_tinybert"}
+OWN_HEADS = {"scratch", "logit", "minilm", "paper_as_run_scratch", "paper_as_run_logit"}
+
+
+@st.composite
+def cases(draw: st.DrawFn, *, same_width: bool = False, own_heads: bool = False) -> Case:
+    """A student, a teacher of the same vocabulary and a whole multiple of its layers, and a batch."""
+
+    def number(low: int, high: int) -> int:
+        return draw(st.integers(low, high))
+
+    layers, vocabulary, ffn = number(1, 2), number(2, 120), number(1, 32)
+    student = Model(layers, number(1, 4), number(1, 8), ffn, vocabulary)
+    heads = number(1, 4) if own_heads else student.heads
+    head_width = number(1, 8)
+    if same_width:
+        head_width = student.head_width
+    teacher = Model(layers * number(1, 2), heads, head_width, ffn + number(0, 16), vocabulary)
+    length = number(2, 16)
+    return student, teacher, Batch(number(1, 4), length, number(1, min(4, length)))
+
+
+def config(model: Model) -> ModelConfig:
+    return ModelConfig(
+        layers=model.layers,
+        width=model.width,
+        heads=model.heads,
+        ffn=model.ffn,
+        vocab_size=model.vocabulary,
+        positions=16,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
+
+
+def phases(arm: str, student: Model, teacher: Model, *terms: TermConfig, **optimizer: float) -> tuple[Phase, ...]:
+    settings = OptimizerConfig(**optimizer)
+    return resolve(arm, ArmConfig(terms=terms), config(student), config(teacher), settings).phases
+
+
+def prices(arm: str, case: Case, *terms: TermConfig, **optimizer: float) -> list[Price]:
+    student, teacher, batch = case
+    return [price(phase, Shape(*batch)) for phase in phases(arm, student, teacher, *terms, **optimizer)]
+
+
+def check_sound(found: Price) -> None:
+    witness = found.witness_matmul + found.witness_elementwise
+    assert found.witness_matmul <= found.total
+    assert abs(found.total - witness) <= 0.01 * witness
+    assert sum(found.parts().values()) == found.total
+    assert min(found.parts().values()) >= 0
+
+
+def test_every_preset_is_counted_by_hand() -> None:
+    assert by_hand.PRESETS.keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize("preset", by_hand.PRESETS)
+@few
+@given(data=st.data())
+def test_a_presets_matmuls_are_those_by_hand(preset: str, data: st.DataObject) -> None:
+    case = data.draw(cases(same_width=preset in SAME_WIDTH, own_heads=preset in OWN_HEADS))
+    clip = data.draw(st.sampled_from([0.0, 1.0, 5.0]))
+    for found, expected in zip(prices(preset, case, clip=clip), by_hand.PRESETS[preset], strict=True):
+        check_sound(found)
+        assert found.witness_matmul == expected(*case)
+        assert (found.teacher_forward > 0) == (expected is not by_hand.scratch)
+
+
+def term(name: str, weight: float = 1.0, **options: object) -> TermConfig:
+    return TermConfig(name, weight, options=options)
+
+
+def attention_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+    """Layers above the pair are not run, nor the rest of its own."""
+    student, teacher, batch = case
+    matmuls = by_hand.up_to(student, batch, own, SCORES, STUDENT) + by_hand.up_to(
+        teacher, batch, other, SCORES, TEACHER
+    )
+    return [term("attention_mse", layers=[[own, other]])], matmuls
+
+
+def hidden_of_one_pair(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+    """The embedding output where `own` is 1, so that no layer of the student runs at all."""
+    student, teacher, batch = case
+    matmuls = by_hand.encoder(student, batch, own - 1, (), STUDENT) + by_hand.encoder(
+        teacher, batch, other, (), TEACHER
+    )
+    return [term("hidden_mse", layers=[[own - 1, other]])], matmuls + by_hand.projection(student, teacher, batch, 1)
+
+
+def values_alone(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+    """Relations without queries and keys, to a layer of the teacher's that is not its last."""
+    student, teacher, batch = case
+    matmuls = by_hand.up_to(student, batch, student.layers, ("value",), STUDENT)
+    matmuls += by_hand.up_to(teacher, batch, other, ("value",), TEACHER)
+    matmuls += by_hand.relation(student, teacher, batch, 1)
+    return [term("relation", query=0, key=0, teacher_layer=other)], matmuls
+
+
+def minilm_v1_to_a_middle_layer(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+    student, teacher, batch = case
+    both = (*QKV, "scores")
+    matmuls = by_hand.up_to(student, batch, student.layers, both, STUDENT)
+    matmuls += by_hand.up_to(teacher, batch, other, both, TEACHER)
+    matmuls += by_hand.relation(student, teacher, batch, student.heads)
+    return [term("attention_kl", teacher_layer=other), term("value_relation", teacher_layer=other)], matmuls
+
+
+def lowest_layers(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+    """TinyBERT's bottom map: the teacher stops after as many layers as the student has."""
+    student, teacher, batch = case
+    matmuls = by_hand.everything(student, batch, STUDENT) + by_hand.encoder(teacher, batch, student.layers, (), TEACHER)
+    matmuls += by_hand.projection(student, teacher, batch, student.layers + 1)
+    return [term("attention_mse", layers="lower"), term("hidden_mse", layers="lower")], matmuls
+
+
+def joined_layers_and_first_tokens(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+    """Two projections; that of the first tokens is there only where the widths differ, and then at all positions."""
+    student, teacher, batch = case
+    widths = student.layers * student.width, teacher.layers * teacher.width
+    matmuls = by_hand.both_encoders(*case) + by_hand.matmul(batch.tokens, *widths, STUDENT)
+    matmuls += by_hand.projection(student, teacher, batch, int(student.width != teacher.width))
+    return [term("hidden_concat"), term("hidden_cls")], matmuls
+
+
+def attention_besides_logits(case: Case, own: int, other: int) -> tuple[list[TermConfig], int]:
+    """Scores come on the way to the logits: they cost no matmul more."""
+    return [term("logit", temperature=2.0), term("pearson", 0.5)], by_hand.logit(*case)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        attention_of_one_pair,
+        hidden_of_one_pair,
+        values_alone,
+        minilm_v1_to_a_middle_layer,
+        lowest_layers,
+        joined_layers_and_first_tokens,
+        attention_besides_logits,
+    ],
+)
+@few
+@given(data=st.data())
+def test_an_objectives_matmuls_are_those_by_hand(
+    objective: Callable[[Case, int, int], tuple[list[TermConfig], int]], data: st.DataObject
+) -> None:
+    case = data.draw(cases())
+    own, other = (data.draw(st.integers(1, model.layers)) for model in case[:2])
+    terms, matmuls = objective(case, own, other)
+    (found,) = prices("mine", case, *terms)
+    check_sound(found)
+    assert found.witness_matmul == matmuls
+
+
+def test_fitting_a_head_has_no_gradient_below_it() -> None:
+    model, batch = Model(2, 2, 6, 20, 70), Batch(3, 10, 3)
+    found = price(head_phase(config(model), HeadConfig(budget=1e9)), Shape(*batch))
+    check_sound(found)
+    assert found.witness_matmul == by_hand.head_on_frozen_encoder(model, batch)
+
+
+@pytest.mark.parametrize("preset", ["logit", "minilm_v1"])
+@settings(max_examples=1, derandomize=True, deadline=None)
+@given(data=st.data())
+def test_a_price_is_linear_in_the_batch_but_for_the_update(preset: str, data: st.DataObject) -> None:
+    student, teacher, batch = data.draw(cases())
+    once, twice, thrice = (
+        prices(preset, (student, teacher, batch._replace(sequences=n * batch.sequences)))[0] for n in (1, 2, 3)
+    )
+    assert [twice.witness_matmul, thrice.witness_matmul] == [2 * once.witness_matmul, 3 * once.witness_matmul]
+    more, again = twice.total - once.total, thrice.total - twice.total
+    assert more == pytest.approx(again, rel=1e-4)
+    assert 0 < once.optimizer == pytest.approx(once.total - more, rel=0.02)
+    assert once.optimizer == pytest.approx(thrice.optimizer, rel=0.005)
+
+
+def test_a_price_grows_with_every_size() -> None:
+    student, teacher, batch = Model(1, 2, 4, 12, 30), Model(2, 2, 4, 12, 30), Batch(2, 6, 2)
+
+    def total(student: Model, batch: Batch) -> int:
+        return prices("scratch", (student, teacher, batch))[0].total
+
+    before = total(student, batch)
+    for size in ("layers", "heads", "head_width", "ffn", "vocabulary"):
+        assert total(student._replace(**{size: getattr(student, size) + 1}), batch) > before
+    for size in Batch._fields:
+        assert total(student, batch._replace(**{size: getattr(batch, size) + 1})) > before
+
+
+def test_more_heads_of_the_same_width_in_all_cost_no_matmul() -> None:
+    teacher, batch = Model(1, 1, 8, 8, 30), Batch(2, 6, 2)
+    one, four = (prices("scratch", (Model(1, n, 8 // n, 12, 30), teacher, batch))[0] for n in (1, 4))
+    assert one.witness_matmul == four.witness_matmul
+    assert one.witness_elementwise < four.witness_elementwise  # a softmax for each head
+
+
+def test_packing_and_padding_do_not_change_the_price() -> None:
+    """Shapes do not know of them: a batch of several segments a sequence, and padding, costs what a full one does."""
+    assert [field.name for field in dataclasses.fields(Shape)] == ["batch", "length", "slots"]
+    phase, packed = tiny.phase("minilm_v1"), tiny.batch()
+    assert packed["segments"].max() > 1 and not packed["valid"].all()
+    whole = {**packed, "segments": np.ones_like(packed["segments"]), "valid": np.ones_like(packed["valid"])}
+    params, teacher = phase.abstract_params(), phase.abstract_teacher()
+    counts = [measure(phase.loss(), params, teacher, batch, None, 0.0) for batch in (packed, whole)]
+    assert counts[0] == counts[1] == measure(phase.loss(), params, teacher, tiny.SHAPE.abstract(), None, 0.0)
+    assert counts[0].flops > 0
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda x, i: jnp.take(x, i, axis=0),
+        lambda x, i: x.at[i, i].get(mode="fill"),
+        lambda x, i: x.at[i].get(mode="promise_in_bounds") + 1,
+        lambda x, i: x**3 + x**-2 + x**7 + x**1,
+        lambda x, i: 1.0 * x + jnp.square(jnp.zeros_like(x)) + x * x,
+        lambda x, i: optax.tree.norm({"x": x}) + jnp.max(x),
+    ],
+    ids=["look-up", "two coordinates", "unchecked look-up", "powers", "nothing changed", "norm"],
+)
+def test_xla_and_the_witness_count_elementwise_work_alike(program: Callable[..., jax.Array]) -> None:
+    x, i = jax.ShapeDtypeStruct((11, 12), jnp.float32), jax.ShapeDtypeStruct((7, 3), jnp.int32)
+    count = measure(program, x, i)
+    assert count.flops > 0
+    assert abs(count.flops - count.witness.total) <= 3  # a scalar here or there
+
+
+def test_a_refusal_says_what_was_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = dict.fromkeys(PARTS, 200)
+    with pytest.raises(MeterError, match="expected no less than the matmuls, and the sum within 1%"):
+        settle(Count(1000, Witness(1020, 10)), **parts)
+    with pytest.raises(MeterError, match="expected the whole's 2000 within 1%"):
+        settle(Count(2000, Witness(1990, 10)), **parts)
+    for useless in (None, 0.0, -1.0, float("nan")):
+        monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self, flops=useless: {"flops": flops})
+        with pytest.raises(MeterError, match=f"gives {useless} FLOPs .*, expected about the witness's 250"):
+            measure(lambda x: x @ x, jax.ShapeDtypeStruct((5, 5), jnp.float32))
+
+
+def test_pricing_bert_large_takes_no_weights() -> None:
+    """A 12 x 1024 student of a 24 x 1024 teacher: 335 million parameters and more would be over 1.3 GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+
+    def resident() -> int:
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def held() -> int:
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    before, arrays = resident(), held()
+    large, half = zoo.get("large"), zoo.get("12x1024")
+    (phase,) = resolve("logit", ArmConfig(), half, large, OptimizerConfig()).phases
+    found = price(phase, Shape(batch=256, length=128, slots=20))
+    assert held() - arrays < 2**20
+    assert resident() - before < 2**29
+    student, teacher = (Model(model.layers, 16, 64, 4096, 30522) for model in (half, large))
+    assert found.witness_matmul == by_hand.logit(student, teacher, Batch(256, 128, 20))

@@ -1,0 +1,88 @@
+"""Opening a prepared corpus: damage is named, and what a budget lacks is counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdjax.data.corpus import Corpus
+from kdjax.data.loader import Batches
+from kdjax.errors import InputError
+
+
+@pytest.fixture
+def copy(corpus: Corpus, tmp_path: Path) -> Path:
+    shutil.copytree(corpus.directory, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_truncated_or_missing_shard_is_named(corpus: Corpus, copy: Path) -> None:
+    shard = copy / corpus.manifest.shards[1].file
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-100])
+    with pytest.raises(InputError, match=rf"{shard.name}: has {len(data) - 100} bytes, expected {len(data)}"):
+        Corpus.open(copy)
+    shard.unlink()
+    with pytest.raises(InputError, match=rf"{shard.name}: has 0 bytes"):
+        Corpus.open(copy)
+    shard.write_bytes(bytes(len(data)))
+    with pytest.raises(InputError, match=rf"{shard.name}: damaged"):
+        Corpus.open(copy)
+
+
+def test_a_flipped_bit_is_found_by_verifying_and_by_reading(corpus: Corpus, copy: Path) -> None:
+    Corpus.open(copy).verify()
+    tokens, segments = corpus.read("train", np.array([3]))
+    record = tokens.astype("<u2").tobytes() + segments.astype("u1").tobytes()
+    shard = copy / corpus.manifest.shards[0].file
+    data = bytearray(shard.read_bytes())
+    place = data.find(record)
+    assert place > 0
+    data[place] ^= 1
+    shard.write_bytes(data)
+    opened = Corpus.open(copy)
+    with pytest.raises(InputError, match=rf"{shard.name}: other bytes than those prepared"):
+        opened.verify()
+    with pytest.raises(InputError, match="a shard is damaged"):
+        opened.read("train", np.array([3]))
+    with pytest.raises(InputError, match="a shard is damaged"):
+        list(Batches(opened, batch=7, seed=0, rate=0.15, slots=4).iterate(0, opened.sequences("train") // 7 + 1))
+
+
+def test_a_directory_without_a_corpus(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no manifest\.json"):
+        Corpus.open(tmp_path / "nowhere")
+
+
+def test_the_tokens_of_a_split_are_those_that_are_not_padding(corpus: Corpus) -> None:
+    for split in ("train", "validation"):
+        _, segments = corpus.read(split, np.arange(corpus.sequences(split)))
+        assert 0 < corpus.tokens(split) == np.count_nonzero(segments) < segments.size
+
+
+@given(sequences=st.integers(1, 10**12), mean=st.integers(3, 512), more=st.integers(0, 10**12))
+def test_missing_tokens_are_those_of_the_missing_sequences(sequences: int, mean: int, more: int) -> None:
+    manifest = _Counts({"train": sequences}, {"train": mean * sequences})
+    counted = Corpus(Path(), manifest, {})  # type: ignore[arg-type]
+    assert counted.missing_tokens(sequences + more) == mean * more
+    assert counted.missing_tokens(1) == 0
+
+
+def test_a_part_of_a_missing_token_counts_as_one() -> None:
+    manifest = _Counts({"train": 3}, {"train": 10})
+    counted = Corpus(Path(), manifest, {})  # type: ignore[arg-type]
+    assert [counted.missing_tokens(needed) for needed in (0, 3, 4, 5, 6)] == [0, 0, 4, 7, 10]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counts:
+    """The two counts of a manifest that the estimate needs."""
+
+    sequences: dict[str, int]
+    tokens: dict[str, int]
