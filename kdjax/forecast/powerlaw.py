@@ -1,0 +1,163 @@
+"""The saturating power law of one arm, y = E + K * D**-k: fitted to many data sets at once by variable projection.
+
+With z = log(D / D0) the curve is written level - slope * (1 - exp(-k z)) / k. Level is the value at D0, slope the
+improvement per e-fold of tokens there, so both are well determined by runs around D0, and k -> 0 is the straight line
+in log D rather than a singularity. E = level - slope / k and K = slope / k * D0**k. Values are losses throughout:
+lower is better; a score is fitted as its negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+EXPONENTS: Array = np.geomspace(0.02, 2.5, 72)
+"""Candidate k. Below, 1.5 decades of tokens show a straight line in log D; above, a step after the first budget."""
+
+_ROWS = 16384  # data sets fitted per block: bounds the memory of the grid
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """The power law at the tokens of one arm's runs, all of one size (a `robust.Model`).
+
+    Attributes:
+        tokens: `[n]`: effective tokens D' of the runs.
+        floor: the best value there can be: E is not below it.
+    """
+
+    tokens: Array
+    floor: float
+
+    size = 3
+
+    def at(self, theta: Array, parameters: Array, tokens: Array) -> Array:
+        """Values `[..., m]` of curves `[..., 3]` at `[m]` effective tokens; the size plays no part."""
+        return evaluate(theta[..., None, :], self._data(tokens))
+
+    def values(self, theta: Array) -> Array:
+        """Values `[..., n]` at the runs."""
+        return evaluate(theta[..., None, :], self._data(self.tokens))
+
+    def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
+        """Weighted least squares of `[..., n]` values; the search is global, so `near` is not needed."""
+        return least_squares(self._data(self.tokens), y, self.floor, weights)
+
+    def named(self, theta: Array) -> Mapping[str, Array]:
+        """The published symbols E, K and k, with K for D counted in ones."""
+        level, slope, k = np.moveaxis(theta, -1, 0)
+        return {"E": level - slope / k, "K": slope / k * np.exp(k * np.log(self.tokens).mean()), "k": k}
+
+    def _data(self, tokens: Array) -> Array:
+        return np.asarray(np.log(tokens) - np.log(self.tokens).mean())
+
+
+def evaluate(curves: Array, z: Array | float) -> Array:
+    """Values of curves.
+
+    Args:
+        curves: `[..., 3]`: level, slope, k.
+        z: `log(D / D0)`, broadcast against `curves[..., 0]`.
+    """
+    level, slope, k = np.moveaxis(curves, -1, 0)
+    return np.asarray(level + slope * np.expm1(-k * z) / k)
+
+
+def least_squares(z: Array, y: Array, floor: float, weights: Array | None = None) -> Array:
+    """The best curve of every data set, by weighted least squares under slope >= 0 and E >= floor.
+
+    For each k of a grid, level and slope have a closed form (variable projection, Golub and Pereyra 1973). The best
+    curve has either E above the floor, and is then the best without that bound, or E at the floor: the minimum over k
+    is found for both, refined twice by a parabola through neighbours, and the better one taken.
+
+    Args:
+        z: `[n]`: log(D / D0) of the runs.
+        y: `[..., n]`: values, lower is better.
+        floor: the best value there can be: E is not below it.
+        weights: `[..., n]` of non-negative weights; None for equal ones.
+
+    Returns:
+        `[..., 3]`: level, slope, k.
+    """
+    rows = y.reshape(-1, y.shape[-1])
+    mass = np.ones_like(rows[:1]) if weights is None else weights.reshape(rows.shape)
+    blocks = [
+        _block(z, rows[i : i + _ROWS] - floor, mass if weights is None else mass[i : i + _ROWS])
+        for i in range(0, len(rows), _ROWS)
+    ]
+    return np.asarray((np.concatenate(blocks) + np.array([floor, 0.0, 0.0])).reshape(*y.shape[:-1], 3))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Weighted sums of data sets y and of the rise x_k(z) = (1 - exp(-k z)) / k at some k; all broadcast together."""
+
+    total: Array
+    mean: Array
+    square: Array
+    rise: Array
+    rise_square: Array
+    cross: Array
+    k: Array
+
+    def free(self) -> tuple[Array, Array, Array]:
+        """Level, slope >= 0 and sum of squares of the best curve at this k."""
+        spread = self.rise_square - self.total * self.rise**2
+        slope = np.maximum((self.total * self.mean * self.rise - self.cross) / spread, 0.0)
+        loss = self.square - self.total * self.mean**2 - slope**2 * spread
+        return self.mean + slope * self.rise, slope, loss
+
+    def bound(self) -> tuple[Array, Array, Array]:
+        """The same with E = 0, where the curve is amplitude * exp(-k z) and exp(-k z) = 1 - k * rise."""
+        decay_square = self.total * (1 - 2 * self.k * self.rise) + self.k**2 * self.rise_square
+        amplitude = np.maximum((self.total * self.mean - self.k * self.cross) / decay_square, 0.0)
+        return amplitude, self.k * amplitude, self.square - amplitude**2 * decay_square
+
+
+def _block(z: Array, y: Array, w: Array) -> Array:
+    wy, total = w * y, w.sum(-1, keepdims=True)
+    fixed = total, wy.sum(-1, keepdims=True) / total, (wy * y).sum(-1, keepdims=True)
+    basis = -np.expm1(-np.outer(EXPONENTS, z)) / EXPONENTS[:, None]
+    grid = _Sums(*fixed, w @ basis.T / total, w @ (basis**2).T, wy @ basis.T, EXPONENTS)
+
+    def at(k: Array) -> _Sums:
+        rise = -np.expm1(-k[..., None] * z) / k[..., None]
+        weighted = w[:, None] * rise
+        cross = (wy[:, None] * rise).sum(-1)
+        return _Sums(*fixed, weighted.sum(-1) / total, (weighted * rise).sum(-1), cross, k)
+
+    level, slope, free_loss = grid.free()
+    inside = level * EXPONENTS >= slope
+    bound_loss = grid.bound()[2]
+    row, ratio = np.arange(len(y)), float(np.log(EXPONENTS[1] / EXPONENTS[0]))
+    curves, losses = [], []
+    for loss, best in (
+        (free_loss, np.where(inside, free_loss, np.inf).argmin(-1)),
+        (bound_loss, bound_loss.argmin(-1)),
+    ):
+        middle = np.clip(best, 1, len(EXPONENTS) - 2)
+        near = np.stack([loss[row, middle + shift] for shift in (-1, 0, 1)], -1)
+        k = EXPONENTS[middle] * np.exp(ratio * _vertex(near))
+        sums = at(k[:, None] * np.exp(ratio / 6 * np.arange(-1.0, 2.0)))
+        near = sums.free()[2] if loss is free_loss else sums.bound()[2]
+        k = np.clip(k * np.exp(ratio / 6 * _vertex(near)), EXPONENTS[0], EXPONENTS[-1])
+        refined = at(k[:, None])
+        found = refined.free() if loss is free_loss else refined.bound()
+        valid = found[0] * k[:, None] >= found[1] * (1 - 1e-12)
+        curves.append(np.concatenate([found[0], found[1], k[:, None]], -1))
+        losses.append(np.where(valid, found[2], np.inf)[:, 0])
+    return np.where((losses[0] <= losses[1])[:, None], *curves)
+
+
+def _vertex(values: Array) -> Array:
+    """Where the parabola through `[rows, 3]` values at -1, 0, 1 is lowest, within that span."""
+    left, centre, right = values.T
+    bend = left - 2 * centre + right
+    towards = np.where(left < right, -1.0, np.where(right < left, 1.0, 0.0))
+    inner = 0.5 * (left - right) / np.where(bend > 0, bend, 1.0)
+    return np.asarray(np.clip(np.where(bend > 0, inner, towards), -1.0, 1.0))

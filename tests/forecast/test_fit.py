@@ -1,0 +1,181 @@
+"""Fits of whole studies: forms, parameters, predictions, warnings and refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from kdjax.errors import InputError
+from kdjax.forecast import Point, Run, effective_tokens, fit
+from tests.forecast import pilots
+
+
+def change(run, **fields):
+    return dataclasses.replace(run, **fields)
+
+
+def test_planted_laws_come_back_within_their_intervals():
+    fits = fit(pilots.study(np.random.default_rng(0), noise=0.002, shift=0.002), draws=400)
+    for arm, (e, amplitude, k) in pilots.LAW.items():
+        found = fits.arms[arm].parameters
+        for name, truth in {"E": e, "K": amplitude, "k": k}.items():
+            assert found[name].low < truth < found[name].high
+            assert found[name].low < found[name].value < found[name].high
+            assert found[name].draws.shape == (400,)
+        assert found["k"].high - found["k"].low < 0.05
+        assert fits.arms[arm].residual_sd == pytest.approx(0.002, rel=0.6)
+        assert fits.arms[arm].usable
+        assert fits.arms[arm].cautions == ()
+
+
+def test_predictions_and_differences_hold_the_planted_values():
+    fits = fit(pilots.study(np.random.default_rng(1), noise=0.003), draws=400)
+    budgets = np.array([1e15, 3e15])
+    point = {arm: pilots.spend(arm, budgets) for arm in pilots.LAW}
+    for arm in pilots.LAW:
+        found = fits.arms[arm].predict(point[arm].parameters, point[arm].tokens)
+        assert found.draws.shape == (400, 2)
+        assert (found.low < pilots.loss(arm, budgets)).all()
+        assert (pilots.loss(arm, budgets) < found.high).all()
+    gap = fits.difference("scratch", point["scratch"], "logit", point["logit"])
+    truth = pilots.loss("scratch", budgets) - pilots.loss("logit", budgets)
+    assert (gap.low < truth).all()
+    assert (truth < gap.high).all()
+    np.testing.assert_allclose(gap.draws.mean(0), truth, atol=0.1)
+
+
+def test_a_score_is_the_mirror_image_of_a_loss():
+    runs = pilots.study(np.random.default_rng(2))
+    losses = fit(runs, best=0.0, draws=200)
+    scores = fit([change(run, value=10 - run.value) for run in runs], better="higher", best=10.0, draws=200)
+    for arm in pilots.LAW:
+        one, two = losses.arms[arm], scores.arms[arm]
+        assert two.formula == "E - K * D'^-k"
+        assert two.parameters["E"].value == pytest.approx(10 - one.parameters["E"].value, rel=1e-6)
+        assert two.parameters["E"].low == pytest.approx(10 - one.parameters["E"].high, rel=1e-6)
+        assert two.parameters["k"].value == pytest.approx(one.parameters["k"].value, rel=1e-6)
+        ahead = pilots.spend(arm, 1e15)
+        mirrored = one.predict(ahead.parameters, ahead.tokens)
+        straight = two.predict(ahead.parameters, ahead.tokens)
+        np.testing.assert_allclose(straight.low, 10 - mirrored.high, rtol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_fit_and_another_seed_other_draws():
+    runs = pilots.study(np.random.default_rng(3))
+    one, two, other = (fit(runs, draws=200, seed=seed).arms["logit"].parameters["k"] for seed in (5, 5, 6))
+    assert one.value == two.value == other.value
+    np.testing.assert_array_equal(one.draws, two.draws)
+    assert (one.draws != other.draws).all()
+
+
+def test_repeated_text_counts_as_effective_tokens():
+    runs = pilots.study(np.random.default_rng(4), noise=0.0, shift=0.0)
+    repeated = []
+    for run in runs:
+        e, amplitude, k = pilots.LAW[run.arm]
+        worth = float(effective_tokens(run.tokens, 1e6))
+        repeated.append(change(run, unique=1e6, value=e + amplitude * worth**-k))
+    found = fit(repeated, draws=200).arms["scratch"]
+    assert found.parameters["k"].value == pytest.approx(0.25, rel=1e-2)
+    # Beyond the last budget repeats are worth nothing: no saturation is missed.
+    ends = found.predict(pilots.SIZE, [1e12, 1e14], 1e6).mean
+    assert ends[0] == pytest.approx(ends[1], abs=1e-9)
+    assert found.predict(pilots.SIZE, 1e14).mean[0] < ends[0]
+
+
+def test_noise_free_runs_have_intervals_of_almost_no_width():
+    found = fit(pilots.study(np.random.default_rng(5), noise=0.0, shift=0.0), draws=200).arms["scratch"]
+    prediction = found.predict(pilots.SIZE, 1e9)
+    assert prediction.mean[0] == pytest.approx(2.0 + 60 * 1e9**-0.25, abs=1e-4)
+    assert prediction.high[0] - prediction.low[0] < 1e-4
+
+
+def test_a_missing_run_is_no_obstacle():
+    runs = pilots.study(np.random.default_rng(6), noise=0.003)
+    fits = fit([run for run in runs if (run.arm, run.seed, run.flops) != ("logit", 1, pilots.FLOPS[2])], draws=200)
+    assert fits.arms["logit"].parameters["k"].low < 0.45 < fits.arms["logit"].parameters["k"].high
+
+
+def test_the_same_seeds_are_predicted_more_closely_than_seeds_at_large():
+    runs = pilots.study(np.random.default_rng(7), noise=0.002, shift=0.1)
+    width = {}
+    for same in (False, True):
+        found = fit(runs, draws=400, same_seeds=same).arms["scratch"].predict(pilots.SIZE, 1e8)
+        width[same] = found.high[0] - found.low[0]
+    assert width[True] < 0.3 * width[False]
+
+
+def test_values_that_do_not_improve_are_called_a_plateau():
+    flat = {arm: (3.0, 0.0, 0.3) for arm in pilots.LAW}
+    found = fit(pilots.study(np.random.default_rng(8), law=flat, shift=0.0), draws=400).arms["scratch"]
+    assert any("no improvement" in note for note in found.cautions)
+    assert found.usable
+    ahead = found.predict(pilots.SIZE, 1e10)
+    assert ahead.low[0] < 3.0 < ahead.high[0]
+    assert ahead.high[0] - ahead.low[0] < 0.3
+
+
+def test_values_that_get_worse_are_not_extrapolated():
+    runs = pilots.study(np.random.default_rng(9))
+    fits = fit([change(run, value=9 - run.value) if run.arm == "logit" else run for run in runs], draws=200)
+    assert not fits.arms["logit"].usable
+    assert any("worse" in note for note in fits.arms["logit"].cautions)
+    assert fits.arms["scratch"].usable
+
+
+def test_a_law_that_does_not_fit_is_reported():
+    runs = pilots.study(np.random.default_rng(10), noise=0.002)
+    bent = [change(run, value=run.value + (0.3 if run.flops == pilots.FLOPS[1] else 0.0)) for run in runs]
+    assert any("lack of fit" in note for note in fit(bent, draws=200).arms["scratch"].cautions)
+
+
+def test_one_seed_and_a_short_range_are_reported():
+    short = np.geomspace(1e13, 2.5e13, 5)
+    found = fit(pilots.study(np.random.default_rng(11), seeds=1, flops=short), draws=200).arms["scratch"]
+    assert any("one seed" in note for note in found.cautions)
+    assert any("less than 3" in note for note in found.cautions)
+    assert found.shift_sd == 0
+
+
+def test_reasons_name_the_form():
+    found = fit(pilots.study(np.random.default_rng(12)), draws=200).arms["scratch"]
+    assert found.formula == "E + K * D'^-k"
+    assert "one student size" in found.reason
+    assert found.sizes == (pilots.SIZE, pilots.SIZE)
+    np.testing.assert_allclose(found.tokens, (pilots.FLOPS[0] / 6e6, pilots.FLOPS[-1] / 6e6))
+
+
+RUNS = pilots.study(np.random.default_rng(13), arms=("scratch",))
+
+
+@pytest.mark.parametrize(
+    "runs, options, message",
+    [
+        ([], {}, "found no runs"),
+        ([*RUNS, RUNS[0]], {}, "found two runs"),
+        ([change(RUNS[0], value=math.nan), *RUNS[1:]], {}, "value is nan"),
+        ([change(RUNS[0], tokens=0.0), *RUNS[1:]], {}, "tokens is 0"),
+        ([change(RUNS[0], flops=math.inf), *RUNS[1:]], {}, "flops is inf"),
+        ([run for run in RUNS if run.flops < pilots.FLOPS[2]], {}, "2 budget"),
+        ([run for run in RUNS if run.seed == 0][:3], {}, "3 budget"),
+        ([*RUNS, Run("scratch", 0, 1e13, 2e6, 1e6, math.inf, 4.0)], {}, "2 size"),
+        (RUNS, {"better": "higher"}, "below the best possible, 1"),
+        (RUNS, {"best": 5.0}, "above the best possible, 5"),
+        (RUNS, {"confidence": 1.0}, "confidence is 1.0"),
+        (RUNS, {"draws": 10}, "10 draws"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(runs, options, message):
+    with pytest.raises(InputError, match=message):
+        fit(runs, **options)
+
+
+def test_another_size_than_that_of_the_runs_is_refused():
+    fits = fit(RUNS, draws=200)
+    with pytest.raises(InputError, match=r"fitted at 1e\+06 parameters only"):
+        fits.arms["scratch"].predict(2e6, 1e8)
+    with pytest.raises(InputError, match="tokens"):
+        fits.difference("scratch", Point(pilots.SIZE, 0.0), "scratch", Point(pilots.SIZE, 1e8))

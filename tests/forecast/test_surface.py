@@ -1,0 +1,93 @@
+"""The full law in sizes and tokens: recovered, covered, and simplified where runs are few."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from kdjax.forecast import Run, fit
+from kdjax.forecast.surface import Surface
+
+SIZES = np.geomspace(1e6, 1e7, 3)
+FLOPS = np.geomspace(1e13, 3e14, 4)
+TRUTH = {"E": 1.5, "A": 400.0, "a": 0.35, "B": 900.0, "b": 0.38, "g": 0.8}
+
+
+def law(parameters, tokens, truth=TRUTH):
+    inner = truth["A"] / parameters ** truth["a"] + truth["B"] / tokens ** truth["b"]
+    return truth["E"] + inner ** truth["g"]
+
+
+def pilot(rng, *, sizes=SIZES, flops=FLOPS, noise=0.005, truth=TRUTH):
+    runs = []
+    for seed in range(3):
+        shift = noise * rng.normal()
+        for size in sizes:
+            for budget in flops:
+                tokens = budget / (6 * size)
+                value = law(size, tokens, truth) + shift + noise * rng.normal()
+                runs.append(Run("scratch", seed, float(budget), float(size), tokens, math.inf, value))
+    return runs
+
+
+def test_the_optimiser_finds_what_scipy_finds():
+    rng = np.random.default_rng(0)
+    sizes, tokens = (x.ravel() for x in np.meshgrid(SIZES, np.geomspace(1e6, 1e8, 4)))
+    for outer in (False, True):
+        model = Surface(sizes, tokens, 0.0, outer)
+        truth = TRUTH if outer else {**TRUTH, "g": 1.0}
+        y = law(sizes, tokens, truth) + 0.01 * rng.normal(size=len(sizes))
+        found = model.solve(y)
+        start = np.asarray(found) * 1.05
+        low, high = np.full(model.size, -30.0), np.full(model.size, 30.0)
+        low[0] = 0.0
+        best = optimize.least_squares(
+            lambda theta, model=model, y=y: model.values(theta) - y, start, bounds=(low, high), xtol=1e-12, ftol=1e-12
+        )
+        assert ((model.values(found) - y) ** 2).sum() <= 2 * best.cost * (1 + 1e-3)
+
+
+def test_planted_parameters_and_predictions_come_back():
+    found = fit(pilot(np.random.default_rng(1)), draws=300).arms["scratch"]
+    assert found.formula == "E + (A/N^a + B/D'^b)^g"
+    assert "12 different points" in found.reason
+    for name, truth in TRUTH.items():
+        assert found.parameters[name].low < truth < found.parameters[name].high
+    ahead = found.predict([3e6, 3e7], 1e9)
+    assert ahead.mean.shape == (2,)
+    assert (ahead.low < law(np.array([3e6, 3e7]), 1e9)).all()
+    assert (law(np.array([3e6, 3e7]), 1e9) < ahead.high).all()
+
+
+def test_few_points_are_fitted_without_the_outer_exponent():
+    truth = {**TRUTH, "g": 1.0}
+    found = fit(pilot(np.random.default_rng(2), flops=FLOPS[:3], truth=truth), draws=200).arms["scratch"]
+    assert found.formula == "E + (A/N^a + B/D'^b)"
+    assert "too few for the exponent g" in found.reason
+    assert "g" not in found.parameters
+    assert found.parameters["b"].low < 0.38 < found.parameters["b"].high
+
+
+def test_predictions_cover_at_their_nominal_rate():
+    ahead = 1e15 / 6e7
+    inside = []
+    for study in range(60):
+        runs = pilot(np.random.default_rng(100 + study), noise=0.01)
+        found = fit(runs, confidence=0.8, draws=100, seed=study).arms["scratch"]
+        prediction = found.predict(1e7, ahead)
+        inside.append(prediction.low[0] <= law(1e7, ahead) <= prediction.high[0])
+    # One standard error is 5 points.
+    assert 0.70 <= np.mean(inside) <= 0.97
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_a_score_has_its_own_sign(better):
+    runs = pilot(np.random.default_rng(3))
+    sign = 1 if better == "lower" else -1
+    turned = [Run(r.arm, r.seed, r.flops, r.parameters, r.tokens, r.unique, sign * r.value) for r in runs]
+    found = fit(turned, better=better, best=0.0, draws=100).arms["scratch"]
+    assert sign * found.predict(1e7, 1e8).mean[0] == pytest.approx(law(1e7, 1e8), abs=0.03)
+    assert found.formula.startswith("E +" if better == "lower" else "E -")

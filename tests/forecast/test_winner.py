@@ -1,0 +1,136 @@
+"""Who wins where: verdicts, their ranges, crossings, and what a study of equal arms says."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from kdjax.errors import InputError
+from kdjax.forecast import contests, fit
+from tests.forecast import pilots
+
+BUDGETS = np.geomspace(1e13, 1e17, 81)
+# Twins differ by nothing; `logit` of LAW below leads up to a budget near 1e15, beyond the pilots, and falls behind.
+CROSSING = {"scratch": (2.0, 60.0, 0.25), "logit": (2.3, 156.0, 0.35)}
+TWINS = {"scratch": (2.0, 60.0, 0.25), "logit": (2.0, 60.0 * (6 / 9) ** 0.25, 0.25)}
+
+
+def true_crossing(law=CROSSING):
+    fine = np.geomspace(1e13, 1e17, 200_001)
+    gap = pilots.loss("scratch", fine, law) - pilots.loss("logit", fine, law)
+    (at,) = np.flatnonzero(np.diff(np.sign(gap)))
+    return float(fine[at])
+
+
+def contest(rng, law, draws=300, confidence=0.9, margin=0.0, **options):
+    fits = fit(
+        pilots.study(rng, law=law, **options), draws=draws, confidence=confidence, seed=int(rng.integers(1 << 30))
+    )
+    (found,) = contests(fits, BUDGETS, pilots.spend, margin=margin)
+    return found
+
+
+def test_the_crossing_is_found_and_each_side_has_its_winner():
+    found = contest(np.random.default_rng(0), CROSSING, noise=0.001, shift=0.001)
+    assert (found.a, found.b) == ("scratch", "logit")
+    where = true_crossing()
+    assert 1e14 < where < 1e16
+    assert found.crossing.value == pytest.approx(where, rel=0.3)
+    assert found.crossing.low < where < found.crossing.high
+    assert found.crossing.later == "scratch"
+    assert found.crossing.within > 0.95
+    assert [one.verdict for one in found.ranges] == ["b wins", "cannot tell", "a wins"]
+    # Ranges are the verdicts merged, without gaps.
+    assert found.ranges[0].low == BUDGETS[0]
+    assert found.ranges[-1].high == BUDGETS[-1]
+    ends = [(one.low, one.high) for one in found.ranges]
+    for (_, high), (low, _) in itertools.pairwise(ends):
+        assert list(BUDGETS).index(low) == list(BUDGETS).index(high) + 1
+    sure = np.array([verdict == "a wins" for verdict in found.verdicts])
+    assert (found.high[sure] < 0).all()
+    np.testing.assert_array_equal(np.array(found.verdicts) == "b wins", found.low > 0)
+
+
+def test_crossings_are_covered_at_their_nominal_rate():
+    where, inside = true_crossing(), []
+    for study in range(150):
+        found = contest(np.random.default_rng(1000 + study), CROSSING, draws=200, noise=0.006).crossing
+        inside.append(found.low <= where <= found.high)
+    # One standard error is 2.5 points.
+    assert 0.84 <= np.mean(inside) <= 0.99
+
+
+def test_equal_arms_are_told_apart_no_more_often_than_promised():
+    last, wrong = len(BUDGETS) - 1, []
+    for study in range(150):
+        found = contest(np.random.default_rng(2000 + study), TWINS, draws=200)
+        wrong.append([found.verdicts[i] in ("a wins", "b wins") for i in (0, 30, last)])
+    # Nominal is 10%, one standard error 2.5 points.
+    assert (np.mean(wrong, axis=0) <= 0.16).all()
+
+
+def test_equal_arms_tie_where_the_margin_is_wider_than_the_interval():
+    found = contest(np.random.default_rng(3), TWINS, noise=0.002, shift=0.002, margin=0.05)
+    assert found.verdicts[0] == "ties"
+    tied = np.array([verdict == "ties" for verdict in found.verdicts])
+    np.testing.assert_array_equal(tied, (found.low >= -0.05) & (found.high <= 0.05))
+
+
+def test_without_a_crossing_the_end_is_unbounded():
+    law = {"scratch": (2.0, 60.0, 0.25), "logit": (2.5, 60.0, 0.25)}
+    found = contest(np.random.default_rng(4), law, noise=0.002, shift=0.002)
+    assert found.crossing.value is None
+    assert found.crossing.within < 0.05
+    assert found.crossing.low == 0
+    assert found.crossing.later == "scratch"
+    assert [one.verdict for one in found.ranges] == ["a wins"]
+
+
+def test_a_crossing_beyond_what_the_noise_can_show_has_an_open_end():
+    found = contest(np.random.default_rng(5), CROSSING, noise=0.05, shift=0.05, draws=500)
+    assert found.crossing.high == math.inf or found.crossing.low == 0
+    assert "cannot tell" in found.verdicts
+
+
+def test_scores_have_the_other_sign():
+    runs = pilots.study(np.random.default_rng(6), law=CROSSING, noise=0.001, shift=0.001)
+    turned = [dataclasses.replace(run, value=-run.value) for run in runs]
+    (losses,) = contests(fit(runs, draws=200), BUDGETS, pilots.spend)
+    (scores,) = contests(fit(turned, better="higher", best=0.0, draws=200), BUDGETS, pilots.spend)
+    assert scores.verdicts == losses.verdicts
+    assert scores.crossing.value == pytest.approx(losses.crossing.value, rel=1e-6)
+    assert scores.crossing.later == losses.crossing.later
+    np.testing.assert_allclose(scores.mean, -losses.mean, atol=1e-9)
+
+
+def test_an_arm_that_gets_worse_with_tokens_wins_nothing():
+    runs = pilots.study(np.random.default_rng(7))
+    turned = [dataclasses.replace(run, value=9 - run.value) if run.arm == "logit" else run for run in runs]
+    (found,) = contests(fit(turned, draws=200), BUDGETS, pilots.spend)
+    assert {one.verdict for one in found.ranges} == {"cannot tell"}
+
+
+def test_three_arms_make_three_contests():
+    rng = np.random.default_rng(8)
+    runs = pilots.study(rng)
+    third = pilots.study(rng, arms=("scratch",))
+    runs += [dataclasses.replace(run, arm="minilm") for run in third]
+    found = contests(fit(runs, draws=100), BUDGETS, lambda arm, c: pilots.spend("scratch", c))
+    assert [(one.a, one.b) for one in found] == [("scratch", "logit"), ("scratch", "minilm"), ("logit", "minilm")]
+
+
+@pytest.mark.parametrize("budgets", [[1e13], [1e14, 1e13], [0.0, 1e13]])
+def test_budgets_must_rise(budgets):
+    fits = fit(pilots.study(np.random.default_rng(9)), draws=100)
+    with pytest.raises(InputError, match="expected at least two, above 0 and rising"):
+        contests(fits, budgets, pilots.spend)
+
+
+def test_a_margin_must_be_a_size():
+    fits = fit(pilots.study(np.random.default_rng(9)), draws=100)
+    with pytest.raises(InputError, match="margin is -1"):
+        contests(fits, BUDGETS, pilots.spend, margin=-1)
