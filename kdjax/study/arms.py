@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, Config
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -39,8 +40,8 @@ def listed(config: Config) -> dict[str, dict[str, Any]]:
 def _mean_step(arm: Arm, config: Config) -> float:
     """FLOPs of a step, over all phases of an arm as they lie in a large budget."""
     costs = [price(phase, shape_of(config)) for phase in arm.phases]
-    large = 10**6 * max(cost.total for cost in costs)
-    stretches = arm.lay_out(large, costs)
+    large = Budget.flops(10**6 * max(cost.total for cost in costs))
+    stretches = arm.lay_out(large, costs, shape_of(config).positions)
     return sum(s.steps * s.price.total for s in stretches) / stretches[-1].stop
 
 

@@ -34,24 +34,14 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
     Raises:
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
-    with Reporter() as reporter:
-        study = _claimed(config, out, reporter)
-        left = sum(not study.finished(arm, seed) for seed in config.seeds for arm in config.arms)
-        reporter.plan(study.budget * left)
-        runs = [study.run(arm, seed) for seed in config.seeds for arm in config.arms]
-        results = collect(
-            config,
-            arms=study.arms,
-            stretches=study.stretches,
-            manifest=study.corpus.manifest,
-            teacher=study.teacher.facts if study.teacher else None,
-            cache=study.cache.manifest if study.cache else None,
-            tasks=study.tasks,
-            runs=runs,
-            references=study.references(),
+    if config.sweep:
+        raise InputError(
+            f"the recipe sweeps over {', '.join(config.sweep)}, expected `kdjax sweep` for it, or no sweep"
         )
-        write_json(out / "results.json", results)
-        report.write(results, out / "report.html")
+    with Reporter() as reporter:
+        study = claimed(config, out, reporter)
+        reporter.plan(study.left)
+        results = finish(study, out)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
     print(f"report: {out / 'report.html'}")
     return results
@@ -68,12 +58,29 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
     if seed not in config.seeds:
         raise InputError(f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}")
     with Reporter() as reporter:
-        return _claimed(config, out, reporter).run(arm, seed)
+        return claimed(config, out, reporter).run(arm, seed)
 
 
-def _claimed(config: Config, out: Path, reporter: Reporter) -> Study:
-    """A study ready to run. Bad input leaves the directory as it was found, so that a corrected recipe can have it."""
+def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None = None) -> Study:
+    """A study ready to run. Bad input leaves the directory as it was found, so that a corrected recipe can have it.
+
+    Args:
+        config: the recipe.
+        out: the study's directory.
+        reporter: told what goes on.
+        shared: a directory for what other studies use too.
+    """
     with undone_by_bad_input(out, *(out / name for name in record.BEFORE)):
-        study = Study(config, out, reporter)
+        study = Study(config, out, reporter, shared)
         study.claim()
     return study
+
+
+def finish(study: Study, out: Path) -> dict[str, Any]:
+    """Every run of a study that is still to be made, and then its results and its report."""
+    config = study.config
+    runs = [study.run(arm, seed) for seed in config.seeds for arm in config.arms]
+    results = collect(study, runs, study.references())
+    write_json(out / "results.json", results)
+    report.write(results, out / "report.html")
+    return results

@@ -9,7 +9,8 @@ import numpy as np
 from kdjax.config import Config
 from kdjax.data import prepare, sources
 from kdjax.data.cache import Cache
-from kdjax.data.loader import Batches, Corpus, fixed_batches
+from kdjax.data.corpus import Corpus
+from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.manifest import Manifest
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -63,7 +64,32 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter) -> Corpus:
         raise InputError(
             f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
         )
+    return regime_of(config, corpus)
+
+
+def regime_of(config: Config, corpus: Corpus) -> Corpus:
+    """The corpus, or of the limited regime its subset.
+
+    Raises:
+        InputError: the corpus has fewer tokens than the subset shall have.
+    """
+    if config.data.regime == "limited":
+        return corpus.limited(config.data.unique_tokens, config.data.subset_seed)
     return corpus
+
+
+def check_regime(config: Config, corpus: Corpus, arm: str, sequences: int) -> None:
+    """Whether a run that reads so many sequences is what the regime says.
+
+    Raises:
+        InputError: text would repeat where it is to be unlimited.
+    """
+    if config.data.regime == "unlimited" and (missing := corpus.missing_tokens(sequences)):
+        raise InputError(
+            f"arms.{arm}: its budget reads {sequences:,} sequences, {corpus.directory} has "
+            f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': about {missing:,} "
+            "tokens are missing; add text, lower the budget or set another regime"
+        )
 
 
 def train_batches(config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None) -> Batches:
@@ -82,6 +108,26 @@ def train_batches(config: Config, corpus: Corpus, batch: int, seed: int, cache: 
 
 def held_out_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
     """The held-out sequences with fixed masks: the same in every run."""
+    return _fixed(config, corpus)
+
+
+def tuning_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
+    """As many held-out sequences again, or what is left of them: none that `held_out_batches` has.
+
+    Raises:
+        InputError: none are left.
+    """
+    batches = _fixed(config, corpus, besides=config.evaluation.mlm_sequences)
+    if not batches:
+        raise InputError(
+            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} held-out sequences, expected "
+            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or a probe as "
+            "tune.endpoint"
+        )
+    return batches
+
+
+def _fixed(config: Config, corpus: Corpus, besides: int = 0) -> list[dict[str, np.ndarray]]:
     return fixed_batches(
         corpus,
         "validation",
@@ -90,6 +136,7 @@ def held_out_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarra
         seed=HELD_OUT_SEED,
         rate=config.data.mask_rate,
         slots=config.data.slots,
+        besides=besides,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdjax.config import Config
+from kdjax.study import numbers
 from kdjax.train.arm import Arm
 
 
@@ -16,10 +17,10 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
     if all(arm.start == found[0].start and arm.student == found[0].student for arm in found):
         same.append("the student and its start, within a seed")
     if not any(arm.config.optimizer for arm in found):
-        same.append(
-            "optimiser, peak learning rate and the schedule's shape (its length in steps follows from the budget)"
-        )
-    same.append("held-out sequences and masks, and probes, none of it charged to the budget")
+        length = "follows the clock" if config.budget.kind == "hours" else "in steps follows from the budget"
+        same.append(f"optimiser, peak learning rate and the schedule's shape (its length {length})")
+    charged = config.budget.kind == "hours" and "evaluation" in config.budget.clock
+    same.append("held-out sequences and masks, and probes" + ("" if charged else ", none of it charged to the budget"))
     if not any(arm.config.finetune for arm in found):
         same.append("fine-tuning")
     return same
@@ -31,13 +32,15 @@ def rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     def per_phase(show: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
         return lambda arm: "; then ".join(show(phase) for phase in arm["phases"])
 
-    def share(arm: Mapping[str, Any], *parts: str) -> str:
-        return f"{sum(arm['spent'][part] for part in parts) / arm['spent']['total']:.0%}"
+    def forward_passes(arm: Mapping[str, Any]) -> str:
+        spent = arm["spent"]
+        of_teacher = spent["teacher_forward"] + spent["teacher_cache"]
+        return f"{of_teacher / (spent['total'] - spent['teacher_training']):.0%}"
 
     always: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "objective": per_phase(lambda phase: " + ".join(map(_term, phase["terms"]))),
-        "FLOPs of a step": per_phase(lambda phase: f"{phase['price']['total']:.4g}"),
-        "spent on the teacher": lambda arm: share(arm, "teacher_forward", "teacher_cache"),
+        "FLOPs of a step": per_phase(lambda phase: numbers.flops(phase["price"]["total"])),
+        "spent on the teacher's forward passes": forward_passes,
         "steps (and length of the schedule)": per_phase(lambda phase: f"{phase['steps']:,}"),
         "tokens seen": lambda arm: f"{arm['tokens']:,}",
         "epochs": lambda arm: f"{arm['epochs']:.3f}",

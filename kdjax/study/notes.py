@@ -7,6 +7,8 @@ from typing import Any
 
 from kdjax.config import Config
 from kdjax.data.cache import CacheManifest
+from kdjax.study import numbers
+from kdjax.study.payers import MEANINGS
 from kdjax.train import cache as outputs
 
 
@@ -17,17 +19,35 @@ def general(config: Config, count: int, false: float, teacher: Mapping[str, Any]
         f"different, about {false:.1f} of them would leave out zero by chance.",
         "The intervals cover seeds (start, order, masks). They do not cover the choice of test rows, corpus, teacher "
         "or hyperparameters; the arms share one setting and were not tuned one by one.",
-        "FLOPs are XLA's count of the training step, the teacher's forward passes included. What training the teacher "
-        "cost, and evaluation, are not in the budget.",
+        _budget(config, teacher),
     ]
-    if teacher and teacher["head_flops"]:
-        notes.append(
-            f"Fitting the teacher's MLM head cost {teacher['head_flops']:.3g} FLOPs besides; only arms with a logit "
-            "term use it."
-        )
     if len(config.seeds) < 2:
         notes.append("With one seed there is no interval, and so no verdict.")
     return notes
+
+
+def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
+    """What the budget holds and what it does not."""
+    if config.budget.kind == "tokens":
+        return (
+            "The budget counts the tokens that the student sees, padding included, whatever a step costs: arms differ "
+            "in FLOPs and in time."
+        )
+    if config.budget.kind == "hours":
+        return (
+            f"The budget counts wall-clock: {numbers.listed(config.budget.clock)}. How far it reaches depends on the "
+            "machine and on what else ran there; the same run again would not take exactly as many steps."
+        )
+    said = "FLOPs are XLA's count of the training step. "
+    if teacher is None:
+        return said + "Evaluation is not in the budget."
+    said += f"The budget pays for {MEANINGS[config.budget.teacher]}. Evaluation is not in it."
+    if teacher["head_flops"] and config.budget.teacher in ("nothing", "inference"):
+        said += (
+            f" Nor is the fitting of the teacher's MLM head, {numbers.flops(teacher['head_flops'])} FLOPs; only arms "
+            "with a logit term use it."
+        )
+    return said
 
 
 def of_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | None) -> list[str]:
@@ -36,14 +56,14 @@ def of_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | None) 
     for name, arm in arms.items():
         own = [words for words in ("student", "optimizer", "finetune") if arm[words]]
         if arm["start"]["source"] == "teacher":
-            own.append("start (the teacher's layers, at no cost)")
+            own.append("start (the teacher's layers, copied at no cost)")
         if own:
             notes.append(f"{name} has its own {', '.join(own)}: more than the objective is compared.")
     if cache is not None:
         off = outputs.bias(cache)
         notes.append(
             f"The teacher's outputs were stored once for {cache.totals['flops']:.3g} FLOPs and {cache.bytes:,} bytes, "
-            "and every run that reads them paid its share before its first step."
+            "of which every run that reads them has its share before its first step."
             + (
                 f" A position's stored distribution is {off['total_variation']:.3f} off the teacher's in total "
                 f"variation, and its mean of −log p {off['entropy_error']:+.3f} nats off the teacher's entropy "
@@ -72,3 +92,32 @@ def at_baseline(endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[s
                 "that two arms tie there says nothing of either."
             )
     return notes
+
+
+def regime(results: Mapping[str, Any]) -> str:
+    """How much unique text there was, and what was done when it had all been seen.
+
+    Args:
+        results: the content of results.json.
+    """
+    corpus = results["corpus"]
+    held = f"{corpus['tokens']['train']:,} unique tokens in {corpus['sequences']['train']:,} sequences"
+    if corpus["regime"] == "limited":
+        whole = corpus["whole"]["tokens"]["train"]
+        return f"limited: {held}, a seeded subset of {whole:,} tokens, repeated as long as the budget lasts"
+    if corpus["regime"] == "unlimited":
+        return f"unlimited: {held}, none of them seen twice in a run"
+    repeated = any(arm["epochs"] > 1 for arm in results["arms"].values())
+    return f"all there is: {held}, {'repeated' if repeated else 'more than any run read'}"
+
+
+def masks(results: Mapping[str, Any]) -> str:
+    """Whether a sequence that is seen again has other masks.
+
+    Args:
+        results: the content of results.json.
+    """
+    views = results["corpus"]["views"]
+    if not views:
+        return "new ones in every epoch, and of every seed"
+    return f"fixed: {views} view{'' if views == 1 else 's'} of a sequence, an epoch each, the same for every seed"

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def flops(value: float) -> str:
     """FLOPs, for instance `1.50e12`."""
-    return f"{value:.2e}".replace("e+", "e") if value else "0"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}" if value else "0"
+
+
+def budget(values: Mapping[str, Any]) -> str:
+    """A budget with its unit, for instance `1.50e12 FLOPs`, `3.20e6 tokens`, `24 hours`."""
+    amount = values["amount"]
+    if values["kind"] == "hours":
+        return time(3600 * amount)
+    return f"{flops(amount)} FLOPs" if values["kind"] == "flops" else f"{tokens(amount)} tokens"
+
+
+def tokens(amount: float) -> str:
+    """Tokens, in full below a million: `64,000`, `3.20e6`."""
+    return count(amount) if amount < 1e6 else flops(amount)
+
+
+def within(values: Mapping[str, Any]) -> str:
+    """A budget as a sentence takes it up: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24 hours`."""
+    word = {"flops": "at", "tokens": "with", "hours": "in"}[values["kind"]]
+    return f"{word} {budget(values)}"
+
+
+def time(seconds: float) -> str:
+    """A time that was set, in one unit: `24 hours`, `1 hour`, `20 minutes`, `36 seconds`."""
+    size, unit = clock_unit(seconds)
+    text = f"{seconds / size:.4g}"
+    return f"{text} {unit if text != '1' else unit.removesuffix('s')}"
+
+
+def clock_unit(seconds: float) -> tuple[int, str]:
+    """The unit in which a time is at least 1: its seconds, and its name."""
+    return next(((size, name) for size, name in ((3600, "hours"), (60, "minutes")) if seconds >= size), (1, "seconds"))
 
 
 def count(value: float) -> str:
@@ -42,6 +77,20 @@ def percent(share: float) -> str:
     return f"{int(value * 100) / 100:.2f}%" if 99.9 < value < 100 else f"{value:.3g}%"
 
 
+def size(amount: float) -> str:
+    """Memory, for instance `73.5 MiB`; nothing at all is `none`."""
+    if not amount:
+        return "none"
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+    unit = next(n for n in range(len(units)) if amount < 999.5 * 1024**n)
+    return f"{amount / 1024**unit:.3g} {units[unit]}"
+
+
+def times(ratio: float) -> str:
+    """How many times as much, for instance `2.17×`, `0.031×`, `41,200×`."""
+    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
+
+
 def duration(seconds: float) -> str:
     """Wall-clock, for instance `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 59.95:
@@ -51,6 +100,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {left:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def listed(words: list[str]) -> str:
+def listed(words: Sequence[str]) -> str:
     """Words as running text: `a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def settings(values: Mapping[str, Any]) -> str:
+    """Settings as running text: `student.size 3x192, data.length 64`."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())

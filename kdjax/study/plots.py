@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from kdjax.budget.ledger import ACCOUNTS
+from kdjax.budget.accounting import ACCOUNTS
 from kdjax.study import numbers, summary, svg
 from kdjax.study.summary import Endpoint, Results, Spread, task_of
+from kdjax.study.usage import mean, paid_for, runs
 
 WIDTH = 9.6
 """Inches of a figure across the page; the page scales it."""
@@ -82,6 +84,7 @@ def _forest(ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, st
         word = {"beats": "beats", "loses": "loses", "ties": "ties", "unclear": "inconclusive"}[found.outcome]
         _right(ax, y, text, 8)
         _right(ax, y, word, 158, weight="bold" if filled else "normal")
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [_short(name) for _, name in rows])
     for label, (endpoint, _) in zip(ax.get_yticklabels(), rows, strict=True):
@@ -92,76 +95,98 @@ def _forest(ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, st
 
 
 def spending(results: Results) -> Markup | None:
-    """Stacked bars: FLOPs spent by part, the mean run of each arm, against the budget."""
-    spent = {
-        arm: [run["spent"] for run in results["runs"] if run["arm"] == arm]
-        for arm in results["arms"]
-        if any(run["arm"] == arm for run in results["runs"])
-    }
-    if not spent:
+    """Stacked bars: FLOPs of the mean run of each arm by account, those that are not charged faint, and last.
+
+    A budget of FLOPs is drawn, too. What is not charged can be far more than what is: then it is cut short, and its
+    amount stands beside the bar.
+    """
+    if not results["runs"]:
         return None
-    budget = results["budget"]["flops"]
+    budget, paid = results["budget"], paid_for(results)
+    amounts = {
+        arm: {account: mean(run["spent"][account] for run in runs(results, arm)) for account in ACCOUNTS}
+        for arm in results["arms"]
+    }
+    counted = {arm: sum(of[account] for account in paid) for arm, of in amounts.items()}
+    scale = budget["amount"] if budget["kind"] == "flops" else max(counted.values())
+    edge = min(max(scale, *(sum(of.values()) for of in amounts.values())), 2 * max(scale, *counted.values()))
     with svg.style():
-        figure = Figure(figsize=(WIDTH, 0.36 * len(spent) + 0.75))
+        figure = Figure(figsize=(WIDTH, 0.36 * len(amounts) + 0.75))
         ax = figure.subplots()
-        for y, rows in enumerate(spent.values()):
+        for y, (arm, of) in enumerate(amounts.items()):
             left = 0.0
-            for n, part in enumerate(ACCOUNTS):
-                width = sum(row[part] for row in rows) / len(rows)
-                ax.barh(y, width, 0.66, left, color=svg.part_colour(n), edgecolor=svg.PAGE, linewidth=0.6)
-                if width > 0.05 * budget:
-                    share = numbers.percent(width / budget)
-                    ax.text(left + width / 2, y, share, ha="center", va="center", color="#111111")
-                left += width
-        ax.axvline(budget, color=svg.INK, linewidth=1.2, linestyle=(0, (4, 2)))
-        ax.set_ylim(len(spent) - 0.5, -0.5)
-        ax.set_xlim(0, budget * 1.01)
-        ax.set_yticks(range(len(spent)), [_short(arm) for arm in spent])
+            for account in sorted(ACCOUNTS, key=lambda account: account not in paid):
+                seen, counts = max(0.0, min(of[account], edge - left)), account in paid
+                if seen:
+                    look: dict[str, Any] = {"color": svg.part_colour(ACCOUNTS.index(account)), "edgecolor": svg.PAGE}
+                    ax.barh(y, seen, 0.66, left, linewidth=0.6, alpha=1 if counts else svg.FAINT, **look)
+                if counts and seen > 0.05 * edge:
+                    share = of[account] / (scale if budget["kind"] == "flops" else counted[arm])
+                    ax.text(left + seen / 2, y, f"{share:.1%}", ha="center", va="center", color="#111111")
+                left += of[account]
+            if left > edge * (1 + 1e-9):
+                _right(ax, y, f"→ {numbers.flops(left)}", 4, color=svg.MUTED)
+        if budget["kind"] == "flops":
+            ax.axvline(scale, color=svg.INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        ax.set_ylim(len(amounts) - 0.5, -0.5)
+        ax.set_xlim(0, edge * 1.01)
+        ax.set_yticks(range(len(amounts)), [_short(arm) for arm in amounts])
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
-        _flops_axis(ax, "FLOPs spent (dashed: the budget)")
-        return svg.render(figure, "spending", "FLOPs spent by part of the step, for each arm.")
+        _amount_axis(ax, "FLOPs (dashed: the budget)" if budget["kind"] == "flops" else "FLOPs", numbers.flops)
+        return svg.render(figure, "spending", "FLOPs of a run by part, for each arm.")
 
 
 def learning(results: Results) -> Markup | None:
-    """Held-out MLM loss against FLOPs spent: every seed light, the mean bold; only arms that train the head."""
+    """Held-out MLM loss along the budget: every seed light, the mean bold; only arms that train the head."""
     arms = list(results["arms"])
     curves = {
         arm: found
         for arm in arms
-        if results["arms"][arm]["trains_mlm_head"]
-        and (found := [run["curve"] for run in results["runs"] if run["arm"] == arm and run["curve"]])
+        if results["arms"][arm]["trains_mlm_head"] and (found := [r["curve"] for r in runs(results, arm) if r["curve"]])
     }
     if not curves:
         return None
-    budget, teacher = results["budget"]["flops"], results["teacher"]
+    amount, label, show = _along(results["budget"])
+    teacher = results["teacher"]
     with svg.style():
         figure = Figure(figsize=(WIDTH, 3.3))
         whole, end = figure.subplots(1, 2)
-        late: list[float] = []
-        for arm, runs in curves.items():
+        late, stop = list[float](), amount
+        for arm, found in curves.items():
             look: dict[str, Any] = {"color": svg.arm_colour(arms.index(arm))}
-            points = [{p["flops"]: p["mlm_loss"] for p in run} for run in runs]
-            shared = sorted(set.intersection(*(set(p) for p in points)))
-            means = [sum(p[at] for p in points) / len(points) for at in shared]
+            seeds = [([p["share"] * amount for p in run], [p["mlm_loss"] for p in run]) for run in found]
+            # Where a clock decides, seeds are measured at slightly different times.
+            places = min((at for at, _ in seeds), key=len)
+            means = [mean(values) for values in zip(*(np.interp(places, *seed) for seed in seeds), strict=True)]
             for ax in (whole, end):
-                for seed in points:
-                    ax.plot(list(seed), list(seed.values()), linewidth=0.9, alpha=0.45, **look)
-                ax.plot(shared, means, marker=svg.arm_marker(arms.index(arm)), markersize=5, linewidth=2.2, **look)
-            late += [loss for p in points for at, loss in p.items() if at >= budget / 2]
+                for at, losses in seeds:
+                    ax.plot(at, losses, linewidth=0.9, alpha=0.45, **look)
+                ax.plot(places, means, marker=svg.arm_marker(arms.index(arm)), markersize=5, linewidth=2.2, **look)
+            late += [loss for seed in seeds for at, loss in zip(*seed, strict=True) if at >= amount / 2]
+            stop = max(stop, *(at[-1] for at, _ in seeds))  # what is measured last may itself be on the clock
         if teacher is not None and teacher["mlm_loss"] is not None:
             _level(whole, teacher["mlm_loss"])
             _name_levels(whole, {"teacher": teacher["mlm_loss"]})
-        whole.set_xlim(0, budget)
-        end.set_xlim(budget / 2, budget)
+        whole.set_xlim(0, stop)
+        end.set_xlim(amount / 2, stop)
         if late:
             room = 0.08 * (max(late) - min(late)) or 0.01
             end.set_ylim(min(late) - room, max(late) + room)
         for ax, title in ((whole, "The whole budget"), (end, "Its second half")):
             ax.set_title(title)
             ax.set_ylabel("held-out MLM loss (nats)")
-            _flops_axis(ax, "FLOPs spent, teacher included")
-        return svg.render(figure, "learning", "Held-out MLM loss against FLOPs spent.")
+            _amount_axis(ax, label, show)
+        return svg.render(figure, "learning", f"Held-out MLM loss against {label}.")
+
+
+def _along(budget: Mapping[str, Any]) -> tuple[float, str, Callable[[float], str]]:
+    """The axis along a budget: its end, its label, and how amounts are written on it."""
+    if budget["kind"] == "hours":
+        size, unit = numbers.clock_unit(3600 * budget["amount"])
+        return 3600 * budget["amount"] / size, f"{unit} of {numbers.listed(budget['clock'])}", lambda x: f"{x:g}"
+    label = {"flops": "FLOPs charged", "tokens": "tokens seen, padding counted"}[budget["kind"]]
+    return budget["amount"], label, numbers.flops if budget["kind"] == "flops" else numbers.tokens
 
 
 def layers(results: Results) -> Markup | None:
@@ -257,10 +282,10 @@ def _right(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
     ax.annotate(text, (1, y), (points, 0), va="center", **place, **look)
 
 
-def _flops_axis(ax: Axes, label: str) -> None:
+def _amount_axis(ax: Axes, label: str, show: Callable[[float], str]) -> None:
     ax.set_xlabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: numbers.flops(x)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
 
 
 def _short(name: str) -> str:

@@ -11,12 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kdjax.budget.accounting import Budget
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config, FinetuneConfig, changed
 from kdjax.data.cache import CacheManifest, record_bytes
-from kdjax.data.manifest import Manifest
+from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Request, zoo
+from kdjax.study.corpus import regime_of
 from kdjax.train.arm import Arm, resolve
 from kdjax.train.cache import cache_price, passes
 from kdjax.train.phase import Shape, price
@@ -66,6 +68,16 @@ def arms_of(config: Config) -> dict[str, Arm]:
         if config.train.microbatches > 1:
             for phase in arm.phases:
                 phase.check_splits()
+        if config.train.compute.attention == "fused" and arm.student.attention_dropout:
+            raise InputError(
+                f"arms.{name}: train.compute.attention is 'fused' and the student's attention_dropout "
+                f"{arm.student.attention_dropout:g}, expected 0: fused attention has no dropout"
+            )
+        if arm.stored and config.budget.kind == "hours":
+            raise InputError(
+                f"arms.{name}: teacher is 'cached' under budget.hours, expected 'online': the time that storing took "
+                "is not on a run's clock"
+            )
         if arm.stored and config.data.views < 1:
             raise InputError(
                 f"arms.{name}: teacher is 'cached' and data.views 0, expected at least 1: stored outputs belong to "
@@ -115,8 +127,9 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     """Per arm and phase: FLOPs of one step by part, and the steps, tokens and epochs the budget buys.
 
     Tokens are positions of the sequences, padding included, when no prepared corpus tells how full they are; epochs are
-    None then. An arm that reads stored outputs also has `cache`: what they cost, and after how many epochs that is less
-    than running the teacher in every step. Without a prepared corpus that cost is not known, nor are its steps.
+    None then. Under a budget of hours all three are None. An arm that reads stored outputs also has `cache`: what they
+    cost, and after how many epochs that is less than running the teacher in every step. Without a prepared corpus that
+    cost is not known, nor are its steps.
     """
     shape, corpus, arms = shape_of(config), _prepared(config), arms_of(config)
     rows = {}
@@ -124,7 +137,8 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
         found = [price(phase, shape) for phase in arm.phases]
         cache = _cache(config, arms, arm, found, corpus) if arm.stored else None
         unknown: list[dict[str, Any]] = [dict.fromkeys(("steps", "tokens", "epochs"))] * len(found)
-        reached = unknown if cache and cache["flops"] is None else _reach(config, arm, found, cache, corpus)
+        known = config.budget.kind != "hours" and not (cache and cache["flops"] is None)
+        reached = _reach(config, arm, found, cache, corpus) if known else unknown
         rows[name] = [
             {**cost.to_json(), "until": phase.until, **row, **({"cache": cache} if cache else {})}
             for cost, phase, row in zip(found, arm.phases, reached, strict=True)
@@ -133,23 +147,34 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
 
 
 def _reach(
-    config: Config, arm: Arm, costs: list[Price], cache: dict[str, Any] | None, corpus: Manifest | None
+    config: Config, arm: Arm, costs: list[Price], cache: dict[str, Any] | None, corpus: Corpus | None
 ) -> list[dict[str, Any]]:
     """Steps, tokens and epochs of each phase."""
     made = []
-    for stretch in arm.lay_out(int(config.budget.flops), costs, cache["share"] if cache else 0):
+    upfront = {"teacher_cache": cache["share"]} if cache else {}
+    if arm.needs_teacher:
+        upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
+    for stretch in arm.lay_out(Budget.of(config.budget), costs, shape_of(config).positions, upfront):
         sequences = stretch.steps * config.train.batch
         row: dict[str, Any] = {"steps": stretch.steps, "tokens": sequences * config.data.length, "epochs": None}
         if corpus is not None:
-            row["epochs"] = sequences / corpus.sequences["train"]
-            row["tokens"] = round(row["epochs"] * corpus.tokens["train"])
+            row["epochs"] = sequences / corpus.sequences("train")
+            row["tokens"] = round(row["epochs"] * corpus.tokens("train"))
         made.append(row)
     return made
 
 
-def _cache(
-    config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], corpus: Manifest | None
-) -> dict[str, Any]:
+def teacher_flops(config: Config, arm: Arm) -> int:
+    """What the teacher of an arm cost before, as far as the recipe says it."""
+    training = int(config.teacher.training_flops)
+    if config.budget.teacher in ("training", "both") and not training:
+        raise InputError(
+            f"budget.teacher is {config.budget.teacher!r}, expected teacher.training_flops: what training it cost"
+        )
+    return training + (int(config.teacher.head.budget) if arm.uses_head else 0)
+
+
+def _cache(config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], corpus: Corpus | None) -> dict[str, Any]:
     """What stored outputs cost a run, and after how many epochs they are cheaper than the teacher in every step."""
     teacher, request, runs = zoo.resolve(config.teacher.architecture), stored_by(arms), sharing(config, arms)
     shape = Shape(config.cache.batch, config.data.length, config.data.slots)
@@ -162,10 +187,10 @@ def _cache(
             online = price(replace(phase, signal=Online(phase.signal.teacher)), shape_of(config))
             saved += Fraction(phase.until - begin) * Fraction(online.total - cost.total, config.train.batch)
         begin = phase.until
-    total = None if corpus is None else cache_flops(config, request, corpus.sequences["train"])
+    total = None if corpus is None else cache_flops(config, request, corpus.sequences("train"))
     return {
         "bytes_a_sequence": record_bytes(fields) * config.data.views,
-        "bytes": None if corpus is None else record_bytes(fields) * config.data.views * corpus.sequences["train"],
+        "bytes": None if corpus is None else record_bytes(fields) * config.data.views * corpus.sequences("train"),
         "flops": total,
         "shared_by": runs,
         "share": None if total is None else share(total, runs),
@@ -173,8 +198,8 @@ def _cache(
     }
 
 
-def _prepared(config: Config) -> Manifest | None:
-    return Manifest.read(Path(config.data.prepared)) if config.data.prepared else None
+def _prepared(config: Config) -> Corpus | None:
+    return regime_of(config, Corpus.open(Path(config.data.prepared))) if config.data.prepared else None
 
 
 def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
@@ -186,7 +211,7 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
         pad_edge=False,
         collapse_padding=True,
         title=f"FLOPs of a step of {shape.batch} x {shape.length} tokens, {shape.slots} masked slots a sequence; "
-        f"what {config.budget.flops:.4g} FLOPs buy",
+        f"what {Budget.of(config.budget)} buy",
     )
     table.add_column("arm", no_wrap=True)
     for head in (

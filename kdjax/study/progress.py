@@ -20,8 +20,8 @@ class Reporter:
     """Tells how a command goes on. A context manager."""
 
     def __init__(self) -> None:
-        self._budget = 0
-        self._spent = 0
+        self._budget = 0.0
+        self._spent = 0.0
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
         self._shown = time.monotonic()
@@ -52,33 +52,33 @@ class Reporter:
             self.say(text)
             self._shown = now
 
-    def plan(self, budget: int) -> None:
-        """Sets the FLOPs that all runs from now on may spend together; the time left is estimated from it."""
+    def plan(self, budget: float) -> None:
+        """Sets what all runs from now on may spend together, in their budgets' unit; the time left follows from it."""
         self._budget, self._spent, self._started = budget, 0, None
 
     def watch(self, name: str) -> Callable[[Progress], None]:
         """A watcher for one run: shows its budget, loss, speed and the time left for it and for everything."""
         begun = time.monotonic()
         first: Progress | None = None
-        last = 0
+        last = 0.0
 
         def told(now: Progress) -> None:
             nonlocal first, last
             if first is None:
-                first, last = now, now.ledger.total
+                first, last = now, now.ledger.used
                 self._started = self._started or begun
                 return
-            self._spent, last = self._spent + now.ledger.total - last, now.ledger.total
+            self._spent, last = self._spent + now.ledger.used - last, now.ledger.used
             seconds = time.monotonic() - begun
-            rate = (now.ledger.total - first.ledger.total) / seconds
+            rate = (now.ledger.used - first.ledger.used) / seconds
             speed = (now.ledger.tokens - first.ledger.tokens) / seconds
-            left = f"{_duration(now.ledger.remaining / rate)} left"
+            left = f"{_duration(now.ledger.remaining / rate) if rate else '?'} left"
             if self._budget and self._spent:
                 overall = (self._budget - self._spent) * (time.monotonic() - (self._started or begun)) / self._spent
                 left += f", {_duration(max(0.0, overall))} in all"
             self.show(
-                f"{name}: {now.ledger.total / now.ledger.budget:4.0%} of {now.ledger.budget:.3g} FLOPs, "
-                f"step {now.ledger.steps}/{now.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s, {left}"
+                f"{name}: {now.ledger.share:4.0%} of {now.ledger.budget}, "
+                f"step {now.ledger.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s, {left}"
             )
 
         return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ class Cost:
 
     Attributes:
         prices: of a step of each phase.
-        upfront: FLOPs paid before the first step: the run's share of stored teacher outputs.
+        upfront: FLOPs spent before the first step, by account: the run's share of stored teacher outputs and of the
+            teacher's training.
     """
 
     prices: tuple[Price, ...]
-    upfront: int = 0
+    upfront: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -80,6 +81,8 @@ def _identity(config: Config) -> dict[str, Any]:
     """The settings that a study's results depend on and that all its runs share."""
     identity: dict[str, Any] = plain(to_dict(config))
     for name in ("arms", "seeds"):  # more of them may join
+        del identity[name]
+    for name in ("sweep", "tune", "plan"):  # what other commands do
         del identity[name]
     for section, name in (("data", "workers"), ("train", "checkpoint_seconds"), ("train", "log_every")):
         del identity[section][name]  # change no result

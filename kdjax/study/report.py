@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from kdjax.budget.ledger import ACCOUNTS
+from kdjax.budget.accounting import ACCOUNTS
 from kdjax.config import plain
 from kdjax.files import write_text
-from kdjax.study import numbers, plots, summary, svg, verdict
+from kdjax.study import notes, numbers, payers, plots, summary, svg, usage, verdict
 from kdjax.study.summary import Endpoint, Results, Spread
 
 
@@ -39,9 +39,18 @@ def html(results: Results) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for function in (numbers.flops, numbers.count, numbers.score, numbers.signed, numbers.interval, numbers.percent):
+    for function in (
+        numbers.budget,
+        numbers.count,
+        numbers.flops,
+        numbers.interval,
+        numbers.listed,
+        numbers.score,
+        numbers.signed,
+        numbers.within,
+    ):
         environment.filters[function.__name__] = function
-    environment.filters |= {"duration": numbers.duration, "listed": numbers.listed, "spread": _spread}
+    environment.filters["spread"] = _spread
     other = summary.yardstick(results)
     return environment.get_template("report.html.j2").render(
         results=results,
@@ -52,9 +61,15 @@ def html(results: Results) -> str:
         answers=verdict.answers(results),
         keys={arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)]) for n, arm in enumerate(results["arms"])},
         colours=svg.COLOURS,
+        faint=svg.FAINT,
         parts=[
-            (words, *svg.PART_COLOURS[part], any(run["spent"][part] for run in results["runs"]))
-            for part, words in ((part, part.replace("_", " ")) for part in ACCOUNTS)
+            (
+                part.replace("_", " "),
+                *svg.PART_COLOURS[part],
+                any(run["spent"][part] for run in results["runs"]),
+                part in usage.paid_for(results),
+            )
+            for part in ACCOUNTS
         ],
         plots={
             "differences": plots.differences(results),
@@ -65,8 +80,15 @@ def html(results: Results) -> str:
         beside_teacher=_beside_teacher(results),
         scores=_scores(results, other),
         references=summary.references(results),
-        spending=_spending(results, other),
-        clocks=_clocks(results),
+        used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
+        machine=[usage.machine(results), usage.memory(results)],
+        peaks=usage.peaks(results),
+        waters=usage.waters(results),
+        unspent=functools.partial(usage.unspent, results),
+        enforced=_enforced(results),
+        payers=_payers(results),
+        regime=notes.regime(results),
+        masks=notes.masks(results),
         chosen=_chosen(results),
         pairs=_pairs(results),
         config=yaml.safe_dump(plain(results["config"]), sort_keys=False, allow_unicode=True),
@@ -79,7 +101,7 @@ def _spread(found: Spread | None) -> str:
 
 def _question(results: Results, other: str) -> str:
     distilled = any(summary.has_teacher(results, arm) for arm in results["arms"])
-    if distilled and not summary.has_teacher(results, other):
+    if distilled and not results["arms"][other]["needs_teacher"]:
         return "Does distilling beat pretraining from scratch?"
     return f"Against {other}"
 
@@ -131,37 +153,35 @@ def _beside_teacher(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def _spending(results: Results, other: str) -> list[dict[str, Any]]:
-    """What each arm's runs cost: FLOPs, steps, tokens, and the mean wall-clock of a run by kind, in seconds."""
-    rows = []
-    for name, arm in results["arms"].items():
-        runs = [run for run in results["runs"] if run["arm"] == name]
-        rows.append(
-            {
-                "arm": name,
-                "prices": [phase["price"]["total"] for phase in arm["phases"]],
-                "ratio": _mean_price(arm) / _mean_price(results["arms"][other]),
-                "steps": arm["steps"],
-                "tokens": arm["tokens"],
-                "epochs": arm["epochs"],
-                "spent": sum(run["spent"]["total"] for run in runs) / len(runs) if runs else None,
-                "seconds": [
-                    sum(run["wall_clock"].get(kind, 0.0) for run in runs) / len(runs) if runs else None
-                    for kind in _clocks(results)
-                ],
-            }
+def _enforced(results: Results) -> str:
+    """What the budget is held against, and what the other measures stand for."""
+    budget = results["budget"]
+    taught = any(arm["needs_teacher"] for arm in results["arms"].values())
+    paid = payers.MEANINGS[budget["teacher"]] if taught else "the student's steps"
+    if budget["kind"] == "flops":
+        return f"A run may spend {numbers.budget(budget)}. Charged are {paid}. Tokens and wall-clock are not limited."
+    if budget["kind"] == "tokens":
+        return (
+            f"A run may see {numbers.budget(budget)}, padding included. "
+            f"FLOPs (of {paid}) and wall-clock are not limited."
         )
-    return rows
+    return (
+        f"A run may take {numbers.budget(budget)} of {numbers.listed(budget['clock'])}. "
+        f"FLOPs (of {paid}) and tokens are not limited."
+    )
 
 
-def _mean_price(arm: Mapping[str, Any]) -> float:
-    """FLOPs of a step, over all of an arm's phases."""
-    return float(sum(phase["steps"] * phase["price"]["total"] for phase in arm["phases"]) / arm["steps"])
-
-
-def _clocks(results: Results) -> list[str]:
-    """The kinds of wall-clock that any run has."""
-    return list(dict.fromkeys(kind for run in results["runs"] for kind in run["wall_clock"]))
+def _payers(results: Results) -> dict[str, Any] | None:
+    """Who pays for the teacher; None where there is none to pay for."""
+    if not any(arm["needs_teacher"] for arm in results["arms"].values()):
+        return None
+    return {
+        "costs": payers.costs(results),
+        "meanings": payers.MEANINGS,
+        "enforced": next((case["case"] for case in results["cases"] if case["enforced"]), None),
+        "sentences": payers.sentences(results),
+        "terms": payers.terms(results),
+    }
 
 
 def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -2,85 +2,100 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import jax
 
-import kdjax
-from kdjax.budget.ledger import Stretch
-from kdjax.config import Config, plain, to_dict
+from kdjax.budget.accounting import Budget
+from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data.cache import CacheManifest
-from kdjax.data.manifest import Manifest
+from kdjax.data.corpus import Corpus
+from kdjax.data.manifest import SPLITS
 from kdjax.data.tasks import Task
 from kdjax.evaluate.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
 from kdjax.study import differences, notes
+from kdjax.study.cases import cases
+from kdjax.study.machine import versions
+from kdjax.study.record import Cost
+from kdjax.study.study import Study
 from kdjax.train import cache as outputs
 from kdjax.train.arm import Arm
 
 
-def versions() -> dict[str, str]:
-    """What the numbers were made with."""
-    device = jax.devices()[0]
+def collect(study: Study, runs: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Joins what a study's runs measured, and judges every pair of arms on every endpoint."""
+    config = study.config
+    corpus = corpus_facts(config, study.corpus)
     return {
-        "kdjax": kdjax.__version__,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "device": f"{device.device_kind} x{jax.device_count()}",
+        **versions(),
+        **judged(
+            config,
+            study.arms,
+            study.costs,
+            runs,
+            references,
+            corpus=corpus,
+            endpoints=_endpoints(config, corpus["sequences"]["validation"], study.tasks, study.arms),
+            teacher=study.teacher.facts if study.teacher else None,
+            cache=study.cache.manifest if study.cache else None,
+        ),
     }
 
 
-def collect(
+def judged(
     config: Config,
-    *,
     arms: Mapping[str, Arm],
-    stretches: Mapping[str, tuple[Stretch, ...]],
-    manifest: Manifest,
-    teacher: Mapping[str, Any] | None,
-    cache: CacheManifest | None,
-    tasks: Sequence[Task],
+    costs: Mapping[str, Cost],
     runs: Sequence[Mapping[str, Any]],
     references: Sequence[Mapping[str, Any]],
+    *,
+    corpus: Mapping[str, Any],
+    endpoints: Sequence[Mapping[str, Any]],
+    teacher: Mapping[str, Any] | None,
+    cache: CacheManifest | None,
 ) -> dict[str, Any]:
-    """Joins what a study's runs measured, and judges every pair of arms on every endpoint."""
-    values = plain(to_dict(config))
-    described = {name: _describe(arm, stretches[name], runs) for name, arm in arms.items()}
-    endpoints = _endpoints(config, manifest, tasks, described)
+    """What results.json says besides versions: a function of the recipe, its runs and facts, and of no file.
+
+    Args:
+        config: the recipe.
+        arms: its arms, made ready.
+        costs: arm -> what its runs cost.
+        runs: rows of results.json.
+        references: the same of what was not trained here.
+        corpus: see `corpus_facts`.
+        endpoints: what is measured, as results.json has it.
+        teacher: what is known of it; None where no arm needs one.
+        cache: of stored teacher outputs; None where no arm reads them.
+    """
+    values, budget = plain(to_dict(config)), Budget.of(config.budget)
+    described = {name: _describe(arm, costs[name], runs) for name, arm in arms.items()}
     verdicts = [verdict for endpoint in endpoints for verdict in _verdicts(config, endpoint, runs)]
     first = next(iter(arms.values())).student
-    embeddings, others = count_params(abstract_params(first))
-    confidence = config.evaluation.confidence
-    false = expected_false(len(verdicts), confidence)
+    false = expected_false(len(verdicts), config.evaluation.confidence)
+    enforced = budget.teacher if budget.kind == "flops" else None
     return {
-        **versions(),
         "config": values,
         "config_digest": digest(values),
-        "budget": {"flops": int(config.budget.flops)},
-        "corpus": {
-            "documents": manifest.documents,
-            "sequences": manifest.sequences,
-            "tokens": manifest.tokens,
-            "digest": manifest.digest,
-            "length": manifest.length,
-        },
+        "budget": plain(asdict(budget)),
+        "corpus": dict(corpus),
         "teacher": dict(teacher) if teacher else None,
         "cache": _stored(cache) if cache else None,
         "student": {
             **{name: getattr(first, name) for name in ("layers", "width", "heads", "ffn", "vocab_size")},
-            "parameters": embeddings + others,
-            "parameters_without_embeddings": others,
+            **_parameters(first),
         },
         "arms": described,
         "differences": differences.rows(described),
         "same": differences.shared(config, arms),
-        "endpoints": endpoints,
+        "endpoints": list(endpoints),
         "runs": list(runs),
         "references": list(references),
         "verdicts": verdicts,
+        "cases": cases(described, runs, verdicts, teacher, enforced, config.budget.students),
         "notes": [
             *notes.general(config, len(verdicts), false, teacher),
             *notes.of_arms(described, cache),
@@ -89,7 +104,28 @@ def collect(
     }
 
 
-def _describe(arm: Arm, stretches: tuple[Stretch, ...], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def corpus_facts(config: Config, corpus: Corpus) -> dict[str, Any]:
+    """What is known of a study's text."""
+    return {
+        "regime": config.data.regime,
+        "documents": corpus.manifest.documents,
+        "sequences": {split: corpus.sequences(split) for split in SPLITS},
+        "tokens": {split: corpus.tokens(split) for split in SPLITS},
+        "whole": {"sequences": corpus.manifest.sequences, "tokens": corpus.manifest.tokens},
+        "digest": corpus.digest,
+        "length": corpus.manifest.length,
+        "views": config.data.views,
+    }
+
+
+def _parameters(model: ModelConfig) -> dict[str, int]:
+    """How many parameters a model has, its MLM head's included: in all, and but for the embedding tables."""
+    embeddings, others = count_params(abstract_params(model))
+    return {"parameters": embeddings + others, "parameters_without_embeddings": others}
+
+
+def _describe(arm: Arm, cost: Cost, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """An arm as it ran; under a budget of hours, as its first run did."""
     own = next(run for run in runs if run["arm"] == arm.name)
     model = arm.trained["model"]
     return {
@@ -97,21 +133,23 @@ def _describe(arm: Arm, stretches: tuple[Stretch, ...], runs: Sequence[Mapping[s
             {
                 "terms": [plain(to_dict(term)) for term in phase.terms],
                 "until": phase.until,
-                "price": stretch.price.to_json(),
-                "steps": stretch.steps,
+                "price": price.to_json(),
+                "steps": ran["steps"],
             }
-            for phase, stretch in zip(arm.config.phases, stretches, strict=True)
+            for phase, price, ran in zip(arm.config.phases, cost.prices, own["phases"], strict=True)
         ],
         "start": plain(to_dict(arm.start)),
         "student": arm.config.student,
         "optimizer": arm.config.optimizer,
         "finetune": arm.config.finetune,
         "teacher": ("cached" if arm.stored else "online") if arm.distils else None,
-        "steps": sum(stretch.steps for stretch in stretches),
+        "steps": own["steps"],
         "spent": own["spent"],
         "tokens": own["tokens_seen"],
         "epochs": own["epochs"],
+        **_parameters(arm.student),
         "trains_mlm_head": arm.trains_mlm_head,
+        "needs_teacher": arm.needs_teacher,
         "untrained": _untrained(model),
     }
 
@@ -137,9 +175,7 @@ def _untrained(tree: Any, name: str = "") -> list[str]:
     return [part for key, below in tree.items() for part in _untrained(below, f"{name}.{key}" if name else key)]
 
 
-def _endpoints(
-    config: Config, manifest: Manifest, tasks: Sequence[Task], arms: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _endpoints(config: Config, held_out: int, tasks: Sequence[Task], arms: Mapping[str, Arm]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {
             "name": "mlm_loss",
@@ -147,9 +183,9 @@ def _endpoints(
             "unit": "nats",
             "better": "lower",
             "kind": "mlm",
-            "rows": min(config.evaluation.mlm_sequences, manifest.sequences["validation"]),
+            "rows": min(config.evaluation.mlm_sequences, held_out),
             "baseline": None,
-            "arms": [name for name, arm in arms.items() if arm["trains_mlm_head"]],
+            "arms": [name for name, arm in arms.items() if arm.trains_mlm_head],
         }
     ]
     kinds = [("probe", "linear probe, best layer")]

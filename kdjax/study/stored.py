@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from kdjax.config import Config
 from kdjax.data.cache import Cache, CacheManifest
-from kdjax.data.loader import Corpus
+from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.files import undone_by_bad_input
 from kdjax.models import Model, Request

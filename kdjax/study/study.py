@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Stretch
+from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import tasks
 from kdjax.data.cache import Cache
-from kdjax.data.loader import Corpus
+from kdjax.data.corpus import Corpus
 from kdjax.data.tasks import Task
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import HeldOut
@@ -24,16 +27,17 @@ from kdjax.study import corpus as corpora
 from kdjax.study import pricing, stored
 from kdjax.study import teacher as teachers
 from kdjax.study.evaluation import Evaluation
+from kdjax.study.machine import hardware_use, versions
+from kdjax.study.places import places
 from kdjax.study.pricing import arms_of, shape_of
 from kdjax.study.progress import Reporter
 from kdjax.study.record import Cost, Record
-from kdjax.study.results import versions
 from kdjax.train.arm import Arm
 from kdjax.train.checkpoint import save_params
 from kdjax.train.log import Stopwatch
 from kdjax.train.loop import Leg, train
 from kdjax.train.phase import price
-from kdjax.train.program import Program
+from kdjax.train.program import program_of
 from kdjax.train.signal import Cached
 from kdjax.train.start import start_params
 
@@ -44,12 +48,21 @@ class Study:
     Attributes:
         config: the recipe.
         arms: name -> arm.
-        budget: FLOPs of each run.
+        budget: of each run.
+        places: where corpus, teacher, stored outputs and references lie.
     """
 
-    def __init__(self, config: Config, out: Path, reporter: Reporter):
-        self.config, self._out, self._reporter = config, out, reporter
-        self.arms, self.shape, self.budget = arms_of(config), shape_of(config), int(config.budget.flops)
+    def __init__(self, config: Config, out: Path, reporter: Reporter, shared: Path | None = None):
+        """Opens the directory, or finds it free; nothing is made yet.
+
+        Args:
+            config: the recipe.
+            out: the study's directory.
+            reporter: told what goes on.
+            shared: a directory for what other studies use too; None: all lies in `out`.
+        """
+        self.config, self._out, self._reporter, self.places = config, out, reporter, places(config, out, shared)
+        self.arms, self.shape, self.budget = arms_of(config), shape_of(config), Budget.of(config.budget)
         self._record = Record(config, out)
         self._prices = {
             name: self._record.costs[name].prices
@@ -58,23 +71,22 @@ class Study:
             for name, arm in self.arms.items()
         }
         for arm in self.arms.values():
-            arm.lay_out(self.budget, self._prices[arm.name])
+            self._lay_out(arm, self._prices[arm.name])
         self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
         self.mesh = make_mesh()
-        self._programs: dict[str, list[Program]] = {}
         check_batch(self.shape.batch, self.mesh, config.train.microbatches)
 
     @cached_property
     def corpus(self) -> Corpus:
         """The prepared corpus."""
-        return corpora.corpus_of(self.config, self._out / "data", self._reporter)
+        return corpora.corpus_of(self.config, self.places["data"], self._reporter)
 
     @cached_property
     def teacher(self) -> teachers.Teacher | None:
         """The teacher, when an arm looks at one."""
         if not self._needs_teacher:
             return None
-        return teachers.teacher_of(self.config, self.corpus, self._out / "teacher", self.mesh, self._reporter)
+        return teachers.teacher_of(self.config, self.corpus, self.places["teacher"], self.mesh, self._reporter)
 
     @cached_property
     def cache(self) -> Cache | None:
@@ -83,7 +95,7 @@ class Study:
         if not request or self.teacher is None:
             return None
         return stored.cache_of(
-            self.config, request, self.teacher.model, self.corpus, self._out / "cache", self.mesh, self._reporter
+            self.config, request, self.teacher.model, self.corpus, self.places["cache"], self.mesh, self._reporter
         )
 
     @cached_property
@@ -93,9 +105,9 @@ class Study:
 
     @cached_property
     def stretches(self) -> dict[str, tuple[Stretch, ...]]:
-        """Arm -> its phases as they lie in the budget."""
+        """Arm -> its phases as they lie in the budget; empty where a clock decides."""
         return {
-            name: arm.lay_out(self.budget, self.costs[name].prices, self.costs[name].upfront)
+            name: self._lay_out(arm, self.costs[name].prices, self.costs[name].upfront)
             for name, arm in self.arms.items()
         }
 
@@ -125,9 +137,16 @@ class Study:
             if self.teacher is not None:
                 for phase in arm.phases:
                     phase.teacher_part(self.teacher.model.params)
-        _ = self.stretches  # before the cache is made: a share of it may be more than the budget
+        for name, stretches in self.stretches.items():  # before the cache is made: its share may exceed the budget
+            if stretches:
+                corpora.check_regime(self.config, self.corpus, name, stretches[-1].stop * self.shape.batch)
         _ = self.cache, self.evaluation
         self._record.write(self.costs)
+
+    @property
+    def left(self) -> float:
+        """What its unfinished runs may still spend, in the budget's unit."""
+        return self.budget.amount * sum(not self.finished(a, seed) for seed in self.config.seeds for a in self.arms)
 
     def finished(self, arm: str, seed: int) -> bool:
         """Whether a run has its result."""
@@ -143,10 +162,10 @@ class Study:
         self._claim_run(directory, arm, seed)
         if self.finished(arm, seed):
             return read_json(directory / "result.json")  # type: ignore[no-any-return]
-        evaluation, programs = self.evaluation, self._compiled(arm)
+        evaluation, legs = self.evaluation, self._legs(made, seed)
         mlm = made.trains_mlm_head
         outcome = train(
-            [self._leg(program, seed) for program in programs],
+            legs,
             self.budget,
             start=self._start(made, seed),
             seed=seed,
@@ -154,6 +173,7 @@ class Study:
             directory=directory,
             upfront=self.costs[arm].upfront,
             cache_bytes=self.cache.manifest.bytes if made.stored and self.cache else 0,
+            repeats=self.config.data.regime != "unlimited",
             evaluate=lambda params: evaluation.along_the_way(made.student, params, mlm=mlm),
             watch=self._reporter.watch(f"{arm}, seed {seed}"),
         )
@@ -166,22 +186,27 @@ class Study:
         row = {
             "arm": arm,
             "seed": seed,
-            "budget": self.budget,
-            "spent": {**ledger.spent, "total": ledger.total},
+            "budget": asdict(self.budget),
+            "used": ledger.used,
+            "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
             "phases": [
-                {"steps": stretch.steps, "flops": stretch.steps * stretch.price.total}
-                for stretch in self.stretches[arm]
+                {"steps": steps, "flops": steps * leg.price.total}
+                for steps, leg in zip(ledger.phases, legs, strict=True)
             ],
+            "positions": ledger.positions,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
+            "tokens_masked": ledger.masked_tokens,
             "epochs": ledger.steps * self.shape.batch / self.corpus.sequences("train"),
-            "wall_clock": {"compile": sum(program.compile_seconds for program in programs), **clock.seconds},
+            "wall_clock": clock.seconds,
+            "hardware": hardware_use(legs, ledger),
             "metrics": metrics,
             "details": details,
             "curve": outcome.curve,
             "params_sha256": outcome.params_sha256,
+            "ledger_sha256": outcome.journal_sha256,
         }
         save_params(directory / "params.safetensors", outcome.params)
         write_json(directory / "result.json", row)
@@ -213,7 +238,7 @@ class Study:
         self, directory: str, name: str, seed: int | None, model: ModelConfig, make: Callable[[], Any]
     ) -> dict[str, Any]:
         """A reference measured, or as it was measured before; only then are its parameters made."""
-        path = self._out / "references" / directory / "result.json"
+        path = self.places["references"] / directory / "result.json"
         if not path.exists():
             self._reporter.show(f"{name}: evaluating")
             params = make()
@@ -227,24 +252,45 @@ class Study:
     def _cost(self, arm: Arm) -> Cost:
         if arm.name in self._record.costs:
             return self._record.costs[arm.name]
-        upfront = 0
+        upfront: dict[str, int] = {}
         if arm.stored:
             request, sequences = pricing.stored_by(self.arms), self.corpus.sequences("train")
             flops = pricing.cache_flops(self.config, request, sequences)
-            upfront = pricing.share(flops, pricing.sharing(self.config, self.arms))
+            upfront["teacher_cache"] = pricing.share(flops, pricing.sharing(self.config, self.arms))
+        if arm.needs_teacher and self.teacher is not None:
+            if self.config.budget.teacher in ("training", "both") and not self.teacher.training_flops:
+                raise InputError(
+                    f"budget.teacher is {self.config.budget.teacher!r} and what training the teacher cost is not "
+                    "known, expected teacher.training_flops, or a teacher whose card says it"
+                )
+            cost = self.teacher.training_flops + (self.teacher.head_flops if arm.uses_head else 0)
+            upfront["teacher_training"] = pricing.share(cost, self.config.budget.students)
         return Cost(self._prices[arm.name], upfront)
+
+    def _lay_out(
+        self, arm: Arm, prices: tuple[Price, ...], upfront: Mapping[str, int] | None = None
+    ) -> tuple[Stretch, ...]:
+        if not self.budget.countable:
+            return ()
+        return arm.lay_out(self.budget, prices, self.shape.positions, upfront)
 
     def _start(self, arm: Arm, seed: int) -> Any:
         """The student's parameters before the first step."""
         return start_params(arm.start, arm.student, self.teacher.model if self.teacher else None, seed)
 
-    def _leg(self, program: Program, seed: int) -> Leg:
-        """A phase of one run."""
-        reads = isinstance(program.phase.signal, Cached)
-        stream = corpora.train_batches(
-            self.config, self.corpus, self.shape.batch, seed, cache=self.cache if reads else None
-        )
-        return Leg(program, stream, program.place_teacher(self.teacher.model.params if self.teacher else None))
+    def _legs(self, arm: Arm, seed: int) -> list[Leg]:
+        """The phases of one run, compiled."""
+        self._reporter.show(f"{arm.name}: compiling")
+        made = []
+        for phase, cost in zip(arm.phases, self.costs[arm.name].prices, strict=True):
+            program = program_of(
+                phase, self.shape, self.mesh, self.config.train.microbatches, self.config.train.compute
+            )
+            cache = self.cache if isinstance(phase.signal, Cached) else None
+            stream = corpora.train_batches(self.config, self.corpus, self.shape.batch, seed, cache=cache)
+            teacher = program.place_teacher(self.teacher.model.params if self.teacher else None)
+            made.append(Leg(phase, program, cost, stream, teacher))
+        return made
 
     def _directory(self, arm: str, seed: int) -> Path:
         return self._out / "runs" / f"{arm}-seed{seed}"
@@ -257,8 +303,8 @@ class Study:
             "seed": seed,
             "arm_settings": plain(to_dict(self.arms[arm].config)),
             "cost": self.costs[arm].to_json(),
-            "budget": self.budget,
-            "corpus": self.corpus.manifest.digest,
+            "budget": plain(asdict(self.budget)),
+            "corpus": self.corpus.digest,
             "teacher": self.teacher.facts if self.teacher and self.arms[arm].needs_teacher else None,
             "config": plain(to_dict(self.config)),
         }
@@ -271,20 +317,3 @@ class Study:
                 raise InputError(
                     f"{path}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another --out"
                 )
-
-    def _compiled(self, arm: str) -> list[Program]:
-        if arm not in self._programs:
-            self._reporter.show(f"{arm}: compiling")
-            stretches = self.stretches[arm]
-            self._programs[arm] = [
-                Program(
-                    phase,
-                    self.shape,
-                    stretch,
-                    stretches[-1].stop,
-                    self.mesh,
-                    microbatches=self.config.train.microbatches,
-                )
-                for phase, stretch in zip(self.arms[arm].phases, stretches, strict=True)
-            ]
-        return self._programs[arm]

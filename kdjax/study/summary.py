@@ -94,9 +94,9 @@ def has_teacher(results: Results, arm: str) -> bool:
 
 
 def yardstick(results: Results) -> str:
-    """The arm the others are held against: the first one without a teacher, or the first where all have one."""
+    """The arm the others are held against: the first one that needs no teacher, or the first where all need one."""
     arms: list[str] = list(results["arms"])
-    return next((arm for arm in arms if not has_teacher(results, arm)), arms[0])
+    return next((arm for arm in arms if not results["arms"][arm]["needs_teacher"]), arms[0])
 
 
 def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Difference | None:

@@ -33,8 +33,11 @@ PART_COLOURS = {
     "objective": ("#6b4c7d", "#b08fc4"),
     "optimizer": ("#2f3a44", "#dfe5ea"),
     "teacher_cache": ("#9a6b2f", "#e8b877"),
+    "teacher_training": ("#c98f8f", "#b87878"),
 }
 """Colour of each account, light and dark: none of the arms' colours."""
+FAINT = 0.35
+"""Opacity of what stands back."""
 
 # Matplotlib wants real colours. Each of these stands for a variable of the style sheet and is replaced in the SVG.
 INK, MUTED, RULE, PAGE = "#0c0c01", "#0c0c02", "#0c0c03", "#0c0c04"

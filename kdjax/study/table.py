@@ -9,6 +9,7 @@ from rich.text import Text
 
 from kdjax.study import numbers, verdict
 from kdjax.study.summary import Results, Spread, by_seed, references, spread
+from kdjax.study.usage import mean, runs
 
 
 def summary(results: Results) -> Group:
@@ -20,7 +21,7 @@ def summary(results: Results) -> Group:
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
-        title=Text(f"{numbers.flops(results['budget']['flops'])} FLOPs a run, mean ± sd over seeds"),
+        title=Text(f"{numbers.budget(results['budget'])} a run, mean ± sd over seeds"),
     )
     table.add_column("arm", no_wrap=True)
     for endpoint in results["endpoints"]:
@@ -34,7 +35,7 @@ def summary(results: Results) -> Group:
                 cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
             else:
                 cells.append(Text("head untrained" if endpoint["kind"] == "mlm" else "–", style="dim"))
-        table.add_row(Text(arm), *cells, numbers.count(results["arms"][arm]["steps"]))
+        table.add_row(Text(arm), *cells, numbers.count(mean(run["steps"] for run in runs(results, arm))))
     table.add_section()
     for name, metrics in references(results).items():
         row = [_cell(metrics.get(endpoint["name"])) for endpoint in results["endpoints"]]

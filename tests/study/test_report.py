@@ -6,75 +6,15 @@ import io
 import json
 import re
 from collections import Counter
-from html.parser import HTMLParser
 
 import matplotlib
 import pytest
 from rich.console import Console
 
 from kdjax.errors import InputError
-from kdjax.study import report, table, verdict
+from kdjax.study import notes, payers, report, table, usage, verdict
+from tests.study.page import Page
 from tests.study.results import study
-
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Page(HTMLParser):
-    """What a browser would see: elements, ids, references, text, tables by their section's heading."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.ids, self.links, self.words, self.cells = [], Counter(), [], [], [], {}
-        self.problems, self._heading, self._titles = [], "", []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        self.tags[tag] += 1
-        self.ids += [given["id"]] if "id" in given else []
-        self.links += [value for name, value in attributes if name in ("href", "src", "xlink:href", "data", "action")]
-        self.problems += [name for name in given if name.startswith("on")]
-        for value in given.values():
-            self.links += re.findall(r"url\(([^)]*)\)", value or "")
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "h2":
-            self._heading = ""
-        if tag == "tr":
-            self.cells.setdefault(self._heading, []).append([])
-        if tag in ("td", "th"):
-            self.cells[self._heading][-1].append("")
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open[-1] != tag:
-            self.problems.append(f"</{tag}> closes {self.open[-1:]}")
-        else:
-            self.open.pop()
-
-    def handle_data(self, data):
-        if "style" in self.open:
-            return
-        self.words.append(data)
-        if self.open[-1:] == ["h2"]:
-            self._heading += data
-            self._titles.append(data)
-        if {"td", "th"} & set(self.open):
-            self.cells[self._heading][-1][-1] += data
-
-    @property
-    def text(self):
-        return re.sub(r"\s+", " ", " ".join(self.words))
-
-    def row(self, heading, name):
-        """The cells of the row whose first cell ends with `name`."""
-        (found,) = [row for row in self.cells[heading] if row and row[0].strip().endswith(name)]
-        return [cell.strip() for cell in found]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +55,9 @@ def test_the_verdict_comes_first_and_the_rest_in_order(page, results):
         "Does distilling beat pretraining from scratch?",
         "Scores",
         "Where the budget went",
-        "Held-out MLM loss against FLOPs spent",
+        "Who pays for the teacher",
+        "What the machine did",
+        "Held-out MLM loss along the budget",
         "Linear probes by layer",
         "All pairs",
         "What differed between arms",
@@ -162,17 +104,50 @@ def test_every_verdict_is_in_the_table_of_pairs(page, results):
 def test_every_run_is_listed_with_what_it_left_unspent(page, results):
     rows = [row for row in page.cells["Runs"] if row[0] != "arm"]
     assert len(rows) == len(results["runs"]) == 12
-    assert {row[-1] for row in rows} == {run["params_sha256"][:12] for run in results["runs"]}
+    assert {row[-2] for row in rows} == {run["params_sha256"][:12] for run in results["runs"]}
+    assert {row[-1] for row in rows} == {run["ledger_sha256"][:12] for run in results["runs"]}
     scratch = next(row for row in rows if row[0].endswith("scratch"))
     price = results["arms"]["scratch"]["phases"][0]["price"]["total"]
-    assert scratch[6] == f"{1.5e12 % price / price:.3f}"
+    assert scratch[6] == f"{1.5e12 % price / price:.3f} steps"
 
 
-def test_budget_figures(page):
-    scratch, minilm = (page.row("Where the budget went", arm) for arm in ("scratch", "minilm"))
-    assert scratch[1].startswith("2.84e10")
-    assert minilm[1].startswith("6.17e10") and minilm[1].endswith("2.17×")
-    assert scratch[2:4] == ["52", "95,368"]
+@pytest.mark.parametrize(
+    ("kind", "amount", "axis"),
+    [
+        ("flops", "1.50e12 FLOPs", "FLOPs charged"),
+        ("tokens", "64,000 tokens", "tokens seen, padding counted"),
+        ("hours", "18 seconds", "seconds of compute and input"),
+    ],
+)
+def test_the_page_holds_what_runs_used_of_each_kind_of_budget(kind, amount, axis):
+    given = study(kind=kind, training=5 * 10**12)
+    page = Page(report.html(given))
+    assert page.problems == []
+    assert f"one budget of {amount}, 4 ways to spend it" in page.text
+    assert axis in page.text
+    tables = [usage.measures, usage.parts, usage.clocks, usage.machine, usage.memory, payers.costs]
+    for made in (make(given) for make in tables):
+        head, *rows = page.tables[made.caption]
+        assert head == ["arm", *(column.name + column.note for column in made.columns)]
+        for (arm, *cells), (name, figures) in zip(rows, made.rows.items(), strict=True):
+            assert arm.endswith(name)
+            assert cells == [text + below for text, below in figures]
+    left = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]
+    assert Counter(left) == Counter(usage.unspent(given, run) for run in given["runs"])
+    for sentences in payers.sentences(given).values():
+        assert all(sentence in page.text for sentence in sentences)
+    assert ("so no case was enforced" in page.text) == (kind != "flops")
+
+
+def test_without_a_teacher_nobody_pays_for_one(results):
+    given = json.loads(json.dumps(results))
+    for arm in given["arms"].values():
+        arm["needs_teacher"] = False
+    assert "Who pays for the teacher" not in Page(report.html(given)).text
+
+
+def test_the_regime_stands_among_the_facts(page, results):
+    assert notes.regime(results) in page.text and notes.masks(results) in page.text
 
 
 def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(results, tmp_path):
@@ -227,6 +202,7 @@ def test_a_study_of_one_arm_without_teacher_or_tasks(results):
     given["arms"] = {"scratch": given["arms"]["scratch"]}
     given["runs"] = [run | {"details": {}} for run in given["runs"] if run["arm"] == "scratch"]
     given["endpoints"] = given["endpoints"][:1]
+    given["cases"] = []
     given |= {"verdicts": [], "references": [], "teacher": None, "differences": []}
     page = Page(report.html(given))
     assert page.problems == []
@@ -237,8 +213,12 @@ def test_a_study_of_one_arm_without_teacher_or_tasks(results):
 
 def test_many_arms_stay_apart_by_marker_or_colour(results):
     given = json.loads(json.dumps(results))
+    runs = [run for run in given["runs"] if run["arm"] == "logit"]
     for n in range(9):
         given["arms"][f"more{n}"] = given["arms"]["logit"]
+        given["runs"] += [{**run, "arm": f"more{n}"} for run in runs]
+        for case in given["cases"]:
+            case["costs"][f"more{n}"] = case["costs"]["logit"]
     text = report.html(given)
     keys = re.findall(r'style="color: (var\(--arm-\d\))" aria-hidden="true">(.)</span>(\w+)</th>', text)
     assert len({name for *_, name in keys}) == 13

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kdjax.study import verdict
 
+BUDGET = {"kind": "flops", "amount": 1_500_000_000_000, "teacher": "inference", "clock": ["compute", "input"]}
 UNITS = {"mlm": ("nats", "lower"), "probe": ("accuracy", "higher"), "finetune": ("accuracy", "higher")}
 ENDPOINTS = ("probe.topic", "probe.mood", "finetune.topic", "finetune.mood", "mlm_loss")
 
@@ -31,8 +32,14 @@ def results(verdicts, arms=("scratch", "logit", "minilm"), endpoints=ENDPOINTS, 
         described.append(
             {"name": name, "kind": kind, "unit": UNITS[kind][0], "better": UNITS[kind][1], "arms": list(arms)}
         )
-    priced = {arm: {"teacher": None if arm == "scratch" else "online"} for arm in arms}
-    return {"budget": {"flops": 1.5e12}, "arms": priced, "endpoints": described, "verdicts": made}
+    taught = {arm: {"teacher": "online", "needs_teacher": True} for arm in arms if arm != "scratch"}
+    untaught = {"teacher": None, "needs_teacher": False}
+    return {
+        "budget": BUDGET,
+        "arms": {arm: taught.get(arm, untaught) for arm in arms},
+        "endpoints": described,
+        "verdicts": made,
+    }
 
 
 def test_probes_separate_and_fine_tuning_does_not():
@@ -48,6 +55,25 @@ def test_probes_separate_and_fine_tuning_does_not():
     assert verdict.headline(given) == (
         "At 1.50e12 FLOPs, linear probes put minilm ahead of scratch on both tasks. Fine-tuning separates no pair."
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "said"),
+    [
+        ("flops", 2_500_000_000, "At 2.50e9 FLOPs, "),
+        ("tokens", 3_200_000, "With 3.20e6 tokens, "),
+        ("tokens", 64_000, "With 64,000 tokens, "),
+        ("hours", 24.0, "In 24 hours, "),
+        ("hours", 1.0, "In 1 hour, "),
+        ("hours", 1 / 3, "In 20 minutes, "),
+        ("hours", 0.01, "In 36 seconds, "),
+    ],
+)
+def test_every_sentence_names_the_budget_in_its_own_unit(kind, amount, said):
+    winner, tie, open_pair = (f"probe.topic: scratch {sign} minilm" for sign in ">=?")
+    for verdicts, n in (([winner], 3), ([tie], 3), ([open_pair], 3), ([tie, open_pair], 3), ([open_pair], 1), ([], 3)):
+        study = results(verdicts, n=n) | {"budget": {**BUDGET, "kind": kind, "amount": amount}}
+        assert verdict.headline(study).startswith(said)
 
 
 def test_tasks_that_disagree_are_told_apart():
@@ -135,9 +161,15 @@ def test_answers_read_from_the_distilled_arm_and_carry_every_interval():
 
 def test_the_yardstick_is_the_arm_without_a_teacher():
     given = results(["probe.topic: minilm > plain"], arms=("minilm", "plain"))
-    given["arms"]["plain"]["teacher"] = None
+    given["arms"]["plain"] = {"teacher": None, "needs_teacher": False}
     assert list(verdict.answers(given)) == ["minilm"]
     assert verdict.answers(given)["minilm"].startswith("minilm beats plain")
+
+
+def test_an_arm_that_starts_from_the_teacher_is_no_yardstick():
+    given = results(["probe.topic: warm > scratch"], arms=("warm", "scratch"))
+    given["arms"]["warm"] = {"teacher": None, "needs_teacher": True}
+    assert list(verdict.answers(given)) == ["warm"]
 
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")

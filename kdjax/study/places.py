@@ -1,0 +1,45 @@
+"""Where what a study makes before its runs lies: in its own directory, or beside that of others who use it too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdjax.config import Config, plain, to_dict
+from kdjax.files import digest
+
+MADE = ("data", "teacher", "cache", "references")
+"""The prepared corpus, the teacher with its head, its stored outputs, and the models measured for reference."""
+
+_REGIME = ("regime", "unique_tokens", "subset_seed")
+_LOADING = ("mask_rate", "slots", "views", "workers", "prepared")
+
+
+def places(config: Config, out: Path, shared: Path | None = None) -> dict[str, Path]:
+    """What -> its directory.
+
+    Args:
+        config: the study's recipe.
+        out: the study's directory.
+        shared: a directory for several studies. There a name carries a digest of all that its content depends on, so
+            studies that differ in something else find the same.
+    """
+    if shared is None:
+        return {name: out / name for name in MADE}
+    return {name: shared / f"{name}-{digest(on)[:12]}" for name, on in _depends(config).items()}
+
+
+def _depends(config: Config) -> dict[str, Any]:
+    """What -> the settings its content depends on."""
+    whole: dict[str, Any] = plain(to_dict(config))
+    text = {name: value for name, value in whole["data"].items() if name not in (*_REGIME, *_LOADING)}
+    corpus = [text, whole["teacher"]["source"]]  # its tokenizer, unless the recipe names one
+    teacher = [whole["data"], whole["teacher"]]
+    arms = {name: arm for name, arm in whole["arms"].items() if arm["teacher"] == "cached"}
+    references = [*teacher, whole["student"], whole["evaluation"], whole["train"]["batch"]]
+    return {
+        "data": corpus,
+        "teacher": teacher,
+        "cache": [*teacher, whole["student"], whole["cache"], arms],
+        "references": references,
+    }
