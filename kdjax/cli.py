@@ -24,6 +24,30 @@ def _compare(options: argparse.Namespace, config: Config) -> None:
     compare(config, options.out)
 
 
+def _sweep(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.study.sweep import sweep
+
+    sweep(config, options.out)
+
+
+def _tune(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.study.tune import tune
+
+    tune(config, options.out)
+
+
+def _plan(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.study.plan import plan
+
+    plan(config, options.out)
+
+
+def _audit(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.study.audit import audit_command
+
+    audit_command(options.directory)
+
+
 def _price(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.pricing import price_table, prices
 
@@ -69,6 +93,10 @@ def _train(options: argparse.Namespace, config: Config) -> None:
 
 COMMANDS: dict[str, tuple[Command, str]] = {
     "compare": (_compare, "Train every arm under every seed within the budget, evaluate, and write the report."),
+    "sweep": (_sweep, "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any setting."),
+    "tune": (_tune, "The same number of trials for every arm; writes a recipe with the best settings found."),
+    "plan": (_plan, "What each arm would reach at budgets nobody has spent, from published laws and a pilot's runs."),
+    "audit": (_audit, "Recount every price and every sum of a finished study or sweep, and report any difference."),
     "price": (_price, "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data."),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
     "teacher": (_teacher, "Fit an MLM head on an encoder and save a teacher with a card."),
@@ -143,16 +171,21 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     settings = recipes.help_text()
     for name, (_, summary) in COMMANDS.items():
+        takes = "DIR" if name == "audit" else "[CONFIG]" if name == "arms" else "CONFIG"
+        rest = "" if name == "audit" else f" {'[--json]' if name in PRINTS else '--out DIR'} [--SETTING VALUE ...]"
         command = commands.add_parser(
             name,
             help=summary,
             description=summary,
             allow_abbrev=False,
-            usage=f"kdjax {name} {'[CONFIG]' if name == 'arms' else 'CONFIG'} "
-            f"{'[--json]' if name in PRINTS else '--out DIR'} [--SETTING VALUE ...]",
-            epilog=settings,
+            usage=f"kdjax {name} {takes}{rest}",
+            epilog="" if name == "audit" else settings,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        if name == "audit":
+            command.add_argument("directory", type=Path, metavar="DIR", help="of a study or a sweep")
+            command.set_defaults(config=None)
+            continue
         count = "?" if name == "arms" else None
         command.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file", nargs=count)
         if name in PRINTS:

@@ -17,6 +17,10 @@ class InputError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class Diverged(InputError):
+    """Training came to numbers that are not finite: its settings cannot be used."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint for a misspelt name: ` (did you mean 'x'?)`, or the valid names when none is near."""
     names = sorted(valid)

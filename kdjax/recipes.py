@@ -6,8 +6,10 @@ reading: it takes plain dataclasses as they are.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import functools
 import re
 import textwrap
 import types
@@ -26,9 +28,10 @@ from kdjax.errors import InputError, nearest
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-def parser(prog: str = "kdjax") -> ArgumentParser:
+@functools.cache
+def parser() -> ArgumentParser:
     """The parser of a recipe's settings."""
-    made = ArgumentParser(prog=prog, exit_on_error=False, add_help=False)
+    made = ArgumentParser(prog="kdjax", exit_on_error=False, add_help=False)
     made.add_class_arguments(Config)
     made.add_argument("--config", action="config", help="The recipe.")
     return made
@@ -105,10 +108,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def from_dict(values: Mapping[str, Any]) -> Config:
     """The inverse of `to_dict` after a trip through JSON or YAML."""
-    made = parser()
-    namespace = made.parse_object(dict(values))
+    namespace = parser().parse_object(copy.deepcopy(dict(values)))  # it changes what it is given
     namespace.pop("config", None)
-    return Config(**dict(made.instantiate(namespace).items()))
+    return Config(**dict(parser().instantiate(namespace).items()))
 
 
 def dump(config: Config) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kdjax.config import FinetuneConfig, ModelConfig, OptimizerConfig
 from kdjax.data.tasks import Split, Task
-from kdjax.errors import InputError
+from kdjax.errors import Diverged, InputError
 from kdjax.evaluate.metric import score
 from kdjax.evaluate.rows import over_rows
 from kdjax.models import classify, init_task_head
@@ -175,7 +175,7 @@ def _classify(recipe: _Recipe, trained: Any, batch: dict[str, jax.Array]) -> jax
     return classify(recipe.model, trained["model"], trained["head"], batch, pool=recipe.settings.pool)
 
 
-def _diverged(task: Task, found: str) -> InputError:
-    return InputError(
+def _diverged(task: Task, found: str) -> Diverged:
+    return Diverged(
         f"fine-tuning on {task.name}: {found}, expected finite numbers; lower evaluation.finetune.learning_rate"
     )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax.config import ModelConfig
-from kdjax.errors import InputError
+from kdjax.errors import Diverged, InputError
 from kdjax.models import Model, forward
 from kdjax.models.features import Request
 from kdjax.objectives.reductions import given, kl, log_softmax
@@ -125,7 +125,7 @@ def _result(sums: list[dict[str, jax.Array]], whose: str) -> MlmResult:
     means = {name: total[name] / total["weight"] for name in total if name not in ("weight", "count")}
     for name, label in (("loss", "MLM loss"), ("kl", "KL")):
         if not np.isfinite(means.get(name, 0.0)):
-            raise InputError(f"{whose} {label}: found {means[name]}, expected a finite number; the model has diverged")
+            raise Diverged(f"{whose} {label}: found {means[name]}, expected a finite number; the model has diverged")
     return MlmResult(count=int(total["count"]), **means)
 
 

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from kdjax.config import ModelConfig, ProbeConfig
 from kdjax.data.tasks import Task
-from kdjax.errors import InputError
+from kdjax.errors import Diverged, InputError
 from kdjax.evaluate.metric import score
 from kdjax.evaluate.rows import over_rows
 from kdjax.models import forward
@@ -96,7 +96,7 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
     inputs = {name: values[: settings.examples] for name, values in task.train.batch.items()}
     train, dev, test = (pooled(config, params, rows) for rows in (inputs, task.dev.batch, task.test.batch))
     if not all(np.isfinite(x).all() for x in (train, dev, test)):
-        raise InputError(f"probe on {task.name}: features that are not finite; the model has diverged")
+        raise Diverged(f"probe on {task.name}: features that are not finite; the model has diverged")
     fitted = []
     # Matrices this small gain nothing from threads, and lose much where cores are busy; one thread also makes the sums
     # the same on any number of cores.

@@ -18,7 +18,8 @@ def general(config: Config, count: int, false: float, teacher: Mapping[str, Any]
         f"{count} intervals at {config.evaluation.confidence:.0%} were looked at, unadjusted: were no two arms "
         f"different, about {false:.1f} of them would leave out zero by chance.",
         "The intervals cover seeds (start, order, masks). They do not cover the choice of test rows, corpus, teacher "
-        "or hyperparameters; the arms share one setting and were not tuned one by one.",
+        "or hyperparameters"
+        + ("." if config.tuning else "; the arms share one setting and were not tuned one by one."),
         _budget(config, teacher),
     ]
     if len(config.seeds) < 2:

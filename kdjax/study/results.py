@@ -17,7 +17,7 @@ from kdjax.data.tasks import Task
 from kdjax.evaluate.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
-from kdjax.study import differences, notes
+from kdjax.study import differences, notes, tuned
 from kdjax.study.cases import cases
 from kdjax.study.machine import versions
 from kdjax.study.record import Cost
@@ -76,6 +76,7 @@ def judged(
     verdicts = [verdict for endpoint in endpoints for verdict in _verdicts(config, endpoint, runs)]
     first = next(iter(arms.values())).student
     false = expected_false(len(verdicts), config.evaluation.confidence)
+    tuning = tuned.tuning_of(config)
     enforced = budget.teacher if budget.kind == "flops" else None
     return {
         "config": values,
@@ -95,9 +96,11 @@ def judged(
         "runs": list(runs),
         "references": list(references),
         "verdicts": verdicts,
+        "tuning": tuning,
         "cases": cases(described, runs, verdicts, teacher, enforced, config.budget.students),
         "notes": [
             *notes.general(config, len(verdicts), false, teacher),
+            *(tuned.notes(tuning) if tuning else []),
             *notes.of_arms(described, cache),
             *notes.at_baseline(endpoints, runs),
         ],

@@ -24,7 +24,7 @@ from kdjax.files import digest, read_json, write_json
 from kdjax.models import zoo
 from kdjax.parallel.mesh import check_batch, make_mesh
 from kdjax.study import corpus as corpora
-from kdjax.study import pricing, stored
+from kdjax.study import pricing, stored, tuned
 from kdjax.study import teacher as teachers
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.machine import hardware_use, versions
@@ -129,6 +129,7 @@ class Study:
 
     def claim(self) -> None:
         """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
+        tuned.tuning_of(self.config)
         _ = self.tasks
         if self._needs_teacher and self._record.new:
             teachers.check_teacher(self.config, self.mesh)

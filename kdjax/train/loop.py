@@ -17,7 +17,7 @@ from kdjax.budget.journal import NAME, Journal
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import TrainConfig
-from kdjax.errors import InputError
+from kdjax.errors import Diverged, InputError
 from kdjax.train.checkpoint import Checkpoints, sha256
 from kdjax.train.log import Log, Stopwatch
 from kdjax.train.phase import Phase
@@ -117,7 +117,8 @@ def train(
         watch: told after every step.
 
     Raises:
-        InputError: the loss is not finite, text would repeat, or a checkpoint or the journal is damaged.
+        Diverged: the loss is not finite.
+        InputError: text would repeat, or a checkpoint or the journal is damaged.
     """
     opened = Ledger.open(budget, len(legs), upfront, cache_bytes)
     with Checkpoints(directory / "checkpoints") as checkpoints:
@@ -242,7 +243,7 @@ class _Run:
         (then, metrics), self._waiting = self._waiting, None
         values = {name: float(value) for name, value in metrics.items()}
         if not np.isfinite(values["loss"]):
-            raise InputError(
+            raise Diverged(
                 f"{self._directory}: the loss is {values['loss']} at step {then.steps}, expected a finite one; "
                 "lower the optimizer's learning_rate or set its clip"
             )

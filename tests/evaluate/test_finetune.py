@@ -101,7 +101,9 @@ def first_change(**changes):
     }
     before = jax.tree.map(np.array, trained)
     state = trained, recipe.optimizer.init(trained)
-    (after, _), _ = tuning._step(recipe, state, train.batch, train.labels, jax.random.key(0))
+    (after, _), _ = tuning._step(
+        recipe, state, train.batch, train.labels, jax.random.key(0), np.float32(settings.learning_rate)
+    )
     return before, jax.tree.map(lambda x, y: np.asarray(y) - x, before, after)
 
 

@@ -1,0 +1,210 @@
+"""A trial of an arm: its runs under the tuning's seeds with some settings tried, measured where no evaluation looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import Ledger
+from kdjax.config import Config, FinetuneConfig, ModelConfig
+from kdjax.errors import Diverged, InputError
+from kdjax.evaluate.mlm import HeldOut
+from kdjax.files import read_json, undone_by_bad_input, write_json
+from kdjax.study.corpus import tuning_batches
+from kdjax.study.evaluation import Evaluation
+from kdjax.study.pricing import arms_of, sharing, stored_by
+from kdjax.study.progress import Reporter
+from kdjax.study.study import Study
+from kdjax.study.tune_search import Outcome
+from kdjax.study.tune_space import with_settings
+from kdjax.study.tuned import shown
+from kdjax.train.loop import Progress
+
+NAME = "trial.json"
+"""In a trial's directory: the settings tried and, where training diverged, what it came to."""
+
+
+def recipe_of(config: Config) -> Config:
+    """The recipe of trials: the tuning's seeds and share of the budget, and nothing evaluated but the endpoint."""
+    tune, budget, evaluation = config.tune, config.budget, config.evaluation
+    task = tune.endpoint.removeprefix("probe.")
+    amount: dict[str, Any] = {budget.kind: tune.share * Budget.of(budget).amount}
+    return replace(
+        config,
+        budget=replace(budget, **amount),
+        seeds=tune.seeds,
+        # A run of a trial is charged what a run of the recipe is for stored teacher outputs.
+        cache=replace(config.cache, shared_by=sharing(config, arms_of(config))),
+        evaluation=replace(evaluation, tasks={name: t for name, t in evaluation.tasks.items() if name == task}),
+        sweep={},
+        tuning="",
+    )
+
+
+class Trials:
+    """Makes trials, or reads those made before; text, teacher and held-out sequences are the same objects for all.
+
+    Each lies in `trials/ARM/NNN/` of the tuning's directory as a study of the whole recipe, of which one arm is run:
+    so what arms share, such as stored teacher outputs, is what it is in the recipe.
+    """
+
+    def __init__(self, config: Config, out: Path, reporter: TrialReporter):
+        """Nothing is made yet.
+
+        Args:
+            config: the recipe.
+            out: the tuning's directory.
+            reporter: told what goes on.
+        """
+        self._config, self._out, self._reporter = config, out, reporter
+        self._recipe = recipe_of(config)
+        self._first: Study | None = None
+
+    @property
+    def left(self) -> float:
+        """What trials that have not ended may still spend, in the budget's unit."""
+        numbers = range(self._config.tune.trials)
+        ended = sum(self._ended(self._directory(arm, n), arm) for arm in self._config.arms for n in numbers)
+        runs = len(self._config.arms) * len(numbers) * len(self._recipe.seeds)
+        return Budget.of(self._recipe.budget).amount * (runs - ended)
+
+    def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
+        """A trial to its end, however far it had come.
+
+        Raises:
+            InputError: anything but divergence: the recipe, the text, the teacher, or a directory of another trial.
+        """
+        directory = self._directory(arm, number)
+        self._reporter.trial = f"trial {number + 1} of {self._config.tune.trials}"
+        study = self._claimed(arm, directory, settings)
+        record = read_json(directory / NAME)
+        if record["settings"] != settings:
+            raise InputError(
+                f"{directory / NAME}: this trial's settings are {record['settings']}, expected {settings}; "
+                "use another --out"
+            )
+        outcome = self._run(study, arm, directory / NAME, record)
+        result = "diverged" if outcome.value is None else f"{self._config.tune.endpoint} {outcome.value:.4f}"
+        self._reporter.say(f"{arm}, {self._reporter.trial}: {shown(settings)}: {result}")
+        return outcome
+
+    def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
+        """The runs that the trial's record does not rule out."""
+        rows: list[dict[str, Any]] = []
+        for seed in self._recipe.seeds if record["diverged"] is None else ():
+            try:
+                rows.append(study.run(arm, seed))
+            except Diverged as e:
+                taken = _sum([*map(_taken, rows), _spent(self._reporter.ledger)])
+                record["diverged"] = {"seed": seed, "found": str(e), **taken}
+                write_json(path, record)
+                break
+        if record["diverged"] is not None:
+            return Outcome(None, **{name: record["diverged"][name] for name in _TAKEN})
+        value = fmean(_value(self._config.tune.endpoint, row) for row in rows)
+        return Outcome(value, **_sum([*map(_taken, rows)]))
+
+    def _claimed(self, arm: str, directory: Path, settings: dict[str, Any]) -> Study:
+        """The trial's study, with what others have made already."""
+        own = with_settings(self._config.arms[arm], settings)
+        config = replace(self._recipe, arms={**self._config.arms, arm: own})
+        with undone_by_bad_input(directory):
+            study = Study(config, directory, self._reporter, self._out / "shared")
+            if self._first is not None:
+                study.corpus, study.tasks, study.teacher = self._first.corpus, self._first.tasks, self._first.teacher
+                study.evaluation = self._first.evaluation
+                if stored_by(study.arms) == stored_by(self._first.arms):
+                    study.cache = self._first.cache
+            study.claim()
+            if self._first is None:
+                study.evaluation = self._evaluation(study)
+                self._first = study
+            if not (directory / NAME).exists():
+                write_json(directory / NAME, {"settings": settings, "diverged": None})
+        return study
+
+    def _evaluation(self, study: Study) -> Evaluation:
+        of_mlm = self._config.tune.endpoint == "mlm_loss"
+        batches = tuning_batches(self._config, study.corpus) if of_mlm else []
+        return _AtTheEnd(study.config.evaluation, HeldOut(batches), study.tasks)
+
+    def _directory(self, arm: str, number: int) -> Path:
+        return self._out / "trials" / arm / f"{number:03}"
+
+    def _ended(self, directory: Path, arm: str) -> int:
+        """How many of a trial's runs will not go on."""
+        seeds = self._recipe.seeds
+        if (directory / NAME).exists() and read_json(directory / NAME)["diverged"]:
+            return len(seeds)
+        return sum((directory / "runs" / f"{arm}-seed{seed}" / "result.json").exists() for seed in seeds)
+
+
+class TrialReporter(Reporter):
+    """Says which trial goes on.
+
+    Attributes:
+        trial: which.
+        ledger: how the account of the run under way stood at its last finite loss; None before the first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trial = ""
+        self.ledger: Ledger | None = None
+
+    def watch(self, name: str) -> Callable[[Progress], None]:
+        """As `Reporter.watch`."""
+        told = super().watch(f"{self.trial}: {name}")
+        self.ledger = None
+
+        def kept(now: Progress) -> None:
+            self.ledger = now.ledger
+            told(now)
+
+        return kept
+
+
+@dataclass(frozen=True)
+class _AtTheEnd(Evaluation):
+    """Measures the endpoint of a run that has ended: the probe of the only task, or without one the MLM loss."""
+
+    def along_the_way(self, model: ModelConfig, params: Any, *, mlm: bool) -> dict[str, float]:
+        return {}
+
+    def measure(
+        self, model: ModelConfig, params: Any, seed: int, *, mlm: bool, finetuning: FinetuneConfig | None
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        return super().measure(model, params, seed, mlm=not self.tasks, finetuning=None)
+
+
+def _value(endpoint: str, row: dict[str, Any]) -> float:
+    """A run's value: the held-out loss, or the best probe's score on the dev rows."""
+    if endpoint == "mlm_loss":
+        return float(row["metrics"][endpoint])
+    return max(float(layer["dev"]) for layer in row["details"][endpoint]["layers"])
+
+
+_TAKEN = ("charged", "total", "steps", "seconds")
+
+
+def _taken(row: dict[str, Any]) -> dict[str, Any]:
+    """What a run took."""
+    spent = row["spent"]
+    figures = (spent["charged"], spent["total"], row["steps"], sum(row["wall_clock"].values()))
+    return dict(zip(_TAKEN, figures, strict=True))
+
+
+def _spent(ledger: Ledger | None) -> dict[str, Any]:
+    """What a run took whose account stood thus when it diverged."""
+    if ledger is None:
+        return dict.fromkeys(_TAKEN, 0)
+    figures = (ledger.total, sum(ledger.spent.values()), ledger.steps, sum(ledger.seconds.values()))
+    return dict(zip(_TAKEN, figures, strict=True))
+
+
+def _sum(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: sum(part[name] for part in parts) for name in _TAKEN}

@@ -1,0 +1,469 @@
+"""An audit finds nothing in a study as it was made, and names whatever was changed in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdjax import recipes
+from kdjax.budget.journal import Journal
+from kdjax.config import to_dict
+from kdjax.errors import InputError
+from kdjax.study import audit as audit_module
+from kdjax.study.audit import audit, audit_command
+from kdjax.study.compare import compare
+from kdjax.study.pricing import arms_of
+from kdjax.study.sweep import cells_of, sweep
+from kdjax.train.checkpoint import Checkpoints
+from tests import small_study
+
+SCRATCH, KD = "runs/scratch-seed0", "runs/kd-seed0"
+STAGES = [{"terms": [{"name": "mlm"}], "until": 0.5}, {"terms": [{"name": "mlm"}, {"name": "logit"}]}]
+CHANGES = {
+    "arms": {"kd": {"phases": STAGES, "teacher": "cached"}, "scratch": {}},
+    "cache": {"k": 8, "shared_by": 40},
+    "budget": {"flops": 4.0e7, "teacher": "both", "students": 4},
+    "train": {"batch": 8, "log_every": 1, "evaluations": 1},
+    "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
+}
+OVERRIDES = ["--data.views", "2", "--teacher.training_flops", "4e6"]
+KILLED = 3
+"""The step of the first run whose checkpoint a kill interrupts."""
+Where = str
+"""Part of what a difference is said to be in: a file, or a figure in it."""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Path:
+    """A study of two arms, two phases, stored outputs and a fitted head; killed once, while it wrote a checkpoint."""
+    here = tmp_path_factory.mktemp("audit")
+    recipe = small_study.write(here, **CHANGES)
+    saves = []
+
+    def killed(self: Checkpoints, *what: Any) -> None:
+        saves.append(what)
+        if len(saves) == KILLED + 1:  # the first save is of the teacher's head
+            raise KeyboardInterrupt
+        save(self, *what)
+
+    save = Checkpoints.save
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", killed)
+        compare(recipes.load(recipe, [*OVERRIDES, "--train.checkpoint_seconds", "0"]), here / "out")
+    compare(recipes.load(recipe, OVERRIDES), here / "out")
+    return here / "out"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once() -> Iterator[None]:
+    """Recipes and arms made ready once: most of what an audit of so small a study takes."""
+
+    def once(make: Callable[[Any], Any], key: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        known: dict[str, Any] = {}
+
+        def made(value: Any) -> Any:
+            name = json.dumps(key(value))
+            if name not in known:
+                known[name] = make(value)
+            return known[name]
+
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit_module, "from_dict", once(recipes.from_dict, dict))
+        patch.setattr(audit_module, "arms_of", once(arms_of, to_dict))
+        yield
+
+
+@pytest.fixture
+def copy(study: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(study, tmp_path / "copy"))
+
+
+def edit(path: Path, *keys: str | int, to: Any) -> None:
+    """Another value, or what `to` makes of it, at a place in a JSON file."""
+    values = json.loads(path.read_text())
+    inner = values
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = to(inner[keys[-1]]) if callable(to) else to
+    path.write_text(json.dumps(values))
+
+
+def one_more(value: Any) -> Any:
+    return value + 1
+
+
+def entries(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+
+
+def put(run: Path, found: list[dict[str, Any]], *, rehashed: bool) -> None:
+    """Writes a journal; `rehashed`: with numbers and hashes that fit."""
+    previous = ""
+    for number, entry in enumerate(found if rehashed else []):
+        entry.pop("sha256")
+        entry |= {"entry": number, "previous": previous}
+        previous = entry["sha256"] = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+    (run / "ledger.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in found))
+
+
+def forge(run: Path, name: str, account: str = "") -> None:
+    """One more on the second entry's ledger, and every hash anew."""
+    found = entries(run)
+    ledger = found[1]["ledger"][name] if account else found[1]["ledger"]
+    ledger[account or name] += 1
+    put(run, found, rehashed=True)
+
+
+def agree(out: Path, run: Path) -> None:
+    """The result and results.json with the hash that the journal ends on now."""
+    head = entries(run)[-1]["sha256"]
+    edit(run / "result.json", "ledger_sha256", to=head)
+    rows = json.loads((out / "results.json").read_text())["runs"]
+    number = [f"{row['arm']}-seed{row['seed']}" for row in rows].index(run.name)
+    edit(out / "results.json", "runs", number, "ledger_sha256", to=head)
+
+
+def flip(path: Path) -> None:
+    """Another bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def wheres(out: Path) -> list[str]:
+    return [difference.where.removeprefix(f"{out}/") for difference in audit(out)]
+
+
+def test_a_study_as_it_was_made_is_clean(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    events = {run.name: [entry["event"] for entry in entries(run)] for run in (study / "runs").iterdir()}
+    assert events.pop("kd-seed0") == ["open", *["steps"] * KILLED, "restart", "steps", "close"]
+    assert list(events.values()) == [["open", "steps", "close"]] * 3
+    assert audit(study) == []
+    capsys.readouterr()
+    audit_command(study)
+    assert capsys.readouterr().out.strip() == (
+        f"{study}: worked out again: prices 4, runs 4, ledger entries {KILLED + 4 + 3 * 3}, verdicts 1; tokens counted"
+    )
+
+
+def test_nothing_is_written(study: Path) -> None:
+    def stamps() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in study.rglob("*")}
+
+    before = stamps()
+    audit(study)
+    assert stamps() == before
+
+
+FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
+    "a run's FLOPs": (
+        lambda out: edit(out / SCRATCH / "result.json", "spent", "student_forward", to=one_more),
+        f"{SCRATCH}/result.json: spent.student_forward",
+    ),
+    "a run's steps in a phase": (
+        lambda out: edit(out / KD / "result.json", "phases", 1, "steps", to=one_more),
+        f"{KD}/result.json: phases.1.steps",
+    ),
+    "a run's time": (
+        lambda out: edit(out / KD / "result.json", "wall_clock", "compute", to=one_more),
+        f"{KD}/result.json: wall_clock.compute",
+    ),
+    "a run's utilisation": (
+        lambda out: edit(out / KD / "result.json", "hardware", "model_utilisation", to=0.4),
+        f"{KD}/result.json: hardware.model_utilisation",
+    ),
+    "what a run measured": (
+        lambda out: edit(out / SCRATCH / "result.json", "metrics", "mlm_loss", to=1.0),
+        "results.json: runs.1.metrics.mlm_loss",
+    ),
+    "a run's curve": (
+        lambda out: edit(out / SCRATCH / "result.json", "curve", 0, "mlm_loss", to=1.0),
+        f"{SCRATCH}/result.json: curve.0.mlm_loss",
+    ),
+    "the FLOPs of a line of metrics": (
+        lambda out: (out / SCRATCH / "metrics.jsonl").write_text(
+            (out / SCRATCH / "metrics.jsonl").read_text().replace('"flops": ', '"flops": 1', 1)
+        ),
+        f"{SCRATCH}/metrics.jsonl: step 1: flops",
+    ),
+    "a row of the results": (
+        lambda out: edit(out / "results.json", "runs", 2, "epochs", to=9.5),
+        "results.json: runs.2.epochs",
+    ),
+    "a verdict": (
+        lambda out: edit(out / "results.json", "verdicts", 0, "verdict", to="BEATS"),
+        "results.json: verdicts.0.verdict",
+    ),
+    "which way is better": (
+        lambda out: edit(out / "results.json", "endpoints", 0, "better", to="higher"),
+        "results.json: endpoints.0.better",
+    ),
+    "a cost in a case": (
+        lambda out: edit(out / "results.json", "cases", 3, "costs", "kd", to=one_more),
+        "results.json: cases.3.costs.kd",
+    ),
+    "how much text there was": (
+        lambda out: edit(out / "results.json", "corpus", "tokens", "train", to=one_more),
+        "results.json: corpus.tokens.train",
+    ),
+    "a reference": (
+        lambda out: edit(out / "results.json", "references", 0, "details", to={"layer": 9}),
+        "results.json: references.0",
+    ),
+    "the recipe in the results": (
+        lambda out: edit(out / "results.json", "config", "budget", "flops", to=8e7),
+        "results.json: config.budget.flops",
+    ),
+    "the budget in study.json": (
+        lambda out: edit(out / "study.json", "config", "budget", "flops", to=8e7),
+        "study.json: config.budget.flops",
+    ),
+    "the budget of a run": (
+        lambda out: edit(out / KD / "result.json", "budget", "amount", to=8 * 10**7),
+        f"{KD}/result.json: budget.amount",
+    ),
+    "a price": (
+        lambda out: edit(out / "study.json", "costs", "kd", "prices", 1, "teacher_forward", to=one_more),
+        "study.json: costs.kd.prices.1.teacher_forward",
+    ),
+    "a price in a run's manifest": (
+        lambda out: edit(out / KD / "manifest.json", "cost", "prices", 0, "total", to=one_more),
+        f"{KD}/manifest.json: cost.prices.0.total",
+    ),
+    "the share of stored outputs": (
+        lambda out: edit(out / "study.json", "costs", "kd", "upfront", "teacher_cache", to=0),
+        "study.json: costs.kd.upfront.teacher_cache",
+    ),
+    "the share of the teacher's training": (
+        lambda out: edit(out / "study.json", "costs", "kd", "upfront", "teacher_training", to=0),
+        "study.json: costs.kd.upfront.teacher_training",
+    ),
+    "what fitting the head cost": (
+        lambda out: edit(out / "teacher/teacher.json", "head_flops", to=one_more),
+        "teacher/teacher.json: head_flops",
+    ),
+    "what storing outputs cost": (
+        lambda out: edit(out / "cache/manifest.json", "totals", "flops", to=one_more),
+        "cache",
+    ),
+    "an entry of the ledger": (
+        lambda out: put(
+            out / KD,
+            [e | ({"event": "close"} if n == 2 else {}) for n, e in enumerate(entries(out / KD))],
+            rehashed=False,
+        ),
+        f"{KD}/ledger.jsonl",
+    ),
+    "an entry less": (
+        lambda out: put(out / KD, entries(out / KD)[:2] + entries(out / KD)[3:], rehashed=False),
+        f"{KD}/ledger.jsonl",
+    ),
+    "an entry less and all hashes anew": (
+        lambda out: put(out / KD, entries(out / KD)[:2] + entries(out / KD)[3:], rehashed=True),
+        f"{KD}/result.json: ledger_sha256",
+    ),
+    "a bit of the parameters": (
+        lambda out: flip(out / SCRATCH / "params.safetensors"),
+        f"{SCRATCH}/params.safetensors: SHA-256",
+    ),
+    "another run's parameters": (
+        lambda out: shutil.copy(out / KD / "params.safetensors", out / SCRATCH / "params.safetensors"),
+        f"{SCRATCH}/params.safetensors: SHA-256",
+    ),
+    "a bit of the text": (lambda out: flip(next((out / "data").rglob("*train*"))), "data/"),
+    "a bit of the stored outputs": (lambda out: flip(next((out / "cache").rglob("*.array_record"))), "cache/"),
+}
+
+
+@pytest.mark.parametrize("what", FIGURES)
+def test_a_change_is_named(copy: Path, what: str) -> None:
+    change, where = FIGURES[what]
+    change(copy)
+    assert any(found.startswith(where) for found in wheres(copy)), audit(copy)
+
+
+@pytest.mark.parametrize(
+    "figure", [("spent", "optimizer"), ("spent", "teacher_cache"), ("positions",), ("masked_tokens",), ("tokens",)]
+)
+def test_a_ledger_forged_with_all_its_hashes_is_caught_by_prices_and_text(copy: Path, figure: tuple[str, ...]) -> None:
+    forge(copy / KD, *figure)
+    agree(copy, copy / KD)
+    assert f"{KD}/ledger.jsonl: entry 1: ledger.{'.'.join(figure)}" in wheres(copy)
+
+
+def test_time_that_goes_back_is_caught(copy: Path) -> None:
+    found = entries(copy / KD)
+    found[KILLED]["ledger"]["seconds"]["compute"] = 0.0
+    put(copy / KD, found, rehashed=True)
+    agree(copy, copy / KD)
+    assert wheres(copy) == [f"{KD}/ledger.jsonl: entry {KILLED}"]
+
+
+def test_a_restart_from_nowhere_is_caught(copy: Path) -> None:
+    found = entries(copy / KD)
+    assert found[KILLED + 1]["event"] == "restart"
+    found[KILLED + 1]["ledger"]["seconds"] = {}
+    put(copy / KD, found, rehashed=True)
+    agree(copy, copy / KD)
+    assert wheres(copy) == [f"{KD}/ledger.jsonl: entry {KILLED + 1}"]
+
+
+def test_a_budget_raised_everywhere_shows_in_the_steps(copy: Path) -> None:
+    for path in [*copy.glob("*.json"), *copy.glob("runs/*/*.json*")]:
+        raised = (
+            path.read_text().replace("40000000.0", "80000000.0").replace('"amount": 40000000', '"amount": 80000000')
+        )
+        path.write_text(raised)
+    for run in (copy / "runs").iterdir():
+        put(run, entries(run), rehashed=True)
+        agree(copy, run)
+    config = json.loads((copy / "results.json").read_text())["config"]
+    edit(
+        copy / "results.json",
+        "config_digest",
+        to=hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+    )
+    found = wheres(copy)
+    for arm in ("scratch", "kd"):
+        last = len(entries(copy / f"runs/{arm}-seed0")) - 1
+        assert any(
+            w.startswith(f"runs/{arm}-seed0/ledger.jsonl: entry {last}: ledger.phases at the end") for w in found
+        )
+    assert not any(where.startswith("study.json") for where in found)
+
+
+def test_tokens_raised_everywhere_are_caught_by_the_text(copy: Path) -> None:
+    found = entries(copy / SCRATCH)
+    for entry in found[1:]:
+        entry["ledger"]["unique_tokens"] -= 5
+    put(copy / SCRATCH, found, rehashed=True)
+    edit(copy / SCRATCH / "result.json", "tokens_unique", to=lambda tokens: tokens - 5)
+    edit(copy / "results.json", "runs", 1, "tokens_unique", to=lambda tokens: tokens - 5)
+    agree(copy, copy / SCRATCH)
+    last = len(found) - 1
+    assert f"{SCRATCH}/ledger.jsonl: entry {last}: ledger.unique_tokens" in wheres(copy)
+    assert f"{SCRATCH}/result.json: tokens_unique" in wheres(copy)
+
+
+FILES = (
+    "study.json",
+    "results.json",
+    "teacher/teacher.json",
+    "data/manifest.json",
+    "cache/manifest.json",
+    *(
+        f"{KD}/{name}"
+        for name in ("manifest.json", "result.json", "ledger.jsonl", "metrics.jsonl", "params.safetensors")
+    ),
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_gone_or_mangled_is_named(copy: Path, name: str) -> None:
+    content = (copy / name).read_bytes()
+    about = {"data/manifest.json": "data", "cache/manifest.json": "cache"}.get(name, name)
+    for left in (content[: len(content) // 2], b"[3]\n", None):
+        (copy / name).unlink() if left is None else (copy / name).write_bytes(left)
+        assert any(where.startswith(about) for where in wheres(copy)), left
+
+
+def test_a_run_that_is_gone_is_named_once(copy: Path) -> None:
+    shutil.rmtree(copy / KD)
+    assert KD in wheres(copy)
+    assert not [where for where in wheres(copy) if where.startswith(f"{KD}/")]
+
+
+def test_without_what_was_made_for_the_runs_all_but_tokens_is_worked_out(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for made in ("data", "teacher", "cache"):
+        shutil.rmtree(copy / made)
+    audit_command(copy)
+    assert f"tokens not counted, there is no whole text in {copy / 'data'}" in capsys.readouterr().out
+    forge(copy / KD, "spent", "optimizer")
+    assert f"{KD}/ledger.jsonl: entry 1: ledger.spent.optimizer" in wheres(copy)
+
+
+def test_prices_of_another_jax_are_held_against_this_one_s_and_both_are_named(copy: Path) -> None:
+    edit(copy / "results.json", "jax", to="0.0.1")
+    assert audit(copy) == []
+    edit(copy / "study.json", "costs", "scratch", "prices", 0, "total", to=one_more)
+    (first, *_) = audit(copy)
+    assert first.where == f"{copy}/study.json: costs.scratch.prices.0.total"
+    assert "recorded under 0.0.1" in first.expected
+    assert int(first.found) == int(first.expected.split()[0]) + 1
+
+
+def test_every_difference_has_its_line_and_the_command_ends_as_bad_input(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(copy / "results.json", "verdicts", 0, "n", to=7)
+    edit(copy / "results.json", "runs", 0, "steps", to=5)
+    with pytest.raises(InputError, match=r"found \d+ difference\(s\), expected none"):
+        audit_command(copy)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{copy}/results.json: verdicts.0.n: found 7, expected 2" in lines
+    assert [line for line in lines if ": found " in line] == [str(difference) for difference in audit(copy)]
+
+
+@pytest.mark.usefixtures("study")  # it has compiled the programs
+def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
+    tmp_path: Path, compiled_once: Mapping[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, tokens = tmp_path / "out", [3 * 128, 40 * 128]
+    recipe = small_study.write(tmp_path, **{**CHANGES, "arms": {"scratch": {}}, "seeds": [0], "budget": {}})
+    limited = ["--data.regime", "limited", "--data.unique_tokens", "2000"]
+    config = replace(recipes.load(recipe, limited), sweep={"budget.tokens": tokens})
+    (few, many) = (cell.name for cell in cells_of(config))
+    sweep(config, out)
+    capsys.readouterr()
+    audit_command(out)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        *(f"{out}/cells/{name}" for name in sorted((few, many))),
+        str(out),
+    ]
+    ran = json.loads((out / "cells" / many / "results.json").read_text())["runs"][0]
+    assert ran["steps"] == 40
+    assert ran["tokens_unique"] <= 2000 < ran["tokens_seen"]  # so that repeats are counted
+
+    edit(out / "cells" / few / "results.json", "runs", 0, "steps", to=one_more)
+    found = wheres(out)
+    assert f"cells/{few}/results.json: runs.0.steps" in found
+    assert "sweep.json: rows.0.steps" in found
+    assert any(where.startswith("sweep.json: cells.0.results_digest") for where in found)
+
+
+@pytest.mark.usefixtures("study")
+def test_hours_are_audited(tmp_path: Path, compiled_once: Mapping[str, str]) -> None:
+    out, run = tmp_path / "out", tmp_path / "out" / SCRATCH
+    changes = {"arms": {"scratch": {}}, "seeds": [0], "budget": {"hours": 1e-4}}
+    compare(recipes.load(small_study.write(tmp_path, **{**CHANGES, **changes})), out)
+    assert audit(out) == []
+    edit(run / "result.json", "used", to=lambda hours: hours / 2)
+    found = entries(run)
+    for entry in found[1:]:
+        entry["ledger"]["seconds"]["compute"] += 1.0
+    put(run, found, rehashed=True)
+    found = wheres(out)
+    assert f"{SCRATCH}/result.json: used" in found
+    assert f"{SCRATCH}/ledger.jsonl" in found
+
+
+def test_a_directory_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no study"):
+        audit(tmp_path)
+
+
+def test_the_hashes_in_these_tests_are_the_journal_s(study: Path, tmp_path: Path) -> None:
+    put(tmp_path, entries(study / KD), rehashed=True)
+    assert entries(tmp_path) == Journal(study / KD / "ledger.jsonl").entries
