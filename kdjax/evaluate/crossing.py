@@ -15,7 +15,7 @@ class Crossing:
     """The budget at which a difference changes its sign.
 
     Attributes:
-        at: where the mean difference is 0.
+        at: where the mean difference is 0, for the last time if it is so more than once.
         low, high: between them the difference cannot be told from 0; None where that goes on to the smallest or the
             largest budget looked at.
         rising: whether the difference goes from below 0 to above it.
@@ -28,17 +28,14 @@ class Crossing:
 
 
 def crossings(
-    budgets: Sequence[float],
-    means: Sequence[float],
-    lows: Sequence[float],
-    highs: Sequence[float],
+    budgets: Sequence[float], means: Sequence[float], lows: Sequence[float], highs: Sequence[float]
 ) -> list[Crossing]:
     """Finds where a difference changes its sign, with an interval.
 
     Means and the ends of their intervals are taken as straight lines in the logarithm of the budget between the
-    budgets looked at. A budget belongs to the interval when the difference's own interval there holds 0, so the
-    confidence is that of the differences' intervals, budget by budget (the inversion of a test, as in Fieller's
-    theorem).
+    budgets looked at. A budget belongs to a crossing's interval when the difference's own interval there holds 0, so
+    the confidence is that of the differences' intervals, budget by budget (the inversion of a test, as in Fieller's
+    theorem). A mean that changes its sign where no side of it can be told from 0 is noise, and no crossing.
 
     Args:
         budgets: ascending, above 0.
@@ -51,32 +48,31 @@ def crossings(
     if any(a >= b for a, b in pairwise(budgets)) or (budgets and budgets[0] <= 0):
         raise InputError(f"budgets are {list(budgets)}, expected ascending ones above 0")
     x = [math.log(budget) for budget in budgets]
+    signs = [(low > 0) - (high < 0) for low, high in zip(lows, highs, strict=True)]
+    told: list[int | None] = [n for n, sign in enumerate(signs) if sign]
     found = []
-    for i in range(len(x) - 1):
-        rising = means[i] < 0 <= means[i + 1]
-        if rising or means[i] > 0 >= means[i + 1]:
-            at = _root(x[i], x[i + 1], means[i], means[i + 1])
-            before, after = (highs, lows) if rising else (lows, highs)
-            found.append(Crossing(math.exp(at), _last(x, before, i, rising), _first(x, after, i + 1, rising), rising))
+    for before, after in pairwise([None, *told, None]):
+        start, stop = before or 0, len(x) - 1 if after is None else after
+        changes = [n for n in range(start, stop) if means[n] * means[n + 1] < 0 or means[n] != 0 == means[n + 1]]
+        if not changes or (before is None and after is None):
+            continue
+        last = changes[-1]
+        rising = means[last] < 0
+        same_side = before is not None and after is not None and signs[before] == signs[after]
+        if same_side or (after is None and before is not None and means[stop] * signs[before] > 0):
+            continue  # it goes and comes back
+        if before is None and after is not None and means[start] * signs[after] > 0:
+            continue
+        low = None if before is None else _end(x, lows if signs[before] > 0 else highs, before, 1)
+        high = None if after is None else _end(x, lows if signs[after] > 0 else highs, after, -1)
+        at = _root(x[last], x[last + 1], means[last], means[last + 1])
+        found.append(Crossing(math.exp(at), low, high, rising))
     return found
 
 
-def _last(x: Sequence[float], ends: Sequence[float], i: int, rising: bool) -> float | None:
-    """The largest budget up to point `i` at which the difference is told from 0, on the side it comes from."""
-    sign = 1 if rising else -1
-    for n in range(i, -1, -1):
-        if sign * ends[n] < 0:
-            return math.exp(_root(x[n], x[n + 1], ends[n], ends[n + 1]))
-    return None
-
-
-def _first(x: Sequence[float], ends: Sequence[float], i: int, rising: bool) -> float | None:
-    """The smallest budget from point `i` on at which the difference is told from 0, on the side it goes to."""
-    sign = 1 if rising else -1
-    for n in range(i, len(x)):
-        if sign * ends[n] > 0:
-            return math.exp(_root(x[n - 1], x[n], ends[n - 1], ends[n]))
-    return None
+def _end(x: Sequence[float], ends: Sequence[float], told: int, way: int) -> float:
+    """From a budget where the difference is told from 0, the one on the way at which it no longer is."""
+    return math.exp(_root(x[told], x[told + way], ends[told], ends[told + way]))
 
 
 def _root(left: float, right: float, at_left: float, at_right: float) -> float:

@@ -48,6 +48,14 @@ class HeldOut:
         """Size of the error in standard deviations over seeds; None where there is none."""
         return None if not self.noise else abs(self.error) / self.noise
 
+    @property
+    def widening(self) -> float:
+        """How many times wider the interval would have to be to hold what was observed; 1 where it does."""
+        if self.covered:
+            return 1.0
+        end = self.high if self.observed > self.predicted else self.low
+        return abs(self.error) / max(abs(end - self.predicted), 1e-12)
+
 
 @dataclass(frozen=True)
 class CrossValidation:

@@ -51,6 +51,11 @@ class Prediction:
     high: Array
     draws: Array
 
+    def widened(self, times: float) -> Prediction:
+        """The same with its interval, and its draws, so many times as far from the mean."""
+        low, high, draws = (self.mean + times * (x - self.mean) for x in (self.low, self.high, self.draws))
+        return Prediction(self.mean, low, high, draws)
+
 
 @dataclass(frozen=True)
 class Fit:

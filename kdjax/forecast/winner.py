@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,7 +72,12 @@ class Contest:
 
 
 def contests(
-    fits: Fits, flops: ArrayLike, spend: Callable[[str, Array], Point], *, margin: float = 0.0
+    fits: Fits,
+    flops: ArrayLike,
+    spend: Callable[[str, Array], Point],
+    *,
+    margin: float = 0.0,
+    widen: Mapping[tuple[str, str], float] | None = None,
 ) -> tuple[Contest, ...]:
     """Compare every pair of arms at every budget.
 
@@ -87,6 +92,8 @@ def contests(
         spend: `spend(arm, flops)` says what the arm buys with `[m]` budgets at its price: parameters, tokens and
             unique tokens, each a number or `[m]`.
         margin: the largest difference that does not matter, in the endpoint's unit.
+        widen: pair of arms -> by how much the interval of their difference is widened, where a check on held-out
+            budgets found it too narrow (`HeldOut.widening`).
 
     Raises:
         InputError: budgets that are not above 0 and rising, a margin that is negative or not finite, or a point where
@@ -98,11 +105,17 @@ def contests(
     if not 0 <= margin < np.inf:
         raise InputError(f"forecast: margin is {margin}, expected a finite number of at least 0")
     points = {arm: spend(arm, budgets) for arm in fits.arms}
-    return tuple(_contest(fits, budgets, points, a, b, margin) for a, b in itertools.combinations(fits.arms, 2))
+    times = widen or {}
+    return tuple(
+        _contest(fits, budgets, points, a, b, margin, times.get((a, b), 1.0))
+        for a, b in itertools.combinations(fits.arms, 2)
+    )
 
 
-def _contest(fits: Fits, budgets: Array, points: dict[str, Point], a: str, b: str, margin: float) -> Contest:
-    gap = fits.difference(a, points[a], b, points[b])
+def _contest(
+    fits: Fits, budgets: Array, points: dict[str, Point], a: str, b: str, margin: float, times: float
+) -> Contest:
+    gap = fits.difference(a, points[a], b, points[b]).widened(times)
     mean, low, high = (np.broadcast_to(x, budgets.shape) for x in (gap.mean, gap.low, gap.high))
     usable = fits.arms[a].usable and fits.arms[b].usable
     verdicts = tuple(

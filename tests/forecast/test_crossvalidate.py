@@ -54,6 +54,9 @@ def test_a_hand_made_error_is_found_to_the_digit():
     assert one.noise == pytest.approx(np.std([0.04, 0.05, 0.09], ddof=1), abs=1e-6)
     assert one.relative == pytest.approx(0.06 / one.noise, rel=1e-2)
     assert not one.covered
+    # So many times wider, and the interval's end lies on what was observed.
+    assert one.predicted + one.widening * (one.high - one.predicted) == pytest.approx(one.observed)
+    assert dataclasses.replace(one, covered=True).widening == 1.0
 
 
 def test_two_budgets_are_held_out_where_five_are_there():

@@ -134,3 +134,15 @@ def test_a_margin_must_be_a_size():
     fits = fit(pilots.study(np.random.default_rng(9)), draws=100)
     with pytest.raises(InputError, match="margin is -1"):
         contests(fits, BUDGETS, pilots.spend, margin=-1)
+
+
+def test_an_interval_that_a_held_out_budget_missed_is_widened_and_tells_less():
+    fits = fit(pilots.study(np.random.default_rng(0), law=CROSSING, noise=0.001, shift=0.001), draws=300)
+    (plain,) = contests(fits, BUDGETS, pilots.spend)
+    (wide,) = contests(fits, BUDGETS, pilots.spend, widen={("scratch", "logit"): 3.0})
+    np.testing.assert_allclose(wide.mean, plain.mean)
+    np.testing.assert_allclose(wide.high - wide.mean, 3 * (plain.high - plain.mean))
+    np.testing.assert_allclose(wide.mean - wide.low, 3 * (plain.mean - plain.low))
+    told = [sum(verdict != "cannot tell" for verdict in one.verdicts) for one in (plain, wide)]
+    assert told[0] > told[1]
+    assert wide.crossing.low <= plain.crossing.low and wide.crossing.high >= plain.crossing.high

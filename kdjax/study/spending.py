@@ -1,0 +1,88 @@
+"""What an arm buys with a budget that nobody has spent yet: steps, tokens, epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdjax import forecast
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import Stretch
+from kdjax.budget.price import Price
+from kdjax.config import Config
+from kdjax.errors import InputError
+from kdjax.models import abstract_params, count_params
+from kdjax.study.pricing import shape_of, share, teacher_flops
+from kdjax.train.arm import Arm
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What an arm buys with a budget.
+
+    Attributes:
+        arm: the arm.
+        prices: of a step of each of its phases.
+        config: the recipe.
+        fill: tokens that are not padding, as a share of positions.
+        unique: tokens of text there are.
+    """
+
+    arm: Arm
+    prices: tuple[Price, ...]
+    config: Config
+    fill: float
+    unique: float
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the student, without embeddings."""
+        return count_params(abstract_params(self.arm.student)).others
+
+    def stretches(self, flops: float, case: str) -> tuple[Stretch, ...]:
+        """The arm's phases in a budget whose case is `case`.
+
+        Raises:
+            InputError: a phase without a single step.
+        """
+        before = {}
+        if self.arm.needs_teacher:
+            before["teacher_training"] = share(teacher_flops(self.config, self.arm), self.config.budget.students)
+        budget = replace(Budget.flops(flops), teacher=case)
+        return self.arm.lay_out(budget, self.prices, shape_of(self.config).positions, before)
+
+    def affords(self, flops: float, case: str) -> bool:
+        """Whether every phase gets at least one step."""
+        try:
+            self.stretches(flops, case)
+        except InputError:
+            return False
+        return True
+
+    def tokens(self, flops: float, case: str) -> float:
+        """Tokens the arm sees, padding not counted."""
+        shape = shape_of(self.config)
+        return self.stretches(flops, case)[-1].stop * shape.positions * self.fill
+
+    def point(self, flops: Array, case: str) -> forecast.Point:
+        """Where the arm's law is asked at these budgets."""
+        tokens = np.array([self.tokens(one, case) for one in flops])
+        return forecast.Point(self.parameters, tokens, self.unique)
+
+    def bought(self, flops: float, case: str) -> dict[str, Any] | None:
+        """Steps, tokens, epochs of a budget, and how many new tokens those are worth; None: less than a step."""
+        if not self.affords(flops, case):
+            return None
+        tokens = self.tokens(flops, case)
+        return {
+            "flops": flops,
+            "steps": self.stretches(flops, case)[-1].stop,
+            "tokens": tokens,
+            "epochs": None if np.isinf(self.unique) else tokens / self.unique,
+            "effective_tokens": float(forecast.effective_tokens(tokens, self.unique)),
+        }
