@@ -1,0 +1,111 @@
+"""Studies under budgets of tokens and hours, under each way to pay for the teacher, and under each regime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdjax.budget.accounting import CASES, charged
+from tests import small_study
+from tests.study.conftest import Ended, kdjax
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+BARE = {
+    "arms": {"scratch": {}, "logit": {}},
+    "seeds": [0],
+    "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Path:
+    return small_study.write(tmp_path_factory.mktemp("budgets"), **BARE)
+
+
+def compared(recipe: Path, out: Path, *changes: object) -> dict[str, Any]:
+    ended = kdjax("compare", recipe, "--out", out, *map(str, changes))
+    assert ended.status == 0, ended.err
+    return json.loads((out / "results.json").read_text())
+
+
+def runs(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {run["arm"]: run for run in results["runs"]}
+
+
+def refused(ended: Ended, *words: str) -> None:
+    assert ended.status == 2 and ended.err.count("\n") == 1
+    assert all(word in ended.err for word in words), ended.err
+
+
+def test_a_budget_of_tokens(recipe: Path, tmp_path: Path) -> None:
+    results = compared(recipe, tmp_path / "out", "--budget.flops", 0, "--budget.tokens", 8 * 16 * 5 + 100)
+    found = runs(results)
+    assert {run["steps"] for run in found.values()} == {5}
+    assert {run["used"] for run in found.values()} == {5 * 8 * 16}
+    assert found["logit"]["spent"]["charged"] > 1.5 * found["scratch"]["spent"]["charged"]
+    assert not any(case["enforced"] for case in results["cases"])
+    assert "With 740 tokens" in (tmp_path / "out" / "report.html").read_text()
+    audited = kdjax("audit", tmp_path / "out")
+    assert audited.status == 0, audited.out + audited.err
+
+
+def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
+    seconds = 2.0
+    results = compared(
+        recipe, tmp_path / "out", "--budget.flops", 0, "--budget.hours", seconds / 3600, "--train.log_every", 1
+    )
+    for arm, run in runs(results).items():
+        counted = run["wall_clock"]["compute"] + run["wall_clock"]["input"]
+        assert run["used"] * 3600 == pytest.approx(counted)
+        assert run["steps"] > 3 and 0.5 * seconds < counted < 1.5 * seconds
+        lines = (tmp_path / "out" / "runs" / f"{arm}-seed0" / "metrics.jsonl").read_text().splitlines()
+        assert len([line for line in lines if '"loss"' in line]) == run["steps"]
+        assert run["curve"][-1]["share"] == pytest.approx(run["used"] * 3600 / seconds)
+    audited = kdjax("audit", tmp_path / "out")
+    assert audited.status == 0, audited.out + audited.err
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_way_to_pay_for_the_teacher_is_enforced(recipe: Path, tmp_path: Path, case: str) -> None:
+    changes = ("--budget.teacher", case, "--teacher.training_flops", "8e7", "--budget.students", 2)
+    results = compared(recipe, tmp_path / "out", *changes)
+    scratch, logit = runs(results)["scratch"], runs(results)["logit"]
+    steps = {arm: results["arms"][arm]["phases"][0]["price"] for arm in results["arms"]}
+    assert scratch["spent"]["teacher_training"] == 0
+    assert logit["spent"]["teacher_training"] == -(-(80_000_000 + results["teacher"]["head_flops"]) // 2)
+    for run in (scratch, logit):
+        left = 10**8 - charged(run["spent"], case)
+        assert run["spent"]["charged"] == charged(run["spent"], case)
+        assert 0 <= left < charged(steps[run["arm"]], case)
+
+
+def test_training_that_nobody_knows_the_cost_of_cannot_be_charged(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = kdjax("compare", recipe, "--out", out, "--budget.teacher", "both")
+    refused(ended, "budget.teacher is 'both'", "expected teacher.training_flops")
+    assert not out.exists()
+
+
+def test_a_budget_that_would_repeat_unlimited_text_is_refused_and_told_what_is_missing(
+    recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ended = kdjax("compare", recipe, "--out", out, "--data.regime", "unlimited", "--budget.flops", "1e9")
+    refused(ended, "expected no repeats under data.regime 'unlimited'", "tokens are missing")
+    assert not out.exists()
+    compared(recipe, out, "--data.regime", "unlimited", "--budget.flops", "2e7")
+
+
+def test_limited_text_is_repeated_and_counted(recipe: Path, tmp_path: Path) -> None:
+    limited = ("--data.regime", "limited", "--data.unique_tokens", 400)
+    results = compared(recipe, tmp_path / "out", *limited)
+    assert results["corpus"]["regime"] == "limited" and results["corpus"]["tokens"]["train"] <= 400
+    assert results["corpus"]["whole"]["tokens"]["train"] > 1000
+    for run in results["runs"]:
+        assert run["epochs"] > 1 and run["tokens_unique"] == results["corpus"]["tokens"]["train"] < run["tokens_seen"]
+    too_much = kdjax("compare", recipe, "--out", tmp_path / "no", *limited[:3], "1e9")
+    refused(too_much, "expected at least data.unique_tokens", "are missing")
