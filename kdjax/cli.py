@@ -31,7 +31,7 @@ def _sweep(options: argparse.Namespace, config: Config) -> None:
 
 
 def _tune(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.tune import tune
+    from kdjax.tuning.tune import tune
 
     tune(config, options.out)
 
@@ -43,7 +43,7 @@ def _plan(options: argparse.Namespace, config: Config) -> None:
 
 
 def _audit(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.audit import audit_command
+    from kdjax.audit.audit import audit_command
 
     audit_command(options.directory)
 

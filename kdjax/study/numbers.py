@@ -71,6 +71,11 @@ def interval(low: float, high: float) -> str:
     return f"[{signed(low)},{NO_BREAK}{signed(high)}]"
 
 
+def between(low: float, high: float) -> str:
+    """An interval of a metric, for instance `[7.151, 7.262]`, not broken over lines."""
+    return f"[{score(low)},{NO_BREAK}{score(high)}]"
+
+
 def percent(share: float) -> str:
     """A share as per cent, three digits; what is below 100% is never written as 100%."""
     value = 100 * share

@@ -9,15 +9,13 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.study import numbers, summary, svg
+from kdjax.study.axes import WIDTH, level, linear, name_levels, right, short
 from kdjax.study.summary import Endpoint, Results, Spread, task_of
 from kdjax.study.usage import mean, paid_for, runs
-
-WIDTH = 9.6
-"""Inches of a figure across the page; the page scales it."""
 
 
 def differences(results: Results) -> Markup | None:
@@ -40,7 +38,7 @@ def differences(results: Results) -> Markup | None:
         axes = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
         for ax, ((unit, better), rows) in zip(axes, panels.items(), strict=True):
             _forest(ax, results, rows, other)
-            ax.set_xlabel(f"difference to {_short(other)} ({unit}); better than {_short(other)} →", loc="right")
+            ax.set_xlabel(f"difference to {short(other)} ({unit}); better than {short(other)} →", loc="right")
             if better == "lower":
                 ax.invert_xaxis()
         return svg.render(
@@ -82,11 +80,11 @@ def _forest(ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, st
             markerfacecolor=colour if filled else svg.PAGE,
         )
         word = {"beats": "beats", "loses": "loses", "ties": "ties", "unclear": "inconclusive"}[found.outcome]
-        _right(ax, y, text, 8)
-        _right(ax, y, word, 158, weight="bold" if filled else "normal")
+        right(ax, y, text, 8)
+        right(ax, y, word, 158, weight="bold" if filled else "normal")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_yticks(range(len(rows)), [_short(name) for _, name in rows])
+    ax.set_yticks(range(len(rows)), [short(name) for _, name in rows])
     for label, (endpoint, _) in zip(ax.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if endpoint is None else "normal")
     ax.tick_params(axis="y", length=0)
@@ -125,15 +123,15 @@ def spending(results: Results) -> Markup | None:
                     ax.text(left + seen / 2, y, f"{share:.1%}", ha="center", va="center", color="#111111")
                 left += of[account]
             if left > edge * (1 + 1e-9):
-                _right(ax, y, f"→ {numbers.flops(left)}", 4, color=svg.MUTED)
+                right(ax, y, f"→ {numbers.flops(left)}", 4, color=svg.MUTED)
         if budget["kind"] == "flops":
             ax.axvline(scale, color=svg.INK, linewidth=1.2, linestyle=(0, (4, 2)))
         ax.set_ylim(len(amounts) - 0.5, -0.5)
         ax.set_xlim(0, edge * 1.01)
-        ax.set_yticks(range(len(amounts)), [_short(arm) for arm in amounts])
+        ax.set_yticks(range(len(amounts)), [short(arm) for arm in amounts])
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
-        _amount_axis(ax, "FLOPs (dashed: the budget)" if budget["kind"] == "flops" else "FLOPs", numbers.flops)
+        linear(ax, "FLOPs (dashed: the budget)" if budget["kind"] == "flops" else "FLOPs", numbers.flops)
         return svg.render(figure, "spending", "FLOPs of a run by part, for each arm.")
 
 
@@ -166,8 +164,8 @@ def learning(results: Results) -> Markup | None:
             late += [loss for seed in seeds for at, loss in zip(*seed, strict=True) if at >= amount / 2]
             stop = max(stop, *(at[-1] for at, _ in seeds))  # what is measured last may itself be on the clock
         if teacher is not None and teacher["mlm_loss"] is not None:
-            _level(whole, teacher["mlm_loss"])
-            _name_levels(whole, {"teacher": teacher["mlm_loss"]})
+            level(whole, teacher["mlm_loss"])
+            name_levels(whole, {"teacher": teacher["mlm_loss"]})
         whole.set_xlim(0, stop)
         end.set_xlim(amount / 2, stop)
         if late:
@@ -176,7 +174,7 @@ def learning(results: Results) -> Markup | None:
         for ax, title in ((whole, "The whole budget"), (end, "Its second half")):
             ax.set_title(title)
             ax.set_ylabel("held-out MLM loss (nats)")
-            _amount_axis(ax, label, show)
+            linear(ax, label, show)
         return svg.render(figure, "learning", f"Held-out MLM loss against {label}.")
 
 
@@ -252,42 +250,8 @@ def _levels(ax: Axes, results: Results, endpoint: Endpoint) -> None:
         elif endpoint["name"] in metrics:
             best = metrics[endpoint["name"]].mean
             names[f"{name}, best layer"] = best
-            _level(ax, best)
+            level(ax, best)
     if endpoint["baseline"] is not None:
         names["majority class"] = endpoint["baseline"]
-        _level(ax, endpoint["baseline"])
-    _name_levels(ax, names)
-
-
-def _level(ax: Axes, y: float) -> None:
-    ax.axhline(y, color=svg.MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
-
-
-def _name_levels(ax: Axes, levels: Mapping[str, float]) -> None:
-    """Writes names to the right of the plot, at their heights but clear of one another."""
-    low, high = ax.get_ylim()
-    least, at = 0.07 * (high - low), float("-inf")
-    for name, level in sorted(levels.items(), key=lambda item: item[1]):
-        at = max(level, at + least)
-        _right(ax, at, _short(name), 5, color=svg.MUTED, fontsize=8.5)
-
-
-def _right(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
-    """Writes beside the plot, so many points from its right edge."""
-    place: dict[str, Any] = {
-        "xycoords": ax.get_yaxis_transform(),
-        "textcoords": "offset points",
-        "annotation_clip": False,
-    }
-    ax.annotate(text, (1, y), (points, 0), va="center", **place, **look)
-
-
-def _amount_axis(ax: Axes, label: str, show: Callable[[float], str]) -> None:
-    ax.set_xlabel(label)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
-
-
-def _short(name: str) -> str:
-    """A name that leaves room for the plot."""
-    return name if len(name) <= 40 else f"{name[:39]}…"
+        level(ax, endpoint["baseline"])
+    name_levels(ax, names)

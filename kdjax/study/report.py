@@ -6,14 +6,10 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.config import plain
 from kdjax.files import write_text
-from kdjax.study import notes, numbers, payers, plots, summary, svg, usage, verdict
-from kdjax.study.summary import Endpoint, Results, Spread
+from kdjax.study import notes, numbers, page, payers, plots, summary, svg, usage, verdict
+from kdjax.study.summary import Endpoint, Results
 
 
 def write(results: dict[str, Any], path: Path) -> None:
@@ -30,37 +26,18 @@ def write(results: dict[str, Any], path: Path) -> None:
 
 
 def html(results: Results) -> str:
-    """The page: no scripts, no network, no other files; everything from outside is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    for function in (
-        numbers.budget,
-        numbers.count,
-        numbers.flops,
-        numbers.interval,
-        numbers.listed,
-        numbers.score,
-        numbers.signed,
-        numbers.within,
-    ):
-        environment.filters[function.__name__] = function
-    environment.filters["spread"] = _spread
+    """The page."""
     other = summary.yardstick(results)
-    return environment.get_template("report.html.j2").render(
+    return page.render(
+        "report.html.j2",
+        results["arms"],
+        results["config"],
         results=results,
         headline=verdict.headline(results),
         basis=_basis(results),
         other=other,
         question=_question(results, other),
         answers=verdict.answers(results),
-        keys={arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)]) for n, arm in enumerate(results["arms"])},
-        colours=svg.COLOURS,
         faint=svg.FAINT,
         parts=[
             (
@@ -91,12 +68,7 @@ def html(results: Results) -> str:
         masks=notes.masks(results),
         chosen=_chosen(results),
         pairs=_pairs(results),
-        config=yaml.safe_dump(plain(results["config"]), sort_keys=False, allow_unicode=True),
     )
-
-
-def _spread(found: Spread | None) -> str:
-    return numbers.spread(found.mean, found.sd) if found else "–"
 
 
 def _question(results: Results, other: str) -> str:
@@ -132,10 +104,11 @@ def _scores(results: Results, other: str) -> dict[str, list[dict[str, Any]]]:
 def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[str, Any]:
     if arm not in endpoint["arms"]:
         return {"text": "head untrained" if endpoint["kind"] == "mlm" else "–", "outcome": "", "faint": True}
-    text = _spread(summary.spread(summary.by_seed(results, arm, endpoint).values()))
-    found = summary.difference(results, endpoint, arm, other) if arm != other else None
+    found = summary.spread(summary.by_seed(results, arm, endpoint).values())
+    text = numbers.spread(found.mean, found.sd) if found else "–"
+    against = summary.difference(results, endpoint, arm, other) if arm != other else None
     outcome = {"beats": f"beats {other}", "loses": f"loses to {other}", "ties": f"ties with {other}"}
-    return {"text": text, "outcome": outcome.get(found.outcome, "") if found else "", "faint": False}
+    return {"text": text, "outcome": outcome.get(against.outcome, "") if against else "", "faint": False}
 
 
 def _beside_teacher(results: Results) -> list[dict[str, Any]]:

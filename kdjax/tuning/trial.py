@@ -19,10 +19,10 @@ from kdjax.study.evaluation import Evaluation
 from kdjax.study.pricing import arms_of, sharing, stored_by
 from kdjax.study.progress import Reporter
 from kdjax.study.study import Study
-from kdjax.study.tune_search import Outcome
-from kdjax.study.tune_space import with_settings
 from kdjax.study.tuned import shown
 from kdjax.train.loop import Progress
+from kdjax.tuning.search import Outcome
+from kdjax.tuning.space import with_settings
 
 NAME = "trial.json"
 """In a trial's directory: the settings tried and, where training diverged, what it came to."""

@@ -16,13 +16,13 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
 from kdjax.errors import InputError, nearest
 from kdjax.files import check_writable, digest, write_json, write_text
-from kdjax.study import tune_table
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.study.pricing import arms_of
-from kdjax.study.tune_search import Better, Trial, best_of, search
-from kdjax.study.tune_space import distributions_of, edge_of, with_settings
-from kdjax.study.tune_trial import TrialReporter, Trials, recipe_of
+from kdjax.tuning import table
+from kdjax.tuning.search import Better, Trial, best_of, search
+from kdjax.tuning.space import distributions_of, edge_of, with_settings
+from kdjax.tuning.trial import TrialReporter, Trials, recipe_of
 
 NAME = "tuning.json"
 """In a tuning's directory: every trial, and what was best."""
@@ -56,7 +56,7 @@ def tune(config: Config, out: Path) -> dict[str, Any]:
     best = {name: with_settings(arm, found["arms"][name]["best"]["settings"]) for name, arm in config.arms.items()}
     write_json(out / NAME, found)
     write_text(out / RECIPE, recipes.dump(replace(config, arms=best, tuning=str(out / NAME))))
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(tune_table.summary(found))
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
     print(f"recipe: {out / RECIPE}")
     return found
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from kdjax import recipes
+from kdjax.audit import study as audited
+from kdjax.audit.audit import audit, audit_command
 from kdjax.budget.journal import Journal
 from kdjax.config import to_dict
 from kdjax.errors import InputError
-from kdjax.study import audit as audit_module
-from kdjax.study.audit import audit, audit_command
 from kdjax.study.compare import compare
 from kdjax.study.pricing import arms_of
 from kdjax.study.sweep import cells_of, sweep
@@ -77,8 +77,8 @@ def read_once() -> Iterator[None]:
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit_module, "from_dict", once(recipes.from_dict, dict))
-        patch.setattr(audit_module, "arms_of", once(arms_of, to_dict))
+        patch.setattr(audited, "from_dict", once(recipes.from_dict, dict))
+        patch.setattr(audited, "arms_of", once(arms_of, to_dict))
         yield
 
 

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from kdjax.config import ArmConfig, BudgetConfig, Config, RangeConfig, TuneConfig, to_dict
 from kdjax.errors import InputError
-from kdjax.study.tune import tuning_of_trials
-from kdjax.study.tune_search import Outcome, Trial
-from kdjax.study.tune_table import summary
 from kdjax.study.tuned import notes, tuning_of
+from kdjax.tuning.search import Outcome, Trial
+from kdjax.tuning.table import summary
+from kdjax.tuning.tune import tuning_of_trials
 
 RATE = "optimizer.learning_rate"
 CONFIG = Config(

@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from kdjax.config import TuneConfig
-from kdjax.study.tune_search import Outcome, Trial, best_of, search
+from kdjax.tuning.search import Outcome, Trial, best_of, search
 
 SPACE: dict[str, BaseDistribution] = {
     "optimizer.learning_rate": FloatDistribution(1e-5, 1e-1, log=True),

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from kdjax.config import ArmConfig, BudgetConfig, Config, DataConfig, ModelSpec, RangeConfig, TeacherConfig, TuneConfig
 from kdjax.errors import InputError
 from kdjax.study.pricing import arms_of
-from kdjax.study.tune_space import distributions_of, edge_of, with_settings
+from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from tests import small_study
 
 CONFIG = Config(

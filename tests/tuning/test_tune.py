@@ -24,10 +24,10 @@ from kdjax.models import zoo
 from kdjax.study import study as study_module
 from kdjax.study.corpus import held_out_batches, tuning_batches
 from kdjax.study.pricing import prices
-from kdjax.study.tune import tune
-from kdjax.study.tune_trial import recipe_of
 from kdjax.study.tuned import tuning_of
 from kdjax.train import program
+from kdjax.tuning.trial import recipe_of
+from kdjax.tuning.tune import tune
 from tests import small_study
 
 RATE = "optimizer.learning_rate"

@@ -1,0 +1,261 @@
+"""A study's directory, held against its recipe: prices, text, teacher, stored outputs, runs and verdicts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import kdjax
+from kdjax.audit.book import WRITTEN, Book, among
+from kdjax.audit.counts import Counts
+from kdjax.audit.run import RunAudit
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import lay_out
+from kdjax.config import Config, plain, to_dict
+from kdjax.data import sources
+from kdjax.data.cache import CacheManifest
+from kdjax.data.corpus import Corpus
+from kdjax.data.manifest import Manifest
+from kdjax.files import digest, read_json
+from kdjax.models import zoo
+from kdjax.recipes import from_dict
+from kdjax.study import record
+from kdjax.study.corpus import regime_of, train_batches
+from kdjax.study.machine import versions
+from kdjax.study.places import places
+from kdjax.study.pricing import arms_of, cache_flops, shape_of, share, sharing, stored_by
+from kdjax.study.record import Cost
+from kdjax.study.results import corpus_facts, judged
+from kdjax.study.teacher import CARD
+from kdjax.train.arm import Arm
+from kdjax.train.phase import Shape, price
+from kdjax.train.teacher import head_phase
+
+RESULTS = "results.json"
+
+
+class StudyAudit:
+    """A study's directory, held against its recipe."""
+
+    config: Config
+    arms: dict[str, Arm]
+    places: dict[str, Path]
+    shape: Shape
+    budget: Budget
+
+    def __init__(self, out: Path, shared: Path | None, book: Book):
+        self._out, self._shared, self._book = out, shared, book
+        self.corpus: Corpus | None = None
+        self.cache: CacheManifest | None = None
+        self.costs: dict[str, Cost] = {}
+        self._prices = 0
+
+    def audit(self) -> dict[str, Any]:
+        """All of it; returns the content of results.json."""
+        book, runs = self._book, self._out / "runs"
+        self._results, self._stored = book.read(self._out / RESULTS), book.read(self._out / record.NAME)
+        manifests = [book.read(path) for path in sorted(runs.glob("*/manifest.json"))]
+        self._recipes = [found["config"] for found in manifests if isinstance(found.get("config"), dict)]
+        try:
+            self.config = from_dict(plain(self._recipe()))
+            self.arms, self.shape = arms_of(self.config), shape_of(self.config)
+            self.budget = Budget.of(self.config.budget)
+        except Exception as e:  # as in `reading`; without a recipe there is nothing to hold anything against
+            book.add(self._out / RESULTS, f"a recipe that cannot be used ({e})", WRITTEN)
+            return self._results
+        self.places = places(self.config, self._out, self._shared)
+        self.facts = self._results.get("teacher")
+        others = {str(found["jax"]) for found in (self._results, *manifests) if "jax" in found} - {jax.__version__}
+        # Prices may then differ by a fraction of a per cent, and all else follows from those that were recorded.
+        self._note = f" (JAX {jax.__version__}; recorded under {', '.join(sorted(others))})" if others else ""
+        path = self._out / record.NAME
+        with book.reading(path):
+            kept = self._stored.get("config", {})
+            book.same(path, kept, among(plain(to_dict(self.config)), kept), "config")
+        self._read_corpus()
+        self._read_teacher()
+        self._read_cache()
+        for name, arm in self.arms.items():
+            with book.reading(path):
+                self.costs[name] = self._cost(arm)
+        rows: dict[tuple[str, int], dict[str, Any]] = {}
+        entries = 0
+        for name, seed in itertools.product(self.costs, self.config.seeds):
+            directory = runs / f"{name}-seed{seed}"
+            with book.reading(directory):
+                run = RunAudit(self, self.arms[name], seed, directory, book)
+                run.audit()
+                rows[name, seed] = run.result
+                entries += run.entries
+        self._judge(rows)
+        tokens = "counted" if self.corpus else f"not counted, there is no whole text in {self._text}"
+        book.lines.append(
+            f"{self._out}: worked out again: prices {self._prices}, runs {len(rows)}, ledger entries {entries}, "
+            f"verdicts {len(self._results.get('verdicts', ()))}; tokens {tokens}"
+        )
+        return self._results
+
+    def _recipe(self) -> dict[str, Any]:
+        """The recipe by results.json; where that does not match its digest, by a run, but for arms and seeds."""
+        told, digested = self._results.get("config"), self._results.get("config_digest")
+        others = self._recipes
+        if not isinstance(told, dict):
+            return others[0] if others else {}
+        if digest(told) == digested or not others:
+            return told
+        return {**others[0], **{name: told[name] for name in ("arms", "seeds") if name in told}}
+
+    def _read_corpus(self) -> None:
+        """The text, where it is still there."""
+        self._text = Path(self.config.data.prepared) if self.config.data.prepared else self.places["data"]
+        if not self._text.exists():
+            return
+        with self._book.reading(self._text):
+            if self._book.intact(self._text, Manifest.read(self._text).shards):
+                self.corpus = regime_of(self.config, Corpus.open(self._text))
+
+    def _read_teacher(self) -> None:
+        """What is known of the teacher, and what fitting its head cost: its steps at their price."""
+        if not any(arm.needs_teacher for arm in self.arms.values()):
+            return
+        config, head, path, name = self.config, self.config.teacher.head, self._out / RESULTS, "teacher"
+        if head.budget and self.places["teacher"].exists():
+            path, name = self.places["teacher"] / CARD, ""
+            self.facts = self._book.read(path) or self.facts
+        with self._book.reading(path):
+            source = sources.locate(config.teacher.source)
+            if self.facts is None or not source.exists():
+                return
+            before = read_json(source / CARD) if (source / CARD).exists() else {}
+            expected = {
+                "training_flops": int(config.teacher.training_flops) or before.get("training_flops", 0),
+                "head_flops": before.get("head_flops", 0),
+            }
+            if head.budget:
+                shape = Shape(head.batch, config.data.length, config.data.slots)
+                cost = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
+                (fit,) = lay_out(Budget.flops(head.budget), [(1.0, cost)], shape.positions)
+                expected["head_flops"] += fit.steps * cost.total
+                expected["head_steps"] = fit.steps
+                if counts := self.counts(0, head.batch):
+                    expected["head_tokens"] = counts.at(fit.steps)["tokens"]
+                self._prices += 1
+            found = {name: self.facts[name] for name in expected}
+            self._book.same(path, found, expected, name, self._note)
+
+    def _read_cache(self) -> None:
+        """The stored teacher outputs: their bytes, and their FLOPs by the price of the passes that made them."""
+        if not stored_by(self.arms):
+            return
+        directory = Path(self.config.cache.source or self.places["cache"])
+        if not directory.exists():
+            return
+        with self._book.reading(directory):
+            self.cache = manifest = CacheManifest.read(directory)
+            self._book.intact(directory, manifest.shards)
+            made = {"bytes": sum(shard.bytes for shard in manifest.shards), "flops": self._cache_flops()}
+            self._book.same(
+                directory, {"bytes": manifest.bytes, "flops": manifest.totals["flops"]}, made, "", self._note
+            )
+
+    def _cache_flops(self) -> int:
+        return cache_flops(self.config, stored_by(self.arms), self.sequences)
+
+    @property
+    def sequences(self) -> int:
+        """Of the training split."""
+        return int(self.corpus.sequences("train") if self.corpus else self._results["corpus"]["sequences"]["train"])
+
+    def _cost(self, arm: Arm) -> Cost:
+        """What a run of an arm costs; under another JAX than the study's, as the study has it."""
+        counted = [price(phase, self.shape) for phase in arm.phases]
+        self._prices += len(counted)
+        found = self._stored["costs"][arm.name] if self._stored else {}
+        cost = Cost(tuple(counted), self._upfront(arm, found.get("upfront", {})))
+        if found:
+            self._book.same(self._out / record.NAME, found, cost.to_json(), f"costs.{arm.name}", self._note)
+        return Cost.from_json(found) if found and self._note else cost
+
+    def _upfront(self, arm: Arm, found: Mapping[str, int]) -> dict[str, int]:
+        """What is spent before the first step: shares of stored outputs and of the teacher's training."""
+        made = {}
+        if arm.stored:
+            # Arms and seeds may have joined since the share was settled; the manifests tell how many there were.
+            recipes = {digest(values): values for values in self._recipes}
+            recipes.pop(digest(plain(to_dict(self.config))), None)
+            known = [self.config, *(from_dict(plain(values)) for values in recipes.values())]
+            shares = [share(self._cache_flops(), sharing(config, arms_of(config))) for config in known]
+            told = found.get("teacher_cache", 0)
+            made["teacher_cache"] = told if told in shares else shares[0]
+        if arm.needs_teacher and self.facts:
+            cost = self.facts["training_flops"] + (self.facts["head_flops"] if arm.uses_head else 0)
+            made["teacher_training"] = share(cost, self.config.budget.students)
+        return made
+
+    def counts(self, seed: int, batch: int) -> Counts | None:
+        """Of the text as batches of a seed; None where the text is not there."""
+        if self.corpus is None:
+            return None
+        data, corpus = self.config.data, self.corpus
+        key = (corpus.directory, corpus.digest, seed, batch, data.mask_rate, data.slots, data.views)
+        if key not in self._book.counts:
+            self._book.counts[key] = Counts(train_batches(self.config, corpus, batch, seed))
+        return self._book.counts[key]
+
+    def run_config(self) -> dict[str, Any]:
+        """Of the recipe, what all runs of the study share."""
+        shared: dict[str, Any] = among(plain(to_dict(self.config)), self._stored.get("config", {}))
+        return shared
+
+    def _judge(self, runs: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+        """results.json: its rows are the runs', and all else follows from them."""
+        path, results, book = self._out / RESULTS, self._results, self._book
+        if not results:
+            return
+        with book.reading(path):
+            there = [[row["arm"], row["seed"]] for row in results["runs"]]
+            book.same(path, there, [[name, seed] for seed in self.config.seeds for name in self.arms], "runs")
+            for n, (name, seed) in enumerate(there):
+                if run := runs.get((name, seed)):
+                    book.same(path, results["runs"][n], run, f"runs.{n}")
+            measured = [book.read(found) for found in sorted(self.places["references"].glob("*/result.json"))]
+            for n, row in enumerate(results["references"]):
+                if {"metrics": row["metrics"], "details": row["details"]} not in measured:
+                    book.add(f"{path}: references.{n}", row["metrics"], f"those of one in {self.places['references']}")
+            endpoints = [{name: e[name] for name in ("name", "better", "arms")} for e in results["endpoints"]]
+            book.same(path, endpoints, self._endpoints(), "endpoints")
+            made = judged(
+                self.config,
+                self.arms,
+                self.costs,
+                results["runs"],
+                results["references"],
+                corpus=corpus_facts(self.config, self.corpus) if self.corpus else results["corpus"],
+                endpoints=results["endpoints"],
+                teacher=self.facts,
+                cache=self.cache,
+            )
+            left_out: set[str] = set()
+            if results["kdjax"] != kdjax.__version__:
+                left_out |= {"differences", "same", "notes"}  # another version may have other words
+            if stored_by(self.arms) and not self.cache:
+                left_out |= {"cache", "notes"}
+            found, made = ({k: v for k, v in without_versions(x).items() if k not in left_out} for x in (results, made))
+            book.same(path, found, plain(made))
+
+    def _endpoints(self) -> list[dict[str, Any]]:
+        """What the recipe measures, on which arms, and which way is better."""
+        heads = [name for name, arm in self.arms.items() if arm.trains_mlm_head]
+        kinds = ("probe", "finetune") if self.config.evaluation.finetune.steps else ("probe",)
+        names = [f"{kind}.{task}" for kind in kinds for task in self.config.evaluation.tasks]
+        tasks = [{"name": name, "better": "higher", "arms": list(self.arms)} for name in names]
+        return [{"name": "mlm_loss", "better": "lower", "arms": heads}, *tasks]
+
+
+def without_versions(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Results but for what they were made with."""
+    return {name: value for name, value in results.items() if name not in versions()}

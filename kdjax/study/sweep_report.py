@@ -1,0 +1,173 @@
+"""sweep.html: a sweep on one self-contained page, made from the content of sweep.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdjax.evaluate.statistics import expected_false
+from kdjax.files import write_text
+from kdjax.study import numbers, page, summary, sweep_plots, sweep_verdict
+from kdjax.study.sweep_verdict import Endpoint, Group, Sweep, amounts, rows_of
+from kdjax.study.usage import Cell, Column, Table
+
+
+def write(found: dict[str, Any], path: Path) -> None:
+    """Writes the page, whole or not at all; the same sweep gives the same bytes.
+
+    Args:
+        found: the content of sweep.json.
+        path: of the page.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    write_text(path, html(found))
+
+
+def html(found: Sweep) -> str:
+    """The page."""
+    budgets = sorted({cell["budget"]["amount"] for cell in found["cells"]})
+    return page.render(
+        "sweep.html.j2",
+        found["arms"],
+        found["config"],
+        found=found,
+        headline=sweep_verdict.headline(found),
+        basis=_basis(found),
+        other=sweep_verdict.yardstick(found),
+        sizes=f"{_counted(len(found['cells']), 'study', 'studies')}, {_counted(len(found['arms']), 'arm', 'arms')}, "
+        f"{_counted(len(found['config']['seeds']), 'seed', 'seeds')}",
+        over=f"{amounts(budgets[:1], found['kind'])}"
+        + (f" to {amounts(budgets[-1:], found['kind'])}" if len(budgets) > 1 else ""),
+        groups=[_group(found, n, group) for n, group in enumerate(found["groups"])],
+        profiles=[
+            _profiles(found, endpoint, *parts) for endpoint in found["endpoints"] for parts in _sets(found, endpoint)
+        ],
+        fields=_fields(found),
+        shared=_shared(found),
+        cells=[
+            (numbers.settings(cell["settings"]), cell["name"], cell["results_digest"][:16]) for cell in found["cells"]
+        ],
+    )
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _basis(found: Sweep) -> str:
+    """What the verdicts rest on."""
+    evaluation, count = found["config"]["evaluation"], sweep_verdict.intervals(found)
+    if not count:
+        return "No difference has an interval: that takes two seeds that both arms share."
+    shared = {p["n"] for group in found["groups"] for pair in group["pairs"] for p in pair["points"] if p["n"] > 1}
+    seeds = f"{min(shared)}" + (f" to {max(shared)}" if len(shared) > 1 else "")
+    false = expected_false(count, evaluation["confidence"])
+    return (
+        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {seeds} seeds, budget by budget; "
+        f"{count} were looked at, not adjusted for their number: were no two arms different, about {false:.1f} of them "
+        f"would leave out 0. Ties: the interval lies within ±{evaluation['margin']:g}. "
+        "Ahead or behind: otherwise, it leaves out 0. The intervals speak of other seeds, not of other test rows, "
+        "corpora or tunings."
+    )
+
+
+def _group(found: Sweep, n: int, group: Group) -> dict[str, Any]:
+    """Studies that differ in their budget only, as the page shows them."""
+    endpoints = []
+    for m, endpoint in enumerate(found["endpoints"]):
+        plot = sweep_plots.curves(found, group, endpoint, f"curves-{n}-{m}")
+        if plot is not None:
+            endpoints.append((endpoint, plot, sweep_verdict.sentences(found, group, endpoint)))
+    return {"settings": numbers.settings(group["settings"]), "endpoints": endpoints, "rows": _rows(found, group)}
+
+
+def _rows(found: Sweep, group: Group) -> dict[str, list[dict[str, Any]]]:
+    """Arm -> a row for each budget: scores, and what its mean run did."""
+    made: dict[str, list[dict[str, Any]]] = {}
+    for arm in found["arms"]:
+        own = [row for row in rows_of(found, group) if row["arm"] == arm]
+        for budget in sorted({row["budget"] for row in own}):
+            runs = [row for row in own if row["budget"] == budget]
+            made.setdefault(arm, []).append(
+                {
+                    "budget": amounts([budget], found["kind"]),
+                    "scores": [_score(runs, arm, endpoint) for endpoint in found["endpoints"]],
+                    **{name: _mean(run[name] for run in runs) for name in _MEANS},
+                }
+            )
+    return made
+
+
+_MEANS = ("steps", "tokens_seen", "tokens_unique", "unique_tokens", "epochs")
+
+
+def _score(runs: Sequence[Mapping[str, Any]], arm: str, endpoint: Endpoint) -> str:
+    if arm not in endpoint["arms"]:
+        return "head untrained" if endpoint["kind"] == "mlm" else "–"
+    found = summary.spread(run["metrics"][endpoint["name"]] for run in runs if endpoint["name"] in run["metrics"])
+    return numbers.spread(found.mean, found.sd) if found else "–"
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = summary.spread(values)
+    return found.mean if found else 0.0
+
+
+def _sets(found: Sweep, endpoint: Endpoint) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """The profiles of an endpoint by what else was swept."""
+    sets: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]] = []
+    for profile in (one for one in found["profiles"] if one["endpoint"] == endpoint["name"]):
+        if not any(profile["settings"] == settings for settings, _ in sets):
+            sets.append((profile["settings"], []))
+        next(members for settings, members in sets if settings == profile["settings"]).append(profile)
+    return sets
+
+
+def _profiles(
+    found: Sweep, endpoint: Endpoint, settings: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    n = found["profiles"].index(members[0])
+    budgets = sorted({profile["budget"] for profile in members})
+    arms = [arm for arm in found["arms"] if any(profile["arm"] == arm for profile in members)]
+    of = {(profile["arm"], profile["budget"]): profile for profile in members}
+    table = Table(
+        "Best size: parameters without embeddings",
+        tuple(Column(amounts([budget], found["kind"])) for budget in budgets),
+        {arm: [_optimum(of.get((arm, budget))) for budget in budgets] for arm in arms},
+    )
+    return {
+        "endpoint": endpoint,
+        "settings": numbers.settings(settings),
+        "plot": sweep_plots.isoflop(found, endpoint, members, f"isoflop-{n}"),
+        "table": table if any(profile["optimum"] for profile in members) else None,
+    }
+
+
+def _optimum(profile: Mapping[str, Any] | None) -> Cell:
+    if profile is None or profile["optimum"] is None:
+        return "–", ""
+    found = profile["optimum"]
+    interval = "" if found["low"] is None else f"[{found['low']:.3g}, {found['high']:.3g}]"
+    return f"{found['parameters']:.3g}", interval
+
+
+def _fields(found: Sweep) -> list[tuple[str, str]]:
+    """Swept settings and their values."""
+    kinds = {f"budget.{kind}": kind for kind in ("flops", "tokens", "hours")}
+    return [
+        (name, amounts(sorted(values), kinds[name]) if name in kinds else numbers.listed([str(v) for v in values]))
+        for name, values in found["fields"].items()
+    ]
+
+
+def _shared(found: Sweep) -> str:
+    """What all studies of the sweep have in common."""
+    seeds = found["config"]["seeds"]
+    own = "The same seed" if len(seeds) == 1 else "The same seeds"
+    return (
+        f"{own} ({numbers.listed([str(seed) for seed in seeds])}) in every study: arms are compared seed by seed at "
+        "one budget, and a seed has one start, data order and masks over arms and budgets. All else is the recipe's."
+    )
