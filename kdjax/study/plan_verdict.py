@@ -96,21 +96,14 @@ def _answer(contest: Mapping[str, Any], found: Plan) -> str:
         f"{words[one['verdict']]} {_span(n, len(ranges), one['low'], one['high'])}" for n, one in enumerate(ranges)
     ]
     asked = dict.fromkeys((reach(found), max(found["budgets"])))
-    shown = [
-        f"{numbers.signed(point['mean'])} {numbers.interval(point['low'], point['high'])} at {numbers.flops(flops)} FLOPs"
-        for flops in asked
-        if (point := at(contest, flops))
-    ]
+    shown = [f"{difference(point)} at {numbers.flops(flops)} FLOPs" for flops in asked if (point := at(contest, flops))]
     text = f"{contest['a']} {'; '.join(clauses)}. "
     text += f"Difference, in {found['pilot']['endpoint']['unit']}: {numbers.listed(shown)}." if shown else ""
     crossing = contest["crossing"]
     if crossing["value"] is not None:
         ends = contest["points"][0]["flops"], contest["points"][-1]["flops"]
-        text += (
-            f" The fitted curves cross at {numbers.flops(crossing['value'])} FLOPs "
-        text += f"{crossing_interval(crossing, ends)};
-        )
-        text += f" beyond, that of {crossing['later']} is the better one."
+        place = f"{numbers.flops(crossing['value'])} FLOPs {crossing_interval(crossing, ends)}"
+        text += f" The fitted curves cross at {place}; beyond, that of {crossing['later']} is the better one."
     return text.strip()
 
 
@@ -123,6 +116,11 @@ def crossing_interval(crossing: Mapping[str, Any], ends: tuple[float, float]) ->
         f"above {numbers.flops(ends[1])} or never" if crossing["high"] is None else numbers.flops(crossing["high"]),
     ]
     return f"[{', '.join(texts)}]"
+
+
+def difference(point: Mapping[str, Any]) -> str:
+    """A forecast difference with its interval."""
+    return f"{numbers.signed(point['mean'])} {numbers.interval(point['low'], point['high'])}"
 
 
 def sources(found: Plan) -> dict[str, list[str]]:
