@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdjax.study import numbers
-from kdjax.study.plan_standing import Plan, Standing, at, contests, reach, sided, stretches, yardstick
+from kdjax.study.plan_standing import Plan, Standing, Stretch, at, contests, reach, sided, stretches, yardstick
 from kdjax.study.sweep_verdict import amounts, where
 from kdjax.study.verdict import places
 
-PRIOR = "decoder language models, next-token loss, extrapolated"
+PRIOR = "Decoder language models, next-token loss, extrapolated"
 """What published laws are here."""
 
 
@@ -29,10 +29,7 @@ def headline(found: Plan) -> str:
         why = "it has one arm" if len(found["fits"]) == 1 else "no two of these budgets buy every arm a step"
         return f"The fit to this pilot compares nothing: {why}."
     measured = places([found["pilot"]["endpoint"]])
-    clauses = [
-        f"{_ahead(part.standing, found)} {_span(n, len(parts), part.low, part.high)}" for n, part in enumerate(parts)
-    ]
-    told = f"By the fit to this pilot, on {measured}, {'; '.join(clauses)}."
+    told = f"By the fit to this pilot, on {measured}, {'; '.join(_clauses(found, parts))}."
     if len(parts) == 1 and parts[0].standing.kind == "open":
         low, high = parts[0].low, parts[0].high
         told = (
@@ -44,6 +41,21 @@ def headline(found: Plan) -> str:
     if lost := unusable(found):
         told += f" Of {numbers.listed(lost)} nothing is forecast: values get worse with more tokens."
     return told
+
+
+def _clauses(found: Plan, parts: Sequence[Stretch]) -> list[str]:
+    """Who is ahead where, and then where that cannot be told."""
+    made = [(part, _span(n, len(parts), part.low, part.high)) for n, part in enumerate(parts)]
+    made.sort(key=lambda one: one[0].standing.kind == "open")
+    return [f"{_ahead(part.standing, found)} {span}" for part, span in made]
+
+
+def leader(standing: Standing | None) -> str:
+    """Who is ahead, in a word: an arm, `tie: a and b`, or `cannot tell: a and b`."""
+    if standing is None:
+        return "–"
+    arms = numbers.listed(standing.arms)
+    return {"wins": arms, "ties": f"tie: {arms}", "open": f"cannot tell: {arms}"}[standing.kind]
 
 
 def unusable(found: Plan) -> list[str]:
@@ -128,7 +140,7 @@ def sources(found: Plan) -> dict[str, list[str]]:
     return {
         "Fit of this pilot": _of_fit(found),
         "Check on held-out budgets": _of_check(found),
-        f"Published laws ({PRIOR})": of_prior(found),
+        "Published laws": [f"{PRIOR}.", *of_prior(found)],
     }
 
 
@@ -137,14 +149,14 @@ def _of_fit(found: Plan) -> list[str]:
         return ["None: plan.pilot names no finished sweep."]
     runs, budgets = found["pilot"]["runs"], found["pilot"]["budgets"]
     seeds = len({run["seed"] for run in runs})
-    warned = [arm for arm, fit in found["fits"].items() if fit["cautions"]]
+    warned = {arm: fit["cautions"] for arm, fit in found["fits"].items() if fit["cautions"]}
     made = [
         f"A law for each arm, fitted to {len(runs)} runs at {len(budgets)} budgets from {numbers.flops(min(budgets))} "
         f"to {numbers.flops(max(budgets))} FLOPs, {seeds} seed{'' if seeds == 1 else 's'}. It takes the law for true: "
         "of a curve that bends later it knows nothing."
     ]
     if warned:
-        made.append(f"To be read with the cautions below: {numbers.listed(warned)}.")
+        made.append(f"Cautions: {'. '.join(f'{arm}: ' + '; '.join(said) for arm, said in warned.items())}.")
     return made
 
 
@@ -220,10 +232,8 @@ def cases(found: Plan) -> dict[str, list[str]]:
     made: dict[str, list[str]] = {}
     for case in found["contests"]:
         parts = stretches(found, case)
-        made[case] = [
-            f"{_capital(_ahead(part.standing, found))} {_span(n, len(parts), part.low, part.high)}."
-            for n, part in enumerate(parts)
-        ] or ["No two of these budgets buy every arm a step."]
+        told = [f"{_capital(clause)}." for clause in _clauses(found, parts)]
+        made[case] = told or ["No two of these budgets buy every arm a step."]
     return made
 
 

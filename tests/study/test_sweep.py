@@ -1,0 +1,203 @@
+"""A sweep and the plan fitted to it, end to end: studies share text, teacher and compiled steps; nothing is made twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdjax import recipes
+from kdjax.errors import InputError
+from kdjax.study import study as study_module
+from kdjax.study.isoflop import profiles
+from kdjax.study.sweep import cells_of
+from kdjax.train import program
+from tests import small_study
+from tests.study.conftest import kdjax
+
+BUDGETS = [3.0e7, 6.0e7, 1.2e8, 2.4e8]
+BARE = {
+    "arms": {"scratch": {}, "logit": {}},
+    "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
+    "sweep": {"budget.flops": BUDGETS},
+}
+
+
+@dataclass(frozen=True)
+class Swept:
+    recipe: Path
+    out: Path
+    found: dict[str, Any]
+    compiled: int
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Swept:
+    here = tmp_path_factory.mktemp("sweep")
+    recipe = small_study.write(here, **BARE)
+    before = program._program.cache_info().misses
+    ended = kdjax("sweep", recipe, "--out", here / "out")
+    assert ended.status == 0, ended.err
+    found = json.loads((here / "out" / "sweep.json").read_text())
+    return Swept(recipe, here / "out", found, program._program.cache_info().misses - before)
+
+
+def test_there_is_a_run_for_every_budget_arm_and_seed(swept: Swept) -> None:
+    rows = [(row["budget"], row["arm"], row["seed"]) for row in swept.found["rows"]]
+    assert sorted(rows) == sorted((b, arm, seed) for b in BUDGETS for arm in ("scratch", "logit") for seed in (0, 1))
+    for row in swept.found["rows"]:
+        assert row["used"] <= row["budget"] and row["spent"]["charged"] == row["used"]
+
+
+def test_the_studies_share_what_they_can(swept: Swept) -> None:
+    made = sorted(path.name.partition("-")[0] for path in (swept.out / "shared").iterdir())
+    assert made == ["data", "references", "teacher"]
+    assert swept.compiled == 3  # the teacher's head, and a step an arm
+    starts = {row["seed"]: set() for row in swept.found["rows"]}
+    for manifest in (swept.out / "cells").glob("*/runs/*/manifest.json"):
+        values = json.loads(manifest.read_text())
+        starts[values["seed"]].add((values["corpus"], json.dumps(values["config"]["student"])))
+    assert all(len(found) == 1 for found in starts.values())
+
+
+def test_curves_and_differences_are_those_of_the_studies(swept: Swept) -> None:
+    (group,) = swept.found["groups"]
+    cells = {cell["budget"]["amount"]: cell["name"] for cell in swept.found["cells"]}
+    for point in group["curves"]["mlm_loss"]["logit"]:
+        results = json.loads((swept.out / "cells" / cells[point["budget"]] / "results.json").read_text())
+        values = [run["metrics"]["mlm_loss"] for run in results["runs"] if run["arm"] == "logit"]
+        assert point["mean"] == pytest.approx(sum(values) / 2)
+    (pair,) = group["pairs"]
+    for point in pair["points"]:
+        results = json.loads((swept.out / "cells" / cells[point["budget"]] / "results.json").read_text())
+        (verdict,) = [v for v in results["verdicts"] if v["endpoint"] == "mlm_loss"]
+        assert abs(point["difference"]) == pytest.approx(abs(verdict["difference"]))
+        assert point["low"] <= point["difference"] <= point["high"]
+
+
+def test_the_same_command_again_trains_nothing(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "train", lambda *_, **__: pytest.fail("a finished run was trained again"))
+    before = (swept.out / "sweep.json").read_bytes()
+    ended = kdjax("sweep", swept.recipe, "--out", swept.out)
+    assert ended.status == 0, ended.err
+    assert (swept.out / "sweep.json").read_bytes() == before
+
+
+def test_an_audit_recounts_it_and_finds_what_was_changed(swept: Swept, tmp_path: Path) -> None:
+    ended = kdjax("audit", swept.out)
+    assert ended.status == 0, ended.out + ended.err
+    shutil.copytree(swept.out, tmp_path / "changed")
+    path = tmp_path / "changed" / "sweep.json"
+    found = json.loads(path.read_text())
+    found["rows"][0]["metrics"]["mlm_loss"] -= 0.5
+    path.write_text(json.dumps(found))
+    ended = kdjax("audit", tmp_path / "changed")
+    assert ended.status == 2 and "rows.0.metrics.mlm_loss" in ended.out
+
+
+def test_a_plan_is_fitted_to_it(swept: Swept, tmp_path: Path) -> None:
+    ended = kdjax("plan", swept.recipe, "--out", tmp_path, "--plan.pilot", swept.out, "--plan.resamples", "200")
+    assert ended.status == 0, ended.err
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found["budgets"] == [times * BUDGETS[-1] for times in (1, 3, 10, 30, 100)]
+    for arm, fit in found["fits"].items():
+        assert len(fit["predictions"]) == 5
+        assert all(p["low"] <= p["mean"] <= p["high"] for p in fit["predictions"])
+        bought = found["arms"][arm]["bought"][0]
+        run = next(row for row in swept.found["rows"] if (row["arm"], row["budget"]) == (arm, BUDGETS[-1]))
+        assert bought["steps"] == run["steps"]
+        assert bought["tokens"] == pytest.approx(run["tokens_seen"], rel=0.05)
+    (held,) = found["held_out"]
+    assert held["budgets"] == 1 and {row["flops"] for row in held["arms"]} == {BUDGETS[-1]}
+    assert set(found["contests"]) == {"nothing", "inference"}
+    assert (tmp_path / "plan.html").read_text().startswith("<!doctype html>")
+
+
+def test_without_a_pilot_a_plan_has_prices_and_published_laws(swept: Swept, tmp_path: Path) -> None:
+    ended = kdjax("plan", swept.recipe, "--out", tmp_path, "--plan.budgets", "[1e8, 1e9]")
+    assert ended.status == 0, ended.err
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found["fits"] is None and found["contests"] is None
+    assert {arm: one["law"] for arm, one in found["prior"]["arms"].items()} == {
+        "scratch": "supervised",
+        "logit": "distillation",
+    }
+    assert any("below the fit's range" in sentence for sentence in found["prior"]["outside"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("--plan.pilot nowhere", "expected the directory of a finished `kdjax sweep`"),
+        ("--plan.pilot {out} --plan.endpoint mlm_los", "plan.endpoint is 'mlm_los', expected one of mlm_loss"),
+        ("--plan.pilot {out} --train.batch 4", "its train is not the recipe's"),
+        ("--plan.pilot {out} --plan.budgets [-1.0]", "plan.budgets is [-1.0], expected numbers of FLOPs above 0"),
+    ],
+)
+def test_a_plan_that_cannot_be_made_is_refused(swept: Swept, tmp_path: Path, changes: str, message: str) -> None:
+    words = changes.format(out=swept.out).split()
+    ended = kdjax("plan", swept.recipe, "--out", tmp_path / "out", *words)
+    assert ended.status == 2 and message in ended.err and ended.err.count("\n") == 1, ended.err
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({}, "sweep is empty"),
+        ({"budget.flops": 1e8}, "sweep.budget.flops is .*, expected a list of values"),
+        ({"budget.flop": [1e8]}, r"unknown setting '--budget.flop' \(did you mean '--budget.flops'"),
+        ({"student.layers": ["two"]}, "student.layers 'two'"),
+        ({"seeds": [[0], [1]]}, "sweep.seeds: cannot be swept over"),
+        ({"student.heads": [2, 3]}, "3 heads do not divide the width 16"),
+        ({"budget.flops": [1e8, "1e8"]}, "expected each value once"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(tmp_path: Path, sweep: Mapping[str, Any], message: str) -> None:
+    recipe = small_study.write(tmp_path, **{**BARE, "sweep": dict(sweep)})
+    with pytest.raises(InputError, match=message):
+        cells_of(recipes.load(recipe))
+
+
+def test_a_single_study_of_a_recipe_that_sweeps_is_refused(swept: Swept, tmp_path: Path) -> None:
+    ended = kdjax("compare", swept.recipe, "--out", tmp_path / "out")
+    assert ended.status == 2 and "expected `kdjax sweep`" in ended.err
+
+
+def test_values_may_be_of_any_setting_and_small_budgets_come_first(tmp_path: Path) -> None:
+    several = {"student.layers": [1, 2], "budget.flops": [2e8, 1e8], "train.optimizer.learning_rate": [1e-3]}
+    recipe = small_study.write(tmp_path, **{**BARE, "sweep": several})
+    cells = cells_of(recipes.load(recipe))
+    told = [(c.config.budget.flops, c.config.student.layers, c.config.train.optimizer.learning_rate) for c in cells]
+    assert told == [(1e8, 1, 1e-3), (1e8, 2, 1e-3), (2e8, 1, 1e-3), (2e8, 2, 1e-3)]
+    assert len({cell.name for cell in cells}) == 4
+    assert yaml.safe_load(recipe.read_text())["sweep"] == several
+
+
+def test_the_optimum_of_an_isoflop_profile_is_a_parabolas_vertex() -> None:
+    def row(size: int, seed: int, loss: float) -> dict[str, Any]:
+        return {
+            "arm": "scratch",
+            "seed": seed,
+            "budget": 1e9,
+            "settings": {"student.layers": size, "budget.flops": 1e9},
+            "parameters_without_embeddings": size,
+            "metrics": {"mlm_loss": loss},
+        }
+
+    endpoint = {"name": "mlm_loss", "better": "lower", "arms": ["scratch"]}
+    # In log10 size: (x - 2)^2 + 1 of seed 0 and (x - 2.2)^2 + 1 of seed 1.
+    rows = [row(10**x, seed, (x - top) ** 2 + 1) for seed, top in ((0, 2.0), (1, 2.2)) for x in (1, 2, 3)]
+    (profile,) = profiles(rows, [endpoint], 0.95)
+    assert [point["parameters"] for point in profile["points"]] == [10, 100, 1000]
+    assert profile["points"][1]["mean"] == pytest.approx((1.0 + 1.04) / 2)
+    assert profile["optimum"]["parameters"] == pytest.approx(10**2.1)
+    assert profile["optimum"]["low"] < 10**2.1 < profile["optimum"]["high"]
+    (falling,) = profiles([row(10**x, 0, -float(x)) for x in (1, 2, 3)], [endpoint], 0.95)
+    assert falling["optimum"] is None
+    assert profiles([row(10, seed, 1.0) for seed in (0, 1)], [endpoint], 0.95) == []
