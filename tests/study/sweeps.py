@@ -1,0 +1,109 @@
+"""A plausible sweep and plan, made up: the pilot recipe, and runs drawn from laws, joined by the project's own code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from kdjax import recipes
+from kdjax.study.plan import forecasts
+from kdjax.study.sweep import cells_of
+from kdjax.study.sweep_results import collect
+
+RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
+UNIQUE = 900_000
+SEEDS = 3
+PRICES = {"scratch": 6.5e6, "logit": 3.3e7, "mlm+minilm": 2.6e7}  # FLOPs of a token
+LAWS = {"scratch": (5.0, 40.0, 0.25), "logit": (6.4, 40.0, 0.35), "mlm+minilm": (5.6, 30.0, 0.25)}  # E, K, k
+ENDPOINTS = [
+    ("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm"),
+    ("probe.topic", "topic, linear probe, best layer", "accuracy", "higher", "probe"),
+]
+
+
+def recipe(*overrides, seeds=SEEDS):
+    return recipes.load(RECIPE, ["--seeds", json.dumps(list(range(seeds))), *overrides])
+
+
+def sweep(config, laws=LAWS, *, noise=0.004, best=None):
+    """The content of sweep.json.
+
+    Args:
+        config: with a sweep.
+        laws: arm -> E, K, k of its held-out loss E + K tokens**-k.
+        noise: of a run; a seed shifts all its runs by as much.
+        best: the size at which a student is best; losses grow with the square of the distance from it in logarithm.
+    """
+    rng, cells = np.random.default_rng(0), cells_of(config)
+    shifts = {seed: noise * rng.normal() for seed in config.seeds}
+    return collect(config, cells, [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells])
+
+
+def _results(config, cell, laws, noise, shifts, best, rng):
+    amount = next(value for name, value in cell.settings.items() if name.startswith("budget."))
+    kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix("budget.")
+    flops = {"flops": 1.0, "tokens": 1.5e7, "hours": 1e14}[kind] * amount
+    size = 222_045 * int(cell.settings.get("student.layers", 2))
+    runs = []
+    for seed in config.seeds:
+        for arm in config.arms:
+            tokens = flops / PRICES[arm]
+            e, k, exponent = laws[arm]
+            loss = e + k * tokens**-exponent + shifts[seed] + noise * rng.normal()
+            loss += 0.0 if best is None else 0.2 * np.log(size / best) ** 2
+            taught = 0.7 * flops if arm != "scratch" else 0
+            spent = {"teacher_forward": taught, "teacher_cache": 0, "teacher_training": 0}
+            runs.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "budget": {"kind": kind, "amount": amount},
+                    "used": amount,
+                    "spent": spent,
+                    "steps": int(tokens / 512),
+                    "positions": int(tokens),
+                    "tokens_seen": int(tokens),
+                    "tokens_unique": int(min(tokens, UNIQUE)),
+                    "epochs": tokens / UNIQUE,
+                    "wall_clock": {"compute": 1.0},
+                    "metrics": {"mlm_loss": loss, "probe.topic": 0.5 + 2 * noise * rng.normal()},
+                }
+            )
+    return {
+        "budget": {"kind": kind, "amount": amount},
+        "corpus": {"tokens": {"train": UNIQUE}},
+        "arms": {arm: {"parameters": 4 * 10**6, "parameters_without_embeddings": size} for arm in config.arms},
+        "endpoints": [
+            {
+                **dict(zip(("name", "label", "unit", "better", "kind"), endpoint, strict=True)),
+                "rows": 500,
+                "baseline": None,
+                "arms": list(config.arms),
+            }
+            for endpoint in ENDPOINTS
+        ],
+        "runs": runs,
+    }
+
+
+def plan(found, directory, *overrides):
+    """The content of plan.json with this sweep as its pilot.
+
+    Args:
+        found: the content of its sweep.json.
+        directory: where to put that.
+        overrides: of the recipe.
+    """
+    (directory / "sweep.json").write_text(json.dumps(found))
+    return forecasts(recipe("--plan.pilot", str(directory), "--plan.resamples", "400", *overrides))
+
+
+def renamed(found, **names):
+    """The same with arms called otherwise, in every place that names them."""
+    text = json.dumps(found)
+    for old, new in names.items():
+        text = text.replace(json.dumps(old), json.dumps(new)).replace(f'"{old} - ', f'"{json.dumps(new)[1:-1]} - ')
+        text = text.replace(f' - {old}"', f' - {json.dumps(new)[1:-1]}"')
+    return json.loads(text)

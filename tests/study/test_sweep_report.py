@@ -1,0 +1,274 @@
+"""A sweep's page and its terminal summary: what they say is what the runs say; complete, escaped, self-contained."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from kdjax.errors import InputError
+from kdjax.study import sweep_report, sweep_table, sweep_verdict
+from tests.study.page import Page
+from tests.study.sweeps import SEEDS, recipe, renamed, sweep
+
+BUDGETS = (3e11, 7e11, 1.7e12, 4e12, 1e13)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return json.loads(json.dumps(sweep(recipe())))
+
+
+@pytest.fixture(scope="module")
+def page(found):
+    return Page(sweep_report.html(found))
+
+
+def values(found, arm, budget, endpoint="mlm_loss"):
+    """Seed by seed, as the rows have it."""
+    rows = [row for row in found["rows"] if row["arm"] == arm and row["budget"] == budget]
+    return np.array([row["metrics"][endpoint] for row in sorted(rows, key=lambda row: row["seed"])])
+
+
+def standing(found, arm, budget, other="scratch"):
+    """1: ahead, -1: behind, 0: neither, by a paired 95% t interval of the loss and a margin of 0.01."""
+    gap = values(found, other, budget) - values(found, arm, budget)
+    half = stats.t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
+    if abs(gap.mean()) <= half or abs(gap.mean()) + half <= 0.01:
+        return 0
+    return int(np.sign(gap.mean()))
+
+
+def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
+    assert page.problems == [] and page.open == []
+    assert [name for name, n in Counter(page.ids).items() if n > 1] == []
+    assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
+    assert page.tags["svg"] == 2, "one for each endpoint"
+    assert page.links and all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+
+
+def test_what_it_says_comes_first_and_the_rest_in_order(page, found):
+    order = [
+        "5 studies, 3 arms, 3 seeds; budgets: 3.00e11 FLOPs to 1.00e13 FLOPs",
+        sweep_verdict.headline(found),
+        "30 were looked at",
+        "Over the budget",
+        *sweep_verdict.sentences(found, found["groups"][0], found["endpoints"][0]),
+        "All cells",
+        "in every study: arms are compared seed by seed",
+        "The resolved recipe",
+    ]
+    places = [page.text.find(text) for text in order]
+    assert -1 not in places and places == sorted(places)
+
+
+def test_the_headline_says_who_is_ahead_at_which_budgets(found):
+    told = {arm: [standing(found, arm, budget) for budget in BUDGETS] for arm in ("logit", "mlm+minilm")}
+    assert told["logit"] == [-1] * 5, "the laws are far enough apart"
+    assert told["mlm+minilm"] == [-1] * 5
+    head = sweep_verdict.headline(found)
+    assert head.startswith("On held-out MLM loss, logit and mlm+minilm are behind scratch at every budget.")
+
+
+def test_a_crossing_is_named_with_its_interval():
+    laws = {"scratch": (5.0, 40.0, 0.25), "logit": (4.0, 40.0, 0.25), "mlm+minilm": (5.0, 40.0, 0.25)}
+    found = sweep(recipe(), laws)
+    signs = [standing(found, "logit", budget) for budget in BUDGETS]
+    assert signs[0] == -1 and signs[-1] == 1, signs
+    (pair,) = [
+        p for p in found["groups"][0]["pairs"] if (p["endpoint"], p["a"], p["b"]) == ("mlm_loss", "scratch", "logit")
+    ]
+    (crossing,) = pair["crossings"]
+    head = sweep_verdict.headline(found)
+    text = "[" + ", ".join(f"{end:.2e}".replace("e+", "e") for end in (crossing["low"], crossing["high"])) + "]"
+    assert "logit is ahead of scratch from " in head and f"FLOPs {text}" in head
+    assert "logit crosses" in sweep_report.html(found)
+
+
+@pytest.mark.parametrize(
+    ("some", "words"),
+    [
+        ([1e12, 2e12, 3e12, 4e12], "at every budget"),
+        ([1e12, 2e12], "up to 2.00e12 FLOPs"),
+        ([3e12, 4e12], "from 3.00e12 FLOPs up"),
+        ([4e12], "at 4.00e12 FLOPs"),
+        ([1e12, 3e12], "at 1.00e12 and 3.00e12 FLOPs"),
+    ],
+)
+def test_budgets_in_words(some, words):
+    assert sweep_verdict.where(some, [1e12, 2e12, 3e12, 4e12], "flops") == words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (1.5e12, 2e12, "[1.50e12, 2.00e12]"),
+        (None, 2e12, "[below 1.00e12, 2.00e12]"),
+        (1.5e12, None, "[1.50e12, above 4.00e12]"),
+        (None, None, "[open at both ends]"),
+    ],
+)
+def test_an_open_end_of_a_crossing_is_called_that(low, high, words):
+    assert sweep_verdict.bracket(low, high, (1e12, 4e12), "flops") == words
+
+
+def test_whichever_arm_comes_first_pairs_are_read_from_the_side_of_the_one_with_a_teacher(found):
+    backwards = recipe()
+    arms = dict(reversed(backwards.arms.items()))
+    turned = sweep(type(backwards)(**{**vars(backwards), "arms": arms}))
+    assert turned["arms"][0] == "mlm+minilm" and sweep_verdict.yardstick(turned) == "scratch"
+    first = next(p for p in turned["groups"][0]["pairs"] if p["b"] == "scratch" and p["a"] == "logit")
+    sided = sweep_verdict.against(turned["groups"][0], turned["endpoints"][0], "scratch")["logit"]
+    assert sided["points"] == first["points"]
+    other = sweep_verdict.against(found["groups"][0], found["endpoints"][0], "scratch")["logit"]
+    pair = next(p for p in found["groups"][0]["pairs"] if p["a"] == "scratch" and p["b"] == "logit")
+    for mine, theirs in zip(other["points"], pair["points"], strict=True):
+        assert (mine["difference"], mine["low"], mine["high"]) == (
+            -theirs["difference"],
+            -theirs["high"],
+            -theirs["low"],
+        )
+        assert {mine["verdict"], theirs["verdict"]} in ({"BEATS", "LOSES"}, {"TIES"}, {"INCONCLUSIVE"})
+
+
+def test_every_cell_has_its_mean_and_standard_deviation_and_what_its_runs_did(page, found):
+    rows = [row for row in page.cells["All cells"] if row[0] != "arm"]
+    assert len(rows) == 15
+    for (arm, budget), row in zip(((arm, b) for arm in found["arms"] for b in BUDGETS), rows, strict=True):
+        own = values(found, arm, budget)
+        runs = [r for r in found["rows"] if r["arm"] == arm and r["budget"] == budget]
+        assert row[0].endswith(arm)
+        assert row[1] == f"{budget:.2e} FLOPs".replace("e+", "e")
+        assert row[2] == f"{own.mean():.3f} ± {own.std(ddof=1):.3f}"
+        assert row[4] == f"{runs[0]['steps']:,}"
+        assert row[5:7] == [f"{runs[0]['tokens_seen']:,}", f"{runs[0]['tokens_unique']:,}"]
+        assert row[7:] == [f"{runs[0]['epochs']:.3f}", "900,000"]
+
+
+def test_how_many_intervals_were_looked_at(page):
+    # 3 pairs on 2 endpoints at 5 budgets, at 95%.
+    assert (
+        "30 were looked at, not adjusted for their number: were no two arms different, about 1.5 of them" in page.text
+    )
+
+
+def test_student_sizes_are_shown_at_one_budget_with_the_best_one():
+    config = recipe("--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]}))
+    found = sweep(config, noise=0.001, best=500_000)
+    page = Page(sweep_report.html(found))
+    assert page.problems == [] and [n for n in Counter(page.ids).values() if n > 1] == []
+    assert "Over the budget: student.layers 4" in page.text
+    assert page.tags["svg"] == 3 * 2 + 2, "each size on each endpoint, and the profiles of each endpoint"
+    for arm in found["arms"]:
+        best = page.figures("Best size: parameters without embeddings", arm)
+        for budget in ("1.00e12 FLOPs", "4.00e12 FLOPs"):
+            assert float(re.match(r"[\d.e+]+", best[budget])[0]) == pytest.approx(5e5, rel=0.05)
+            assert "[" in best[budget]
+
+
+def test_without_sizes_there_is_no_profile(page):
+    assert "Student sizes" not in page.text
+
+
+def test_one_seed_shows_scores_and_says_that_nothing_can_be_told():
+    found = sweep(recipe(seeds=1))
+    page = Page(sweep_report.html(found))
+    assert page.problems == []
+    assert "cannot tell the arms apart: an interval needs at least two seeds" in page.text
+    assert "No difference has an interval" in page.text
+    assert "±" not in page.cells["All cells"][1][2]
+
+
+def test_arms_that_are_alike_are_not_told_apart():
+    same = dict.fromkeys(("scratch", "logit", "mlm+minilm"), (7.0, 1e-9, 0.25))
+    found = sweep(recipe("--sweep", json.dumps({"budget.flops": [3e12]})), same, noise=0.1)
+    assert (
+        sweep_verdict.headline(found)
+        == "This sweep cannot tell logit and mlm+minilm from scratch at any of its budgets."
+    )
+    assert "logit cannot be told from scratch at any budget" in Page(sweep_report.html(found)).text
+
+
+def test_much_to_say_is_counted_in_the_headline():
+    found = sweep(recipe("--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]})))
+    verdicts = Counter(
+        standing(
+            {"rows": [row for row in found["rows"] if row["settings"]["student.layers"] == layers]}, "logit", budget
+        )
+        for budget in (1e12, 4e12)
+        for layers in (1, 2, 4)
+    )
+    assert verdicts == {-1: 6}
+    head = sweep_verdict.headline(found)
+    assert head.startswith("Against scratch, over all budgets, settings and endpoints: logit ")
+    assert re.search(r"logit [^;]*is behind in [6-9][^;]* of 12", head)
+
+
+@pytest.mark.parametrize(("kind", "amounts", "shown"), [
+    ("tokens", [20_000, 3_000_000], ["20,000 tokens", "3.00e6 tokens"]),
+    ("hours", [0.5, 2.0], ["30 minutes", "2 hours"]),
+])  # fmt: skip
+def test_budgets_of_other_kinds(kind, amounts, shown):
+    config = recipe(
+        "--budget.flops",
+        "0",
+        f"--budget.{kind}",
+        str(amounts[0]),
+        "--sweep",
+        json.dumps({f"budget.{kind}": amounts}),
+    )
+    found = sweep(config)
+    page = Page(sweep_report.html(found))
+    assert page.problems == []
+    assert f"budgets: {shown[0]} to {shown[1]}" in page.text
+    assert f"budget: {kind}" in page.text
+
+
+def test_a_single_budget_has_no_curve_but_a_page():
+    found = sweep(recipe("--sweep", json.dumps({"budget.flops": [1e12]})))
+    page = Page(sweep_report.html(found))
+    assert page.problems == [] and page.tags["svg"] == 2
+    assert "budgets: 1.00e12 FLOPs" in page.text
+
+
+def test_the_same_sweep_gives_the_same_bytes(found, tmp_path):
+    sweep_report.write(found, tmp_path / "one.html")
+    sweep_report.write(json.loads(json.dumps(found)), tmp_path / "two.html")
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"sweep\.html"):
+        sweep_report.write(found, tmp_path / "file" / "sweep.html")
+
+
+def test_names_from_outside_are_escaped_everywhere(found):
+    hostile = "<script>alert('$x$')</script>"
+    given = renamed(found, logit=hostile)
+    given["endpoints"][1]["label"] = given["device"] = "<b onclick=x>&amp;"
+    given["groups"][0]["settings"] = {"student.size": "<img src=x>"}
+    for row in given["rows"]:
+        row["settings"]["student.size"] = "<img src=x>"
+    text = sweep_report.html(given)
+    page = Page(text)
+    assert "<script" not in text.lower()
+    assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0 and page.problems == []
+    assert page.text.count(hostile) > 10 and "<img src=x>" in page.text and "&amp;" in page.text
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
+    assert used <= set(re.findall(r"(--[a-z0-9-]+):", text))
+
+
+def test_terminal_summary(found):
+    console = Console(file=io.StringIO(), width=140)
+    console.print(sweep_table.summary(renamed(found, **{"mlm+minilm": "[red]minilm[/red]"})))
+    printed = console.file.getvalue()
+    flowed = " ".join(printed.split())
+    assert flowed.startswith("On held-out MLM loss, logit and [red]minilm[/red] are behind scratch at every budget.")
+    own = values(found, "scratch", 1e13)
+    line = next(line for line in printed.splitlines() if line.strip().startswith("scratch"))
+    assert line.split("  ")[-1].strip() == f"{own.mean():.3f} ± {own.std(ddof=1):.3f}"
+    assert len(line.split("±")) == len(BUDGETS) + 1 and len(own) == SEEDS
