@@ -124,14 +124,14 @@ def share(flops: int, runs: int) -> int:
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
-    """Per arm and phase: FLOPs of one step by part, and the steps, tokens and epochs the budget buys.
+    """Per arm and phase: FLOPs of a step by part, in all and charged; the steps, tokens and epochs the budget buys.
 
     Tokens are positions of the sequences, padding included, when no prepared corpus tells how full they are; epochs are
     None then. Under a budget of hours all three are None. An arm that reads stored outputs also has `cache`: what they
     cost, and after how many epochs that is less than running the teacher in every step. Without a prepared corpus that
     cost is not known, nor are its steps.
     """
-    shape, corpus, arms = shape_of(config), _prepared(config), arms_of(config)
+    shape, corpus, arms, budget = shape_of(config), _prepared(config), arms_of(config), Budget.of(config.budget)
     rows = {}
     for name, arm in arms.items():
         found = [price(phase, shape) for phase in arm.phases]
@@ -140,7 +140,13 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
         known = config.budget.kind != "hours" and not (cache and cache["flops"] is None)
         reached = _reach(config, arm, found, cache, corpus) if known else unknown
         rows[name] = [
-            {**cost.to_json(), "until": phase.until, **row, **({"cache": cache} if cache else {})}
+            {
+                **cost.to_json(),
+                "charged": budget.charges(cost.parts()),
+                "until": phase.until,
+                **row,
+                **({"cache": cache} if cache else {}),
+            }
             for cost, phase, row in zip(found, arm.phases, reached, strict=True)
         ]
     return rows
@@ -237,6 +243,11 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
     # Where a terminal is narrower, its own wrapping keeps every number whole.
     console = Console(width=max(WIDTH, Console().width))
     console.print(table)
+    if config.budget.teacher != "inference" and config.budget.kind == "flops":
+        charged = [
+            f"{name} {', then '.join(format(p['charged'], '.4g') for p in phases)}" for name, phases in rows.items()
+        ]
+        console.print(f"charged a step, of the teacher {config.budget.teacher}: {'; '.join(charged)}", soft_wrap=True)
     for name, phases in rows.items():
         if cache := phases[0].get("cache"):
             console.print(f"{name}: {_cache_line(cache)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,353 @@
+"""A plan's page and its terminal summary: the answer first, the three sources apart, and where extrapolation begins."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+
+import pytest
+from rich.console import Console
+from scipy.optimize import brentq
+
+from kdjax.errors import InputError
+from kdjax.study import plan_report, plan_standing, plan_table, plan_verdict
+from kdjax.study.plan import forecasts
+from kdjax.study.plan_standing import Standing
+from tests.study.page import Page
+from tests.study.sweeps import plan, recipe, renamed, sweep
+
+# logit starts ahead and is overtaken; mlm+minilm is behind everywhere.
+LAWS = {"scratch": (5.0, 40.0, 0.25), "logit": (6.2, 340.0, 0.60), "mlm+minilm": (6.0, 40.0, 0.25)}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return plain(plan(sweep(recipe(), LAWS, noise=0.02), tmp_path_factory.mktemp("pilot")))
+
+
+@pytest.fixture(scope="module")
+def bare():
+    return plain(forecasts(recipe()))
+
+
+@pytest.fixture(scope="module")
+def page(found):
+    return Page(plan_report.html(found))
+
+
+def plain(found):
+    """As it is read back from plan.json."""
+    return json.loads(json.dumps(found))
+
+
+def contest(a, b, *verdicts, means=None):
+    """A contest at budgets 1, 10, 100, ..."""
+    points = [
+        {"flops": 10.0**n, "mean": mean, "low": mean - 1, "high": mean + 1, "verdict": verdict}
+        for n, (verdict, mean) in enumerate(zip(verdicts, means or [0.0] * len(verdicts), strict=True))
+    ]
+    return {"a": a, "b": b, "points": points}
+
+
+def contested(*contests, arms=("x", "y", "z")):
+    return {"arms": {arm: {} for arm in arms}, "case": "nothing", "contests": {"nothing": list(contests)}}
+
+
+@pytest.mark.parametrize(
+    ("xy", "xz", "yz", "expected"),
+    [
+        ("a wins", "a wins", "cannot tell", Standing("wins", ("x",))),
+        ("b wins", "cannot tell", "a wins", Standing("wins", ("y",))),
+        ("ties", "a wins", "a wins", Standing("ties", ("x", "y"))),
+        ("ties", "ties", "ties", Standing("ties", ("x", "y", "z"))),
+        ("cannot tell", "a wins", "a wins", Standing("open", ("x", "y"))),
+        ("cannot tell", "cannot tell", "cannot tell", Standing("open", ("x", "y", "z"))),
+        # z is beaten by y only, which is itself beaten: it may still be better than x.
+        ("a wins", "cannot tell", "a wins", Standing("open", ("x", "z"))),
+        ("ties", "cannot tell", "ties", Standing("open", ("x", "y", "z"))),
+    ],
+)
+def test_who_is_ahead_of_all_follows_from_the_pairs(xy, xz, yz, expected):
+    pairs = contested(contest("x", "y", xy), contest("x", "z", xz), contest("y", "z", yz))
+    assert plan_standing.standing(pairs, 1.0) == expected
+    (only,) = plan_standing.stretches(pairs)
+    assert only.standing == expected
+
+
+def test_stretches_join_neighbours_and_open_ones_whatever_they_leave_open():
+    pairs = contested(
+        contest("x", "y", "cannot tell", "cannot tell", "a wins", "a wins"),
+        contest("x", "z", "cannot tell", "a wins", "a wins", "a wins"),
+        contest("y", "z", "cannot tell", "a wins", "a wins", "a wins"),
+    )
+    assert [(one.standing, one.low, one.high) for one in plan_standing.stretches(pairs)] == [
+        (Standing("open", ("x", "y", "z")), 1.0, 10.0),
+        (Standing("wins", ("x",)), 100.0, 1000.0),
+    ]
+
+
+def test_a_contest_between_two_budgets_it_was_asked_at():
+    one = contest("x", "y", "a wins", "a wins", "cannot tell", means=[1.0, 3.0, 7.0])
+    between = plan_standing.at(one, 10**0.25)
+    assert between["mean"] == pytest.approx(1.5) and between["low"] == pytest.approx(0.5)
+    assert between["verdict"] == "a wins"
+    assert plan_standing.at(one, 10**1.5)["verdict"] == "cannot tell", "the two sides differ"
+    assert plan_standing.at(one, 10.0 * (1 + 1e-12))["mean"] == pytest.approx(3.0)
+    assert plan_standing.at(one, 100.0 * (1 + 1e-12))["verdict"] == "cannot tell"
+    assert plan_standing.at(one, 0.5) is None and plan_standing.at(one, 200.0) is None
+
+
+def test_a_contest_is_read_from_either_side():
+    one = contest("x", "y", "a wins", "ties", means=[2.0, 0.25])
+    one["ranges"] = [{"verdict": "a wins", "low": 1.0, "high": 1.0}, {"verdict": "ties", "low": 10.0, "high": 10.0}]
+    other = plan_standing.sided(one, "y")
+    assert (other["a"], other["b"]) == ("y", "x")
+    assert [(p["mean"], p["low"], p["high"]) for p in other["points"]] == [(-2.0, -3.0, -1.0), (-0.25, -1.25, 0.75)]
+    assert [p["verdict"] for p in other["points"]] == [r["verdict"] for r in other["ranges"]] == ["b wins", "ties"]
+    assert plan_standing.sided(one, "x") is one
+
+
+def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
+    assert page.problems == [] and page.open == []
+    assert [name for name, n in Counter(page.ids).items() if n > 1] == []
+    assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
+    assert page.tags["svg"] == 3
+    assert page.links and all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+
+
+def test_the_answer_comes_first_and_the_rest_in_order(page, found):
+    order = [
+        plan_verdict.headline(found),
+        "Three sources, and what each says",
+        "Against scratch",
+        *plan_verdict.answers(found).values(),
+        "dashed where it may not be extrapolated",
+        "What a fit that had not seen a budget predicted for it",
+        "Who is forecast ahead",
+        "What each arm buys, and is forecast to reach",
+        "Who pays for the teacher",
+        "Published laws: decoder language models, next-token loss, extrapolated",
+        "FLOPs of a step",
+        "Provenance",
+    ]
+    places = [page.text.find(" ".join(text.split())) for text in order]
+    assert -1 not in places and places == sorted(places)
+
+
+def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_begins(found):
+    price = {arm: found["arms"][arm]["prices"][0]["total"] / (8 * 64) for arm in ("scratch", "logit")}
+
+    def gap(budget):  # by the planted laws; no text is repeated yet where they cross
+        losses = [LAWS[arm][0] + LAWS[arm][1] * (budget / price[arm]) ** -LAWS[arm][2] for arm in price]
+        return losses[0] - losses[1]
+
+    head, planted = plan_verdict.headline(found), brentq(gap, 3e11, 5e12)
+    first, between, last = plan_standing.stretches(found)
+    assert first.standing == Standing("wins", ("logit",)) and last.standing == Standing("wins", ("scratch",))
+    assert f"logit is ahead of every other arm up to {flops(first.high)} FLOPs" in head
+    assert f"scratch is ahead of every other arm from {flops(last.low)} FLOPs on" in head
+    assert between.standing == Standing("open", ("scratch", "logit"))
+    assert first.high < planted < last.low
+    assert head.index("ahead of every other arm from") < head.index(
+        "it cannot tell which of scratch and logit is ahead"
+    )
+    assert "Beyond 1.00e13 FLOPs, the pilot's largest budget, this is extrapolated." in head
+
+
+def flops(value):
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found):
+    answer = plan_verdict.answers(found)["logit"]
+    (one,) = [c for c in found["contests"]["inference"] if {c["a"], c["b"]} == {"scratch", "logit"}]
+    assert answer.startswith("logit is forecast ahead of scratch up to ")
+    last = one["points"][-1]
+    shown = f"{-last['mean']:+.3f} [{-last['high']:+.3f}, {-last['low']:+.3f}] at 1.00e15 FLOPs".replace("-", "−")
+    assert shown in answer.replace("\N{NO-BREAK SPACE}", " ")
+    assert f"The fitted curves cross at {flops(one['crossing']['value'])} FLOPs" in answer
+    assert answer.endswith("beyond, that of scratch is the better one.")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (2.0, 5.0, "[2.00e0, 5.00e0]"),
+        (None, 5.0, "[below 1.00e0, 5.00e0]"),
+        (2.0, None, "[2.00e0, above 1.00e1 or never]"),
+        (None, None, "[open at both ends]"),
+    ],
+)
+def test_an_open_end_of_a_crossing_is_called_that(low, high, words):
+    assert plan_verdict.crossing_interval({"low": low, "high": high}, (1.0, 10.0)) == words
+
+
+def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page, found):
+    caption = "What each arm buys, and is forecast to reach"
+    _, *rows = page.tables[caption]
+    assert len(rows) == 5 * 3
+    for n, row in enumerate(rows):
+        budget, arm = found["budgets"][n // 3], list(found["arms"])[n % 3]
+        bought = found["arms"][arm]["bought"][n // 3]
+        (told,) = [p for p in found["fits"][arm]["predictions"] if p["flops"] == budget]
+        assert row[0] == (flops(budget) if n % 3 == 0 else "")
+        assert row[1].endswith(arm) and row[2] == f"{bought['steps']:,}"
+        assert float(row[4]) == pytest.approx(bought["tokens"] / 900_000, rel=0.01)
+        worth = bought["effective_tokens"]
+        prefix = f"{worth:,.0f}" if worth < 1e6 else flops(worth)
+        share = float(row[5].removeprefix(prefix).removesuffix("%"))
+        assert share == pytest.approx(100 * worth / bought["tokens"], abs=0.06)
+        shown = f"{told['mean']:.3f} [{told['low']:.3f}, {told['high']:.3f}]"
+        assert row[6].replace("\N{NO-BREAK SPACE}", " ") == shown
+
+
+def test_verdicts_of_pairs_stand_budget_by_budget_with_extrapolated_ones_marked(page):
+    head, leaders, *pairs = page.tables["Who is forecast ahead"]
+    assert head == ["FLOPs", "1.00e13", *(f"{b}extrapolated" for b in ("3.00e13", "1.00e14", "3.00e14", "1.00e15"))]
+    assert leaders == ["of all arms"] + 5 * ["scratch"]
+    assert [row[0] for row in pairs] == ["scratch − logit", "scratch − mlm+minilm", "logit − mlm+minilm"]
+    assert pairs[0][-1].startswith("scratch ahead−") and pairs[2][1].startswith("logit ahead−")
+
+
+def test_held_out_predictions_are_all_shown_with_their_errors(page, found):
+    checks = [row for check in found["held_out"] for row in (*check["arms"], *check["differences"])]
+    _, *rows = page.tables["Predictions of held-out budgets"]
+    assert len(rows) == len(checks) == 6 + 12
+    for row, check in zip(rows, checks, strict=True):
+        assert row[0].endswith(check["name"].replace(" - ", " − "))
+        assert row[5] == f"{check['predicted'] - check['observed']:+.3f}".replace("-", "−")
+        assert row[6] == f"{abs(check['error']) / check['noise']:.1f}"
+        assert row[7] == ("yes" if check["low"] <= check["observed"] <= check["high"] else "no")
+
+
+def test_the_check_is_summed_up_in_words(found):
+    given = plain(found)
+    arms = [
+        {"flops": 1e13, "error": -0.05, "relative": 2.5, "covered": True},
+        {"flops": 1e13, "error": 0.125, "relative": 5.0, "covered": False},
+    ]
+    pairs = [
+        {"covered": True, "predicted": 0.2, "observed": 0.1},
+        {"covered": False, "predicted": 0.2, "observed": -0.1},
+    ]
+    given["held_out"] = [{"budgets": 1, "arms": arms, "differences": pairs}]
+    given["widening"] = {"scratch": 1.0, "scratch - logit": 2.25}
+    said, widened = plan_verdict.sources(given)["Check on held-out budgets"]
+    assert said == (
+        "Without the largest budget (1.00e13 FLOPs), the fit misses the arms' means there by 0.050 to 0.125 nats (2.5 "
+        "to 5.0 standard deviations over seeds); 1 of 2 lie in its intervals. Of 2 differences between arms, 1 in its "
+        "intervals and 1 with the right sign."
+    )
+    assert "scratch − logit" in widened and "2.25 times" in widened
+    given |= {"held_out": [], "widening": {}}
+    (none,) = plan_verdict.sources(given)["Check on held-out budgets"]
+    assert "How far the fit can be trusted is not known" in none
+    assert Page(plan_report.html(given)).tags["svg"] == 2
+
+
+def test_published_laws_are_labelled_and_say_which_arms_they_leave_out(page, found):
+    said = plan_verdict.sources(found)["Published laws"]
+    losses = {arm: one["losses"] for arm, one in found["prior"]["arms"].items()}
+    below = all(a < b for a, b in zip(losses["logit"], losses["scratch"], strict=True))
+    assert below and said[1] == "They put the loss of logit below that of scratch at every budget."
+    assert said[0].startswith("Decoder language models, next-token loss, extrapolated")
+    assert said[2] == "There is no published law for mlm+minilm."
+    row = page.figures("Loss by published laws, nats per token; below, the difference to scratch", "logit")
+    gap = losses["logit"][-1] - losses["scratch"][-1]
+    assert row["1.00e15"] == f"{losses['logit'][-1]:.3f}{gap:+.3f}".replace("-", "−")
+    assert found["prior"]["assumption"] in page.text
+    assert found["prior"]["outside"] and all(sentence in page.text for sentence in found["prior"]["outside"])
+
+
+def test_laws_are_written_out_with_their_parameters_and_cautions(found):
+    given = plain(found)
+    given["fits"]["logit"]["cautions"] = ["made up for this"]
+    given["fits"]["logit"]["parameters"]["K"] = {"value": 12345.0, "low": 6.0, "high": None}
+    page = Page(plan_report.html(given))
+    assert "E + K · D′⁻ᵏ" in page.text
+    assert "K = 1.23e4 [6, ∞]" in page.text
+    assert "Caution: made up for this." in page.text
+    assert "Cautions: logit: made up for this." in page.text
+
+
+def test_every_case_of_who_pays_for_the_teacher(page, found):
+    said = plan_verdict.cases(found)
+    assert list(said) == ["nothing", "inference"]
+    # Where the teacher comes free, logit buys as many steps as scratch.
+    assert said["nothing"] != said["inference"]
+    assert all(sentence in page.text for sentences in said.values() for sentence in sentences)
+    assert page.text.count("what training the teacher cost is not set (teacher.training_flops)") == 2
+
+
+def test_an_arm_that_gets_worse_is_not_forecast(tmp_path):
+    laws = {**LAWS, "scratch": (9.0, -40.0, 0.25)}
+    found = plain(plan(sweep(recipe(), laws), tmp_path))
+    assert not found["fits"]["scratch"]["usable"]
+    assert "Of scratch nothing is forecast: values get worse with more tokens." in plan_verdict.headline(found)
+    assert plan_verdict.answers(found)["logit"] == "logit cannot be told from scratch: nothing is forecast of scratch."
+    assert Page(plan_report.html(found)).problems == []
+
+
+def test_budgets_that_do_not_buy_a_step(found, tmp_path):
+    given = plain(plan(sweep(recipe(), LAWS), tmp_path, "--plan.budgets", "[1.0e10, 1.0e14]"))
+    assert given["arms"]["logit"]["bought"][0] is None
+    page = Page(plan_report.html(given))
+    assert page.problems == []
+    assert page.text.count("less than a step") == sum(arm["bought"][0] is None for arm in given["arms"].values())
+    head, leaders, *_ = page.tables["Who is forecast ahead"]
+    assert head[1:] == ["1.00e10extrapolated", "1.00e14extrapolated"] and leaders[1] == "–"
+
+
+def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare):
+    page = Page(plan_report.html(bare))
+    assert page.problems == [] and page.tags["svg"] == 0
+    assert "No pilot was fitted, so nothing is forecast" in page.text
+    assert "Who is forecast ahead" not in page.text and "Against scratch" not in page.text
+    price = page.figures("FLOPs of a step", "scratch")
+    assert price["total"] == flops(bare["arms"]["scratch"]["prices"][0]["total"]) and price["teacher forward"] == "0"
+    assert len(page.tables["What each arm buys"]) == 1 + 15
+    assert "There is no published law for mlm+minilm." in page.text
+    printed = shown(bare)
+    assert "None without a pilot." in printed and "less than a step" not in printed
+
+
+def test_the_same_plan_gives_the_same_bytes(found, tmp_path):
+    plan_report.write(found, tmp_path / "one.html")
+    plan_report.write(plain(found), tmp_path / "two.html")
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"plan\.html"):
+        plan_report.write(found, tmp_path / "file" / "plan.html")
+
+
+def test_names_from_outside_are_escaped_everywhere(found):
+    hostile = "<script>alert('$x$')</script>"
+    given = renamed(found, logit=hostile)
+    given["pilot"]["endpoint"]["label"] = given["device"] = given["pilot"]["directory"] = "<b onclick=x>&amp;"
+    given["fits"]["scratch"]["cautions"] = ["<img src=x>"]
+    text = plan_report.html(given)
+    page = Page(text)
+    assert "<script" not in text.lower()
+    assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0 and page.problems == []
+    assert page.text.count(hostile) > 10 and "<img src=x>" in page.text and "&amp;" in page.text
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
+    assert used <= set(re.findall(r"(--[a-z0-9-]+):", text))
+
+
+def shown(found):
+    console = Console(file=io.StringIO(), width=140)
+    console.print(plan_table.summary(found))
+    return " ".join(console.file.getvalue().split())
+
+
+def test_terminal_summary(found):
+    printed = shown(renamed(found, logit="[red]logit[/red]"))
+    assert printed.startswith(" ".join(plan_verdict.headline(found).replace("logit", "[red]logit[/red]").split()))
+    told = found["fits"]["scratch"]["predictions"][-1]
+    assert f"1.00e15 {told['mean']:.3f} [{told['low']:.3f}, {told['high']:.3f}]" in printed
+    assert "extrapolated beyond 1.00e13 FLOPs" in printed
+    for source in ("Fit of this pilot", "Check on held-out budgets", "Published laws"):
+        assert f"{source}: " in printed
