@@ -25,7 +25,7 @@ def _compare(options: argparse.Namespace, config: Config) -> None:
 
 
 def _sweep(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.sweep import sweep
+    from kdjax.sweep.sweep import sweep
 
     sweep(config, options.out)
 
@@ -37,7 +37,7 @@ def _tune(options: argparse.Namespace, config: Config) -> None:
 
 
 def _plan(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.plan import plan
+    from kdjax.plan.plan import plan
 
     plan(config, options.out)
 

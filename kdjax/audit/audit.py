@@ -14,7 +14,8 @@ from kdjax.audit.study import RESULTS, StudyAudit, without_versions
 from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
-from kdjax.study import record, sweep, sweep_results
+from kdjax.study import record
+from kdjax.sweep import results, sweep
 
 
 def audit(directory: Path) -> list[Difference]:
@@ -59,6 +60,6 @@ def _sweep(directory: Path, book: Book) -> None:
         with book.reading(path):
             config = from_dict(plain(told["config"]))
             cells = sweep.cells_of(config)
-            made = sweep_results.collect(config, cells, [found[cell.name] for cell in cells])
+            made = results.collect(config, cells, [found[cell.name] for cell in cells])
             book.same(path, without_versions(told), plain(without_versions(made)))
     book.lines.append(f"{directory}: worked out again: what the sweep makes of its studies, {len(found)}")

@@ -20,7 +20,7 @@ from kdjax.config import to_dict
 from kdjax.errors import InputError
 from kdjax.study.compare import compare
 from kdjax.study.pricing import arms_of
-from kdjax.study.sweep import cells_of, sweep
+from kdjax.sweep.sweep import cells_of, sweep
 from kdjax.train.checkpoint import Checkpoints
 from tests import small_study
 

@@ -16,11 +16,11 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, read_json, write_json
-from kdjax.study import sweep_report, sweep_table
 from kdjax.study.compare import PLAIN_WIDTH, claimed, finish
 from kdjax.study.pricing import arms_of
 from kdjax.study.progress import Reporter
-from kdjax.study.sweep_results import collect
+from kdjax.sweep import report, table
+from kdjax.sweep.results import collect
 
 NAME = "sweep.json"
 """In a sweep's directory: what was found."""
@@ -98,8 +98,8 @@ def sweep(config: Config, out: Path) -> dict[str, Any]:
             ahead -= left
         found = collect(config, cells, results)
         write_json(out / NAME, found)
-        sweep_report.write(found, out / REPORT)
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(sweep_table.summary(found))
+        report.write(found, out / REPORT)
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
     print(f"report: {out / REPORT}")
     return found
 

@@ -7,9 +7,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kdjax.plan.standing import Plan, reach, standing
+from kdjax.plan.verdict import answers, headline, leader, sources
 from kdjax.study import numbers
-from kdjax.study.plan_standing import Plan, reach, standing
-from kdjax.study.plan_verdict import answers, headline, leader, sources
 
 
 def summary(found: Plan) -> Group:

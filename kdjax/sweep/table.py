@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.study import numbers
-from kdjax.study.sweep_verdict import Endpoint, Group, Sweep, amounts, headline, sentences
+from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, headline, sentences
 
 
 def summary(found: Sweep) -> Parts:

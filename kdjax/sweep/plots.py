@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from kdjax.study import svg
 from kdjax.study.axes import WIDTH, brief, limits, logarithmic, name_levels, short
-from kdjax.study.sweep_verdict import Endpoint, Group, Pair, Sweep, against, rows_of, yardstick
+from kdjax.sweep.verdict import Endpoint, Group, Pair, Sweep, against, rows_of, yardstick
 
 Points = Sequence[Mapping[str, Any]]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kdjax.study.sweep_verdict import starts_from_teacher
+from kdjax.sweep.verdict import starts_from_teacher
 
 Plan = Mapping[str, Any]
 Contest = Mapping[str, Any]

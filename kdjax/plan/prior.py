@@ -9,7 +9,7 @@ from typing import Any
 from kdjax import forecast
 from kdjax.config import Config
 from kdjax.models import abstract_params, count_params, zoo
-from kdjax.study.spending import Spending
+from kdjax.plan.spending import Spending
 from kdjax.train.arm import Arm
 
 TEACHER_TOKENS_PER_PARAMETER = 20

@@ -12,7 +12,7 @@ from kdjax import forecast
 from kdjax.config import Config, plain, to_dict
 from kdjax.errors import InputError, nearest
 from kdjax.files import read_json
-from kdjax.study.sweep import NAME
+from kdjax.sweep.sweep import NAME
 
 
 def pilot_of(config: Config) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 from kdjax.budget.accounting import CASES
 from kdjax.budget.price import PARTS
 from kdjax.files import write_text
-from kdjax.study import numbers, page, plan_plots, plan_verdict
+from kdjax.plan import plots, verdict
+from kdjax.plan.standing import Plan, at, contests, reach, standing, yardstick
+from kdjax.study import numbers, page
 from kdjax.study.payers import MEANINGS
-from kdjax.study.plan_standing import Plan, at, contests, reach, standing, yardstick
 from kdjax.study.usage import Cell, Column, Table
 
 
@@ -38,24 +39,24 @@ def html(found: Plan) -> str:
         found["config"],
         found=found,
         fitted=fitted,
-        headline=plan_verdict.headline(found),
+        headline=verdict.headline(found),
         other=yardstick(found),
-        sources=plan_verdict.sources(found),
-        answers=plan_verdict.answers(found) if fitted else {},
+        sources=verdict.sources(found),
+        answers=verdict.answers(found) if fitted else {},
         budgets=_heads(found),
         plots={
-            "curves": plan_plots.curves(found) if fitted else None,
-            "differences": plan_plots.differences(found) if fitted else None,
-            "held_out": plan_plots.held_out(found) if fitted else None,
+            "curves": plots.curves(found) if fitted else None,
+            "differences": plots.differences(found) if fitted else None,
+            "held_out": plots.held_out(found) if fitted else None,
         },
         rows=_rows(found),
         verdicts=_verdicts(found) if fitted else [],
-        leaders=[plan_verdict.leader(standing(found, flops)) for flops in found["budgets"]] if fitted else [],
+        leaders=[verdict.leader(standing(found, flops)) for flops in found["budgets"]] if fitted else [],
         laws=_laws(found) if fitted else {},
         cases=_cases(found) if fitted and taught else [],
         prices=_prices(found),
         prior=_prior(found),
-        prior_kind=plan_verdict.PRIOR[0].lower() + plan_verdict.PRIOR[1:],
+        prior_kind=verdict.PRIOR[0].lower() + verdict.PRIOR[1:],
         text=_text(found),
         paid=MEANINGS[found["case"]],
     )
@@ -146,7 +147,7 @@ def _value(value: float) -> str:
 
 def _cases(found: Plan) -> list[dict[str, Any]]:
     """Who is ahead in each case of who pays for the teacher."""
-    told = plan_verdict.cases(found)
+    told = verdict.cases(found)
     unknown = "Not known: what training the teacher cost is not set (teacher.training_flops)."
     return [
         {
@@ -187,7 +188,7 @@ def _prior(found: Plan) -> dict[str, Any]:
     heads = (Column("law"), *(Column(numbers.flops(flops)) for flops in found["budgets"]))
     return {
         "table": Table(f"Loss by published laws, nats per token; below, the difference to {other}", heads, rows),
-        "sentences": plan_verdict.of_prior(found),
+        "sentences": verdict.of_prior(found),
         "sources": [
             (
                 name,

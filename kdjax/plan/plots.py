@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kdjax.plan.standing import Contest, Plan, contests, reach, sided, yardstick
 from kdjax.study import numbers, summary, svg
 from kdjax.study.axes import WIDTH, brief, limits, logarithmic, right, short
-from kdjax.study.plan_standing import Contest, Plan, contests, reach, sided, yardstick
 
 
 def curves(found: Plan) -> Markup | None:

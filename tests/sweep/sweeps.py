@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from kdjax import recipes
-from kdjax.study.plan import forecasts
-from kdjax.study.sweep import cells_of
-from kdjax.study.sweep_results import collect
+from kdjax.plan.plan import forecasts
+from kdjax.sweep.results import collect
+from kdjax.sweep.sweep import cells_of
 
 RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
 UNIQUE = 900_000

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdjax.plan.standing import Plan, Standing, Stretch, at, contests, reach, sided, stretches, yardstick
 from kdjax.study import numbers
-from kdjax.study.plan_standing import Plan, Standing, Stretch, at, contests, reach, sided, stretches, yardstick
-from kdjax.study.sweep_verdict import amounts, where
 from kdjax.study.verdict import places
+from kdjax.sweep.verdict import amounts, where
 
 PRIOR = "Decoder language models, next-token loss, extrapolated"
 """What published laws are here."""

@@ -18,12 +18,12 @@ from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, write_json
-from kdjax.study import plan_report, plan_table, prior
+from kdjax.plan import prior, report, table
+from kdjax.plan.pilot import pilot_of, runs_of, text_of
+from kdjax.plan.spending import Spending
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
-from kdjax.study.pilot import pilot_of, runs_of, text_of
 from kdjax.study.pricing import arms_of, shape_of
-from kdjax.study.spending import Spending
 from kdjax.train.phase import price
 
 BEYOND = (1, 3, 10, 30, 100)
@@ -50,8 +50,8 @@ def plan(config: Config, out: Path) -> dict[str, Any]:
     check_writable(out)
     found = forecasts(config)
     write_json(out / "plan.json", found)
-    plan_report.write(found, out / "plan.html")
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(plan_table.summary(found))
+    report.write(found, out / "plan.html")
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
     print(f"report: {out / 'plan.html'}")
     return found
 
@@ -61,7 +61,7 @@ def forecasts(config: Config) -> dict[str, Any]:
 
     Returns:
         `budgets`, `arms` (prices, parameters and what each budget buys: steps, tokens, epochs and, of repeated text,
-        the tokens it is worth), `prior` (published laws: see `kdjax.study.prior`), and from pilot runs `fits` (arm ->
+        the tokens it is worth), `prior` (published laws: see `kdjax.plan.prior`), and from pilot runs `fits` (arm ->
         formula, parameters with intervals, predictions at the budgets and on a grid), `held_out` (errors of the
         fit when the largest budgets are left out), `widening` (arm or `a - b` -> by how much intervals were widened
         because held-out budgets lay outside), `contests` (case of who pays for the teacher -> pairs of arms: who
@@ -126,7 +126,7 @@ def _fitted(
     levels = sorted({run.flops for run in runs})
     held = [forecast.hold_out(runs, budgets=n, **how) for n in (1, 2) if len(levels) - n >= 3]
     widening = _widening(held)
-    case, grid = config.budget.teacher, np.geomspace(levels[0], max(budgets), GRID)
+    case, grid = config.budget.teacher, np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
     known = [one for one in CASES if one in ("nothing", "inference") or config.teacher.training_flops]
     return {
         "pilot": {
@@ -204,7 +204,8 @@ def _fit(
         "formula": fit.formula,
         "reason": fit.reason,
         "parameters": {
-            name: {"value": one.value, "low": one.low, "high": one.high} for name, one in fit.parameters.items()
+            name: {"value": one.value, "low": _finite(one.low), "high": _finite(one.high)}
+            for name, one in fit.parameters.items()
         },
         "residual_sd": fit.residual_sd,
         "shift_sd": fit.shift_sd,
@@ -214,6 +215,11 @@ def _fit(
         "predictions": predicted(budgets),
         "curve": predicted(grid),
     }
+
+
+def _finite(end: float) -> float | None:
+    """JSON has no infinity: an end that is open has none."""
+    return end if np.isfinite(end) else None
 
 
 def _held_out(found: forecast.CrossValidation) -> dict[str, Any]:
@@ -227,8 +233,8 @@ def _held_out(found: forecast.CrossValidation) -> dict[str, Any]:
 
 def _contest(found: forecast.Contest) -> dict[str, Any]:
     crossing = asdict(found.crossing)
-    for name in ("low", "high"):  # JSON has no infinity: an end that is open has none
-        crossing[name] = None if crossing[name] in (0.0, np.inf) else crossing[name]
+    for name in ("low", "high"):
+        crossing[name] = _finite(crossing[name]) or None  # 0 is open, too
     return {
         "a": found.a,
         "b": found.b,

@@ -13,9 +13,9 @@ from rich.console import Console
 from scipy import stats
 
 from kdjax.errors import InputError
-from kdjax.study import sweep_report, sweep_table, sweep_verdict
+from kdjax.sweep import report, table, verdict
 from tests.study.page import Page
-from tests.study.sweeps import SEEDS, recipe, renamed, sweep
+from tests.sweep.sweeps import SEEDS, recipe, renamed, sweep
 
 BUDGETS = (3e11, 7e11, 1.7e12, 4e12, 1e13)
 
@@ -27,7 +27,7 @@ def found():
 
 @pytest.fixture(scope="module")
 def page(found):
-    return Page(sweep_report.html(found))
+    return Page(report.html(found))
 
 
 def values(found, arm, budget, endpoint="mlm_loss"):
@@ -56,10 +56,10 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
 def test_what_it_says_comes_first_and_the_rest_in_order(page, found):
     order = [
         "5 studies, 3 arms, 3 seeds; budgets: 3.00e11 FLOPs to 1.00e13 FLOPs",
-        sweep_verdict.headline(found),
+        verdict.headline(found),
         "30 were looked at",
         "Over the budget",
-        *sweep_verdict.sentences(found, found["groups"][0], found["endpoints"][0]),
+        *verdict.sentences(found, found["groups"][0], found["endpoints"][0]),
         "All cells",
         "in every study: arms are compared seed by seed",
         "The resolved recipe",
@@ -72,7 +72,7 @@ def test_the_headline_says_who_is_ahead_at_which_budgets(found):
     told = {arm: [standing(found, arm, budget) for budget in BUDGETS] for arm in ("logit", "mlm+minilm")}
     assert told["logit"] == [-1] * 5, "the laws are far enough apart"
     assert told["mlm+minilm"] == [-1] * 5
-    head = sweep_verdict.headline(found)
+    head = verdict.headline(found)
     assert head.startswith("On held-out MLM loss, logit and mlm+minilm are behind scratch at every budget.")
 
 
@@ -85,10 +85,10 @@ def test_a_crossing_is_named_with_its_interval():
         p for p in found["groups"][0]["pairs"] if (p["endpoint"], p["a"], p["b"]) == ("mlm_loss", "scratch", "logit")
     ]
     (crossing,) = pair["crossings"]
-    head = sweep_verdict.headline(found)
+    head = verdict.headline(found)
     text = "[" + ", ".join(f"{end:.2e}".replace("e+", "e") for end in (crossing["low"], crossing["high"])) + "]"
     assert "logit is ahead of scratch from " in head and f"FLOPs {text}" in head
-    assert "logit crosses" in sweep_report.html(found)
+    assert "logit crosses" in report.html(found)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_crossing_is_named_with_its_interval():
     ],
 )
 def test_budgets_in_words(some, words):
-    assert sweep_verdict.where(some, [1e12, 2e12, 3e12, 4e12], "flops") == words
+    assert verdict.where(some, [1e12, 2e12, 3e12, 4e12], "flops") == words
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_budgets_in_words(some, words):
     ],
 )
 def test_an_open_end_of_a_crossing_is_called_that(low, high, words):
-    assert sweep_verdict.bracket(low, high, (1e12, 4e12), "flops") == words
+    assert verdict.bracket(low, high, (1e12, 4e12), "flops") == words
 
 
 def test_whichever_arm_comes_first_pairs_are_read_from_the_side_of_the_one_with_a_teacher(found):
     backwards = recipe()
     arms = dict(reversed(backwards.arms.items()))
     turned = sweep(type(backwards)(**{**vars(backwards), "arms": arms}))
-    assert turned["arms"][0] == "mlm+minilm" and sweep_verdict.yardstick(turned) == "scratch"
+    assert turned["arms"][0] == "mlm+minilm" and verdict.yardstick(turned) == "scratch"
     first = next(p for p in turned["groups"][0]["pairs"] if p["b"] == "scratch" and p["a"] == "logit")
-    sided = sweep_verdict.against(turned["groups"][0], turned["endpoints"][0], "scratch")["logit"]
+    sided = verdict.against(turned["groups"][0], turned["endpoints"][0], "scratch")["logit"]
     assert sided["points"] == first["points"]
-    other = sweep_verdict.against(found["groups"][0], found["endpoints"][0], "scratch")["logit"]
+    other = verdict.against(found["groups"][0], found["endpoints"][0], "scratch")["logit"]
     pair = next(p for p in found["groups"][0]["pairs"] if p["a"] == "scratch" and p["b"] == "logit")
     for mine, theirs in zip(other["points"], pair["points"], strict=True):
         assert (mine["difference"], mine["low"], mine["high"]) == (
@@ -161,7 +161,7 @@ def test_how_many_intervals_were_looked_at(page):
 def test_student_sizes_are_shown_at_one_budget_with_the_best_one():
     config = recipe("--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]}))
     found = sweep(config, noise=0.001, best=500_000)
-    page = Page(sweep_report.html(found))
+    page = Page(report.html(found))
     assert page.problems == [] and [n for n in Counter(page.ids).values() if n > 1] == []
     assert "Over the budget: student.layers 4" in page.text
     assert page.tags["svg"] == 3 * 2 + 2, "each size on each endpoint, and the profiles of each endpoint"
@@ -178,7 +178,7 @@ def test_without_sizes_there_is_no_profile(page):
 
 def test_one_seed_shows_scores_and_says_that_nothing_can_be_told():
     found = sweep(recipe(seeds=1))
-    page = Page(sweep_report.html(found))
+    page = Page(report.html(found))
     assert page.problems == []
     assert "cannot tell the arms apart: an interval needs at least two seeds" in page.text
     assert "No difference has an interval" in page.text
@@ -188,11 +188,8 @@ def test_one_seed_shows_scores_and_says_that_nothing_can_be_told():
 def test_arms_that_are_alike_are_not_told_apart():
     same = dict.fromkeys(("scratch", "logit", "mlm+minilm"), (7.0, 1e-9, 0.25))
     found = sweep(recipe(seeds=2), same, noise=0.1)
-    assert (
-        sweep_verdict.headline(found)
-        == "This sweep cannot tell logit and mlm+minilm from scratch at any of its budgets."
-    )
-    assert "logit cannot be told from scratch at any budget" in Page(sweep_report.html(found)).text
+    assert verdict.headline(found) == "This sweep cannot tell logit and mlm+minilm from scratch at any of its budgets."
+    assert "logit cannot be told from scratch at any budget" in Page(report.html(found)).text
 
 
 def test_much_to_say_is_counted_in_the_headline():
@@ -205,7 +202,7 @@ def test_much_to_say_is_counted_in_the_headline():
         for layers in (1, 2, 4)
     )
     assert verdicts == {-1: 6}
-    head = sweep_verdict.headline(found)
+    head = verdict.headline(found)
     assert head.startswith("Against scratch, over all budgets, settings and endpoints: logit ")
     assert re.search(r"logit [^;]*is behind in [6-9][^;]* of 12", head)
 
@@ -224,7 +221,7 @@ def test_budgets_of_other_kinds(kind, amounts, shown):
         json.dumps({f"budget.{kind}": amounts}),
     )
     found = sweep(config)
-    page = Page(sweep_report.html(found))
+    page = Page(report.html(found))
     assert page.problems == []
     assert f"budgets: {shown[0]} to {shown[1]}" in page.text
     assert f"budget: {kind}" in page.text
@@ -232,18 +229,18 @@ def test_budgets_of_other_kinds(kind, amounts, shown):
 
 def test_a_single_budget_has_no_curve_but_a_page():
     found = sweep(recipe("--sweep", json.dumps({"budget.flops": [1e12]})))
-    page = Page(sweep_report.html(found))
+    page = Page(report.html(found))
     assert page.problems == [] and page.tags["svg"] == 2
     assert "budgets: 1.00e12 FLOPs" in page.text
 
 
 def test_the_same_sweep_gives_the_same_bytes(found, tmp_path):
-    sweep_report.write(found, tmp_path / "one.html")
-    sweep_report.write(json.loads(json.dumps(found)), tmp_path / "two.html")
+    report.write(found, tmp_path / "one.html")
+    report.write(json.loads(json.dumps(found)), tmp_path / "two.html")
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"sweep\.html"):
-        sweep_report.write(found, tmp_path / "file" / "sweep.html")
+        report.write(found, tmp_path / "file" / "sweep.html")
 
 
 def test_names_from_outside_are_escaped_everywhere(found):
@@ -253,7 +250,7 @@ def test_names_from_outside_are_escaped_everywhere(found):
     given["groups"][0]["settings"] = {"student.size": "<img src=x>"}
     for row in given["rows"]:
         row["settings"]["student.size"] = "<img src=x>"
-    text = sweep_report.html(given)
+    text = report.html(given)
     page = Page(text)
     assert "<script" not in text.lower()
     assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0 and page.problems == []
@@ -264,7 +261,7 @@ def test_names_from_outside_are_escaped_everywhere(found):
 
 def test_terminal_summary(found):
     console = Console(file=io.StringIO(), width=140)
-    console.print(sweep_table.summary(renamed(found, **{"mlm+minilm": "[red]minilm[/red]"})))
+    console.print(table.summary(renamed(found, **{"mlm+minilm": "[red]minilm[/red]"})))
     printed = console.file.getvalue()
     flowed = " ".join(printed.split())
     assert flowed.startswith("On held-out MLM loss, logit and [red]minilm[/red] are behind scratch at every budget.")

@@ -11,11 +11,11 @@ from kdjax.evaluate.crossing import crossings
 from kdjax.evaluate.statistics import Comparison, paired
 from kdjax.files import digest
 from kdjax.study import summary
-from kdjax.study.isoflop import profiles
 from kdjax.study.machine import versions
+from kdjax.sweep.isoflop import profiles
 
 if TYPE_CHECKING:
-    from kdjax.study.sweep import Cell
+    from kdjax.sweep.sweep import Cell
 
 Results = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         `cells`: settings, budget and digest of each study. `rows`: one for each run, with its settings. `groups`: for
         each combination of the settings other than the budget, by endpoint, the arms' `curves` over the budget and the
         `pairs` of arms with their difference at each budget and where it changes sign. `profiles`: see
-        `kdjax.study.isoflop`.
+        `kdjax.sweep.isoflop`.
     """
     values = plain(to_dict(config))
     rows = [_row(cell, found, run) for cell, found in zip(cells, results, strict=True) for run in found["runs"]]

@@ -8,9 +8,10 @@ from typing import Any
 
 from kdjax.evaluate.statistics import expected_false
 from kdjax.files import write_text
-from kdjax.study import numbers, page, summary, sweep_plots, sweep_verdict
-from kdjax.study.sweep_verdict import Endpoint, Group, Sweep, amounts, rows_of
+from kdjax.study import numbers, page, summary
 from kdjax.study.usage import Cell, Column, Table
+from kdjax.sweep import plots, verdict
+from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, rows_of
 
 
 def write(found: dict[str, Any], path: Path) -> None:
@@ -34,9 +35,9 @@ def html(found: Sweep) -> str:
         found["arms"],
         found["config"],
         found=found,
-        headline=sweep_verdict.headline(found),
+        headline=verdict.headline(found),
         basis=_basis(found),
-        other=sweep_verdict.yardstick(found),
+        other=verdict.yardstick(found),
         sizes=f"{_counted(len(found['cells']), 'study', 'studies')}, {_counted(len(found['arms']), 'arm', 'arms')}, "
         f"{_counted(len(found['config']['seeds']), 'seed', 'seeds')}",
         over=f"{amounts(budgets[:1], found['kind'])}"
@@ -59,7 +60,7 @@ def _counted(count: int, one: str, many: str) -> str:
 
 def _basis(found: Sweep) -> str:
     """What the verdicts rest on."""
-    evaluation, count = found["config"]["evaluation"], sweep_verdict.intervals(found)
+    evaluation, count = found["config"]["evaluation"], verdict.intervals(found)
     if not count:
         return "No difference has an interval: that takes two seeds that both arms share."
     shared = {p["n"] for group in found["groups"] for pair in group["pairs"] for p in pair["points"] if p["n"] > 1}
@@ -78,9 +79,9 @@ def _group(found: Sweep, n: int, group: Group) -> dict[str, Any]:
     """Studies that differ in their budget only, as the page shows them."""
     endpoints = []
     for m, endpoint in enumerate(found["endpoints"]):
-        plot = sweep_plots.curves(found, group, endpoint, f"curves-{n}-{m}")
+        plot = plots.curves(found, group, endpoint, f"curves-{n}-{m}")
         if plot is not None:
-            endpoints.append((endpoint, plot, sweep_verdict.sentences(found, group, endpoint)))
+            endpoints.append((endpoint, plot, verdict.sentences(found, group, endpoint)))
     return {"settings": numbers.settings(group["settings"]), "endpoints": endpoints, "rows": _rows(found, group)}
 
 
@@ -141,7 +142,7 @@ def _profiles(
     return {
         "endpoint": endpoint,
         "settings": numbers.settings(settings),
-        "plot": sweep_plots.isoflop(found, endpoint, members, f"isoflop-{n}"),
+        "plot": plots.isoflop(found, endpoint, members, f"isoflop-{n}"),
         "table": table if any(profile["optimum"] for profile in members) else None,
     }
 

@@ -12,11 +12,11 @@ from rich.console import Console
 from scipy.optimize import brentq
 
 from kdjax.errors import InputError
-from kdjax.study import plan_report, plan_standing, plan_table, plan_verdict
-from kdjax.study.plan import forecasts
-from kdjax.study.plan_standing import Standing
+from kdjax.plan import report, standing, table, verdict
+from kdjax.plan.plan import forecasts
+from kdjax.plan.standing import Standing
 from tests.study.page import Page
-from tests.study.sweeps import plan, recipe, renamed, sweep
+from tests.sweep.sweeps import plan, recipe, renamed, sweep
 
 # logit starts ahead and is overtaken; mlm+minilm is behind everywhere.
 LAWS = {"scratch": (5.0, 40.0, 0.25), "logit": (6.2, 340.0, 0.60), "mlm+minilm": (6.0, 40.0, 0.25)}
@@ -34,7 +34,7 @@ def bare():
 
 @pytest.fixture(scope="module")
 def page(found):
-    return Page(plan_report.html(found))
+    return Page(report.html(found))
 
 
 def plain(found):
@@ -71,8 +71,8 @@ def contested(*contests, arms=("x", "y", "z")):
 )
 def test_who_is_ahead_of_all_follows_from_the_pairs(xy, xz, yz, expected):
     pairs = contested(contest("x", "y", xy), contest("x", "z", xz), contest("y", "z", yz))
-    assert plan_standing.standing(pairs, 1.0) == expected
-    (only,) = plan_standing.stretches(pairs)
+    assert standing.standing(pairs, 1.0) == expected
+    (only,) = standing.stretches(pairs)
     assert only.standing == expected
 
 
@@ -82,7 +82,7 @@ def test_stretches_join_neighbours_and_open_ones_whatever_they_leave_open():
         contest("x", "z", "cannot tell", "a wins", "a wins", "a wins"),
         contest("y", "z", "cannot tell", "a wins", "a wins", "a wins"),
     )
-    assert [(one.standing, one.low, one.high) for one in plan_standing.stretches(pairs)] == [
+    assert [(one.standing, one.low, one.high) for one in standing.stretches(pairs)] == [
         (Standing("open", ("x", "y", "z")), 1.0, 10.0),
         (Standing("wins", ("x",)), 100.0, 1000.0),
     ]
@@ -90,23 +90,23 @@ def test_stretches_join_neighbours_and_open_ones_whatever_they_leave_open():
 
 def test_a_contest_between_two_budgets_it_was_asked_at():
     one = contest("x", "y", "a wins", "a wins", "cannot tell", means=[1.0, 3.0, 7.0])
-    between = plan_standing.at(one, 10**0.25)
+    between = standing.at(one, 10**0.25)
     assert between["mean"] == pytest.approx(1.5) and between["low"] == pytest.approx(0.5)
     assert between["verdict"] == "a wins"
-    assert plan_standing.at(one, 10**1.5)["verdict"] == "cannot tell", "the two sides differ"
-    assert plan_standing.at(one, 10.0 * (1 + 1e-12))["mean"] == pytest.approx(3.0)
-    assert plan_standing.at(one, 100.0 * (1 + 1e-12))["verdict"] == "cannot tell"
-    assert plan_standing.at(one, 0.5) is None and plan_standing.at(one, 200.0) is None
+    assert standing.at(one, 10**1.5)["verdict"] == "cannot tell", "the two sides differ"
+    assert standing.at(one, 10.0 * (1 + 1e-12))["mean"] == pytest.approx(3.0)
+    assert standing.at(one, 100.0 * (1 + 1e-12))["verdict"] == "cannot tell"
+    assert standing.at(one, 0.5) is None and standing.at(one, 200.0) is None
 
 
 def test_a_contest_is_read_from_either_side():
     one = contest("x", "y", "a wins", "ties", means=[2.0, 0.25])
     one["ranges"] = [{"verdict": "a wins", "low": 1.0, "high": 1.0}, {"verdict": "ties", "low": 10.0, "high": 10.0}]
-    other = plan_standing.sided(one, "y")
+    other = standing.sided(one, "y")
     assert (other["a"], other["b"]) == ("y", "x")
     assert [(p["mean"], p["low"], p["high"]) for p in other["points"]] == [(-2.0, -3.0, -1.0), (-0.25, -1.25, 0.75)]
     assert [p["verdict"] for p in other["points"]] == [r["verdict"] for r in other["ranges"]] == ["b wins", "ties"]
-    assert plan_standing.sided(one, "x") is one
+    assert standing.sided(one, "x") is one
 
 
 def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
@@ -119,10 +119,10 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
 
 def test_the_answer_comes_first_and_the_rest_in_order(page, found):
     order = [
-        plan_verdict.headline(found),
+        verdict.headline(found),
         "Three sources, and what each says",
         "Against scratch",
-        *plan_verdict.answers(found).values(),
+        *verdict.answers(found).values(),
         "dashed where it may not be extrapolated",
         "What a fit that had not seen a budget predicted for it",
         "Who is forecast ahead",
@@ -143,8 +143,8 @@ def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_beg
         losses = [LAWS[arm][0] + LAWS[arm][1] * (budget / price[arm]) ** -LAWS[arm][2] for arm in price]
         return losses[0] - losses[1]
 
-    head, planted = plan_verdict.headline(found), brentq(gap, 3e11, 5e12)
-    first, between, last = plan_standing.stretches(found)
+    head, planted = verdict.headline(found), brentq(gap, 3e11, 5e12)
+    first, between, last = standing.stretches(found)
     assert first.standing == Standing("wins", ("logit",)) and last.standing == Standing("wins", ("scratch",))
     assert f"logit is ahead of every other arm up to {flops(first.high)} FLOPs" in head
     assert f"scratch is ahead of every other arm from {flops(last.low)} FLOPs on" in head
@@ -162,7 +162,7 @@ def flops(value):
 
 
 def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found):
-    answer = plan_verdict.answers(found)["logit"]
+    answer = verdict.answers(found)["logit"]
     (one,) = [c for c in found["contests"]["inference"] if {c["a"], c["b"]} == {"scratch", "logit"}]
     assert answer.startswith("logit is forecast ahead of scratch up to ")
     last = one["points"][-1]
@@ -182,7 +182,7 @@ def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found):
     ],
 )
 def test_an_open_end_of_a_crossing_is_called_that(low, high, words):
-    assert plan_verdict.crossing_interval({"low": low, "high": high}, (1.0, 10.0)) == words
+    assert verdict.crossing_interval({"low": low, "high": high}, (1.0, 10.0)) == words
 
 
 def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page, found):
@@ -235,7 +235,7 @@ def test_the_check_is_summed_up_in_words(found):
     ]
     given["held_out"] = [{"budgets": 1, "arms": arms, "differences": pairs}]
     given["widening"] = {"scratch": 1.0, "scratch - logit": 2.25}
-    said, widened = plan_verdict.sources(given)["Check on held-out budgets"]
+    said, widened = verdict.sources(given)["Check on held-out budgets"]
     assert said == (
         "Without the largest budget (1.00e13 FLOPs), the fit misses the arms' means there by 0.050 to 0.125 nats (2.5 "
         "to 5.0 standard deviations over seeds); 1 of 2 lie in its intervals. Of 2 differences between arms, 1 in its "
@@ -243,13 +243,13 @@ def test_the_check_is_summed_up_in_words(found):
     )
     assert "scratch − logit" in widened and "2.25 times" in widened
     given |= {"held_out": [], "widening": {}}
-    (none,) = plan_verdict.sources(given)["Check on held-out budgets"]
+    (none,) = verdict.sources(given)["Check on held-out budgets"]
     assert "How far the fit can be trusted is not known" in none
-    assert Page(plan_report.html(given)).tags["svg"] == 2
+    assert Page(report.html(given)).tags["svg"] == 2
 
 
 def test_published_laws_are_labelled_and_say_which_arms_they_leave_out(page, found):
-    said = plan_verdict.sources(found)["Published laws"]
+    said = verdict.sources(found)["Published laws"]
     losses = {arm: one["losses"] for arm, one in found["prior"]["arms"].items()}
     below = all(a < b for a, b in zip(losses["logit"], losses["scratch"], strict=True))
     assert below and said[1] == "They put the loss of logit below that of scratch at every budget."
@@ -266,7 +266,7 @@ def test_laws_are_written_out_with_their_parameters_and_cautions(found):
     given = plain(found)
     given["fits"]["logit"]["cautions"] = ["made up for this"]
     given["fits"]["logit"]["parameters"]["K"] = {"value": 12345.0, "low": 6.0, "high": None}
-    page = Page(plan_report.html(given))
+    page = Page(report.html(given))
     assert "E + K · D′⁻ᵏ" in page.text
     assert "K = 1.23e4 [6, ∞]" in page.text
     assert "Caution: made up for this." in page.text
@@ -274,7 +274,7 @@ def test_laws_are_written_out_with_their_parameters_and_cautions(found):
 
 
 def test_every_case_of_who_pays_for_the_teacher(page, found):
-    said = plan_verdict.cases(found)
+    said = verdict.cases(found)
     assert list(said) == ["nothing", "inference"]
     # Where the teacher comes free, logit buys as many steps as scratch.
     assert said["nothing"] != said["inference"]
@@ -286,15 +286,15 @@ def test_an_arm_that_gets_worse_is_not_forecast(tmp_path):
     laws = {**LAWS, "scratch": (9.0, -40.0, 0.25)}
     found = plain(plan(sweep(recipe(), laws), tmp_path))
     assert not found["fits"]["scratch"]["usable"]
-    assert "Of scratch nothing is forecast: values get worse with more tokens." in plan_verdict.headline(found)
-    assert plan_verdict.answers(found)["logit"] == "logit cannot be told from scratch: nothing is forecast of scratch."
-    assert Page(plan_report.html(found)).problems == []
+    assert "Of scratch nothing is forecast: values get worse with more tokens." in verdict.headline(found)
+    assert verdict.answers(found)["logit"] == "logit cannot be told from scratch: nothing is forecast of scratch."
+    assert Page(report.html(found)).problems == []
 
 
 def test_budgets_that_do_not_buy_a_step(found, tmp_path):
     given = plain(plan(sweep(recipe(), LAWS), tmp_path, "--plan.budgets", "[1.0e10, 1.0e14]"))
     assert given["arms"]["logit"]["bought"][0] is None
-    page = Page(plan_report.html(given))
+    page = Page(report.html(given))
     assert page.problems == []
     assert page.text.count("less than a step") == sum(arm["bought"][0] is None for arm in given["arms"].values())
     head, leaders, *_ = page.tables["Who is forecast ahead"]
@@ -302,7 +302,7 @@ def test_budgets_that_do_not_buy_a_step(found, tmp_path):
 
 
 def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare):
-    page = Page(plan_report.html(bare))
+    page = Page(report.html(bare))
     assert page.problems == [] and page.tags["svg"] == 0
     assert "No pilot was fitted, so nothing is forecast" in page.text
     assert "Who is forecast ahead" not in page.text and "Against scratch" not in page.text
@@ -315,12 +315,12 @@ def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare):
 
 
 def test_the_same_plan_gives_the_same_bytes(found, tmp_path):
-    plan_report.write(found, tmp_path / "one.html")
-    plan_report.write(plain(found), tmp_path / "two.html")
+    report.write(found, tmp_path / "one.html")
+    report.write(plain(found), tmp_path / "two.html")
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"plan\.html"):
-        plan_report.write(found, tmp_path / "file" / "plan.html")
+        report.write(found, tmp_path / "file" / "plan.html")
 
 
 def test_names_from_outside_are_escaped_everywhere(found):
@@ -328,7 +328,7 @@ def test_names_from_outside_are_escaped_everywhere(found):
     given = renamed(found, logit=hostile)
     given["pilot"]["endpoint"]["label"] = given["device"] = given["pilot"]["directory"] = "<b onclick=x>&amp;"
     given["fits"]["scratch"]["cautions"] = ["<img src=x>"]
-    text = plan_report.html(given)
+    text = report.html(given)
     page = Page(text)
     assert "<script" not in text.lower()
     assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0 and page.problems == []
@@ -339,13 +339,13 @@ def test_names_from_outside_are_escaped_everywhere(found):
 
 def shown(found):
     console = Console(file=io.StringIO(), width=140)
-    console.print(plan_table.summary(found))
+    console.print(table.summary(found))
     return " ".join(console.file.getvalue().split())
 
 
 def test_terminal_summary(found):
     printed = shown(renamed(found, logit="[red]logit[/red]"))
-    assert printed.startswith(" ".join(plan_verdict.headline(found).replace("logit", "[red]logit[/red]").split()))
+    assert printed.startswith(" ".join(verdict.headline(found).replace("logit", "[red]logit[/red]").split()))
     told = found["fits"]["scratch"]["predictions"][-1]
     assert f"1.00e15 {told['mean']:.3f} [{told['low']:.3f}, {told['high']:.3f}]" in printed
     assert "extrapolated beyond 1.00e13 FLOPs" in printed

@@ -1,4 +1,4 @@
-"""A sweep and the plan fitted to it, end to end: studies share text, teacher and compiled steps; nothing is made twice."""
+"""A sweep and the plan fitted to it: studies share text, teacher and compiled steps, and nothing is made twice."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import yaml
 from kdjax import recipes
 from kdjax.errors import InputError
 from kdjax.study import study as study_module
-from kdjax.study.isoflop import profiles
-from kdjax.study.sweep import cells_of
+from kdjax.sweep.isoflop import profiles
+from kdjax.sweep.sweep import cells_of
 from kdjax.train import program
 from tests import small_study
 from tests.study.conftest import kdjax

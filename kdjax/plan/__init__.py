@@ -1,0 +1,1 @@
+"""Plans: what each arm would reach at budgets nobody has spent."""

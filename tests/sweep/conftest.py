@@ -1,0 +1,5 @@
+"""Programs are compiled once."""
+
+from tests.study.conftest import compiled_once
+
+__all__ = ["compiled_once"]
