@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from itertools import pairwise
@@ -61,16 +62,15 @@ def test_indexing_equals_iterating_from_anywhere(corpus: Corpus) -> None:
     stream, again = batches(corpus), batches(corpus)
     for start, stop in ((0, 40), (33, 36), (10**6, 10**6 + 3)):
         steps = []
-        for step, batch in stream.iterate(start, stop):
+        for step, batch in itertools.islice(stream.iterate(start), stop - start):
             steps.append(step)
             assert same(batch, again[step])
         assert steps == list(range(start, stop))
-    assert list(stream.iterate(5, 5)) == []
 
 
 def test_a_stream_left_early_leaves_no_thread_behind(corpus: Corpus) -> None:
     before = set(threading.enumerate())
-    stream = batches(corpus).iterate(0, 10**9)
+    stream = batches(corpus).iterate(0)
     next(stream)
     readers = set(threading.enumerate()) - before
     assert readers
@@ -212,7 +212,7 @@ def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(corpus: Corpus, 
     straddling = count // BATCH
     assert count % BATCH
     for start in (0, straddling, 2 * count // BATCH):
-        for step, batch in with_cache.iterate(start, start + 2):
+        for step, batch in itertools.islice(with_cache.iterate(start), 2):
             assert np.array_equal(batch["teacher.seen"], batch["tokens"])
             assert np.array_equal(batch["teacher.twice"], 2.0 * batch["labels"])
             assert batch["teacher.twice"].dtype == np.float16
