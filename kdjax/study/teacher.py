@@ -171,7 +171,7 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
-The head's FLOPs are XLA's count of the steps that fitted it. What training the encoder cost is not in them.
+The head's FLOPs are XLA's count of the steps that fitted it.
 """
 
 

@@ -118,7 +118,8 @@ def train(
 
     Raises:
         Diverged: the loss is not finite.
-        InputError: text would repeat, or a checkpoint or the journal is damaged.
+        InputError: text would repeat, compiling takes all of the budget's hours, or a checkpoint or the journal is
+            damaged.
     """
     opened = Ledger.open(budget, len(legs), upfront, cache_bytes)
     with Checkpoints(directory / "checkpoints") as checkpoints:
@@ -173,6 +174,11 @@ class _Run:
         for seconds in {id(leg.program): leg.program.compile_seconds for leg in self._legs}.values():
             self._clock.add("compile", seconds)
         self._read_clock()
+        if self.ledger.used > self.ledger.budget.amount and not self.ledger.steps:
+            raise InputError(
+                f"{self._directory}: budget.hours is {self.ledger.budget.amount:g}, expected more than the "
+                f"{self.ledger.used:.3g} hours that compiling took, as budget.clock counts it"
+            )
         self._evaluated = self._saved_step = self.ledger.steps
         self.saved = time.monotonic()
 

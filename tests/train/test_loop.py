@@ -214,6 +214,12 @@ def test_compiling_counts_where_the_clock_names_it(tmp_path: Path, clock: Clock)
     assert outcome.ledger.seconds["compile"] == pytest.approx(seconds)
 
 
+def test_hours_that_compiling_takes_up_are_refused(tmp_path: Path) -> None:
+    budget = Budget("hours", compiled(1e-2).compile_seconds / 7200, clock=("compute", "compile"))
+    with pytest.raises(InputError, match=r"budget.hours is \S+, expected more than the \S+ hours that compiling took"):
+        run(tmp_path, budget=budget)
+
+
 def test_text_that_would_repeat_is_refused_where_it_must_not(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"step 6 would repeat text, expected none under data.regime 'unlimited'"):
         run(tmp_path, repeats=False)  # 6 steps of 8 sequences; the corpus has 40
