@@ -58,7 +58,7 @@ def judged(
     teacher: Mapping[str, Any] | None,
     cache: CacheManifest | None,
 ) -> dict[str, Any]:
-    """What results.json says besides versions: a function of the recipe, its runs and facts, and of no file but the tuning's.
+    """What results.json says besides versions: a function of the recipe, its runs and facts (and its tuning's file).
 
     Args:
         config: the recipe.
