@@ -66,7 +66,7 @@ class Record:
                 raise InputError(f"{out}: holds files but no study, expected a new or empty directory for --out")
             return
         stored = read_json(self._path)
-        if difference := _first_difference(stored["config"], self._identity):
+        if difference := first_difference(stored["config"], self._identity):
             name, before, now = difference
             raise InputError(f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another --out")
         self.costs = {name: Cost.from_json(cost) for name, cost in stored["costs"].items()}
@@ -79,21 +79,27 @@ class Record:
 
 def _identity(config: Config) -> dict[str, Any]:
     """The settings that a study's results depend on and that all its runs share."""
-    identity: dict[str, Any] = plain(to_dict(config))
-    for name in ("arms", "seeds"):  # more of them may join
-        del identity[name]
-    for name in ("sweep", "tune", "plan"):  # what other commands do
-        del identity[name]
+    identity = shared_settings(config)
     for section, name in (("data", "workers"), ("train", "checkpoint_seconds"), ("train", "log_every")):
         del identity[section][name]  # change no result
     return identity
 
 
-def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
+def shared_settings(config: Config) -> dict[str, Any]:
+    """The settings of a recipe that hold for all of a directory, as plain values."""
+    settings: dict[str, Any] = plain(to_dict(config))
+    for name in ("arms", "seeds"):  # more of them may join
+        del settings[name]
+    for name in ("sweep", "tune", "plan"):  # what other commands do
+        del settings[name]
+    return settings
+
+
+def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
     """The first setting in which two configs differ: its dotted name and both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(key for key in now if key not in before)]:
-            found = _first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+            found = first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
             if found:
                 return found
         return None

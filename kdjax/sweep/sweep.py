@@ -13,12 +13,13 @@ from rich.console import Console
 
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
-from kdjax.config import Config, plain, to_dict
+from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, read_json, write_json
 from kdjax.study.compare import PLAIN_WIDTH, claimed, finish
 from kdjax.study.pricing import arms_of
 from kdjax.study.progress import Reporter
+from kdjax.study.record import first_difference, shared_settings
 from kdjax.sweep import report, table
 from kdjax.sweep.results import collect
 
@@ -111,18 +112,11 @@ def _runs(cell: Cell) -> int:
 def _claim(config: Config, out: Path) -> None:
     """Takes the directory for this recipe; more arms, seeds and values may join."""
     check_writable(out)
-    identity = plain(to_dict(config))
-    for name in ("arms", "seeds", "sweep", "plan", "tune"):
-        del identity[name]
-    path = out / RECIPE
+    identity, path = shared_settings(config), out / RECIPE
     if path.exists():
-        before = read_json(path)
-        for name in identity:
-            if before.get(name) != identity[name]:
-                raise InputError(
-                    f"{path}: this sweep's {name} is {before.get(name)!r}, expected {identity[name]!r}; "
-                    "use another --out"
-                )
+        if difference := first_difference(read_json(path), identity):
+            name, before, now = difference
+            raise InputError(f"{path}: this sweep's {name} is {before!r}, expected {now!r}; use another --out")
     elif any(out.iterdir()):
         raise InputError(f"{out}: holds files but no sweep, expected a new or empty directory for --out")
     else:

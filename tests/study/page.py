@@ -78,3 +78,13 @@ class Page(HTMLParser):
         head, *rows = self.tables[caption]
         (found,) = [row for row in rows if row[0].strip().endswith(name)]
         return {column.strip(): cell.strip() for column, cell in zip(head, found, strict=True)}
+
+
+def check_escaped(text, hostile):
+    """Whether a page made with a hostile name, an image and a bold tag for names shows them and runs none."""
+    page = Page(text)
+    assert "<script" not in text.lower()
+    assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0 and page.problems == []
+    assert page.text.count(hostile) > 10 and "<img src=x>" in page.text and "&amp;" in page.text
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
+    assert used <= set(re.findall(r"(--[a-z0-9-]+):", text))
