@@ -72,7 +72,7 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
         },
         "arms": {arm: {} for arm in ARMS},
         "budget": {"flops": 1.0e8},
-        "train": {"batch": 8, "log_every": 1, "evaluations": 3, "optimizer": {"learning_rate": 1.0e-2}},
+        "train": {"batch": 8, "log": {"every": 1}, "evaluations": 3, "optimizer": {"learning_rate": 1.0e-2}},
         "seeds": list(SEEDS),
         "evaluation": {
             "mlm_sequences": 16,

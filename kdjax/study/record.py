@@ -80,8 +80,9 @@ class Record:
 def _identity(config: Config) -> dict[str, Any]:
     """The settings that a study's results depend on and that all its runs share."""
     identity = shared_settings(config)
-    for section, name in (("data", "workers"), ("train", "checkpoint_seconds"), ("train", "log_every")):
-        del identity[section][name]  # change no result
+    for section, names in (("data", ("workers",)), ("train", ("mesh", "checkpoint", "log"))):
+        for name in names:
+            del identity[section][name]  # change no result
     return identity
 
 

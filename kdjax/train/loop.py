@@ -132,7 +132,7 @@ def train(
                 run.step(number, batches, repeats=repeats)
                 if _milestone(run.ledger.share, config.evaluations) > _milestone(share, config.evaluations):
                     run.evaluate()
-                if time.monotonic() - run.saved >= config.checkpoint_seconds:
+                if time.monotonic() - run.saved >= config.checkpoint.seconds:
                     run.save()
         return run.finish()
 
@@ -254,7 +254,7 @@ class _Run:
                 "lower the optimizer's learning_rate or set its clip"
             )
         self._watch(Progress(then, values))
-        if then.steps % self._config.log_every == 0:
+        if then.steps % self._config.log.every == 0:
             self._log.write({"step": then.steps, "flops": then.total, **values})
 
     def _read_clock(self) -> None:

@@ -30,7 +30,7 @@ CHANGES = {
     "arms": {"kd": {"phases": STAGES, "teacher": "cached"}, "scratch": {}},
     "cache": {"k": 8, "shared_by": 40},
     "budget": {"flops": 4.0e7, "teacher": "both", "students": 4},
-    "train": {"batch": 8, "log_every": 1, "evaluations": 1},
+    "train": {"batch": 8, "log": {"every": 1}, "evaluations": 1},
     "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
 }
 OVERRIDES = ["--data.views", "2", "--teacher.training_flops", "4e6"]
@@ -56,7 +56,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, 
     save = Checkpoints.save
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Checkpoints, "save", killed)
-        compare(recipes.load(recipe, [*OVERRIDES, "--train.checkpoint_seconds", "0"]), here / "out")
+        compare(recipes.load(recipe, [*OVERRIDES, "--train.checkpoint.seconds", "0"]), here / "out")
     compare(recipes.load(recipe, OVERRIDES), here / "out")
     return here / "out"
 

@@ -190,7 +190,7 @@ def test_a_truncated_checkpoint(
     recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [recipe, "--out", tmp_path / "out", "--arms", "{scratch: {}}", "--seeds", "[0]"]
-    words += ["--train.checkpoint_seconds", "0"]
+    words += ["--train.checkpoint.seconds", "0"]
 
     def watch(reporter: object, name: str) -> Callable[[Progress], None]:
         def told(progress: Progress) -> None:

@@ -56,7 +56,7 @@ def test_a_budget_of_tokens(recipe: Path, tmp_path: Path) -> None:
 def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
     seconds = 2.0
     results = compared(
-        recipe, tmp_path / "out", "--budget.flops", 0, "--budget.hours", seconds / 3600, "--train.log_every", 1
+        recipe, tmp_path / "out", "--budget.flops", 0, "--budget.hours", seconds / 3600, "--train.log.every", 1
     )
     for arm, run in runs(results).items():
         counted = run["wall_clock"]["compute"] + run["wall_clock"]["input"]

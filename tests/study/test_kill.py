@@ -16,7 +16,7 @@ import pytest
 
 from tests import small_study
 
-WORDS = ["--arms", "{logit: {}}", "--seeds", "[0]", "--train.checkpoint_seconds", "0"]
+WORDS = ["--arms", "{logit: {}}", "--seeds", "[0]", "--train.checkpoint.seconds", "0"]
 
 
 def command(recipe: Path, out: Path) -> list[str]:

@@ -24,7 +24,7 @@ from tests.study.conftest import kdjax
 BUDGETS = [3.0e7, 6.0e7, 1.2e8, 2.4e8]
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
-    "train": {"batch": 8, "log_every": 1, "evaluations": 1, "optimizer": {"learning_rate": 1.0e-2}},
+    "train": {"batch": 8, "log": {"every": 1}, "evaluations": 1, "optimizer": {"learning_rate": 1.0e-2}},
     "evaluation": {"mlm_sequences": 8, "finetune": {"steps": 0}},
     "sweep": {"budget.flops": BUDGETS},
 }

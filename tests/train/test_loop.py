@@ -16,7 +16,7 @@ import pytest
 from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.budget.journal import read
-from kdjax.config import TrainConfig
+from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.mesh import make_mesh
 from kdjax.train import log
@@ -26,7 +26,7 @@ from kdjax.train.program import Program
 from tests import tiny
 
 STEPS = 6
-CONFIG = TrainConfig(batch=8, checkpoint_seconds=0.0, log_every=1, evaluations=3)
+CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=3)
 
 
 class Interrupted(Exception):

@@ -15,7 +15,16 @@ import pytest
 from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Stretch
-from kdjax.config import ArmConfig, OptimizerConfig, PhaseConfig, Schedule, TermConfig, TrainConfig
+from kdjax.config import (
+    ArmConfig,
+    CheckpointConfig,
+    LogConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    Schedule,
+    TermConfig,
+    TrainConfig,
+)
 from kdjax.errors import InputError
 from kdjax.parallel.mesh import make_mesh
 from kdjax.train.arm import Arm, resolve
@@ -34,7 +43,7 @@ PHASES = (
     PhaseConfig((TermConfig("mlm", 2.0), TermConfig("hidden_mse", options={"layers": "last"}))),
 )
 BUDGET_STEPS = 14
-CONFIG = TrainConfig(batch=8, checkpoint_seconds=0.0, log_every=1, evaluations=2)
+CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=2)
 
 
 class Interrupted(Exception):

@@ -13,7 +13,7 @@ import pytest
 
 from kdjax import models
 from kdjax.budget.accounting import Budget
-from kdjax.config import ArmConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from kdjax.data import prepare, sources
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
@@ -68,7 +68,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
         budget,
         start=start,
         seed=0,
-        config=TrainConfig(batch=SHAPE.batch, log_every=1, evaluations=1),
+        config=TrainConfig(batch=SHAPE.batch, log=LogConfig(every=1), evaluations=1),
         directory=tmp_path,
     )
     assert outcome.ledger.steps == stretches[-1].stop >= STEPS

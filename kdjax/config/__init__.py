@@ -1,0 +1,45 @@
+"""Every setting of kdjax: frozen dataclasses. `kdjax.recipes` reads them from YAML and the command line."""
+
+from kdjax.config.arms import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConfig
+from kdjax.config.budget import KINDS, BudgetConfig
+from kdjax.config.data import DataConfig
+from kdjax.config.evaluation import EvaluationConfig, FinetuneConfig, ProbeConfig, TaskConfig
+from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
+from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
+from kdjax.config.teacher import CacheConfig, HeadConfig, TeacherConfig
+from kdjax.config.train import CheckpointConfig, ComputeConfig, LogConfig, MeshConfig, OptimizerConfig, TrainConfig
+from kdjax.config.values import changed, plain, to_dict
+
+__all__ = [
+    "KINDS",
+    "ArmConfig",
+    "BudgetConfig",
+    "CacheConfig",
+    "CheckpointConfig",
+    "ComputeConfig",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "FinetuneConfig",
+    "HeadConfig",
+    "LogConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "ModelOptions",
+    "ModelSpec",
+    "OptimizerConfig",
+    "PhaseConfig",
+    "PlanConfig",
+    "ProbeConfig",
+    "RangeConfig",
+    "Schedule",
+    "StartConfig",
+    "TaskConfig",
+    "TeacherConfig",
+    "TermConfig",
+    "TrainConfig",
+    "TuneConfig",
+    "changed",
+    "plain",
+    "to_dict",
+]

@@ -1,0 +1,64 @@
+"""The corpus, from raw text to sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kdjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The corpus: from raw text to fixed-length sequences."""
+
+    files: str | tuple[str, ...] = ()
+    """Text: paths or globs of .txt (documents are separated by blank lines), .jsonl (one record a line) or .json (a
+    list or a mapping of records); `package:NAME/PATH` reads a file an installed package carries."""
+    text_field: str | tuple[str, ...] = ("text", "extract")
+    """Field of a JSON record that holds the text; of several, the first one present."""
+    tokenizer: str = ""
+    """A Hugging Face tokenizer.json (path or package:NAME/PATH). Empty: the one beside the teacher's weights."""
+    length: int = 128
+    """Tokens of a sequence, [CLS] and [SEP] included."""
+    slots: int = 20
+    """Masked positions a sequence can have: fixed, so that shapes are; unused ones get weight 0."""
+    mask_rate: float = 0.15
+    """Share of a sequence's tokens that are masked (never special tokens or padding), at most `slots`."""
+    views: int = 0
+    """Mask views of a sequence: epoch e of seed s sees view (e + s) modulo this, the same for every seed. 0: new masks
+    in every epoch, and of every seed."""
+    validation: float = 0.05
+    """Share of documents held out, chosen by the hash of a document's identity."""
+    regime: Literal["all", "unlimited", "limited"] = "all"
+    """How much unique text there is: all of it, repeated where the budget outlasts it; unlimited, where a budget that
+    would repeat any of it is refused; limited, where `unique_tokens` of it are taken and repeated."""
+    unique_tokens: float = 0.0
+    """Tokens of the limited regime: whole sequences, chosen by `subset_seed`, that hold at most so many."""
+    subset_seed: int = 0
+    """Which sequences the limited regime takes: under one seed, a smaller subset lies within a larger one."""
+    shard_documents: int = 4096
+    """Documents packed together into one shard."""
+    workers: int = 0
+    """Processes that prepare; 0: one per core. Does not change the result."""
+    prepared: str = ""
+    """Directory of an already prepared corpus. Empty: the command prepares one in its output directory."""
+
+    def __post_init__(self) -> None:
+        if self.length < 8:
+            raise InputError(f"data.length is {self.length}, expected at least 8 tokens")
+        if not 1 <= self.slots < self.length:
+            raise InputError(f"data.slots is {self.slots}, expected 1 to data.length - 1 ({self.length - 1})")
+        if not 0 < self.mask_rate < 1:
+            raise InputError(f"data.mask_rate is {self.mask_rate}, expected a share between 0 and 1")
+        if not 0 < self.validation < 1:
+            raise InputError(f"data.validation is {self.validation}, expected a share between 0 and 1")
+        if self.views < 0:
+            raise InputError(f"data.views is {self.views}, expected at least 0")
+        if self.shard_documents < 1:
+            raise InputError(f"data.shard_documents is {self.shard_documents}, expected at least 1")
+        if (self.regime == "limited") != (self.unique_tokens > 0):
+            raise InputError(
+                f"data.unique_tokens is {self.unique_tokens:g} under data.regime {self.regime!r}, expected more than 0 "
+                "with 'limited' and 0 without"
+            )

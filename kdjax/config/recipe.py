@@ -1,0 +1,118 @@
+"""A whole recipe, with what a sweep, a tuning and a plan add to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kdjax.config.arms import ArmConfig
+from kdjax.config.budget import BudgetConfig
+from kdjax.config.data import DataConfig
+from kdjax.config.evaluation import EvaluationConfig
+from kdjax.config.model import ModelSpec
+from kdjax.config.teacher import CacheConfig, TeacherConfig
+from kdjax.config.train import TrainConfig
+from kdjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class RangeConfig:
+    """Values that tuning may try: a range of numbers, or a list of choices."""
+
+    low: float = 0.0
+    """Lowest number."""
+    high: float = 0.0
+    """Highest number."""
+    log: bool = False
+    """Whether they are drawn evenly on a logarithmic scale."""
+    choices: tuple[Any, ...] = ()
+    """The values, instead of a range."""
+
+    def __post_init__(self) -> None:
+        if self.choices and (self.low, self.high, self.log) != (0.0, 0.0, False):
+            raise InputError("tune.space: found choices and a range, expected one of them")
+        if not self.choices and not (self.low < self.high and (self.low > 0 or not self.log)):
+            kind = "0 < low < high" if self.log else "low < high"
+            raise InputError(f"tune.space: found low {self.low:g} and high {self.high:g}, expected {kind}, or choices")
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Equal tuning: every arm gets the same number of trials of the same budget, on seeds of their own."""
+
+    trials: int = 0
+    """Trials of each arm."""
+    space: dict[str, RangeConfig] = field(default_factory=dict)
+    """An arm's own setting -> the values to try, for instance optimizer.learning_rate."""
+    endpoint: str = "mlm_loss"
+    """What is optimised: mlm_loss, on held-out sequences that no evaluation uses, or probe.TASK on its dev rows."""
+    share: float = 1.0
+    """Budget of a trial, as a share of the recipe's."""
+    seeds: tuple[int, ...] = (1000,)
+    """Seeds of a trial; its value is the mean over them. None of them may be among the recipe's seeds."""
+    sampler: Literal["tpe", "random", "qmc"] = "tpe"
+    """Optuna's sampler: tpe learns from the arm's trials so far; random and qmc give every arm the same points."""
+    sampler_seed: int = 0
+    """Its seed."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 0:
+            raise InputError(f"tune.trials is {self.trials}, expected at least 0")
+        if not 0 < self.share <= 1:
+            raise InputError(f"tune.share is {self.share}, expected a share of the budget above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """A forecast of what each arm would reach at budgets nobody has spent."""
+
+    pilot: str = ""
+    """Directory of a finished sweep over budgets with this recipe's arms: what the forecast is fitted to. Empty: only
+    prices and published laws."""
+    budgets: tuple[float, ...] = ()
+    """Budgets to forecast, in FLOPs. Empty: 1, 3, 10, 30 and 100 times the pilot's largest, or the recipe's."""
+    endpoint: str = "mlm_loss"
+    """Which endpoint is forecast."""
+    resamples: int = 1000
+    """Bootstrap resamples."""
+    seed: int = 0
+    """Their seed."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 100:
+            raise InputError(f"plan.resamples is {self.resamples}, expected at least 100")
+        if any(not 0 < budget < math.inf for budget in self.budgets):
+            raise InputError(f"plan.budgets is {list(self.budgets)}, expected numbers of FLOPs above 0")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A recipe: corpus, student, teacher, arms, budget, seeds, evaluation."""
+
+    data: DataConfig = DataConfig()
+    """The corpus."""
+    student: ModelSpec = ModelSpec()
+    """The student."""
+    teacher: TeacherConfig = TeacherConfig()
+    """The teacher."""
+    arms: dict[str, ArmConfig] = field(default_factory=dict)
+    """Arms by name."""
+    cache: CacheConfig = CacheConfig()
+    """Stored teacher outputs."""
+    budget: BudgetConfig = BudgetConfig()
+    """The budget of each arm."""
+    train: TrainConfig = TrainConfig()
+    """Training."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run per arm and seed; runs of a seed share start, order and masks."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation."""
+    sweep: dict[str, Any] = field(default_factory=dict)
+    """A dotted setting -> a list of values, for `kdjax sweep`: every combination of values is a study."""
+    tune: TuneConfig = TuneConfig()
+    """Tuning, for `kdjax tune`."""
+    tuning: str = ""
+    """The tuning.json that this recipe's settings come from; its trials are counted in the report."""
+    plan: PlanConfig = PlanConfig()
+    """Forecasts, for `kdjax plan`."""

@@ -1,0 +1,130 @@
+"""One training run: how it computes, optimises, saves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kdjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and linear decay to 0, sized to the budget."""
+
+    learning_rate: float = 5e-4
+    """Peak learning rate."""
+    warmup: float = 0.06
+    """Share of the steps that warm up."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay; not on biases and LayerNorms, nor on what gets no gradient."""
+    b1: float = 0.9
+    """Adam's beta 1."""
+    b2: float = 0.98
+    """Adam's beta 2."""
+    eps: float = 1e-6
+    """Adam's epsilon."""
+    clip: float = 0.0
+    """Largest global gradient norm; 0: no clipping."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise InputError(f"learning_rate is {self.learning_rate}, expected more than 0")
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup is {self.warmup}, expected a share in [0, 1)")
+        if self.eps <= 0:
+            raise InputError(f"eps is {self.eps}, expected more than 0: what gets no gradient is divided by it")
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How a step is computed. Changes neither the price nor, but for rounding, the result."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and matmuls. Parameters, optimiser, softmax, LayerNorm and losses stay float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again to save memory: nothing, all but the linear layers' results, or whole
+    layers. Without `scan`, XLA's CPU compiler merges the second computation with the first, and nothing is saved."""
+    scan: bool = False
+    """Whether runs of layers that are alike are one loop, which compiles faster."""
+    attention: Literal["plain", "fused"] = "plain"
+    """Whether attention whose scores nobody asks for goes through jax.nn.dot_product_attention, which takes a fused
+    kernel where JAX has one for the device. It has no attention dropout."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How the devices of all hosts are laid out, and over which of them what is split. Changes the result by no more
+    than rounding, and not the price."""
+
+    data: int = 0
+    """Groups of devices that each have all parameters and take a part of the batch; 0: as many as the others leave."""
+    fsdp: int = 1
+    """Devices of a group over which the batch is split, and parameters, optimiser state and teacher are stored split
+    (fully sharded data parallelism)."""
+    tensor: int = 1
+    """Devices over which the work of a layer is split by heads, feed-forward units and vocabulary entries."""
+    rules: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """A pattern over a parameter's dotted path (* is any part of a name) -> for each of its axes fsdp, tensor or none.
+    Come before the built-in ones (`kdjax.parallel.sharding`); the first that matches counts."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("data", 0), ("fsdp", 1), ("tensor", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"train.mesh.{name} is {getattr(self, name)}, expected at least {least}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run saves its state, and what is kept."""
+
+    seconds: float = 300.0
+    """A checkpoint is saved when this much time has passed since the last, and when the process is told to stop."""
+    keep: int = 2
+    """The newest checkpoints that are kept; where the newest is damaged, the run goes on from the one before."""
+
+    def __post_init__(self) -> None:
+        if self.seconds < 0:
+            raise InputError(f"train.checkpoint.seconds is {self.seconds}, expected at least 0")
+        if self.keep < 1:
+            raise InputError(f"train.checkpoint.keep is {self.keep}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What a run writes down as it goes."""
+
+    every: int = 10
+    """Steps between lines of metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"train.log.every is {self.every}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    batch: int = 256
+    """Sequences of a step, over all devices."""
+    microbatches: int = 1
+    """Parts in which each device takes its sequences, one after another, to save memory. Changes neither the result
+    (but for rounding, and dropout's random numbers) nor the price."""
+    compute: ComputeConfig = ComputeConfig()
+    """How a step is computed."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimiser, the same for every arm."""
+    mesh: MeshConfig = MeshConfig()
+    """How the devices are laid out."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Checkpoints."""
+    log: LogConfig = LogConfig()
+    """Metrics."""
+    evaluations: int = 10
+    """How often the held-out MLM loss is measured along the budget (not charged to it)."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "microbatches", "evaluations"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")

@@ -1,0 +1,48 @@
+"""Configs as plain values, and with some of them replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from kdjax.errors import InputError, nearest
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain values, for JSON and YAML."""
+    return dataclasses.asdict(config)
+
+
+def plain(value: Any) -> Any:
+    """A tree of plain values with lists for tuples, as JSON and YAML give it back."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
+
+
+def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
+    """A config with some of its settings replaced.
+
+    Args:
+        config: a frozen dataclass.
+        changes: setting -> value.
+        where: the changes' dotted name, for messages.
+
+    Raises:
+        InputError: an unknown setting, or a value of another type or out of range.
+    """
+    known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    for name, value in changes.items():
+        if name not in known:
+            raise InputError(f"{where}: unknown setting {name!r}{nearest(name, known)}")
+        before = known[name]
+        same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(before, bool)
+        whole_for_real = isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
+        if before is not None and not (same or whole_for_real):
+            raise InputError(f"{where}.{name} is {value!r}, expected {type(before).__name__}")
+    try:
+        return dataclasses.replace(config, **changes)
+    except InputError as e:
+        raise InputError(f"{where}: {e}") from None
