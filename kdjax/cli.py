@@ -86,9 +86,22 @@ def _arms(options: argparse.Namespace, config: Config) -> None:
 
 
 def _train(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.compare import train_one
+    from kdjax.study.compare import train_one, train_part
+    from kdjax.study.parts import Part
 
-    train_one(config, options.out, options.arm, options.seed)
+    whole_run = options.arm is not None and options.seed is not None
+    if options.part is not None and options.arm is None and options.seed is None:
+        train_part(config, options.out, Part.parse(options.part))
+    elif options.part is None and whole_run:
+        train_one(config, options.out, options.arm, options.seed)
+    else:
+        raise InputError("kdjax train: expected either --arm and --seed, or --part")
+
+
+def _merge(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.study.parts import merge_command
+
+    merge_command(options.parts, options.out)
 
 
 COMMANDS: dict[str, tuple[Command, str]] = {
@@ -105,12 +118,21 @@ COMMANDS: dict[str, tuple[Command, str]] = {
         _arms,
         "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the paper's sizes.",
     ),
-    "train": (_train, "One arm under one seed of a study; `compare` with the same --out takes it up."),
+    "train": (
+        _train,
+        "One arm under one seed of a study, or one part of its runs; `compare` with the same --out takes it up.",
+    ),
+    "merge": (
+        _merge,
+        "The finished runs of a study's parts in one directory; `compare` with the same --out takes it up.",
+    ),
 }
 
 
 PRINTS = ("price", "arms")
 """Commands that print and write nothing."""
+NO_RECIPE = ("audit", "merge")
+"""Commands that take no recipe."""
 PAPER = Config(train=TrainConfig(batch=1024))
 """The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked slots."""
 
@@ -171,17 +193,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     settings = recipes.help_text()
     for name, (_, summary) in COMMANDS.items():
-        takes = "DIR" if name == "audit" else "[CONFIG]" if name == "arms" else "CONFIG"
-        rest = "" if name == "audit" else f" {'[--json]' if name in PRINTS else '--out DIR'} [--SETTING VALUE ...]"
+        takes = {"audit": "DIR", "merge": "PART ... --out DIR", "arms": "[CONFIG]"}.get(name, "CONFIG")
+        rest = f" {'[--json]' if name in PRINTS else '--out DIR'} [--SETTING VALUE ...]"
         command = commands.add_parser(
             name,
             help=summary,
             description=summary,
             allow_abbrev=False,
-            usage=f"kdjax {name} {takes}{rest}",
-            epilog="" if name == "audit" else settings,
+            usage=f"kdjax {name} {takes}{'' if name in NO_RECIPE else rest}",
+            epilog="" if name in NO_RECIPE else settings,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        if name == "merge":
+            command.add_argument("parts", type=Path, nargs="+", metavar="PART", help="directory of a part")
+            command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+            command.set_defaults(config=None)
+            continue
         if name == "audit":
             command.add_argument("directory", type=Path, metavar="DIR", help="of a study or a sweep")
             command.set_defaults(config=None)
@@ -193,8 +220,9 @@ def _parser() -> argparse.ArgumentParser:
         else:
             command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
         if name == "train":
-            command.add_argument("--arm", required=True, help="which arm of the recipe")
-            command.add_argument("--seed", type=int, required=True, help="which seed")
+            command.add_argument("--arm", help="which arm of the recipe")
+            command.add_argument("--seed", type=int, help="which seed")
+            command.add_argument("--part", metavar="I/N", help="in their place: the I-th of N parts of all runs")
     return parser
 
 

@@ -12,6 +12,7 @@ from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.files import undone_by_bad_input, write_json
 from kdjax.study import record, report, table
+from kdjax.study.parts import Part
 from kdjax.study.progress import Reporter
 from kdjax.study.results import collect
 from kdjax.study.study import Study
@@ -59,6 +60,22 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
         raise InputError(f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}")
     with Reporter() as reporter:
         return claimed(config, out, reporter).run(arm, seed)
+
+
+def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
+    """The runs of one part of a study, and with the first part the references; `merge` puts parts together.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    with Reporter() as reporter:
+        study = claimed(config, out, reporter)
+        mine = part.of(study)
+        reporter.plan(study.budget.amount * sum(not study.finished(arm, seed) for arm, seed in mine))
+        rows = [study.run(arm, seed) for arm, seed in mine]
+        if part.number == 1:
+            study.references()
+    return rows
 
 
 def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None = None) -> Study:

@@ -1,0 +1,171 @@
+"""A study whose runs are spread over several directories, put together again, is the study made in one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kdjax.budget.ledger import Stretch
+from kdjax.study import study as study_module
+from kdjax.study.parts import Part
+from tests import small_study
+from tests.study.conftest import kdjax
+
+CHANGES: dict[str, Any] = {
+    "arms": {"scratch": {}, "minilm": {}},
+    "train": {"batch": 8, "evaluations": 1},
+    "evaluation": {"mlm_sequences": 16, "tasks": {}},
+}
+SPENT_BY_THE_CLOCK = ("wall_clock", "hardware", "ledger_sha256")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Path:
+    here = tmp_path_factory.mktemp("recipe")
+    teacher = {"source": str(small_study.make_teacher(here / "encoder")), "architecture": small_study.TEACHER}
+    return small_study.write(here, teacher=teacher, **CHANGES)
+
+
+@pytest.fixture(scope="module")
+def parts(recipe: Path) -> list[Path]:
+    found = [recipe.parent / f"part-{number}" for number in (1, 2)]
+    for number, part in enumerate(found, start=1):
+        ended = kdjax("train", recipe, "--out", part, "--part", f"{number}/2")
+        assert ended.status == 0, ended.err
+    return found
+
+
+def no_training(*args: object, **kwargs: object) -> None:
+    pytest.fail("a finished run was trained again")
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """The runs' rows, but for what depends on the time they took."""
+    runs = json.loads((out / "results.json").read_text())["runs"]
+    return [{name: value for name, value in run.items() if name not in SPENT_BY_THE_CLOCK} for run in runs]
+
+
+def test_each_part_makes_its_own_runs(parts: list[Path]) -> None:
+    made = [sorted(run.name for run in (part / "runs").iterdir()) for part in parts]
+    assert made == [["minilm-seed0", "scratch-seed0"], ["minilm-seed1", "scratch-seed1"]]
+    assert (parts[0] / "references").exists() and not (parts[1] / "references").exists()
+
+
+def test_merged_parts_are_the_study_made_in_one(
+    recipe: Path, parts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged, whole = recipe.parent / "merged", recipe.parent / "whole"
+    ended = kdjax("merge", *parts, "--out", merged)
+    assert (ended.status, ended.err) == (0, "")
+    assert "4 finished runs: minilm-seed0, scratch-seed0, minilm-seed1, scratch-seed1" in ended.out
+    assert kdjax("compare", recipe, "--out", whole).status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(study_module, "train", no_training)
+        ended = kdjax("compare", recipe, "--out", merged)
+    assert ended.status == 0, ended.err
+    assert rows(merged) == rows(whole)
+    results = [json.loads((out / "results.json").read_text()) for out in (merged, whole)]
+    for name in ("verdicts", "references", "corpus", "teacher", "arms", "budget"):
+        assert results[0][name] == results[1][name], name
+    assert (merged / "report.html").exists()
+    again = kdjax("merge", *parts, "--out", merged)  # changes nothing
+    assert again.status == 0 and rows(merged) == rows(whole)
+
+
+def test_a_part_that_is_not_finished_leaves_its_runs_to_compare(parts: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(parts[1], tmp_path / "part")
+    (tmp_path / "part" / "runs" / "scratch-seed1" / "result.json").unlink()
+    ended = kdjax("merge", parts[0], tmp_path / "part", "--out", tmp_path / "merged")
+    assert ended.status == 0 and "3 finished runs" in ended.out
+    assert not (tmp_path / "merged" / "runs" / "scratch-seed1").exists()
+
+
+def edited(part: Path, to: Path, file: str, *keys: str, value: object) -> Path:
+    """A copy of a part with one value in one of its JSON files changed."""
+    shutil.copytree(part, to)
+    found = json.loads((to / file).read_text())
+    place = found
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (to / file).write_text(json.dumps(found))
+    return to
+
+
+MANIFEST = "runs/minilm-seed1/manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value", "says"),
+    [
+        ("study.json", ("config", "train", "batch"), 16, r"this part's train.batch is 16, expected 8, as in .*part-1"),
+        ("study.json", ("costs", "minilm", "upfront"), {"x": 1}, r"this part's minilm.upfront.x is 1, expected None"),
+        (MANIFEST, ("corpus",), "0" * 64, r"this run's corpus is '0+', expected '.*', as in .*part-1"),
+        (MANIFEST, ("teacher", "source"), "x", r"this run's teacher.source is 'x', expected .*, as in .*part-1"),
+    ],
+)
+def test_a_part_of_another_study_is_refused(
+    parts: list[Path], tmp_path: Path, file: str, keys: tuple[str, ...], value: object, says: str
+) -> None:
+    other = edited(parts[1], tmp_path / "other", file, *keys, value=value)
+    ended = kdjax("merge", parts[0], other, "--out", tmp_path / "merged")
+    assert ended.status == 2 and ended.err.count("\n") == 1
+    assert re.search(says, ended.err), ended.err
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_run_that_ended_in_two_ways_is_refused(parts: list[Path], tmp_path: Path) -> None:
+    other = edited(parts[1], tmp_path / "other", "runs/minilm-seed1/result.json", "params_sha256", value="0")
+    ended = kdjax("merge", *parts, other, "--out", tmp_path / "merged")
+    assert ended.status == 2 and "ended with other parameters than" in ended.err
+    assert not (tmp_path / "merged").exists()
+
+
+def test_what_is_no_study_is_refused(parts: list[Path], tmp_path: Path) -> None:
+    ended = kdjax("merge", parts[0], tmp_path, "--out", tmp_path / "merged")
+    assert ended.status == 2 and "study.json: no such file" in ended.err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    ended = kdjax("merge", *parts, "--out", tmp_path / "mine")
+    assert ended.status == 2 and "holds files but no study" in ended.err
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"])
+def test_a_part_that_is_none_is_refused(recipe: Path, tmp_path: Path, part: str) -> None:
+    ended = kdjax("train", recipe, "--out", tmp_path / "out", f"--part={part}")
+    assert ended.status == 2 and "expected I/N with I from 1 to N" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--arm", "scratch"], ["--arm", "scratch", "--seed", "0", "--part", "1/2"]])
+def test_a_run_or_a_part_is_asked_for(recipe: Path, tmp_path: Path, words: list[str]) -> None:
+    ended = kdjax("train", recipe, "--out", tmp_path / "out", *words)
+    assert ended.status == 2 and "expected either --arm and --seed, or --part" in ended.err
+
+
+def costing(flops: Mapping[str, int], seeds: int) -> Any:
+    """What `Part.of` looks at: arms whose runs take so many FLOPs; 0 under a budget of hours."""
+    price = SimpleNamespace(total=1)
+    stretches = {arm: (Stretch(price, 0, cost),) if cost else () for arm, cost in flops.items()}  # type: ignore[arg-type]
+    return SimpleNamespace(config=SimpleNamespace(arms=dict(flops), seeds=tuple(range(seeds))), stretches=stretches)
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_parts_are_all_runs_once_and_cost_alike(count: int) -> None:
+    costs = {"scratch": 100, "logit": 164, "tinybert": 162, "minilm": 139}
+    study = costing(costs, seeds=3)
+    found = [Part(number, count).of(study) for number in range(1, count + 1)]
+    assert sorted(run for part in found for run in part) == sorted((arm, seed) for arm in costs for seed in range(3))
+    sums = [sum(costs[arm] for arm, _ in part) for part in found]
+    assert max(sums) - min(sums) <= max(costs.values())
+
+
+def test_among_equals_the_recipe_decides() -> None:
+    assert Part(1, 2).of(costing({"b": 0, "a": 0}, seeds=2)) == [("b", 0), ("a", 0)]
