@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def chunks(ids: Sequence[int], room: int) -> list[Sequence[int]]:
+def chunks(ids: np.ndarray, room: int) -> list[np.ndarray]:
     """A document's tokens in consecutive pieces of at most `room` tokens."""
     return [ids[start : start + room] for start in range(0, len(ids), room)]
 
@@ -83,14 +83,15 @@ class RecordFormat:
         """Bytes of a record."""
         return self.length * (np.dtype(self.token_dtype).itemsize + np.dtype(self.segment_dtype).itemsize)
 
-    def encode(self, pieces: Sequence[Sequence[int]], *, cls: int, sep: int, pad: int) -> bytes:
+    def encode(self, pieces: Sequence[np.ndarray], *, cls: int, sep: int, pad: int) -> bytes:
         """A sequence of several pieces, each framed by [CLS] and [SEP] and numbered from 1; padding is segment 0."""
         tokens = np.full(self.length, pad, self.token_dtype)
         segments = np.zeros(self.length, self.segment_dtype)
         start = 0
         for number, piece in enumerate(pieces, 1):
             stop = start + len(piece) + 2
-            tokens[start:stop] = [cls, *piece, sep]
+            tokens[start], tokens[stop - 1] = cls, sep
+            tokens[start + 1 : stop - 1] = piece
             segments[start:stop] = number
             start = stop
         return tokens.tobytes() + segments.tobytes()

@@ -17,9 +17,11 @@ from kdjax.errors import InputError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+AHEAD = 2
+
 
 def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) -> Iterator[Result]:
-    """The results of all jobs, in any order. At most two jobs a worker are taken ahead.
+    """The results of all jobs, in any order. At most `AHEAD` jobs are taken before there is a worker for them.
 
     One job alone, or one worker, needs no other process and gets none.
 
@@ -36,7 +38,7 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
     running: set[Future[Result]] = set()
     try:
         for job in jobs:
-            if len(running) == 2 * workers:
+            if len(running) == workers + AHEAD:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
             running.add(pool.submit(function, job))

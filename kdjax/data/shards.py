@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def write_shard(directory: Path, name: str, split: str, records: Iterable[bytes]
     """
     file = f"{SHARDS}/{name}.array_record"
     path = directory / file
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
         writer = ArrayRecordWriter(str(beside), WRITER_OPTIONS)

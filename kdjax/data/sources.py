@@ -5,20 +5,42 @@ from __future__ import annotations
 import glob
 import hashlib
 import importlib.util
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from kdjax.data import parquet, streams, tfds
+from kdjax.data.records import Record, records
+from kdjax.data.streams import TextError, check_characters, lines, read_text, sha256
+from kdjax.data.tfds import TfdsSplit
 from kdjax.errors import InputError
+
+__all__ = [
+    "Document",
+    "Record",
+    "Source",
+    "TextError",
+    "check_characters",
+    "digest",
+    "documents",
+    "documents_of",
+    "expand",
+    "lines",
+    "locate",
+    "read_text",
+    "records",
+    "sha256",
+    "split_fraction",
+]
 
 PACKAGE = "package:"
 SUFFIXES = (".txt", ".jsonl", ".json")
+EXPECTED = ".txt, .jsonl or .json files, as they are, .gz or .zst, or .parquet files"
+DOCUMENT_BYTES = 8 * 2**20
+"""A longer document is refused: a tokenizer takes about a hundred bytes of memory for each of its bytes."""
 
-
-class TextError(InputError):
-    """The text itself cannot be used: trying again with the same files fails in the same way."""
+Source = Path | TfdsSplit
+"""A file, or a split of a data set that TFDS prepared."""
 
 
 @dataclass(frozen=True)
@@ -27,26 +49,16 @@ class Document:
 
     Attributes:
         identity: what decides its split: the record's key, `id` or `title`, else the text.
-        text: never only whitespace.
+        text: never only whitespace, at most `DOCUMENT_BYTES` in UTF-8.
     """
 
     identity: str
     text: str
 
-
-@dataclass(frozen=True)
-class Record:
-    """One record of a JSON file.
-
-    Attributes:
-        where: file and line or key, for messages.
-        key: its key in a .json mapping, else None.
-        fields: its fields.
-    """
-
-    where: str
-    key: str | None
-    fields: dict[str, Any]
+    @property
+    def size(self) -> int:
+        """Bytes of its text in UTF-8."""
+        return len(self.text.encode())
 
 
 def split_fraction(identity: str) -> float:
@@ -83,146 +95,122 @@ def locate(uri: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / relative
 
 
-def expand(files: str | Sequence[str]) -> list[Path]:
-    """The files that paths and globs name: pattern by pattern, each pattern's matches sorted, none twice.
+def expand(files: str | Sequence[str]) -> list[Source]:
+    """What paths, globs and `tfds:DIRECTORY:SPLIT` name: one by one, each glob's matches sorted, none twice.
 
     Raises:
-        TextError: no file matches a pattern, or a file is of another kind than .txt, .jsonl and .json.
+        TextError: nothing matches, or a file is of a kind that cannot be read.
+        InputError: a library is missing that a file needs.
     """
     patterns = [files] if isinstance(files, str) else list(files)
     if not patterns or not all(patterns):
-        raise TextError("data.files is empty, expected paths or globs of .txt, .jsonl or .json files")
-    found: dict[Path, None] = {}
+        raise TextError(f"data.files is empty, expected paths or globs of {EXPECTED}")
+    found: dict[Source, None] = {}
     for pattern in patterns:
-        path = locate(pattern)
-        # Not Path.glob, which also matches hidden files.
-        names = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-        matches = [Path(name) for name in names if Path(name).is_file()]
-        if not matches:
-            hint = f" (a directory; its files would be '{pattern.rstrip('/')}/*.txt')" if path.is_dir() else ""
-            raise TextError(f"{pattern}: no file matches{hint}, expected .txt, .jsonl or .json files")
-        found.update(dict.fromkeys(matches))
-    for path in found:
-        if path.suffix not in SUFFIXES:
-            raise TextError(f"{path}: is a {path.suffix or 'file without suffix'}, expected .txt, .jsonl or .json")
+        named = [tfds.find(pattern)] if pattern.startswith(tfds.PREFIX) else _matches(pattern)
+        found.update(dict.fromkeys(named))
     return list(found)
 
 
 def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> Iterator[Document]:
     """The documents of all files, in order; whitespace-only texts are left out.
 
-    .txt: documents are separated by blank lines. .jsonl: one record a line. .json: a list or a mapping of records; read
-    whole, the others line by line.
+    .txt: documents are separated by blank lines. .jsonl: one record a line. .json: a list or a mapping of records.
+    .parquet: one record a row. TFDS: one record an example. All are streamed.
 
     Args:
-        files: paths or globs, see `expand`.
-        text_fields: of a JSON record's fields, the first one present holds the text.
+        files: paths, globs or TFDS splits, see `expand`.
+        text_fields: of a record's fields, the first one present holds the text.
 
     Raises:
-        TextError: no file matches, a file without documents, not UTF-8, malformed JSON, a record without a text.
+        TextError: no file matches, a file without documents, not UTF-8, malformed or damaged, a record without a text,
+            or a document of more than `DOCUMENT_BYTES`.
     """
     fields = [text_fields] if isinstance(text_fields, str) else list(text_fields)
-    for path in expand(files):
-        empty = True
-        for document in _paragraphs(path) if path.suffix == ".txt" else _texts(path, fields):
-            empty = False
-            yield document
-        if empty:
-            raise TextError(f"{path}: holds no documents, expected text")
+    for source in expand(files):
+        yield from documents_of(source, fields)
 
 
-def records(path: Path) -> Iterator[Record]:
-    """The records of a .jsonl or .json file.
-
-    Raises:
-        TextError: not UTF-8, malformed JSON, or not a mapping or list of records.
-    """
-    if path.suffix == ".jsonl":
-        for number, line in lines(path):
-            if line.strip():
-                where = f"{path}, line {number}"
-                yield _record(where, None, _parse(line, where, number))
-        return
-    found = _parse(read_text(path), str(path), 1)
-    if isinstance(found, dict):
-        for key, value in found.items():
-            yield _record(f"{path}, key {key!r}", key, value)
-    elif isinstance(found, list):
-        for number, value in enumerate(found):
-            yield _record(f"{path}, item {number}", None, value)
+def documents_of(source: Source, text_fields: Sequence[str]) -> Iterator[Document]:
+    """The documents of one file or split; see `documents`."""
+    wanted = (*text_fields, "id", "title")
+    if isinstance(source, TfdsSplit):
+        found = _texts(tfds.examples(source, wanted), text_fields)
+    elif source.suffix == parquet.SUFFIX:
+        found = _texts(parquet.rows(source, wanted), text_fields)
+    elif streams.kind(source) == ".txt":
+        found = _paragraphs(source)
     else:
-        raise TextError(f"{path}: holds a {type(found).__name__}, expected a list or a mapping of records")
+        found = _texts(records(source), text_fields)
+    empty = True
+    for document in found:
+        empty = False
+        yield document
+    if empty:
+        raise TextError(f"{source}: holds no documents, expected text")
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers from 1, without their line ends and a byte-order mark.
-
-    Raises:
-        TextError: cannot be read, or not UTF-8; says the byte.
-    """
-    start = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                text = _decode(line, path, start)
-                yield number, text.removeprefix("\ufeff" if number == 1 else "").rstrip("\r\n")
-                start += len(line)
-    except OSError as e:
-        raise TextError(f"{path}: cannot be read ({e.strerror}), expected a file") from None
-
-
-def read_text(path: Path) -> str:
-    """A whole UTF-8 file, without a byte-order mark; line ends as they are.
-
-    Raises:
-        TextError: cannot be read, or not UTF-8; says the byte.
-    """
-    try:
-        return _decode(path.read_bytes(), path, 0).removeprefix("\ufeff")
-    except OSError as e:
-        raise TextError(f"{path}: cannot be read ({e.strerror}), expected a file") from None
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex.
+def digest(source: Source) -> str:
+    """SHA-256 of what a source consists of, in hex: of a file, its bytes on disk.
 
     Raises:
         InputError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read ({e.strerror}), expected a file") from None
+    return source.sha256 if isinstance(source, TfdsSplit) else sha256(source)
 
 
-def check_characters(text: str, where: str) -> None:
-    """Raises a TextError for half a surrogate pair, which JSON can spell and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as e:
-        raise TextError(f"{where}: has half a surrogate pair at character {e.start}, expected valid Unicode") from None
+def _matches(pattern: str) -> list[Path]:
+    """The files that a path or glob names."""
+    path = locate(pattern)
+    # Not Path.glob, which also matches hidden files.
+    names = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+    matches = [Path(name) for name in names if Path(name).is_file()]
+    if not matches:
+        hint = ""
+        if (path / tfds.INFO).is_file():
+            hint = f" (a TFDS directory: '{tfds.PREFIX}{pattern}:SPLIT')"
+        elif path.is_dir():
+            hint = f" (a directory; its files would be '{pattern.rstrip('/')}/*.txt')"
+        raise TextError(f"{pattern}: no file matches{hint}, expected {EXPECTED}")
+    for match in matches:
+        _check_kind(match)
+    return matches
+
+
+def _check_kind(path: Path) -> None:
+    if path.suffix == parquet.SUFFIX:
+        parquet.check_readable(path)
+    elif streams.kind(path) in SUFFIXES:
+        streams.check_readable(path)
+    else:
+        raise TextError(f"{path}: is a {''.join(path.suffixes) or 'file without suffix'}, expected {EXPECTED}")
 
 
 def _paragraphs(path: Path) -> Iterator[Document]:
     paragraph: list[str] = []
-    for _, line in lines(path):
+    size, first = 0, 1
+    for number, line in lines(path):
         if line.strip():
+            if not paragraph:
+                size, first = 0, number
             paragraph.append(line.rstrip())
+            size += len(line)
+            if size > DOCUMENT_BYTES:  # a byte a character at least: before more of it is held
+                raise _too_long(f"{path}, line {first}", "shorter documents, separated by blank lines")
         elif paragraph:
-            yield _document(paragraph)
+            yield _document(path, first, paragraph)
             paragraph = []
     if paragraph:
-        yield _document(paragraph)
+        yield _document(path, first, paragraph)
 
 
-def _document(paragraph: list[str]) -> Document:
+def _document(path: Path, first: int, paragraph: list[str]) -> Document:
     text = "\n".join(paragraph)
-    return Document(text, text)
+    return _checked(Document(text, text), f"{path}, line {first}")
 
 
-def _texts(path: Path, fields: Sequence[str]) -> Iterator[Document]:
-    for record in records(path):
+def _texts(found: Iterable[Record], fields: Sequence[str]) -> Iterator[Document]:
+    for record in found:
         name = next((name for name in fields if record.fields.get(name) is not None), None)
         if name is None:
             raise TextError(f"{record.where}: has none of the text fields {', '.join(fields)}; see data.text_field")
@@ -234,27 +222,15 @@ def _texts(path: Path, fields: Sequence[str]) -> Iterator[Document]:
             identity = str(next((name for name in names if name is not None), text))
             check_characters(identity, record.where)
             check_characters(text, record.where)
-            yield Document(identity, text)
+            yield _checked(Document(identity, text), record.where)
 
 
-def _record(where: str, key: str | None, value: Any) -> Record:
-    if not isinstance(value, dict):
-        raise TextError(f"{where}: is a {type(value).__name__}, expected a record with fields")
-    return Record(where, key, value)
+def _checked(document: Document, where: str) -> Document:
+    if document.size > DOCUMENT_BYTES:
+        raise _too_long(where, "shorter documents")
+    return document
 
 
-def _parse(text: str, where: str, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as e:
-        place = where if where.endswith(f"line {first_line}") else f"{where}, line {e.lineno}"
-        raise TextError(f"{place}: malformed JSON, {e.msg} at column {e.colno}") from None
-    except (ValueError, RecursionError) as e:
-        raise TextError(f"{where}: malformed JSON, {e}") from None
-
-
-def _decode(data: bytes, path: Path, start: int) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as e:
-        raise TextError(f"{path}: not UTF-8 at byte {start + e.start} ({e.reason}), expected UTF-8 text") from None
+def _too_long(where: str, expected: str) -> TextError:
+    limit = streams.mebibytes(DOCUMENT_BYTES)
+    return TextError(f"{where}: here begins a document of more than {limit}, expected {expected}")

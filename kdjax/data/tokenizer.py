@@ -13,7 +13,9 @@ from kdjax.errors import InputError
 
 SPECIAL_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BATCH = 256
-"""Texts tokenised in one call; bounds the memory of its intermediate objects."""
+"""Texts tokenised in one call, at most."""
+BATCH_CHARACTERS = 2**18
+"""Characters tokenised in one call, unless one text has more: a call takes about a hundred bytes for each."""
 
 
 def read_backend(path: Path) -> tokenizers.Tokenizer:
@@ -72,7 +74,19 @@ class TextTokenizer:
 
     def ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """The token ids of each text, without [CLS] and [SEP]."""
-        for start in range(0, len(texts), BATCH):
-            found = self._backend.encode_batch_fast(list(texts[start : start + BATCH]), add_special_tokens=False)
-            for encoding in found:
+        for batch in _batches(texts):
+            for encoding in self._backend.encode_batch_fast(batch, add_special_tokens=False):
                 yield encoding.ids
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        if batch and (len(batch) == BATCH or characters + len(text) > BATCH_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(text)
+        characters += len(text)
+    if batch:
+        yield batch

@@ -1,0 +1,175 @@
+"""What is prepared, into which directory, and the manifest that says so: the same for every way to prepare."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdjax.data import manifest, sources
+from kdjax.data.blocks import BlockSettings, Part
+from kdjax.data.manifest import SPLITS, Manifest, total
+from kdjax.data.packing import RecordFormat
+from kdjax.data.shards import SHARDS, held
+from kdjax.data.sources import Source, TextError
+from kdjax.data.tokenizer import TextTokenizer
+from kdjax.errors import InputError
+from kdjax.files import read_json, write_json
+
+if TYPE_CHECKING:  # a worker starts sooner without the config library
+    from kdjax.config import DataConfig
+
+PLAN = "preparation.json"
+"""What the directory is prepared from; written first, so that a restart can tell whether it may go on."""
+SCAN = "scan"
+"""Where a pipeline of several machines keeps what it found in the sources; gone when it is done."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A corpus to be prepared.
+
+    Attributes:
+        sources: where its text is, in the order in which it is read.
+        text_fields: of a record's fields, the first one present holds the text.
+        most: documents of a block.
+        tokenizer: what makes tokens of the text.
+        blocks: what makes shards of a block.
+    """
+
+    sources: tuple[Source, ...]
+    text_fields: tuple[str, ...]
+    most: int
+    tokenizer: TextTokenizer
+    blocks: BlockSettings
+
+    @classmethod
+    def of(cls, config: DataConfig, tokenizer: Path, out: Path) -> Preparation:
+        """What the settings ask for.
+
+        Raises:
+            InputError: no text is there, it is of a kind that cannot be read here, or the tokenizer is unusable.
+        """
+        found = tuple(sources.expand(config.files))
+        fields = (config.text_field,) if isinstance(config.text_field, str) else tuple(config.text_field)
+        read = TextTokenizer.read(tokenizer)
+        blocks = BlockSettings(out, tokenizer, read.sha256, config.length, config.validation)
+        return cls(found, fields, config.shard_documents, read, blocks)
+
+    @property
+    def out(self) -> Path:
+        """The corpus's directory."""
+        return self.blocks.directory
+
+    def plan(self, digests: Sequence[str]) -> dict[str, Any]:
+        """All that the result depends on, given the digests of the sources."""
+        return {
+            "version": manifest.VERSION,
+            "tokenizer_sha256": self.tokenizer.sha256,
+            "sources": dict(zip(map(str, self.sources), digests, strict=True)),
+            "settings": {
+                "length": self.blocks.length,
+                "validation": self.blocks.validation,
+                "shard_documents": self.most,
+                "text_field": list(self.text_fields),
+            },
+        }
+
+    def done(self) -> Manifest | None:
+        """The manifest, where everything it lists is there and whole."""
+        if not (self.out / manifest.NAME).exists():
+            return None
+        found = Manifest.read(self.out)
+        return found if all(shard.intact(self.out) for shard in found.shards) else None
+
+    def finish(self, plan: Mapping[str, Any], parts: Sequence[Part]) -> Manifest:
+        """Writes the manifest of all blocks' parts, in their order.
+
+        Raises:
+            TextError: a split is empty.
+        """
+        made = _manifest(plan, self.tokenizer, parts)
+        made.write(self.out)
+        return made
+
+
+@contextlib.contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Holds a directory for this process, and clears it again if the text turns out to be unusable.
+
+    Raises:
+        InputError: it cannot be made, or another process holds it.
+    """
+    created = not out.exists()
+    try:
+        with held(out, PLAN, "prepares a corpus"):
+            yield
+    except TextError:
+        for directory in (SHARDS, SCAN):
+            shutil.rmtree(out / directory, ignore_errors=True)
+        for name in (PLAN, manifest.NAME):
+            (out / name).unlink(missing_ok=True)
+        raise
+    finally:
+        if created and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+
+
+def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
+    """Makes the directory this plan's, or finds that it is.
+
+    Raises:
+        InputError: it is another plan's, or holds something else.
+    """
+    path = out / PLAN
+    if not path.exists():
+        if any(there.name != SCAN for there in out.iterdir()):
+            raise InputError(f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory")
+        write_json(path, plan)
+        return
+    found = read_json(path)
+    if list(found["sources"].values()) != list(plan["sources"].values()):  # where they lie does not matter
+        raise InputError(
+            f"{out}: was prepared from other text than {', '.join(plan['sources'])}, expected a new directory"
+        )
+    for name in ("version", "tokenizer_sha256"):
+        if found[name] != plan[name]:
+            raise InputError(f"{out}: was prepared with {name} {found[name]}, expected {plan[name]} or a new directory")
+    for name, value in plan["settings"].items():
+        if found["settings"][name] != value:
+            before = found["settings"][name]
+            raise InputError(f"{out}: was prepared with data.{name} {before}, expected {value} or a new directory")
+
+
+def _manifest(plan: Mapping[str, Any], tokenizer: TextTokenizer, parts: Sequence[Part]) -> Manifest:
+    shards = tuple(shard for split in SPLITS for part in parts for shard in part.shards if shard.split == split)
+    documents, tokens = total(part.documents for part in parts), total(part.tokens for part in parts)
+    sequences = {split: sum(shard.sequences for shard in shards if shard.split == split) for split in SPLITS}
+    length = plan["settings"]["length"]
+    if not all(sequences.values()):
+        raise TextError(
+            f"{', '.join(plan['sources'])}: {sum(documents.values())} documents make {sequences['train']} training and "
+            f"{sequences['validation']} validation sequences, expected some of each: more text or other data.validation"
+        )
+    record_format = RecordFormat.smallest(length, tokenizer.vocab_size)
+    return Manifest(
+        version=plan["version"],
+        length=length,
+        vocab_size=tokenizer.vocab_size,
+        special=tokenizer.named,
+        special_ids=tokenizer.special_ids,
+        token_dtype=record_format.token_dtype,
+        segment_dtype=record_format.segment_dtype,
+        tokenizer_sha256=tokenizer.sha256,
+        sources=plan["sources"],
+        settings=plan["settings"],
+        documents=documents,
+        sequences=sequences,
+        tokens=tokens,
+        text_tokens=total(part.text_tokens for part in parts),
+        fill={split: tokens[split] / (sequences[split] * length) for split in SPLITS},
+        shards=shards,
+    ).signed()
