@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -13,7 +14,8 @@ from typing import NoReturn
 
 from kdjax import recipes
 from kdjax.config import Config, TrainConfig
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Stopped
+from kdjax.parallel.preemption import PREEMPTION
 
 Command = Callable[[argparse.Namespace, Config], None]
 
@@ -133,12 +135,18 @@ PRINTS = ("price", "arms")
 """Commands that print and write nothing."""
 NO_RECIPE = ("audit", "merge")
 """Commands that take no recipe."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How the system says that a disk is full, or a quota or a limit on files used up."""
 PAPER = Config(train=TrainConfig(batch=1024))
 """The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked slots."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command and exits: 0 done, 2 bad input (one line), 1 a bug (a traceback)."""
+    """Runs a command and exits.
+
+    0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted. Each but the first
+    with one line that says it; after 75 and 130 the same command goes on. 1: a bug, with a traceback.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _quiet()
     try:
@@ -147,9 +155,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if overrides and not options.config:
             raise InputError(f"command line: {overrides[0]} changes a recipe, expected CONFIG before it")
         config = recipes.load(options.config, overrides) if options.config else PAPER
-        COMMANDS[options.command][0](options, config)
-    except InputError as e:
+        with PREEMPTION.heeded():
+            COMMANDS[options.command][0](options, config)
+    except (InputError, Stopped) as e:
         print(f"kdjax: {e}", file=sys.stderr)
+        sys.exit(e.code if isinstance(e, Stopped) else 2)
+    except OSError as e:
+        if e.errno not in NO_ROOM:
+            raise
+        where = f"{e.filename}: " if e.filename else ""
+        print(f"kdjax: {where}{e.strerror}; make room, and the same command goes on", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("kdjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

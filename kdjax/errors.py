@@ -1,4 +1,7 @@
-"""What a user can get wrong: every such error is an `InputError`, which the command line prints as one line."""
+"""What a user can get wrong: every such error is an `InputError`, which the command line prints as one line.
+
+And `Stopped`, which is nobody's mistake.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,21 @@ class InputError(Exception):
 
 class Diverged(InputError):
     """Training came to numbers that are not finite: its settings cannot be used."""
+
+
+class Stopped(SystemExit):
+    """The process was told to stop, and nothing is lost: the same command goes on.
+
+    Its code, the exit status, is 75: the `EX_TEMPFAIL` of sysexits.h, "try again later". `except Exception` lets it
+    through.
+    """
+
+    def __init__(self, done: str = "nothing is lost"):
+        super().__init__(75)
+        self.message = f"told to stop; {done}; the same command goes on"
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Small files, written whole or not at all."""
+"""Small files, written whole or not at all, and lines added to files likewise."""
 
 from __future__ import annotations
 
@@ -27,6 +27,29 @@ def write_text(path: Path, text: str) -> None:
         beside.replace(path)
     except OSError as e:
         raise InputError(f"{path}: cannot be written ({e.strerror}), expected a writable directory") from None
+
+
+def append_text(path: Path, text: str, *, durable: bool) -> None:
+    """Adds to the end of a file, made where there is none: all of the text, or none.
+
+    Args:
+        path: the file.
+        text: what is added.
+        durable: whether it is on the disk before this returns, with all that was added before.
+
+    Raises:
+        OSError: it cannot be written; a part that was is taken back.
+    """
+    with path.open("ab", buffering=0) as f:
+        end, left = f.seek(0, os.SEEK_END), memoryview(text.encode())
+        try:
+            while left:
+                left = left[f.write(left) :]
+            if durable:
+                os.fsync(f.fileno())
+        except OSError:
+            f.truncate(end)
+            raise
 
 
 def check_writable(directory: Path) -> None:

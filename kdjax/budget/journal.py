@@ -16,7 +16,7 @@ from typing import Any
 
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
-from kdjax.files import digest
+from kdjax.files import append_text, digest
 
 NAME = "ledger.jsonl"
 
@@ -49,6 +49,9 @@ class Journal:
             event: what happened.
             ledger: how the account stands.
             facts: what else belongs to the event, as plain values.
+
+        Raises:
+            OSError: it cannot be written; the journal is as it was.
         """
         content = {
             "entry": len(self.entries),
@@ -59,10 +62,7 @@ class Journal:
             "previous": self.head,
         }
         entry = json.loads(json.dumps({**content, "sha256": digest(content)}))
-        with self._path.open("a", encoding="utf-8") as f:
-            f.write(json.dumps(entry) + "\n")
-            f.flush()
-            os.fsync(f.fileno())
+        append_text(self._path, json.dumps(entry) + "\n", durable=True)
         self.entries.append(entry)
 
 

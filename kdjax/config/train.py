@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from kdjax.errors import InputError
@@ -76,18 +76,32 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run saves its state, and what is kept."""
+    """When a run saves its state, where, and what is kept."""
 
     seconds: float = 300.0
     """A checkpoint is saved when this much time has passed since the last, and when the process is told to stop."""
     keep: int = 2
     """The newest checkpoints that are kept; where the newest is damaged, the run goes on from the one before."""
+    directory: str = ""
+    """A path or gs://bucket/path that outlives the machine. Checkpoints are written to its runs/ARM-seedN/checkpoints,
+    and each holds all that another machine needs to go on with the same command and an empty --out; a finished run is
+    kept there too. Empty: all lies in --out."""
+    patience: float = 3600.0
+    """Seconds that a run goes on while no checkpoint can be written, say because the disk is full, before it stops."""
 
     def __post_init__(self) -> None:
-        if self.seconds < 0:
-            raise InputError(f"train.checkpoint.seconds is {self.seconds}, expected at least 0")
+        for name in ("seconds", "patience"):
+            if getattr(self, name) < 0:
+                raise InputError(f"train.checkpoint.{name} is {getattr(self, name)}, expected at least 0")
         if self.keep < 1:
             raise InputError(f"train.checkpoint.keep is {self.keep}, expected at least 1")
+        scheme = self.directory.partition("://")[0] if "://" in self.directory else ""
+        if scheme not in ("", "gs"):
+            raise InputError(f"train.checkpoint.directory is {self.directory!r}, expected a path or gs://bucket/path")
+
+    def below(self, name: str) -> CheckpointConfig:
+        """The same settings for one of several studies, whose runs have a directory of their own."""
+        return replace(self, directory=f"{self.directory.rstrip('/')}/{name}" if self.directory else "")
 
 
 @dataclass(frozen=True)

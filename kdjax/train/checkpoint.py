@@ -1,25 +1,59 @@
-"""Checkpoints of a run: its state and its ledger, together or not at all. The only file that knows Orbax."""
+"""Checkpoints of a run: state, ledger and records, together or not at all. The only file that knows Orbax."""
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import io
 import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from orbax.checkpoint import v1 as ocp
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
+from kdjax.files import digest
+from kdjax.train.checksum import checksums, differing
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save, and each failure in each thread
 
 KEEP = 2
 """Checkpoints kept: the newest and the one before."""
+DAMAGED = ".damaged"
+"""Ends the name of a checkpoint that could not be read and was moved aside."""
+
+
+class Unsaved(Exception):
+    """A checkpoint that could not be written; those before it are as they were."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held.
+
+    Attributes:
+        state: as it was saved.
+        ledger: the account at that step.
+        records: what the run had written down by then, by file name.
+        damaged: newer checkpoints that could not be read: what is wrong with each, and where it lies now.
+    """
+
+    state: Any
+    ledger: Ledger
+    records: dict[str, str]
+    damaged: list[str] = field(default_factory=list)
 
 
 def sha256(tree: Any) -> str:
@@ -33,16 +67,24 @@ def sha256(tree: Any) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one run in one directory. A context manager: leaving it waits for the save in progress."""
+    """The checkpoints of one run in one directory. A context manager: leaving it waits for the save in progress.
 
-    def __init__(self, directory: Path):
-        self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
-        self._orbax = ocp.training.Checkpointer(
-            directory.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
-            cleanup_tmp_directories=True,
-        )
+    A checkpoint is written in the background, under a temporary name until it is whole; a kill or a full disk leaves
+    those before it. The newest `keep` stay.
+    """
+
+    def __init__(self, directory: Path | str, keep: int = KEEP):
+        """Opens the directory, made where there is none.
+
+        Args:
+            directory: a path or gs://bucket/path.
+            keep: how many stay.
+        """
+        self._directory, self._keep = epath.Path(directory), keep
+        if "://" not in str(directory):
+            self._directory = epath.Path(Path(directory).absolute())
+        self._orbax: Any = None
+        self._saving: tuple[int, Any] | None = None  # the step being saved, and Orbax's promise
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -50,50 +92,167 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._orbax.close()
+        with suppress(Unsaved):  # whoever wants to know has waited
+            self.wait()
+        self._close()
 
-    @property
-    def latest(self) -> int | None:
-        """Step of the newest checkpoint."""
-        newest = self._orbax.latest
-        return None if newest is None else newest.step
-
-    def save(self, state: Any, ledger: Ledger) -> None:
-        """Writes state and ledger under the ledger's step, in the background; a kill leaves the one before intact."""
-        facts = {"ledger": ledger.to_json(), "sha256": sha256(state)}
-        self._orbax.save_checkpointables_async(ledger.steps, {"state": state}, custom_metadata=facts, force=True)
-
-    def restore(self, like: Any) -> tuple[Any, Ledger]:
-        """The newest state and its ledger.
+    def save(self, state: Any, ledger: Ledger, records: Mapping[str, str] | None = None) -> None:
+        """Begins a checkpoint under the ledger's step; the state may be used up once this returns.
 
         Args:
-            like: a state of `jax.ShapeDtypeStruct` with the shardings to restore to.
+            state: arrays.
+            ledger: the account.
+            records: what else has to be found again, by file name.
 
         Raises:
-            InputError: the checkpoint is truncated, altered, or of another model.
+            Unsaved: the one before, or already this one, could not be written.
         """
-        step = self.latest
+        self.wait()
+        facts = {"ledger": ledger.to_json(), "checksums": checksums(state), "records": dict(records or {})}
         try:
-            state = self._orbax.load_checkpointables(step, {"state": like})["state"]
-            facts = self._orbax.metadata(step).custom_metadata or {}
-            ledger = Ledger.from_json(facts["ledger"])
+            if self._orbax is None:
+                self._open()
+            saving = self._orbax.save_checkpointables_async(
+                ledger.steps, {"state": state}, custom_metadata={**facts, "sha256": digest(facts)}, force=True
+            )
         except Exception as e:  # Orbax and TensorStore raise many kinds; to the user all mean the same
-            reason = f"{type(e).__name__}: {e}"[:200]
-            raise InputError(self._unreadable(step, reason)) from None
-        if sha256(state) != facts.get("sha256"):
-            raise InputError(self._unreadable(step, "its content does not match its SHA-256"))
-        return state, ledger
+            self._close()
+            raise Unsaved(f"{self._directory / str(ledger.steps)} could not be written ({_reason(e)})") from None
+        self._saving = ledger.steps, saving
 
-    def _unreadable(self, step: int | None, reason: str) -> str:
-        where = self._directory / str(step)
-        hint = "delete it to go on from the one before"
-        return f"{where}: expected a whole checkpoint, found a damaged one ({reason}); {hint}"
+    def wait(self) -> bool:
+        """Waits until the save in progress is done; whether there was one.
+
+        Raises:
+            Unsaved: it could not be written.
+        """
+        if self._saving is None:
+            return False
+        (step, saving), self._saving = self._saving, None
+        try:
+            saving.result()
+        except Exception as e:
+            self._close()  # opened again, it clears away what is half-written
+            raise Unsaved(f"{self._directory / str(step)} could not be written ({_reason(e)})") from None
+        return True
+
+    def restore(self, like: Any) -> Restored | None:
+        """The newest checkpoint that is whole; newer ones are moved aside. None: there is no checkpoint.
+
+        Args:
+            like: a state of `jax.ShapeDtypeStruct` with the shardings to restore to, whatever they were before.
+
+        Raises:
+            InputError: there are checkpoints, but every one is truncated, altered, or of another model.
+        """
+        wrong: dict[int, str] = {}
+        for step in self._steps():
+            with _quietly():
+                try:
+                    found = self._read(step, like)
+                except Exception as e:
+                    wrong[step], found = _reason(e), None
+            if found is not None:
+                return Restored(**found, damaged=[self._move_aside(step, why) for step, why in wrong.items()])
+        if not wrong:
+            return None
+        each = "; ".join(f"{step}: {why}" for step, why in wrong.items())
+        raise InputError(
+            f"{self._directory}: expected a whole checkpoint, found damaged ones alone ({each}); move the directory "
+            "away to start this run from its beginning"
+        )
+
+    def _steps(self) -> list[int]:
+        """Steps of the checkpoints that were finished, the newest first."""
+        if not self._directory.exists():
+            return []
+        found = ocp.path.step.standard_name_format().find_all(self._directory)
+        return sorted((one.step for one in found), reverse=True)
+
+    def _read(self, step: int, like: Any) -> dict[str, Any]:
+        """A checkpoint's content, checked.
+
+        Raises:
+            Exception: of many kinds, where it is not as it was written.
+        """
+        path = self._directory / str(step)
+        facts = dict(ocp.checkpointables_metadata(path).custom_metadata or {})
+        if facts.pop("sha256", None) != digest(facts):
+            raise _Damaged("its account does not match its SHA-256")
+        state = ocp.load_checkpointables(path, {"state": like})["state"]
+        if names := differing(state, facts["checksums"]):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise _Damaged(f"the content of {names[0]}{more} does not match its checksum")
+        return {"state": state, "ledger": Ledger.from_json(facts["ledger"]), "records": facts["records"]}
+
+    def _move_aside(self, step: int, why: str) -> str:
+        """Gives a damaged checkpoint another name, so that its step can be saved again; returns what to say of it."""
+        path, aside = self._directory / str(step), self._directory / f"{step}{DAMAGED}"
+        if aside.exists():
+            aside.rmtree()
+        path.rename(aside)
+        return f"{path} is damaged ({why}); it is now {aside.name}"
+
+    def _open(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._orbax = ocp.training.Checkpointer(
+            self._directory,
+            preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def _close(self) -> None:
+        if self._orbax is None:
+            return
+        orbax, self._orbax = self._orbax, None
+        with suppress(Exception):  # of a save that failed, once more
+            orbax.close()
+
+
+class _Damaged(Exception):
+    """What is wrong with a checkpoint, in words for the user."""
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed, in a few words: the system's, or those that name a file or an array."""
+    root: BaseException = error
+    while cause := root.__cause__ or (None if root.__suppress_context__ else root.__context__):
+        root = cause
+    if isinstance(root, OSError) and root.errno:
+        return os.strerror(root.errno)
+    text = " ".join(str(root).split())
+    if code := re.search(r"os[ _]error(?:_code=')? ?(\d+)", text):
+        return os.strerror(int(code[1]))
+    text = re.sub(r" \[tensorstore_spec.*", "", text)
+    return (text if isinstance(root, _Damaged) else f"{type(root).__name__}: {text}")[:400]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Orbax's and TensorStore's threads print what goes wrong in them; the exception says it too."""
+    log = logging.getLogger("asyncio")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+            gc.collect()  # asyncio speaks of a task that failed when the task goes
+    finally:
+        log.setLevel(before)
 
 
 def save_params(path: Path, params: Any) -> None:
-    """Writes parameters as safetensors, whole or not at all; a tensor's name is its path, joined by dots."""
+    """Writes parameters as safetensors, whole or not at all; a tensor's name is its path, joined by dots.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     tensors = {".".join(str(key.key) for key in keys): np.ascontiguousarray(leaf) for keys, leaf in leaves}
     beside = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, beside)
-    beside.replace(path)
+    try:
+        save_file(tensors, beside)
+        beside.replace(path)
+    except (OSError, SafetensorError) as e:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({_reason(e)}), expected room for it; then run it again") from None

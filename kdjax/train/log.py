@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from kdjax.errors import InputError
-from kdjax.files import write_text
+from kdjax.files import append_text, write_text
+
+NAME = "metrics.jsonl"
 
 
 class Log:
     """`metrics.jsonl`: a JSON object a line. Opening drops the lines after `step`: a resumed run writes them again.
+
+    A line that cannot be written waits, and is written with the next.
 
     Attributes:
         reached: the last step that a line was written for before, dropped or not.
@@ -25,13 +29,27 @@ class Log:
         found = list(_whole_lines(path))
         self.reached = max((line["step"] for line in found), default=step)
         self._lines = [line for line in found if line["step"] <= step]
+        self._waiting = ""
         write_text(path, "".join(json.dumps(line) + "\n" for line in self._lines))
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Appends a line."""
+        """Appends a line, or keeps it for the next time where it cannot be written: `flush` raises what stays wrong."""
         self._lines.append(dict(line))
-        with self._path.open("a", encoding="utf-8") as f:
-            f.write(json.dumps(line) + "\n")
+        self._waiting += json.dumps(line) + "\n"
+        with suppress(OSError):
+            self._append(durable=False)
+
+    def flush(self) -> None:
+        """Sees to it that all lines are on the disk.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self._append(durable=True)
+
+    def _append(self, *, durable: bool) -> None:
+        append_text(self._path, self._waiting, durable=durable)
+        self._waiting = ""
 
     def curve(self) -> list[dict[str, float]]:
         """The lines with a held-out loss."""

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import jax
 import numpy as np
 
+from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
-from kdjax.budget.journal import NAME, Journal
+from kdjax.budget.journal import Journal
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import TrainConfig
-from kdjax.errors import Diverged, InputError
-from kdjax.train.checkpoint import Checkpoints, sha256
+from kdjax.errors import Diverged, InputError, Stopped
+from kdjax.parallel.preemption import PREEMPTION
+from kdjax.train import log, records
+from kdjax.train.checkpoint import Checkpoints, Unsaved, sha256
 from kdjax.train.log import Log, Stopwatch
 from kdjax.train.phase import Phase
 from kdjax.train.program import Program
 from kdjax.train.step import Moment, State
 
 Numbered = Iterator[tuple[int, Mapping[str, np.ndarray]]]
+
+RETRY_SECONDS = 60.0
+"""Between tries to write the last checkpoint, while there is no room for it."""
+
+
+def _warn(line: str) -> None:
+    print(f"kdjax: {line}", file=sys.stderr)
 
 
 class Stream(Protocol):
@@ -97,6 +108,8 @@ def train(
     repeats: bool = True,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
+    checkpoints: str | Path | None = None,
+    warn: Callable[[str], None] = _warn,
 ) -> Outcome:
     """Trains until the ledger is full, or goes on where an interrupted call stopped.
 
@@ -115,15 +128,19 @@ def train(
         repeats: whether text may be seen again once all of it was.
         evaluate: figures on held-out text from the student's parameters, taken along the budget.
         watch: told after every step.
+        checkpoints: their directory, a path or gs://bucket/path; None: in `directory`.
+        warn: told, in a line, of a checkpoint that is damaged or cannot be written.
 
     Raises:
         Diverged: the loss is not finite.
-        InputError: text would repeat, compiling takes all of the budget's hours, or a checkpoint or the journal is
-            damaged.
+        InputError: text would repeat, compiling takes all of the budget's hours, all checkpoints or the journal are
+            damaged, or no checkpoint could be written for `config.checkpoint.patience`.
+        Stopped: the process was told to stop; a checkpoint is saved.
     """
     opened = Ledger.open(budget, len(legs), upfront, cache_bytes)
-    with Checkpoints(directory / "checkpoints") as checkpoints:
-        run = _Run(legs, directory, config, checkpoints, evaluate, watch)
+    place = checkpoints or directory / "checkpoints"
+    with PREEMPTION.between_steps(), Checkpoints(place, config.checkpoint.keep) as saved:
+        run = _Run(legs, directory, config, saved, evaluate, watch, warn)
         run.begin(start, seed, opened)
         for number, leg in enumerate(legs):
             batches = leg.stream.iterate(run.ledger.steps)
@@ -132,6 +149,8 @@ def train(
                 run.step(number, batches, repeats=repeats)
                 if _milestone(run.ledger.share, config.evaluations) > _milestone(share, config.evaluations):
                     run.evaluate()
+                if PREEMPTION.told(run.ledger.steps):
+                    run.stop()
                 if time.monotonic() - run.saved >= config.checkpoint.seconds:
                     run.save()
         return run.finish()
@@ -151,22 +170,31 @@ class _Run:
         checkpoints: Checkpoints,
         evaluate: Callable[[Any], Mapping[str, float]] | None,
         watch: Callable[[Progress], None],
+        warn: Callable[[str], None],
     ):
         self._legs, self._directory, self._config, self._checkpoints = legs, directory, config, checkpoints
-        self._evaluate, self._watch = evaluate, watch
+        self._evaluate, self._watch, self._warn = evaluate, watch, warn
         self._waiting: tuple[Ledger, Mapping[str, jax.Array]] | None = None  # a step whose losses are on their way
-        self._journal = Journal(directory / NAME)
+        self._failing: float | None = None  # since when no checkpoint can be written
+        self._patience = config.checkpoint.patience
 
     def begin(self, start: Any, seed: int, opened: Ledger) -> None:
-        """From the start, or from the newest checkpoint."""
-        program = self._legs[0].program
-        if self._checkpoints.latest is None:
+        """From the start, or from the newest checkpoint that is whole."""
+        program, damaged = self._legs[0].program, {}
+        found = self._checkpoints.restore(program.abstract_state())
+        if found is None:
             self.state, self.ledger = program.start(start, seed), opened
         else:
-            self.state, self.ledger = self._checkpoints.restore(program.abstract_state())
-        self._log = Log(self._directory / "metrics.jsonl", self.ledger.steps)
+            self.state, self.ledger = found.state, found.ledger
+            records.restore(self._directory, found.records)
+            if found.damaged:
+                damaged = {"damaged": found.damaged}
+                self._warn(f"{'; '.join(found.damaged)}; going on from the one of step {self.ledger.steps}")
+        self._log = Log(self._directory / log.NAME, self.ledger.steps)
+        self._journal = Journal(self._directory / journal.NAME)
         if self._journal.entries:
-            self._journal.add("restart", self.ledger, lost_steps=self._log.reached - self.ledger.steps)
+            lost = self._log.reached - self.ledger.steps
+            self._journal.add("restart", self.ledger, lost_steps=lost, **damaged)
         else:
             prices = [leg.price.to_json() for leg in self._legs]
             self._journal.add("open", self.ledger, prices=prices, positions=program.shape.positions)
@@ -179,7 +207,8 @@ class _Run:
                 f"{self._directory}: budget.hours is {self.ledger.budget.amount:g}, expected more than the "
                 f"{self.ledger.used:.3g} hours that compiling took, as budget.clock counts it"
             )
-        self._evaluated = self._saved_step = self.ledger.steps
+        self._evaluated = self.ledger.steps
+        self._saved_step: int | None = self.ledger.steps
         self.saved = time.monotonic()
 
     def step(self, number: int, batches: Numbered, *, repeats: bool) -> None:
@@ -218,24 +247,73 @@ class _Run:
         self._read_clock()
 
     def save(self) -> None:
-        """A checkpoint, and an entry in the journal, unless this very step has them."""
+        """Begins a checkpoint, with an entry in the journal, unless this very step has them.
+
+        What cannot be written is said, and tried again when the next checkpoint is due.
+
+        Raises:
+            InputError: nothing could be written for too long.
+        """
         self._settle()
         if self._saved_step == self.ledger.steps:
             return
-        self._journal.add("steps", self.ledger)
         with self._clock("checkpoint"):
-            self._checkpoints.save(self.state, self.ledger)
-        self._saved_step, self.saved = self.ledger.steps, time.monotonic()
+            self._commit()  # the one before
+            try:
+                self._log.flush()
+                self._journal.add("steps", self.ledger)
+                self._checkpoints.save(self.state, self.ledger, records.read(self._directory))
+                self._saved_step = self.ledger.steps
+            except (OSError, Unsaved) as e:
+                self._failed(e)
+        self.saved = time.monotonic()
         self._read_clock()
+
+    def stop(self) -> NoReturn:
+        """Ends with a checkpoint: the process was told to.
+
+        Raises:
+            Stopped: it is saved.
+            InputError: it cannot be.
+        """
+        self._patience = 0.0
+        self.save()
+        self._commit()
+        raise Stopped(f"saved at step {self.ledger.steps}")
 
     def finish(self) -> Outcome:
         """The last figures and the last checkpoint; nothing is spent any more."""
         self.evaluate()
         self.save()
+        while not self._commit():
+            time.sleep(min(RETRY_SECONDS, self._patience))
+            self.save()
         params = jax.device_get(self.state.params["model"])
         found = sha256(params)
         self._journal.add("close", self.ledger, params_sha256=found)
         return Outcome(params, self.ledger, self._log.curve(), found, self._journal.head)
+
+    def _commit(self) -> bool:
+        """Waits for the checkpoint in progress; whether this step has one now."""
+        try:
+            if self._checkpoints.wait():
+                self._failing = None
+        except Unsaved as e:
+            self._saved_step = None
+            self._failed(e)
+        return self._saved_step == self.ledger.steps
+
+    def _failed(self, error: Exception) -> None:
+        """Says that a checkpoint cannot be written; the run goes on for as long as the settings say.
+
+        Raises:
+            InputError: that time is over.
+        """
+        self._failing = self._failing or time.monotonic()
+        left = self._patience - (time.monotonic() - self._failing)
+        if left <= 0:
+            raise InputError(f"{error}, expected room for it; the same command goes on from the last whole checkpoint")
+        self._warn(f"{error}; step {self.ledger.steps} goes on without, for {left:.0f} s at most")
 
     def _settle(self) -> None:
         """Waits for the last step."""

@@ -1,0 +1,68 @@
+"""Told to stop: SIGTERM, which a machine that is about to be taken away sends first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from kdjax.errors import Stopped
+
+
+class Preemption:
+    """Whether this process was told to stop. Until `heeded` is entered, SIGTERM does what it did before.
+
+    Outside of `between_steps` it ends what is being done at once, which is as safe as a kill. Inside, it is only noted:
+    whoever trains asks `told` once a step, saves, and ends.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+        self._training = False
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """SIGTERM ends the block with `Stopped`; but in the main thread, which alone hears signals, nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._told = False
+        before = signal.signal(signal.SIGTERM, self._hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    @contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """In the block, SIGTERM waits for `told`; at its end it is made up for.
+
+        Raises:
+            Stopped: the block ended without one, though the process was told to.
+        """
+        self._training = True
+        try:
+            yield
+        finally:
+            self._training = False
+        if self._told:
+            raise Stopped
+
+    def told(self, step: int) -> bool:
+        """Whether to save after this step, and end.
+
+        Args:
+            step: the same on every process that asks.
+        """
+        return self._told
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._told = True
+        if not self._training:
+            raise Stopped
+
+
+PREEMPTION = Preemption()
+"""Signals are a process's, so there is one."""
