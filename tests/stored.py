@@ -18,7 +18,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.prepare import prepare
 from kdjax.models import Model, forward
 from kdjax.models.features import Request
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.train import cache
 from kdjax.train.phase import Shape
 from tests import tiny
@@ -70,7 +70,7 @@ def prepared(directory: Path, seed: int = 0) -> Text:
 
 def build(directory: Path, text: Text, request: Request = LOGITS, config: CacheConfig = EXACT, **more: Any) -> Any:
     model = more.pop("teacher", teacher())
-    mesh = make_mesh(jax.devices()[:1])
+    mesh = Layout.of(devices=jax.devices()[:1])
     return cache.build(directory, model, request, config, text.data, text.corpus, mesh, **more)
 
 

@@ -37,8 +37,8 @@ def hardware_use(legs: Sequence[Leg], ledger: Ledger) -> dict[str, Any]:
         `high_water_source`: the most memory in use in this process so far.
     """
     programs = [leg.program for leg in legs]
-    mesh = programs[0].mesh
-    most, seconds = peak(mesh.devices.flat[0]), ledger.seconds.get("compute", 0.0)
+    layout = programs[0].layout
+    most, seconds = peak(layout.mesh.devices.flat[0]), ledger.seconds.get("compute", 0.0)
     done = [p.hardware_flops for p in programs]
     model = sum(ledger.spent[part] for part in PARTS)
     hardware = None if None in done else sum(n * f for n, f in zip(ledger.phases, done, strict=True) if f is not None)
@@ -46,12 +46,12 @@ def hardware_use(legs: Sequence[Leg], ledger: Ledger) -> dict[str, Any]:
     high, source = high_water()
 
     def used(flops: int | None) -> float | None:
-        return utilisation(flops, seconds, most, mesh.size) if flops and seconds else None
+        return utilisation(flops, seconds, most, layout.devices) if flops and seconds else None
 
     return {
         "model_flops": model,
         "hardware_flops": hardware,
-        "devices": mesh.size,
+        "devices": layout.devices,
         "peak": {"flops_per_second": most.flops_per_second, "dtype": most.dtype, "source": most.source},
         "model_utilisation": used(model),
         "hardware_utilisation": used(hardware),

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from jax.sharding import Mesh
-
 from kdjax.config import Config
 from kdjax.data.cache import Cache, CacheManifest
 from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.files import undone_by_bad_input
 from kdjax.models import Model, Request
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.study.corpus import corpus_of
 from kdjax.study.pricing import arms_of, stored_by
 from kdjax.study.progress import Reporter
@@ -27,7 +25,7 @@ def cache_of(
     teacher: Model,
     corpus: Corpus,
     directory: Path,
-    mesh: Mesh,
+    layout: Layout,
     reporter: Reporter,
 ) -> Cache:
     """The teacher's stored outputs: those the recipe names, or made in `directory`.
@@ -42,7 +40,7 @@ def cache_of(
         def told(done: int, total: int) -> None:
             reporter.show(f"cache: {done:,} of {total:,} views of sequences")
 
-        outputs.build(directory, teacher, request, config.cache, config.data, corpus, mesh, told)
+        outputs.build(directory, teacher, request, config.cache, config.data, corpus, layout, told)
     return outputs.open_cache(directory, teacher, request, config.cache, config.data, corpus)
 
 
@@ -57,18 +55,22 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     request = stored_by(arms_of(config))
     if not request:
         raise InputError("no arm has teacher: cached, expected at least one, to know what to store")
-    data, fitted, mesh = out.with_name(f"{out.name}.data"), out.with_name(f"{out.name}.teacher"), make_mesh()
+    data, fitted, layout = (
+        out.with_name(f"{out.name}.data"),
+        out.with_name(f"{out.name}.teacher"),
+        Layout.of(config.train.mesh),
+    )
     with Reporter() as reporter, undone_by_bad_input(out, data, fitted):
-        check_teacher(config, mesh)
+        check_teacher(config, layout)
         corpus = corpus_of(config, data, reporter)
-        teacher = teacher_of(config, corpus, fitted, mesh, reporter)
+        teacher = teacher_of(config, corpus, fitted, layout, reporter)
         manifest = cache_of(
             replace(config, cache=replace(config.cache, source="")),
             request,
             teacher.model,
             corpus,
             out,
-            mesh,
+            layout,
             reporter,
         ).manifest
         off = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in outputs.bias(manifest).items())

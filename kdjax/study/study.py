@@ -22,7 +22,7 @@ from kdjax.errors import InputError
 from kdjax.evaluate.mlm import HeldOut
 from kdjax.files import digest, read_json, write_json
 from kdjax.models import zoo
-from kdjax.parallel.mesh import check_batch, make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.study import corpus as corpora
 from kdjax.study import pricing, stored, tuned
 from kdjax.study import teacher as teachers
@@ -73,8 +73,8 @@ class Study:
         for arm in self.arms.values():
             self._lay_out(arm, self._prices[arm.name])
         self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
-        self.mesh = make_mesh()
-        check_batch(self.shape.batch, self.mesh, config.train.microbatches)
+        self.layout = Layout.of(config.train.mesh)
+        self.layout.check_batch(self.shape.batch, config.train.microbatches)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -86,7 +86,7 @@ class Study:
         """The teacher, when an arm looks at one."""
         if not self._needs_teacher:
             return None
-        return teachers.teacher_of(self.config, self.corpus, self.places["teacher"], self.mesh, self._reporter)
+        return teachers.teacher_of(self.config, self.corpus, self.places["teacher"], self.layout, self._reporter)
 
     @cached_property
     def cache(self) -> Cache | None:
@@ -95,7 +95,7 @@ class Study:
         if not request or self.teacher is None:
             return None
         return stored.cache_of(
-            self.config, request, self.teacher.model, self.corpus, self.places["cache"], self.mesh, self._reporter
+            self.config, request, self.teacher.model, self.corpus, self.places["cache"], self.layout, self._reporter
         )
 
     @cached_property
@@ -132,7 +132,7 @@ class Study:
         tuned.tuning_of(self.config)
         _ = self.tasks
         if self._needs_teacher and self._record.new:
-            teachers.check_teacher(self.config, self.mesh)
+            teachers.check_teacher(self.config, self.layout)
         corpora.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
         for arm in self.arms.values():
             if self.teacher is not None:
@@ -285,7 +285,7 @@ class Study:
         made = []
         for phase, cost in zip(arm.phases, self.costs[arm.name].prices, strict=True):
             program = program_of(
-                phase, self.shape, self.mesh, self.config.train.microbatches, self.config.train.compute
+                phase, self.shape, self.layout, self.config.train.microbatches, self.config.train.compute
             )
             cache = self.cache if isinstance(phase.signal, Cached) else None
             stream = corpora.train_batches(self.config, self.corpus, self.shape.batch, seed, cache=cache)

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-
 from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger, lay_out
@@ -19,7 +17,7 @@ from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
 from kdjax.files import read_json, undone_by_bad_input, write_json
 from kdjax.models import Model, zoo
-from kdjax.parallel.mesh import check_batch, make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches
 from kdjax.study.progress import Reporter
 from kdjax.train.phase import Shape, price
@@ -69,7 +67,7 @@ def encoder_of(config: Config) -> Model:
     return encoder
 
 
-def check_teacher(config: Config, mesh: Mesh) -> None:
+def check_teacher(config: Config, layout: Layout) -> None:
     """Finds what is wrong with a recipe's teacher before any time goes into a corpus.
 
     Raises:
@@ -77,13 +75,13 @@ def check_teacher(config: Config, mesh: Mesh) -> None:
     """
     encoder, head = encoder_of(config), config.teacher.head
     if head.budget:
-        check_batch(head.batch, mesh)
+        layout.check_batch(head.batch)
         shape = Shape(head.batch, config.data.length, config.data.slots)
         phases = [(1.0, price(head_phase(encoder.config, head), shape))]
         lay_out(Budget.flops(head.budget), phases, shape.positions, setting="teacher.head.budget")
 
 
-def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, reporter: Reporter) -> Teacher:
+def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter) -> Teacher:
     """The teacher, with an MLM head fitted first where the recipe says so; a fitted one is kept in `directory`.
 
     Raises:
@@ -113,7 +111,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
     }
     if not config.teacher.head.budget:
         return Teacher(encoder, {**facts, **_quality(encoder, corpus, config)})
-    model, ledger = _fit(config, encoder, corpus, directory.with_name(directory.name + ".fit"), mesh, reporter)
+    model, ledger = _fit(config, encoder, corpus, directory.with_name(directory.name + ".fit"), layout, reporter)
     facts |= {
         "encoder": config.teacher.head.encoder,
         "head_flops": facts["head_flops"] + ledger.total,
@@ -128,7 +126,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, mesh: Mesh, repo
 
 
 def _fit(
-    config: Config, encoder: Model, corpus: Corpus, directory: Path, mesh: Mesh, reporter: Reporter
+    config: Config, encoder: Model, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
 ) -> tuple[Model, Ledger]:
     head = config.teacher.head
     held_out = held_out_batches(config, corpus)
@@ -138,7 +136,7 @@ def _fit(
         Shape(head.batch, config.data.length, config.data.slots),
         train_batches(config, corpus, head.batch, seed=0),
         directory=directory,
-        mesh=mesh,
+        layout=layout,
         evaluate=lambda params: {"mlm_loss": held_out_loss(encoder.config, params, held_out).loss},
         watch=reporter.watch("teacher head"),
     )
@@ -192,11 +190,11 @@ def prepare_teacher(config: Config, out: Path) -> Teacher:
     """
     if not config.teacher.head.budget:
         raise InputError("teacher.head.budget is 0, expected the FLOPs to spend on the head")
-    data, mesh = out.with_name(f"{out.name}.data"), make_mesh()
+    data, layout = out.with_name(f"{out.name}.data"), Layout.of(config.train.mesh)
     with Reporter() as reporter, undone_by_bad_input(out, data, out.with_name(f"{out.name}.fit")):
         models.check_saveable(out)
-        check_teacher(config, mesh)
-        teacher = teacher_of(config, corpus_of(config, data, reporter), out, mesh, reporter)
+        check_teacher(config, layout)
+        teacher = teacher_of(config, corpus_of(config, data, reporter), out, layout, reporter)
         facts = teacher.facts
         reporter.say(
             f"{out}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy {facts['mlm_accuracy']:.1%}, "

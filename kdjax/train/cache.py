@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from kdjax.budget.price import measure
 from kdjax.config import CacheConfig, DataConfig, ModelConfig, plain
@@ -21,7 +20,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import Features, Request
-from kdjax.parallel.mesh import by_batch, check_batch, replicated
+from kdjax.parallel.layout import Layout
 from kdjax.train.checkpoint import sha256
 from kdjax.train.phase import Shape
 from kdjax.train.signal import Cached
@@ -52,7 +51,7 @@ def build(
     config: CacheConfig,
     data: DataConfig,
     corpus: Corpus,
-    mesh: Mesh,
+    layout: Layout,
     progress: Callable[[int, int], None] | None = None,
 ) -> CacheManifest:
     """Stores the teacher's outputs for every view of every training sequence; resumable.
@@ -69,7 +68,7 @@ def build(
         config: how they are stored.
         data: the recipe's data settings.
         corpus: the prepared corpus.
-        mesh: the devices.
+        layout: of the devices.
         progress: told records done and records in all.
 
     Raises:
@@ -79,14 +78,14 @@ def build(
         raise InputError("data.views is 0, expected at least 1: stored outputs belong to fixed masks")
     if request.head and "mlm" not in teacher.params:
         raise InputError("cache: found a teacher without an MLM head, expected one; teacher.head.budget fits a head")
-    check_batch(config.batch, mesh)
+    layout.check_batch(config.batch)
     shape = Shape(config.batch, data.length, data.slots)
     signal = Cached(teacher.config, request, config)
     fields = signal.fields(data.length, data.slots)
     params = {name: part for name, part in teacher.params.items() if name != "mlm" or request.head}
     flops = cache_price(teacher.config, request, shape)
-    run = _program(signal, mesh)
-    placed = jax.device_put(params, replicated(mesh))
+    run = _program(signal, layout)
+    placed = jax.device_put(params, layout.everywhere)
     sequences = corpus.sequences("train")
 
     def make(numbers: np.ndarray, views: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
@@ -98,7 +97,7 @@ def build(
             rows = len(numbers[chosen])
             whole = {name: np.pad(x, ((0, config.batch - rows), (0, 0))) for name, x in batch.items()}
             records = np.resize(views[chosen] * sequences + numbers[chosen], config.batch).astype(np.int32)
-            whole = jax.device_put({**whole, "records": records}, by_batch(mesh))
+            whole = jax.device_put({**whole, "records": records}, layout.by_batch)
             stored, sums = jax.device_get(run(placed, whole))
             made.append({name: x[:rows] for name, x in stored.items()})
             _check_finite(made[-1], config.dtype)
@@ -177,8 +176,8 @@ def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
             )
 
 
-def _program(signal: Cached, mesh: Mesh) -> Callable[..., Any]:
-    """The teacher's forward pass, what is stored of it, and how far that is off; compiled over the mesh."""
+def _program(signal: Cached, layout: Layout) -> Callable[..., Any]:
+    """The teacher's forward pass, what is stored of it, and how far that is off; compiled over the devices."""
     dtypes = {f.name: f.dtype for f in signal.fields(1, 1)}
 
     def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
@@ -186,8 +185,8 @@ def _program(signal: Cached, mesh: Mesh) -> Callable[..., Any]:
         stored = {name: x.astype(dtypes[name]) for name, x in signal.encode(features, batch["records"]).items()}
         return stored, _off(signal, features, signal.features(None, stored, signal.request), batch)
 
-    split = by_batch(mesh)
-    return jax.jit(run, in_shardings=(replicated(mesh), split), out_shardings=(split, replicated(mesh)))
+    split, everywhere = layout.by_batch, layout.everywhere
+    return jax.jit(run, in_shardings=(everywhere, split), out_shardings=(split, everywhere))
 
 
 def _off(signal: Cached, features: Features, read: Features, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

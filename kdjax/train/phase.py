@@ -18,6 +18,7 @@ from kdjax.models import abstract_params, forward
 from kdjax.models.features import Features
 from kdjax.objectives.base import Needs
 from kdjax.objectives.objective import Objective
+from kdjax.parallel.layout import Layout
 from kdjax.train.moving import part, split
 from kdjax.train.optimizer import adamw, apply, learning_rate
 from kdjax.train.signal import Signal
@@ -181,7 +182,12 @@ class Phase:
         return learning_rate(self.optimizer, before, after)
 
     def step(
-        self, *, microbatches: int = 1, bits: str = "threefry2x32", compute: ComputeConfig = ComputeConfig()
+        self,
+        *,
+        microbatches: int = 1,
+        bits: str = "threefry2x32",
+        compute: ComputeConfig = ComputeConfig(),
+        layout: Layout | None = None,
     ) -> Step:
         """The pure step."""
         return make_step(
@@ -193,6 +199,7 @@ class Phase:
             if microbatches == 1
             else functools.partial(accumulated, self.objective, microbatches),
             bits=bits,
+            layout=layout,
         )
 
     @cached_property

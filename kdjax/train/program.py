@@ -1,4 +1,4 @@
-"""A phase compiled: the fused step over a mesh."""
+"""A phase compiled: the fused step over the devices."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from kdjax.budget.hardware import hardware_flops, memory
 from kdjax.config import ComputeConfig
-from kdjax.parallel.mesh import by_batch, check_batch, replicated
+from kdjax.parallel.layout import Layout
 from kdjax.train.phase import Phase, Shape
 from kdjax.train.step import Moment, State, compile_step, init_state
 
 
 class Program:
-    """A phase compiled for a mesh and a batch shape; it does not depend on the budget, the seed or the learning rate.
+    """A phase compiled for a layout and a batch shape; it does not depend on the budget, the seed or the learning rate.
 
     Attributes:
         phase: the phase.
         shape: of a batch.
-        mesh: the devices.
+        layout: of the devices.
         compile_seconds: what compiling took.
         hardware_flops: FLOPs that all devices together do in a step, rematerialisation and what every device does for
             itself included; None where XLA does not say.
@@ -36,7 +35,7 @@ class Program:
         self,
         phase: Phase,
         shape: Shape,
-        mesh: Mesh,
+        layout: Layout,
         *,
         microbatches: int = 1,
         compute: ComputeConfig = ComputeConfig(),
@@ -46,68 +45,80 @@ class Program:
         Args:
             phase: the phase.
             shape: of a batch.
-            mesh: the devices.
+            layout: of the devices.
             microbatches: parts in which a batch is taken.
             compute: how the models are computed.
 
         Raises:
             InputError: a batch that does not split over the devices and the microbatches.
         """
-        check_batch(shape.batch, mesh, microbatches)
-        self.phase, self.shape, self.mesh, self._compute = phase, shape, mesh, compute
+        layout.check_batch(shape.batch, microbatches)
+        layout.check_model(phase.student, "the student")
+        if phase.teacher:
+            layout.check_model(phase.teacher, "the teacher")
+        self.phase, self.shape, self.layout, self._compute = phase, shape, layout, compute
         self._batch = phase.abstract_batch(shape)
         started = time.perf_counter()
-        everywhere, split = replicated(mesh), by_batch(mesh)
-        traced = compile_step(phase.step(microbatches=microbatches, compute=compute), mesh).trace(
-            self.abstract_state(),
-            jax.tree.map(lambda x: _placed(x, everywhere, compute.dtype), phase.abstract_teacher()),
-            jax.tree.map(lambda x: _placed(x, split), self._batch),
-            Moment.abstract(everywhere),
+        state, teacher = self.abstract_state(), self._placed_as_stored(phase.abstract_teacher(), compute.dtype)
+        step = phase.step(microbatches=microbatches, compute=compute, layout=layout)
+        traced = compile_step(step, layout, state, teacher).trace(
+            state,
+            teacher,
+            jax.tree.map(lambda x: _placed(x, layout.by_batch), self._batch),
+            Moment.abstract(layout.everywhere),
         )
         self._compiled = traced.lower().compile()
         self.compile_seconds = time.perf_counter() - started
-        self.hardware_flops = hardware_flops(self._compiled, traced.jaxpr, mesh.size)
+        self.hardware_flops = hardware_flops(self._compiled, traced.jaxpr, layout.devices)
         self.memory = memory(self._compiled)
+
+    @property
+    def text(self) -> str:
+        """What the compiler made of the step, for `kdjax.parallel.collectives`."""
+        return str(self._compiled.as_text())
 
     def abstract_state(self) -> State:
         """The state as shapes with shardings; the same for all phases of an arm."""
         state = jax.eval_shape(lambda p: init_state(p, self.phase.transformation, 0), self.phase.abstract_params())
-        placed: State = jax.tree.map(lambda x: _placed(x, replicated(self.mesh)), state)
+        placed: State = self._placed_as_stored(state)
         return placed
 
     def start(self, model: Any, seed: int) -> State:
         """The state before the first step, from the student's starting parameters."""
         params = jax.tree.map(jnp.array, {"model": model, "objective": self.phase.init_objective(seed)})  # donated
         state = init_state(params, self.phase.transformation, seed)
-        placed: State = jax.device_put(state, replicated(self.mesh))
+        placed: State = jax.device_put(state, self.layout.stored(state))
         return placed
 
     def place_teacher(self, params: Any) -> Any:
-        """What the step takes of a teacher's parameters, on every device in the type that is computed in; nothing
-        where no teacher runs."""
+        """What the step takes of a teacher's parameters, on the devices in the type that is computed in; nothing where
+        no teacher runs."""
         taken = jax.tree.map(lambda x: x.astype(self._compute.dtype), self.phase.teacher_part(params))
-        return jax.device_put(taken, replicated(self.mesh))
+        return jax.device_put(taken, self.layout.stored(taken))
+
+    def _placed_as_stored(self, tree: Any, dtype: str | None = None) -> Any:
+        return jax.tree.map(lambda x, where: _placed(x, where, dtype), tree, self.layout.stored(tree))
 
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], moment: Moment
     ) -> tuple[State, dict[str, jax.Array]]:
         """One step; the batch is on the host. The state given is used up."""
-        placed = jax.device_put({name: batch[name] for name in self._batch}, by_batch(self.mesh))
-        when = jax.device_put(jax.tree.map(np.float32, moment), replicated(self.mesh))
+        placed = jax.device_put({name: batch[name] for name in self._batch}, self.layout.by_batch)
+        when = jax.device_put(jax.tree.map(np.float32, moment), self.layout.everywhere)
         return self._compiled(state, teacher, placed, when)  # type: ignore[no-any-return]
 
 
 @functools.cache
-def _program(phase: Phase, shape: Shape, mesh: Mesh, microbatches: int, compute: ComputeConfig) -> Program:
-    return Program(phase, shape, mesh, microbatches=microbatches, compute=compute)
+def _program(phase: Phase, shape: Shape, layout: Layout, microbatches: int, compute: ComputeConfig) -> Program:
+    return Program(phase, shape, layout, microbatches=microbatches, compute=compute)
 
 
 def program_of(
-    phase: Phase, shape: Shape, mesh: Mesh, microbatches: int = 1, compute: ComputeConfig = ComputeConfig()
+    phase: Phase, shape: Shape, layout: Layout, microbatches: int = 1, compute: ComputeConfig = ComputeConfig()
 ) -> Program:
     """A phase compiled, or as it was compiled before in this process: runs that differ in budget, seed, learning rate
     or the arm's name share it."""
-    return _program(phase.essence, shape, mesh, microbatches, compute)
+    return _program(phase.essence, shape, layout, microbatches, compute)
 
 
 def _placed(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding, dtype: str | None = None) -> jax.ShapeDtypeStruct:

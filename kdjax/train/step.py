@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.extend import core
-from jax.sharding import Mesh
 
 from kdjax.models.features import Features
 from kdjax.objectives.objective import Objective
-from kdjax.parallel.mesh import by_batch, replicated
+from kdjax.parallel.layout import Layout
 from kdjax.train.moving import Flat, flat, join, part, put_back, split
 from kdjax.train.optimizer import apply
 
@@ -132,6 +131,7 @@ def make_step(
     dropout: bool,
     differentiate: Callable[[Loss], Callable[..., Any]] = over_whole,
     bits: str = "threefry2x32",
+    layout: Layout | None = None,
 ) -> Step:
     """The step `(state, teacher_params, batch, moment) -> (state, metrics)`: one pure function, for `compile_step`.
 
@@ -143,19 +143,25 @@ def make_step(
         dropout: whether the loss takes a dropout key, made anew from (seed, step).
         differentiate: makes the loss and its gradients of the loss: `over_whole`, or `accumulated`.
         bits: the generator of dropout's random bits (a name JAX knows).
+        layout: where parameters lie, for a step over several devices; changes no arithmetic.
 
     Returns:
         A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key.
     """
+
+    gather, scatter = (layout.gather, layout.scatter) if layout else (lambda tree: tree, lambda tree: tree)
 
     def step(state: State, teacher_params: Any, batch: Batch, moment: Moment) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
         params, still = split(state.params, trained)
 
         def of_moving(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return loss(join(params, still, trained), *rest)
+            return loss(join(params, gather(still), trained), *rest)
 
-        (value, terms), grads = differentiate(of_moving)(params, teacher_params, batch, key, moment.progress)
+        (value, terms), grads = differentiate(of_moving)(
+            gather(params), gather(teacher_params), batch, key, moment.progress
+        )
+        grads = scatter(grads)
         params, opt = apply(optimizer, grads, part(state.opt, params), params, moment.learning_rate)
         metrics = {"loss": value, "grad_norm": global_norm(grads), **terms}
         after = join(params, still, trained)
@@ -169,13 +175,13 @@ def global_norm(tree: Any) -> jax.Array:
     return jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), start=jnp.float32(0)))
 
 
-def compile_step(step: Step, mesh: Mesh) -> Any:
-    """The step jitted over the mesh: batch split over `data`, everything else on every device, the state donated."""
-    everywhere, split = replicated(mesh), by_batch(mesh)
+def compile_step(step: Step, layout: Layout, state: State, teacher: Any) -> Any:
+    """The step jitted over a layout: the batch split, state and teacher as they are stored, the state donated."""
+    kept = layout.stored(state)
     return jax.jit(
         step,
-        in_shardings=(everywhere, everywhere, split, everywhere),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(kept, layout.stored(teacher), layout.by_batch, layout.everywhere),
+        out_shardings=(kept, layout.everywhere),
         donate_argnums=0,
     )
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger, lay_out
@@ -16,6 +15,7 @@ from kdjax.config import ArmConfig, ComputeConfig, HeadConfig, ModelConfig, Trai
 from kdjax.models import Model, abstract_params, forward, init_mlm_head
 from kdjax.models.features import Features
 from kdjax.objectives.presets import arm_of, objectives_of
+from kdjax.parallel.layout import Layout
 from kdjax.train.loop import Leg, Progress, Stream, train
 from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import program_of
@@ -61,7 +61,7 @@ def fit_head(
     stream: Stream,
     *,
     directory: Path,
-    mesh: Mesh,
+    layout: Layout,
     evaluate: Callable[[Any], Mapping[str, float]],
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[Model, Ledger]:
@@ -73,7 +73,7 @@ def fit_head(
         shape: of a batch.
         stream: the training batches.
         directory: of the fit: its checkpoints and metrics.
-        mesh: the devices.
+        layout: of the devices.
         evaluate: figures on held-out text from the whole teacher's parameters.
         watch: told after every step.
 
@@ -89,7 +89,7 @@ def fit_head(
     phase, budget = head_phase(encoder.config, config), Budget.flops(config.budget)
     cost = price(phase, shape)
     lay_out(budget, [(1.0, cost)], shape.positions, setting="teacher.head.budget")
-    program = program_of(phase, shape, mesh)
+    program = program_of(phase, shape, layout)
 
     def whole(params: Any) -> Any:
         return {**body, **params} if frozen else params

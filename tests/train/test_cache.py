@@ -17,7 +17,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.models.features import Features, Request
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.train import cache
 from kdjax.train.arm import resolve
 from kdjax.train.phase import price
@@ -152,7 +152,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(
 
 
 def test_devices_change_nothing(text: Text, draws: Path, tmp_path: Path) -> None:
-    cache.build(tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, make_mesh())
+    cache.build(tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, Layout.of())
     one, eight = Cache.open(draws), Cache.open(tmp_path)
     assert len(one.manifest.shards) > 3
     assert len(eight.manifest.shards) == 1
@@ -176,7 +176,7 @@ def test_a_teacher_without_a_head_is_refused_where_logits_are_stored(text: Text,
 
 
 def test_a_pass_that_does_not_split_over_the_devices_is_refused(text: Text, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="multiple of the 8 devices"):
+    with pytest.raises(InputError, match="multiple of the 8 parts"):
         cache.build(
             tmp_path / "cache",
             teacher(),
@@ -184,7 +184,7 @@ def test_a_pass_that_does_not_split_over_the_devices_is_refused(text: Text, tmp_
             dataclasses.replace(EXACT, batch=12),
             text.data,
             text.corpus,
-            make_mesh(),
+            Layout.of(),
         )
 
 

@@ -17,7 +17,7 @@ from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.data.cache import Cache, CacheManifest
 from kdjax.data.loader import Batches
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.train import cache
 from kdjax.train.arm import Arm, resolve
 from kdjax.train.phase import price
@@ -80,7 +80,7 @@ def priced(name: str, source: str) -> Price:
 def trained(name: str, source: str, stored: Cache | None, text: Text) -> tuple[Any, list[dict[str, float]], Any]:
     """Ten steps: the final parameters, the losses, and what the compiled step took for a teacher."""
     (phase,) = arm(name, source).phases
-    program = Program(phase, SHAPE, make_mesh(jax.devices()[:1]))
+    program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
     given = program.place_teacher(teacher().params)
     state = program.start(untrained(), seed=3)
     data = text.data

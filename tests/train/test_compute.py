@@ -12,7 +12,7 @@ import pytest
 
 from kdjax import models
 from kdjax.config import ArmConfig, ComputeConfig, OptimizerConfig, TermConfig
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
 from kdjax.train.phase import Phase, price
 from kdjax.train.program import Program, program_of
@@ -40,7 +40,7 @@ def phase() -> Phase:
 @functools.cache
 def program(version: str) -> Program:
     devices, microbatches, compute = VERSIONS[version]
-    return program_of(phase(), tiny.SHAPE, make_mesh(jax.devices()[:devices]), microbatches, compute)
+    return program_of(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches, compute)
 
 
 @functools.cache

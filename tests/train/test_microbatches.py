@@ -12,7 +12,7 @@ import pytest
 from kdjax import models
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
 from kdjax.train.phase import Phase
 from kdjax.train.program import Program
@@ -33,7 +33,7 @@ def phase() -> Phase:
 @functools.cache
 def stepped(devices: int, microbatches: int) -> tuple[Any, dict[str, float]]:
     """Parameters and metrics after two steps."""
-    program = Program(phase(), tiny.SHAPE, make_mesh(jax.devices()[:devices]), microbatches=microbatches)
+    program = Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches=microbatches)
     teacher = program.place_teacher(models.init(tiny.TEACHER, 9).params)
     state, metrics = program.start(models.init(tiny.STUDENT, 0).params, seed=1), {}
     for step in range(2):
@@ -74,5 +74,5 @@ def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:
 
 
 def test_a_batch_that_does_not_split_into_the_parts_is_refused() -> None:
-    with pytest.raises(InputError, match="multiple of the 2 devices of the mesh times 3 microbatches"):
-        Program(phase(), tiny.SHAPE, make_mesh(jax.devices()[:2]), microbatches=3)
+    with pytest.raises(InputError, match="multiple of the 2 parts the mesh splits it into times 3 microbatches"):
+        Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:2]), microbatches=3)

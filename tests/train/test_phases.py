@@ -26,7 +26,7 @@ from kdjax.config import (
     TrainConfig,
 )
 from kdjax.errors import InputError
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.train.arm import Arm, resolve
 from kdjax.train.loop import Outcome, Progress, train
 from kdjax.train.moving import flat
@@ -66,7 +66,7 @@ def laid_out() -> tuple[Budget, tuple[Stretch, ...]]:
 
 @functools.cache
 def programs() -> tuple[Program, ...]:
-    return tuple(Program(phase, tiny.SHAPE, make_mesh(jax.devices()[:1])) for phase in arm().phases)
+    return tuple(Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1])) for phase in arm().phases)
 
 
 def run(directory: Path, stop_at: int | None = None) -> Outcome:

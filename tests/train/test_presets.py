@@ -19,7 +19,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.train.arm import Arm, resolve
 from kdjax.train.loop import Leg, train
 from kdjax.train.phase import Shape, price
@@ -52,7 +52,7 @@ def arm(name: str) -> Arm:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path) -> None:
-    made, mesh, teacher = arm(name), make_mesh(jax.devices()[:1]), models.init(TEACHER, seed=9)
+    made, mesh, teacher = arm(name), Layout.of(devices=jax.devices()[:1]), models.init(TEACHER, seed=9)
     costs = [price(phase, SHAPE) for phase in made.phases]
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)

@@ -18,7 +18,7 @@ from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.models import forward
 from kdjax.models.features import Request
-from kdjax.parallel.mesh import make_mesh
+from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
 from kdjax.train.moving import flat, split
 from kdjax.train.optimizer import decays, learning_rate
@@ -35,7 +35,7 @@ STEPS = 20
 def program(name: str, devices: int, dropout: float = 0.0) -> Program:
     """An arm compiled for some of the emulated devices."""
     student = dataclasses.replace(tiny.STUDENT, dropout=dropout, attention_dropout=dropout)
-    return Program(tiny.phase(name, student, weight_decay=0.5), tiny.SHAPE, make_mesh(jax.devices()[:devices]))
+    return Program(tiny.phase(name, student, weight_decay=0.5), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]))
 
 
 @functools.cache
@@ -110,7 +110,7 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
             return optax.identity()
 
     phase = Sgd(**{f.name: getattr(tiny.phase(), f.name) for f in dataclasses.fields(Phase)})
-    compiled = Program(phase, tiny.SHAPE, make_mesh())
+    compiled = Program(phase, tiny.SHAPE, Layout.of())
     state, _ = compiled(compiled.start(start, seed=0), None, batch, Moment(0.0, 1.0))
     moved = jax.tree.map(lambda before, after: before - after, start, jax.device_get(state.params["model"]))
     assert largest_difference(moved, whole) < 1e-6
@@ -175,5 +175,5 @@ def test_a_term_of_weight_zero_costs_nothing() -> None:
 
 
 def test_a_batch_that_does_not_split_over_the_devices_is_refused() -> None:
-    with pytest.raises(InputError, match="multiple of the 8 devices"):
-        Program(tiny.phase(), Shape(12, 12, 3), make_mesh())
+    with pytest.raises(InputError, match="multiple of the 8 parts"):
+        Program(tiny.phase(), Shape(12, 12, 3), Layout.of())

@@ -1,0 +1,161 @@
+"""How devices are laid out, and where arrays lie on them: the mesh, and the rules by which parameters are split.
+
+The mesh has three axes. A batch is split over `data` and `fsdp`, and every group of `tensor` devices works on the same
+sequences. Parameters, the optimiser's state and the teacher are stored split over `fsdp` and gathered whole for the
+step, whose gradients are split again (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3); over `tensor` they are split
+by heads, feed-forward units and vocabulary entries for the work itself (Shoeybi et al. 2019, arXiv 1909.08053).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kdjax.config import MeshConfig, ModelConfig
+from kdjax.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+"""The axes over which a batch is split."""
+
+NONE = "none"
+Rule = tuple[str, tuple[str, ...]]
+RULES: tuple[Rule, ...] = (
+    ("*.word.embedding", ("tensor", "fsdp")),  # [V, D]
+    ("*.embedding", (NONE, "fsdp")),
+    ("*.attention.output.kernel", ("tensor", "fsdp")),  # [H d, D]
+    ("*.ffn.down.kernel", ("tensor", "fsdp")),  # [F, D]
+    ("*.kernel", ("fsdp", "tensor")),  # [D, H d], [D, F], the MLM head's, projections
+    ("*.query.bias", ("tensor",)),
+    ("*.key.bias", ("tensor",)),
+    ("*.value.bias", ("tensor",)),
+    ("*.up.bias", ("tensor",)),
+    ("*mlm.dense.bias", ("tensor",)),
+    ("*mlm.norm.*", ("tensor",)),
+    ("*mlm.bias", ("tensor",)),  # [V]
+    ("objective.*.bias", ("tensor",)),
+)
+"""A pattern over a parameter's dotted path -> the mesh axis over which each of its own is split. The first that
+matches counts; what none matches is whole on every device, and so is an axis that the devices do not divide."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A mesh, and where arrays lie on it.
+
+    Attributes:
+        mesh: of the axes `data`, `fsdp` and `tensor`.
+        rules: how parameters are split, as `RULES`.
+    """
+
+    mesh: Mesh
+    rules: tuple[Rule, ...] = RULES
+
+    @staticmethod
+    def of(config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None) -> Layout:
+        """A recipe's layout over the given devices (default: all of all processes).
+
+        Raises:
+            InputError: the axes' sizes do not make up the devices, or a rule names no axis of the mesh.
+        """
+        devices = list(devices or jax.devices())
+        inner = config.fsdp * config.tensor
+        data = config.data or len(devices) // inner
+        if data * inner != len(devices):
+            sizes = f"data {config.data or 'any'}, fsdp {config.fsdp}, tensor {config.tensor}"
+            raise InputError(f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is that")
+        own = tuple(config.rules.items())
+        for pattern, axes in own:
+            if unknown := set(axes) - {"fsdp", "tensor", NONE}:
+                raise InputError(f"train.mesh.rules.{pattern}: {min(unknown)!r}, expected fsdp, tensor or none")
+            if len(set(axes) - {NONE}) < len([axis for axis in axes if axis != NONE]):
+                raise InputError(f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once")
+        mesh = jax.make_mesh((data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * 3, devices=devices)
+        return Layout(mesh, own + RULES)
+
+    @property
+    def devices(self) -> int:
+        """How many devices there are, on all hosts."""
+        return self.mesh.size
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """The same array on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def by_batch(self) -> NamedSharding:
+        """The first axis split over the devices that take different sequences."""
+        return NamedSharding(self.mesh, PartitionSpec(BATCH))
+
+    @property
+    def batch_parts(self) -> int:
+        """In how many parts a batch is split."""
+        return math.prod(self.mesh.shape[axis] for axis in BATCH)
+
+    def stored(self, tree: Any) -> Any:
+        """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state over them."""
+        return jax.tree_util.tree_map_with_path(self._sharding, tree)
+
+    def gather(self, tree: Any) -> Any:
+        """Inside a compiled function: parameters as the work needs them, no longer split over `fsdp`."""
+        return self._constrained(tree, lambda axis: None if axis == "fsdp" else axis)
+
+    def scatter(self, gradients: Any) -> Any:
+        """Inside a compiled function: gradients of gathered parameters, summed over the batch, as they are stored."""
+        # First whole, then split: asked for their parts alone, XLA rather lays out the activations anew.
+        return self._constrained(self.gather(gradients), lambda axis: axis)
+
+    def check_batch(self, batch: int, microbatches: int = 1) -> None:
+        """Raises InputError unless a batch splits evenly over the devices and, on each, over the microbatches."""
+        if batch % (self.batch_parts * microbatches):
+            parts = f" times {microbatches} microbatches" if microbatches > 1 else ""
+            raise InputError(
+                f"a batch has {batch} sequences, expected a multiple of the {self.batch_parts} parts the mesh splits "
+                f"it into{parts}"
+            )
+
+    def check_model(self, model: ModelConfig, whose: str) -> None:
+        """Raises InputError unless the model's heads split evenly over `tensor`."""
+        if model.heads % (tensor := self.mesh.shape["tensor"]):
+            raise InputError(f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of {whose}")
+
+    def whole(self, tree: Mapping[str, Any]) -> list[str]:
+        """The parameters that a rule splits and the devices do not divide: their dotted paths."""
+        found = []
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            wanted = self._axes(_dotted(path))
+            if any(axis != NONE and n % self.mesh.shape[axis] for axis, n in zip(wanted, leaf.shape, strict=False)):
+                found.append(_dotted(path))
+        return found
+
+    def _constrained(self, tree: Any, keep: Callable[[str | None], str | None]) -> Any:
+        def constrain(path: tuple[Any, ...], leaf: Any) -> Any:
+            spec = PartitionSpec(*(keep(axis) for axis in self._sharding(path, leaf).spec))
+            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, spec))
+
+        return jax.tree_util.tree_map_with_path(constrain, tree)
+
+    def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        axes = self._axes(_dotted(path))
+        if len(axes) != len(leaf.shape):  # a scalar of the optimiser's, a parameter of another rank
+            axes = (NONE,) * len(leaf.shape)
+        split = (
+            axis if axis != NONE and n % self.mesh.shape[axis] == 0 else None
+            for axis, n in zip(axes, leaf.shape, strict=True)
+        )
+        return NamedSharding(self.mesh, PartitionSpec(*split))
+
+    def _axes(self, name: str) -> tuple[str, ...]:
+        return next((axes for pattern, axes in self.rules if fnmatch.fnmatchcase(name, pattern)), ())
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    """The keys of a path, whatever holds the mappings they are in."""
+    return ".".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))

@@ -1,0 +1,190 @@
+"""A step on any mesh: the one-device result, a share of the memory and the work, and no needless communication."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from kdjax import models
+from kdjax.config import ArmConfig, MeshConfig, ModelConfig, OptimizerConfig, TermConfig
+from kdjax.errors import InputError
+from kdjax.parallel.collectives import Collective, collectives, total
+from kdjax.parallel.layout import Layout
+from kdjax.train.arm import resolve
+from kdjax.train.phase import Phase, Shape, price
+from kdjax.train.program import Program
+from tests import tiny
+
+SIZES = {"vocab_size": 64, "positions": 32, "dropout": 0.0, "attention_dropout": 0.0}
+STUDENT = ModelConfig(layers=2, width=64, heads=8, ffn=256, **SIZES)
+TEACHER = ModelConfig(layers=2, width=128, heads=8, ffn=512, **SIZES)
+SHAPE = Shape(batch=16, length=32, slots=3)
+MESHES = [(8 // (f * t), f, t) for f in (1, 2, 4, 8) for t in (1, 2, 4, 8) if f * t <= 8]
+EVERY_KIND = ("mlm", "logit", "attention_mse", "hidden_mse", "relation")
+
+
+@functools.cache
+def phase(*terms: str) -> Phase:
+    config = ArmConfig(terms=tuple(TermConfig(name) for name in terms))
+    optimizer = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, clip=1.0)
+    (only,) = resolve("mine", config, STUDENT, TEACHER, optimizer).phases
+    return only
+
+
+@functools.cache
+def program(mesh: tuple[int, int, int], *terms: str) -> Program:
+    layout = Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
+    return Program(phase(*terms), SHAPE, layout)
+
+
+@functools.cache
+def trained(mesh: tuple[int, int, int]) -> tuple[Any, dict[str, float]]:
+    """Parameters and metrics after three steps with every kind of term."""
+    compiled = program(mesh, *EVERY_KIND)
+    teacher = compiled.place_teacher(models.init(TEACHER, seed=9).params)
+    state, metrics = compiled.start(models.init(STUDENT, seed=0).params, seed=1), {}
+    for step in range(3):
+        batch = {**tiny.batch(step, SHAPE)}
+        state, metrics = compiled(state, teacher, batch, tiny.moment(compiled.phase, step, 5))
+    return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_every_mesh_gives_the_result_of_one_device(mesh: tuple[int, int, int]) -> None:
+    (params, metrics), (expected, before) = trained(mesh), trained((1, 1, 1))
+    assert metrics == pytest.approx(before, rel=1e-4)
+    for found, one in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, one, atol=2e-4)
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]) -> None:
+    compiled, alone = program(mesh, *EVERY_KIND), program((1, 1, 1), *EVERY_KIND)
+    data, fsdp, tensor = mesh
+    state = compiled.start(models.init(STUDENT, seed=0).params, seed=1)
+    for tree in (state.params, state.opt):
+        kernels = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim == 2 and leaf.shape[0] % 8 == 0]
+        for leaf in kernels:
+            here = math.prod(leaf.sharding.shard_shape(leaf.shape))
+            assert here * fsdp * (tensor if leaf.shape != (32, 64) else 1) == leaf.size  # (32, 64): positions
+    assert compiled.memory is not None
+    assert alone.memory is not None
+    # Arguments are state, teacher and batch: all but biases, norms and the batch are split.
+    assert compiled.memory["arguments"] < 1.2 * alone.memory["arguments"] / (fsdp * tensor) + 20_000
+    assert compiled.hardware_flops is not None
+    assert alone.hardware_flops is not None
+    # Groups of devices update the same parameters; devices of one group do the same norms, residuals and losses.
+    updates = (data - 1) * price(compiled.phase, SHAPE).optimizer
+    assert compiled.hardware_flops - updates < (1.02 + 0.01 * (tensor - 1)) * alone.hardware_flops
+
+
+def test_data_alone_reduces_gradients_once_and_nothing_else() -> None:
+    found = collectives(program((8, 1, 1), "mlm").text)
+    assert {one.kind for one in found} == {"all-reduce"}
+    assert total(found, "all-reduce") == pytest.approx(gradient_bytes("mlm"), abs=512)  # and a few scalars
+
+
+def test_fsdp_gathers_parameters_once_and_reduces_gradients_once() -> None:
+    found = collectives(program((1, 8, 1), "mlm").text)
+    assert {one.kind for one in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    assert total(found, "all-gather") == stored_split(phase("mlm").abstract_params()["model"])
+    assert total(found, "all-reduce") + total(found, "reduce-scatter") == pytest.approx(gradient_bytes("mlm"), abs=512)
+
+
+def test_the_teacher_is_gathered_once_and_gets_no_gradient() -> None:
+    alone, distilled = (collectives(program((1, 8, 1), *terms).text) for terms in (("mlm",), ("mlm", "logit")))
+    more = total(distilled, "all-gather") - total(alone, "all-gather")
+    assert more == stored_split(phase("mlm", "logit").abstract_teacher())
+    assert total(distilled, "all-reduce") == pytest.approx(total(alone, "all-reduce"), abs=512)
+
+
+def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
+    found = collectives(program((1, 1, 8), "mlm").text)
+    hidden = SHAPE.positions * STUDENT.width * 4
+    assert {one.kind for one in found} <= {"all-gather", "all-reduce"}
+    reduced = sum(one.bytes // hidden for one in found if one.kind == "all-reduce")
+    # Forward: embeddings, and after attention and feed-forward; backward: before both, for q, k and v one each at most.
+    assert 1 + 4 * STUDENT.layers <= reduced <= 1 + 6 * STUDENT.layers
+    slots = SHAPE.batch * SHAPE.slots * STUDENT.width * 4
+    assert max(one.bytes for one in found if one.kind == "all-gather") <= slots  # of the MLM head; no parameter
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_nothing_is_laid_out_anew(mesh: tuple[int, int, int]) -> None:
+    found = collectives(program(mesh, *EVERY_KIND).text)
+    hidden = SHAPE.positions * STUDENT.width * 4
+    moved = [one for one in found if one.kind in ("all-to-all", "collective-permute")]
+    assert sum(one.bytes for one in moved) <= hidden, moved
+
+
+def gradient_bytes(*terms: str) -> int:
+    """Of all parameters; the word embedding's twice, once for each of its two uses."""
+    params = phase(*terms).abstract_params()["model"]
+    return 4 * (sum(leaf.size for leaf in jax.tree.leaves(params)) + params["embeddings"]["word"]["embedding"].size)
+
+
+def stored_split(params: Any) -> int:
+    """Bytes of the parameters that are stored split over fsdp: all tables and kernels but the token types'."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum(4 * leaf.size for path, leaf in leaves if path[-1].key in ("embedding", "kernel"))
+
+
+def test_own_rules_come_first() -> None:
+    rules = {"*.attention.query.kernel": ("none", "none")}
+    layout = Layout.of(MeshConfig(fsdp=2, rules=rules))
+    stored = layout.stored(phase("mlm").abstract_params())["model"]["layers"]["1"]["attention"]
+    assert stored["query"]["kernel"].spec == PartitionSpec(None, None)
+    assert stored["key"]["kernel"].spec == PartitionSpec("fsdp", "tensor")
+
+
+def test_what_the_devices_do_not_divide_stays_whole_and_is_named() -> None:
+    layout = Layout.of(MeshConfig(fsdp=1, tensor=8))
+    odd = models.abstract_params(ModelConfig(layers=1, width=32, heads=8, ffn=64, **{**SIZES, "vocab_size": 61}))
+    assert layout.stored(odd)["embeddings"]["word"]["embedding"].spec == PartitionSpec(None, "fsdp")
+    assert layout.whole(odd) == ["embeddings.word.embedding", "mlm.bias"]
+    assert layout.whole(models.abstract_params(STUDENT)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(data=3), "data 3, fsdp 1, tensor 1 on 8 devices, expected sizes whose product is that"),
+        (MeshConfig(fsdp=3), "data any, fsdp 3, tensor 1 on 8 devices"),
+        (MeshConfig(rules={"*": ("sideways",)}), r"train.mesh.rules.\*: 'sideways', expected fsdp, tensor or none"),
+        (MeshConfig(rules={"*": ("fsdp", "fsdp")}), "expected each axis at most once"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_refused(config: MeshConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Layout.of(config)
+
+
+def test_heads_that_do_not_split_are_refused() -> None:
+    layout = Layout.of(MeshConfig(data=1, tensor=8))
+    with pytest.raises(InputError, match=r"train.mesh.tensor is 8, expected a divisor of the 2 heads of the student"):
+        Program(tiny.phase(), SHAPE, layout)
+
+
+def test_collectives_are_read_in_all_the_forms_they_are_written() -> None:
+    text = """
+  %a = f32[8,4]{1,0} all-gather(%x), channel_id=1, replica_groups=[4,2]<=[8], dimensions={0}
+  %b = (f32[], bf16[4]{0}, /*index=2*/s32[2,2]{1,0}) all-reduce(%x, %y), replica_groups={{0,1,2},{3,4,5}}, to_apply=%s
+  %c = f32[2]{0} reduce-scatter(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
+  %d = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%x), replica_groups=mesh['a'=4,'b'=2], device_ids=([4,2]T(1,0)) {'a'}
+  %e = bf16[8]{0} all-gather-done(%d)
+  %f = f32[3]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
+  %g = f32[3]{0} fusion(%all-gather), calls=%h
+"""
+    assert collectives(text) == [
+        Collective("all-gather", 1, 128, 2),
+        Collective("all-reduce", 3, 28, 3),
+        Collective("reduce-scatter", 1, 32, 4),
+        Collective("all-gather", 1, 16, 4),
+        Collective("collective-permute", 1, 12, 2),
+    ]
