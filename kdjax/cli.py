@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import sys
@@ -63,7 +64,7 @@ def _price(options: argparse.Namespace, config: Config) -> None:
 def _prepare(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.corpus import prepare_corpus
 
-    prepare_corpus(config, options.out)
+    prepare_corpus(config, options.out, options.others if options.beam else None)
 
 
 def _teacher(options: argparse.Namespace, config: Config) -> None:
@@ -150,8 +151,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _quiet()
     try:
+        words, others = _split_others(words)
         plain, overrides = split_overrides(words)
-        options = _parser().parse_args(plain)
+        options = _parser().parse_args(plain, argparse.Namespace(others=others))
+        if others and not getattr(options, "beam", False):
+            raise InputError(f"command line: -- {others[0]}: expected such options of `kdjax prepare --beam` alone")
         if overrides and not options.config:
             raise InputError(f"command line: {overrides[0]} changes a recipe, expected CONFIG before it")
         config = recipes.load(options.config, overrides) if options.config else PAPER
@@ -170,6 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("kdjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def _split_others(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parts a command line into its own words and those after `--`, which are another program's."""
+    own = list(itertools.takewhile(lambda word: word != "--", words))
+    return own, list(words[len(own) + 1 :])
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -234,6 +244,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         else:
             command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+        if name == "prepare":
+            command.add_argument("--beam", action="store_true", help="by Apache Beam; its own options follow after --")
         if name == "train":
             command.add_argument("--arm", help="which arm of the recipe")
             command.add_argument("--seed", type=int, help="which seed")

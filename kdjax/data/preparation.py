@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a worker starts sooner without the config library
 
 PLAN = "preparation.json"
 """What the directory is prepared from; written first, so that a restart can tell whether it may go on."""
-SCAN = "scan"
+SCAN = ".preparation-scan"
 """Where a pipeline of several machines keeps what it found in the sources; gone when it is done."""
 
 
@@ -118,16 +118,21 @@ def claimed(out: Path) -> Iterator[None]:
             out.rmdir()
 
 
+def check_ours(out: Path) -> None:
+    """Raises an InputError where a directory holds something else than a corpus or the beginnings of one."""
+    if not (out / PLAN).exists() and any(there.name != SCAN for there in out.iterdir()):
+        raise InputError(f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory")
+
+
 def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
     """Makes the directory this plan's, or finds that it is.
 
     Raises:
         InputError: it is another plan's, or holds something else.
     """
+    check_ours(out)
     path = out / PLAN
     if not path.exists():
-        if any(there.name != SCAN for there in out.iterdir()):
-            raise InputError(f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory")
         write_json(path, plan)
         return
     found = read_json(path)

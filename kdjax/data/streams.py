@@ -29,7 +29,7 @@ class TextError(InputError):
 
 
 def optional(module: str, extra: str, where: object) -> ModuleType:
-    """Imports a library that only some sources need.
+    """Imports a library that comes with an extra.
 
     Raises:
         InputError: it is not installed.
@@ -37,7 +37,7 @@ def optional(module: str, extra: str, where: object) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as e:
-        raise InputError(f"{where}: cannot be read without {module} ({e}): pip install 'kdjax[{extra}]'") from None
+        raise InputError(f"{where}: needs {module} ({e}): pip install 'kdjax[{extra}]'") from None
 
 
 def kind(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from kdjax.data.records import Record
 from kdjax.data.streams import TextError, optional, sha256
+from kdjax.errors import InputError
 
 PREFIX = "tfds:"
 INFO = "dataset_info.json"
@@ -52,9 +54,7 @@ def find(uri: str) -> TfdsSplit:
         InputError: TFDS, or the TensorFlow this directory's format needs, is not installed.
         TextError: not a prepared data set, or no such split.
     """
-    place, _, split = uri.removeprefix(PREFIX).rpartition(":")
-    if not place or "/" in split:
-        place, split = uri.removeprefix(PREFIX), ""
+    place, split = _parted(uri.removeprefix(PREFIX))
     directory = Path(place).expanduser()
     if not (directory / INFO).is_file():
         raise TextError(f"{uri}: {directory} holds no {INFO}, expected the directory of one version of a data set")
@@ -63,9 +63,12 @@ def find(uri: str) -> TfdsSplit:
     if not split and len(splits) != 1:
         raise TextError(f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one of them")
     found = TfdsSplit(directory, split or splits[0])
-    if not _random_access(builder):
-        format_ = builder.info.file_format.value
-        optional("tensorflow", "tfds", f"{uri}, a directory in {format_} format,")
+    if not _random_access(builder) and importlib.util.find_spec("tensorflow") is None:
+        stored = builder.info.file_format.value
+        raise InputError(
+            f"{uri}: is stored as {stored}, which only TensorFlow reads: pip install tensorflow, or prepare the data "
+            "set with file_format='array_record'"
+        )
     try:
         builder.info.splits[found.split]
     except (KeyError, ValueError) as e:
@@ -94,6 +97,13 @@ def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
             yield Record(where, None, {name: _text(example[name], where) for name in there})
     except (OSError, RuntimeError, ValueError) as e:
         raise TextError(f"{source}: cannot be read ({e}), expected a data set as TFDS prepared it") from None
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """A directory and a split, which may have colons itself, as in `train[:10%]`, but no slash."""
+    parent, slash, last = name.rpartition("/")
+    directory, _, split = last.partition(":")
+    return f"{parent}{slash}{directory}", split
 
 
 def _builder(directory: Path) -> Any:

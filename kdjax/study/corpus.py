@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from kdjax.data.cache import Cache
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.manifest import Manifest
+from kdjax.data.streams import optional
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.study.progress import Reporter
@@ -36,14 +38,26 @@ def tokenizer_of(config: Config) -> Path:
     return beside
 
 
-def corpus_of(config: Config, directory: Path, reporter: Reporter) -> Corpus:
+def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None = None) -> Corpus:
     """The prepared corpus: the one the recipe names, or one prepared in `directory`.
+
+    Args:
+        config: the recipe.
+        directory: of a corpus to be prepared.
+        reporter: shows how the preparation goes on.
+        beam: options of Apache Beam, where it shall prepare.
 
     Raises:
         InputError: unusable text, a tokenizer that does not fit the student, or a damaged directory.
     """
     if config.data.prepared:
         corpus = Corpus.open(Path(config.data.prepared))
+    elif beam is not None:
+        optional("apache_beam", "beam", "--beam")
+        from kdjax.data import pipeline  # noqa: PLC0415 (Beam is an extra)
+
+        pipeline.prepare(config.data, tokenizer_of(config), directory, beam)
+        corpus = Corpus.open(directory)
     else:
 
         def told(documents: int, tokens: int, seconds: float) -> None:
@@ -140,10 +154,10 @@ def _fixed(config: Config, corpus: Corpus, besides: int = 0) -> list[dict[str, n
     )
 
 
-def prepare_corpus(config: Config, out: Path) -> Manifest:
-    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe."""
+def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None) -> Manifest:
+    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe; given options of Beam, by Beam."""
     with Reporter() as reporter:
-        corpus = corpus_of(config, out, reporter)
+        corpus = corpus_of(config, out, reporter, beam)
         manifest = corpus.manifest
         reporter.say(
             f"{out}: {manifest.sequences['train']:,} training and {manifest.sequences['validation']:,} held-out "

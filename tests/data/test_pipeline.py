@@ -1,0 +1,155 @@
+"""The Beam pipelines make, byte for byte, what one machine makes, and fail as it fails."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kdjax import cli
+from kdjax.config import DataConfig
+from kdjax.data import blocks, prepare
+from kdjax.data.manifest import Manifest
+from kdjax.errors import InputError
+from tests.corpora import make_corpus
+from tests.data.test_prepare import contents
+
+pytest.importorskip("apache_beam")
+from kdjax.data import pipeline
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DataConfig:
+    """Five sources; blocks span several of them."""
+    for n, documents in enumerate((100, 3, 1, 120, 40)):
+        make_corpus(tmp_path / "text" / f"{n}.jsonl", documents, seed=n)
+    files = f"{tmp_path}/text/*.jsonl"
+    return DataConfig(files=files, length=24, slots=4, validation=0.2, shard_documents=50, workers=1)
+
+
+def test_the_result_is_that_of_one_machine(
+    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bytes_ in (blocks.BLOCK_BYTES, 3000):
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", bytes_)
+        alone = prepare.prepare(config, tokenizer, tmp_path / f"alone{bytes_}")
+        assert pipeline.prepare(config, tokenizer, tmp_path / f"beam{bytes_}") == alone
+        assert contents(tmp_path / f"beam{bytes_}") == contents(tmp_path / f"alone{bytes_}")
+    assert len(alone.shards) > 2 * 6
+
+
+def test_either_way_goes_on_with_what_the_other_began(
+    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    whole = prepare.prepare(config, tokenizer, tmp_path / "whole")
+    made: list[int] = []
+
+    def watched(block: blocks.Block) -> blocks.Part:
+        if len(made) == 3:
+            raise InputError("no room left")
+        made.append(block.index)
+        return blocks.make_part(block)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "make_part", watched)
+        with pytest.raises(InputError, match=r"^no room left$"):
+            pipeline.prepare(config, tokenizer, out)
+    assert len(made) == 3
+    assert not (out / "manifest.json").exists()
+    told: list[int] = []
+    assert prepare.prepare(config, tokenizer, out, lambda documents, *_: told.append(documents)) == whole
+    assert told[-1] == 264 - sum(sum(part.documents.values()) for index in made if (part := read(out, index)))
+    assert contents(out) == contents(tmp_path / "whole")
+
+    (out / "manifest.json").unlink()
+    (out / whole.shards[1].file).unlink()
+    made.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "make_part", watched)
+        assert pipeline.prepare(config, tokenizer, out) == whole
+    assert made == [1]
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def read(out: Path, index: int) -> blocks.Part:
+    part = blocks.read_part(out, index)
+    assert part is not None
+    return part
+
+
+def test_unusable_text_is_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
+    (tmp_path / "text" / "3.jsonl").write_text('{"text": "fine"}\nnot JSON\n')
+    with pytest.raises(InputError, match=r"3\.jsonl, line 2: malformed JSON"):
+        pipeline.prepare(config, tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", ".preparation-scan.txt"])
+def test_a_directory_of_something_else_is_left_alone(
+    tmp_path: Path, config: DataConfig, tokenizer: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("years of work")
+    with pytest.raises(InputError, match="is not empty and holds no prepared corpus"):
+        pipeline.prepare(config, tokenizer, out)
+    assert list(contents(out)) == [name]
+
+
+def test_another_corpus_is_left_alone(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+    out = tmp_path / "out"
+    prepare.prepare(config, tokenizer, out)
+    before = contents(out)
+    with pytest.raises(InputError, match=r"prepared with data\.validation 0\.2, expected 0\.3"):
+        pipeline.prepare(replace(config, validation=0.3), tokenizer, out)
+    make_corpus(tmp_path / "text" / "3.jsonl", 7)
+    with pytest.raises(InputError, match="prepared from other text"):
+        pipeline.prepare(config, tokenizer, out)
+    assert contents(out) == before
+
+
+def test_text_that_changes_meanwhile_is_noticed(
+    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = pipeline._counted
+
+    for documents in (90, 200):
+
+        def changed(*arguments: object, documents: int = documents) -> object:
+            make_corpus(tmp_path / "text" / "0.jsonl", documents)
+            return counted(*arguments)  # type: ignore[arg-type]
+
+        make_corpus(tmp_path / "text" / "0.jsonl", 100)
+        monkeypatch.setattr(pipeline, "_counted", changed)
+        with pytest.raises(InputError, match="expected text that does not change meanwhile"):
+            pipeline.prepare(config, tokenizer, tmp_path / f"out{documents}")
+        assert not (tmp_path / f"out{documents}" / "manifest.json").exists()
+
+
+def kdjax(*words: str | Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in words])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_the_command(tmp_path: Path, config: DataConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"files": config.files, "tokenizer": str(tokenizer), "length": 24, "slots": 4, "validation": 0.2}
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"data": data}))
+    command = ["prepare", tmp_path / "recipe.yaml", "--out", tmp_path / "out", "--data.shard_documents", "50"]
+    for options, message in (
+        (["--", "--runner=FnApiRunner"], "kdjax: command line: -- --runner=FnApiRunner: expected such options of"),
+        (["--beam", "--", "--runner=Nobody"], "kdjax: --beam -- --runner=Nobody: Unexpected pipeline runner: Nobody"),
+        (["--beam", "--", "--direct_num_workers=x"], "kdjax: --beam -- --direct_num_workers=x: "),
+    ):
+        assert kdjax(*command, *options) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING")]
+        assert line.startswith(message)
+        assert not (tmp_path / "out").exists()
+    assert kdjax(*command, "--beam", "--", "--runner", "FnApiRunner") == 0
+    assert Manifest.read(tmp_path / "out") == prepare.prepare(config, tokenizer, tmp_path / "alone")

@@ -1,0 +1,119 @@
+"""Compressed files are read as what they hold; damaged ones and endless lines are one line of complaint."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdjax.data import records, sources, streams
+from kdjax.data.sources import Document, documents, expand
+from kdjax.data.streams import TextError
+from kdjax.errors import InputError
+
+TEXT = b"one\ntwo\n\nthree\n"
+EXPECTED = [Document("one\ntwo", "one\ntwo"), Document("three", "three")]
+ROWS = b'{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n'
+
+
+def zst(data: bytes) -> bytes:
+    """With a checksum, as the command line tool writes it."""
+    zstd = pytest.importorskip(streams.ZSTANDARD)
+    compressed: bytes = zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})
+    return compressed
+
+
+compressions = pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".zst", zst)])
+
+
+@compressions
+def test_a_compressed_file_is_the_text_it_holds(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / f"a.txt{suffix}").write_bytes(compress(TEXT))
+    (tmp_path / f"b.1.jsonl{suffix}").write_bytes(compress(ROWS))
+    (tmp_path / f"c.json{suffix}").write_bytes(compress(b'{"key": {"text": "c"}}'))
+    rest = [Document("1", "a"), Document("2", "b"), Document("key", "c")]
+    assert list(documents(f"{tmp_path}/*{suffix}", "text")) == EXPECTED + rest
+
+
+@compressions
+def test_several_members_are_one_text(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+    (tmp_path / f"a.txt{suffix}").write_bytes(compress(TEXT[:6]) + compress(b"") + compress(TEXT[6:]))
+    assert list(documents(f"{tmp_path}/a.txt{suffix}", "text")) == EXPECTED
+
+
+@compressions
+def test_a_damaged_archive_says_so(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+    whole = compress("".join(f"document {n}\n\n" for n in range(5000)).encode())
+    path = tmp_path / f"a.txt{suffix}"
+    for data, message in (
+        (whole[: len(whole) // 2], f"a.txt{suffix}: ends early, expected a whole {suffix} archive"),
+        (whole[:60] + b"\xff" * 9 + whole[69:], f"a.txt{suffix}: damaged "),
+        (b"plain text", f"a.txt{suffix}: damaged "),
+        (whole + b"more", f"a.txt{suffix}: damaged "),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(TextError) as e:
+            list(documents(str(path), "text"))
+        assert str(e.value).startswith(f"{tmp_path}/{message}")
+        assert "\n" not in str(e.value)
+
+
+@compressions
+def test_an_endless_line_is_refused_before_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(streams, "LINE_BYTES", 2**10)
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(compress(ROWS + b" " * 2**20))
+    found = documents(f"{tmp_path}/a.jsonl{suffix}", "text")
+    assert [next(found).text, next(found).text] == ["a", "b"]
+    with pytest.raises(TextError, match=r"line 3: is longer than 0\.000976562 MiB"):
+        next(found)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
+def test_a_document_that_is_too_long_says_where_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(sources, "DOCUMENT_BYTES", 40)
+    content = {
+        "a.txt": "short\n\n" + "naïve lines\n" * 4,
+        "a.jsonl": '{"text": "short"}\n{"text": "' + "é" * 21 + '"}\n',
+        "a.json": '[{"text": "short"}, {"text": "' + "é" * 21 + '"}]',
+    }[name]
+    (tmp_path / name).write_text(content)
+    found = documents(str(tmp_path / name), "text")
+    assert next(found).text == "short"
+    where = {"a.txt": "line 3", "a.jsonl": "line 2", "a.json": "item 1"}[name]
+    with pytest.raises(TextError, match=f"{name}, {where}: here begins a document of more than"):
+        next(found)
+
+
+def test_a_record_that_is_too_long_is_refused_before_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LINE_BYTES", 2**8)
+    monkeypatch.setattr(records, "BUFFER", 2**6)
+    (tmp_path / "a.json").write_text('[{"text": "fine"},\n{"text": "' + "x" * 2**12 + '"}]')
+    found = documents(str(tmp_path / "a.json"), "text")
+    assert next(found).text == "fine"
+    with pytest.raises(TextError, match=r"a\.json, line 2: malformed JSON, .* or a record is longer than"):
+        next(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("a.txt.zst", streams.ZSTANDARD, "zstd"), ("a.parquet", "pyarrow.parquet", "parquet")],
+)
+def test_a_missing_library_is_named_with_its_extra_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=rf"{name}: needs {module} .*: pip install 'kdjax\[{extra}\]'") as e:
+        expand(str(tmp_path / name))
+    assert not isinstance(e.value, TextError)
