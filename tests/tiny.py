@@ -64,11 +64,12 @@ def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
 
 
 class Batches:
-    """Batches by step number, like the loader's, without a corpus."""
+    """Batches like the loader's, without a corpus: the n-th is of its number."""
 
     def __init__(self, seed: int = 0, shape: Shape = SHAPE, sequences: int = 40):
         self.seed, self.shape, self.sequences = seed, shape, sequences
 
-    def iterate(self, start: int) -> Any:
-        for step in itertools.count(start):
-            yield step, batch(1000 * self.seed + step, self.shape)
+    def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
+        for step in itertools.count(seen // self.shape.batch):
+            whole = batch(1000 * self.seed + step, self.shape)
+            yield step * self.shape.batch, {name: values[rows] for name, values in whole.items()}

@@ -1,7 +1,8 @@
-"""Batches of a prepared corpus by step number: the loader's whole state is one integer."""
+"""Batches of a prepared corpus by how many sequences were seen before: the loader's whole state is one integer."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import grain
@@ -11,6 +12,9 @@ from kdjax.data.cache import Cache
 from kdjax.data.corpus import Batch, Corpus
 from kdjax.data.packing import positions
 from kdjax.errors import InputError
+
+Rows = slice | np.ndarray
+"""Which rows of a batch."""
 
 # Threads: reading waits for the disk, the rest holds the interpreter; two overlap the one with the other.
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
@@ -36,7 +40,7 @@ def view_of(epoch: np.ndarray, seed: int, views: int) -> np.ndarray:
 
 
 class Batches:
-    """The batches of a split by step number, without end.
+    """The batches of a split, without end.
 
     Each epoch visits every sequence once, in a permutation that is a pure function of (seed, epoch); a batch may
     straddle two epochs. Masks are a pure function of (seed, sequence, epoch); with views, of (sequence, view), where
@@ -80,28 +84,41 @@ class Batches:
             )
         if cache is not None:
             self._check(cache)
-        order = grain.MapDataset.range(self.sequences).shuffle(seed=_order_seed(seed)).repeat()
-        self._batches = order.batch(batch, drop_remainder=True).map_with_index(self._read)
+        self._order = grain.MapDataset.range(self.sequences).shuffle(seed=_order_seed(seed)).repeat()
 
     @property
     def sequences(self) -> int:
         """How many sequences there are before they repeat."""
         return self._corpus.sequences(self._split)
 
-    def __getitem__(self, step: int) -> Batch:
-        return self._batches[step]  # type: ignore[no-any-return]
+    def __getitem__(self, number: int) -> Batch:
+        """The batch of this number, when all before it had as many sequences."""
+        return self._from(number * self._batch, slice(None))[0]  # type: ignore[no-any-return]
 
-    def iterate(self, start: int) -> Iterator[tuple[int, Batch]]:
-        """The batches from step `start` on with their steps, without end, read ahead in the background."""
+    def iterate(self, seen: int, rows: Rows = slice(None)) -> Iterator[tuple[int, Batch]]:
+        """The batches that follow on `seen` sequences, each with how many were seen before it, without end.
+
+        They are read ahead in the background.
+
+        Args:
+            seen: sequences that the run took before, in batches of any size.
+            rows: of each batch; only their sequences are read.
+        """
         options = READ_OPTIONS if self._cache is None else READ_CACHED
-        ahead = iter(self._batches[start:].to_iter_dataset(options))
+        ahead = iter(self._from(seen, rows).to_iter_dataset(options))
         try:
-            yield from enumerate(ahead, start)
+            for number, batch in enumerate(ahead):
+                yield seen + number * self._batch, batch
         finally:
             ahead.close()
 
-    def _read(self, step: int, sequences: np.ndarray) -> Batch:
-        epochs = (step * self._batch + np.arange(self._batch)) // self.sequences
+    def _from(self, seen: int, rows: Rows) -> grain.MapDataset:
+        batches = self._order[seen:].batch(self._batch, drop_remainder=True)
+        return batches.map_with_index(functools.partial(self._read, seen, rows))
+
+    def _read(self, seen: int, rows: Rows, number: int, sequences: np.ndarray) -> Batch:
+        sequences = sequences[rows]
+        epochs = (seen + number * self._batch + np.arange(self._batch)[rows]) // self.sequences
         corpus, split, rate, slots = self._corpus, self._split, self._rate, self._slots
         if not self._views:
             return corpus.batch(split, sequences, epochs, seed=self._seed, rate=rate, slots=slots)

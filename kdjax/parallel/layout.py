@@ -9,12 +9,14 @@ by heads, feed-forward units and vocabulary entries for the work itself (Shoeybi
 from __future__ import annotations
 
 import fnmatch
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax.config import MeshConfig, ModelConfig
@@ -98,6 +100,47 @@ class Layout:
     def batch_parts(self) -> int:
         """In how many parts a batch is split."""
         return math.prod(self.mesh.shape[axis] for axis in BATCH)
+
+    def rows(self, batch: int) -> np.ndarray:
+        """Which rows of a batch the devices of this process take, ascending."""
+        taken = self.by_batch.addressable_devices_indices_map((batch,)).values()
+        return np.unique(np.concatenate([np.arange(batch)[index] for index in taken]))
+
+    def place_batch(self, batch: Mapping[str, np.ndarray], size: int) -> dict[str, jax.Array]:
+        """Puts a batch on the devices.
+
+        Args:
+            batch: of each array, the rows that this process takes (`rows`).
+            size: rows of the whole batch, over all processes.
+        """
+        if jax.process_count() == 1:
+            return jax.device_put(dict(batch), self.by_batch)  # type: ignore[no-any-return]
+        rows = self.rows(size)
+
+        def part(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+            here = np.searchsorted(rows, np.arange(size)[index[0]])
+            return array[here[0] : here[-1] + 1]
+
+        return {
+            name: jax.make_array_from_callback((size, *x.shape[1:]), self.by_batch, functools.partial(part, x))
+            for name, x in batch.items()
+        }
+
+    def place(self, tree: Any, where: Any) -> Any:
+        """Puts arrays on the devices; every process has all of each.
+
+        Args:
+            tree: arrays.
+            where: their shardings: one, or a tree of them.
+        """
+        if jax.process_count() == 1:
+            return jax.device_put(tree, where)
+        shardings = jax.tree.map(lambda _: where, tree) if isinstance(where, jax.sharding.Sharding) else where
+
+        def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+            return jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index])
+
+        return jax.tree.map(put, jax.device_get(tree), shardings)
 
     def stored(self, tree: Any) -> Any:
         """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state over them."""

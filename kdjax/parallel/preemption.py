@@ -50,12 +50,8 @@ class Preemption:
         if self._told:
             raise Stopped
 
-    def told(self, step: int) -> bool:
-        """Whether to save after this step, and end.
-
-        Args:
-            step: the same on every process that asks.
-        """
+    def told(self) -> bool:
+        """Whether to save, and end; what several processes make of it is for them to agree on (`kdjax.train.feed`)."""
         return self._told
 
     def _hear(self, number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -20,15 +20,15 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import TrainConfig
 from kdjax.errors import Diverged, InputError, Stopped
+from kdjax.parallel import hosts
 from kdjax.parallel.preemption import PREEMPTION
 from kdjax.train import log, records
 from kdjax.train.checkpoint import Checkpoints, Unsaved, sha256
+from kdjax.train.feed import Fed, Stream, Votes, feed
 from kdjax.train.log import Log, Stopwatch
 from kdjax.train.phase import Phase
 from kdjax.train.program import Program
 from kdjax.train.step import Moment, State
-
-Numbered = Iterator[tuple[int, Mapping[str, np.ndarray]]]
 
 RETRY_SECONDS = 60.0
 """Between tries to write the last checkpoint, while there is no room for it."""
@@ -36,17 +36,6 @@ RETRY_SECONDS = 60.0
 
 def _warn(line: str) -> None:
     print(f"kdjax: {line}", file=sys.stderr)
-
-
-class Stream(Protocol):
-    """Batches by step number (`kdjax.data.batches.Batches`)."""
-
-    @property
-    def sequences(self) -> int:
-        """How many sequences there are before they repeat."""
-
-    def iterate(self, start: int) -> Numbered:
-        """The batches of step `start` and those after it, without end."""
 
 
 @dataclass(frozen=True)
@@ -138,20 +127,21 @@ def train(
         Stopped: the process was told to stop; a checkpoint is saved.
     """
     opened = Ledger.open(budget, len(legs), upfront, cache_bytes)
-    place = checkpoints or directory / "checkpoints"
+    place = checkpoints or hosts.common(directory / "checkpoints")
     with PREEMPTION.between_steps(), Checkpoints(place, config.checkpoint.keep) as saved:
         run = _Run(legs, directory, config, saved, evaluate, watch, warn)
         run.begin(start, seed, opened)
         for number, leg in enumerate(legs):
-            batches = leg.stream.iterate(run.ledger.steps)
+            seen = run.ledger.positions // leg.program.shape.length
+            batches = feed(leg.program, leg.stream, seen, run.votes)
             while run.ledger.affords(leg.price, leg.program.shape.positions, leg.phase.until):
                 share = run.ledger.share
-                run.step(number, batches, repeats=repeats)
+                votes = run.step(number, batches, repeats=repeats)
                 if _milestone(run.ledger.share, config.evaluations) > _milestone(share, config.evaluations):
                     run.evaluate()
-                if PREEMPTION.told(run.ledger.steps):
+                if votes.stop:
                     run.stop()
-                if time.monotonic() - run.saved >= config.checkpoint.seconds:
+                if votes.save > run.saves:
                     run.save()
         return run.finish()
 
@@ -209,31 +199,36 @@ class _Run:
             )
         self._evaluated = self.ledger.steps
         self._saved_step: int | None = self.ledger.steps
-        self.saved = time.monotonic()
+        self.saves, self._saved = 0, time.monotonic()
 
-    def step(self, number: int, batches: Numbered, *, repeats: bool) -> None:
-        """One step of phase `number`."""
+    def votes(self) -> Votes:
+        """What this process wants: to stop, or a checkpoint."""
+        due = time.monotonic() - self._saved >= self._config.checkpoint.seconds
+        return Votes(PREEMPTION.told(), self.saves + 1 if due else 0)
+
+    def step(self, number: int, batches: Iterator[Fed], *, repeats: bool) -> Votes:
+        """One step of phase `number`; what all processes want after it."""
         leg, ledger = self._legs[number], self.ledger
         positions = leg.program.shape.positions
         with self._clock("input"):
-            step, batch = next(batches)
-        fresh = leg.stream.sequences - step * len(batch["valid"])  # sequences repeat only after all were seen
-        if fresh < len(batch["valid"]) and not repeats:
+            fed = next(batches)
+        if fed.fresh < leg.program.shape.batch and not repeats:
             raise InputError(
-                f"{self._directory}: step {step + 1} would repeat text, expected none under data.regime 'unlimited'; "
-                "add text or lower the budget"
+                f"{self._directory}: step {ledger.steps + 1} would repeat text, expected none under data.regime "
+                "'unlimited'; add text or lower the budget"
             )
         share = ledger.step(leg.price, positions) / ledger.budget.amount
         moment = Moment(ledger.share, leg.phase.learning_rate(ledger.share, ledger.share + share))
         with self._clock("compute"):
-            self.state, metrics = leg.program(self.state, leg.teacher, batch, moment)
+            self.state, metrics = leg.program.step(self.state, leg.teacher, fed.batch, moment)
             self._report()  # of the step before: the device is busy with this one meanwhile
-            self.ledger = ledger.charge(number, leg.price, positions, *_counts(batch, max(0, fresh)))
+            self.ledger = ledger.charge(number, leg.price, positions, fed.tokens, fed.unique, fed.masked)
             self._waiting = self.ledger, metrics
             if not ledger.budget.countable:
                 self._report()
         self._read_clock()
         self.ledger = replace(self.ledger, step_seconds=self.ledger.counted_seconds - ledger.counted_seconds)
+        return fed.votes
 
     def evaluate(self) -> None:
         """Measures the student on held-out text, unless that was done after this very step."""
@@ -241,7 +236,8 @@ class _Run:
         if self._evaluate is None or self._evaluated == self.ledger.steps:
             return
         with self._clock("evaluation"):
-            figures = self._evaluate(self.state.params["model"])
+            params = self.state.params["model"]
+            figures = self._evaluate(hosts.whole(params) if hosts.several() else params)
         self._log.write({"step": self.ledger.steps, "flops": self.ledger.total, "share": self.ledger.share, **figures})
         self._evaluated = self.ledger.steps
         self._read_clock()
@@ -266,7 +262,7 @@ class _Run:
                 self._saved_step = self.ledger.steps
             except (OSError, Unsaved) as e:
                 self._failed(e)
-        self.saved = time.monotonic()
+        self.saves, self._saved = self.saves + 1, time.monotonic()
         self._read_clock()
 
     def stop(self) -> NoReturn:
@@ -288,7 +284,7 @@ class _Run:
         while not self._commit():
             time.sleep(min(RETRY_SECONDS, self._patience))
             self.save()
-        params = jax.device_get(self.state.params["model"])
+        params = hosts.whole(self.state.params["model"])
         found = sha256(params)
         self._journal.add("close", self.ledger, params_sha256=found)
         return Outcome(params, self.ledger, self._log.curve(), found, self._journal.head)
@@ -336,15 +332,12 @@ class _Run:
             self._log.write({"step": then.steps, "flops": then.total, **values})
 
     def _read_clock(self) -> None:
-        self.ledger = replace(self.ledger, seconds=self._clock.seconds)
+        seconds = self._clock.seconds
+        if not self.ledger.budget.countable:  # then it decides, and processes have clocks of their own
+            seconds = hosts.agreed(seconds)
+        self.ledger = replace(self.ledger, seconds=seconds)
 
 
 def _milestone(share: float, evaluations: int) -> int:
     """How many of the evenly spaced evaluations are due at a share of the budget."""
     return math.floor(share * evaluations + 1e-9)
-
-
-def _counts(batch: Mapping[str, np.ndarray], fresh: int) -> tuple[int, int, int]:
-    """Tokens of a batch, those of its first `fresh` sequences, and those that are masked."""
-    per_sequence = batch["valid"].sum(axis=1)
-    return int(per_sequence.sum()), int(per_sequence[:fresh].sum()), int((batch["label_weights"] > 0).sum())

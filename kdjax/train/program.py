@@ -87,25 +87,34 @@ class Program:
         """The state before the first step, from the student's starting parameters."""
         params = jax.tree.map(jnp.array, {"model": model, "objective": self.phase.init_objective(seed)})  # donated
         state = init_state(params, self.phase.transformation, seed)
-        placed: State = jax.device_put(state, self.layout.stored(state))
+        placed: State = self.layout.place(state, self.layout.stored(state))
         return placed
 
     def place_teacher(self, params: Any) -> Any:
         """What the step takes of a teacher's parameters, on the devices in the type that is computed in; nothing where
         no teacher runs."""
         taken = jax.tree.map(lambda x: x.astype(self._compute.dtype), self.phase.teacher_part(params))
-        return jax.device_put(taken, self.layout.stored(taken))
+        return self.layout.place(taken, self.layout.stored(taken))
 
     def _placed_as_stored(self, tree: Any, dtype: str | None = None) -> Any:
         return jax.tree.map(lambda x, where: _placed(x, where, dtype), tree, self.layout.stored(tree))
 
+    def place(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """A batch on the devices: from this process its rows (`Layout.rows`)."""
+        return self.layout.place_batch({name: batch[name] for name in self._batch}, self.shape.batch)
+
+    def step(
+        self, state: State, teacher: Any, batch: Mapping[str, jax.Array], moment: Moment
+    ) -> tuple[State, dict[str, jax.Array]]:
+        """One step on a batch that is placed. The state given is used up."""
+        when = self.layout.place(jax.tree.map(np.float32, moment), self.layout.everywhere)
+        return self._compiled(state, teacher, batch, when)  # type: ignore[no-any-return]
+
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], moment: Moment
     ) -> tuple[State, dict[str, jax.Array]]:
-        """One step; the batch is on the host. The state given is used up."""
-        placed = jax.device_put({name: batch[name] for name in self._batch}, self.layout.by_batch)
-        when = jax.device_put(jax.tree.map(np.float32, moment), self.layout.everywhere)
-        return self._compiled(state, teacher, placed, when)  # type: ignore[no-any-return]
+        """One step on a batch that is on the host. The state given is used up."""
+        return self.step(state, teacher, self.place(batch), moment)
 
 
 @functools.cache

@@ -16,7 +16,8 @@ from kdjax.models import Model, abstract_params, forward, init_mlm_head
 from kdjax.models.features import Features
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.parallel.layout import Layout
-from kdjax.train.loop import Leg, Progress, Stream, train
+from kdjax.train.feed import Stream
+from kdjax.train.loop import Leg, Progress, train
 from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import program_of
 from kdjax.train.signal import NoTeacher

@@ -61,11 +61,28 @@ def test_a_batch_has_the_promised_arrays(corpus: Corpus) -> None:
 def test_indexing_equals_iterating_from_anywhere(corpus: Corpus) -> None:
     stream, again = batches(corpus), batches(corpus)
     for start, stop in ((0, 40), (33, 36), (10**6, 10**6 + 3)):
-        steps = []
-        for step, batch in itertools.islice(stream.iterate(start), stop - start):
-            steps.append(step)
+        seen = []
+        for step, (before, batch) in enumerate(itertools.islice(stream.iterate(start * BATCH), stop - start), start):
+            seen.append(before)
             assert same(batch, again[step])
-        assert steps == list(range(start, stop))
+        assert seen == [step * BATCH for step in range(start, stop)]
+
+
+def test_batches_of_another_size_go_on_where_those_before_ended(corpus: Corpus) -> None:
+    count = corpus.sequences("train")
+    _, first = next(batches(corpus).iterate(0))
+    following = itertools.islice(batches(corpus, batch=3).iterate(BATCH), count // 3 + 1)
+    joined = originals(first) + [row for _, batch in following for row in originals(batch)]
+    assert joined[:count] == [originals(batches(corpus, batch=1)[n])[0] for n in range(count)]
+    assert joined[count] in joined[:count]
+
+
+def test_some_rows_of_a_batch_are_those_of_the_whole(corpus: Corpus) -> None:
+    rows = np.array([1, 2, 6])
+    for start in (0, corpus.sequences("train") - 3):  # the second straddles two epochs
+        _, whole = next(batches(corpus).iterate(start))
+        _, some = next(batches(corpus).iterate(start, rows))
+        assert same(some, {name: values[rows] for name, values in whole.items()})
 
 
 def test_a_stream_left_early_leaves_no_thread_behind(corpus: Corpus) -> None:
@@ -212,7 +229,7 @@ def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(corpus: Corpus, 
     straddling = count // BATCH
     assert count % BATCH
     for start in (0, straddling, 2 * count // BATCH):
-        for step, batch in itertools.islice(with_cache.iterate(start), 2):
+        for step, (_, batch) in enumerate(itertools.islice(with_cache.iterate(start * BATCH), 2), start):
             assert np.array_equal(batch["teacher.seen"], batch["tokens"])
             assert np.array_equal(batch["teacher.twice"], 2.0 * batch["labels"])
             assert batch["teacher.twice"].dtype == np.float16

@@ -88,7 +88,7 @@ def trained(name: str, source: str, stored: Cache | None, text: Text) -> tuple[A
         text.corpus, batch=8, seed=1, rate=data.mask_rate, slots=data.slots, views=data.views, cache=stored
     )
     losses = []
-    for step, batch in itertools.islice(stream.iterate(0), STEPS):
+    for step, (_, batch) in enumerate(itertools.islice(stream.iterate(0), STEPS)):
         state, metrics = program(state, given, batch, tiny.moment(phase, step, STEPS))
         losses.append({key: float(value) for key, value in metrics.items()})
     return jax.device_get(state.params), losses, given

@@ -148,8 +148,8 @@ class SlowBatches(tiny.Batches):
         super().__init__()
         self._clock = clock
 
-    def iterate(self, start: int) -> Any:
-        for numbered in super().iterate(start):
+    def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
+        for numbered in super().iterate(seen, rows):
             self._clock.now += 1.0
             yield numbered
 

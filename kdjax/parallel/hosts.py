@@ -1,0 +1,111 @@
+"""Several processes, one to a host, that run as one: starting together, and agreeing on what each sees in its own way.
+
+Every process runs the same command and computes the same; the first, the lead, writes what counts. What a process sees
+alone (a clock, a file, a signal) decides nothing until all have agreed on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kdjax.errors import InputError
+
+VARIABLE = "KDJAX_DISTRIBUTED"
+"""1: join the other processes as the cloud's or cluster's environment says. HOST:PORT,COUNT,NUMBER: join the COUNT
+processes, of which this is the NUMBER-th from 0, at the lead's address. Empty or not set: this process is alone."""
+HEARTBEAT = 60
+"""Seconds after which a process that is silent counts as dead, and all others end."""
+_CHUNK = 1024
+_OWN = ".process-"
+
+
+def start() -> None:
+    """Joins the other processes, if `VARIABLE` says so; before any device is asked for.
+
+    Raises:
+        InputError: the variable has no such form, or the others cannot be reached.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if not text:
+        return
+    where: dict[str, Any] = {}
+    if text != "1":
+        try:
+            address, count, number = text.split(",")
+            where = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
+        except ValueError:
+            raise InputError(f"{VARIABLE} is {text!r}, expected 1 or HOST:PORT,COUNT,NUMBER") from None
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
+    try:
+        jax.distributed.initialize(**where, heartbeat_timeout_seconds=HEARTBEAT)
+    except (RuntimeError, ValueError) as e:
+        reason = " ".join(str(e).split())[:300]
+        raise InputError(f"{VARIABLE} is {text!r}: the other processes cannot be joined ({reason})") from None
+
+
+def several() -> bool:
+    """Whether there are other processes."""
+    return int(jax.process_count()) > 1
+
+
+def lead() -> bool:
+    """Whether this process writes what counts."""
+    return jax.process_index() == 0
+
+
+def agreed(value: Any) -> Any:
+    """The lead's value, on every process; all call this at the same point.
+
+    Args:
+        value: anything JSON can hold. What the others have is not looked at.
+    """
+    if not several():
+        return value
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    room = np.zeros(-(-size // _CHUNK) * _CHUNK, np.uint8)  # few lengths: each is a program of its own
+    if lead():
+        room[:size] = content
+    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(room))[:size]).decode())
+
+
+def all_of(flag: bool) -> bool:
+    """Whether it holds on every process; all call this at the same point."""
+    return bool(np.all(multihost_utils.process_allgather(np.int32(flag)))) if several() else flag
+
+
+def check_same(what: Mapping[str, Any]) -> None:
+    """Raises InputError, on every process, where they differ in something.
+
+    Args:
+        what: name -> value, anything JSON can hold.
+    """
+    theirs = agreed(what)
+    wrong = next((name for name, value in what.items() if json.loads(json.dumps(value)) != theirs[name]), None)
+    if not all_of(wrong is None):
+        here = f"; here ({jax.process_index()}) {wrong} is {what[wrong]!r}, there {theirs[wrong]!r}" if wrong else ""
+        raise InputError(f"the processes differ, expected the same recipe, data and software on all hosts{here}")
+
+
+def own(directory: Path) -> Path:
+    """Where this process writes what the lead writes to `directory`: that, or a directory of its own within."""
+    return directory if lead() else directory / f"{_OWN}{jax.process_index()}"
+
+
+def common(directory: Any) -> Any:
+    """The lead's name for a directory in `own`: where all processes write together."""
+    kept = [part for part in directory.parts if not part.startswith(_OWN)]
+    return type(directory)(*kept) if len(kept) < len(directory.parts) else directory
+
+
+def whole(tree: Any) -> Any:
+    """Arrays that lie on the devices of all hosts, on this host, as NumPy has them; all call this at the same point."""
+    return multihost_utils.process_allgather(tree, tiled=True) if several() else jax.device_get(tree)
