@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kdjax.errors import InputError
@@ -95,13 +96,8 @@ class CheckpointConfig:
                 raise InputError(f"train.checkpoint.{name} is {getattr(self, name)}, expected at least 0")
         if self.keep < 1:
             raise InputError(f"train.checkpoint.keep is {self.keep}, expected at least 1")
-        scheme = self.directory.partition("://")[0] if "://" in self.directory else ""
-        if scheme not in ("", "gs"):
+        if "://" in self.directory and not re.match(r"gs://[^/]+", self.directory):
             raise InputError(f"train.checkpoint.directory is {self.directory!r}, expected a path or gs://bucket/path")
-
-    def below(self, name: str) -> CheckpointConfig:
-        """The same settings for one of several studies, whose runs have a directory of their own."""
-        return replace(self, directory=f"{self.directory.rstrip('/')}/{name}" if self.directory else "")
 
 
 @dataclass(frozen=True)

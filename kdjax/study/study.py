@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -28,6 +27,7 @@ from kdjax.study import pricing, stored, tuned
 from kdjax.study import teacher as teachers
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.machine import hardware_use, versions
+from kdjax.study.mirror import Mirror
 from kdjax.study.places import places
 from kdjax.study.pricing import arms_of, shape_of
 from kdjax.study.progress import Reporter
@@ -160,8 +160,11 @@ class Study:
             InputError: the loss is not finite, a checkpoint is damaged, or the directory holds another run.
         """
         directory, made = self._directory(arm, seed), self.arms[arm]
-        self._claim_run(directory, arm, seed)
+        mirror = Mirror(self.config.train.checkpoint.directory, directory)
+        self._claim_run(directory, arm, seed, mirror)
+        mirror.bring()
         if self.finished(arm, seed):
+            mirror.keep()
             return read_json(directory / "result.json")  # type: ignore[no-any-return]
         evaluation, legs = self.evaluation, self._legs(made, seed)
         mlm = made.trains_mlm_head
@@ -177,6 +180,8 @@ class Study:
             repeats=self.config.data.regime != "unlimited",
             evaluate=lambda params: evaluation.along_the_way(made.student, params, mlm=mlm),
             watch=self._reporter.watch(f"{arm}, seed {seed}"),
+            checkpoints=mirror.checkpoints,
+            warn=self._reporter.say,
         )
         ledger = outcome.ledger
         self._reporter.show(f"{arm}, seed {seed}: evaluating")
@@ -211,7 +216,7 @@ class Study:
         }
         save_params(directory / "params.safetensors", outcome.params)
         write_json(directory / "result.json", row)
-        shutil.rmtree(directory / "checkpoints")
+        mirror.keep()
         figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
         self._reporter.say(f"{arm}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}")
         return row
@@ -296,9 +301,9 @@ class Study:
     def _directory(self, arm: str, seed: int) -> Path:
         return self._out / "runs" / f"{arm}-seed{seed}"
 
-    def _claim_run(self, directory: Path, arm: str, seed: int) -> None:
-        """Writes the run's manifest, or checks that the one there is this run's."""
-        path = directory / "manifest.json"
+    def _claim_run(self, directory: Path, arm: str, seed: int, mirror: Mirror) -> None:
+        """Writes the run's manifest, or checks that the one there, and the one kept elsewhere, is this run's."""
+        path, kept = directory / "manifest.json", mirror.manifest()
         identity = {
             "arm": arm,
             "seed": seed,
@@ -309,12 +314,19 @@ class Study:
             "teacher": self.teacher.facts if self.teacher and self.arms[arm].needs_teacher else None,
             "config": plain(to_dict(self.config)),
         }
-        if not path.exists():
-            write_json(path, {**identity, **versions()})
-            return
-        found = read_json(path)
-        for name in ("arm_settings", "cost", "budget", "corpus", "teacher"):
-            if found[name] != identity[name]:
-                raise InputError(
-                    f"{path}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another --out"
-                )
+        here: Any = read_json(path) if path.exists() else None
+        _check_run(path, here, identity, "--out")
+        _check_run(mirror.place, kept, identity, "train.checkpoint.directory")
+        manifest = here or kept or {**identity, **versions()}
+        if here is None:
+            write_json(path, manifest)
+        mirror.claim(manifest)
+
+
+def _check_run(place: Any, found: Any, identity: Mapping[str, Any], setting: str) -> None:
+    """Raises InputError unless the manifest found in a place, if any, is of the same run."""
+    for name in ("arm_settings", "cost", "budget", "corpus", "teacher") if found else ():
+        if found[name] != identity[name]:
+            raise InputError(
+                f"{place}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another {setting}"
+            )

@@ -17,6 +17,7 @@ from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, read_json, write_json
 from kdjax.study.compare import PLAIN_WIDTH, claimed, finish
+from kdjax.study.mirror import below
 from kdjax.study.pricing import arms_of
 from kdjax.study.progress import Reporter
 from kdjax.study.record import first_difference, shared_settings
@@ -92,7 +93,7 @@ def sweep(config: Config, out: Path) -> dict[str, Any]:
         for n, cell in enumerate(cells, start=1):
             directory = out / "cells" / cell.name
             reporter.say(f"study {n} of {len(cells)}: {cell.name}")
-            study = claimed(cell.config, directory, reporter, out / "shared")
+            study = claimed(below(cell.config, f"cells/{cell.name}"), directory, reporter, out / "shared")
             left = Budget.of(cell.config.budget).amount * _runs(cell)
             reporter.plan(ahead - left + study.left)
             results.append(finish(study, directory))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import io
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -87,6 +87,8 @@ class Checkpoints:
         self._saving: tuple[int, Any] | None = None  # the step being saved, and Orbax's promise
 
     def __enter__(self) -> Checkpoints:
+        self._quiet = _quietly()
+        self._quiet.__enter__()
         return self
 
     def __exit__(
@@ -95,6 +97,7 @@ class Checkpoints:
         with suppress(Unsaved):  # whoever wants to know has waited
             self.wait()
         self._close()
+        self._quiet.__exit__(None, None, None)
 
     def save(self, state: Any, ledger: Ledger, records: Mapping[str, str] | None = None) -> None:
         """Begins a checkpoint under the ledger's step; the state may be used up once this returns.
@@ -147,13 +150,12 @@ class Checkpoints:
         """
         wrong: dict[int, str] = {}
         for step in self._steps():
-            with _quietly():
-                try:
-                    found = self._read(step, like)
-                except Exception as e:
-                    wrong[step], found = _reason(e), None
-            if found is not None:
-                return Restored(**found, damaged=[self._move_aside(step, why) for step, why in wrong.items()])
+            try:
+                found = self._read(step, like)
+            except Exception as e:
+                wrong[step] = _reason(e)
+                continue
+            return Restored(**found, damaged=[self._move_aside(step, why) for step, why in wrong.items()])
         if not wrong:
             return None
         each = "; ".join(f"{step}: {why}" for step, why in wrong.items())
@@ -230,15 +232,21 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Orbax's and TensorStore's threads print what goes wrong in them; the exception says it too."""
-    log = logging.getLogger("asyncio")
-    before = log.level
+    log, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    level = log.level
+
+    def unraisable(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":  # a thread that ended after the call that it was for failed
+            hook(found)
+
     log.setLevel(logging.CRITICAL)
+    sys.unraisablehook = unraisable
     try:
-        with redirect_stderr(io.StringIO()):
-            yield
-            gc.collect()  # asyncio speaks of a task that failed when the task goes
+        yield
+        gc.collect()  # asyncio speaks of a task that failed when the task goes
     finally:
-        log.setLevel(before)
+        sys.unraisablehook = hook
+        log.setLevel(level)
 
 
 def save_params(path: Path, params: Any) -> None:

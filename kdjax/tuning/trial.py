@@ -16,6 +16,7 @@ from kdjax.evaluate.mlm import HeldOut
 from kdjax.files import read_json, undone_by_bad_input, write_json
 from kdjax.study.corpus import tuning_batches
 from kdjax.study.evaluation import Evaluation
+from kdjax.study.mirror import below
 from kdjax.study.pricing import arms_of, sharing, stored_by
 from kdjax.study.progress import Reporter
 from kdjax.study.study import Study
@@ -113,7 +114,8 @@ class Trials:
         own = with_settings(self._config.arms[arm], settings)
         config = replace(self._recipe, arms={**self._config.arms, arm: own})
         with undone_by_bad_input(directory):
-            study = Study(config, directory, self._reporter, self._out / "shared")
+            own_place = below(config, str(directory.relative_to(self._out)))
+            study = Study(own_place, directory, self._reporter, self._out / "shared")
             if self._first is not None:
                 study.corpus, study.tasks, study.teacher = self._first.corpus, self._first.tasks, self._first.teacher
                 study.evaluation = self._first.evaluation

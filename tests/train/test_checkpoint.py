@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
-from kdjax.train.checkpoint import Checkpoints, Unsaved, save_params
+from kdjax.train.checkpoint import Checkpoints, Restored, Unsaved, save_params
 
 Change = Callable[[Path], None]
 
@@ -59,6 +59,11 @@ def saved(directory: Path, *steps: int, keep: int = 2) -> None:
             checkpoints.save(state(step), ledger(step), {"ledger.jsonl": f"{step}\n"})
 
 
+def restored(directory: Path, like: Any) -> Restored | None:
+    with Checkpoints(directory) as checkpoints:
+        return checkpoints.restore(like)
+
+
 def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
@@ -70,13 +75,13 @@ def same(found: Any, expected: Any) -> bool:
 def test_the_newest_is_restored_with_its_ledger_and_records_and_as_many_are_kept_as_asked(tmp_path: Path) -> None:
     saved(tmp_path, 3, 5, 8, 13, keep=3)
     assert names(tmp_path) == {"5", "8", "13"}
-    found = Checkpoints(tmp_path).restore(like())
+    found = restored(tmp_path, like())
     assert found is not None and same(found.state, state(13)) and found.ledger == ledger(13)
     assert found.records == {"ledger.jsonl": "13\n"} and found.damaged == []
 
 
 def test_nothing_is_found_where_nothing_was_saved(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path / "none").restore(like()) is None
+    assert restored(tmp_path / "none", like()) is None
     assert not (tmp_path / "none").exists()
 
 
@@ -86,7 +91,7 @@ def test_a_state_may_be_used_up_while_it_is_written(tmp_path: Path) -> None:
         now = state(1)
         checkpoints.save(now, ledger(1))
         jax.block_until_ready(use_up(now))
-    found = Checkpoints(tmp_path).restore(like())
+    found = restored(tmp_path, like())
     assert found is not None and same(found.state, state(1))
 
 
@@ -94,7 +99,7 @@ def test_a_state_may_be_used_up_while_it_is_written(tmp_path: Path) -> None:
 def test_a_state_is_restored_to_another_layout_and_still_checked(tmp_path: Path, after: tuple[int, ...]) -> None:
     saved(tmp_path, 1)
     laid_out = NamedSharding(mesh(*after), PartitionSpec(mesh(*after).axis_names))
-    found = Checkpoints(tmp_path).restore(like(laid_out))
+    found = restored(tmp_path, like(laid_out))
     assert found is not None and same(found.state, state(1))
     assert found.state["params"]["kernel"].sharding == laid_out
 
@@ -136,7 +141,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     where, damage, said = DAMAGE[how]
     saved(tmp_path, 1, 2)
     damage(where(tmp_path / "2"))
-    found = Checkpoints(tmp_path).restore(like())
+    found = restored(tmp_path, like())
     assert found is not None and same(found.state, state(1)) and found.ledger == ledger(1)
     (line,) = found.damaged
     assert line.startswith(f"{tmp_path / '2'} is damaged (") and line.endswith("; it is now 2.damaged")
@@ -154,7 +159,7 @@ def test_where_all_are_damaged_each_is_named_and_none_is_touched(tmp_path: Path)
     with pytest.raises(
         InputError, match=r"found damaged ones alone \(2: the content .*; 1: the content .*move the dir"
     ):
-        Checkpoints(tmp_path).restore(like())
+        restored(tmp_path, like())
     assert names(tmp_path) == {"1", "2"}
 
 
@@ -162,7 +167,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     wider = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"])
     with pytest.raises(InputError, match="expected a whole checkpoint"):
-        Checkpoints(tmp_path).restore({**like(), "params": wider})
+        restored(tmp_path, {**like(), "params": wider})
 
 
 @contextmanager
@@ -186,7 +191,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_els
         with files_of_at_most(512), pytest.raises(Unsaved, match=r"3 could not be written \(File too large\)"):
             checkpoints.save(state(3), ledger(3))
             checkpoints.wait()
-        found = Checkpoints(tmp_path).restore(like())
+        found = restored(tmp_path, like())
         assert found is not None and same(found.state, state(2)) and found.damaged == []
         checkpoints.save(state(3), ledger(3))
     assert names(tmp_path) == {"2", "3"}

@@ -1,0 +1,78 @@
+"""A run of six steps for tests of what it survives."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import models
+from kdjax.budget import journal
+from kdjax.budget.accounting import Budget
+from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
+from kdjax.parallel.layout import Layout
+from kdjax.train.loop import Outcome, Progress, train
+from kdjax.train.phase import price
+from kdjax.train.program import Program
+from tests import tiny
+
+STEPS = 6
+
+
+@functools.cache
+def compiled() -> Program:
+    return Program(tiny.phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+
+
+def run(
+    directory: Path,
+    watch: Callable[[int], None] = lambda step: None,
+    warn: Callable[[str], None] = lambda line: None,
+    **checkpoint: Any,
+) -> Outcome:
+    """A run that saves after every step; `watch` is told of the step before while a step is computed."""
+    program = compiled()
+
+    def told(progress: Progress) -> None:
+        watch(progress.ledger.steps)
+
+    return train(
+        [tiny.leg(program.phase, program, tiny.Batches())],
+        Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
+        start=models.init(program.phase.student, 0).params,
+        seed=0,
+        config=TrainConfig(
+            batch=8,
+            checkpoint=CheckpointConfig(**{"seconds": 0.0, **checkpoint}),
+            log=LogConfig(every=1),
+            evaluations=3,
+        ),
+        directory=directory,
+        evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
+        watch=told,
+        warn=warn,
+    )
+
+
+@functools.cache
+def straight(directory: Path) -> Outcome:
+    """The run without a fault."""
+    return run(directory)
+
+
+def check_same(found: Outcome, directory: Path, straight_directory: Path) -> None:
+    """The same parameters, account, curve and metrics as without the fault, and a journal whose hashes hold."""
+    expected = straight(straight_directory)
+    assert found.params_sha256 == expected.params_sha256
+    assert found.ledger.spent == expected.ledger.spent and found.ledger.tokens == expected.ledger.tokens
+    assert found.curve == expected.curve
+    assert (directory / "metrics.jsonl").read_text() == (straight_directory / "metrics.jsonl").read_text()
+    entries = journal.read(directory / "ledger.jsonl")
+    assert entries[-1]["sha256"] == found.journal_sha256
+    saved = [json.dumps(entry["ledger"]) for entry in entries if entry["event"] != "restart"]
+    assert all(json.dumps(entry["ledger"]) in saved for entry in entries if entry["event"] == "restart")

@@ -1,0 +1,124 @@
+"""A disk that is full: nothing that was saved is lost, and once there is room the run ends as if nothing had been."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import pytest
+
+from kdjax.budget import journal
+from kdjax.errors import InputError
+from kdjax.train import loop
+from tests.faults import runs
+
+Limit = Callable[[int], AbstractContextManager[None]]
+
+
+def test_a_run_goes_on_without_checkpoints_for_a_while_and_ends_the_same(
+    tmp_path: Path, straight: Path, files_of_at_most: Limit
+) -> None:
+    """No file may grow beyond 700 bytes in steps 2 and 3: neither arrays, nor metrics, nor the ledger."""
+    said: list[str] = []
+    with ExitStack() as full:
+
+        def watch(step: int) -> None:
+            if step == 2:
+                full.enter_context(files_of_at_most(700))
+            elif step == 4:
+                full.close()
+
+        outcome = runs.run(tmp_path, watch, said.append)
+    assert said and all("File too large" in line and "goes on without, for" in line for line in said)
+    runs.check_same(outcome, tmp_path, straight)
+
+
+def test_a_run_that_may_not_go_on_without_stops_in_one_line_and_the_same_command_ends_it(
+    tmp_path: Path, straight: Path, files_of_at_most: Limit
+) -> None:
+    with ExitStack() as full:
+
+        def watch(step: int) -> None:
+            if step == 3:
+                full.enter_context(files_of_at_most(700))
+
+        with pytest.raises(InputError, match=r"File too large.*expected room for it; the same command goes on"):
+            runs.run(tmp_path, watch, patience=0.0)
+    runs.check_same(runs.run(tmp_path), tmp_path, straight)
+
+
+def test_the_last_checkpoint_is_waited_for(
+    tmp_path: Path, straight: Path, files_of_at_most: Limit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with ExitStack() as full:
+
+        def watch(step: int) -> None:
+            if step == runs.STEPS:
+                full.enter_context(files_of_at_most(700))
+
+        def wait(seconds: float) -> None:
+            assert seconds == loop.RETRY_SECONDS
+            full.close()  # meanwhile somebody made room
+
+        monkeypatch.setattr(loop.time, "sleep", wait)
+        outcome = runs.run(tmp_path, watch, said.append)
+    assert any("step 6 goes on without" in line for line in said)
+    runs.check_same(outcome, tmp_path, straight)
+
+
+def test_an_entry_cut_short_by_a_full_disk_is_taken_back(tmp_path: Path, files_of_at_most: Limit) -> None:
+    ledger = runs.run(tmp_path).ledger
+    path = tmp_path / "ledger.jsonl"
+    before, opened = path.read_bytes(), journal.Journal(path)
+    with files_of_at_most(len(before) + 40), pytest.raises(OSError, match="File too large") as full:
+        opened.add("steps", ledger)
+    assert full.value.errno == errno.EFBIG and path.read_bytes() == before
+    opened.add("steps", ledger)
+    assert len(journal.read(path)) == len(opened.entries)
+
+
+FULL = """
+    from pathlib import Path
+    from kdjax.errors import InputError
+    from tests.faults import runs
+    disk = Path("{disk}")
+    def fill(step):
+        if step == 3:
+            with (disk / "filling").open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(4096))
+                except OSError:
+                    pass
+    try:
+        runs.run(disk / "run", fill, patience=0.0)
+    except InputError as e:
+        print("said:", e)
+    (disk / "filling").unlink()
+    outcome = runs.run(disk / "run")
+    runs.check_same(outcome, disk / "run", Path("{straight}"))
+    print("the same")
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """On a file system of 2 MiB, mounted where only this test's process sees it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    script = f'mount -t tmpfs -o size=2m none "{disk}"; exec "$@"'
+    if subprocess.run([*mount, script, "-", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a file system")
+    program = textwrap.dedent(FULL.format(disk=disk, straight=tmp_path / "straight"))
+    ended = subprocess.run(
+        [*mount, script, "-", sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "could not be written (No space left on device), expected room for it" in ended.stdout, ended.stdout
+    assert ended.stdout.endswith("the same\n") and "Traceback" not in ended.stderr

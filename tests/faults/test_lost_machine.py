@@ -1,0 +1,177 @@
+"""A machine that is lost: from `train.checkpoint.directory` another goes on, or takes back what is finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from etils import epath
+
+from kdjax.study import study
+from kdjax.train.checkpoint import Checkpoints
+from tests import small_study
+from tests.study.conftest import Ended, kdjax
+
+RUN = Path("runs") / "scratch-seed0"
+WORDS = ("--train.checkpoint.seconds", "0")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One whose recipe is there and whose --out is empty."""
+
+    recipe: Path
+    out: Path
+
+    def compare(self, kept: str = "", *words: str) -> Ended:
+        return kdjax("compare", self.recipe, "--out", self.out, *WORDS, "--train.checkpoint.directory", kept, *words)
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.out / RUN / "result.json").read_text())
+        return found
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Callable[[], Machine]:
+    recipe = small_study.write(
+        tmp_path_factory.mktemp("recipe"),
+        arms={"scratch": {}},
+        seeds=[0],
+        budget={"flops": 4.0e7},
+        evaluation={"mlm_sequences": 16, "tasks": {}},
+    )
+    return lambda: Machine(recipe, tmp_path_factory.mktemp("machine") / "out")
+
+
+@pytest.fixture(scope="module")
+def straight(machine: Callable[[], Machine]) -> dict[str, Any]:
+    made = machine()
+    assert made.compare().status == 0
+    return made.result()
+
+
+@pytest.fixture(params=["a path", "gs://"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "a path":
+        yield str(tmp_path / "kept")
+        return
+    bucket = request.getfixturevalue("bucket")
+    yield f"{bucket}/kept"
+    epath.Path(f"{bucket}/kept").rmtree()
+
+
+def ended_after(machine: Machine, saves: int, kept: str) -> None:
+    """The process ends once so many checkpoints were begun."""
+    left, save = iter(range(saves)), Checkpoints.save
+
+    def counted(self: Checkpoints, *what: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        save(self, *what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", counted)
+        assert machine.compare(kept).status == 130
+
+
+def check_same(found: dict[str, Any], straight: Mapping[str, Any]) -> None:
+    for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "tokens_unique", "metrics", "curve"):
+        assert found[name] == straight[name], name
+
+
+def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
+    machine: Callable[[], Machine], straight: dict[str, Any], kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended_after(machine(), 3, kept)
+    place = epath.Path(kept) / str(RUN)
+    assert {path.name for path in place.iterdir()} == {"manifest.json", "checkpoints"}
+
+    second = machine()
+    ended = second.compare(kept)
+    assert ended.status == 0, ended.err
+    check_same(second.result(), straight)
+    events = [json.loads(line)["event"] for line in (second.out / RUN / "ledger.jsonl").read_text().splitlines()]
+    assert events[:4] == ["open", "steps", "steps", "steps"] and "restart" in events
+    assert kdjax("audit", second.out).status == 0
+    assert {path.name for path in place.iterdir()} == {
+        *("manifest.json", "ledger.jsonl", "metrics.jsonl"),
+        *("params.safetensors", "result.json"),
+    }
+
+    third = machine()
+    monkeypatch.setattr(study, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert third.compare(kept).status == 0
+    assert third.result() == second.result()
+    assert kdjax("audit", third.out).status == 0
+
+
+def test_the_first_machine_may_come_back_after_the_run_went_on_elsewhere(
+    machine: Callable[[], Machine], straight: dict[str, Any], tmp_path: Path
+) -> None:
+    kept, first, second = str(tmp_path / "kept"), machine(), machine()
+    ended_after(first, 2, kept)
+    ended_after(second, 2, kept)
+    ledgers = [(one.out / RUN / "ledger.jsonl").read_text() for one in (first, second)]
+    assert not any(one.startswith(other) for one, other in (ledgers, ledgers[::-1]))
+    assert first.compare(kept).status == 0
+    check_same(first.result(), straight)
+    assert kdjax("audit", first.out).status == 0
+
+
+def test_a_place_with_the_same_run_of_another_recipe_is_refused_and_left_alone(
+    machine: Callable[[], Machine], tmp_path: Path
+) -> None:
+    kept = str(tmp_path / "kept")
+    ended_after(machine(), 1, kept)
+    before = sorted(path.name for path in (tmp_path / "kept").rglob("*"))
+    second = machine()
+    ended = second.compare(kept, "--budget.flops", "3e7")
+    assert ended.status == 2 and "Traceback" not in ended.err
+    assert f"{tmp_path / 'kept' / RUN}: this run's budget is" in ended.err
+    assert ended.err.strip().endswith("use another train.checkpoint.directory")
+    assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == before
+
+
+def test_checkpoints_that_lie_where_the_recipe_said_before_are_not_passed_over(
+    machine: Callable[[], Machine], tmp_path: Path
+) -> None:
+    here = machine()
+    ended_after(here, 2, "")
+    ended = here.compare(str(tmp_path / "kept"))
+    assert ended.status == 2
+    assert f"train.checkpoint.directory was '' and this run's checkpoints are in {here.out / RUN}" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("s3://bucket/kept", "expected a path or gs://bucket/path"),
+        ("gs://", "expected a path or gs://bucket/path"),
+        ("/proc/kept", "cannot be used ("),
+    ],
+)
+def test_a_place_that_cannot_be_is_one_line(machine: Callable[[], Machine], place: str, said: str) -> None:
+    ended = machine().compare(place)
+    assert ended.status == 2 and said in ended.err.strip().splitlines()[-1], ended.err
+
+
+def test_a_bucket_that_is_not_there_is_one_line(machine: Callable[[], Machine], bucket: str) -> None:
+    ended = machine().compare("gs://no-such-bucket/kept")
+    assert ended.status == 2 and "train.checkpoint.directory: gs://no-such-bucket/kept" in ended.err, ended.err
+
+
+def test_a_bucket_without_its_packages_is_one_line(
+    machine: Callable[[], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
+    monkeypatch.setattr(epath.backend.fsspec_backend, "_get_filesystem", missing)
+    ended = machine().compare("gs://bucket/kept")
+    assert ended.status == 2 and "expected them from `pip install 'kdjax[gcs]'`" in ended.err
+
+
+def missing(name: str) -> Any:
+    raise ImportError(name)
