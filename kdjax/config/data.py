@@ -14,9 +14,11 @@ class DataConfig:
 
     files: str | tuple[str, ...] = ()
     """Text: paths or globs of .txt (documents are separated by blank lines), .jsonl (one record a line) or .json (a
-    list or a mapping of records); `package:NAME/PATH` reads a file an installed package carries."""
+    list or a mapping of records), each perhaps .gz or .zst, and of .parquet (one record a row); `tfds:DIRECTORY:SPLIT`
+    reads a data set that TFDS prepared, `package:NAME/PATH` a file an installed package carries."""
     text_field: str | tuple[str, ...] = ("text", "extract")
-    """Field of a JSON record that holds the text; of several, the first one present."""
+    """Field of a record, column of a table or feature of an example that holds the text; of several, the first one
+    present."""
     tokenizer: str = ""
     """A Hugging Face tokenizer.json (path or package:NAME/PATH). Empty: the one beside the teacher's weights."""
     length: int = 128
@@ -38,7 +40,7 @@ class DataConfig:
     subset_seed: int = 0
     """Which sequences the limited regime takes: under one seed, a smaller subset lies within a larger one."""
     shard_documents: int = 4096
-    """Documents packed together into one shard."""
+    """Documents packed together into one shard, at most: fewer where they have more than 32 MiB together."""
     workers: int = 0
     """Processes that prepare; 0: one per core. Does not change the result."""
     prepared: str = ""

@@ -32,7 +32,7 @@ class Record:
 
 
 def records(path: Path) -> Iterator[Record]:
-    """The records of a .jsonl or .json file, perhaps compressed.
+    """The records of a .jsonl or .json file, perhaps compressed; both records of a key that a mapping has twice.
 
     Raises:
         TextError: not UTF-8, malformed JSON, not a mapping or list of records, or one of more than `LINE_BYTES`.

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from kdjax.errors import InputError
 
@@ -61,14 +61,15 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     damaged: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
     try:
         with contextlib.ExitStack() as stack:
-            file: Any = stack.enter_context(path.open("rb", buffering=BUFFER))
+            file = stack.enter_context(path.open("rb", buffering=BUFFER))
+            archive: Any = None
             if path.suffix == ".gz":
-                file = stack.enter_context(gzip.GzipFile(fileobj=file))
+                archive = stack.enter_context(gzip.GzipFile(fileobj=file))
             elif path.suffix == ".zst":
                 zstd = optional(ZSTANDARD, "zstd", path)
                 damaged = (*damaged, zstd.ZstdError)
-                file = stack.enter_context(zstd.ZstdFile(file))
-            yield cast(BinaryIO, io.BufferedReader(file, BUFFER))
+                archive = stack.enter_context(zstd.ZstdFile(file))
+            yield file if archive is None else io.BufferedReader(archive, BUFFER)
     except EOFError:
         raise TextError(f"{path}: ends early, expected a whole {path.suffix} archive") from None
     except damaged as e:
