@@ -1,0 +1,139 @@
+"""A cloud for the scripts: a fake gcloud first on PATH, machines that are directories, and a kdjax that only counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+SCRIPTS = HERE.parents[1] / "tpu_scripts"
+UV = """#!/bin/bash
+# Puts stubs where uv would install.
+case $1 in
+  venv) mkdir -p venv/bin ;;
+  pip) [[ -f kdjax.tar.gz ]] && for name in kdjax python; do cp "$FAKE_CLOUD/bin/$name-stub" "venv/bin/$name"; done ;;
+esac
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a script ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """What it printed, as words: the commands of a dry run."""
+        return [shlex.split(line) for line in self.out.splitlines()]
+
+
+@dataclass
+class Cloud:
+    """The fake cloud, and the settings that scripts get for it."""
+
+    world: Path
+    work: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def run(self, script: str, *words: str, without: tuple[str, ...] = (), **settings: object) -> Ended:
+        """Runs a script to its end, in a directory of its own."""
+        given = {**self.settings, **{name: str(value) for name, value in settings.items()}}
+        environment = {"HOME": str(self.work), "PATH": f"{self.world / 'bin'}:{os.environ['PATH']}"}
+        environment |= {"FAKE_CLOUD": str(self.world)}
+        environment |= {name: value for name, value in given.items() if name not in without}
+        ended = subprocess.run(
+            [str(SCRIPTS / script), *words],
+            cwd=self.work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    def write(self, name: str, value: Any) -> None:
+        (self.world / f"{name}.json").write_text(json.dumps(value))
+
+    def fates(self, *fates: list[str]) -> None:
+        """The states the slices to come go through, a look each; the last one stays."""
+        self.write("fates", fates)
+
+    def faults(self, *faults: dict[str, Any]) -> None:
+        """Calls that fail."""
+        self.write("faults", [{"times": 1, **fault} for fault in faults])
+
+    def kdjax(self, *plan: dict[str, Any]) -> None:
+        """What kdjax does, start by start."""
+        self.write("kdjax", plan)
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """Every call of gcloud from this side."""
+        path = self.world / "calls.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def called(self, *words: str) -> int:
+        """How many calls have these words in this order."""
+        return sum(" ".join(words) in " ".join(call) for call in self.calls)
+
+    def starts(self, worker: int = 0, part: int = 1) -> list[dict[str, Any]]:
+        """The starts of kdjax on a worker."""
+        path = self.world / f"starts-{part}-{worker}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def slices(self) -> list[str]:
+        return sorted(path.name for path in (self.world / "slices").glob("*"))
+
+    def bucket(self, path: str) -> Path:
+        return self.world / "bucket" / "a-bucket" / path
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    world, work, source = tmp_path / "world", tmp_path / "work", tmp_path / "source"
+    for directory in (world / "bin", work, source):
+        directory.mkdir(parents=True)
+    for name, script in (("gcloud", "gcloud.py"), ("kdjax-stub", "kdjax.py")):
+        program(world / "bin" / name, f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {HERE / script} "$@"\n')
+    program(world / "bin" / "python-stub", "#!/bin/sh\necho kdjax, Python 3.12.0\n")
+    program(world / "bin" / "uv", UV)
+    (work / "my recipe.yaml").write_text("arms: {scratch: {}}\n")
+    (source / "kdjax").mkdir()
+    (source / "kdjax" / "__init__.py").touch()
+    git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    made = Cloud(world, work)
+    made.settings = {
+        **{"PROJECT": "a-project", "ZONE": "us-west4-a", "NAME": "kd", "ACCELERATOR": "v5litepod-8"},
+        **{"BUCKET": "a-bucket", "CONFIG": "my recipe.yaml", "MAX_HOURS": "1", "SOURCE": str(source)},
+        **{"POLL": "0.02", "BACKOFF": "0.01", "ATTEMPTS": "3", "UNREACHABLE": "2", "STOP_SECONDS": "5"},
+    }
+    made.kdjax({"do": "finish"})
+    yield made
+    for name in made.slices:  # a test that failed may have left jobs
+        subprocess.run(
+            [world / "bin" / "gcloud", "compute", "tpus", "queued-resources", "delete", name],
+            env={"FAKE_CLOUD": str(world)},
+            check=False,
+            capture_output=True,
+        )

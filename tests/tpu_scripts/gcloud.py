@@ -1,0 +1,339 @@
+"""A gcloud that is none: put first on PATH, it keeps machines as directories and does what scripts ask on them, here.
+
+Its world is $FAKE_CLOUD:
+
+    calls.json      every call but those of the machines
+    slices/NAME/    the n-th look at it shows the n-th state of its fate; workers/I/ are the homes of its machines
+    bucket/         gs://
+    fates.json      for each slice to come, the states it will go through; the last one stays
+    faults.json     calls that fail: {"command": a pattern, "says": stderr, "status": 1, "times": 1, "slice": N}, the
+                    last for a fault that is there only while N slices were made
+
+Only flags that the real commands have are taken. It starts a thousand times in the tests, so it imports little.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, NoReturn
+
+WORLD = Path(os.environ["FAKE_CLOUD"])
+WIDE = {"project", "quiet", "format", "flatten"}
+HOSTS = {"v5litepod-8": 1, "v5litepod-16": 4, "v6e-8": 1, "v5p-8": 1, "v5p-16": 2}
+QUEUED = ("compute", "tpus", "queued-resources")
+GROUP = ("compute", "instance-groups", "managed")
+TAKES: dict[tuple[str, ...], set[str]] = {
+    (*QUEUED, "create"): {
+        *("zone", "node-id", "accelerator-type", "runtime-version", "spot", "network", "subnetwork"),
+        *("service-account", "internal-ips"),
+    },
+    (*QUEUED, "describe"): {"zone"},
+    (*QUEUED, "delete"): {"zone", "force"},
+    ("compute", "tpus", "tpu-vm", "describe"): {"zone"},
+    ("compute", "tpus", "tpu-vm", "ssh"): {"zone", "worker", "command", "internal-ip"},
+    ("compute", "ssh"): {"zone", "command", "internal-ip"},
+    ("compute", "resource-policies", "create", "workload-policy"): {"region", "type", "accelerator-topology"},
+    ("compute", "resource-policies", "delete"): {"region"},
+    ("compute", "instance-templates", "create"): {
+        *("machine-type", "image-family", "image-project", "boot-disk-type", "boot-disk-size", "maintenance-policy"),
+        *("instance-termination-action", "max-run-duration", "scopes", "provisioning-model", "network", "region"),
+        *("subnet", "service-account", "no-address"),
+    },
+    ("compute", "instance-templates", "delete"): set(),
+    (*GROUP, "create"): {
+        *("zone", "size", "template", "target-size-policy-mode", "default-action-on-vm-failure", "workload-policy"),
+    },
+    (*GROUP, "list-instances"): {"zone"},
+    (*GROUP, "delete"): {"zone"},
+    ("storage", "cp"): set(),
+    ("storage", "ls"): set(),
+    ("storage", "rsync"): {"recursive", "exclude"},
+}
+
+
+def fail(text: str, status: int = 1) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(status)
+
+
+class kept:
+    """A JSON file of the world, as it is and as the block leaves it; others wait."""
+
+    def __init__(self, name: str, empty: Any):
+        self.path, self.value = WORLD / f"{name}.json", empty
+        self.lock = (WORLD / f"{name}.lock").open("w")
+
+    def __enter__(self) -> Any:
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        if self.path.exists():
+            self.value = json.loads(self.path.read_text())
+        return self.value
+
+    def __exit__(self, *_: object) -> None:
+        self.path.write_text(json.dumps(self.value))
+        self.lock.close()
+
+
+def remove(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(source.read_bytes())
+
+
+class Slice:
+    """A queued resource or an instance group, and its machines."""
+
+    def __init__(self, name: str):
+        self.name, self.place = name, WORLD / "slices" / name
+
+    @property
+    def there(self) -> bool:
+        return self.place.exists()
+
+    def make(self, hosts: int) -> None:
+        with kept("fates", []) as fates:
+            fate = fates.pop(0) if fates else ["ACTIVE"]
+        counter = WORLD / "made_slices"
+        counter.write_text(str(int(counter.read_text() if counter.exists() else 0) + 1))
+        self.place.mkdir(parents=True)
+        (self.place / "fate.json").write_text(json.dumps(fate))
+        (self.place / "hosts").write_text(str(hosts))
+        (self.place / "looks").write_text("0")
+
+    @property
+    def hosts(self) -> int:
+        return int((self.place / "hosts").read_text())
+
+    def home(self, worker: int) -> Path:
+        return self.place / "workers" / str(worker)
+
+    def state(self, *, look: bool = True) -> str:
+        """What a look at it shows; machines of a slice that is lost lose their processes."""
+        fate = json.loads((self.place / "fate.json").read_text())
+        looks = int((self.place / "looks").read_text())
+        if look:
+            (self.place / "looks").write_text(str(looks + 1))
+        state: str = fate[min(looks, len(fate) - 1)]
+        if state.partition(":")[0] not in ("ACTIVE", "WAITING_FOR_RESOURCES", "PROVISIONING"):
+            self.power_off()
+        return state
+
+    def power_off(self) -> None:
+        """SIGTERM to everything on its machines, time to save, SIGKILL."""
+        groups = []
+        for file in self.place.glob("workers/*/kdjax/job.pid"):
+            try:
+                groups.append(os.getpgid(int(file.read_text())))
+                os.killpg(groups[-1], 15)
+            except ProcessLookupError:
+                continue
+        deadline = time.monotonic() + 5
+        while groups and time.monotonic() < deadline:
+            groups = [group for group in groups if any(_running(group))]
+            time.sleep(0.02)
+        for group in groups:
+            os.killpg(group, 9)
+        remove(self.place / "workers")
+
+
+def _running(group: int) -> Iterator[int]:
+    """Processes of a group that have not ended."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            yield int(stat.parent.name)
+
+
+def in_world(path: str) -> Path:
+    return WORLD / "bucket" / path[len("gs://") :] if path.startswith("gs://") else Path(path)
+
+
+def ssh(home: Path, command: str, worker: int) -> NoReturn:
+    """Runs a command on a machine: a login shell in its home."""
+    home.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "HOME": str(home),
+        "PATH": f"{WORLD / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "FAKE_CLOUD": str(WORLD),
+        "FAKE_WORKER": str(worker),
+    }
+    os.chdir(home)
+    os.closerange(3, 256)  # a connection has no more than stdin, stdout and stderr
+    os.execve("/bin/bash", ["bash", "-c", command], environment)
+
+
+def create_queued(words: list[str], flags: dict[str, str]) -> None:
+    if Slice(words[0]).there:
+        fail(f"ERROR: (gcloud.compute.tpus.queued-resources.create) ALREADY_EXISTS: Resource {words[0]} already exists")
+    Slice(words[0]).make(HOSTS[flags["accelerator-type"]])
+
+
+def describe_queued(words: list[str], flags: dict[str, str]) -> None:
+    one = Slice(words[0])
+    if not one.there:
+        fail("ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource not found")
+    state, _, error = one.state().partition(":")
+    print("ACTIVE" if state in ("PREEMPTED", "REPAIRING") else state, error, sep="\t")
+
+
+def describe_node(words: list[str], flags: dict[str, str]) -> None:
+    one = Slice(words[0])
+    looks = int((one.place / "looks").read_text()) - 1  # the look at the request shows the same moment
+    fate = json.loads((one.place / "fate.json").read_text())
+    state = fate[min(looks, len(fate) - 1)]
+    for worker in range(one.hosts):
+        print("READY" if state == "ACTIVE" else state, f"10.0.0.{worker}", sep="\t")
+
+
+def delete_queued(words: list[str], flags: dict[str, str]) -> None:
+    one = Slice(words[0])
+    if not one.there:
+        fail("ERROR: (gcloud.compute.tpus.queued-resources.delete) NOT_FOUND: Resource not found")
+    one.power_off()
+    remove(one.place)
+
+
+def ssh_queued(words: list[str], flags: dict[str, str]) -> None:
+    worker = int(flags["worker"])
+    ssh(Slice(words[0]).home(worker), flags["command"], worker)
+
+
+def create_group(words: list[str], flags: dict[str, str]) -> None:
+    with kept("made", []) as made:
+        if f"template {flags['template']}" not in made:
+            fail("ERROR: (gcloud.compute.instance-groups.managed.create) template was not found")
+    Slice(words[0]).make(int(flags["size"]))
+
+
+def list_instances(words: list[str], flags: dict[str, str]) -> None:
+    one = Slice(words[0])
+    if not one.there:
+        fail(f"ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: {words[0]} was not found")
+    state, _, error = one.state().partition(":")
+    shown = {"ACTIVE": "RUNNING", "WAITING_FOR_RESOURCES": "", "PROVISIONING": "STAGING"}.get(state, "TERMINATED")
+    for worker in range(one.hosts):
+        print(f"{words[0]}-{'wxyz'[worker]}", shown, error, sep="\t")
+
+
+def delete_group(words: list[str], flags: dict[str, str]) -> None:
+    delete_queued(words, flags)
+
+
+def ssh_group(words: list[str], flags: dict[str, str]) -> None:
+    name, _, letter = words[0].rpartition("-")
+    worker = "wxyz".index(letter)
+    ssh(Slice(name).home(worker), flags["command"], worker)
+
+
+def maker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
+    def make(words: list[str], flags: dict[str, str]) -> None:
+        with kept("made", []) as made:
+            if f"{kind} {words[0]}" in made:
+                fail(f"ERROR: (gcloud.compute) Could not create resource: {kind} {words[0]} already exists")
+            made.append(f"{kind} {words[0]}")
+
+    return make
+
+
+def unmaker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
+    def unmake(words: list[str], flags: dict[str, str]) -> None:
+        with kept("made", []) as made:
+            if f"{kind} {words[0]}" not in made:
+                fail(f"ERROR: (gcloud.compute) Could not fetch resource: {kind} {words[0]} was not found")
+            made.remove(f"{kind} {words[0]}")
+
+    return unmake
+
+
+def copy(words: list[str], flags: dict[str, str]) -> None:
+    source, target = map(in_world, words)
+    if not source.is_file():
+        fail(f"ERROR: (gcloud.storage.cp) The following URLs matched no objects or files:\n-{words[0]}")
+    copy_file(source, target)
+
+
+def ls(words: list[str], flags: dict[str, str]) -> None:
+    if not in_world(words[0]).exists():
+        fail("ERROR: (gcloud.storage.ls) One or more URLs matched no objects.")
+
+
+def rsync(words: list[str], flags: dict[str, str]) -> None:
+    source, target = map(in_world, words)
+    if not source.is_dir():
+        fail(f"ERROR: (gcloud.storage.rsync) Did not find existing container at: {words[0]}")
+    if not words[1].startswith("gs://") and not target.is_dir():
+        fail(f"ERROR: (gcloud.storage.rsync) Did not find existing container at: {words[1]}")
+    for file in sorted(source.rglob("*")):
+        path = file.relative_to(source)
+        if file.is_file() and not ("exclude" in flags and re.match(flags["exclude"], str(path))):
+            copy_file(file, target / path)
+
+
+DOES: dict[tuple[str, ...], Callable[[list[str], dict[str, str]], None]] = {
+    (*QUEUED, "create"): create_queued,
+    (*QUEUED, "describe"): describe_queued,
+    (*QUEUED, "delete"): delete_queued,
+    ("compute", "tpus", "tpu-vm", "describe"): describe_node,
+    ("compute", "tpus", "tpu-vm", "ssh"): ssh_queued,
+    ("compute", "ssh"): ssh_group,
+    ("compute", "resource-policies", "create", "workload-policy"): maker("policy"),
+    ("compute", "resource-policies", "delete"): unmaker("policy"),
+    ("compute", "instance-templates", "create"): maker("template"),
+    ("compute", "instance-templates", "delete"): unmaker("template"),
+    (*GROUP, "create"): create_group,
+    (*GROUP, "list-instances"): list_instances,
+    (*GROUP, "delete"): delete_group,
+    ("storage", "cp"): copy,
+    ("storage", "ls"): ls,
+    ("storage", "rsync"): rsync,
+}
+
+
+def _meant(fault: dict[str, Any], line: str, made: int) -> bool:
+    return bool(fault["times"] and fault.get("slice") in (None, made) and re.search(fault["command"], line))
+
+
+def main(arguments: list[str]) -> None:
+    line = " ".join(arguments)
+    if "FAKE_WORKER" not in os.environ:
+        with kept("calls", []) as calls:
+            calls.append(["gcloud", *arguments])
+    with kept("faults", []) as faults:
+        made = (WORLD / "made_slices").read_text() if (WORLD / "made_slices").exists() else "0"
+        fault = next((f for f in faults if _meant(f, line, int(made))), None)
+        if fault is not None:
+            fault["times"] -= 1
+    if fault is not None:
+        fail(fault["says"], fault.get("status", 1))
+    command = next(known for known in DOES if tuple(arguments[: len(known)]) == known)
+    words, flags = [], {}
+    for word in arguments[len(command) :]:
+        if not word.startswith("--"):
+            words.append(word)
+            continue
+        name, _, value = word[2:].partition("=")
+        if name not in TAKES[command] | WIDE:
+            fail(f"ERROR: (gcloud.{'.'.join(command)}) unrecognized arguments: {word}", 2)
+        flags[name] = value
+    DOES[command](words, flags)
+
+
+main(sys.argv[1:])

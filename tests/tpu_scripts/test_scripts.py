@@ -1,0 +1,135 @@
+"""Each script by itself; dry runs, which print what would be done and touch nothing; and shellcheck."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tpu_scripts.conftest import SCRIPTS, Cloud
+from tests.tpu_scripts.test_watch import KINDS, RUN
+
+ALL = ("create.sh", "setup.sh", "launch.sh", "watch.sh", "fetch.sh", "teardown.sh")
+
+
+def everything(directory: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in directory.rglob("*")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dry_run_prints_what_a_run_does_and_touches_nothing(cloud: Cloud, kind: str) -> None:
+    settings: dict[str, Any] = {**KINDS[kind], "SPOT": 1, "NETWORK": "net", "SUBNETWORK": "sub", "KEEP": 1, "POLL": 0.7}
+    settings |= {"SERVICE_ACCOUNT": "me@x.iam.gserviceaccount.com", "INTERNAL_IP": 1}
+    (cloud.work / "prepared").mkdir()
+    (cloud.work / "prepared" / "shard").touch()
+    before = everything(cloud.work), everything(cloud.world)
+    dry = cloud.run("watch.sh", "--dry-run", "--", "--seeds", "[0, 1]", INPUTS="prepared", **settings)
+    assert dry.status == 0, dry.err
+    assert (everything(cloud.work), everything(cloud.world)) == before
+    ended = cloud.run("watch.sh", "--", "--seeds", "[0, 1]", INPUTS="prepared", **settings)
+    assert ended.status == 0, ended.err
+    printed = [named(words) for words in dry.commands if words[0] == "gcloud"]
+    assert sorted(printed) == sorted(named(call) for call in cloud.calls)  # workers are asked at once, in any order
+    order = [" ".join(words[:5]) for words in printed]
+    assert order == [" ".join(named(call)[:5]) for call in cloud.calls]
+
+
+def named(words: list[str]) -> list[str]:
+    """Machines of a group have names that a dry run cannot know."""
+    return ["MACHINE" if word in ("kd-0", "kd-1", "kd-w", "kd-x") else word for word in words]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_step_by_step(cloud: Cloud, kind: str) -> None:
+    cloud.kdjax({"do": "run"}, {"do": "finish"})
+    settings = KINDS[kind]
+    for script in ("setup.sh", "launch.sh"):
+        early = cloud.run(script, **settings)
+        assert early.status == 1 and "kd is not ready (no such slice), expected a slice made by create.sh" in early.err
+    assert cloud.run("teardown.sh", **settings).status == 0  # nothing there is fine
+    assert cloud.run("create.sh", **settings).status == 0
+    assert cloud.run("create.sh", **settings).status == 0 and cloud.slices == ["kd"]
+    unset = cloud.run("launch.sh", **settings)
+    assert unset.status == 1 and "worker.sh" in unset.err
+    assert "set up: kdjax, Python 3.12.0" in cloud.run("setup.sh", **settings).err
+    for _ in range(2):  # what is running is left
+        assert cloud.run("launch.sh", **settings).status == 0
+    assert len(cloud.starts()) == 1
+    nothing = cloud.run("fetch.sh", **settings)
+    assert nothing.status == 1 and "Did not find existing container" in nothing.err
+    assert cloud.run("teardown.sh", **settings).status == 0
+    assert cloud.slices == [] and (cloud.world / "made.json").exists() == (kind == "group")
+    if kind == "group":
+        assert (cloud.world / "made.json").read_text() == "[]"
+
+
+def test_a_group_of_one_machine_needs_no_policy(cloud: Cloud) -> None:
+    assert cloud.run("create.sh", ACCELERATOR="tpu7x-8").status == 0
+    assert cloud.called("workload-policy") == 0 and cloud.called("--size=1") == 1
+    assert cloud.called("--max-run-duration=4500s") == 1  # an hour and 15 minutes
+
+
+def test_what_an_earlier_group_left_is_made_anew(cloud: Cloud) -> None:
+    cloud.write("made", ["template kd", "policy kd"])
+    ended = cloud.run("create.sh", ACCELERATOR="tpu7x-16")
+    assert ended.status == 0, ended.err
+    assert cloud.called("instance-templates delete") == 1 and cloud.slices == ["kd"]
+
+
+def test_set_up_is_done_once(cloud: Cloud) -> None:
+    cloud.run("create.sh")
+    home = cloud.world / "slices/kd/workers/0/kdjax"
+    for _ in range(2):
+        assert cloud.run("setup.sh").status == 0
+    (home / "venv/bin/kdjax").unlink()
+    assert cloud.run("setup.sh").status == 0
+    assert not (home / "venv/bin/kdjax").exists()  # installed for this archive, so left
+    (home / "installed").unlink()
+    assert cloud.run("setup.sh").status == 0 and (home / "venv/bin/kdjax").exists()
+
+
+def test_set_up_says_what_failed_on_a_worker(cloud: Cloud) -> None:
+    (cloud.world / "bin/uv").write_text("#!/bin/sh\n[ $1 != pip ]\n")
+    cloud.run("create.sh")
+    ended = cloud.run("setup.sh")
+    assert ended.status == 1 and "setup.sh: worker 0: worker.sh: kdjax cannot be installed" in ended.err
+
+
+def test_the_job_outlives_the_connection_and_stops_saving(cloud: Cloud) -> None:
+    cloud.kdjax(RUN)
+    for script in ("create.sh", "setup.sh", "launch.sh"):
+        assert cloud.run(script).status == 0
+    home = cloud.world / "slices/kd/workers/0"
+    worker = ["bash", str(SCRIPTS / "worker.sh")]
+    environment = {
+        "HOME": str(home),
+        "PATH": f"{cloud.world / 'bin'}:{os.environ['PATH']}",
+        "FAKE_CLOUD": str(cloud.world),
+    }
+
+    def ask(*words: str) -> str:
+        ended = subprocess.run([*worker, *words], env=environment, capture_output=True, text=True, check=True)
+        return ended.stdout.strip()
+
+    while not (said := ask("status")).endswith("step 0"):
+        assert said == "running -"
+    assert said == "running - going on from step 0"
+    assert ask("stop", "5").startswith("exited 75 saved at step")
+    assert int((cloud.bucket("kd") / "runs/part1/checkpoints/step").read_text()) > 0
+    assert ask("stop", "5").startswith("exited 75")  # again is fine
+    (home / "kdjax/rc").unlink()
+    assert ask("status").startswith("dead - vanished, last said: saved at step")
+
+
+def test_shellcheck() -> None:
+    checker = Path(sys.executable).with_name("shellcheck")
+    ended = subprocess.run([checker, *sorted(SCRIPTS.glob("*.sh"))], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_scripts_can_be_run() -> None:
+    assert all(os.access(SCRIPTS / script, os.X_OK) for script in (*ALL, "spread.sh"))

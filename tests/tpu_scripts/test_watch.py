@@ -1,0 +1,227 @@
+"""From nothing to results, through all that the cloud does to a slice on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tpu_scripts.conftest import Cloud
+
+RUN, FINISH = {"do": "run"}, {"do": "finish"}
+KINDS = {"queued": {"ACCELERATOR": "v5litepod-8"}, "group": {"ACCELERATOR": "tpu7x-16"}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_study_from_nothing_to_its_results(cloud: Cloud, kind: str) -> None:
+    ended = cloud.run("watch.sh", "--", "--seeds", "[0, 1]", **KINDS[kind])
+    assert ended.status == 0, ended.err
+    assert (cloud.work / "runs/kd/study.json").read_text() == "arms: {scratch: {}}\n"
+    assert (cloud.work / "runs/kd/runs/part1/result.json").exists()
+    assert not list((cloud.work / "runs/kd").rglob("checkpoints")) and not (cloud.work / "runs/kd/data").exists()
+    assert list((cloud.work / "runs/kd.tpu/kd/logs").glob("*.log"))
+    assert cloud.slices == [] and (kind == "queued" or (cloud.world / "made.json").read_text() == "[]")
+    assert "kd is deleted" in ended.err and ended.out == ""
+    (start,) = cloud.starts()
+    directory = ["--train.checkpoint.directory", "gs://a-bucket/kd"]
+    assert start["words"] == ["compare", "recipe.yaml", "--out", "out", *directory, "--seeds", "[0, 1]"]
+    assert start["distributed"] == "1"
+
+
+def test_every_worker_of_a_slice_is_set_up_and_started(cloud: Cloud) -> None:
+    ended = cloud.run("watch.sh", ACCELERATOR="v5litepod-16")
+    assert ended.status == 0, ended.err
+    assert [len(cloud.starts(worker)) for worker in range(4)] == [1, 1, 1, 1]
+
+
+def test_no_capacity_is_waited_for(cloud: Cloud) -> None:
+    cloud.fates(["WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"])
+    ended = cloud.run("watch.sh")
+    assert ended.status == 0, ended.err
+    assert ended.err.count("kd: WAITING_FOR_RESOURCES") == 2 and cloud.called("queued-resources create") == 1
+
+
+def test_a_request_that_failed_for_capacity_is_made_again(cloud: Cloud) -> None:
+    cloud.faults(
+        {"command": "queued-resources create", "says": 'ERROR: (gcloud) There is no more capacity in the zone "x"'}
+    )
+    cloud.fates(["WAITING_FOR_RESOURCES", "FAILED:no capacity"], ["ACTIVE"])
+    ended = cloud.run("watch.sh")
+    assert ended.status == 0, ended.err
+    assert "no more capacity" in ended.err and "kd: FAILED: no capacity; deleting it, to ask again" in ended.err
+    assert cloud.called("queued-resources create") == 3
+
+
+def test_waiting_ends_and_leaves_no_request(cloud: Cloud) -> None:
+    cloud.fates(["WAITING_FOR_RESOURCES"])
+    ended = cloud.run("watch.sh", WAIT_HOURS="0.0003")
+    assert ended.status == 75
+    assert "no capacity for v5litepod-8 in us-west4-a within 0.0003 hours" in ended.err
+    assert cloud.slices == [] and cloud.starts() == []
+
+
+@pytest.mark.parametrize(("lost", "spot"), [("SUSPENDED", 1), ("PREEMPTED", 0)])
+def test_a_preempted_slice_is_made_again_and_the_study_goes_on(cloud: Cloud, lost: str, spot: int) -> None:
+    cloud.fates([*["ACTIVE"] * 4, lost], ["ACTIVE"])
+    cloud.kdjax(RUN, FINISH)
+    ended = cloud.run("watch.sh", SPOT=spot)
+    assert ended.status == 0, ended.err
+    assert f"kd is lost: {lost}" in ended.err
+    assert cloud.called("queued-resources create") == 2 and (cloud.called("--spot") == 2) == bool(spot)
+    first, second = cloud.starts()
+    assert first["step"] == 0 < second["step"] and first["words"] == second["words"]
+    assert cloud.slices == []
+
+
+def test_a_lost_group_is_made_again(cloud: Cloud) -> None:
+    cloud.fates([*["ACTIVE"] * 4, "TERMINATED"], ["ACTIVE"])
+    cloud.kdjax(RUN, FINISH)
+    ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16", SPOT=1)
+    assert ended.status == 0, ended.err
+    assert "kd is lost: kd-x TERMINATED" in ended.err and cloud.called("managed create") == 2
+    assert [start["step"] > 0 for start in cloud.starts()] == [False, True]
+    assert cloud.called("--provisioning-model=SPOT") == 2 and cloud.slices == []
+
+
+def test_a_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
+    dead = "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255]."
+    cloud.faults({"command": "tpu-vm ssh .*--worker=1 .*status", "says": dead, "status": 255, "times": 99, "slice": 1})
+    cloud.kdjax(RUN, FINISH)
+    ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
+    assert ended.status == 0, ended.err
+    assert "worker 1 cannot be reached" in ended.err and "out of reach 2 times; deleting kd" in ended.err
+    assert cloud.called("queued-resources create") == 2 and len(cloud.starts(1)) == 2
+
+
+def test_a_job_killed_on_one_worker_is_started_again_on_all(cloud: Cloud) -> None:
+    cloud.kdjax({"0": RUN, "1": {"do": "exit", "status": 137, "says": "Killed"}}, FINISH)
+    ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
+    assert ended.status == 0, ended.err
+    assert "worker 1 ended with status 137: Killed; restart 1 of 3" in ended.err
+    assert [len(cloud.starts(worker)) for worker in (0, 1)] == [2, 2] and cloud.called("queued-resources create") == 1
+    assert cloud.starts()[1]["step"] > 0
+
+
+def test_restarts_are_bounded(cloud: Cloud) -> None:
+    cloud.kdjax({"do": "exit", "status": 1, "says": "Traceback"})
+    ended = cloud.run("watch.sh", RESTARTS=2)
+    assert ended.status == 1 and len(cloud.starts()) == 3
+    assert "given up after 2 restarts: worker 0 ended with status 1: Traceback; logs are in" in ended.err
+    assert cloud.slices == []
+
+
+def test_bad_input_ends_it_with_the_line(cloud: Cloud) -> None:
+    says = "kdjax: train.batch is 7, expected a multiple of 8"
+    cloud.kdjax({"do": "exit", "status": 2, "says": says})
+    ended = cloud.run("watch.sh")
+    assert ended.status == 2 and len(cloud.starts()) == 1
+    assert ended.err.splitlines()[-1].startswith("watch.sh: ") and says in ended.err.splitlines()[-1]
+    assert cloud.slices == []
+
+
+def test_kdjax_told_to_stop_goes_on_without_counting(cloud: Cloud) -> None:
+    stopped = {"do": "exit", "status": 75, "says": "saved"}
+    cloud.kdjax(stopped, stopped, FINISH)
+    ended = cloud.run("watch.sh", RESTARTS=0)
+    assert ended.status == 0, ended.err
+    assert len(cloud.starts()) == 3
+
+
+def test_ssh_refused_at_first_is_tried_again(cloud: Cloud) -> None:
+    refused = "ssh: connect to host 10.0.0.1 port 22: Connection refused"
+    cloud.faults({"command": "tpu-vm ssh", "says": refused, "status": 255, "times": 2})
+    ended = cloud.run("watch.sh")
+    assert ended.status == 0, ended.err
+    assert f"{refused} (attempt 2 of 3" in ended.err and cloud.called("queued-resources create") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "fate"),
+    [
+        ("ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been exceeded. Limit: 0", "ACTIVE"),
+        ("ERROR: (gcloud) PERMISSION_DENIED: Permission 'tpu.nodes.create' denied", "ACTIVE"),
+        ("", "FAILED:Quota limit 'TPUV5s' has been exceeded"),
+    ],
+)
+def test_what_waiting_cannot_help_ends_it(cloud: Cloud, fault: str, fate: str) -> None:
+    cloud.faults({"command": "queued-resources create", "says": fault, "times": int(bool(fault))})
+    cloud.fates([fate])
+    ended = cloud.run("watch.sh")
+    assert ended.status == 1 and cloud.called("queued-resources create") == 1
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("watch.sh: kd was refused: ") and (fault or "Quota limit") in last
+    assert cloud.slices == []
+
+
+def test_hours_end_with_everything_saved(cloud: Cloud) -> None:
+    cloud.kdjax(RUN)
+    ended = cloud.run("watch.sh", MAX_HOURS="0.0006")
+    assert ended.status == 75 and "stopped after MAX_HOURS=0.0006 hours" in ended.err
+    assert int((cloud.bucket("kd") / "runs/part1/checkpoints/step").read_text()) > 0
+    assert cloud.slices == []
+    again = cloud.run("watch.sh", MAX_HOURS="0.0006")  # what was spent is remembered
+    assert again.status == 75 and cloud.called("queued-resources create") == 1
+    cloud.kdjax(FINISH)
+    more = cloud.run("watch.sh", MAX_HOURS="1")
+    assert more.status == 0 and cloud.starts()[-1]["step"] > 0
+
+
+def test_a_watcher_that_ends_is_taken_over(cloud: Cloud) -> None:
+    cloud.kdjax({"do": "exit", "status": 1, "says": "x"})
+    assert cloud.run("watch.sh", KEEP=1, RESTARTS=0).status == 1
+    assert cloud.slices == ["kd"]
+    cloud.kdjax(FINISH)
+    ended = cloud.run("watch.sh")
+    assert ended.status == 0, ended.err
+    assert cloud.called("queued-resources create") == 1 and len(cloud.starts()) == 2 and cloud.slices == []
+
+
+def test_a_slice_that_is_kept(cloud: Cloud) -> None:
+    ended = cloud.run("watch.sh", KEEP=1)
+    assert ended.status == 0 and cloud.slices == ["kd"]
+    assert "KEEP=1: kd is left and costs money until teardown.sh" in ended.err
+    assert cloud.run("teardown.sh").status == 0 and cloud.slices == []
+
+
+def test_results_that_cannot_be_fetched_do_not_keep_the_slice(cloud: Cloud) -> None:
+    cloud.faults({"command": "storage rsync .*gs://a-bucket/kd runs", "says": "ERROR: (gcloud) 503", "times": 9})
+    ended = cloud.run("watch.sh")
+    assert ended.status == 1 and "fetching failed, fetch.sh tries again: ERROR: (gcloud) 503" in ended.err
+    assert cloud.slices == []
+    cloud.faults()
+    assert cloud.run("fetch.sh").status == 0 and (cloud.work / "runs/kd/report.html").exists()
+
+
+def test_a_slice_that_cannot_be_deleted_is_told_of(cloud: Cloud) -> None:
+    cloud.faults({"command": "queued-resources delete", "says": "ERROR: (gcloud) INTERNAL", "times": 9})
+    ended = cloud.run("watch.sh")
+    assert ended.status == 1 and "watch.sh: kd cannot be deleted and costs money: ERROR: (gcloud) INTERNAL" in ended.err
+
+
+def test_a_study_on_several_slices(cloud: Cloud, tmp_path: Path) -> None:
+    merged = cloud.world / "bin" / "kdjax"
+    merged.write_text('#!/bin/sh\necho "$@" >merged\n')
+    merged.chmod(0o755)
+    ended = cloud.run("spread.sh", "PARTS=2", "--", "--seeds", "[0]")
+    assert ended.status == 0, ended.err
+    for part in (1, 2):
+        (start,) = cloud.starts(part=part)
+        assert start["words"][:6] == ["train", "recipe.yaml", "--out", "out", "--part", f"{part}/2"]
+        assert start["words"][6:] == [
+            "--train.checkpoint.directory",
+            f"gs://a-bucket/kd.part-{part}-of-2",
+            "--seeds",
+            "[0]",
+        ]
+        assert (cloud.work / f"runs/kd.part-{part}-of-2/runs/part{part}/result.json").exists()
+    assert (cloud.work / "merged").read_text() == "merge runs/kd.part-1-of-2 runs/kd.part-2-of-2 --out runs/kd\n"
+    assert cloud.slices == []
+
+
+def test_one_part_that_fails_is_told_of(cloud: Cloud) -> None:
+    cloud.faults(
+        {"command": "queued-resources create kd-2", "says": "ERROR: (gcloud) Quota limit exceeded", "times": 9}
+    )
+    ended = cloud.run("spread.sh", "PARTS=2")
+    assert ended.status == 1 and "spread.sh: not all of 2 parts are finished" in ended.err
+    assert "[2] watch.sh: kd-2 was refused" in ended.err and cloud.slices == []
