@@ -102,6 +102,10 @@ def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int,
         write_json(_count(scan, number), {"sha256": sources.digest(source), "documents": documents})
     except InputError as e:
         write_json(_count(scan, number), {"error": str(e)})
+    except OSError as e:
+        raise InputError(
+            f"{beside}: cannot be written ({e.strerror}), expected a writable directory with room"
+        ) from None
 
 
 def read_documents(
