@@ -61,6 +61,13 @@ def lead() -> bool:
     return jax.process_index() == 0
 
 
+def in_turn(results: Any) -> None:
+    """Waits for results where devices are emulated: with several processes, two programs that both wait for other
+    devices may each hold the threads that the other needs. Real devices take programs one after another."""
+    if several() and jax.default_backend() == "cpu":
+        jax.block_until_ready(results)
+
+
 def agreed(value: Any) -> Any:
     """The lead's value, on every process; all call this at the same point.
 

@@ -23,7 +23,8 @@ def checksums(tree: Any) -> dict[str, str]:
     bits): elements that changed places are noticed.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = jax.device_get([_of_sharding(_everywhere(leaf))(leaf) for _, leaf in leaves])
+    # One after another: emulated devices have too few threads for several programs in which they wait for each other.
+    sums = [jax.device_get(_of_sharding(_everywhere(leaf))(leaf)) for _, leaf in leaves]
     return {
         jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)} {int(first):08x}{int(second):08x}"
         for (path, leaf), (first, second) in zip(leaves, sums, strict=True)

@@ -86,6 +86,7 @@ def feed(program: Program, stream: Stream, seen: int, votes: Callable[[], Votes]
     for before, batch in stream.iterate(seen, program.layout.rows(size)):
         placed, fresh = program.place(batch), _fresh(stream, before, size)
         sums = tally(placed["valid"], placed["label_weights"], np.int32(fresh), _ballot(program.layout, votes()))
+        hosts.in_turn(sums)
         ahead, now = (placed, fresh, sums), ahead
         if now is not None:
             tokens, unique, masked, stop, save = (int(n) for n in np.asarray(now[2]))

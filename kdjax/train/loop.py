@@ -236,8 +236,7 @@ class _Run:
         if self._evaluate is None or self._evaluated == self.ledger.steps:
             return
         with self._clock("evaluation"):
-            params = self.state.params["model"]
-            figures = self._evaluate(hosts.whole(params) if hosts.several() else params)
+            figures = self._evaluate(hosts.whole(self.state.params["model"]))
         self._log.write({"step": self.ledger.steps, "flops": self.ledger.total, "share": self.ledger.share, **figures})
         self._evaluated = self.ledger.steps
         self._read_clock()

@@ -13,6 +13,7 @@ import numpy as np
 
 from kdjax.budget.hardware import hardware_flops, memory
 from kdjax.config import ComputeConfig
+from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.train.phase import Phase, Shape
 from kdjax.train.step import Moment, State, compile_step, init_state
@@ -108,7 +109,9 @@ class Program:
     ) -> tuple[State, dict[str, jax.Array]]:
         """One step on a batch that is placed. The state given is used up."""
         when = self.layout.place(jax.tree.map(np.float32, moment), self.layout.everywhere)
-        return self._compiled(state, teacher, batch, when)  # type: ignore[no-any-return]
+        after = self._compiled(state, teacher, batch, when)
+        hosts.in_turn(after)
+        return after  # type: ignore[no-any-return]
 
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], moment: Moment
