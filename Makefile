@@ -18,6 +18,7 @@ lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
+	$(TEST)/bin/shellcheck tpu_scripts/*.sh
 
 $(DEMO)/installed: pyproject.toml requirements-data.txt
 	$(call environment,$(DEMO))

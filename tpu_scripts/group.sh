@@ -36,17 +36,17 @@ create_all() {
 # As in queued.sh. A group has a line for each of its machines: name, status, and why the last attempt failed.
 backend_state() {
   local name status error
-  if ! try cloud compute instance-groups managed list-instances "$NAME" "${PLACE[@]}" --format='value(instance.basename(),instanceStatus,lastAttempt.errors.errors[0].code)'; then
+  if ! try cloud compute instance-groups managed list-instances "$NAME" "${PLACE[@]}" --format='value[separator=|](instance.basename(),instanceStatus,lastAttempt.errors.errors[0].code)'; then
     [[ $FAULT == missing ]] || return 1
     SLICE=absent DETAIL="no such slice"
     return
   fi
   if $DRY_RUN; then
     [[ $PRETEND != absent ]] || { SLICE=absent && return; }
-    ANSWER=$(for ((n = 0; n < HOSTS; n++)); do printf '%s\tRUNNING\t\n' "$NAME-$n"; done)
+    ANSWER=$(for ((n = 0; n < HOSTS; n++)); do echo "$NAME-$n|RUNNING|"; done)
   fi
   WORKERS=() SLICE=active DETAIL=RUNNING
-  while IFS=$'\t' read -r name status error; do
+  while IFS='|' read -r name status error; do
     [[ -z $name ]] || WORKERS+=("$name")
     case $status in
       RUNNING) continue ;;

@@ -210,8 +210,9 @@ cloud() {
   local errors=$TEMPORARY/$BASHPID.errors status=0
   ANSWER=$(gcloud "$@" 2>"$errors" </dev/null) || status=$?
   ((status)) || return 0
-  MESSAGE=$(grep -m 1 '^worker\.sh: ' "$errors" || grep -m 1 '^ERROR' "$errors" || grep -v '^[[:space:]]*$' "$errors" | tail -n 1 || true)
-  MESSAGE="$(tr '\t' ' ' <<<"${MESSAGE:-gcloud $1 ended with status $status and said nothing}")"
+  MESSAGE=$(grep -m 1 '^worker\.sh: ' "$errors" || grep -m 1 -A 3 '^ERROR' "$errors" || tail -n 1 "$errors")
+  MESSAGE=$(tr -s '[:space:]' ' ' <<<"${MESSAGE:-gcloud $1 ended with status $status and said nothing}")
+  MESSAGE=${MESSAGE% }
   FAULT=$(kind_of "$status" "$(<"$errors")")
   return 1
 }

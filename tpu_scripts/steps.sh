@@ -122,6 +122,7 @@ job_state() {
     esac
     read -r state status line <<<"${FROM[n]##*$'\n'}" || true
     [[ $state != exited ]] || state=exited-$status
+    [[ $state != exited-2 || $line != *"processes cannot be joined"* ]] || state=alone # the others, not what was put in
     seen+="$state "
     # The first worker speaks for all, unless one ended worse.
     [[ $n != 0 && $state =~ ^(running|exited-0)$ ]] || LINE="worker ${WORKERS[n]}: ${line:-nothing said yet}"

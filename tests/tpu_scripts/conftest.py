@@ -47,7 +47,9 @@ class Cloud:
     work: Path
     settings: dict[str, str] = field(default_factory=dict)
 
-    def run(self, script: str, *words: str, without: tuple[str, ...] = (), **settings: object) -> Ended:
+    def run(
+        self, script: str, *words: str, without: tuple[str, ...] = (), limit: float = 120, **settings: object
+    ) -> Ended:
         """Runs a script to its end, in a directory of its own."""
         given = {**self.settings, **{name: str(value) for name, value in settings.items()}}
         environment = {"HOME": str(self.work), "PATH": f"{self.world / 'bin'}:{os.environ['PATH']}"}
@@ -60,7 +62,7 @@ class Cloud:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=limit,
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
@@ -68,7 +70,7 @@ class Cloud:
         (self.world / f"{name}.json").write_text(json.dumps(value))
 
     def fates(self, *fates: list[str]) -> None:
-        """The states the slices to come go through, a look each; the last one stays."""
+        """The states the slices to come go through."""
         self.write("fates", fates)
 
     def faults(self, *faults: dict[str, Any]) -> None:

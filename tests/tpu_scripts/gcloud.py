@@ -5,7 +5,8 @@ Its world is $FAKE_CLOUD:
     calls.json      every call but those of the machines
     slices/NAME/    the n-th look at it shows the n-th state of its fate; workers/I/ are the homes of its machines
     bucket/         gs://
-    fates.json      for each slice to come, the states it will go through; the last one stays
+    fates.json      for each slice to come, the states it will go through, a look each; the last one stays, and so does
+                    "STATE until PATTERN" while no file of the world matches
     faults.json     calls that fail: {"command": a pattern, "says": stderr, "status": 1, "times": 1, "slice": N}, the
                     last for a fault that is there only while N slices were made
 
@@ -122,16 +123,17 @@ class Slice:
     def home(self, worker: int) -> Path:
         return self.place / "workers" / str(worker)
 
-    def state(self, *, look: bool = True) -> str:
+    def look(self) -> str:
         """What a look at it shows; machines of a slice that is lost lose their processes."""
         fate = json.loads((self.place / "fate.json").read_text())
         looks = int((self.place / "looks").read_text())
-        if look:
+        state, _, pattern = fate[min(looks, len(fate) - 1)].partition(" until ")
+        if not pattern or any(WORLD.glob(pattern)):
             (self.place / "looks").write_text(str(looks + 1))
-        state: str = fate[min(looks, len(fate) - 1)]
+        (self.place / "shown").write_text(state)
         if state.partition(":")[0] not in ("ACTIVE", "WAITING_FOR_RESOURCES", "PROVISIONING"):
             self.power_off()
-        return state
+        return str(state)
 
     def power_off(self) -> None:
         """SIGTERM to everything on its machines, time to save, SIGKILL."""
@@ -190,15 +192,13 @@ def describe_queued(words: list[str], flags: dict[str, str]) -> None:
     one = Slice(words[0])
     if not one.there:
         fail("ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource not found")
-    state, _, error = one.state().partition(":")
+    state, _, error = one.look().partition(":")
     print("ACTIVE" if state in ("PREEMPTED", "REPAIRING") else state, error, sep="\t")
 
 
 def describe_node(words: list[str], flags: dict[str, str]) -> None:
     one = Slice(words[0])
-    looks = int((one.place / "looks").read_text()) - 1  # the look at the request shows the same moment
-    fate = json.loads((one.place / "fate.json").read_text())
-    state = fate[min(looks, len(fate) - 1)]
+    state = (one.place / "shown").read_text()  # the look at the request shows the same moment
     for worker in range(one.hosts):
         print("READY" if state == "ACTIVE" else state, f"10.0.0.{worker}", sep="\t")
 
@@ -227,10 +227,10 @@ def list_instances(words: list[str], flags: dict[str, str]) -> None:
     one = Slice(words[0])
     if not one.there:
         fail(f"ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: {words[0]} was not found")
-    state, _, error = one.state().partition(":")
+    state, _, error = one.look().partition(":")
     shown = {"ACTIVE": "RUNNING", "WAITING_FOR_RESOURCES": "", "PROVISIONING": "STAGING"}.get(state, "TERMINATED")
     for worker in range(one.hosts):
-        print(f"{words[0]}-{'wxyz'[worker]}", shown, error, sep="\t")
+        print(f"{words[0]}-{'wxyz'[worker]}", shown, error, sep="|")
 
 
 def delete_group(words: list[str], flags: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,14 @@ def test_shellcheck() -> None:
 
 def test_scripts_can_be_run() -> None:
     assert all(os.access(SCRIPTS / script, os.X_OK) for script in (*ALL, "spread.sh"))
+
+
+def test_the_tests_named_in_the_documentation_are_there() -> None:
+    page = (SCRIPTS.parent / "docs" / "tpu.md").read_text(encoding="utf-8")
+    table = page.partition("## What goes wrong")[2].partition("\n\nAll of it")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    named = [name for line in rows for name in re.findall(r"`([\w/.]+)`", line.rpartition(" | ")[2])]
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) > 15
+    for name in named:
+        assert (SCRIPTS.parent / name).exists() or re.search(rf"def test_\w*{name}", tests), name

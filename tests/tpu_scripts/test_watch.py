@@ -119,6 +119,14 @@ def test_bad_input_ends_it_with_the_line(cloud: Cloud) -> None:
     assert cloud.slices == []
 
 
+def test_workers_that_do_not_find_one_another_are_started_again(cloud: Cloud) -> None:
+    says = "kdjax: KDJAX_DISTRIBUTED is '1': the other processes cannot be joined (DEADLINE_EXCEEDED)"
+    cloud.kdjax({"0": {"do": "exit", "status": 2, "says": says}, "1": {"do": "exit", "status": 1}}, FINISH)
+    ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
+    assert ended.status == 0, ended.err
+    assert "restart 1 of 3" in ended.err and len(cloud.starts(1)) == 2
+
+
 def test_kdjax_told_to_stop_goes_on_without_counting(cloud: Cloud) -> None:
     stopped = {"do": "exit", "status": 75, "says": "saved"}
     cloud.kdjax(stopped, stopped, FINISH)
@@ -140,6 +148,7 @@ def test_ssh_refused_at_first_is_tried_again(cloud: Cloud) -> None:
     [
         ("ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been exceeded. Limit: 0", "ACTIVE"),
         ("ERROR: (gcloud) PERMISSION_DENIED: Permission 'tpu.nodes.create' denied", "ACTIVE"),
+        ("ERROR: (gcloud.compute) unrecognized arguments: --spot (did you mean '--sport'?)", "ACTIVE"),
         ("", "FAILED:Quota limit 'TPUV5s' has been exceeded"),
     ],
 )
@@ -151,6 +160,14 @@ def test_what_waiting_cannot_help_ends_it(cloud: Cloud, fault: str, fate: str) -
     last = ended.err.splitlines()[-1]
     assert last.startswith("watch.sh: kd was refused: ") and (fault or "Quota limit") in last
     assert cloud.slices == []
+
+
+def test_a_group_that_no_quota_allows_ends_it(cloud: Cloud) -> None:
+    cloud.fates(["WAITING_FOR_RESOURCES:ZONE_RESOURCE_POOL_EXHAUSTED", "WAITING_FOR_RESOURCES:QUOTA_EXCEEDED"])
+    ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16")
+    assert ended.status == 1 and "kd-x not created: ZONE_RESOURCE_POOL_EXHAUSTED" in ended.err
+    assert ended.err.splitlines()[-1] == "watch.sh: kd was refused: kd-x not created: QUOTA_EXCEEDED"
+    assert cloud.slices == [] and (cloud.world / "made.json").read_text() == "[]"
 
 
 def test_hours_end_with_everything_saved(cloud: Cloud) -> None:

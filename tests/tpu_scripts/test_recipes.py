@@ -1,0 +1,70 @@
+"""The recipes of configs/tpu: one study on every kind of slice, and what they say of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kdjax import recipes
+from kdjax.config import ComputeConfig, Config
+from kdjax.study.pricing import prices
+from tests.tpu_scripts.conftest import Cloud
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+PEAK = {"v5litepod": 197, "v6e": 918, "v5p": 459, "tpu7x": 2307}
+"""Teraflops a second of a chip, bfloat16 (Google Cloud's TPU documentation)."""
+CORES = ("v5p", "tpu7x")
+"""What counts cores, two a chip."""
+HEADERS = {
+    path.stem: path.read_text(encoding="utf-8").partition("\n\n")[0] for path in (CONFIGS / "tpu").glob("*.yaml")
+}
+UTILISATION = 0.4
+
+
+def said(name: str, pattern: str) -> tuple[str, ...]:
+    """What a recipe's header says, line breaks aside."""
+    found = re.search(pattern, HEADERS[name].replace("\n#", ""))
+    assert found is not None, (name, pattern)
+    return found.groups()
+
+
+def recipe(name: str) -> Config:
+    return recipes.load(CONFIGS / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
+    paper = recipe("paper/unlimited-24h")
+    expected = replace(
+        paper,
+        teacher=replace(paper.teacher, source="teacher"),
+        train=replace(paper.train, compute=ComputeConfig(dtype="bfloat16")),
+    )
+    assert recipe(f"tpu/{name}") == expected
+
+
+def test_the_steps_are_what_the_budget_buys() -> None:
+    """Of all recipes at once, because they are one study."""
+    steps = {arm: phase["steps"] for arm, (phase,) in prices(recipe("tpu/v5e-8")).items()}
+    listed = ", ".join(f"{arm} {count:,}" for arm, count in steps.items())
+    for header in HEADERS.values():
+        assert f"Steps of a run: {listed}." in header.replace("\n#", "")
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_what_a_recipe_expects_follows_from_its_slice(name: str, cloud: Cloud) -> None:
+    config = recipe(f"tpu/{name}")
+    (accelerator,) = said(name, r"watch\.sh slice\.env ACCELERATOR=(\S+) CONFIG=configs/tpu/" + name)
+    generation, _, size = accelerator.partition("-")
+    chips = int(size) // (2 if generation in CORES else 1)
+    runs, flops = said(name, r"(\d+) runs of (\S+) FLOPs")
+    assert (int(runs), float(flops)) == (len(config.arms) * len(config.seeds), config.budget.flops)
+    hours = int(runs) * float(flops) / (chips * PEAK[generation] * 1e12 * UTILISATION) / 3600
+    assert said(name, r"([\d.]+) hours of training for all runs at 40% of") == (f"{hours:.1f}",)
+    assert said(name, r"peak \((\d+) x (\d+) TFLOP/s\)") == (str(chips), str(PEAK[generation]))
+    sequences, devices = map(int, said(name, r"(\d+) sequences of a batch on each of (\d+) devices"))
+    assert devices == chips * (2 if generation == "tpu7x" else 1) and sequences * devices == config.train.batch
+    assert cloud.run("create.sh", "--dry-run", ACCELERATOR=accelerator).status == 0
