@@ -64,8 +64,9 @@ hand_over() {
     die "$SOURCE has changes that are not committed, expected none: the workers install its last commit"
   commit=$(git -C "$SOURCE" rev-parse --short=12 HEAD)
   source=$STATE/kdjax-$commit.tar.gz
+  [[ $source == /* ]] || source=$PWD/$source # git looks from the checkout
   local_do mkdir -p "$STATE"
-  [[ -f $source ]] || local_do git -C "$SOURCE" archive --format=tar.gz --prefix=kdjax/ --output="$(realpath -ms "$source")" HEAD
+  [[ -f $source ]] || local_do git -C "$SOURCE" archive --format=tar.gz --prefix=kdjax/ --output="$source" HEAD
   must cloud storage cp "$source" "$SHELF/kdjax.tar.gz"
   must cloud storage cp "$(dirname "${BASH_SOURCE[0]}")/worker.sh" "$SHELF/worker.sh"
   must cloud storage cp "$CONFIG" "$SHELF/recipe.yaml"

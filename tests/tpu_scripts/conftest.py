@@ -51,20 +51,27 @@ class Cloud:
         self, script: str, *words: str, without: tuple[str, ...] = (), limit: float = 120, **settings: object
     ) -> Ended:
         """Runs a script to its end, in a directory of its own."""
+        process = self.start(script, *words, without=without, **settings)
+        out, err = process.communicate(timeout=limit)
+        return Ended(process.returncode, out, err)
+
+    def start(
+        self, script: str, *words: str, without: tuple[str, ...] = (), **settings: object
+    ) -> subprocess.Popen[str]:
+        """Starts a script."""
         given = {**self.settings, **{name: str(value) for name, value in settings.items()}}
         environment = {"HOME": str(self.work), "PATH": f"{self.world / 'bin'}:{os.environ['PATH']}"}
         environment |= {"FAKE_CLOUD": str(self.world)}
         environment |= {name: value for name, value in given.items() if name not in without}
-        ended = subprocess.run(
+        return subprocess.Popen(
             [str(SCRIPTS / script), *words],
             cwd=self.work,
             env=environment,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=limit,
         )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def write(self, name: str, value: Any) -> None:
         (self.world / f"{name}.json").write_text(json.dumps(value))

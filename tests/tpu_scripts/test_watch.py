@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,18 @@ def test_a_watcher_that_ends_is_taken_over(cloud: Cloud) -> None:
     assert cloud.called("queued-resources create") == 1 and len(cloud.starts()) == 2 and cloud.slices == []
 
 
+def test_a_watcher_told_to_stop_leaves_the_study_running(cloud: Cloud) -> None:
+    cloud.kdjax(RUN)
+    watcher = cloud.start("watch.sh")
+    while not cloud.starts():
+        assert watcher.poll() is None
+    watcher.send_signal(signal.SIGTERM)
+    _, said = watcher.communicate(timeout=60)
+    assert watcher.returncode == 143 and cloud.slices == ["kd"]
+    assert "kd may still be there: the same command goes on, teardown.sh deletes it" in said
+    assert cloud.run("teardown.sh").status == 0
+
+
 def test_a_slice_that_is_kept(cloud: Cloud) -> None:
     ended = cloud.run("watch.sh", KEEP=1)
     assert ended.status == 0 and cloud.slices == ["kd"]
@@ -233,6 +246,14 @@ def test_a_study_on_several_slices(cloud: Cloud, tmp_path: Path) -> None:
         assert (cloud.work / f"runs/kd.part-{part}-of-2/runs/part{part}/result.json").exists()
     assert (cloud.work / "merged").read_text() == "merge runs/kd.part-1-of-2 runs/kd.part-2-of-2 --out runs/kd\n"
     assert cloud.slices == []
+
+
+def test_a_dry_run_of_several_slices_is_that_of_each(cloud: Cloud) -> None:
+    ended = cloud.run("spread.sh", "--dry-run", "PARTS=2")
+    assert ended.status == 0 and cloud.calls == [] and not (cloud.work / "runs").exists()
+    created = [words[5] for words in ended.commands if words[3:5] == ["queued-resources", "create"]]
+    assert created == ["kd-1", "kd-2"]
+    assert ended.commands[-1] == ["kdjax", "merge", *(f"runs/kd.part-{n}-of-2" for n in (1, 2)), "--out", "runs/kd"]
 
 
 def test_one_part_that_fails_is_told_of(cloud: Cloud) -> None:
