@@ -150,11 +150,13 @@ class Corpus:
         Raises:
             InputError: a shard is damaged there.
         """
-        source = self._sources[split]
-        try:
-            records = [source[int(number)] for number in self._numbers(split, sequences)]
-        except RuntimeError as e:
-            raise InputError(f"{self.directory}: a shard is damaged ({e}); prepare the corpus again") from None
+        source, records = self._sources[split], []
+        for number in self._numbers(split, sequences):
+            try:
+                records.append(source[int(number)])
+            except RuntimeError as e:
+                file = self.directory / self._shard_of(split, int(number))
+                raise InputError(f"{file}: damaged ({e}); prepare the corpus again") from None
         return self.manifest.record_format.decode(records)
 
     def batch(
@@ -198,6 +200,12 @@ class Corpus:
             slots: the most that are masked.
         """
         return self.batch(split, sequences, views, seed=VIEW_SEED, rate=rate, slots=slots)
+
+    def _shard_of(self, split: str, number: int) -> str:
+        """The file of the whole split's sequence of this number."""
+        shards = [shard for shard in self.manifest.shards if shard.split == split]
+        ends = np.cumsum([shard.sequences for shard in shards])
+        return shards[int(np.searchsorted(ends, number, side="right"))].file
 
     def _subset(self, split: str) -> Subset | None:
         return self.subset if split == "train" else None

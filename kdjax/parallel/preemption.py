@@ -28,12 +28,12 @@ class Preemption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._told = False
         before = signal.signal(signal.SIGTERM, self._hear)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+            self._told = False
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:

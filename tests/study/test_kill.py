@@ -1,81 +1,172 @@
-"""A study killed with SIGKILL at any moment, and started again, ends as if nothing had happened."""
+"""A study killed with SIGKILL at 30 moments of its life, one after another, ends as if nothing had happened."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import small_study
+from tests.conftest import FLAGS
+from tests.faults.forks import Forks
+from tests.study.conftest import kdjax
 
-WORDS = ["--arms", "{logit: {}}", "--seeds", "[0]", "--train.checkpoint.seconds", "0"]
+WORDS = (
+    """--arms {"logit":{}} --seeds [0] --train.checkpoint.seconds 0 --data.shard_documents 40 --evaluation.tasks {}"""
+)
+RUN = Path("runs") / "logit-seed0"
+SEED = 11
 
 
-def command(recipe: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "kdjax", "compare", str(recipe), "--out", str(out), *WORDS]
+@dataclass(frozen=True)
+class Seen:
+    """What is on the disk of a study now, and what was when its process started.
+
+    Attributes:
+        out: its directory.
+        before: paths that were there.
+        now: paths that are there.
+    """
+
+    out: Path
+    before: set[str]
+    now: set[str]
+
+    @staticmethod
+    def at_start(out: Path) -> Seen:
+        return Seen(out, paths(out), set())
+
+    def again(self) -> Seen:
+        return Seen(self.out, self.before, paths(self.out))
+
+
+def paths(out: Path) -> set[str]:
+    """All below a directory, while others write there."""
+    return {f"{place}/{name}" for place, inner, files in os.walk(out) for name in (*inner, *files)}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill.
+
+    Attributes:
+        phase: what is going on then.
+        begun: whether it is, by what is on the disk.
+        within: at most so many seconds later, at random.
+    """
+
+    phase: str
+    begun: Callable[[Seen], bool]
+    within: float
+
+
+def started(seen: Seen) -> bool:
+    return True
+
+
+def new(*parts: str) -> Callable[[Seen], bool]:
+    """Something is there that was not, with all of these in its path."""
+    return lambda seen: any(all(part in path for part in parts) for path in seen.now - seen.before)
+
+
+def there(name: str | Path) -> Callable[[Seen], bool]:
+    return lambda seen: (seen.out / name).exists()
+
+
+def evaluating(seen: Seen) -> bool:
+    """The step that an evaluation follows is on record, and the evaluation is not."""
+    found = (seen.out / RUN / "metrics.jsonl").read_text().splitlines() if there(RUN / "metrics.jsonl")(seen) else []
+    last = json.loads(found[-1]) if found else {}
+    return last.get("step") in (9, 18) and "loss" in last
+
+
+def closed(seen: Seen) -> bool:
+    """All steps are done; what comes is the evaluation at the end."""
+    ledger = seen.out / RUN / "ledger.jsonl"
+    return ledger.exists() and '"event": "close"' in ledger.read_text().rstrip().splitlines()[-1]
+
+
+A_SAVE, A_CHECKPOINT = new("/runs/", "/checkpoints/", "tmp"), new("/runs/", "/checkpoints/", "/commit_success.txt")
+MOMENTS = [
+    *[Moment("start-up", started, 3.0)] * 4,
+    *[Moment("prepare", new("/data/shards/"), 0.02)] * 3,
+    Moment("head", new("/teacher.fit/"), 0.3),
+    *[Moment("save of the head", new("/teacher.fit/checkpoints/"), 0.1)] * 2,
+    *[Moment("compile", there("study.json"), 3.0)] * 3,
+    *[Moment("step", A_CHECKPOINT, 0.3)] * 3,
+    *[Moment("save", A_SAVE, 0.02)] * 3,
+    *[Moment("evaluation", evaluating, 0.05)] * 2,
+    *[Moment("step", A_CHECKPOINT, 0.3)] * 2,
+    *[Moment("save", A_SAVE, 0.02)] * 3,
+    Moment("evaluation at the end", closed, 0.1),
+    Moment("final write", new("params.safetensors"), 0.0),
+    Moment("clearing away", there(RUN / "result.json"), 0.0),
+    Moment("references", new("/references/"), 0.1),
+]
+assert len(MOMENTS) == 30
+
+
+def ended(process: int) -> bool:
+    """Whether a process that nobody has waited for yet is no more."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: float) -> None:
+    """Starts the command and kills it so many seconds after a moment has come."""
+    seen = Seen.at_start(out)
+    process = forks.start(words, out.with_name("errors"))
+    limit = time.monotonic() + 120
+    while not moment.begun(seen := seen.again()):
+        assert not ended(process), f"{moment.phase}: never seen\n{out.with_name('errors').read_text()}"
+        assert time.monotonic() < limit, f"{moment.phase}: waited for in vain"
+        time.sleep(0.002)
+    time.sleep(seconds)
+    os.kill(process, signal.SIGKILL)
+    assert forks.wait() == -signal.SIGKILL, f"{moment.phase}: ended before it was killed"
 
 
 @pytest.fixture(scope="module")
-def environment(compiled_once: Mapping[str, str]) -> dict[str, str]:
+def forks(compiled_once: Mapping[str, str]) -> Iterator[Forks]:
     """One device, and programs compiled once."""
-    return {**os.environ, **compiled_once, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
+    with Forks({**os.environ, **compiled_once, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
+        yield made
 
 
-def kill_when(
-    happened: Callable[[], bool], recipe: Path, out: Path, environment: Mapping[str, str], limit: float = 120.0
-) -> None:
-    """Starts the command and kills it as soon as something has happened on disk."""
-    process = subprocess.Popen(
-        command(recipe, out), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    ends = time.monotonic() + limit
-    while not happened():
-        assert process.poll() is None, "the study ended before it could be killed"
-        assert time.monotonic() < ends, "what was waited for never happened"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-
-
-def finished(recipe: Path, out: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    ended = subprocess.run(command(recipe, out), env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+def result(out: Path) -> dict[str, Any]:
     run: dict[str, Any] = json.loads((out / "results.json").read_text())["runs"][0]
     return run
 
 
-def test_kills_change_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
-    recipe = small_study.write(tmp_path / "recipe")
-    straight = finished(recipe, tmp_path / "straight", environment)
+def test_kills_change_nothing(tmp_path: Path, forks: Forks) -> None:
+    recipe = small_study.write(tmp_path / "recipe", budget={"flops": 3.0e8})
+    straight, killed = tmp_path / "straight", tmp_path / "killed" / "out"
+    killed.parent.mkdir()
 
-    out = tmp_path / "killed"
-    run = out / "runs" / "logit-seed0"
-    checkpoints = run / "checkpoints"
+    def words(out: Path) -> list[str]:
+        return ["compare", str(recipe), "--out", str(out), *WORDS.split()]
 
-    def saved(least: int) -> Callable[[], bool]:
-        return lambda: any(path.name.isdigit() and int(path.name) >= least for path in checkpoints.glob("*"))
+    forks.start(words(straight), tmp_path / "errors")
+    assert forks.wait() == 0, (tmp_path / "errors").read_text()
 
-    moments: list[Callable[[], bool]] = [
-        out.exists,  # start-up
-        (out / "data" / "manifest.json").exists,  # text prepared, teacher not
-        lambda: any((out / "teacher.fit" / "checkpoints").glob("*")),  # the head being fitted
-        (run / "manifest.json").exists,  # compiling, or the first steps
-        saved(2),
-        saved(4),
-        lambda: any(checkpoints.glob("*tmp*")),  # in the middle of a save
-    ]
-    for moment in moments:
-        kill_when(moment, recipe, out, environment)
-        assert not (run / "result.json").exists()
-    resumed = finished(recipe, out, environment)
+    rng = random.Random(SEED)
+    for moment in MOMENTS:
+        kill_at(moment, killed, forks, words(killed), rng.uniform(0, moment.within))
+    forks.start(words(killed), tmp_path / "errors")
+    assert forks.wait() == 0, (tmp_path / "errors").read_text()
 
+    found, expected = result(killed), result(straight)
     for name in ("params_sha256", "spent", "steps", "tokens_seen", "tokens_unique", "metrics", "curve"):
-        assert resumed[name] == straight[name], name
+        assert found[name] == expected[name], name
+    metrics = [(out / RUN / "metrics.jsonl").read_text() for out in (killed, straight)]
+    assert metrics[0] == metrics[1]
+    assert kdjax("audit", killed).status == 0
+    assert not (killed / RUN / "checkpoints").exists()

@@ -1,0 +1,99 @@
+"""Told to stop by SIGTERM: saved, one line, status 75, and the same command goes on to the same end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdjax.errors import InputError, Stopped
+from kdjax.parallel.preemption import PREEMPTION
+from tests import small_study
+from tests.conftest import FLAGS
+from tests.faults import runs
+from tests.faults.forks import Forks
+
+WORDS = """--arms {"scratch":{}} --seeds [0] --evaluation.tasks {} --train.checkpoint.seconds 1e9"""
+RUN = Path("runs") / "scratch-seed0"
+
+
+def told_at(step: int) -> Callable[[int], None]:
+    return lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == step else None
+
+
+def test_a_run_stops_between_steps_and_ends_the_same(tmp_path: Path, straight: Path) -> None:
+    """By its clock no checkpoint is ever due."""
+    with PREEMPTION.heeded(), pytest.raises(Stopped) as stopped:
+        runs.run(tmp_path, told_at(2), seconds=1e9)
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    assert int(checkpoint.name) in (3, 4)  # the step that was on its way, or the one whose batch was
+    assert str(stopped.value) == f"told to stop; saved at step {checkpoint.name}; the same command goes on"
+    runs.check_same(runs.run(tmp_path), tmp_path, straight)
+
+
+def test_a_checkpoint_that_cannot_be_written_then_is_said(
+    tmp_path: Path, straight: Path, files_of_at_most: Callable[[int], Any]
+) -> None:
+    with ExitStack() as full, PREEMPTION.heeded(), pytest.raises(InputError, match=r"File too large"):
+
+        def watch(step: int) -> None:
+            if step == 2:
+                full.enter_context(files_of_at_most(700))
+                told_at(2)(step)
+
+        runs.run(tmp_path, watch, seconds=1e9)
+    runs.check_same(runs.run(tmp_path), tmp_path, straight)
+
+
+def test_told_after_the_last_step_the_run_is_still_saved(tmp_path: Path, straight: Path) -> None:
+    with PREEMPTION.heeded(), pytest.raises(Stopped, match="nothing is lost"):
+        runs.run(tmp_path, told_at(runs.STEPS))
+    runs.check_same(runs.run(tmp_path), tmp_path, straight)
+
+
+def test_where_nobody_trains_it_ends_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="told to stop; nothing is lost; the same command goes on"), PREEMPTION.heeded():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture(scope="module")
+def forks(compiled_once: Mapping[str, str]) -> Iterator[Forks]:
+    flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
+    with Forks({**os.environ, **compiled_once, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
+        yield made
+
+
+def test_a_command_ends_with_status_75_and_goes_on(tmp_path: Path, forks: Forks) -> None:
+    recipe = small_study.write(tmp_path / "recipe")
+    straight, stopped, errors = tmp_path / "straight", tmp_path / "stopped", tmp_path / "errors"
+
+    def words(out: Path) -> list[str]:
+        return ["compare", str(recipe), "--out", str(out), *WORDS.split()]
+
+    forks.start(words(straight), errors)
+    assert forks.wait() == 0, errors.read_text()
+
+    for sign, said in (
+        (stopped / "data" / "preparation.json", "kdjax: told to stop; nothing is lost; the same command goes on"),
+        (stopped / RUN / "metrics.jsonl", r"kdjax: told to stop; saved at step "),
+    ):
+        process = forks.start(words(stopped), errors)
+        while not sign.exists():
+            time.sleep(0.002)
+        os.kill(process, signal.SIGTERM)
+        assert forks.wait() == 75, errors.read_text()
+        assert errors.read_text().splitlines()[-1].startswith(said) and "Traceback" not in errors.read_text()
+    forks.start(words(stopped), errors)
+    assert forks.wait() == 0, errors.read_text()
+    found = [json.loads((out / "results.json").read_text())["runs"][0] for out in (straight, stopped)]
+    assert found[0]["params_sha256"] == found[1]["params_sha256"] and found[0]["curve"] == found[1]["curve"]
