@@ -102,14 +102,23 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What a run writes down as it goes."""
+    """What a run writes down as it goes, besides its account. Changes no result."""
 
     every: int = 10
-    """Steps between lines of metrics.jsonl."""
+    """Steps between records: lines of metrics.jsonl, and the same figures wherever else they go."""
+    tensorboard: bool = True
+    """Whether records go to TensorBoard event files too, in the run's tensorboard/."""
+    wandb: str = ""
+    """The project at Weights & Biases that records go to as well; empty: to none. WANDB_MODE=offline keeps them on this
+    machine."""
+    profile: tuple[int, int] | None = None
+    """First and last step, counted from 1, that JAX's profiler captures, into the run's profile/; none: no step."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InputError(f"train.log.every is {self.every}, expected at least 1")
+        if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
+            raise InputError(f"train.log.profile is {list(self.profile)}, expected [first, last] from 1 on")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Progress: budget spent, tokens a second, time left. A live line in a terminal, now and then a line elsewhere."""
+"""Progress: budget spent, tokens a second, time left. A live line in a terminal, now and then a line elsewhere.
+
+Of several processes the lead alone tells of progress; all tell of warnings, and each line names its process.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from kdjax import loglines
 from kdjax.train.loop import Progress
 
 INTERVAL = 10.0
@@ -28,8 +32,6 @@ class Reporter:
         self._started: float | None = None
 
     def __enter__(self) -> Reporter:
-        if self._console.is_terminal:
-            self._live.start()
         return self
 
     def __exit__(
@@ -39,18 +41,29 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        if loglines.lead():
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """One line that stays, from any process."""
+        self._print(f"kdjax: {text}")
 
     def show(self, text: str) -> None:
         """A line that the next one replaces; without a terminal, one every `INTERVAL` seconds."""
         now = time.monotonic()
+        if not loglines.lead():
+            return
         if self._console.is_terminal:
             if now - self._shown >= 0.2:
-                self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+                self._live.start()
+                self._live.update(Text(loglines.head() + text, no_wrap=True, overflow="ellipsis"), refresh=True)
                 self._shown = now
         elif now - self._shown >= INTERVAL:
             self.say(text)
             self._shown = now
+
+    def _print(self, text: str) -> None:
+        self._console.print(loglines.head() + text, markup=False, soft_wrap=True)
 
     def plan(self, budget: float) -> None:
         """Sets what all runs from now on may spend together, in their budgets' unit; the time left follows from it."""

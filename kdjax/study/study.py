@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.budget.accounting import Budget
+from kdjax.budget.hardware import peak
 from kdjax.budget.ledger import Stretch
 from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, plain, to_dict
@@ -34,7 +35,7 @@ from kdjax.study.progress import Reporter
 from kdjax.study.record import Cost, Record
 from kdjax.train.arm import Arm
 from kdjax.train.checkpoint import save_params
-from kdjax.train.log import Stopwatch
+from kdjax.train.log import About, Stopwatch, check_log
 from kdjax.train.loop import Leg, train
 from kdjax.train.phase import price
 from kdjax.train.program import program_of
@@ -63,6 +64,7 @@ class Study:
         """
         self.config, self._out, self._reporter, self.places = config, out, reporter, places(config, out, shared)
         self.arms, self.shape, self.budget = arms_of(config), shape_of(config), Budget.of(config.budget)
+        check_log(config.train.log)
         self._record = Record(config, out)
         self._prices = {
             name: self._record.costs[name].prices
@@ -181,7 +183,9 @@ class Study:
             evaluate=lambda params: evaluation.along_the_way(made.student, params, mlm=mlm),
             watch=self._reporter.watch(f"{arm}, seed {seed}"),
             checkpoints=mirror.checkpoints,
-            warn=self._reporter.say,
+            warn=self._reporter.warn,
+            about=About(self._out.resolve().name, arm, seed, plain(to_dict(self.config))),
+            peak=peak(self.layout.mesh.local_devices[0]),
         )
         ledger = outcome.ledger
         self._reporter.show(f"{arm}, seed {seed}: evaluating")

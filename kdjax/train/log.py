@@ -1,41 +1,106 @@
-"""What a run writes down as it goes: a line of metrics now and then, and where the time went."""
+"""What a run writes down as it goes: a record of figures now and then, and where the time went.
+
+A record is a flat mapping from names to numbers (`kdjax.train.metrics`). `metrics.jsonl` is what counts; other places
+get the same records.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import jax
+
+from kdjax import loglines
+from kdjax.config import LogConfig
 from kdjax.errors import InputError
 from kdjax.files import append_text, write_text
+from kdjax.parallel import hosts
 
 NAME = "metrics.jsonl"
 
+Record = Mapping[str, Any]
 
-class Log:
+
+@dataclass(frozen=True)
+class About:
+    """Whose figures they are, for those who look at many runs together.
+
+    Attributes:
+        study: its directory's name.
+        arm: the run's arm.
+        seed: the run's seed.
+        recipe: every setting, as plain values.
+    """
+
+    study: str
+    arm: str
+    seed: int
+    recipe: Mapping[str, Any]
+
+
+class Sink(Protocol):
+    """A place that records go to."""
+
+    def write(self, step: int, record: Record) -> None:
+        """Takes the record of a step; steps never go back."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+def check_log(config: LogConfig) -> None:
+    """Finds out before anything is spent whether records can go where they are to go.
+
+    Raises:
+        InputError: the package for Weights & Biases is missing, or nobody is logged in there.
+    """
+    if config.wandb and hosts.lead():
+        from kdjax.train import wandb  # noqa: PLC0415 - a package that most do not have
+
+        wandb.check(config.wandb)
+
+
+def is_evaluation(record: Record) -> bool:
+    """Whether a record is of held-out text, not of a step."""
+    return "loss" not in record
+
+
+class Lines:
     """`metrics.jsonl`: a JSON object a line. Opening drops the lines after `step`: a resumed run writes them again.
 
     A line that cannot be written waits, and is written with the next.
 
     Attributes:
         reached: the last step that a line was written for before, dropped or not.
+        curve: the lines with a held-out loss.
     """
 
     def __init__(self, path: Path, step: int):
-        self._path = path
-        found = list(_whole_lines(path))
-        self.reached = max((line["step"] for line in found), default=step)
-        self._lines = [line for line in found if line["step"] <= step]
-        self._waiting = ""
-        write_text(path, "".join(json.dumps(line) + "\n" for line in self._lines))
+        self._path, self._waiting, self.reached = path, "", step
+        self.curve: list[dict[str, Any]] = []
+        end = 0
+        for line, after in _whole_lines(path):
+            self.reached = max(self.reached, line["step"])
+            if line["step"] <= step:
+                end = after
+                self._notice(line)
+        if not path.exists():
+            write_text(path, "")
+        os.truncate(path, end)
 
-    def write(self, line: Mapping[str, Any]) -> None:
+    def write(self, step: int, record: Record) -> None:
         """Appends a line, or keeps it for the next time where it cannot be written: `flush` raises what stays wrong."""
-        self._lines.append(dict(line))
-        self._waiting += json.dumps(line) + "\n"
+        line = {"step": step, **record}
+        self._notice(line)
+        self._waiting += json.dumps(line, allow_nan=False) + "\n"
         with suppress(OSError):
             self._append(durable=False)
 
@@ -47,29 +112,117 @@ class Log:
         """
         self._append(durable=True)
 
+    def records(self) -> Iterator[tuple[int, Record]]:
+        """What is on the disk: (step, record)."""
+        for line, _ in _whole_lines(self._path):
+            yield line.pop("step"), line
+
     def _append(self, *, durable: bool) -> None:
         append_text(self._path, self._waiting, durable=durable)
         self._waiting = ""
 
+    def _notice(self, line: dict[str, Any]) -> None:
+        if "mlm_loss" in line:
+            self.curve.append(line)
+
+
+class Log:
+    """A run's records, on their way to `metrics.jsonl` and, from the lead, to TensorBoard and Weights & Biases.
+
+    Of these two, one that fails is done without from then on, and that is said: no run is lost for it.
+
+    Attributes:
+        reached: the last step that a line was written for before.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        step: int,
+        config: LogConfig = LogConfig(),
+        about: About | None = None,
+        warn: Callable[[str], None] = loglines.warn,
+    ):
+        """Opens them, at a step; what was written of later ones is dropped.
+
+        Args:
+            directory: the run's.
+            step: how many steps it has done.
+            config: what is written.
+            about: whose run it is.
+            warn: told, in a line, what is done without.
+
+        Raises:
+            InputError: metrics.jsonl is damaged, or Weights & Biases cannot be had.
+        """
+        self._lines, self._warn = Lines(directory / NAME, step), warn
+        self.reached = self._lines.reached
+        self._sinks: list[Sink] = []
+        if not hosts.lead():
+            return
+        if config.wandb:
+            from kdjax.train.wandb import WandB  # noqa: PLC0415 - a package that most do not have
+
+            self._sinks.append(WandB(directory, config.wandb, about))
+        if config.tensorboard:
+            from kdjax.train.tensorboard import TensorBoard  # noqa: PLC0415 - slow to import
+
+            self._sinks.append(TensorBoard(directory / "tensorboard", self._lines.records(), about))
+
+    def write(self, step: int, record: Record) -> None:
+        """Writes the record of a step. Figures that are not finite are None: JSON has no others."""
+        plain = {name: None if _not_finite(figure) else figure for name, figure in record.items()}
+        self._lines.write(step, plain)
+        self._each(lambda sink: sink.write(step, plain))
+
+    def flush(self) -> None:
+        """Sees to it that all lines are on the disk.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self._lines.flush()
+
     def curve(self) -> list[dict[str, float]]:
         """The lines with a held-out loss."""
-        return [line for line in self._lines if "mlm_loss" in line]
+        return list(self._lines.curve)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._each(lambda sink: sink.close())
+        self._sinks = []
+
+    def _each(self, act: Callable[[Sink], None]) -> None:
+        for sink in tuple(self._sinks):
+            try:
+                act(sink)
+            except Exception as e:
+                self._sinks.remove(sink)
+                self._warn(f"{type(sink).__name__} fails ({type(e).__name__}: {e}); figures are in {NAME} alone now")
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log; a kill may have cut the last one short."""
+def _not_finite(figure: Any) -> bool:
+    return isinstance(figure, float) and not math.isfinite(figure)
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """The lines of a log and where in the file each ends, in bytes; a kill may have cut the last one short."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, text in enumerate(lines[:-1], 1):
-        try:
-            yield json.loads(text)
-        except json.JSONDecodeError:
-            raise InputError(f"{path}: line {number} is not JSON, expected a run's metrics") from None
+    end = 0
+    with path.open("rb") as f:
+        for number, text in enumerate(f, 1):
+            if not text.endswith(b"\n"):
+                return
+            end += len(text)
+            try:
+                yield json.loads(text), end
+            except ValueError:
+                raise InputError(f"{path}: line {number} is not JSON, expected a run's metrics") from None
 
 
 class Stopwatch:
-    """Adds up wall-clock seconds by kind: `with clock("input"): ...`."""
+    """Adds up wall-clock seconds by kind: `with clock("input"): ...`; a profile shows the block under that name."""
 
     def __init__(self, seconds: Mapping[str, float]):
         self._seconds = dict(seconds)
@@ -88,6 +241,7 @@ class Stopwatch:
         """Adds the seconds the block takes."""
         started = time.perf_counter()
         try:
-            yield
+            with jax.profiler.TraceAnnotation(kind):
+                yield
         finally:
             self.add(kind, time.perf_counter() - started)

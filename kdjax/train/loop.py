@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jax
 import numpy as np
 
+from kdjax import loglines
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
+from kdjax.budget.hardware import Peak
 from kdjax.budget.journal import Journal
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
@@ -22,20 +23,18 @@ from kdjax.config import TrainConfig
 from kdjax.errors import Diverged, InputError, Stopped
 from kdjax.parallel import hosts
 from kdjax.parallel.preemption import PREEMPTION
-from kdjax.train import log, records
+from kdjax.train import records
 from kdjax.train.checkpoint import Checkpoints, Unsaved, sha256
 from kdjax.train.feed import Fed, Stream, Votes, feed
-from kdjax.train.log import Log, Stopwatch
+from kdjax.train.log import About, Log, Stopwatch
+from kdjax.train.metrics import Done, Meter
 from kdjax.train.phase import Phase
+from kdjax.train.profile import Profiler
 from kdjax.train.program import Program
 from kdjax.train.step import Moment, State
 
 RETRY_SECONDS = 60.0
 """Between tries to write the last checkpoint, while there is no room for it."""
-
-
-def _warn(line: str) -> None:
-    print(f"kdjax: {line}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,9 @@ def train(
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     watch: Callable[[Progress], None] = lambda progress: None,
     checkpoints: str | Path | None = None,
-    warn: Callable[[str], None] = _warn,
+    warn: Callable[[str], None] = loglines.warn,
+    about: About | None = None,
+    peak: Peak | None = None,
 ) -> Outcome:
     """Trains until the ledger is full, or goes on where an interrupted call stopped.
 
@@ -111,14 +112,16 @@ def train(
         start: the student's starting parameters.
         seed: of dropout and of the objective's projections.
         config: training settings.
-        directory: of the run: `checkpoints/`, `metrics.jsonl` and `ledger.jsonl`.
+        directory: of the run: `checkpoints/`, `metrics.jsonl`, `ledger.jsonl`, and what else `config.log` asks for.
         upfront: FLOPs spent before the first step, by account: the run's share of what the teacher cost before.
         cache_bytes: size of the stored teacher outputs it reads.
         repeats: whether text may be seen again once all of it was.
         evaluate: figures on held-out text from the student's parameters, taken along the budget.
         watch: told after every step.
         checkpoints: their directory, a path or gs://bucket/path; None: in `directory`.
-        warn: told, in a line, of a checkpoint that is damaged or cannot be written.
+        warn: told, in a line, of a checkpoint that is damaged or cannot be written, or of figures that go nowhere.
+        about: whose run it is, for those who look at its figures.
+        peak: of a device; None: not known, and no figure says how well the devices are used.
 
     Raises:
         Diverged: the loss is not finite.
@@ -128,15 +131,19 @@ def train(
     """
     opened = Ledger.open(budget, len(legs), upfront, cache_bytes)
     place = checkpoints or hosts.common(directory / "checkpoints")
-    with PREEMPTION.between_steps(), Checkpoints(place, config.checkpoint.keep) as saved:
-        run = _Run(legs, directory, config, saved, evaluate, watch, warn)
-        run.begin(start, seed, opened)
+    with (
+        PREEMPTION.between_steps(),
+        Checkpoints(place, config.checkpoint.keep) as saved,
+        closing(_Run(legs, directory, config, saved, evaluate, watch, warn)) as run,
+    ):
+        run.begin(start, seed, opened, about, peak)
         for number, leg in enumerate(legs):
             seen = run.ledger.positions // leg.program.shape.length
             batches = feed(leg.program, leg.stream, seen, run.votes)
             while run.ledger.affords(leg.price, leg.program.shape.positions, leg.phase.until):
                 share = run.ledger.share
-                votes = run.step(number, batches, repeats=repeats)
+                with run.profiled():
+                    votes = run.step(number, batches, repeats=repeats)
                 if _milestone(run.ledger.share, config.evaluations) > _milestone(share, config.evaluations):
                     run.evaluate()
                 if votes.stop:
@@ -164,11 +171,12 @@ class _Run:
     ):
         self._legs, self._directory, self._config, self._checkpoints = legs, directory, config, checkpoints
         self._evaluate, self._watch, self._warn = evaluate, watch, warn
-        self._waiting: tuple[Ledger, Mapping[str, jax.Array]] | None = None  # a step whose losses are on their way
+        self._waiting: Done | None = None  # a step whose figures are on their way
+        self._opened = ExitStack()
         self._failing: float | None = None  # since when no checkpoint can be written
         self._patience = config.checkpoint.patience
 
-    def begin(self, start: Any, seed: int, opened: Ledger) -> None:
+    def begin(self, start: Any, seed: int, opened: Ledger, about: About | None, peak: Peak | None) -> None:
         """From the start, or from the newest checkpoint that is whole."""
         program, damaged = self._legs[0].program, {}
         found = self._checkpoints.restore(program.abstract_state())
@@ -180,7 +188,8 @@ class _Run:
             if found.damaged:
                 damaged = {"damaged": found.damaged}
                 self._warn(f"{'; '.join(found.damaged)}; going on from the one of step {self.ledger.steps}")
-        self._log = Log(self._directory / log.NAME, self.ledger.steps)
+        self._log = Log(self._directory, self.ledger.steps, self._config.log, about, self._warn)
+        self._opened.callback(self._log.close)
         self._journal = Journal(self._directory / journal.NAME)
         if self._journal.entries:
             lost = self._log.reached - self.ledger.steps
@@ -197,6 +206,11 @@ class _Run:
                 f"{self._directory}: budget.hours is {self.ledger.budget.amount:g}, expected more than the "
                 f"{self.ledger.used:.3g} hours that compiling took, as budget.clock counts it"
             )
+        phases, devices = [leg.phase for leg in self._legs], program.layout.devices
+        self._meter = Meter(phases, devices, self.ledger, self._clock, peak)
+        captured = self._config.log.profile if hosts.lead() else None
+        self._profiler = Profiler(self._directory / "profile", captured, self.ledger.steps, self._warn)
+        self._opened.callback(lambda: self._profiler.close(self.ledger.steps))
         self._evaluated = self.ledger.steps
         self._saved_step: int | None = self.ledger.steps
         self.saves, self._saved = 0, time.monotonic()
@@ -223,12 +237,28 @@ class _Run:
             self.state, metrics = leg.program.step(self.state, leg.teacher, fed.batch, moment)
             self._report()  # of the step before: the device is busy with this one meanwhile
             self.ledger = ledger.charge(number, leg.price, positions, fed.tokens, fed.unique, fed.masked)
-            self._waiting = self.ledger, metrics
+            self._waiting = Done(self.ledger, number, moment, metrics)
             if not ledger.budget.countable:
                 self._report()
         self._read_clock()
         self.ledger = replace(self.ledger, step_seconds=self.ledger.counted_seconds - ledger.counted_seconds)
         return fed.votes
+
+    @contextmanager
+    def profiled(self) -> Iterator[None]:
+        """Has the step in the block captured, if it is one of those that the settings name."""
+        step, profiler = self.ledger.steps + 1, self._profiler
+        if profiler.starts(step):
+            self._settle()
+            with self._clock("profile"):
+                profiler.start()
+        with profiler.step(step):
+            yield
+        if profiler.ends(step):
+            self._settle()
+            with self._clock("profile"):
+                profiler.stop()
+            self._read_clock()
 
     def evaluate(self) -> None:
         """Measures the student on held-out text, unless that was done after this very step."""
@@ -237,7 +267,7 @@ class _Run:
             return
         with self._clock("evaluation"):
             figures = self._evaluate(hosts.whole(self.state.params["model"]))
-        self._log.write({"step": self.ledger.steps, "flops": self.ledger.total, "share": self.ledger.share, **figures})
+        self._log.write(self.ledger.steps, {"flops": self.ledger.total, "share": self.ledger.share, **figures})
         self._evaluated = self.ledger.steps
         self._read_clock()
 
@@ -288,6 +318,10 @@ class _Run:
         self._journal.add("close", self.ledger, params_sha256=found)
         return Outcome(params, self.ledger, self._log.curve(), found, self._journal.head)
 
+    def close(self) -> None:
+        """Closes what the run writes to, in whatever way it ended."""
+        self._opened.close()
+
     def _commit(self) -> bool:
         """Waits for the checkpoint in progress; whether this step has one now."""
         try:
@@ -319,16 +353,17 @@ class _Run:
     def _report(self) -> None:
         if self._waiting is None:
             return
-        (then, metrics), self._waiting = self._waiting, None
-        values = {name: float(value) for name, value in metrics.items()}
+        done, self._waiting = self._waiting, None
+        then, recorded = done.ledger, done.ledger.steps % self._config.log.every == 0
+        values = done.fetched(whole=recorded)
         if not np.isfinite(values["loss"]):
             raise Diverged(
                 f"{self._directory}: the loss is {values['loss']} at step {then.steps}, expected a finite one; "
                 "lower the optimizer's learning_rate or set its clip"
             )
         self._watch(Progress(then, values))
-        if then.steps % self._config.log.every == 0:
-            self._log.write({"step": then.steps, "flops": then.total, **values})
+        if recorded:
+            self._log.write(then.steps, self._meter.record(done, values))
 
     def _read_clock(self) -> None:
         seconds = self._clock.seconds

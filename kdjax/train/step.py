@@ -21,7 +21,10 @@ from kdjax.train.optimizer import apply
 Batch = Mapping[str, jax.Array]
 Forward = Callable[..., Features]
 Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Step = Callable[["State", Any, Batch, "Moment"], tuple["State", dict[str, jax.Array]]]
+Step = Callable[["State", Any, Batch, "Moment"], tuple["State", dict[str, Any]]]
+
+GRAD_SQUARES = "grad_squares"
+"""Among a step's metrics, before it is compiled: the sum of squares of each parameter's gradient, by dotted path."""
 
 
 @jax.tree_util.register_dataclass
@@ -146,12 +149,14 @@ def make_step(
         layout: where parameters lie, for a step over several devices; changes no arithmetic.
 
     Returns:
-        A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key.
+        A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key. Beside them
+        `GRAD_SQUARES`, a mapping of scalars: what the gradient norm is the root of the sum of. They are computed
+        anyway, so handing them out adds nothing to the price; `compile_step` makes norms of groups of them.
     """
 
     gather, scatter = (layout.gather, layout.scatter) if layout else (lambda tree: tree, lambda tree: tree)
 
-    def step(state: State, teacher_params: Any, batch: Batch, moment: Moment) -> tuple[State, dict[str, jax.Array]]:
+    def step(state: State, teacher_params: Any, batch: Batch, moment: Moment) -> tuple[State, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
         params, still = split(state.params, trained)
 
@@ -163,23 +168,63 @@ def make_step(
         )
         grads = scatter(grads)
         params, opt = apply(optimizer, grads, part(state.opt, params), params, moment.learning_rate)
-        metrics = {"loss": value, "grad_norm": global_norm(grads), **terms}
+        squares = sums_of_squares(grads)
+        metrics = {"loss": value, "grad_norm": root_of_sum(squares), GRAD_SQUARES: squares, **terms}
         after = join(params, still, trained)
         return State(state.step + 1, state.seed, after, put_back(state.opt, opt)), metrics
 
     return step
 
 
-def global_norm(tree: Any) -> jax.Array:
+def global_norm(tree: Flat) -> jax.Array:
     """The Euclidean norm over all leaves, a float32 scalar."""
-    return jnp.sqrt(sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), start=jnp.float32(0)))
+    return root_of_sum(sums_of_squares(tree))
+
+
+def sums_of_squares(tree: Flat) -> Flat:
+    """Of each leaf, a float32 scalar."""
+    return {name: jnp.sum(jnp.square(leaf)) for name, leaf in tree.items()}
+
+
+def root_of_sum(squares: Flat) -> jax.Array:
+    """Of scalars, in the order of their names."""
+    return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.float32(0)))
+
+
+def group_norms(squares: Flat) -> dict[str, jax.Array]:
+    """The norms of groups of parameters: `grad_norm/` and embeddings, layer_1, …, head or projections.
+
+    Args:
+        squares: sums of squares, by the parameters' dotted paths.
+    """
+    groups: dict[str, Flat] = {}
+    for name, square in squares.items():
+        groups.setdefault(_group(name), {})[name] = square
+    return {f"grad_norm/{group}": root_of_sum(members) for group, members in groups.items()}
+
+
+def _group(name: str) -> str:
+    """What a parameter belongs to, by its dotted path."""
+    owner, section, *rest = name.split(".")
+    if owner == "objective":
+        return "projections"
+    return f"layer_{rest[0]}" if section == "layers" else {"mlm": "head"}.get(section, section)
 
 
 def compile_step(step: Step, layout: Layout, state: State, teacher: Any) -> Any:
-    """The step jitted over a layout: the batch split, state and teacher as they are stored, the state donated."""
+    """The step jitted over a layout: the batch split, state and teacher as they are stored, the state donated.
+
+    Its metrics are scalars alone: besides those of `make_step` the gradient norms of `group_norms`.
+    """
     kept = layout.stored(state)
+
+    def grouped(*args: Any) -> tuple[State, dict[str, jax.Array]]:
+        state, metrics = step(*args)
+        squares = metrics.pop(GRAD_SQUARES)
+        return state, {**metrics, **group_norms(squares)}
+
     return jax.jit(
-        step,
+        grouped,
         in_shardings=(kept, layout.stored(teacher), layout.by_batch, layout.everywhere),
         out_shardings=(kept, layout.everywhere),
         donate_argnums=0,

@@ -86,8 +86,8 @@ def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Stu
 
 def test_whole_stored_logits_give_the_losses_of_the_teacher_itself(study: Study) -> None:
     online, stored = study.lines("logit"), study.lines("stored")
-    assert stored[0]["logit"] == pytest.approx(online[0]["logit"], rel=1e-5)
-    assert stored[0]["mlm"] == pytest.approx(online[0]["mlm"], rel=1e-6)
+    assert stored[0]["loss/logit"] == pytest.approx(online[0]["loss/logit"], rel=1e-5)
+    assert stored[0]["loss/mlm"] == pytest.approx(online[0]["loss/mlm"], rel=1e-6)
 
 
 def test_the_second_phase_alone_runs_the_teacher(study: Study) -> None:
@@ -95,10 +95,12 @@ def test_the_second_phase_alone_runs_the_teacher(study: Study) -> None:
     assert first["price"]["teacher_forward"] == 0 < second["price"]["teacher_forward"]
     half = study.results["budget"]["amount"] // 2
     assert half - first["price"]["total"] < first["steps"] * first["price"]["total"] <= half
-    names = [
-        line.keys() & {"mlm", "attention_kl", "value_relation"} for line in study.lines("two_stage") if "loss" in line
+    terms = [
+        {name.removeprefix("loss/") for name in line if name.startswith("loss/")}
+        for line in study.lines("two_stage")
+        if "loss" in line
     ]
-    assert names == [{"mlm"}] * first["steps"] + [{"attention_kl", "value_relation"}] * second["steps"]
+    assert terms == [{"mlm"}] * first["steps"] + [{"attention_kl", "value_relation"}] * second["steps"]
 
 
 def test_projections_are_trained_and_never_exported(study: Study) -> None:

@@ -23,7 +23,7 @@ from kdjax.train import log
 from kdjax.train.loop import Outcome, Progress, train
 from kdjax.train.phase import price
 from kdjax.train.program import Program
-from tests import tiny
+from tests import metrics, tiny
 
 STEPS = 6
 CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=3)
@@ -77,9 +77,9 @@ def test_spends_to_the_budget_and_logs_the_curve(tmp_path: Path) -> None:
     assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
     assert [point["step"] for point in outcome.curve] == [3, 5, 6]  # the first step beyond a third, and so on; the last
     assert outcome.curve[-1]["flops"] == outcome.ledger.total
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics.lines(tmp_path)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
-    assert {"mlm", "logit", "grad_norm"} <= lines[0].keys()
+    assert {"loss/mlm", "loss/logit", "grad_norm"} <= lines[0].keys()
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, STEPS])
@@ -95,8 +95,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, stop_at: int
         straight.ledger.unique_tokens,
     )
     assert resumed.curve == straight.curve
-    read = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("straight", "broken")]
-    assert read[0] == read[1]
+    assert metrics.same_each_time(tmp_path / "broken") == metrics.same_each_time(tmp_path / "straight")
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:

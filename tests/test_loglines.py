@@ -1,0 +1,122 @@
+"""Lines name their process where several run as one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import pytest
+
+from kdjax import loglines
+from kdjax.study.progress import Reporter
+
+ROOT = Path(__file__).parents[1]
+
+PROCESS = """
+import json, sys
+from kdjax import loglines
+loglines.claim_logging()
+import jax, logging, warnings
+before = loglines.head(), jax._src.xla_bridge._backends != {}
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from kdjax.study.progress import Reporter
+with Reporter() as reporter:
+    reporter.say("all is well")
+    reporter.warn("all is not well")
+logging.getLogger("orbax").warning("of a library")
+warnings.warn("of Python")
+loglines.warn("the end")
+print(json.dumps(before))
+"""
+
+
+def test_two_processes_name_themselves_and_the_lead_alone_tells_of_progress() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, address, str(number)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in both]
+    for number, (out, err) in enumerate(ended):
+        assert both[number].returncode == 0, err
+        assert json.loads(out) == ["", False]  # before they have met, nobody asks JAX, and nothing was started
+        named = [line for line in err.splitlines() if line.startswith(f"[{number}/2] ")]
+        expected = ["kdjax: all is not well", "orbax: of a library", "UserWarning: of Python", "kdjax: the end"]
+        for text in ["all is well", *expected] if number == 0 else expected:
+            assert any(text in line for line in named), (text, err)
+        assert ("all is well" in err) == (number == 0)
+
+
+@pytest.fixture
+def third_of_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax, "process_index", lambda: 3)
+    monkeypatch.setattr(jax, "process_count", lambda: 8)
+
+
+def printed(act: object) -> str:
+    assert callable(act)
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        act()
+    return err.getvalue()
+
+
+@pytest.mark.usefixtures("third_of_eight")
+def test_a_process_that_is_not_the_lead_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdjax.study.progress.INTERVAL", 0.0)
+
+    def tell() -> None:
+        with Reporter() as reporter:
+            reporter.say("said")
+            reporter.show("shown")
+            reporter.warn("warned")
+
+    assert printed(tell) == "[3/8] kdjax: warned\n"
+
+
+def test_a_process_that_is_alone_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdjax.study.progress.INTERVAL", 0.0)
+
+    def tell() -> None:
+        with Reporter() as reporter:
+            reporter.say("said")
+            reporter.show("shown")
+            reporter.warn("warned")
+
+    assert printed(tell) == "said\nshown\nkdjax: warned\n"
+
+
+@pytest.mark.usefixtures("third_of_eight")
+def test_logging_of_libraries_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    loglines.claim_logging()
+    try:
+        assert printed(lambda: logging.getLogger("orbax").warning("odd")) == "[3/8] orbax: odd\n"
+        assert printed(lambda: logging.getLogger("orbax").info("fine")) == ""
+    finally:
+        logging.captureWarnings(False)
+
+
+def test_a_program_with_logging_of_its_own_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = logging.StreamHandler()
+    monkeypatch.setattr(logging.root, "handlers", [theirs])
+    loglines.claim_logging()
+    assert logging.root.handlers == [theirs]

@@ -1,0 +1,56 @@
+"""Runs of a tiny arm, for tests of what is written down of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import models
+from kdjax.budget.accounting import Budget
+from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
+from kdjax.parallel.layout import Layout
+from kdjax.train.loop import Outcome, Progress, train
+from kdjax.train.phase import price
+from kdjax.train.program import Program
+from tests import tiny
+
+STEPS = 6
+EVALUATED = [3, 6]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@functools.cache
+def compiled() -> Program:
+    """With a projection, so that every group of parameters has a gradient."""
+    phase = tiny.phase("tinybert", dataclasses.replace(tiny.STUDENT, dropout=0.1))
+    return Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+
+
+def run(directory: Path, log: LogConfig = LogConfig(every=1), stop_at: int | None = None, **more: Any) -> Outcome:
+    """A run, optionally interrupted after a step; the checkpoint it goes on from is then of the step before."""
+    program = compiled()
+    cost = price(program.phase, tiny.SHAPE)
+
+    def watch(progress: Progress) -> None:
+        if progress.ledger.steps == stop_at:
+            raise Interrupted
+
+    return train(
+        [tiny.leg(program.phase, program, tiny.Batches(), program.place_teacher(models.init(tiny.TEACHER, 9).params))],
+        Budget.flops(STEPS * cost.total),
+        start=models.init(program.phase.student, 0).params,
+        seed=0,
+        config=TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=log, evaluations=2),
+        directory=directory,
+        evaluate=lambda params: {"mlm_loss": float(np.sum(params["embeddings"]["norm"]["scale"]))},
+        watch=watch,
+        **more,
+    )
