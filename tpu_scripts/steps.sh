@@ -9,9 +9,10 @@ PRETEND_JOB=idle
 create_slice() {
   local pause=$BACKOFF before=$SECONDS
   while :; do
-    backend_state || stop "$FAILED" "the state of $NAME cannot be found out: $MESSAGE"
+    look || SLICE=unknown
     case $SLICE in
       active) return ;;
+      unknown) pause=$POLL ;;
       waiting) say "$NAME: $DETAIL" && pause=$POLL ;;
       refused) give_up "$FAILED" "$NAME was refused: $DETAIL" ;;
       lost)
@@ -26,6 +27,15 @@ create_slice() {
     $DRY_RUN || nap "$pause"
     pause=$(longer "$pause")
   done
+}
+
+# look: backend_state; status 1 if the cloud cannot be asked for now, which passes. The end if it does not answer us at all.
+look() {
+  backend_state && return
+  [[ $FAULT != refused ]] || stop "$FAILED" "the state of $NAME cannot be found out: $MESSAGE"
+  DETAIL=$MESSAGE
+  say "$MESSAGE; looking again"
+  return 1
 }
 
 # give_up STATUS MESSAGE: withdraws the request, so that no slice comes when nobody looks.
@@ -44,7 +54,10 @@ ask_for_slice() {
   case $FAULT in
     capacity | passing) say "$MESSAGE; asking again" ;;
     exists) ;;
-    *) stop "$FAILED" "$NAME was refused: $MESSAGE" ;;
+    *)
+      backend_delete || true # a group may have come halfway
+      stop "$FAILED" "$NAME was refused: $DETAIL"
+      ;;
   esac
 }
 

@@ -77,7 +77,7 @@ step() {
 
 # round: looks once, and does what is to be done.
 round() {
-  backend_state || stop "$FAILED" "the state of $NAME cannot be found out: $MESSAGE"
+  look || return 0
   if (($(billed) >= MAX_SECONDS)); then
     [[ $SLICE != active ]] || halt
     finish "$TRY_AGAIN" "stopped after MAX_HOURS=$MAX_HOURS hours of slices; more hours and the same command go on"

@@ -171,6 +171,29 @@ def test_a_group_that_no_quota_allows_ends_it(cloud: Cloud) -> None:
     assert cloud.slices == [] and (cloud.world / "made.json").read_text() == "[]"
 
 
+def test_a_cloud_that_does_not_answer_for_a_while_is_asked_again(cloud: Cloud) -> None:
+    cloud.faults({"command": "queued-resources describe", "says": "ERROR: (gcloud) 503 UNAVAILABLE", "times": 8})
+    ended = cloud.run("watch.sh")
+    assert ended.status == 0, ended.err
+    assert ended.err.count("503 UNAVAILABLE; looking again") == 2
+
+
+def test_an_account_that_has_expired_ends_it(cloud: Cloud) -> None:
+    says = "ERROR: (gcloud) You do not currently have an active account selected."
+    cloud.faults({"command": "queued-resources describe", "says": says, "times": 9})
+    ended = cloud.run("watch.sh")
+    assert ended.status == 1 and f"watch.sh: the state of kd cannot be found out: {says}" in ended.err
+
+
+def test_a_group_refused_halfway_leaves_nothing(cloud: Cloud) -> None:
+    cloud.faults({"command": "managed create", "says": "ERROR: (gcloud) Quota 'TPUS' exceeded.", "times": 9})
+    ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16")
+    assert ended.status == 1 and ended.err.endswith(
+        "watch.sh: kd was refused: ERROR: (gcloud) Quota 'TPUS' exceeded.\n"
+    )
+    assert cloud.slices == [] and (cloud.world / "made.json").read_text() == "[]"
+
+
 def test_hours_end_with_everything_saved(cloud: Cloud) -> None:
     cloud.kdjax(RUN)
     ended = cloud.run("watch.sh", MAX_HOURS="0.0006")
