@@ -153,7 +153,7 @@ class Checkpoints:
             try:
                 found = self._read(step, like)
             except Exception as e:
-                wrong[step] = _reason(e)
+                wrong[step] = _reason(e, self._directory)
                 continue
             return Restored(**found, damaged=[self._move_aside(step, why) for step, why in wrong.items()])
         if not wrong:
@@ -215,7 +215,7 @@ class _Damaged(Exception):
     """What is wrong with a checkpoint, in words for the user."""
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, within: Any = None) -> str:
     """Why something failed, in a few words: the system's, or those that name a file or an array."""
     root: BaseException = error
     while cause := root.__cause__ or (None if root.__suppress_context__ else root.__context__):
@@ -225,7 +225,7 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(root).split())
     if code := re.search(r"os[ _]error(?:_code=')? ?(\d+)", text):
         return os.strerror(int(code[1]))
-    text = re.sub(r" \[tensorstore_spec.*", "", text)
+    text = re.sub(r" \[tensorstore_spec.*", "", text).replace(f"{within}/", "")
     return (text if isinstance(root, _Damaged) else f"{type(root).__name__}: {text}")[:400]
 
 

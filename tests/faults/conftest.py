@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import small_study
 from tests.faults import runs
+from tests.faults.studies import Machine
 from tests.study.conftest import compiled_once
 
 __all__ = ["compiled_once"]
@@ -23,6 +26,25 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("straight")
     runs.straight(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Callable[[], Machine]:
+    recipe = small_study.write(
+        tmp_path_factory.mktemp("recipe"),
+        arms={"scratch": {}},
+        seeds=[0],
+        budget={"flops": 4.0e7},
+        evaluation={"mlm_sequences": 16, "tasks": {}},
+    )
+    return lambda: Machine(recipe, tmp_path_factory.mktemp("machine") / "out")
+
+
+@pytest.fixture(scope="session")
+def straight_study(machine: Callable[[], Machine]) -> dict[str, Any]:
+    made = machine()
+    assert made.compare().status == 0
+    return made.result()
 
 
 @contextmanager

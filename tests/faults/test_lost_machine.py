@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,46 +11,8 @@ import pytest
 from etils import epath
 
 from kdjax.study import study
-from kdjax.train.checkpoint import Checkpoints
-from tests import small_study
-from tests.study.conftest import Ended, kdjax
-
-RUN = Path("runs") / "scratch-seed0"
-WORDS = ("--train.checkpoint.seconds", "0")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One whose recipe is there and whose --out is empty."""
-
-    recipe: Path
-    out: Path
-
-    def compare(self, kept: str = "", *words: str) -> Ended:
-        return kdjax("compare", self.recipe, "--out", self.out, *WORDS, "--train.checkpoint.directory", kept, *words)
-
-    def result(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.out / RUN / "result.json").read_text())
-        return found
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Callable[[], Machine]:
-    recipe = small_study.write(
-        tmp_path_factory.mktemp("recipe"),
-        arms={"scratch": {}},
-        seeds=[0],
-        budget={"flops": 4.0e7},
-        evaluation={"mlm_sequences": 16, "tasks": {}},
-    )
-    return lambda: Machine(recipe, tmp_path_factory.mktemp("machine") / "out")
-
-
-@pytest.fixture(scope="module")
-def straight(machine: Callable[[], Machine]) -> dict[str, Any]:
-    made = machine()
-    assert made.compare().status == 0
-    return made.result()
+from tests.faults.studies import RUN, Machine, check_same, ended_after
+from tests.study.conftest import kdjax
 
 
 @pytest.fixture(params=["a path", "gs://"])
@@ -64,27 +25,8 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     epath.Path(f"{bucket}/kept").rmtree()
 
 
-def ended_after(machine: Machine, saves: int, kept: str) -> None:
-    """The process ends once so many checkpoints were begun."""
-    left, save = iter(range(saves)), Checkpoints.save
-
-    def counted(self: Checkpoints, *what: Any) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        save(self, *what)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", counted)
-        assert machine.compare(kept).status == 130
-
-
-def check_same(found: dict[str, Any], straight: Mapping[str, Any]) -> None:
-    for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "tokens_unique", "metrics", "curve"):
-        assert found[name] == straight[name], name
-
-
 def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
-    machine: Callable[[], Machine], straight: dict[str, Any], kept: str, monkeypatch: pytest.MonkeyPatch
+    machine: Callable[[], Machine], straight_study: dict[str, Any], kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended_after(machine(), 3, kept)
     place = epath.Path(kept) / str(RUN)
@@ -93,7 +35,7 @@ def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
     second = machine()
     ended = second.compare(kept)
     assert ended.status == 0, ended.err
-    check_same(second.result(), straight)
+    check_same(second.result(), straight_study)
     events = [json.loads(line)["event"] for line in (second.out / RUN / "ledger.jsonl").read_text().splitlines()]
     assert events[:4] == ["open", "steps", "steps", "steps"] and "restart" in events
     assert kdjax("audit", second.out).status == 0
@@ -110,7 +52,7 @@ def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
 
 
 def test_the_first_machine_may_come_back_after_the_run_went_on_elsewhere(
-    machine: Callable[[], Machine], straight: dict[str, Any], tmp_path: Path
+    machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path
 ) -> None:
     kept, first, second = str(tmp_path / "kept"), machine(), machine()
     ended_after(first, 2, kept)
@@ -118,7 +60,7 @@ def test_the_first_machine_may_come_back_after_the_run_went_on_elsewhere(
     ledgers = [(one.out / RUN / "ledger.jsonl").read_text() for one in (first, second)]
     assert not any(one.startswith(other) for one, other in (ledgers, ledgers[::-1]))
     assert first.compare(kept).status == 0
-    check_same(first.result(), straight)
+    check_same(first.result(), straight_study)
     assert kdjax("audit", first.out).status == 0
 
 

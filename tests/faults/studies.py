@@ -1,0 +1,51 @@
+"""A study of one run of eight steps, on machines that have nothing but its recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdjax.train.checkpoint import Checkpoints
+from tests.study.conftest import Ended, kdjax
+
+RUN = Path("runs") / "scratch-seed0"
+WORDS = ("--train.checkpoint.seconds", "0")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One whose recipe is there and whose --out is empty."""
+
+    recipe: Path
+    out: Path
+
+    def compare(self, kept: str = "", *words: str) -> Ended:
+        return kdjax("compare", self.recipe, "--out", self.out, *WORDS, "--train.checkpoint.directory", kept, *words)
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.out / RUN / "result.json").read_text())
+        return found
+
+
+def ended_after(machine: Machine, saves: int, kept: str) -> None:
+    """The process ends once so many checkpoints were begun."""
+    left, save = iter(range(saves)), Checkpoints.save
+
+    def counted(self: Checkpoints, *what: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        save(self, *what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", counted)
+        assert machine.compare(kept).status == 130
+
+
+def check_same(found: dict[str, Any], straight: Mapping[str, Any]) -> None:
+    for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "tokens_unique", "metrics", "curve"):
+        assert found[name] == straight[name], name
