@@ -332,7 +332,7 @@ class _Run:
             self._failed(e)
         return self._saved_step == self.ledger.steps
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: OSError | Unsaved) -> None:
         """Says that a checkpoint cannot be written; the run goes on for as long as the settings say.
 
         Raises:
@@ -340,9 +340,12 @@ class _Run:
         """
         self._failing = self._failing or time.monotonic()
         left = self._patience - (time.monotonic() - self._failing)
+        what = f"{self._directory} cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
         if left <= 0:
-            raise InputError(f"{error}, expected room for it; the same command goes on from the last whole checkpoint")
-        self._warn(f"{error}; step {self.ledger.steps} goes on without, for {left:.0f} s at most")
+            raise InputError(f"{what}, expected room for it; the same command goes on from the last whole checkpoint")
+        self._warn(
+            f"{what}; the run goes on without a checkpoint of step {self.ledger.steps}, for {left:.0f} s at most"
+        )
 
     def _settle(self) -> None:
         """Waits for the last step."""

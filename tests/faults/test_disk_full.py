@@ -34,7 +34,7 @@ def test_a_run_goes_on_without_checkpoints_for_a_while_and_ends_the_same(
                 full.close()
 
         outcome = runs.run(tmp_path, watch, said.append)
-    assert said and all("File too large" in line and "goes on without, for" in line for line in said)
+    assert said and all("File too large" in line and "goes on without a checkpoint" in line for line in said)
     runs.check_same(outcome, tmp_path, straight)
 
 
@@ -68,7 +68,7 @@ def test_the_last_checkpoint_is_waited_for(
 
         monkeypatch.setattr(loop.time, "sleep", wait)
         outcome = runs.run(tmp_path, watch, said.append)
-    assert any("step 6 goes on without" in line for line in said)
+    assert any("goes on without a checkpoint of step 6" in line for line in said)
     runs.check_same(outcome, tmp_path, straight)
 
 
