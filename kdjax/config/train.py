@@ -111,14 +111,14 @@ class LogConfig:
     wandb: str = ""
     """The project at Weights & Biases that records go to as well; empty: to none. WANDB_MODE=offline keeps them on this
     machine."""
-    profile: tuple[int, int] | None = None
-    """First and last step, counted from 1, that JAX's profiler captures, into the run's profile/; none: no step."""
+    profile: tuple[int, ...] = ()
+    """First and last step, counted from 1, that JAX's profiler captures, into the run's profile/; empty: no step."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InputError(f"train.log.every is {self.every}, expected at least 1")
-        if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
-            raise InputError(f"train.log.profile is {list(self.profile)}, expected [first, last] from 1 on")
+        if self.profile and not (len(self.profile) == 2 and 1 <= self.profile[0] <= self.profile[1]):
+            raise InputError(f"train.log.profile is {list(self.profile)}, expected [first, last], steps from 1 on")
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class Log:
         if config.wandb:
             from kdjax.train.wandb import WandB  # noqa: PLC0415 - a package that most do not have
 
-            self._sinks.append(WandB(directory, config.wandb, about))
+            self._sinks.append(WandB(directory, config.wandb, self._lines.records(), self.reached, about))
         if config.tensorboard:
             from kdjax.train.tensorboard import TensorBoard  # noqa: PLC0415 - slow to import
 

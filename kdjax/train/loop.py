@@ -208,7 +208,7 @@ class _Run:
             )
         phases, devices = [leg.phase for leg in self._legs], program.layout.devices
         self._meter = Meter(phases, devices, self.ledger, self._clock, peak)
-        captured = self._config.log.profile if hosts.lead() else None
+        captured = self._config.log.profile if hosts.lead() else ()
         self._profiler = Profiler(self._directory / "profile", captured, self.ledger.steps, self._warn)
         self._opened.callback(lambda: self._profiler.close(self.ledger.steps))
         self._evaluated = self.ledger.steps

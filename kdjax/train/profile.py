@@ -12,23 +12,23 @@ import jax
 class Profiler:
     """Captures the steps of a range, into a directory that xprof, TensorBoard and Perfetto read."""
 
-    def __init__(self, directory: Path, steps: tuple[int, int] | None, done: int, warn: Callable[[str], None]):
+    def __init__(self, directory: Path, steps: tuple[int, ...], done: int, warn: Callable[[str], None]):
         """Nothing is captured yet.
 
         Args:
             directory: where captures go.
-            steps: the first and the last to capture, counted from 1; None: none.
+            steps: the first and the last to capture, counted from 1; empty: none.
             done: how many the run has done before.
             warn: told, in a line, why nothing is captured.
         """
         self._directory, self._steps, self._warn = directory, steps, warn
         self._running, self._captured = False, directory.exists()
-        if steps is not None and done >= steps[1] and not self._captured:
-            self._skip(f"the run goes on after step {done}")
+        if steps and done >= steps[1] and not self._captured:
+            self._skip(f"it goes on after step {done}")
 
     def starts(self, step: int) -> bool:
         """Whether a capture has to begin before a step: the first of the range, or of what is left of it."""
-        return self._steps is not None and not self._running and self._steps[0] <= step <= self._steps[1]
+        return bool(self._steps) and not self._running and self._steps[0] <= step <= self._steps[1]
 
     def start(self) -> None:
         """Begins a capture."""
@@ -47,7 +47,7 @@ class Profiler:
 
     def ends(self, step: int) -> bool:
         """Whether the capture has to end after a step."""
-        return self._running and self._steps is not None and step >= self._steps[1]
+        return self._running and step >= self._steps[1]
 
     def stop(self) -> None:
         """Writes the capture; the devices must have done its steps."""
@@ -65,10 +65,9 @@ class Profiler:
         """
         if self._running:
             self.stop()
-        if self._steps is not None and not self._captured:
-            self._skip(f"the run ended at step {done}")
+        if self._steps and not self._captured:
+            self._skip(f"it ended after step {done}")
 
     def _skip(self, why: str) -> None:
-        first, last = self._steps or (0, 0)
-        self._steps = None
-        self._warn(f"train.log.profile is [{first}, {last}]: nothing is captured ({why})")
+        self._warn(f"train.log.profile is {list(self._steps)}: nothing is captured ({why})")
+        self._steps = ()

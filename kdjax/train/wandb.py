@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,23 @@ ID = "wandb.json"
 
 
 class WandB:
-    """A sink. Steps that are there already are not sent again: done once more after a kill, they are the same."""
+    """A sink. A run that goes on sends what is not there yet; what was done before and is done once more is there."""
 
-    def __init__(self, directory: Path, project: str, about: About | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        project: str,
+        records: Iterable[tuple[int, Record]] = (),
+        reached: int = 0,
+        about: About | None = None,
+    ):
         """Begins a run there, or goes on with it.
 
         Args:
             directory: the run's; what is not sent at once lies in its wandb/.
             project: its name.
+            records: what there is so far.
+            reached: the last step that there has been a record of, when nobody can ask what was sent.
             about: whose run it is.
 
         Raises:
@@ -32,7 +42,8 @@ class WandB:
         """
         wandb = _package()
         path = directory / ID
-        if not path.exists():
+        new = not path.exists()
+        if new:
             write_json(path, {"id": secrets.token_hex(8)})
         facts: dict[str, Any] = {}
         if about is not None:
@@ -51,7 +62,9 @@ class WandB:
             )
         except wandb.errors.Error as e:
             raise InputError(f"train.log.wandb is {project!r}: {e}") from None
-        self._next = self._run.step
+        self._next = self._run.step if new or not self._run.offline else reached + 1
+        for step, record in records:
+            self.write(step, record)
 
     def write(self, step: int, record: Record) -> None:
         """Sends a record; one of the same step joins it there."""

@@ -53,7 +53,7 @@ def test_a_run_that_goes_on_within_the_range_captures_the_rest(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("first", "last", "stop_at", "why"),
-    [(9, 12, None, "the run ended at step 6"), (1, 2, 5, "the run goes on after step ")],
+    [(9, 12, None, "it ended after step 6"), (1, 2, 5, "it goes on after step ")],
 )
 def test_a_range_that_no_step_is_in_is_said(
     tmp_path: Path, first: int, last: int, stop_at: int | None, why: str

@@ -31,6 +31,7 @@ class Server:
         self.began: list[dict[str, Any]] = []
         self.refused: list[int] = []
         self.finished = 0
+        self.offline = False
         self.logged_in = True
 
     def login(self) -> bool:
@@ -41,17 +42,19 @@ class Server:
     def init(self, **facts: Any) -> SimpleNamespace:
         self.began.append(facts)
         history = self.runs.setdefault(facts["id"], {})
-        next_step = max(history, default=-1) + 1
+        before, began = set(history), set[int]()
+        next_step = 0 if self.offline else max(history, default=-1) + 1
 
         def log(record: dict[str, Any], step: int) -> None:
-            if step < next_step:
+            if step < max(began, default=0) or step in before:
                 self.refused.append(step)
+            began.add(step)
             history.setdefault(step, {}).update(record)
 
         def finish() -> None:
             self.finished += 1
 
-        return SimpleNamespace(step=next_step, log=log, finish=finish)
+        return SimpleNamespace(step=next_step, offline=self.offline, log=log, finish=finish)
 
     def package(self) -> ModuleType:
         made = ModuleType("wandb")
@@ -86,7 +89,11 @@ def test_a_run_has_the_figures_of_its_lines(server: Server, tmp_path: Path) -> N
     assert server.finished == 1
 
 
-def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(
+    server: Server, tmp_path: Path, offline: bool
+) -> None:
+    server.offline = offline
     with pytest.raises(runs.Interrupted):
         runs.run(tmp_path, PROJECT, stop_at=5)
     runs.run(tmp_path, PROJECT)
@@ -94,6 +101,24 @@ def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(server: Se
     assert list(history) == list(range(1, runs.STEPS + 1))
     assert server.refused == []
     assert server.finished == len(server.began) == 2
+
+
+def test_what_a_kill_kept_from_being_sent_is_sent_when_the_run_goes_on(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, PROJECT, stop_at=5)
+    (history,) = server.runs.values()
+    for step in (2, 3, 4):
+        history.pop(step, None)
+    runs.run(tmp_path, PROJECT)
+    assert history == sent(tmp_path)
+
+
+def test_switched_on_late_it_has_all_of_a_run(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, stop_at=5)
+    runs.run(tmp_path, PROJECT)
+    (history,) = server.runs.values()
+    assert history == sent(tmp_path)
 
 
 def test_figures_that_are_not_finite_are_not_sent(server: Server, tmp_path: Path) -> None:
