@@ -134,6 +134,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 
 PRINTS = ("price", "arms")
 """Commands that print and write nothing."""
+TOGETHER = ("compare", "sweep", "tune", "train", "teacher")
+"""Commands that several processes run as one; of the others, the first process runs what there is to run."""
 NO_RECIPE = ("audit", "merge")
 """Commands that take no recipe."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -159,21 +161,64 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if overrides and not options.config:
             raise InputError(f"command line: {overrides[0]} changes a recipe, expected CONFIG before it")
         config = recipes.load(options.config, overrides) if options.config else PAPER
-        with PREEMPTION.heeded():
-            COMMANDS[options.command][0](options, config)
-    except (InputError, Stopped) as e:
+        if _joined(options):
+            with PREEMPTION.heeded():
+                COMMANDS[options.command][0](options, config)
+    except Stopped as e:
         print(f"kdjax: {e}", file=sys.stderr)
-        sys.exit(e.code if isinstance(e, Stopped) else 2)
+        sys.exit(e.STATUS)
+    except InputError as e:
+        print(f"kdjax: {e}", file=sys.stderr)
+        _end(2)
     except OSError as e:
         if e.errno not in NO_ROOM:
             raise
         where = f"{e.filename}: " if e.filename else ""
         print(f"kdjax: {where}{e.strerror}; make room, and the same command goes on", file=sys.stderr)
-        sys.exit(2)
+        _end(2)
     except KeyboardInterrupt:
         print("kdjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        _end(130)
+    except Exception as e:
+        if not _other_gone(e):
+            raise
+        print(
+            f"kdjax: another process is gone, or the way to it ({' '.join(str(e).split())[:200]}); "
+            "the same command on all hosts goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        _end(Stopped.STATUS)
     sys.exit(0)
+
+
+def _end(status: int) -> NoReturn:
+    """Exits early. A process that others wait for does so at once: a polite end would wait for them in turn."""
+    if os.environ.get("KDJAX_DISTRIBUTED"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _other_gone(error: Exception) -> bool:
+    if not os.environ.get("KDJAX_DISTRIBUTED"):
+        return False
+    from kdjax.parallel import hosts
+
+    return hosts.gone(error)
+
+
+def _joined(options: argparse.Namespace) -> bool:
+    """Joins the other processes where there are any; whether this one takes part in the command."""
+    if not os.environ.get("KDJAX_DISTRIBUTED"):
+        return True
+    from kdjax.parallel import hosts
+
+    hosts.start()
+    if options.command in TOGETHER:
+        options.out = hosts.own(options.out)
+        return True
+    return hosts.lead()
 
 
 def _split_others(words: Sequence[str]) -> tuple[list[str], list[str]]:

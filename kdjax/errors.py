@@ -31,8 +31,10 @@ class Stopped(SystemExit):
     through.
     """
 
+    STATUS = 75
+
     def __init__(self, done: str = "nothing is lost"):
-        super().__init__(75)
+        super().__init__(self.STATUS)
         self.message = f"told to stop; {done}; the same command goes on"
 
     def __str__(self) -> str:

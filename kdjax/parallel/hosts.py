@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ processes, of which this is the NUMBER-th from 0, at the lead's address. Empty o
 HEARTBEAT = 60
 """Seconds after which a process that is silent counts as dead, and all others end."""
 _CHUNK = 1024
-_OWN = ".process-"
+_GONE = re.compile(r"gloo|connection|peer|unavailable|deadline|heartbeat|task|slice|barrier", re.IGNORECASE)
+"""What the errors of transports have in common."""
 
 
 def start() -> None:
@@ -49,6 +51,13 @@ def start() -> None:
     except (RuntimeError, ValueError) as e:
         reason = " ".join(str(e).split())[:300]
         raise InputError(f"{VARIABLE} is {text!r}: the other processes cannot be joined ({reason})") from None
+
+
+def gone(error: BaseException | None) -> bool:
+    """Whether an error comes from the devices of a process that is no longer there, as far as can be told."""
+    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
+        error = error.__cause__ or error.__context__
+    return error is not None and jax.distributed.is_initialized() and bool(_GONE.search(str(error)))
 
 
 def several() -> bool:
@@ -103,14 +112,14 @@ def check_same(what: Mapping[str, Any]) -> None:
 
 
 def own(directory: Path) -> Path:
-    """Where this process writes what the lead writes to `directory`: that, or a directory of its own within."""
-    return directory if lead() else directory / f"{_OWN}{jax.process_index()}"
+    """Where this process writes what the lead writes to `directory`: that, or a hidden one beside it."""
+    return directory if lead() else directory.with_name(f".{directory.name}.process-{jax.process_index()}")
 
 
 def common(directory: Any) -> Any:
-    """The lead's name for a directory in `own`: where all processes write together."""
-    kept = [part for part in directory.parts if not part.startswith(_OWN)]
-    return type(directory)(*kept) if len(kept) < len(directory.parts) else directory
+    """The lead's name for a path below an `own` directory: where all processes write together."""
+    parts = [re.sub(r"^\.(.+)\.process-\d+(.*)$", r"\1\2", part) for part in directory.parts]
+    return directory if tuple(parts) == directory.parts else type(directory)(*parts)
 
 
 def whole(tree: Any) -> Any:

@@ -199,6 +199,11 @@ class Layout:
         return next((axes for pattern, axes in self.rules if fnmatch.fnmatchcase(name, pattern)), ())
 
 
+def local() -> Layout:
+    """The devices of this process, for work that each does alone: a batch split over all of them."""
+    return Layout.of(devices=jax.local_devices())
+
+
 def _dotted(path: tuple[Any, ...]) -> str:
     """The keys of a path, whatever holds the mappings they are in."""
     return ".".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))

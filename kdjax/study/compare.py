@@ -11,6 +11,7 @@ from rich.console import Console
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.files import undone_by_bad_input, write_json
+from kdjax.parallel import hosts
 from kdjax.study import record, report, table
 from kdjax.study.parts import Part
 from kdjax.study.progress import Reporter
@@ -43,8 +44,9 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
         study = claimed(config, out, reporter)
         reporter.plan(study.left)
         results = finish(study, out)
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
-    print(f"report: {out / 'report.html'}")
+    if hosts.lead():
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
+        print(f"report: {out / 'report.html'}")
     return results
 
 

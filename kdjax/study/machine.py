@@ -38,7 +38,7 @@ def hardware_use(legs: Sequence[Leg], ledger: Ledger) -> dict[str, Any]:
     """
     programs = [leg.program for leg in legs]
     layout = programs[0].layout
-    most, seconds = peak(layout.mesh.devices.flat[0]), ledger.seconds.get("compute", 0.0)
+    most, seconds = peak(jax.local_devices()[0]), ledger.seconds.get("compute", 0.0)
     done = [p.hardware_flops for p in programs]
     model = sum(ledger.spent[part] for part in PARTS)
     hardware = None if None in done else sum(n * f for n, f in zip(ledger.phases, done, strict=True) if f is not None)

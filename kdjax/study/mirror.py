@@ -15,6 +15,7 @@ from etils import epath
 from kdjax.budget import journal
 from kdjax.config import Config
 from kdjax.errors import InputError
+from kdjax.parallel import hosts
 from kdjax.train import log
 
 MANIFEST, RESULT, CHECKPOINTS = "manifest.json", "result.json", "checkpoints"
@@ -56,7 +57,7 @@ class Mirror:
             raise InputError(
                 f"train.checkpoint.directory is {directory}, which is --out; expected another place, or ''"
             )
-        self.checkpoints = (self.place or self._run) / CHECKPOINTS
+        self.checkpoints = (self.place or hosts.common(self._run)) / CHECKPOINTS
 
     def manifest(self) -> Any:
         """The manifest kept there; None: there is none.
@@ -80,6 +81,8 @@ class Mirror:
         """
         before = manifest["config"]["train"]["checkpoint"].get("directory", "")
         old = Mirror(before, Path(self._run)).checkpoints
+        if not hosts.lead():
+            return
         with self._reached() as place:
             if old != self.checkpoints and old.exists() and any(old.iterdir()):
                 raise InputError(
@@ -107,6 +110,8 @@ class Mirror:
         Raises:
             InputError: the place cannot be written.
         """
+        if not hosts.all_of(True) or not hosts.lead():  # all have what they need of the checkpoints
+            return
         with self._reached() as place:
             if place is not None and not (place / RESULT).exists():
                 for name in FINISHED:

@@ -22,7 +22,8 @@ from kdjax.errors import InputError
 from kdjax.evaluate.mlm import HeldOut
 from kdjax.files import digest, read_json, write_json
 from kdjax.models import zoo
-from kdjax.parallel.layout import Layout
+from kdjax.parallel import hosts
+from kdjax.parallel.layout import Layout, local
 from kdjax.study import corpus as corpora
 from kdjax.study import pricing, stored, tuned
 from kdjax.study import teacher as teachers
@@ -97,7 +98,7 @@ class Study:
         if not request or self.teacher is None:
             return None
         return stored.cache_of(
-            self.config, request, self.teacher.model, self.corpus, self.places["cache"], self.layout, self._reporter
+            self.config, request, self.teacher.model, self.corpus, self.places["cache"], local(), self._reporter
         )
 
     @cached_property
@@ -144,6 +145,15 @@ class Study:
             if stretches:
                 corpora.check_regime(self.config, self.corpus, name, stretches[-1].stop * self.shape.batch)
         _ = self.cache, self.evaluation
+        hosts.check_same(
+            {
+                **versions(),
+                "recipe": digest(plain(to_dict(self.config))),
+                "corpus": self.corpus.digest,
+                "teacher": self.teacher.facts if self.teacher else None,
+                "costs": {name: cost.to_json() for name, cost in self.costs.items()},
+            }
+        )
         self._record.write(self.costs)
 
     @property
@@ -165,9 +175,9 @@ class Study:
         mirror = Mirror(self.config.train.checkpoint.directory, directory)
         self._claim_run(directory, arm, seed, mirror)
         mirror.bring()
-        if self.finished(arm, seed):
+        if hosts.agreed(self.finished(arm, seed)):
             mirror.keep()
-            return read_json(directory / "result.json")  # type: ignore[no-any-return]
+            return hosts.agreed(read_json(directory / "result.json") if hosts.lead() else None)  # type: ignore[no-any-return]
         evaluation, legs = self.evaluation, self._legs(made, seed)
         mlm = made.trains_mlm_head
         outcome = train(

@@ -17,6 +17,7 @@ from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
 from kdjax.files import read_json, undone_by_bad_input, write_json
 from kdjax.models import Model, zoo
+from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches
 from kdjax.study.progress import Reporter
@@ -90,13 +91,15 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
     """
     source = sources.locate(config.teacher.source)
     identity = {"teacher": plain(to_dict(config.teacher)), "corpus": corpus.digest}
-    if (directory / CARD).exists():
+    if hosts.all_of((directory / CARD).exists()):
         facts = read_json(directory / CARD)
         if facts["identity"] != identity:
             raise InputError(
                 f"{directory}: holds a teacher fitted with other settings or text, expected a new directory"
             )
         return Teacher(models.from_pretrained(directory), facts)
+    if (directory / CARD).exists():  # another process has none: all fit it again
+        shutil.rmtree(directory)
     encoder = encoder_of(config)
     unknown = {"head_flops": 0, "training_flops": 0, "encoder": "as given"}
     known = read_json(source / CARD) if (source / CARD).exists() else {}
@@ -121,6 +124,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
     }
     models.save_pretrained(directory, model, tokenizer=tokenizer_of(config), card=card(facts, corpus))
     write_json(directory / CARD, facts)
+    hosts.all_of(True)  # have saved it
     shutil.rmtree(directory.with_name(directory.name + ".fit"))
     return Teacher(model, facts)
 

@@ -16,6 +16,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, read_json, write_json
+from kdjax.parallel import hosts
 from kdjax.study.compare import PLAIN_WIDTH, claimed, finish
 from kdjax.study.mirror import below
 from kdjax.study.pricing import arms_of
@@ -101,8 +102,9 @@ def sweep(config: Config, out: Path) -> dict[str, Any]:
         found = collect(config, cells, results)
         write_json(out / NAME, found)
         report.write(found, out / REPORT)
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
-    print(f"report: {out / REPORT}")
+    if hosts.lead():
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
+        print(f"report: {out / REPORT}")
     return found
 
 

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
 from kdjax.files import digest
+from kdjax.parallel import hosts
 from kdjax.train.checksum import checksums, differing
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save, and each failure in each thread
@@ -94,9 +95,10 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(Unsaved):  # whoever wants to know has waited
-            self.wait()
-        self._close()
+        if not hosts.gone(error):  # else Orbax would wait for the other process
+            with suppress(Unsaved):  # whoever wants to know has waited
+                self.wait()
+            self._close()
         self._quiet.__exit__(None, None, None)
 
     def save(self, state: Any, ledger: Ledger, records: Mapping[str, str] | None = None) -> None:
@@ -119,6 +121,8 @@ class Checkpoints:
                 ledger.steps, {"state": state}, custom_metadata={**facts, "sha256": digest(facts)}, force=True
             )
         except Exception as e:  # Orbax and TensorStore raise many kinds; to the user all mean the same
+            if hosts.gone(e):
+                raise
             self._close()
             raise Unsaved(f"{self._directory / str(ledger.steps)} could not be written ({_reason(e)})") from None
         self._saving = ledger.steps, saving
@@ -135,6 +139,8 @@ class Checkpoints:
         try:
             saving.result()
         except Exception as e:
+            if hosts.gone(e):
+                raise
             self._close()  # opened again, it clears away what is half-written
             raise Unsaved(f"{self._directory / str(step)} could not be written ({_reason(e)})") from None
         return True
@@ -149,13 +155,11 @@ class Checkpoints:
             InputError: there are checkpoints, but every one is truncated, altered, or of another model.
         """
         wrong: dict[int, str] = {}
-        for step in self._steps():
-            try:
-                found = self._read(step, like)
-            except Exception as e:
-                wrong[step] = _reason(e, self._directory)
-                continue
-            return Restored(**found, damaged=[self._move_aside(step, why) for step, why in wrong.items()])
+        for step in hosts.agreed(self._steps()):
+            state, ledger, records, why = self._read(step, like)
+            if why is None:
+                return Restored(state, ledger, records, [self._move_aside(n, other) for n, other in wrong.items()])
+            wrong[step] = why
         if not wrong:
             return None
         each = "; ".join(f"{step}: {why}" for step, why in wrong.items())
@@ -171,28 +175,30 @@ class Checkpoints:
         found = ocp.path.step.standard_name_format().find_all(self._directory)
         return sorted((one.step for one in found), reverse=True)
 
-    def _read(self, step: int, like: Any) -> dict[str, Any]:
-        """A checkpoint's content, checked.
-
-        Raises:
-            Exception: of many kinds, where it is not as it was written.
-        """
-        path = self._directory / str(step)
-        facts = dict(ocp.checkpointables_metadata(path).custom_metadata or {})
-        if facts.pop("sha256", None) != digest(facts):
-            raise _Damaged("its account does not match its SHA-256")
-        state = ocp.load_checkpointables(path, {"state": like})["state"]
+    def _read(self, step: int, like: Any) -> tuple[Any, Any, dict[str, str], str | None]:
+        """A checkpoint's state, ledger and records, and what is wrong with it: on one process is on all."""
+        path, why, state, facts = self._directory / str(step), "", None, {}
+        try:
+            facts = dict(ocp.checkpointables_metadata(path).custom_metadata or {})
+            if facts.pop("sha256", None) != digest(facts):
+                raise _Damaged("its account does not match its SHA-256")
+            state = ocp.load_checkpointables(path, {"state": like})["state"]
+        except Exception as e:  # of many kinds
+            why = _reason(e, self._directory)
+        if not hosts.all_of(not why):
+            return None, None, {}, why or "on another process"
         if names := differing(state, facts["checksums"]):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise _Damaged(f"the content of {names[0]}{more} does not match its checksum")
-        return {"state": state, "ledger": Ledger.from_json(facts["ledger"]), "records": facts["records"]}
+            return None, None, {}, f"the content of {names[0]}{more} does not match its checksum"
+        return state, Ledger.from_json(facts["ledger"]), facts["records"], None
 
     def _move_aside(self, step: int, why: str) -> str:
         """Gives a damaged checkpoint another name, so that its step can be saved again; returns what to say of it."""
         path, aside = self._directory / str(step), self._directory / f"{step}{DAMAGED}"
-        if aside.exists():
-            aside.rmtree()
-        path.rename(aside)
+        if hosts.lead():
+            if aside.exists():
+                aside.rmtree()
+            path.rename(aside)
         return f"{path} is damaged ({why}); it is now {aside.name}"
 
     def _open(self) -> None:

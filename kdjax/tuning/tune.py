@@ -16,6 +16,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
 from kdjax.errors import InputError, nearest
 from kdjax.files import check_writable, digest, write_json, write_text
+from kdjax.parallel import hosts
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.study.pricing import arms_of
@@ -56,8 +57,9 @@ def tune(config: Config, out: Path) -> dict[str, Any]:
     best = {name: with_settings(arm, found["arms"][name]["best"]["settings"]) for name, arm in config.arms.items()}
     write_json(out / NAME, found)
     write_text(out / RECIPE, recipes.dump(replace(config, arms=best, tuning=str(out / NAME))))
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
-    print(f"recipe: {out / RECIPE}")
+    if hosts.lead():
+        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
+        print(f"recipe: {out / RECIPE}")
     return found
 
 

@@ -1,0 +1,136 @@
+"""Real processes on this machine, joined as hosts are: they run as one, and go on in any number."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import small_study
+
+ROOT = Path(__file__).parents[2]
+MESH = ("--train.mesh.fsdp", "2", "--train.mesh.tensor", "2")
+STEPS = 40
+PATIENCE = 240.0
+"""Seconds after which a command that does not end has failed."""
+BOUND = 100.0
+"""Seconds within which a process ends after another died."""
+
+
+class Hosts:
+    """Commands of several processes that share eight emulated devices."""
+
+    def __init__(self, recipe: Path, environment: Mapping[str, str]):
+        self._recipe, self._environment = recipe, environment
+
+    def start(self, count: int, out: Path, *words: str) -> list[Host]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        flags = f"--xla_force_host_platform_device_count={8 // count} --xla_backend_optimization_level=0"
+        command = [sys.executable, "-m", "kdjax", "compare", str(self._recipe), "--out", str(out), *MESH, *words]
+        started = []
+        for number in range(count):
+            joined = {"KDJAX_DISTRIBUTED": f"127.0.0.1:{port},{count},{number}"} if count > 1 else {}
+            environment = {**os.environ, **self._environment, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **joined}
+            started.append(Host(command, environment, out.with_name(f"said-{number}-of-{count}")))
+        return started
+
+    def run(self, count: int, out: Path, *words: str) -> dict[str, Any]:
+        for host in self.start(count, out, *words):
+            assert host.wait() == 0, host.said
+        return json.loads((out / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+class Host:
+    """A process, which ends with the test."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Path):
+        self._output = output
+        with output.open("w") as file:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=dict(environment), stdout=file, stderr=file)
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        try:
+            return self.process.wait(seconds)
+        finally:
+            self.process.kill()
+
+    @property
+    def said(self) -> str:
+        return self._output.read_text()
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Hosts:
+    recipe = small_study.write(
+        tmp_path_factory.mktemp("study"),
+        arms={"logit": {}},
+        seeds=[0],
+        evaluation={"mlm_sequences": 16, "tasks": {}, "finetune": {"steps": 0}},
+        budget={"tokens": STEPS * 8 * 16},
+    )
+    return Hosts(recipe, compiled_once)
+
+
+@pytest.fixture(scope="module")
+def alone(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return hosts.run(1, tmp_path_factory.mktemp("alone") / "out")
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    (a,), (b,) = found["runs"], expected["runs"]
+    for name in ("steps", "spent", "positions", "tokens_seen", "tokens_unique", "tokens_masked", "epochs"):
+        assert a[name] == b[name]
+    assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-4)
+    assert [point["step"] for point in a["curve"]] == [point["step"] for point in b["curve"]]
+    losses = [[point["mlm_loss"] for point in run["curve"]] for run in (a, b)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_two_processes_of_four_devices_equal_one_of_eight(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert_same(hosts.run(2, out), alone)
+    assert [path.name for path in (out / "runs").iterdir()] == ["logit-seed0"]
+
+
+def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
+    """Two hosts, of which one is told to stop; then one, told to stop; then two, of which the second dies; then one."""
+    out = tmp_path / "out"
+
+    def reach(step: int) -> None:
+        stop, metrics = time.monotonic() + PATIENCE, out / "runs" / "logit-seed0" / "metrics.jsonl"
+        while not metrics.exists() or metrics.read_text().count("\n") < step:
+            assert time.monotonic() < stop
+            time.sleep(0.02)
+
+    for count, step in ((2, 6), (1, 14)):
+        started = hosts.start(count, out)
+        reach(step)
+        started[-1].process.send_signal(signal.SIGTERM)
+        for host in started:
+            assert host.wait() == 75, host.said
+            assert "told to stop; saved at step" in host.said
+    first, second = hosts.start(2, out, "--train.checkpoint.seconds", "0")
+    reach(22)
+    second.process.kill()
+    status = first.wait(BOUND)
+    if status == 75:
+        assert "another process is gone" in first.said
+        assert "the same command on all hosts goes on" in first.said
+    else:  # JAX was quicker to notice, and ends the process itself
+        assert status == -signal.SIGABRT, first.said
+        assert "another task died" in first.said
+    second.wait()
+    assert_same(hosts.run(1, out), alone)
+    entries = [json.loads(line) for line in (out / "runs" / "logit-seed0" / "ledger.jsonl").read_text().splitlines()]
+    assert sum(entry["event"] == "restart" for entry in entries) == 3
