@@ -34,11 +34,11 @@ class RunAudit:
 
     def __init__(self, study: StudyAudit, arm: Arm, seed: int, directory: Path, book: Book):
         self._study, self._arm, self._seed, self._directory, self._book = study, arm, seed, directory, book
-        self._cost, self._budget, self._shape = study.costs[arm.name], study.budget, study.shape
+        self._cost, self._budget = study.costs[arm.name], study.budget
+        self._shapes = [phase.shape(study.shape) for phase in arm.phases]
         self._stretches: tuple[Stretch, ...] = ()
         if self._budget.countable:
-            positions = self._shape.positions
-            self._stretches = arm.lay_out(self._budget, self._cost.prices, positions, self._cost.upfront)
+            self._stretches = arm.lay_out(self._budget, self._cost.prices, study.shape, self._cost.upfront)
         self.entries = 0
         self.result: dict[str, Any] = {}
 
@@ -86,7 +86,8 @@ class RunAudit:
 
     def _account(self, phases: Sequence[int]) -> dict[str, Any]:
         """What a ledger has to say after so many steps of each phase."""
-        steps, counts = sum(phases), self._study.counts(self._seed, self._shape.batch)
+        steps, counts = sum(phases), self._study.counts(self._seed)
+        sequences = sum(done * shape.batch for done, shape in zip(phases, self._shapes, strict=True))
         spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
         for done, price_of in zip(phases, self._cost.prices, strict=True):
             for part, flops in price_of.parts().items():
@@ -95,14 +96,14 @@ class RunAudit:
             "budget": plain(asdict(self._budget)),
             "spent": spent,
             "phases": self._phases(steps) or list(phases),
-            "positions": steps * self._shape.positions,
+            "positions": sequences * self._study.shape.length,
         }
         if not self._arm.stored:
             made["cache_bytes"] = 0
         elif self._study.cache:
             made["cache_bytes"] = self._study.cache.bytes
         if counts and (not self._stretches or steps <= self._stretches[-1].stop):
-            made |= counts.at(steps)
+            made |= counts.at(sequences)
         return made
 
     def _phases(self, steps: int) -> list[int]:
@@ -113,7 +114,10 @@ class RunAudit:
         """Every entry of the journal; returns the account at its end, as far as it can be worked out so."""
         book, expected = self._book, {}
         before: list[dict[str, Any]] = []
-        opening = {"prices": [one.to_json() for one in self._cost.prices], "positions": self._shape.positions}
+        opening = {
+            "prices": [one.to_json() for one in self._cost.prices],
+            "positions": [shape.positions for shape in self._shapes],
+        }
         book.same(path, {name: entries[0].get(name) for name in opening}, opening, "entry 0")
         for number, entry in enumerate(entries):
             found = entry["ledger"]
@@ -136,7 +140,7 @@ class RunAudit:
     def _result(self, path: Path, ledger: Ledger, closing: Mapping[str, Any]) -> None:
         """The run's result against its account."""
         result, hardware = self.result, self.result["hardware"]
-        phases = zip(ledger.phases, self._cost.prices, strict=True)
+        phases = zip(ledger.phases, self._shapes, self._cost.prices, strict=True)
         expected = {
             "arm": self._arm.name,
             "seed": self._seed,
@@ -145,12 +149,12 @@ class RunAudit:
             "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
-            "phases": [{"steps": steps, "flops": steps * price_of.total} for steps, price_of in phases],
+            "phases": [{"steps": n, "batch": shape.batch, "flops": n * cost.total} for n, shape, cost in phases],
             "positions": ledger.positions,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.steps * self._shape.batch / self._study.sequences,
+            "epochs": ledger.positions / self._study.shape.length / self._study.sequences,
             # The evaluation at the end comes after the ledger is closed.
             "wall_clock": {**ledger.seconds, "evaluation": result["wall_clock"]["evaluation"]},
             "params_sha256": closing["params_sha256"],

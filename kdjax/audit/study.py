@@ -37,6 +37,9 @@ from kdjax.train.teacher import head_phase
 
 RESULTS = "results.json"
 
+COUNTED = 64
+"""Sequences whose tokens are counted at once."""
+
 
 class StudyAudit:
     """A study's directory, held against its recipe."""
@@ -141,8 +144,8 @@ class StudyAudit:
                 (fit,) = lay_out(Budget.flops(head.budget), [(1.0, cost)], shape.positions)
                 expected["head_flops"] += fit.steps * cost.total
                 expected["head_steps"] = fit.steps
-                if counts := self.counts(0, head.batch):
-                    expected["head_tokens"] = counts.at(fit.steps)["tokens"]
+                if counts := self.counts(0):
+                    expected["head_tokens"] = counts.at(fit.steps * head.batch)["tokens"]
                 self._prices += 1
             found = {name: self.facts[name] for name in expected}
             self._book.same(path, found, expected, name, self._note)
@@ -172,7 +175,7 @@ class StudyAudit:
 
     def _cost(self, arm: Arm) -> Cost:
         """What a run of an arm costs; under another JAX than the study's, as the study has it."""
-        counted = [price(phase, self.shape) for phase in arm.phases]
+        counted = [price(phase, phase.shape(self.shape)) for phase in arm.phases]
         self._prices += len(counted)
         found = self._stored["costs"][arm.name] if self._stored else {}
         cost = Cost(tuple(counted), self._upfront(arm, found.get("upfront", {})))
@@ -196,14 +199,16 @@ class StudyAudit:
             made["teacher_training"] = share(cost, self.config.budget.students)
         return made
 
-    def counts(self, seed: int, batch: int) -> Counts | None:
-        """Of the text as batches of a seed; None where the text is not there."""
+    def counts(self, seed: int) -> Counts | None:
+        """Of the text in a seed's order; None where the text is not there."""
         if self.corpus is None:
             return None
         data, corpus = self.config.data, self.corpus
-        key = (corpus.directory, corpus.digest, seed, batch, data.mask_rate, data.slots, data.views)
+        key = (corpus.directory, corpus.digest, seed, data.mask_rate, data.slots, data.views)
         if key not in self._book.counts:
-            self._book.counts[key] = Counts(train_batches(self.config, corpus, batch, seed))
+            self._book.counts[key] = Counts(
+                train_batches(self.config, corpus, min(COUNTED, corpus.sequences("train")), seed)
+            )
         return self._book.counts[key]
 
     def run_config(self) -> dict[str, Any]:

@@ -21,11 +21,13 @@ class Stretch:
         price: of one of its steps.
         first: number of its first step.
         steps: how many it has.
+        positions: of one of its steps: batch x length.
     """
 
     price: Price
     first: int
     steps: int
+    positions: int
 
     @property
     def stop(self) -> int:
@@ -36,7 +38,7 @@ class Stretch:
 def lay_out(
     budget: Budget,
     phases: Sequence[tuple[float, Price]],
-    positions: int,
+    positions: int | Sequence[int],
     upfront: Mapping[str, int] | None = None,
     setting: str = "budget.flops",
 ) -> tuple[Stretch, ...]:
@@ -45,7 +47,7 @@ def lay_out(
     Args:
         budget: of FLOPs or tokens.
         phases: of each, the share of the budget at which it ends (the last: 1) and the price of its steps.
-        positions: of a step: batch x length.
+        positions: of a step, batch x length: of all phases, or of each.
         upfront: FLOPs spent before the first step, by account.
         setting: where the budget was set, for messages.
 
@@ -54,8 +56,9 @@ def lay_out(
     """
     stretches: list[Stretch] = []
     used, first = Ledger.open(budget, len(phases), upfront).used, 0
-    for n, (until, price) in enumerate(phases, start=1):
-        a_step = budget.step(price, positions)
+    each = [positions] * len(phases) if isinstance(positions, int) else positions
+    for n, ((until, price), size) in enumerate(zip(phases, each, strict=True), start=1):
+        a_step = budget.step(price, size)
         steps = (math.floor(Fraction(until) * Fraction(budget.amount)) - int(used)) // a_step
         if steps < 1:
             before = f" after {used:.4g} spent before" if used else ""
@@ -64,7 +67,7 @@ def lay_out(
                 f"{setting} is {budget.amount:.4g}, expected at least the price of one step{which}{before}, "
                 f"{a_step:.4g}"
             )
-        stretches.append(Stretch(price, first, steps))
+        stretches.append(Stretch(price, first, steps, size))
         used, first = used + steps * a_step, first + steps
     return tuple(stretches)
 

@@ -7,7 +7,15 @@ from kdjax.config.evaluation import EvaluationConfig, FinetuneConfig, ProbeConfi
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
 from kdjax.config.teacher import CacheConfig, HeadConfig, TeacherConfig
-from kdjax.config.train import CheckpointConfig, ComputeConfig, LogConfig, MeshConfig, OptimizerConfig, TrainConfig
+from kdjax.config.train import (
+    CheckpointConfig,
+    ComputeConfig,
+    LogConfig,
+    MeshConfig,
+    OptimizerConfig,
+    RampConfig,
+    TrainConfig,
+)
 from kdjax.config.values import changed, plain, to_dict
 
 __all__ = [
@@ -31,6 +39,7 @@ __all__ = [
     "PhaseConfig",
     "PlanConfig",
     "ProbeConfig",
+    "RampConfig",
     "RangeConfig",
     "Schedule",
     "StartConfig",

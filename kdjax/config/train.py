@@ -122,11 +122,30 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class RampConfig:
+    """A stretch of the budget whose steps have another batch than the rest."""
+
+    until: float
+    """Share of the budget at which it ends."""
+    batch: int
+    """Sequences of a step."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until < 1:
+            raise InputError(f"train.ramp: until is {self.until}, expected a share of the budget between 0 and 1")
+        if self.batch < 1:
+            raise InputError(f"train.ramp: batch is {self.batch}, expected at least 1")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
 
     batch: int = 256
     """Sequences of a step, over all devices."""
+    ramp: tuple[RampConfig, ...] = ()
+    """Batch ramp: stretches of the budget, one after another, with batches of their own; `batch` is what follows. Each
+    has its own price and compiled step."""
     microbatches: int = 1
     """Parts in which each device takes its sequences, one after another, to save memory. Changes neither the result
     (but for rounding, and dropout's random numbers) nor the price."""
@@ -147,3 +166,6 @@ class TrainConfig:
         for name in ("batch", "microbatches", "evaluations"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")
+        ends = [one.until for one in self.ramp]
+        if sorted(set(ends)) != ends:
+            raise InputError(f"train.ramp ends at {ends}, expected ascending shares of the budget")

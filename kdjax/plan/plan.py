@@ -73,7 +73,7 @@ def forecasts(config: Config) -> dict[str, Any]:
     budgets = _budgets(config, runs)
     fill, unique = text_of(config, pilot)
     spending = {
-        name: Spending(arm, tuple(price(phase, shape) for phase in arm.phases), config, fill, unique)
+        name: Spending(arm, tuple(price(phase, phase.shape(shape)) for phase in arm.phases), config, fill, unique)
         for name, arm in arms.items()
     }
     case = config.budget.teacher

@@ -54,7 +54,7 @@ class Spending:
         if self.arm.needs_teacher:
             before["teacher_training"] = share(teacher_flops(self.config, self.arm), self.config.budget.students)
         budget = replace(Budget.flops(flops), teacher=case)
-        return self.arm.lay_out(budget, self.prices, shape_of(self.config).positions, before)
+        return self.arm.lay_out(budget, self.prices, shape_of(self.config), before)
 
     def affords(self, flops: float, case: str) -> bool:
         """Whether every phase gets at least one step."""
@@ -66,8 +66,7 @@ class Spending:
 
     def tokens(self, flops: float, case: str) -> float:
         """Tokens the arm sees, padding not counted."""
-        shape = shape_of(self.config)
-        return self.stretches(flops, case)[-1].stop * shape.positions * self.fill
+        return sum(one.steps * one.positions for one in self.stretches(flops, case)) * self.fill
 
     def point(self, flops: Array, case: str) -> forecast.Point:
         """Where the arm's law is asked at these budgets."""

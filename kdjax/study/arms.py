@@ -39,9 +39,9 @@ def listed(config: Config) -> dict[str, dict[str, Any]]:
 
 def _mean_step(arm: Arm, config: Config) -> float:
     """FLOPs of a step, over all phases of an arm as they lie in a large budget."""
-    costs = [price(phase, shape_of(config)) for phase in arm.phases]
+    costs = [price(phase, phase.shape(shape_of(config))) for phase in arm.phases]
     large = Budget.flops(10**6 * max(cost.total for cost in costs))
-    stretches = arm.lay_out(large, costs, shape_of(config).positions)
+    stretches = arm.lay_out(large, costs, shape_of(config))
     return sum(s.steps * s.price.total for s in stretches) / stretches[-1].stop
 
 

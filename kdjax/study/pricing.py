@@ -44,7 +44,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
     teacher, spec = zoo.resolve(config.teacher.architecture), config.student
     arms = {
-        name: resolve(name, arm, spec, teacher, config.train.optimizer, config.cache)
+        name: resolve(name, arm, spec, teacher, config.train.optimizer, config.cache).ramped(config.train.ramp)
         for name, arm in config.arms.items()
     }
     vocabulary = zoo.resolve(spec).vocab_size
@@ -134,7 +134,7 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     shape, corpus, arms, budget = shape_of(config), _prepared(config), arms_of(config), Budget.of(config.budget)
     rows = {}
     for name, arm in arms.items():
-        found = [price(phase, shape) for phase in arm.phases]
+        found = [price(phase, phase.shape(shape)) for phase in arm.phases]
         cache = _cache(config, arms, arm, found, corpus) if arm.stored else None
         unknown: list[dict[str, Any]] = [dict.fromkeys(("steps", "tokens", "epochs"))] * len(found)
         known = config.budget.kind != "hours" and not (cache and cache["flops"] is None)
@@ -144,6 +144,7 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
                 **cost.to_json(),
                 "charged": budget.charges(cost.parts()),
                 "until": phase.until,
+                "batch": phase.shape(shape).batch,
                 **row,
                 **({"cache": cache} if cache else {}),
             }
@@ -160,9 +161,10 @@ def _reach(
     upfront = {"teacher_cache": cache["share"]} if cache else {}
     if arm.needs_teacher:
         upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
-    for stretch in arm.lay_out(Budget.of(config.budget), costs, shape_of(config).positions, upfront):
-        sequences = stretch.steps * config.train.batch
-        row: dict[str, Any] = {"steps": stretch.steps, "tokens": sequences * config.data.length, "epochs": None}
+    for stretch in arm.lay_out(Budget.of(config.budget), costs, shape_of(config), upfront):
+        positions = stretch.steps * stretch.positions
+        sequences = positions // config.data.length
+        row: dict[str, Any] = {"steps": stretch.steps, "tokens": positions, "epochs": None}
         if corpus is not None:
             row["epochs"] = sequences / corpus.sequences("train")
             row["tokens"] = round(row["epochs"] * corpus.tokens("train"))
@@ -190,8 +192,9 @@ def _cache(config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], c
     begin = 0.0
     for phase, cost in zip(arm.phases, costs, strict=True):
         if isinstance(phase.signal, Cached):
-            online = price(replace(phase, signal=Online(phase.signal.teacher)), shape_of(config))
-            saved += Fraction(phase.until - begin) * Fraction(online.total - cost.total, config.train.batch)
+            shape = phase.shape(shape_of(config))
+            online = price(replace(phase, signal=Online(phase.signal.teacher)), shape)
+            saved += Fraction(phase.until - begin) * Fraction(online.total - cost.total, shape.batch)
         begin = phase.until
     total = None if corpus is None else cache_flops(config, request, corpus.sequences("train"))
     return {
@@ -232,7 +235,7 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
     for name, phases in rows.items():
         for n, phase in enumerate(phases, start=1):
             table.add_row(
-                name if len(phases) == 1 else f"{name}, phase {n}",
+                name if len(phases) == 1 else f"{name}, phase {n}{_batch(phase, shape)}",
                 *(f"{phase[part]:.3g}" for part in PARTS),
                 f"{phase['total']:.4g}",
                 f"{phase['total'] / first:.3f}",
@@ -251,6 +254,10 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
     for name, phases in rows.items():
         if cache := phases[0].get("cache"):
             console.print(f"{name}: {_cache_line(cache)}", highlight=False, soft_wrap=True)
+
+
+def _batch(phase: dict[str, Any], shape: Shape) -> str:
+    return "" if phase["batch"] == shape.batch else f", batch {phase['batch']}"
 
 
 def _cache_line(cache: dict[str, Any]) -> str:

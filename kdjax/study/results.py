@@ -137,6 +137,7 @@ def _describe(arm: Arm, cost: Cost, runs: Sequence[Mapping[str, Any]]) -> dict[s
                 "terms": [plain(to_dict(term)) for term in phase.terms],
                 "until": phase.until,
                 "price": price.to_json(),
+                "batch": ran["batch"],
                 "steps": ran["steps"],
             }
             for phase, price, ran in zip(arm.config.phases, cost.prices, own["phases"], strict=True)

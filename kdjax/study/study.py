@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,7 @@ from kdjax.train.arm import Arm
 from kdjax.train.checkpoint import save_params
 from kdjax.train.log import About, Stopwatch, check_log
 from kdjax.train.loop import Leg, train
-from kdjax.train.phase import price
+from kdjax.train.phase import Shape, price
 from kdjax.train.program import program_of
 from kdjax.train.signal import Cached
 from kdjax.train.start import start_params
@@ -70,14 +70,15 @@ class Study:
         self._prices = {
             name: self._record.costs[name].prices
             if name in self._record.costs
-            else tuple(price(phase, self.shape) for phase in arm.phases)
+            else tuple(price(phase, phase.shape(self.shape)) for phase in arm.phases)
             for name, arm in self.arms.items()
         }
         for arm in self.arms.values():
             self._lay_out(arm, self._prices[arm.name])
         self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
         self.layout = Layout.of(config.train.mesh)
-        self.layout.check_batch(self.shape.batch, config.train.microbatches)
+        for batch in (self.shape.batch, *(one.batch for one in config.train.ramp)):
+            self.layout.check_batch(batch, config.train.microbatches)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -143,7 +144,7 @@ class Study:
                     phase.teacher_part(self.teacher.model.params)
         for name, stretches in self.stretches.items():  # before the cache is made: its share may exceed the budget
             if stretches:
-                corpora.check_regime(self.config, self.corpus, name, stretches[-1].stop * self.shape.batch)
+                corpora.check_regime(self.config, self.corpus, name, _sequences(stretches, self.shape))
         _ = self.cache, self.evaluation
         hosts.check_same(
             {
@@ -212,14 +213,14 @@ class Study:
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
             "phases": [
-                {"steps": steps, "flops": steps * leg.price.total}
+                {"steps": steps, "batch": leg.program.shape.batch, "flops": steps * leg.price.total}
                 for steps, leg in zip(ledger.phases, legs, strict=True)
             ],
             "positions": ledger.positions,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.steps * self.shape.batch / self.corpus.sequences("train"),
+            "epochs": ledger.positions / self.shape.length / self.corpus.sequences("train"),
             "wall_clock": clock.seconds,
             "hardware": hardware_use(legs, ledger),
             "metrics": metrics,
@@ -292,7 +293,7 @@ class Study:
     ) -> tuple[Stretch, ...]:
         if not self.budget.countable:
             return ()
-        return arm.lay_out(self.budget, prices, self.shape.positions, upfront)
+        return arm.lay_out(self.budget, prices, self.shape, upfront)
 
     def _start(self, arm: Arm, seed: int) -> Any:
         """The student's parameters before the first step."""
@@ -304,10 +305,10 @@ class Study:
         made = []
         for phase, cost in zip(arm.phases, self.costs[arm.name].prices, strict=True):
             program = program_of(
-                phase, self.shape, self.layout, self.config.train.microbatches, self.config.train.compute
+                phase, phase.shape(self.shape), self.layout, self.config.train.microbatches, self.config.train.compute
             )
             cache = self.cache if isinstance(phase.signal, Cached) else None
-            stream = corpora.train_batches(self.config, self.corpus, self.shape.batch, seed, cache=cache)
+            stream = corpora.train_batches(self.config, self.corpus, program.shape.batch, seed, cache=cache)
             teacher = program.place_teacher(self.teacher.model.params if self.teacher else None)
             made.append(Leg(phase, program, cost, stream, teacher))
         return made
@@ -335,6 +336,11 @@ class Study:
         if here is None:
             write_json(path, manifest)
         mirror.claim(manifest)
+
+
+def _sequences(stretches: Sequence[Stretch], shape: Shape) -> int:
+    """How many sequences a run reads."""
+    return sum(one.steps * one.positions for one in stretches) // shape.length
 
 
 def _check_run(place: Any, found: Any, identity: Mapping[str, Any], setting: str) -> None:

@@ -12,12 +12,21 @@ import jax
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Stretch, lay_out
 from kdjax.budget.price import Price
-from kdjax.config import ArmConfig, CacheConfig, ModelConfig, ModelSpec, OptimizerConfig, StartConfig, changed
+from kdjax.config import (
+    ArmConfig,
+    CacheConfig,
+    ModelConfig,
+    ModelSpec,
+    OptimizerConfig,
+    RampConfig,
+    StartConfig,
+    changed,
+)
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.features import Request
 from kdjax.objectives.presets import arm_of, objectives_of
-from kdjax.train.phase import Phase
+from kdjax.train.phase import Phase, Shape
 from kdjax.train.signal import Cached, NoTeacher, Online, Signal, check_readable
 from kdjax.train.start import check_start
 
@@ -79,10 +88,31 @@ class Arm:
         """Whether the teacher's MLM head is needed: a phase asks for its logits, or the student starts with it."""
         return self.start.source == "teacher" or any(phase.needs.teacher.head for phase in self.phases)
 
+    def ramped(self, ramp: Sequence[RampConfig]) -> Arm:
+        """The arm with a batch ramp: a phase in which the batch changes becomes several."""
+        ends = sorted({*(phase.until for phase in self.phases), *(one.until for one in ramp)})
+        phases, settings = [], []
+        for end in ends:
+            phase, setting = next(
+                both for both in zip(self.phases, self.config.phases, strict=True) if end <= both[0].until
+            )
+            batch = next((one.batch for one in ramp if end <= one.until), 0)
+            phases.append(replace(phase, until=end, batch=batch))
+            settings.append(replace(setting, until=end))
+        return replace(self, phases=tuple(phases), config=replace(self.config, phases=tuple(settings)))
+
     def lay_out(
-        self, budget: Budget, prices: Sequence[Price], positions: int, upfront: Mapping[str, int] | None = None
+        self, budget: Budget, prices: Sequence[Price], shape: Shape, upfront: Mapping[str, int] | None = None
     ) -> tuple[Stretch, ...]:
-        """The arm's phases in a budget (`kdjax.budget.ledger.lay_out`), from the price of a step of each."""
+        """The arm's phases in a budget (`kdjax.budget.ledger.lay_out`), from the price of a step of each.
+
+        Args:
+            budget: of FLOPs or tokens.
+            prices: of a step of each phase.
+            shape: of the recipe's batch.
+            upfront: FLOPs spent before the first step, by account.
+        """
+        positions = [phase.shape(shape).positions for phase in self.phases]
         phases = [(phase.until, price) for phase, price in zip(self.phases, prices, strict=True)]
         return lay_out(budget, phases, positions, upfront, f"arms.{self.name}: budget.{budget.kind}")
 
@@ -121,7 +151,7 @@ def resolve(
             objective.needs(model, seen)
             others = objectives[:n] + objectives[n + 1 :]
             signal: Signal = NoTeacher() if seen is None else Online(seen)
-            phases.append(Phase(name, model, seen, signal, objective, settings, phase.until, others))
+            phases.append(Phase(name, model, seen, signal, objective, settings, phase.until, others=others))
         _check_shared(phases)
         if found.teacher == "cached":
             phases = _reading(phases, cache)

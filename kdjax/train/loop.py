@@ -196,7 +196,9 @@ class _Run:
             self._journal.add("restart", self.ledger, lost_steps=lost, **damaged)
         else:
             prices = [leg.price.to_json() for leg in self._legs]
-            self._journal.add("open", self.ledger, prices=prices, positions=program.shape.positions)
+            self._journal.add(
+                "open", self.ledger, prices=prices, positions=[leg.program.shape.positions for leg in self._legs]
+            )
         self._clock = Stopwatch(self.ledger.seconds)
         for seconds in {id(leg.program): leg.program.compile_seconds for leg in self._legs}.values():
             self._clock.add("compile", seconds)

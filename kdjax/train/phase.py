@@ -76,6 +76,7 @@ class Phase:
         objective: what is minimised.
         optimizer: the optimiser's settings.
         until: share of the arm's budget at which the phase ends.
+        batch: sequences of a step, where not the recipe's; 0: those.
         others: the arm's objectives in its other phases, whose projections travel along in the state.
     """
 
@@ -86,6 +87,7 @@ class Phase:
     objective: Objective
     optimizer: OptimizerConfig
     until: float = 1.0
+    batch: int = 0
     others: tuple[Objective, ...] = ()
 
     def see(
@@ -102,6 +104,10 @@ class Phase:
     def target(self, teacher_params: Any, batch: Any, compute: ComputeConfig = ComputeConfig()) -> Features:
         """The teacher's features: those the objective needs."""
         return self.signal.features(teacher_params, batch, self.needs.teacher, compute)
+
+    def shape(self, shape: Shape) -> Shape:
+        """The shape of its batches, from the recipe's."""
+        return replace(shape, batch=self.batch or shape.batch)
 
     def abstract_batch(self, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch of this phase, as shapes."""
@@ -175,7 +181,7 @@ class Phase:
     def essence(self) -> Phase:
         """The phase without what neither its compiled step nor its price depends on."""
         optimizer = replace(self.optimizer, learning_rate=OptimizerConfig.learning_rate, warmup=OptimizerConfig.warmup)
-        return replace(self, name="", optimizer=optimizer, until=1.0)
+        return replace(self, name="", optimizer=optimizer, until=1.0, batch=0)
 
     def learning_rate(self, before: float, after: float) -> float:
         """Of a step, from the shares of the budget spent before and after it."""

@@ -60,7 +60,7 @@ def arm() -> Arm:
 def laid_out() -> tuple[Budget, tuple[Stretch, ...]]:
     costs = [price(phase, tiny.SHAPE) for phase in arm().phases]
     budget = Budget.flops(BUDGET_STEPS * costs[0].total)
-    return budget, arm().lay_out(budget, costs, tiny.SHAPE.positions)
+    return budget, arm().lay_out(budget, costs, tiny.SHAPE)
 
 
 @functools.cache

@@ -57,7 +57,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
     costs = [price(phase, SHAPE) for phase in made.phases]
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)
-    stretches = made.lay_out(budget, costs, SHAPE.positions)
+    stretches = made.lay_out(budget, costs, SHAPE)
     stream = Batches(corpus, batch=SHAPE.batch, seed=0, rate=0.15, slots=SHAPE.slots)
     legs = []
     for phase, cost in zip(made.phases, costs, strict=True):
