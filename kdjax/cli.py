@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from kdjax import recipes
+from kdjax import loglines, recipes
 from kdjax.config import Config, TrainConfig
 from kdjax.errors import InputError, Stopped
 from kdjax.parallel.preemption import PREEMPTION
@@ -152,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _quiet()
+    loglines.claim_logging()
     try:
         words, others = _split_others(words)
         plain, overrides = split_overrides(words)
@@ -165,27 +166,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             with PREEMPTION.heeded():
                 COMMANDS[options.command][0](options, config)
     except Stopped as e:
-        print(f"kdjax: {e}", file=sys.stderr)
+        loglines.warn(str(e))
         sys.exit(e.STATUS)
     except InputError as e:
-        print(f"kdjax: {e}", file=sys.stderr)
+        loglines.warn(str(e))
         _end(2)
     except OSError as e:
         if e.errno not in NO_ROOM:
             raise
         where = f"{e.filename}: " if e.filename else ""
-        print(f"kdjax: {where}{e.strerror}; make room, and the same command goes on", file=sys.stderr)
+        loglines.warn(f"{where}{e.strerror}; make room, and the same command goes on")
         _end(2)
     except KeyboardInterrupt:
-        print("kdjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        loglines.warn("interrupted; the same command goes on from the last checkpoint")
         _end(130)
     except Exception as e:
         if not _other_gone(e):
             raise
-        print(
-            f"kdjax: another process is gone, or the way to it ({' '.join(str(e).split())[:200]}); "
-            "the same command on all hosts goes on from the last checkpoint",
-            file=sys.stderr,
+        loglines.warn(
+            f"another process is gone, or the way to it ({' '.join(str(e).split())[:200]}); "
+            "the same command on all hosts goes on from the last checkpoint"
         )
         _end(Stopped.STATUS)
     sys.exit(0)

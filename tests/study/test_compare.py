@@ -16,6 +16,7 @@ import torch
 import transformers
 import yaml
 from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kdjax import models, recipes
 from kdjax.budget.journal import read
@@ -382,3 +383,14 @@ def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
     row = json.loads((tmp_path / "out" / "runs" / "logit-seed0" / "result.json").read_text())
     assert row["params_sha256"] == study.run("logit", 0)["params_sha256"]
     assert not (tmp_path / "out" / "data").exists()
+
+
+def test_the_event_files_of_a_run_know_it_and_how_well_it_used_the_devices(study: Study) -> None:
+    run = study.out / "runs" / "minilm-seed1"
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    (recipe,) = events.Tensors("recipe")
+    assert b'"evaluations": 3' in recipe.tensor_proto.string_val[0]
+    steps = [line for line in study.lines("minilm", 1) if "loss" in line]
+    shares = [line["speed/utilisation"] for line in steps if "speed/utilisation" in line]
+    assert len(shares) == len(steps) and all(0 < share < 1 for share in shares)
+    assert [point.value for point in events.Scalars("speed/utilisation")] == pytest.approx(shares, rel=1e-6)
