@@ -74,7 +74,11 @@ def run(words: Sequence[str], errors: str) -> None:
 def main() -> None:
     import transformers.models.bert.modeling_bert  # noqa: F401 -- and what it brings is most of what starting takes
 
-    import kdjax.study.compare  # noqa: F401
+    import kdjax.study.compare
+    import kdjax.train.tensorboard  # noqa: F401
+    from kdjax.budget import hardware
+
+    hardware._fastest_matmul = lambda device: 1e11  # measuring it takes each process half a second
 
     number = 0
     for line in sys.stdin:

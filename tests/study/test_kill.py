@@ -97,10 +97,10 @@ def closed(seen: Seen) -> bool:
 A_SAVE, A_CHECKPOINT = new("/runs/", "/checkpoints/", "tmp"), new("/runs/", "/checkpoints/", "/commit_success.txt")
 MOMENTS = [
     *[Moment("start-up", started, 3.0)] * 4,
-    *[Moment("prepare", new("/data/shards/"), 0.02)] * 3,
+    *[Moment("prepare", new("/data/shards/"), 0.02)] * 2,
     Moment("head", new("/teacher.fit/"), 0.3),
-    *[Moment("save of the head", new("/teacher.fit/checkpoints/"), 0.1)] * 2,
-    *[Moment("compile", there("study.json"), 3.0)] * 3,
+    Moment("save of the head", new("/teacher.fit/checkpoints/"), 0.1),
+    *[Moment("compile", there("study.json"), 3.0)] * 5,
     *[Moment("step", A_CHECKPOINT, 0.3)] * 3,
     *[Moment("save", A_SAVE, 0.02)] * 3,
     *[Moment("evaluation", evaluating, 0.05)] * 2,
@@ -127,7 +127,7 @@ def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: 
     while not moment.begun(seen := seen.again()):
         assert not ended(process), f"{moment.phase}: never seen\n{out.with_name('errors').read_text()}"
         assert time.monotonic() < limit, f"{moment.phase}: waited for in vain"
-        time.sleep(0.002)
+        time.sleep(0.005)
     time.sleep(seconds)
     os.kill(process, signal.SIGKILL)
     assert forks.wait() == -signal.SIGKILL, f"{moment.phase}: ended before it was killed"
