@@ -97,7 +97,7 @@ def make_part(block: Block) -> Part:
         texts["validation" if held_out else "train"].append(document.text)
     for split, chosen in texts.items():
         # Arrays: a list of Python's integers takes ten times the memory.
-        found = (np.array(ids, record_format.token_dtype) for ids in tokenizer.ids(chosen))
+        found = map(functools.partial(np.array, dtype=record_format.token_dtype), tokenizer.ids(chosen))
         pieces = [piece for ids in found for piece in chunks(ids, settings.length - 2)]
         documents[split], text_tokens[split] = len(chosen), sum(map(len, pieces))
         tokens[split] = text_tokens[split] + 2 * len(pieces)

@@ -75,8 +75,9 @@ class TextTokenizer:
     def ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """The token ids of each text, without [CLS] and [SEP]."""
         for batch in _batches(texts):
-            for encoding in self._backend.encode_batch_fast(batch, add_special_tokens=False):
-                yield encoding.ids
+            found = self._backend.encode_batch_fast(batch, add_special_tokens=False)
+            while found:  # each is let go of before more is tokenised: it takes far more memory than its ids
+                yield found.pop(0).ids
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
