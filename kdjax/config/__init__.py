@@ -16,7 +16,7 @@ from kdjax.config.train import (
     RampConfig,
     TrainConfig,
 )
-from kdjax.config.values import changed, plain, to_dict
+from kdjax.config.values import changed, first_difference, plain, to_dict
 
 __all__ = [
     "KINDS",
@@ -49,6 +49,7 @@ __all__ = [
     "TrainConfig",
     "TuneConfig",
     "changed",
+    "first_difference",
     "plain",
     "to_dict",
 ]

@@ -46,3 +46,14 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
         return dataclasses.replace(config, **changes)
     except InputError as e:
         raise InputError(f"{where}: {e}") from None
+
+
+def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The first setting in which two configs differ: its dotted name and both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            found = first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+            if found:
+                return found
+        return None
+    return None if before == now else (name, before, now)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from kdjax.config import first_difference
 from kdjax.errors import InputError
 
 VARIABLE = "KDJAX_DISTRIBUTED"
@@ -104,11 +105,13 @@ def check_same(what: Mapping[str, Any]) -> None:
     Args:
         what: name -> value, anything JSON can hold.
     """
-    theirs = agreed(what)
-    wrong = next((name for name, value in what.items() if json.loads(json.dumps(value)) != theirs[name]), None)
-    if not all_of(wrong is None):
-        here = f"; here ({jax.process_index()}) {wrong} is {what[wrong]!r}, there {theirs[wrong]!r}" if wrong else ""
-        raise InputError(f"the processes differ, expected the same recipe, data and software on all hosts{here}")
+    difference = first_difference(agreed(what), json.loads(json.dumps(what)))
+    if not all_of(difference is None):
+        found = "on another host"
+        if difference:
+            name, first, here = difference
+            found = f"{name} is {here!r}, on the first host {first!r}"
+        raise InputError(f"hosts differ: {found}; expected the same recipe, data and software on all")
 
 
 def own(directory: Path) -> Path:

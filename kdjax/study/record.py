@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.budget.price import Price
-from kdjax.config import Config, plain, to_dict
+from kdjax.config import Config, first_difference, plain, to_dict
 from kdjax.errors import InputError
 from kdjax.files import check_writable, read_json, write_json
 
@@ -94,14 +94,3 @@ def shared_settings(config: Config) -> dict[str, Any]:
     for name in ("sweep", "tune", "plan"):  # what other commands do
         del settings[name]
     return settings
-
-
-def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The first setting in which two configs differ: its dotted name and both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            found = first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-            if found:
-                return found
-        return None
-    return None if before == now else (name, before, now)

@@ -63,6 +63,7 @@ class Study:
             reporter: told what goes on.
             shared: a directory for what other studies use too; None: all lies in `out`.
         """
+        hosts.check_same({**versions(), "recipe": plain(to_dict(config))})
         self.config, self._out, self._reporter, self.places = config, out, reporter, places(config, out, shared)
         self.arms, self.shape, self.budget = arms_of(config), shape_of(config), Budget.of(config.budget)
         check_log(config.train.log)
@@ -148,8 +149,6 @@ class Study:
         _ = self.cache, self.evaluation
         hosts.check_same(
             {
-                **versions(),
-                "recipe": digest(plain(to_dict(self.config))),
                 "corpus": self.corpus.digest,
                 "teacher": self.teacher.facts if self.teacher else None,
                 "costs": {name: cost.to_json() for name, cost in self.costs.items()},

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
-from kdjax.config import Config
+from kdjax.config import Config, first_difference
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, read_json, write_json
 from kdjax.parallel import hosts
@@ -21,7 +21,7 @@ from kdjax.study.compare import PLAIN_WIDTH, claimed, finish
 from kdjax.study.mirror import below
 from kdjax.study.pricing import arms_of
 from kdjax.study.progress import Reporter
-from kdjax.study.record import first_difference, shared_settings
+from kdjax.study.record import shared_settings
 from kdjax.sweep import report, table
 from kdjax.sweep.results import collect
 

@@ -18,8 +18,8 @@ import pytest
 from tests import small_study
 
 ROOT = Path(__file__).parents[2]
-MESH = ("--train.mesh.fsdp", "2", "--train.mesh.tensor", "2")
-STEPS = 40
+MESH = ("--train.mesh.fsdp", "2")
+STEPS = 24
 PATIENCE = 240.0
 """Seconds after which a command that does not end has failed."""
 BOUND = 100.0
@@ -32,17 +32,17 @@ class Hosts:
     def __init__(self, recipe: Path, environment: Mapping[str, str]):
         self._recipe, self._environment = recipe, environment
 
-    def start(self, count: int, out: Path, *words: str) -> list[Host]:
+    def start(self, count: int, out: Path, *words: str, others: Sequence[Sequence[str]] = ()) -> list[Host]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         flags = f"--xla_force_host_platform_device_count={8 // count} --xla_backend_optimization_level=0"
         command = [sys.executable, "-m", "kdjax", "compare", str(self._recipe), "--out", str(out), *MESH, *words]
         started = []
-        for number in range(count):
+        for number, own in enumerate(others or [()] * count):
             joined = {"KDJAX_DISTRIBUTED": f"127.0.0.1:{port},{count},{number}"} if count > 1 else {}
             environment = {**os.environ, **self._environment, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **joined}
-            started.append(Host(command, environment, out.with_name(f"said-{number}-of-{count}")))
+            started.append(Host([*command, *own], environment, out.with_name(f"said-{number}-of-{count}")))
         return started
 
     def run(self, count: int, out: Path, *words: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str,
             assert time.monotonic() < stop
             time.sleep(0.02)
 
-    for count, step in ((2, 6), (1, 14)):
+    for count, step in ((2, 4), (1, 9)):
         started = hosts.start(count, out)
         reach(step)
         started[-1].process.send_signal(signal.SIGTERM)
@@ -121,7 +121,7 @@ def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str,
             assert host.wait() == 75, host.said
             assert "told to stop; saved at step" in host.said
     first, second = hosts.start(2, out, "--train.checkpoint.seconds", "0")
-    reach(22)
+    reach(14)
     second.process.kill()
     status = first.wait(BOUND)
     if status == 75:
@@ -134,3 +134,13 @@ def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str,
     assert_same(hosts.run(1, out), alone)
     entries = [json.loads(line) for line in (out / "runs" / "logit-seed0" / "ledger.jsonl").read_text().splitlines()]
     assert sum(entry["event"] == "restart" for entry in entries) == 3
+
+
+def test_hosts_with_other_recipes_are_refused_before_anything_is_made(hosts: Hosts, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = hosts.start(2, out, others=((), ("--train.optimizer.b1", "0.5")))
+    assert second.wait() == 2, second.said
+    assert "hosts differ: recipe.train.optimizer.b1 is 0.5, on the first host 0.9; expected the same" in second.said
+    assert first.wait() == 2, first.said
+    assert "hosts differ: on another host; expected the same" in first.said
+    assert not out.exists()
