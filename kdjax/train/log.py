@@ -239,9 +239,9 @@ class Stopwatch:
     @contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
         """Adds the seconds the block takes."""
-        started = time.perf_counter()
-        try:
-            with jax.profiler.TraceAnnotation(kind):
+        with jax.profiler.TraceAnnotation(kind):
+            started = time.perf_counter()
+            try:
                 yield
-        finally:
-            self.add(kind, time.perf_counter() - started)
+            finally:
+                self.add(kind, time.perf_counter() - started)

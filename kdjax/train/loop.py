@@ -350,7 +350,9 @@ class _Run:
         )
 
     def _settle(self) -> None:
-        """Waits for the last step."""
+        """Waits for the last step, unless that was done."""
+        if self._waiting is None:
+            return
         with self._clock("compute"):
             self._report()
         self._read_clock()
