@@ -27,7 +27,7 @@ from kdjax.budget.ledger import Ledger
 from kdjax.config import ArmConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
-from kdjax.train.log import Log, Stopwatch
+from kdjax.train.log import NAME, Log, Stopwatch
 from kdjax.train.loop import Leg, train
 from kdjax.train.metrics import Done, Meter
 from kdjax.train.phase import Phase, Shape, price
@@ -80,20 +80,25 @@ def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[flo
     return outcome.ledger.seconds["compute"] + outcome.ledger.seconds["input"], time.process_time() - before
 
 
-def a_record(phase: Phase, records: int = 1000) -> float:
-    """Seconds of the training loop for a record: to make it, and to hand it on."""
+def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
+    """Of a record: seconds of the training loop to make it and hand it on, bytes of its line, seconds to read it."""
     cost, clock, taken = price(phase, SHAPE), Stopwatch({}), []
     ledger = Ledger.open(Budget.flops((records + 1) * cost.total))
     groups = ("embeddings", *(f"layer_{n}" for n in range(1, STUDENT.layers + 1)), "head")
     figures = {"loss": 1.25, "mlm": 1.25, "grad_norm": 0.5, **{f"grad_norm/{group}": 0.25 for group in groups}}
     meter = Meter([phase], 1, ledger, clock, None)
-    with tempfile.TemporaryDirectory() as directory, contextlib.closing(Log(Path(directory), 0, WATCHED)) as log:
-        for step in range(1, records + 1):
-            ledger = ledger.charge(0, cost, SHAPE.positions, SHAPE.positions, SHAPE.positions, SHAPE.batch)
-            started = time.perf_counter()
-            log.write(step, meter.record(Done(ledger, 0, Moment(0.5, 1e-3), {}), figures))
-            taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
+    with tempfile.TemporaryDirectory() as directory:
+        with contextlib.closing(Log(Path(directory), 0, WATCHED)) as log:
+            for step in range(1, records + 1):
+                ledger = ledger.charge(0, cost, SHAPE.positions, SHAPE.positions, SHAPE.positions, SHAPE.batch)
+                started = time.perf_counter()
+                log.write(step, meter.record(Done(ledger, 0, Moment(0.5, 1e-3), {}), figures))
+                taken.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        Log(Path(directory), records, WATCHED).close()
+        again = time.perf_counter() - started
+        size = (Path(directory) / NAME).stat().st_size
+    return statistics.median(taken), size / records, again / records
 
 
 def main() -> None:
@@ -103,7 +108,12 @@ def main() -> None:
     options = parser.parse_args()
     (phase,) = resolve("scratch", ArmConfig(), STUDENT, None, OptimizerConfig()).phases
     program = Program(phase, SHAPE, Layout.of())
-    print(f"a record: {1e6 * a_record(phase):.0f} microseconds of the training loop", flush=True)
+    once, size, again = a_record(phase)
+    print(
+        f"a record: {1e6 * once:.0f} microseconds of the training loop, {size:.0f} bytes; "
+        f"{1e6 * again:.0f} microseconds to read it once more when a run goes on",
+        flush=True,
+    )
     for log in (WATCHED, UNWATCHED):
         run(phase, program, EVERY, log)  # imports, first files
     pairs = []
