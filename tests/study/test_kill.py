@@ -19,10 +19,11 @@ from tests.conftest import FLAGS
 from tests.faults.forks import Forks
 from tests.study.conftest import kdjax
 
-WORDS = (
-    """--arms {"logit":{}} --seeds [0] --train.checkpoint.seconds 0 --data.shard_documents 40 --evaluation.tasks {}"""
-)
+WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
+    --train.checkpoint.seconds 0 --train.evaluations 9 --evaluation.tasks {}"""
 RUN = Path("runs") / "logit-seed0"
+EVERY = 3
+"""Steps between evaluations; there are 27 steps."""
 SEED = 11
 
 
@@ -85,7 +86,7 @@ def evaluating(seen: Seen) -> bool:
     """The step that an evaluation follows is on record, and the evaluation is not."""
     found = (seen.out / RUN / "metrics.jsonl").read_text().splitlines() if there(RUN / "metrics.jsonl")(seen) else []
     last = json.loads(found[-1]) if found else {}
-    return last.get("step") in (9, 18) and "loss" in last
+    return last.get("step", 1) % EVERY == 0 and "loss" in last
 
 
 def closed(seen: Seen) -> bool:
@@ -101,15 +102,15 @@ MOMENTS = [
     Moment("head", new("/teacher.fit/"), 0.3),
     Moment("save of the head", new("/teacher.fit/checkpoints/"), 0.1),
     *[Moment("compile", there("study.json"), 3.0)] * 5,
-    *[Moment("step", A_CHECKPOINT, 0.3)] * 3,
+    *[Moment("step", A_CHECKPOINT, 0.1)] * 3,
     *[Moment("save", A_SAVE, 0.02)] * 3,
     *[Moment("evaluation", evaluating, 0.05)] * 2,
-    *[Moment("step", A_CHECKPOINT, 0.3)] * 2,
+    *[Moment("step", A_CHECKPOINT, 0.1)] * 2,
     *[Moment("save", A_SAVE, 0.02)] * 3,
-    Moment("evaluation at the end", closed, 0.1),
-    Moment("final write", new("params.safetensors"), 0.0),
+    Moment("evaluation at the end", closed, 0.03),
+    Moment("final write", there(RUN / "params.safetensors"), 0.0),
     Moment("clearing away", there(RUN / "result.json"), 0.0),
-    Moment("references", new("/references/"), 0.1),
+    Moment("references", there("references"), 0.03),
 ]
 assert len(MOMENTS) == 30
 
