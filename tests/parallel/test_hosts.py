@@ -19,7 +19,7 @@ from tests import small_study
 
 ROOT = Path(__file__).parents[2]
 MESH = ("--train.mesh.fsdp", "2")
-STEPS = 24
+STEPS = 48
 PATIENCE = 240.0
 """Seconds after which a command that does not end has failed."""
 BOUND = 100.0
@@ -72,11 +72,16 @@ class Host:
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Hosts:
+    here = tmp_path_factory.mktemp("study")
     recipe = small_study.write(
-        tmp_path_factory.mktemp("study"),
+        here,
+        teacher={
+            "source": str(small_study.make_teacher(here / "teacher", head=True)),
+            "architecture": small_study.TEACHER,
+        },
         arms={"logit": {}},
         seeds=[0],
-        evaluation={"mlm_sequences": 16, "tasks": {}, "finetune": {"steps": 0}},
+        evaluation={"mlm_sequences": 8, "tasks": {}, "finetune": {"steps": 0}},
         budget={"tokens": STEPS * 8 * 16},
     )
     return Hosts(recipe, compiled_once)
@@ -113,7 +118,7 @@ def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str,
             assert time.monotonic() < stop
             time.sleep(0.02)
 
-    for count, step in ((2, 4), (1, 9)):
+    for count, step in ((2, 6), (1, 20)):
         started = hosts.start(count, out)
         reach(step)
         started[-1].process.send_signal(signal.SIGTERM)
@@ -121,7 +126,7 @@ def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str,
             assert host.wait() == 75, host.said
             assert "told to stop; saved at step" in host.said
     first, second = hosts.start(2, out, "--train.checkpoint.seconds", "0")
-    reach(14)
+    reach(34)
     second.process.kill()
     status = first.wait(BOUND)
     if status == 75:
