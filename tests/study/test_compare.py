@@ -100,7 +100,7 @@ def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> Non
     assert spent["teacher_cache"] == 0
     assert spent["teacher_training"] == (study.results["teacher"]["head_flops"] if arm == "logit" else 0)
     assert spent["total"] == spent["charged"] + spent["teacher_training"]
-    assert run["phases"] == [{"steps": run["steps"], "flops": spent["charged"]}]
+    assert run["phases"] == [{"steps": run["steps"], "batch": 8, "flops": spent["charged"]}]
     assert all(spent[part] == run["steps"] * price[part] for part in PARTS)
     assert (spent["teacher_forward"] > 0) == (arm != "scratch")
     assert run["steps"] == study.results["arms"][arm]["steps"] == study.lines(arm, seed)[-1]["step"]
@@ -203,9 +203,9 @@ def test_the_hash_is_of_the_parameters_kept(study: Study) -> None:
 def test_runs_of_a_seed_share_start_order_and_masks(study: Study) -> None:
     first = {(arm, seed): study.lines(arm, seed)[0] for arm in WITH_MLM_HEAD for seed in SEEDS}
     assert all(line["step"] == 1 for line in first.values())
-    assert first["scratch", 0]["mlm"] == pytest.approx(first["logit", 0]["mlm"], rel=1e-6)
-    assert first["scratch", 1]["mlm"] == pytest.approx(first["logit", 1]["mlm"], rel=1e-6)
-    assert first["scratch", 0]["mlm"] != pytest.approx(first["scratch", 1]["mlm"], rel=1e-4)
+    assert first["scratch", 0]["loss/mlm"] == pytest.approx(first["logit", 0]["loss/mlm"], rel=1e-6)
+    assert first["scratch", 1]["loss/mlm"] == pytest.approx(first["logit", 1]["loss/mlm"], rel=1e-6)
+    assert first["scratch", 0]["loss/mlm"] != pytest.approx(first["scratch", 1]["loss/mlm"], rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

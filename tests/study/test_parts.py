@@ -153,7 +153,7 @@ def test_a_run_or_a_part_is_asked_for(recipe: Path, tmp_path: Path, words: list[
 def costing(flops: Mapping[str, int], seeds: int) -> Any:
     """What `Part.of` looks at: arms whose runs take so many FLOPs; 0 under a budget of hours."""
     price = SimpleNamespace(total=1)
-    stretches = {arm: (Stretch(price, 0, cost),) if cost else () for arm, cost in flops.items()}  # type: ignore[arg-type]
+    stretches = {arm: (Stretch(price, 0, cost, 128),) if cost else () for arm, cost in flops.items()}  # type: ignore[arg-type]
     return SimpleNamespace(config=SimpleNamespace(arms=dict(flops), seeds=tuple(range(seeds))), stretches=stretches)
 
 
