@@ -55,7 +55,7 @@ class Record:
         Raises:
             InputError: the directory belongs to another recipe, holds something else, or cannot be written.
         """
-        self._path, self._identity = out / NAME, _identity(config)
+        self._path, self._identity = out / NAME, shared_settings(config)
         self.new = not self._path.exists()
         self.costs: dict[str, Cost] = {}
         if self.new:
@@ -77,20 +77,14 @@ class Record:
         write_json(self._path, {"config": self._identity, "costs": kept})
 
 
-def _identity(config: Config) -> dict[str, Any]:
-    """The settings that a study's results depend on and that all its runs share."""
-    identity = shared_settings(config)
-    for section, names in (("data", ("workers",)), ("train", ("mesh", "checkpoint", "log"))):
-        for name in names:
-            del identity[section][name]  # change no result
-    return identity
-
-
 def shared_settings(config: Config) -> dict[str, Any]:
-    """The settings of a recipe that hold for all of a directory, as plain values."""
+    """The settings that the results in a directory depend on and that all of it shares, as plain values."""
     settings: dict[str, Any] = plain(to_dict(config))
     for name in ("arms", "seeds"):  # more of them may join
         del settings[name]
     for name in ("sweep", "tune", "plan"):  # what other commands do
         del settings[name]
+    for section, names in (("data", ("workers",)), ("train", ("mesh", "checkpoint", "log"))):
+        for name in names:
+            del settings[section][name]  # change no result
     return settings

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from kdjax import models
-from kdjax.config import ArmConfig, MeshConfig, ModelConfig, OptimizerConfig, TermConfig
+from kdjax.config import ArmConfig, ComputeConfig, MeshConfig, ModelConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.parallel.collectives import Collective, collectives, total
 from kdjax.parallel.layout import Layout
@@ -45,19 +45,32 @@ def program(mesh: tuple[int, int, int], *terms: str) -> Program:
 
 @functools.cache
 def trained(mesh: tuple[int, int, int]) -> tuple[Any, dict[str, float]]:
-    """Parameters and metrics after three steps with every kind of term."""
-    compiled = program(mesh, *EVERY_KIND)
+    return stepped(program(mesh, *EVERY_KIND))
+
+
+def stepped(compiled: Program) -> tuple[Any, dict[str, float]]:
+    """Parameters and metrics after three steps."""
     teacher = compiled.place_teacher(models.init(TEACHER, seed=9).params)
     state, metrics = compiled.start(models.init(STUDENT, seed=0).params, seed=1), {}
     for step in range(3):
-        batch = {**tiny.batch(step, SHAPE)}
-        state, metrics = compiled(state, teacher, batch, tiny.moment(compiled.phase, step, 5))
+        state, metrics = compiled(state, teacher, tiny.batch(step, SHAPE), tiny.moment(compiled.phase, step, 5))
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_every_mesh_gives_the_result_of_one_device(mesh: tuple[int, int, int]) -> None:
     (params, metrics), (expected, before) = trained(mesh), trained((1, 1, 1))
+    assert metrics == pytest.approx(before, rel=1e-4)
+    for found, one in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, one, atol=2e-4)
+
+
+def test_loops_parts_and_recomputing_work_on_a_mesh() -> None:
+    compute, layout = ComputeConfig(remat="full", scan=True), Layout.of(MeshConfig(2, 2, 2))
+    (params, metrics), (expected, before) = (
+        stepped(Program(phase(*EVERY_KIND), SHAPE, layout, microbatches=2, compute=compute)),
+        trained((1, 1, 1)),
+    )
     assert metrics == pytest.approx(before, rel=1e-4)
     for found, one in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(found, one, atol=2e-4)
