@@ -97,11 +97,11 @@ def closed(seen: Seen) -> bool:
 
 A_SAVE, A_CHECKPOINT = new("/runs/", "/checkpoints/", "tmp"), new("/runs/", "/checkpoints/", "/commit_success.txt")
 MOMENTS = [
-    *[Moment("start-up", started, 3.0)] * 4,
-    *[Moment("prepare", new("/data/shards/"), 0.02)] * 2,
-    Moment("head", new("/teacher.fit/"), 0.3),
-    Moment("save of the head", new("/teacher.fit/checkpoints/"), 0.1),
-    *[Moment("compile", there("study.json"), 3.0)] * 5,
+    Moment("prepare", new("/data/shards/"), 0.0),
+    *[Moment("start-up", started, 0.4)] * 5,
+    Moment("head", new("/teacher.fit/"), 0.03),
+    Moment("save of the head", new("/teacher.fit/checkpoints/"), 0.03),
+    *[Moment("compile", there("study.json"), 1.0)] * 5,
     *[Moment("step", A_CHECKPOINT, 0.1)] * 3,
     *[Moment("save", A_SAVE, 0.02)] * 3,
     *[Moment("evaluation", evaluating, 0.05)] * 2,
