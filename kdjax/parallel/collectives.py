@@ -12,6 +12,7 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 _BYTES = {"pred": 1, "bf16": 2} | {f"{kind}{bits}": bits // 8 for kind in "fsu" for bits in (8, 16, 32, 64)}
 _TYPE = r"(?P<type>\([^=]*?\)|\S+)"
 _CALL = re.compile(rf"= {_TYPE} (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\((?P<rest>.*)$", re.MULTILINE)
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
@@ -39,9 +40,13 @@ def collectives(text: str) -> list[Collective]:
     Args:
         text: `jax.stages.Compiled.as_text()`.
     """
-    found = []
+    found, channels = [], set()
     for call in _CALL.finditer(re.sub(r"/\*.*?\*/", "", text)):
-        kind, group = call["kind"], _group(call["rest"])
+        kind, group, channel = call["kind"], _group(call["rest"]), _CHANNEL.search(call["rest"])
+        if channel is not None:
+            if channel[1] in channels:  # TPU's compiler writes one collective into several fusions
+                continue
+            channels.add(channel[1])
         arrays = [_bytes(*array) for array in _ARRAY.findall(call["type"])]
         if call["start"] and kind in (
             "all-gather",

@@ -187,6 +187,7 @@ def test_heads_that_do_not_split_are_refused() -> None:
 def test_collectives_are_read_in_all_the_forms_they_are_written() -> None:
     text = """
   %a = f32[8,4]{1,0} all-gather(%x), channel_id=1, replica_groups=[4,2]<=[8], dimensions={0}
+  %again = f32[8,4]{1,0:T(8,128)} all-gather(%p), channel_id=1, replica_groups=[4,2]<=[8], dimensions={0}
   %b = (f32[], bf16[4]{0}, /*index=2*/s32[2,2]{1,0}) all-reduce(%x, %y), replica_groups={{0,1,2},{3,4,5}}, to_apply=%s
   %c = f32[2]{0} reduce-scatter(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
   %d = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%x), replica_groups=mesh['a'=4,'b'=2], device_ids=([4,2]T(1,0)) {'a'}
