@@ -122,7 +122,10 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
     for directory in (world / "bin", work, source):
         directory.mkdir(parents=True)
     for name, script in (("gcloud", "gcloud.py"), ("kdjax-stub", "kdjax.py")):
-        program(world / "bin" / name, f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(HERE / script))} "$@"\n')
+        program(
+            world / "bin" / name,
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(HERE / script))} "$@"\n',
+        )
     program(world / "bin" / "python-stub", "#!/bin/sh\necho kdjax, Python 3.12.0\n")
     program(world / "bin" / "uv", UV)
     (work / "my recipe.yaml").write_text("arms: {scratch: {}}\n")
