@@ -19,5 +19,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files go first, so that no worker is left with one at the end."""
-    long = "test_kill.py test_hosts.py faults study sweep audit tuning plan train test_docs.py".split()
+    long = [
+        "test_kill.py",
+        "test_hosts.py",
+        "faults",
+        "study",
+        "sweep",
+        "audit",
+        "tuning",
+        "plan",
+        "train",
+        "test_docs.py",
+    ]
     items.sort(key=lambda item: min((n for n, part in enumerate(long) if part in item.path.parts), default=len(long)))
