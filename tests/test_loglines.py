@@ -77,28 +77,21 @@ def printed(act: object) -> str:
     return err.getvalue()
 
 
+def tell() -> None:
+    with Reporter() as reporter:
+        reporter.say("said")
+        reporter.show("shown")
+        reporter.warn("warned")
+
+
 @pytest.mark.usefixtures("third_of_eight")
 def test_a_process_that_is_not_the_lead_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdjax.study.progress.INTERVAL", 0.0)
-
-    def tell() -> None:
-        with Reporter() as reporter:
-            reporter.say("said")
-            reporter.show("shown")
-            reporter.warn("warned")
-
     assert printed(tell) == "[3/8] kdjax: warned\n"
 
 
 def test_a_process_that_is_alone_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdjax.study.progress.INTERVAL", 0.0)
-
-    def tell() -> None:
-        with Reporter() as reporter:
-            reporter.say("said")
-            reporter.show("shown")
-            reporter.warn("warned")
-
     assert printed(tell) == "said\nshown\nkdjax: warned\n"
 
 

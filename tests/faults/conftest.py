@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import resource
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import small_study
+from tests import limits, small_study
 from tests.faults import runs
 from tests.faults.studies import Machine
 from tests.study.conftest import compiled_once
@@ -47,20 +46,10 @@ def straight_study(machine: Callable[[], Machine]) -> dict[str, Any]:
     return made.result()
 
 
-@contextmanager
-def _limited(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.fixture
 def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
     """A limit on files, set by the system: a write that would make one larger does a part of it and then fails."""
-    return _limited
+    return limits.files_of_at_most
 
 
 @pytest.fixture(scope="session")

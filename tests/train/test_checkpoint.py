@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
 from kdjax.train.checkpoint import Checkpoints, Restored, Unsaved, save_params
+from tests.limits import files_of_at_most
 
 Change = Callable[[Path], None]
 
@@ -168,17 +167,6 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     wider = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"])
     with pytest.raises(InputError, match="expected a whole checkpoint"):
         restored(tmp_path, {**like(), "params": wider})
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Every write that would make a file larger fails, after a part of it was done."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_else(
