@@ -98,6 +98,15 @@ def hardware_flops(compiled: jax.stages.Compiled, traced: core.ClosedJaxpr, devi
     return total if 2 * total >= whole.matmul else None
 
 
+def makers_peak(kind: str) -> Peak | None:
+    """The maker's figure for a kind of device (`jax.Device.device_kind`); None for a kind that is not known."""
+    known = _known(kind)
+    if known is None:
+        return None
+    teraflops, dtype, source = _PEAKS[known]
+    return Peak(teraflops * 1e12, dtype, source)
+
+
 @cache
 def peak(device: jax.Device) -> Peak:
     """The peak of a device: the maker's figure for its kind, or, for a kind that is not known, a measured one.
@@ -105,10 +114,8 @@ def peak(device: jax.Device) -> Peak:
     Makers' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured one is the best of some
     float32 matmuls, half a second of them. CPU devices share the cores of the machine, so each has its part of them.
     """
-    known = _known(device.device_kind)
-    if known is not None:
-        teraflops, dtype, source = _PEAKS[known]
-        return Peak(teraflops * 1e12, dtype, source)
+    if known := makers_peak(device.device_kind):
+        return known
     sharing = len(jax.local_devices(backend="cpu")) if device.platform == "cpu" else 1
     return Peak(_fastest_matmul(device) / sharing, "float32", "measured")
 
