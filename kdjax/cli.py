@@ -163,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise InputError(f"command line: {overrides[0]} changes a recipe, expected CONFIG before it")
         config = recipes.load(options.config, overrides) if options.config else PAPER
         if _joined(options):
+            _keep_compiled()
             with PREEMPTION.heeded():
                 COMMANDS[options.command][0](options, config)
     except Stopped as e:
@@ -219,6 +220,12 @@ def _joined(options: argparse.Namespace) -> bool:
         options.out = hosts.own(options.out)
         return True
     return hosts.lead()
+
+
+def _keep_compiled() -> None:
+    from kdjax import compiled
+
+    compiled.keep()
 
 
 def _split_others(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,194 @@
+"""Compiled programs are kept: the same results from them, and nothing that is wrong with them is an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from kdjax import compiled, models
+from kdjax.compiled import Entries
+from kdjax.parallel.layout import Layout
+from kdjax.train.checkpoint import sha256
+from kdjax.train.program import Program
+from tests import tiny
+from tests.limits import files_of_at_most
+from tests.study.conftest import kdjax
+
+SETTINGS = (
+    "jax_compilation_cache_dir",
+    "jax_compilation_cache_max_size",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user who has compiled nothing yet."""
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
+    opener = compiled.compilation_cache.get_file_cache
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE", raising=False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    compiled.compilation_cache.get_file_cache = opener
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def again() -> None:
+    """As a new process would: nothing is in memory."""
+    compilation_cache.reset_cache()
+    jax.clear_caches()
+
+
+def doubled() -> int:
+    again()
+    return int(jax.jit(lambda x: 2 * x)(21))
+
+
+def kept(home: Path) -> list[Path]:
+    return [path for path in (home / "kdjax" / "compiled").glob("*/*") if path.is_file()]
+
+
+def trained() -> dict[str, Any]:
+    """What a program says of itself, and the parameters after three steps."""
+    compilation_cache.reset_cache()
+    program = Program(tiny.phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+    teacher = program.place_teacher(None)
+    state = program.start(models.init(tiny.STUDENT, 0).params, seed=0)
+    for step in range(3):
+        state, metrics = program(state, teacher, tiny.batch(step), tiny.moment(program.phase, step, 3))
+    return {
+        "params": sha256(state.params),
+        "loss": float(metrics["loss"]),
+        "flops": program.hardware_flops,
+        "memory": program.memory,
+        "donated": program.text.splitlines()[0].count("alias"),
+    }
+
+
+def test_a_program_that_was_kept_is_the_one_that_was_compiled(home: Path) -> None:
+    without = trained()
+    assert not kept(home)
+    compiled.keep()
+    cold = trained()
+    entries = {path: path.stat().st_ino for path in kept(home)}
+    warm = trained()
+    assert cold == warm == without
+    assert entries and {path: path.stat().st_ino for path in kept(home)} == entries
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", None])
+def test_a_damaged_entry_is_made_again(home: Path, damage: bytes | None, capfd: pytest.CaptureFixture[str]) -> None:
+    compiled.keep()
+    assert doubled() == 42
+    entries = {path: path.read_bytes() for path in kept(home)}
+    for path, content in entries.items():
+        path.write_bytes(content[:-9] + bytes(9) if damage is None else damage)
+    assert doubled() == 42
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == len(entries) and all("damaged; deleted and compiled again" in line for line in said)
+    assert {path: path.read_bytes() for path in kept(home)}.keys() == entries.keys()
+    assert doubled() == 42 and not capfd.readouterr().err
+
+
+def test_a_full_disk_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compiled.keep()
+    with files_of_at_most(100):
+        assert doubled() == 42
+    assert capsys.readouterr().err.count("compiled programs are no longer kept (File too large)") == 1
+    assert not kept(home)
+
+
+def test_a_place_that_cannot_be_used_is_one_line(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (home / "kdjax").write_text("a file")
+    compiled.keep()
+    assert doubled() == 42
+    assert capfd.readouterr().err.count("compiled programs are not kept") == 1
+
+
+def test_what_others_may_write_to_is_not_run(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (home / "kdjax" / "compiled").mkdir(parents=True)
+    (home / "kdjax" / "compiled").chmod(0o777)
+    compiled.keep()
+    assert doubled() == 42 and not kept(home)
+    assert "is not this user's alone to write to" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("told", ["", "elsewhere"])
+def test_a_cache_that_jax_was_told_of_stays(home: Path, told: str) -> None:
+    named = str(home / told) if told else ""
+    jax.config.update("jax_compilation_cache_dir", named)
+    compiled.keep()
+    assert jax.config.jax_compilation_cache_dir == (named or None)
+    assert doubled() == 42 and not kept(home)
+
+
+def test_a_size_of_0_is_off(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "0")
+    jax.config.update("jax_compilation_cache_max_size", 0)
+    compiled.keep()
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+    """The limit is for all machines together."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    here, there = (Entries(tmp_path / name, 3 * (100 + 32)) for name in "ab")
+    for number, (entries, key) in enumerate(((there, "0"), (here, "1"), (here, "2"))):
+        entries.put(key, bytes(100))
+        os.utime(tmp_path / ("b" if entries is there else "a") / key, (number, number))
+    assert there.get("0") == bytes(100)  # it was used now
+    here.put("3", bytes(100))
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == ["a/2", "a/3", "b/0"]
+    here.put("too large", bytes(1000))
+    assert here.get("too large") is None and here.get("3") == bytes(100)
+
+
+@pytest.mark.parametrize("change", ["flags", "cores"])
+def test_another_machine_has_a_directory_of_its_own(
+    home: Path, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: A CPU\nflags\t\t: sse avx2\n")
+    monkeypatch.setattr(compiled, "_CPU_INFO", info)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    first = compiled._directory()
+    assert compiled._directory() == first
+    if change == "flags":
+        info.write_text(info.read_text().replace("avx2", "avx2 avx512f"))
+    else:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    assert compiled._directory() != first
+
+
+def test_processes_at_one_time(home: Path) -> None:
+    """They compile the same programs together, and each gets the right result."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
+    script = "import jax; from kdjax import compiled; compiled.keep(); print(int(jax.jit(lambda x: 3 * x)(14)))"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    assert [process.communicate() for process in started] == [(b"42\n", b"")] * 3
+    assert kept(home) and all(len(path.name) > 64 for path in kept(home))
+
+
+def test_a_command_keeps_what_it_compiles(home: Path) -> None:
+    assert kdjax("audit", home).status == 2
+    assert Path(jax.config.jax_compilation_cache_dir).parent == home / "kdjax" / "compiled"
+    assert doubled() == 42 and kept(home)
