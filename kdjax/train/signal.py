@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.config import CacheConfig, ComputeConfig, ModelConfig
-from kdjax.data.cache import Field
+from kdjax.data.cache_manifest import Field
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
