@@ -1,0 +1,140 @@
+"""What the speed benchmarks run: pairs of models, batches, and an arm's step as kdjax runs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import models
+from kdjax.budget.price import Price
+from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, OptimizerConfig
+from kdjax.models import zoo
+from kdjax.parallel.layout import Layout
+from kdjax.train.arm import resolve
+from kdjax.train.phase import Phase, Shape, price
+from kdjax.train.program import Program
+from kdjax.train.step import Moment
+
+ARMS = ("scratch", "logit", "tinybert", "minilm")
+VOCABULARY = 30522
+OPTIMIZER = OptimizerConfig()
+RATE = 1e-4
+"""Learning rate of every step that is timed."""
+BATCHES = 4
+"""Different batches that steps go through in turn."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student and its teacher."""
+
+    student: ModelConfig
+    teacher: ModelConfig
+
+    def dropped(self, rate: float) -> Pair:
+        """With this dropout in the student, in all its places."""
+        return replace(self, student=replace(self.student, dropout=rate, attention_dropout=rate))
+
+
+PAIRS = {
+    "small": Pair(
+        ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=VOCABULARY),
+        replace(zoo.get("minilm-l6"), vocab_size=VOCABULARY),
+    ),
+    "large": Pair(zoo.get("6x768"), zoo.get("base")),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: an arm between two models, the shape of a batch, and how it is computed."""
+
+    arm: str
+    pair: Pair
+    shape: Shape
+    compute: ComputeConfig = ComputeConfig()
+
+    @cached_property
+    def phase(self) -> Phase:
+        """The arm's only phase, as the recipe's preset makes it."""
+        (only,) = resolve(self.arm, ArmConfig(), self.pair.student, self.pair.teacher, OPTIMIZER).phases
+        return only
+
+    @cached_property
+    def price(self) -> Price:
+        """FLOPs of a step."""
+        return price(self.phase, self.shape)
+
+
+def batch(shape: Shape, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
+    """A batch of random tokens in full sequences, each two packed segments, with every slot in use."""
+    rng = np.random.default_rng(seed)
+    tokens, slots = (shape.batch, shape.length), (shape.batch, shape.slots)
+    cut = rng.integers(shape.length // 4, 3 * shape.length // 4, (shape.batch, 1))
+    place = np.broadcast_to(np.arange(shape.length), tokens)
+    return {
+        "tokens": rng.integers(0, vocabulary, tokens, np.int32),
+        "segments": np.where(place < cut, 1, 2).astype(np.int32),
+        "positions": np.where(place < cut, place, place - cut).astype(np.int32),
+        "valid": np.ones(tokens, np.bool_),
+        "slots": np.sort(rng.random(tokens).argsort(axis=1)[:, : shape.slots], axis=1).astype(np.int32),
+        "labels": rng.integers(0, vocabulary, slots, np.int32),
+        "label_weights": np.ones(slots, np.float32),
+    }
+
+
+def start(config: ModelConfig, seed: int) -> Any:
+    """A model's parameters."""
+    return models.init(config, seed).params
+
+
+class Kdjax:
+    """An arm's step as a run takes it: compiled, its state donated, its batches placed.
+
+    Attributes:
+        program: the compiled step.
+        state: what training changes.
+        teacher: what the step is given of the teacher.
+        batches: placed.
+        placing: seconds that placing a batch took, the median.
+    """
+
+    name = "kdjax"
+
+    def __init__(self, case: Case, params: Any, teacher: Any, batches: list[Mapping[str, np.ndarray]]):
+        """Compiles, and places all it needs.
+
+        Args:
+            case: what to run.
+            params: the student's.
+            teacher: the teacher's, whole.
+            batches: on the host.
+        """
+        self.program = Program(case.phase, case.shape, Layout.of(devices=jax.devices()[:1]), compute=case.compute)
+        self.state = self.program.start(params, seed=0)
+        self.teacher = self.program.place_teacher(teacher)
+        taken = []
+        self.batches = []
+        for one in batches:
+            started = time.perf_counter()
+            self.batches.append(jax.block_until_ready(self.program.place(one)))
+            taken.append(time.perf_counter() - started)
+        self.placing = float(np.median(taken))
+        self._done = 0
+
+    def step(self) -> dict[str, jax.Array]:
+        """One step on the next batch; it may still run when this returns."""
+        here = self.batches[self._done % len(self.batches)]
+        self.state, metrics = self.program.step(self.state, self.teacher, here, Moment(0.5, RATE))
+        self._done += 1
+        return metrics
+
+    def wait(self) -> None:
+        """Until all steps are done."""
+        jax.block_until_ready(self.state)
