@@ -42,7 +42,7 @@ class Chip:
 
 GIB = 2**30
 CHIPS = {
-    "v4": Chip("TPU v4", 8 * 128 * 128, int(31.25 * GIB), 1200e9, 50e9),
+    "v4": Chip("TPU v4", 8 * 128 * 128, int(30.75 * GIB), 1200e9, 50e9),
     "v5e": Chip("TPU v5 lite", 4 * 128 * 128, int(15.75 * GIB), 819e9, 400e9 / 4 / 2),
     "v5p": Chip("TPU v5", 8 * 128 * 128, int(95.74 * GIB), 2765e9, 1200e9 / 6 / 2),
     "v6e": Chip("TPU v6 lite", 4 * 256 * 256, int(31.25 * GIB), 1638e9, 800e9 / 4 / 2),

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kdjax.parallel.chips import Chip
-from kdjax.parallel.collectives import KINDS, collectives
+from kdjax.parallel.collectives import KINDS, Collective, collectives
 from kdjax.parallel.hlo import HBM, VMEM, Array, Instruction, Module, parse
 
 SOURCES = ("compute", "custom_calls", "collectives", "moves")
@@ -143,6 +143,42 @@ def _inside(module: Module, one: Instruction) -> Iterator[tuple[str, int]]:
             yield from ((name, 1) for name in called.get(role, ()))
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A collective that a program executes.
+
+    Attributes:
+        name: the instruction that starts it; the fusion, where it is inside one.
+        collective: what it is.
+        turns: how often it is executed.
+    """
+
+    name: str
+    collective: Collective
+    turns: int
+
+
+def sent(module: Module) -> list[Sent]:
+    """The collectives that a program executes, each once, in however many fusions the compiler writes it."""
+    found: list[Sent] = []
+    channels: set[str] = set()
+    for one, turns in executed(module):
+        for inner in (one, *_fused(module, one)):
+            channel = inner.attribute(r"\bchannel_id=(\d+)")
+            if inner.opcode.removesuffix("-start") not in KINDS or channel in channels:
+                continue
+            if channel is not None:
+                channels.add(channel)
+            found += (Sent(one.name, collective, turns) for collective in collectives(inner.line))
+    return found
+
+
+def _over_a_link(collective: Collective) -> float:
+    """Bytes that a device sends to its neighbour for a collective, by a ring algorithm."""
+    share = (collective.group - 1) / collective.group
+    return collective.bytes * (_RING[collective.kind] * share if collective.kind in _RING else 1)
+
+
 def trip_count(module: Module, loop: Instruction) -> int | None:
     """The turns of a while loop: what the compiler notes, or the bound that the condition compares a counter with (JAX
     counts loops of known length from 0 up). None where the text does not say."""
@@ -167,7 +203,9 @@ class _Walk:
     def __init__(self, module: Module, chip: Chip, kernels: Kernels):
         self.module, self.chip, self.kernels = module, chip, kernels
         self.unknown: list[str] = []
-        self._channels: set[str] = set()
+        self._sent: dict[str, list[Collective]] = {}
+        for found in sent(module):
+            self._sent.setdefault(found.name, []).append(found.collective)
 
     def computation(self, name: str, turns: int) -> Iterator[Cost]:
         for one in self.module.computations[name]:
@@ -188,9 +226,9 @@ class _Walk:
 
     def _operation(self, one: Instruction, turns: int) -> Iterator[Cost]:
         cycles = one.attribute(r'"estimated_cycles":"(\d+)"')
-        sent = list(self._sent(one))
+        sent = self._sent.get(one.name)
         if sent:
-            yield self._cost(one, "collectives", turns, sum(sent) / self.chip.link_bandwidth)
+            yield self._cost(one, "collectives", turns, sum(map(_over_a_link, sent)) / self.chip.link_bandwidth)
         if cycles is not None:
             yield self._cost(one, "compute", turns, int(cycles) / self.chip.clock)
         elif one.opcode == "custom-call" and one.attribute(r'custom_call_target="([^"]*)"') == KERNEL:
@@ -201,18 +239,6 @@ class _Walk:
     def _cost(self, one: Instruction, source: str, turns: int, seconds: float) -> Cost:
         op_name = one.attribute(r'op_name="((?:[^"\\]|\\.)*)"') or ""
         return Cost(one.name, one.opcode, source, turns, turns * seconds, op_name, self.module.place(one))
-
-    def _sent(self, one: Instruction) -> Iterator[float]:
-        """Bytes that a device sends for the collectives of an instruction, each once, wherever it is written again."""
-        for inner in (one, *_fused(self.module, one)):
-            channel = inner.attribute(r"\bchannel_id=(\d+)")
-            if inner.opcode.removesuffix("-start") not in KINDS or channel in self._channels:
-                continue
-            if channel is not None:
-                self._channels.add(channel)
-            for found in collectives(inner.line):
-                share = (found.group - 1) / found.group
-                yield found.bytes * (_RING[found.kind] * share if found.kind in _RING else 1)
 
     def _is_free(self, one: Instruction) -> bool:
         """Whether it takes no time, or its time is counted elsewhere."""
