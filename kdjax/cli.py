@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kdjax import loglines, recipes
+from kdjax.clock import CLOCK
 from kdjax.config import Config, TrainConfig
 from kdjax.errors import InputError, Stopped
 from kdjax.parallel.preemption import PREEMPTION
@@ -24,7 +25,7 @@ Command = Callable[[argparse.Namespace, Config], None]
 def _compare(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.compare import compare
 
-    compare(config, options.out)
+    compare(config, options.out, options.begun)
 
 
 def _sweep(options: argparse.Namespace, config: Config) -> None:
@@ -59,20 +60,6 @@ def _price(options: argparse.Namespace, config: Config) -> None:
         print(json.dumps(rows, indent=1))
     else:
         price_table(config, rows)
-
-
-def _compile(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.parallel import aot
-
-    aot.offline()
-    from kdjax.study.compiling import check_fits, compiled, compiled_table
-
-    found = compiled(config, aot.slice_of(options.topology), options.arm, options.top)
-    if options.json:
-        print(json.dumps(found, indent=1))
-    else:
-        compiled_table(found, len(config.seeds))
-    check_fits(found)
 
 
 def _prepare(options: argparse.Namespace, config: Config) -> None:
@@ -128,10 +115,6 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "plan": (_plan, "What each arm would reach at budgets nobody has spent, from published laws and a pilot's runs."),
     "audit": (_audit, "Recount every price and every sum of a finished study or sweep, and report any difference."),
     "price": (_price, "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data."),
-    "compile": (
-        _compile,
-        "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and utilisation.",
-    ),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
     "teacher": (_teacher, "Fit an MLM head on an encoder and save a teacher with a card."),
     "cache": (_cache, "Run the teacher once over all mask views and store what the recipe's arms need of it."),
@@ -150,7 +133,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 }
 
 
-PRINTS = ("price", "compile", "arms")
+PRINTS = ("price", "arms")
 """Commands that print and write nothing."""
 TOGETHER = ("compare", "sweep", "tune", "train", "teacher")
 """Commands that several processes run as one; of the others, the first process runs what there is to run."""
@@ -168,13 +151,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted. Each but the first
     with one line that says it; after 75 and 130 the same command goes on. 1: a bug, with a traceback.
     """
+    begun = CLOCK.mark()
     words = list(sys.argv[1:] if arguments is None else arguments)
     _quiet()
     loglines.claim_logging()
     try:
         words, others = _split_others(words)
         plain, overrides = split_overrides(words)
-        options = _parser().parse_args(plain, argparse.Namespace(others=others))
+        options = _parser().parse_args(plain, argparse.Namespace(others=others, begun=begun))
         if others and not getattr(options, "beam", False):
             raise InputError(f"command line: -- {others[0]}: expected such options of `kdjax prepare --beam` alone")
         if overrides and not options.config:
@@ -288,12 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     settings = recipes.help_text()
     for name, (_, summary) in COMMANDS.items():
-        takes = {
-            "audit": "DIR",
-            "merge": "PART ... --out DIR",
-            "arms": "[CONFIG]",
-            "compile": "CONFIG --topology CHIP:AxB [--arm NAME ...] [--top N]",
-        }.get(name, "CONFIG")
+        takes = {"audit": "DIR", "merge": "PART ... --out DIR", "arms": "[CONFIG]"}.get(name, "CONFIG")
         rest = f" {'[--json]' if name in PRINTS else '--out DIR'} [--SETTING VALUE ...]"
         command = commands.add_parser(
             name,
@@ -319,12 +298,6 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         else:
             command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
-        if name == "compile":
-            command.add_argument(
-                "--topology", required=True, metavar="CHIP:AxB", help="of the slice: v5e:2x4, v6e:4x4, v5p:2x2x1..."
-            )
-            command.add_argument("--arm", nargs="+", default=[], metavar="NAME", help="arms of the recipe; else all")
-            command.add_argument("--top", type=int, default=0, metavar="N", help="list a step's N longest operations")
         if name == "prepare":
             command.add_argument("--beam", action="store_true", help="by Apache Beam; its own options follow after --")
         if name == "train":

@@ -262,5 +262,5 @@ class StudyAudit:
 
 
 def without_versions(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Results but for what they were made with."""
-    return {name: value for name, value in results.items() if name not in versions()}
+    """Results but for what they were made with, and how long that took."""
+    return {name: value for name, value in results.items() if name not in (*versions(), "wall_clock")}

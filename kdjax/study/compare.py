@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from kdjax.clock import CLOCK, Mark
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.files import undone_by_bad_input, write_json
 from kdjax.parallel import hosts
-from kdjax.study import record, report, table
+from kdjax.study import record, report, table, wall_clock
 from kdjax.study.parts import Part
 from kdjax.study.progress import Reporter
 from kdjax.study.results import collect
 from kdjax.study.study import Study
 
+RESULTS = "results.json"
+"""In the study's directory."""
 PLAIN_WIDTH = 120
 """Columns of the table where the output is no terminal."""
 
 
-def compare(config: Config, out: Path) -> dict[str, Any]:
+def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, Any]:
     """Runs a study, or goes on with an interrupted one: finished runs are kept, a half-finished one goes on.
 
     Args:
         config: the recipe.
         out: the study's directory. It gets `results.json` and `report.html`, and holds `runs/ARM-seedN/` and the
             corpus and the teacher made for the study.
+        begun: when the command began; None: now.
 
     Returns:
         What `results.json` holds.
@@ -36,6 +41,7 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
     Raises:
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
+    begun = begun or CLOCK.mark()
     if config.sweep:
         raise InputError(
             f"the recipe sweeps over {', '.join(config.sweep)}, expected `kdjax sweep` for it, or no sweep"
@@ -43,7 +49,8 @@ def compare(config: Config, out: Path) -> dict[str, Any]:
     with Reporter() as reporter:
         study = claimed(config, out, reporter)
         reporter.plan(study.left)
-        results = finish(study, out)
+        results = finish(study, out, begun)
+        reporter.say(f"wall-clock, {wall_clock.told(CLOCK.since(begun))}")
     if hosts.lead():
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
         print(f"report: {out / 'report.html'}")
@@ -95,11 +102,20 @@ def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None =
     return study
 
 
-def finish(study: Study, out: Path) -> dict[str, Any]:
-    """Every run of a study that is still to be made, and then its results and its report."""
-    config = study.config
-    runs = [study.run(arm, seed) for seed in config.seeds for arm in config.arms]
-    results = collect(study, runs, study.references())
-    write_json(out / "results.json", results)
-    report.write(results, out / "report.html")
+def finish(study: Study, out: Path, begun: Mark) -> dict[str, Any]:
+    """Every run of a study that is still to be made, and then its results and its report.
+
+    Args:
+        study: the study.
+        out: its directory.
+        begun: when the work on it began.
+    """
+    config, made = study.config, study.left == 0 and (out / RESULTS).exists()
+    with nullcontext() if made else wall_clock.kept(out, begun):
+        runs = [study.run(arm, seed) for seed in config.seeds for arm in config.arms]
+        references = study.references()
+    results = collect(study, runs, references, wall_clock.read(out))
+    with CLOCK("report"):
+        write_json(out / RESULTS, results)
+        report.write(results, out / "report.html")
     return results

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.files import write_text
-from kdjax.study import notes, numbers, page, payers, plots, summary, svg, usage, verdict
+from kdjax.study import notes, numbers, page, payers, plots, summary, svg, usage, verdict, wall_clock
 from kdjax.study.summary import Endpoint, Results
 
 
@@ -61,6 +61,7 @@ def html(results: Results) -> str:
         machine=[usage.machine(results), usage.memory(results)],
         peaks=usage.peaks(results),
         waters=usage.waters(results),
+        wall_clock=wall_clock.told(results["wall_clock"]),
         unspent=functools.partial(usage.unspent, results),
         enforced=_enforced(results),
         payers=_payers(results),

@@ -26,12 +26,25 @@ from kdjax.train import cache as outputs
 from kdjax.train.arm import Arm
 
 
-def collect(study: Study, runs: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Joins what a study's runs measured, and judges every pair of arms on every endpoint."""
+def collect(
+    study: Study,
+    runs: Sequence[Mapping[str, Any]],
+    references: Sequence[Mapping[str, Any]],
+    wall_clock: Mapping[str, float],
+) -> dict[str, Any]:
+    """Joins what a study's runs measured, and judges every pair of arms on every endpoint.
+
+    Args:
+        study: the study.
+        runs: rows of results.json.
+        references: the same of what was not trained here.
+        wall_clock: seconds by kind, of the study's commands.
+    """
     config = study.config
     corpus = corpus_facts(config, study.corpus)
     return {
         **versions(),
+        "wall_clock": dict(wall_clock),
         **judged(
             config,
             study.arms,

@@ -13,6 +13,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import peak
 from kdjax.budget.ledger import Stretch
 from kdjax.budget.price import Price
+from kdjax.clock import CLOCK
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import tasks
 from kdjax.data.cache import Cache
@@ -63,6 +64,7 @@ class Study:
             reporter: told what goes on.
             shared: a directory for what other studies use too; None: all lies in `out`.
         """
+        CLOCK.listen()
         hosts.check_same({**versions(), "recipe": plain(to_dict(config))})
         self.config, self._out, self._reporter, self.places = config, out, reporter, places(config, out, shared)
         self.arms, self.shape, self.budget = arms_of(config), shape_of(config), Budget.of(config.budget)
@@ -84,14 +86,17 @@ class Study:
     @cached_property
     def corpus(self) -> Corpus:
         """The prepared corpus."""
-        return corpora.corpus_of(self.config, self.places["data"], self._reporter)
+        with CLOCK("text"):
+            return corpora.corpus_of(self.config, self.places["data"], self._reporter)
 
     @cached_property
     def teacher(self) -> teachers.Teacher | None:
         """The teacher, when an arm looks at one."""
         if not self._needs_teacher:
             return None
-        return teachers.teacher_of(self.config, self.corpus, self.places["teacher"], self.layout, self._reporter)
+        corpus = self.corpus
+        with CLOCK("teacher", whole=True):
+            return teachers.teacher_of(self.config, corpus, self.places["teacher"], self.layout, self._reporter)
 
     @cached_property
     def cache(self) -> Cache | None:
@@ -99,9 +104,9 @@ class Study:
         request = pricing.stored_by(self.arms)
         if not request or self.teacher is None:
             return None
-        return stored.cache_of(
-            self.config, request, self.teacher.model, self.corpus, self.places["cache"], local(), self._reporter
-        )
+        teacher, corpus = self.teacher.model, self.corpus
+        with CLOCK("stored outputs", whole=True):
+            return stored.cache_of(self.config, request, teacher, corpus, self.places["cache"], local(), self._reporter)
 
     @cached_property
     def costs(self) -> dict[str, Cost]:
@@ -120,7 +125,10 @@ class Study:
     def tasks(self) -> tuple[Task, ...]:
         """The downstream tasks."""
         tokenizer, length = corpora.tokenizer_of(self.config), self.config.data.length
-        return tuple(tasks.load(name, task, tokenizer, length) for name, task in self.config.evaluation.tasks.items())
+        with CLOCK("text"):
+            return tuple(
+                tasks.load(name, task, tokenizer, length) for name, task in self.config.evaluation.tasks.items()
+            )
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -137,7 +145,8 @@ class Study:
         tuned.tuning_of(self.config)
         _ = self.tasks
         if self._needs_teacher and self._record.new:
-            teachers.check_teacher(self.config, self.layout)
+            with CLOCK("teacher", whole=True):
+                teachers.check_teacher(self.config, self.layout)
         corpora.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
         for arm in self.arms.values():
             if self.teacher is not None:
@@ -265,7 +274,9 @@ class Study:
             is_teacher = seed is None
             mlm = is_teacher and "mlm" in params
             finetuning = None if is_teacher else self.config.evaluation.finetune
-            metrics, details = self.evaluation.measure(model, params, seed or 0, mlm=mlm, finetuning=finetuning)
+            evaluation = self.evaluation
+            with CLOCK("evaluation"):
+                metrics, details = evaluation.measure(model, params, seed or 0, mlm=mlm, finetuning=finetuning)
             write_json(path, {"metrics": metrics, "details": details})
         return {"name": name, "seed": seed, **read_json(path)}
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
+from kdjax.clock import CLOCK
 from kdjax.config import Config, first_difference
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, read_json, write_json
@@ -93,11 +94,12 @@ def sweep(config: Config, out: Path) -> dict[str, Any]:
         ahead = sum(Budget.of(cell.config.budget).amount * _runs(cell) for cell in cells)
         for n, cell in enumerate(cells, start=1):
             directory = out / "cells" / cell.name
+            begun = CLOCK.mark()
             reporter.say(f"study {n} of {len(cells)}: {cell.name}")
             study = claimed(below(cell.config, f"cells/{cell.name}"), directory, reporter, out / "shared")
             left = Budget.of(cell.config.budget).amount * _runs(cell)
             reporter.plan(ahead - left + study.left)
-            results.append(finish(study, directory))
+            results.append(finish(study, directory, begun))
             ahead -= left
         found = collect(config, cells, results)
         write_json(out / NAME, found)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import jax
 
 from kdjax import loglines
+from kdjax.clock import CLOCK
 from kdjax.config import LogConfig
 from kdjax.errors import InputError
 from kdjax.files import append_text, write_text
@@ -222,7 +223,8 @@ def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 class Stopwatch:
-    """Adds up wall-clock seconds by kind: `with clock("input"): ...`; a profile shows the block under that name."""
+    """Adds up a run's wall-clock seconds by kind: `with clock("input"): ...`; a profile shows the block under that
+    name, and the command's clock counts it."""
 
     def __init__(self, seconds: Mapping[str, float]):
         self._seconds = dict(seconds)
@@ -239,7 +241,7 @@ class Stopwatch:
     @contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
         """Adds the seconds the block takes."""
-        with jax.profiler.TraceAnnotation(kind):
+        with CLOCK(kind), jax.profiler.TraceAnnotation(kind):
             started = time.perf_counter()
             try:
                 yield

@@ -270,6 +270,7 @@ def test_nothing_unfinished_is_left(study: Study) -> None:
         "study.json",
         "results.json",
         "report.html",
+        "wall_clock.json",
     }
 
 
@@ -394,3 +395,14 @@ def test_the_event_files_of_a_run_know_it_and_how_well_it_used_the_devices(study
     shares = [line["speed/utilisation"] for line in steps if "speed/utilisation" in line]
     assert len(shares) == len(steps) and all(0 < share < 1 for share in shares)
     assert [point.value for point in events.Scalars("speed/utilisation")] == pytest.approx(shares, rel=1e-6)
+
+
+def test_the_wall_clock_is_split_and_adds_up(study: Study) -> None:
+    spent = study.results["wall_clock"]
+    assert {"setting up", "text", "teacher", "compile", "compute", "evaluation"} <= spent.keys()
+    assert min(spent.values()) > 0
+    runs = sum(run["wall_clock"]["compute"] + run["wall_clock"]["evaluation"] for run in study.results["runs"])
+    assert 0.5 * spent["compute"] < runs < sum(spent.values())
+    (line,) = (line for line in study.ended.err.splitlines() if line.startswith("wall-clock, "))
+    assert all(f"{kind} " in line for kind in (*spent, "report"))
+    assert "Wall-clock of the study, " in (study.out / "report.html").read_text()

@@ -1,0 +1,95 @@
+"""A command's wall-clock in parts that add up to the whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import jax
+import pytest
+
+from kdjax.clock import COMPILE, SETTING_UP, Clock
+from kdjax.train.log import Stopwatch
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, for a test to change."""
+    moment = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: moment[0])
+    return moment
+
+
+def test_every_moment_counts_once(now: list[float]) -> None:
+    clock = Clock()
+    now[0] += 1
+    begun = clock.mark()
+    now[0] += 2
+    with clock("text"):
+        now[0] += 4
+        with clock("report"):
+            now[0] += 8
+        now[0] += 16
+    now[0] += 32
+    assert clock.since(begun) == {SETTING_UP: 34, "text": 20, "report": 8}
+    assert sum(clock.since(begun).values()) == now[0] - begun.moment
+
+
+def test_a_whole_block_is_of_one_kind(now: list[float]) -> None:
+    clock = Clock()
+    with clock("teacher", whole=True), clock("compute"):
+        now[0] += 1
+    with clock("compute"):
+        now[0] += 2
+    assert clock.since(clock.mark()) == {}
+    assert clock.mark().seconds == {SETTING_UP: 0, "teacher": 1, "compute": 2}
+
+
+def test_an_error_ends_its_block(now: list[float]) -> None:
+    clock = Clock()
+    with pytest.raises(KeyError), clock("teacher", whole=True), clock("compute"):
+        now[0] += 1
+        raise KeyError
+    with clock("report"):
+        now[0] += 2
+    assert clock.mark().seconds == {SETTING_UP: 0, "teacher": 1, "report": 2}
+
+
+def test_other_threads_do_not_count(now: list[float]) -> None:
+    clock = Clock()
+
+    def other() -> None:
+        with clock("input"):
+            now[0] += 1
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert clock.mark().seconds == {SETTING_UP: 1}
+
+
+def test_compiling_counts_as_such_wherever_it_happens() -> None:
+    clock = Clock()
+    clock.listen()
+    clock.listen()
+    begun = clock.mark()
+    with clock("evaluation"):
+        jax.jit(lambda x: x @ x.T + 1)(jax.numpy.ones((3, 5))).block_until_ready()
+    parts = clock.since(begun)
+    assert parts[COMPILE] > 0 and sum(parts.values()) == pytest.approx(clock.mark().moment - begun.moment, abs=1e-3)
+    with clock("teacher", whole=True):
+        jax.jit(lambda x: x @ x.T + 2)(jax.numpy.ones((3, 5)))
+    assert clock.since(begun)[COMPILE] == parts[COMPILE]
+    with clock("evaluation"):
+        jax.monitoring.record_event_time_span("/jax/core/compile/inner", *(time.time() + x for x in (11, 12)))
+        jax.monitoring.record_event_time_span("/jax/core/compile/outer", *(time.time() + x for x in (10, 13)))
+    assert clock.since(begun)[COMPILE] == pytest.approx(parts[COMPILE] + 2, abs=0.1)  # none of it twice
+
+
+def test_a_runs_stopwatch_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("kdjax.train.log.CLOCK", clock)
+    run = Stopwatch({})
+    with run("input"):
+        time.sleep(0.001)
+    assert clock.mark().seconds["input"] == pytest.approx(run.seconds["input"], abs=1e-3)
