@@ -62,6 +62,20 @@ def _price(options: argparse.Namespace, config: Config) -> None:
         price_table(config, rows)
 
 
+def _compile(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.parallel import aot
+
+    aot.offline()
+    from kdjax.study.compiling import check_fits, compiled, compiled_table
+
+    found = compiled(config, aot.slice_of(options.topology), options.arm, options.top)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        compiled_table(found, len(config.seeds))
+    check_fits(found)
+
+
 def _prepare(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.corpus import prepare_corpus
 
@@ -115,6 +129,10 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "plan": (_plan, "What each arm would reach at budgets nobody has spent, from published laws and a pilot's runs."),
     "audit": (_audit, "Recount every price and every sum of a finished study or sweep, and report any difference."),
     "price": (_price, "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data."),
+    "compile": (
+        _compile,
+        "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and utilisation.",
+    ),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
     "teacher": (_teacher, "Fit an MLM head on an encoder and save a teacher with a card."),
     "cache": (_cache, "Run the teacher once over all mask views and store what the recipe's arms need of it."),
@@ -133,7 +151,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 }
 
 
-PRINTS = ("price", "arms")
+PRINTS = ("price", "compile", "arms")
 """Commands that print and write nothing."""
 TOGETHER = ("compare", "sweep", "tune", "train", "teacher")
 """Commands that several processes run as one; of the others, the first process runs what there is to run."""
@@ -272,7 +290,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     settings = recipes.help_text()
     for name, (_, summary) in COMMANDS.items():
-        takes = {"audit": "DIR", "merge": "PART ... --out DIR", "arms": "[CONFIG]"}.get(name, "CONFIG")
+        takes = {
+            "audit": "DIR",
+            "merge": "PART ... --out DIR",
+            "arms": "[CONFIG]",
+            "compile": "CONFIG --topology CHIP:AxB [--arm NAME ...] [--top N]",
+        }.get(name, "CONFIG")
         rest = f" {'[--json]' if name in PRINTS else '--out DIR'} [--SETTING VALUE ...]"
         command = commands.add_parser(
             name,
@@ -298,6 +321,12 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         else:
             command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+        if name == "compile":
+            command.add_argument(
+                "--topology", required=True, metavar="CHIP:AxB", help="of the slice: v5e:2x4, v6e:4x4, v5p:2x2x1..."
+            )
+            command.add_argument("--arm", nargs="+", default=[], metavar="NAME", help="arms of the recipe; else all")
+            command.add_argument("--top", type=int, default=0, metavar="N", help="list a step's N longest operations")
         if name == "prepare":
             command.add_argument("--beam", action="store_true", help="by Apache Beam; its own options follow after --")
         if name == "train":
