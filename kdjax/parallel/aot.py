@@ -9,10 +9,13 @@ import importlib.util
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import jax
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 
 from kdjax.errors import InputError
 from kdjax.parallel.chips import Chip, chip
@@ -61,6 +64,19 @@ def offline() -> None:
     """
     os.environ.update(_ENVIRONMENT)
     jax.config.update("jax_platforms", "cpu")
+
+
+@contextmanager
+def uncached() -> Iterator[None]:
+    """In the block, JAX keeps nothing of what it compiles: what is made for a slice can be read again on one alone."""
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # it looks at the setting once
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def slice_of(topology: str) -> Slice:

@@ -8,7 +8,7 @@ anything else. Each operation's time has one of four sources:
 `collectives`: the bytes that a ring algorithm sends, over one link in one direction (Thakur, Rabenseifner, Gropp 2005).
 `moves`: whatever else the compiler gives no cycles (copies, gathers, relayouts, sorts): its bytes at HBM's rate.
 
-Loops count by their turns, a branch by its longest side, an asynchronous pair by its start.
+Loops count by their turns, a branch by its longest side, an asynchronous pair by its start, also on another core.
 
 Left out: what the compiler overlaps (copies and collectives run beside compute where they can), latencies of copies and
 collectives, waiting for other devices and the host, and that rows gathered or scattered one by one move at less than
@@ -41,13 +41,23 @@ _FREE = {
     *("partition-id", "replica-id", "domain", "get-dimension-size"),
 }
 _FREE_CALLS = {
-    *("ConcatBitcast", "AllocateBuffer", "LayoutConstraint", "AssumeAligned", "AssumeGatherIndicesInBound"),
+    *(
+        "PrepareAsyncCallStart",
+        "PrepareAsyncCallDone",
+        "ConcatBitcast",
+        "AllocateBuffer",
+        "LayoutConstraint",
+        "AssumeAligned",
+        "AssumeGatherIndicesInBound",
+    ),
     *("GatherScatterIndicesBitpacked", "AsyncCollectiveStart", "AsyncCollectiveDone"),
     *("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "X64Combine", "X64SplitLow", "X64SplitHigh"),
 }
 """The compiler's own custom calls that only give arrays another name."""
 _READ_IN_PART = {"gather", "dynamic-slice", "slice"}
 _WRITE_IN_PART = {"scatter", "dynamic-update-slice"}
+_UNKNOWN = 2**62
+"""Cycles from here on are the compiler's way to say that it does not know."""
 _RING = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "all-to-all": 1}
 """How often a ring sends (n-1)/n of the bytes."""
 
@@ -138,7 +148,7 @@ def _inside(module: Module, one: Instruction) -> Iterator[tuple[str, int]]:
     elif one.opcode == "conditional":
         for role in ("branch_computations", "true_computation", "false_computation"):
             yield from ((name, 1) for name in called.get(role, ()))
-    elif one.opcode in ("call", "async-start"):
+    elif one.does in ("call", "async"):
         for role in ("to_apply", "calls", "called_computations"):
             yield from ((name, 1) for name in called.get(role, ()))
 
@@ -165,7 +175,7 @@ def sent(module: Module) -> list[Sent]:
     for one, turns in executed(module):
         for inner in (one, *_fused(module, one)):
             channel = inner.attribute(r"\bchannel_id=(\d+)")
-            if inner.opcode.removesuffix("-start") not in KINDS or channel in channels:
+            if inner.does not in KINDS or channel in channels:
                 continue
             if channel is not None:
                 channels.add(channel)
@@ -225,13 +235,13 @@ class _Walk:
             yield from self._operation(one, turns)
 
     def _operation(self, one: Instruction, turns: int) -> Iterator[Cost]:
-        cycles = one.attribute(r'"estimated_cycles":"(\d+)"')
+        cycles = int(one.attribute(r'"estimated_cycles":"(\d+)"') or _UNKNOWN)
         sent = self._sent.get(one.name)
         if sent:
             yield self._cost(one, "collectives", turns, sum(map(_over_a_link, sent)) / self.chip.link_bandwidth)
-        if cycles is not None:
-            yield self._cost(one, "compute", turns, int(cycles) / self.chip.clock)
-        elif one.opcode == "custom-call" and one.attribute(r'custom_call_target="([^"]*)"') == KERNEL:
+        if cycles < _UNKNOWN:
+            yield self._cost(one, "compute", turns, cycles / self.chip.clock)
+        elif one.does == "custom-call" and one.attribute(r'custom_call_target="([^"]*)"') == KERNEL:
             yield self._cost(one, "custom_calls", turns, self._kernel(one))
         elif not sent and not self._is_free(one):
             yield self._cost(one, "moves", turns, moved(self.module, one) / self.chip.hbm_bandwidth)
@@ -244,10 +254,10 @@ class _Walk:
         """Whether it takes no time, or its time is counted elsewhere."""
         if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
             return True
-        if one.opcode == "custom-call":
+        if one.does == "custom-call":
             return one.attribute(r'custom_call_target="([^"]*)"') in _FREE_CALLS
         # A fusion that starts or ends a collective, or goes on with it: its bytes are counted once.
-        return any(inner.opcode.removesuffix("-start") in KINDS for inner in _fused(self.module, one))
+        return any(inner.does in KINDS for inner in _fused(self.module, one))
 
     def _kernel(self, one: Instruction) -> float:
         """Seconds of a Pallas kernel."""
@@ -273,19 +283,27 @@ def moved(module: Module, one: Instruction) -> int:
 
     Of an array that is read or written in part, only as much as is taken out or put in.
     """
-    if one.opcode.endswith("-start"):  # its type: where to, where from; or where from, where to; and a semaphore
-        arrays = [array for array in one.arrays if array.space in (HBM, VMEM)]
-        moving = min((array.bytes for array in arrays), default=0)
-        return moving * max(1, sum(array.space == HBM for array in arrays))
-    made = list(one.arrays)
     taken = [array for operand in module.operands(one) for array in operand.arrays]
+    made = [array for array in results(one, len(taken)) if array.space in (HBM, VMEM)]
     cap = _cap(module, one, taken, made)
     return _in_hbm([(array, min(array.bytes, cap)) for array in (*taken, *made)])
 
 
+def results(one: Instruction, taken: int) -> tuple[Array, ...]:
+    """The arrays that an instruction makes; an asynchronous start's type also has those it takes.
+
+    Args:
+        one: the instruction.
+        taken: how many arrays it takes.
+    """
+    if one.opcode == "copy-start":  # where to, where from, a semaphore
+        return one.arrays[:1]
+    return one.arrays[taken:] if one.opcode.endswith("-start") else one.arrays
+
+
 def _cap(module: Module, one: Instruction, taken: list[Array], made: list[Array]) -> float:
     """The most bytes that any one array of an instruction is read or written by."""
-    does = {one.opcode, *(inner.opcode for inner in _fused(module, one))}
+    does = {one.does, *(inner.opcode for inner in _fused(module, one))}
     result = sum(array.bytes for array in made)
     if does & _WRITE_IN_PART:
         in_place = any(array.bytes == result for array in taken)
@@ -300,7 +318,7 @@ def _in_hbm(parts: list[tuple[Array, float]]) -> int:
 
 def _fused(module: Module, one: Instruction) -> Iterator[Instruction]:
     """What is inside a fusion, to any depth."""
-    if one.opcode == "fusion":
+    if one.does == "fusion":
         for name in one.called.get("calls", ()):
             for inner in module.computations[name]:
                 yield inner

@@ -81,6 +81,11 @@ class Instruction:
         return {found["role"]: tuple(_OPERAND.findall(found["names"])) for found in _CALLS.finditer(self.attributes)}
 
     @property
+    def does(self) -> str:
+        """Its opcode, of an asynchronous start that of what it starts."""
+        return self.opcode.removesuffix("-start")
+
+    @property
     def line(self) -> str:
         """Its line, as `kdjax.parallel.collectives` reads it."""
         return f"%{self.name} = {self.type} {self.opcode}({self.attributes}"

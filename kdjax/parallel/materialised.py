@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kdjax.parallel.estimate import executed
+from kdjax.parallel.estimate import executed, results
 from kdjax.parallel.hlo import HBM, Array, Instruction, Module
 
 _FLOATS = ("bf16", "f16", "f32")
-_NAMES = {"get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "parameter", "custom-call-done"}
-"""What gives arrays another name and writes none."""
+_NAMES = {"parameter", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "async"}
+"""What gives arrays another name and writes none of its own."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,19 @@ def materialised(module: Module, sequences: int, heads: Iterable[int], length: i
     rows = [sequences * count for count in set(heads)]
     counts: dict[str, tuple[int, int]] = {}
     for one, turns in executed(module):
-        for array in _written(one):
+        for array in _written(module, one):
             if _is_of_pairs(array, rows, sequences, length):
                 arrays, size = counts.get(array.dtype, (0, 0))
                 counts[array.dtype] = (arrays + turns, size + turns * array.bytes)
     return [Materialised(dtype, *found) for dtype, found in sorted(counts.items())]
 
 
-def _written(one: Instruction) -> tuple[Array, ...]:
+def _written(module: Module, one: Instruction) -> tuple[Array, ...]:
     """The arrays that an instruction writes to HBM."""
-    if one.opcode in _NAMES or one.opcode.endswith("-done"):
+    if one.does in _NAMES or one.opcode.endswith("-done"):
         return ()
-    arrays = one.arrays
-    if one.opcode.endswith("-start"):  # copy-start: where to, where from; others: where from, where to
-        arrays = arrays[:1] if one.opcode == "copy-start" else arrays[-2:-1]
-    return tuple(array for array in arrays if array.space == HBM)
+    taken = sum(len(operand.arrays) for operand in module.operands(one))
+    return tuple(array for array in results(one, taken) if array.space == HBM)
 
 
 def _is_of_pairs(array: Array, rows: list[int], sequences: int, length: int) -> bool:

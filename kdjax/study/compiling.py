@@ -19,7 +19,7 @@ from rich.table import Table
 from kdjax.budget.hardware import utilisation
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
-from kdjax.parallel.aot import Slice
+from kdjax.parallel.aot import Slice, uncached
 from kdjax.parallel.collectives import KINDS
 from kdjax.parallel.estimate import SOURCES, estimate, sent
 from kdjax.parallel.hlo import Module, parse
@@ -89,7 +89,8 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
 def _phase(config: Config, on: Slice, layout: Layout, phase: Phase, price: int, top: int) -> dict[str, Any]:
     shape = phase.shape(shape_of(config))
     try:
-        program = program_of(phase, shape, layout, config.train.microbatches, config.train.compute)
+        with uncached():
+            program = program_of(phase, shape, layout, config.train.microbatches, config.train.compute)
     except jax.errors.JaxRuntimeError as e:
         if (full := _full(str(e))) is None:
             raise

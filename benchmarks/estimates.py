@@ -1,0 +1,139 @@
+"""How far the estimated time of an operation is from what the chip allows: single operations, compiled for TPUs.
+
+The ideal is the longer of FLOPs over the peak and bytes over HBM's bandwidth. Needs libtpu (`pip install 'kdjax[tpu]'`)
+and no TPU. `python benchmarks/estimates.py`
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+
+from kdjax.parallel import aot
+from kdjax.parallel.estimate import Estimate, estimate
+
+TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
+BF16, F32 = jnp.bfloat16, jnp.float32
+TOKENS, WIDTH, HEADS, LENGTH = 16384, 768, 12, 128
+"""128 sequences of 128 tokens on a device, as in the recipes for eight chips."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation.
+
+    Attributes:
+        name: for the table.
+        does: the operation, as JAX has it.
+        takes: shapes and types of its arguments.
+        flops: of its matmuls.
+        moves: bytes that it has to move; 0: its arguments and its result.
+    """
+
+    name: str
+    does: Callable[..., Any]
+    takes: tuple[tuple[tuple[int, ...], Any], ...]
+    flops: int = 0
+    moves: int = 0
+
+
+def product(name: str, equation: str, *shapes: tuple[int, ...], dtype: Any = BF16) -> Operation:
+    """A matmul, with float32 sums, rounded to the arguments' type."""
+    terms, made = equation.split("->")
+    taken = terms.split(",")
+    sizes = {axis: n for axes, shape in zip(taken, shapes, strict=True) for axis, n in zip(axes, shape, strict=True)}
+    contracted = set("".join(taken)) - set(made)
+    flops = 2 * math.prod(sizes[axis] for axis in (*made, *contracted))
+    return Operation(name, lambda *x: jnp.einsum(equation, *x), tuple((shape, dtype) for shape in shapes), flops)
+
+
+def layer_norm(x: jax.Array) -> jax.Array:
+    """Over the last axis, in float32, without parameters."""
+    wide = x.astype(F32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-12)).astype(x.dtype)
+
+
+def softmax(x: jax.Array) -> jax.Array:
+    """Over the last axis, in float32."""
+    return jax.nn.softmax(x.astype(F32), -1).astype(x.dtype)
+
+
+SCORES = (TOKENS // LENGTH, HEADS, LENGTH, LENGTH)
+QUERIES = (TOKENS // LENGTH, HEADS, LENGTH, WIDTH // HEADS)
+OPERATIONS = (
+    product("matmul 8192 x 8192 x 8192", "MK,KN->MN", (8192, 8192), (8192, 8192)),
+    product("matmul 4096 x 4096 x 4096", "MK,KN->MN", (4096, 4096), (4096, 4096)),
+    product("matmul 16384 x 768 x 768 (query)", "MK,KN->MN", (TOKENS, WIDTH), (WIDTH, WIDTH)),
+    product("matmul 16384 x 768 x 3072 (feed-forward up)", "MK,KN->MN", (TOKENS, WIDTH), (WIDTH, 4 * WIDTH)),
+    product("matmul 16384 x 3072 x 768 (feed-forward down)", "MK,KN->MN", (TOKENS, 4 * WIDTH), (4 * WIDTH, WIDTH)),
+    product("matmul 768 x 16384 x 3072 (its gradient)", "MK,MN->KN", (TOKENS, WIDTH), (TOKENS, 4 * WIDTH)),
+    product("matmul 2560 x 768 x 30522 (vocabulary)", "MK,NK->MN", (2560, WIDTH), (30522, WIDTH)),
+    product("1536 matmuls 128 x 64 x 128 (scores)", "BHQD,BHKD->BHQK", QUERIES, QUERIES),
+    product("1536 matmuls 128 x 128 x 64 (values)", "BHQK,BHKD->BHQD", SCORES, QUERIES),
+    product("matmul 4096 x 4096 x 4096, float32", "MK,KN->MN", (4096, 4096), (4096, 4096), dtype=F32),
+    Operation("x + y", lambda x, y: x + y, (((8 * TOKENS, WIDTH), BF16),) * 2),
+    Operation("x + y, float32", lambda x, y: x + y, (((8 * TOKENS, WIDTH), F32),) * 2),
+    Operation("gelu", lambda x: jax.nn.gelu(x, approximate=False), (((TOKENS, 4 * WIDTH), BF16),)),
+    Operation("sum of rows", lambda x: x.astype(F32).sum(-1), (((8 * TOKENS, WIDTH), BF16),)),
+    Operation("sum of columns", lambda x: x.astype(F32).sum(0), (((8 * TOKENS, WIDTH), BF16),)),
+    Operation("transpose", lambda x: x.T.copy(), (((8 * TOKENS, WIDTH), BF16),)),
+    Operation("layer norm", layer_norm, (((8 * TOKENS, WIDTH), BF16),)),
+    Operation("softmax of scores", softmax, (((4 * SCORES[0], *SCORES[1:]), BF16),)),
+    Operation(
+        "embedding of 16384 tokens",
+        lambda x, n: x[n],
+        (((30522, WIDTH), BF16), ((TOKENS,), jnp.int32)),
+        moves=4 * TOKENS * WIDTH,
+    ),
+)
+
+
+def ideal(operation: Operation, on: aot.Slice) -> float:
+    """Seconds that the chip's peak and its memory allow."""
+    takes = [jax.ShapeDtypeStruct(*one) for one in operation.takes]
+    moved = operation.moves or sum(map(_bytes, (*takes, jax.eval_shape(operation.does, *takes))))
+    return max(operation.flops / on.chip.peak.flops_per_second, moved / on.chip.hbm_bandwidth)
+
+
+def estimated(operation: Operation, on: aot.Slice) -> Estimate:
+    """What the compiler makes of it takes, by estimate."""
+    where = SingleDeviceSharding(on.devices[0])
+    takes = [jax.ShapeDtypeStruct(shape, dtype, sharding=where) for shape, dtype in operation.takes]
+    compiled = jax.jit(operation.does, out_shardings=where).lower(*takes).compile()
+    return estimate(compiled.as_text(), on.chip)
+
+
+def _bytes(x: Any) -> int:
+    return math.prod(x.shape) * x.dtype.itemsize
+
+
+def main() -> None:
+    """Prints the table: estimated time over the ideal, what of it is moves, and the ideal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("chips", nargs="*", default=list(TOPOLOGIES), metavar="CHIP", help=", ".join(TOPOLOGIES))
+    chips = parser.parse_args().chips
+    aot.offline()
+    slices = {name: aot.slice_of(TOPOLOGIES[name]) for name in chips}
+    print(f"| operation | {' | '.join(slices)} |")
+    print("|---|" + "---|" * len(slices))
+    with aot.uncached():
+        for operation in OPERATIONS:
+            cells = []
+            for on in slices.values():
+                found, allowed = estimated(operation, on), ideal(operation, on)
+                assert found.seconds is not None
+                moves = f", moves {found.by_source['moves'] / allowed:.2f}" if found.by_source["moves"] else ""
+                cells.append(f"{found.seconds / allowed:.2f}{moves} ({1e6 * allowed:.0f} µs)")
+            print(f"| {operation.name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
