@@ -14,6 +14,7 @@ import numpy as np
 from kdjax.budget.hardware import hardware_flops, memory
 from kdjax.config import ComputeConfig
 from kdjax.parallel import hosts
+from kdjax.parallel.kernels import kernels
 from kdjax.parallel.layout import Layout
 from kdjax.train.phase import Phase, Shape
 from kdjax.train.step import Moment, State, compile_step, init_state
@@ -29,6 +30,7 @@ class Program:
         compile_seconds: what compiling took.
         hardware_flops: FLOPs that all devices together do in a step, rematerialisation and what every device does for
             itself included; None where XLA does not say.
+        kernels: FLOPs of the Pallas kernels in it (`kdjax.parallel.kernels.kernels`).
         memory: bytes a device needs, by the compiler (`kdjax.budget.hardware.memory`).
     """
 
@@ -68,6 +70,7 @@ class Program:
             jax.tree.map(lambda x: _placed(x, layout.by_batch), self._batch),
             Moment.abstract(layout.everywhere),
         )
+        self.kernels = kernels(traced.jaxpr)
         self._compiled = traced.lower().compile()
         self.compile_seconds = time.perf_counter() - started
         self.hardware_flops = hardware_flops(self._compiled, traced.jaxpr, layout.devices)
