@@ -28,10 +28,11 @@ from kdjax.config import ArmConfig, LogConfig, ModelConfig, OptimizerConfig, Tra
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
 from kdjax.train.log import NAME, Log, Stopwatch
-from kdjax.train.loop import Leg, train
+from kdjax.train.loop import train
 from kdjax.train.metrics import Done, Meter
 from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import Program
+from kdjax.train.run import Leg, Run
 from kdjax.train.step import Moment
 
 SHAPE = Shape(batch=8, length=64, slots=10)
@@ -69,13 +70,15 @@ def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[flo
     """Seconds of one run: of its steps by its own clock, and of processors, all of it."""
     cost, before = price(phase, SHAPE), time.process_time()
     with tempfile.TemporaryDirectory() as directory:
-        outcome = train(
-            [Leg(phase, program, cost, Noise())],
-            Budget.flops(steps * cost.total),
-            start=models.init(STUDENT, 0).params,
-            seed=0,
-            config=TrainConfig(batch=SHAPE.batch, log=log, evaluations=1),
-            directory=Path(directory),
+        (outcome,) = train(
+            Run(
+                [Leg(phase, program, cost, Noise())],
+                Budget.flops(steps * cost.total),
+                start=models.init(STUDENT, 0).params,
+                seed=0,
+                config=TrainConfig(batch=SHAPE.batch, log=log, evaluations=1),
+                directory=Path(directory),
+            )
         )
     return outcome.ledger.seconds["compute"] + outcome.ledger.seconds["input"], time.process_time() - before
 

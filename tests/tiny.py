@@ -9,9 +9,10 @@ import numpy as np
 
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.train.arm import Arm, resolve
-from kdjax.train.loop import Leg, Stream
+from kdjax.train.feed import Stream
 from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import Program
+from kdjax.train.run import Leg
 from kdjax.train.step import Moment
 
 VOCABULARY = 53

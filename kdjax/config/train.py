@@ -149,6 +149,10 @@ class TrainConfig:
     microbatches: int = 1
     """Parts in which each device takes its sequences, one after another, to save memory. Changes neither the result
     (but for rounding, and dropout's random numbers) nor the price."""
+    seeds_at_once: int = 1
+    """Seeds of an arm that train side by side as one vmapped program, which keeps a large device busy with small
+    models. Each has the price, the account and the files of a run alone, and but for rounding its result; the time that
+    passes is shared evenly. Under a budget of hours runs go one by one."""
     compute: ComputeConfig = ComputeConfig()
     """How a step is computed."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -163,7 +167,7 @@ class TrainConfig:
     """How often the held-out MLM loss is measured along the budget (not charged to it)."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "microbatches", "evaluations"):
+        for name in ("batch", "microbatches", "seeds_at_once", "evaluations"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")
         ends = [one.until for one in self.ramp]

@@ -81,7 +81,7 @@ def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
         study = claimed(config, out, reporter)
         mine = part.of(study)
         reporter.plan(study.budget.amount * sum(not study.finished(arm, seed) for arm, seed in mine))
-        rows = [study.run(arm, seed) for arm, seed in mine]
+        rows = study.run_all(mine)
         if part.number == 1:
             study.references()
     return rows
@@ -112,7 +112,7 @@ def finish(study: Study, out: Path, begun: Mark) -> dict[str, Any]:
     """
     config, made = study.config, study.left == 0 and (out / RESULTS).exists()
     with nullcontext() if made else wall_clock.kept(out, begun):
-        runs = [study.run(arm, seed) for seed in config.seeds for arm in config.arms]
+        runs = study.run_all([(arm, seed) for seed in config.seeds for arm in config.arms])
         references = study.references()
     results = collect(study, runs, references, wall_clock.read(out))
     with CLOCK("report"):

@@ -12,7 +12,7 @@ import kdjax
 from kdjax.budget.hardware import high_water, peak, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
-from kdjax.train.loop import Leg
+from kdjax.train.run import Leg
 
 
 def versions() -> dict[str, str]:
@@ -26,15 +26,21 @@ def versions() -> dict[str, str]:
     }
 
 
-def hardware_use(legs: Sequence[Leg], ledger: Ledger) -> dict[str, Any]:
+def hardware_use(legs: Sequence[Leg], ledger: Ledger, side_by_side: int) -> dict[str, Any]:
     """What a run's steps did to the devices.
+
+    Args:
+        legs: its phases.
+        ledger: its account.
+        side_by_side: how many runs took their steps together, itself included.
 
     Returns:
         `model_flops`: of all its steps by price, charged or not; `hardware_flops`: what the devices did for them, None
         where XLA does not say; `devices` and `peak`: how many, and the most that one can do; `model_utilisation` and
-        `hardware_utilisation`: their shares of that over the time the steps took; `program_bytes`: what the largest
-        step needs on a device, by the compiler, None where it does not say; `high_water_bytes` and
-        `high_water_source`: the most memory in use in this process so far.
+        `hardware_utilisation`: their shares of that over the time the steps took; `side_by_side`: as given, that time
+        is an even share; `program_bytes`: what the largest step, of all runs side by side, needs on a device, by the
+        compiler, None where it does not say; `high_water_bytes` and `high_water_source`: the most memory in use in this
+        process so far.
     """
     programs = [leg.program for leg in legs]
     layout = programs[0].layout
@@ -52,6 +58,7 @@ def hardware_use(legs: Sequence[Leg], ledger: Ledger) -> dict[str, Any]:
         "model_flops": model,
         "hardware_flops": hardware,
         "devices": layout.devices,
+        "side_by_side": side_by_side,
         "peak": {"flops_per_second": most.flops_per_second, "dtype": most.dtype, "source": most.source},
         "model_utilisation": used(model),
         "hardware_utilisation": used(hardware),

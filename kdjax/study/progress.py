@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kdjax import loglines
-from kdjax.train.loop import Progress
+from kdjax.train.run import Progress
 
 INTERVAL = 10.0
 """Seconds between lines where there is no terminal."""

@@ -84,7 +84,7 @@ def shared_settings(config: Config) -> dict[str, Any]:
         del settings[name]
     for name in ("sweep", "tune", "plan"):  # what other commands do
         del settings[name]
-    for section, names in (("data", ("workers",)), ("train", ("mesh", "checkpoint", "log"))):
+    for section, names in (("data", ("workers",)), ("train", ("mesh", "seeds_at_once", "checkpoint", "log"))):
         for name in names:
             del settings[section][name]  # change no result
     return settings

@@ -29,6 +29,7 @@ from kdjax.study import corpus as corpora
 from kdjax.study import pricing, stored, tuned
 from kdjax.study import teacher as teachers
 from kdjax.study.evaluation import Evaluation
+from kdjax.study.groups import groups
 from kdjax.study.machine import hardware_use, versions
 from kdjax.study.mirror import Mirror
 from kdjax.study.places import places
@@ -38,9 +39,10 @@ from kdjax.study.record import Cost, Record
 from kdjax.train.arm import Arm
 from kdjax.train.checkpoint import save_params
 from kdjax.train.log import About, Stopwatch, check_log
-from kdjax.train.loop import Leg, train
+from kdjax.train.loop import train
 from kdjax.train.phase import Shape, price
 from kdjax.train.program import program_of
+from kdjax.train.run import Leg, Outcome, Run
 from kdjax.train.signal import Cached
 from kdjax.train.start import start_params
 
@@ -180,40 +182,85 @@ class Study:
         Raises:
             InputError: the loss is not finite, a checkpoint is damaged, or the directory holds another run.
         """
-        directory, made = self._directory(arm, seed), self.arms[arm]
-        mirror = Mirror(self.config.train.checkpoint.directory, directory)
-        self._claim_run(directory, arm, seed, mirror)
-        mirror.bring()
-        if hosts.agreed(self.finished(arm, seed)):
-            mirror.keep()
-            return hosts.agreed(read_json(directory / "result.json") if hosts.lead() else None)  # type: ignore[no-any-return]
-        evaluation, legs = self.evaluation, self._legs(made, seed)
-        mlm = made.trains_mlm_head
-        outcome = train(
+        (row,) = self.run_together(arm, (seed,))
+        return row
+
+    def run_all(self, runs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+        """Runs to their end, as many of an arm at once as the recipe says; their rows in the order given.
+
+        Args:
+            runs: arm and seed of each.
+        """
+        at_once = self.config.train.seeds_at_once if self.budget.countable else 1
+        rows: dict[tuple[str, int], dict[str, Any]] = {}
+        for arm, seeds in groups(runs, at_once):
+            rows |= zip([(arm, seed) for seed in seeds], self.run_together(arm, seeds), strict=True)
+        return [rows[one] for one in runs]
+
+    def run_together(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """Runs of an arm to their end, however far each had come: those that are not finished go side by side.
+
+        Raises:
+            InputError: as `run`; a budget of hours with several.
+        """
+        rows, mirrors = {}, {}
+        for seed in seeds:
+            directory = self._directory(arm, seed)
+            mirrors[seed] = mirror = Mirror(self.config.train.checkpoint.directory, directory)
+            self._claim_run(directory, arm, seed, mirror)
+            mirror.bring()
+            if hosts.agreed(self.finished(arm, seed)):
+                mirror.keep()
+                rows[seed] = hosts.agreed(read_json(directory / "result.json") if hosts.lead() else None)
+        left = [seed for seed in seeds if seed not in rows]
+        rows |= self._trained(self.arms[arm], left, mirrors) if left else {}
+        return [rows[seed] for seed in seeds]
+
+    def _trained(self, arm: Arm, seeds: Sequence[int], mirrors: Mapping[int, Mirror]) -> dict[int, dict[str, Any]]:
+        """Seed -> the row of its run, trained side by side with the others."""
+        legs, rows = self._legs(arm, seeds), {}
+        outcomes = train(*(self._run(arm, seed, legs[seed], mirrors[seed]) for seed in seeds))
+        for seed, outcome in zip(seeds, outcomes, strict=True):
+            rows[seed] = self._result(arm, seed, legs[seed], outcome)
+            mirrors[seed].keep()
+        return rows
+
+    def _run(self, arm: Arm, seed: int, legs: Sequence[Leg], mirror: Mirror) -> Run:
+        """A run, ready to be trained."""
+        evaluation, mlm = self.evaluation, arm.trains_mlm_head
+        return Run(
             legs,
             self.budget,
-            start=self._start(made, seed),
+            start=self._start(arm, seed),
             seed=seed,
             config=self.config.train,
-            directory=directory,
-            upfront=self.costs[arm].upfront,
-            cache_bytes=self.cache.manifest.bytes if made.stored and self.cache else 0,
+            directory=self._directory(arm.name, seed),
+            upfront=self.costs[arm.name].upfront,
+            cache_bytes=self.cache.manifest.bytes if arm.stored and self.cache else 0,
             repeats=self.config.data.regime != "unlimited",
-            evaluate=lambda params: evaluation.along_the_way(made.student, params, mlm=mlm),
-            watch=self._reporter.watch(f"{arm}, seed {seed}"),
+            evaluate=lambda params: evaluation.along_the_way(arm.student, params, mlm=mlm),
+            watch=self._reporter.watch(f"{arm.name}, seed {seed}"),
             checkpoints=mirror.checkpoints,
             warn=self._reporter.warn,
-            about=About(self._out.resolve().name, arm, seed, plain(to_dict(self.config))),
+            about=About(self._out.resolve().name, arm.name, seed, plain(to_dict(self.config))),
             peak=peak(self.layout.mesh.local_devices[0]),
         )
-        ledger = outcome.ledger
-        self._reporter.show(f"{arm}, seed {seed}: evaluating")
+
+    def _result(self, arm: Arm, seed: int, legs: Sequence[Leg], outcome: Outcome) -> dict[str, Any]:
+        """Measures a run that was trained, and writes its files; a row of `results.json`."""
+        directory, ledger = self._directory(arm.name, seed), outcome.ledger
+        self._reporter.show(f"{arm.name}, seed {seed}: evaluating")
         clock = Stopwatch(ledger.seconds)
         with clock("evaluation"):
-            finetune = pricing.finetuning_of(self.config, made)
-            metrics, details = evaluation.measure(made.student, outcome.params, seed, mlm=mlm, finetuning=finetune)
+            metrics, details = self.evaluation.measure(
+                arm.student,
+                outcome.params,
+                seed,
+                mlm=arm.trains_mlm_head,
+                finetuning=pricing.finetuning_of(self.config, arm),
+            )
         row = {
-            "arm": arm,
+            "arm": arm.name,
             "seed": seed,
             "budget": asdict(self.budget),
             "used": ledger.used,
@@ -230,7 +277,7 @@ class Study:
             "tokens_masked": ledger.masked_tokens,
             "epochs": ledger.positions / self.shape.length / self.corpus.sequences("train"),
             "wall_clock": clock.seconds,
-            "hardware": hardware_use(legs, ledger),
+            "hardware": hardware_use(legs, ledger, outcome.side_by_side),
             "metrics": metrics,
             "details": details,
             "curve": outcome.curve,
@@ -239,9 +286,8 @@ class Study:
         }
         save_params(directory / "params.safetensors", outcome.params)
         write_json(directory / "result.json", row)
-        mirror.keep()
         figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        self._reporter.say(f"{arm}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}")
+        self._reporter.say(f"{arm.name}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}")
         return row
 
     def references(self) -> list[dict[str, Any]]:
@@ -309,18 +355,18 @@ class Study:
         """The student's parameters before the first step."""
         return start_params(arm.start, arm.student, self.teacher.model if self.teacher else None, seed)
 
-    def _legs(self, arm: Arm, seed: int) -> list[Leg]:
-        """The phases of one run, compiled."""
+    def _legs(self, arm: Arm, seeds: Sequence[int]) -> dict[int, list[Leg]]:
+        """Seed -> the phases of its run, compiled for all of them side by side; the teacher is placed once."""
         self._reporter.show(f"{arm.name}: compiling")
-        made = []
+        train, made = self.config.train, {seed: list[Leg]() for seed in seeds}
         for phase, cost in zip(arm.phases, self.costs[arm.name].prices, strict=True):
-            program = program_of(
-                phase, phase.shape(self.shape), self.layout, self.config.train.microbatches, self.config.train.compute
-            )
+            shape = phase.shape(self.shape)
+            program = program_of(phase, shape, self.layout, train.microbatches, train.compute, len(seeds))
             cache = self.cache if isinstance(phase.signal, Cached) else None
-            stream = corpora.train_batches(self.config, self.corpus, program.shape.batch, seed, cache=cache)
             teacher = program.place_teacher(self.teacher.model.params if self.teacher else None)
-            made.append(Leg(phase, program, cost, stream, teacher))
+            for seed, legs in made.items():
+                stream = corpora.train_batches(self.config, self.corpus, shape.batch, seed, cache=cache)
+                legs.append(Leg(phase, program, cost, stream, teacher))
         return made
 
     def _directory(self, arm: str, seed: int) -> Path:

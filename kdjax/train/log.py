@@ -10,8 +10,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -238,12 +238,19 @@ class Stopwatch:
         """Adds seconds that were measured elsewhere."""
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
-    @contextmanager
-    def __call__(self, kind: str) -> Iterator[None]:
+    def __call__(self, kind: str) -> AbstractContextManager[None]:
         """Adds the seconds the block takes."""
-        with CLOCK(kind), jax.profiler.TraceAnnotation(kind):
-            started = time.perf_counter()
-            try:
-                yield
-            finally:
-                self.add(kind, time.perf_counter() - started)
+        return shared([self], kind)
+
+
+@contextmanager
+def shared(clocks: Sequence[Stopwatch], kind: str) -> Iterator[None]:
+    """Adds the seconds the block takes to several stopwatches, to each an even share."""
+    with CLOCK(kind), jax.profiler.TraceAnnotation(kind):
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            for clock in clocks:
+                clock.add(kind, seconds / len(clocks))

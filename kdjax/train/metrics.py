@@ -58,7 +58,15 @@ class Done:
 class Meter:
     """Makes the records of a run; it remembers how things stood at the last one."""
 
-    def __init__(self, phases: Sequence[Phase], devices: int, ledger: Ledger, clock: Stopwatch, peak: Peak | None):
+    def __init__(
+        self,
+        phases: Sequence[Phase],
+        devices: int,
+        ledger: Ledger,
+        clock: Stopwatch,
+        peak: Peak | None,
+        others: Sequence[Stopwatch] = (),
+    ):
         """Begins to measure.
 
         Args:
@@ -67,8 +75,10 @@ class Meter:
             ledger: its account now.
             clock: its stopwatch.
             peak: of a device; None: not known, and records have no utilisation.
+            others: the stopwatches of runs that go side by side with it; time that passes is shared evenly with them.
         """
         self._phases, self._devices, self._clock, self._peak = phases, devices, clock, peak
+        self._clocks = (clock, *others)
         self._then = self._now(ledger)
 
     def record(self, done: Done, figures: Mapping[str, float]) -> dict[str, Any]:
@@ -117,13 +127,13 @@ class Meter:
         return {name: float(f"{figure:.6g}") for name, figure in speed.items()}
 
     def _now(self, ledger: Ledger) -> _Standing:
-        spent = self._clock.seconds
+        beside = sum(clock.seconds.get(kind, 0.0) for clock in self._clocks for kind in _BESIDE)
         return _Standing(
             ledger.steps,
             ledger.tokens,
             sum(ledger.spent[part] for part in PARTS),
-            time.perf_counter() - sum(spent.get(kind, 0.0) for kind in _BESIDE),
-            spent.get("input", 0.0),
+            (time.perf_counter() - beside) / len(self._clocks),
+            self._clock.seconds.get("input", 0.0),
         )
 
 

@@ -1,10 +1,10 @@
-"""A phase compiled: the fused step over the devices."""
+"""A phase compiled: the fused step over the devices, of one run or of several that go side by side."""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ from kdjax.parallel import hosts
 from kdjax.parallel.kernels import kernels
 from kdjax.parallel.layout import Layout
 from kdjax.train.phase import Phase, Shape
-from kdjax.train.step import Moment, State, compile_step, init_state
+from kdjax.train.seeds import beside, compile_seeds, nth, stacked
+from kdjax.train.step import Moment, State, Step, compile_step, init_state
 
 
 class Program:
@@ -27,11 +28,12 @@ class Program:
         phase: the phase.
         shape: of a batch.
         layout: of the devices.
+        seeds: runs whose steps it does together.
         compile_seconds: what compiling took.
-        hardware_flops: FLOPs that all devices together do in a step, rematerialisation and what every device does for
-            itself included; None where XLA does not say.
+        hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation and what every device
+            does for itself included; None where XLA does not say.
         kernels: FLOPs of the Pallas kernels in it (`kdjax.parallel.kernels.kernels`).
-        memory: bytes a device needs, by the compiler (`kdjax.budget.hardware.memory`).
+        memory: bytes a device needs for all of its runs, by the compiler (`kdjax.budget.hardware.memory`).
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Program:
         *,
         microbatches: int = 1,
         compute: ComputeConfig = ComputeConfig(),
+        seeds: int = 1,
     ):
         """Compiles.
 
@@ -51,6 +54,7 @@ class Program:
             layout: of the devices.
             microbatches: parts in which a batch is taken.
             compute: how the models are computed.
+            seeds: runs whose steps it does together.
 
         Raises:
             InputError: a batch that does not split over the devices and the microbatches.
@@ -59,22 +63,39 @@ class Program:
         layout.check_model(phase.student, "the student")
         if phase.teacher:
             layout.check_model(phase.teacher, "the teacher")
-        self.phase, self.shape, self.layout, self._compute = phase, shape, layout, compute
+        self.phase, self.shape, self.layout, self.seeds, self._compute = phase, shape, layout, seeds, compute
         self._batch = phase.abstract_batch(shape)
         started = time.perf_counter()
-        state, teacher = self.abstract_state(), self._placed_as_stored(phase.abstract_teacher(), compute.dtype)
         step = phase.step(microbatches=microbatches, compute=compute, layout=layout)
-        traced = compile_step(step, layout, state, teacher).trace(
-            state,
-            teacher,
-            jax.tree.map(lambda x: _placed(x, layout.by_batch), self._batch),
-            Moment.abstract(layout.everywhere),
-        )
+        traced = self._traced(step)
         self.kernels = kernels(traced.jaxpr)
         self._compiled = traced.lower().compile()
+        if seeds > 1:
+            self._compile_moves()
         self.compile_seconds = time.perf_counter() - started
-        self.hardware_flops = hardware_flops(self._compiled, traced.jaxpr, layout.devices)
+        flops = hardware_flops(self._compiled, traced.jaxpr, layout.devices)
+        self.hardware_flops = None if flops is None else round(flops / seeds)
         self.memory = memory(self._compiled)
+
+    def _traced(self, step: Step) -> Any:
+        """The step of as many runs as there are."""
+        state, moment = self.abstract_state(), Moment.abstract(self.layout.everywhere)
+        teacher = self._placed_as_stored(self.phase.abstract_teacher(), self._compute.dtype)
+        batch = jax.tree.map(lambda x: _placed(x, self.layout.by_batch), self._batch)
+        if self.seeds == 1:
+            return compile_step(step, self.layout, state, teacher).trace(state, teacher, batch, moment)
+        jitted, states = compile_seeds(step, self.layout, state, teacher, self.seeds), [state] * self.seeds
+        return jitted.trace(jax.eval_shape(stacked, states), teacher, (batch,) * self.seeds, moment)
+
+    def _compile_moves(self) -> None:
+        """What puts states together, and takes one out again."""
+        state = self.abstract_state()
+        alone = self.layout.stored(state)
+        join = jax.jit(lambda *states: stacked(states), out_shardings=beside(alone))
+        part = jax.jit(nth, in_shardings=(beside(alone), None), out_shardings=alone)
+        states = [state] * self.seeds
+        self._join = join.lower(*states).compile()
+        self._part = part.lower(jax.eval_shape(stacked, states), jax.ShapeDtypeStruct((), jnp.int32)).compile()
 
     @property
     def text(self) -> str:
@@ -111,10 +132,33 @@ class Program:
         self, state: State, teacher: Any, batch: Mapping[str, jax.Array], moment: Moment
     ) -> tuple[State, dict[str, jax.Array]]:
         """One step on a batch that is placed. The state given is used up."""
+        state, (metrics,) = self.steps(state, teacher, [batch], moment)
+        return state, metrics
+
+    def steps(
+        self, states: State, teacher: Any, batches: Sequence[Mapping[str, jax.Array]], moment: Moment
+    ) -> tuple[State, Sequence[dict[str, jax.Array]]]:
+        """One step of each run.
+
+        Args:
+            states: of all, from `together`; used up.
+            teacher: the teacher's parameters, placed.
+            batches: of each, placed.
+            moment: the same for all.
+        """
         when = self.layout.place(jax.tree.map(np.float32, moment), self.layout.everywhere)
-        after = self._compiled(state, teacher, batch, when)
+        after = self._compiled(states, teacher, batches[0] if self.seeds == 1 else tuple(batches), when)
         hosts.in_turn(after)
-        return after  # type: ignore[no-any-return]
+        states, metrics = after
+        return states, [metrics] if self.seeds == 1 else metrics
+
+    def together(self, states: Sequence[State]) -> State:
+        """The states of as many runs as the step takes, as it takes them."""
+        return states[0] if self.seeds == 1 else self._join(*states)
+
+    def own(self, states: State, number: int) -> State:
+        """The state of one run, from 0, of those that the step takes."""
+        return states if self.seeds == 1 else self._part(states, np.int32(number))
 
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], moment: Moment
@@ -124,16 +168,23 @@ class Program:
 
 
 @functools.cache
-def _program(phase: Phase, shape: Shape, layout: Layout, microbatches: int, compute: ComputeConfig) -> Program:
-    return Program(phase, shape, layout, microbatches=microbatches, compute=compute)
+def _program(
+    phase: Phase, shape: Shape, layout: Layout, microbatches: int, compute: ComputeConfig, seeds: int
+) -> Program:
+    return Program(phase, shape, layout, microbatches=microbatches, compute=compute, seeds=seeds)
 
 
 def program_of(
-    phase: Phase, shape: Shape, layout: Layout, microbatches: int = 1, compute: ComputeConfig = ComputeConfig()
+    phase: Phase,
+    shape: Shape,
+    layout: Layout,
+    microbatches: int = 1,
+    compute: ComputeConfig = ComputeConfig(),
+    seeds: int = 1,
 ) -> Program:
     """A phase compiled, or as it was compiled before in this process: runs that differ in budget, seed, learning rate
     or the arm's name share it."""
-    return _program(phase.essence, shape, layout, microbatches, compute)
+    return _program(phase.essence, shape, layout, microbatches, compute, seeds)
 
 
 def _placed(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding, dtype: str | None = None) -> jax.ShapeDtypeStruct:

@@ -217,18 +217,23 @@ def compile_step(step: Step, layout: Layout, state: State, teacher: Any) -> Any:
     Its metrics are scalars alone: besides those of `make_step` the gradient norms of `group_norms`.
     """
     kept = layout.stored(state)
+    return jax.jit(
+        with_group_norms(step),
+        in_shardings=(kept, layout.stored(teacher), layout.by_batch, layout.everywhere),
+        out_shardings=(kept, layout.everywhere),
+        donate_argnums=0,
+    )
+
+
+def with_group_norms(step: Step) -> Step:
+    """The step with norms of groups of parameters in the place of `GRAD_SQUARES`."""
 
     def grouped(*args: Any) -> tuple[State, dict[str, jax.Array]]:
         state, metrics = step(*args)
         squares = metrics.pop(GRAD_SQUARES)
         return state, {**metrics, **group_norms(squares)}
 
-    return jax.jit(
-        grouped,
-        in_shardings=(kept, layout.stored(teacher), layout.by_batch, layout.everywhere),
-        out_shardings=(kept, layout.everywhere),
-        donate_argnums=0,
-    )
+    return grouped
 
 
 def trained(loss: Loss, params: Any, *args: Any) -> Any:

@@ -17,9 +17,10 @@ from kdjax.models.features import Features
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.parallel.layout import Layout
 from kdjax.train.feed import Stream
-from kdjax.train.loop import Leg, Progress, train
+from kdjax.train.loop import train
 from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import program_of
+from kdjax.train.run import Leg, Progress, Run
 from kdjax.train.signal import NoTeacher
 
 
@@ -95,14 +96,16 @@ def fit_head(
     def whole(params: Any) -> Any:
         return {**body, **params} if frozen else params
 
-    outcome = train(
-        [Leg(phase, program, cost, stream, program.place_teacher(body))],
-        budget,
-        start=head if frozen else {**body, **head},
-        seed=0,
-        config=TrainConfig(batch=shape.batch, optimizer=config.optimizer),
-        directory=directory,
-        evaluate=lambda params: evaluate(whole(params)),
-        watch=watch,
+    (outcome,) = train(
+        Run(
+            [Leg(phase, program, cost, stream, program.place_teacher(body))],
+            budget,
+            start=head if frozen else {**body, **head},
+            seed=0,
+            config=TrainConfig(batch=shape.batch, optimizer=config.optimizer),
+            directory=directory,
+            evaluate=lambda params: evaluate(whole(params)),
+            watch=watch,
+        )
     )
     return Model(encoder.config, whole(outcome.params)), outcome.ledger

@@ -21,7 +21,7 @@ from kdjax.study.pricing import arms_of, sharing, stored_by
 from kdjax.study.progress import Reporter
 from kdjax.study.study import Study
 from kdjax.study.tuned import shown
-from kdjax.train.loop import Progress
+from kdjax.train.run import Progress
 from kdjax.tuning.search import Outcome
 from kdjax.tuning.space import with_settings
 

@@ -16,9 +16,10 @@ from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.parallel.layout import Layout
-from kdjax.train.loop import Outcome, Progress, train
+from kdjax.train.loop import train
 from kdjax.train.phase import price
 from kdjax.train.program import Program
+from kdjax.train.run import Outcome, Progress, Run
 from tests import metrics, tiny
 
 STEPS = 6
@@ -41,22 +42,25 @@ def run(
     def told(progress: Progress) -> None:
         watch(progress.ledger.steps)
 
-    return train(
-        [tiny.leg(program.phase, program, tiny.Batches())],
-        Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
-        start=models.init(program.phase.student, 0).params,
-        seed=0,
-        config=TrainConfig(
-            batch=8,
-            checkpoint=CheckpointConfig(**{"seconds": 0.0, **checkpoint}),
-            log=LogConfig(every=1, tensorboard=False),
-            evaluations=3,
-        ),
-        directory=directory,
-        evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
-        watch=told,
-        warn=warn,
+    (outcome,) = train(
+        Run(
+            [tiny.leg(program.phase, program, tiny.Batches())],
+            Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
+            start=models.init(program.phase.student, 0).params,
+            seed=0,
+            config=TrainConfig(
+                batch=8,
+                checkpoint=CheckpointConfig(**{"seconds": 0.0, **checkpoint}),
+                log=LogConfig(every=1, tensorboard=False),
+                evaluations=3,
+            ),
+            directory=directory,
+            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
+            watch=told,
+            warn=warn,
+        )
     )
+    return outcome
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdjax.study import compare as comparing
-from kdjax.train.loop import Progress
+from kdjax.train.run import Progress
 from tests import small_study
 from tests.study.conftest import kdjax
 

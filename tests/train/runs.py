@@ -14,9 +14,10 @@ from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.parallel.layout import Layout
-from kdjax.train.loop import Outcome, Progress, train
+from kdjax.train.loop import train
 from kdjax.train.phase import price
 from kdjax.train.program import Program
+from kdjax.train.run import Outcome, Progress, Run
 from tests import tiny
 
 STEPS = 6
@@ -43,14 +44,24 @@ def run(directory: Path, log: LogConfig = LogConfig(every=1), stop_at: int | Non
         if progress.ledger.steps == stop_at:
             raise Interrupted
 
-    return train(
-        [tiny.leg(program.phase, program, tiny.Batches(), program.place_teacher(models.init(tiny.TEACHER, 9).params))],
-        Budget.flops(STEPS * cost.total),
-        start=models.init(program.phase.student, 0).params,
-        seed=0,
-        config=TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=log, evaluations=2),
-        directory=directory,
-        evaluate=lambda params: {"mlm_loss": float(np.sum(params["embeddings"]["norm"]["scale"]))},
-        watch=watch,
-        **more,
+    (outcome,) = train(
+        Run(
+            [
+                tiny.leg(
+                    program.phase,
+                    program,
+                    tiny.Batches(),
+                    program.place_teacher(models.init(tiny.TEACHER, 9).params),
+                )
+            ],
+            Budget.flops(STEPS * cost.total),
+            start=models.init(program.phase.student, 0).params,
+            seed=0,
+            config=TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=log, evaluations=2),
+            directory=directory,
+            evaluate=lambda params: {"mlm_loss": float(np.sum(params["embeddings"]["norm"]["scale"]))},
+            watch=watch,
+            **more,
+        )
     )
+    return outcome

@@ -20,9 +20,10 @@ from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.train import log
-from kdjax.train.loop import Outcome, Progress, train
+from kdjax.train.loop import train
 from kdjax.train.phase import price
 from kdjax.train.program import Program
+from kdjax.train.run import Outcome, Progress, Run
 from tests import metrics, tiny
 
 STEPS = 6
@@ -58,17 +59,20 @@ def run(
         if progress.ledger.steps == stop_at:
             raise Interrupted
 
-    return train(
-        [tiny.leg(program.phase, program, stream or tiny.Batches(), teacher)],
-        budget or Budget.flops(STEPS * cost.total + cost.total // 2),
-        start=models.init(program.phase.student, 0).params,
-        seed=0,
-        config=CONFIG,
-        repeats=repeats,
-        directory=directory,
-        evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
-        watch=watch,
+    (outcome,) = train(
+        Run(
+            [tiny.leg(program.phase, program, stream or tiny.Batches(), teacher)],
+            budget or Budget.flops(STEPS * cost.total + cost.total // 2),
+            start=models.init(program.phase.student, 0).params,
+            seed=0,
+            config=CONFIG,
+            repeats=repeats,
+            directory=directory,
+            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
+            watch=watch,
+        )
     )
+    return outcome
 
 
 def test_spends_to_the_budget_and_logs_the_curve(tmp_path: Path) -> None:

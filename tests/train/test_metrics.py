@@ -19,9 +19,9 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.train import metrics as module
 from kdjax.train.log import Stopwatch
-from kdjax.train.loop import Outcome
 from kdjax.train.metrics import MEASURED, Done, Meter
 from kdjax.train.phase import price
+from kdjax.train.run import Outcome
 from kdjax.train.step import Moment
 from tests import metrics, tiny
 from tests.train import runs

@@ -27,10 +27,11 @@ from kdjax.config import (
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import Arm, resolve
-from kdjax.train.loop import Outcome, Progress, train
+from kdjax.train.loop import train
 from kdjax.train.moving import flat
 from kdjax.train.phase import price
 from kdjax.train.program import Program
+from kdjax.train.run import Outcome, Progress, Run
 from kdjax.train.step import Moment
 from tests import metrics, tiny
 
@@ -75,18 +76,21 @@ def run(directory: Path, stop_at: int | None = None) -> Outcome:
         if progress.ledger.steps == stop_at:
             raise Interrupted
 
-    return train(
-        [
-            tiny.leg(phase, program, tiny.Batches(), program.place_teacher(teacher))
-            for phase, program in zip(arm().phases, programs(), strict=True)
-        ],
-        laid_out()[0],
-        start=models.init(arm().student, 0).params,
-        seed=0,
-        config=CONFIG,
-        directory=directory,
-        watch=watch,
+    (outcome,) = train(
+        Run(
+            [
+                tiny.leg(phase, program, tiny.Batches(), program.place_teacher(teacher))
+                for phase, program in zip(arm().phases, programs(), strict=True)
+            ],
+            laid_out()[0],
+            start=models.init(arm().student, 0).params,
+            seed=0,
+            config=CONFIG,
+            directory=directory,
+            watch=watch,
+        )
     )
+    return outcome
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,10 @@ from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import Arm, resolve
-from kdjax.train.loop import Leg, train
+from kdjax.train.loop import train
 from kdjax.train.phase import Shape, price
 from kdjax.train.program import Program
+from kdjax.train.run import Leg, Run
 from kdjax.train.start import start_params
 from tests import metrics
 
@@ -64,13 +65,15 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
         program = Program(phase, SHAPE, mesh)
         legs.append(Leg(phase, program, cost, stream, program.place_teacher(teacher.params)))
     start = start_params(made.start, made.student, teacher, seed=0)
-    outcome = train(
-        legs,
-        budget,
-        start=start,
-        seed=0,
-        config=TrainConfig(batch=SHAPE.batch, log=LogConfig(every=1), evaluations=1),
-        directory=tmp_path,
+    (outcome,) = train(
+        Run(
+            legs,
+            budget,
+            start=start,
+            seed=0,
+            config=TrainConfig(batch=SHAPE.batch, log=LogConfig(every=1), evaluations=1),
+            directory=tmp_path,
+        )
     )
     assert outcome.ledger.steps == stretches[-1].stop >= STEPS
     assert outcome.ledger.total == sum(s.steps * s.price.total for s in stretches) <= budget.amount

@@ -16,9 +16,10 @@ from kdjax.config import ArmConfig, LogConfig, OptimizerConfig, PhaseConfig, Ram
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import Arm, resolve
-from kdjax.train.loop import Leg, Outcome, train
+from kdjax.train.loop import train
 from kdjax.train.phase import Shape, price
 from kdjax.train.program import program_of
+from kdjax.train.run import Leg, Outcome, Run
 from tests import tiny
 
 RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))
@@ -48,14 +49,17 @@ def run(directory: Path, ramp: tuple[RampConfig, ...], asked: list[tuple[int, in
         shape = phase.shape(tiny.SHAPE)
         program = program_of(phase, shape, Layout.of(devices=jax.devices()[:1]))
         legs.append(Leg(phase, program, price(phase, shape), Seen(shape, [] if asked is None else asked)))
-    return train(
-        legs,
-        BUDGET,
-        start=models.init(tiny.STUDENT, 0).params,
-        seed=0,
-        config=TrainConfig(batch=8, log=LogConfig(every=1)),
-        directory=directory,
+    (outcome,) = train(
+        Run(
+            legs,
+            BUDGET,
+            start=models.init(tiny.STUDENT, 0).params,
+            seed=0,
+            config=TrainConfig(batch=8, log=LogConfig(every=1)),
+            directory=directory,
+        )
     )
+    return outcome
 
 
 def test_a_ramp_of_one_size_is_no_ramp(tmp_path: Path) -> None:
