@@ -32,7 +32,8 @@ def differences(
     """
     phase = case.phase
     whole, given = {"model": params, "objective": objective}, phase.teacher_part(teacher)
-    loss, grads = jax.jit(jax.value_and_grad(lambda p: phase.loss()(p, given, batch, None, 0.0)[0]))(whole)
+    graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss()(p, t, b, None, 0.0)[0]))
+    loss, grads = graded(whole, given, dict(batch))
     own = named(_where(phase.trained, grads))
     other_loss, theirs = Torch(case, params, other_teacher or teacher, [batch], objective=objective).gradients()
     found = {"loss": abs(float(loss) - other_loss) / abs(float(loss))}

@@ -387,3 +387,19 @@ def _placed(batch: Mapping[str, np.ndarray], device: str) -> dict[str, Tensor]:
         "labels": held["labels"].long().masked_fill(weights == 0, -100).flatten(),
         "weights": weights.flatten(),
     }
+
+
+def torch_product(device: str, dtype: torch.dtype) -> Callable[[int], Callable[[], None]]:
+    """As `benchmarks.timing.xla_product`, by PyTorch."""
+
+    def make(size: int) -> Callable[[], None]:
+        square = torch.randn(size, size, device=device, dtype=dtype)
+
+        def product() -> None:
+            square @ square
+            if device != "cpu":
+                torch.cuda.synchronize()
+
+        return product
+
+    return make

@@ -1,0 +1,387 @@
+"""kdjax's four arms against the same mathematics in eager PyTorch, and the fused step against one of two programs.
+
+    make bench                                            on this machine's CPU, in an environment of its own
+    python -m benchmarks.speed --pair small --arms logit
+    python -m benchmarks.speed --profile --arms scratch   where the time of kdjax's step goes, and nothing else
+
+On a GPU that both JAX and PyTorch see, the same command takes that, bfloat16 and larger batches. Of every arm, the loss
+and every gradient are compared between the two (float32, relative 1e-4). Arms come in random order; of an arm, blocks of
+steps of kdjax, of PyTorch and of the unfused step alternate in random order, with matmuls between them, and every ratio
+is the median of ratios of blocks of the same round, with its 95% interval by bootstrap. Steps are full optimiser steps
+on batches that lie on the device. Writes speed.json and speed.md to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is shared with PyTorch here
+
+import jax
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import sameness
+from benchmarks.cases import ARMS, BATCHES, PAIRS, VOCABULARY, Case, Kdjax, batch, start
+from benchmarks.machine import describe, restrict
+from benchmarks.profiling import profile
+from benchmarks.timing import MatmulRate, Ratio, in_turn, ratio, xla_product
+from benchmarks.torch_arms import Torch, torch_product
+from benchmarks.unfused import Unfused
+from kdjax.config import ComputeConfig
+from kdjax.errors import InputError
+from kdjax.train.phase import Shape
+
+SEQUENCES = {"cpu": {"small": 16, "large": 8}, "gpu": {"small": 256, "large": 128}}
+"""Sequences of a step by default."""
+MATMULS = {"cpu": (1024, 2048), "gpu": (4096, 8192)}
+"""Sizes of the square matmuls that the best rate is taken of."""
+LOSSES_AGREE = {"float32": 1e-3, "bfloat16": 2e-2}
+"""Largest relative difference between the losses of the two programs as they are timed, without dropout."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one arm between one pair of models came to; times in seconds, medians over rounds.
+
+    Attributes:
+        pair, arm, dropout: which.
+        batch, length, slots: of a step.
+        flops: price of a step.
+        seconds: of a step, by implementation.
+        processor: seconds of all the process's threads, by implementation.
+        tokens: places a second, by implementation.
+        speedup: PyTorch's time over kdjax's.
+        share: price / time / the best matmul rate of the same round, by implementation.
+        placing: of a batch on kdjax's device.
+        compiling: of kdjax's step.
+        memory: bytes that kdjax's step needs, by the compiler.
+        unfused: the unfused step's time over the fused one's, and what it needs; None where no teacher runs.
+        difference: the largest relative difference of the loss and of any gradient.
+    """
+
+    pair: str
+    arm: str
+    dropout: float
+    batch: int
+    length: int
+    slots: int
+    flops: int
+    seconds: dict[str, float]
+    processor: dict[str, float]
+    tokens: dict[str, float]
+    speedup: Ratio
+    share: dict[str, float]
+    placing: float
+    compiling: float
+    memory: dict[str, int] | None
+    unfused: dict[str, Any] | None
+    difference: float
+
+
+def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulRate) -> Row:
+    """Compares one arm."""
+    params, teacher = start(case.pair.student, 0), start(case.pair.teacher, 1)
+    batches = [batch(case.shape, VOCABULARY, seed) for seed in range(BATCHES)]
+    objective = case.phase.init_objective(0)
+    kdjax = Kdjax(case, params, teacher, batches)
+    other = Torch(
+        case,
+        params,
+        teacher,
+        batches,
+        objective=objective,
+        device="cpu" if options.device == "cpu" else "cuda",
+        precision="float32" if case.compute.dtype == "float32" else options.torch_bfloat16,
+        adamw=options.torch_adamw,
+    )
+    runners: dict[str, Any] = {"kdjax": kdjax, "torch": other}
+    if case.phase.teacher:
+        runners["unfused"] = Unfused(case, params, teacher, batches, kdjax.program)
+    if not case.phase.drops:
+        check_losses(case, kdjax, other)
+    before = len(matmuls.best)
+    times = in_turn(runners, options.rounds, options.seconds, matmuls)
+    rates = matmuls.best[before:]
+    medians = {name: float(np.median(found.wall)) for name, found in times.items()}
+    return Row(
+        pair=pair,
+        arm=case.arm,
+        dropout=case.pair.student.dropout,
+        **asdict(case.shape),
+        flops=case.price.total,
+        seconds=medians,
+        processor={name: float(np.median(found.processor)) for name, found in times.items()},
+        tokens={name: case.shape.positions / seconds for name, seconds in medians.items()},
+        speedup=ratio(times["torch"].wall, times["kdjax"].wall),
+        share={
+            name: float(np.median(case.price.total / np.asarray(found.wall) / np.asarray(rates)))
+            for name, found in times.items()
+        },
+        placing=kdjax.placing,
+        compiling=kdjax.program.compile_seconds,
+        memory=kdjax.program.memory,
+        unfused=apart(runners["unfused"], times) if "unfused" in runners else None,
+        difference=same(case),
+    )
+
+
+def apart(unfused: Unfused, times: Any) -> dict[str, Any]:
+    """What the unfused step came to."""
+    return {
+        "time over fused": ratio(times["unfused"].wall, times["kdjax"].wall),
+        "handed over": unfused.handed_over,
+        "peak": unfused.peak,
+        "teacher": unfused.teacher_memory,
+        "student": unfused.student_memory,
+    }
+
+
+def same(case: Case) -> float:
+    """The largest relative difference between the two implementations; ends the run if it is too large.
+
+    On the CPU, in float32, without dropout, with two sequences: it does not depend on how many there are.
+    """
+    pair = case.pair.dropped(0.0)
+    small = replace(case, pair=pair, shape=replace(case.shape, batch=2), compute=ComputeConfig())
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        found = sameness.differences(
+            small,
+            start(pair.student, 2),
+            start(pair.teacher, 3),
+            small.phase.init_objective(4),
+            batch(small.shape, VOCABULARY, 5),
+        )
+    name, largest = max(found.items(), key=lambda item: item[1])
+    if not largest <= sameness.TOLERANCE:
+        sys.exit(f"{case.arm}: {name} differs by {largest:.2g} between kdjax and PyTorch, at most {sameness.TOLERANCE}")
+    return largest
+
+
+def check_losses(case: Case, kdjax: Kdjax, other: Torch) -> None:
+    """Ends the run unless the two programs that are about to be timed start at the same loss."""
+    own, theirs = float(kdjax.step()["loss"]), other.step().item()
+    if not abs(own - theirs) <= LOSSES_AGREE[case.compute.dtype] * abs(own):
+        sys.exit(f"{case.arm}: the first loss is {own:.6g} in kdjax and {theirs:.6g} in PyTorch")
+
+
+def tables(rows: list[Row], rates: dict[str, list[float]]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and cells of what is shown."""
+    speed, cost, split = [], [], []
+    for row in rows:
+        who = [row.pair, row.arm, f"{row.dropout:g}"]
+        speed.append(
+            [
+                *who,
+                *(f"{1e3 * row.seconds[name]:.1f}" for name in ("kdjax", "torch")),
+                *(f"{row.tokens[name]:,.0f}" for name in ("kdjax", "torch")),
+                str(row.speedup),
+                *(f"{row.share[name]:.0%}" for name in ("kdjax", "torch")),
+            ]
+        )
+        cost.append(
+            [
+                *who,
+                f"{row.batch} x {row.length}, {row.slots}",
+                f"{row.flops / 1e9:.1f}",
+                *(f"{1e3 * row.processor[name]:.0f}" for name in ("kdjax", "torch")),
+                f"{1e3 * row.placing:.2f}",
+                f"{row.compiling:.1f}",
+                _mb(row.memory["peak"] if row.memory else None),
+                f"{row.difference:.0e}",
+            ]
+        )
+        if row.unfused:
+            own = row.memory["peak"] if row.memory else None
+            split.append(
+                [
+                    *who,
+                    *(f"{1e3 * row.seconds[name]:.1f}" for name in ("kdjax", "unfused")),
+                    str(row.unfused["time over fused"]),
+                    _mb(own),
+                    _mb(row.unfused["peak"]),
+                    _mb(row.unfused["handed over"]),
+                ]
+            )
+    measured = ", ".join(f"{name} {np.median(found) / 1e9:,.0f} GFLOP/s" for name, found in rates.items())
+    who = ["pair", "arm", "dropout"]
+    return [
+        (
+            f"A step in kdjax and in eager PyTorch (best matmul rate, median over rounds: {measured})",
+            [
+                *who,
+                "kdjax ms",
+                "torch ms",
+                "kdjax tokens/s",
+                "torch tokens/s",
+                "speed-up [95%]",
+                "kdjax share",
+                "torch share",
+            ],
+            speed,
+        ),
+        (
+            "What a step costs",
+            [
+                *who,
+                "batch x length, slots",
+                "GFLOP",
+                "kdjax CPU ms",
+                "torch CPU ms",
+                "placing ms",
+                "compile s",
+                "peak MB",
+                "difference",
+            ],
+            cost,
+        ),
+        (
+            "The fused step, and the teacher in a program of its own",
+            [
+                *who,
+                "fused ms",
+                "unfused ms",
+                "unfused / fused [95%]",
+                "fused peak MB",
+                "unfused peak MB",
+                "handed over MB",
+            ],
+            split,
+        ),
+    ]
+
+
+def _mb(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:,.0f}"
+
+
+def markdown(title: str, header: list[str], cells: list[list[str]]) -> str:
+    """A Markdown table under its title."""
+    lines = [header, ["---"] * len(header), *cells]
+    return f"{title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def show(console: Console, title: str, header: list[str], cells: list[list[str]]) -> None:
+    """The same on the terminal."""
+    table = Table(title=title, title_justify="left")
+    for n, name in enumerate(header):
+        table.add_column(name, justify="left" if n < 3 else "right")
+    for line in cells:
+        table.add_row(*line)
+    console.print(table)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--pair", nargs="+", choices=PAIRS, default=list(PAIRS), help="models; default: all")
+    add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    add("--batch", type=int, help="sequences of a step; default: by pair and device")
+    add("--length", type=int, default=128)
+    add("--slots", type=int, default=20)
+    add("--dropout", type=float, nargs="+", help="of the student; default: 0, and for the first arm 0.1 as well")
+    add("--rounds", type=int, default=9, help="blocks of each implementation")
+    add("--seconds", type=float, default=1.0, help="about how long a block lasts")
+    add("--threads", type=int, help="cores to use, of those this process may; default: all of them")
+    for name, hint in get_type_hints(ComputeConfig).items():
+        add(f"--{name}", choices=get_args(hint) or ("true", "false"), help="as in a recipe's train.compute")
+    add("--torch-adamw", choices=("foreach", "fused"), default="foreach")
+    add("--torch-bfloat16", choices=("autocast", "master"), default="master", help="on a GPU")
+    add("--profile", action="store_true", help="only show where the time of kdjax's step goes")
+    add("--out", type=Path, default=Path("runs/bench"))
+    return parser.parse_args()
+
+
+def computed(options: argparse.Namespace) -> ComputeConfig:
+    """How kdjax computes: its defaults, bfloat16 on a GPU, and what the command line says."""
+    given = {name: getattr(options, name) for name in get_type_hints(ComputeConfig) if getattr(options, name)}
+    dtype = "float32" if options.device == "cpu" else "bfloat16"
+    return ComputeConfig(
+        **{"dtype": dtype, **{name: {"true": True, "false": False}.get(v, v) for name, v in given.items()}}
+    )
+
+
+def main() -> None:
+    options = arguments()
+    try:
+        torch.set_num_threads(restrict(options.threads))
+    except InputError as e:
+        sys.exit(f"benchmarks.speed: {e}")
+    options.device = "gpu" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    config = computed(options)
+    where = "cpu" if options.device == "cpu" else "cuda"
+    matmuls = MatmulRate(
+        {"XLA": xla_product(config.dtype), "PyTorch": torch_product(where, getattr(torch, config.dtype))},
+        MATMULS[options.device],
+    )
+    wanted = []
+    for pair in options.pair:
+        shape = Shape(options.batch or SEQUENCES[options.device][pair], options.length, options.slots)
+        for arm in options.arms:
+            for rate in options.dropout or ([0.0, 0.1] if arm == options.arms[0] else [0.0]):
+                wanted.append((pair, Case(arm, PAIRS[pair].dropped(rate), shape, config)))
+    if options.profile:
+        for pair, case in wanted:
+            show_profile(pair, case, options.rounds)
+        return
+    order = random.Random(0).sample(range(len(wanted)), len(wanted))
+    found: dict[int, Row] = {}
+    machine = describe()
+    for done, n in enumerate(order, 1):
+        pair, case = wanted[n]
+        console.print(f"{done}/{len(order)}: {pair} {case.arm}, dropout {case.pair.student.dropout:g}", style="dim")
+        found[n] = measure(case, pair, options, matmuls)
+        gc.collect()
+    rows = [found[n] for n in range(len(wanted))]
+    made = tables(rows, matmuls.found)
+    for title, header, cells in made:
+        if cells:
+            show(console, title, header, cells)
+    write(options, machine, rows, matmuls, made)
+    console.print(f"{options.out}/speed.json, speed.md")
+
+
+def show_profile(pair: str, case: Case, steps: int) -> None:
+    """Prints where the time of a step goes, as Markdown."""
+    batches = [batch(case.shape, VOCABULARY, 0)]
+    runner = Kdjax(case, start(case.pair.student, 0), start(case.pair.teacher, 1), batches)
+    for _ in range(3):
+        runner.step()
+    runner.wait()
+    print(f"## {pair} {case.arm}, {case.shape.batch} x {case.shape.length}, dropout {case.pair.student.dropout:g}\n")
+
+    def whole() -> Any:
+        runner.step()
+        return runner.state
+
+    print(profile(whole, runner.program.text, steps).table(), "\n", flush=True)
+
+
+def write(
+    options: argparse.Namespace, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, made: Any
+) -> None:
+    """speed.json and speed.md."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    command = " ".join(["python -m benchmarks.speed", *sys.argv[1:]])
+    machine |= {"load after": describe()["load"], "command": command}
+    everything = {"machine": machine, "rows": [asdict(row) for row in rows], "matmul rates": matmuls.found}
+    (options.out / "speed.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
+    about = "\n".join(f"- {name}: {value}" for name, value in machine.items())
+    text = "\n".join([about, "", *(markdown(*one) for one in made if one[2])])
+    (options.out / "speed.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The step in two programs, as frameworks without a fused one run it: the teacher hands its features to the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.cases import RATE, Case
+from kdjax.budget.hardware import memory
+from kdjax.models.features import Features
+from kdjax.parallel.layout import Layout
+from kdjax.train.program import Program
+from kdjax.train.step import Moment, compile_step, make_loss, make_step
+
+
+class Unfused:
+    """An arm's step with its teacher in a program of its own.
+
+    The student's step is kdjax's, state donated, but for where the teacher's features come from.
+
+    Attributes:
+        handed_over: bytes of the features that go from the one program to the other.
+        teacher_memory, student_memory: bytes each program needs (`kdjax.budget.hardware.memory`).
+    """
+
+    name = "unfused"
+
+    def __init__(self, case: Case, params: Any, teacher: Any, batches: list[Mapping[str, np.ndarray]], fused: Program):
+        """Compiles both programs.
+
+        Args:
+            case: what to run; its arm has a teacher.
+            params: the student's.
+            teacher: the teacher's, whole.
+            batches: on the host.
+            fused: the fused step, which places everything.
+        """
+        phase, layout, compute = case.phase, Layout.of(devices=jax.devices()[:1]), case.compute
+        self._batches = [fused.place(one) for one in batches]
+        self._state, self._teacher = fused.start(params, seed=0), fused.place_teacher(teacher)
+        moment = Moment.abstract(layout.everywhere)
+
+        def look(teacher: Any, batch: Any) -> Features:
+            return phase.target(teacher, batch, compute)
+
+        self._look = jax.jit(look).lower(self._teacher, self._batches[0]).compile()
+        seen = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.everywhere),
+            jax.eval_shape(look, self._teacher, self._batches[0]),
+        )
+        loss = make_loss(
+            lambda p, _, b, key: phase.see(p, None, b, key, compute), lambda seen, _: seen, phase.objective
+        )
+        step = make_step(loss, phase.transformation, phase.trained, dropout=phase.drops, layout=layout)
+        self._step = (
+            compile_step(step, layout, fused.abstract_state(), seen)
+            .lower(fused.abstract_state(), seen, self._batches[0], moment)
+            .compile()
+        )
+        self.handed_over = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(seen))
+        self.teacher_memory, self.student_memory = memory(self._look), memory(self._step)
+        self._moment = layout.place(jax.tree.map(np.float32, Moment(0.5, RATE)), layout.everywhere)
+        self._done = 0
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes at most: the larger of the two programs, with what the other one needs lying beside it."""
+        if self.teacher_memory is None or self.student_memory is None:
+            return None
+        return max(
+            self.teacher_memory["peak"] + sum(x.nbytes for x in jax.tree.leaves(self._state)),
+            self.student_memory["peak"] + sum(x.nbytes for x in jax.tree.leaves(self._teacher)),
+        )
+
+    def step(self) -> dict[str, jax.Array]:
+        """One step on the next batch; it may still run when this returns."""
+        batch = self._batches[self._done % len(self._batches)]
+        self._state, metrics = self._step(self._state, self._look(self._teacher, batch), batch, self._moment)
+        self._done += 1
+        return metrics
+
+    def wait(self) -> None:
+        """Until all steps are done."""
+        jax.block_until_ready(self._state)
