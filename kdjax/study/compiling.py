@@ -6,6 +6,7 @@ times, and all that follows from them, are estimates (`kdjax.parallel.estimate`)
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -60,12 +61,17 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
     Raises:
         InputError: an arm that the recipe has not, or a recipe that the slice's devices do not divide.
     """
+    if top < 0:
+        raise InputError(f"--top is {top}, expected at least 0")
     ready = arms_of(config)
     for name in arms:
         if name not in ready:
             raise InputError(f"--arm is {name!r}, expected an arm of the recipe{nearest(name, ready)}")
     chosen = {name: ready[name] for name in arms or ready}
-    layout, costs = Layout.of(config.train.mesh, on.devices), prices(config)
+    layout, shape = Layout.of(config.train.mesh, on.devices), shape_of(config)
+    for phase in itertools.chain(*(arm.phases for arm in chosen.values())):
+        layout.check_batch(phase.shape(shape).batch, config.train.microbatches)
+    costs = prices(config)
     rows: dict[str, list[dict[str, Any]]] = {}
     with Reporter() as reporter:
         for name, arm in chosen.items():
@@ -92,7 +98,7 @@ def _phase(config: Config, on: Slice, layout: Layout, phase: Phase, price: int, 
         with uncached():
             program = program_of(phase, shape, layout, config.train.microbatches, config.train.compute)
     except jax.errors.JaxRuntimeError as e:
-        if (full := _full(str(e))) is None:
+        if (full := out_of_memory(str(e))) is None:
             raise
         return {
             "fits": False,
@@ -100,7 +106,7 @@ def _phase(config: Config, on: Slice, layout: Layout, phase: Phase, price: int, 
             **dict.fromkeys(("compile_seconds", "collectives", "attention", "estimated")),
         }
     text = program.text
-    module, found = parse(text), estimate(text, on.chip)
+    module, found = parse(text), estimate(text, on.chip, program.kernels)
     heads = {one.heads // layout.mesh.shape["tensor"] for one in (phase.student, phase.teacher) if one is not None}
     written = materialised(module, _at_once(config, layout, shape), heads, shape.length)
     needed = program.memory
@@ -136,7 +142,7 @@ def _collectives(module: Module) -> dict[str, dict[str, int]]:
     return {kind: made[kind] for kind in KINDS if kind in made}
 
 
-def _full(message: str) -> int | None:
+def out_of_memory(message: str) -> int | None:
     """Bytes of HBM that a program which does not fit needs at least; None where the message says something else."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None

@@ -1,10 +1,12 @@
-"""Small programs compiled for TPUs, whose text tests read: `python -m tests.parallel.tpu_programs` writes
-tests/golden/tpu anew. That needs libtpu and no TPU.
+"""Small programs compiled for TPUs, whose text tests read.
+
+`python -m tests.parallel.tpu_programs tests/golden/tpu` writes the texts anew; it needs libtpu and no TPU.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,13 +108,6 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct
     }
 
 
-def compiled(name: str) -> str:
-    """The text that the compiler makes of a program now."""
-    does, takes = programs()[name]
-    with aot.uncached():
-        return str(jax.jit(does).lower(*takes).compile().as_text())
-
-
 def _shortened(text: str) -> str:
     """A text without what nobody reads: kernels' code, layouts of arguments, most of the backend's notes, paths."""
     text = re.sub(r'"body":"[^"]*"', '"body":""', text)
@@ -132,5 +127,7 @@ def _notes(found: re.Match[str]) -> str:
 
 if __name__ == "__main__":
     aot.offline()
-    for each in programs():
-        (TEXTS / f"{each}.txt").write_text(_shortened(compiled(each)), encoding="utf-8")
+    with aot.uncached():
+        for name, (does, takes) in programs().items():
+            text = _shortened(jax.jit(does).lower(*takes).compile().as_text())
+            Path(sys.argv[1], f"{name}.txt").write_text(text, encoding="utf-8")

@@ -1,0 +1,65 @@
+"""Every recipe for a slice compiles for it and fits, and is what its header says."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from kdjax import recipes
+from tests.tpu.conftest import ROOT, run
+
+RECIPES = sorted((ROOT / "configs" / "tpu").glob("*.yaml"))
+CORES = ("v5p", "tpu7x")
+"""What accelerator types count in cores, two a chip."""
+DEVICES = {"tpu7x": 2}
+"""JAX devices of a chip, where they are not one."""
+
+
+def said(recipe: Path, pattern: str) -> tuple[str, ...]:
+    """What a recipe's header says."""
+    header = recipe.read_text(encoding="utf-8").partition("\n\n")[0].replace("\n#", "")
+    found = re.search(pattern, header)
+    assert found is not None, (recipe, pattern)
+    return found.groups()
+
+
+def topology(recipe: Path) -> str:
+    """The slice that a recipe is for, as its header has it for `kdjax compile`."""
+    (found,) = said(recipe, rf"kdjax compile configs/tpu/{recipe.name} --topology (\S+)")
+    return found
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_topology_is_that_of_the_slice(recipe: Path) -> None:
+    chip, _, shape = topology(recipe).partition(":")
+    generation, _, size = said(recipe, r"ACCELERATOR=(\S+) ")[0].partition("-")
+    chips = math.prod(map(int, shape.split("x")))
+    assert generation.replace("v5litepod", "v5e") == chip
+    assert chips == int(size) // (2 if generation in CORES else 1)
+    sequences, devices = map(int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices"))
+    assert devices == chips * DEVICES.get(chip, 1)
+    assert sequences * devices == recipes.load(recipe).train.batch
+
+
+@pytest.mark.tpu
+@pytest.mark.usefixtures("libtpu")
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_it_compiles_and_fits(recipe: Path) -> None:
+    config = recipes.load(recipe)
+    ended = run("-m", "kdjax", "compile", recipe, "--topology", topology(recipe), "--json")
+    assert ended.status == 0, ended.err
+    found = json.loads(ended.out)
+    sequences, devices = map(int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices"))
+    assert found["devices"] == devices
+    assert config.train.batch == sequences * devices
+    assert found["arms"].keys() == config.arms.keys()
+    for phases in found["arms"].values():
+        for phase in phases:
+            assert phase["fits"] and phase["hbm"] < found["hbm"]
+            assert phase["collectives"].keys() == {"all-reduce"}
+            assert 0.05 < phase["estimated"]["utilisation"] < 1
+            assert not phase["estimated"]["unknown"]
