@@ -241,8 +241,8 @@ class _Walk:
             yield self._cost(one, "collectives", turns, sum(map(_over_a_link, sent)) / self.chip.link_bandwidth)
         if cycles < _UNKNOWN:
             yield self._cost(one, "compute", turns, cycles / self.chip.clock)
-        elif one.does == "custom-call" and one.attribute(r'custom_call_target="([^"]*)"') == KERNEL:
-            yield self._cost(one, "custom_calls", turns, self._kernel(one))
+        elif kernels := [inner for inner in (one, *_fused(self.module, one)) if _is_kernel(inner)]:
+            yield self._cost(one, "custom_calls", turns, math.fsum(map(self._kernel, kernels)))
         elif not sent and not self._is_free(one):
             yield self._cost(one, "moves", turns, moved(self.module, one) / self.chip.hbm_bandwidth)
 
@@ -276,6 +276,10 @@ class _Walk:
     def _at(self, one: Instruction) -> str:
         place = self.module.place(one)
         return f" ({place})" if place else ""
+
+
+def _is_kernel(one: Instruction) -> bool:
+    return one.does == "custom-call" and one.attribute(r'custom_call_target="([^"]*)"') == KERNEL
 
 
 def moved(module: Module, one: Instruction) -> int:

@@ -97,6 +97,14 @@ def test_a_kernel_takes_at_least_as_long_as_its_bytes() -> None:
     assert of(many).seconds == pytest.approx(99999999 / HBM)
 
 
+def test_a_kernel_inside_a_fusion_is_a_kernel() -> None:
+    alone = read("kernel")
+    inner = alone[alone.index("ENTRY") :].replace("ENTRY %main.1", "%inner")
+    call = "ROOT %f = bf16[4,256,256]{2,1,0:T(8,128)(2,1)} fusion(%x.2), kind=kCustom, calls=%inner"
+    text = entry("%x.2 = bf16[4,256,256]{2,1,0:T(8,128)(2,1)} parameter(0)", call, before=inner)
+    assert of(text).by_source == of(alone).by_source
+
+
 def test_a_kernel_of_unknown_flops_leaves_no_estimate() -> None:
     found = of(read("kernel_without_cost"))
     assert found.seconds is None

@@ -1,4 +1,4 @@
-"""`kdjax compile`: what it finds, prints and refuses. This machine's devices stand for a slice (tests/tpu has those)."""
+"""`kdjax compile`: what it finds, prints and refuses. Devices of this machine stand for a slice's."""
 
 from __future__ import annotations
 
