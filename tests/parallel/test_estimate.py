@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -256,6 +258,16 @@ def test_a_faster_chip_is_faster_by_what_it_does_faster() -> None:
     assert slower["compute"] == whole["compute"]
     assert slower["moves"] == pytest.approx(2 * whole["moves"])
     assert slower["collectives"] == pytest.approx(2 * whole["collectives"])
+
+
+def test_the_documentations_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2]
+    (example,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "tpu.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(root)
+    exec(example, {})
+    whole, longest, *_ = capsys.readouterr().out.splitlines()
+    assert float(whole.split()[0]) > float(longest.split()[0]) > 0
+    assert "compute jit(loop)/while/body/closed_call/dot_general" in longest
 
 
 def test_what_is_executed_is_listed_with_its_turns() -> None:
