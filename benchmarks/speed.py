@@ -4,11 +4,12 @@
     python -m benchmarks.speed --pair small --arms logit
     python -m benchmarks.speed --profile --arms scratch   where the time of kdjax's step goes, and nothing else
 
-On a GPU that both JAX and PyTorch see, the same command takes that, bfloat16 and larger batches. Of every arm, the loss
-and every gradient are compared between the two (float32, relative 1e-4). Arms come in random order; of an arm, blocks of
-steps of kdjax, of PyTorch and of the unfused step alternate in random order, with matmuls between them, and every ratio
-is the median of ratios of blocks of the same round, with its 95% interval by bootstrap. Steps are full optimiser steps
-on batches that lie on the device. Writes speed.json and speed.md to --out.
+On a GPU that both JAX and PyTorch see, the same command takes that, bfloat16 and larger batches.
+
+Of every arm, the loss and every gradient are compared between the two (float32, relative 1e-4). Arms come in random
+order; of an arm, blocks of steps of kdjax, of PyTorch and of the unfused step alternate in random order, with matmuls
+between them, and every ratio is the median of ratios of blocks of the same round, with its 95% interval by bootstrap.
+Steps are full optimiser steps on batches that lie on the device. Writes speed.json and speed.md to --out.
 """
 
 from __future__ import annotations

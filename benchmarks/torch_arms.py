@@ -167,9 +167,9 @@ def scratch(student: Features, teacher: Features, batch: Batch, project: nn.Line
 
 def logit(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
     """That, and the mean over the masked slots of KL(p_t‖p_s), at temperature 1."""
-    own, target = F.log_softmax(student.logits.float(), -1), F.log_softmax(teacher.logits.float(), -1)
-    weights = batch["weights"]
-    return F.nll_loss(own, batch["labels"]) + (_kl(own, target) * weights).sum() / weights.sum()
+    own, weights = F.log_softmax(student.logits.float(), -1), batch["weights"]
+    divergence = _kl(own, teacher.logits.float())
+    return F.nll_loss(own, batch["labels"]) + (divergence * weights).sum() / weights.sum()
 
 
 def tinybert(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
@@ -178,11 +178,11 @@ def tinybert(student: Features, teacher: Features, batch: Batch, project: nn.Lin
     apart, pairs, padding, tokens = ~together, together.sum(), ~valid[..., None], valid.sum()
     for n, own in student.scores.items():
         target = teacher.scores[n * max(teacher.scores) // max(student.scores)]
-        difference = (own - target).float().masked_fill(apart, 0)
+        difference = (own - target).float().masked_fill_(apart, 0)
         losses.append(difference.square().sum() / (pairs * own.shape[1]))
     for n, own in student.hidden.items():
         target = teacher.hidden[n * max(teacher.hidden) // max(student.hidden)]
-        difference = (project(own) - target).float().masked_fill(padding, 0)
+        difference = (project(own) - target).float().masked_fill_(padding, 0)
         losses.append(difference.square().sum() / (tokens * target.shape[-1]))
     return torch.stack(losses).sum()
 
@@ -193,21 +193,24 @@ def minilm(student: Features, teacher: Features, batch: Batch, project: nn.Linea
     for kind in ("query", "key", "value"):
         (own,), (target,) = getattr(student, kind).values(), getattr(teacher, kind).values()
         heads = Relation().heads(own.shape[1] * own.shape[3], target.shape[1] * target.shape[3])
-        divergence = _kl(*(_relation(x, heads, apart) for x in (own, target)))
+        divergence = _kl(F.log_softmax(_relation(own, heads, apart), dim=-1), _relation(target, heads, apart))
         losses.append((divergence * rows).sum() / (rows.sum() * heads))
     return torch.stack(losses).sum()
 
 
 def _relation(x: Tensor, heads: int, apart: Tensor) -> Tensor:
-    """Log-probabilities `[B, heads, L, L]` of X X^T/√(D/heads)."""
+    """X X^T/√(D/heads) `[B, heads, L, L]`."""
     x = x.transpose(1, 2).flatten(2).unflatten(-1, (heads, -1)).transpose(1, 2).float()
     scores = (x / math.sqrt(x.shape[-1])) @ x.transpose(-1, -2)
-    return F.log_softmax(scores.masked_fill(apart, -1e30), dim=-1)
+    return scores.masked_fill_(apart, -1e30)
 
 
 def _kl(own: Tensor, target: Tensor) -> Tensor:
-    """KL(target‖own) of log-probabilities over the last axis."""
-    return F.kl_div(own, target, reduction="none", log_target=True).sum(-1)
+    """KL(target‖own) over the last axis, of log-probabilities and of scores.
+
+    A softmax of its own is faster than `F.kl_div`, whose exp of log-probabilities near -1e30 is slow on a CPU.
+    """
+    return (F.softmax(target, -1) * (F.log_softmax(target, -1) - own)).sum(-1)
 
 
 def _same_segment(segments: Tensor) -> Tensor:
