@@ -1,13 +1,15 @@
 # make demo: a small fixed-budget comparison on real text, with a report. make test: the tests.
 # make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
+# make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
 # Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p),)))
 DEMO := .venv-demo
 TEST := .venv-test
+SPEED := .venv-bench
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-tpu lint clean
+.PHONY: demo test test-tpu lint bench clean
 
 demo: $(DEMO)/installed
 	JAX_PLATFORMS=cpu $(DEMO)/bin/python -m kdjax compare configs/demo.yaml --out runs/demo
@@ -23,6 +25,9 @@ lint: $(TEST)/installed
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
 	$(TEST)/bin/shellcheck tpu_scripts/*.sh
+
+bench: $(SPEED)/installed
+	$(SPEED)/bin/python -m benchmarks.speed $(BENCH)
 
 $(DEMO)/installed: pyproject.toml requirements-data.txt
 	$(call environment,$(DEMO))
@@ -40,8 +45,13 @@ $(TEST)/installed-tpu: $(TEST)/installed
 	$(TEST)/bin/python $(PIP) -e '.[tpu]'
 	touch $@
 
+$(SPEED)/installed: pyproject.toml
+	$(call environment,$(SPEED))
+	$(SPEED)/bin/python $(PIP) -e '.[bench]'
+	touch $@
+
 clean:
-	rm -rf $(DEMO) $(TEST) runs/demo
+	rm -rf $(DEMO) $(TEST) $(SPEED) runs/demo runs/bench
 
 define environment
 	@test -n "$(PYTHON)" || { echo "kdjax needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 2; }
