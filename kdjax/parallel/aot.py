@@ -18,7 +18,7 @@ from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
 from kdjax.errors import InputError
-from kdjax.parallel.chips import Chip, chip
+from kdjax.parallel.chips import CHIPS, Chip
 
 LARGEST = 256
 """Chips of a slice at most."""
@@ -91,7 +91,9 @@ def slice_of(topology: str) -> Slice:
     found = _FORM.fullmatch(topology)
     if found is None:
         raise InputError(f"--topology is {topology!r}, expected a chip and a shape, for instance v5e:2x4 or v5p:2x2x1")
-    kind, shape = chip(found["chip"]), tuple(int(n) for n in found["shape"].split("x"))
+    if found["chip"] not in CHIPS:
+        raise InputError(f"--topology is {topology!r}, expected one of {', '.join(CHIPS)} before the colon")
+    kind, shape = CHIPS[found["chip"]], tuple(int(n) for n in found["shape"].split("x"))
     _check(topology, found["chip"], shape)
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("libtpu, which has the TPU compiler, is not installed; expected pip install 'kdjax[tpu]'")

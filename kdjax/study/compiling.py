@@ -234,7 +234,7 @@ def _notes(found: dict[str, Any], seeds: int) -> list[str]:
     hours = [phase["estimated"]["hours"] for _, phase in phases]
     if hours and None not in hours and len(phases) == sum(map(len, found["arms"].values())):
         runs = seeds * len(found["arms"])
-        lines.append(f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.1f} hours of training.")
+        lines.append(f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.3g} hours of training.")
     return lines
 
 

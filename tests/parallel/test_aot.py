@@ -20,7 +20,7 @@ from kdjax.parallel import aot
         ("v5e", "--topology is 'v5e', expected a chip and a shape, for instance v5e:2x4 or v5p:2x2x1"),
         ("v5e:2", "expected a chip and a shape"),
         ("v5e:2x", "expected a chip and a shape"),
-        ("v9:2x4", "'v9' is no TPU that is known, expected one of v4, v5e, v5p, v6e, tpu7x"),
+        ("v9:2x4", "--topology is 'v9:2x4', expected one of v4, v5e, v5p, v6e, tpu7x before the colon"),
         ("v5e:3x3", "'v5e:3x3', expected of v5e 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
         ("v5e:4x2", "expected of v5e"),
         ("v5e:2x2x2", "expected of v5e"),

@@ -27,8 +27,8 @@ from tests.study.conftest import kdjax
 
 RECIPE = {
     "data": {"length": 16, "slots": 3},
-    "student": small_study.STUDENT,
-    "teacher": {"architecture": small_study.TEACHER},
+    "student": {**small_study.STUDENT, "width": 32, "ffn": 64},
+    "teacher": {"architecture": {**small_study.TEACHER, "width": 32, "ffn": 64, "layers": 2}},
     "arms": {"scratch": {}, "two_stage": {}},
     "budget": {"flops": 1.0e8},
     "train": {"batch": 16},
