@@ -10,6 +10,7 @@ runs.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ import jax
 from jax.extend import core
 
 from kdjax.errors import InputError
+from kdjax.models.canonical import canonical
 
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 
@@ -97,8 +99,9 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
     Raises:
         MeterError: XLA gives no usable count, or the program holds what XLA does not count truly.
     """
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        traced = jax.jit(program).trace(*shapes)
+    with canonical(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        # A function of its own, so that JAX does not take a trace it has of the lean program.
+        traced = jax.jit(functools.partial(program)).trace(*shapes)
         analysis = traced.lower(lowering_platforms=("cpu",)).cost_analysis() or {}
     witness = witness_of(traced.jaxpr.jaxpr)
     flops = analysis.get("flops")

@@ -48,9 +48,9 @@ class ComputeConfig:
     layers. Without `scan`, XLA's CPU compiler merges the second computation with the first, and nothing is saved."""
     scan: bool = False
     """Whether runs of layers that are alike are one loop, which compiles faster."""
-    attention: Literal["plain", "fused"] = "plain"
-    """Whether attention whose scores nobody asks for goes through jax.nn.dot_product_attention, which takes a fused
-    kernel where JAX has one for the device. It has no attention dropout."""
+    attention: Literal["auto", "plain"] = "auto"
+    """`auto`: a fused kernel where the device has one (kdjax's own on TPUs, cuDNN's on GPUs in bfloat16), nobody asks
+    for the scores and there is no attention dropout. `plain`: never."""
 
 
 @dataclass(frozen=True)

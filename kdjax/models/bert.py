@@ -95,17 +95,11 @@ def forward(
         compute: how they are computed. Dropout's random numbers do not depend on it.
 
     Raises:
-        InputError: a layer the model does not have, logits without an MLM head, sequences longer than the positions,
-            attention dropout with fused attention.
+        InputError: a layer the model does not have, logits without an MLM head, sequences longer than the positions.
     """
     if not request:
         return Features()
     _check(config, params, batch, request)
-    if compute.attention == "fused" and dropout_key is not None and config.attention_dropout > 0:
-        raise InputError(
-            f"model: attention_dropout is {config.attention_dropout}, expected 0 where attention is 'fused': the fused "
-            "kernel has no dropout"
-        )
     encoder = nnx.merge(_encoder(config, compute, "mlm" in params)[0], params)
     return encoder(batch, request, dropout_key)  # type: ignore[no-any-return]
 

@@ -10,19 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from kdjax.config import ComputeConfig, ModelConfig
+from kdjax.models import fused, lean
+from kdjax.models.canonical import is_canonical
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
 
 Batch = Mapping[str, jax.Array]
 Key = jax.Array | None
 Parts = dict[str, jax.Array]
 
+_PRODUCTS = ("query", "key", "value")
 _INIT = jax.nn.initializers.truncated_normal(stddev=0.02)
 
 _SAVED = {
@@ -62,45 +65,73 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         return drop(x if self.norm is None else self.norm(x), self.dropout, key, site=0)
 
 
+class Seen(NamedTuple):
+    """Which positions each may look at: those of its own segment, itself included.
+
+    Attributes:
+        segments: int32 `[B, L]`.
+        allowed: the same for pairs of positions, bool `[B, 1, L, L]`.
+    """
+
+    segments: jax.Array
+    allowed: jax.Array
+
+
 class Attention(nnx.Module):  # type: ignore[misc]
-    """Self-attention in two halves: up to the raw scores, and from them to the output."""
+    """Self-attention."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.query, self.key, self.value, self.output = (
             linear(config.width, config.width, rngs, compute) for _ in range(4)
         )
         self.heads, self.dropout = config.heads, config.attention_dropout
-        self.scale, self.fused = 1 / math.sqrt(config.head_width), compute.attention == "fused"
+        self.scale, self.fused = 1 / math.sqrt(config.head_width), compute.attention == "auto"
+
+    def __call__(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+        """The output `[B, L, D]`, and what is asked of the parts."""
+        mixed, parts = (self._plain if is_canonical() else self._lean)(x, seen, key, asked)
+        return self.output(mixed), {name: parts[name] for name in asked}
 
     def parts(self, x: jax.Array, asked: frozenset[str]) -> Parts:
         """What is asked of `query`, `key`, `value` `[B, H, L, d]` and `scores` `[B, H, L, L]`, and what that needs."""
         needed = asked | {"query", "key"} if "scores" in asked else asked
-        made: Parts = {
-            name: self._heads(getattr(self, name)(x)) for name in ("query", "key", "value") if name in needed
-        }
+        made: Parts = {name: self._heads(getattr(self, name)(x)) for name in _PRODUCTS if name in needed}
         if "scores" in needed:
             made["scores"] = self.scale * jnp.einsum("BHLd,BHMd->BHLM", made["query"], made["key"])
         return made
 
-    def mixed_from(self, asked: frozenset[str]) -> frozenset[str]:
-        """The parts that `mix` needs, where some are asked: the fused kernel keeps its scores to itself."""
-        fused = self.fused and "scores" not in asked
-        return frozenset({"query", "key", "value"} if fused else {"scores", "value"})
+    def _plain(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+        parts = self.parts(x, asked | {"scores", "value"})
+        masked = jnp.where(seen.allowed, parts["scores"], -jnp.inf).astype(jnp.float32)
+        weights = drop(jax.nn.softmax(masked).astype(x.dtype), self.dropout, key, site=0)
+        return self._width(jnp.einsum("BHLM,BHMd->BLHd", weights, parts["value"])), parts
 
-    def mix(self, parts: Parts, allowed: jax.Array, key: Key) -> jax.Array:
-        """The output `[B, L, D]`; `allowed` `[B, 1, L, L]` says which positions each may look at, itself included."""
-        if "scores" in parts:
-            masked = jnp.where(allowed, parts["scores"], -jnp.inf).astype(jnp.float32)
-            weights = drop(jax.nn.softmax(masked).astype(parts["value"].dtype), self.dropout, key, site=0)
-            mixed = jnp.einsum("BHLM,BHMd->BLHd", weights, parts["value"])
-        else:
-            query, key_, value = (parts[name].transpose(0, 2, 1, 3) for name in ("query", "key", "value"))
-            # JAX chooses the implementation; its version 0.10 takes XLA's own on every device.
-            mixed = jax.nn.dot_product_attention(query, key_, value, mask=allowed, scale=self.scale)
-        return self.output(mixed.reshape(*mixed.shape[:2], -1))  # type: ignore[no-any-return]
+    def _lean(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+        joined = self._joined(x)
+        query, key_, value = (self._heads(part) for part in jnp.split(joined, 3, axis=-1))
+        parts = {"query": query, "key": key_, "value": value}
+        kept = keep((*query.shape[:3], query.shape[2]), self.dropout, key, site=0)
+        if self.fused and kept is None and "scores" not in asked:
+            mixed = fused.attention(joined, seen.segments, self.heads)
+            if mixed is not None:
+                return mixed, parts
+        rate = 0.0 if kept is None else self.dropout
+        mixed, parts["scores"] = lean.attention(query, key_, value, seen.allowed, kept, rate)
+        return self._width(mixed.transpose(0, 2, 1, 3)), parts
+
+    def _joined(self, x: jax.Array) -> jax.Array:
+        """Queries, keys and values in `[B, L, 3 D]`: one product in place of three."""
+        layers = [getattr(self, name) for name in _PRODUCTS]
+        kernel, bias = (
+            jnp.concatenate([getattr(one, part)[...] for one in layers], axis=-1) for part in ("kernel", "bias")
+        )
+        return lean.linear(x, kernel, bias)
 
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)
+
+    def _width(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:2], -1)
 
 
 class FeedForward(nnx.Module):  # type: ignore[misc]
@@ -113,7 +144,7 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, L, D]` to `[B, L, D]`."""
-        return self.down(gelu(self.up(x), self.gelu))  # type: ignore[no-any-return]
+        return self.down(gelu(self.up(x), self.gelu))
 
 
 class Layer(nnx.Module):  # type: ignore[misc]
@@ -127,22 +158,23 @@ class Layer(nnx.Module):  # type: ignore[misc]
         self.pre, self.dropout = config.norm == "pre", config.dropout
 
     def __call__(
-        self, n: int | jax.Array, x: jax.Array, allowed: jax.Array, key: Key, asked: frozenset[str]
+        self, n: int | jax.Array, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
     ) -> tuple[jax.Array, Parts]:
         """The output `[B, L, D]` as layer `n`, and the parts of its attention that are asked."""
-        parts = self.attend(x, asked | self.attention.mixed_from(asked))
-        return self._finish(x, parts, allowed, fold(key, n)), {name: parts[name] for name in asked}
+        key = fold(key, n)
+        mixed, parts = self.attention(self._taken(x), seen, key, asked)
+        x = x + drop(mixed, self.dropout, key, site=1)
+        if self.pre:
+            return x + drop(self.ffn(self.ffn_norm(x)), self.dropout, key, site=2), parts
+        x = self.attention_norm(x)
+        return self.ffn_norm(x + drop(self.ffn(x), self.dropout, key, site=2)), parts
 
     def attend(self, x: jax.Array, asked: frozenset[str]) -> Parts:
         """The parts of the attention that are asked, and nothing after them."""
-        return self.attention.parts(self.attention_norm(x) if self.pre else x, asked)
+        return self.attention.parts(self._taken(x), asked)
 
-    def _finish(self, x: jax.Array, parts: Parts, allowed: jax.Array, key: Key) -> jax.Array:
-        x = x + drop(self.attention.mix(parts, allowed, key), self.dropout, key, site=1)
-        if self.pre:
-            return x + drop(self.ffn(self.ffn_norm(x)), self.dropout, key, site=2)
-        x = self.attention_norm(x)
-        return self.ffn_norm(x + drop(self.ffn(x), self.dropout, key, site=2))  # type: ignore[no-any-return]
+    def _taken(self, x: jax.Array) -> jax.Array:
+        return self.attention_norm(x) if self.pre else x
 
 
 class MlmHead(nnx.Module):  # type: ignore[misc]
@@ -157,6 +189,8 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
     def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
         """Logits `[B, S, V]` of hidden states `[B, S, D]`."""
         x = self.norm(gelu(self.dense(hidden), self.gelu))
+        if not is_canonical():
+            return lean.decode(x, word.embedding[...], self.bias[...])
         product = jnp.einsum("BSD,VD->BSV", x, word.embedding[...].astype(x.dtype))
         logits: jax.Array = product.astype(jnp.float32) + self.bias[...]
         return logits
@@ -177,17 +211,17 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         """The features asked for; the layers above them are not run, nor the rest of the highest one."""
         top = len(self.layers) if request.head else request.depth
         whole = top if request.head or top in request.hidden else top - 1
-        allowed = _same_segment(batch["segments"]) if whole > 0 else None
+        seen = Seen(batch["segments"], _same_segment(batch["segments"])) if whole > 0 else None
         x = self.embeddings(batch, fold(key, 0))
         hidden, parts = {0: x}, {}
         runs = request.runs(whole) if self.compute.scan else [range(n, n + 1) for n in range(1, whole + 1)]
         for run in runs:
             first, last = run[0], run[-1]
             if first < last:
-                x = self._loop(run, x, allowed, key)
+                x = self._loop(run, x, seen, key)
             else:
                 layer = self._recomputed(self.layers[str(first)], request.attention(first))
-                x, parts[first] = layer(first, x, allowed, key)
+                x, parts[first] = layer(first, x, seen, key)
             x = self.final_norm(x) if self.final_norm is not None and last == len(self.layers) else x
             hidden[last] = x
         if whole < top:
@@ -212,7 +246,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         # Unrolled, XLA would find the second computation equal to the first and keep that; a loop hides it already.
         return jax.checkpoint(run, policy=_SAVED[self.compute.remat], prevent_cse=not looped)
 
-    def _loop(self, run: range, x: jax.Array, allowed: jax.Array | None, key: Key) -> jax.Array:
+    def _loop(self, run: range, x: jax.Array, seen: Seen | None, key: Key) -> jax.Array:
         """The output of consecutive layers of which nothing is asked, as one loop over their stacked parameters."""
         graphs, params = zip(*(nnx.split(self.layers[str(n)]) for n in run), strict=True)
         # Cast here as a layer casts its parameters anyway, so that the stacked copy is no larger than that.
@@ -221,7 +255,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         def body(x: jax.Array, of_layer: tuple[jax.Array, nnx.State]) -> tuple[jax.Array, None]:
             n, params = of_layer
             layer = self._recomputed(nnx.merge(graphs[0], params), frozenset(), looped=True)
-            return layer(n, x, allowed, key)[0], None
+            return layer(n, x, seen, key)[0], None
 
         return jax.lax.scan(body, x, (jnp.arange(run.start, run.stop), stacked))[0]
 
@@ -247,33 +281,60 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
 
     def __call__(self, pooled: jax.Array, key: Key) -> jax.Array:
         """`[B, D]`, pooled last hidden states, to `[B, outputs]`."""
-        return self.output(drop(jnp.tanh(self.pooler(pooled)), self.dropout, key, site=0))  # type: ignore[no-any-return]
+        return self.output(drop(jnp.tanh(self.pooler(pooled)), self.dropout, key, site=0))
 
 
-def linear(width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig) -> nnx.Linear:
+class Linear(nnx.Linear):  # type: ignore[misc]
+    """A linear layer."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D]` to `[..., E]`."""
+        if is_canonical():
+            return super().__call__(x)  # type: ignore[no-any-return]
+        return lean.linear(x.astype(self.dtype), self.kernel[...], self.bias[...])
+
+
+class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
+    """A LayerNorm over the last axis."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """As `x`."""
+        if is_canonical():
+            return super().__call__(x)  # type: ignore[no-any-return]
+        return lean.layer_norm(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
+
+
+def linear(width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig) -> Linear:
     """A linear layer with bias, as BERT starts it."""
-    return nnx.Linear(width, out, kernel_init=_INIT, dtype=jnp.dtype(compute.dtype), rngs=rngs)
+    return Linear(width, out, kernel_init=_INIT, dtype=jnp.dtype(compute.dtype), rngs=rngs)
 
 
-def norm(config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig) -> nnx.LayerNorm:
+def norm(config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig) -> LayerNorm:
     """A LayerNorm over the width; its statistics are float32, whatever it takes and gives."""
     # The fast variance, E[x^2] - E[x]^2, cancels where trained encoders have outlier features.
     dtype = jnp.dtype(compute.dtype)
-    return nnx.LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
+    return LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
 def gelu(x: jax.Array, kind: str) -> jax.Array:
     """The exact GELU or its tanh approximation."""
+    if kind == "tanh":
+        return jax.nn.gelu(x)
     # jax.nn.gelu's exact form uses erfc, which XLA expands into a polynomial and counts as 66 FLOPs an element.
-    return jax.nn.gelu(x) if kind == "tanh" else 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5))) if is_canonical() else lean.gelu(x)
 
 
 def drop(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
     """Dropout; sites under one key have different numbers."""
+    kept = keep(x.shape, rate, key, site=site)
+    return x if kept is None else jnp.where(kept, x / (1 - rate), 0)
+
+
+def keep(shape: tuple[int, ...], rate: float, key: Key, *, site: int) -> jax.Array | None:
+    """Which elements dropout keeps; None: all."""
     if key is None or rate == 0:
-        return x
-    kept = jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, x.shape)
-    return jnp.where(kept, x / (1 - rate), 0)
+        return None
+    return jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, shape)
 
 
 def fold(key: Key, layer: int | jax.Array) -> Key:

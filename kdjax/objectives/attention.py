@@ -14,7 +14,7 @@ from kdjax.models.features import Features, Request
 from kdjax.objectives import counts
 from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal, check_whole
 from kdjax.objectives.layers import LayerMap, last_pair, pairs, read_map
-from kdjax.objectives.reductions import kl, log_softmax, mean, mse, precise, valid_pairs
+from kdjax.objectives.reductions import kl, kl_of_scores, log_softmax, mean, mse, precise, valid_pairs
 
 FLOOR = 1e-7
 """The least probability of a student's that the published code takes the logarithm of."""
@@ -137,7 +137,7 @@ class AttentionKl(TeacherTerm):
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         where = valid_pairs(batch)
         own, other = last_pair(self.teacher_layer, max(student.scores), max(teacher.scores))
-        divergence = kl(log_softmax(student.scores[own], where), log_softmax(teacher.scores[other], where))
+        divergence = kl_of_scores(student.scores[own], teacher.scores[other], where)
         return mean(divergence, batch["valid"][:, None])
 
 

@@ -13,7 +13,7 @@ from kdjax.errors import InputError
 from kdjax.models.features import Features, Request
 from kdjax.objectives import counts
 from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal
-from kdjax.objectives.reductions import given, kl, log_softmax, mean, weighted_mean
+from kdjax.objectives.reductions import given, kl_of_scores, log_softmax, mean, weighted_mean
 from kdjax.objectives.schedule import current, read
 
 _POSITIONS = ("masked", "all")
@@ -50,8 +50,7 @@ class Logit(TeacherTerm):
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         temperature = current(self.temperature, batch)
-        own, target = (log_softmax(self._logits(features) / temperature) for features in (student, teacher))
-        divergence = kl(own, target)
+        divergence = kl_of_scores(*(self._logits(features) / temperature for features in (student, teacher)))
         if self.positions == "all":
             return temperature**2 * mean(divergence, batch["valid"])
         return temperature**2 * weighted_mean(divergence, batch["label_weights"])

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
-import optax
 
 from kdjax.config import ModelConfig
 from kdjax.models.features import Features, Request
 from kdjax.objectives import counts
 from kdjax.objectives.base import Batch, Needs, Params, Term
-from kdjax.objectives.reductions import given, weighted_mean
+from kdjax.objectives.reductions import cross_entropy, given, weighted_mean
 
 
 @dataclass(frozen=True)
@@ -34,5 +33,5 @@ class Mlm(Term):
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         logits = given(student.logits)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
+        losses = cross_entropy(logits, batch["labels"])
         return weighted_mean(losses, batch["label_weights"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
+from kdjax.kernels import relation
+from kdjax.kernels.split import ROWS, on_tpu, split
+from kdjax.models.canonical import is_canonical
 from kdjax.models.features import Features, Request
 from kdjax.objectives import counts
 from kdjax.objectives.attention import FLOOR
 from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal, check_number, check_whole
 from kdjax.objectives.layers import last_pair
-from kdjax.objectives.reductions import kl, log_softmax, mean, valid_pairs
+from kdjax.objectives.reductions import kl, kl_of_scores, log_softmax, mean, valid_pairs
 
 _KINDS = ("query", "key", "value")
 
@@ -86,15 +90,14 @@ class Relation(TeacherTerm):
         return counts.valid(batch)
 
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
-        where, rows = valid_pairs(batch), batch["valid"][:, None]
+        where = valid_pairs(batch)
         losses = []
         for kind, weight in self._weights.items():
             seen, target = getattr(student, kind), getattr(teacher, kind)
             own, other = self._pair(max(seen), max(target))
             x, y = seen[own], target[other]
             heads = self.heads(x.shape[1] * x.shape[3], y.shape[1] * y.shape[3])
-            relations = (log_softmax(_products(_regroup(z, heads)), where) for z in (x, y))
-            losses.append(weight * mean(kl(*relations), rows))
+            losses.append(weight * _divergence(x, y, heads, batch, where))
         return sum(losses[1:], start=losses[0])
 
     def _pair(self, student: int, teacher: int) -> tuple[int, int]:
@@ -125,7 +128,7 @@ class RelationBui2024(TeacherTerm):
         losses = []
         for kind in _KINDS:
             both = (getattr(features, kind) for features in (student, teacher))
-            losses.append(mean(kl(*(log_softmax(_products(x[max(x)])) for x in both))))
+            losses.append(mean(kl_of_scores(*(_products(x[max(x)]) for x in both))))
         return sum(losses[1:], start=losses[0])
 
 
@@ -154,8 +157,8 @@ class ValueRelation(TeacherTerm):
     def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
         where = valid_pairs(batch)
         own, other = last_pair(self.teacher_layer, max(student.value), max(teacher.value))
-        relations = (log_softmax(_products(x), where) for x in (student.value[own], teacher.value[other]))
-        return mean(kl(*relations), batch["valid"][:, None])
+        divergence = kl_of_scores(_products(student.value[own]), _products(teacher.value[other]), where)
+        return mean(divergence, batch["valid"][:, None])
 
 
 @dataclass(frozen=True)
@@ -193,10 +196,46 @@ def _request(kinds: Iterable[str], layer: int) -> Request:
     return Request(**layers)
 
 
-def _regroup(x: jax.Array, heads: int) -> jax.Array:
-    """`[B, H, L, d]` joined to the width and split anew: `[B, heads, L, D/heads]`."""
-    joined = x.transpose(0, 2, 1, 3)
-    return joined.reshape(*joined.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+def _divergence(x: jax.Array, y: jax.Array, heads: int, batch: Batch, where: jax.Array) -> jax.Array:
+    """KL(R_t‖R_s), mean over relation heads and valid rows."""
+    own, target = _join(x), _join(y)
+    if not is_canonical() and on_tpu() and relation.fits(own.shape[1], (own.shape[2], target.shape[2]), heads):
+        groups = jnp.where(batch["valid"], batch["segments"], 0)
+        return mean(_rows(own, target, groups, heads), batch["valid"]) / heads
+    divergence = kl_of_scores(_products(_part(own, heads)), _products(_part(target, heads)), where)
+    return mean(divergence, batch["valid"][:, None])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _rows(student: jax.Array, teacher: jax.Array, groups: jax.Array, heads: int) -> jax.Array:
+    """KL(R_t‖R_s) of each row, summed over relation heads: `[B, L]`; no gradient for the teacher."""
+    return _rows_forward(student, teacher, groups, heads)[0]
+
+
+def _rows_forward(
+    student: jax.Array, teacher: jax.Array, groups: jax.Array, heads: int
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    kernel = functools.partial(relation.forward, heads=heads)
+    made: jax.Array = split(kernel, (ROWS,) * 3, ROWS)(student, teacher, groups)
+    return made, (student, teacher, groups)
+
+
+def _rows_backward(heads: int, kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    kernel = functools.partial(relation.backward, heads=heads)
+    return split(kernel, (ROWS,) * 4, ROWS)(*kept, gradient), None, None
+
+
+_rows.defvjp(_rows_forward, _rows_backward)
+
+
+def _join(x: jax.Array) -> jax.Array:
+    """`[B, H, L, d]` to `[B, L, D]`."""
+    return x.transpose(0, 2, 1, 3).reshape(len(x), x.shape[2], -1)
+
+
+def _part(x: jax.Array, heads: int) -> jax.Array:
+    """`[B, L, D]` to `[B, heads, L, D/heads]`."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
 
 def _products(x: jax.Array, width: int | None = None) -> jax.Array:

@@ -12,6 +12,7 @@ import fnmatch
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,6 +155,11 @@ class Layout:
         """Inside a compiled function: gradients of gathered parameters, summed over the batch, as they are stored."""
         # First whole, then split: asked for their parts alone, XLA rather lays out the activations anew.
         return self._constrained(self.gather(gradients), lambda axis: axis)
+
+    def seen(self) -> AbstractContextManager[Any]:
+        """Inside a compiled function: what is traced in the block sees the mesh (`kdjax.models.fused`)."""
+        context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+        return context
 
     def check_batch(self, batch: int, microbatches: int = 1) -> None:
         """Raises InputError unless a batch splits evenly over the devices and, on each, over the microbatches."""

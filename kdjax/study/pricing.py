@@ -68,11 +68,6 @@ def arms_of(config: Config) -> dict[str, Arm]:
         if config.train.microbatches > 1:
             for phase in arm.phases:
                 phase.check_splits()
-        if config.train.compute.attention == "fused" and arm.student.attention_dropout:
-            raise InputError(
-                f"arms.{name}: train.compute.attention is 'fused' and the student's attention_dropout "
-                f"{arm.student.attention_dropout:g}, expected 0: fused attention has no dropout"
-            )
         if arm.stored and config.budget.kind == "hours":
             raise InputError(
                 f"arms.{name}: teacher is 'cached' under budget.hours, expected 'online': the time that storing took "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -163,9 +164,10 @@ def make_step(
         def of_moving(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             return loss(join(params, gather(still), trained), *rest)
 
-        (value, terms), grads = differentiate(of_moving)(
-            gather(params), gather(teacher_params), batch, key, moment.progress
-        )
+        with contextlib.nullcontext() if layout is None else layout.seen():
+            (value, terms), grads = differentiate(of_moving)(
+                gather(params), gather(teacher_params), batch, key, moment.progress
+            )
         grads = scatter(grads)
         params, opt = apply(optimizer, grads, part(state.opt, params), params, moment.learning_rate)
         squares = sums_of_squares(grads)

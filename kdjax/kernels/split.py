@@ -1,0 +1,41 @@
+"""Kernels on the devices of a mesh: XLA does not split a kernel's work, so each device is given its own sequences.
+
+The device is that of the mesh under which a program is traced (`kdjax.parallel.layout.Layout.seen`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+ROWS, EACH = PartitionSpec(("data", "fsdp")), PartitionSpec()
+"""Arrays split over the devices that take different sequences (`kdjax.config.MeshConfig`), and arrays they all have."""
+
+
+def platform() -> str:
+    """For which kind of device a program is traced (cpu, gpu, tpu): that of the mesh it sees, or JAX's default."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else str(device.platform)
+
+
+def on_tpu() -> bool:
+    """Whether kernels can be used: on TPUs, where no axis of the mesh splits the work of a layer."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return platform() == "tpu" and (mesh.empty or mesh.shape["tensor"] == 1)
+
+
+def split(kernel: Callable[..., Any], into: Any, out: Any) -> Callable[..., Any]:
+    """The kernel on each device, for its own sequences.
+
+    Args:
+        kernel: a function of arrays.
+        into: `ROWS` or `EACH` for each of its arguments.
+        out: the same for what it returns.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return kernel
+    made: Callable[..., Any] = jax.shard_map(kernel, in_specs=into, out_specs=out, check_vma=False)
+    return made

@@ -1,0 +1,86 @@
+"""What has a kernel for the device: attention whose scores nobody asks for, and LayerNorm."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.kernels import attention as attention_kernel
+from kdjax.kernels import layer_norm as layer_norm_kernel
+from kdjax.kernels.split import EACH, ROWS, on_tpu, platform, split
+
+
+def attention(joined: jax.Array, segments: jax.Array, heads: int) -> jax.Array | None:
+    """softmax(q kᵀ/√d) v of each head, over the keys of a position's own segment.
+
+    Args:
+        joined: queries, keys and values, one after another in `[B, L, 3 D]`.
+        segments: int32 `[B, L]`.
+        heads: H.
+
+    Returns:
+        `[B, L, D]`, or None where there is no such kernel for this device, type, shape or mesh.
+    """
+    length, width = joined.shape[1], joined.shape[2] // 3
+    if on_tpu() and attention_kernel.fits(length, width, heads):
+        return _attention(joined, segments, heads)
+    if platform() == "gpu" and joined.dtype == jnp.bfloat16:
+        return _cudnn(joined, segments, heads)
+    return None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _attention(joined: jax.Array, segments: jax.Array, heads: int) -> jax.Array:
+    return _attention_forward(joined, segments, heads)[0]
+
+
+def _attention_forward(joined: jax.Array, segments: jax.Array, heads: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    kernel = functools.partial(attention_kernel.forward, heads=heads)
+    mixed: jax.Array = split(kernel, (ROWS, ROWS), ROWS)(joined, segments)
+    return mixed, (joined, segments)
+
+
+def _attention_backward(heads: int, kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, None]:
+    kernel = functools.partial(attention_kernel.backward, heads=heads)
+    return split(kernel, (ROWS, ROWS, ROWS), ROWS)(*kept, gradient), None
+
+
+_attention.defvjp(_attention_forward, _attention_backward)
+
+
+def has_layer_norm(x: jax.Array) -> bool:
+    """Whether there is a LayerNorm kernel for this device and array `[..., D]`."""
+    return on_tpu() and x.ndim == 3 and layer_norm_kernel.fits(x.shape[1], x.shape[2])
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """LayerNorm over the last axis of `[B, L, D]`, with statistics in float32."""
+
+    def rows(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        return layer_norm_kernel.forward(x.reshape(-1, x.shape[-1]), scale, bias, epsilon).reshape(x.shape)
+
+    made: jax.Array = split(rows, (ROWS, EACH, EACH), ROWS)(x, scale, bias)
+    return made
+
+
+def layer_norm_gradients(
+    x: jax.Array, scale: jax.Array, gradient: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The gradients of `layer_norm` with respect to x, scale and bias."""
+
+    def rows(x: jax.Array, scale: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
+        flat = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
+        to_x, *sums = layer_norm_kernel.backward(next(flat), scale, next(flat), epsilon)
+        return (to_x.reshape(x.shape), *sums)
+
+    to_x, to_scale, to_bias = split(rows, (ROWS, EACH, ROWS), (ROWS, ROWS, ROWS))(x, scale, gradient)
+    return to_x, jnp.sum(to_scale, axis=0), jnp.sum(to_bias, axis=0)
+
+
+def _cudnn(joined: jax.Array, segments: jax.Array, heads: int) -> jax.Array:
+    query, key, value = (x.reshape(*x.shape[:2], heads, -1) for x in jnp.split(joined, 3, axis=-1))
+    same = segments[:, None, :, None] == segments[:, None, None, :]
+    mixed: jax.Array = jax.nn.dot_product_attention(query, key, value, mask=same, implementation="cudnn")
+    return mixed.reshape(*mixed.shape[:2], -1)
