@@ -11,7 +11,8 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-ROWS, EACH = PartitionSpec(("data", "fsdp")), PartitionSpec()
+_AXES = ("data", "fsdp")
+ROWS, EACH = PartitionSpec(_AXES), PartitionSpec()
 """Arrays split over the devices that take different sequences (`kdjax.config.MeshConfig`), and arrays they all have."""
 
 
@@ -38,4 +39,17 @@ def split(kernel: Callable[..., Any], into: Any, out: Any) -> Callable[..., Any]
     if jax.sharding.get_abstract_mesh().empty:
         return kernel
     made: Callable[..., Any] = jax.shard_map(kernel, in_specs=into, out_specs=out, check_vma=False)
+    return made
+
+
+def summed(function: Callable[..., jax.Array], dtype: str) -> Callable[..., jax.Array]:
+    """A function of arrays that are split by sequences, on each device for its own; results are summed in `dtype`."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return function
+
+    def over_devices(*arrays: jax.Array) -> jax.Array:
+        total: jax.Array = jax.lax.psum(function(*arrays).astype(dtype), _AXES)
+        return total
+
+    made: Callable[..., jax.Array] = jax.shard_map(over_devices, in_specs=ROWS, out_specs=EACH, check_vma=False)
     return made

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 
-_CANONICAL = ContextVar("canonical", default=False)
+import jax
+
+_CANONICAL = jax.make_user_context(False)
+"""A part of what JAX's caches go by: a function traced in the one way is traced anew in the other."""
 
 
-@contextmanager
-def canonical() -> Iterator[None]:
+def canonical() -> AbstractContextManager[None]:
     """What is traced in the block is the canonical program: plain JAX, differentiated by JAX.
 
     The meter counts that program (`kdjax.budget.price`), so that a price does not depend on what makes a step fast.
     Everywhere else, the same functions are the lean ones: same results but for rounding, with less memory moved.
     """
-    token = _CANONICAL.set(True)
-    try:
-        yield
-    finally:
-        _CANONICAL.reset(token)
+    block: AbstractContextManager[None] = _CANONICAL(True)
+    return block
 
 
 def is_canonical() -> bool:
     """Whether the canonical program is being traced."""
-    return _CANONICAL.get()
+    return bool(_CANONICAL.value)

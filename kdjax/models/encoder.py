@@ -39,21 +39,24 @@ _SAVED = {
 class Embedding(nnx.Module):  # type: ignore[misc]
     """A table of vectors."""
 
-    def __init__(self, entries: int, width: int, rngs: nnx.Rngs):
+    def __init__(self, entries: int, width: int, rngs: nnx.Rngs, compute: ComputeConfig):
         self.embedding = nnx.Param(_INIT(rngs.params(), (entries, width), jnp.float32))
+        self.entries, self.dtype = entries, compute.dtype
 
     def __call__(self, index: jax.Array) -> jax.Array:
         """The vectors at `index`; NaN where it is out of range."""
-        return jnp.take(self.embedding[...], index, axis=0)
+        if is_canonical():
+            return jnp.take(self.embedding[...], index, axis=0)
+        return lean.look_up(self.embedding[...], index, self.entries, self.dtype)
 
 
 class Embeddings(nnx.Module):  # type: ignore[misc]
     """Word, position and token type embeddings."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.word = Embedding(config.vocab_size, config.width, rngs)
-        self.position = Embedding(config.positions, config.width, rngs)
-        self.type = Embedding(config.types, config.width, rngs)
+        self.word = Embedding(config.vocab_size, config.width, rngs, compute)
+        self.position = Embedding(config.positions, config.width, rngs, compute)
+        self.type = Embedding(config.types, config.width, rngs, compute)
         self.norm = norm(config, rngs, compute) if config.embedding_norm else None
         self.dropout, self.dtype = config.dropout, compute.dtype
 
@@ -144,7 +147,7 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, L, D]` to `[B, L, D]`."""
-        return self.down(gelu(self.up(x), self.gelu))
+        return self.down(gelu(self.up(x, activated=True), self.gelu))
 
 
 class Layer(nnx.Module):  # type: ignore[misc]
@@ -188,7 +191,7 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
 
     def __call__(self, hidden: jax.Array, word: Embedding) -> jax.Array:
         """Logits `[B, S, V]` of hidden states `[B, S, D]`."""
-        x = self.norm(gelu(self.dense(hidden), self.gelu))
+        x = self.norm(gelu(self.dense(hidden, activated=True), self.gelu))
         if not is_canonical():
             return lean.decode(x, word.embedding[...], self.bias[...])
         product = jnp.einsum("BSD,VD->BSV", x, word.embedding[...].astype(x.dtype))
@@ -287,11 +290,11 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
 class Linear(nnx.Linear):  # type: ignore[misc]
     """A linear layer."""
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., D]` to `[..., E]`."""
+    def __call__(self, x: jax.Array, *, activated: bool = False) -> jax.Array:
+        """`[..., D]` to `[..., E]`; `activated`: an elementwise function follows."""
         if is_canonical():
             return super().__call__(x)  # type: ignore[no-any-return]
-        return lean.linear(x.astype(self.dtype), self.kernel[...], self.bias[...])
+        return lean.linear(x.astype(self.dtype), self.kernel[...], self.bias[...], activated)
 
 
 class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]

@@ -14,29 +14,66 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from kdjax.kernels.split import on_tpu, summed
 from kdjax.models import fused
 
 Residuals = tuple[Any, ...]
 
 
-@jax.custom_vjp
-def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """x W + b: `[..., D]` with `[D, E]` and `[E]` to `[..., E]`, in the type of `x`."""
-    return _linear_forward(x, kernel, bias)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = False) -> jax.Array:
+    """x W + b: `[..., D]` with `[D, E]` and `[E]` to `[..., E]`, in the type of `x`.
+
+    Args:
+        x, kernel, bias: the arrays.
+        activated: whether an elementwise function follows. On TPUs its gradient's column sums then cost next to nothing
+            beside the matmul that the gradient comes from.
+    """
+    return _linear_forward(x, kernel, bias, activated)[0]
 
 
-def _linear_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, Residuals]:
+def _linear_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> tuple[jax.Array, Residuals]:
     narrow = _cast(kernel, x.dtype)
     return x @ narrow + bias.astype(x.dtype), (x, narrow)
 
 
-def _linear_backward(kept: Residuals, gradient: jax.Array) -> Residuals:
+def _linear_backward(activated: bool, kept: Residuals, gradient: jax.Array) -> Residuals:
     x, kernel = kept
-    to_kernel = _over_rows(x, gradient)
-    return gradient @ kernel.T, to_kernel.astype(jnp.float32), _column_sums(gradient)
+    to_kernel = _over_rows(x, gradient).astype(jnp.float32)
+    rows = tuple(range(x.ndim - 1))
+    joined = activated and on_tpu()
+    to_bias = jnp.sum(gradient, axis=rows, dtype=jnp.float32) if joined else _column_sums(gradient)
+    return gradient @ kernel.T, to_kernel, to_bias
 
 
 linear.defvjp(_linear_forward, _linear_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def look_up(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> jax.Array:
+    """The rows of `[V, D]` at `[B, L]`, float32 `[B, L, D]`; NaN where an index is out of range.
+
+    A row's gradient, a long sum for a frequent token, is summed in float32 on a device; on TPUs it is summed over
+    devices in `dtype`, like those of the linear layers.
+    """
+    return jnp.take(table, index, axis=0)
+
+
+def _look_up_forward(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> tuple[jax.Array, Residuals]:
+    return look_up(table, index, entries, dtype), (index,)
+
+
+def _look_up_backward(entries: int, dtype: str, kept: Residuals, gradient: jax.Array) -> Residuals:
+    def add(index: jax.Array, gradient: jax.Array) -> jax.Array:
+        return jnp.zeros((entries, gradient.shape[-1]), jnp.float32).at[index].add(gradient, mode="drop")
+
+    (index,) = kept
+    if not on_tpu():
+        return add(index, gradient), None
+    return summed(add, dtype)(index, gradient).astype(jnp.float32), None
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 @jax.custom_vjp
