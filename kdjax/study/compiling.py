@@ -80,6 +80,7 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
                 reporter.show(f"{name}: compiling for {on.name}")
                 row = _phase(config, on, layout, phase, cost["total"], top)
                 rows[name].append({**row, "price": cost["total"], "steps": cost["steps"]})
+                reporter.say(f"{name}: {_in_short(row)}")
             _add_hours(rows[name])
     return {
         "topology": on.name,
@@ -156,6 +157,14 @@ def _add_hours(phases: list[dict[str, Any]]) -> None:
         if (estimated := phase["estimated"]) is not None:
             seconds, steps = estimated["step_seconds"], phase["steps"]
             estimated["hours"] = None if seconds is None or steps is None else steps * seconds / 3600
+
+
+def _in_short(phase: dict[str, Any]) -> str:
+    if phase["estimated"] is None:
+        return f"needs more than {_gib(phase['hbm'])} GiB"
+    seconds, compiling = phase["estimated"]["step_seconds"], f"compiled in {phase['compile_seconds']:.0f} s"
+    step = "a step of unknown length" if seconds is None else f"a step of {1e3 * seconds:.2f} ms by estimate"
+    return f"{_gib(phase['hbm'])} GiB, {step}, {compiling}"
 
 
 def check_fits(found: dict[str, Any]) -> None:

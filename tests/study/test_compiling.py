@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -86,6 +87,12 @@ def test_the_table_says_what_is_an_estimate(recipe: Path, here: None) -> None:
     assert "scratch" not in ended.out
     assert "Estimates, not measured on a TPU" in ended.out
     assert "Estimate for all 3 runs" in ended.out
+    said = [
+        line
+        for line in ended.err.splitlines()
+        if re.fullmatch(r"two_stage: .* GiB, a step of .* ms by estimate.*", line)
+    ]
+    assert len(said) == 2  # one as each is compiled
 
 
 def test_a_step_that_does_not_fit_is_a_row_and_status_2(

@@ -101,7 +101,6 @@ def test_a_mesh_of_a_slice_has_its_collectives(mesh: str, kinds: set[str], tmp_p
     settings = [word for axis, size in sizes.items() for word in (f"--train.mesh.{axis}", str(size))]
     ended = run("-m", "kdjax", "compile", recipe, "--topology", "v5e:2x2", "--json", *settings)
     assert ended.status == 0, ended.err
-    assert ended.err.count("\n") <= 1  # progress
     (phase,) = json.loads(ended.out)["arms"]["logit"]
     assert kinds <= phase["collectives"].keys()
     assert phase["estimated"]["by_source"]["collectives"] > 0
