@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,59 +42,81 @@ class Votes:
 
 
 @dataclass(frozen=True)
-class Fed:
-    """A batch on the devices, and what every process knows of it.
+class Read:
+    """What a run reads in a step, over all processes.
 
     Attributes:
-        batch: placed.
-        fresh: how many of its sequences are seen for the first time; they come first.
+        fresh: how many of the batch's sequences are seen for the first time; they come first.
         tokens: padding not counted.
         unique: those of them in fresh sequences.
         masked: those of them that are masked.
-        votes: of all processes, taken when the batch was placed.
     """
 
-    batch: Mapping[str, jax.Array]
     fresh: int
     tokens: int
     unique: int
     masked: int
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What goes into a step, and what every process knows of it.
+
+    Attributes:
+        batch: placed, of all runs that take the step.
+        reads: of each run.
+        votes: of all processes, taken when the batch was placed.
+    """
+
+    batch: Mapping[str, jax.Array]
+    reads: Sequence[Read]
     votes: Votes
 
 
-def feed(program: Program, stream: Stream, seen: int, votes: Callable[[], Votes]) -> Iterator[Fed]:
+def feed(program: Program, streams: Sequence[Stream], seen: int, votes: Callable[[], Votes]) -> Iterator[Fed]:
     """The batches of a phase as they go into its step.
 
-    With several processes one is counted on the devices while they are busy with the step before, so that no step waits
-    for the count: votes are then as old as that.
+    With several processes they are counted on the devices while these are busy with the step before, so that no step
+    waits for the count: votes are then as old as that.
 
     Args:
         program: the phase's.
-        stream: its batches.
-        seen: sequences that were seen before.
-        votes: asked once a batch.
+        streams: the batches of each run that takes the step.
+        seen: sequences that each saw before.
+        votes: asked once a step.
     """
     size = program.shape.batch
     if not hosts.several():
-        for before, batch in stream.iterate(seen):
-            fresh = _fresh(stream, before, size)
-            tokens, unique, masked = (int(n) for n in _count(batch["valid"], batch["label_weights"], fresh))
-            yield Fed(program.place(batch), fresh, tokens, unique, masked, votes())
+        for each in zip(*(stream.iterate(seen) for stream in streams), strict=True):
+            reads = [
+                _read(batch["valid"], batch["label_weights"], _fresh(stream, before, size))
+                for stream, (before, batch) in zip(streams, each, strict=True)
+            ]
+            yield Fed(program.place_all([batch for _, batch in each]), reads, votes())
         return
     tally = _tally(program.layout)
-    ahead: tuple[Mapping[str, jax.Array], int, jax.Array] | None = None
-    for before, batch in stream.iterate(seen, program.layout.rows(size)):
-        placed, fresh = program.place(batch), _fresh(stream, before, size)
-        sums = tally(placed["valid"], placed["label_weights"], np.int32(fresh), _ballot(program.layout, votes()))
-        hosts.in_turn(sums)
-        ahead, now = (placed, fresh, sums), ahead
+    ahead: tuple[Mapping[str, jax.Array], list[int], jax.Array] | None = None
+    rows = program.layout.rows(size)
+    for each in zip(*(stream.iterate(seen, rows) for stream in streams), strict=True):
+        placed = program.place_all([batch for _, batch in each])
+        fresh = [_fresh(stream, before, size) for stream, (before, _) in zip(streams, each, strict=True)]
+        counts = tally(
+            placed["valid"], placed["label_weights"], np.array(fresh, np.int32), _ballot(program.layout, votes())
+        )
+        hosts.in_turn(counts)
+        ahead, now = (placed, fresh, counts), ahead
         if now is not None:
-            tokens, unique, masked, stop, save = (int(n) for n in np.asarray(now[2]))
-            yield Fed(now[0], now[1], tokens, unique, masked, Votes(stop > 0, save))
+            *sums, stop, save = (int(n) for n in np.asarray(now[2]))
+            reads = [Read(first, *sums[3 * n : 3 * n + 3]) for n, first in enumerate(now[1])]
+            yield Fed(now[0], reads, Votes(stop > 0, save))
 
 
 def _fresh(stream: Stream, before: int, size: int) -> int:
     return min(size, max(0, stream.sequences - before))  # sequences repeat only after all were seen
+
+
+def _read(valid: np.ndarray, weights: np.ndarray, fresh: int) -> Read:
+    return Read(fresh, *(int(n) for n in _count(valid, weights, fresh)))
 
 
 def _count(valid: Any, weights: Any, fresh: Any) -> tuple[Any, Any, Any]:
@@ -114,7 +136,11 @@ def _ballot(layout: Layout, votes: Votes) -> jax.Array:
 
 @functools.cache
 def _tally(layout: Layout) -> Callable[..., jax.Array]:
+    """The counts of each run, one run after another, and the votes: all of them in one array."""
+
     def sums(valid: jax.Array, weights: jax.Array, fresh: jax.Array, ballot: jax.Array) -> jax.Array:
-        return jnp.stack([*_count(valid, weights, fresh), *ballot.sum(axis=0)]).astype(jnp.int32)
+        each = [x.reshape(len(x), len(fresh), -1) for x in (valid, weights)]  # [B, L] of one run, [B, runs, L] of more
+        counts = jnp.stack(jax.vmap(_count, in_axes=(1, 1, 0))(each[0], each[1], fresh), axis=1)
+        return jnp.concatenate([counts.ravel(), ballot.sum(axis=0)]).astype(jnp.int32)
 
     return jax.jit(sums, out_shardings=layout.everywhere)

@@ -123,31 +123,30 @@ class SideBySide:
             one.begin(self._runs)
         self.saves, self._saved = 0, time.monotonic()
 
-    def feed(self, number: int) -> list[Iterator[Fed]]:
-        """The batches of phase `number`, of each run."""
+    def feed(self, number: int) -> Iterator[Fed]:
+        """What goes into the steps of phase `number`."""
         program = self.legs[number].program
-        seen = self.ledger.positions // program.shape.length
-        return [feed(program, one.run.legs[number].stream, seen, self._votes) for one in self._runs]
+        streams = [one.run.legs[number].stream for one in self._seated]
+        return feed(program, streams, self.ledger.positions // program.shape.length, self._votes)
 
-    def step(self, number: int, batches: Sequence[Iterator[Fed]]) -> Votes:
+    def step(self, number: int, batches: Iterator[Fed]) -> Votes:
         """One step of phase `number`; what all processes want after it."""
         leg, ledger = self.legs[number], self.ledger
         with self._clock("input"):
-            fed = {one: next(stream) for one, stream in zip(self._runs, batches, strict=True)}
-        for one in self._runs:
-            one.check(number, fed[one])
+            fed = next(batches)
+        for seat, one in self._seats.items():
+            one.check(number, fed.reads[seat])
         share = ledger.step(leg.price, leg.program.shape.positions) / ledger.budget.amount
         moment = Moment(ledger.share, leg.phase.learning_rate(ledger.share, ledger.share + share))
         with self._clock("compute"):
-            placed = [fed[one].batch for one in self._seated]
-            self._states, metrics = leg.program.steps(self._states, leg.teacher, placed, moment)
+            self._states, metrics = leg.program.step(self._states, leg.teacher, fed.batch, moment)
             for seat, one in self._seats.items():
-                one.charge(number, fed[one], moment, metrics[seat])
+                one.charge(number, fed.reads[seat], moment, metrics, seat)
             ahead = 1 if ledger.budget.countable else 0  # the devices are busy with this step meanwhile
             self._each(lambda one: one.report(ahead=ahead))
         for one in self._runs:
             one.timed()
-        return fed[self._first].votes
+        return fed.votes
 
     def profiled(self) -> AbstractContextManager[None]:
         """Has the step in the block captured, if it is one of those that the settings name."""

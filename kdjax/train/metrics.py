@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from kdjax.budget.hardware import Peak, high_water, utilisation
 from kdjax.budget.ledger import Ledger
@@ -37,13 +38,16 @@ class Done:
         ledger: the account with it.
         phase: which phase it is of, from 0.
         moment: when in the run it was.
-        metrics: its figures: `loss`, `grad_norm` and `grad_norm/GROUP`, and each term by its key.
+        metrics: its figures: `loss`, `grad_norm` and `grad_norm/GROUP`, and each term by its key. Of several runs that
+            go side by side each is an array.
+        seat: the run's number among them.
     """
 
     ledger: Ledger
     phase: int
     moment: Moment
     metrics: Mapping[str, jax.Array]
+    seat: int = 0
 
     def fetched(self, *, whole: bool) -> dict[str, float]:
         """Its figures, once it is done.
@@ -52,7 +56,7 @@ class Done:
             whole: with the norms of groups, which only a record needs.
         """
         wanted = {name: figure for name, figure in self.metrics.items() if whole or "/" not in name}
-        return {name: float(figure) for name, figure in jax.device_get(wanted).items()}
+        return {name: float(np.ravel(figure)[self.seat]) for name, figure in jax.device_get(wanted).items()}
 
 
 class Meter:

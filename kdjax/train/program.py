@@ -78,24 +78,30 @@ class Program:
         self.memory = memory(self._compiled)
 
     def _traced(self, step: Step) -> Any:
-        """The step of as many runs as there are."""
-        state, moment = self.abstract_state(), Moment.abstract(self.layout.everywhere)
+        """The step, of as many runs as there are."""
+        state, batch = self.abstract_state(), self._batch
         teacher = self._placed_as_stored(self.phase.abstract_teacher(), self._compute.dtype)
-        batch = jax.tree.map(lambda x: _placed(x, self.layout.by_batch), self._batch)
         if self.seeds == 1:
-            return compile_step(step, self.layout, state, teacher).trace(state, teacher, batch, moment)
-        jitted, states = compile_seeds(step, self.layout, state, teacher, self.seeds), [state] * self.seeds
-        return jitted.trace(jax.eval_shape(stacked, states), teacher, (batch,) * self.seeds, moment)
+            jitted, states = compile_step(step, self.layout, state, teacher), state
+        else:
+            jitted, states = compile_seeds(step, self.layout, state, teacher), self._abstract_states()
+            batch = jax.eval_shape(functools.partial(stacked, axis=1), [batch] * self.seeds)
+        placed = jax.tree.map(lambda x: _placed(x, self.layout.by_batch), batch)
+        return jitted.trace(states, teacher, placed, Moment.abstract(self.layout.everywhere))
 
     def _compile_moves(self) -> None:
         """What puts states together, and takes one out again."""
         state = self.abstract_state()
         alone = self.layout.stored(state)
-        join = jax.jit(lambda *states: stacked(states), out_shardings=beside(alone))
-        part = jax.jit(nth, in_shardings=(beside(alone), None), out_shardings=alone)
-        states = [state] * self.seeds
-        self._join = join.lower(*states).compile()
-        self._part = part.lower(jax.eval_shape(stacked, states), jax.ShapeDtypeStruct((), jnp.int32)).compile()
+        together = beside(alone)
+        join = jax.jit(lambda *states: stacked(states), out_shardings=together)
+        part = jax.jit(nth, in_shardings=(together, None), out_shardings=alone)
+        self._join = join.lower(*[state] * self.seeds).compile()
+        self._part = part.lower(self._abstract_states(), jax.ShapeDtypeStruct((), jnp.int32)).compile()
+
+    def _abstract_states(self) -> State:
+        states: State = jax.eval_shape(stacked, [self.abstract_state()] * self.seeds)
+        return states
 
     @property
     def text(self) -> str:
@@ -128,29 +134,30 @@ class Program:
         """A batch on the devices: from this process its rows (`Layout.rows`)."""
         return self.layout.place_batch({name: batch[name] for name in self._batch}, self.shape.batch)
 
+    def place_all(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, jax.Array]:
+        """The batches of as many runs as the step takes, as it takes them."""
+        if self.seeds == 1:
+            return self.place(batches[0])
+        return self.place({name: np.stack([one[name] for one in batches], axis=1) for name in self._batch})
+
     def step(
         self, state: State, teacher: Any, batch: Mapping[str, jax.Array], moment: Moment
     ) -> tuple[State, dict[str, jax.Array]]:
-        """One step on a batch that is placed. The state given is used up."""
-        state, (metrics,) = self.steps(state, teacher, [batch], moment)
-        return state, metrics
-
-    def steps(
-        self, states: State, teacher: Any, batches: Sequence[Mapping[str, jax.Array]], moment: Moment
-    ) -> tuple[State, Sequence[dict[str, jax.Array]]]:
-        """One step of each run.
+        """One step on a batch that is placed.
 
         Args:
-            states: of all, from `together`; used up.
+            state: of the run, or of all runs (`together`); used up.
             teacher: the teacher's parameters, placed.
-            batches: of each, placed.
-            moment: the same for all.
+            batch: of the run, or of all runs (`place_all`).
+            moment: the same for all runs.
+
+        Returns:
+            The state after it, and its figures: scalars, or `[seeds]`.
         """
         when = self.layout.place(jax.tree.map(np.float32, moment), self.layout.everywhere)
-        after = self._compiled(states, teacher, batches[0] if self.seeds == 1 else tuple(batches), when)
+        after = self._compiled(state, teacher, batch, when)
         hosts.in_turn(after)
-        states, metrics = after
-        return states, [metrics] if self.seeds == 1 else metrics
+        return after  # type: ignore[no-any-return]
 
     def together(self, states: Sequence[State]) -> State:
         """The states of as many runs as the step takes, as it takes them."""

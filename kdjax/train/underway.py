@@ -17,7 +17,7 @@ from kdjax.errors import Diverged, InputError
 from kdjax.parallel import hosts
 from kdjax.train import records
 from kdjax.train.checkpoint import Checkpoints, Unsaved, sha256
-from kdjax.train.feed import Fed
+from kdjax.train.feed import Read
 from kdjax.train.log import Log, Stopwatch
 from kdjax.train.metrics import Done, Meter
 from kdjax.train.profile import Profiler
@@ -107,22 +107,30 @@ class Underway:
         self._side_by_side, self._evaluated = len(together), steps
         self._saved_step: int | None = steps
 
-    def check(self, number: int, fed: Fed) -> None:
-        """Raises InputError where a batch of phase `number` repeats text that must not repeat."""
-        if fed.fresh < self.run.legs[number].program.shape.batch and not self.run.repeats:
+    def check(self, number: int, read: Read) -> None:
+        """Raises InputError where a step of phase `number` repeats text that must not repeat."""
+        if read.fresh < self.run.legs[number].program.shape.batch and not self.run.repeats:
             raise InputError(
                 f"{self.run.directory}: step {self.ledger.steps + 1} would repeat text, expected none under "
                 "data.regime 'unlimited'; add text or lower the budget"
             )
 
-    def charge(self, number: int, fed: Fed, moment: Moment, metrics: Mapping[str, jax.Array]) -> None:
-        """Puts a step of phase `number` on the account, once the devices are at it."""
+    def charge(self, number: int, read: Read, moment: Moment, metrics: Mapping[str, jax.Array], seat: int) -> None:
+        """Puts a step on the account, once the devices are at it.
+
+        Args:
+            number: of its phase.
+            read: what the run reads in it.
+            moment: when in the run it is.
+            metrics: its figures, of all runs that take it.
+            seat: the run's number among these.
+        """
         leg = self.run.legs[number]
         self._before = self.ledger
         self.ledger = self.ledger.charge(
-            number, leg.price, leg.program.shape.positions, fed.tokens, fed.unique, fed.masked
+            number, leg.price, leg.program.shape.positions, read.tokens, read.unique, read.masked
         )
-        self._waiting.append(Done(self.ledger, number, moment, metrics))
+        self._waiting.append(Done(self.ledger, number, moment, metrics, seat))
 
     def report(self, *, ahead: int = 0) -> None:
         """Says what steps came to.

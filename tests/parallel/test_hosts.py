@@ -93,7 +93,8 @@ def alone(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    (a,), (b,) = found["runs"], expected["runs"]
+    """The first run of each is the same."""
+    a, b = found["runs"][0], expected["runs"][0]
     for name in ("steps", "spent", "positions", "tokens_seen", "tokens_unique", "tokens_masked", "epochs"):
         assert a[name] == b[name]
     assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-4)
@@ -106,6 +107,14 @@ def test_two_processes_of_four_devices_equal_one_of_eight(hosts: Hosts, alone: d
     out = tmp_path / "out"
     assert_same(hosts.run(2, out), alone)
     assert [path.name for path in (out / "runs").iterdir()] == ["logit-seed0"]
+
+
+def test_two_processes_take_seeds_side_by_side(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
+    found = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.seeds_at_once", "2")
+    assert_same(found, alone)
+    first, second = found["runs"]
+    assert first["hardware"]["side_by_side"] == second["hardware"]["side_by_side"] == 2
+    assert second["spent"] == first["spent"] and second["tokens_seen"] != first["tokens_seen"]
 
 
 def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:

@@ -214,10 +214,10 @@ def stepped(name: str, seeds: int, first: int, devices: int, microbatches: int) 
     teacher = program.place_teacher(TEACHER if of.teacher else None)
     states = program.together([program.start(models.init(tiny.STUDENT, seed).params, seed) for seed in chosen])
     for step in range(2):
-        batches = [program.place(tiny.batch(10 * seed + step)) for seed in chosen]
-        states, figures = program.steps(states, teacher, batches, tiny.moment(of, step, 5))
+        batches = program.place_all([tiny.batch(10 * seed + step) for seed in chosen])
+        states, figures = program.step(states, teacher, batches, tiny.moment(of, step, 5))
     params = [jax.device_get(program.own(states, number).params) for number in range(seeds)]
-    return params, [{name: float(value) for name, value in one.items()} for one in figures]
+    return params, [{name: float(np.ravel(each)[number]) for name, each in figures.items()} for number in range(seeds)]
 
 
 @pytest.mark.parametrize(("name", "devices", "microbatches"), [("scratch", 1, 1), ("logit", 2, 2)])

@@ -1,0 +1,136 @@
+"""Seeds of an arm one after another against all of them side by side as one program.
+
+    python -m benchmarks.seeds [--seeds N ...] [--arms NAME ...] [--dtype bfloat16]
+
+A step of each of N seeds, the batch brought to the device included: by the program of one seed N times, and by the
+program of N seeds once. Both run in turn, block by block in random order; a ratio is of neighbours, its interval that
+of the median. Students read 8 x 64 tokens with 10 masked slots, the demo's batch; the teacher is 6 x 384. Prints a
+Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.timing import in_turn, ratio
+from kdjax import models
+from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, OptimizerConfig
+from kdjax.parallel.layout import Layout
+from kdjax.train.arm import resolve
+from kdjax.train.phase import Phase, Shape
+from kdjax.train.program import Program
+from kdjax.train.step import Moment
+
+SIZES = {"vocab_size": 30522, "positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
+STUDENTS = {
+    "2x128": ModelConfig(layers=2, width=128, heads=2, ffn=512, **SIZES),
+    "3x192": ModelConfig(layers=3, width=192, heads=12, ffn=768, **SIZES),
+}
+TEACHER = ModelConfig(layers=6, width=384, heads=12, ffn=1536, **SIZES)
+SHAPE = Shape(batch=8, length=64, slots=10)
+MOMENT = Moment(0.5, 1e-4)
+
+
+def batch(seed: int) -> dict[str, np.ndarray]:
+    """Random tokens, one segment a sequence."""
+    rng = np.random.default_rng(seed)
+    tokens, slots = (SHAPE.batch, SHAPE.length), (SHAPE.batch, SHAPE.slots)
+    return {
+        "tokens": rng.integers(0, SIZES["vocab_size"], tokens).astype(np.int32),
+        "segments": np.ones(tokens, np.int32),
+        "positions": np.broadcast_to(np.arange(SHAPE.length, dtype=np.int32), tokens).copy(),
+        "valid": np.ones(tokens, bool),
+        "slots": np.stack([rng.permutation(SHAPE.length)[: SHAPE.slots] for _ in range(SHAPE.batch)]).astype(np.int32),
+        "labels": rng.integers(0, SIZES["vocab_size"], slots).astype(np.int32),
+        "label_weights": np.ones(slots, np.float32),
+    }
+
+
+@dataclass
+class Seeds:
+    """Runs of some seeds, in groups of as many as the program takes.
+
+    Attributes:
+        program: compiled.
+        states: of each group.
+        batches: of each group, on the host.
+        teacher: on the device.
+    """
+
+    program: Program
+    states: list[Any]
+    batches: list[list[dict[str, np.ndarray]]]
+    teacher: Any
+
+    def step(self) -> None:
+        """A step of each seed."""
+        for n, of_group in enumerate(self.batches):
+            self.states[n], _ = self.program.step(
+                self.states[n], self.teacher, self.program.place_all(of_group), MOMENT
+            )
+
+    def wait(self) -> None:
+        """Until the devices are done."""
+        jax.block_until_ready(self.states)
+
+
+def runs(phase: Phase, seeds: int, at_once: int, compute: ComputeConfig) -> Seeds:
+    """Runs at their start."""
+    program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]), compute=compute, seeds=at_once)
+    teacher = program.place_teacher(models.init(TEACHER, 0).params if phase.teacher else None)
+    groups = [range(first, first + at_once) for first in range(0, seeds, at_once)]
+    states = [
+        program.together([program.start(models.init(phase.student, seed).params, seed) for seed in group])
+        for group in groups
+    ]
+    return Seeds(program, states, [[batch(seed) for seed in group] for group in groups], teacher)
+
+
+def row(student: str, arm: str, seeds: int, rounds: int, seconds: float, compute: ComputeConfig) -> list[str]:
+    """A row of the table."""
+    (phase,) = resolve(arm, ArmConfig(), STUDENTS[student], TEACHER, OptimizerConfig()).phases
+    alone, together = runs(phase, seeds, 1, compute), runs(phase, seeds, seeds, compute)
+    times = in_turn({"alone": alone, "together": together}, rounds, seconds)
+    each = {name: float(np.median(found.wall)) / seeds for name, found in times.items()}
+    needed = [1e-6 * one.program.memory["peak"] if one.program.memory else float("nan") for one in (alone, together)]
+    return [
+        student,
+        arm,
+        str(seeds),
+        *(f"{1000 * each[name]:.2f} ms" for name in ("alone", "together")),
+        str(ratio(times["alone"].wall, times["together"].wall)),
+        *(f"{one.program.compile_seconds:.0f} s" for one in (alone, together)),
+        *(f"{megabytes:,.0f} MB" for megabytes in needed),
+    ]
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 4], metavar="N")
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS, metavar="SIZE")
+    parser.add_argument("--arms", nargs="+", default=["scratch", "logit"], metavar="NAME")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--rounds", type=int, default=9, help="blocks of each")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a block")
+    options = parser.parse_args()
+    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.dtype}; a step of one seed\n")
+    heads = ("one by one", "at once", "ratio", "compile, one", "compile, all", "device, one", "device, all")
+    print(f"| student | arm | seeds | {' | '.join(heads)} |")
+    print("|---" * (3 + len(heads)) + "|")
+    for student in options.students:
+        for arm in options.arms:
+            for seeds in options.seeds:
+                compute = ComputeConfig(dtype=options.dtype)
+                print(
+                    "|", " | ".join(row(student, arm, seeds, options.rounds, options.seconds, compute)), "|", flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()
