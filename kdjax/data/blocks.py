@@ -103,7 +103,7 @@ def make_part(block: Block) -> Part:
         tokens[split] = text_tokens[split] + 2 * len(pieces)
         packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
         if packed:
-            records = (record_format.encode([pieces[i] for i in bin_], **frame) for bin_ in packed)
+            records = record_format.encode([[pieces[i] for i in bin_] for bin_ in packed], **frame)
             shards.append(write_shard(settings.directory, f"{split}-{block.index:05d}", split, records))
     part = Part(block.index, documents, tokens, text_tokens, tuple(shards))
     write_json(_part_path(settings.directory, block.index), dataclasses.asdict(part))

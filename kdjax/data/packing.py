@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+AT_ONCE = 1024
+"""Sequences that are encoded together."""
 
 
 def chunks(ids: np.ndarray, room: int) -> list[np.ndarray]:
@@ -83,18 +86,10 @@ class RecordFormat:
         """Bytes of a record."""
         return self.length * (np.dtype(self.token_dtype).itemsize + np.dtype(self.segment_dtype).itemsize)
 
-    def encode(self, pieces: Sequence[np.ndarray], *, cls: int, sep: int, pad: int) -> bytes:
-        """A sequence of several pieces, each framed by [CLS] and [SEP] and numbered from 1; padding is segment 0."""
-        tokens = np.full(self.length, pad, self.token_dtype)
-        segments = np.zeros(self.length, self.segment_dtype)
-        start = 0
-        for number, piece in enumerate(pieces, 1):
-            stop = start + len(piece) + 2
-            tokens[start], tokens[stop - 1] = cls, sep
-            tokens[start + 1 : stop - 1] = piece
-            segments[start:stop] = number
-            start = stop
-        return tokens.tobytes() + segments.tobytes()
+    def encode(self, sequences: Sequence[Sequence[np.ndarray]], *, cls: int, sep: int, pad: int) -> Iterator[bytes]:
+        """Sequences, each of pieces framed by [CLS] and [SEP] and numbered from 1; padding is segment 0."""
+        for first in range(0, len(sequences), AT_ONCE):
+            yield from self._encode(sequences[first : first + AT_ONCE], cls, sep, pad)
 
     def decode(self, records: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and segment numbers of records, each `[len(records), length]` int32."""
@@ -103,3 +98,21 @@ class RecordFormat:
         tokens = np.ascontiguousarray(raw[:, :split]).view(self.token_dtype)
         segments = np.ascontiguousarray(raw[:, split:]).view(self.segment_dtype)
         return tokens.astype(np.int32), segments.astype(np.int32)
+
+    def _encode(self, sequences: Sequence[Sequence[np.ndarray]], cls: int, sep: int, pad: int) -> list[bytes]:
+        pieces = [piece for sequence in sequences for piece in sequence]
+        sizes = np.array([len(piece) + 2 for piece in pieces])
+        counts = np.array([len(sequence) for sequence in sequences])
+        first = np.repeat(np.cumsum(counts) - counts, counts)  # of a piece's sequence
+        began = np.cumsum(sizes) - sizes  # if there were no padding
+        start = np.repeat(np.arange(len(sequences)), counts) * self.length + began - began[first]
+        place = np.repeat(start - began, sizes) + np.arange(sizes.sum())
+        inside = np.ones(len(place), bool)
+        inside[began] = inside[began + sizes - 1] = False
+        tokens = np.full((len(sequences), self.length), pad, self.token_dtype)
+        tokens.flat[place[inside]] = np.concatenate(pieces)
+        tokens.flat[start], tokens.flat[start + sizes - 1] = cls, sep
+        segments = np.zeros((len(sequences), self.length), self.segment_dtype)
+        segments.flat[place] = np.repeat(np.arange(len(pieces)) - first + 1, sizes)
+        whole = np.concatenate([tokens.view(np.uint8), segments.view(np.uint8)], axis=1)
+        return [record.tobytes() for record in whole]

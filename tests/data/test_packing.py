@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.data import packing
 from kdjax.data.packing import RecordFormat, best_fit, chunks, positions
 
 CAPACITY = 20
@@ -43,7 +44,7 @@ def test_chunks_are_the_document_in_order(ids: list[int], room: int) -> None:
 def test_a_record_is_read_as_it_was_written(vocab_size: int) -> None:
     record_format = RecordFormat.smallest(12, vocab_size)
     top = vocab_size - 1
-    records = [record_format.encode(p, cls=1, sep=2, pad=0) for p in ([[top, 7], [8]], [[5] * 10])]
+    records = list(record_format.encode([[[top, 7], [8]], [[5] * 10]], cls=1, sep=2, pad=0))
     assert {len(record) for record in records} == {record_format.size}
     tokens, segments = record_format.decode(records)
     assert tokens.tolist() == [[1, top, 7, 2, 1, 8, 2, 0, 0, 0, 0, 0], [1, *[5] * 10, 2]]
@@ -51,12 +52,21 @@ def test_a_record_is_read_as_it_was_written(vocab_size: int) -> None:
     assert tokens.dtype == segments.dtype == np.int32
 
 
+def test_records_do_not_depend_on_what_is_encoded_with_them() -> None:
+    record_format, sizes = RecordFormat.smallest(12, 50), np.random.default_rng(0).integers(1, 5, 3000)
+    pieces = [np.arange(5, 5 + size, dtype=np.uint16) for size in sizes]
+    sequences = [pieces[n : n + 2] for n in range(0, len(pieces), 2)]
+    together = list(record_format.encode(sequences, cls=1, sep=2, pad=0))
+    alone = [record for one in sequences for record in record_format.encode([one], cls=1, sep=2, pad=0)]
+    assert len(sequences) > packing.AT_ONCE and together == alone
+
+
 @pytest.mark.parametrize(("length", "dtype"), [(767, "u1"), (768, "<u2")])
 def test_segment_numbers_fit_however_short_the_documents(length: int, dtype: str) -> None:
     record_format = RecordFormat.smallest(length, 50)
     assert record_format.segment_dtype == dtype
     most = length // 3
-    _, segments = record_format.decode([record_format.encode([[9]] * most, cls=1, sep=2, pad=0)])
+    _, segments = record_format.decode(list(record_format.encode([[[9]] * most], cls=1, sep=2, pad=0)))
     assert segments.max() == most
 
 

@@ -1,0 +1,225 @@
+"""Whether input and the host's work between steps ever hold a device up. Every ratio is of things measured in turn.
+
+    python -m benchmarks.input                      all four, a few minutes on two cores that do nothing else
+    python -m benchmarks.input --only preparation   one of them
+
+preparation: tokens a second of `kdjax prepare` on all cores, against the tokenizer library alone on the same text in
+memory (`encode_batch`, 1,000 documents a call). `a core`: by processor seconds of all processes, which say something on
+a busy machine, too.
+loader: tokens a second that the loader delivers, against what a step of the larger pair (6 x 768 student, 12 x 768
+teacher) takes.
+real: a step with batches from the loader, placed and counted, against the same step on batches that lie on the device.
+host: what the training loop does besides computing: the same run with a step that does nothing, so that nothing hides
+behind it: input, ledger, records, event files, the progress line. Seconds of the loop's own thread; the loader's and
+the writers' threads are apart. The step it is held against is the demo's shortest: `scratch`, 3 x 192, 8 x 64 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import PAIRS, Case, Kdjax, batch, start
+from benchmarks.machine import describe, threads
+from benchmarks.prepare import TOKENIZER, write_corpus
+from benchmarks.timing import Ratio, in_turn, ratio
+from kdjax.budget.accounting import Budget
+from kdjax.config import DataConfig, TrainConfig
+from kdjax.data import sources
+from kdjax.data.corpus import Corpus
+from kdjax.data.loader import Batches
+from kdjax.data.prepare import prepare
+from kdjax.study.progress import Reporter
+from kdjax.train.feed import Fed, Votes, feed
+from kdjax.train.loop import train
+from kdjax.train.phase import Shape
+from kdjax.train.run import Leg, Run
+
+DEMO, LARGE = Shape(batch=8, length=64, slots=10), Shape(batch=8, length=128, slots=20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=list(PARTS), action="append")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--megabytes", type=float, default=100, help="of text to prepare")
+    parser.add_argument("--seconds", type=float, default=2, help="of a block of steps or batches")
+    parser.add_argument("--directory", type=Path, help="for temporary files")
+    options = parser.parse_args()
+    print(json.dumps(describe(), indent=1))
+    for name in options.only or PARTS:
+        with tempfile.TemporaryDirectory(dir=options.directory) as directory:
+            print(f"\n{name}", flush=True)
+            for line in PARTS[name](Path(directory), options):
+                print(f"  {line}", flush=True)
+
+
+def preparation(here: Path, options: argparse.Namespace) -> Iterator[str]:
+    text, tokenizer = here / "text.jsonl", sources.locate(TOKENIZER)
+    write_corpus(text, int(options.megabytes * 1e6), 8)
+    rates: dict[str, list[tuple[float, float]]] = {"alone": [], "ours": []}
+    for n in range(options.rounds):
+        for which in sorted(rates, reverse=bool(n % 2)):
+            out = [str(here / f"out-{n}")] if which == "ours" else []
+            command = [sys.executable, "-m", "benchmarks.tokens", which, str(text), str(tokenizer), *out]
+            found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            tokens, clock, processors = map(float, found.split())
+            rates[which].append((tokens / clock, tokens / processors))
+    for kind, what in enumerate(("all cores", "a core")):
+        each = {name: [rate[kind] for rate in found] for name, found in rates.items()}
+        middle = {name: statistics.median(found) for name, found in each.items()}
+        yield (
+            f"{what}: kdjax {middle['ours']:,.0f} tokens/s, tokenizer alone {middle['alone']:,.0f}, "
+            f"ratio {ratio(each['ours'], each['alone'])}"
+        )
+
+
+def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
+    stream = Batches(corpus(here, LARGE), "train", batch=LARGE.batch, seed=0, rate=0.15, slots=LARGE.slots)
+    step = Kdjax(Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches(LARGE))
+    times = in_turn({"loader": Reading(stream), "step": step}, options.rounds, options.seconds)
+    for kind, found in (("by the clock", lambda t: t.wall), ("by processor seconds", lambda t: t.processor)):
+        rates = {name: LARGE.positions / statistics.median(found(taken)) for name, taken in times.items()}
+        yield (
+            f"{kind}: {rates['loader']:,.0f} tokens/s, a step of logit takes {rates['step']:,.0f}, "
+            f"ratio {ratio(found(times['step']), found(times['loader']))}"
+        )
+
+
+def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
+    for name, pair, shape, arm in (("demo", "small", DEMO, "scratch"), ("large", "large", LARGE, "scratch")):
+        stream = Batches(corpus(here / name, shape), "train", batch=shape.batch, seed=0, rate=0.15, slots=shape.slots)
+        made = [Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(shape)) for _ in range(2)]
+        times = in_turn({"real": Fedding(made[0], stream), "lying": made[1]}, options.rounds, options.seconds)
+        for kind, found in (("by the clock", lambda t: t.wall), ("by processor seconds", lambda t: t.processor)):
+            middle = {one: 1e3 * statistics.median(found(taken)) for one, taken in times.items()}
+            yield (
+                f"{name}, {kind}: {middle['real']:.1f} ms with real input, {middle['lying']:.1f} ms without, "
+                f"ratio {ratio(found(times['real']), found(times['lying']))}"
+            )
+
+
+def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
+    stream = Batches(corpus(here, DEMO), "train", batch=DEMO.batch, seed=0, rate=0.15, slots=DEMO.slots)
+    case = Case("scratch", PAIRS["small"], DEMO)
+    params, teacher = parameters("small")
+    step = Kdjax(case, params, teacher, batches(DEMO))
+    still = Still(step)
+    numbers = iter(range(10**6))
+
+    def a_run(steps: int) -> tuple[float, float, float]:
+        """Seconds of the loop's thread, of all threads, and by the clock."""
+        with Reporter() as reporter:
+            before = time.thread_time(), time.process_time(), time.perf_counter()
+            train(
+                Run(
+                    [Leg(case.phase, still, case.price, stream)],  # type: ignore[arg-type]
+                    Budget.flops(steps * case.price.total),
+                    start=params,
+                    seed=0,
+                    config=TrainConfig(batch=DEMO.batch, evaluations=1),
+                    directory=here / str(next(numbers)),
+                    watch=reporter.watch("host"),
+                )
+            )
+            after = time.thread_time(), time.process_time(), time.perf_counter()
+        return tuple(b - a for a, b in zip(before, after, strict=True))  # type: ignore[return-value]
+
+    few, many = 100, 1100
+    a_run(few)
+    taken, steps = [], []
+    for _ in range(options.rounds):
+        more, less = a_run(many), a_run(few)  # opening and closing a run is in both
+        taken.append([(a - b) / (many - few) for a, b in zip(more, less, strict=True)])
+        steps.append(in_turn({"step": step}, 1, options.seconds)["step"])
+    own, all_threads, clock = ([one[kind] for one in taken] for kind in range(3))
+    wall, processor = [one.wall[-1] for one in steps], [one.processor[-1] / threads() for one in steps]
+    middle = {name: 1e3 * statistics.median(found) for name, found in (("own", own), ("all", all_threads))}
+    yield f"a step's host work: {middle['own']:.3f} ms of the loop's thread, {middle['all']:.3f} ms of all threads"
+    at = {name: 1e3 * statistics.median(found) for name, found in (("clock", wall), ("core", processor))}
+    yield f"a step: {at['clock']:.1f} ms by the clock, {at['core']:.1f} ms of each core"
+    yield f"of a step by the clock {share(ratio(own, wall))}, of a core's part of it {share(ratio(own, processor))}"
+    yield f"the loop alone: {1e3 * statistics.median(clock):.3f} ms a step by the clock, waits for input included"
+
+
+PARTS: Mapping[str, Callable[[Path, argparse.Namespace], Iterator[str]]] = {
+    "preparation": preparation,
+    "loader": loader,
+    "real": real,
+    "host": host,
+}
+
+
+def share(found: Ratio) -> str:
+    return f"{found.median:.2%} [{found.low:.2%}, {found.high:.2%}]"
+
+
+def corpus(here: Path, shape: Shape) -> Corpus:
+    """A prepared corpus of a few thousand sequences."""
+    here.mkdir(exist_ok=True)
+    write_corpus(here / "text.jsonl", 4_000_000, 8)
+    config = DataConfig(files=str(here / "text.jsonl"), length=shape.length, validation=0.05, workers=1)
+    prepare(config, sources.locate(TOKENIZER), here / "data")
+    return Corpus.open(here / "data")
+
+
+def parameters(pair: str) -> tuple[Any, Any]:
+    return start(PAIRS[pair].student, 0), start(PAIRS[pair].teacher, 1)
+
+
+def batches(shape: Shape) -> Sequence[Any]:
+    return [batch(shape, PAIRS["small"].student.vocab_size, seed) for seed in range(2)]
+
+
+class Reading:
+    """The loader, batch by batch."""
+
+    def __init__(self, stream: Batches):
+        self._batches = stream.iterate(0)
+
+    def step(self) -> None:
+        next(self._batches)
+
+    def wait(self) -> None:
+        """Nothing runs on."""
+
+
+class Fedding:
+    """Steps on batches as the training loop gets them."""
+
+    def __init__(self, kdjax: Kdjax, stream: Batches):
+        self._kdjax = kdjax
+        self._fed: Iterator[Fed] = feed(kdjax.program, stream, 0, lambda: Votes(False, 0))
+
+    def step(self) -> None:
+        self._kdjax.batches = [next(self._fed).batch]
+        self._kdjax.step()
+
+    def wait(self) -> None:
+        self._kdjax.wait()
+
+
+class Still:
+    """A compiled step whose steps do nothing, and take no time."""
+
+    def __init__(self, made: Kdjax):
+        self._program = made.program
+        self._metrics = made.step()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._program, name)
+
+    def steps(self, states: Any, *_: Any) -> tuple[Any, list[Any]]:
+        return states, [self._metrics]
+
+
+if __name__ == "__main__":
+    main()
