@@ -2,16 +2,20 @@
 
     python -m benchmarks.seeds [--seeds N ...] [--arms NAME ...] [--dtype bfloat16]
 
-A step of each of N seeds, the batch brought to the device included: by the program of one seed N times, and by the
-program of N seeds once. Both run in turn, block by block in random order; a ratio is of neighbours, its interval that
-of the median. Students read 8 x 64 tokens with 10 masked slots, the demo's batch; the teacher is 6 x 384. Prints a
-Markdown table.
+Step: of each of N seeds, the batch brought to the device included, by the program of one seed N times or by the program
+of N seeds once. Loop: the same within whole runs (`kdjax.train.loop`), with all that the host does for a step, but
+without compiling and the checkpoint at the end. Both ways run in turn, a ratio is of neighbours, its interval that of
+the median. Students read 8 x 64 tokens with 10 masked slots, as the demo's; the teacher is 6 x 384. Prints a Markdown
+table.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,11 +23,14 @@ import numpy as np
 
 from benchmarks.timing import in_turn, ratio
 from kdjax import models
-from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, OptimizerConfig
+from kdjax.budget.accounting import Budget
+from kdjax.config import ArmConfig, ComputeConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape
+from kdjax.train.loop import train
+from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import Program
+from kdjax.train.run import Leg, Run
 from kdjax.train.step import Moment
 
 SIZES = {"vocab_size": 30522, "positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
@@ -91,20 +98,66 @@ def runs(phase: Phase, seeds: int, at_once: int, compute: ComputeConfig) -> Seed
     return Seeds(program, states, [[batch(seed) for seed in group] for group in groups], teacher)
 
 
-def row(student: str, arm: str, seeds: int, rounds: int, seconds: float, compute: ComputeConfig) -> list[str]:
+class Noise:
+    """The same batch for ever."""
+
+    sequences = 10**9
+
+    def __init__(self, seed: int):
+        self._batch = batch(seed)
+
+    def iterate(self, seen: int, rows: Any = slice(None)) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+        while True:
+            yield seen, {name: array[rows] for name, array in self._batch.items()}
+            seen += SHAPE.batch
+
+
+def loop(phase: Phase, made: Seeds, steps: int) -> float:
+    """Seconds that whole runs of so many steps take, by their own clocks."""
+    cost, seconds, first = price(phase, SHAPE), 0.0, 0
+    for _ in made.states:
+        with tempfile.TemporaryDirectory() as directory:
+            outcomes = train(
+                *(
+                    Run(
+                        [Leg(phase, made.program, cost, Noise(seed), made.teacher)],
+                        Budget.flops(steps * cost.total),
+                        start=models.init(phase.student, seed).params,
+                        seed=seed,
+                        config=TrainConfig(batch=SHAPE.batch, log=LogConfig(tensorboard=False), evaluations=1),
+                        directory=Path(directory) / str(seed),
+                    )
+                    for seed in range(first, first + made.program.seeds)
+                )
+            )
+        first += made.program.seeds
+        seconds += sum(one.ledger.seconds["compute"] + one.ledger.seconds["input"] for one in outcomes)
+    return seconds
+
+
+def row(student: str, arm: str, seeds: int, options: argparse.Namespace) -> list[str]:
     """A row of the table."""
     (phase,) = resolve(arm, ArmConfig(), STUDENTS[student], TEACHER, OptimizerConfig()).phases
-    alone, together = runs(phase, seeds, 1, compute), runs(phase, seeds, seeds, compute)
-    times = in_turn({"alone": alone, "together": together}, rounds, seconds)
+    compute = ComputeConfig(dtype=options.dtype)
+    both = {"alone": runs(phase, seeds, 1, compute), "together": runs(phase, seeds, seeds, compute)}
+    times = in_turn(both, options.rounds, options.seconds)
     each = {name: float(np.median(found.wall)) / seeds for name, found in times.items()}
-    needed = [1e-6 * one.program.memory["peak"] if one.program.memory else float("nan") for one in (alone, together)]
+    steps = max(5, round(options.seconds / each["alone"]))
+    loops: dict[str, list[float]] = {name: [] for name in both}
+    for _ in range(options.loops):
+        for name, made in both.items():
+            loops[name].append(loop(phase, made, steps))
+    in_loop = {name: float(np.median(found)) / steps / seeds for name, found in loops.items()}
+    needed = [1e-6 * made.program.memory["peak"] if made.program.memory else float("nan") for made in both.values()]
     return [
         student,
         arm,
         str(seeds),
-        *(f"{1000 * each[name]:.2f} ms" for name in ("alone", "together")),
+        *(f"{1000 * each[name]:.2f} ms" for name in both),
         str(ratio(times["alone"].wall, times["together"].wall)),
-        *(f"{one.program.compile_seconds:.0f} s" for one in (alone, together)),
+        *(f"{1000 * in_loop[name]:.2f} ms" for name in both),
+        str(ratio(loops["alone"], loops["together"])),
+        *(f"{made.program.compile_seconds:.0f} s" for made in both.values()),
         *(f"{megabytes:,.0f} MB" for megabytes in needed),
     ]
 
@@ -117,19 +170,19 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=["scratch", "logit"], metavar="NAME")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rounds", type=int, default=9, help="blocks of each")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a block")
+    parser.add_argument("--loops", type=int, default=5, help="loops of each")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a block, and of a seed in a loop, one by one")
     options = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.dtype}; a step of one seed\n")
-    heads = ("one by one", "at once", "ratio", "compile, one", "compile, all", "device, one", "device, all")
+    both = ("one by one", "at once")
+    heads = [*(f"step, {way}" for way in both), "ratio", *(f"loop, {way}" for way in both), "ratio"]
+    heads += [f"{what}, {of}" for what in ("compile", "device") for of in ("one", "all")]
     print(f"| student | arm | seeds | {' | '.join(heads)} |")
     print("|---" * (3 + len(heads)) + "|")
     for student in options.students:
         for arm in options.arms:
             for seeds in options.seeds:
-                compute = ComputeConfig(dtype=options.dtype)
-                print(
-                    "|", " | ".join(row(student, arm, seeds, options.rounds, options.seconds, compute)), "|", flush=True
-                )
+                print("|", " | ".join(row(student, arm, seeds, options)), "|", flush=True)
 
 
 if __name__ == "__main__":

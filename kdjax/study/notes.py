@@ -76,6 +76,17 @@ def of_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | None) 
     return notes
 
 
+def side_by_side(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How a run's time is to be read where seeds trained together."""
+    most = max((run["hardware"].get("side_by_side", 1) for run in runs), default=1)
+    if most == 1:
+        return []
+    return [
+        f"Up to {most} seeds of an arm trained side by side as one program: a run has an even share of the time that "
+        "their steps took, and the memory of a step is that of all of them."
+    ]
+
+
 def at_baseline(endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Arms that no seed lifts above the majority class: a tie between two of them says nothing of either."""
     notes = []

@@ -115,6 +115,7 @@ def judged(
             *notes.general(config, len(verdicts), false, teacher),
             *(tuned.notes(tuning) if tuning else []),
             *notes.of_arms(described, cache),
+            *notes.side_by_side(runs),
             *notes.at_baseline(endpoints, runs),
         ],
     }

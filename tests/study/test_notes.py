@@ -68,3 +68,10 @@ def test_what_arms_share_follows_the_kind_of_budget():
     assert "follows the clock" in shared(hours=1)
     assert "none of it charged" in shared(hours=1)
     assert "none of it charged" not in shared(hours=1, clock=("compute", "evaluation"))
+
+
+def test_time_that_seeds_share_is_said() -> None:
+    alone = {"hardware": {}}  # of a study from before runs said so
+    assert notes.side_by_side([alone, {"hardware": {"side_by_side": 1}}]) == []
+    (told,) = notes.side_by_side([alone, {"hardware": {"side_by_side": 3}}])
+    assert told.startswith("Up to 3 seeds of an arm trained side by side")
