@@ -1,4 +1,4 @@
-"""What has a kernel for the device: attention whose scores nobody asks for, and LayerNorm."""
+"""What may have a kernel for the device: attention and LayerNorm."""
 
 from __future__ import annotations
 
@@ -12,39 +12,49 @@ from kdjax.kernels import layer_norm as layer_norm_kernel
 from kdjax.kernels.split import EACH, ROWS, on_tpu, platform, split
 
 
-def attention(joined: jax.Array, segments: jax.Array, heads: int) -> jax.Array | None:
+def attention(
+    joined: jax.Array, segments: jax.Array, heads: int, *, scores: bool
+) -> tuple[jax.Array, jax.Array | None] | None:
     """softmax(q kᵀ/√d) v of each head, over the keys of a position's own segment.
 
     Args:
         joined: queries, keys and values, one after another in `[B, L, 3 D]`.
         segments: int32 `[B, L]`.
         heads: H.
+        scores: whether q kᵀ/√d is wanted too.
 
     Returns:
-        `[B, L, D]`, or None where there is no such kernel for this device, type, shape or mesh.
+        `[B, L, D]` and, if wanted, `[B, H, L, L]`; None where there is no such kernel for this device, type, shape or
+        mesh.
     """
     length, width = joined.shape[1], joined.shape[2] // 3
-    if on_tpu() and attention_kernel.fits(length, width, heads):
-        return _attention(joined, segments, heads)
-    if platform() == "gpu" and joined.dtype == jnp.bfloat16:
-        return _cudnn(joined, segments, heads)
+    if on_tpu() and attention_kernel.fits(length, width, heads, scores=scores):
+        mixed, *raw = _attention(joined, segments, heads, scores)
+        return mixed, raw[0] if scores else None
+    if platform() == "gpu" and joined.dtype == jnp.bfloat16 and not scores:
+        return _cudnn(joined, segments, heads), None
     return None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _attention(joined: jax.Array, segments: jax.Array, heads: int) -> jax.Array:
-    return _attention_forward(joined, segments, heads)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _attention(joined: jax.Array, segments: jax.Array, heads: int, scores: bool) -> tuple[jax.Array, ...]:
+    return _attention_forward(joined, segments, heads, scores)[0]
 
 
-def _attention_forward(joined: jax.Array, segments: jax.Array, heads: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    kernel = functools.partial(attention_kernel.forward, heads=heads)
-    mixed: jax.Array = split(kernel, (ROWS, ROWS), ROWS)(joined, segments)
-    return mixed, (joined, segments)
+def _attention_forward(
+    joined: jax.Array, segments: jax.Array, heads: int, scores: bool
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    kernel = functools.partial(attention_kernel.forward, heads=heads, scores=scores)
+    return split(kernel, (ROWS, ROWS), ROWS)(joined, segments), (joined, segments)
 
 
-def _attention_backward(heads: int, kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, None]:
-    kernel = functools.partial(attention_kernel.backward, heads=heads)
-    return split(kernel, (ROWS, ROWS, ROWS), ROWS)(*kept, gradient), None
+def _attention_backward(
+    heads: int, scores: bool, kept: tuple[jax.Array, ...], gradients: tuple[jax.Array, ...]
+) -> tuple[jax.Array, None]:
+    def kernel(joined: jax.Array, segments: jax.Array, gradient: jax.Array, *to_scores: jax.Array) -> jax.Array:
+        return attention_kernel.backward(joined, segments, gradient, to_scores[0] if scores else None, heads)
+
+    return split(kernel, ROWS, ROWS)(*kept, *gradients), None
 
 
 _attention.defvjp(_attention_forward, _attention_backward)
@@ -77,6 +87,11 @@ def layer_norm_gradients(
 
     to_x, to_scale, to_bias = split(rows, (ROWS, EACH, ROWS), (ROWS, ROWS, ROWS))(x, scale, gradient)
     return to_x, jnp.sum(to_scale, axis=0), jnp.sum(to_bias, axis=0)
+
+
+def _cudnn_takes(length: int, head_width: int) -> bool:
+    """What JAX does not refuse, on GPUs since Ampere: with a mask, no odd length."""
+    return length % 2 == 0 and head_width % 8 == 0 and head_width <= 128
 
 
 def _cudnn(joined: jax.Array, segments: jax.Array, heads: int) -> jax.Array:

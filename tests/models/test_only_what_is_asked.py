@@ -1,4 +1,4 @@
-"""The traced program holds the matmuls a request needs and no others."""
+"""The canonical program, which is priced, holds the matmuls a request needs and no others."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +9,7 @@ import pytest
 
 from kdjax.config import ModelConfig
 from kdjax.models import Features, Request, abstract_params, forward
+from kdjax.models.canonical import canonical
 
 CONFIG = ModelConfig(layers=6, width=8, heads=2, ffn=24, vocab_size=40, positions=16)
 LAYER = 8  # query, key, value, scores, mixing, output, two of the feed-forward block
@@ -29,7 +30,8 @@ def trace(request, config=CONFIG, mlm=True, key=None):
     shapes = {name: jax.ShapeDtypeStruct((2, 10), np.int32) for name in ("tokens", "segments", "positions")}
     shapes["slots"] = jax.ShapeDtypeStruct((2, 3), np.int32)
     run = jax.make_jaxpr(lambda p, b, k: forward(config, p, b, request, dropout_key=k))
-    return list(equations(run(abstract_params(config, mlm=mlm), shapes, key).jaxpr))
+    with canonical():
+        return list(equations(run(abstract_params(config, mlm=mlm), shapes, key).jaxpr))
 
 
 def count(request, **options):
