@@ -31,7 +31,7 @@ def attention(
     if on_tpu() and attention_kernel.fits(length, width, heads, scores=scores):
         mixed, *raw = _attention(joined, segments, heads, scores)
         return mixed, raw[0] if scores else None
-    if platform() == "gpu" and joined.dtype == jnp.bfloat16 and not scores:
+    if platform() == "gpu" and joined.dtype == jnp.bfloat16 and not scores and _cudnn_takes(length, width // heads):
         return _cudnn(joined, segments, heads), None
     return None
 
