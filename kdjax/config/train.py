@@ -49,8 +49,8 @@ class ComputeConfig:
     scan: bool = False
     """Whether runs of layers that are alike are one loop, which compiles faster."""
     attention: Literal["auto", "plain"] = "auto"
-    """`auto`: a fused kernel where the device has one (kdjax's own on TPUs, cuDNN's on GPUs in bfloat16), nobody asks
-    for the scores and there is no attention dropout. `plain`: never."""
+    """`auto`: a fused kernel where the device has one and there is no attention dropout: kdjax's own on TPUs, and where
+    nobody asks for the scores cuDNN's on GPUs in bfloat16. `plain`: never."""
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,11 @@ class Attention(nnx.Module):  # type: ignore[misc]
         query, key_, value = (self._heads(part) for part in jnp.split(joined, 3, axis=-1))
         parts = {"query": query, "key": key_, "value": value}
         kept = keep((*query.shape[:3], query.shape[2]), self.dropout, key, site=0)
-        if self.fused and kept is None and "scores" not in asked:
-            mixed = fused.attention(joined, seen.segments, self.heads)
-            if mixed is not None:
-                return mixed, parts
+        if self.fused and kept is None:
+            made = fused.attention(joined, seen.segments, self.heads, scores="scores" in asked)
+            if made is not None:
+                mixed, scores = made
+                return mixed, parts if scores is None else {**parts, "scores": scores}
         rate = 0.0 if kept is None else self.dropout
         mixed, parts["scores"] = lean.attention(query, key_, value, seen.allowed, kept, rate)
         return self._width(mixed.transpose(0, 2, 1, 3)), parts
