@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -21,6 +22,19 @@ from kdjax.models.naming import Tensors, has_mlm_head, name_of, plain
 
 _GELUS: dict[str, Literal["exact", "tanh"]] = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+_SETTINGS: dict[str, tuple[str, int | float]] = {
+    "layers": ("num_hidden_layers", 12),
+    "width": ("hidden_size", 768),
+    "heads": ("num_attention_heads", 12),
+    "ffn": ("intermediate_size", 3072),
+    "vocab_size": ("vocab_size", 30522),
+    "positions": ("max_position_embeddings", 512),
+    "types": ("type_vocab_size", 2),
+    "dropout": ("hidden_dropout_prob", 0.1),
+    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
+    "norm_eps": ("layer_norm_eps", 1e-12),
+}
+"""`ModelConfig`'s names; those of config.json, and what holds where it has none: transformers' defaults."""
 _WRITTEN = frozenset({"config.json", "model.safetensors", "tokenizer.json", "README.md"})
 
 
@@ -40,30 +54,25 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
     for name, only in _ONLY.items():
         if raw.get(name, only) != only:
             raise InputError(f"{path}: {name} is {raw[name]!r}, expected {only!r}")
-    from transformers import BertConfig  # noqa: PLC0415 (takes seconds to import, and only these directories need it)
-
+    act = raw.get("hidden_act", "gelu")
+    if not isinstance(act, str) or act not in _GELUS:
+        raise InputError(f"{path}: hidden_act is {act!r}{nearest(str(act), _GELUS)}")
+    sizes = {
+        ours: _number(raw.get(theirs, default), default, f"{path}: {theirs}")
+        for ours, (theirs, default) in _SETTINGS.items()
+    }
     try:
-        config = BertConfig(**raw)
-    except Exception as e:  # its own validation errors share no base class; all are about the file's values
-        raise InputError(f"{path}: not a BERT configuration: {e}") from None
-    if config.hidden_act not in _GELUS:
-        raise InputError(f"{path}: hidden_act is {config.hidden_act!r}{nearest(str(config.hidden_act), _GELUS)}")
-    try:
-        return ModelConfig(
-            layers=config.num_hidden_layers,
-            width=config.hidden_size,
-            heads=config.num_attention_heads,
-            ffn=config.intermediate_size,
-            vocab_size=config.vocab_size,
-            positions=config.max_position_embeddings,
-            types=config.type_vocab_size,
-            gelu=_GELUS[config.hidden_act],
-            dropout=float(config.hidden_dropout_prob),
-            attention_dropout=float(config.attention_probs_dropout_prob),
-            norm_eps=config.layer_norm_eps,
-        )
+        return ModelConfig(gelu=_GELUS[act], **sizes)  # type: ignore[arg-type]
     except InputError as e:
         raise InputError(f"{path}: {e}") from None
+
+
+def _number(found: Any, like: int | float, what: str) -> int | float:
+    """A setting, checked to be of the kind of its default."""
+    kind = type(like)
+    if isinstance(found, bool) or not isinstance(found, (kind, int)):
+        raise InputError(f"{what} is {found!r}, expected {'an integer' if kind is int else 'a number'}")
+    return kind(found)
 
 
 def from_pretrained(directory: str | Path) -> Model:
@@ -203,23 +212,13 @@ def _tensors(params: Params) -> Tensors:
 
 
 def _config_json(config: ModelConfig, *, mlm: bool) -> str:
-    from transformers import BertConfig  # noqa: PLC0415 (takes seconds to import, and only these directories need it)
-
-    made = BertConfig(
-        architectures=["BertForMaskedLM" if mlm else "BertModel"],
-        num_hidden_layers=config.layers,
-        hidden_size=config.width,
-        num_attention_heads=config.heads,
-        intermediate_size=config.ffn,
-        vocab_size=config.vocab_size,
-        max_position_embeddings=config.positions,
-        type_vocab_size=config.types,
-        hidden_act="gelu" if config.gelu == "exact" else "gelu_new",
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.attention_dropout,
-        layer_norm_eps=config.norm_eps,
-    )
-    return str(made.to_json_string())
+    settings = {
+        "architectures": ["BertForMaskedLM" if mlm else "BertModel"],
+        "model_type": "bert",
+        "hidden_act": "gelu" if config.gelu == "exact" else "gelu_new",
+        **{theirs: getattr(config, ours) for ours, (theirs, _) in _SETTINGS.items()},
+    }
+    return json.dumps(settings, indent=2) + "\n"
 
 
 def _swap(new: Path, directory: Path) -> None:

@@ -72,8 +72,6 @@ def run(words: Sequence[str], errors: str) -> None:
 
 
 def main() -> None:
-    import transformers.models.bert.modeling_bert  # noqa: F401 -- and what it brings is most of what starting takes
-
     import kdjax.study.compare
     import kdjax.train.tensorboard  # noqa: F401
     from kdjax.budget import hardware

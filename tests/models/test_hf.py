@@ -3,6 +3,8 @@
 import importlib.util
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -325,3 +327,25 @@ def test_antiberty_and_its_mlm_head_equal_pytorch():
     got = forward(*model, batch, ask(model.config))
     for row, size in enumerate(sizes):
         agree(got, row, slice(0, size), want, row, slots=batch["slots"][row])
+
+
+def test_settings_that_a_config_leaves_out_are_transformers_own(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    BertConfig().save_pretrained(tmp_path / "whole")
+    found = pretrained_config(tmp_path)
+    assert found == pretrained_config(tmp_path / "whole")
+    written = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert (found.layers, found.norm_eps) == (written["num_hidden_layers"], written["layer_norm_eps"])
+
+
+def test_nobody_who_reads_and_writes_waits_for_transformers(tmp_path):
+    script = f"""
+import sys
+from kdjax.config import ModelConfig
+from kdjax.models import from_pretrained, init, save_pretrained
+save_pretrained({str(tmp_path / "bert")!r}, init(ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=9), 0))
+from_pretrained({str(tmp_path / "bert")!r})
+assert not {{"torch", "transformers"}} & sys.modules.keys()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
