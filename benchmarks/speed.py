@@ -63,6 +63,8 @@ class Row:
         processor: seconds of all the process's threads, by implementation.
         tokens: places a second, by implementation.
         speedup: PyTorch's time over kdjax's.
+        speedup_processor: the same by processor seconds. With --threads 1 worth something on a busy machine too; with
+            more, threads that wait for one another count as busy.
         share: price / time / the best matmul rate of the same round, by implementation.
         placing: of a batch on kdjax's device.
         compiling: of kdjax's step.
@@ -82,6 +84,7 @@ class Row:
     processor: dict[str, float]
     tokens: dict[str, float]
     speedup: Ratio
+    speedup_processor: Ratio
     share: dict[str, float]
     placing: float
     compiling: float
@@ -125,6 +128,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
         processor={name: float(np.median(found.processor)) for name, found in times.items()},
         tokens={name: case.shape.positions / seconds for name, seconds in medians.items()},
         speedup=ratio(times["torch"].wall, times["kdjax"].wall),
+        speedup_processor=ratio(times["torch"].processor, times["kdjax"].processor),
         share={
             name: float(np.median(case.price.total / np.asarray(found.wall) / np.asarray(rates)))
             for name, found in times.items()
@@ -196,6 +200,7 @@ def tables(rows: list[Row], rates: dict[str, list[float]]) -> list[tuple[str, li
                 f"{row.batch} x {row.length}, {row.slots}",
                 f"{row.flops / 1e9:.1f}",
                 *(f"{1e3 * row.processor[name]:.0f}" for name in ("kdjax", "torch")),
+                str(row.speedup_processor),
                 f"{1e3 * row.placing:.2f}",
                 f"{row.compiling:.1f}",
                 _mb(row.memory["peak"] if row.memory else None),
@@ -239,6 +244,7 @@ def tables(rows: list[Row], rates: dict[str, list[float]]) -> list[tuple[str, li
                 "GFLOP",
                 "kdjax CPU ms",
                 "torch CPU ms",
+                "speed-up by CPU time",
                 "placing ms",
                 "compile s",
                 "peak MB",
@@ -297,8 +303,10 @@ def arguments() -> argparse.Namespace:
     add("--threads", type=int, help="cores to use, of those this process may; default: all of them")
     for name, hint in get_type_hints(ComputeConfig).items():
         add(f"--{name}", choices=get_args(hint) or ("true", "false"), help="as in a recipe's train.compute")
-    add("--torch-adamw", choices=("foreach", "fused"), default="foreach")
-    add("--torch-bfloat16", choices=("autocast", "master"), default="master", help="on a GPU")
+    add(
+        "--torch-adamw", choices=("foreach", "fused"), help="default: foreach on a CPU, fused on a GPU, the faster ones"
+    )
+    add("--torch-bfloat16", choices=("autocast", "master"), default="master", help="on a GPU; master is the faster one")
     add("--profile", action="store_true", help="only show where the time of kdjax's step goes")
     add("--out", type=Path, default=Path("runs/bench"))
     return parser.parse_args()
@@ -316,11 +324,29 @@ def computed(options: argparse.Namespace) -> ComputeConfig:
 def main() -> None:
     options = arguments()
     try:
-        torch.set_num_threads(restrict(options.threads))
+        run(options)
     except InputError as e:
-        sys.exit(f"benchmarks.speed: {e}")
+        print(f"benchmarks.speed: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises InputError for sizes that make no batch."""
+    for name in ("batch", "length", "slots", "rounds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} is {value}, expected at least 1")
+    if options.slots > options.length:
+        raise InputError(f"--slots is {options.slots}, expected at most --length, {options.length}")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Everything the command line asks for."""
+    check(options)
+    torch.set_num_threads(restrict(options.threads))
     options.device = "gpu" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
     console = Console(width=None if sys.stdout.isatty() else 180)
+    options.torch_adamw = options.torch_adamw or ("foreach" if options.device == "cpu" else "fused")
     config = computed(options)
     where = "cpu" if options.device == "cpu" else "cuda"
     matmuls = MatmulRate(
@@ -345,12 +371,12 @@ def main() -> None:
         console.print(f"{done}/{len(order)}: {pair} {case.arm}, dropout {case.pair.student.dropout:g}", style="dim")
         found[n] = measure(case, pair, options, matmuls)
         gc.collect()
-    rows = [found[n] for n in range(len(wanted))]
-    made = tables(rows, matmuls.found)
+        rows = [found[n] for n in sorted(found)]
+        made = tables(rows, matmuls.found)
+        write(options.out, machine, rows, matmuls, made)  # after every arm: whatever ends the run, those done are kept
     for title, header, cells in made:
         if cells:
             show(console, title, header, cells)
-    write(options, machine, rows, matmuls, made)
     console.print(f"{options.out}/speed.json, speed.md")
 
 
@@ -370,18 +396,18 @@ def show_profile(pair: str, case: Case, steps: int) -> None:
     print(profile(whole, runner.program.text, steps).table(), "\n", flush=True)
 
 
-def write(
-    options: argparse.Namespace, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, made: Any
-) -> None:
+def write(out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, made: Any) -> None:
     """speed.json and speed.md."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python -m benchmarks.speed", *sys.argv[1:]])
-    machine |= {"load after": describe()["load"], "command": command}
-    everything = {"machine": machine, "rows": [asdict(row) for row in rows], "matmul rates": matmuls.found}
-    (options.out / "speed.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
-    about = "\n".join(f"- {name}: {value}" for name, value in machine.items())
-    text = "\n".join([about, "", *(markdown(*one) for one in made if one[2])])
-    (options.out / "speed.md").write_text(text, encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
+    about = {
+        **machine,
+        "load after": describe()["load"],
+        "command": " ".join(["python -m benchmarks.speed", *sys.argv[1:]]),
+    }
+    everything = {"machine": about, "rows": [asdict(row) for row in rows], "matmul rates": matmuls.found}
+    (out / "speed.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
+    lines = [*(f"- {name}: {value}" for name, value in about.items()), "", *(markdown(*one) for one in made if one[2])]
+    (out / "speed.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,37 @@
+"""Time beside price, on made-up figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.growth import Point, cells, exponents, markdown, plot
+from benchmarks.timing import Ratio
+
+
+def points(power: float) -> list[Point]:
+    """Price grows with the size, time with a power of it."""
+    return [
+        Point("width", value, 64, value / 64, Ratio((value / 64) ** power, 0.99 * (value / 64) ** power, 1e3), 1, 2, 3)
+        for value in (32, 64, 128)
+    ]
+
+
+@pytest.mark.parametrize(("power", "flagged"), [(0.8, False), (1.0, False), (1.05, False), (1.5, True)])
+def test_what_grows_faster_than_its_price_is_flagged(power: float, flagged: bool) -> None:
+    assert [one.flagged for one in points(power)] == [False, False, flagged]
+    assert ("faster than its price" in markdown(points(power))) == flagged
+
+
+def test_the_exponents_are_those_of_the_figures() -> None:
+    assert exponents(points(1.5))["width"] == (pytest.approx(1), pytest.approx(1.5))
+
+
+def test_every_point_has_a_row() -> None:
+    assert [row[1] for row in cells(points(1))] == ["32", "64 (base)", "128"]
+
+
+def test_the_plot_is_made(tmp_path: Path) -> None:
+    plot(points(1.5), "title", tmp_path / "new" / "growth.png")
+    assert (tmp_path / "new" / "growth.png").read_bytes().startswith(b"\x89PNG")
