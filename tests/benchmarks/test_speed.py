@@ -20,7 +20,7 @@ NOT_NEEDED = ("orbax", "grain", "jsonargparse", "tokenizers", "array_record", "s
 """What training and evaluation need and a machine with a GPU, JAX and PyTorch may lack."""
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(arguments: str) -> subprocess.CompletedProcess[str]:
     """The command on a pair of tiny models, in a process of its own, where `NOT_NEEDED` cannot be imported."""
     code = f"""
 import sys
@@ -32,7 +32,7 @@ sizes = dict(layers=2, width=32, heads=2, ffn=64, positions=16)
 small = cases.PAIRS["small"]
 cases.PAIRS["small"] = cases.Pair(replace(small.student, **sizes), replace(small.teacher, **sizes))
 speed.MATMULS["cpu"] = (64,)
-sys.argv = {["speed", *arguments]!r}
+sys.argv = {["speed", *arguments.split()]!r}
 speed.main()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -40,8 +40,8 @@ speed.main()
 
 
 def test_one_arm_from_end_to_end(tmp_path: Path) -> None:
-    sizes = "--pair small --arms minilm --dropout 0 --batch 2 --length 16 --slots 2".split()
-    done = run(*sizes, *"--rounds 2 --seconds 0.01 --threads 1 --out".split(), str(tmp_path))
+    sizes = "--pair small --arms minilm --dropout 0 --batch 2 --length 16 --slots 2"
+    done = run(f"{sizes} --rounds 2 --seconds 0.01 --threads 1 --out {tmp_path}")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     (row,) = found["rows"]
