@@ -181,7 +181,8 @@ def _program(signal: Cached, layout: Layout) -> Callable[..., Any]:
     dtypes = {f.name: f.dtype for f in signal.fields(1, 1)}
 
     def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
-        features = forward(signal.teacher, params, batch, signal.request)
+        with layout.seen():
+            features = forward(signal.teacher, params, batch, signal.request)
         stored = {name: x.astype(dtypes[name]) for name, x in signal.encode(features, batch["records"]).items()}
         return stored, _off(signal, features, signal.features(None, stored, signal.request), batch)
 

@@ -265,17 +265,24 @@ def square(eqns):
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
-def test_on_tpus_attention_has_no_scores_but_those_asked(device, remat):
+@pytest.mark.parametrize(
+    ("name", "layers"), [("logits only", 5), ("a middle layer", 5), ("scores of the last layer", 4)]
+)
+def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(device, name, layers, remat):
     device("tpu")
-    options = {"config": TILED, "length": 128, "dropout": False, "remat": remat}
-    eqns = trace(REQUESTS["a middle layer"], **options)
-    assert kernels(eqns)["attention_forward"] == 4
-    assert square(eqns) == 1  # layer 3's
-    backward = trace(REQUESTS["logits only"], gradient=True, **options)
-    assert kernels(backward)["attention_backward"] == 5
-    assert square(backward) == 0
-    assert kernels(trace(REQUESTS["all of the last layer"], **options))["attention_forward"] == 4
-    assert kernels(trace(Request(scores=at(5), value=at(5)), **options))["attention_forward"] == 4
+    eqns = trace(REQUESTS[name], gradient=True, config=TILED, length=128, dropout=False, remat=remat)
+    assert kernels(eqns)["attention_forward"] == layers * (1 if remat == "none" else 2)
+    assert kernels(eqns)["attention_backward"] == layers
+    # Where a layer runs no further than its scores, they are all that is made: three matmuls with their gradients.
+    assert square(eqns) == (name == "scores of the last layer")
+
+
+def test_attention_whose_scores_are_too_many_for_a_kernel_is_lean(device):
+    device("tpu")
+    config = replace(TILED, heads=4, positions=512)
+    for length, lean in ((256, 0), (512, 1)):
+        eqns = trace(REQUESTS["a middle layer"], config=config, length=length, dropout=False)
+        assert kernels(eqns)["attention_forward"] == 5 - lean
 
 
 def test_on_tpus_every_layer_norm_of_whole_tiles_is_a_kernel(device):
