@@ -325,7 +325,16 @@ def gelu(x: jax.Array, kind: str) -> jax.Array:
     if kind == "tanh":
         return jax.nn.gelu(x)
     # jax.nn.gelu's exact form uses erfc, which XLA expands into a polynomial and counts as 66 FLOPs an element.
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5))) if is_canonical() else lean.gelu(x)
+    return 0.5 * x * (1 + _erf(x * math.sqrt(0.5))) if is_canonical() else lean.gelu(x)
+
+
+@jax.custom_jvp
+def _erf(x: jax.Array) -> jax.Array:
+    """The error function. JAX 0.12 takes 23 FLOPs an element for its derivative, XLA's count, and JAX 0.10 takes 3."""
+    return jax.lax.erf(x)
+
+
+_erf.defjvps(lambda tangent, _, x: 2 / math.sqrt(math.pi) * (tangent * jnp.exp(-jnp.square(x))))
 
 
 def drop(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
