@@ -5,14 +5,16 @@ anything else. Each operation's time has one of four sources:
 
 `compute`: the TPU compiler's own cost model writes its cycles into the text (`estimated_cycles`).
 `custom_calls`: a kernel's FLOPs at half the rate of the matrix units, or its bytes at HBM's rate where that is longer.
-`collectives`: the bytes that a ring algorithm sends, over one link in one direction (Thakur, Rabenseifner, Gropp 2005).
+`collectives`: the bytes that a ring algorithm sends (Thakur, Rabenseifner, Gropp 2005), half of them each way round, so
+that a device sends over one link to each of two neighbours.
 `moves`: whatever else the compiler gives no cycles (copies, gathers, relayouts, sorts): its bytes at HBM's rate.
 
 Loops count by their turns, a branch by its longest side, an asynchronous pair by its start, also on another core.
 
-Left out: what the compiler overlaps (copies and collectives run beside compute where they can), latencies of copies and
-collectives, waiting for other devices and the host, and that rows gathered or scattered one by one move at less than
-HBM's rate. `benchmarks/estimates.py` compares the compiler's cycles with what matmuls and memory allow.
+Not added, but told (`hidden`): asynchronous copies between HBM and VMEM, which the compiler plans to run beside
+compute. Left out: that collectives run beside compute where they can, latencies of copies and collectives, waiting for
+other devices and the host, and that rows gathered or scattered one by one move at less than HBM's rate.
+`benchmarks/estimates.py` compares the compiler's cycles with what matmuls and memory allow.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from kdjax.parallel.collectives import KINDS, Collective, collectives
 from kdjax.parallel.hlo import HBM, VMEM, Array, Instruction, Module, parse
 
 SOURCES = ("compute", "custom_calls", "collectives", "moves")
+HIDDEN = "prefetches"
+"""The source of asynchronous copies."""
 KERNEL = "tpu_custom_call"
 """What the text calls a Pallas kernel."""
 KERNEL_RATE = 0.5
@@ -54,6 +58,7 @@ _FREE_CALLS = {
     *("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "X64Combine", "X64SplitLow", "X64SplitHigh"),
 }
 """The compiler's own custom calls that only give arrays another name."""
+_ASYNCHRONOUS = {"copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start"}
 _READ_IN_PART = {"gather", "dynamic-slice", "slice"}
 _WRITE_IN_PART = {"scatter", "dynamic-update-slice"}
 _UNKNOWN = 2**62
@@ -69,7 +74,7 @@ class Cost:
     Attributes:
         name: the instruction's.
         opcode: what it is: fusion, copy-start, all-reduce...
-        source: one of `SOURCES`: where the figure comes from.
+        source: one of `SOURCES`, where the figure comes from, or `HIDDEN`.
         turns: how often it is executed.
         seconds: estimated, of all turns.
         op_name: the JAX operation it comes from, with the scopes around it.
@@ -99,8 +104,13 @@ class Estimate:
 
     @cached_property
     def seconds(self) -> float | None:
-        """Of one run, as if nothing overlapped; None where something is unknown."""
-        return None if self.unknown else math.fsum(cost.seconds for cost in self.costs)
+        """Of one run, as if nothing but asynchronous copies overlapped; None where something is unknown."""
+        return None if self.unknown else math.fsum(self.by_source.values())
+
+    @cached_property
+    def hidden(self) -> float:
+        """Seconds of asynchronous copies between HBM and VMEM, which are not in `seconds`."""
+        return math.fsum(cost.seconds for cost in self.costs if cost.source == HIDDEN)
 
     @cached_property
     def by_source(self) -> dict[str, float]:
@@ -184,9 +194,9 @@ def sent(module: Module) -> list[Sent]:
 
 
 def _over_a_link(collective: Collective) -> float:
-    """Bytes that a device sends to its neighbour for a collective, by a ring algorithm."""
+    """Bytes that a device sends to each neighbour for a collective, by a ring algorithm that goes both ways round."""
     share = (collective.group - 1) / collective.group
-    return collective.bytes * (_RING[collective.kind] * share if collective.kind in _RING else 1)
+    return collective.bytes * (_RING[collective.kind] * share / 2 if collective.kind in _RING else 1)
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
@@ -244,7 +254,8 @@ class _Walk:
         elif kernels := [inner for inner in (one, *_fused(self.module, one)) if _is_kernel(inner)]:
             yield self._cost(one, "custom_calls", turns, math.fsum(map(self._kernel, kernels)))
         elif not sent and not self._is_free(one):
-            yield self._cost(one, "moves", turns, moved(self.module, one) / self.chip.hbm_bandwidth)
+            source = HIDDEN if one.opcode in _ASYNCHRONOUS else "moves"
+            yield self._cost(one, source, turns, moved(self.module, one) / self.chip.hbm_bandwidth)
 
     def _cost(self, one: Instruction, source: str, turns: int, seconds: float) -> Cost:
         op_name = one.attribute(r'op_name="((?:[^"\\]|\\.)*)"') or ""

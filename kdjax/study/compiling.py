@@ -54,9 +54,9 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
         `topology`, `chips`, `devices`, of a device `kind`, `peak_flops` and `hbm` (bytes a program can have), and
         `arms`: name -> a mapping for each phase, with `price`, `steps`, `fits`, `hbm` (bytes a device needs; where it
         does not fit, at least), `compile_seconds`, `collectives` (kind -> `arrays`, `bytes`), `attention` (type ->
-        `arrays`, `bytes` written to HBM), and `estimated`: `step_seconds`, `by_source`, `utilisation`, `hours` of one
-        run (None where they cannot be known), `unknown`, and with `top` the operations. Where the compiler gives up
-        for want of memory, the last four are None.
+        `arrays`, `bytes` written to HBM), and `estimated`: `step_seconds`, `by_source`, `hidden_seconds`,
+        `utilisation`, `hours` of one run (None where they cannot be known), `unknown`, and with `top` the operations.
+        Where the compiler gives up for want of memory, the last four are None.
 
     Raises:
         InputError: an arm that the recipe has not, or a recipe that the slice's devices do not divide.
@@ -121,6 +121,7 @@ def _phase(config: Config, on: Slice, layout: Layout, phase: Phase, price: int, 
         "estimated": {
             "step_seconds": found.seconds,
             "by_source": found.by_source,
+            "hidden_seconds": found.hidden,
             "utilisation": found.seconds and utilisation(price, found.seconds, on.chip.peak, layout.devices),
             "unknown": list(found.unknown),
             **({"top": [asdict(one) for one in found.top(top)]} if top else {}),
@@ -230,8 +231,9 @@ def _notes(found: dict[str, Any], seeds: int) -> list[str]:
     phases = [(name, phase) for name, several in found["arms"].items() for phase in several if phase["estimated"]]
     lines = [
         "Estimates, not measured on a TPU. compute: the compiler's own cycles; custom calls (Pallas): their FLOPs at",
-        "half the peak, or their bytes at HBM's rate; collectives: a ring over one link in one direction; moves: bytes",
-        "at HBM's rate. A step is their sum, as if nothing overlapped. L x L: scores, probabilities, relations.",
+        "half the peak, or their bytes at HBM's rate; collectives: a ring over one link each way round; moves: bytes",
+        "at HBM's rate. A step is their sum, as if none overlapped; asynchronous copies are taken to hide behind it.",
+        "L x L: scores, probabilities, relations that go through HBM.",
     ]
     for name, phase in phases:
         kinds = phase["collectives"].items()
