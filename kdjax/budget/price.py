@@ -10,7 +10,6 @@ runs.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -100,8 +99,7 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
         MeterError: XLA gives no usable count, or the program holds what XLA does not count truly.
     """
     with canonical(), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        # A function of its own, so that JAX does not take a trace it has of the lean program.
-        traced = jax.jit(functools.partial(program)).trace(*shapes)
+        traced = jax.jit(program).trace(*shapes)
         analysis = traced.lower(lowering_platforms=("cpu",)).cost_analysis() or {}
     witness = witness_of(traced.jaxpr.jaxpr)
     flops = analysis.get("flops")

@@ -23,8 +23,8 @@ STUDENT = dataclasses.replace(tiny.STUDENT, layers=4)
 VERSIONS = {
     "plain": (1, 1, ComputeConfig()),
     "scanned and rematerialised": (1, 1, ComputeConfig(scan=True, remat="full")),
-    "accumulated, sharded, fused, some of it rematerialised": (2, 4, ComputeConfig(attention="fused", remat="dots")),
-    "bfloat16, all at once": (2, 2, ComputeConfig("bfloat16", "full", True, "fused")),
+    "accumulated, sharded, some of it rematerialised": (2, 4, ComputeConfig(remat="dots")),
+    "bfloat16, all at once": (2, 2, ComputeConfig("bfloat16", "full", True)),
 }
 
 

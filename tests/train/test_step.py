@@ -17,12 +17,13 @@ from kdjax import models
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.models import forward
+from kdjax.models.canonical import canonical
 from kdjax.models.features import Request
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
 from kdjax.train.moving import flat, split
 from kdjax.train.optimizer import decays, learning_rate
-from kdjax.train.phase import Phase, Shape, price
+from kdjax.train.phase import CANONICAL_BITS, Phase, Shape, price
 from kdjax.train.program import Program
 from kdjax.train.step import Moment, init_state
 from tests import tiny
@@ -86,6 +87,17 @@ def test_every_arm_lowers_its_loss(name: str) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+def by_gradient(phase: Phase) -> Phase:
+    """The phase with plain SGD for an optimiser: at a rate of 1 a step moves parameters by their gradients."""
+
+    class Sgd(Phase):
+        @property
+        def transformation(self) -> optax.GradientTransformation:
+            return optax.identity()
+
+    return Sgd(**{f.name: getattr(phase, f.name) for f in dataclasses.fields(Phase)})
+
+
 def test_gradients_are_the_mean_over_the_whole_batch() -> None:
     """One step of plain SGD over eight devices moves by the gradient computed by hand from the whole batch.
 
@@ -104,16 +116,35 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
     mean_of_means = jax.tree.map(lambda *g: sum(g) / 8, *slices)
     assert largest_difference(whole, mean_of_means) > 1e-3
 
-    class Sgd(Phase):
-        @property
-        def transformation(self) -> optax.GradientTransformation:
-            return optax.identity()
-
-    phase = Sgd(**{f.name: getattr(tiny.phase(), f.name) for f in dataclasses.fields(Phase)})
-    compiled = Program(phase, tiny.SHAPE, Layout.of())
+    compiled = Program(by_gradient(tiny.phase()), tiny.SHAPE, Layout.of())
     state, _ = compiled(compiled.start(start, seed=0), None, batch, Moment(0.0, 1.0))
     moved = jax.tree.map(lambda before, after: before - after, start, jax.device_get(state.params["model"]))
     assert largest_difference(moved, whole) < 1e-6
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
+    """The one that is priced: the same parameters after it, the same figures, the same units dropped."""
+    student = dataclasses.replace(tiny.STUDENT, layers=2 if name == "minilm" else 1, dropout=0.2)
+    teacher = dataclasses.replace(tiny.TEACHER, layers=2)
+    (only,) = resolve(name, ArmConfig(), student, teacher, OptimizerConfig()).phases
+    phase = by_gradient(only)
+    rng = np.random.default_rng(0)
+    params, target = (
+        jax.tree.map(lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), shapes)
+        for shapes in (phase.abstract_params(), phase.abstract_teacher())
+    )
+    state = init_state(params, phase.transformation, 3)
+
+    def stepped() -> Any:
+        step = jax.jit(phase.step(bits=CANONICAL_BITS))
+        after, metrics = step(state, target, tiny.batch(5), Moment(0.0, 1.0))
+        return jax.tree.map(np.subtract, params, after.params), metrics
+
+    with canonical():
+        want = stepped()
+    for got, expected in zip(jax.tree.leaves(stepped()), jax.tree.leaves(want), strict=True):
+        assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected) + 1e-6
 
 
 @pytest.mark.parametrize("name", ("logit", "tinybert", "minilm"))
