@@ -44,6 +44,10 @@ from kdjax.train.phase import Shape
 from kdjax.train.run import Leg, Run
 
 DEMO, LARGE = Shape(batch=8, length=64, slots=10), Shape(batch=8, length=128, slots=20)
+TEXT = 4_000_000
+"""Bytes of text that batches are read from."""
+FEW, MANY = 100, 1100
+"""Steps of the runs whose difference is the steps' own."""
 
 
 def main() -> None:
@@ -133,7 +137,7 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
             after = time.thread_time(), time.process_time(), time.perf_counter()
         return tuple(b - a for a, b in zip(before, after, strict=True))  # type: ignore[return-value]
 
-    few, many = 100, 1100
+    few, many = FEW, MANY
     a_run(few)
     taken, steps = [], []
     for _ in range(options.rounds):
@@ -165,8 +169,10 @@ def share(found: Ratio) -> str:
 def corpus(here: Path, shape: Shape) -> Corpus:
     """A prepared corpus of a few thousand sequences."""
     here.mkdir(exist_ok=True)
-    write_corpus(here / "text.jsonl", 4_000_000, 8)
-    config = DataConfig(files=str(here / "text.jsonl"), length=shape.length, validation=0.05, workers=1)
+    write_corpus(here / "text.jsonl", TEXT, 8)
+    config = DataConfig(
+        files=str(here / "text.jsonl"), length=shape.length, slots=shape.slots, validation=0.05, workers=1
+    )
     prepare(config, sources.locate(TOKENIZER), here / "data")
     return Corpus.open(here / "data")
 
@@ -197,7 +203,7 @@ class Fedding:
 
     def __init__(self, kdjax: Kdjax, stream: Batches):
         self._kdjax = kdjax
-        self._fed: Iterator[Fed] = feed(kdjax.program, stream, 0, lambda: Votes(False, 0))
+        self._fed: Iterator[Fed] = feed(kdjax.program, [stream], 0, lambda: Votes(False, 0))
 
     def step(self) -> None:
         self._kdjax.batches = [next(self._fed).batch]
@@ -217,8 +223,8 @@ class Still:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._program, name)
 
-    def steps(self, states: Any, *_: Any) -> tuple[Any, list[Any]]:
-        return states, [self._metrics]
+    def step(self, state: Any, *_: Any) -> tuple[Any, Any]:
+        return state, self._metrics
 
 
 if __name__ == "__main__":

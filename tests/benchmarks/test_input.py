@@ -1,0 +1,49 @@
+"""The input benchmark measures all it says on models and texts of no size."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cases
+from benchmarks import input as benchmark
+from kdjax.train.phase import Shape
+
+OPTIONS = argparse.Namespace(rounds=1, megabytes=0.2, seconds=0.01)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"layers": 1, "width": 16, "heads": 2, "ffn": 16, "positions": 16}
+    pair = cases.Pair(
+        *(replace(model, **sizes) for model in (cases.PAIRS["small"].student, cases.PAIRS["small"].teacher))
+    )
+    monkeypatch.setattr(cases, "PAIRS", dict.fromkeys(cases.PAIRS, pair))
+    monkeypatch.setattr(benchmark, "PAIRS", cases.PAIRS)
+    for name in ("DEMO", "LARGE"):
+        monkeypatch.setattr(benchmark, name, Shape(batch=2, length=16, slots=2))
+    for name, value in (("FEW", 2), ("MANY", 12), ("TEXT", 100_000)):
+        monkeypatch.setattr(benchmark, name, value)
+
+
+NUMBER = r"[\d,.]+"
+LINES = {
+    "preparation": [f"all cores: kdjax {NUMBER} tokens/s, tokenizer alone {NUMBER}, ratio .*", "a core: .*"],
+    "loader": [
+        f"by the clock: {NUMBER} tokens/s, a step of logit takes {NUMBER}, ratio .*",
+        "by processor seconds: .*",
+    ],
+    "real": [f"(demo|large), by .*: {NUMBER} ms with real input, {NUMBER} ms without, ratio .*"] * 4,
+    "host": [f"a step's host work: {NUMBER} ms .*", f"a step: {NUMBER} ms .*", "of a step .*", "the loop alone: .*"],
+}
+
+
+@pytest.mark.parametrize(("part", "lines"), LINES.items())
+def test_a_part_says_what_it_measured(part: str, lines: list[str], tmp_path: Path) -> None:
+    found = list(benchmark.PARTS[part](tmp_path, OPTIONS))
+    assert len(found) == len(lines)
+    assert all(re.fullmatch(line, said) for line, said in zip(lines, found, strict=True)), found
