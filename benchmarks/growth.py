@@ -293,7 +293,8 @@ def run(options: argparse.Namespace) -> None:
     about = "\n".join(f"- {name}: {value}" for name, value in machine.items())
     (options.out / "growth.md").write_text(f"{about}\n\n{markdown(points)}", encoding="utf-8")
     student = f"{base['depth']} x {base['width']}"
-    title = f"{options.arm}: cost of a token around a {student} student, {base['batch']} x {base['length']} tokens a step, {options.clock} time"
+    step = f"{base['batch']} x {base['length']} tokens a step"
+    title = f"{options.arm}: cost of a token around a {student} student, {step}, {options.clock} time"
     plot(points, title, options.out / "growth.png")
     print(f"{options.out}/growth.json, growth.md, growth.png")
 
