@@ -1,8 +1,11 @@
 """Tests see eight emulated CPU devices; single-device code uses the first.
 
-Compiling is most of what they take, so less is optimised."""
+Compiling is most of what they take, so less is optimised, and what one test or command compiled the others read."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 
@@ -15,6 +18,16 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from the first process
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="kdjax-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+def pytest_configure() -> None:
+    """Compiled programs are kept, as a command keeps them."""
+    from kdjax import compiled
+
+    compiled.keep()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ Where = str
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Path:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two arms, two phases, stored outputs and a fitted head; killed once, while it wrote a checkpoint."""
     here = tmp_path_factory.mktemp("audit")
     recipe = small_study.write(here, **CHANGES)
@@ -416,9 +416,7 @@ def test_every_difference_has_its_line_and_the_command_ends_as_bad_input(
 
 
 @pytest.mark.usefixtures("study")  # it has compiled the programs
-def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
-    tmp_path: Path, compiled_once: Mapping[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sweep_is_audited_study_by_study_and_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, tokens = tmp_path / "out", [3 * 128, 40 * 128]
     recipe = small_study.write(tmp_path, **{**CHANGES, "arms": {"scratch": {}}, "seeds": [0], "budget": {}})
     limited = ["--data.regime", "limited", "--data.unique_tokens", "2000"]
@@ -444,7 +442,7 @@ def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
 
 
 @pytest.mark.usefixtures("study")
-def test_hours_are_audited(tmp_path: Path, compiled_once: Mapping[str, str]) -> None:
+def test_hours_are_audited(tmp_path: Path) -> None:
     out, run = tmp_path / "out", tmp_path / "out" / SCRATCH
     changes = {"arms": {"scratch": {}}, "seeds": [0], "budget": {"hours": 1e-4}}
     compare(recipes.load(small_study.write(tmp_path, **{**CHANGES, **changes})), out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,6 @@ import pytest
 from tests import limits, small_study
 from tests.faults import runs
 from tests.faults.studies import Machine
-from tests.study.conftest import compiled_once
-
-__all__ = ["compiled_once"]
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +25,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def machine(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Callable[[], Machine]:
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Machine]:
     recipe = small_study.write(
         tmp_path_factory.mktemp("recipe"),
         arms={"scratch": {}},

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,9 @@ def test_where_nobody_trains_it_ends_at_once() -> None:
 
 
 @pytest.fixture(scope="module")
-def forks(compiled_once: Mapping[str, str]) -> Iterator[Forks]:
+def forks() -> Iterator[Forks]:
     flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
-    with Forks({**os.environ, **compiled_once, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
+    with Forks({**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
         yield made
 
 

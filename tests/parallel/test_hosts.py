@@ -29,8 +29,8 @@ BOUND = 100.0
 class Hosts:
     """Commands of several processes that share eight emulated devices."""
 
-    def __init__(self, recipe: Path, environment: Mapping[str, str]):
-        self._recipe, self._environment = recipe, environment
+    def __init__(self, recipe: Path):
+        self._recipe = recipe
 
     def start(self, count: int, out: Path, *words: str, others: Sequence[Sequence[str]] = ()) -> list[Host]:
         with socket.socket() as free:
@@ -41,7 +41,7 @@ class Hosts:
         started = []
         for number, own in enumerate(others or [()] * count):
             joined = {"KDJAX_DISTRIBUTED": f"127.0.0.1:{port},{count},{number}"} if count > 1 else {}
-            environment = {**os.environ, **self._environment, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **joined}
+            environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **joined}
             started.append(Host([*command, *own], environment, out.with_name(f"said-{number}-of-{count}")))
         return started
 
@@ -71,7 +71,7 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Hosts:
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Hosts:
     here = tmp_path_factory.mktemp("study")
     recipe = small_study.write(
         here,
@@ -84,7 +84,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, 
         evaluation={"mlm_sequences": 8, "tasks": {}, "finetune": {"steps": 0}},
         budget={"tokens": STEPS * 8 * 16},
     )
-    return Hosts(recipe, compiled_once)
+    return Hosts(recipe)
 
 
 @pytest.fixture(scope="module")

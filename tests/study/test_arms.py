@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ class Study:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     here = tmp_path_factory.mktemp("arms")
     settings = small_study.settings(here)
     changes = {

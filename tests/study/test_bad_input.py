@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -147,9 +147,7 @@ def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
     refused(r"--arm is 'x'", "train", recipe, "--out", tmp_path / "out", "--arm", "x", "--seed", "0")
 
 
-def test_a_corrected_recipe_can_have_the_directory(
-    recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str]
-) -> None:
+def test_a_corrected_recipe_can_have_the_directory(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     refused(r"no/such", "compare", recipe, "--out", out, "--data.files", "no/such/*.txt")
     refused(r"too small", "compare", recipe, "--out", out, "--train.batch", "512", "--budget.flops", "1e12")
@@ -157,7 +155,7 @@ def test_a_corrected_recipe_can_have_the_directory(
     assert ended.status == 0, ended.err
 
 
-def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str]) -> None:
+def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words: list[str | Path] = [recipe, "--out", out, "--arms", "{scratch: {}}", "--seeds", "[0]"]
     assert kdjax("compare", *words).status == 0
@@ -180,15 +178,13 @@ def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path, co
     assert file.read_text() == "mine"
 
 
-def test_a_loss_that_is_not_finite(recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str]) -> None:
+def test_a_loss_that_is_not_finite(recipe: Path, tmp_path: Path) -> None:
     words = ["--arms", "{scratch: {}}", "--seeds", "[0]", "--train.optimizer.learning_rate", "1e30"]
     refused(r"scratch-seed0: the loss is nan at step \d+", "compare", recipe, "--out", tmp_path / "out", *words)
     assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
 
 
-def test_a_truncated_checkpoint(
-    recipe: Path, tmp_path: Path, compiled_once: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_truncated_checkpoint(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [recipe, "--out", tmp_path / "out", "--arms", "{scratch: {}}", "--seeds", "[0]"]
     words += ["--train.checkpoint.seconds", "0"]
 

@@ -13,7 +13,6 @@ from kdjax.budget.accounting import CASES, charged
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
     "seeds": [0],
@@ -22,7 +21,7 @@ BARE = {
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Path:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_study.write(tmp_path_factory.mktemp("budgets"), **BARE)
 
 

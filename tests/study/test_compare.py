@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ class Study:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     here = tmp_path_factory.mktemp("study")
     recipe = small_study.write(here)
     ended = kdjax("compare", recipe, "--out", here / "out")
@@ -368,9 +367,7 @@ def test_pricing_needs_neither_text_nor_weights(study: Study) -> None:
     assert all(arm in ended.out for arm in ARMS)
 
 
-def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
-    study: Study, tmp_path: Path, compiled_once: Mapping[str, str]
-) -> None:
+def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(study: Study, tmp_path: Path) -> None:
     prepared, fitted = tmp_path / "prepared", tmp_path / "fitted"
     assert kdjax("prepare", study.recipe, "--out", prepared).status == 0
     made = kdjax("teacher", study.recipe, "--out", fitted)

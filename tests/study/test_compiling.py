@@ -50,7 +50,7 @@ def a_slice(of: Chip = V5E) -> Slice:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, compiled_once: Any) -> None:
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command compiles for devices of this machine, and leaves this process as it is."""
     monkeypatch.setattr(aot, "offline", lambda: None)
     monkeypatch.setattr(aot, "slice_of", lambda topology: a_slice())
@@ -128,9 +128,7 @@ def test_where_the_compiler_gives_up_there_is_what_it_says(
     assert f"> {needed:.2f} too much" in command(recipe, "--arm", "scratch").out
 
 
-def test_another_error_of_the_compiler_is_not_taken_for_that(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch, compiled_once: Any
-) -> None:
+def test_another_error_of_the_compiler_is_not_taken_for_that(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,10 @@ def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: 
 
 
 @pytest.fixture(scope="module")
-def forks(compiled_once: Mapping[str, str]) -> Iterator[Forks]:
+def forks() -> Iterator[Forks]:
     """One device, and programs compiled once."""
     flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
-    with Forks({**os.environ, **compiled_once, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
+    with Forks({**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
         yield made
 
 

@@ -27,7 +27,7 @@ SPENT_BY_THE_CLOCK = ("wall_clock", "hardware", "ledger_sha256")
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Path:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("recipe")
     teacher = {"source": str(small_study.make_teacher(here / "encoder")), "architecture": small_study.TEACHER}
     return small_study.write(here, teacher=teacher, **CHANGES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ EXACT = ("budget", "used", "spent", "steps", "phases", "positions", "tokens_seen
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Path:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_study.write(
         tmp_path_factory.mktemp("recipe"),
         arms={arm: {} for arm in ARMS},

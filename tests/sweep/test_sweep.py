@@ -39,7 +39,7 @@ class Swept:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Swept:
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     here = tmp_path_factory.mktemp("sweep")
     recipe = small_study.write(here, **BARE)
     program._program.cache_clear()  # other tests of this process may have compiled the same steps

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kdjax.budget.journal import read
 from tests import small_study
-from tests.study.conftest import compiled_once  # noqa: F401  # a fixture
 from tests.tpu_scripts.conftest import Cloud, program
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +26,10 @@ exec env {environment} {python} -m kdjax "${{@//gs:\\/\\//$FAKE_CLOUD/bucket/}}"
 """
 
 
-def test_a_study_on_a_preempted_slice(cloud: Cloud, tmp_path: Path, compiled_once: Mapping[str, str]) -> None:  # noqa: F811
+def test_a_study_on_a_preempted_slice(cloud: Cloud, tmp_path: Path) -> None:
     recipe = small_study.write(tmp_path / "recipe", **CHANGES)
-    variables = {**compiled_once, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": ROOT, "KDJAX_DISTRIBUTED": ""}
+    variables = {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": ROOT, "KDJAX_DISTRIBUTED": ""}
+    variables["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"]  # what is compiled is kept there
     environment = shlex.join(f"{name}={value}" for name, value in variables.items())
     stub = KDJAX.format(environment=environment, python=shlex.quote(sys.executable))
     program(cloud.world / "bin" / "kdjax-stub", stub)

@@ -79,7 +79,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def tuning(config: Config, tmp_path_factory: pytest.TempPathFactory, compiled_once: Mapping[str, str]) -> Tuning:
+def tuning(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Tuning:
     out = tmp_path_factory.mktemp("tuning") / "out"
     program._program.cache_clear()
     found, printed = told(config, out)
@@ -222,7 +222,7 @@ def test_a_directory_of_something_else_is_refused(config: Config, tmp_path: Path
 
 
 def test_a_trial_that_diverges_is_counted_and_not_repeated(
-    config: Config, tmp_path: Path, compiled_once: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of six draws from a good rate and an impossible one, under two seeds."""
     rates = RangeConfig(choices=(1e-2, 1e30))
@@ -257,9 +257,7 @@ def test_no_held_out_sequences_left_is_refused(config: Config, tmp_path: Path) -
         tune(alone, tmp_path / "out")
 
 
-def test_a_probe_s_value_is_its_best_dev_score_and_nothing_is_fine_tuned(
-    config: Config, tmp_path: Path, compiled_once: Mapping[str, str]
-) -> None:
+def test_a_probe_s_value_is_its_best_dev_score_and_nothing_is_fine_tuned(config: Config, tmp_path: Path) -> None:
     """Held-out sequences are not needed, so the evaluation may have all."""
     alone = replace(config, arms={"scratch": ArmConfig()}, evaluation=replace(config.evaluation, mlm_sequences=10**6))
     probed = with_tune(alone, trials=1, share=0.1, endpoint="probe.parity")
@@ -273,9 +271,7 @@ def test_a_probe_s_value_is_its_best_dev_score_and_nothing_is_fine_tuned(
     assert found["better"] == "higher"
 
 
-def test_stored_outputs_are_made_once_for_all_trials(
-    config: Config, tmp_path: Path, compiled_once: Mapping[str, str]
-) -> None:
+def test_stored_outputs_are_made_once_for_all_trials(config: Config, tmp_path: Path) -> None:
     stored = replace(
         config,
         data=replace(config.data, views=1),
