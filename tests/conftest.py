@@ -18,6 +18,7 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from the first process
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="kdjax-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
