@@ -22,10 +22,15 @@ def platform() -> str:
     return jax.default_backend() if device is None else str(device.platform)
 
 
-def on_tpu() -> bool:
-    """Whether kernels can be used: on TPUs, where no axis of the mesh splits the work of a layer."""
+def layers_are_split() -> bool:
+    """Whether an axis of the mesh splits the work of a layer: heads, feed-forward units."""
     mesh = jax.sharding.get_abstract_mesh()
-    return platform() == "tpu" and (mesh.empty or mesh.shape["tensor"] == 1)
+    return not mesh.empty and mesh.shape["tensor"] > 1
+
+
+def on_tpu() -> bool:
+    """Whether kernels can be used: on TPUs, where layers are whole."""
+    return platform() == "tpu" and not layers_are_split()
 
 
 def split(kernel: Callable[..., Any], into: Any, out: Any) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from kdjax.config import ComputeConfig, ModelConfig
+from kdjax.kernels.split import layers_are_split
 from kdjax.models import fused, lean
 from kdjax.models.canonical import is_canonical
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
@@ -110,17 +111,19 @@ class Attention(nnx.Module):  # type: ignore[misc]
         return self._width(jnp.einsum("BHLM,BHMd->BLHd", weights, parts["value"])), parts
 
     def _lean(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
-        joined = self._joined(x)
-        query, key_, value = (self._heads(part) for part in jnp.split(joined, 3, axis=-1))
-        parts = {"query": query, "key": key_, "value": value}
-        kept = keep((*query.shape[:3], query.shape[2]), self.dropout, key, site=0)
-        if self.fused and kept is None:
-            made = fused.attention(joined, seen.segments, self.heads, scores="scores" in asked)
-            if made is not None:
-                mixed, scores = made
-                return mixed, parts if scores is None else {**parts, "scores": scores}
+        kept = keep((len(x), self.heads, x.shape[1], x.shape[1]), self.dropout, key, site=0)
+        if layers_are_split():  # joined, heads would be laid out anew
+            parts = self.parts(x, frozenset(_PRODUCTS))
+        else:
+            joined = self._joined(x)
+            parts = dict(zip(_PRODUCTS, map(self._heads, jnp.split(joined, 3, axis=-1)), strict=True))
+            if self.fused and kept is None:
+                made = fused.attention(joined, seen.segments, self.heads, scores="scores" in asked)
+                if made is not None:
+                    mixed, scores = made
+                    return mixed, parts if scores is None else {**parts, "scores": scores}
         rate = 0.0 if kept is None else self.dropout
-        mixed, parts["scores"] = lean.attention(query, key_, value, seen.allowed, kept, rate)
+        mixed, parts["scores"] = lean.attention(parts["query"], parts["key"], parts["value"], seen.allowed, kept, rate)
         return self._width(mixed.transpose(0, 2, 1, 3)), parts
 
     def _joined(self, x: jax.Array) -> jax.Array:

@@ -252,7 +252,7 @@ def _over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
 def _column_sums(x: jax.Array) -> jax.Array:
     """Over all axes but the last, accumulated in float32: `[..., E]` to `[E]`."""
     # A matmul: XLA sums columns slowly, on CPUs and on TPUs. The barrier keeps it from making that sum of it.
-    ones = jax.lax.optimization_barrier(jnp.ones((*x.shape[:-1], 8), x.dtype))
+    ones = jax.lax.optimization_barrier(jnp.ones((*x.shape[:-1], 8 if on_tpu() else 1), x.dtype))
     rows = tuple(range(x.ndim - 1))
     sums: jax.Array = jax.lax.dot_general(ones, x, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
     return sums[0]

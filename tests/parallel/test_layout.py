@@ -94,7 +94,7 @@ def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]
     assert alone.hardware_flops is not None
     # Groups of devices update the same parameters; devices of one group do the same norms, residuals and losses.
     updates = (data - 1) * price(compiled.phase, SHAPE).optimizer
-    assert compiled.hardware_flops - updates < (1.02 + 0.01 * (tensor - 1)) * alone.hardware_flops
+    assert compiled.hardware_flops - updates < (1.025 + 0.01 * (tensor - 1)) * alone.hardware_flops
 
 
 def test_data_alone_reduces_gradients_once_and_nothing_else() -> None:
