@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-LANES = 128
+from kdjax.kernels.tiles import ACROSS, ALIKE, DOWN, LANES, apart, dot
+
 LONGEST = 512
 """Tokens of a sequence that the kernel takes."""
 MOST_SCORES = 12 * 256**2
@@ -26,9 +27,6 @@ MOST_SCORES = 12 * 256**2
 
 _BLOCK_BYTES = 1 << 20
 """Of one array that a step of the kernel's grid takes: large enough to hide the step's start, small enough for VMEM."""
-_ALIKE = (((1,), (1,)), ((), ()))
-_DOWN = (((0,), (0,)), ((), ()))
-_ACROSS = (((1,), (0,)), ((), ()))
 
 
 def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
@@ -125,7 +123,7 @@ def _forward(segments: Any, joined: Any, out: Any, *scores: Any, heads: int) -> 
             raw = _scores(query, key)
             if scores:
                 scores[0][n, h] = raw.astype(out.dtype)
-            mixed.append(dot(_weights(raw, hidden).astype(value.dtype), value, _ACROSS).astype(out.dtype))
+            mixed.append(dot(_weights(raw, hidden).astype(value.dtype), value, ACROSS).astype(out.dtype))
         out[n] = jnp.concatenate(mixed, axis=1)
 
     jax.lax.fori_loop(0, block, sequence, None)
@@ -143,14 +141,14 @@ def _backward(segments: Any, joined: Any, gradient: Any, *rest: Any, heads: int)
             query, key, value = _head(joined, n, h, heads)
             to_mixed = gradient[n, :, h * d : (h + 1) * d]
             weights = _weights(_scores(query, key), hidden)
-            to_weights = dot(to_mixed, value, _ALIKE)
+            to_weights = dot(to_mixed, value, ALIKE)
             to_scores = weights * (to_weights - jnp.sum(weights * to_weights, axis=1, keepdims=True))
             if given:
                 to_scores += given[0][n, h].astype(jnp.float32)
             to_scores = (scale * to_scores).astype(query.dtype)
-            made[0].append(dot(to_scores, key, _ACROSS).astype(out.dtype))
-            made[1].append(dot(to_scores, query, _DOWN).astype(out.dtype))
-            made[2].append(dot(weights.astype(to_mixed.dtype), to_mixed, _DOWN).astype(out.dtype))
+            made[0].append(dot(to_scores, key, ACROSS).astype(out.dtype))
+            made[1].append(dot(to_scores, query, DOWN).astype(out.dtype))
+            made[2].append(dot(weights.astype(to_mixed.dtype), to_mixed, DOWN).astype(out.dtype))
         out[n] = jnp.concatenate([one for part in made for one in part], axis=1)
 
     jax.lax.fori_loop(0, block, sequence, None)
@@ -163,14 +161,8 @@ def _head(joined: Any, n: jax.Array, h: int, heads: int) -> tuple[jax.Array, ...
     return tuple(joined[n, :, part * width + h * d : part * width + (h + 1) * d] for part in range(3))
 
 
-def apart(segments: jax.Array) -> jax.Array:
-    """Which pairs of positions do not see each other, `[L, L]`, from the segments of a sequence `[1, L]`."""
-    of_keys = jnp.broadcast_to(segments, (segments.shape[1],) * 2)
-    return of_keys != of_keys.T
-
-
 def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
-    return dot(query, key, _ALIKE) * (1 / math.sqrt(query.shape[1]))
+    return dot(query, key, ALIKE) * (1 / math.sqrt(query.shape[1]))
 
 
 def _weights(scores: jax.Array, hidden: jax.Array) -> jax.Array:
@@ -178,9 +170,3 @@ def _weights(scores: jax.Array, hidden: jax.Array) -> jax.Array:
     masked = jnp.where(hidden, -jnp.inf, scores)
     powers = jnp.exp(masked - jnp.max(masked, axis=1, keepdims=True))
     return powers / jnp.sum(powers, axis=1, keepdims=True)
-
-
-def dot(x: jax.Array, y: jax.Array, dimensions: Any) -> jax.Array:
-    """A product of two matrices, accumulated in float32."""
-    product: jax.Array = jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
-    return product

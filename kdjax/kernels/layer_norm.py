@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-LANES, ROWS = 128, 16
+from kdjax.kernels.tiles import LANES
+
+ROWS = 16
 _BLOCK_BYTES = 1 << 20
 
 

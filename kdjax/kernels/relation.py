@@ -16,8 +16,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kdjax.kernels import attention
+from kdjax.kernels.tiles import ACROSS, ALIKE, DOWN, apart, dot
 
-_ALIKE, _ACROSS, _DOWN = (((1,), (1,)), ((), ())), (((1,), (0,)), ((), ())), (((0,), (0,)), ((), ()))
 _APART = -1e30
 _BLOCK = 2
 """Sequences of a step of the grid."""
@@ -84,10 +84,10 @@ def _call(body: Any, arrays: list[jax.Array], made: jax.ShapeDtypeStruct, heads:
 
 def _forward(groups: Any, student: Any, teacher: Any, out: Any, *, heads: int) -> None:
     def sequence(n: jax.Array, _: None) -> None:
-        apart = attention.apart(groups[n])
+        hidden = apart(groups[n])
         total = jnp.zeros((1, out.shape[2]), jnp.float32)
         for h in range(heads):
-            own, target = (_logarithms(_head(x, n, h, heads), apart) for x in (student, teacher))
+            own, target = (_logarithms(_head(x, n, h, heads), hidden) for x in (student, teacher))
             total += jnp.sum(jnp.exp(target) * (target - own), axis=0, keepdims=True)
         out[n] = total
 
@@ -96,13 +96,13 @@ def _forward(groups: Any, student: Any, teacher: Any, out: Any, *, heads: int) -
 
 def _backward(groups: Any, student: Any, teacher: Any, gradient: Any, out: Any, *, heads: int) -> None:
     def sequence(n: jax.Array, _: None) -> None:
-        apart = attention.apart(groups[n])
+        hidden = apart(groups[n])
         made = []
         for h in range(heads):
             x = _head(student, n, h, heads)
-            own, target = _logarithms(x, apart), _logarithms(_head(teacher, n, h, heads), apart)
+            own, target = _logarithms(x, hidden), _logarithms(_head(teacher, n, h, heads), hidden)
             to_products = (gradient[n] * (jnp.exp(own) - jnp.exp(target))).astype(x.dtype)
-            to_x = attention.dot(to_products, x, _ACROSS) + attention.dot(to_products, x, _DOWN)
+            to_x = dot(to_products, x, ACROSS) + dot(to_products, x, DOWN)
             made.append(to_x * (1 / math.sqrt(x.shape[1])))
         out[n] = jnp.concatenate(made, axis=1).astype(out.dtype)
 
@@ -114,8 +114,8 @@ def _head(x: Any, n: jax.Array, h: int, heads: int) -> jax.Array:
     return x[n, :, h * d : (h + 1) * d]  # type: ignore[no-any-return]
 
 
-def _logarithms(x: jax.Array, apart: jax.Array) -> jax.Array:
+def _logarithms(x: jax.Array, hidden: jax.Array) -> jax.Array:
     """log R of a head, transposed: `[L, L]`, each column a distribution."""
-    products = jnp.where(apart, _APART, attention.dot(x, x, _ALIKE) * (1 / math.sqrt(x.shape[1])))
+    products = jnp.where(hidden, _APART, dot(x, x, ALIKE) * (1 / math.sqrt(x.shape[1])))
     shifted = products - jnp.max(products, axis=0, keepdims=True)
     return shifted - jnp.log(jnp.sum(jnp.exp(shifted), axis=0, keepdims=True))

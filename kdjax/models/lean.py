@@ -40,9 +40,8 @@ def _linear_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated:
 def _linear_backward(activated: bool, kept: Residuals, gradient: jax.Array) -> Residuals:
     x, kernel = kept
     to_kernel = _over_rows(x, gradient).astype(jnp.float32)
-    rows = tuple(range(x.ndim - 1))
     joined = activated and on_tpu()
-    to_bias = jnp.sum(gradient, axis=rows, dtype=jnp.float32) if joined else _column_sums(gradient)
+    to_bias = jnp.sum(gradient, axis=_rows(x), dtype=jnp.float32) if joined else _column_sums(gradient)
     return gradient @ kernel.T, to_kernel, to_bias
 
 
@@ -121,8 +120,7 @@ def _layer_norm_backward(epsilon: float, kept: Residuals, gradient: jax.Array) -
     common = jnp.mean(scaled, axis=-1, keepdims=True)
     along = jnp.mean(scaled * normal, axis=-1, keepdims=True)
     to_x = inverse * (scaled - common - normal * along)
-    rows = tuple(range(x.ndim - 1))
-    return to_x.astype(x.dtype), jnp.sum(wide * normal, axis=rows), jnp.sum(wide, axis=rows)
+    return to_x.astype(x.dtype), jnp.sum(wide * normal, axis=_rows(x)), jnp.sum(wide, axis=_rows(x))
 
 
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
@@ -242,10 +240,14 @@ def _cast(x: jax.Array, dtype: Any) -> jax.Array:
     return x if x.dtype == dtype else jax.lax.optimization_barrier(x.astype(dtype))
 
 
+def _rows(x: jax.Array) -> tuple[int, ...]:
+    """All axes but the last."""
+    return tuple(range(x.ndim - 1))
+
+
 def _over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
     """xᵀ y over all axes but the last: `[..., D]` and `[..., E]` to `[D, E]`."""
-    rows = tuple(range(x.ndim - 1))
-    product: jax.Array = jax.lax.dot_general(x, y, ((rows, rows), ((), ())))
+    product: jax.Array = jax.lax.dot_general(x, y, ((_rows(x), _rows(y)), ((), ())))
     return product
 
 
@@ -253,8 +255,8 @@ def _column_sums(x: jax.Array) -> jax.Array:
     """Over all axes but the last, accumulated in float32: `[..., E]` to `[E]`."""
     # A matmul: XLA sums columns slowly, on CPUs and on TPUs. The barrier keeps it from making that sum of it.
     ones = jax.lax.optimization_barrier(jnp.ones((*x.shape[:-1], 8 if on_tpu() else 1), x.dtype))
-    rows = tuple(range(x.ndim - 1))
-    sums: jax.Array = jax.lax.dot_general(ones, x, ((rows, rows), ((), ())), preferred_element_type=jnp.float32)
+    dimensions = ((_rows(ones), _rows(x)), ((), ()))
+    sums: jax.Array = jax.lax.dot_general(ones, x, dimensions, preferred_element_type=jnp.float32)
     return sums[0]
 
 
