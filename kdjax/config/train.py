@@ -49,8 +49,8 @@ class ComputeConfig:
     scan: bool = False
     """Whether runs of layers that are alike are one loop, which compiles faster."""
     attention: Literal["auto", "plain"] = "auto"
-    """`auto`: a fused kernel where the device has one and there is no attention dropout: kdjax's own on TPUs, and where
-    nobody asks for the scores cuDNN's on GPUs in bfloat16. `plain`: never."""
+    """`auto`: a fused kernel where the device has one: kdjax's own on TPUs; on GPUs in bfloat16 cuDNN's, where nobody
+    asks for the scores and there is no attention dropout. `plain`: never."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class TrainConfig:
     has its own price and compiled step."""
     microbatches: int = 1
     """Parts in which each device takes its sequences, one after another, to save memory. Changes neither the result
-    (but for rounding, and dropout's random numbers) nor the price."""
+    (but for rounding) nor the price."""
     seeds_at_once: int = 1
     """Seeds of an arm that train side by side as one vmapped program, which keeps a large device busy with small
     models. Each has the price, the account and the files of a run alone, and but for rounding its result; the time that

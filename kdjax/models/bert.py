@@ -16,7 +16,8 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import zoo
-from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead, fold
+from kdjax.models.dropout import fold, seeds
+from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
 
 Params = dict[str, Any]
@@ -91,7 +92,7 @@ def forward(
         batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`; `types` int32
             `[B, L]` where token types are not all 0. Attention stays inside a segment.
         request: which features.
-        dropout_key: a JAX key; without one there is no dropout.
+        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.dropout.seeds`); without, there is no dropout.
         compute: how they are computed. Dropout's random numbers do not depend on it.
 
     Raises:
@@ -101,7 +102,7 @@ def forward(
         return Features()
     _check(config, params, batch, request)
     encoder = nnx.merge(_encoder(config, compute, "mlm" in params)[0], params)
-    return encoder(batch, request, dropout_key)  # type: ignore[no-any-return]
+    return encoder(batch, request, seeds(dropout_key, len(batch["tokens"])))  # type: ignore[no-any-return]
 
 
 def classify(
@@ -130,6 +131,7 @@ def classify(
         InputError: sequences longer than the positions.
     """
     last = Request(hidden=frozenset({config.layers}))
+    dropout_key = seeds(dropout_key, len(batch["tokens"]))
     hidden = forward(config, params, batch, last, dropout_key=dropout_key).hidden[config.layers]
     task = nnx.merge(_task_head(config, head["output"]["bias"].shape[0]), head)
     pooled = hidden[:, 0] if pool == "first" else mean_pool(hidden, batch["valid"])

@@ -1,8 +1,8 @@
 """The parts of BERT (Devlin et al. 2019, arXiv 1810.04805) as Flax NNX modules.
 
 Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary. `key` is a dropout key
-(None: no dropout); every layer and site folds its own number in. Layers are unrolled unless a loop is asked for: it
-would hide FLOPs from XLA.
+(`kdjax.models.dropout`); every layer and site folds its own number in. Layers are unrolled unless a loop is asked for:
+it would hide FLOPs from XLA.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.kernels.split import layers_are_split
 from kdjax.models import fused, lean
 from kdjax.models.canonical import is_canonical
+from kdjax.models.dropout import Key, drop, fold, keep
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
 
 Batch = Mapping[str, jax.Array]
-Key = jax.Array | None
 Parts = dict[str, jax.Array]
 
 _PRODUCTS = ("query", "key", "value")
@@ -111,19 +111,24 @@ class Attention(nnx.Module):  # type: ignore[misc]
         return self._width(jnp.einsum("BHLM,BHMd->BLHd", weights, parts["value"])), parts
 
     def _lean(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
-        kept = keep((len(x), self.heads, x.shape[1], x.shape[1]), self.dropout, key, site=0)
+        own = fold(key, 0) if self.dropout else None
         if layers_are_split():  # joined, heads would be laid out anew
             parts = self.parts(x, frozenset(_PRODUCTS))
         else:
             joined = self._joined(x)
             parts = dict(zip(_PRODUCTS, map(self._heads, jnp.split(joined, 3, axis=-1)), strict=True))
-            if self.fused and kept is None:
-                made = fused.attention(joined, seen.segments, self.heads, scores="scores" in asked)
+            if self.fused:
+                made = fused.attention(
+                    joined, seen.segments, self.heads, seeds=own, rate=self.dropout, scores="scores" in asked
+                )
                 if made is not None:
                     mixed, scores = made
                     return mixed, parts if scores is None else {**parts, "scores": scores}
-        rate = 0.0 if kept is None else self.dropout
-        mixed, parts["scores"] = lean.attention(parts["query"], parts["key"], parts["value"], seen.allowed, kept, rate)
+        dropped = keep((len(x), self.heads, x.shape[1], x.shape[1]), self.dropout, own)
+        rate = 0.0 if own is None else self.dropout
+        mixed, parts["scores"] = lean.attention(
+            parts["query"], parts["key"], parts["value"], seen.allowed, dropped, rate
+        )
         return self._width(mixed.transpose(0, 2, 1, 3)), parts
 
     def _joined(self, x: jax.Array) -> jax.Array:
@@ -338,24 +343,6 @@ def _erf(x: jax.Array) -> jax.Array:
 
 
 _erf.defjvps(lambda tangent, _, x: 2 / math.sqrt(math.pi) * (tangent * jnp.exp(-jnp.square(x))))
-
-
-def drop(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
-    """Dropout; sites under one key have different numbers."""
-    kept = keep(x.shape, rate, key, site=site)
-    return x if kept is None else jnp.where(kept, x / (1 - rate), 0)
-
-
-def keep(shape: tuple[int, ...], rate: float, key: Key, *, site: int) -> jax.Array | None:
-    """Which elements dropout keeps; None: all."""
-    if key is None or rate == 0:
-        return None
-    return jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, shape)
-
-
-def fold(key: Key, layer: int | jax.Array) -> Key:
-    """The dropout key of a layer; 0 is the embeddings."""
-    return None if key is None else jax.random.fold_in(key, layer)
 
 
 def _same_segment(segments: jax.Array) -> jax.Array:

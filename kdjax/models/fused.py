@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,13 @@ from kdjax.kernels.split import EACH, ROWS, on_tpu, platform, split
 
 
 def attention(
-    joined: jax.Array, segments: jax.Array, heads: int, *, scores: bool
+    joined: jax.Array,
+    segments: jax.Array,
+    heads: int,
+    *,
+    seeds: jax.Array | None = None,
+    rate: float = 0.0,
+    scores: bool = False,
 ) -> tuple[jax.Array, jax.Array | None] | None:
     """softmax(q kᵀ/√d) v of each head, over the keys of a position's own segment.
 
@@ -21,6 +28,8 @@ def attention(
         joined: queries, keys and values, one after another in `[B, L, 3 D]`.
         segments: int32 `[B, L]`.
         heads: H.
+        seeds: int32 `[B, 2]`, of dropout of the probabilities; None: there is none.
+        rate: of dropout.
         scores: whether q kᵀ/√d is wanted too.
 
     Returns:
@@ -29,32 +38,40 @@ def attention(
     """
     length, width = joined.shape[1], joined.shape[2] // 3
     if on_tpu() and attention_kernel.fits(length, width, heads, scores=scores):
-        mixed, *raw = _attention(joined, segments, heads, scores)
+        mixed, *raw = _attention(joined, segments, seeds, heads, rate, scores)
         return mixed, raw[0] if scores else None
-    if platform() == "gpu" and joined.dtype == jnp.bfloat16 and not scores and _cudnn_takes(length, width // heads):
+    of_cudnn = not scores and seeds is None and _cudnn_takes(length, width // heads)
+    if platform() == "gpu" and joined.dtype == jnp.bfloat16 and of_cudnn:
         return _cudnn(joined, segments, heads), None
     return None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _attention(joined: jax.Array, segments: jax.Array, heads: int, scores: bool) -> tuple[jax.Array, ...]:
-    return _attention_forward(joined, segments, heads, scores)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _attention(
+    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, heads: int, rate: float, scores: bool
+) -> tuple[jax.Array, ...]:
+    return _attention_forward(joined, segments, seeds, heads, rate, scores)[0]
 
 
 def _attention_forward(
-    joined: jax.Array, segments: jax.Array, heads: int, scores: bool
-) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-    kernel = functools.partial(attention_kernel.forward, heads=heads, scores=scores)
-    return split(kernel, (ROWS, ROWS), ROWS)(joined, segments), (joined, segments)
+    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, heads: int, rate: float, scores: bool
+) -> tuple[tuple[jax.Array, ...], tuple[Any, ...]]:
+    def kernel(joined: jax.Array, segments: jax.Array, seeds: jax.Array | None) -> tuple[jax.Array, ...]:
+        return attention_kernel.forward(joined, segments, heads, seeds=seeds, rate=rate, scores=scores)
+
+    return split(kernel, ROWS, ROWS)(joined, segments, seeds), (joined, segments, seeds)
 
 
 def _attention_backward(
-    heads: int, scores: bool, kept: tuple[jax.Array, ...], gradients: tuple[jax.Array, ...]
-) -> tuple[jax.Array, None]:
-    def kernel(joined: jax.Array, segments: jax.Array, gradient: jax.Array, *to_scores: jax.Array) -> jax.Array:
-        return attention_kernel.backward(joined, segments, gradient, to_scores[0] if scores else None, heads)
+    heads: int, rate: float, scores: bool, kept: tuple[Any, ...], gradients: tuple[jax.Array, ...]
+) -> tuple[jax.Array, None, None]:
+    def kernel(
+        joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, gradient: jax.Array, *to_scores: jax.Array
+    ) -> jax.Array:
+        back = to_scores[0] if scores else None
+        return attention_kernel.backward(joined, segments, gradient, back, heads, seeds=seeds, rate=rate)
 
-    return split(kernel, ROWS, ROWS)(*kept, *gradients), None
+    return split(kernel, ROWS, ROWS)(*kept, *gradients), None, None
 
 
 _attention.defvjp(_attention_forward, _attention_backward)

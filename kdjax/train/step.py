@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.extend import core
 
+from kdjax.models.dropout import seeds
 from kdjax.models.features import Features
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import Layout
@@ -103,17 +104,17 @@ def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., A
     """As `over_whole`, over a batch taken in parts, one after another, to save memory.
 
     Each term's value in a part counts by what it is a mean over there (`Term.count`), so the result is that of the
-    whole batch, whatever the parts hold. Part i takes sequences i, i + `parts`, …: of each device the same number.
+    whole batch, whatever the parts hold, dropout included. Part i takes sequences i, i + `parts`, …: of each device the
+    same number.
     """
     graded = over_whole(loss)
 
     def run(params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, progress: Any) -> Any:
         whole = objective.counts(batch)
-        pieces = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+        pieces = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (dict(batch), key))
 
-        def add(total: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
-            number, piece = numbered
-            own = None if key is None else jax.random.fold_in(key, number)
+        def add(total: Any, taken: tuple[Any, Any]) -> tuple[Any, None]:
+            piece, own = taken
             counts = objective.counts(piece)
             shares = {name: counts[name] / jnp.maximum(whole[name], 1e-9) for name in counts}
             return jax.tree.map(jnp.add, total, graded(params, teacher_params, piece, own, progress, shares)), None
@@ -122,7 +123,7 @@ def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., A
             lambda x: jnp.zeros(x.shape, x.dtype),
             jax.eval_shape(graded, params, teacher_params, batch, key, progress, whole),
         )
-        return jax.lax.scan(add, nothing, (jnp.arange(parts), pieces))[0]
+        return jax.lax.scan(add, nothing, pieces)[0]
 
     return run
 
@@ -159,6 +160,7 @@ def make_step(
 
     def step(state: State, teacher_params: Any, batch: Batch, moment: Moment) -> tuple[State, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
+        key = seeds(key, len(batch["tokens"]))
         params, still = split(state.params, trained)
 
         def of_moving(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -12,19 +12,25 @@ import numpy as np
 import pytest
 
 from kdjax.kernels import attention
+from kdjax.models.dropout import kept, seeds
 from tests.kernels.examples import BF16, F32, LENGTH, drawn, near, segments
 
 HEADS, WIDTH = 2, 128
 
 
-def plain(joined: jax.Array, segments: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """softmax(q kᵀ/√d) v, and q kᵀ/√d."""
+def plain(
+    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None = None, rate: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """dropout(softmax(q kᵀ/√d)) v, and q kᵀ/√d."""
     query, key, value = (
         x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3) for x in jnp.split(joined, 3, axis=-1)
     )
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
     same = segments[:, None, :, None] == segments[:, None, None]
-    mixed = jax.nn.softmax(jnp.where(same, scores, -jnp.inf)) @ value
+    weights = jax.nn.softmax(jnp.where(same, scores, -jnp.inf))
+    if seeds is not None:
+        weights = jnp.where(kept(seeds, weights.shape, rate), weights / (1 - rate), 0)
+    mixed = weights @ value
     return mixed.transpose(0, 2, 1, 3).reshape(*joined.shape[:2], -1), scores
 
 
@@ -38,11 +44,13 @@ def inputs(batch: int, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax
     )
 
 
-def run(joined: jax.Array, segments: jax.Array, gradient: jax.Array, to_scores: jax.Array | None) -> Any:
+def run(
+    joined: jax.Array, segments: jax.Array, gradient: jax.Array, to_scores: jax.Array | None, **options: Any
+) -> Any:
     """What both kernels give."""
     asked = to_scores is not None
-    made = attention.forward(joined, segments, HEADS, scores=asked, interpret=True)
-    return made, attention.backward(joined, segments, gradient, to_scores, HEADS, interpret=True)
+    made = attention.forward(joined, segments, HEADS, scores=asked, interpret=True, **options)
+    return made, attention.backward(joined, segments, gradient, to_scores, HEADS, interpret=True, **options)
 
 
 @pytest.mark.parametrize("scores", [False, True])
@@ -52,6 +60,17 @@ def test_the_kernel_is_plain_attention_with_and_without_scores(dtype: Any, score
     got = run(joined, own, gradient, to_scores if scores else None)
     assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype(dtype)}
     made, pull = jax.vjp(lambda x: plain(x, own), joined.astype(F32))
+    back = to_scores if scores else jnp.zeros_like(to_scores)
+    near(got, (made if scores else made[:1], *pull((gradient.astype(F32), back.astype(F32)))), dtype)
+
+
+@pytest.mark.parametrize("scores", [False, True])
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_it_drops_out_the_very_probabilities_that_plain_attention_does(dtype: Any, scores: bool) -> None:
+    joined, own, gradient, to_scores = inputs(3, dtype)
+    dropout = {"seeds": seeds(jax.random.key(4), 3), "rate": 0.3}
+    got = run(joined, own, gradient, to_scores if scores else None, **dropout)
+    made, pull = jax.vjp(lambda x: plain(x, own, **dropout), joined.astype(F32))
     back = to_scores if scores else jnp.zeros_like(to_scores)
     near(got, (made if scores else made[:1], *pull((gradient.astype(F32), back.astype(F32)))), dtype)
 

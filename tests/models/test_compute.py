@@ -268,9 +268,10 @@ def square(eqns):
 @pytest.mark.parametrize(
     ("name", "layers"), [("logits only", 5), ("a middle layer", 5), ("scores of the last layer", 4)]
 )
-def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(device, name, layers, remat):
+@pytest.mark.parametrize("dropout", [False, True])
+def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(device, name, layers, remat, dropout):
     device("tpu")
-    eqns = trace(REQUESTS[name], gradient=True, config=TILED, length=128, dropout=False, remat=remat)
+    eqns = trace(REQUESTS[name], gradient=True, config=TILED, length=128, dropout=dropout, remat=remat)
     assert kernels(eqns)["attention_forward"] == layers * (1 if remat == "none" else 2)
     assert kernels(eqns)["attention_backward"] == layers
     # Where a layer runs no further than its scores, they are all that is made: three matmuls with their gradients.
@@ -295,7 +296,6 @@ def test_on_tpus_every_layer_norm_of_whole_tiles_is_a_kernel(device):
     "options",
     [
         {"attention": "plain"},
-        {"dropout": True},
         {"length": 120},
         {"config": replace(TILED, width=96)},
         {"config": replace(TILED, heads=32)},

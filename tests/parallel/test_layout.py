@@ -21,7 +21,7 @@ from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import Program
 from tests import tiny
 
-SIZES = {"vocab_size": 64, "positions": 32, "dropout": 0.0, "attention_dropout": 0.0}
+SIZES = {"vocab_size": 64, "positions": 32, "dropout": 0.1, "attention_dropout": 0.1}
 STUDENT = ModelConfig(layers=2, width=64, heads=8, ffn=256, **SIZES)
 TEACHER = ModelConfig(layers=2, width=128, heads=8, ffn=512, **SIZES)
 SHAPE = Shape(batch=16, length=32, slots=3)
@@ -92,9 +92,9 @@ def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]
     assert compiled.memory["arguments"] < 1.2 * alone.memory["arguments"] / (fsdp * tensor) + 20_000
     assert compiled.hardware_flops is not None
     assert alone.hardware_flops is not None
-    # Groups of devices update the same parameters; devices of one group do the same norms, residuals and losses.
+    # Groups of devices update the same parameters; devices of one group do the same norms, residuals, dropout, losses.
     updates = (data - 1) * price(compiled.phase, SHAPE).optimizer
-    assert compiled.hardware_flops - updates < (1.025 + 0.01 * (tensor - 1)) * alone.hardware_flops
+    assert compiled.hardware_flops - updates < (1.025 + 0.02 * (tensor - 1)) * alone.hardware_flops
 
 
 def test_data_alone_reduces_gradients_once_and_nothing_else() -> None:
