@@ -62,12 +62,14 @@ class MeshConfig:
     """Groups of devices that each have all parameters and take a part of the batch; 0: as many as the others leave."""
     fsdp: int = 1
     """Devices of a group over which the batch is split, and parameters, optimiser state and teacher are stored split
-    (fully sharded data parallelism)."""
+    (fully sharded data parallelism). Also where memory is plenty: each device then updates its part alone."""
     tensor: int = 1
     """Devices over which the work of a layer is split by heads, feed-forward units and vocabulary entries."""
+    teacher: Literal["split", "whole"] = "split"
+    """Whether the teacher is split over `fsdp` too, and gathered in every step, or whole in each device's memory."""
     rules: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """A pattern over a parameter's dotted path (* is any part of a name) -> for each of its axes fsdp, tensor or none.
-    Come before the built-in ones (`kdjax.parallel.sharding`); the first that matches counts."""
+    Come before the built-in ones (`kdjax.parallel.layout`); the first that matches counts."""
 
     def __post_init__(self) -> None:
         for name, least in (("data", 0), ("fsdp", 1), ("tensor", 1)):

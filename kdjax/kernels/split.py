@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
-_AXES = ("data", "fsdp")
-ROWS, EACH = PartitionSpec(_AXES), PartitionSpec()
+BATCH = ("data", "fsdp")
+"""The axes of a mesh over which a batch is split."""
+ROWS, EACH = PartitionSpec(BATCH), PartitionSpec()
 """Arrays split over the devices that take different sequences (`kdjax.config.MeshConfig`), and arrays they all have."""
 
 
@@ -41,20 +42,8 @@ def split(kernel: Callable[..., Any], into: Any, out: Any) -> Callable[..., Any]
         into: `ROWS` or `EACH` for each of its arguments.
         out: the same for what it returns.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or AxisType.Manual in mesh.axis_types:  # each device is by itself already
         return kernel
     made: Callable[..., Any] = jax.shard_map(kernel, in_specs=into, out_specs=out, check_vma=False)
-    return made
-
-
-def summed(function: Callable[..., jax.Array], dtype: str) -> Callable[..., jax.Array]:
-    """A function of arrays that are split by sequences, on each device for its own; results are summed in `dtype`."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return function
-
-    def over_devices(*arrays: jax.Array) -> jax.Array:
-        total: jax.Array = jax.lax.psum(function(*arrays).astype(dtype), _AXES)
-        return total
-
-    made: Callable[..., jax.Array] = jax.shard_map(over_devices, in_specs=ROWS, out_specs=EACH, check_vma=False)
     return made

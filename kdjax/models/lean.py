@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax.kernels.split import on_tpu, summed
+from kdjax.kernels.split import on_tpu
 from kdjax.models import fused
 
 Residuals = tuple[Any, ...]
@@ -34,12 +34,12 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = F
 
 def _linear_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> tuple[jax.Array, Residuals]:
     narrow = _cast(kernel, x.dtype)
-    return x @ narrow + bias.astype(x.dtype), (x, narrow)
+    return x @ narrow + bias.astype(x.dtype), (x, narrow, jnp.zeros(0, kernel.dtype))
 
 
 def _linear_backward(activated: bool, kept: Residuals, gradient: jax.Array) -> Residuals:
-    x, kernel = kept
-    to_kernel = _over_rows(x, gradient).astype(jnp.float32)
+    x, kernel, like = kept
+    to_kernel = _over_rows(x, gradient).astype(like.dtype)
     joined = activated and on_tpu()
     to_bias = jnp.sum(gradient, axis=_rows(x), dtype=jnp.float32) if joined else _column_sums(gradient)
     return gradient @ kernel.T, to_kernel, to_bias
@@ -48,28 +48,24 @@ def _linear_backward(activated: bool, kept: Residuals, gradient: jax.Array) -> R
 linear.defvjp(_linear_forward, _linear_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def look_up(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def look_up(table: jax.Array, index: jax.Array, entries: int) -> jax.Array:
     """The rows of `[V, D]` at `[B, L]`, float32 `[B, L, D]`; NaN where an index is out of range.
 
-    A row's gradient, a long sum for a frequent token, is summed in float32 on a device; on TPUs it is summed over
-    devices in `dtype`, like those of the linear layers.
+    A row's gradient, a long sum for a frequent token, is summed in float32.
     """
-    return jnp.take(table, index, axis=0)
+    return jnp.take(table, index, axis=0).astype(jnp.float32)
 
 
-def _look_up_forward(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> tuple[jax.Array, Residuals]:
-    return look_up(table, index, entries, dtype), (index,)
+def _look_up_forward(table: jax.Array, index: jax.Array, entries: int) -> tuple[jax.Array, Residuals]:
+    # Nothing of the table but its type is kept.
+    return look_up(table, index, entries), (index, jnp.zeros(0, table.dtype))
 
 
-def _look_up_backward(entries: int, dtype: str, kept: Residuals, gradient: jax.Array) -> Residuals:
-    def add(index: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jnp.zeros((entries, gradient.shape[-1]), jnp.float32).at[index].add(gradient, mode="drop")
-
-    (index,) = kept
-    if not on_tpu():
-        return add(index, gradient), None
-    return summed(add, dtype)(index, gradient).astype(jnp.float32), None
+def _look_up_backward(entries: int, kept: Residuals, gradient: jax.Array) -> Residuals:
+    index, like = kept
+    whole = jnp.zeros((entries, gradient.shape[-1]), jnp.float32).at[index].add(gradient, mode="drop")
+    return whole.astype(like.dtype), None
 
 
 look_up.defvjp(_look_up_forward, _look_up_backward)
@@ -83,13 +79,13 @@ def decode(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
 
 def _decode_forward(x: jax.Array, table: jax.Array, bias: jax.Array) -> tuple[jax.Array, Residuals]:
     narrow = _cast(table, x.dtype)
-    return jnp.einsum("...D,VD->...V", x, narrow).astype(jnp.float32) + bias, (x, narrow)
+    return jnp.einsum("...D,VD->...V", x, narrow).astype(jnp.float32) + bias, (x, narrow, jnp.zeros(0, table.dtype))
 
 
 def _decode_backward(kept: Residuals, gradient: jax.Array) -> Residuals:
-    x, table = kept
+    x, table, like = kept
     narrow = gradient.astype(x.dtype)
-    return narrow @ table, _over_rows(narrow, x).astype(jnp.float32), _column_sums(narrow)
+    return narrow @ table, _over_rows(narrow, x).astype(like.dtype), _column_sums(narrow)
 
 
 decode.defvjp(_decode_forward, _decode_backward)

@@ -12,7 +12,8 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 _BYTES = {"pred": 1, "bf16": 2} | {f"{kind}{bits}": bits // 8 for kind in "fsu" for bits in (8, 16, 32, 64)}
 _TYPE = r"(?P<type>\([^=]*?\)|\S+)"
 _CALL = re.compile(rf"= {_TYPE} (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\((?P<rest>.*)$", re.MULTILINE)
-_CHANNEL = re.compile(r"channel_id=(\d+)")
+CHAIN = r'\bchain_id="(\d+)"'
+"""What TPU's compiler marks a collective with that it writes into several fusions: its start, steps and end."""
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
@@ -35,18 +36,20 @@ class Collective:
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of a compiled program in the order of its text.
+    """The collectives of a compiled program in the order of its text, but those of a device with itself.
 
     Args:
         text: `jax.stages.Compiled.as_text()`.
     """
-    found, channels = [], set()
+    found, chains = [], set()
     for call in _CALL.finditer(re.sub(r"/\*.*?\*/", "", text)):
-        kind, group, channel = call["kind"], _group(call["rest"]), _CHANNEL.search(call["rest"])
-        if channel is not None:
-            if channel[1] in channels:  # TPU's compiler writes one collective into several fusions
+        kind, group, chain = call["kind"], _group(call["rest"]), re.search(CHAIN, call["rest"])
+        if group == 1:
+            continue
+        if chain is not None:
+            if chain[1] in chains:
                 continue
-            channels.add(channel[1])
+            chains.add(chain[1])
         arrays = [_bytes(*array) for array in _ARRAY.findall(call["type"])]
         if call["start"] and kind in (
             "all-gather",

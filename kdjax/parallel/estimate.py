@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kdjax.parallel.chips import Chip
-from kdjax.parallel.collectives import KINDS, Collective, collectives
+from kdjax.parallel.collectives import CHAIN, KINDS, Collective, collectives
 from kdjax.parallel.hlo import HBM, VMEM, Array, Instruction, Module, parse
 
 SOURCES = ("compute", "custom_calls", "collectives", "moves")
@@ -181,14 +181,14 @@ class Sent:
 def sent(module: Module) -> list[Sent]:
     """The collectives that a program executes, each once, in however many fusions the compiler writes it."""
     found: list[Sent] = []
-    channels: set[str] = set()
+    chains: set[str] = set()
     for one, turns in executed(module):
         for inner in (one, *_fused(module, one)):
-            channel = inner.attribute(r"\bchannel_id=(\d+)")
-            if inner.does not in KINDS or channel in channels:
+            chain = inner.attribute(CHAIN)
+            if inner.does not in KINDS or chain in chains:
                 continue
-            if channel is not None:
-                channels.add(channel)
+            if chain is not None:
+                chains.add(chain)
             found += (Sent(one.name, collective, turns) for collective in collectives(inner.line))
     return found
 

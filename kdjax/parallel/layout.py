@@ -22,11 +22,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax.config import MeshConfig, ModelConfig
 from kdjax.errors import InputError
+from kdjax.kernels.split import BATCH, EACH, ROWS
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = ("data", "fsdp")
-"""The axes over which a batch is split."""
-
 NONE = "none"
 Rule = tuple[str, tuple[str, ...]]
 RULES: tuple[Rule, ...] = (
@@ -55,10 +53,12 @@ class Layout:
     Attributes:
         mesh: of the axes `data`, `fsdp` and `tensor`.
         rules: how parameters are split, as `RULES`.
+        splits_teacher: whether the teacher is split over `fsdp`.
     """
 
     mesh: Mesh
     rules: tuple[Rule, ...] = RULES
+    splits_teacher: bool = True
 
     @staticmethod
     def of(config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None) -> Layout:
@@ -80,7 +80,7 @@ class Layout:
             if len(set(axes) - {NONE}) < len([axis for axis in axes if axis != NONE]):
                 raise InputError(f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once")
         mesh = jax.make_mesh((data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * 3, devices=devices)
-        return Layout(mesh, own + RULES)
+        return Layout(mesh, own + RULES, config.teacher == "split")
 
     @property
     def devices(self) -> int:
@@ -147,14 +147,49 @@ class Layout:
         """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state over them."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
+    def stored_teacher(self, tree: Any) -> Any:
+        """Where the leaves of a teacher's parameters lie."""
+        return jax.tree_util.tree_map_with_path(self._sharding_of_teacher, tree)
+
+    def alone(self, forward: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+        """Inside a compiled function: a forward pass that each group of devices does for its own sequences.
+
+        Matrices are cast to `dtype` where they are stored, and gathered over `fsdp` as that. So are gradients summed:
+        once for each parameter, however often it is used, and over `fsdp` each device gets what it stores.
+
+        Args:
+            forward: `(params, teacher_params, batch, dropout_key)` to a tree of arrays `[B, ...]`.
+            dtype: of what is sent.
+        """
+        # Where layers are whole, all axes are manual: XLA does not split kernels.
+        manual = set(AXES if self.mesh.shape["tensor"] == 1 else BATCH)
+
+        def run(params: Any, teacher_params: Any, batch: Any, key: Any = None) -> Any:
+            given = jax.tree.map(functools.partial(_narrow, dtype=dtype), (params, teacher_params))
+            if self.batch_parts == 1:
+                return forward(*given, batch, key)
+            kept = self.stored(given[0]), self.stored_teacher(given[1])
+            axes = jax.tree.map(self._split_over_fsdp, kept)
+
+            def of_device(given: Any, batch: Any, key: Any) -> Any:
+                return forward(*jax.tree.map(_gathered, given, axes), batch, key)
+
+            specs = jax.tree.map(lambda axis: PartitionSpec(*[None] * axis, "fsdp") if axis >= 0 else EACH, axes)
+            split = jax.shard_map(
+                of_device, in_specs=(specs, ROWS, ROWS), out_specs=ROWS, axis_names=manual, check_vma=False
+            )
+            return split(given, batch, key)
+
+        return run
+
     def gather(self, tree: Any) -> Any:
         """Inside a compiled function: parameters as the work needs them, no longer split over `fsdp`."""
-        return self._constrained(tree, lambda axis: None if axis == "fsdp" else axis)
+        whole = jax.tree.map(lambda sharding: _without(sharding, "fsdp"), self.stored(tree))
+        return jax.lax.with_sharding_constraint(tree, whole)
 
     def scatter(self, gradients: Any) -> Any:
-        """Inside a compiled function: gradients of gathered parameters, summed over the batch, as they are stored."""
-        # First whole, then split: asked for their parts alone, XLA rather lays out the activations anew.
-        return self._constrained(self.gather(gradients), lambda axis: axis)
+        """Inside a compiled function: gradients of parameters, as those are stored."""
+        return jax.lax.with_sharding_constraint(gradients, self.stored(gradients))
 
     def seen(self) -> AbstractContextManager[Any]:
         """Inside a compiled function: what is traced in the block sees the mesh (`kdjax.models.fused`)."""
@@ -184,12 +219,13 @@ class Layout:
                 found.append(_dotted(path))
         return found
 
-    def _constrained(self, tree: Any, keep: Callable[[str | None], str | None]) -> Any:
-        def constrain(path: tuple[Any, ...], leaf: Any) -> Any:
-            spec = PartitionSpec(*(keep(axis) for axis in self._sharding(path, leaf).spec))
-            return jax.lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, spec))
+    def _split_over_fsdp(self, sharding: NamedSharding) -> int:
+        """Which axis of an array is; -1: none."""
+        return sharding.spec.index("fsdp") if self.mesh.shape["fsdp"] > 1 and "fsdp" in sharding.spec else -1
 
-        return jax.tree_util.tree_map_with_path(constrain, tree)
+    def _sharding_of_teacher(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        own = self._sharding(path, leaf)
+        return own if self.splits_teacher else _without(own, "fsdp")
 
     def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         axes = self._axes(_dotted(path))
@@ -208,6 +244,21 @@ class Layout:
 def local() -> Layout:
     """The devices of this process, for work that each does alone: a batch split over all of them."""
     return Layout.of(devices=jax.local_devices())
+
+
+def _without(sharding: NamedSharding, axis: str) -> NamedSharding:
+    """The same, but not split over an axis of the mesh."""
+    return NamedSharding(sharding.mesh, PartitionSpec(*(None if one == axis else one for one in sharding.spec)))
+
+
+def _narrow(x: jax.Array, dtype: str) -> jax.Array:
+    """A matrix in another type."""
+    # Behind a barrier: left to itself, XLA gathers first and casts then.
+    return x if x.ndim < 2 or x.dtype == dtype else jax.lax.optimization_barrier(x.astype(dtype))
+
+
+def _gathered(x: jax.Array, axis: int) -> jax.Array:
+    return x if axis < 0 else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
 
 
 def _dotted(path: tuple[Any, ...]) -> str:

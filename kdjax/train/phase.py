@@ -154,10 +154,10 @@ class Phase:
         """All the arm trains, as shapes."""
         return {"model": self.abstract_model(), "objective": jax.eval_shape(lambda: self.init_objective(0))}
 
-    def loss(self, compute: ComputeConfig = ComputeConfig()) -> Loss:
+    def loss(self, compute: ComputeConfig = ComputeConfig(), layout: Layout | None = None) -> Loss:
         """The pure loss (`kdjax.train.step.make_loss`)."""
-        see = functools.partial(self.see, compute=compute)
-        return make_loss(see, functools.partial(self.target, compute=compute), self.objective)
+        see, target = (functools.partial(run, compute=compute) for run in (self.see, self.target))
+        return make_loss(see, target, self.objective, dtype=compute.dtype, layout=layout)
 
     def check_splits(self) -> None:
         """Raises InputError if a term looks at a batch as a whole, so that it cannot be taken in parts."""
@@ -197,7 +197,7 @@ class Phase:
     ) -> Step:
         """The pure step."""
         return make_step(
-            self.loss(compute),
+            self.loss(compute, layout),
             self.transformation,
             self.trained,
             dropout=self.drops,

@@ -80,7 +80,7 @@ class Program:
     def _traced(self, step: Step) -> Any:
         """The step, of as many runs as there are."""
         state, batch = self.abstract_state(), self._batch
-        teacher = self._placed_as_stored(self.phase.abstract_teacher(), self._compute.dtype)
+        teacher = self._abstract_teacher()
         if self.seeds == 1:
             jitted, states = compile_step(step, self.layout, state, teacher), state
         else:
@@ -111,7 +111,7 @@ class Program:
     def abstract_state(self) -> State:
         """The state as shapes with shardings; the same for all phases of an arm."""
         state = jax.eval_shape(lambda p: init_state(p, self.phase.transformation, 0), self.phase.abstract_params())
-        placed: State = self._placed_as_stored(state)
+        placed: State = jax.tree.map(_placed, state, self.layout.stored(state))
         return placed
 
     def start(self, model: Any, seed: int) -> State:
@@ -125,10 +125,13 @@ class Program:
         """What the step takes of a teacher's parameters, on the devices in the type that is computed in; nothing where
         no teacher runs."""
         taken = jax.tree.map(lambda x: x.astype(self._compute.dtype), self.phase.teacher_part(params))
-        return self.layout.place(taken, self.layout.stored(taken))
+        return self.layout.place(taken, self.layout.stored_teacher(taken))
 
-    def _placed_as_stored(self, tree: Any, dtype: str | None = None) -> Any:
-        return jax.tree.map(lambda x, where: _placed(x, where, dtype), tree, self.layout.stored(tree))
+    def _abstract_teacher(self) -> Any:
+        """What the step takes of a teacher, as shapes with shardings."""
+        given = self.phase.abstract_teacher()
+        cast = functools.partial(_placed, dtype=self._compute.dtype)
+        return jax.tree.map(cast, given, self.layout.stored_teacher(given))
 
     def place(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """A batch on the devices: from this process its rows (`Layout.rows`)."""

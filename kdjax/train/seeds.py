@@ -28,7 +28,7 @@ def compile_seeds(step: Step, layout: Layout, state: State, teacher: Any) -> Any
     kept = beside(layout.stored(state))
     return jax.jit(
         side_by_side(with_group_norms(step)),
-        in_shardings=(kept, layout.stored(teacher), layout.by_batch, layout.everywhere),
+        in_shardings=(kept, layout.stored_teacher(teacher), layout.by_batch, layout.everywhere),
         out_shardings=(kept, layout.everywhere),
         donate_argnums=0,
     )

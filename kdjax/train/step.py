@@ -72,14 +72,32 @@ def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, 
     return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flat(params)))
 
 
-def make_loss(see: Forward, target: Forward, objective: Objective) -> Loss:
+def make_loss(
+    see: Forward,
+    target: Forward,
+    objective: Objective,
+    *,
+    dtype: str = "float32",
+    layout: Layout | None = None,
+) -> Loss:
     """The loss `(params, teacher_params, batch, dropout_key, progress, shares) -> (loss, terms)`.
 
     Args:
         see: the student's features, `(params["model"], teacher_params, batch, dropout_key) -> Features`.
         target: the teacher's features, `(teacher_params, batch) -> Features`; no gradient flows into them.
         objective: what is minimised.
+        dtype: of activations and matmuls.
+        layout: where parameters lie, for a step over several devices; changes no arithmetic.
     """
+
+    def student(params: Any, teacher_params: Any, batch: Batch, dropout_key: jax.Array | None) -> Features:
+        return see(params["model"], teacher_params, batch, dropout_key)
+
+    def teacher(params: None, teacher_params: Any, batch: Batch, dropout_key: None) -> Features:
+        return target(teacher_params, batch)
+
+    if layout is not None:
+        student, teacher = layout.alone(student, dtype), layout.alone(teacher, dtype)
 
     def loss(
         params: dict[str, Any],
@@ -89,9 +107,10 @@ def make_loss(see: Forward, target: Forward, objective: Objective) -> Loss:
         progress: jax.Array | float,
         shares: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        seen = see(params["model"], teacher_params, batch, dropout_key)
-        wanted = jax.lax.stop_gradient(target(teacher_params, batch))
-        return objective(seen, wanted, batch, params["objective"], progress, shares)
+        own = params["objective"] if layout is None else layout.gather(params["objective"])
+        seen = student({"model": params["model"]}, teacher_params, batch, dropout_key)
+        wanted = jax.lax.stop_gradient(teacher(None, teacher_params, batch, None))
+        return objective(seen, wanted, batch, own, progress, shares)
 
     return loss
 
@@ -156,21 +175,17 @@ def make_step(
         anyway, so handing them out adds nothing to the price; `compile_step` makes norms of groups of them.
     """
 
-    gather, scatter = (layout.gather, layout.scatter) if layout else (lambda tree: tree, lambda tree: tree)
-
     def step(state: State, teacher_params: Any, batch: Batch, moment: Moment) -> tuple[State, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
         key = seeds(key, len(batch["tokens"]))
         params, still = split(state.params, trained)
 
         def of_moving(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return loss(join(params, gather(still), trained), *rest)
+            return loss(join(params, still, trained), *rest)
 
         with contextlib.nullcontext() if layout is None else layout.seen():
-            (value, terms), grads = differentiate(of_moving)(
-                gather(params), gather(teacher_params), batch, key, moment.progress
-            )
-        grads = scatter(grads)
+            (value, terms), grads = differentiate(of_moving)(params, teacher_params, batch, key, moment.progress)
+        grads = grads if layout is None else layout.scatter(grads)
         params, opt = apply(optimizer, grads, part(state.opt, params), params, moment.learning_rate)
         squares = sums_of_squares(grads)
         metrics = {"loss": value, "grad_norm": root_of_sum(squares), GRAD_SQUARES: squares, **terms}
@@ -223,7 +238,7 @@ def compile_step(step: Step, layout: Layout, state: State, teacher: Any) -> Any:
     kept = layout.stored(state)
     return jax.jit(
         with_group_norms(step),
-        in_shardings=(kept, layout.stored(teacher), layout.by_batch, layout.everywhere),
+        in_shardings=(kept, layout.stored_teacher(teacher), layout.by_batch, layout.everywhere),
         out_shardings=(kept, layout.everywhere),
         donate_argnums=0,
     )

@@ -165,16 +165,17 @@ def test_a_collective_in_several_fusions_counts_once_beside_their_work() -> None
     part = """
 %{0} (a: bf16[8,128]) -> bf16[32,128] {{
   %a{0} = bf16[8,128]{{1,0:T(8,128)(2,1)}} parameter(0)
-  ROOT %g{0} = bf16[32,128]{{1,0:T(8,128)(2,1)}} all-gather(%a{0}), channel_id=3, replica_groups=[1,4]<=[4]
+  ROOT %g{0} = bf16[32,128]{{1,0:T(8,128)(2,1)}} all-gather(%a{0}), channel_id=3, replica_groups=[1,4]<=[4], {chain}
 }}
 """
+    chain = 'frontend_attributes={chain_id="7"}'
     line = "%{0} = bf16[32,128]{{1,0:T(8,128)(2,1)S(1)}} fusion(%x), kind=kCustom, calls=%c{0}"
     text = entry(
         "%x = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)",
         line.format("start"),
         line.format("between") + f", {cycles(5000)}",
         "ROOT " + line.format("end"),
-        before="".join(part.format(f"c{name}") for name in ("start", "between", "end")),
+        before="".join(part.format(f"c{name}", chain=chain) for name in ("start", "between", "end")),
     )
     found = of(text)
     assert [(cost.name, cost.source) for cost in found.costs] == [("start", "collectives"), ("between", "compute")]

@@ -117,6 +117,16 @@ def test_the_teacher_is_gathered_once_and_gets_no_gradient() -> None:
     assert total(distilled, "all-reduce") == pytest.approx(total(alone, "all-reduce"), abs=512)
 
 
+def test_a_teacher_that_is_whole_on_every_device_is_not_gathered() -> None:
+    layout = Layout.of(MeshConfig(fsdp=8, teacher="whole"))
+    whole, split = Program(phase("mlm", "logit"), SHAPE, layout), program((1, 8, 1), "mlm", "logit")
+    assert total(collectives(whole.text), "all-gather") == stored_split(phase("mlm").abstract_params()["model"])
+    (params, metrics), (expected, before) = stepped(whole), stepped(split)
+    assert metrics == pytest.approx(before, rel=1e-5)
+    for found, one in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, one, atol=1e-5)
+
+
 def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
     found = collectives(program((1, 1, 8), "mlm").text)
     hidden = SHAPE.positions * STUDENT.width * 4
@@ -137,9 +147,8 @@ def test_nothing_is_laid_out_anew(mesh: tuple[int, int, int]) -> None:
 
 
 def gradient_bytes(*terms: str) -> int:
-    """Of all parameters; the word embedding's twice, once for each of its two uses."""
-    params = phase(*terms).abstract_params()["model"]
-    return 4 * (sum(leaf.size for leaf in jax.tree.leaves(params)) + params["embeddings"]["word"]["embedding"].size)
+    """Of all parameters, the word embedding's once for its two uses."""
+    return 4 * sum(leaf.size for leaf in jax.tree.leaves(phase(*terms).abstract_params()["model"]))
 
 
 def stored_split(params: Any) -> int:
@@ -186,13 +195,14 @@ def test_heads_that_do_not_split_are_refused() -> None:
 
 def test_collectives_are_read_in_all_the_forms_they_are_written() -> None:
     text = """
-  %a = f32[8,4]{1,0} all-gather(%x), channel_id=1, replica_groups=[4,2]<=[8], dimensions={0}
-  %again = f32[8,4]{1,0:T(8,128)} all-gather(%p), channel_id=1, replica_groups=[4,2]<=[8], dimensions={0}
+  %a = f32[8,4]{1,0} all-gather(%x), channel_id=1, replica_groups=[4,2]<=[8], frontend_attributes={chain_id="0"}
+  %again = f32[8,4]{1,0} all-gather(%p), channel_id=1, replica_groups=[4,2]<=[8], frontend_attributes={chain_id="0"}
   %b = (f32[], bf16[4]{0}, /*index=2*/s32[2,2]{1,0}) all-reduce(%x, %y), replica_groups={{0,1,2},{3,4,5}}, to_apply=%s
   %c = f32[2]{0} reduce-scatter(%x), replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
   %d = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%x), replica_groups=mesh['a'=4,'b'=2], device_ids=([4,2]T(1,0)) {'a'}
   %e = bf16[8]{0} all-gather-done(%d)
   %f = f32[3]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
+  %alone = f32[3]{0} all-reduce(%x), replica_groups={{0},{1}}, to_apply=%s
   %g = f32[3]{0} fusion(%all-gather), calls=%h
 """
     assert collectives(text) == [
