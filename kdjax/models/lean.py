@@ -124,9 +124,6 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 _ODD = (0.7961174295761695, 0.03796868956329325, -0.000497519778369374, 4.605169149735897e-06)
 """Of g, an odd polynomial with tanh(g(x)) ≈ erf(x/√2), fitted to the least error of GELU and of its derivative."""
 
-_SATURATED = 64.0
-"""The square of an x from which on tanh(g(x)) is ±1 in float32."""
-
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
@@ -143,13 +140,9 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, Residuals]:
     square = jnp.square(wide)
     if x.dtype == jnp.float32:
         below = 0.5 + 0.5 * jax.lax.erf(wide * math.sqrt(0.5))
-        density = jnp.exp(-0.5 * square) * (1 / math.sqrt(2 * math.pi))
     else:
-        square = jnp.minimum(square, _SATURATED)  # a power of it, times a density of 0, would be NaN
-        both = jnp.tanh(wide * _polynomial(_ODD, square))
-        below = 0.5 + 0.5 * both
-        slope = tuple((2 * n + 1) / 2 * c for n, c in enumerate(_ODD))
-        density = (1 - jnp.square(both)) * _polynomial(slope, square)
+        below = 0.5 + 0.5 * jnp.tanh(wide * _polynomial(_ODD, square))
+    density = jnp.exp(-0.5 * square) * (1 / math.sqrt(2 * math.pi))
     made = (wide * below).astype(x.dtype), (below + wide * density).astype(x.dtype)
     # Both are stored: left to itself, XLA stores x and computes them anew wherever they are read.
     value, derivative = jax.lax.optimization_barrier(made)
