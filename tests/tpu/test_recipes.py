@@ -57,9 +57,9 @@ def test_it_compiles_and_fits(recipe: Path) -> None:
     assert found["devices"] == devices
     assert config.train.batch == sequences * devices
     assert found["arms"].keys() == config.arms.keys()
-    for phases in found["arms"].values():
-        for phase in phases:
-            assert phase["fits"] and phase["hbm"] < found["hbm"]
-            assert phase["collectives"].keys() == {"all-reduce"}
-            assert 0.05 < phase["estimated"]["utilisation"] < 1
-            assert not phase["estimated"]["unknown"]
+    for arm, (phase,) in found["arms"].items():
+        assert phase["fits"] and phase["hbm"] < found["hbm"]
+        assert phase["collectives"].keys() == {"all-gather", "all-reduce", "reduce-scatter"}
+        assert not phase["estimated"]["unknown"]
+        (share,) = said(recipe, rf"(\d+)% \({arm}\)")
+        assert phase["estimated"]["utilisation"] == pytest.approx(int(share) / 100, abs=0.015)

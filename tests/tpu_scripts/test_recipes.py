@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdjax import recipes
-from kdjax.config import ComputeConfig, Config
+from kdjax.config import ComputeConfig, Config, MeshConfig
 from kdjax.study.pricing import prices
 from tests.tpu_scripts.conftest import Cloud
 
@@ -21,7 +21,6 @@ CORES = ("v5p", "tpu7x")
 HEADERS = {
     path.stem: path.read_text(encoding="utf-8").partition("\n\n")[0] for path in (CONFIGS / "tpu").glob("*.yaml")
 }
-UTILISATION = 0.4
 
 
 def said(name: str, pattern: str) -> tuple[str, ...]:
@@ -37,13 +36,16 @@ def recipe(name: str) -> Config:
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
-    paper = recipe("paper/unlimited-24h")
+    paper, found = recipe("paper/unlimited-24h"), recipe(f"tpu/{name}")
     expected = replace(
         paper,
         teacher=replace(paper.teacher, source="teacher"),
-        train=replace(paper.train, compute=ComputeConfig(dtype="bfloat16")),
+        train=replace(paper.train, compute=ComputeConfig(dtype="bfloat16"), mesh=found.train.mesh),
     )
-    assert recipe(f"tpu/{name}") == expected
+    assert found == expected
+    sequences, devices = map(int, said(name, r"(\d+) sequences of a batch on each of (\d+) devices"))
+    assert found.train.mesh == MeshConfig(fsdp=devices, teacher="whole")
+    assert sequences * devices == found.train.batch
 
 
 def test_the_steps_are_what_the_budget_buys() -> None:
@@ -62,9 +64,11 @@ def test_what_a_recipe_expects_follows_from_its_slice(name: str, cloud: Cloud) -
     chips = int(size) // (2 if generation in CORES else 1)
     runs, flops = said(name, r"(\d+) runs of (\S+) FLOPs")
     assert (int(runs), float(flops)) == (len(config.arms) * len(config.seeds), config.budget.flops)
-    hours = int(runs) * float(flops) / (chips * PEAK[generation] * 1e12 * UTILISATION) / 3600
-    assert said(name, r"([\d.]+) hours of training for all runs at 40% of") == (f"{hours:.1f}",)
+    shares = said(name, "at " + ", ".join(rf"(\d+)% \({arm}\)" for arm in config.arms) + " of the chips")
+    own = [len(config.seeds) * float(flops) / (int(share) / 100) for share in shares]
+    hours = sum(own) / (chips * PEAK[generation] * 1e12) / 3600
+    assert said(name, r"([\d.]+) hours of training for all runs, at ") == (f"{hours:.1f}",)
     assert said(name, r"peak \((\d+) x (\d+) TFLOP/s\)") == (str(chips), str(PEAK[generation]))
-    sequences, devices = map(int, said(name, r"(\d+) sequences of a batch on each of (\d+) devices"))
-    assert devices == chips * (2 if generation == "tpu7x" else 1) and sequences * devices == config.train.batch
+    (devices,) = said(name, r"sequences of a batch on each of (\d+) devices")
+    assert int(devices) == chips * (2 if generation == "tpu7x" else 1)
     assert cloud.run("create.sh", "--dry-run", ACCELERATOR=accelerator).status == 0
