@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks.cases import ARMS, Case, Kdjax, Pair, batch, start
 from benchmarks.machine import describe, restrict
 from benchmarks.timing import Ratio, in_turn, ratio
+from kdjax import memory
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.train.phase import Shape
@@ -275,6 +276,7 @@ def run(options: argparse.Namespace) -> None:
     """Everything the command line asks for."""
     if options.rounds < 1:
         raise InputError(f"--rounds is {options.rounds}, expected at least 1")
+    memory.keep_freed()  # as kdjax's commands do
     restrict(options.threads)
     scale = {size: 1 if jax.default_backend() == "cpu" else FACTOR_ON_GPU[size] for size in BASE}
     base = {size: value * scale[size] for size, value in BASE.items()}

@@ -31,6 +31,7 @@ from benchmarks.cases import PAIRS, Case, Kdjax, batch, start
 from benchmarks.machine import describe, threads
 from benchmarks.prepare import TOKENIZER, write_corpus
 from benchmarks.timing import Ratio, in_turn, ratio
+from kdjax import memory
 from kdjax.budget.accounting import Budget
 from kdjax.config import DataConfig, TrainConfig
 from kdjax.data import sources
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2, help="of a block of steps or batches")
     parser.add_argument("--directory", type=Path, help="for temporary files")
     options = parser.parse_args()
+    memory.keep_freed()  # as kdjax's commands do
     print(json.dumps(describe(), indent=1))
     for name in options.only or PARTS:
         with tempfile.TemporaryDirectory(dir=options.directory) as directory:

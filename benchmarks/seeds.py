@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from benchmarks.timing import in_turn, ratio
-from kdjax import models
+from kdjax import memory, models
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, ComputeConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from kdjax.parallel.layout import Layout
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("--loops", type=int, default=5, help="loops of each")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a block, and of a seed in a loop, one by one")
     options = parser.parse_args()
+    memory.keep_freed()  # as kdjax's commands do
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.dtype}; a step of one seed\n")
     both = ("one by one", "at once")
     heads = [*(f"step, {way}" for way in both), "ratio", *(f"loop, {way}" for way in both), "ratio"]

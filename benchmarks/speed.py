@@ -39,6 +39,7 @@ from benchmarks.profiling import profile
 from benchmarks.timing import MatmulRate, Ratio, in_turn, ratio, xla_product
 from benchmarks.torch_arms import Torch, torch_product
 from benchmarks.unfused import Unfused
+from kdjax import memory
 from kdjax.config import ComputeConfig
 from kdjax.errors import InputError
 from kdjax.train.phase import Shape
@@ -343,6 +344,7 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Everything the command line asks for."""
     check(options)
+    memory.keep_freed()  # as kdjax's commands do, for both
     torch.set_num_threads(restrict(options.threads))
     options.device = "gpu" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
     console = Console(width=None if sys.stdout.isatty() else 180)

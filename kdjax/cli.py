@@ -182,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if overrides and not options.config:
             raise InputError(f"command line: {overrides[0]} changes a recipe, expected CONFIG before it")
         config = recipes.load(options.config, overrides) if options.config else PAPER
+        _keep_memory()
         if _joined(options):
             _keep_compiled()
             with PREEMPTION.heeded():
@@ -240,6 +241,12 @@ def _joined(options: argparse.Namespace) -> bool:
         options.out = hosts.own(options.out)
         return True
     return hosts.lead()
+
+
+def _keep_memory() -> None:
+    from kdjax import memory
+
+    memory.keep_freed()
 
 
 def _keep_compiled() -> None:

@@ -1,0 +1,50 @@
+"""Pages that a process keeps, in processes of their own: what is set holds for good."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+STEPS = """
+import json, resource, sys
+import jax, jax.numpy as jnp
+from kdjax import memory
+
+kept = memory.keep_freed() if sys.argv[1] == "kept" else False
+step = jax.jit(lambda x: (x @ x @ x).sum())  # twice 36 MB in between
+x = jnp.ones((3000, 3000))
+for _ in range(2):
+    step(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    step(x).block_until_ready()
+print(json.dumps([kept, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 4]))
+"""
+PAGES = 3000 * 3000 * 4 // os.sysconf("SC_PAGE_SIZE")
+
+
+def faults(how: str, **environment: str) -> tuple[bool, int]:
+    """Whether memory is said to be kept, and page faults a step."""
+    own = {name: value for name, value in os.environ.items() if "MALLOC" not in name and "XLA_FLAGS" not in name}
+    ended = subprocess.run(
+        [sys.executable, "-c", STEPS, how], env=own | environment, capture_output=True, text=True, check=True
+    )
+    kept, count = json.loads(ended.stdout)
+    return kept, count
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives pages back")
+def test_a_step_finds_the_pages_of_the_one_before() -> None:
+    kept, count = faults("kept")
+    assert kept and count < PAGES / 20
+    assert faults("given back")[1] > PAGES  # else nothing is shown
+
+
+def test_what_people_tell_malloc_holds() -> None:
+    kept, _ = faults("kept", MALLOC_MMAP_THRESHOLD_="1000000")
+    assert not kept
