@@ -80,8 +80,8 @@ class Attention(nn.Module):
     def mix(self, parts: dict[str, Tensor], mask: Tensor) -> Tensor:
         drop = self.drop if self.training else 0.0
         if "scores" in parts:
-            weights = F.dropout(F.softmax(parts["scores"] + mask, dim=-1), drop, inplace=True)
-            mixed = weights @ parts["value"]
+            weights = F.softmax(parts["scores"] + mask, dim=-1)
+            mixed = (F.dropout(weights, drop) if drop else weights) @ parts["value"]
         else:
             mixed = F.scaled_dot_product_attention(
                 parts["query"], parts["key"], parts["value"], attn_mask=mask, dropout_p=drop, scale=self.scale
