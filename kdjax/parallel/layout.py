@@ -22,7 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax.config import MeshConfig, ModelConfig
 from kdjax.errors import InputError
-from kdjax.kernels.split import BATCH, EACH, ROWS
+from kdjax.kernels.split import BATCH, ROWS
 
 AXES = ("data", "fsdp", "tensor")
 NONE = "none"
@@ -161,20 +161,24 @@ class Layout:
             forward: `(params, teacher_params, batch, dropout_key)` to a tree of arrays `[B, ...]`.
             dtype: of what is sent.
         """
-        # Where layers are whole, all axes are manual: XLA does not split kernels.
-        manual = set(AXES if self.mesh.shape["tensor"] == 1 else BATCH)
+        # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are not, it gathers by
+        # itself: told to in the function, it would gather over `tensor` too.
+        whole = self.mesh.shape["tensor"] == 1
+        manual = set(AXES if whole else BATCH)
 
         def run(params: Any, teacher_params: Any, batch: Any, key: Any = None) -> Any:
             given = jax.tree.map(functools.partial(_narrow, dtype=dtype), (params, teacher_params))
             if self.batch_parts == 1:
                 return forward(*given, batch, key)
-            kept = self.stored(given[0]), self.stored_teacher(given[1])
-            axes = jax.tree.map(self._split_over_fsdp, kept)
+            stored = self.stored(given[0]), self.stored_teacher(given[1])
+            if not whole:
+                stored = jax.tree.map(lambda sharding: _without(sharding, "fsdp"), stored)
+                given = jax.lax.with_sharding_constraint(given, stored)
+            specs = jax.tree.map(self._over_fsdp, stored)
 
             def of_device(given: Any, batch: Any, key: Any) -> Any:
-                return forward(*jax.tree.map(_gathered, given, axes), batch, key)
+                return forward(*jax.tree.map(_gathered, given, specs), batch, key)
 
-            specs = jax.tree.map(lambda axis: PartitionSpec(*[None] * axis, "fsdp") if axis >= 0 else EACH, axes)
             split = jax.shard_map(
                 of_device, in_specs=(specs, ROWS, ROWS), out_specs=ROWS, axis_names=manual, check_vma=False
             )
@@ -219,9 +223,10 @@ class Layout:
                 found.append(_dotted(path))
         return found
 
-    def _split_over_fsdp(self, sharding: NamedSharding) -> int:
-        """Which axis of an array is; -1: none."""
-        return sharding.spec.index("fsdp") if self.mesh.shape["fsdp"] > 1 and "fsdp" in sharding.spec else -1
+    def _over_fsdp(self, sharding: NamedSharding) -> PartitionSpec:
+        """How an array is split over `fsdp` alone."""
+        several = self.mesh.shape["fsdp"] > 1
+        return PartitionSpec(*("fsdp" if axis == "fsdp" and several else None for axis in sharding.spec))
 
     def _sharding_of_teacher(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         own = self._sharding(path, leaf)
@@ -257,8 +262,12 @@ def _narrow(x: jax.Array, dtype: str) -> jax.Array:
     return x if x.ndim < 2 or x.dtype == dtype else jax.lax.optimization_barrier(x.astype(dtype))
 
 
-def _gathered(x: jax.Array, axis: int) -> jax.Array:
-    return x if axis < 0 else jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
+def _gathered(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """On a device: a parameter that is whole, from how it is split over `fsdp`."""
+    if "fsdp" not in spec:
+        return x
+    whole: jax.Array = jax.lax.all_gather(x, "fsdp", axis=spec.index("fsdp"), tiled=True)
+    return whole
 
 
 def _dotted(path: tuple[Any, ...]) -> str:

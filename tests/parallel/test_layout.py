@@ -117,6 +117,15 @@ def test_the_teacher_is_gathered_once_and_gets_no_gradient() -> None:
     assert total(distilled, "all-reduce") == pytest.approx(total(alone, "all-reduce"), abs=512)
 
 
+def test_what_tensor_splits_is_not_gathered_over_it() -> None:
+    params = phase("mlm").abstract_params()["model"]
+    found = total(collectives(program((2, 2, 2), "mlm").text), "all-gather")
+    slots = 2 * SHAPE.batch * SHAPE.slots * STUDENT.width * 4
+    # Tables are split over fsdp alone, but for the words.
+    tables = 4 * sum(params["embeddings"][name]["embedding"].size for name in ("position", "type"))
+    assert found <= (stored_split(params) + tables) / 2 + slots
+
+
 def test_a_teacher_that_is_whole_on_every_device_is_not_gathered() -> None:
     layout = Layout.of(MeshConfig(fsdp=8, teacher="whole"))
     whole, split = Program(phase("mlm", "logit"), SHAPE, layout), program((1, 8, 1), "mlm", "logit")
