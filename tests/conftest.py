@@ -25,10 +25,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from
 
 
 def pytest_configure() -> None:
-    """Compiled programs are kept, as a command keeps them."""
-    from kdjax import compiled
+    """Compiled programs are kept, as a command keeps them; memory is not, in a process that runs hundreds of tests."""
+    from kdjax import compiled, memory
 
     compiled.keep()
+    memory.keep_freed = lambda: False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

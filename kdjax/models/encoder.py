@@ -42,13 +42,12 @@ class Embedding(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, entries: int, width: int, rngs: nnx.Rngs, compute: ComputeConfig):
         self.embedding = nnx.Param(_INIT(rngs.params(), (entries, width), jnp.float32))
-        self.entries = entries
 
     def __call__(self, index: jax.Array) -> jax.Array:
         """The vectors at `index`; NaN where it is out of range."""
         if is_canonical():
             return jnp.take(self.embedding[...], index, axis=0)
-        return lean.look_up(self.embedding[...], index, self.entries)
+        return lean.look_up(self.embedding[...], index)
 
 
 class Embeddings(nnx.Module):  # type: ignore[misc]

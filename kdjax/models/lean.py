@@ -20,7 +20,6 @@ from kdjax.models import fused
 Residuals = tuple[Any, ...]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = False) -> jax.Array:
     """x W + b: `[..., D]` with `[D, E]` and `[E]` to `[..., E]`, in the type of `x`.
 
@@ -29,66 +28,74 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = F
         activated: whether an elementwise function follows. On TPUs its gradient's column sums then cost next to nothing
             beside the matmul that the gradient comes from.
     """
-    return _linear_forward(x, kernel, bias, activated)[0]
+    return _linear(x, _cast(kernel, x.dtype), bias, activated)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
+    return x @ kernel + bias.astype(x.dtype)
 
 
 def _linear_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> tuple[jax.Array, Residuals]:
-    narrow = _cast(kernel, x.dtype)
-    return x @ narrow + bias.astype(x.dtype), (x, narrow, jnp.zeros(0, kernel.dtype))
+    return _linear(x, kernel, bias, activated), (x, kernel)
 
 
 def _linear_backward(activated: bool, kept: Residuals, gradient: jax.Array) -> Residuals:
-    x, kernel, like = kept
-    to_kernel = _over_rows(x, gradient).astype(like.dtype)
+    x, kernel = kept
     joined = activated and on_tpu()
     to_bias = jnp.sum(gradient, axis=_rows(x), dtype=jnp.float32) if joined else _column_sums(gradient)
-    return gradient @ kernel.T, to_kernel, to_bias
+    return gradient @ kernel.T, _over_rows(x, gradient), to_bias
 
 
-linear.defvjp(_linear_forward, _linear_backward)
+_linear.defvjp(_linear_forward, _linear_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def look_up(table: jax.Array, index: jax.Array, entries: int) -> jax.Array:
+def look_up(table: jax.Array, index: jax.Array) -> jax.Array:
     """The rows of `[V, D]` at `[B, L]`, float32 `[B, L, D]`; NaN where an index is out of range.
 
     A row's gradient, a long sum for a frequent token, is summed in float32.
     """
+    return _look_up(table, index, len(table), table.dtype.name)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _look_up(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> jax.Array:
     return jnp.take(table, index, axis=0).astype(jnp.float32)
 
 
-def _look_up_forward(table: jax.Array, index: jax.Array, entries: int) -> tuple[jax.Array, Residuals]:
-    # Nothing of the table but its type is kept.
-    return look_up(table, index, entries), (index, jnp.zeros(0, table.dtype))
+def _look_up_forward(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> tuple[jax.Array, jax.Array]:
+    return _look_up(table, index, entries, dtype), index
 
 
-def _look_up_backward(entries: int, kept: Residuals, gradient: jax.Array) -> Residuals:
-    index, like = kept
+def _look_up_backward(entries: int, dtype: str, index: jax.Array, gradient: jax.Array) -> Residuals:
     whole = jnp.zeros((entries, gradient.shape[-1]), jnp.float32).at[index].add(gradient, mode="drop")
-    return whole.astype(like.dtype), None
+    return whole.astype(dtype), None
 
 
-look_up.defvjp(_look_up_forward, _look_up_backward)
+_look_up.defvjp(_look_up_forward, _look_up_backward)
+
+
+def decode(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
+    """Logits x Eᵀ + b: `[..., D]` with `[V, D]` and `[V]` to float32 `[..., V]`; the product is in the type of `x`."""
+    return _decode(x, _cast(table, x.dtype), bias)
 
 
 @jax.custom_vjp
-def decode(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
-    """Logits x Eᵀ + b: `[..., D]` with `[V, D]` and `[V]` to float32 `[..., V]`; the product is in the type of `x`."""
-    return _decode_forward(x, table, bias)[0]
+def _decode(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
+    return jnp.einsum("...D,VD->...V", x, table).astype(jnp.float32) + bias
 
 
 def _decode_forward(x: jax.Array, table: jax.Array, bias: jax.Array) -> tuple[jax.Array, Residuals]:
-    narrow = _cast(table, x.dtype)
-    return jnp.einsum("...D,VD->...V", x, narrow).astype(jnp.float32) + bias, (x, narrow, jnp.zeros(0, table.dtype))
+    return _decode(x, table, bias), (x, table)
 
 
 def _decode_backward(kept: Residuals, gradient: jax.Array) -> Residuals:
-    x, table, like = kept
+    x, table = kept
     narrow = gradient.astype(x.dtype)
-    return narrow @ table, _over_rows(narrow, x).astype(like.dtype), _column_sums(narrow)
+    return narrow @ table, _over_rows(narrow, x), _column_sums(narrow)
 
 
-decode.defvjp(_decode_forward, _decode_backward)
+_decode.defvjp(_decode_forward, _decode_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
