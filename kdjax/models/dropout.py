@@ -27,7 +27,7 @@ def seeds(key: Key, sequences: int) -> Key:
     """
     if key is None or not _is_key(key) or jax.random.key_impl(key) == "rbg":
         return key
-    return jax.random.bits(key, (sequences, 2)).astype(jnp.int32)
+    return jax.lax.bitcast_convert_type(jax.random.bits(key, (sequences, 2)), jnp.int32)
 
 
 def fold(key: Key, number: int | jax.Array) -> Any:

@@ -87,7 +87,7 @@ def make_loss(
         target: the teacher's features, `(teacher_params, batch) -> Features`; no gradient flows into them.
         objective: what is minimised.
         dtype: of activations and matmuls.
-        layout: where parameters lie, for a step over several devices; changes no arithmetic.
+        layout: where parameters lie, for a step over several devices; changes the result by rounding alone.
     """
 
     def student(params: Any, teacher_params: Any, batch: Batch, dropout_key: jax.Array | None) -> Features:
@@ -167,7 +167,7 @@ def make_step(
         dropout: whether the loss takes a dropout key, made anew from (seed, step).
         differentiate: makes the loss and its gradients of the loss: `over_whole`, or `accumulated`.
         bits: the generator of dropout's random bits (a name JAX knows).
-        layout: where parameters lie, for a step over several devices; changes no arithmetic.
+        layout: where parameters lie, for a step over several devices; changes the result by rounding alone.
 
     Returns:
         A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key. Beside them
