@@ -33,11 +33,11 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = F
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
-    return x @ kernel + bias.astype(x.dtype)
+    return _linear_forward(x, kernel, bias, activated)[0]
 
 
 def _linear_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> tuple[jax.Array, Residuals]:
-    return _linear(x, kernel, bias, activated), (x, kernel)
+    return x @ kernel + bias.astype(x.dtype), (x, kernel)  # in plain sight of `remat: dots`
 
 
 def _linear_backward(activated: bool, kept: Residuals, gradient: jax.Array) -> Residuals:
@@ -82,11 +82,11 @@ def decode(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _decode(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
-    return jnp.einsum("...D,VD->...V", x, table).astype(jnp.float32) + bias
+    return _decode_forward(x, table, bias)[0]
 
 
 def _decode_forward(x: jax.Array, table: jax.Array, bias: jax.Array) -> tuple[jax.Array, Residuals]:
-    return _decode(x, table, bias), (x, table)
+    return jnp.einsum("...D,VD->...V", x, table).astype(jnp.float32) + bias, (x, table)
 
 
 def _decode_backward(kept: Residuals, gradient: jax.Array) -> Residuals:
