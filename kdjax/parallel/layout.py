@@ -149,7 +149,7 @@ class Layout:
 
     def stored_teacher(self, tree: Any) -> Any:
         """Where the leaves of a teacher's parameters lie."""
-        return jax.tree_util.tree_map_with_path(self._sharding_of_teacher, tree)
+        return self.stored(tree) if self.splits_teacher else _whole(self.stored(tree))
 
     def alone(self, forward: Callable[..., Any], dtype: str) -> Callable[..., Any]:
         """Inside a compiled function: a forward pass that each group of devices does for its own sequences.
@@ -172,7 +172,7 @@ class Layout:
                 return forward(*given, batch, key)
             stored = self.stored(given[0]), self.stored_teacher(given[1])
             if not whole:
-                stored = jax.tree.map(lambda sharding: _without(sharding, "fsdp"), stored)
+                stored = _whole(stored)
                 given = jax.lax.with_sharding_constraint(given, stored)
             specs = jax.tree.map(self._over_fsdp, stored)
 
@@ -188,8 +188,7 @@ class Layout:
 
     def gather(self, tree: Any) -> Any:
         """Inside a compiled function: parameters as the work needs them, no longer split over `fsdp`."""
-        whole = jax.tree.map(lambda sharding: _without(sharding, "fsdp"), self.stored(tree))
-        return jax.lax.with_sharding_constraint(tree, whole)
+        return jax.lax.with_sharding_constraint(tree, _whole(self.stored(tree)))
 
     def scatter(self, gradients: Any) -> Any:
         """Inside a compiled function: gradients of parameters, as those are stored."""
@@ -228,10 +227,6 @@ class Layout:
         several = self.mesh.shape["fsdp"] > 1
         return PartitionSpec(*("fsdp" if axis == "fsdp" and several else None for axis in sharding.spec))
 
-    def _sharding_of_teacher(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        own = self._sharding(path, leaf)
-        return own if self.splits_teacher else _without(own, "fsdp")
-
     def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         axes = self._axes(_dotted(path))
         if len(axes) != len(leaf.shape):  # a scalar of the optimiser's, a parameter of another rank
@@ -251,9 +246,13 @@ def local() -> Layout:
     return Layout.of(devices=jax.local_devices())
 
 
-def _without(sharding: NamedSharding, axis: str) -> NamedSharding:
-    """The same, but not split over an axis of the mesh."""
-    return NamedSharding(sharding.mesh, PartitionSpec(*(None if one == axis else one for one in sharding.spec)))
+def _whole(shardings: Any) -> Any:
+    """The same, but not split over `fsdp`."""
+
+    def whole(one: NamedSharding) -> NamedSharding:
+        return NamedSharding(one.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in one.spec)))
+
+    return jax.tree.map(whole, shardings)
 
 
 def _narrow(x: jax.Array, dtype: str) -> jax.Array:

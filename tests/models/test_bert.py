@@ -196,6 +196,19 @@ def test_embedding_dropout_has_its_rate_and_keeps_the_mean(config, batch_of):
     np.testing.assert_allclose(dropped[kept], plain[kept] / 0.7, rtol=1e-5)
 
 
+def test_every_dropout_site_and_layer_has_its_own_numbers(config, batch_of, monkeypatch):
+    config = config()
+    keys = []
+    real = jax.random.bernoulli
+    monkeypatch.setattr(
+        jax.random, "bernoulli", lambda key, *rest: keys.append(jax.random.key_data(key).tolist()) or real(key, *rest)
+    )
+    key = jax.random.key(0, impl="rbg")  # which stays a key
+    forward(config, init(config, 0).params, batch_of([[16]]), Request(hidden=frozenset({3})), dropout_key=key)
+    assert len(keys) == 1 + 3 * config.layers
+    assert len({tuple(key) for key in keys}) == len(keys)
+
+
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
 def test_each_rate_works_alone(config, batch_of, rate):
     config = config(**{"dropout": 0.0, "attention_dropout": 0.0, rate: 0.5})
