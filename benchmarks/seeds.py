@@ -77,9 +77,7 @@ class Seeds:
     def step(self) -> None:
         """A step of each seed."""
         for n, of_group in enumerate(self.batches):
-            self.states[n], _ = self.program.step(
-                self.states[n], self.teacher, self.program.place_all(of_group), MOMENT
-            )
+            self.states[n], _ = self.program.step(self.states[n], self.teacher, self.program.joined(of_group), MOMENT)
 
     def wait(self) -> None:
         """Until the devices are done."""

@@ -27,10 +27,10 @@ def keep_freed() -> bool:
     Returns:
         Whether it is so: the C library is glibc, and nobody told it otherwise.
     """
+    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}) or any(name in os.environ for name in _OWN):
+        return False
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         # On a thread of JAX's own, malloc would take it from another place, which it cannot keep.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}) or any(name in os.environ for name in _OWN):
-        return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, _LARGEST))

@@ -28,7 +28,7 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = F
         activated: whether an elementwise function follows. On TPUs its gradient's column sums then cost next to nothing
             beside the matmul that the gradient comes from.
     """
-    return _linear(x, _cast(kernel, x.dtype), bias, activated)
+    return _linear(x, cast(kernel, x.dtype), bias, activated)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -77,7 +77,7 @@ _look_up.defvjp(_look_up_forward, _look_up_backward)
 
 def decode(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
     """Logits x Eᵀ + b: `[..., D]` with `[V, D]` and `[V]` to float32 `[..., V]`; the product is in the type of `x`."""
-    return _decode(x, _cast(table, x.dtype), bias)
+    return _decode(x, cast(table, x.dtype), bias)
 
 
 @jax.custom_vjp
@@ -231,8 +231,9 @@ def _attention_backward(rate: float, residuals: Residuals, gradients: tuple[jax.
 attention.defvjp(_attention_forward, _attention_backward)
 
 
-def _cast(x: jax.Array, dtype: Any) -> jax.Array:
-    """In another type, once: left to itself, XLA for TPUs casts in each tile of each matmul anew."""
+def cast(x: jax.Array, dtype: Any) -> jax.Array:
+    """In another type, once: left to itself, XLA for TPUs casts in each tile of each matmul anew, and gathers what is
+    split over devices before it casts."""
     return x if x.dtype == dtype else jax.lax.optimization_barrier(x.astype(dtype))
 
 

@@ -23,6 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdjax.config import MeshConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.kernels.split import BATCH, ROWS
+from kdjax.models.lean import cast
 
 AXES = ("data", "fsdp", "tensor")
 NONE = "none"
@@ -167,7 +168,7 @@ class Layout:
         manual = set(AXES if whole else BATCH)
 
         def run(params: Any, teacher_params: Any, batch: Any, key: Any = None) -> Any:
-            given = jax.tree.map(functools.partial(_narrow, dtype=dtype), (params, teacher_params))
+            given = jax.tree.map(lambda x: x if x.ndim < 2 else cast(x, dtype), (params, teacher_params))
             if self.batch_parts == 1:
                 return forward(*given, batch, key)
             stored = self.stored(given[0]), self.stored_teacher(given[1])
@@ -253,12 +254,6 @@ def _whole(shardings: Any) -> Any:
         return NamedSharding(one.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in one.spec)))
 
     return jax.tree.map(whole, shardings)
-
-
-def _narrow(x: jax.Array, dtype: str) -> jax.Array:
-    """A matrix in another type."""
-    # Behind a barrier: left to itself, XLA gathers first and casts then.
-    return x if x.ndim < 2 or x.dtype == dtype else jax.lax.optimization_barrier(x.astype(dtype))
 
 
 def _gathered(x: jax.Array, spec: PartitionSpec) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Batches on their way into the step: placed on the devices, and counted over all processes."""
+"""Batches on their way into the step, counted over all processes."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class Fed:
     """What goes into a step, and what every process knows of it.
 
     Attributes:
-        batch: placed, of all runs that take the step.
+        batch: of all runs that take the step, as `Program.step` takes it.
         reads: of each run.
-        votes: of all processes, taken when the batch was placed.
+        votes: of all processes, taken when the batch was read.
     """
 
-    batch: Mapping[str, jax.Array]
+    batch: Mapping[str, Any]
     reads: Sequence[Read]
     votes: Votes
 
@@ -92,13 +92,13 @@ def feed(program: Program, streams: Sequence[Stream], seen: int, votes: Callable
                 _read(batch["valid"], batch["label_weights"], _fresh(stream, before, size))
                 for stream, (before, batch) in zip(streams, each, strict=True)
             ]
-            yield Fed(program.place_all([batch for _, batch in each]), reads, votes())
+            yield Fed(program.joined([batch for _, batch in each]), reads, votes())
         return
     tally = _tally(program.layout)
     ahead: tuple[Mapping[str, jax.Array], list[int], jax.Array] | None = None
     rows = program.layout.rows(size)
     for each in zip(*(stream.iterate(seen, rows) for stream in streams), strict=True):
-        placed = program.place_all([batch for _, batch in each])
+        placed = program.place(program.joined([batch for _, batch in each]))
         fresh = [_fresh(stream, before, size) for stream, (before, _) in zip(streams, each, strict=True)]
         counts = tally(
             placed["valid"], placed["label_weights"], np.array(fresh, np.int32), _ballot(program.layout, votes())
@@ -116,13 +116,14 @@ def _fresh(stream: Stream, before: int, size: int) -> int:
 
 
 def _read(valid: np.ndarray, weights: np.ndarray, fresh: int) -> Read:
-    return Read(fresh, *(int(n) for n in _count(valid, weights, fresh)))
+    counts = (np.count_nonzero(x) for x in (valid, valid[:fresh], weights > 0))
+    return Read(fresh, *(int(n) for n in counts))
 
 
-def _count(valid: Any, weights: Any, fresh: Any) -> tuple[Any, Any, Any]:
-    """Tokens of a batch, those of its first `fresh` sequences, and those that are masked."""
+def _count(valid: jax.Array, weights: jax.Array, fresh: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What `_read` counts, on the devices."""
     tokens = valid.sum(axis=1)
-    return tokens.sum(), (tokens * (np.arange(len(tokens)) < fresh)).sum(), (weights > 0).sum()
+    return tokens.sum(), (tokens * (jnp.arange(len(tokens)) < fresh)).sum(), (weights > 0).sum()
 
 
 def _ballot(layout: Layout, votes: Votes) -> jax.Array:

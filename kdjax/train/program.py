@@ -137,27 +137,30 @@ class Program:
         """A batch on the devices: from this process its rows (`Layout.rows`)."""
         return self.layout.place_batch({name: batch[name] for name in self._batch}, self.shape.batch)
 
-    def place_all(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, jax.Array]:
-        """The batches of as many runs as the step takes, as it takes them."""
+    def joined(self, batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """The batches of as many runs as the step takes, as it takes them; where they were, on the host."""
         if self.seeds == 1:
-            return self.place(batches[0])
-        return self.place({name: np.stack([one[name] for one in batches], axis=1) for name in self._batch})
+            return {name: batches[0][name] for name in self._batch}
+        return {name: np.stack([one[name] for one in batches], axis=1) for name in self._batch}
 
     def step(
-        self, state: State, teacher: Any, batch: Mapping[str, jax.Array], moment: Moment
+        self, state: State, teacher: Any, batch: Mapping[str, Any], moment: Moment
     ) -> tuple[State, dict[str, jax.Array]]:
-        """One step on a batch that is placed.
+        """One step.
 
         Args:
             state: of the run, or of all runs (`together`); used up.
             teacher: the teacher's parameters, placed.
-            batch: of the run, or of all runs (`place_all`).
+            batch: of the run, or of all runs (`joined`); placed, or of a process that is the only one on the host:
+                the call itself then places it, in a fraction of the time.
             moment: the same for all runs.
 
         Returns:
             The state after it, and its figures: scalars, or `[seeds]`.
         """
-        when = self.layout.place(jax.tree.map(np.float32, moment), self.layout.everywhere)
+        when = jax.tree.map(np.float32, moment)
+        if hosts.several():
+            when = self.layout.place(when, self.layout.everywhere)
         after = self._compiled(state, teacher, batch, when)
         hosts.in_turn(after)
         return after  # type: ignore[no-any-return]
@@ -173,7 +176,7 @@ class Program:
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], moment: Moment
     ) -> tuple[State, dict[str, jax.Array]]:
-        """One step on a batch that is on the host. The state given is used up."""
+        """One step of one run on a batch that is on the host, and may have more arrays than the step takes."""
         return self.step(state, teacher, self.place(batch), moment)
 
 

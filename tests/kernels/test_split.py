@@ -55,7 +55,7 @@ def stepped(mesh: MeshConfig, devices: int, **options: Any) -> tuple[Any, float,
     teacher = program.place_teacher(models.init(TEACHER, 9).params)
     states = [program.start(start, seed) for seed in range(program.seeds)]
     before = jax.device_get(states[0].params)
-    batches = program.place_all([tiny.batch(3 + n, SHAPE) for n in range(program.seeds)])
+    batches = program.place(program.joined([tiny.batch(3 + n, SHAPE) for n in range(program.seeds)]))
     after, metrics = program.step(program.together(states), teacher, batches, Moment(0.0, 1.0))
     gradients = jax.tree.map(np.subtract, before, jax.device_get(program.own(after, 0).params))
     return gradients, float(np.ravel(metrics["loss"])[0]), {name for name, _ in program.kernels}

@@ -214,7 +214,7 @@ def stepped(name: str, seeds: int, first: int, devices: int, microbatches: int) 
     teacher = program.place_teacher(TEACHER if of.teacher else None)
     states = program.together([program.start(models.init(tiny.STUDENT, seed).params, seed) for seed in chosen])
     for step in range(2):
-        batches = program.place_all([tiny.batch(10 * seed + step) for seed in chosen])
+        batches = program.place(program.joined([tiny.batch(10 * seed + step) for seed in chosen]))
         states, figures = program.step(states, teacher, batches, tiny.moment(of, step, 5))
     params = [jax.device_get(program.own(states, number).params) for number in range(seeds)]
     return params, [{name: float(np.ravel(each)[number]) for name, each in figures.items()} for number in range(seeds)]
