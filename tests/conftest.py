@@ -3,17 +3,21 @@
 Compiling is most of what they take, so less is optimised, and what one test or command compiled the others read."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
 
+import jaxlib
 import pytest
 
-FLAGS = (
+FLAGS = [
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
-)
+]
+if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 11):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # they take as long as all else in compiling; later always used
 
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -30,6 +34,14 @@ def pytest_configure() -> None:
 
     compiled.keep()
     memory.keep_freed = lambda: False
+    gc.set_threshold(10_000, 50, 1_000_000)  # else walks over all that JAX keeps take a tenth of the time
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What a file of tests left behind is collected at its end; what stays then stays to the end."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

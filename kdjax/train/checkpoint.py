@@ -86,6 +86,7 @@ class Checkpoints:
             self._directory = epath.Path(Path(directory).absolute())
         self._orbax: Any = None
         self._saving: tuple[int, Any] | None = None  # the step being saved, and Orbax's promise
+        self._failed = False  # whether Orbax ever did
 
     def __enter__(self) -> Checkpoints:
         self._quiet = _quietly()
@@ -99,6 +100,8 @@ class Checkpoints:
             with suppress(Unsaved):  # whoever wants to know has waited
                 self.wait()
             self._close()
+        if self._failed:
+            gc.collect()  # asyncio speaks of a task that failed when the task goes
         self._quiet.__exit__(None, None, None)
 
     def save(self, state: Any, ledger: Ledger, records: Mapping[str, str] | None = None) -> None:
@@ -124,7 +127,7 @@ class Checkpoints:
             if hosts.gone(e):
                 raise
             self._close()
-            raise Unsaved(f"{self._directory / str(ledger.steps)} could not be written ({_reason(e)})") from None
+            raise Unsaved(f"{self._directory / str(ledger.steps)} could not be written ({self._why(e)})") from None
         self._saving = ledger.steps, saving
 
     def wait(self) -> bool:
@@ -142,7 +145,7 @@ class Checkpoints:
             if hosts.gone(e):
                 raise
             self._close()  # opened again, it clears away what is half-written
-            raise Unsaved(f"{self._directory / str(step)} could not be written ({_reason(e)})") from None
+            raise Unsaved(f"{self._directory / str(step)} could not be written ({self._why(e)})") from None
         return True
 
     def restore(self, like: Any) -> Restored | None:
@@ -184,7 +187,7 @@ class Checkpoints:
                 raise _Damaged("its account does not match its SHA-256")
             state = ocp.load_checkpointables(path, {"state": like})["state"]
         except Exception as e:  # of many kinds
-            why = _reason(e, self._directory)
+            why = self._why(e)
         if not hosts.all_of(not why):
             return None, None, {}, why or "on another process"
         if names := differing(state, facts["checksums"]):
@@ -200,6 +203,10 @@ class Checkpoints:
                 aside.rmtree()
             path.rename(aside)
         return f"{path} is damaged ({why}); it is now {aside.name}"
+
+    def _why(self, error: Exception) -> str:
+        self._failed = True
+        return _reason(error, self._directory)
 
     def _open(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -249,7 +256,6 @@ def _quietly() -> Iterator[None]:
     sys.unraisablehook = unraisable
     try:
         yield
-        gc.collect()  # asyncio speaks of a task that failed when the task goes
     finally:
         sys.unraisablehook = hook
         log.setLevel(level)
