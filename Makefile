@@ -1,4 +1,5 @@
 # make demo: a small fixed-budget comparison on real text, with a report. make test: the tests.
+# make test-unit: the tests but for those of whole commands, studies and processes.
 # make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
 # make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
 # Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
@@ -9,13 +10,16 @@ TEST := .venv-test
 SPEED := .venv-bench
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-tpu lint bench clean
+.PHONY: demo test test-unit test-tpu lint bench clean
 
 demo: $(DEMO)/installed
 	JAX_PLATFORMS=cpu $(DEMO)/bin/python -m kdjax compare configs/demo.yaml --out runs/demo
 
 test: $(TEST)/installed
 	$(TEST)/bin/python -m pytest
+
+test-unit: $(TEST)/installed
+	$(TEST)/bin/python -m pytest -m 'not tpu and not system'
 
 test-tpu: $(TEST)/installed-tpu
 	KDJAX_TEST_TPU=1 $(TEST)/bin/python -m pytest -m tpu --dist load tests/tpu

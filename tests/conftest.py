@@ -44,18 +44,16 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         gc.freeze()
 
 
+SYSTEM = ("test_kill.py", "test_hosts.py", "faults", "test_compare.py", "test_arms.py", "test_seeds_at_once.py")
+SYSTEM += ("test_budgets.py", "test_compiling.py", "test_sweep.py", "audit", "test_tune.py", "tpu_scripts")
+SYSTEM += ("test_docs.py", "benchmarks", "test_compiled.py", "test_memory.py")
+"""Files and folders of tests that run whole commands, studies and processes; half of the time is theirs."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files go first, so that no worker is left with one at the end."""
-    long = [
-        "test_kill.py",
-        "test_hosts.py",
-        "faults",
-        "study",
-        "sweep",
-        "audit",
-        "tuning",
-        "plan",
-        "train",
-        "test_docs.py",
-    ]
-    items.sort(key=lambda item: min((n for n, part in enumerate(long) if part in item.path.parts), default=len(long)))
+    """Marks the tests of whole commands, and puts the longest files first: no worker is left with one at the end."""
+    order = [*SYSTEM, "train"]
+    for item in items:
+        if any(part in SYSTEM for part in item.path.parts):
+            item.add_marker(pytest.mark.system)
+    items.sort(key=lambda item: min((n for n, part in enumerate(order) if part in item.path.parts), default=len(order)))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import small_study
+from tests.conftest import FLAGS
 
 ROOT = Path(__file__).parents[2]
 MESH = ("--train.mesh.fsdp", "2")
@@ -36,7 +37,7 @@ class Hosts:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        flags = f"--xla_force_host_platform_device_count={8 // count} --xla_backend_optimization_level=0"
+        flags = " ".join(flag.replace("count=8", f"count={8 // count}") for flag in FLAGS)
         command = [sys.executable, "-m", "kdjax", "compare", str(self._recipe), "--out", str(out), *MESH, *words]
         started = []
         for number, own in enumerate(others or [()] * count):
