@@ -9,14 +9,16 @@ a busy machine, too.
 loader: tokens a second that the loader delivers, against what a step of the larger pair (6 x 768 student, 12 x 768
 teacher) takes.
 real: a step with batches from the loader, placed and counted, against the same step on batches that lie on the device.
-host: what the training loop does besides computing: the same run with a step that does nothing, so that nothing hides
-behind it: input, ledger, records, event files, the progress line. Seconds of the loop's own thread; the loader's and
-the writers' threads are apart. The step it is held against is the demo's shortest: `scratch`, 3 x 192, 8 x 64 tokens.
+host: what the training loop does besides computing: the same run with a step that sleeps, so that the loader keeps
+ahead as it does behind a real step. Processor seconds of the loop's own thread: ledger, records, event files and the
+progress line; then all, which is reading and placing batches, too. They are held against the demo's shortest step:
+`scratch`, 3 x 192, 8 x 64 tokens.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -32,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.cases import PAIRS, Case, Kdjax, batch, start
-from benchmarks.machine import describe, threads
+from benchmarks.machine import describe
 from benchmarks.prepare import TOKENIZER, write_corpus
 from benchmarks.timing import Ratio, in_turn, ratio
 from kdjax import memory
@@ -53,6 +55,8 @@ TEXT = 4_000_000
 """Bytes of text that batches are read from."""
 FEW, MANY = 100, 1100
 """Steps of the runs whose difference is the steps' own."""
+SLEEP = 0.005
+"""Seconds of a step that computes nothing."""
 
 
 def main() -> None:
@@ -122,16 +126,17 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
     case = Case("scratch", PAIRS["small"], DEMO)
     params, teacher = parameters("small")
     step = Kdjax(case, params, teacher, batches(DEMO))
-    still = Still(step)
+    ways = {"ledger, records and progress": (Same(stream[0]), Still(step, takes=False)), "all": (stream, Still(step))}
     numbers = iter(range(10**6))
 
-    def a_run(steps: int) -> tuple[float, float, float]:
-        """Seconds of the loop's thread, of all threads, and by the clock."""
+    def a_run(way: str, steps: int) -> float:
+        """Processor seconds of the loop's thread."""
+        read, still = ways[way]
         with Reporter() as reporter:
-            before = time.thread_time(), time.process_time(), time.perf_counter()
+            before = time.thread_time()
             train(
                 Run(
-                    [Leg(case.phase, still, case.price, stream)],  # type: ignore[arg-type]
+                    [Leg(case.phase, still, case.price, read)],  # type: ignore[arg-type]
                     Budget.flops(steps * case.price.total),
                     start=params,
                     seed=0,
@@ -140,24 +145,19 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
                     watch=reporter.watch("host"),
                 )
             )
-            after = time.thread_time(), time.process_time(), time.perf_counter()
-        return tuple(b - a for a, b in zip(before, after, strict=True))  # type: ignore[return-value]
+            return time.thread_time() - before
 
     few, many = FEW, MANY
-    a_run(few)
-    taken, steps = [], []
+    a_run("all", few)
+    taken: dict[str, list[float]] = {way: [] for way in ways}
+    steps = []
     for _ in range(options.rounds):
-        more, less = a_run(many), a_run(few)  # opening and closing a run is in both
-        taken.append([(a - b) / (many - few) for a, b in zip(more, less, strict=True)])
-        steps.append(in_turn({"step": step}, 1, options.seconds)["step"])
-    own, all_threads, clock = ([one[kind] for one in taken] for kind in range(3))
-    wall, processor = [one.wall[-1] for one in steps], [one.processor[-1] / threads() for one in steps]
-    middle = {name: 1e3 * statistics.median(found) for name, found in (("own", own), ("all", all_threads))}
-    yield f"a step's host work: {middle['own']:.3f} ms of the loop's thread, {middle['all']:.3f} ms of all threads"
-    at = {name: 1e3 * statistics.median(found) for name, found in (("clock", wall), ("core", processor))}
-    yield f"a step: {at['clock']:.1f} ms by the clock, {at['core']:.1f} ms of each core"
-    yield f"of a step by the clock {share(ratio(own, wall))}, of a core's part of it {share(ratio(own, processor))}"
-    yield f"the loop alone: {1e3 * statistics.median(clock):.3f} ms a step by the clock, waits for input included"
+        for way, found in taken.items():  # opening and closing a run is in both
+            found.append((a_run(way, many) - a_run(way, few)) / (many - few))
+        steps.append(in_turn({"step": step}, 1, options.seconds)["step"].wall[-1])
+    yield f"a step: {1e3 * statistics.median(steps):.1f} ms"
+    for way, found in taken.items():
+        yield f"{way}: {1e3 * statistics.median(found):.3f} ms, {share(ratio(found, steps))} of it"
 
 
 PARTS: Mapping[str, Callable[[Path, argparse.Namespace], Iterator[str]]] = {
@@ -219,19 +219,33 @@ class Fedding:
         self._kdjax.wait()
 
 
-class Still:
-    """A compiled step that takes its batch and moment and does nothing with them."""
+class Same:
+    """One batch, again and again, and never seen before."""
 
-    def __init__(self, made: Kdjax):
+    sequences = 10**9
+
+    def __init__(self, batch: Mapping[str, Any]):
+        self._batch = batch
+
+    def iterate(self, seen: int, _: Any = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for before in itertools.count(seen, DEMO.batch):
+            yield before, self._batch
+
+
+class Still:
+    """A compiled step that takes its batch and moment, or not even these, and then sleeps."""
+
+    def __init__(self, made: Kdjax, takes: bool = True):
         self._program = made.program
         self._metrics = made.step()
-        self._take = jax.jit(lambda *taken: jnp.zeros(()), keep_unused=True)
+        self._take = jax.jit(lambda *taken: jnp.zeros(()), keep_unused=True) if takes else lambda *taken: None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._program, name)
 
     def step(self, state: Any, _: Any, batch: Any, moment: Any) -> tuple[Any, Any]:
         self._take(batch, jax.tree.map(np.float32, moment))
+        time.sleep(SLEEP)
         return state, self._metrics
 
 
