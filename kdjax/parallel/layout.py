@@ -214,15 +214,6 @@ class Layout:
         if model.heads % (tensor := self.mesh.shape["tensor"]):
             raise InputError(f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of {whose}")
 
-    def whole(self, tree: Mapping[str, Any]) -> list[str]:
-        """The parameters that a rule splits and the devices do not divide: their dotted paths."""
-        found = []
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            wanted = self._axes(_dotted(path))
-            if any(axis != NONE and n % self.mesh.shape[axis] for axis, n in zip(wanted, leaf.shape, strict=False)):
-                found.append(_dotted(path))
-        return found
-
     def _over_fsdp(self, sharding: NamedSharding) -> PartitionSpec:
         """How an array is split over `fsdp` alone."""
         several = self.mesh.shape["fsdp"] > 1

@@ -174,12 +174,14 @@ def test_own_rules_come_first() -> None:
     assert stored["key"]["kernel"].spec == PartitionSpec("fsdp", "tensor")
 
 
-def test_what_the_devices_do_not_divide_stays_whole_and_is_named() -> None:
+def test_what_the_devices_do_not_divide_stays_whole() -> None:
     layout = Layout.of(MeshConfig(fsdp=1, tensor=8))
     odd = models.abstract_params(ModelConfig(layers=1, width=32, heads=8, ffn=64, **{**SIZES, "vocab_size": 61}))
     assert layout.stored(odd)["embeddings"]["word"]["embedding"].spec == PartitionSpec(None, "fsdp")
-    assert layout.whole(odd) == ["embeddings.word.embedding", "mlm.bias"]
-    assert layout.whole(models.abstract_params(STUDENT)) == []
+    assert layout.stored(odd)["mlm"]["bias"].spec == PartitionSpec(None)
+    even = layout.stored(models.abstract_params(STUDENT))
+    assert even["embeddings"]["word"]["embedding"].spec == PartitionSpec("tensor", "fsdp")
+    assert even["mlm"]["bias"].spec == PartitionSpec("tensor")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""What a command does before its first step is done, each time in a process of its own.
+
+    python -m benchmarks.startup [--pair small|large ...] [--arms NAME ...] [--rounds 3]
+
+recipe: starting Python, reading and checking `configs/demo.yaml`. imports: what `kdjax compare` imports. price: that
+of an arm's step. compile: of that step. parameters: the models' and the optimiser's. step: the first one. With an empty
+compile cache, and with one that another process has filled. A batch has 16 x 128 tokens and 20 slots. Prints a Markdown
+table of medians in seconds.
+"""
+
+# ruff: noqa: PLC0415 - when something is imported is what is measured
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+STAGES = ("recipe", "imports", "price", "compile", "parameters", "step")
+RECIPE = Path(__file__).parents[1] / "configs" / "demo.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", nargs="+", default=["small", "large"])
+    parser.add_argument("--arms", nargs="+", default=["scratch", "logit", "tinybert", "minilm"])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    print(f"| pair, arm | compile cache | {' | '.join(STAGES)} | all |")
+    print(f"|---|---|{'---|' * (len(STAGES) + 1)}")
+    for pair in options.pair:
+        for arm in options.arms:
+            print("\n".join(rows(pair, arm, options.rounds)), flush=True)
+
+
+def rows(pair: str, arm: str, rounds: int) -> Iterator[str]:
+    """Two of the table."""
+    found: dict[str, list[Sequence[float]]] = {"empty": [], "filled": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            for kind in found.values():
+                kind.append(started(pair, arm, cache))
+    for name, kind in found.items():
+        middle = [statistics.median(stage) for stage in zip(*kind, strict=True)]
+        yield f"| {pair} {arm} | {name} | {' | '.join(f'{seconds:.2f}' for seconds in (*middle, sum(middle)))} |"
+
+
+def started(pair: str, arm: str, cache: str) -> Sequence[float]:
+    """Seconds of each stage, of one process."""
+    command = [sys.executable, "-m", "benchmarks.startup", "child", pair, arm, repr(time.time())]
+    environment = {**os.environ, "XDG_CACHE_HOME": cache}
+    ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    seconds: Sequence[float] = json.loads(ended.stdout)
+    return seconds
+
+
+def child(pair: str, arm: str) -> Iterator[None]:
+    """A command's beginning; a stage is done at each yield."""
+    from kdjax import recipes
+
+    recipes.load(RECIPE)
+    yield
+    import jax
+
+    from kdjax import compiled, memory
+    from kdjax.study import compare  # noqa: F401
+
+    memory.keep_freed()
+    compiled.keep()
+    yield
+    from benchmarks.cases import PAIRS, RATE, Case, batch, start
+    from kdjax.parallel.layout import Layout
+    from kdjax.train.phase import Shape
+    from kdjax.train.program import Program
+    from kdjax.train.step import Moment
+
+    case = Case(arm, PAIRS[pair], Shape(batch=16, length=128, slots=20))
+    assert case.price.total > 0
+    yield
+    program = Program(case.phase, case.shape, Layout.of(devices=jax.devices()[:1]))
+    yield
+    state = program.start(start(case.pair.student, 0), seed=0)
+    teacher = program.place_teacher(start(case.pair.teacher, 1))
+    yield
+    read = batch(case.shape, case.pair.student.vocab_size, seed=0)
+    jax.block_until_ready(program(state, teacher, read, Moment(0.5, RATE)))
+    yield
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["child"]:
+        moments = [float(sys.argv[4]), *(time.time() for _ in child(sys.argv[2], sys.argv[3]))]
+        print(json.dumps([after - before for before, after in itertools.pairwise(moments)]))
+    else:
+        main()
