@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -92,6 +93,19 @@ def batch(shape: Shape, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
 def start(config: ModelConfig, seed: int) -> Any:
     """A model's parameters."""
     return models.init(config, seed).params
+
+
+class Same:
+    """One batch for ever, and never seen before."""
+
+    sequences = 10**9
+
+    def __init__(self, batch: Mapping[str, np.ndarray], size: int):
+        self._batch, self._size = batch, size
+
+    def iterate(self, seen: int, rows: Any = slice(None)) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+        for before in itertools.count(seen, self._size):
+            yield before, {name: array[rows] for name, array in self._batch.items()}
 
 
 class Kdjax:

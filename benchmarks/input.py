@@ -18,7 +18,6 @@ progress line; then all, which is reading and placing batches, too. They are hel
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import subprocess
@@ -33,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.cases import PAIRS, Case, Kdjax, batch, start
+from benchmarks.cases import PAIRS, Case, Kdjax, Same, batch, start
 from benchmarks.machine import describe
 from benchmarks.prepare import TOKENIZER, write_corpus
 from benchmarks.timing import Ratio, in_turn, ratio
@@ -126,7 +125,10 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
     case = Case("scratch", PAIRS["small"], DEMO)
     params, teacher = parameters("small")
     step = Kdjax(case, params, teacher, batches(DEMO))
-    ways = {"ledger, records and progress": (Same(stream[0]), Still(step, takes=False)), "all": (stream, Still(step))}
+    ways = {
+        "ledger, records and progress": (Same(stream[0], DEMO.batch), Still(step, takes=False)),
+        "all": (stream, Still(step)),
+    }
     numbers = iter(range(10**6))
 
     def a_run(way: str, steps: int) -> float:
@@ -217,19 +219,6 @@ class Fedding:
 
     def wait(self) -> None:
         self._kdjax.wait()
-
-
-class Same:
-    """One batch, again and again, and never seen before."""
-
-    sequences = 10**9
-
-    def __init__(self, batch: Mapping[str, Any]):
-        self._batch = batch
-
-    def iterate(self, seen: int, _: Any = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        for before in itertools.count(seen, DEMO.batch):
-            yield before, self._batch
 
 
 class Still:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.cases import Same
 from benchmarks.timing import in_turn, ratio
 from kdjax import memory, models
 from kdjax.budget.accounting import Budget
@@ -96,20 +96,6 @@ def runs(phase: Phase, seeds: int, at_once: int, compute: ComputeConfig) -> Seed
     return Seeds(program, states, [[batch(seed) for seed in group] for group in groups], teacher)
 
 
-class Noise:
-    """The same batch for ever."""
-
-    sequences = 10**9
-
-    def __init__(self, seed: int):
-        self._batch = batch(seed)
-
-    def iterate(self, seen: int, rows: Any = slice(None)) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
-        while True:
-            yield seen, {name: array[rows] for name, array in self._batch.items()}
-            seen += SHAPE.batch
-
-
 def loop(phase: Phase, made: Seeds, steps: int) -> float:
     """Seconds that whole runs of so many steps take, by their own clocks."""
     cost, seconds, first = price(phase, SHAPE), 0.0, 0
@@ -118,7 +104,7 @@ def loop(phase: Phase, made: Seeds, steps: int) -> float:
             outcomes = train(
                 *(
                     Run(
-                        [Leg(phase, made.program, cost, Noise(seed), made.teacher)],
+                        [Leg(phase, made.program, cost, Same(batch(seed), SHAPE.batch), made.teacher)],
                         Budget.flops(steps * cost.total),
                         start=models.init(phase.student, seed).params,
                         seed=seed,
