@@ -14,7 +14,7 @@ import numpy as np
 
 from kdjax import models
 from kdjax.budget.price import Price
-from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, OptimizerConfig
+from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, ModelSpec, OptimizerConfig
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
@@ -33,17 +33,32 @@ BATCHES = 4
 
 @dataclass(frozen=True)
 class Pair:
-    """A student and its teacher."""
+    """A student and its teacher, and what their batches are like.
+
+    Attributes:
+        student: the student.
+        teacher: the teacher, with the student's vocabulary.
+        length: tokens of a sequence.
+        slots: masked positions of a sequence.
+    """
 
     student: ModelConfig
     teacher: ModelConfig
+    length: int = 128
+    slots: int = 20
 
     def dropped(self, rate: float) -> Pair:
         """With this dropout in the student, in all its places."""
         return replace(self, student=replace(self.student, dropout=rate, attention_dropout=rate))
 
 
+TINY = zoo.resolve(
+    ModelSpec(size="2x64", heads=4, vocab_size=512, max_positions=32, norm="pre", positions="rotary", rotary_base=100.0)
+)
+"""The demo's student."""
+
 PAIRS = {
+    "tiny": Pair(TINY, replace(TINY, layers=4), length=32, slots=5),
     "small": Pair(
         ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=VOCABULARY),
         replace(zoo.get("minilm-l6"), vocab_size=VOCABULARY),

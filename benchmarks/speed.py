@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import sameness
-from benchmarks.cases import ARMS, BATCHES, PAIRS, VOCABULARY, Case, Kdjax, batch, start
+from benchmarks.cases import ARMS, BATCHES, PAIRS, Case, Kdjax, batch, start
 from benchmarks.machine import describe, restrict
 from benchmarks.profiling import profile
 from benchmarks.timing import MatmulRate, Ratio, in_turn, ratio, xla_product
@@ -44,7 +44,7 @@ from kdjax.config import ComputeConfig
 from kdjax.errors import InputError
 from kdjax.train.phase import Shape
 
-SEQUENCES = {"cpu": {"small": 16, "large": 8}, "gpu": {"small": 256, "large": 128}}
+SEQUENCES = {"cpu": {"tiny": 32, "small": 16, "large": 8}, "gpu": {"tiny": 1024, "small": 256, "large": 128}}
 """Sequences of a step by default."""
 MATMULS = {"cpu": (1024, 2048), "gpu": (4096, 8192)}
 """Sizes of the square matmuls that the best rate is taken of."""
@@ -97,7 +97,8 @@ class Row:
 def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulRate) -> Row:
     """Compares one arm."""
     params, teacher = start(case.pair.student, 0), start(case.pair.teacher, 1)
-    batches = [batch(case.shape, VOCABULARY, seed) for seed in range(BATCHES)]
+    vocabulary = case.pair.student.vocab_size
+    batches = [batch(case.shape, vocabulary, seed) for seed in range(BATCHES)]
     objective = case.phase.init_objective(0)
     kdjax = Kdjax(case, params, teacher, batches)
     other = Torch(
@@ -166,7 +167,7 @@ def same(case: Case) -> float:
             start(pair.student, 2),
             start(pair.teacher, 3),
             small.phase.init_objective(4),
-            batch(small.shape, VOCABULARY, 5),
+            batch(small.shape, pair.student.vocab_size, 5),
         )
     name, largest = max(found.items(), key=lambda item: item[1])
     if not largest <= sameness.TOLERANCE:
@@ -296,8 +297,8 @@ def arguments() -> argparse.Namespace:
     add("--pair", nargs="+", choices=PAIRS, default=list(PAIRS), help="models; default: all")
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     add("--batch", type=int, help="sequences of a step; default: by pair and device")
-    add("--length", type=int, default=128)
-    add("--slots", type=int, default=20)
+    add("--length", type=int, help="tokens of a sequence; default: by pair")
+    add("--slots", type=int, help="masked positions of a sequence; default: by pair")
     add("--dropout", type=float, nargs="+", help="of the student; default: 0, and for the first arm 0.1 as well")
     add("--rounds", type=int, default=9, help="blocks of each implementation")
     add("--seconds", type=float, default=1.0, help="about how long a block lasts")
@@ -337,16 +338,28 @@ def check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} is {value}, expected at least 1")
-    if options.slots > options.length:
-        raise InputError(f"--slots is {options.slots}, expected at most --length, {options.length}")
+    for pair in options.pair:
+        shape = shape_of(pair, options)
+        if shape.slots > shape.length:
+            raise InputError(f"--slots is {shape.slots}, expected at most --length, {shape.length} ({pair})")
+
+
+def shape_of(pair: str, options: argparse.Namespace) -> Shape:
+    """Return the shape of a pair's batches: its own, but for what the command line says."""
+    return Shape(
+        options.batch or SEQUENCES[options.device][pair],
+        options.length or PAIRS[pair].length,
+        options.slots or PAIRS[pair].slots,
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Everything the command line asks for."""
+    has_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+    options.device = "gpu" if has_gpu else "cpu"
     check(options)
     memory.keep_freed()  # as kdjax's commands do, for both
     torch.set_num_threads(restrict(options.threads))
-    options.device = "gpu" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
     console = Console(width=None if sys.stdout.isatty() else 180)
     options.torch_adamw = options.torch_adamw or ("foreach" if options.device == "cpu" else "fused")
     config = computed(options)
@@ -357,7 +370,7 @@ def run(options: argparse.Namespace) -> None:
     )
     wanted = []
     for pair in options.pair:
-        shape = Shape(options.batch or SEQUENCES[options.device][pair], options.length, options.slots)
+        shape = shape_of(pair, options)
         for arm in options.arms:
             for rate in options.dropout or ([0.0, 0.1] if arm == options.arms[0] else [0.0]):
                 wanted.append((pair, Case(arm, PAIRS[pair].dropped(rate), shape, config)))
@@ -384,7 +397,7 @@ def run(options: argparse.Namespace) -> None:
 
 def show_profile(pair: str, case: Case, steps: int) -> None:
     """Prints where the time of a step goes, as Markdown."""
-    batches = [batch(case.shape, VOCABULARY, 0)]
+    batches = [batch(case.shape, case.pair.student.vocab_size, 0)]
     runner = Kdjax(case, start(case.pair.student, 0), start(case.pair.teacher, 1), batches)
     for _ in range(3):
         runner.step()

@@ -14,7 +14,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -51,14 +51,41 @@ class Embeddings(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.width)
-        self.position = nn.Embedding(config.positions, config.width)
+        self.position = None
+        if config.positions == "learned":
+            self.position = nn.Embedding(config.max_positions, config.width)
         self.token_type = nn.Embedding(config.types, config.width)
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm = nn.Identity()
+        if config.embedding_norm:
+            self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
-        x = self.word(batch["tokens"]) + self.position(batch["positions"]) + self.token_type.weight[0]
+        x = self.word(batch["tokens"]) + self.token_type.weight[0]
+        if self.position is not None:
+            x = x + self.position(batch["positions"])
         return self.dropout(self.norm(x))
+
+
+class Rotary(NamedTuple):
+    """The cosines and sines of rotary positions (Su et al. 2021, arXiv 2104.09864), each `[B, 1, L, d]`."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def rotate(self, x: Tensor) -> Tensor:
+        """Rotate queries or keys `[B, H, L, d]`: feature i forms a pair with feature i + d/2."""
+        first, second = x.chunk(2, dim=-1)
+        return x * self.cos + torch.cat((-second, first), dim=-1) * self.sin
+
+
+def rotary_tables(config: ModelConfig, positions: Tensor) -> Rotary:
+    """Compute the tables for positions `[B, L]`, once for all layers."""
+    half = config.head_width // 2
+    exponents = torch.arange(half, device=positions.device) / half
+    angles = positions[:, None, :, None] * config.rotary_base**-exponents
+    angles = torch.cat((angles, angles), dim=-1)
+    return Rotary(angles.cos(), angles.sin())
 
 
 class Attention(nn.Module):
@@ -71,9 +98,12 @@ class Attention(nn.Module):
         self.heads, self.drop = config.heads, config.attention_dropout
         self.scale = 1 / math.sqrt(config.head_width)
 
-    def parts(self, x: Tensor, *, scores: bool) -> dict[str, Tensor]:
+    def parts(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
         """Query, key, value `[B, H, L, d]` and, if wanted, the scores `[B, H, L, L]` before mask and softmax."""
         query, key, value = self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        if rotary is not None:
+            query = rotary.rotate(query)
+            key = rotary.rotate(key)
         made = {"query": query, "key": key, "value": value}
         return {**made, "scores": (query * self.scale) @ key.transpose(-1, -2)} if scores else made
 
@@ -107,11 +137,22 @@ class Layer(nn.Module):
         self.ffn = FeedForward(config)
         self.ffn_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
+        self.pre_norm = config.norm == "pre"
 
-    def forward(self, x: Tensor, mask: Tensor, *, scores: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        parts = self.attention.parts(x, scores=scores)
-        x = self.attention_norm(x + self.dropout(self.attention.mix(parts, mask)))
+    def forward(
+        self, x: Tensor, mask: Tensor, rotary: Rotary | None, *, scores: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        parts = self.attend(x, rotary, scores=scores)
+        x = x + self.dropout(self.attention.mix(parts, mask))
+        if self.pre_norm:
+            return x + self.dropout(self.ffn(self.ffn_norm(x))), parts
+        x = self.attention_norm(x)
         return self.ffn_norm(x + self.dropout(self.ffn(x))), parts
+
+    def attend(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
+        """The attention's parts, and nothing after them."""
+        attended = self.attention_norm(x) if self.pre_norm else x
+        return self.attention.parts(attended, rotary, scores=scores)
 
 
 class MlmHead(nn.Module):
@@ -126,12 +167,16 @@ class MlmHead(nn.Module):
 
 
 class Encoder(nn.Module):
-    """BERT, post-LN with the exact GELU."""
+    """BERT with the exact GELU; post-LN or pre-LN, learned or rotary positions."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleDict({str(n): Layer(config) for n in range(1, config.layers + 1)})
+        self.final_norm = None
+        if config.norm == "pre":
+            self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlm = MlmHead(config)
 
     def forward(self, batch: Batch, request: Request) -> Features:
@@ -143,12 +188,17 @@ class Encoder(nn.Module):
         if 0 in request.hidden:
             found.hidden[0] = x
         mask = _additive(_same_segment(batch["segments"]), x.dtype)
+        rotary = None
+        if self.config.positions == "rotary":
+            rotary = rotary_tables(self.config, batch["positions"])
         for n in range(1, top + 1):
             layer, asked = self.layers[str(n)], request.attention(n)
             if n <= whole:
-                x, parts = layer(x, mask, scores="scores" in asked)
+                x, parts = layer(x, mask, rotary, scores="scores" in asked)
             else:
-                parts = layer.attention.parts(x, scores="scores" in asked)
+                parts = layer.attend(x, rotary, scores="scores" in asked)
+            if n == len(self.layers) and n <= whole and self.final_norm is not None:
+                x = self.final_norm(x)
             for name in asked:
                 getattr(found, name)[n] = parts[name]
             if n in request.hidden:

@@ -96,6 +96,9 @@ class EvaluationConfig:
     """Linear probes."""
     finetune: FinetuneConfig = FinetuneConfig()
     """Fine-tuning."""
+    primary: str = ""
+    """The endpoint on which every arm is tested against the baseline arm (the first one without a teacher), with
+    Holm's adjustment for the number of arms: mlm_loss, mlm_probe, probe.TASK or finetune.TASK. Empty: none."""
     confidence: float = 0.95
     """Confidence of the paired intervals over seeds."""
     margin: float = 0.01

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,11 +107,8 @@ def paired(
             that is negative or not finite.
     """
     _check(confidence, margin)
-    for name, values in zip(names, (a, b), strict=True):
-        for seed, value in values.items():
-            if not np.isfinite(value):
-                raise InputError(f"comparison: arm {name!r}, seed {seed}: value is {value}, expected a finite number")
-    differences = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+    _check_finite({names[0]: a, names[1]: b})
+    differences = _paired_differences(a, b)
     n = len(differences)
     if n < 2:
         return Comparison(*names, differences[0] if differences else None, None, None, n, "INCONCLUSIVE")
@@ -143,6 +140,119 @@ def compare_all(
     ]
 
 
+@dataclass(frozen=True)
+class BaselineComparison:
+    """One arm against the baseline arm on the primary endpoint, among others tested beside it.
+
+    Attributes:
+        arm: name of the arm.
+        baseline: name of the baseline arm.
+        difference: mean over shared seeds of (arm's value - baseline's value), in the endpoint's unit; None without
+            a shared seed.
+        low, high: ends of the unadjusted confidence interval of that mean; None with fewer than two shared seeds.
+        n: number of shared seeds.
+        p_value: two-sided p-value of the paired t-test; None with fewer than two shared seeds.
+        p_adjusted: the same after Holm's adjustment over all arms that are tested; None where `p_value` is.
+        verdict: BEATS or LOSES, read from the arm's side, where the adjusted p-value is at most 1 - confidence;
+            INCONCLUSIVE otherwise.
+    """
+
+    arm: str
+    baseline: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: int
+    p_value: float | None
+    p_adjusted: float | None
+    verdict: Literal["BEATS", "LOSES", "INCONCLUSIVE"]
+
+
+def paired_p_value(differences: ArrayLike) -> float:
+    """Compute the two-sided p-value of the paired t-test: is the mean difference 0?
+
+    Args:
+        differences: `[n]`, n at least 2: one paired difference per seed.
+
+    Returns:
+        The probability, if the true mean were 0, of a mean at least this far from 0 in units of its standard error;
+        where all differences are equal, 1 if they are 0 and 0 if they are not.
+
+    Raises:
+        InputError: fewer than two differences.
+    """
+    values = np.asarray(differences, np.float64)
+    n = len(values)
+    if n < 2:
+        raise InputError(f"paired t-test: found {n} paired difference(s), expected at least 2")
+    if np.ptp(values) == 0:
+        return float(values[0] == 0)
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that rejecting those of at most a errs in at most a share a of families.
+
+    The k-th smallest of m is multiplied by m - k + 1, made at least as large as the one before it, and cut at 1
+    (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6).
+    It holds however the tests depend on one another.
+
+    Args:
+        p_values: of the tests of one family.
+
+    Returns:
+        The adjusted p-values, in the order given.
+    """
+    order = np.argsort(p_values, kind="stable")
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        scaled = (len(p_values) - rank) * p_values[index]
+        largest = max(largest, min(1.0, scaled))
+        adjusted[index] = largest
+    return adjusted
+
+
+def against_baseline(
+    values: Mapping[str, Mapping[int, float]], baseline: str, *, confidence: float, better: Better = "higher"
+) -> list[BaselineComparison]:
+    """Test every arm against the baseline arm on one endpoint, with Holm's adjustment over all of them.
+
+    Args:
+        values: arm -> seed -> value of the endpoint; the baseline arm among them.
+        baseline: name of the baseline arm.
+        confidence: of the intervals; 1 - confidence is the chance of naming any arm falsely, were none different.
+        better: whether higher or lower values are better.
+
+    Returns:
+        A comparison for each arm but the baseline, in the order of `values`. An arm without two shared seeds is
+        INCONCLUSIVE, and counts in the adjustment as a test with p-value 1.
+
+    Raises:
+        InputError: a value that is not finite, or a confidence outside (0, 1).
+    """
+    _check(confidence, 0.0)
+    _check_finite(values)
+    rivals = [arm for arm in values if arm != baseline]
+    differences = {arm: _paired_differences(values[arm], values[baseline]) for arm in rivals}
+
+    # An arm that cannot be tested still counts as a test, so that leaving seeds out makes nothing significant.
+    p_values = [paired_p_value(differences[arm]) if len(differences[arm]) > 1 else 1.0 for arm in rivals]
+    rows = []
+    for arm, p_value, p_adjusted in zip(rivals, p_values, holm(p_values), strict=True):
+        n = len(differences[arm])
+        if n < 2:
+            mean = differences[arm][0] if n else None
+            rows.append(BaselineComparison(arm, baseline, mean, None, None, n, None, None, "INCONCLUSIVE"))
+            continue
+        mean, low, high = (float(x) for x in interval(differences[arm], confidence))
+        verdict: Literal["BEATS", "LOSES", "INCONCLUSIVE"] = "INCONCLUSIVE"
+        if p_adjusted <= 1 - confidence:
+            verdict = "BEATS" if (mean > 0) == (better == "higher") else "LOSES"
+        rows.append(BaselineComparison(arm, baseline, mean, low, high, n, p_value, p_adjusted, verdict))
+    return rows
+
+
 def expected_false(count: int, confidence: float) -> float:
     """How many of `count` unadjusted intervals leave out 0 on average if no arm truly differs from another.
 
@@ -154,6 +264,18 @@ def expected_false(count: int, confidence: float) -> float:
         confidence: nominal coverage of each interval.
     """
     return count * (1 - confidence)
+
+
+def _paired_differences(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
+    """Subtract b's values from a's, over the seeds that both have."""
+    return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+
+
+def _check_finite(values: Mapping[str, Mapping[int, float]]) -> None:
+    for name, by_seed in values.items():
+        for seed, value in by_seed.items():
+            if not np.isfinite(value):
+                raise InputError(f"comparison: arm {name!r}, seed {seed}: value is {value}, expected a finite number")
 
 
 def _check(confidence: float, margin: float) -> None:

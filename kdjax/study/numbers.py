@@ -56,6 +56,11 @@ def score(value: float) -> str:
     return f"{value:.3f}".replace("-", MINUS)
 
 
+def p_value(value: float) -> str:
+    """A p-value: three decimals, and `< 0.001` below that."""
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
 def spread(mean: float, sd: float | None) -> str:
     """A mean and, where there is one, its standard deviation: `0.631 ± 0.012`."""
     return score(mean) if sd is None else f"{score(mean)} ± {score(sd)}"

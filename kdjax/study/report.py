@@ -8,7 +8,7 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.files import write_text
-from kdjax.study import notes, numbers, page, payers, plots, summary, svg, usage, verdict, wall_clock
+from kdjax.study import notes, numbers, page, payers, plots, primary, summary, svg, usage, verdict, wall_clock
 from kdjax.study.summary import Endpoint, Results
 
 
@@ -38,6 +38,7 @@ def html(results: Results) -> str:
         other=other,
         question=_question(results, other),
         answers=verdict.answers(results),
+        tested=primary.sentences(results),
         faint=svg.FAINT,
         parts=[
             (

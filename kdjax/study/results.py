@@ -17,7 +17,7 @@ from kdjax.data.tasks import Task
 from kdjax.evaluate.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
-from kdjax.study import differences, notes, tuned
+from kdjax.study import differences, notes, primary, tuned
 from kdjax.study.cases import cases
 from kdjax.study.machine import versions
 from kdjax.study.record import Cost
@@ -109,6 +109,7 @@ def judged(
         "runs": list(runs),
         "references": list(references),
         "verdicts": verdicts,
+        "primary": primary.primary_endpoint(config.evaluation, endpoints, described, runs),
         "tuning": tuning,
         "cases": cases(described, runs, verdicts, teacher, enforced, config.budget.students),
         "notes": [

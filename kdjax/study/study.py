@@ -34,6 +34,7 @@ from kdjax.study.machine import hardware_use, versions
 from kdjax.study.mirror import Mirror
 from kdjax.study.places import places
 from kdjax.study.pricing import arms_of, shape_of
+from kdjax.study.primary import check_primary
 from kdjax.study.progress import Reporter
 from kdjax.study.record import Cost, Record
 from kdjax.train.arm import Arm
@@ -145,6 +146,7 @@ class Study:
     def claim(self) -> None:
         """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
         tuned.tuning_of(self.config)
+        check_primary(self.config)
         _ = self.tasks
         if self._needs_teacher and self._record.new:
             with CLOCK("teacher", whole=True):

@@ -95,8 +95,17 @@ def has_teacher(results: Results, arm: str) -> bool:
 
 def yardstick(results: Results) -> str:
     """The arm the others are held against: the first one that needs no teacher, or the first where all need one."""
-    arms: list[str] = list(results["arms"])
-    return next((arm for arm in arms if not results["arms"][arm]["needs_teacher"]), arms[0])
+    return baseline_arm(results["arms"])
+
+
+def baseline_arm(arms: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the arm the others are held against: the first that needs no teacher, or the first where all need one.
+
+    Args:
+        arms: name -> an arm as results.json has it.
+    """
+    without_teacher = (name for name, arm in arms.items() if not arm["needs_teacher"])
+    return next(without_teacher, next(iter(arms)))
 
 
 def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Difference | None:

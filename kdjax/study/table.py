@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers, verdict
+from kdjax.study import numbers, primary, verdict
 from kdjax.study.summary import Results, Spread, by_seed, references, spread
 from kdjax.study.usage import mean, runs
 
@@ -41,8 +41,10 @@ def summary(results: Results) -> Group:
         row = [_cell(metrics.get(endpoint["name"])) for endpoint in results["endpoints"]]
         table.add_row(Text(name), *row, "", style="dim")
     # Text, not markup: a name may hold square brackets.
-    sentences = [Text(verdict.headline(results), style="bold"), *map(Text, verdict.answers(results).values())]
-    return Group(table, *sentences)
+    headline = Text(verdict.headline(results), style="bold")
+    answers = [Text(answer) for answer in verdict.answers(results).values()]
+    tested = [Text(sentence) for sentence in primary.sentences(results)]
+    return Group(table, *tested, headline, *answers)
 
 
 def _cell(found: Spread | None) -> Text:

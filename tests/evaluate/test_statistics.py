@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from kdjax.errors import InputError
-from kdjax.evaluate.statistics import compare_all, expected_false, interval, paired
+from kdjax.evaluate.statistics import (
+    against_baseline,
+    compare_all,
+    expected_false,
+    holm,
+    interval,
+    paired,
+    paired_p_value,
+)
 
 # Quantile .975 of Student's t by degrees of freedom, as printed in statistical tables.
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
@@ -174,3 +183,48 @@ def test_a_value_that_is_not_finite_is_refused_by_arm_and_seed(bad):
 def test_settings_that_cannot_be_are_refused(settings, named):
     with pytest.raises(InputError, match=named):
         paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, **settings)
+
+
+def test_holm_gives_the_worked_example_of_the_textbooks():
+    # 0.01 * 4, 0.02 * 3, max(0.06, 0.03 * 2), max(0.06, 0.04 * 1); in the order given.
+    np.testing.assert_allclose(holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_paired_p_value_is_that_of_scipys_paired_test():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=5)
+    b = a + rng.normal(0.5, 0.3, 5)
+    assert paired_p_value(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert paired_p_value([0.0, 0.0]) == 1.0
+    assert paired_p_value([0.1, 0.1]) == 0.0
+
+
+def test_identical_arms_name_a_winner_in_at_most_one_study_in_twenty():
+    studies, seeds = 1_000, 4
+    rng = np.random.default_rng(0)
+    false_winners = 0
+    for _ in range(studies):
+        values = {arm: by_seed(rng.normal(size=seeds)) for arm in ("scratch", "logit", "tinybert", "minilm")}
+        found = against_baseline(values, "scratch", confidence=0.95)
+        false_winners += any(comparison.verdict != "INCONCLUSIVE" for comparison in found)
+    assert false_winners / studies < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+    assert false_winners > 0
+
+
+def test_comparison_with_the_baseline_reads_from_the_arms_side():
+    values = {"logit": by_seed([3.8, 3.9, 3.7]), "scratch": by_seed([4.2, 4.4, 4.0]), "alone": {9: 1.0}}
+    better, alone = against_baseline(values, "scratch", confidence=0.9, better="lower")
+    assert (better.arm, better.baseline, better.verdict, better.n) == ("logit", "scratch", "BEATS", 3)
+    assert better.difference == pytest.approx(-0.4)
+    assert better.low < better.difference < better.high
+    # Two tests in the family, though one of them cannot be made.
+    assert better.p_adjusted == pytest.approx(2 * better.p_value)
+    assert (alone.n, alone.p_value, alone.verdict) == (0, None, "INCONCLUSIVE")
+    (worse,) = against_baseline(
+        {"scratch": values["logit"], "logit": values["scratch"]}, "scratch", confidence=0.95, better="lower"
+    )
+    assert worse.verdict == "LOSES"
+    with pytest.raises(InputError, match=r"arm 'logit', seed 1: value is nan"):
+        against_baseline({"scratch": {1: 0.0}, "logit": {1: math.nan}}, "scratch", confidence=0.95)

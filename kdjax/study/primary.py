@@ -1,0 +1,100 @@
+"""The primary endpoint: every arm against the baseline arm, with one chance in twenty of a false winner among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from kdjax.config import Config, EvaluationConfig
+from kdjax.errors import InputError, nearest
+from kdjax.evaluate.statistics import against_baseline
+from kdjax.study import numbers
+from kdjax.study.summary import Results, baseline_arm
+
+
+def check_primary(config: Config) -> None:
+    """Check that the recipe measures the endpoint it names as primary.
+
+    Raises:
+        InputError: `evaluation.primary` names none of the recipe's endpoints.
+    """
+    evaluation = config.evaluation
+    known = ["mlm_loss", *(f"probe.{task}" for task in evaluation.tasks)]
+    if evaluation.finetune.steps:
+        known += [f"finetune.{task}" for task in evaluation.tasks]
+    if evaluation.primary and evaluation.primary not in known:
+        raise InputError(
+            f"evaluation.primary is {evaluation.primary!r}, expected one of {', '.join(known)}"
+            f"{nearest(evaluation.primary, known)}"
+        )
+
+
+def primary_endpoint(
+    evaluation: EvaluationConfig,
+    endpoints: Sequence[Mapping[str, Any]],
+    arms: Mapping[str, Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+) -> dict[str, Any] | None:
+    """Test every arm that has the primary endpoint against the baseline arm.
+
+    Args:
+        evaluation: the recipe's settings.
+        endpoints: as results.json has them.
+        arms: name -> an arm as results.json has it.
+        runs: as results.json has them.
+
+    Returns:
+        `endpoint`, `baseline`, and `comparisons`: a `BaselineComparison` of each other arm as plain values. None where
+        the recipe names no primary endpoint, or the baseline arm or every other arm lacks it.
+    """
+    endpoint = next((e for e in endpoints if e["name"] == evaluation.primary), None)
+    if endpoint is None:
+        return None
+    baseline = baseline_arm(arms)
+    if baseline not in endpoint["arms"] or len(endpoint["arms"]) < 2:
+        return None
+    values: dict[str, dict[int, float]] = {arm: {} for arm in endpoint["arms"]}
+    for run in runs:
+        if run["arm"] in values:
+            values[run["arm"]][run["seed"]] = run["metrics"][endpoint["name"]]
+    comparisons = against_baseline(values, baseline, confidence=evaluation.confidence, better=endpoint["better"])
+    return {
+        "endpoint": endpoint["name"],
+        "baseline": baseline,
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+    }
+
+
+def sentences(results: Results) -> list[str]:
+    """Say what the primary endpoint shows, an arm a sentence, each with its interval and adjusted p-value.
+
+    Args:
+        results: the content of results.json.
+    """
+    primary = results.get("primary")
+    if not primary:
+        return []
+    endpoint = next(e for e in results["endpoints"] if e["name"] == primary["endpoint"])
+    count = len(primary["comparisons"])
+    tests = "one paired t-test" if count == 1 else f"{count} paired t-tests, adjusted by Holm's method"
+    lines = [f"Primary endpoint, {endpoint['label']}, against {primary['baseline']} ({tests}):"]
+    for comparison in primary["comparisons"]:
+        lines.append(_sentence(comparison, primary["baseline"], endpoint["unit"]))
+    return lines
+
+
+def _sentence(comparison: Mapping[str, Any], baseline: str, unit: str) -> str:
+    arm = comparison["arm"]
+    if comparison["p_adjusted"] is None:
+        return f"{arm} and {baseline} share {comparison['n']} seeds, expected at least two for a test."
+    outcome = {
+        "BEATS": f"{arm} BEATS {baseline}",
+        "LOSES": f"{baseline} BEATS {arm}",
+        "INCONCLUSIVE": f"{arm} cannot be told from {baseline}",
+    }[comparison["verdict"]]
+    interval = numbers.interval(comparison["low"], comparison["high"])
+    return (
+        f"{outcome}: {numbers.signed(comparison['difference'])} {unit}, {interval} over "
+        f"{comparison['n']} seeds, adjusted p = {numbers.p_value(comparison['p_adjusted'])}."
+    )

@@ -1,0 +1,61 @@
+"""The primary endpoint: what is tested, what is said of it, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kdjax.config import Config, EvaluationConfig, FinetuneConfig, TaskConfig
+from kdjax.errors import InputError
+from kdjax.study import primary, report, table
+from tests.study import results as made_up
+
+
+def study(endpoint: str) -> dict[str, Any]:
+    """A made-up study that names a primary endpoint."""
+    results = made_up.study()
+    evaluation = EvaluationConfig(primary=endpoint)
+    results["primary"] = primary.primary_endpoint(evaluation, results["endpoints"], results["arms"], results["runs"])
+    return results
+
+
+def test_every_arm_is_tested_against_the_first_without_a_teacher() -> None:
+    found = study("probe.topic")["primary"]
+    assert found["baseline"] == "scratch"
+    assert [row["arm"] for row in found["comparisons"]] == ["logit", "tinybert", "minilm"]
+    assert all(row["p_adjusted"] >= row["p_value"] for row in found["comparisons"])
+
+
+def test_arms_without_the_endpoint_are_left_out() -> None:
+    assert [row["arm"] for row in study("mlm_loss")["primary"]["comparisons"]] == ["logit"]
+
+
+def test_no_primary_endpoint_says_nothing() -> None:
+    assert study("")["primary"] is None
+    assert primary.sentences(study("")) == []
+
+
+def test_verdict_interval_and_adjusted_p_are_printed_and_on_the_page() -> None:
+    results = study("probe.topic")
+    heading, *sentences = primary.sentences(results)
+    assert "3 paired t-tests, adjusted by Holm's method" in heading
+    assert sentences[1].startswith("tinybert BEATS scratch: +0.0")
+    page = report.html(results)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table.summary(results))
+    for sentence in sentences:
+        assert sentence in page.replace("&lt;", "<")
+        assert sentence in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
+    evaluation = EvaluationConfig(primary="probe.topik", tasks={"topic": TaskConfig("a.csv")})
+    with pytest.raises(InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"):
+        primary.check_primary(Config(evaluation=evaluation))
+    without = replace(evaluation, primary="finetune.topic", finetune=FinetuneConfig(steps=0))
+    with pytest.raises(InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"):
+        primary.check_primary(Config(evaluation=without))
