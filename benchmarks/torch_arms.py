@@ -51,7 +51,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.width)
-        self.position = nn.Embedding(config.positions, config.width)
+        self.position = nn.Embedding(config.max_positions, config.width)
         self.token_type = nn.Embedding(config.types, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
