@@ -96,7 +96,7 @@ def case(arm: str, sizes: dict[str, int], compute: ComputeConfig) -> Case:
             heads=max(width // 64, 1),
             ffn=4 * width,
             vocab_size=sizes["vocabulary"],
-            positions=sizes["length"],
+            max_positions=sizes["length"],
             dropout=0.0,
             attention_dropout=0.0,
         )

@@ -26,7 +26,7 @@ from kdjax.train.phase import Shape
 from kdjax.train.program import Program
 from kdjax.train.step import Moment
 
-SIZES = {"heads": 8, "vocab_size": 30528, "positions": 128, "dropout": 0.0, "attention_dropout": 0.0}
+SIZES = {"heads": 8, "vocab_size": 30528, "max_positions": 128, "dropout": 0.0, "attention_dropout": 0.0}
 STUDENT = ModelConfig(layers=3, width=192, ffn=768, **SIZES)
 TEACHER = ModelConfig(layers=6, width=384, ffn=1536, **SIZES)
 SHAPE = Shape(batch=16, length=64, slots=10)

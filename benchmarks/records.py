@@ -36,7 +36,7 @@ from kdjax.train.run import Leg, Run
 from kdjax.train.step import Moment
 
 SHAPE = Shape(batch=8, length=64, slots=10)
-STUDENT = ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=30522, positions=64)
+STUDENT = ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=30522, max_positions=64)
 EVERY = 10
 WATCHED = LogConfig(every=EVERY)
 UNWATCHED = LogConfig(every=10**9, tensorboard=False)

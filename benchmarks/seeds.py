@@ -33,7 +33,7 @@ from kdjax.train.program import Program
 from kdjax.train.run import Leg, Run
 from kdjax.train.step import Moment
 
-SIZES = {"vocab_size": 30522, "positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
+SIZES = {"vocab_size": 30522, "max_positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
 STUDENTS = {
     "2x128": ModelConfig(layers=2, width=128, heads=2, ffn=512, **SIZES),
     "3x192": ModelConfig(layers=3, width=192, heads=12, ffn=768, **SIZES),

@@ -128,6 +128,7 @@ _READABLE = (
     (r" - Expected a dot import path string:", " got"),
     (r" Given value type: .*$", ""),
     (r"\"(\w[\w.]*)\": ", r"\1: "),
+    (r"(\.positions: Expected .* Got value: \d+)$", r"\1 (the longest sequence is now max_positions)"),
 )
 """What jsonargparse says of nested dataclasses, and how a user would say it."""
 

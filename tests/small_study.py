@@ -23,11 +23,11 @@ STUDENT = {
     "heads": 2,
     "ffn": 32,
     "vocab_size": tiny.VOCABULARY,
-    "positions": 24,
+    "max_positions": 24,
     "dropout": 0.0,
     "attention_dropout": 0.0,
 }
-TEACHER = {"layers": 4, "width": 24, "heads": 2, "ffn": 48, "vocab_size": tiny.VOCABULARY, "positions": 24}
+TEACHER = {"layers": 4, "width": 24, "heads": 2, "ffn": 48, "vocab_size": tiny.VOCABULARY, "max_positions": 24}
 
 
 def make_teacher(directory: Path, *, head: bool = False) -> Path:

@@ -17,9 +17,9 @@ from kdjax.train.step import Moment
 
 VOCABULARY = 53
 STUDENT = ModelConfig(
-    layers=2, width=16, heads=2, ffn=32, vocab_size=VOCABULARY, positions=24, dropout=0.0, attention_dropout=0.0
+    layers=2, width=16, heads=2, ffn=32, vocab_size=VOCABULARY, max_positions=24, dropout=0.0, attention_dropout=0.0
 )
-TEACHER = ModelConfig(layers=4, width=24, heads=2, ffn=48, vocab_size=VOCABULARY, positions=24)
+TEACHER = ModelConfig(layers=4, width=24, heads=2, ffn=48, vocab_size=VOCABULARY, max_positions=24)
 SHAPE = Shape(batch=8, length=12, slots=3)
 
 

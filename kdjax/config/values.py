@@ -41,11 +41,17 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
         same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(before, bool)
         whole_for_real = isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
         if before is not None and not (same or whole_for_real):
-            raise InputError(f"{where}.{name} is {value!r}, expected {type(before).__name__}")
+            raise InputError(f"{where}.{name} is {value!r}, expected {type(before).__name__}{renamed(name, value)}")
     try:
         return dataclasses.replace(config, **changes)
     except InputError as e:
         raise InputError(f"{where}: {e}") from None
+
+
+def renamed(name: str, value: Any) -> str:
+    """Return what to add to a complaint about a value that belongs to a setting with a new name, or nothing."""
+    was_length = name == "positions" and isinstance(value, int)
+    return " (the longest sequence is now max_positions)" if was_length else ""
 
 
 def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:

@@ -44,7 +44,9 @@ class Parameters(NamedTuple):
 
 
 def init(config: ModelConfig | str, seed: int) -> Model:
-    """A model as BERT starts: kernels and embeddings truncated normal (std 0.02), biases 0, LayerNorm scales 1.
+    """A model as BERT starts: kernels and embeddings truncated normal, biases 0, LayerNorm scales 1.
+
+    The normal's standard deviation is BERT's 0.02, or what `kdjax.models.starts` makes of the configuration.
 
     Args:
         config: a configuration, or a named size (`kdjax.models.zoo`).
@@ -148,8 +150,9 @@ def mean_pool(hidden: jax.Array, valid: jax.Array) -> jax.Array:
 def count_params(params: Params) -> Parameters:
     """Counts parameters, given as arrays or as shapes."""
     total = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-    tables = sum(math.prod(params["embeddings"][name]["embedding"].shape) for name in ("word", "position", "type"))
-    return Parameters(tables, total - tables)
+    tables = [module["embedding"] for module in params["embeddings"].values() if "embedding" in module]
+    in_tables = sum(math.prod(table.shape) for table in tables)
+    return Parameters(in_tables, total - in_tables)
 
 
 def _check(config: ModelConfig, params: Params, batch: Batch, request: Request) -> None:
@@ -161,8 +164,8 @@ def _check(config: ModelConfig, params: Params, batch: Batch, request: Request) 
     if request.head and "mlm" not in params:
         raise InputError("logits asked of a model without an MLM head, expected parameters with 'mlm'")
     length = batch["tokens"].shape[1]
-    if length > config.positions:
-        raise InputError(f"sequences of {length} tokens, expected at most the model's {config.positions} positions")
+    if length > config.max_positions:
+        raise InputError(f"sequences of {length} tokens, expected at most the model's {config.max_positions} positions")
 
 
 @cache

@@ -22,12 +22,13 @@ from kdjax.models import fused, lean
 from kdjax.models.canonical import is_canonical
 from kdjax.models.dropout import Key, drop, fold, keep
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.rotary import Rotation, rotate, rotation_of
+from kdjax.models.starts import initializer
 
 Batch = Mapping[str, jax.Array]
 Parts = dict[str, jax.Array]
 
 _PRODUCTS = ("query", "key", "value")
-_INIT = jax.nn.initializers.truncated_normal(stddev=0.02)
 
 _SAVED = {
     # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest FLOPs.
@@ -40,8 +41,8 @@ _SAVED = {
 class Embedding(nnx.Module):  # type: ignore[misc]
     """A table of vectors."""
 
-    def __init__(self, entries: int, width: int, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.embedding = nnx.Param(_INIT(rngs.params(), (entries, width), jnp.float32))
+    def __init__(self, config: ModelConfig, entries: int, rngs: nnx.Rngs):
+        self.embedding = nnx.Param(initializer(config)(rngs.params(), (entries, config.width), jnp.float32))
 
     def __call__(self, index: jax.Array) -> jax.Array:
         """The vectors at `index`; NaN where it is out of range."""
@@ -51,33 +52,36 @@ class Embedding(nnx.Module):  # type: ignore[misc]
 
 
 class Embeddings(nnx.Module):  # type: ignore[misc]
-    """Word, position and token type embeddings."""
+    """Word and token type embeddings, and those of positions where positions are learned."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.word = Embedding(config.vocab_size, config.width, rngs, compute)
-        self.position = Embedding(config.positions, config.width, rngs, compute)
-        self.type = Embedding(config.types, config.width, rngs, compute)
+        self.word = Embedding(config, config.vocab_size, rngs)
+        self.position = Embedding(config, config.max_positions, rngs) if config.positions == "learned" else None
+        self.type = Embedding(config, config.types, rngs)
         self.norm = norm(config, rngs, compute) if config.embedding_norm else None
         self.dropout, self.dtype = config.dropout, compute.dtype
 
     def __call__(self, batch: Batch, key: Key) -> jax.Array:
         """Their sum, normalised where the model does that: `[B, L, D]`."""
         types = self.type(batch["types"]) if "types" in batch else self.type.embedding[0]
-        x = self.word(batch["tokens"]) + types + self.position(batch["positions"])
+        x = self.word(batch["tokens"]) + types
+        x = x if self.position is None else x + self.position(batch["positions"])
         x = x.astype(self.dtype)  # after the look-up: a frequent token's gradient, a long sum, is summed in float32
         return drop(x if self.norm is None else self.norm(x), self.dropout, key, site=0)
 
 
 class Seen(NamedTuple):
-    """Which positions each may look at: those of its own segment, itself included.
+    """Which positions each may look at: those of its own segment, itself included; and how they are turned.
 
     Attributes:
         segments: int32 `[B, L]`.
         allowed: the same for pairs of positions, bool `[B, 1, L, L]`.
+        rotation: of queries and keys, or None where positions are learned.
     """
 
     segments: jax.Array
     allowed: jax.Array
+    rotation: Rotation | None
 
 
 class Attention(nnx.Module):  # type: ignore[misc]
@@ -85,7 +89,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.query, self.key, self.value, self.output = (
-            linear(config.width, config.width, rngs, compute) for _ in range(4)
+            linear(config, config.width, config.width, rngs, compute) for _ in range(4)
         )
         self.heads, self.dropout = config.heads, config.attention_dropout
         self.scale, self.fused = 1 / math.sqrt(config.head_width), compute.attention == "auto"
@@ -95,16 +99,24 @@ class Attention(nnx.Module):  # type: ignore[misc]
         mixed, parts = (self._plain if is_canonical() else self._lean)(x, seen, key, asked)
         return self.output(mixed), {name: parts[name] for name in asked}
 
-    def parts(self, x: jax.Array, asked: frozenset[str]) -> Parts:
-        """What is asked of `query`, `key`, `value` `[B, H, L, d]` and `scores` `[B, H, L, L]`, and what that needs."""
+    def parts(self, x: jax.Array, rotation: Rotation | None, asked: frozenset[str]) -> Parts:
+        """What is asked of `query`, `key`, `value` `[B, H, L, d]` and `scores` `[B, H, L, L]`, and what that needs.
+
+        Queries and keys are those that are compared: where positions are rotary, after the rotation.
+        """
         needed = asked | {"query", "key"} if "scores" in asked else asked
-        made: Parts = {name: self._heads(getattr(self, name)(x)) for name in _PRODUCTS if name in needed}
+        made: Parts = {}
+        for name in _PRODUCTS:
+            if name in needed:
+                product = getattr(self, name)(x)
+                turned = product if name == "value" else self._turned(product, rotation)
+                made[name] = self._heads(turned)
         if "scores" in needed:
             made["scores"] = self.scale * jnp.einsum("BHLd,BHMd->BHLM", made["query"], made["key"])
         return made
 
     def _plain(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
-        parts = self.parts(x, asked | {"scores", "value"})
+        parts = self.parts(x, seen.rotation, asked | {"scores", "value"})
         masked = jnp.where(seen.allowed, parts["scores"], -jnp.inf).astype(jnp.float32)
         weights = drop(jax.nn.softmax(masked).astype(x.dtype), self.dropout, key, site=0)
         return self._width(jnp.einsum("BHLM,BHMd->BLHd", weights, parts["value"])), parts
@@ -112,10 +124,16 @@ class Attention(nnx.Module):  # type: ignore[misc]
     def _lean(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
         own = fold(key, 0) if self.dropout else None
         if layers_are_split():  # joined, heads would be laid out anew
-            parts = self.parts(x, frozenset(_PRODUCTS))
+            parts = self.parts(x, seen.rotation, frozenset(_PRODUCTS))
         else:
             joined = self._joined(x)
-            parts = dict(zip(_PRODUCTS, map(self._heads, jnp.split(joined, 3, axis=-1)), strict=True))
+            query, key_product, value = jnp.split(joined, 3, axis=-1)
+            if seen.rotation is not None:
+                query = self._turned(query, seen.rotation)
+                key_product = self._turned(key_product, seen.rotation)
+                # What a fused attention takes; where there is none, XLA drops it.
+                joined = jnp.concatenate([query, key_product, value], axis=-1)
+            parts = {"query": self._heads(query), "key": self._heads(key_product), "value": self._heads(value)}
             if self.fused:
                 made = fused.attention(
                     joined, seen.segments, self.heads, seeds=own, rate=self.dropout, scores="scores" in asked
@@ -138,6 +156,9 @@ class Attention(nnx.Module):  # type: ignore[misc]
         )
         return lean.linear(x, kernel, bias)
 
+    def _turned(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+        return x if rotation is None else rotate(x, rotation, self.heads)
+
     def _heads(self, x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)
 
@@ -149,8 +170,8 @@ class FeedForward(nnx.Module):  # type: ignore[misc]
     """The feed-forward block."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.up = linear(config.width, config.ffn, rngs, compute)
-        self.down = linear(config.ffn, config.width, rngs, compute)
+        self.up = linear(config, config.width, config.ffn, rngs, compute)
+        self.down = linear(config, config.ffn, config.width, rngs, compute)
         self.gelu = config.gelu
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -180,9 +201,9 @@ class Layer(nnx.Module):  # type: ignore[misc]
         x = self.attention_norm(x)
         return self.ffn_norm(x + drop(self.ffn(x), self.dropout, key, site=2)), parts
 
-    def attend(self, x: jax.Array, asked: frozenset[str]) -> Parts:
+    def attend(self, x: jax.Array, rotation: Rotation | None, asked: frozenset[str]) -> Parts:
         """The parts of the attention that are asked, and nothing after them."""
-        return self.attention.parts(self._taken(x), asked)
+        return self.attention.parts(self._taken(x), rotation, asked)
 
     def _taken(self, x: jax.Array) -> jax.Array:
         return self.attention_norm(x) if self.pre else x
@@ -192,7 +213,7 @@ class MlmHead(nnx.Module):  # type: ignore[misc]
     """The MLM head; its decoder is the word embedding."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
-        self.dense = linear(config.width, config.width, rngs, compute)
+        self.dense = linear(config, config.width, config.width, rngs, compute)
         self.norm = norm(config, rngs, compute)
         self.bias = nnx.Param(jnp.zeros(config.vocab_size))
         self.gelu = config.gelu
@@ -216,13 +237,15 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self.final_norm = norm(config, rngs, compute) if config.norm == "pre" else None
         if mlm:
             self.mlm = MlmHead(config, rngs, compute)
-        self.compute = compute
+        self.config, self.compute = config, compute
 
     def __call__(self, batch: Batch, request: Request, key: Key) -> Features:
         """The features asked for; the layers above them are not run, nor the rest of the highest one."""
         top = len(self.layers) if request.head else request.depth
         whole = top if request.head or top in request.hidden else top - 1
-        seen = Seen(batch["segments"], _same_segment(batch["segments"])) if whole > 0 else None
+        # Once, not in every layer. Positions start anew in each segment, so that packing changes nothing.
+        rotation = rotation_of(self.config, batch["positions"]) if self.config.positions == "rotary" else None
+        seen = Seen(batch["segments"], _same_segment(batch["segments"]), rotation) if whole > 0 else None
         x = self.embeddings(batch, fold(key, 0))
         hidden, parts = {0: x}, {}
         runs = request.runs(whole) if self.compute.scan else [range(n, n + 1) for n in range(1, whole + 1)]
@@ -236,7 +259,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             x = self.final_norm(x) if self.final_norm is not None and last == len(self.layers) else x
             hidden[last] = x
         if whole < top:
-            parts[top] = self.layers[str(top)].attend(x, request.attention(top))
+            parts[top] = self.layers[str(top)].attend(x, rotation, request.attention(top))
         attention: dict[str, Any] = {
             name: {n: parts[n][name] for n in sorted(getattr(request, name))} for name in ATTENTION_FEATURES
         }
@@ -286,8 +309,8 @@ class TaskHead(nnx.Module):  # type: ignore[misc]
     """BERT's head for classification or regression: a pooler, then a linear layer."""
 
     def __init__(self, config: ModelConfig, outputs: int, rngs: nnx.Rngs):
-        self.pooler = linear(config.width, config.width, rngs, ComputeConfig())
-        self.output = linear(config.width, outputs, rngs, ComputeConfig())
+        self.pooler = linear(config, config.width, config.width, rngs, ComputeConfig())
+        self.output = linear(config, config.width, outputs, rngs, ComputeConfig())
         self.dropout = config.dropout
 
     def __call__(self, pooled: jax.Array, key: Key) -> jax.Array:
@@ -315,9 +338,9 @@ class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
         return lean.layer_norm(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
 
 
-def linear(width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig) -> Linear:
-    """A linear layer with bias, as BERT starts it."""
-    return Linear(width, out, kernel_init=_INIT, dtype=jnp.dtype(compute.dtype), rngs=rngs)
+def linear(config: ModelConfig, width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig) -> Linear:
+    """A linear layer with bias, as models of this configuration start."""
+    return Linear(width, out, kernel_init=initializer(config), dtype=jnp.dtype(compute.dtype), rngs=rngs)
 
 
 def norm(config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig) -> LayerNorm:

@@ -55,15 +55,15 @@ def arms_of(config: Config) -> dict[str, Arm]:
                 f"{vocabulary}: arms read the same text"
             )
         finetuning_of(config, arm)
-        if config.data.length > arm.student.positions:
+        if config.data.length > arm.student.max_positions:
             raise InputError(
-                f"data.length is {config.data.length}, expected at most student.positions, "
-                f"{arm.student.positions} tokens"
+                f"data.length is {config.data.length}, expected at most student.max_positions, "
+                f"{arm.student.max_positions} tokens"
             )
-        if arm.distils and config.data.length > teacher.positions:
+        if arm.distils and config.data.length > teacher.max_positions:
             raise InputError(
-                f"data.length is {config.data.length}, expected at most teacher.architecture.positions, "
-                f"{teacher.positions} tokens"
+                f"data.length is {config.data.length}, expected at most teacher.architecture.max_positions, "
+                f"{teacher.max_positions} tokens"
             )
         if config.train.microbatches > 1:
             for phase in arm.phases:

@@ -53,7 +53,7 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         return
     if teacher is None:
         raise InputError("start.source is 'teacher', expected a teacher")
-    for name in ("width", "heads", "head_width", "ffn", "positions", "types"):
+    for name in ("width", "heads", "head_width", "ffn", "max_positions", "types"):
         own, most = getattr(student, name), getattr(teacher, name)
         if own > most:
             raise InputError(f"start from the teacher: the student's {name} is {own}, expected at most its {most}")

@@ -18,7 +18,7 @@ OPTIONS = argparse.Namespace(rounds=1, megabytes=0.2, seconds=0.01)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"layers": 1, "width": 16, "heads": 2, "ffn": 16, "positions": 16}
+    sizes = {"layers": 1, "width": 16, "heads": 2, "ffn": 16, "max_positions": 16}
     pair = cases.Pair(
         *(replace(model, **sizes) for model in (cases.PAIRS["small"].student, cases.PAIRS["small"].teacher))
     )

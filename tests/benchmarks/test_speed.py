@@ -28,7 +28,7 @@ sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))
 from dataclasses import replace
 import benchmarks.growth
 from benchmarks import cases, speed
-sizes = dict(layers=2, width=32, heads=2, ffn=64, positions=16)
+sizes = dict(layers=2, width=32, heads=2, ffn=64, max_positions=16)
 small = cases.PAIRS["small"]
 cases.PAIRS["small"] = cases.Pair(replace(small.student, **sizes), replace(small.teacher, **sizes))
 speed.MATMULS["cpu"] = (64,)

@@ -59,7 +59,7 @@ def config(model: Model) -> ModelConfig:
         heads=model.heads,
         ffn=model.ffn,
         vocab_size=model.vocabulary,
-        positions=16,
+        max_positions=16,
         dropout=0.0,
         attention_dropout=0.0,
     )

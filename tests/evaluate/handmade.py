@@ -10,7 +10,7 @@ from kdjax.config import ModelConfig
 from kdjax.data.tasks import Split, Task
 
 MODEL = ModelConfig(
-    layers=1, width=32, heads=2, ffn=64, vocab_size=20, positions=80, dropout=0.0, attention_dropout=0.0
+    layers=1, width=32, heads=2, ffn=64, vocab_size=20, max_positions=80, dropout=0.0, attention_dropout=0.0
 )
 
 

@@ -26,7 +26,14 @@ from kdjax.train.step import Moment
 from tests import tiny
 
 STUDENT = ModelConfig(
-    layers=3, width=128, heads=2, ffn=32, vocab_size=tiny.VOCABULARY, positions=128, dropout=0.2, attention_dropout=0.1
+    layers=3,
+    width=128,
+    heads=2,
+    ffn=32,
+    vocab_size=tiny.VOCABULARY,
+    max_positions=128,
+    dropout=0.2,
+    attention_dropout=0.1,
 )
 TEACHER = dataclasses.replace(STUDENT, layers=2)
 SHAPE = Shape(batch=8, length=128, slots=16)

@@ -9,7 +9,7 @@ from kdjax.config import ModelConfig
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CONFIG = ModelConfig(
-    layers=3, width=24, heads=3, ffn=40, vocab_size=57, positions=20, dropout=0.3, attention_dropout=0.2
+    layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, dropout=0.3, attention_dropout=0.2
 )
 
 

@@ -16,11 +16,11 @@ from kdjax.models.canonical import canonical
 from kdjax.parallel.layout import Layout
 
 CONFIG = ModelConfig(
-    layers=5, width=12, heads=2, ffn=20, vocab_size=40, positions=12, dropout=0.3, attention_dropout=0.2
+    layers=5, width=12, heads=2, ffn=20, vocab_size=40, max_positions=12, dropout=0.3, attention_dropout=0.2
 )
 FUSIBLE = replace(CONFIG, attention_dropout=0.0)
 PRE, FUSIBLE_PRE = replace(CONFIG, norm="pre"), replace(FUSIBLE, norm="pre")
-TILED = ModelConfig(layers=5, width=128, heads=2, ffn=20, vocab_size=40, positions=128)
+TILED = ModelConfig(layers=5, width=128, heads=2, ffn=20, vocab_size=40, max_positions=128)
 """Of a size that kernels take."""
 LENGTH = 10
 REMAT = jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0).eqns[0].primitive.name
@@ -237,7 +237,7 @@ def test_rematerialised_loops_take_less_memory():
         compiled = jax.jit(jax.grad(loss)).lower(abstract_params(config)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    config = replace(CONFIG, layers=6, positions=64)
+    config = replace(CONFIG, layers=6, max_positions=64)
     batch = {name: jnp.zeros((8, 64), jnp.int32) for name in ("tokens", "segments", "positions")}
     assert temporary("full") < temporary("none") / 2
 
@@ -280,7 +280,7 @@ def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(device, name, l
 
 def test_attention_whose_scores_are_too_many_for_a_kernel_is_lean(device):
     device("tpu")
-    config = replace(TILED, heads=4, positions=512)
+    config = replace(TILED, heads=4, max_positions=512)
     for length, lean in ((256, 0), (512, 1)):
         eqns = trace(REQUESTS["a middle layer"], config=config, length=length, dropout=False)
         assert kernels(eqns)["attention_forward"] == 5 - lean

@@ -136,7 +136,7 @@ def test_config_is_read(tmp_path):
     )
     assert pretrained_config(tmp_path) == from_pretrained(tmp_path).config
     assert pretrained_config(tmp_path) == ModelConfig(
-        layers=3, width=24, heads=3, ffn=40, vocab_size=57, positions=20, gelu="tanh", dropout=0.2,
+        layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, gelu="tanh", dropout=0.2,
         attention_dropout=0.05, norm_eps=1e-7,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from kdjax.config import ModelConfig
 from kdjax.models import Features, Request, abstract_params, forward
 from kdjax.models.canonical import canonical
 
-CONFIG = ModelConfig(layers=6, width=8, heads=2, ffn=24, vocab_size=40, positions=16)
+CONFIG = ModelConfig(layers=6, width=8, heads=2, ffn=24, vocab_size=40, max_positions=16)
 LAYER = 8  # query, key, value, scores, mixing, output, two of the feed-forward block
 
 

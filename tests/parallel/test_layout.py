@@ -21,7 +21,7 @@ from kdjax.train.phase import Phase, Shape, price
 from kdjax.train.program import Program
 from tests import tiny
 
-SIZES = {"vocab_size": 64, "positions": 32, "dropout": 0.1, "attention_dropout": 0.1}
+SIZES = {"vocab_size": 64, "max_positions": 32, "dropout": 0.1, "attention_dropout": 0.1}
 STUDENT = ModelConfig(layers=2, width=64, heads=8, ffn=256, **SIZES)
 TEACHER = ModelConfig(layers=2, width=128, heads=8, ffn=512, **SIZES)
 SHAPE = Shape(batch=16, length=32, slots=3)

@@ -62,8 +62,11 @@ SETTINGS = [
     ("--student.heads 3", r"3 heads do not divide the width 16"),
     ("--student.heads 4", r"arms.tinybert: attention_mse: .*4.*2"),
     ("--student.layers 3", r"arms.tinybert: attention_mse: .*3.*4|arms.tinybert: attention_mse: .*4.*3"),
-    ("--student.positions 12", r"data.length is 16, expected at most student.positions, 12"),
-    ("--teacher.architecture.positions 12", r"data.length is 16, expected at most teacher.architecture.positions, 12"),
+    ("--student.max_positions 12", r"data.length is 16, expected at most student.max_positions, 12"),
+    (
+        "--teacher.architecture.max_positions 12",
+        r"data.length is 16, expected at most teacher.architecture.max_positions, 12",
+    ),
     ("--budget.flops 1e3", r"budget.flops is 1000, expected at least the price of one step"),
     ("--arms {a:{preset:scratch,student:{vocab_size:99}}}", r"arms.a.student.vocab_size is 99, expected .*, 53"),
     (

