@@ -53,7 +53,17 @@ class Pair:
 
 
 TINY = zoo.resolve(
-    ModelSpec(size="2x64", heads=4, vocab_size=512, max_positions=32, norm="pre", positions="rotary", rotary_base=100.0)
+    ModelSpec(
+        size="2x64",
+        heads=4,
+        vocab_size=512,
+        max_positions=32,
+        norm="pre",
+        embedding_norm=False,
+        positions="rotary",
+        rotary_base=100.0,
+        init="by_width",
+    )
 )
 """The demo's student."""
 

@@ -56,12 +56,16 @@ def test_one_arm_from_end_to_end(tmp_path: Path) -> None:
     ("settings", "line"),
     [
         ({"batch": 0}, "--batch is 0, expected at least 1"),
-        ({"slots": 9}, "--slots is 9, expected at most --length, 8"),
+        ({"slots": 9}, r"--slots is 9, expected at most --length, 8 \(small\)"),
     ],
 )
 def test_sizes_that_make_no_batch_are_refused(settings: dict[str, int], line: str) -> None:
     with pytest.raises(InputError, match=line):
-        speed.check(argparse.Namespace(**{"batch": None, "length": 8, "slots": 2, "rounds": 1, **settings}))
+        speed.check(
+            argparse.Namespace(
+                **{"pair": ["small"], "device": "cpu", "batch": None, "length": 8, "slots": 2, "rounds": 1, **settings}
+            )
+        )
 
 
 def test_more_cores_than_there_are_are_refused() -> None:
