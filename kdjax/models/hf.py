@@ -1,4 +1,4 @@
-"""Hugging Face BERT directories: reading them, and writing ones that transformers reads."""
+"""Directories of models: reading Hugging Face's, and writing ones that transformers reads where it has such a class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,68 +15,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdjax.config import ModelConfig
-from kdjax.errors import InputError, nearest
+from kdjax.errors import InputError
 from kdjax.files import read_json
+from kdjax.models import formats
 from kdjax.models.bert import Model, Params, abstract_params
-from kdjax.models.naming import Tensors, has_mlm_head, name_of, plain
+from kdjax.models.naming import NAMINGS, Tensors
 
-_GELUS: dict[str, Literal["exact", "tanh"]] = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-_ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-_SETTINGS: dict[str, tuple[str, int | float]] = {
-    "layers": ("num_hidden_layers", 12),
-    "width": ("hidden_size", 768),
-    "heads": ("num_attention_heads", 12),
-    "ffn": ("intermediate_size", 3072),
-    "vocab_size": ("vocab_size", 30522),
-    "max_positions": ("max_position_embeddings", 512),
-    "types": ("type_vocab_size", 2),
-    "dropout": ("hidden_dropout_prob", 0.1),
-    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
-    "norm_eps": ("layer_norm_eps", 1e-12),
-}
-"""`ModelConfig`'s names; those of config.json, and what holds where it has none: transformers' defaults."""
+_SINES = "encoder.embed_positions.weight"
+_POSITIONS = "embeddings.position_embeddings.weight"
 _WRITTEN = frozenset({"config.json", "model.safetensors", "tokenizer.json", "README.md"})
 
 
 def pretrained_config(directory: str | Path) -> ModelConfig:
-    """The configuration of a Hugging Face BERT directory, from its config.json.
+    """The configuration of a saved model, from its config.json.
 
     Raises:
-        InputError: no such file, or it describes something other than a BERT encoder this package has.
+        InputError: no such file, or it describes something other than an encoder that this package has.
     """
     path = Path(directory) / "config.json"
+    return formats.from_json(_read_config(path), path)
+
+
+def _read_config(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a Hugging Face BERT directory")
-    raw = read_json(path)
-    found = raw.get("model_type") if isinstance(raw, dict) else None
-    if found != "bert":
-        raise InputError(f"{path}: model_type is {found!r}, expected 'bert'")
-    for name, only in _ONLY.items():
-        if raw.get(name, only) != only:
-            raise InputError(f"{path}: {name} is {raw[name]!r}, expected {only!r}")
-    act = raw.get("hidden_act", "gelu")
-    if not isinstance(act, str) or act not in _GELUS:
-        raise InputError(f"{path}: hidden_act is {act!r}{nearest(str(act), _GELUS)}")
-    sizes = {
-        ours: _number(raw.get(theirs, default), default, f"{path}: {theirs}")
-        for ours, (theirs, default) in _SETTINGS.items()
-    }
-    try:
-        return ModelConfig(gelu=_GELUS[act], **sizes)  # type: ignore[arg-type]
-    except InputError as e:
-        raise InputError(f"{path}: {e}") from None
-
-
-def _number(found: Any, like: int | float, what: str) -> int | float:
-    """A setting, checked to be of the kind of its default."""
-    kind = type(like)
-    if isinstance(found, bool) or not isinstance(found, (kind, int)):
-        raise InputError(f"{what} is {found!r}, expected {'an integer' if kind is int else 'a number'}")
-    return kind(found)
+    return read_json(path)
 
 
 def from_pretrained(directory: str | Path) -> Model:
-    """Reads a Hugging Face BERT directory.
+    """Reads a Hugging Face directory of a class in `kdjax.models.formats`, or one of our own `model_type`.
 
     The weights are in model.safetensors (one file or sharded) or, where PyTorch is installed, pytorch_model.bin. Names
     come with or without the prefix `bert.`, LayerNorms as weight/bias or gamma/beta. Without an MLM head there is no
@@ -88,22 +55,32 @@ def from_pretrained(directory: str | Path) -> Model:
     """
     directory = Path(directory)
     config = pretrained_config(directory)
+    settings = _read_config(directory / "config.json")
+    before = formats.rows_before_positions(settings)
+    stored_as, naming = formats.FORMATS.get(settings["model_type"]), NAMINGS[settings["model_type"]]
     where = _weights(directory)
-    tensors = plain(_read(where), where)
+    tensors = naming.plain(_read(where), where)
 
     def take(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> jax.Array:
-        name, transposed = name_of(path)
+        name, transposed = naming.name_of(path)
         if name not in tensors:
             raise InputError(f"{where}: tensor {name!r} is missing")
         found = tensors.pop(name)
         shape = expected.shape[::-1] if transposed else expected.shape
+        if before and name == _POSITIONS:
+            shape = (shape[0] + before, shape[1])
         if found.shape != shape:
             raise InputError(f"{where}: tensor {name!r} has the shape {found.shape}, config.json says {shape}")
         if not jnp.issubdtype(found.dtype, jnp.floating):
             raise InputError(f"{where}: tensor {name!r} holds {found.dtype}, expected floating point numbers")
-        return jnp.asarray(found.T if transposed else found, jnp.float32)
+        array = found.T if transposed else found
+        if before and name == _POSITIONS:
+            array = array[before:]
+        if stored_as is not None and stored_as.turns_neighbours and _is_turned(path):
+            array = formats.halves_of_neighbours(array, config.heads)
+        return jnp.asarray(array, jnp.float32)
 
-    params = jax.tree_util.tree_map_with_path(take, abstract_params(config, mlm=has_mlm_head(tensors)))
+    params = jax.tree_util.tree_map_with_path(take, abstract_params(config, mlm=naming.has_mlm_head(tensors)))
     if tensors:
         raise InputError(f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as config.json says")
     return Model(config, params)
@@ -112,32 +89,31 @@ def from_pretrained(directory: str | Path) -> Model:
 def save_pretrained(
     directory: str | Path, model: Model, *, tokenizer: Path | None = None, card: str | None = None
 ) -> None:
-    """Writes a directory that transformers' `BertForMaskedLM` (or `BertModel`, without an MLM head) reads.
+    """Writes a directory that `from_pretrained` reads again, bit for bit, and transformers where it has such a class.
+
+    That is `BertForMaskedLM` for BERT as it is (`BertModel` without an MLM head), `RoFormerForMaskedLM` or
+    `RobertaPreLayerNormForMaskedLM` for some others (`kdjax.models.formats`), with equal logits. What none of them
+    computes, as pre-LN with rotary positions, has the `model_type` "kdjax", which transformers refuses by name.
 
     All or nothing: what was there before stays until the new directory is whole.
 
     Args:
         directory: new, empty, or holding nothing but what this function writes.
-        model: post-LN with embedding LN, as transformers' BERT is.
+        model: an encoder, with or without an MLM head.
         tokenizer: a tokenizer.json to put beside the weights.
         card: the text of README.md.
 
     Raises:
-        InputError: a model transformers' BERT cannot express; a directory that holds other files or cannot be written.
+        InputError: a directory that holds other files or cannot be written.
     """
     directory, (config, params) = Path(directory).resolve(), model
-    if config.norm != "post" or not config.embedding_norm:
-        raise InputError(
-            f"{directory}: model has norm={config.norm!r}, embedding_norm={config.embedding_norm}; Hugging Face's BERT "
-            "is norm='post', embedding_norm=True"
-        )
     check_saveable(directory)
     beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed here
     try:
         beside.mkdir(parents=True)
         (beside / "config.json").write_text(_config_json(config, mlm="mlm" in params), encoding="utf-8")
-        save_file(_tensors(params), beside / "model.safetensors", metadata={"format": "pt"})
+        save_file(_tensors(config, params), beside / "model.safetensors", metadata={"format": "pt"})
         if tokenizer is not None:
             shutil.copyfile(tokenizer, beside / "tokenizer.json")
         if card is not None:
@@ -199,26 +175,32 @@ def _read_pickle(path: Path) -> Tensors:
         raise InputError(f"{path}: not a whole PyTorch file of tensors: {type(e).__name__}") from None
 
 
-def _tensors(params: Params) -> Tensors:
-    prefix = "bert." if "mlm" in params else ""
-
+def _tensors(config: ModelConfig, params: Params) -> Tensors:
+    stored_as = formats.format_of(config)
+    naming = NAMINGS[formats.OWN if stored_as is None else stored_as.model_type]
     tensors = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name, transposed = name_of(path)
+        name, transposed = naming.name_of(path)
         array = np.asarray(leaf, np.float32)
-        full = name if name.startswith("cls.") else prefix + name
-        tensors[full] = np.ascontiguousarray(array.T if transposed else array)  # safetensors does not look at strides
+        if stored_as is not None and stored_as.turns_neighbours and _is_turned(path):
+            array = formats.neighbours_of_halves(array, config.heads)
+        if stored_as is not None and stored_as.pad_token_id is not None and name == _POSITIONS:
+            array = np.concatenate([np.zeros((1, array.shape[1]), np.float32), array])
+        stored = array.T if transposed else array
+        full = naming.full_name(name, mlm="mlm" in params)
+        tensors[full] = np.ascontiguousarray(stored)  # safetensors does not look at strides
+    if stored_as is not None and stored_as.turns_neighbours:
+        tensors[naming.full_name(_SINES, mlm="mlm" in params)] = formats.sine_table(config)
     return tensors
 
 
+def _is_turned(path: tuple[Any, ...]) -> bool:
+    """Whether a parameter makes queries or keys, which rotary positions turn."""
+    return path[-2].key in ("query", "key")
+
+
 def _config_json(config: ModelConfig, *, mlm: bool) -> str:
-    settings = {
-        "architectures": ["BertForMaskedLM" if mlm else "BertModel"],
-        "model_type": "bert",
-        "hidden_act": "gelu" if config.gelu == "exact" else "gelu_new",
-        **{theirs: getattr(config, ours) for ours, (theirs, _) in _SETTINGS.items()},
-    }
-    return json.dumps(settings, indent=2) + "\n"
+    return json.dumps(formats.to_json(config, mlm=mlm), indent=2) + "\n"
 
 
 def _swap(new: Path, directory: Path) -> None:

@@ -1,9 +1,10 @@
-"""The names Hugging Face gives the tensors of a BERT checkpoint, old and new."""
+"""The names that tensors have in checkpoints: Hugging Face's, old and new, by the kind of model, and our own."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from kdjax.errors import InputError
 
 Tensors = dict[str, np.ndarray]
 
-_MODULES = {
+_ENCODER = {
     ("embeddings", "word"): "embeddings.word_embeddings",
     ("embeddings", "position"): "embeddings.position_embeddings",
     ("embeddings", "type"): "embeddings.token_type_embeddings",
@@ -21,58 +22,101 @@ _MODULES = {
     ("attention", "key"): "attention.self.key",
     ("attention", "value"): "attention.self.value",
     ("attention", "output"): "attention.output.dense",
-    ("attention_norm",): "attention.output.LayerNorm",
     ("ffn", "up"): "intermediate.dense",
     ("ffn", "down"): "output.dense",
+}
+_POST_NORM = {
+    ("attention_norm",): "attention.output.LayerNorm",
     ("ffn_norm",): "output.LayerNorm",
     ("mlm", "dense"): "cls.predictions.transform.dense",
     ("mlm", "norm"): "cls.predictions.transform.LayerNorm",
     ("mlm",): "cls.predictions",
 }
+_PRE_NORM = {
+    ("attention_norm",): "attention.LayerNorm",
+    ("ffn_norm",): "intermediate.LayerNorm",
+    ("final_norm",): "LayerNorm",
+    ("mlm", "dense"): "lm_head.dense",
+    ("mlm", "norm"): "lm_head.layer_norm",
+    ("mlm",): "lm_head",
+}
 
-# Other heads read the encoder and change nothing in it; old versions of transformers stored index buffers.
-_NOT_READ = re.compile(r"pooler\.|cls\.(?!predictions\.)|embeddings\.(position|token_type)_ids$")
+# Other heads read the encoder and change nothing in it; old versions of transformers stored index buffers, and a table
+# of sines that no setting changes.
+_NOT_READ = re.compile(
+    r"pooler\.|cls\.(?!predictions\.)|embeddings\.(position|token_type)_ids$|encoder\.embed_positions\.weight$"
+)
 
 
-def name_of(path: tuple[Any, ...]) -> tuple[str, bool]:
-    """A parameter's tensor.
+@dataclass(frozen=True)
+class Naming:
+    """How the tensors of a kind of checkpoint are called.
 
-    Args:
-        path: the parameter's key path in `Model.params`.
-
-    Returns:
-        Its name, without the prefix `bert.`, and whether it is stored transposed.
+    Attributes:
+        prefix: what a model with an MLM head puts before the names of the encoder's tensors.
+        head: what the names of the MLM head's tensors begin with.
+        modules: a module's path in `Model.params` (in its layer, for a layer's) -> its name; empty: the dotted path
+            itself, and nothing transposed.
     """
-    *module, leaf = (str(key.key) for key in path)
-    layer = ""
-    if module[0] == "layers":
-        layer, module = f"encoder.layer.{int(module[1]) - 1}.", module[2:]
-    return f"{layer}{_MODULES[tuple(module)]}.{'bias' if leaf == 'bias' else 'weight'}", leaf == "kernel"
+
+    prefix: str
+    head: str
+    modules: Mapping[tuple[str, ...], str]
+
+    def name_of(self, path: tuple[Any, ...]) -> tuple[str, bool]:
+        """Return the tensor that a parameter is stored as.
+
+        Args:
+            path: the parameter's key path in `Model.params`.
+
+        Returns:
+            Its name, without the prefix, and whether it is stored transposed.
+        """
+        *module, leaf = (str(key.key) for key in path)
+        if not self.modules:
+            return ".".join((*module, leaf)), False
+        layer = ""
+        if module[0] == "layers":
+            layer, module = f"encoder.layer.{int(module[1]) - 1}.", module[2:]
+        return f"{layer}{self.modules[tuple(module)]}.{'bias' if leaf == 'bias' else 'weight'}", leaf == "kernel"
+
+    def full_name(self, name: str, *, mlm: bool) -> str:
+        """Return the name with the prefix that it has in a model with or without an MLM head."""
+        return name if name.startswith(self.head) or not mlm else self.prefix + name
+
+    def has_mlm_head(self, tensors: Mapping[str, Any]) -> bool:
+        """Return whether tensors, under their plain names, hold an MLM head or a piece of one."""
+        return any(name.startswith(self.head) for name in tensors)
+
+    def plain(self, tensors: Mapping[str, np.ndarray], where: object) -> Tensors:
+        """Tensors under the names `name_of` gives: no prefix, no legacy names, no copies, nothing that is not read.
+
+        Raises:
+            InputError: two different tensors under one name, or an MLM decoder that is not the word embedding.
+        """
+        if not self.modules:
+            return dict(tensors)
+        renamed: Tensors = {}
+        for name, tensor in tensors.items():
+            short = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix(self.prefix))
+            short = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short)
+            if _NOT_READ.match(short):
+                continue
+            if short in renamed:
+                raise InputError(f"{where}: tensor {short!r} is there twice, under two names")
+            renamed[short] = tensor
+        _drop_copy(renamed, f"{self.head}decoder.bias", f"{self.head}bias", where)
+        _drop_copy(renamed, f"{self.head}decoder.weight", "embeddings.word_embeddings.weight", where)
+        return renamed
 
 
-def has_mlm_head(tensors: Mapping[str, Any]) -> bool:
-    """Whether tensors, under their plain names, hold an MLM head or a piece of one."""
-    return any(name.startswith("cls.predictions.") for name in tensors)
-
-
-def plain(tensors: Mapping[str, np.ndarray], where: object) -> Tensors:
-    """Tensors under the names `name_of` gives: no prefix, no legacy names, no copies, nothing that is not read.
-
-    Raises:
-        InputError: two different tensors under one name, or an MLM decoder that is not the word embedding.
-    """
-    renamed: Tensors = {}
-    for name, tensor in tensors.items():
-        short = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix("bert."))
-        short = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short)
-        if _NOT_READ.match(short):
-            continue
-        if short in renamed:
-            raise InputError(f"{where}: tensor {short!r} is there twice, under two names")
-        renamed[short] = tensor
-    _drop_copy(renamed, "cls.predictions.decoder.bias", "cls.predictions.bias", where)
-    _drop_copy(renamed, "cls.predictions.decoder.weight", "embeddings.word_embeddings.weight", where)
-    return renamed
+NAMINGS = {
+    "bert": Naming("bert.", "cls.predictions.", {**_ENCODER, **_POST_NORM}),
+    "roformer": Naming("roformer.", "cls.predictions.", {**_ENCODER, **_POST_NORM}),
+    "roberta-prelayernorm": Naming("roberta_prelayernorm.", "lm_head.", {**_ENCODER, **_PRE_NORM}),
+    "kdjax": Naming("", "mlm.", {}),
+}
+"""By `model_type` of config.json."""
 
 
 def _drop_copy(tensors: Tensors, copy: str, original: str, where: object) -> None:

@@ -4,7 +4,9 @@ The residual stream is projected on the leading right singular vectors of the te
 a state h of the teacher is stood for by h P. Within their span P is turned so that the LayerNorms' scales, on average,
 stay diagonal, which is all that a LayerNorm of the student can be; they never do exactly, so features drift apart with
 depth. What a head does to the stream are two bilinear forms, of queries with
-keys and of values with outputs; each becomes its best approximation of rank d_s (Eckart & Young 1936).
+keys and of values with outputs; each becomes its best approximation of rank d_s (Eckart & Young 1936). Where positions
+are rotary, queries and keys keep the head's coordinates, since any other would turn at other speeds: heads are then as
+wide as the teacher's, and the form is exact.
 Letters: D width, H heads, d head width, F width of the feed-forward block; t teacher, s student.
 """
 
@@ -107,7 +109,9 @@ def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConf
     weights = [np.linalg.norm(v @ o) for v, o in zip(heads["value"], outputs, strict=True)]
     made: dict[str, list[Array]] = {name: [] for name in ("query", "key", "value", "output")}
     for head in _largest(weights, student.heads):
-        query, key = factors(heads["query"][head], heads["key"][head], rank)
+        query, key = heads["query"][head], heads["key"][head]
+        if teacher.positions == "learned":
+            query, key = factors(query, key, rank)
         value, output = factors(heads["value"][head], outputs[head].T, rank)
         # Scores are divided by sqrt(d): the student's by less.
         for name, x in (("query", of_scores * query), ("key", of_scores * key), ("value", value), ("output", output)):

@@ -46,6 +46,9 @@ def start_layers(config: StartConfig, student: ModelConfig, teacher: ModelConfig
 def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig | None) -> None:
     """Finds what is wrong with a start from settings alone.
 
+    Positions must be of the teacher's kind: its queries and keys have learned to be compared with them. Where they are
+    rotary, so must the base be and the width of a head, which together say how fast each plane turns.
+
     Raises:
         InputError: no teacher to start from, or one this student cannot be cut out of.
     """
@@ -53,11 +56,16 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         return
     if teacher is None:
         raise InputError("start.source is 'teacher', expected a teacher")
-    for name in ("width", "heads", "head_width", "ffn", "max_positions", "types"):
+    rotary = teacher.positions == "rotary"
+    # A rotation has no table to cut, and its planes turn at speeds that follow from the heads' width.
+    at_most = ["width", "heads", "ffn", "types", *(() if rotary else ("head_width", "max_positions"))]
+    alike = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
+    alike += ["rotary_base", "head_width"] if rotary else []
+    for name in at_most:
         own, most = getattr(student, name), getattr(teacher, name)
         if own > most:
             raise InputError(f"start from the teacher: the student's {name} is {own}, expected at most its {most}")
-    for name in ("vocab_size", "norm", "embedding_norm", "gelu"):
+    for name in alike:
         own, its = getattr(student, name), getattr(teacher, name)
         if own != its:
             raise InputError(f"start from the teacher: the student's {name} is {own}, expected its {its}")
@@ -82,7 +90,8 @@ def start_params(config: StartConfig, student: ModelConfig, teacher: Model | Non
     given: dict[str, Any] = jax.tree.map(np.asarray, teacher.params)
     layers = start_layers(config, student, teacher.config)
     chosen = {**given, "layers": {str(n): given["layers"][str(layer)] for n, layer in enumerate(layers, start=1)}}
-    tables = {"position": student.positions, "type": student.types}
+    tables = {"position": student.max_positions, "type": student.types}
+    tables = {name: rows for name, rows in tables.items() if name in given["embeddings"]}
     cut = {name: {"embedding": given["embeddings"][name]["embedding"][:rows]} for name, rows in tables.items()}
     chosen["embeddings"] = {**given["embeddings"], **cut}
     made = project(chosen, teacher.config, student)

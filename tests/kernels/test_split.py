@@ -34,8 +34,9 @@ STUDENT = ModelConfig(
     max_positions=128,
     dropout=0.2,
     attention_dropout=0.1,
+    positions="rotary",
 )
-TEACHER = dataclasses.replace(STUDENT, layers=2)
+TEACHER = dataclasses.replace(STUDENT, layers=2, positions="learned")
 SHAPE = Shape(batch=8, length=128, slots=16)
 TERMS = (TermConfig("mlm"), TermConfig("attention_kl"), TermConfig("relation", options={"relation_heads": 4}))
 KERNELS = {f"{name}_{way}" for name in ("attention", "layer_norm", "relation") for way in ("forward", "backward")}

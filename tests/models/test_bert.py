@@ -1,5 +1,6 @@
 """The encoder against a plain NumPy reading of BERT, and its invariances."""
 
+import dataclasses
 import math
 
 import jax
@@ -18,6 +19,7 @@ from kdjax.models import (
     init,
     init_mlm_head,
     init_task_head,
+    starts,
     zoo,
 )
 
@@ -43,10 +45,20 @@ def plain(config, params, batch):
             return x * (1 + erf(x / math.sqrt(2))) / 2
         return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
 
+    def turned(heads, positions):
+        """Rotary positions as complex numbers: (x_i + j x_{i + d/2}) exp(j m base^(-2i/d)) for position m."""
+        if config.positions == "learned":
+            return heads
+        width = heads.shape[-1]
+        frequencies = config.rotary_base ** (-2 * np.arange(width // 2) / width)
+        pairs = heads[..., : width // 2] + 1j * heads[..., width // 2 :]
+        pairs = pairs * np.exp(1j * positions[:, None] * frequencies)
+        return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
     def row(tokens, segments, positions, types, slots):
         tables = p["embeddings"]
-        x = tables["word"]["embedding"][tokens] + tables["position"]["embedding"][positions]
-        x = x + tables["type"]["embedding"][types]
+        x = tables["word"]["embedding"][tokens] + tables["type"]["embedding"][types]
+        x = x + tables["position"]["embedding"][positions] if config.positions == "learned" else x
         x = norm(tables["norm"], x) if config.embedding_norm else x
         out = {"hidden": {0: x}, "scores": {}, "query": {}, "key": {}, "value": {}}
         for n in range(1, config.layers + 1):
@@ -55,7 +67,8 @@ def plain(config, params, batch):
             mixed = []
             for part in ("query", "key", "value"):
                 made = linear(w["attention"][part], seen)
-                out[part][n] = np.stack(np.split(made, config.heads, axis=-1))
+                heads = np.stack(np.split(made, config.heads, axis=-1))
+                out[part][n] = heads if part == "value" else turned(heads, positions)
             out["scores"][n] = np.stack([q @ k.T for q, k in zip(out["query"][n], out["key"][n], strict=True)])
             out["scores"][n] /= math.sqrt(config.width / config.heads)
             for scores, value in zip(out["scores"][n], out["value"][n], strict=True):
@@ -83,7 +96,7 @@ def plain(config, params, batch):
 @pytest.mark.parametrize("changes", [
     {"norm": norm, "embedding_norm": embedding_norm, "gelu": gelu}
     for norm in ("post", "pre") for embedding_norm in (True, False) for gelu in ("exact", "tanh")
-])  # fmt: skip
+] + [{"positions": "rotary"}, {"positions": "rotary", "rotary_base": 50.0, "norm": "pre"}])  # fmt: skip
 def test_every_feature_is_what_the_definitions_say(config, batch_of, scrambled, changes):
     config = config(**changes)
     params = scrambled(init(config, 1).params)
@@ -95,9 +108,9 @@ def test_every_feature_is_what_the_definitions_say(config, batch_of, scrambled, 
             np.testing.assert_allclose(value, reference, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_features_do_not_depend_on_what_else_is_asked(config, batch_of, scrambled, norm):
-    config = config(norm=norm)
+@pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"positions": "rotary"}], ids=str)
+def test_features_do_not_depend_on_what_else_is_asked(config, batch_of, scrambled, changes):
+    config = config(**changes)
     params, batch = scrambled(init(config, 1).params), batch_of([[16], [5, 4]])
     whole = forward(config, params, batch, everything(config))
     for name in ("scores", "query", "key", "value", "hidden"):
@@ -122,9 +135,9 @@ def test_a_model_first_used_inside_a_trace_works_outside_it_too(config, batch_of
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_padding_and_packing_change_nothing(config, batch_of, scrambled, norm):
-    config = config(norm=norm)
+@pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"positions": "rotary", "rotary_base": 50.0}], ids=str)
+def test_padding_and_packing_change_nothing(config, batch_of, scrambled, changes):
+    config = config(**changes)
     params = scrambled(init(config, 1).params)
     packed = batch_of([[5, 5, 5]])
     request = Request(scores=frozenset({3}), value=frozenset({3}), hidden=frozenset({0, 2, 3}))
@@ -231,6 +244,25 @@ def test_init_is_berts(config):
     assert np.abs(drawn).max() <= 0.04 and abs(drawn.std() / (0.02 * 0.8796) - 1) < 0.01 and abs(drawn.mean()) < 1e-4
 
 
+@pytest.mark.parametrize(("width", "std"), [(768, 0.02), (384, 0.02 * 2**0.75), (96, 0.02 * 8**0.75)])
+def test_init_by_width_is_berts_at_768_and_wider_below(config, width, std):
+    made = starts.init_std(config(width=width, init="by_width"))
+    assert made == pytest.approx(std, rel=1e-12)
+    assert starts.init_std(config(width=width)) == 0.02
+
+
+@pytest.mark.parametrize("settings", [{"init_std": 0.1}, {"init": "by_width", "init_std": 0.1 / 32**0.75}], ids=str)
+def test_init_std_is_that_of_every_matrix_and_table(config, settings):
+    drawn = [
+        np.asarray(leaf).ravel()
+        for leaf in jax.tree.leaves(init(config(vocab_size=5000, **settings), 5).params)
+        if leaf.ndim == 2
+    ]
+    values = np.concatenate(drawn)
+    # A normal of std 0.1 cut at two standard deviations has a std of 0.8796 x 0.1.
+    assert np.abs(values).max() <= 0.2 + 1e-7 and values.std() == pytest.approx(0.08796, rel=0.01)
+
+
 def test_init_is_a_function_of_the_seed(config):
     one, again, two = (init(config(), seed).params for seed in (0, 0, 1))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, again))
@@ -238,7 +270,7 @@ def test_init_is_a_function_of_the_seed(config):
     assert len({k.tobytes() for k in map(np.asarray, kernels)}) == 4
 
 
-@pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"embedding_norm": False}])
+@pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"embedding_norm": False}, {"positions": "rotary"}], ids=str)
 def test_abstract_params_are_the_shapes_of_init_and_cost_nothing(config, changes):
     config = config(**changes)
     params = init(config, 0).params
@@ -246,6 +278,7 @@ def test_abstract_params_are_the_shapes_of_init_and_cost_nothing(config, changes
     assert abstract_params(config) == jax.eval_shape(lambda: init(config, 0).params)
     assert abstract_params(config, mlm=False) == {k: v for k, v in abstract_params(config).items() if k != "mlm"}
     assert ("final_norm" in params) == (config.norm == "pre")
+    assert ("position" in params["embeddings"]) == (config.positions == "learned")
     huge = abstract_params(zoo.get("12x32768"))
     assert sum(count_params(huge)) > 150e9
 
@@ -268,6 +301,8 @@ def test_counts_parameters():
     assert sizes.embeddings == (30522 + 512 + 2) * 768
     # BertForMaskedLM of bert-base-uncased has 109 514 298.
     assert sum(sizes) == 109_514_298
+    rotary = count_params(abstract_params(dataclasses.replace(zoo.get("base"), positions="rotary")))
+    assert rotary == (sizes.embeddings - 512 * 768, sizes.others)
 
 
 def test_classify_pools_the_first_token(config, batch_of, scrambled):

@@ -20,6 +20,7 @@ CONFIG = ModelConfig(
 )
 FUSIBLE = replace(CONFIG, attention_dropout=0.0)
 PRE, FUSIBLE_PRE = replace(CONFIG, norm="pre"), replace(FUSIBLE, norm="pre")
+ROTARY = replace(PRE, positions="rotary", rotary_base=20.0)
 TILED = ModelConfig(layers=5, width=128, heads=2, ffn=20, vocab_size=40, max_positions=128)
 """Of a size that kernels take."""
 LENGTH = 10
@@ -120,6 +121,18 @@ def test_scanned_it_is_the_plain_program_dropout_included(config, name):
     same(config, name, scan=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "compute"),
+    [
+        ("all of the last layer", {}),
+        ("a middle layer", {"remat": "dots"}),
+        ("scores of the last layer", {"scan": True, "remat": "full"}),
+    ],
+)
+def test_with_rotary_positions_it_is_the_plain_program_dropout_included(name, compute):
+    same(ROTARY, name, **compute)
+
+
 def test_all_at_once_it_is_the_plain_program():
     same(FUSIBLE, "logits only", scan=True, remat="dots")
     same(FUSIBLE_PRE, "scores of the last layer", scan=True, remat="full")
@@ -140,7 +153,7 @@ def near(config, name, **compute):
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-@pytest.mark.parametrize("config", [CONFIG, PRE], ids=["post", "pre"])
+@pytest.mark.parametrize("config", [CONFIG, PRE, ROTARY], ids=["post", "pre", "rotary"])
 def test_bfloat16_stays_near_float32_and_hands_out_float32(config, name):
     near(config, name)
 
@@ -240,6 +253,24 @@ def test_rematerialised_loops_take_less_memory():
     config = replace(CONFIG, layers=6, max_positions=64)
     batch = {name: jnp.zeros((8, 64), jnp.int32) for name in ("tokens", "segments", "positions")}
     assert temporary("full") < temporary("none") / 2
+
+
+@pytest.mark.parametrize("options", [{}, {"scan": True}, {"dtype": "bfloat16"}], ids=str)
+def test_angles_of_rotary_positions_are_computed_once_in_float32(options):
+    eqns = trace(REQUESTS["a middle layer"], config=ROTARY, dropout=False, gradient=True, **options)
+    for name in ("cos", "sin"):
+        (angles,) = [eqn.outvars[0].aval for eqn in eqns if eqn.primitive.name == name]
+        assert angles.shape == (3, LENGTH, 1, 3) and angles.dtype == jnp.float32
+
+
+def test_rotary_positions_add_no_matmul():
+    for learned, rotary in ((PRE, ROTARY), (TILED, replace(TILED, positions="rotary"))):
+        with canonical():
+            counts = [
+                count(trace(REQUESTS["logits only"], config=config, gradient=True), "dot_general")
+                for config in (learned, rotary)
+            ]
+        assert counts[0] == counts[1]
 
 
 @pytest.fixture

@@ -41,6 +41,9 @@ def narrow(of: ModelConfig = tiny.TEACHER, **changes: Any) -> ModelConfig:
     return dataclasses.replace(of, layers=2, **changes)
 
 
+ROTARY = dataclasses.replace(tiny.TEACHER, positions="rotary")
+
+
 def start(student: ModelConfig, from_: Model, layers: Any = "lower", seed: int = 0) -> Any:
     return start_params(StartConfig("teacher", layers), student, from_, seed)
 
@@ -145,6 +148,7 @@ def test_the_teacher_is_left_as_it_is() -> None:
         ({"norm": "pre"}, "the student's norm is pre, expected its post"),
         ({"embedding_norm": False}, "the student's embedding_norm is False, expected its True"),
         ({"gelu": "tanh"}, "the student's gelu is tanh, expected its exact"),
+        ({"positions": "rotary"}, "the student's positions is rotary, expected its learned"),
     ],
 )
 def test_a_student_that_cannot_be_cut_out_of_the_teacher_is_refused(changes: dict[str, Any], complaint: str) -> None:
@@ -154,6 +158,39 @@ def test_a_student_that_cannot_be_cut_out_of_the_teacher_is_refused(changes: dic
     with pytest.raises(InputError, match=complaint):
         start(student, teacher())
     check_start(StartConfig(), student, tiny.TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"positions": "learned"}, "the student's positions is learned, expected its rotary"),
+        ({"rotary_base": 100.0}, "the student's rotary_base is 100.0, expected its 10000.0"),
+        ({"width": 16}, "the student's head_width is 8, expected its 12"),
+    ],
+)
+def test_a_rotation_that_differs_from_the_teacher_s_is_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InputError, match=rf"\Astart from the teacher: {complaint}\Z"):
+        check_start(StartConfig("teacher"), narrow(ROTARY, **changes), ROTARY)
+
+
+def test_a_rotary_start_copies_no_position_table_and_may_take_longer_sequences() -> None:
+    given = Model(ROTARY, models.init(ROTARY, 3).params)
+    made = start(narrow(ROTARY, max_positions=99), given)
+    assert_equal(made["embeddings"], given.params["embeddings"])
+    assert set(made["embeddings"]) == {"word", "type", "norm"}
+
+
+def test_a_narrower_rotary_start_keeps_a_head_s_coordinates() -> None:
+    """Any others would turn at other speeds."""
+    given = Model(ROTARY, models.init(ROTARY, 3).params)
+    made = start(narrow(ROTARY, width=12, heads=1), given)
+    word = np.asarray(given.params["embeddings"]["word"]["embedding"], np.float64)
+    basis = np.linalg.lstsq(word, made["embeddings"]["word"]["embedding"], rcond=None)[0]
+    for layer in ("1", "2"):
+        for name in ("query", "key"):
+            own = made["layers"][layer]["attention"][name]["kernel"]
+            its = np.split(basis.T @ given.params["layers"][layer]["attention"][name]["kernel"], 2, axis=1)
+            assert min(np.abs(own - head).max() for head in its) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""Models that are not BERT's: as which class they are saved, and that they are read again bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from kdjax.errors import InputError
+from kdjax.models import Model, Request, abstract_params, formats, forward, from_pretrained, save_pretrained
+from tests.golden.record_hf_classes import BATCH, CONFIGS, params_of
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "hf_classes.npz"
+
+SAVED_AS = {
+    "bert": ({}, {"gelu": "tanh"}),
+    "roformer": ({"positions": "rotary"}, {"positions": "rotary", "gelu": "tanh"}),
+    "roberta-prelayernorm": ({"norm": "pre"},),
+    "kdjax": (
+        {"norm": "pre", "positions": "rotary", "rotary_base": 100.0},
+        {"positions": "rotary", "rotary_base": 100.0},
+        {"norm": "pre", "gelu": "tanh"},
+        {"norm": "pre", "embedding_norm": False},
+        {"embedding_norm": False, "init": "by_width", "init_std": 0.05},
+    ),
+}
+CASES = [(model_type, changes) for model_type, found in SAVED_AS.items() for changes in found]
+
+
+def random_params(config, *, mlm=True):
+    rng = np.random.default_rng(0)
+    shapes = abstract_params(config, mlm=mlm)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("mlm", [True, False])
+@pytest.mark.parametrize(("model_type", "changes"), CASES, ids=str)
+def test_a_saved_model_reads_back_bit_for_bit(tmp_path, config, model_type, changes, mlm):
+    model = Model(config(**changes), random_params(config(**changes), mlm=mlm))
+    save_pretrained(tmp_path / "out", model)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == model_type
+    back = from_pretrained(tmp_path / "out")
+    assert back.config == model.config
+    assert jax.tree.structure(back.params) == jax.tree.structure(model.params)
+    jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_a_class_of_transformers_has_the_logits_of_the_model_saved_as_it(model_type):
+    """Recorded by `python -m tests.golden.record_hf_classes`: transformers reads what was saved, in PyTorch."""
+    config = CONFIGS[model_type]
+    assert formats.to_json(config, mlm=True)["model_type"] == model_type
+    got = forward(config, params_of(config), BATCH, Request(token_logits=True)).token_logits
+    want = np.load(GOLDEN)[model_type]
+    valid = BATCH["segments"] > 0
+    np.testing.assert_allclose(np.asarray(got)[valid], want[valid], rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_models_of_our_own_kind_have_dotted_names_and_every_setting(tmp_path, config):
+    own = config(norm="pre", positions="rotary")
+    save_pretrained(tmp_path / "out", Model(own, random_params(own)))
+    names = set(load_file(tmp_path / "out" / "model.safetensors"))
+    assert {"embeddings.word.embedding", "layers.3.attention.query.kernel", "final_norm.scale", "mlm.bias"} < names
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert settings == {"model_type": "kdjax", **vars(own)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"positions": 20}, "positions is 20, expected a str"),
+        ({"rotary_base": "large"}, "rotary_base is 'large', expected a number"),
+        ({"embedding_norm": 1}, "embedding_norm is 1, expected a bool"),
+        ({"layers": 2.5}, "layers is 2.5, expected an integer"),
+        ({"heads": 5}, "5 heads do not divide the width 24"),
+        ({"number_of_layers": 3}, "unknown setting 'number_of_layers'"),
+        ({"width": None}, "width is None, expected an integer"),
+    ],
+)
+def test_a_config_of_our_own_kind_that_cannot_be_used(tmp_path, config, changes, words):
+    own = config(norm="pre", positions="rotary")
+    save_pretrained(tmp_path / "out", Model(own, random_params(own)))
+    path = tmp_path / "out" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(InputError, match=words):
+        from_pretrained(tmp_path / "out")
+
+
+def test_a_setting_that_a_config_of_our_own_kind_leaves_out_is_named(tmp_path, config):
+    own = config(norm="pre", positions="rotary")
+    save_pretrained(tmp_path / "out", Model(own, random_params(own)))
+    path = tmp_path / "out" / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["rotary_base"]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"config\.json: rotary_base is missing"):
+        from_pretrained(tmp_path / "out")
+
+
+def test_a_position_table_of_a_padding_token_with_another_number_reads_from_its_first_position(tmp_path, config):
+    """RoBERTa's own [PAD] is 1, so that its table begins with two rows of no position."""
+    model = Model(config(norm="pre"), random_params(config(norm="pre")))
+    save_pretrained(tmp_path / "out", model)
+    path = tmp_path / "out" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token_id": 1}))
+    back = from_pretrained(tmp_path / "out")
+    assert back.config.max_positions == model.config.max_positions - 1
+    table, whole = (one.params["embeddings"]["position"]["embedding"] for one in (back, model))
+    np.testing.assert_array_equal(table, whole[1:])
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "words"),
+    [
+        ("roformer", {"rotary_value": True}, "rotary_value is True, expected False"),
+        ("roformer", {"embedding_size": 12}, "embedding_size is 12, expected the hidden_size, 24"),
+        ("roberta-prelayernorm", {"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new', expected 'gelu'"),
+    ],
+)
+def test_a_config_of_a_class_with_what_this_package_has_not(tmp_path, config, model_type, changes, words):
+    own = config(**SAVED_AS[model_type][0])
+    save_pretrained(tmp_path / "out", Model(own, random_params(own)))
+    path = tmp_path / "out" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(InputError, match=words):
+        from_pretrained(tmp_path / "out")
+
+
+def test_coordinates_that_turn_together_become_neighbours_and_back():
+    bias = np.arange(12)  # two heads of six
+    made = formats.neighbours_of_halves(bias, 2)
+    assert made.tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+    np.testing.assert_array_equal(formats.halves_of_neighbours(made, 2), bias)
+    kernel = np.random.default_rng(0).normal(size=(5, 12))
+    np.testing.assert_array_equal(formats.neighbours_of_halves(kernel, 2)[:, 1], kernel[:, 3])
