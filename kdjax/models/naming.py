@@ -13,7 +13,7 @@ from kdjax.errors import InputError
 
 Tensors = dict[str, np.ndarray]
 
-_ENCODER = {
+_ENCODER: dict[tuple[str, ...], str] = {
     ("embeddings", "word"): "embeddings.word_embeddings",
     ("embeddings", "position"): "embeddings.position_embeddings",
     ("embeddings", "type"): "embeddings.token_type_embeddings",
@@ -25,14 +25,14 @@ _ENCODER = {
     ("ffn", "up"): "intermediate.dense",
     ("ffn", "down"): "output.dense",
 }
-_POST_NORM = {
+_POST_NORM: dict[tuple[str, ...], str] = {
     ("attention_norm",): "attention.output.LayerNorm",
     ("ffn_norm",): "output.LayerNorm",
     ("mlm", "dense"): "cls.predictions.transform.dense",
     ("mlm", "norm"): "cls.predictions.transform.LayerNorm",
     ("mlm",): "cls.predictions",
 }
-_PRE_NORM = {
+_PRE_NORM: dict[tuple[str, ...], str] = {
     ("attention_norm",): "attention.LayerNorm",
     ("ffn_norm",): "intermediate.LayerNorm",
     ("final_norm",): "LayerNorm",

