@@ -126,7 +126,9 @@ class Study:
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """The downstream tasks."""
-        tokenizer, length = corpora.tokenizer_of(self.config), self.config.data.length
+        corpus = self.corpus if corpora.trains_tokenizer(self.config) else None
+        tokenizer = corpora.tokenizer_of(self.config, corpus)
+        length = self.config.data.length
         with CLOCK("text"):
             return tuple(
                 tasks.load(name, task, tokenizer, length) for name, task in self.config.evaluation.tasks.items()
