@@ -23,9 +23,7 @@ Progress = Callable[[int, int, float], None]
 """Called after each block with the documents and text tokens prepared by this call so far, and its seconds so far."""
 
 
-def prepare(
-    config: DataConfig, tokenizer: Path | None, out: Path, progress: Progress | None = None
-) -> Manifest:
+def prepare(config: DataConfig, tokenizer: Path | None, out: Path, progress: Progress | None = None) -> Manifest:
     """Prepares a corpus in a directory, or goes on with an interrupted preparation, or finds it done.
 
     A document's tokens become chunks of at most `length - 2`; each chunk, framed by [CLS] and [SEP], is one segment;

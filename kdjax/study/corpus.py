@@ -15,6 +15,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.manifest import Manifest
 from kdjax.data.preparation import TOKENIZER
+from kdjax.data.reference_losses import reference_losses
 from kdjax.data.streams import optional
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -98,7 +99,10 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequenc
         raise InputError(
             f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
         )
-    return regime_of(config, corpus)
+    seen = regime_of(config, corpus)
+    reporter.show("prepare: the text's own cross-entropies")
+    reference_losses(seen)
+    return seen
 
 
 def _check_training(config: Config, corpus: Corpus) -> None:
@@ -197,5 +201,10 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
             f"{out}: {manifest.sequences['train']:,} training and {manifest.sequences['validation']:,} held-out "
             f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} tokens of "
             f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
+        )
+        losses = reference_losses(corpus)
+        reporter.say(
+            f"{out}: nats a token by counts: unigram {losses.unigram:.3f}, left neighbour {losses.left_neighbor:.3f}, "
+            f"both neighbours {losses.both_neighbors:.3f}; {losses.unknown['train']:.3%} of the tokens are [UNK]"
         )
         return manifest

@@ -13,6 +13,7 @@ from kdjax.budget.ledger import Ledger, lay_out
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import sources, vocabulary
 from kdjax.data.corpus import Corpus
+from kdjax.data.reference_losses import reference_losses
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
 from kdjax.files import read_json, undone_by_bad_input, write_json
@@ -165,6 +166,11 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
         "frozen": "The encoder is unchanged; only the head was trained.",
         "tuned": "Encoder and head were trained together.",
     }[facts["encoder"]]
+    losses = reference_losses(corpus)
+    counted = (
+        f"unigram {losses.unigram:.4f}, left neighbour {losses.left_neighbor:.4f}, "
+        f"both neighbours {losses.both_neighbors:.4f}"
+    )
     return f"""# Teacher: {facts["source"]} with an MLM head
 
 {encoder}
@@ -176,6 +182,7 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 | spent on the head | {facts["head_flops"]:.4g} FLOPs, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
+| the text by counts, nats a token | {counted} |
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
 The head's FLOPs are XLA's count of the steps that fitted it.
