@@ -147,10 +147,11 @@ class Study:
     def claim(self) -> None:
         """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
         tuned.tuning_of(self.config)
-        _ = self.tasks
+        # Before the tasks, which need the text where a tokenizer is trained on it.
         if self._needs_teacher and self._record.new:
             with CLOCK("teacher", whole=True):
                 teachers.check_teacher(self.config, self.layout)
+        _ = self.tasks
         corpora.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
         for arm in self.arms.values():
             if self.teacher is not None:
