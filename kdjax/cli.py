@@ -82,6 +82,12 @@ def _prepare(options: argparse.Namespace, config: Config) -> None:
     prepare_corpus(config, options.out, options.others if options.beam else None)
 
 
+def _tokenizer(options: argparse.Namespace, config: Config) -> None:
+    from kdjax.study.tokenizer import prepare_tokenizer
+
+    prepare_tokenizer(config, options.out)
+
+
 def _teacher(options: argparse.Namespace, config: Config) -> None:
     from kdjax.study.teacher import prepare_teacher
 
@@ -134,6 +140,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
         "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and utilisation.",
     ),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
+    "tokenizer": (_tokenizer, "Train the recipe's tokenizer on its text, for `data.tokenizer` of any recipe."),
     "teacher": (_teacher, "Fit an MLM head on an encoder and save a teacher with a card."),
     "cache": (_cache, "Run the teacher once over all mask views and store what the recipe's arms need of it."),
     "arms": (

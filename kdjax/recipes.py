@@ -22,7 +22,7 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from kdjax.config import Config, plain, to_dict
+from kdjax.config import Config, ModelSpec, TokenizerConfig, plain, to_dict
 from kdjax.errors import InputError, nearest
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -200,10 +200,14 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
     """
     _check_overrides([f"--{name}" for name in settings])
     values = to_dict(config)
+    if any(name.startswith("data.tokenizer") for name in settings):
+        _free_vocabulary(config, values)
     for name, value in settings.items():
         *path, last = name.split(".")
         inner = values
         for part in path:
+            if not isinstance(inner[part], dict):  # a path, where a tokenizer shall be trained
+                inner[part] = {}
             inner = inner[part]
         inner[last] = value
     try:
@@ -215,3 +219,15 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
             raise e.__cause__ from None
         where = ", ".join(f"{name} {value!r}" for name, value in settings.items())
         raise InputError(f"{where}: {_one_line(str(e))}") from None
+
+
+def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
+    """Set the models' vocabulary sizes back to the default where they follow from the tokenizer that is trained.
+
+    Args:
+        config: the recipe.
+        values: its settings as plain values; changed in place.
+    """
+    if isinstance(config.data.tokenizer, TokenizerConfig):
+        for model in (values["student"], values["teacher"]["architecture"]):
+            model["vocab_size"] = ModelSpec().vocab_size

@@ -20,6 +20,7 @@ from kdjax.data import sources
 from kdjax.data.cache import CacheManifest
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Manifest
+from kdjax.data.reference_losses import compute
 from kdjax.files import digest, read_json
 from kdjax.models import zoo
 from kdjax.recipes import from_dict
@@ -233,13 +234,16 @@ class StudyAudit:
                     book.add(f"{path}: references.{n}", row["metrics"], f"those of one in {self.places['references']}")
             endpoints = [{name: e[name] for name in ("name", "better", "arms")} for e in results["endpoints"]]
             book.same(path, endpoints, self._endpoints(), "endpoints")
+            corpus = results["corpus"]
+            if self.corpus is not None:  # the text's own cross-entropies are counted again
+                corpus = corpus_facts(self.config, self.corpus, compute(self.corpus))
             made = judged(
                 self.config,
                 self.arms,
                 self.costs,
                 results["runs"],
                 results["references"],
-                corpus=corpus_facts(self.config, self.corpus) if self.corpus else results["corpus"],
+                corpus=corpus,
                 endpoints=results["endpoints"],
                 teacher=self.facts,
                 cache=self.cache,

@@ -2,7 +2,7 @@
 
 from kdjax.config.arms import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConfig
 from kdjax.config.budget import KINDS, BudgetConfig
-from kdjax.config.data import DataConfig
+from kdjax.config.data import DataConfig, TokenizerConfig
 from kdjax.config.evaluation import EvaluationConfig, FinetuneConfig, ProbeConfig, TaskConfig
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
@@ -46,6 +46,7 @@ __all__ = [
     "TaskConfig",
     "TeacherConfig",
     "TermConfig",
+    "TokenizerConfig",
     "TrainConfig",
     "TuneConfig",
     "changed",

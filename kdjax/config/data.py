@@ -7,6 +7,40 @@ from typing import Literal
 
 from kdjax.errors import InputError
 
+SPECIAL_TOKENS = 5
+"""[PAD], [UNK], [CLS], [SEP] and [MASK]."""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """A tokenizer that is trained on the corpus's training part, held-out documents aside."""
+
+    train: str = "wordpiece"
+    """What is trained: wordpiece, BERT's kind, lowercase and without accents."""
+    size: int = 8192
+    """Entries of the vocabulary, exactly: the rows of the word embedding of student and teacher."""
+    alphabet: int = 0
+    """Characters that get entries of their own, the most frequent ones; a word with any other is [UNK]. 0: an eighth
+    of the size, at least 64."""
+
+    def __post_init__(self) -> None:
+        if self.train != "wordpiece":
+            raise InputError(f"data.tokenizer.train is {self.train!r}, expected 'wordpiece'")
+        if self.alphabet < 0:
+            raise InputError(f"data.tokenizer.alphabet is {self.alphabet}, expected at least 0")
+        # Special tokens, and each character twice: where a word begins, and further on.
+        least = SPECIAL_TOKENS + 2 * self.characters + 1
+        if self.size < least:
+            raise InputError(
+                f"data.tokenizer.size is {self.size}, expected at least {least}: {SPECIAL_TOKENS} special tokens, "
+                f"{self.characters} characters (data.tokenizer.alphabet) twice, and a longer entry"
+            )
+
+    @property
+    def characters(self) -> int:
+        """Characters that get entries of their own, at most."""
+        return self.alphabet or max(64, self.size // 8)
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -19,8 +53,9 @@ class DataConfig:
     text_field: str | tuple[str, ...] = ("text", "extract")
     """Field of a record, column of a table or feature of an example that holds the text; of several, the first one
     present."""
-    tokenizer: str = ""
-    """A Hugging Face tokenizer.json (path or package:NAME/PATH). Empty: the one beside the teacher's weights."""
+    tokenizer: TokenizerConfig | str = ""
+    """A Hugging Face tokenizer.json (path or package:NAME/PATH), or how one is trained on this text, for instance
+    {train: wordpiece, size: 512}. Empty: the one beside the teacher's weights."""
     length: int = 128
     """Tokens of a sequence, [CLS] and [SEP] included."""
     slots: int = 20

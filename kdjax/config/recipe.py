@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from kdjax.config.arms import ArmConfig
 from kdjax.config.budget import BudgetConfig
-from kdjax.config.data import DataConfig
+from kdjax.config.data import DataConfig, TokenizerConfig
 from kdjax.config.evaluation import EvaluationConfig
 from kdjax.config.model import ModelSpec
 from kdjax.config.teacher import CacheConfig, TeacherConfig
@@ -116,3 +116,29 @@ class Config:
     """The tuning.json that this recipe's settings come from; its trials are counted in the report."""
     plan: PlanConfig = PlanConfig()
     """Forecasts, for `kdjax plan`."""
+
+    def __post_init__(self) -> None:
+        # A tokenizer that is trained says how many rows both models' word embeddings have; so prices need no data.
+        tokenizer = self.data.tokenizer
+        if isinstance(tokenizer, TokenizerConfig):
+            architecture = _with_vocabulary(self.teacher.architecture, tokenizer.size, "teacher.architecture")
+            object.__setattr__(self, "student", _with_vocabulary(self.student, tokenizer.size, "student"))
+            object.__setattr__(self, "teacher", replace(self.teacher, architecture=architecture))
+
+
+def _with_vocabulary(model: ModelSpec, size: int, name: str) -> ModelSpec:
+    """Return a model with a vocabulary of `size` entries.
+
+    Args:
+        model: with a vocabulary of that size, or with the default one, which nobody has set.
+        size: entries of the vocabulary.
+        name: dotted name of the model's settings, for messages.
+
+    Raises:
+        InputError: the model has a vocabulary of another size.
+    """
+    if model.vocab_size not in (size, ModelSpec().vocab_size):
+        raise InputError(
+            f"{name}.vocab_size is {model.vocab_size}, expected data.tokenizer.size, {size}, or none given"
+        )
+    return replace(model, vocab_size=size)

@@ -14,7 +14,7 @@ import numpy as np
 from kdjax.data.manifest import SPLITS, Shard
 from kdjax.data.packing import RecordFormat, best_fit, chunks
 from kdjax.data.shards import SHARDS, write_shard
-from kdjax.data.sources import Document, split_fraction
+from kdjax.data.sources import Document
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.files import read_json, write_json
 
@@ -93,8 +93,7 @@ def make_part(block: Block) -> Part:
     documents, tokens, text_tokens, shards = {}, {}, {}, []
     texts: dict[str, list[str]] = {split: [] for split in SPLITS}
     for document in block.documents:
-        held_out = split_fraction(document.identity) < settings.validation
-        texts["validation" if held_out else "train"].append(document.text)
+        texts["validation" if document.is_held_out(settings.validation) else "train"].append(document.text)
     for split, chosen in texts.items():
         # Arrays: a list of Python's integers takes ten times the memory.
         found = map(functools.partial(np.array, dtype=record_format.token_dtype), tokenizer.ids(chosen))

@@ -44,7 +44,7 @@ Piece = tuple[int, tuple[int, list[Document]]]
 """Consecutive documents of a block: its index, the number of the first document, and the documents."""
 
 
-def prepare(config: DataConfig, tokenizer: Path, out: Path, options: Sequence[str] = ()) -> Manifest:
+def prepare(config: DataConfig, tokenizer: Path | None, out: Path, options: Sequence[str] = ()) -> Manifest:
     """Prepares a corpus with Beam: what `kdjax.data.prepare.prepare` makes, byte for byte.
 
     Interrupted, it counts again and makes only the blocks that are missing; either way to prepare goes on with what the
@@ -52,7 +52,8 @@ def prepare(config: DataConfig, tokenizer: Path, out: Path, options: Sequence[st
 
     Args:
         config: files and settings; `workers` is the runner's business.
-        tokenizer: a tokenizer.json.
+        tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, by this process, which reads
+            all of the text for it, and kept in `out`.
         out: the corpus's directory.
         options: Beam's own, as on a command line: `--runner=...`. Without a runner, everything runs in this process and
             its memory: enough to try a pipeline out.
@@ -69,6 +70,7 @@ def prepare(config: DataConfig, tokenizer: Path, out: Path, options: Sequence[st
         counted = _counted(scan, preparation.sources)
         plan = preparation.plan([digest for digest, _ in counted])
         check_plan(out, plan)
+        preparation = preparation.with_tokenizer()
         done = preparation.done()
         if done is not None:
             return done

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kdjax.data import manifest, sources
+from kdjax.config import DataConfig, TokenizerConfig
+from kdjax.data import manifest, sources, wordpiece
 from kdjax.data.blocks import BlockSettings, Part
 from kdjax.data.manifest import SPLITS, Manifest, total
 from kdjax.data.packing import RecordFormat
@@ -17,13 +19,12 @@ from kdjax.data.shards import SHARDS, held
 from kdjax.data.sources import Source, TextError
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError
-from kdjax.files import read_json, write_json
-
-if TYPE_CHECKING:  # a worker starts sooner without the config library
-    from kdjax.config import DataConfig
+from kdjax.files import read_json, write_json, write_text
 
 PLAN = "preparation.json"
 """What the directory is prepared from; written first, so that a restart can tell whether it may go on."""
+TOKENIZER = "tokenizer.json"
+"""The corpus's own tokenizer, where it was trained on this text."""
 SCAN = ".preparation-scan"
 """Where a pipeline of several machines keeps what it found in the sources; gone when it is done."""
 
@@ -36,28 +37,37 @@ class Preparation:
         sources: where its text is, in the order in which it is read.
         text_fields: of a record's fields, the first one present holds the text.
         most: documents of a block.
-        tokenizer: what makes tokens of the text.
+        tokenizer: what makes tokens of the text; None: one is trained first, see `with_tokenizer`.
         blocks: what makes shards of a block.
+        config: the settings that all of this comes from.
     """
 
     sources: tuple[Source, ...]
     text_fields: tuple[str, ...]
     most: int
-    tokenizer: TextTokenizer
+    tokenizer: TextTokenizer | None
     blocks: BlockSettings
+    config: DataConfig
 
     @classmethod
-    def of(cls, config: DataConfig, tokenizer: Path, out: Path) -> Preparation:
+    def of(cls, config: DataConfig, tokenizer: Path | None, out: Path) -> Preparation:
         """What the settings ask for.
+
+        Args:
+            config: files and settings.
+            tokenizer: a tokenizer.json; None: the one that is trained as `data.tokenizer` says.
+            out: the corpus's directory.
 
         Raises:
             InputError: no text is there, it is of a kind that cannot be read here, or the tokenizer is unusable.
         """
         found = tuple(sources.expand(config.files))
         fields = (config.text_field,) if isinstance(config.text_field, str) else tuple(config.text_field)
-        read = TextTokenizer.read(tokenizer)
-        blocks = BlockSettings(out, tokenizer, read.sha256, config.length, config.validation)
-        return cls(found, fields, config.shard_documents, read, blocks)
+        read = TextTokenizer.read(tokenizer) if tokenizer is not None else None
+        digest = read.sha256 if read is not None else ""
+        path = tokenizer or out / TOKENIZER
+        blocks = BlockSettings(out, path, digest, config.length, config.validation)
+        return cls(found, fields, config.shard_documents, read, blocks, config)
 
     @property
     def out(self) -> Path:
@@ -65,18 +75,51 @@ class Preparation:
         return self.blocks.directory
 
     def plan(self, digests: Sequence[str]) -> dict[str, Any]:
-        """All that the result depends on, given the digests of the sources."""
+        """All that the result depends on, given the digests of the sources.
+
+        A tokenizer that is still to be trained has no digest; how it is trained is among the settings then.
+        """
+        trained = self.config.tokenizer
+        training = {"tokenizer": dataclasses.asdict(trained)} if isinstance(trained, TokenizerConfig) else {}
         return {
             "version": manifest.VERSION,
-            "tokenizer_sha256": self.tokenizer.sha256,
+            "tokenizer_sha256": self.tokenizer.sha256 if self.tokenizer is not None else None,
             "sources": dict(zip(map(str, self.sources), digests, strict=True)),
             "settings": {
                 "length": self.blocks.length,
                 "validation": self.blocks.validation,
                 "shard_documents": self.most,
                 "text_field": list(self.text_fields),
+                **training,
             },
         }
+
+    def with_tokenizer(self) -> Preparation:
+        """Return the same with its tokenizer: the one given, or the one trained on this text, now or before.
+
+        A trained one lies in the corpus's directory, and its digest in the plan there, before any block is made.
+
+        Raises:
+            TextError: unusable text, or too little for so many entries.
+            InputError: the directory's blocks were made with another tokenizer, which is gone.
+        """
+        if self.tokenizer is not None:
+            return self
+        path = self.out / TOKENIZER
+        plan = read_json(self.out / PLAN)
+        expected = plan["tokenizer_sha256"]
+        if expected is None or not path.is_file() or sources.sha256(path) != expected:
+            write_text(path, wordpiece.train_on_corpus(self.config).json)
+        tokenizer = TextTokenizer.read(path)
+        if expected is None:
+            write_json(self.out / PLAN, {**plan, "tokenizer_sha256": tokenizer.sha256})
+        elif tokenizer.sha256 != expected:
+            raise InputError(
+                f"{path}: trained again, it has the digest {tokenizer.sha256[:12]}, expected {expected[:12]}, which "
+                "the text here was prepared with; expected that file, or a new directory"
+            )
+        blocks = dataclasses.replace(self.blocks, tokenizer_sha256=tokenizer.sha256)
+        return dataclasses.replace(self, tokenizer=tokenizer, blocks=blocks)
 
     def done(self) -> Manifest | None:
         """The manifest, where everything it lists is there and whole."""
@@ -91,6 +134,8 @@ class Preparation:
         Raises:
             TextError: a split is empty.
         """
+        if self.tokenizer is None:
+            raise ValueError("has no tokenizer yet, expected with_tokenizer() before")
         made = _manifest(plan, self.tokenizer, parts)
         made.write(self.out)
         return made
@@ -110,7 +155,7 @@ def claimed(out: Path) -> Iterator[None]:
     except TextError:
         for directory in (SHARDS, SCAN):
             shutil.rmtree(out / directory, ignore_errors=True)
-        for name in (PLAN, manifest.NAME):
+        for name in (PLAN, manifest.NAME, TOKENIZER):
             (out / name).unlink(missing_ok=True)
         raise
     finally:
@@ -141,11 +186,12 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
             f"{out}: was prepared from other text than {', '.join(plan['sources'])}, expected a new directory"
         )
     for name in ("version", "tokenizer_sha256"):
-        if found[name] != plan[name]:
+        to_be_trained = name == "tokenizer_sha256" and plan[name] is None
+        if found[name] != plan[name] and not to_be_trained:
             raise InputError(f"{out}: was prepared with {name} {found[name]}, expected {plan[name]} or a new directory")
     for name, value in plan["settings"].items():
-        if found["settings"][name] != value:
-            before = found["settings"][name]
+        before = found["settings"].get(name, "a file that was given")  # a tokenizer
+        if before != value:
             raise InputError(f"{out}: was prepared with data.{name} {before}, expected {value} or a new directory")
 
 

@@ -23,7 +23,7 @@ Progress = Callable[[int, int, float], None]
 """Called after each block with the documents and text tokens prepared by this call so far, and its seconds so far."""
 
 
-def prepare(config: DataConfig, tokenizer: Path, out: Path, progress: Progress | None = None) -> Manifest:
+def prepare(config: DataConfig, tokenizer: Path | None, out: Path, progress: Progress | None = None) -> Manifest:
     """Prepares a corpus in a directory, or goes on with an interrupted preparation, or finds it done.
 
     A document's tokens become chunks of at most `length - 2`; each chunk, framed by [CLS] and [SEP], is one segment;
@@ -35,7 +35,7 @@ def prepare(config: DataConfig, tokenizer: Path, out: Path, progress: Progress |
 
     Args:
         config: files and settings.
-        tokenizer: a tokenizer.json.
+        tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, and kept in `out`.
         out: the directory: new, empty, or an earlier preparation of the same text with the same settings.
         progress: told after each block.
 
@@ -47,6 +47,7 @@ def prepare(config: DataConfig, tokenizer: Path, out: Path, progress: Progress |
     plan = preparation.plan([sources.digest(source) for source in preparation.sources])
     with claimed(out):
         check_plan(out, plan)
+        preparation = preparation.with_tokenizer()
         done = preparation.done()
         if done is not None:
             return done

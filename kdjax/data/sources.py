@@ -60,6 +60,14 @@ class Document:
         """Bytes of its text in UTF-8."""
         return len(self.text.encode())
 
+    def is_held_out(self, share: float) -> bool:
+        """Return whether it belongs to the held-out split: the hash of its identity decides.
+
+        Args:
+            share: of all documents that are held out.
+        """
+        return split_fraction(self.identity) < share
+
 
 def split_fraction(identity: str) -> float:
     """A number in [0, 1) that is the same for an identity everywhere: a document or row below a share is held out."""

@@ -135,6 +135,7 @@ def _fitted(
             "budgets": levels,
             "runs": [asdict(run) for run in runs],
             "endpoint": endpoint,
+            "reference_losses": _same_losses(pilot),
         },
         "fits": {
             name: _fit(fits.arms[name], spending[name], budgets, grid, case, widening.get(name, 1.0))
@@ -146,6 +147,12 @@ def _fitted(
             one: [_contest(c) for c in _contests(config, fits, spending, grid, one, widening)] for one in known
         },
     }
+
+
+def _same_losses(pilot: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The reference losses of the pilot's text; None where its studies had several, or none."""
+    found = [group.get("reference_losses") for group in pilot["groups"]]
+    return found[0] if all(losses == found[0] for losses in found) else None
 
 
 def _contests(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdjax.plan.standing import Contest, Plan, contests, reach, sided, yardstick
-from kdjax.study import numbers, summary, svg
+from kdjax.study import numbers, reference_losses, summary, svg
 from kdjax.study.axes import WIDTH, brief, limits, logarithmic, right, short
 
 
@@ -41,6 +41,8 @@ def curves(found: Plan) -> Markup | None:
         limits(ax, seen + [min(max(end, min(seen) - span / 2), max(seen) + span / 2) for end in ends], 0.05)
         _budgets(ax, found, [p["flops"] for fit in fits.values() for p in fit["curve"]])
         _reach(ax, found)
+        levels = reference_losses.of_endpoint(found["pilot"].get("reference_losses"), endpoint)
+        reference_losses.draw(ax, levels, extend=False)
         ax.set_ylabel(f"{endpoint['unit']} ({endpoint['better']} is better)")
         return svg.render(figure, "laws", f"{endpoint['label']} over the budget: fitted laws and the pilot's runs.")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from kdjax.config import Config
+from kdjax.config import Config, TokenizerConfig
 from kdjax.data import prepare, sources
 from kdjax.data.cache import Cache
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.manifest import Manifest
+from kdjax.data.preparation import TOKENIZER
+from kdjax.data.reference_losses import reference_losses
 from kdjax.data.streams import optional
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -22,12 +25,28 @@ HELD_OUT_SEED = 20240419
 """Seed of the masks held-out sequences have in every study."""
 
 
-def tokenizer_of(config: Config) -> Path:
+def trains_tokenizer(config: Config) -> bool:
+    """Return whether the recipe trains a tokenizer on its own text."""
+    return isinstance(config.data.tokenizer, TokenizerConfig)
+
+
+def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
     """The recipe's tokenizer file: its own, or the one beside the teacher's weights.
+
+    Args:
+        config: the recipe.
+        corpus: its text, which holds the tokenizer that was trained on it; None where the recipe trains none.
 
     Raises:
         InputError: there is none.
     """
+    if isinstance(config.data.tokenizer, TokenizerConfig):
+        if corpus is None:
+            raise ValueError("the tokenizer is trained on the corpus, expected the prepared corpus")
+        path = corpus.directory / TOKENIZER
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, expected the tokenizer that was trained on this text")
+        return path
     if config.data.tokenizer:
         return sources.locate(config.data.tokenizer)
     if not config.teacher.source:
@@ -50,27 +69,29 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequenc
     Raises:
         InputError: unusable text, a tokenizer that does not fit the student, or a damaged directory.
     """
+    given = None if trains_tokenizer(config) else tokenizer_of(config)
     if config.data.prepared:
         corpus = Corpus.open(Path(config.data.prepared))
     elif beam is not None:
         optional("apache_beam", "beam", "--beam")
         from kdjax.data import pipeline  # noqa: PLC0415 (Beam is an extra)
 
-        pipeline.prepare(config.data, tokenizer_of(config), directory, beam)
+        pipeline.prepare(config.data, given, directory, beam)
         corpus = Corpus.open(directory)
     else:
 
         def told(documents: int, tokens: int, seconds: float) -> None:
             reporter.show(f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s")
 
-        prepare.prepare(config.data, tokenizer_of(config), directory, told)
+        prepare.prepare(config.data, given, directory, told)
         corpus = Corpus.open(directory)
     manifest = corpus.manifest
     if manifest.length != config.data.length:
         raise InputError(
             f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length, {config.data.length}"
         )
-    tokenizer = tokenizer_of(config)
+    _check_training(config, corpus)
+    tokenizer = tokenizer_of(config, corpus)
     if manifest.tokenizer_sha256 != sources.sha256(tokenizer):
         raise InputError(f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}")
     student = zoo.resolve(config.student)
@@ -78,7 +99,24 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequenc
         raise InputError(
             f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
         )
-    return regime_of(config, corpus)
+    seen = regime_of(config, corpus)
+    reporter.show("prepare: the text's own cross-entropies")
+    reference_losses(seen)
+    return seen
+
+
+def _check_training(config: Config, corpus: Corpus) -> None:
+    """Check that a tokenizer that the recipe trains is the one that a prepared corpus was made with.
+
+    Raises:
+        InputError: it was made with one that was given, or that was trained in another way.
+    """
+    if isinstance(config.data.tokenizer, TokenizerConfig):
+        expected = asdict(config.data.tokenizer)
+        found = corpus.manifest.settings.get("tokenizer")
+        if found != expected:
+            before = f"a tokenizer trained by {found}" if found else "a tokenizer that was given"
+            raise InputError(f"{corpus.directory}: was prepared with {before}, expected data.tokenizer {expected}")
 
 
 def regime_of(config: Config, corpus: Corpus) -> Corpus:
@@ -163,5 +201,10 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
             f"{out}: {manifest.sequences['train']:,} training and {manifest.sequences['validation']:,} held-out "
             f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} tokens of "
             f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
+        )
+        losses = reference_losses(corpus)
+        reporter.say(
+            f"{out}: nats a token by counts: unigram {losses.unigram:.3f}, left neighbour {losses.left_neighbor:.3f}, "
+            f"both neighbours {losses.both_neighbors:.3f}; {losses.unknown['train']:.3%} of the tokens are [UNK]"
         )
         return manifest

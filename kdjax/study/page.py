@@ -39,6 +39,7 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
         numbers.flops,
         numbers.interval,
         numbers.listed,
+        numbers.percent,
         numbers.score,
         numbers.settings,
         numbers.signed,

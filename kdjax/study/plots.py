@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.study import numbers, summary, svg
+from kdjax.study import numbers, reference_losses, summary, svg
 from kdjax.study.axes import WIDTH, level, linear, name_levels, right, short
 from kdjax.study.summary import Endpoint, Results, Spread, task_of
 from kdjax.study.usage import mean, paid_for, runs
@@ -163,14 +163,16 @@ def learning(results: Results) -> Markup | None:
                 ax.plot(places, means, marker=svg.arm_marker(arms.index(arm)), markersize=5, linewidth=2.2, **look)
             late += [loss for seed in seeds for at, loss in zip(*seed, strict=True) if at >= amount / 2]
             stop = max(stop, *(at[-1] for at, _ in seeds))  # what is measured last may itself be on the clock
+        levels = reference_losses.of_endpoint(results["corpus"].get("reference_losses"), {"unit": "nats"})
         if teacher is not None and teacher["mlm_loss"] is not None:
-            level(whole, teacher["mlm_loss"])
-            name_levels(whole, {"teacher": teacher["mlm_loss"]})
+            levels["teacher"] = teacher["mlm_loss"]
+        reference_losses.draw(whole, levels)
         whole.set_xlim(0, stop)
         end.set_xlim(amount / 2, stop)
         if late:
             room = 0.08 * (max(late) - min(late)) or 0.01
             end.set_ylim(min(late) - room, max(late) + room)
+            reference_losses.draw(end, levels, extend=False)
         for ax, title in ((whole, "The whole budget"), (end, "Its second half")):
             ax.set_title(title)
             ax.set_ylabel("held-out MLM loss (nats)")

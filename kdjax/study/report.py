@@ -8,7 +8,20 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.files import write_text
-from kdjax.study import notes, numbers, page, payers, plots, primary, summary, svg, usage, verdict, wall_clock
+from kdjax.study import (
+    notes,
+    numbers,
+    page,
+    payers,
+    plots,
+    primary,
+    reference_losses,
+    summary,
+    svg,
+    usage,
+    verdict,
+    wall_clock,
+)
 from kdjax.study.summary import Endpoint, Results
 
 
@@ -28,6 +41,7 @@ def write(results: dict[str, Any], path: Path) -> None:
 def html(results: Results) -> str:
     """The page."""
     other = summary.yardstick(results)
+    losses = results["corpus"].get("reference_losses")
     return page.render(
         "report.html.j2",
         results["arms"],
@@ -58,6 +72,8 @@ def html(results: Results) -> str:
         beside_teacher=_beside_teacher(results),
         scores=_scores(results, other),
         references=summary.references(results),
+        reference_losses=reference_losses.rows(losses, results["endpoints"]),
+        reference_losses_meaning=reference_losses.MEANING,
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
         peaks=usage.peaks(results),

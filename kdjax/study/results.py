@@ -13,6 +13,7 @@ from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data.cache import CacheManifest
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS
+from kdjax.data.reference_losses import ReferenceLosses, reference_losses
 from kdjax.data.tasks import Task
 from kdjax.evaluate.statistics import compare_all, expected_false
 from kdjax.files import digest
@@ -41,7 +42,7 @@ def collect(
         wall_clock: seconds by kind, of the study's commands.
     """
     config = study.config
-    corpus = corpus_facts(config, study.corpus)
+    corpus = corpus_facts(config, study.corpus, reference_losses(study.corpus))
     return {
         **versions(),
         "wall_clock": dict(wall_clock),
@@ -122,8 +123,17 @@ def judged(
     }
 
 
-def corpus_facts(config: Config, corpus: Corpus) -> dict[str, Any]:
-    """What is known of a study's text."""
+def corpus_facts(config: Config, corpus: Corpus, losses: ReferenceLosses) -> dict[str, Any]:
+    """What is known of a study's text.
+
+    Args:
+        config: the recipe.
+        corpus: the text that its runs see.
+        losses: the text's own cross-entropies.
+    """
+    told = asdict(losses)
+    for name in ("version", "corpus"):  # what the file is identified by
+        del told[name]
     return {
         "regime": config.data.regime,
         "documents": corpus.manifest.documents,
@@ -133,6 +143,9 @@ def corpus_facts(config: Config, corpus: Corpus) -> dict[str, Any]:
         "digest": corpus.digest,
         "length": corpus.manifest.length,
         "views": config.data.views,
+        "vocabulary": corpus.manifest.vocab_size,
+        "tokenizer": corpus.manifest.tokenizer_sha256,
+        "reference_losses": told,
     }
 
 

@@ -127,7 +127,9 @@ class Study:
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """The downstream tasks."""
-        tokenizer, length = corpora.tokenizer_of(self.config), self.config.data.length
+        corpus = self.corpus if corpora.trains_tokenizer(self.config) else None
+        tokenizer = corpora.tokenizer_of(self.config, corpus)
+        length = self.config.data.length
         with CLOCK("text"):
             return tuple(
                 tasks.load(name, task, tokenizer, length) for name, task in self.config.evaluation.tasks.items()
@@ -147,10 +149,11 @@ class Study:
         """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
         tuned.tuning_of(self.config)
         check_primary(self.config)
-        _ = self.tasks
+        # Before the tasks, which need the text where a tokenizer is trained on it.
         if self._needs_teacher and self._record.new:
             with CLOCK("teacher", whole=True):
                 teachers.check_teacher(self.config, self.layout)
+        _ = self.tasks
         corpora.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
         for arm in self.arms.values():
             if self.teacher is not None:

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers, primary, verdict
+from kdjax.study import numbers, primary, reference_losses, verdict
 from kdjax.study.summary import Results, Spread, by_seed, references, spread
 from kdjax.study.usage import mean, runs
 
@@ -36,10 +36,14 @@ def summary(results: Results) -> Group:
             else:
                 cells.append(Text("head untrained" if endpoint["kind"] == "mlm" else "–", style="dim"))
         table.add_row(Text(arm), *cells, numbers.count(mean(run["steps"] for run in runs(results, arm))))
+    losses = results["corpus"].get("reference_losses")
     table.add_section()
     for name, metrics in references(results).items():
         row = [_cell(metrics.get(endpoint["name"])) for endpoint in results["endpoints"]]
         table.add_row(Text(name), *row, "", style="dim")
+    for label, values in reference_losses.rows(losses, results["endpoints"]).items():
+        scores = ["–" if value is None else numbers.score(value) for value in values]
+        table.add_row(Text(label), *map(Text, scores), "", style="dim")
     # Text, not markup: a name may hold square brackets.
     headline = Text(verdict.headline(results), style="bold")
     answers = [Text(answer) for answer in verdict.answers(results).values()]

@@ -13,13 +13,14 @@ from kdjax.budget.ledger import Ledger, lay_out
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import sources, vocabulary
 from kdjax.data.corpus import Corpus
+from kdjax.data.reference_losses import reference_losses
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
 from kdjax.files import read_json, undone_by_bad_input, write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
-from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches
+from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches, trains_tokenizer
 from kdjax.study.progress import Reporter
 from kdjax.train.phase import Shape, price
 from kdjax.train.teacher import fit_head, head_phase
@@ -52,8 +53,12 @@ class Teacher:
         return int(self.facts["head_flops"])
 
 
-def encoder_of(config: Config) -> Model:
+def encoder_of(config: Config, corpus: Corpus | None = None) -> Model:
     """The teacher as it is given.
+
+    Args:
+        config: the recipe.
+        corpus: its text; None: it is not prepared yet, and a tokenizer that is trained on it not compared.
 
     Raises:
         InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
@@ -64,7 +69,8 @@ def encoder_of(config: Config) -> Model:
     source = sources.locate(config.teacher.source)
     encoder = models.from_pretrained(source)
     _check_architecture(source, encoder.config, zoo.resolve(config.teacher.architecture))
-    vocabulary.check(tokenizer_of(config), source, encoder.config.vocab_size)
+    if corpus is not None or not trains_tokenizer(config):
+        vocabulary.check(tokenizer_of(config, corpus), source, encoder.config.vocab_size)
     return encoder
 
 
@@ -100,7 +106,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
         return Teacher(models.from_pretrained(directory), facts)
     if (directory / CARD).exists():  # another process has none: all fit it again
         shutil.rmtree(directory)
-    encoder = encoder_of(config)
+    encoder = encoder_of(config, corpus)
     unknown = {"head_flops": 0, "training_flops": 0, "encoder": "as given"}
     known = read_json(source / CARD) if (source / CARD).exists() else {}
     facts = {
@@ -122,7 +128,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
         "head_tokens": ledger.tokens,
         **_quality(model, corpus, config),
     }
-    models.save_pretrained(directory, model, tokenizer=tokenizer_of(config), card=card(facts, corpus))
+    models.save_pretrained(directory, model, tokenizer=tokenizer_of(config, corpus), card=card(facts, corpus))
     write_json(directory / CARD, facts)
     hosts.all_of(True)  # have saved it
     shutil.rmtree(directory.with_name(directory.name + ".fit"))
@@ -160,6 +166,11 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
         "frozen": "The encoder is unchanged; only the head was trained.",
         "tuned": "Encoder and head were trained together.",
     }[facts["encoder"]]
+    losses = reference_losses(corpus)
+    counted = (
+        f"unigram {losses.unigram:.4f}, left neighbour {losses.left_neighbor:.4f}, "
+        f"both neighbours {losses.both_neighbors:.4f}"
+    )
     return f"""# Teacher: {facts["source"]} with an MLM head
 
 {encoder}
@@ -171,6 +182,7 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 | spent on the head | {facts["head_flops"]:.4g} FLOPs, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
+| the text by counts, nats a token | {counted} |
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
 The head's FLOPs are XLA's count of the steps that fitted it.

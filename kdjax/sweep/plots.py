@@ -12,8 +12,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdjax.study import svg
-from kdjax.study.axes import WIDTH, brief, limits, logarithmic, name_levels, short
+from kdjax.study import reference_losses, svg
+from kdjax.study.axes import WIDTH, brief, limits, logarithmic, short
 from kdjax.sweep.verdict import Endpoint, Group, Pair, Sweep, against, rows_of, yardstick
 
 Points = Sequence[Mapping[str, Any]]
@@ -44,6 +44,7 @@ def curves(found: Sweep, group: Group, endpoint: Endpoint, name: str) -> Markup 
         grid = figure.add_gridspec(2 if crossing else 1, 2 if pairs else 1, height_ratios=_heights(len(crossing)))
         ax = figure.add_subplot(grid[:, 0])
         _scores(ax, found, group, endpoint, told)
+        reference_losses.draw(ax, reference_losses.of_endpoint(group.get("reference_losses"), endpoint))
         ax.set_title("Scores")
         ax.set_ylabel(endpoint["unit"])
         logarithmic(ax, label, show, budgets)
@@ -197,6 +198,7 @@ def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Ma
     """
     arms = list(dict.fromkeys(profile["arm"] for profile in profiles))
     budgets = sorted({profile["budget"] for profile in profiles})
+    levels = reference_losses.of_endpoint(_losses_beside(found, profiles[0]["settings"]), endpoint)
     sizes = sorted({point["parameters"] for profile in profiles for point in profile["points"]})
     columns = min(len(arms), 2)
     rows = math.ceil(len(arms) / columns)
@@ -219,8 +221,17 @@ def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Ma
             logarithmic(ax, "parameters without embeddings", _parameters, sizes)
         for ax, arm in zip(axes, arms, strict=False):
             last = {show(p["budget"]): p["points"][-1]["mean"] for p in profiles if p["arm"] == arm}
-            name_levels(ax, last)
+            reference_losses.draw(ax, levels, extend=False, beside=last)
         return svg.render(figure, name, f"{endpoint['label']} against the student's size, for each arm and budget.")
+
+
+def _losses_beside(found: Sweep, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The reference losses of the text in the first combination of swept settings that has these."""
+    for group in found["groups"]:
+        if all(group["settings"].get(name) == value for name, value in settings.items()):
+            losses: Mapping[str, Any] | None = group.get("reference_losses")
+            return losses
+    return None
 
 
 def _profile(ax: Axes, profile: Mapping[str, Any], index: int, strength: float) -> None:

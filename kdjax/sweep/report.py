@@ -8,7 +8,7 @@ from typing import Any
 
 from kdjax.evaluate.statistics import expected_false
 from kdjax.files import write_text
-from kdjax.study import numbers, page, summary
+from kdjax.study import numbers, page, reference_losses, summary
 from kdjax.study.usage import Cell, Column, Table
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, rows_of
@@ -46,6 +46,7 @@ def html(found: Sweep) -> str:
         profiles=[
             _profiles(found, endpoint, *parts) for endpoint in found["endpoints"] for parts in _sets(found, endpoint)
         ],
+        reference_losses_meaning=reference_losses.MEANING,
         fields=_fields(found),
         shared=_shared(found),
         cells=[
@@ -82,7 +83,12 @@ def _group(found: Sweep, n: int, group: Group) -> dict[str, Any]:
         plot = plots.curves(found, group, endpoint, f"curves-{n}-{m}")
         if plot is not None:
             endpoints.append((endpoint, plot, verdict.sentences(found, group, endpoint)))
-    return {"settings": numbers.settings(group["settings"]), "endpoints": endpoints, "rows": _rows(found, group)}
+    return {
+        "settings": numbers.settings(group["settings"]),
+        "endpoints": endpoints,
+        "rows": _rows(found, group),
+        "reference_losses": reference_losses.rows(group.get("reference_losses"), found["endpoints"]),
+    }
 
 
 def _rows(found: Sweep, group: Group) -> dict[str, list[dict[str, Any]]]:

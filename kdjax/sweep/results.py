@@ -100,6 +100,7 @@ def _group(config: Config, members: Sequence[Results], endpoints: Sequence[Mappi
     """Studies that differ in their budget only: curves over it, and differences between arms."""
     first = members[0]
     return {
+        "reference_losses": first["corpus"].get("reference_losses"),
         "parameters": {
             name: {key: arm[key] for key in ("parameters", "parameters_without_embeddings")}
             for name, arm in first["arms"].items()

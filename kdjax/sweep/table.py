@@ -7,7 +7,7 @@ from rich.console import Group as Parts
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers
+from kdjax.study import numbers, reference_losses
 from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, headline, sentences
 
 
@@ -38,4 +38,9 @@ def _table(found: Sweep, group: Group, endpoint: Endpoint) -> Table:
     for arm in endpoint["arms"]:
         points = {point["budget"]: numbers.spread(point["mean"], point["sd"]) for point in curves[arm]}
         table.add_row(Text(arm), *(points.get(budget, "–") for budget in budgets))
+    levels = reference_losses.of_endpoint(group.get("reference_losses"), endpoint)
+    if levels:
+        table.add_section()
+    for label, nats in levels.items():
+        table.add_row(Text(label), *([numbers.score(nats)] * len(budgets)), style="dim")
     return table

@@ -1,0 +1,48 @@
+"""The `tokenizer` command: the tokenizer that a recipe trains, in a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from kdjax.config import Config
+from kdjax.data import sources, wordpiece
+from kdjax.errors import InputError
+from kdjax.files import check_writable
+from kdjax.study import numbers
+from kdjax.study.progress import Reporter
+
+
+def prepare_tokenizer(config: Config, out: Path) -> Path:
+    """Train the tokenizer of a recipe and write it whole or not at all, for `data.tokenizer` of any recipe.
+
+    Args:
+        config: the recipe, whose `data.tokenizer` says how one is trained.
+        out: the directory, new or empty. `transformers.AutoTokenizer` reads it.
+
+    Returns:
+        The path of its tokenizer.json.
+
+    Raises:
+        InputError: the recipe trains none, its text is unusable or too small, or the directory is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
+    with Reporter() as reporter:
+        reporter.show("tokenizer: training")
+        trained = wordpiece.train_on_corpus(config.data)
+
+        # Written beside and renamed: a kill leaves no half of it under the name that was asked for.
+        check_writable(out.absolute().parent)
+        beside = out.absolute().with_name(f".{out.name}.{os.getpid()}.tmp")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        wordpiece.write_directory(trained, beside)
+        beside.replace(out)
+        path = out / "tokenizer.json"
+        reporter.say(
+            f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the training text's "
+            f"characters have none; digest {sources.sha256(path)[:16]}"
+        )
+    return path
