@@ -38,6 +38,7 @@ __all__ = [
     "OptimizerConfig",
     "PhaseConfig",
     "PlanConfig",
+    "PretrainingConfig",
     "ProbeConfig",
     "RampConfig",
     "RangeConfig",

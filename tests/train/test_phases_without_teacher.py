@@ -58,9 +58,7 @@ def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
         for phase, program in zip(arm(order).phases, programs(order), strict=True)
     ]
     start = models.init(arm(order).student, 0).params
-    (outcome,) = train(
-        Run(legs, budget(order), start=start, seed=0, config=CONFIG, directory=directory, watch=watch)
-    )
+    (outcome,) = train(Run(legs, budget(order), start=start, seed=0, config=CONFIG, directory=directory, watch=watch))
     return outcome
 
 
