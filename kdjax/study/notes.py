@@ -57,7 +57,7 @@ def _trained_teacher(teacher: Mapping[str, Any]) -> str:
     if share < 1:
         said += (
             f" Students learn from it as it was at {numbers.percent(share)} of its budget of "
-            f"{numbers.flops(training['budget'])} FLOPs, before its learning rate had come down."
+            f"{numbers.flops(training['budget'])} FLOPs, while its learning rate was still on its way down to 0."
         )
     return said
 

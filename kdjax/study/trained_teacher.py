@@ -321,8 +321,8 @@ def trained_card(facts: Mapping[str, Any]) -> str:
     schedule = ""
     if share < 1:
         schedule = (
-            "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the whole budget, so its "
-            "learning rate had not come down yet.\n\n"
+            "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the whole budget, so its\n"
+            "learning rate was still on its way down to 0.\n\n"
         )
     steps = f"{training['steps']:,} steps of {training['step_flops']:.6g}"
     note = f"{facts['note']}\n\n" if facts["note"] else ""
