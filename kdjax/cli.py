@@ -141,7 +141,10 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     ),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
     "tokenizer": (_tokenizer, "Train the recipe's tokenizer on its text, for `data.tokenizer` of any recipe."),
-    "teacher": (_teacher, "Fit an MLM head on an encoder and save a teacher with a card."),
+    "teacher": (
+        _teacher,
+        "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that says its cost.",
+    ),
     "cache": (_cache, "Run the teacher once over all mask views and store what the recipe's arms need of it."),
     "arms": (
         _arms,

@@ -24,6 +24,10 @@ class Diverged(InputError):
     """Training came to numbers that are not finite: its settings cannot be used."""
 
 
+class Unfinished(InputError):
+    """Work that took long stopped before its end, and what is done of it stays: the same command goes on with it."""
+
+
 class Stopped(SystemExit):
     """The process was told to stop, and nothing is lost: the same command goes on.
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import InputError
+from kdjax.errors import InputError, Unfinished
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,10 +68,15 @@ def check_writable(directory: Path) -> None:
 
 @contextmanager
 def undone_by_bad_input(*directories: Path) -> Iterator[None]:
-    """Takes away what the block made of these directories if it ends in bad input; those there before stay."""
+    """Takes away what the block made of these directories if it ends in bad input; those there before stay.
+
+    Nothing is taken away of work that is `Unfinished`.
+    """
     new = [directory for directory in directories if not directory.exists()]
     try:
         yield
+    except Unfinished:
+        raise
     except InputError:
         for directory in new:
             shutil.rmtree(directory, ignore_errors=True)

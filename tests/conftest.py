@@ -47,6 +47,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 SYSTEM = ("test_kill.py", "test_hosts.py", "faults", "test_compare.py", "test_arms.py", "test_seeds_at_once.py")
 SYSTEM += ("test_budgets.py", "test_compiling.py", "test_sweep.py", "audit", "test_tune.py", "tpu_scripts")
 SYSTEM += ("test_docs.py", "benchmarks", "test_compiled.py", "test_memory.py")
+SYSTEM += ("test_trained_teacher.py", "test_teacher_cost.py")
 """Files and folders of tests that run whole commands, studies and processes; half of the time is theirs."""
 
 

@@ -77,7 +77,7 @@ class RunAudit:
             "arm_settings": plain(to_dict(self._arm.config)),
             "cost": self._cost.to_json(),
             "budget": plain(asdict(self._budget)),
-            "teacher": study.facts if self._arm.needs_teacher else None,
+            "teacher": study.facts_for(self._seed) if self._arm.needs_teacher else None,
             "config": study.run_config(),
             **({"corpus": study.corpus.digest} if study.corpus else {}),
         }

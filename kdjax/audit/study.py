@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import kdjax
 from kdjax.audit.book import WRITTEN, Book, among
 from kdjax.audit.counts import Counts
 from kdjax.audit.run import RunAudit
+from kdjax.audit.teacher import TeacherAudit
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import lay_out
 from kdjax.config import Config, plain, to_dict
@@ -30,10 +31,12 @@ from kdjax.study.machine import versions
 from kdjax.study.places import places
 from kdjax.study.pricing import arms_of, cache_flops, shape_of, share, sharing, stored_by
 from kdjax.study.record import Cost
-from kdjax.study.results import corpus_facts, judged
-from kdjax.study.teacher import CARD
+from kdjax.study.results import corpus_facts, judged, teacher_facts
+from kdjax.study.teacher_cost import TeacherCost
+from kdjax.study.teacher_directories import CARD, seed_directory, source_directories
 from kdjax.train.arm import Arm
 from kdjax.train.phase import Shape, price
+from kdjax.train.pretraining import stream_seed
 from kdjax.train.teacher import head_phase
 
 RESULTS = "results.json"
@@ -57,6 +60,7 @@ class StudyAudit:
         self.cache: CacheManifest | None = None
         self.costs: dict[str, Cost] = {}
         self._prices = 0
+        self._entries = 0
 
     def audit(self) -> dict[str, Any]:
         """All of it; returns the content of results.json."""
@@ -87,18 +91,17 @@ class StudyAudit:
             with book.reading(path):
                 self.costs[name] = self._cost(arm)
         rows: dict[tuple[str, int], dict[str, Any]] = {}
-        entries = 0
         for name, seed in itertools.product(self.costs, self.config.seeds):
             directory = runs / f"{name}-seed{seed}"
             with book.reading(directory):
                 run = RunAudit(self, self.arms[name], seed, directory, book)
                 run.audit()
                 rows[name, seed] = run.result
-                entries += run.entries
+                self._entries += run.entries
         self._judge(rows)
         tokens = "counted" if self.corpus else f"not counted, there is no whole text in {self._text}"
         book.lines.append(
-            f"{self._out}: worked out again: prices {self._prices}, runs {len(rows)}, ledger entries {entries}, "
+            f"{self._out}: worked out again: prices {self._prices}, runs {len(rows)}, ledger entries {self._entries}, "
             f"verdicts {len(self._results.get('verdicts', ()))}; tokens {tokens}"
         )
         return self._results
@@ -126,30 +129,56 @@ class StudyAudit:
         """What is known of the teacher, and what fitting its head cost: its steps at their price."""
         if not any(arm.needs_teacher for arm in self.arms.values()):
             return
+        if self.config.teacher.train.budget:
+            self._read_trained_teachers()
+            return
         config, head, path, name = self.config, self.config.teacher.head, self._out / RESULTS, "teacher"
         if head.budget and self.places["teacher"].exists():
             path, name = self.places["teacher"] / CARD, ""
             self.facts = self._book.read(path) or self.facts
         with self._book.reading(path):
-            source = sources.locate(config.teacher.source)
-            if self.facts is None or not source.exists():
+            if self.facts is None or not sources.locate(config.teacher.source).exists():
                 return
-            before = read_json(source / CARD) if (source / CARD).exists() else {}
+            directory = source_directories(config)[0].path
+            before = TeacherCost.of_facts(read_json(directory / CARD) if (directory / CARD).exists() else {})
             expected = {
-                "training_flops": int(config.teacher.training_flops) or before.get("training_flops", 0),
-                "head_flops": before.get("head_flops", 0),
+                "training_flops": int(config.teacher.training_flops) or before.training,
+                "tuning_flops": before.tuning,
+                "head_flops": before.head,
             }
             if head.budget:
                 shape = Shape(head.batch, config.data.length, config.data.slots)
                 cost = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
                 (fit,) = lay_out(Budget.flops(head.budget), [(1.0, cost)], shape.positions)
-                expected["head_flops"] += fit.steps * cost.total
+                account = "tuning_flops" if head.encoder == "tuned" else "head_flops"
+                expected[account] += fit.steps * cost.total
                 expected["head_steps"] = fit.steps
                 if counts := self.counts(0):
                     expected["head_tokens"] = counts.at(fit.steps * head.batch)["tokens"]
                 self._prices += 1
-            found = {name: self.facts[name] for name in expected}
+            found = {name: self.facts.get(name, 0) for name in expected}
             self._book.same(path, found, expected, name, self._note)
+
+    def _read_trained_teachers(self) -> None:
+        """The teachers that the study trained: their ledgers, checkpoints and cards."""
+        place, corpus = self.places["teacher"], self.corpus
+        if not place.exists():
+            return
+        cards = []
+        for seed in sorted(self.config.teacher.train.seeds):
+            with self._book.reading(place / f"seed{seed}"):
+                teacher = TeacherAudit(self.config, seed_directory(place, seed), seed, self._book, self._note)
+                teacher.audit(corpus.digest if corpus else None, self.counts(stream_seed(seed)))
+                self._prices += 1
+                self._entries += teacher.entries
+                cards.append(teacher.card)
+        if all(cards):
+            self.facts = teacher_facts(cards)
+
+    def facts_for(self, seed: int) -> Mapping[str, Any] | None:
+        """Return the facts of the teacher that the student of a seed learns from."""
+        several: Sequence[Mapping[str, Any]] = (self.facts or {}).get("teachers", ())
+        return several[seed % len(several)] if several else self.facts
 
     def _read_cache(self) -> None:
         """The stored teacher outputs: their bytes, and their FLOPs by the price of the passes that made them."""
@@ -196,7 +225,7 @@ class StudyAudit:
             told = found.get("teacher_cache", 0)
             made["teacher_cache"] = told if told in shares else shares[0]
         if arm.needs_teacher and self.facts:
-            cost = self.facts["training_flops"] + (self.facts["head_flops"] if arm.uses_head else 0)
+            cost = TeacherCost.of_facts(self.facts).charged_to(arm)
             made["teacher_training"] = share(cost, self.config.budget.students)
         return made
 

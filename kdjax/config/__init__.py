@@ -6,7 +6,7 @@ from kdjax.config.data import DataConfig, TokenizerConfig
 from kdjax.config.evaluation import EvaluationConfig, FinetuneConfig, ProbeConfig, TaskConfig
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
-from kdjax.config.teacher import CacheConfig, HeadConfig, TeacherConfig
+from kdjax.config.teacher import CacheConfig, HeadConfig, PretrainingConfig, TeacherConfig
 from kdjax.config.train import (
     CheckpointConfig,
     ComputeConfig,
@@ -38,6 +38,7 @@ __all__ = [
     "OptimizerConfig",
     "PhaseConfig",
     "PlanConfig",
+    "PretrainingConfig",
     "ProbeConfig",
     "RampConfig",
     "RangeConfig",

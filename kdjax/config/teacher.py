@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from kdjax.config.model import ModelSpec
@@ -26,11 +27,51 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class PretrainingConfig:
+    """Pretraining the teacher from scratch, by masked language modelling on the study's training text."""
+
+    budget: float = 0.0
+    """FLOPs of one teacher's training; 0: the teacher is not trained here, but read from `teacher.source`."""
+    batch: int = 256
+    """Sequences of a step."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Its optimiser; warm-up and decay follow the whole budget, whichever checkpoint the study uses."""
+    seeds: tuple[int, ...] = (0,)
+    """A teacher is trained for each seed: its start, order, masks and dropout follow from it. Of n teachers in
+    ascending order of their seeds, the student of seed s learns from teacher s mod n, counted from 0."""
+    checkpoints: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    """Shares of the budget at which the teacher is saved; the last is 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.budget < math.inf:
+            raise InputError(f"teacher.train.budget is {self.budget}, expected a number of FLOPs, or 0")
+        if self.batch < 1:
+            raise InputError(f"teacher.train.batch is {self.batch}, expected at least 1")
+        distinct = set(self.seeds)
+        if not distinct or len(distinct) < len(self.seeds) or min(distinct) < 0:
+            raise InputError(
+                f"teacher.train.seeds is {list(self.seeds)}, expected one or more whole numbers from 0, each once"
+            )
+        shares = self.checkpoints
+        ascending = all(before < after for before, after in pairwise(shares))
+        if not shares or shares[0] <= 0 or not ascending or shares[-1] != 1:
+            raise InputError(
+                f"teacher.train.checkpoints is {list(shares)}, expected ascending shares of the budget that end at 1"
+            )
+
+
+@dataclass(frozen=True)
 class TeacherConfig:
-    """The teacher: a Hugging Face BERT directory."""
+    """The teacher: a Hugging Face BERT directory, or one that is trained here."""
 
     source: str = ""
-    """Directory with config.json and model.safetensors (path or package:NAME/PATH)."""
+    """Directory with config.json and model.safetensors (path or package:NAME/PATH), or one that `kdjax teacher` made of
+    a recipe with `teacher.train`: then all its seeds are used. Empty where `teacher.train` is set."""
+    train: PretrainingConfig = PretrainingConfig()
+    """Pretrains the teacher here, instead of reading one."""
+    at: float = 1.0
+    """Of teachers that were trained here or by `kdjax teacher`: the checkpoint that students learn from, as a share of
+    the training budget; one of `teacher.train.checkpoints`. It has cost that share."""
     architecture: ModelSpec = ModelSpec(size="base")
     """Its architecture, so that pricing needs no weights; checked against the weights when they are read."""
     head: HeadConfig = HeadConfig()
@@ -38,7 +79,29 @@ class TeacherConfig:
     note: str = ""
     """What readers of a report should know of the teacher, for instance how it was made."""
     training_flops: float = 0.0
-    """What training it cost before, in FLOPs; 0: what its card says, or not known."""
+    """What training it cost before, in FLOPs; 0: what its card says, or not known. Of a teacher that is trained here it
+    is counted."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.at <= 1:
+            raise InputError(f"teacher.at is {self.at}, expected a share of the training budget above 0, up to 1")
+        if not self.train.budget:
+            return
+        if self.source:
+            raise InputError(
+                f"teacher.source is {self.source!r} and teacher.train.budget {self.train.budget:g}, expected one of "
+                "them: a teacher is read or trained"
+            )
+        for name, found in (("head.budget", self.head.budget), ("training_flops", self.training_flops)):
+            if found:
+                raise InputError(
+                    f"teacher.{name} is {found:g} and teacher.train.budget {self.train.budget:g}, expected 0: a "
+                    "teacher trained here has an MLM head, and what it cost is counted"
+                )
+        if self.at not in self.train.checkpoints:
+            raise InputError(
+                f"teacher.at is {self.at}, expected one of teacher.train.checkpoints, {list(self.train.checkpoints)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,14 @@ class ReferenceLosses:
     held_out_tokens: int
     unknown: dict[str, float]
 
+    @property
+    def in_words(self) -> str:
+        """The three cross-entropies as running text."""
+        return (
+            f"unigram {self.unigram:.4f}, left neighbour {self.left_neighbor:.4f}, "
+            f"both neighbours {self.both_neighbors:.4f} nats"
+        )
+
 
 @dataclass(frozen=True)
 class Neighborhoods:

@@ -24,6 +24,7 @@ from kdjax.plan.spending import Spending
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.study.pricing import arms_of, shape_of
+from kdjax.study.teacher_cost import cost_by_recipe
 from kdjax.train.phase import price
 
 BEYOND = (1, 3, 10, 30, 100)
@@ -127,7 +128,7 @@ def _fitted(
     held = [forecast.hold_out(runs, budgets=n, **how) for n in (1, 2) if len(levels) - n >= 3]
     widening = _widening(held)
     case, grid = config.budget.teacher, np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
-    known = [one for one in CASES if one in ("nothing", "inference") or config.teacher.training_flops]
+    known = [one for one in CASES if one in ("nothing", "inference") or cost_by_recipe(config).known]
     return {
         "pilot": {
             "directory": config.plan.pilot,

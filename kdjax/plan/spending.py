@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdjax import forecast
-from kdjax.budget.accounting import Budget
+from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Stretch
 from kdjax.budget.price import Price
 from kdjax.config import Config
@@ -51,7 +51,7 @@ class Spending:
             InputError: a phase without a single step.
         """
         before = {}
-        if self.arm.needs_teacher:
+        if self.arm.needs_teacher and "teacher_training" in CASES[case]:
             before["teacher_training"] = share(teacher_flops(self.config, self.arm), self.config.budget.students)
         budget = replace(Budget.flops(flops), teacher=case)
         return self.arm.lay_out(budget, self.prices, shape_of(self.config), before)

@@ -20,6 +20,7 @@ from kdjax.data.streams import optional
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.study.progress import Reporter
+from kdjax.study.teacher_directories import source_directories
 
 HELD_OUT_SEED = 20240419
 """Seed of the masks held-out sequences have in every study."""
@@ -50,8 +51,10 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
     if config.data.tokenizer:
         return sources.locate(config.data.tokenizer)
     if not config.teacher.source:
-        raise InputError("data.tokenizer is empty and there is no teacher, expected the path of a tokenizer.json")
-    beside = sources.locate(config.teacher.source) / "tokenizer.json"
+        raise InputError(
+            "data.tokenizer is empty and there is no teacher.source, expected the path of a tokenizer.json"
+        )
+    beside = source_directories(config)[0].path / "tokenizer.json"
     if not beside.is_file():
         raise InputError(f"{beside}: no such file; name a tokenizer.json with data.tokenizer")
     return beside
@@ -130,15 +133,21 @@ def regime_of(config: Config, corpus: Corpus) -> Corpus:
     return corpus
 
 
-def check_regime(config: Config, corpus: Corpus, arm: str, sequences: int) -> None:
+def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> None:
     """Whether a run that reads so many sequences is what the regime says.
+
+    Args:
+        config: the recipe.
+        corpus: the text.
+        whose: the setting that the run comes from, for messages, such as `arms.minilm`.
+        sequences: how many the run reads.
 
     Raises:
         InputError: text would repeat where it is to be unlimited.
     """
     if config.data.regime == "unlimited" and (missing := corpus.missing_tokens(sequences)):
         raise InputError(
-            f"arms.{arm}: its budget reads {sequences:,} sequences, {corpus.directory} has "
+            f"{whose}: its budget reads {sequences:,} sequences, {corpus.directory} has "
             f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': about {missing:,} "
             "tokens are missing; add text, lower the budget or set another regime"
         )

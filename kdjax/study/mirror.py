@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,15 +42,17 @@ class Mirror:
         checkpoints: where the run's checkpoints lie.
     """
 
-    def __init__(self, directory: str, run: Path):
+    def __init__(self, directory: str, run: Path, kind: str = "runs", finished: Sequence[str] = FINISHED):
         """Names the places; nothing is read or written yet.
 
         Args:
             directory: `train.checkpoint.directory`.
             run: the run's own directory.
+            kind: the folder of that directory in which runs of its kind lie.
+            finished: the files that a finished run of its kind consists of; whoever finds the last finds all.
         """
-        self._run = epath.Path(run.absolute())
-        self.place = epath.Path(directory) / "runs" / run.name if directory else None
+        self._run, self._kind, self._finished = epath.Path(run.absolute()), kind, finished
+        self.place = epath.Path(directory) / kind / run.name if directory else None
         if self.place is not None and "://" not in directory:
             self.place = epath.Path(Path(self.place).absolute())
         if self.place == self._run:
@@ -80,7 +82,7 @@ class Mirror:
             InputError: the place cannot be written, or the run's checkpoints are where the recipe said before.
         """
         before = manifest["config"]["train"]["checkpoint"].get("directory", "")
-        old = Mirror(before, Path(self._run)).checkpoints
+        old = Mirror(before, Path(self._run), self._kind).checkpoints
         if not hosts.lead():
             return
         with self._reached() as place:
@@ -101,8 +103,39 @@ class Mirror:
         """
         with self._reached() as place:
             if place is not None and not (self._run / RESULT).exists() and (place / RESULT).exists():
-                for name in FINISHED:
+                for name in self._finished:
                     _copy(place / name, self._run / name)
+
+    def bring_folder(self, name: str, last: str) -> None:
+        """Bring one of the run's folders into its directory, where it is missing.
+
+        Args:
+            name: the folder's.
+            last: the file that is written last; a folder that has it is whole.
+
+        Raises:
+            InputError: the place cannot be read.
+        """
+        with self._reached() as place:
+            if place is None or (self._run / name / last).exists() or not (place / name / last).exists():
+                return
+            _copy_folder(place / name, self._run / name, last)
+
+    def keep_folder(self, name: str, last: str) -> None:
+        """Keep one of the run's folders in its place too.
+
+        Args:
+            name: the folder's.
+            last: the file that is written last.
+
+        Raises:
+            InputError: the place cannot be written.
+        """
+        if not hosts.lead():
+            return
+        with self._reached() as place:
+            if place is not None and not (place / name / last).exists():
+                _copy_folder(self._run / name, place / name, last)
 
     def keep(self) -> None:
         """A finished run's files into their place, and its checkpoints away, which nobody needs any more.
@@ -114,7 +147,7 @@ class Mirror:
             return
         with self._reached() as place:
             if place is not None and not (place / RESULT).exists():
-                for name in FINISHED:
+                for name in self._finished:
                     _copy(self._run / name, place / name)
             if self.checkpoints.exists():
                 self.checkpoints.rmtree()
@@ -136,6 +169,14 @@ class Mirror:
             raise InputError(
                 f"train.checkpoint.directory: {self.place} cannot be used ({reason}), expected a place to write to"
             ) from None
+
+
+def _copy_folder(source: Any, target: Any, last: str) -> None:
+    """Copy a folder's files, the one that says it is whole after all others."""
+    target.mkdir(parents=True, exist_ok=True)
+    names = sorted(path.name for path in source.iterdir() if path.name != last)
+    for name in (*names, last):
+        _copy(source / name, target / name)
 
 
 def _copy(source: Any, target: Any) -> None:

@@ -17,14 +17,49 @@ def general(config: Config, count: int, false: float, teacher: Mapping[str, Any]
     notes = [
         f"{count} intervals at {config.evaluation.confidence:.0%} were looked at, unadjusted: were no two arms "
         f"different, about {false:.1f} of them would leave out zero by chance.",
-        "The intervals cover seeds (start, order, masks). They do not cover the choice of test rows, corpus, teacher "
-        "or hyperparameters"
-        + ("." if config.tuning else "; the arms share one setting and were not tuned one by one."),
+        _covered(teacher) + ("." if config.tuning else "; the arms share one setting and were not tuned one by one."),
         _budget(config, teacher),
     ]
+    if teacher and "pretraining" in teacher:
+        notes.append(_trained_teacher(teacher))
     if len(config.seeds) < 2:
         notes.append("With one seed there is no interval, and so no verdict.")
     return notes
+
+
+def _covered(teacher: Mapping[str, Any] | None) -> str:
+    """What the intervals over seeds cover; the end of the sentence is open."""
+    count = len(teacher.get("teachers", ())) if teacher else 0
+    if count < 2:
+        return (
+            "The intervals cover seeds (start, order, masks). They do not cover the choice of test rows, corpus, "
+            "teacher or hyperparameters"
+        )
+    return (
+        f"The intervals cover seeds (start, order, masks) and, as far as {count} teachers can show it, the variation "
+        f"of the teacher's training: the student of seed s learns from teacher s mod {count}, and students of one "
+        "teacher are counted as if they were independent. They do not cover the choice of test rows, corpus or "
+        "hyperparameters"
+    )
+
+
+def _trained_teacher(teacher: Mapping[str, Any]) -> str:
+    """How a teacher that kdjax pretrained was made."""
+    training = teacher["pretraining"]
+    count, share = len(teacher.get("teachers", ())) or 1, training["at"]
+    seeds = [one["pretraining"]["seed"] for one in teacher.get("teachers", (teacher,))]
+    made = "The teacher was pretrained" if count == 1 else f"{count} teachers were pretrained"
+    said = (
+        f"{made} from scratch by masked language modelling (seed{'' if count == 1 else 's'} "
+        f"{numbers.listed([str(seed) for seed in seeds])}), {numbers.flops(teacher['training_flops'])} FLOPs"
+        f"{'' if count == 1 else ' each'}, {numbers.count(training['tokens'])} tokens."
+    )
+    if share < 1:
+        said += (
+            f" Students learn from it as it was at {numbers.percent(share)} of its budget of "
+            f"{numbers.flops(training['budget'])} FLOPs, while its learning rate was still on its way down to 0."
+        )
+    return said
 
 
 def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
@@ -43,10 +78,16 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
     if teacher is None:
         return said + "Evaluation is not in the budget."
     said += f"The budget pays for {MEANINGS[config.budget.teacher]}. Evaluation is not in it."
-    if teacher["head_flops"] and config.budget.teacher in ("nothing", "inference"):
+    if config.budget.teacher not in ("nothing", "inference"):
+        return said
+    if teacher["head_flops"]:
         said += (
             f" Nor is the fitting of the teacher's MLM head, {numbers.flops(teacher['head_flops'])} FLOPs; only arms "
             "with a logit term use it."
+        )
+    if tuning := teacher.get("tuning_flops"):
+        said += (
+            f" Nor is the tuning of the teacher's encoder, {numbers.flops(tuning)} FLOPs; every arm with it uses it."
         )
     return said
 

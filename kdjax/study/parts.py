@@ -125,7 +125,7 @@ def _runs(sources: Sequence[Path]) -> dict[str, Path]:
         InputError: they are of different text or teachers, or one run ended differently in two places.
     """
     runs: dict[str, Path] = {}
-    shared: dict[str, tuple[Any, Path]] = {}
+    shared: dict[tuple[str, int | None], tuple[Any, Path]] = {}
     for source in sources:
         for name in _inside(source, "runs"):
             run = source / name
@@ -134,7 +134,9 @@ def _runs(sources: Sequence[Path]) -> dict[str, Path]:
                 value = manifest[what]
                 if value is None:  # an arm without a teacher
                     continue
-                first, where = shared.setdefault(what, (value, run))
+                # Of teachers that were trained here, one of each seed.
+                trained = value.get("pretraining", {}) if what == "teacher" else {}
+                first, where = shared.setdefault((what, trained.get("seed")), (value, run))
                 if difference := first_difference(value, first, what):
                     setting, here, there = difference
                     raise InputError(f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in {where}")

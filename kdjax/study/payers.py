@@ -63,8 +63,9 @@ def terms(results: Results) -> list[str]:
         )
     elif teacher:
         shared = "is charged to each run in full" if students == 1 else f"is shared by {students} students"
-        head = teacher["head_flops"]
-        besides = f", and fitting its MLM head, for arms that use it, {numbers.flops(head)}" if head else ""
+        head, tuning = teacher["head_flops"], teacher.get("tuning_flops", 0)
+        besides = f", tuning its encoder {numbers.flops(tuning)}" if tuning else ""
+        besides += f", and fitting its MLM head, for arms that use it, {numbers.flops(head)}" if head else ""
         said.append(
             f"Training the teacher cost {numbers.flops(teacher['training_flops'])} FLOPs{besides}; where it is to be "
             f"paid for, that {shared}."

@@ -34,12 +34,15 @@ def _depends(config: Config) -> dict[str, Any]:
     whole: dict[str, Any] = plain(to_dict(config))
     text = {name: value for name, value in whole["data"].items() if name not in (*_REGIME, *_LOADING)}
     corpus = [text, whole["teacher"]["source"]]  # its tokenizer, unless the recipe names one
-    teacher = [whole["data"], whole["teacher"]]
+    # A teacher that is trained here leaves all its checkpoints and each seed in a directory of its own.
+    made = {name: value for name, value in whole["teacher"].items() if name != "at"}
+    made["train"] = {name: value for name, value in whole["teacher"]["train"].items() if name != "seeds"}
+    used = [whole["data"], whole["teacher"]]
     arms = {name: arm for name, arm in whole["arms"].items() if arm["teacher"] == "cached"}
-    references = [*teacher, whole["student"], whole["evaluation"], whole["train"]["batch"]]
+    references = [*used, whole["student"], whole["evaluation"], whole["train"]["batch"]]
     return {
         "data": corpus,
-        "teacher": teacher,
-        "cache": [*teacher, whole["student"], whole["cache"], arms],
+        "teacher": [whole["data"], made],
+        "cache": [*used, whole["student"], whole["cache"], arms],
         "references": references,
     }

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from kdjax.budget.accounting import Budget
+from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config, FinetuneConfig, changed
 from kdjax.data.cache import CacheManifest, record_bytes
@@ -19,6 +19,8 @@ from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Request, zoo
 from kdjax.study.corpus import regime_of
+from kdjax.study.teacher_cost import cost_by_recipe
+from kdjax.study.teacher_directories import teacher_seeds
 from kdjax.train.arm import Arm, resolve
 from kdjax.train.cache import cache_price, passes
 from kdjax.train.phase import Shape, price
@@ -72,6 +74,11 @@ def arms_of(config: Config) -> dict[str, Arm]:
             raise InputError(
                 f"arms.{name}: teacher is 'cached' under budget.hours, expected 'online': the time that storing took "
                 "is not on a run's clock"
+            )
+        if arm.stored and len(teachers := teacher_seeds(config)) > 1:
+            raise InputError(
+                f"arms.{name}: teacher is 'cached' and there are {len(teachers)} teachers, of the seeds "
+                f"{list(teachers)}, expected 'online': outputs are stored of one teacher"
             )
         if arm.stored and config.data.views < 1:
             raise InputError(
@@ -154,7 +161,7 @@ def _reach(
     """Steps, tokens and epochs of each phase."""
     made = []
     upfront = {"teacher_cache": cache["share"]} if cache else {}
-    if arm.needs_teacher:
+    if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
         upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
     for stretch in arm.lay_out(Budget.of(config.budget), costs, shape_of(config), upfront):
         positions = stretch.steps * stretch.positions
@@ -168,13 +175,14 @@ def _reach(
 
 
 def teacher_flops(config: Config, arm: Arm) -> int:
-    """What the teacher of an arm cost before, as far as the recipe says it."""
-    training = int(config.teacher.training_flops)
-    if config.budget.teacher in ("training", "both") and not training:
-        raise InputError(
-            f"budget.teacher is {config.budget.teacher!r}, expected teacher.training_flops: what training it cost"
-        )
-    return training + (int(config.teacher.head.budget) if arm.uses_head else 0)
+    """Return what the teacher of an arm cost before, as far as the recipe and the teacher's card say it.
+
+    Raises:
+        InputError: it is charged and not known, or a budget of the teacher's buys no step.
+    """
+    cost = cost_by_recipe(config)
+    cost.check(config.budget.teacher)
+    return cost.charged_to(arm)
 
 
 def _cache(config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], corpus: Corpus | None) -> dict[str, Any]:

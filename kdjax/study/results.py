@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 import jax
@@ -54,7 +55,7 @@ def collect(
             references,
             corpus=corpus,
             endpoints=_endpoints(config, corpus["sequences"]["validation"], study.tasks, study.arms),
-            teacher=study.teacher.facts if study.teacher else None,
+            teacher=teacher_facts([teacher.facts for teacher in study.teachers]),
             cache=study.cache.manifest if study.cache else None,
         ),
     }
@@ -82,7 +83,7 @@ def judged(
         references: the same of what was not trained here.
         corpus: see `corpus_facts`.
         endpoints: what is measured, as results.json has it.
-        teacher: what is known of it; None where no arm needs one.
+        teacher: what is known of it, or of all together (`teacher_facts`); None where no arm needs one.
         cache: of stored teacher outputs; None where no arm reads them.
     """
     values, budget = plain(to_dict(config)), Budget.of(config.budget)
@@ -121,6 +122,26 @@ def judged(
             *notes.at_baseline(endpoints, runs),
         ],
     }
+
+
+def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What is known of a study's teacher, or of its teachers together.
+
+    Args:
+        teachers: the facts of each, in the order in which students take them; none where no arm needs one.
+
+    Returns:
+        Those of the only one. Of several what the first has, with the means of `mlm_loss` and `mlm_accuracy`, and in
+        `teachers` the facts of each.
+    """
+    if not teachers:
+        return None
+    if len(teachers) == 1:
+        return dict(teachers[0])
+    together = {name: value for name, value in teachers[0].items() if name != "params_sha256"}
+    for figure in ("mlm_loss", "mlm_accuracy"):
+        together[figure] = fmean(one[figure] for one in teachers)
+    return {**together, "teachers": [dict(one) for one in teachers]}
 
 
 def corpus_facts(config: Config, corpus: Corpus, losses: ReferenceLosses) -> dict[str, Any]:

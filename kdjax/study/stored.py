@@ -15,7 +15,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.study.corpus import corpus_of
 from kdjax.study.pricing import arms_of, stored_by
 from kdjax.study.progress import Reporter
-from kdjax.study.teacher import check_teacher, teacher_of
+from kdjax.study.teacher import check_teacher, teachers_of
 from kdjax.train import cache as outputs
 
 
@@ -63,7 +63,7 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     with Reporter() as reporter, undone_by_bad_input(out, data, fitted):
         check_teacher(config, layout)
         corpus = corpus_of(config, data, reporter)
-        teacher = teacher_of(config, corpus, fitted, layout, reporter)
+        (teacher,) = teachers_of(config, corpus, fitted, layout, reporter)  # `arms_of` refuses several
         manifest = cache_of(
             replace(config, cache=replace(config.cache, source="")),
             request,

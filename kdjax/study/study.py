@@ -22,12 +22,11 @@ from kdjax.data.tasks import Task
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import HeldOut
 from kdjax.files import digest, read_json, write_json
-from kdjax.models import zoo
+from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout, local
 from kdjax.study import corpus as corpora
 from kdjax.study import pricing, stored, tuned
-from kdjax.study import teacher as teachers
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.groups import groups
 from kdjax.study.machine import hardware_use, versions
@@ -37,6 +36,8 @@ from kdjax.study.pricing import arms_of, shape_of
 from kdjax.study.primary import check_primary
 from kdjax.study.progress import Reporter
 from kdjax.study.record import Cost, Record
+from kdjax.study.teacher import Teacher, check_teacher, teachers_of
+from kdjax.study.teacher_cost import cost_by_recipe
 from kdjax.train.arm import Arm
 from kdjax.train.checkpoint import save_params
 from kdjax.train.log import About, Stopwatch, check_log
@@ -93,21 +94,29 @@ class Study:
             return corpora.corpus_of(self.config, self.places["data"], self._reporter)
 
     @cached_property
-    def teacher(self) -> teachers.Teacher | None:
-        """The teacher, when an arm looks at one."""
+    def teachers(self) -> tuple[Teacher, ...]:
+        """The teachers in ascending order of their seeds, when an arm looks at one; most studies have one."""
         if not self._needs_teacher:
-            return None
+            return ()
         corpus = self.corpus
         with CLOCK("teacher", whole=True):
-            return teachers.teacher_of(self.config, corpus, self.places["teacher"], self.layout, self._reporter)
+            return teachers_of(self.config, corpus, self.places["teacher"], self.layout, self._reporter)
+
+    def teacher_number(self, seed: int) -> int:
+        """Return which of the n teachers the student of a seed learns from: seed modulo n."""
+        return seed % max(1, len(self.teachers))
+
+    def teacher_for(self, seed: int) -> Teacher | None:
+        """Return the teacher that the student of a seed learns from; None where no arm looks at one."""
+        return self.teachers[self.teacher_number(seed)] if self.teachers else None
 
     @cached_property
     def cache(self) -> Cache | None:
         """The teacher's stored outputs, when an arm reads them."""
         request = pricing.stored_by(self.arms)
-        if not request or self.teacher is None:
+        if not request or not self.teachers:
             return None
-        teacher, corpus = self.teacher.model, self.corpus
+        teacher, corpus = self.teachers[0].model, self.corpus  # the only one: `arms_of` refuses more
         with CLOCK("stored outputs", whole=True):
             return stored.cache_of(self.config, request, teacher, corpus, self.places["cache"], local(), self._reporter)
 
@@ -136,14 +145,20 @@ class Study:
             )
 
     @cached_property
-    def evaluation(self) -> Evaluation:
-        """What every model is measured by."""
-        student = zoo.resolve(self.config.student)
-        teacher = self.teacher.model if self.teacher else None
-        if teacher is not None and teacher.config.vocab_size != student.vocab_size:
-            teacher = None
-        held_out = HeldOut(corpora.held_out_batches(self.config, self.corpus), teacher)
-        return Evaluation(self.config.evaluation, held_out, self.tasks)
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """What every model is measured by: the same, beside each of the teachers; one where there is none."""
+        vocabulary = zoo.resolve(self.config.student).vocab_size
+        batches = corpora.held_out_batches(self.config, self.corpus)
+        beside: list[Model | None] = [teacher.model for teacher in self.teachers]
+        made = []
+        for teacher in beside or [None]:
+            comparable = teacher if teacher and teacher.config.vocab_size == vocabulary else None
+            made.append(Evaluation(self.config.evaluation, HeldOut(batches, comparable), self.tasks))
+        return tuple(made)
+
+    def evaluation_for(self, seed: int) -> Evaluation:
+        """Return what the student of a seed is measured by, beside the teacher it learns from."""
+        return self.evaluations[self.teacher_number(seed)]
 
     def claim(self) -> None:
         """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
@@ -152,21 +167,21 @@ class Study:
         # Before the tasks, which need the text where a tokenizer is trained on it.
         if self._needs_teacher and self._record.new:
             with CLOCK("teacher", whole=True):
-                teachers.check_teacher(self.config, self.layout)
+                check_teacher(self.config, self.layout)
         _ = self.tasks
         corpora.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
-        for arm in self.arms.values():
-            if self.teacher is not None:
-                for phase in arm.phases:
-                    phase.teacher_part(self.teacher.model.params)
-        for name, stretches in self.stretches.items():  # before the cache is made: its share may exceed the budget
+        for name, stretches in self.stretches.items():  # before much is made: a share of it may exceed the budget
             if stretches:
-                corpora.check_regime(self.config, self.corpus, name, _sequences(stretches, self.shape))
-        _ = self.cache, self.evaluation
+                corpora.check_regime(self.config, self.corpus, f"arms.{name}", _sequences(stretches, self.shape))
+        for arm in self.arms.values():
+            for teacher in self.teachers:
+                for phase in arm.phases:
+                    phase.teacher_part(teacher.model.params)
+        _ = self.cache, self.evaluations
         hosts.check_same(
             {
                 "corpus": self.corpus.digest,
-                "teacher": self.teacher.facts if self.teacher else None,
+                "teachers": [teacher.facts for teacher in self.teachers],
                 "costs": {name: cost.to_json() for name, cost in self.costs.items()},
             }
         )
@@ -198,12 +213,20 @@ class Study:
         """
         at_once = self.config.train.seeds_at_once if self.budget.countable else 1
         rows: dict[tuple[str, int], dict[str, Any]] = {}
-        for arm, seeds in groups(runs, at_once):
+        for arm, seeds in groups(runs, at_once, self._shared_teacher):
             rows |= zip([(arm, seed) for seed in seeds], self.run_together(arm, seeds), strict=True)
         return [rows[one] for one in runs]
 
+    def _shared_teacher(self, arm: str, seed: int) -> int:
+        """Return the number of the teacher whose parameters a run's program is given; 0 where it is given none."""
+        return self.teacher_number(seed) if self.arms[arm].distils else 0
+
     def run_together(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """Runs of an arm to their end, however far each had come: those that are not finished go side by side.
+
+        Args:
+            arm: its name.
+            seeds: of the runs; students that learn from the same teacher.
 
         Raises:
             InputError: as `run`; a budget of hours with several.
@@ -232,7 +255,7 @@ class Study:
 
     def _run(self, arm: Arm, seed: int, legs: Sequence[Leg], mirror: Mirror) -> Run:
         """A run, ready to be trained."""
-        evaluation, mlm = self.evaluation, arm.trains_mlm_head
+        evaluation, mlm = self.evaluation_for(seed), arm.trains_mlm_head
         return Run(
             legs,
             self.budget,
@@ -257,7 +280,7 @@ class Study:
         self._reporter.show(f"{arm.name}, seed {seed}: evaluating")
         clock = Stopwatch(ledger.seconds)
         with clock("evaluation"):
-            metrics, details = self.evaluation.measure(
+            metrics, details = self.evaluation_for(seed).measure(
                 arm.student,
                 outcome.params,
                 seed,
@@ -296,7 +319,7 @@ class Study:
         return row
 
     def references(self) -> list[dict[str, Any]]:
-        """The untrained starts of each seed and the teacher, measured like the runs: what the arms stand between."""
+        """The untrained starts of each seed and the teachers, measured like the runs: what the arms stand between."""
         starts: dict[Any, list[Arm]] = {}
         for arm in self.arms.values():
             starts.setdefault((arm.student, arm.start), []).append(arm)
@@ -308,14 +331,25 @@ class Study:
             directory = f"untrained-{digest(identity)[:8]}"
             for seed in self.config.seeds:
                 start = functools.partial(self._start, sharing[0], seed)
-                rows.append(self._reference(f"{directory}-seed{seed}", name, seed, sharing[0].student, start))
-        if self.teacher is not None:
-            model, params = self.teacher.model
-            rows.append(self._reference("teacher", "teacher", None, model, lambda: params))
+                evaluation = self.evaluation_for(seed)
+                rows.append(
+                    self._reference(f"{directory}-seed{seed}", name, seed, sharing[0].student, start, evaluation)
+                )
+        for teacher, evaluation in zip(self.teachers, self.evaluations, strict=False):
+            own = teacher.seed if len(self.teachers) > 1 else None
+            directory, name = ("teacher", "teacher") if own is None else (f"teacher-seed{own}", f"teacher, seed {own}")
+            params = functools.partial(getattr, teacher.model, "params")
+            rows.append(self._reference(directory, name, None, teacher.model.config, params, evaluation))
         return rows
 
     def _reference(
-        self, directory: str, name: str, seed: int | None, model: ModelConfig, make: Callable[[], Any]
+        self,
+        directory: str,
+        name: str,
+        seed: int | None,
+        model: ModelConfig,
+        make: Callable[[], Any],
+        evaluation: Evaluation,
     ) -> dict[str, Any]:
         """A reference measured, or as it was measured before; only then are its parameters made."""
         path = self.places["references"] / directory / "result.json"
@@ -325,7 +359,6 @@ class Study:
             is_teacher = seed is None
             mlm = is_teacher and "mlm" in params
             finetuning = None if is_teacher else self.config.evaluation.finetune
-            evaluation = self.evaluation
             with CLOCK("evaluation"):
                 metrics, details = evaluation.measure(model, params, seed or 0, mlm=mlm, finetuning=finetuning)
             write_json(path, {"metrics": metrics, "details": details})
@@ -339,14 +372,12 @@ class Study:
             request, sequences = pricing.stored_by(self.arms), self.corpus.sequences("train")
             flops = pricing.cache_flops(self.config, request, sequences)
             upfront["teacher_cache"] = pricing.share(flops, pricing.sharing(self.config, self.arms))
-        if arm.needs_teacher and self.teacher is not None:
-            if self.config.budget.teacher in ("training", "both") and not self.teacher.training_flops:
-                raise InputError(
-                    f"budget.teacher is {self.config.budget.teacher!r} and what training the teacher cost is not "
-                    "known, expected teacher.training_flops, or a teacher whose card says it"
-                )
-            cost = self.teacher.training_flops + (self.teacher.head_flops if arm.uses_head else 0)
-            upfront["teacher_training"] = pricing.share(cost, self.config.budget.students)
+        if arm.needs_teacher:
+            # A teacher that is trained here costs what the recipe says, so that need not wait until it is trained.
+            trained_here = bool(self.config.teacher.train.budget)
+            cost = cost_by_recipe(self.config) if trained_here else self.teachers[0].cost
+            cost.check(self.config.budget.teacher)
+            upfront["teacher_training"] = pricing.share(cost.charged_to(arm), self.config.budget.students)
         return Cost(self._prices[arm.name], upfront)
 
     def _lay_out(
@@ -358,17 +389,22 @@ class Study:
 
     def _start(self, arm: Arm, seed: int) -> Any:
         """The student's parameters before the first step."""
-        return start_params(arm.start, arm.student, self.teacher.model if self.teacher else None, seed)
+        teacher = self.teacher_for(seed)
+        return start_params(arm.start, arm.student, teacher.model if teacher else None, seed)
 
     def _legs(self, arm: Arm, seeds: Sequence[int]) -> dict[int, list[Leg]]:
-        """Seed -> the phases of its run, compiled for all of them side by side; the teacher is placed once."""
+        """Seed -> the phases of its run, compiled for all of them side by side; the teacher is placed once.
+
+        All seeds learn from the teacher of the first, unless the arm looks at none.
+        """
         self._reporter.show(f"{arm.name}: compiling")
         train, made = self.config.train, {seed: list[Leg]() for seed in seeds}
+        taught_by = self.teacher_for(seeds[0])
         for phase, cost in zip(arm.phases, self.costs[arm.name].prices, strict=True):
             shape = phase.shape(self.shape)
             program = program_of(phase, shape, self.layout, train.microbatches, train.compute, len(seeds))
             cache = self.cache if isinstance(phase.signal, Cached) else None
-            teacher = program.place_teacher(self.teacher.model.params if self.teacher else None)
+            teacher = program.place_teacher(taught_by.model.params if taught_by else None)
             for seed, legs in made.items():
                 stream = corpora.train_batches(self.config, self.corpus, shape.batch, seed, cache=cache)
                 legs.append(Leg(phase, program, cost, stream, teacher))
@@ -380,6 +416,7 @@ class Study:
     def _claim_run(self, directory: Path, arm: str, seed: int, mirror: Mirror) -> None:
         """Writes the run's manifest, or checks that the one there, and the one kept elsewhere, is this run's."""
         path, kept = directory / "manifest.json", mirror.manifest()
+        teacher = self.teacher_for(seed) if self.arms[arm].needs_teacher else None
         identity = {
             "arm": arm,
             "seed": seed,
@@ -387,7 +424,7 @@ class Study:
             "cost": self.costs[arm].to_json(),
             "budget": plain(asdict(self.budget)),
             "corpus": self.corpus.digest,
-            "teacher": self.teacher.facts if self.teacher and self.arms[arm].needs_teacher else None,
+            "teacher": teacher.facts if teacher else None,
             "config": plain(to_dict(self.config)),
         }
         here: Any = read_json(path) if path.exists() else None

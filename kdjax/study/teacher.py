@@ -22,11 +22,11 @@ from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches, trains_tokenizer
 from kdjax.study.progress import Reporter
+from kdjax.study.teacher_cost import TeacherCost
+from kdjax.study.teacher_directories import CARD, source_directories
+from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
 from kdjax.train.phase import Shape, price
 from kdjax.train.teacher import fit_head, head_phase
-
-CARD = "teacher.json"
-"""Beside a fitted teacher's weights: what is known of it."""
 
 
 @dataclass(frozen=True)
@@ -35,42 +35,42 @@ class Teacher:
 
     Attributes:
         model: configuration and parameters.
-        facts: source, encoder, training_flops (0: not known), head_flops, mlm_loss, mlm_accuracy (None without a
-            head), corpus digest.
+        facts: source, encoder, training_flops (0: not known), tuning_flops, head_flops, mlm_loss, mlm_accuracy (None
+            without a head), architecture; of one that kdjax trained also pretraining (seed, at, budget, steps, tokens
+            and more) and params_sha256.
     """
 
     model: Model
     facts: dict[str, Any]
 
     @property
-    def training_flops(self) -> int:
-        """What training it cost before its head was fitted; 0: not known."""
-        return int(self.facts["training_flops"])
+    def seed(self) -> int | None:
+        """The seed of its training; None where kdjax did not train it."""
+        seed: int | None = self.facts.get("pretraining", {}).get("seed")
+        return seed
 
     @property
-    def head_flops(self) -> int:
-        """What fitting its MLM head cost; 0 where it came with one."""
-        return int(self.facts["head_flops"])
+    def cost(self) -> TeacherCost:
+        """What it cost before the study's runs."""
+        return TeacherCost.of_facts(self.facts)
 
 
-def encoder_of(config: Config, corpus: Corpus | None = None) -> Model:
-    """The teacher as it is given.
+def _read(config: Config, directory: Path, corpus: Corpus | None = None) -> Model:
+    """Read a teacher's directory and hold it against the recipe.
 
     Args:
         config: the recipe.
+        directory: of the teacher.
         corpus: its text; None: it is not prepared yet, and a tokenizer that is trained on it not compared.
 
     Raises:
         InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
             the corpus's.
     """
-    if not config.teacher.source:
-        raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")
-    source = sources.locate(config.teacher.source)
-    encoder = models.from_pretrained(source)
-    _check_architecture(source, encoder.config, zoo.resolve(config.teacher.architecture))
+    encoder = models.from_pretrained(directory)
+    _check_architecture(directory, encoder.config, zoo.resolve(config.teacher.architecture))
     if corpus is not None or not trains_tokenizer(config):
-        vocabulary.check(tokenizer_of(config, corpus), source, encoder.config.vocab_size)
+        vocabulary.check(tokenizer_of(config, corpus), directory, encoder.config.vocab_size)
     return encoder
 
 
@@ -78,9 +78,14 @@ def check_teacher(config: Config, layout: Layout) -> None:
     """Finds what is wrong with a recipe's teacher before any time goes into a corpus.
 
     Raises:
-        InputError: as `encoder_of`; or its head's batch or budget cannot be.
+        InputError: as `_read`; or its head's batch or budget, or those of its training, cannot be.
     """
-    encoder, head = encoder_of(config), config.teacher.head
+    if config.teacher.train.budget:
+        check_trained_teacher(config, layout)
+        return
+    head = config.teacher.head
+    for directory in source_directories(config):
+        encoder = _read(config, directory.path)
     if head.budget:
         layout.check_batch(head.batch)
         shape = Shape(head.batch, config.data.length, config.data.slots)
@@ -88,15 +93,96 @@ def check_teacher(config: Config, layout: Layout) -> None:
         lay_out(Budget.flops(head.budget), phases, shape.positions, setting="teacher.head.budget")
 
 
+def teachers_of(
+    config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
+) -> tuple[Teacher, ...]:
+    """The recipe's teachers in ascending order of their seeds: trained here, or read; one that is read may be alone.
+
+    Args:
+        config: the recipe.
+        corpus: the study's text.
+        directory: where teachers that are made here lie.
+        layout: of the devices.
+        reporter: told what goes on.
+
+    Raises:
+        InputError: as `teacher_of` and `kdjax.study.trained_teacher.trained_teacher`; or the cards of several teachers
+            say that they cost different amounts.
+    """
+    if config.teacher.train.budget:
+        seeds = sorted(config.teacher.train.seeds)
+        _check_seed_directories(directory)
+        made = (trained_teacher(config, corpus, directory, seed, layout, reporter) for seed in seeds)
+        return tuple(Teacher(model, facts) for model, facts in made)
+    sources_of_teachers = source_directories(config)
+    if sources_of_teachers[0].seed is None:
+        return (teacher_of(config, corpus, directory, layout, reporter),)
+    teachers = tuple(_given(config, corpus, one.path, str(one.path)) for one in sources_of_teachers)
+    for directory_of, teacher in zip(sources_of_teachers, teachers, strict=True):
+        if teacher.seed != directory_of.seed:
+            raise InputError(
+                f"{directory_of.path / CARD}: the teacher's seed is {teacher.seed}, expected {directory_of.seed}, as "
+                "`kdjax teacher` writes it"
+            )
+    costs = {teacher.cost for teacher in teachers}
+    if len(costs) > 1:
+        spent = ", ".join(f"{teacher.cost.training:.6g}" for teacher in teachers)
+        raise InputError(
+            f"{config.teacher.source}: the teachers of its seeds cost {spent} FLOPs, expected the same for all"
+        )
+    return teachers
+
+
+def _check_seed_directories(directory: Path) -> None:
+    """Raises InputError where the directory for trained teachers holds a model itself."""
+    if (directory / "config.json").exists():
+        raise InputError(f"{directory}: holds a single model, expected a new directory for the seeds of teacher.train")
+
+
+def _given(config: Config, corpus: Corpus, directory: Path, source: str) -> Teacher:
+    """A teacher as it lies in a directory, with what its card says.
+
+    Args:
+        config: the recipe.
+        corpus: the study's text.
+        directory: of the teacher.
+        source: what the facts call it.
+    """
+    encoder = _read(config, directory, corpus)
+    unknown = {"head_flops": 0, "tuning_flops": 0, "training_flops": 0, "encoder": "as given"}
+    card_facts = read_json(directory / CARD) if (directory / CARD).exists() else {}
+    cost = TeacherCost.of_facts(card_facts)
+    facts = {
+        **unknown,
+        **card_facts,
+        "training_flops": int(config.teacher.training_flops) or cost.training,
+        "tuning_flops": cost.tuning,
+        "head_flops": cost.head,
+        "source": source,
+        "note": config.teacher.note,
+        "architecture": asdict(encoder.config),
+        "identity": _identity(config, corpus),
+    }
+    return Teacher(encoder, {**facts, **_quality(encoder, corpus, config)})
+
+
+def _identity(config: Config, corpus: Corpus) -> dict[str, Any]:
+    """All that a teacher which is read, and perhaps fitted with a head, depends on."""
+    teacher = plain(to_dict(config.teacher))
+    for name in ("train", "at"):
+        del teacher[name]
+    return {"teacher": teacher, "corpus": corpus.digest}
+
+
 def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter) -> Teacher:
-    """The teacher, with an MLM head fitted first where the recipe says so; a fitted one is kept in `directory`.
+    """The teacher that is read, with an MLM head fitted first where the recipe says so; a fitted one is kept in
+    `directory`.
 
     Raises:
         InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
             the corpus's.
     """
-    source = sources.locate(config.teacher.source)
-    identity = {"teacher": plain(to_dict(config.teacher)), "corpus": corpus.digest}
+    identity = _identity(config, corpus)
     if hosts.all_of((directory / CARD).exists()):
         facts = read_json(directory / CARD)
         if facts["identity"] != identity:
@@ -106,24 +192,16 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
         return Teacher(models.from_pretrained(directory), facts)
     if (directory / CARD).exists():  # another process has none: all fit it again
         shutil.rmtree(directory)
-    encoder = encoder_of(config, corpus)
-    unknown = {"head_flops": 0, "training_flops": 0, "encoder": "as given"}
-    known = read_json(source / CARD) if (source / CARD).exists() else {}
-    facts = {
-        **unknown,
-        **known,
-        **({"training_flops": int(config.teacher.training_flops)} if config.teacher.training_flops else {}),
-        "source": config.teacher.source,
-        "note": config.teacher.note,
-        "architecture": asdict(encoder.config),
-        "identity": identity,
-    }
+    given = _given(config, corpus, sources.locate(config.teacher.source), config.teacher.source)
     if not config.teacher.head.budget:
-        return Teacher(encoder, {**facts, **_quality(encoder, corpus, config)})
+        return given
+    encoder, facts = given.model, given.facts
     model, ledger = _fit(config, encoder, corpus, directory.with_name(directory.name + ".fit"), layout, reporter)
+    # An encoder that is trained on is every arm's; a head on a frozen one is of use to arms with logits alone.
+    account = {"tuned": "tuning_flops", "frozen": "head_flops"}[config.teacher.head.encoder]
     facts |= {
         "encoder": config.teacher.head.encoder,
-        "head_flops": facts["head_flops"] + ledger.total,
+        account: facts[account] + ledger.total,
         "head_steps": ledger.steps,
         "head_tokens": ledger.tokens,
         **_quality(model, corpus, config),
@@ -166,11 +244,8 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
         "frozen": "The encoder is unchanged; only the head was trained.",
         "tuned": "Encoder and head were trained together.",
     }[facts["encoder"]]
-    losses = reference_losses(corpus)
-    counted = (
-        f"unigram {losses.unigram:.4f}, left neighbour {losses.left_neighbor:.4f}, "
-        f"both neighbours {losses.both_neighbors:.4f}"
-    )
+    spent = {"tuned": "encoder and head together", "frozen": "the head"}[facts["encoder"]]
+    flops = {"tuned": facts["tuning_flops"], "frozen": facts["head_flops"]}[facts["encoder"]]
     return f"""# Teacher: {facts["source"]} with an MLM head
 
 {encoder}
@@ -179,13 +254,13 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 |---|---|
 | encoder | {facts["source"]} |
 | spent on training it before | {f"{facts['training_flops']:.4g} FLOPs" if facts["training_flops"] else "not known"} |
-| spent on the head | {facts["head_flops"]:.4g} FLOPs, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
+| spent on {spent} | {flops:.4g} FLOPs, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| the text by counts, nats a token | {counted} |
+| the text by counts | {reference_losses(corpus).in_words} |
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
-The head's FLOPs are XLA's count of the steps that fitted it.
+FLOPs are XLA's count of the steps that fitted it.
 """
 
 
@@ -202,22 +277,41 @@ def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig)
             raise InputError(f"{source}: the model's {field.name} is {here}, expected teacher.architecture's {there}")
 
 
-def prepare_teacher(config: Config, out: Path) -> Teacher:
-    """The `teacher` command: a teacher with a fitted MLM head in `out`, for `teacher.source` of any recipe.
+def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
+    """The `teacher` command: teachers in `out`, for `teacher.source` of any recipe.
+
+    Either an encoder with a fitted MLM head, a Hugging Face directory, or one that is trained from scratch for each of
+    `teacher.train.seeds`, in `seedJ/at-SHARE/`.
 
     Raises:
-        InputError: as `teacher_of`; or the recipe fits no head.
+        InputError: as `teachers_of`; or the recipe neither fits a head nor trains a teacher.
     """
-    if not config.teacher.head.budget:
-        raise InputError("teacher.head.budget is 0, expected the FLOPs to spend on the head")
+    trained = bool(config.teacher.train.budget)
+    if not trained and not config.teacher.head.budget:
+        raise InputError(
+            "teacher.head.budget and teacher.train.budget are 0, expected the FLOPs to spend on one of them"
+        )
     data, layout = out.with_name(f"{out.name}.data"), Layout.of(config.train.mesh)
     with Reporter() as reporter, undone_by_bad_input(out, data, out.with_name(f"{out.name}.fit")):
-        models.check_saveable(out)
+        if trained:
+            _check_only_seeds(out)
+        else:
+            models.check_saveable(out)
         check_teacher(config, layout)
-        teacher = teacher_of(config, corpus_of(config, data, reporter), out, layout, reporter)
-        facts = teacher.facts
-        reporter.say(
-            f"{out}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy {facts['mlm_accuracy']:.1%}, "
-            f"for {facts['head_flops']:.4g} FLOPs"
-        )
-        return teacher
+        teachers = teachers_of(config, corpus_of(config, data, reporter), out, layout, reporter)
+        for teacher in teachers:
+            facts = teacher.facts
+            spent = teacher.cost.training if trained else teacher.cost.tuning + teacher.cost.head
+            which = f", seed {facts['pretraining']['seed']}, at {config.teacher.at:g}" if trained else ""
+            reporter.say(
+                f"{out}{which}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy {facts['mlm_accuracy']:.1%}, "
+                f"for {spent:.4g} FLOPs"
+            )
+        return teachers
+
+
+def _check_only_seeds(out: Path) -> None:
+    """Raises InputError where a directory for trained teachers holds anything but seeds' directories."""
+    others = [path.name for path in out.iterdir() if not path.name.startswith("seed")] if out.exists() else []
+    if others:
+        raise InputError(f"{out}: holds {min(others)}, expected a new directory, or one of trained teachers")

@@ -149,9 +149,22 @@ def resolve(
         for n, (objective, phase) in enumerate(zip(objectives, found.phases, strict=True)):
             seen = teacher if objective.needs_teacher else None
             objective.needs(model, seen)
-            others = objectives[:n] + objectives[n + 1 :]
             signal: Signal = NoTeacher() if seen is None else Online(seen)
-            phases.append(Phase(name, model, seen, signal, objective, settings, phase.until, others=others))
+            others = objectives[:n] + objectives[n + 1 :]
+            others_teacher = teacher if any(other.needs_teacher for other in others) else None
+            phases.append(
+                Phase(
+                    name,
+                    model,
+                    seen,
+                    signal,
+                    objective,
+                    settings,
+                    phase.until,
+                    others=others,
+                    others_teacher=others_teacher,
+                )
+            )
         _check_shared(phases)
         if found.teacher == "cached":
             phases = _reading(phases, cache)

@@ -76,6 +76,7 @@ def _to_the_end(group: SideBySide) -> None:
                 group.stop()
             if votes.save > group.saves:
                 group.save()
+        group.end_phase(number)
     group.finish()
 
 
@@ -160,6 +161,11 @@ class SideBySide:
         """Begins a checkpoint of each."""
         self._each_with_state(Underway.save)
         self.saves, self._saved = self.saves + 1, time.monotonic()
+
+    def end_phase(self, number: int) -> None:
+        """Has phase `number` told of as done, where someone wants to know; before any step of the next is taken."""
+        if any(one.run.phase_ended for one in self._runs):
+            self._each_with_state(lambda one, state: one.end_phase(number, state))
 
     def stop(self) -> NoReturn:
         """Ends with a checkpoint of each: the process was told to.

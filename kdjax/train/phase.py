@@ -78,6 +78,8 @@ class Phase:
         until: share of the arm's budget at which the phase ends.
         batch: sequences of a step, where not the recipe's; 0: those.
         others: the arm's objectives in its other phases, whose projections travel along in the state.
+        others_teacher: the teacher that `others` look at; None where none of them does. A phase without a teacher may
+            stand beside one whose projection has the teacher's width.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Phase:
     until: float = 1.0
     batch: int = 0
     others: tuple[Objective, ...] = ()
+    others_teacher: ModelConfig | None = None
 
     def see(
         self,
@@ -147,8 +150,13 @@ class Phase:
 
     def init_objective(self, seed: int) -> dict[str, Any]:
         """The projections of all the arm's phases; a term that comes again under the same name goes on with its own."""
-        made = [objective.init(self.student, self.teacher, seed) for objective in (self.objective, *self.others)]
-        return {key: params for one in reversed(made) for key, params in one.items()}
+        projections: dict[str, Any] = {}
+        for objective in reversed(self.others):
+            teacher = self.others_teacher if objective.needs_teacher else None
+            projections |= objective.init(self.student, teacher, seed)
+        # The phase's own come last: of several under one name these count.
+        projections |= self.objective.init(self.student, self.teacher, seed)
+        return projections
 
     def abstract_params(self) -> dict[str, Any]:
         """All the arm trains, as shapes."""

@@ -83,6 +83,8 @@ class Run:
         repeats: whether text may be seen again once all of it was.
         evaluate: figures on held-out text from the student's parameters, taken along the budget.
         watch: told after every step.
+        phase_ended: called when the last step of a phase is done and no step of a later one: with the phase's number
+            from 0, the student's parameters on the host and the account. A run that is resumed there calls it again.
         checkpoints: their directory, a path or gs://bucket/path; None: in `directory`.
         warn: told, in a line, of a checkpoint that is damaged or cannot be written, or of figures that go nowhere.
         about: whose run it is, for those who look at its figures.
@@ -101,6 +103,7 @@ class Run:
     repeats: bool = True
     evaluate: Callable[[Any], Mapping[str, float]] | None = None
     watch: Callable[[Progress], None] = lambda progress: None
+    phase_ended: Callable[[int, Any, Ledger], None] | None = None
     checkpoints: str | Path | None = None
     warn: Callable[[str], None] = loglines.warn
     about: About | None = None

@@ -186,6 +186,12 @@ class Underway:
         self._evaluated = self.ledger.steps
         self.read_clock()
 
+    def end_phase(self, number: int, state: State) -> None:
+        """Tells whoever wants to know that phase `number` is done, unless the run is in a later one already."""
+        if self.run.phase_ended is None or any(self.ledger.phases[number + 1 :]):
+            return
+        self.run.phase_ended(number, hosts.whole(state.params["model"]), self.ledger)
+
     def save(self, state: State) -> None:
         """Begins a checkpoint, with an entry in the journal, unless this very step has them.
 

@@ -117,13 +117,13 @@ class Trials:
             own_place = below(config, str(directory.relative_to(self._out)))
             study = Study(own_place, directory, self._reporter, self._out / "shared")
             if self._first is not None:
-                study.corpus, study.tasks, study.teacher = self._first.corpus, self._first.tasks, self._first.teacher
-                study.evaluation = self._first.evaluation
+                study.corpus, study.tasks, study.teachers = self._first.corpus, self._first.tasks, self._first.teachers
+                study.evaluations = self._first.evaluations
                 if stored_by(study.arms) == stored_by(self._first.arms):
                     study.cache = self._first.cache
             study.claim()
             if self._first is None:
-                study.evaluation = self._evaluation(study)
+                study.evaluations = (self._evaluation(study),) * max(1, len(study.teachers))
                 self._first = study
             if not (directory / NAME).exists():
                 write_json(directory / NAME, {"settings": settings, "diverged": None})

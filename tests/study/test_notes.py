@@ -30,6 +30,44 @@ def test_what_the_budget_holds(budget, teacher, said, unsaid):
     assert unsaid not in told
 
 
+TUNED = {"head_flops": 0, "tuning_flops": 3_000_000_000_000, "training_flops": 0}
+
+
+def test_the_tuning_of_an_encoder_that_nobody_pays_for_is_said() -> None:
+    told = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, TUNED))
+    assert "Nor is the tuning of the teacher's encoder, 3.00e12 FLOPs" in told and "MLM head" not in told
+
+
+def trained(seed: int, at: float) -> dict:
+    """The facts of a teacher that a study trained."""
+    pretraining = {"seed": seed, "at": at, "budget": 6_000_000_000_000, "tokens": 2_000_000}
+    return {"head_flops": 0, "tuning_flops": 0, "training_flops": 1_500_000_000_000, "pretraining": pretraining}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said", "unsaid"),
+    [
+        (trained(4, 1.0), "(seed 4), 1.50e12 FLOPs, 2.00e6 tokens.", "on its way down"),
+        (trained(4, 0.25), "as it was at 25% of its budget of 6.00e12 FLOPs", "as far as"),
+        (trained(4, 1.0), "do not cover the choice of test rows, corpus, teacher or hyperparameters", "as far as"),
+        (
+            {**trained(4, 1.0), "teachers": [trained(4, 1.0), trained(5, 1.0)]},
+            "as far as 2 teachers can show it, the variation of the teacher's training",
+            "corpus, teacher or",
+        ),
+        (
+            {**trained(4, 1.0), "teachers": [trained(4, 1.0), trained(5, 1.0)]},
+            "2 teachers were pretrained from scratch by masked language modelling (seeds 4 and 5), 1.50e12 FLOPs each",
+            "The teacher was",
+        ),
+    ],
+)
+def test_how_a_teacher_was_made_and_how_far_intervals_cover_it_is_said(teacher, said, unsaid) -> None:
+    told = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, teacher))
+    assert said in told
+    assert unsaid not in told
+
+
 def test_one_seed_is_said_to_give_no_verdict():
     assert "With one seed" in notes.general(Config(seeds=(0,)), 0, 0.0, None)[-1]
     assert "With one seed" not in " ".join(notes.general(Config(), 0, 0.0, None))

@@ -1,0 +1,357 @@
+"""Teachers that a study trains itself: each seed's training, and its checkpoints as Hugging Face directories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kdjax import models
+from kdjax.budget import journal
+from kdjax.budget.accounting import Budget
+from kdjax.budget.hardware import peak
+from kdjax.budget.ledger import Ledger
+from kdjax.budget.price import Price
+from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
+from kdjax.data.corpus import Corpus
+from kdjax.data.reference_losses import reference_losses
+from kdjax.errors import Diverged, InputError, Unfinished
+from kdjax.evaluate.mlm import HeldOut
+from kdjax.files import read_json, write_json
+from kdjax.models import Model, zoo
+from kdjax.parallel import hosts
+from kdjax.parallel.layout import Layout
+from kdjax.study.corpus import check_regime, held_out_batches, tokenizer_of, train_batches
+from kdjax.study.machine import hardware_use, versions
+from kdjax.study.mirror import RESULT, Mirror
+from kdjax.study.progress import Reporter
+from kdjax.study.teacher_cost import batch_shape
+from kdjax.study.teacher_directories import CARD, checkpoint_name, seed_directory
+from kdjax.train import log
+from kdjax.train.checkpoint import sha256
+from kdjax.train.log import About
+from kdjax.train.loop import train
+from kdjax.train.phase import Shape
+from kdjax.train.pretraining import pretraining_phases, pretraining_price, pretraining_spans, stream_seed
+from kdjax.train.program import program_of
+from kdjax.train.run import Leg, Outcome, Run
+
+MANIFEST = "manifest.json"
+"""Whose training a directory holds."""
+FINISHED = (journal.NAME, log.NAME, RESULT)
+"""The files of a finished training besides its checkpoints."""
+
+
+def check_trained_teacher(config: Config, layout: Layout) -> None:
+    """Find what is wrong with the training of a recipe's teachers before any time goes into a corpus.
+
+    Raises:
+        InputError: a batch that the devices do not share evenly, a budget that buys no step before one of the
+            checkpoints, or sequences longer than the architecture's positions.
+    """
+    settings, architecture = config.teacher.train, zoo.resolve(config.teacher.architecture)
+    layout.check_batch(settings.batch, config.train.microbatches)
+    if config.data.length > architecture.max_positions:
+        raise InputError(
+            f"data.length is {config.data.length}, expected at most teacher.architecture.max_positions, "
+            f"{architecture.max_positions} tokens"
+        )
+    shape = batch_shape(config, settings.batch)
+    pretraining_spans(settings, pretraining_price(architecture, settings, shape), shape)
+
+
+def trained_teacher(
+    config: Config, corpus: Corpus, directory: Path, seed: int, layout: Layout, reporter: Reporter
+) -> tuple[Model, dict[str, Any]]:
+    """Train one seed's teacher, or go on with its training, or find it done.
+
+    Args:
+        config: the recipe.
+        corpus: the study's text.
+        directory: where the seeds' directories lie.
+        seed: the teacher's.
+        layout: of the devices.
+        reporter: told what goes on.
+
+    Returns:
+        The teacher as it was at `teacher.at` of its budget, and its facts.
+
+    Raises:
+        InputError: the directory holds a teacher of other settings or text, the loss is not finite, or text would
+            repeat under data.regime 'unlimited'.
+        Unfinished: training stopped for want of room or because checkpoints are damaged; what is done of it stays.
+    """
+    training = _Training(config, corpus, seed_directory(directory, seed), seed, layout, reporter)
+    training.claim()
+    training.bring()
+    if not hosts.all_of(training.finished):
+        training.run()
+    training.keep()
+    chosen = training.directory / checkpoint_name(config.teacher.at)
+    return models.from_pretrained(chosen), read_json(chosen / CARD)
+
+
+def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:
+    """Return all that a teacher's parameters depend on, as plain values.
+
+    Args:
+        config: the recipe.
+        seed: the teacher's.
+        corpus_digest: of the text.
+    """
+    settings: dict[str, Any] = plain(to_dict(config.teacher.train))
+    del settings["seeds"]  # a teacher is not another for those trained beside it
+    data = {name: getattr(config.data, name) for name in ("length", "slots", "mask_rate", "views")}
+    return {
+        "architecture": asdict(zoo.resolve(config.teacher.architecture)),
+        "train": settings,
+        "data": data,
+        "corpus": corpus_digest,
+        "seed": seed,
+    }
+
+
+@dataclass
+class _Training:
+    """One teacher's training in its directory.
+
+    Attributes:
+        config: the recipe.
+        corpus: the study's text.
+        directory: of this seed.
+        seed: the teacher's.
+        layout: of the devices.
+        reporter: told what goes on.
+    """
+
+    config: Config
+    corpus: Corpus
+    directory: Path
+    seed: int
+    layout: Layout
+    reporter: Reporter
+
+    def __post_init__(self) -> None:
+        self._settings = self.config.teacher.train
+        self._architecture: ModelConfig = zoo.resolve(self.config.teacher.architecture)
+        self._shape: Shape = batch_shape(self.config, self._settings.batch)
+        self._folders = [checkpoint_name(share) for share in self._settings.checkpoints]
+        self._mirror = Mirror(self.config.train.checkpoint.directory, self.directory, "teacher", FINISHED)
+        self._name = f"teacher, seed {self.seed}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training has ended and all its checkpoints are here."""
+        whole = all((self.directory / folder / CARD).exists() for folder in self._folders)
+        return whole and (self.directory / RESULT).exists()
+
+    def claim(self) -> None:
+        """Take the directory, and the place that outlives the machine, for this training.
+
+        Raises:
+            InputError: one of them holds another training.
+        """
+        identity = training_identity(self.config, self.seed, self.corpus.digest)
+        path = self.directory / MANIFEST
+        here = read_json(path) if path.exists() else None
+        elsewhere = self._mirror.manifest()
+        for place, found in ((path, here), (self._mirror.place, elsewhere)):
+            difference = first_difference(found["identity"], identity) if found else None
+            if difference:
+                name, before, now = difference
+                raise InputError(
+                    f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use a new directory"
+                )
+        manifest = here or elsewhere
+        if manifest is None:
+            # The price holds for good from now on: another XLA may count otherwise.
+            step_price = pretraining_price(self._architecture, self._settings, self._shape)
+            manifest = {
+                "identity": identity,
+                "price": step_price.to_json(),
+                "config": plain(to_dict(self.config)),
+                **versions(),
+            }
+        if here is None:
+            write_json(path, manifest)
+        self._mirror.claim(manifest)
+        self._price = Price(**manifest["price"])
+
+    def bring(self) -> None:
+        """Fetch what another machine has finished."""
+        self._mirror.bring()
+        for folder in self._folders:
+            self._mirror.bring_folder(folder, CARD)
+
+    def keep(self) -> None:
+        """Keep a finished training in its place, and remove the trainer's checkpoints, which nobody needs any more."""
+        self._mirror.keep()
+
+    def run(self) -> None:
+        """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
+        spans = pretraining_spans(self._settings, self._price, self._shape)
+        check_regime(self.config, self.corpus, "teacher.train", spans[-1].stop * self._shape.batch)
+        legs = self._legs()
+        try:
+            (outcome,) = train(self._trainer_run(legs))
+        except Diverged:
+            raise
+        except InputError as error:
+            # Hours of training must not go because, say, the disk is full.
+            raise Unfinished(str(error)) from None
+        missing = [folder for folder in self._folders if not (self.directory / folder / CARD).exists()]
+        if missing:
+            raise Unfinished(
+                f"{self.directory}: {missing[0]} is missing and training has gone on past it, expected it there; move "
+                "the directory away to train this teacher again"
+            )
+        write_json(self.directory / RESULT, self._result(legs, outcome))
+
+    def _legs(self) -> list[Leg]:
+        """Return the training's phases, one up to each checkpoint; they share one compiled step."""
+        self.reporter.show(f"{self._name}: compiling")
+        settings = self.config.train
+        stream = train_batches(self.config, self.corpus, self._settings.batch, stream_seed(self.seed))
+        legs = []
+        for phase in pretraining_phases(self._architecture, self._settings):
+            program = program_of(phase, self._shape, self.layout, settings.microbatches, settings.compute)
+            legs.append(Leg(phase, program, self._price, stream))
+        return legs
+
+    def _trainer_run(self, legs: Sequence[Leg]) -> Run:
+        """Return the run, ready for the trainer."""
+        seed, settings = stream_seed(self.seed), self.config.train
+        held_out = HeldOut(held_out_batches(self.config, self.corpus))
+        # Only when and where things are written down is the students' setting; what is trained is the teacher's own.
+        training = TrainConfig(
+            batch=self._settings.batch,
+            optimizer=self._settings.optimizer,
+            compute=settings.compute,
+            checkpoint=settings.checkpoint,
+            log=settings.log,
+            evaluations=settings.evaluations,
+        )
+        return Run(
+            legs,
+            Budget.flops(self._settings.budget),
+            start=models.init(self._architecture, seed).params,
+            seed=seed,
+            config=training,
+            directory=self.directory,
+            repeats=self.config.data.regime != "unlimited",
+            evaluate=lambda params: {"mlm_loss": held_out.measure(self._architecture, params).loss},
+            watch=self.reporter.watch(self._name),
+            phase_ended=self._saver(held_out),
+            checkpoints=self._mirror.checkpoints,
+            warn=self.reporter.warn,
+            about=About(self.directory.parent.resolve().name, "teacher", self.seed, plain(to_dict(self.config))),
+            peak=peak(self.layout.mesh.local_devices[0]),
+        )
+
+    def _saver(self, held_out: HeldOut) -> Callable[[int, Any, Ledger], None]:
+        """Return what saves the teacher when a phase of its training is done."""
+
+        def save(number: int, params: Any, ledger: Ledger) -> None:
+            target = self.directory / self._folders[number]
+            if not (target / CARD).exists():
+                model = Model(self._architecture, params)
+                facts = self._facts(self._settings.checkpoints[number], model, ledger, held_out)
+                tokenizer = tokenizer_of(self.config, self.corpus)
+                models.save_pretrained(target, model, tokenizer=tokenizer, card=trained_card(facts, self.corpus))
+                write_json(target / CARD, facts)
+            self._mirror.keep_folder(target.name, CARD)
+
+        return save
+
+    def _facts(self, share: float, model: Model, ledger: Ledger, held_out: HeldOut) -> dict[str, Any]:
+        """Return what is known of the teacher at a share of its budget."""
+        quality = held_out.measure(model.config, model.params)
+        return {
+            "source": "",
+            "note": self.config.teacher.note,
+            "architecture": asdict(model.config),
+            "encoder": "trained",
+            "training_flops": sum(ledger.spent.values()),
+            "tuning_flops": 0,
+            "head_flops": 0,
+            "mlm_loss": quality.loss,
+            "mlm_accuracy": quality.accuracy,
+            "params_sha256": sha256(model.params),
+            "pretraining": {
+                "seed": self.seed,
+                "at": share,
+                "budget": int(self._settings.budget),
+                "batch": self._settings.batch,
+                "steps": ledger.steps,
+                "step_flops": self._price.total,
+                "tokens": ledger.tokens,
+                "unique_tokens": ledger.unique_tokens,
+                "epochs": ledger.positions / self._shape.length / self.corpus.sequences("train"),
+                "corpus": self.corpus.digest,
+                "corpus_tokens": self.corpus.tokens("train"),
+            },
+            "identity": training_identity(self.config, self.seed, self.corpus.digest),
+        }
+
+    def _result(self, legs: Sequence[Leg], outcome: Outcome) -> dict[str, Any]:
+        """Return what the whole training came to."""
+        ledger = outcome.ledger
+        return {
+            "seed": self.seed,
+            "budget": asdict(ledger.budget),
+            "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
+            "steps": ledger.steps,
+            "phases": list(ledger.phases),
+            "positions": ledger.positions,
+            "tokens_seen": ledger.tokens,
+            "tokens_unique": ledger.unique_tokens,
+            "tokens_masked": ledger.masked_tokens,
+            "wall_clock": ledger.seconds,
+            "hardware": hardware_use(legs, ledger, outcome.side_by_side),
+            "curve": outcome.curve,
+            "params_sha256": outcome.params_sha256,
+            "ledger_sha256": outcome.journal_sha256,
+        }
+
+
+def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
+    """Return the model card of a teacher that was trained here: what it is, what it cost, how well it predicts.
+
+    Args:
+        facts: what is known of it.
+        corpus: the text it was trained on, whose own cross-entropies stand beside its loss.
+    """
+    model, training = facts["architecture"], facts["pretraining"]
+    share = training["at"]
+    schedule = ""
+    if share < 1:
+        schedule = (
+            "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the whole budget, so its\n"
+            "learning rate was still on its way down to 0.\n\n"
+        )
+    steps = f"{training['steps']:,} steps of {training['step_flops']:.6g}"
+    note = f"{facts['note']}\n\n" if facts["note"] else ""
+    return f"""# Teacher: {model["layers"]} layers, width {model["width"]}, {model["heads"]} heads
+
+A masked language model that kdjax pretrained from scratch, seed {training["seed"]}, as it was after {share:.4g} of its
+training budget.
+
+{note}{schedule}| | |
+|---|---|
+| architecture | {model["layers"]} layers, width {model["width"]}, {model["heads"]} heads, feed-forward {model["ffn"]} |
+| vocabulary | {model["vocab_size"]:,} entries |
+| training budget | {training["budget"]:.4g} FLOPs, of which this checkpoint has used {share:.4g} |
+| spent on training it | {facts["training_flops"]:.6g} FLOPs: {steps} |
+| batch | {training["batch"]:,} sequences |
+| tokens seen | {training["tokens"]:,}, {training["unique_tokens"]:,} of them unique |
+| epochs | {training["epochs"]:.2f} |
+| seed | {training["seed"]} |
+| trained on | the training split of corpus {training["corpus"][:16]}, {training["corpus_tokens"]:,} tokens |
+| held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
+| held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
+| the text by counts | {reference_losses(corpus).in_words} |
+| parameters | SHA-256 {facts["params_sha256"]} |
+
+FLOPs are XLA's count of the training steps.
+"""

@@ -1,0 +1,320 @@
+"""Studies that train their teachers: killed and resumed, reused, swept over, audited, and paid for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdjax import models, recipes
+from kdjax.audit.audit import audit
+from kdjax.errors import InputError
+from kdjax.study import study as study_module
+from kdjax.study import trained_teacher
+from kdjax.study.pricing import prices
+from kdjax.train.checkpoint import Checkpoints, sha256
+from kdjax.train.pretraining import stream_seed
+from tests import metrics, small_study
+from tests.corpora import make_tokenizer
+from tests.study.conftest import kdjax
+
+TRAIN = {
+    "budget": 1.7e8,
+    "batch": 8,
+    "seeds": [3, 0],
+    "checkpoints": [0.25, 1.0],
+    "optimizer": {"learning_rate": 1.0e-2},
+}
+ARMS = ("scratch", "logit", "minilm")
+SEEDS = (0, 1, 2)
+TEACHER_OF = {0: 0, 1: 3, 2: 0}
+"""Student seed -> teacher seed: the seed modulo 2 among teachers in ascending order."""
+STUDENTS = 4
+KILLS = (3, 12)
+"""The saves of a checkpoint in which the study's first two starts are killed: within the first teacher, the second."""
+
+
+def settings(directory: Path, **changes: Any) -> dict[str, Any]:
+    """A recipe that trains two teachers."""
+    tokenizer = make_tokenizer(directory / "tokenizer.json")
+    plain = small_study.settings(directory)
+    return {
+        **plain,
+        "data": {**plain["data"], "tokenizer": str(tokenizer)},
+        "teacher": {"architecture": small_study.TEACHER, "train": TRAIN, "at": 0.25, "note": "A small one."},
+        "arms": {arm: {} for arm in ARMS},
+        "seeds": list(SEEDS),
+        "budget": {"flops": 6.0e7, "teacher": "both", "students": STUDENTS},
+        "train": {**plain["train"], "seeds_at_once": 3, "evaluations": 1},
+        "evaluation": {"mlm_sequences": 16, "tasks": {}},
+        **changes,
+    }
+
+
+def write(directory: Path, name: str = "recipe.yaml", **changes: Any) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    recipe = directory / name
+    recipe.write_text(yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8")
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def teachers(recipe: Path) -> Path:
+    """What `kdjax teacher` makes of the recipe, in one go."""
+    out = recipe.parent / "teachers"
+    ended = kdjax("teacher", recipe, "--out", out)
+    assert ended.status == 0, ended.err
+    assert "seed 3, at 0.25: held-out MLM loss" in ended.err
+    return out
+
+
+@pytest.fixture(scope="module")
+def study(recipe: Path) -> Path:
+    """A study that was killed twice while it trained its teachers."""
+    out = recipe.parent / "study"
+    saved = []
+    save = Checkpoints.save
+
+    def killed(self: Checkpoints, *what: Any) -> None:
+        saved.append(what)
+        if len(saved) in KILLS:
+            raise KeyboardInterrupt
+        save(self, *what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", killed)
+        for _ in KILLS:
+            assert kdjax("compare", recipe, "--out", out, "--train.checkpoint.seconds", "0").status == 130
+            assert not (out / "study.json").exists()
+    ended = kdjax("compare", recipe, "--out", out)
+    assert ended.status == 0, ended.err
+    return out
+
+
+def results(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return found
+
+
+def card(directory: Path, seed: int, at: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / f"seed{seed}" / f"at-{at}" / "teacher.json").read_text())
+    return found
+
+
+def test_a_killed_study_ends_with_the_teachers_of_one_go(study: Path, teachers: Path) -> None:
+    for seed in TRAIN["seeds"]:
+        for at in ("0.25", "1"):
+            assert card(study / "teacher", seed, at) == card(teachers, seed, at)
+        run, expected = (place / f"seed{seed}" for place in (study / "teacher", teachers))
+        assert metrics.same_each_time(run) == metrics.same_each_time(expected)
+        found, straight = (json.loads((place / "result.json").read_text()) for place in (run, expected))
+        for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "curve"):
+            assert found[name] == straight[name], name
+        assert not (run / "checkpoints").exists()
+    events = [json.loads(line)["event"] for line in (study / "teacher/seed3/ledger.jsonl").read_text().splitlines()]
+    assert "restart" in events
+
+
+def test_a_card_says_what_the_checkpoint_cost_and_is(teachers: Path) -> None:
+    early, whole = card(teachers, 0, "0.25"), card(teachers, 0, "1")
+    step = early["pretraining"]["step_flops"]
+    assert early["training_flops"] == int(0.25 * TRAIN["budget"] / step) * step
+    assert whole["training_flops"] == int(TRAIN["budget"] / step) * step
+    assert early["params_sha256"] != whole["params_sha256"] != card(teachers, 3, "1")["params_sha256"]
+    model = models.from_pretrained(teachers / "seed0" / "at-0.25")
+    assert sha256(model.params) == early["params_sha256"]
+    told = (teachers / "seed0" / "at-0.25" / "README.md").read_text(encoding="utf-8")
+    for words in (
+        "4 layers, width 24, 2 heads, feed-forward 48",
+        f"{early['pretraining']['steps']} steps of {step:.6g}",
+        f"{early['mlm_loss']:.4f} nats",
+        "| seed | 0 |",
+        "has used 0.25 |",
+        "its\nlearning rate was still on its way down to 0",
+        early["pretraining"]["corpus"][:16],
+        f"{early['pretraining']['tokens']:,}",
+        "A small one.",
+    ):
+        assert words in told, words
+
+
+def test_a_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study: Path) -> None:
+    losses = {seed: card(study / "teacher", seed, "0.25")["mlm_loss"] for seed in TRAIN["seeds"]}
+    for seed, of in TEACHER_OF.items():
+        for arm in ARMS:
+            run = study / "runs" / f"{arm}-seed{seed}"
+            taught_by = json.loads((run / "manifest.json").read_text())["teacher"]
+            if arm == "scratch":
+                assert taught_by is None
+            else:
+                assert taught_by == card(study / "teacher", of, "0.25")
+            beside = [line["teacher_mlm_loss"] for line in metrics.lines(run) if "teacher_mlm_loss" in line]
+            assert beside and beside == pytest.approx([losses[of]] * len(beside))
+
+
+def test_seeds_side_by_side_share_a_teacher(study: Path) -> None:
+    together = {(run["arm"], run["seed"]): run["hardware"]["side_by_side"] for run in results(study)["runs"]}
+    assert {seed: together["minilm", seed] for seed in SEEDS} == {0: 2, 1: 1, 2: 2}
+    assert {seed: together["scratch", seed] for seed in SEEDS} == {0: 3, 1: 3, 2: 3}
+
+
+def test_every_arm_with_the_teacher_pays_a_share_of_its_training(study: Path, recipe: Path) -> None:
+    training = card(study / "teacher", 0, "0.25")["training_flops"]
+    known = prices(recipes.load(recipe))
+    for run in results(study)["runs"]:
+        expected = 0 if run["arm"] == "scratch" else -(-training // STUDENTS)
+        assert run["spent"]["teacher_training"] == expected
+        assert [row["steps"] for row in known[run["arm"]]] == [phase["steps"] for phase in run["phases"]]
+
+
+def test_the_report_tells_how_the_teachers_were_made(study: Path) -> None:
+    found = results(study)
+    told = " ".join(found["notes"])
+    assert "2 teachers were pretrained from scratch by masked language modelling (seeds 0 and 3)" in told
+    assert "as it was at 25% of its budget of 1.70e8 FLOPs" in told
+    assert "as far as 2 teachers can show it" in told and "choice of test rows, corpus or hyperparameters" in told
+    names = [row["name"] for row in found["references"]]
+    assert names[-2:] == ["teacher, seed 0", "teacher, seed 3"]
+    one = [teacher["mlm_loss"] for teacher in found["teacher"]["teachers"]]
+    assert [row["metrics"]["mlm_loss"] for row in found["references"][-2:]] == pytest.approx(one)
+    assert found["teacher"]["mlm_loss"] == pytest.approx(sum(one) / 2)
+    page = (study / "report.html").read_text(encoding="utf-8")
+    assert "trained here: 4 layers" in page and "2 teachers, the losses are their mean" in page
+
+
+def test_an_audit_recounts_the_teachers(study: Path, tmp_path: Path) -> None:
+    assert audit(study) == []
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    path = copy / "teacher" / "seed3" / "at-0.25" / "teacher.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "training_flops": told["training_flops"] - 1}))
+    assert any("seed3/at-0.25/teacher.json: training_flops" in str(one) for one in audit(copy))
+
+
+def test_another_study_reuses_the_teachers_by_their_directory(
+    study: Path, teachers: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_training(*args: object) -> None:
+        pytest.fail("a finished teacher was trained again")
+
+    monkeypatch.setattr(trained_teacher, "train", no_training)
+    given = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.25}
+    again = write(recipe.parent, "reuse.yaml", teacher=given, arms={"minilm": {}})
+    out = recipe.parent / "reuse"
+    ended = kdjax("compare", again, "--out", out)
+    assert ended.status == 0, ended.err
+    before = {run["seed"]: run for run in results(study)["runs"] if run["arm"] == "minilm"}
+    for run in results(out)["runs"]:
+        for name in ("params_sha256", "spent", "steps"):
+            assert run[name] == before[run["seed"]][name], name
+    assert [one["pretraining"]["seed"] for one in results(out)["teacher"]["teachers"]] == [0, 3]
+    assert audit(out) == []
+
+
+def test_the_same_command_again_trains_nothing(study: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_training(*args: object) -> None:
+        pytest.fail("trained again")
+
+    monkeypatch.setattr(trained_teacher, "train", no_training)
+    monkeypatch.setattr(study_module, "train", no_training)
+    before = results(study)
+    assert kdjax("compare", recipe, "--out", study).status == 0
+    assert results(study) == before
+
+
+def test_a_sweep_over_checkpoints_trains_the_teacher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+    train = trained_teacher.train
+
+    def counted(*runs: Any) -> Any:
+        trained.append(runs)
+        return train(*runs)
+
+    monkeypatch.setattr(trained_teacher, "train", counted)
+    teacher = {"architecture": small_study.TEACHER, "train": {**TRAIN, "seeds": [0]}}
+    swept = {"teacher.at": [0.25, 1.0]}
+    # Two seeds and two budgets would say no more.
+    recipe = write(tmp_path, teacher=teacher, arms={"minilm": {}}, seeds=[0], sweep=swept, budget={"flops": 3.0e7})
+    ended = kdjax("sweep", recipe, "--out", tmp_path / "out")
+    assert ended.status == 0, ended.err
+    assert len(trained) == 1
+    assert len(list((tmp_path / "out" / "shared").glob("teacher-*"))) == 1
+    cells = [results(cell) for cell in sorted((tmp_path / "out" / "cells").iterdir())]
+    used = [cell["teacher"]["pretraining"]["at"] for cell in cells]
+    assert sorted(used) == [0.25, 1.0]
+    params = {cell["runs"][0]["params_sha256"] for cell in cells}
+    assert len(params) == 2
+
+
+def test_training_that_ran_out_of_room_stays_for_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*runs: Any) -> None:
+        raise InputError("checkpoints cannot be written (No space left on device), expected room for it")
+
+    monkeypatch.setattr(trained_teacher, "train", full)
+    recipe = write(tmp_path)
+    ended = kdjax("compare", recipe, "--out", tmp_path / "out")
+    assert ended.status == 2 and "No space left" in ended.err
+    assert (tmp_path / "out" / "teacher" / "seed0" / "manifest.json").exists()
+    other = {"architecture": small_study.TEACHER, "train": {**TRAIN, "batch": 4}}
+    ended = kdjax("compare", write(tmp_path, "other.yaml", teacher=other), "--out", tmp_path / "out")
+    assert ended.status == 2 and "holds a teacher whose train.batch is 8, expected 4" in ended.err
+
+
+BAD: tuple[tuple[Mapping[str, Any], str], ...] = (
+    ({"source": "somewhere"}, "teacher.source is 'somewhere' and teacher.train.budget 1.7e+08, expected one of them"),
+    ({"at": 0.5}, "teacher.at is 0.5, expected one of teacher.train.checkpoints, [0.25, 1.0]"),
+    ({"at": 0.0}, "teacher.at is 0.0, expected a share of the training budget above 0, up to 1"),
+    ({"training_flops": 5.0}, "teacher.training_flops is 5 and teacher.train.budget 1.7e+08, expected 0"),
+    ({"head": {"budget": 5.0}}, "teacher.head.budget is 5 and teacher.train.budget 1.7e+08, expected 0"),
+    ({"train": {**TRAIN, "seeds": []}}, "teacher.train.seeds is [], expected one or more whole numbers from 0"),
+    ({"train": {**TRAIN, "seeds": [1, 1]}}, "teacher.train.seeds is [1, 1], expected one or more"),
+    ({"train": {**TRAIN, "checkpoints": [0.5]}}, "teacher.train.checkpoints is [0.5], expected ascending shares"),
+    ({"train": {**TRAIN, "checkpoints": [0.5, 0.25, 1.0]}}, "expected ascending shares of the budget that end at 1"),
+    ({"train": {**TRAIN, "budget": 2.0e7}}, "teacher.train.budget is 2e+07, expected at least the price of one step"),
+)
+
+
+@pytest.mark.parametrize(("changes", "said"), BAD)
+def test_bad_settings_are_refused_in_one_line(
+    changes: Mapping[str, Any], said: str, recipe: Path, tmp_path: Path
+) -> None:
+    values = yaml.safe_load(recipe.read_text())
+    values["teacher"] = {**values["teacher"], **changes}
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump(values), encoding="utf-8")
+    ended = kdjax("compare", bad, "--out", tmp_path / "out")
+    assert ended.status == 2 and said in ended.err and ended.err.count("\n") == 1, ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_stored_outputs_of_several_teachers_are_refused(recipe: Path, tmp_path: Path) -> None:
+    words = ("--arms", "{logit: {teacher: cached}}", "--data.views", "2")
+    ended = kdjax("compare", recipe, "--out", tmp_path / "out", *words)
+    assert ended.status == 2
+    assert "arms.logit: teacher is 'cached' and there are 2 teachers, of the seeds [0, 3], expected" in ended.err
+
+
+def test_a_checkpoint_that_the_source_does_not_have_is_refused(teachers: Path, recipe: Path, tmp_path: Path) -> None:
+    given = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.5}
+    ended = kdjax("compare", write(recipe.parent, "at.yaml", teacher=given), "--out", tmp_path / "out")
+    assert ended.status == 2
+    assert "teacher.at is 0.5, expected a checkpoint of" in ended.err and "it has 0.25, 1" in ended.err
+
+
+def test_a_teacher_and_a_student_of_one_seed_share_no_order() -> None:
+    drawn = {stream_seed(seed) for seed in range(1000)}
+    assert len(drawn) == 1000 and not drawn & set(range(1000))
+    assert max(drawn) < 2**31
