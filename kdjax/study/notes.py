@@ -106,6 +106,21 @@ def at_baseline(endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[s
     return notes
 
 
+def unconverged(runs: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Count the MLM probes that more tokens would still have improved."""
+    rows = [*runs, *references]
+    probes = [row["details"]["mlm_probe"] for row in rows if "mlm_probe" in row["details"]]
+    open_ones = [one for one in probes if not one["converged"]]
+    if not open_ones:
+        return []
+    worst = max(one["gain"] for one in open_ones)
+    return [
+        f"{len(open_ones)} of {len(probes)} MLM probes had not converged: the second half of their tokens lowered "
+        f"the held-out loss by more than {open_ones[0]['tolerance']:g} nats, by {worst:.3f} at most. They say what can "
+        "be read with so many tokens, not all that is there; a higher evaluation.mlm_probe.tokens says more."
+    ]
+
+
 def regime(results: Mapping[str, Any]) -> str:
     """How much unique text there was, and what was done when it had all been seen.
 

@@ -8,8 +8,9 @@ from typing import Any
 from kdjax.config import Config, plain, to_dict
 from kdjax.files import digest
 
-MADE = ("data", "teacher", "cache", "references")
-"""The prepared corpus, the teacher with its head, its stored outputs, and the models measured for reference."""
+MADE = ("data", "texts", "teacher", "cache", "references")
+"""The prepared corpus, other texts for evaluation, the teacher with its head, its stored outputs, and the models
+measured for reference."""
 
 _REGIME = ("regime", "unique_tokens", "subset_seed")
 _LOADING = ("mask_rate", "slots", "views", "workers", "prepared")
@@ -34,11 +35,13 @@ def _depends(config: Config) -> dict[str, Any]:
     whole: dict[str, Any] = plain(to_dict(config))
     text = {name: value for name, value in whole["data"].items() if name not in (*_REGIME, *_LOADING)}
     corpus = [text, whole["teacher"]["source"]]  # its tokenizer, unless the recipe names one
+    texts = [text, whole["teacher"]["source"], whole["evaluation"]["texts"]]
     teacher = [whole["data"], whole["teacher"]]
     arms = {name: arm for name, arm in whole["arms"].items() if arm["teacher"] == "cached"}
     references = [*teacher, whole["student"], whole["evaluation"], whole["train"]["batch"]]
     return {
         "data": corpus,
+        "texts": texts,
         "teacher": teacher,
         "cache": [*teacher, whole["student"], whole["cache"], arms],
         "references": references,
