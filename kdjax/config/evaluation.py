@@ -96,7 +96,7 @@ class MlmProbeConfig:
     tokens: float = 0.0
     """Tokens of the training text it is fitted on, batch x length a step, padding included; the
     same for every model, whatever its budget. 0: no probe."""
-    batch: int = 32
+    batch: int = 8
     """Sequences of a step."""
     decoder: Literal["free", "tied"] = "free"
     """`free`: an output matrix of its own. `tied`: the model's word embedding, as BERT's head has

@@ -40,9 +40,11 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
             "machine and on what else ran there; the same run again would not take exactly as many steps."
         )
     said = "FLOPs are XLA's count of the training step. "
+    probe = config.evaluation.mlm_probe
+    but = " but for the MLM probe, which is set aside first" if probe.tokens and probe.charged else ""
     if teacher is None:
-        return said + "Evaluation is not in the budget."
-    said += f"The budget pays for {MEANINGS[config.budget.teacher]}. Evaluation is not in it."
+        return f"{said}Evaluation is not in the budget{but}."
+    said += f"The budget pays for {MEANINGS[config.budget.teacher]}. Evaluation is not in it{but}."
     if teacher["head_flops"] and config.budget.teacher in ("nothing", "inference"):
         said += (
             f" Nor is the fitting of the teacher's MLM head, {numbers.flops(teacher['head_flops'])} FLOPs; only arms "

@@ -8,7 +8,19 @@ from typing import Any
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.files import write_text
-from kdjax.study import notes, numbers, page, payers, plots, summary, svg, usage, verdict, wall_clock
+from kdjax.study import (
+    mlm_probe,
+    notes,
+    numbers,
+    page,
+    payers,
+    plots,
+    summary,
+    svg,
+    usage,
+    verdict,
+    wall_clock,
+)
 from kdjax.study.summary import Endpoint, Results
 
 
@@ -52,9 +64,12 @@ def html(results: Results) -> str:
             "differences": plots.differences(results),
             "spending": plots.spending(results),
             "learning": plots.learning(results),
+            "probe_learning": plots.learning(results, "mlm_probe"),
             "layers": plots.layers(results),
         },
         beside_teacher=_beside_teacher(results),
+        mlm_probe=mlm_probe.probes(results),
+        shuffled=mlm_probe.shuffled(results),
         scores=_scores(results, other),
         references=summary.references(results),
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],

@@ -7,8 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers, verdict
-from kdjax.study.summary import Results, Spread, by_seed, references, spread
+from kdjax.study import mlm_probe, numbers, verdict
+from kdjax.study.summary import Results, Spread, by_seed, references, spread, task_of
 from kdjax.study.usage import mean, runs
 
 
@@ -42,7 +42,17 @@ def summary(results: Results) -> Group:
         table.add_row(Text(name), *row, "", style="dim")
     # Text, not markup: a name may hold square brackets.
     sentences = [Text(verdict.headline(results), style="bold"), *map(Text, verdict.answers(results).values())]
-    return Group(table, *sentences)
+    return Group(table, *sentences, *map(Text, _order(results)))
+
+
+def _order(results: Results) -> list[str]:
+    """What shuffling the visible words costs each model on the study's own text, in a sentence for each loss."""
+    told = []
+    for endpoint, rows in mlm_probe.shuffled(results):
+        costs = [f"{row.name} {numbers.signed(row.difference.mean)}" for row in rows if row.difference]
+        if not task_of(endpoint):
+            told.append(f"{endpoint['label']}, where visible words are shuffled: {', '.join(costs)} nats.")
+    return told
 
 
 def _cell(found: Spread | None) -> Text:
