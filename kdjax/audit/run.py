@@ -19,6 +19,7 @@ from kdjax.budget.price import PARTS
 from kdjax.config import plain, to_dict
 from kdjax.train.arm import Arm
 from kdjax.train.checkpoint import sha256
+from kdjax.train.log import CURVE
 
 if TYPE_CHECKING:
     from kdjax.audit.study import StudyAudit
@@ -172,7 +173,7 @@ class RunAudit:
     def _metrics(self, path: Path) -> None:
         """The figures written on the way: FLOPs by their step, and the curve that the result has of them."""
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        curve = [line for line in lines if "mlm_loss" in line]
+        curve = [line for line in lines if any(name in line for name in CURVE)]
         self._book.same(path.with_name("result.json"), self.result.get("curve"), curve, "curve")
         for line in lines if self._stretches else ():
             flops = self._budget.charges(self._account(self._phases(line["step"]))["spent"])

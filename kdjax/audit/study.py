@@ -29,7 +29,15 @@ from kdjax.study import record
 from kdjax.study.corpus import regime_of, train_batches
 from kdjax.study.machine import versions
 from kdjax.study.places import places
-from kdjax.study.pricing import arms_of, cache_flops, shape_of, share, sharing, stored_by
+from kdjax.study.pricing import (
+    arms_of,
+    cache_flops,
+    probe_charge,
+    shape_of,
+    share,
+    sharing,
+    stored_by,
+)
 from kdjax.study.record import Cost
 from kdjax.study.results import corpus_facts, judged, teacher_facts
 from kdjax.study.teacher_cost import TeacherCost
@@ -215,7 +223,7 @@ class StudyAudit:
 
     def _upfront(self, arm: Arm, found: Mapping[str, int]) -> dict[str, int]:
         """What is spent before the first step: shares of stored outputs and of the teacher's training."""
-        made = {}
+        made = probe_charge(self.config, arm)
         if arm.stored:
             # Arms and seeds may have joined since the share was settled; the manifests tell how many there were.
             recipes = {digest(values): values for values in self._recipes}
@@ -263,9 +271,7 @@ class StudyAudit:
                     book.add(f"{path}: references.{n}", row["metrics"], f"those of one in {self.places['references']}")
             endpoints = [{name: e[name] for name in ("name", "better", "arms")} for e in results["endpoints"]]
             book.same(path, endpoints, self._endpoints(), "endpoints")
-            corpus = results["corpus"]
-            if self.corpus is not None:  # the text's own cross-entropies are counted again
-                corpus = corpus_facts(self.config, self.corpus, compute(self.corpus))
+            corpus = self._corpus_facts(results["corpus"])
             made = judged(
                 self.config,
                 self.arms,
@@ -285,13 +291,26 @@ class StudyAudit:
             found, made = ({k: v for k, v in without_versions(x).items() if k not in left_out} for x in (results, made))
             book.same(path, found, plain(made))
 
+    def _corpus_facts(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What the text and the texts for evaluation say; what is not there any more, as it was found."""
+        texts = {name: self.places["texts"] / name for name in self.config.evaluation.texts}
+        if self.corpus is None or not all(directory.exists() for directory in texts.values()):
+            return found
+        opened = {name: Corpus.open(directory) for name, directory in texts.items()}
+        # The text's own cross-entropies are counted again.
+        return corpus_facts(self.config, self.corpus, compute(self.corpus), opened)
+
     def _endpoints(self) -> list[dict[str, Any]]:
         """What the recipe measures, on which arms, and which way is better."""
         heads = [name for name, arm in self.arms.items() if arm.trains_mlm_head]
         kinds = ("probe", "finetune") if self.config.evaluation.finetune.steps else ("probe",)
         names = [f"{kind}.{task}" for kind in kinds for task in self.config.evaluation.tasks]
         tasks = [{"name": name, "better": "higher", "arms": list(self.arms)} for name in names]
-        return [{"name": "mlm_loss", "better": "lower", "arms": heads}, *tasks]
+        texts = ["", *(f".{name}" for name in self.config.evaluation.texts)]
+        losses = [{"name": f"mlm_loss{text}", "better": "lower", "arms": heads} for text in texts]
+        probed = texts if self.config.evaluation.mlm_probe.tokens else []
+        probes = [{"name": f"mlm_probe{text}", "better": "lower", "arms": list(self.arms)} for text in probed]
+        return [*losses, *probes, *tasks]
 
 
 def without_versions(results: Mapping[str, Any]) -> dict[str, Any]:

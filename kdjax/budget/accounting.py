@@ -14,10 +14,11 @@ from kdjax.budget.price import PARTS, Price
 from kdjax.config import BudgetConfig
 from kdjax.errors import InputError
 
-ACCOUNTS = (*PARTS, "teacher_cache", "teacher_training")
-"""What a run causes: the parts of its steps, its shares of stored teacher outputs and of the teacher's training."""
+ACCOUNTS = (*PARTS, "teacher_cache", "teacher_training", "mlm_probe")
+"""What a run causes: the parts of its steps, its shares of stored teacher outputs and of the teacher's training, and
+the probe it ends with, where the recipe has that charged (`evaluation.mlm_probe.charged`)."""
 
-_STUDENT = ("student_forward", "student_backward", "objective", "optimizer")
+_STUDENT = ("student_forward", "student_backward", "objective", "optimizer", "mlm_probe")
 _INFERENCE = ("teacher_forward", "teacher_cache")
 _TRAINING = ("teacher_training",)
 CASES: dict[str, tuple[str, ...]] = {

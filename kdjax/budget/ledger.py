@@ -134,6 +134,23 @@ class Ledger:
         return self.used / self.budget.amount
 
     @property
+    def training_amount(self) -> float:
+        """What training may spend, in the budget's unit: all but a charged MLM probe."""
+        return self.budget.amount - self._set_aside
+
+    @property
+    def training_share(self) -> float:
+        """The share of `training_amount` that is used up.
+
+        Learning rate and schedules go by it: they begin at 0 although the probe, which comes last, is charged first.
+        """
+        return (self.used - self._set_aside) / self.training_amount
+
+    @property
+    def _set_aside(self) -> int:
+        return self.spent.get("mlm_probe", 0) if self.budget.kind == "flops" else 0
+
+    @property
     def remaining(self) -> float:
         """What is left, in the budget's unit."""
         return self.budget.amount - self.used

@@ -113,18 +113,32 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
     return Count(round(flops), witness)
 
 
+def agreed(count: Count, what: str) -> int:
+    """Return XLA's count of a program, once the independent count agrees with it.
+
+    Args:
+        count: of the program.
+        what: the program, for messages.
+
+    Raises:
+        MeterError: the two disagree.
+    """
+    flops, witness = count.flops, count.witness
+    if flops < witness.matmul or abs(flops - witness.total) > AGREEMENT * witness.total:
+        raise MeterError(
+            f"XLA counts {flops:.6g} FLOPs in {what}, the witness {witness.matmul:.6g} in matmuls and "
+            f"{witness.elementwise:.6g} besides: expected no less than the matmuls, and the sum within {AGREEMENT:.0%}"
+        )
+    return flops
+
+
 def settle(whole: Count, **parts: int) -> Price:
     """The price of a step from the count of the whole and of its parts, each traced by itself.
 
     Raises:
         MeterError: XLA and the witness disagree on the whole, or the parts do not add up to it within 1%.
     """
-    flops, witness = whole.flops, whole.witness
-    if flops < witness.matmul or abs(flops - witness.total) > AGREEMENT * witness.total:
-        raise MeterError(
-            f"XLA counts {flops:.6g} FLOPs in a step, the witness {witness.matmul:.6g} in matmuls and "
-            f"{witness.elementwise:.6g} besides: expected no less than the matmuls, and the sum within {AGREEMENT:.0%}"
-        )
+    flops = agreed(whole, "a step")
     total = sum(parts.values())
     if abs(total - flops) > AGREEMENT * flops:
         raise MeterError(

@@ -3,7 +3,13 @@
 from kdjax.config.arms import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConfig
 from kdjax.config.budget import KINDS, BudgetConfig
 from kdjax.config.data import DataConfig, TokenizerConfig
-from kdjax.config.evaluation import EvaluationConfig, FinetuneConfig, ProbeConfig, TaskConfig
+from kdjax.config.evaluation import (
+    EvaluationConfig,
+    FinetuneConfig,
+    MlmProbeConfig,
+    ProbeConfig,
+    TaskConfig,
+)
 from kdjax.config.model import ModelConfig, ModelOptions, ModelSpec
 from kdjax.config.recipe import Config, PlanConfig, RangeConfig, TuneConfig
 from kdjax.config.teacher import CacheConfig, HeadConfig, PretrainingConfig, TeacherConfig
@@ -32,6 +38,7 @@ __all__ = [
     "HeadConfig",
     "LogConfig",
     "MeshConfig",
+    "MlmProbeConfig",
     "ModelConfig",
     "ModelOptions",
     "ModelSpec",

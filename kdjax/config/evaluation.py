@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from kdjax.errors import InputError
+
+TEXT_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What a text of `evaluation.texts` may be called: its name is part of an endpoint's."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,59 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class MlmProbeConfig:
+    """A fresh MLM head fitted on the frozen model: held-out loss that every arm has."""
+
+    tokens: float = 0.0
+    """Tokens of the training text it is fitted on, batch x length a step, padding included; the
+    same for every model, whatever its budget. 0: no probe."""
+    batch: int = 8
+    """Sequences of a step."""
+    decoder: Literal["free", "tied"] = "free"
+    """`free`: an output matrix of its own. `tied`: the model's word embedding, as BERT's head has
+    it, which favours models that trained such a head."""
+    features: Literal["mix", "last"] = "mix"
+    """What it reads at a masked position: a learned mix of all layers, embeddings included (Peters
+    et al. 2018, arXiv 1802.05365, equation 1), or the last layer alone."""
+    learning_rate: float = 1e-2
+    """Peak learning rate; Adam, linear warm-up over a tenth of the steps, linear decay to 0."""
+    tolerance: float = 0.05
+    """A probe counts as converged when the second half of its tokens lowered the held-out loss by
+    at most so many nats."""
+    charged: bool = False
+    """Whether a budget of FLOPs pays for it: a run then trains with what is left of its budget."""
+    along_the_way: bool = False
+    """Whether it is fitted anew at each of `train.evaluations`, for the learning curve."""
+
+    def __post_init__(self) -> None:
+        where = "evaluation.mlm_probe"
+        if not 0 <= self.tokens < math.inf:
+            raise InputError(f"{where}.tokens is {self.tokens}, expected a number of at least 0")
+        if self.batch < 1:
+            raise InputError(f"{where}.batch is {self.batch}, expected at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"{where}.learning_rate is {self.learning_rate}, expected more than 0")
+        if not 0 <= self.tolerance < math.inf:
+            raise InputError(f"{where}.tolerance is {self.tolerance}, expected at least 0 nats")
+        if self.charged and self.along_the_way:
+            raise InputError(
+                f"{where}.charged and along_the_way are both true, expected one of them: a run is "
+                "charged for one probe, at its end"
+            )
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured once the budget is spent: the same for every arm, and not charged to the budget."""
+    """What is measured once the budget is spent: the same for every arm, and not charged to the budget (but for
+    `mlm_probe` where it says so)."""
 
     mlm_sequences: int = 256
     """Held-out sequences for the MLM loss, with fixed masks."""
+    mlm_probe: MlmProbeConfig = MlmProbeConfig()
+    """The MLM probe: held-out loss of a fresh head on the frozen model, for every arm."""
+    texts: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Name -> files as of `data.files`: held-out text from elsewhere, on which the MLM loss and the
+    MLM probe are measured too, on at most `mlm_sequences` sequences of each."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     """The downstream tasks."""
     probe: ProbeConfig = ProbeConfig()
@@ -103,3 +156,10 @@ class EvaluationConfig:
     """Confidence of the paired intervals over seeds."""
     margin: float = 0.01
     """Two arms tie when the whole interval lies within this much of 0 (accuracy, r; for the MLM loss in nats)."""
+
+    def __post_init__(self) -> None:
+        for name, files in self.texts.items():
+            if not TEXT_NAME.fullmatch(name):
+                raise InputError(f"evaluation.texts has {name!r}, expected names of letters, digits, - and _")
+            if not files:
+                raise InputError(f"evaluation.texts.{name} is empty, expected files")

@@ -46,7 +46,8 @@ class TuneConfig:
     space: dict[str, RangeConfig] = field(default_factory=dict)
     """An arm's own setting -> the values to try, for instance optimizer.learning_rate."""
     endpoint: str = "mlm_loss"
-    """What is optimised: mlm_loss, on held-out sequences that no evaluation uses, or probe.TASK on its dev rows."""
+    """What is optimised: mlm_loss or mlm_probe, on held-out sequences that no evaluation uses, or probe.TASK on its dev
+    rows."""
     share: float = 1.0
     """Budget of a trial, as a share of the recipe's."""
     seeds: tuple[int, ...] = (1000,)

@@ -69,6 +69,7 @@ class Corpus:
                 [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
             )
             for split in SPLITS
+            if manifest.sequences[split]
         }
         return Corpus(directory, manifest, sources)
 

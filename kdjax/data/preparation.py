@@ -50,13 +50,14 @@ class Preparation:
     config: DataConfig
 
     @classmethod
-    def of(cls, config: DataConfig, tokenizer: Path | None, out: Path) -> Preparation:
+    def of(cls, config: DataConfig, tokenizer: Path | None, out: Path, *, held_out: bool = False) -> Preparation:
         """What the settings ask for.
 
         Args:
             config: files and settings.
             tokenizer: a tokenizer.json; None: the one that is trained as `data.tokenizer` says.
             out: the corpus's directory.
+            held_out: whether all of the text is held out: the training split is then empty.
 
         Raises:
             InputError: no text is there, it is of a kind that cannot be read here, or the tokenizer is unusable.
@@ -66,7 +67,9 @@ class Preparation:
         read = TextTokenizer.read(tokenizer) if tokenizer is not None else None
         digest = read.sha256 if read is not None else ""
         path = tokenizer or out / TOKENIZER
-        blocks = BlockSettings(out, path, digest, config.length, config.validation)
+        # A document is held out where its fraction, below 1, is below this share.
+        validation = 1.0 if held_out else config.validation
+        blocks = BlockSettings(out, path, digest, config.length, validation)
         return cls(found, fields, config.shard_documents, read, blocks, config)
 
     @property
@@ -200,7 +203,10 @@ def _manifest(plan: Mapping[str, Any], tokenizer: TextTokenizer, parts: Sequence
     documents, tokens = total(part.documents for part in parts), total(part.tokens for part in parts)
     sequences = {split: sum(shard.sequences for shard in shards if shard.split == split) for split in SPLITS}
     length = plan["settings"]["length"]
-    if not all(sequences.values()):
+    if plan["settings"]["validation"] == 1:
+        if not sequences["validation"]:
+            raise TextError(f"{', '.join(plan['sources'])}: no document has a token, expected text")
+    elif not all(sequences.values()):
         raise TextError(
             f"{', '.join(plan['sources'])}: {sum(documents.values())} documents make {sequences['train']} training and "
             f"{sequences['validation']} validation sequences, expected some of each: more text or other data.validation"
@@ -221,6 +227,6 @@ def _manifest(plan: Mapping[str, Any], tokenizer: TextTokenizer, parts: Sequence
         sequences=sequences,
         tokens=tokens,
         text_tokens=total(part.text_tokens for part in parts),
-        fill={split: tokens[split] / (sequences[split] * length) for split in SPLITS},
+        fill={split: tokens[split] / max(sequences[split] * length, 1) for split in SPLITS},
         shards=shards,
     ).signed()

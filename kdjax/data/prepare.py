@@ -23,7 +23,14 @@ Progress = Callable[[int, int, float], None]
 """Called after each block with the documents and text tokens prepared by this call so far, and its seconds so far."""
 
 
-def prepare(config: DataConfig, tokenizer: Path | None, out: Path, progress: Progress | None = None) -> Manifest:
+def prepare(
+    config: DataConfig,
+    tokenizer: Path | None,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    held_out: bool = False,
+) -> Manifest:
     """Prepares a corpus in a directory, or goes on with an interrupted preparation, or finds it done.
 
     A document's tokens become chunks of at most `length - 2`; each chunk, framed by [CLS] and [SEP], is one segment;
@@ -38,12 +45,13 @@ def prepare(config: DataConfig, tokenizer: Path | None, out: Path, progress: Pro
         tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, and kept in `out`.
         out: the directory: new, empty, or an earlier preparation of the same text with the same settings.
         progress: told after each block.
+        held_out: whether all of the text goes into the validation split, and the training split is empty.
 
     Raises:
-        InputError: unusable text or tokenizer, a corpus too small for both splits, or a directory that holds something
+        InputError: unusable text or tokenizer, a corpus too small for its splits, or a directory that holds something
             else, is in use or cannot be written. A directory of unusable text is left as it was found.
     """
-    preparation = Preparation.of(config, tokenizer, out)
+    preparation = Preparation.of(config, tokenizer, out, held_out=held_out)
     plan = preparation.plan([sources.digest(source) for source in preparation.sources])
     with claimed(out):
         check_plan(out, plan)

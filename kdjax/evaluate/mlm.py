@@ -52,17 +52,29 @@ class HeldOut:
 
     A mean is over slots, not over batches: a batch counts by the weights it has. A forward pass is compiled once per
     configuration and batch shape, for all runs of a process.
+
+    Attributes:
+        batches: the batches.
+        shuffled: the same sequences with their visible tokens shuffled, a control (`kdjax.evaluate.shuffle`); None
+            where nothing is measured on them.
     """
 
-    def __init__(self, batches: Iterable[Mapping[str, Any]], teacher: Model | None = None):
+    def __init__(
+        self,
+        batches: Iterable[Mapping[str, Any]],
+        teacher: Model | None = None,
+        shuffled: HeldOut | None = None,
+    ):
         """Takes the batches; nothing is computed yet.
 
         Args:
             batches: MLM batches; unused slots and padded rows have `label_weights` 0.
             teacher: whose predictions models are compared with. One without an MLM head predicts nothing, and counts as
                 none.
+            shuffled: the same batches with their visible tokens shuffled; None: there are none.
         """
-        self._batches = [dict(batch) for batch in batches]
+        self.batches = [dict(batch) for batch in batches]
+        self.shuffled = shuffled
         self._teacher = teacher if teacher is not None and "mlm" in teacher.params else None
 
     @property
@@ -85,7 +97,7 @@ class HeldOut:
             InputError: no slot has a weight above 0, a result is not finite, or model and teacher have vocabularies of
                 different sizes.
         """
-        targets: list[NDArray[np.float32]] | list[None] = [None] * len(self._batches)
+        targets: list[NDArray[np.float32]] | list[None] = [None] * len(self.batches)
         if self._teacher is not None:
             found, expected = config.vocab_size, self._teacher.config.vocab_size
             if found != expected:
@@ -94,22 +106,22 @@ class HeldOut:
                 )
             targets = self._predictions[1]
         sums: list[dict[str, jax.Array]] = []
-        for batch, target in zip(self._batches, targets, strict=True):
+        for batch, target in zip(self.batches, targets, strict=True):
             # One batch ahead: the device does not wait for the host, nor does it hold every batch's targets.
             jax.block_until_ready(sums[-2:-1])
             sums.append(_measure(config, params, batch, target))
-        return _result(sums, "held-out")
+        return result_of(sums, "held-out")
 
     @functools.cached_property
     def _predictions(self) -> tuple[MlmResult, list[NDArray[np.float32]]]:
         """The teacher's result, and its log-probabilities `[B, S, V]` for each batch."""
         assert self._teacher is not None  # nothing asks otherwise
         sums, targets = [], []
-        for batch in self._batches:
+        for batch in self.batches:
             log_probs, part = _predict(*self._teacher, batch)
             targets.append(np.asarray(log_probs, np.float32))
             sums.append(part)
-        return _result(sums, "the teacher's held-out"), targets
+        return result_of(sums, "the teacher's held-out"), targets
 
 
 def held_out_loss(config: ModelConfig, params: Any, batches: Iterable[Mapping[str, Any]]) -> MlmResult:
@@ -117,7 +129,16 @@ def held_out_loss(config: ModelConfig, params: Any, batches: Iterable[Mapping[st
     return HeldOut(batches).measure(config, params)
 
 
-def _result(sums: list[dict[str, jax.Array]], whose: str) -> MlmResult:
+def result_of(sums: list[dict[str, jax.Array]], whose: str) -> MlmResult:
+    """Turn the sums of all batches (`over_slots`) into means.
+
+    Args:
+        sums: of each batch.
+        whose: whose they are, for messages.
+
+    Raises:
+        InputError: no slot has a weight above 0, or a mean is not finite.
+    """
     parts = jax.device_get(sums)
     if not any(part["count"] for part in parts):
         raise InputError(f"{whose} MLM loss: no masked slot in the held-out batches, expected at least one")
@@ -133,21 +154,30 @@ def _result(sums: list[dict[str, jax.Array]], whose: str) -> MlmResult:
 def _measure(
     config: ModelConfig, params: Any, batch: dict[str, jax.Array], target: jax.Array | None
 ) -> dict[str, jax.Array]:
-    return _sums(_log_probs(config, params, batch), batch, target)
+    return over_slots(_log_probs(config, params, batch), batch, target)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
     log_probs = _log_probs(config, params, batch)
-    return log_probs, _sums(log_probs, batch, None)
+    return log_probs, over_slots(log_probs, batch, None)
 
 
 def _log_probs(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
     return log_softmax(given(forward(config, params, batch, Request(logits=True)).logits))
 
 
-def _sums(own: jax.Array, batch: dict[str, jax.Array], target: jax.Array | None) -> dict[str, jax.Array]:
-    """Sums over the slots of a batch by their weights, from log-probabilities `[B, S, V]`."""
+def over_slots(own: jax.Array, batch: Mapping[str, jax.Array], target: jax.Array | None) -> dict[str, jax.Array]:
+    """Sum loss and accuracy over the slots of a batch by their weights.
+
+    Args:
+        own: the model's log-probabilities `[B, S, V]`.
+        batch: `labels` and `label_weights`, `[B, S]`.
+        target: the teacher's log-probabilities, likewise; None: no teacher.
+
+    Returns:
+        Sums: `loss`, `accuracy`, `weight`, `count`; beside a teacher also `kl` and `agreement`.
+    """
     labels, weights = batch["labels"], batch["label_weights"]
 
     def summed(values: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from kdjax.budget.price import Price
 from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, count_params
-from kdjax.study.pricing import shape_of, share, teacher_flops
+from kdjax.study.pricing import probe_charge, shape_of, share, teacher_flops
 from kdjax.train.arm import Arm
 
 Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ class Spending:
         Raises:
             InputError: a phase without a single step.
         """
-        before = {}
+        before = probe_charge(self.config, self.arm)
         if self.arm.needs_teacher and "teacher_training" in CASES[case]:
             before["teacher_training"] = share(teacher_flops(self.config, self.arm), self.config.budget.students)
         budget = replace(Budget.flops(flops), teacher=case)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,16 @@ from kdjax.data.preparation import TOKENIZER
 from kdjax.data.reference_losses import reference_losses
 from kdjax.data.streams import optional
 from kdjax.errors import InputError
-from kdjax.models import zoo
+from kdjax.evaluate.mlm import HeldOut
+from kdjax.evaluate.shuffle import shuffle_visible
+from kdjax.models import Model, zoo
 from kdjax.study.progress import Reporter
 from kdjax.study.teacher_directories import source_directories
 
 HELD_OUT_SEED = 20240419
-"""Seed of the masks held-out sequences have in every study."""
+"""Seed of the masks held-out sequences have in every study, and of the shuffled control."""
+PROBE_SEED = 0x6B646A61785F7072
+"""Seed of the order and masks in which an MLM probe reads the training text: no likely seed of a run."""
 
 
 def trains_tokenizer(config: Config) -> bool:
@@ -165,6 +169,63 @@ def train_batches(config: Config, corpus: Corpus, batch: int, seed: int, cache: 
         views=config.data.views,
         cache=cache,
     )
+
+
+def probe_batches(config: Config, corpus: Corpus) -> Batches:
+    """Open the training text as an MLM probe reads it: the same order and masks for every model.
+
+    The seed is a constant, not the student's, so that what a probe owes to its text is the same for
+    all and leaves their differences alone; a teacher has no seed anyway. Masks are new in every
+    epoch, whatever `data.views` says: they belong to the yardstick.
+
+    Raises:
+        InputError: fewer training sequences than a batch has.
+    """
+    try:
+        return Batches(
+            corpus,
+            "train",
+            batch=config.evaluation.mlm_probe.batch,
+            seed=PROBE_SEED,
+            rate=config.data.mask_rate,
+            slots=config.data.slots,
+        )
+    except InputError as e:
+        raise InputError(f"evaluation.mlm_probe.batch: {e}") from None
+
+
+def text_of(config: Config, corpus: Corpus, name: str, directory: Path) -> Corpus:
+    """Prepare a text of `evaluation.texts`, all of it held out, or find it prepared.
+
+    Args:
+        config: the recipe.
+        corpus: the study's text, which holds the tokenizer where it was trained on it.
+        name: of the text.
+        directory: of the prepared text.
+
+    Raises:
+        InputError: unusable text, or a damaged directory.
+    """
+    tokenizer = tokenizer_of(config, corpus)
+    data = replace(config.data, files=config.evaluation.texts[name], tokenizer=str(tokenizer))
+    try:
+        prepare.prepare(data, tokenizer, directory, held_out=True)
+        return Corpus.open(directory)
+    except InputError as e:
+        raise InputError(f"evaluation.texts.{name}: {e}") from None
+
+
+def held_out(config: Config, corpus: Corpus, teacher: Model | None = None) -> HeldOut:
+    """Make the held-out masks that every model is measured on, with their shuffled control.
+
+    Args:
+        config: the recipe.
+        corpus: the study's text, or one of `evaluation.texts`.
+        teacher: whose predictions models are compared with; None: nobody's.
+    """
+    batches = held_out_batches(config, corpus)
+    shuffled = shuffle_visible(batches, corpus.manifest.special_ids, HELD_OUT_SEED)
+    return HeldOut(batches, teacher, HeldOut(shuffled))
 
 
 def held_out_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:

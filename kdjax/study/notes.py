@@ -75,9 +75,11 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
             "machine and on what else ran there; the same run again would not take exactly as many steps."
         )
     said = "FLOPs are XLA's count of the training step. "
+    probe = config.evaluation.mlm_probe
+    but = " but for the MLM probe, which is set aside first" if probe.tokens and probe.charged else ""
     if teacher is None:
-        return said + "Evaluation is not in the budget."
-    said += f"The budget pays for {MEANINGS[config.budget.teacher]}. Evaluation is not in it."
+        return f"{said}Evaluation is not in the budget{but}."
+    said += f"The budget pays for {MEANINGS[config.budget.teacher]}. Evaluation is not in it{but}."
     if config.budget.teacher not in ("nothing", "inference"):
         return said
     if teacher["head_flops"]:
@@ -145,6 +147,21 @@ def at_baseline(endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[s
                 "that two arms tie there says nothing of either."
             )
     return notes
+
+
+def unconverged(runs: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Count the MLM probes that more tokens would still have improved."""
+    rows = [*runs, *references]
+    probes = [row["details"]["mlm_probe"] for row in rows if "mlm_probe" in row["details"]]
+    open_ones = [one for one in probes if not one["converged"]]
+    if not open_ones:
+        return []
+    worst = max(one["gain"] for one in open_ones)
+    return [
+        f"{len(open_ones)} of {len(probes)} MLM probes had not converged: the second half of their tokens lowered "
+        f"the held-out loss by more than {open_ones[0]['tolerance']:g} nats, by {worst:.3f} at most. They say what can "
+        "be read with so many tokens, not all that is there; a higher evaluation.mlm_probe.tokens says more."
+    ]
 
 
 def regime(results: Mapping[str, Any]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 from kdjax.config import Config, plain, to_dict
 from kdjax.files import digest
 
-MADE = ("data", "teacher", "cache", "references")
-"""The prepared corpus, the teacher with its head, its stored outputs, and the models measured for reference."""
+MADE = ("data", "texts", "teacher", "cache", "references")
+"""The prepared corpus, other texts for evaluation, the teacher with its head, its stored outputs, and the models
+measured for reference."""
 
 _REGIME = ("regime", "unique_tokens", "subset_seed")
 _LOADING = ("mask_rate", "slots", "views", "workers", "prepared")
@@ -38,10 +39,12 @@ def _depends(config: Config) -> dict[str, Any]:
     made = {name: value for name, value in whole["teacher"].items() if name != "at"}
     made["train"] = {name: value for name, value in whole["teacher"]["train"].items() if name != "seeds"}
     used = [whole["data"], whole["teacher"]]
+    texts = [text, whole["teacher"]["source"], whole["evaluation"]["texts"]]
     arms = {name: arm for name, arm in whole["arms"].items() if arm["teacher"] == "cached"}
     references = [*used, whole["student"], whole["evaluation"], whole["train"]["batch"]]
     return {
         "data": corpus,
+        "texts": texts,
         "teacher": [whole["data"], made],
         "cache": [*used, whole["student"], whole["cache"], arms],
         "references": references,

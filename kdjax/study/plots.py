@@ -135,25 +135,34 @@ def spending(results: Results) -> Markup | None:
         return svg.render(figure, "spending", "FLOPs of a run by part, for each arm.")
 
 
-def learning(results: Results) -> Markup | None:
-    """Held-out MLM loss along the budget: every seed light, the mean bold; only arms that train the head."""
+def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
+    """Draw a held-out loss along the budget: every seed light, the mean bold.
+
+    Args:
+        results: the content of results.json.
+        figure: `mlm_loss`, which arms have that train the head, or `mlm_probe`, where it was measured along the way.
+
+    Returns:
+        None where no run has the figure.
+    """
     arms = list(results["arms"])
-    curves = {
-        arm: found
-        for arm in arms
-        if results["arms"][arm]["trains_mlm_head"] and (found := [r["curve"] for r in runs(results, arm) if r["curve"]])
-    }
+    curves: dict[str, list[list[Mapping[str, float]]]] = {}
+    for arm in arms:
+        points = [[point for point in run["curve"] if figure in point] for run in runs(results, arm)]
+        if found := [run for run in points if run]:
+            curves[arm] = found
     if not curves:
         return None
+    loss = {"mlm_loss": "held-out MLM loss", "mlm_probe": "MLM probe, held-out loss"}[figure]
+    level_of = _teacher_loss(results, figure)
     amount, label, show = _along(results["budget"])
-    teacher = results["teacher"]
     with svg.style():
-        figure = Figure(figsize=(WIDTH, 3.3))
-        whole, end = figure.subplots(1, 2)
+        canvas = Figure(figsize=(WIDTH, 3.3))
+        whole, end = canvas.subplots(1, 2)
         late, stop = list[float](), amount
         for arm, found in curves.items():
             look: dict[str, Any] = {"color": svg.arm_colour(arms.index(arm))}
-            seeds = [([p["share"] * amount for p in run], [p["mlm_loss"] for p in run]) for run in found]
+            seeds = [([p["share"] * amount for p in run], [p[figure] for p in run]) for run in found]
             # Where a clock decides, seeds are measured at slightly different times.
             places = min((at for at, _ in seeds), key=len)
             means = [mean(values) for values in zip(*(np.interp(places, *seed) for seed in seeds), strict=True)]
@@ -163,9 +172,11 @@ def learning(results: Results) -> Markup | None:
                 ax.plot(places, means, marker=svg.arm_marker(arms.index(arm)), markersize=5, linewidth=2.2, **look)
             late += [loss for seed in seeds for at, loss in zip(*seed, strict=True) if at >= amount / 2]
             stop = max(stop, *(at[-1] for at, _ in seeds))  # what is measured last may itself be on the clock
-        levels = reference_losses.of_endpoint(results["corpus"].get("reference_losses"), {"unit": "nats"})
-        if teacher is not None and teacher["mlm_loss"] is not None:
-            levels["teacher"] = teacher["mlm_loss"]
+        levels = reference_losses.of_endpoint(
+            results["corpus"].get("reference_losses"), {"name": figure, "unit": "nats"}
+        )
+        if level_of is not None:
+            levels["teacher"] = level_of
         reference_losses.draw(whole, levels)
         whole.set_xlim(0, stop)
         end.set_xlim(amount / 2, stop)
@@ -175,9 +186,22 @@ def learning(results: Results) -> Markup | None:
             reference_losses.draw(end, levels, extend=False)
         for ax, title in ((whole, "The whole budget"), (end, "Its second half")):
             ax.set_title(title)
-            ax.set_ylabel("held-out MLM loss (nats)")
+            ax.set_ylabel(f"{loss} (nats)")
             linear(ax, label, show)
-        return svg.render(figure, "learning", f"Held-out MLM loss against {label}.")
+        name = "learning" if figure == "mlm_loss" else "learning-probe"
+        return svg.render(canvas, name, f"{loss[0].upper()}{loss[1:]} against {label}.")
+
+
+def _teacher_loss(results: Results, figure: str) -> float | None:
+    """The teacher's held-out loss by its own head, or by a probe; None where it is not known."""
+    if figure == "mlm_loss":
+        teacher = results["teacher"]
+        return None if teacher is None else teacher["mlm_loss"]
+    references = summary.references(results)
+    losses = [
+        metrics[figure].mean for name, metrics in references.items() if name.startswith("teacher") and figure in metrics
+    ]
+    return mean(losses) if losses else None
 
 
 def _along(budget: Mapping[str, Any]) -> tuple[float, str, Callable[[float], str]]:

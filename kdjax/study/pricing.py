@@ -13,10 +13,11 @@ from rich.table import Table
 
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.price import PARTS, Price
-from kdjax.config import Config, FinetuneConfig, changed
+from kdjax.config import Config, FinetuneConfig, ModelConfig, changed
 from kdjax.data.cache import CacheManifest, record_bytes
 from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
+from kdjax.evaluate.mlm_probe import ProbeCost, cost_of
 from kdjax.models import Request, zoo
 from kdjax.study.corpus import regime_of
 from kdjax.study.teacher_cost import cost_by_recipe
@@ -98,6 +99,29 @@ def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
     return made
 
 
+def probe_shape(config: Config) -> Shape:
+    """Return the shape of the batches that an MLM probe is fitted on."""
+    return Shape(config.evaluation.mlm_probe.batch, config.data.length, config.data.slots)
+
+
+def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
+    """Count what an MLM probe of a model costs; None where the recipe has none.
+
+    Raises:
+        InputError: the probe has fewer tokens than two of its steps take.
+    """
+    settings = config.evaluation.mlm_probe
+    return cost_of(settings, model, probe_shape(config)) if settings.tokens else None
+
+
+def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
+    """What a run of an arm is charged for its MLM probe, by account: nothing unless the recipe says so."""
+    cost = probe_cost(config, arm.student)
+    if cost is None or not config.evaluation.mlm_probe.charged:
+        return {}
+    return {"mlm_probe": cost.total}
+
+
 def stored_by(arms: dict[str, Arm]) -> Request:
     """What a study's arms read of stored outputs, all together."""
     asked = Request()
@@ -131,7 +155,8 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     Tokens are positions of the sequences, padding included, when no prepared corpus tells how full they are; epochs are
     None then. Under a budget of hours all three are None. An arm that reads stored outputs also has `cache`: what they
     cost, and after how many epochs that is less than running the teacher in every step. Without a prepared corpus that
-    cost is not known, nor are its steps.
+    cost is not known, nor are its steps. With an MLM probe there is `mlm_probe`: what it costs a run, and whether that
+    is `charged`.
     """
     shape, corpus, arms, budget = shape_of(config), _prepared(config), arms_of(config), Budget.of(config.budget)
     rows = {}
@@ -141,6 +166,8 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
         unknown: list[dict[str, Any]] = [dict.fromkeys(("steps", "tokens", "epochs"))] * len(found)
         known = config.budget.kind != "hours" and not (cache and cache["flops"] is None)
         reached = _reach(config, arm, found, cache, corpus) if known else unknown
+        probe = probe_cost(config, arm.student)
+        probed = {"flops": probe.total, "charged": config.evaluation.mlm_probe.charged} if probe else None
         rows[name] = [
             {
                 **cost.to_json(),
@@ -149,6 +176,7 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
                 "batch": phase.shape(shape).batch,
                 **row,
                 **({"cache": cache} if cache else {}),
+                **({"mlm_probe": probed} if probed else {}),
             }
             for cost, phase, row in zip(found, arm.phases, reached, strict=True)
         ]
@@ -160,7 +188,9 @@ def _reach(
 ) -> list[dict[str, Any]]:
     """Steps, tokens and epochs of each phase."""
     made = []
-    upfront = {"teacher_cache": cache["share"]} if cache else {}
+    upfront = probe_charge(config, arm)
+    if cache:
+        upfront["teacher_cache"] = cache["share"]
     if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
         upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
     for stretch in arm.lay_out(Budget.of(config.budget), costs, shape_of(config), upfront):
@@ -257,10 +287,20 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
     for name, phases in rows.items():
         if cache := phases[0].get("cache"):
             console.print(f"{name}: {_cache_line(cache)}", highlight=False, soft_wrap=True)
+    if "mlm_probe" in next(iter(rows.values()))[0]:
+        console.print(_probe_line(rows), highlight=False, soft_wrap=True)
 
 
 def _batch(phase: dict[str, Any], shape: Shape) -> str:
     return "" if phase["batch"] == shape.batch else f", batch {phase['batch']}"
+
+
+def _probe_line(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """What an MLM probe costs a run of each arm, and who pays for it."""
+    probes = {name: phases[0]["mlm_probe"] for name, phases in rows.items()}
+    each = ", ".join(f"{name} {probe['flops']:.4g}" for name, probe in probes.items())
+    charged = next(iter(probes.values()))["charged"]
+    return f"FLOPs of a run's MLM probe, {'charged' if charged else 'not charged'} to its budget: {each}"
 
 
 def _cache_line(cache: dict[str, Any]) -> str:

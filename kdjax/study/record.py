@@ -14,7 +14,7 @@ from kdjax.files import check_writable, read_json, write_json
 
 NAME = "study.json"
 """Written once all that runs need is there; from then on the directory is this recipe's."""
-BEFORE = ("data", "teacher", "teacher.fit", "cache")
+BEFORE = ("data", "texts", "teacher", "teacher.fit", "cache")
 """What a study makes before that."""
 
 

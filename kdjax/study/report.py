@@ -9,6 +9,7 @@ from typing import Any
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.files import write_text
 from kdjax.study import (
+    mlm_probe,
     notes,
     numbers,
     page,
@@ -67,9 +68,12 @@ def html(results: Results) -> str:
             "differences": plots.differences(results),
             "spending": plots.spending(results),
             "learning": plots.learning(results),
+            "probe_learning": plots.learning(results, "mlm_probe"),
             "layers": plots.layers(results),
         },
         beside_teacher=_beside_teacher(results),
+        mlm_probe=mlm_probe.probes(results),
+        shuffled=mlm_probe.shuffled(results),
         scores=_scores(results, other),
         references=summary.references(results),
         reference_losses=reference_losses.rows(losses, results["endpoints"]),

@@ -43,7 +43,7 @@ def collect(
         wall_clock: seconds by kind, of the study's commands.
     """
     config = study.config
-    corpus = corpus_facts(config, study.corpus, reference_losses(study.corpus))
+    corpus = corpus_facts(config, study.corpus, reference_losses(study.corpus), study.texts)
     return {
         **versions(),
         "wall_clock": dict(wall_clock),
@@ -54,7 +54,7 @@ def collect(
             runs,
             references,
             corpus=corpus,
-            endpoints=_endpoints(config, corpus["sequences"]["validation"], study.tasks, study.arms),
+            endpoints=_endpoints(config, corpus, study.tasks, study.arms),
             teacher=teacher_facts([teacher.facts for teacher in study.teachers]),
             cache=study.cache.manifest if study.cache else None,
         ),
@@ -120,6 +120,7 @@ def judged(
             *notes.of_arms(described, cache),
             *notes.side_by_side(runs),
             *notes.at_baseline(endpoints, runs),
+            *notes.unconverged(runs, references),
         ],
     }
 
@@ -144,13 +145,16 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
     return {**together, "teachers": [dict(one) for one in teachers]}
 
 
-def corpus_facts(config: Config, corpus: Corpus, losses: ReferenceLosses) -> dict[str, Any]:
-    """What is known of a study's text.
+def corpus_facts(
+    config: Config, corpus: Corpus, losses: ReferenceLosses, texts: Mapping[str, Corpus]
+) -> dict[str, Any]:
+    """Say what is known of a study's text.
 
     Args:
         config: the recipe.
         corpus: the text that its runs see.
         losses: the text's own cross-entropies.
+        texts: name -> held-out text from elsewhere.
     """
     told = asdict(losses)
     for name in ("version", "corpus"):  # what the file is identified by
@@ -167,6 +171,15 @@ def corpus_facts(config: Config, corpus: Corpus, losses: ReferenceLosses) -> dic
         "vocabulary": corpus.manifest.vocab_size,
         "tokenizer": corpus.manifest.tokenizer_sha256,
         "reference_losses": told,
+        "texts": {
+            name: {
+                "documents": text.manifest.documents["validation"],
+                "sequences": text.sequences("validation"),
+                "tokens": text.tokens("validation"),
+                "digest": text.digest,
+            }
+            for name, text in texts.items()
+        },
     }
 
 
@@ -228,19 +241,13 @@ def _untrained(tree: Any, name: str = "") -> list[str]:
     return [part for key, below in tree.items() for part in _untrained(below, f"{name}.{key}" if name else key)]
 
 
-def _endpoints(config: Config, held_out: int, tasks: Sequence[Task], arms: Mapping[str, Arm]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
-        {
-            "name": "mlm_loss",
-            "label": "Held-out MLM loss",
-            "unit": "nats",
-            "better": "lower",
-            "kind": "mlm",
-            "rows": min(config.evaluation.mlm_sequences, held_out),
-            "baseline": None,
-            "arms": [name for name, arm in arms.items() if arm.trains_mlm_head],
-        }
-    ]
+def _endpoints(
+    config: Config, corpus: Mapping[str, Any], tasks: Sequence[Task], arms: Mapping[str, Arm]
+) -> list[dict[str, Any]]:
+    with_head = [name for name, arm in arms.items() if arm.trains_mlm_head]
+    rows = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
+    if config.evaluation.mlm_probe.tokens:
+        rows += _losses(config, corpus, "mlm_probe", "mlm_probe", "MLM probe, held-out loss", list(arms))
     kinds = [("probe", "linear probe, best layer")]
     if config.evaluation.finetune.steps:
         kinds.append(("finetune", "fine-tuned"))
@@ -259,6 +266,29 @@ def _endpoints(config: Config, held_out: int, tasks: Sequence[Task], arms: Mappi
                 }
             )
     return rows
+
+
+def _losses(
+    config: Config, corpus: Mapping[str, Any], kind: str, name: str, label: str, arms: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A held-out loss on the study's own text and on each of `evaluation.texts`."""
+    own = {name: (label, corpus["sequences"]["validation"])}
+    others = {
+        f"{name}.{text}": (f"{label}, {text}", facts["sequences"]) for text, facts in corpus.get("texts", {}).items()
+    }
+    return [
+        {
+            "name": endpoint,
+            "label": words,
+            "unit": "nats",
+            "better": "lower",
+            "kind": kind,
+            "rows": min(config.evaluation.mlm_sequences, sequences),
+            "baseline": None,
+            "arms": list(arms),
+        }
+        for endpoint, (words, sequences) in {**own, **others}.items()
+    ]
 
 
 def _verdicts(config: Config, endpoint: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

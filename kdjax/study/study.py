@@ -20,7 +20,7 @@ from kdjax.data.cache import Cache
 from kdjax.data.corpus import Corpus
 from kdjax.data.tasks import Task
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm import HeldOut
+from kdjax.evaluate.mlm_probe import MlmProbe
 from kdjax.files import digest, read_json, write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
@@ -81,7 +81,7 @@ class Study:
             for name, arm in self.arms.items()
         }
         for arm in self.arms.values():
-            self._lay_out(arm, self._prices[arm.name])
+            self._lay_out(arm, self._prices[arm.name], pricing.probe_charge(config, arm))
         self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
         self.layout = Layout.of(config.train.mesh)
         for batch in (self.shape.batch, *(one.batch for one in config.train.ramp)):
@@ -148,17 +148,36 @@ class Study:
     def evaluations(self) -> tuple[Evaluation, ...]:
         """What every model is measured by: the same, beside each of the teachers; one where there is none."""
         vocabulary = zoo.resolve(self.config.student).vocab_size
-        batches = corpora.held_out_batches(self.config, self.corpus)
+        texts = {name: corpora.held_out(self.config, text) for name, text in self.texts.items()}
         beside: list[Model | None] = [teacher.model for teacher in self.teachers]
         made = []
         for teacher in beside or [None]:
             comparable = teacher if teacher and teacher.config.vocab_size == vocabulary else None
-            made.append(Evaluation(self.config.evaluation, HeldOut(batches, comparable), self.tasks))
+            held_out = corpora.held_out(self.config, self.corpus, comparable)
+            made.append(Evaluation(self.config.evaluation, held_out, self.tasks, texts, self.mlm_probe))
         return tuple(made)
 
     def evaluation_for(self, seed: int) -> Evaluation:
         """Return what the student of a seed is measured by, beside the teacher it learns from."""
         return self.evaluations[self.teacher_number(seed)]
+
+    @cached_property
+    def mlm_probe(self) -> MlmProbe | None:
+        """The probe that every model gets; None where the recipe has none."""
+        settings = self.config.evaluation.mlm_probe
+        if not settings.tokens:
+            return None
+        batches = corpora.probe_batches(self.config, self.corpus)
+        return MlmProbe(settings, batches, pricing.probe_shape(self.config))
+
+    @cached_property
+    def texts(self) -> dict[str, Corpus]:
+        """Name -> held-out text from elsewhere, prepared."""
+        with CLOCK("text"):
+            return {
+                name: corpora.text_of(self.config, self.corpus, name, self.places["texts"] / name)
+                for name in self.config.evaluation.texts
+            }
 
     def claim(self) -> None:
         """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
@@ -183,6 +202,7 @@ class Study:
                 "corpus": self.corpus.digest,
                 "teachers": [teacher.facts for teacher in self.teachers],
                 "costs": {name: cost.to_json() for name, cost in self.costs.items()},
+                "texts": {name: text.digest for name, text in self.texts.items()},
             }
         )
         self._record.write(self.costs)
@@ -367,7 +387,7 @@ class Study:
     def _cost(self, arm: Arm) -> Cost:
         if arm.name in self._record.costs:
             return self._record.costs[arm.name]
-        upfront: dict[str, int] = {}
+        upfront = pricing.probe_charge(self.config, arm)
         if arm.stored:
             request, sequences = pricing.stored_by(self.arms), self.corpus.sequences("train")
             flops = pricing.cache_flops(self.config, request, sequences)
@@ -424,6 +444,7 @@ class Study:
             "cost": self.costs[arm].to_json(),
             "budget": plain(asdict(self.budget)),
             "corpus": self.corpus.digest,
+            "texts": {name: text.digest for name, text in self.texts.items()},
             "teacher": teacher.facts if teacher else None,
             "config": plain(to_dict(self.config)),
         }
@@ -443,7 +464,7 @@ def _sequences(stretches: Sequence[Stretch], shape: Shape) -> int:
 
 def _check_run(place: Any, found: Any, identity: Mapping[str, Any], setting: str) -> None:
     """Raises InputError unless the manifest found in a place, if any, is of the same run."""
-    for name in ("arm_settings", "cost", "budget", "corpus", "teacher") if found else ():
+    for name in ("arm_settings", "cost", "budget", "corpus", "texts", "teacher") if found else ():
         if found[name] != identity[name]:
             raise InputError(
                 f"{place}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another {setting}"

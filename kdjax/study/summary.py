@@ -84,7 +84,7 @@ def references(results: Results) -> dict[str, dict[str, Spread]]:
 
 
 def task_of(endpoint: Endpoint) -> str:
-    """The endpoint's task: `topic` of `probe.topic`; empty for the MLM loss."""
+    """The endpoint's task or text: `topic` of `probe.topic`; empty for a loss on the study's own text."""
     return str(endpoint["name"]).partition(".")[2]
 
 

@@ -7,8 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers, primary, reference_losses, verdict
-from kdjax.study.summary import Results, Spread, by_seed, references, spread
+from kdjax.study import mlm_probe, numbers, primary, reference_losses, verdict
+from kdjax.study.summary import Results, Spread, by_seed, references, spread, task_of
 from kdjax.study.usage import mean, runs
 
 
@@ -48,7 +48,18 @@ def summary(results: Results) -> Group:
     headline = Text(verdict.headline(results), style="bold")
     answers = [Text(answer) for answer in verdict.answers(results).values()]
     tested = [Text(sentence) for sentence in primary.sentences(results)]
-    return Group(table, *tested, headline, *answers)
+    order = [Text(sentence) for sentence in _order(results)]
+    return Group(table, *tested, headline, *answers, *order)
+
+
+def _order(results: Results) -> list[str]:
+    """What shuffling the visible words costs each model on the study's own text, in a sentence for each loss."""
+    told = []
+    for endpoint, rows in mlm_probe.shuffled(results):
+        costs = [f"{row.name} {numbers.signed(row.difference.mean)}" for row in rows if row.difference]
+        if not task_of(endpoint):
+            told.append(f"{endpoint['label']}, where visible words are shuffled: {', '.join(costs)} nats.")
+    return told
 
 
 def _cell(found: Spread | None) -> Text:

@@ -64,9 +64,10 @@ def notes(tuning: Mapping[str, Any]) -> list[str]:
     """
     count, seeds, arms = tuning["trials"], tuning["seeds"], tuning["arms"]
     spent = [f"{numbers.flops(arm['charged'])} FLOPs for {name}" for name, arm in arms.items()]
+    apart = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
     where = (
-        "the MLM loss on held-out sequences that the evaluation does not use"
-        if tuning["endpoint"] == "mlm_loss"
+        f"the {apart[tuning['endpoint']]} on held-out sequences that the evaluation does not use"
+        if tuning["endpoint"] in apart
         else f"{tuning['endpoint']} on the task's dev rows"
     )
     made = [

@@ -11,8 +11,17 @@ from kdjax.study.summary import Endpoint, Results, task_of
 Pair = tuple[str, str]
 """Winner and loser."""
 
-_KINDS = ("probe", "finetune", "mlm")
-_MEASURES = {"probe": "linear probes", "finetune": "fine-tuning", "mlm": "held-out MLM loss"}
+_KINDS = ("mlm_probe", "probe", "finetune", "mlm")
+_MEASURES = {
+    "mlm_probe": "MLM probe",
+    "probe": "linear probes",
+    "finetune": "fine-tuning",
+    "mlm": "held-out MLM loss",
+}
+_LOSSES = ("mlm_probe", "mlm")
+"""Kinds that are measured on texts, and not on tasks."""
+_OWN_TEXT = "held-out text"
+"""What the study's own text is called beside others."""
 _PHRASES = {
     "beats": "beats {}",
     "loses": "loses to {}",
@@ -60,9 +69,10 @@ def places(endpoints: Sequence[Endpoint]) -> str:
     tasks: dict[str, list[str]] = {}
     for endpoint in _ordered(endpoints):
         tasks.setdefault(endpoint["kind"], []).append(task_of(endpoint))
-    return numbers.listed(
-        [_MEASURES[kind] + (f" ({', '.join(found)})" if any(found) else "") for kind, found in tasks.items()]
-    )
+    named = {
+        kind: ", ".join(name or _OWN_TEXT for name in found) if any(found) else "" for kind, found in tasks.items()
+    }
+    return numbers.listed([_MEASURES[kind] + (f" ({names})" if names else "") for kind, names in named.items()])
 
 
 def _answer(results: Results, arm: str, other: str) -> str:
@@ -100,10 +110,11 @@ def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
     if len(endpoints) == 1:
         return f"{subject} {put} {_relations(beats[endpoints[0]['name']], order)}", True
     common = set.intersection(*beats.values())
-    rest = {task_of(e): beats[e["name"]] - common for e in endpoints}
+    noun = "texts" if kind in _LOSSES else "tasks"
+    rest = {task_of(e) or _OWN_TEXT: beats[e["name"]] - common for e in endpoints}
     if common:
         everywhere = (
-            f"{_relations(common, order)} on {'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} tasks"
+            f"{_relations(common, order)} on {'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} {noun}"
         )
         also = "; ".join(f"on {task}, also {_relations(more, order)}" for task, more in rest.items() if more)
         return f"{subject} {put} {everywhere}" + (f" ({also})" if also else ""), True
@@ -155,8 +166,10 @@ def _relations(beats: Set[Pair], order: list[str]) -> str:
 
 def _subject(endpoints: Sequence[Endpoint]) -> str:
     kind = endpoints[0]["kind"]
-    if len(endpoints) > 1 or kind == "mlm":
-        return ("the " if kind == "mlm" else "") + _MEASURES[kind]
+    if kind in _LOSSES:
+        return f"the {_MEASURES[kind]}"
+    if len(endpoints) > 1:
+        return _MEASURES[kind]
     return f"{'the linear probe' if kind == 'probe' else 'fine-tuning'} on {task_of(endpoints[0])}"
 
 

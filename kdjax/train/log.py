@@ -27,6 +27,9 @@ from kdjax.parallel import hosts
 
 NAME = "metrics.jsonl"
 
+CURVE = ("mlm_loss", "mlm_probe")
+"""Figures of the learning curve: a record with one of them is a point of it."""
+
 Record = Mapping[str, Any]
 
 
@@ -81,7 +84,7 @@ class Lines:
 
     Attributes:
         reached: the last step that a line was written for before, dropped or not.
-        curve: the lines with a held-out loss.
+        curve: the lines with a held-out loss (`CURVE`).
     """
 
     def __init__(self, path: Path, step: int):
@@ -123,7 +126,7 @@ class Lines:
         self._waiting = ""
 
     def _notice(self, line: dict[str, Any]) -> None:
-        if "mlm_loss" in line:
+        if any(name in line for name in CURVE):
             self.curve.append(line)
 
 

@@ -137,8 +137,9 @@ class SideBySide:
             fed = next(batches)
         for seat, one in self._seats.items():
             one.check(number, fed.reads[seat])
-        share = ledger.step(leg.price, leg.program.shape.positions) / ledger.budget.amount
-        moment = Moment(ledger.share, leg.phase.learning_rate(ledger.share, ledger.share + share))
+        before = ledger.training_share
+        after = before + ledger.step(leg.price, leg.program.shape.positions) / ledger.training_amount
+        moment = Moment(before, leg.phase.learning_rate(before, after))
         with self._clock("compute"):
             self._states, metrics = leg.program.step(self._states, leg.teacher, fed.batch, moment)
             for seat, one in self._seats.items():

@@ -33,6 +33,11 @@ def recipe_of(config: Config) -> Config:
     """The recipe of trials: the tuning's seeds and share of the budget, and nothing evaluated but the endpoint."""
     tune, budget, evaluation = config.tune, config.budget, config.evaluation
     task = tune.endpoint.removeprefix("probe.")
+    probe = evaluation.mlm_probe
+    # A charged probe stays whatever the endpoint is: the runs of a trial pay what the recipe's do.
+    if tune.endpoint != "mlm_probe" and not probe.charged:
+        probe = replace(probe, tokens=0.0)
+    tasks = {name: t for name, t in evaluation.tasks.items() if name == task}
     amount: dict[str, Any] = {budget.kind: tune.share * Budget.of(budget).amount}
     return replace(
         config,
@@ -40,7 +45,7 @@ def recipe_of(config: Config) -> Config:
         seeds=tune.seeds,
         # A run of a trial is charged what a run of the recipe is for stored teacher outputs.
         cache=replace(config.cache, shared_by=sharing(config, arms_of(config))),
-        evaluation=replace(evaluation, tasks={name: t for name, t in evaluation.tasks.items() if name == task}),
+        evaluation=replace(evaluation, tasks=tasks, texts={}, mlm_probe=probe),
         sweep={},
         tuning="",
     )
@@ -130,9 +135,13 @@ class Trials:
         return study
 
     def _evaluation(self, study: Study) -> Evaluation:
-        of_mlm = self._config.tune.endpoint == "mlm_loss"
-        batches = tuning_batches(self._config, study.corpus) if of_mlm else []
-        return _AtTheEnd(study.config.evaluation, HeldOut(batches), study.tasks)
+        endpoint, probe = self._config.tune.endpoint, study.mlm_probe
+        needs_text = endpoint == "mlm_loss" or probe is not None
+        batches = tuning_batches(self._config, study.corpus) if needs_text else []
+        held_out = HeldOut(batches)
+        return _AtTheEnd(
+            study.config.evaluation, held_out, study.tasks, mlm_probe=probe, own_head=endpoint == "mlm_loss"
+        )
 
     def _directory(self, arm: str, number: int) -> Path:
         return self._out / "trials" / arm / f"{number:03}"
@@ -172,7 +181,13 @@ class TrialReporter(Reporter):
 
 @dataclass(frozen=True)
 class _AtTheEnd(Evaluation):
-    """Measures the endpoint of a run that has ended: the probe of the only task, or without one the MLM loss."""
+    """Measures the endpoint of a run that has ended, and an MLM probe that the run is charged for.
+
+    Attributes:
+        own_head: whether the loss of the model's own head is the endpoint.
+    """
+
+    own_head: bool = False
 
     def along_the_way(self, model: ModelConfig, params: Any, *, mlm: bool) -> dict[str, float]:
         return {}
@@ -180,12 +195,12 @@ class _AtTheEnd(Evaluation):
     def measure(
         self, model: ModelConfig, params: Any, seed: int, *, mlm: bool, finetuning: FinetuneConfig | None
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        return super().measure(model, params, seed, mlm=not self.tasks, finetuning=None)
+        return super().measure(model, params, seed, mlm=self.own_head, finetuning=None)
 
 
 def _value(endpoint: str, row: dict[str, Any]) -> float:
-    """A run's value: the held-out loss, or the best probe's score on the dev rows."""
-    if endpoint == "mlm_loss":
+    """A run's value: the held-out loss, of its own head or of a probe's, or the best linear probe on the dev rows."""
+    if endpoint in ("mlm_loss", "mlm_probe"):
         return float(row["metrics"][endpoint])
     return max(float(layer["dev"]) for layer in row["details"][endpoint]["layers"])
 

@@ -121,13 +121,17 @@ def _check(config: Config) -> Better:
         if without := [name for name, arm in arms.items() if not arm.trains_mlm_head]:
             raise InputError(
                 f"tune.endpoint is 'mlm_loss', which says nothing of {', '.join(without)}: no MLM head is trained; "
-                "expected probe.TASK, or only arms that train one"
+                "expected mlm_probe or probe.TASK, or only arms that train one"
             )
+        return "lower"
+    if tune.endpoint == "mlm_probe":
+        if not config.evaluation.mlm_probe.tokens:
+            raise InputError("tune.endpoint is 'mlm_probe', expected evaluation.mlm_probe.tokens above 0 for it")
         return "lower"
     known = [f"probe.{task}" for task in config.evaluation.tasks]
     if tune.endpoint not in known:
-        hint = nearest(tune.endpoint, ["mlm_loss", *known])
-        raise InputError(f"tune.endpoint is {tune.endpoint!r}, expected mlm_loss or probe.TASK{hint}")
+        hint = nearest(tune.endpoint, ["mlm_loss", "mlm_probe", *known])
+        raise InputError(f"tune.endpoint is {tune.endpoint!r}, expected mlm_loss, mlm_probe or probe.TASK{hint}")
     return "higher"
 
 

@@ -191,7 +191,7 @@ def _run(arm: str, seed: int, budget: dict, training: int, starts: dict, rng: np
         "hours": math.floor(3600 * BUDGETS["hours"] / (sum(price) / a_second + 0.008)),
     }[kind]
     spent = {part: steps * flops for part, flops in zip(PARTS, price, strict=True)}
-    spent |= {"teacher_cache": 0, "teacher_training": upfront}
+    spent |= {"teacher_cache": 0, "teacher_training": upfront, "mlm_probe": 0}
     charged += steps * _charged(arm, budget["teacher"])
     seconds = steps * sum(price) / a_second
     used = {"flops": charged, "tokens": steps * BATCH * LENGTH, "hours": (seconds + 0.008 * steps) / 3600}[kind]

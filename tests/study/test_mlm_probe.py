@@ -1,0 +1,216 @@
+"""A whole study whose arms share one yardstick: the MLM probe, charged to their budgets, on two texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdjax import recipes
+from kdjax.audit.audit import audit
+from kdjax.config import Config
+from kdjax.errors import InputError
+from kdjax.evaluate.mlm_probe import MlmProbe, cost_of
+from kdjax.models import zoo
+from kdjax.study.compare import compare
+from kdjax.study.pricing import prices, probe_shape
+from kdjax.study.report import html
+from kdjax.tuning.trial import recipe_of
+from kdjax.tuning.tune import tune
+from tests import small_study
+from tests.corpora import WORDS
+from tests.study.conftest import kdjax
+
+ARMS = ("scratch", "minilm")
+PROBE = {"tokens": 2000, "batch": 8}
+BUDGET = 6.0e7
+
+
+def settings(here: Path, **probe: Any) -> dict[str, Any]:
+    made = small_study.settings(here, arms={arm: {} for arm in ARMS}, budget={"flops": BUDGET}, seeds=[0, 1])
+    made["teacher"]["head"]["budget"] = 0
+    paragraphs = [" ".join(WORDS[(7 * n + i * i) % len(WORDS)] for i in range(20)) for n in range(9)]
+    (here / "other.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
+    made["evaluation"] = {
+        "mlm_sequences": 16,
+        "mlm_probe": {**PROBE, **probe},
+        "texts": {"other-text": str(here / "other.txt")},
+    }
+    return made
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return recipes.from_dict(settings(tmp_path_factory.mktemp("recipe"), charged=True))
+
+
+@pytest.fixture(scope="module")
+def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("study") / "out"
+    return out, compare(config, out)
+
+
+def test_every_arm_start_and_teacher_has_the_probe_on_both_texts(study):
+    _, results = study
+    names = ["mlm_probe", "mlm_probe.other-text"]
+    endpoints = {one["name"]: one for one in results["endpoints"]}
+    assert list(endpoints) == ["mlm_loss", "mlm_loss.other-text", *names]
+    for name in names:
+        assert endpoints[name]["arms"] == list(ARMS)
+        assert (endpoints[name]["unit"], endpoints[name]["better"]) == ("nats", "lower")
+    assert endpoints["mlm_loss.other-text"]["arms"] == ["scratch"]
+    for row in [*results["runs"], *results["references"]]:
+        for name in names:
+            assert 0 < row["metrics"][name] < 10
+            assert row["details"][name]["shuffled"] > 0
+        found = row["details"]["mlm_probe"]
+        assert found["gain"] == pytest.approx(found["half"] - row["metrics"]["mlm_probe"])
+        assert found["converged"] == (found["gain"] <= found["tolerance"])
+    judged = {verdict["endpoint"] for verdict in results["verdicts"]}
+    assert set(names) <= judged
+
+
+def test_a_charged_probe_and_training_add_up_to_no_more_than_the_budget(study, config):
+    _, results = study
+    costs = prices(config)
+    for run in results["runs"]:
+        student = zoo.resolve(config.student)
+        probe = cost_of(config.evaluation.mlm_probe, student, probe_shape(config)).total
+        step = costs[run["arm"]][0]["total"]
+        assert run["spent"]["mlm_probe"] == probe == run["details"]["mlm_probe"]["flops"]
+        assert run["spent"]["charged"] == probe + run["steps"] * step
+        assert BUDGET - step < run["spent"]["charged"] <= BUDGET
+        assert costs[run["arm"]][0]["mlm_probe"] == {"flops": probe, "charged": True}
+        assert costs[run["arm"]][0]["steps"] == run["steps"]
+
+
+def test_the_schedule_begins_at_nought_although_the_probe_is_charged_first(study, config):
+    out, results = study
+    run = results["runs"][0]
+    first = json.loads((out / "runs" / "scratch-seed0" / "metrics.jsonl").read_text().splitlines()[0])
+    optimizer = config.train.optimizer
+    warmed = 1 / (run["steps"] * optimizer.warmup)
+    assert first["learning_rate"] == pytest.approx(optimizer.learning_rate * min(1, warmed), rel=0.1)
+
+
+def test_audit_recounts_what_a_probe_is_charged(study):
+    out, _ = study
+    assert audit(out) == []
+    path = out / "study.json"
+    before = path.read_text()
+    stored = json.loads(before)
+    stored["costs"]["minilm"]["upfront"]["mlm_probe"] += 1
+    path.write_text(json.dumps(stored))
+    assert any("costs.minilm.upfront.mlm_probe" in str(found) for found in audit(out))
+    path.write_text(before)
+
+
+def test_texts_are_in_the_manifest_by_their_digest(study):
+    out, results = study
+    manifest = json.loads((out / "runs" / "scratch-seed0" / "manifest.json").read_text())
+    facts = results["corpus"]["texts"]["other-text"]
+    assert manifest["texts"] == {"other-text": facts["digest"]}
+    assert facts["documents"] == 9
+    assert json.loads((out / "texts" / "other-text" / "manifest.json").read_text())["sequences"]["train"] == 0
+
+
+def test_the_report_shows_probes_and_what_shuffling_costs(study):
+    _, results = study
+    page = html(results)
+    assert "<h2>MLM probe</h2>" in page and "<h2>Whether order matters</h2>" in page
+    assert "MLM probe, held-out loss, other-text" in page
+
+
+def test_a_run_killed_in_its_probe_ends_with_the_same_result(study, config, tmp_path, monkeypatch):
+    out, _ = study
+    one = replace(config, arms={"scratch": config.arms["scratch"]}, seeds=(0,))
+    fit = MlmProbe.fit
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlmProbe, "fit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compare(one, tmp_path / "out")
+    assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
+    monkeypatch.setattr(MlmProbe, "fit", fit)
+    compare(one, tmp_path / "out")
+    rows = [json.loads((at / "runs" / "scratch-seed0" / "result.json").read_text()) for at in (out, tmp_path / "out")]
+    for row in rows:
+        for name in ("wall_clock", "hardware", "ledger_sha256"):  # what the clock said, and its hash
+            del row[name]
+    # With a teacher in the study, its losses are beside the student's.
+    for row in rows:
+        row["details"]["mlm_loss"] = row["details"]["mlm_loss"]["shuffled"]
+        row["curve"] = [point["mlm_loss"] for point in row["curve"]]
+    assert rows[0] == rows[1]
+
+
+def test_along_the_way_the_curve_has_the_probe_of_every_arm(tmp_path):
+    made = settings(tmp_path, along_the_way=True)
+    made |= {"arms": {"minilm": {}}, "seeds": [0]}
+    made["evaluation"]["texts"] = {}
+    results = compare(recipes.from_dict(made), tmp_path / "out")
+    (run,) = results["runs"]
+    assert [set(point) >= {"share", "mlm_probe"} for point in run["curve"]] == [True] * len(run["curve"])
+    assert len(run["curve"]) >= 3
+    assert run["curve"][-1]["mlm_probe"] == run["metrics"]["mlm_probe"]
+    assert run["spent"]["mlm_probe"] == 0
+    assert "probe is fitted anew at each point" in html(results)
+    assert audit(tmp_path / "out") == []
+
+
+def test_tuning_goes_by_the_probe_on_sequences_that_no_evaluation_uses(tmp_path):
+    made = settings(tmp_path)
+    made |= {"arms": {"minilm": {}}, "seeds": [0]}
+    space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
+    made["tune"] = {"trials": 1, "seeds": [7], "endpoint": "mlm_probe", "space": space, "sampler": "random"}
+    found = tune(recipes.from_dict(made), tmp_path / "out")
+    (trial,) = found["arms"]["minilm"]["trials"]
+    assert found["better"] == "lower" and 0 < trial["value"] < 10
+    row = json.loads((tmp_path / "out" / "trials/minilm/000/runs/minilm-seed7/result.json").read_text())
+    assert row["metrics"] == {"mlm_probe": trial["value"]}
+
+
+def test_trials_of_another_endpoint_keep_a_probe_only_where_it_is_charged(config):
+    space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2}}
+    tuned = replace(config, tune=replace(config.tune, trials=1, endpoint="mlm_loss", space=space))
+    assert recipe_of(tuned).evaluation.mlm_probe.tokens == PROBE["tokens"]
+    free = replace(tuned.evaluation, mlm_probe=replace(tuned.evaluation.mlm_probe, charged=False))
+    assert recipe_of(replace(tuned, evaluation=free)).evaluation.mlm_probe.tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"mlm_probe": {"tokens": 100}}, "evaluation.mlm_probe.tokens is 100"),
+        ({"mlm_probe": {"tokens": 1e6, "batch": 100000}}, "evaluation.mlm_probe"),
+        ({"texts": {"a.b": "x.txt"}}, "evaluation.texts has 'a.b'"),
+        ({"texts": {"a": "nowhere/*.txt"}}, "evaluation.texts.a: nowhere/*.txt: no file matches"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_nothing_is_written(tmp_path, change, found):
+    made = settings(tmp_path) | {"arms": {"scratch": {}}}
+    del made["teacher"]
+    made["data"]["tokenizer"] = str(tmp_path / "tokenizer.json")
+    made["evaluation"] |= change
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(made))
+    ended = kdjax("compare", recipe, "--out", tmp_path / "out")
+    assert ended.status == 2
+    assert found in ended.err and len(ended.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tuning_by_the_probe_needs_one(tmp_path):
+    made = settings(tmp_path, tokens=0)
+    made["tune"] = {
+        "trials": 1,
+        "endpoint": "mlm_probe",
+        "space": {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2}},
+    }
+    with pytest.raises(InputError, match=r"expected evaluation\.mlm_probe\.tokens above 0"):
+        tune(recipes.from_dict(made), tmp_path / "out")
