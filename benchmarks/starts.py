@@ -3,7 +3,7 @@
     python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary] [--starts 0.02 by_width]
 
 Students of two pre-LN layers without dropout learn masked language modelling on the demo's Wikipedia paragraphs
-(requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on them, sequences of 32 tokens, batches of 32.
+(requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on them: 32 sequences of 32 tokens a step.
 Every combination of a width, a kind of positions and a start is one run; a start is `by_width`, or a standard deviation
 that is fixed. A run's FLOPs and learning rate follow from its width (`WIDTHS`). Finished runs are kept in --out and a
 run that was interrupted goes on, so the command can be ended and given again. Prints two Markdown tables: what a start

@@ -20,7 +20,11 @@ def check_primary(config: Config) -> None:
         InputError: `evaluation.primary` names none of the recipe's endpoints.
     """
     evaluation = config.evaluation
-    known = ["mlm_loss", *(f"probe.{task}" for task in evaluation.tasks)]
+    losses = ["mlm_loss", "mlm_probe"] if evaluation.mlm_probe.tokens else ["mlm_loss"]
+    known = list(losses)
+    for text in evaluation.texts:
+        known += [f"{loss}.{text}" for loss in losses]
+    known += [f"probe.{task}" for task in evaluation.tasks]
     if evaluation.finetune.steps:
         known += [f"finetune.{task}" for task in evaluation.tasks]
     if evaluation.primary and evaluation.primary not in known:

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from kdjax.study.axes import level, name_levels
+from kdjax.study.summary import task_of
 
 LABELS = {
     "unigram": "unigram",
@@ -32,9 +33,10 @@ def of_endpoint(losses: Mapping[str, Any] | None, endpoint: Mapping[str, Any]) -
         endpoint: as results.json has it.
 
     Returns:
-        Label to nats; empty where the endpoint is no loss in nats, or nothing was counted.
+        Label to nats; empty where the endpoint is no loss in nats, or one on another text (`mlm_loss.NAME`), or
+        nothing was counted.
     """
-    if losses is None or endpoint["unit"] != UNIT:
+    if losses is None or endpoint["unit"] != UNIT or task_of(endpoint):
         return {}
     return {label: losses[name] for name, label in LABELS.items()}
 
