@@ -284,11 +284,22 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
             f"{name} {', then '.join(format(p['charged'], '.4g') for p in phases)}" for name, phases in rows.items()
         ]
         console.print(f"charged a step, of the teacher {config.budget.teacher}: {'; '.join(charged)}", soft_wrap=True)
+    if config.teacher.train.budget:
+        console.print(_teacher_line(config), highlight=False, soft_wrap=True)
     for name, phases in rows.items():
         if cache := phases[0].get("cache"):
             console.print(f"{name}: {_cache_line(cache)}", highlight=False, soft_wrap=True)
     if "mlm_probe" in next(iter(rows.values()))[0]:
         console.print(_probe_line(rows), highlight=False, soft_wrap=True)
+
+
+def _teacher_line(config: Config) -> str:
+    """Return what the teachers that are trained here cost, in a line."""
+    training, count = config.teacher.train, len(config.teacher.train.seeds)
+    return (
+        f"teacher: {count} trained here, each with {training.budget:.4g} FLOPs; at {config.teacher.at:g} of that it "
+        f"has cost {cost_by_recipe(config).training:.6g}"
+    )
 
 
 def _batch(phase: dict[str, Any], shape: Shape) -> str:

@@ -268,9 +268,9 @@ def test_training_that_ran_out_of_room_stays_for_the_same_command(
     ended = kdjax("compare", recipe, "--out", tmp_path / "out")
     assert ended.status == 2 and "No space left" in ended.err
     assert (tmp_path / "out" / "teacher" / "seed0" / "manifest.json").exists()
-    other = {"architecture": small_study.TEACHER, "train": {**TRAIN, "batch": 4}}
+    other = {"architecture": small_study.TEACHER, "train": {**TRAIN, "batch": 16}}
     ended = kdjax("compare", write(tmp_path, "other.yaml", teacher=other), "--out", tmp_path / "out")
-    assert ended.status == 2 and "holds a teacher whose train.batch is 8, expected 4" in ended.err
+    assert ended.status == 2 and "holds a teacher whose train.batch is 8, expected 16" in ended.err
 
 
 BAD: tuple[tuple[Mapping[str, Any], str], ...] = (
@@ -301,7 +301,7 @@ def test_bad_settings_are_refused_in_one_line(
 
 
 def test_stored_outputs_of_several_teachers_are_refused(recipe: Path, tmp_path: Path) -> None:
-    words = ("--arms", "{logit: {teacher: cached}}", "--data.views", "2")
+    words = ("--arms", "{logit: {teacher: cached}}", "--data.views", "2", "--cache.k", "8")
     ended = kdjax("compare", recipe, "--out", tmp_path / "out", *words)
     assert ended.status == 2
     assert "arms.logit: teacher is 'cached' and there are 2 teachers, of the seeds [0, 3], expected" in ended.err
