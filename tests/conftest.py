@@ -3,10 +3,15 @@
 Compiling is most of what they take, so less is optimised, and what one test or command compiled the others read."""
 
 import atexit
+import ctypes
 import gc
 import os
+import resource
 import shutil
+import sys
 import tempfile
+from pathlib import Path
+from typing import Any
 
 import jaxlib
 import pytest
@@ -15,6 +20,7 @@ FLAGS = [
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",  # programs are so small that splitting them costs more than it gives
 ]
 if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 11):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # they take as long as all else in compiling; later always used
@@ -27,21 +33,80 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="kdjax-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
+MEMORY_LIMIT = 2 * 2**30
+"""Bytes of memory above which a worker forgets its compiled programs after a file of tests."""
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     """Compiled programs are kept, as a command keeps them; memory is not, in a process that runs hundreds of tests."""
     from kdjax import compiled, memory
 
     compiled.keep()
     memory.keep_freed = lambda: False
     gc.set_threshold(10_000, 50, 1_000_000)  # else walks over all that JAX keeps take a tenth of the time
+    if config.pluginmanager.has_plugin("dsession"):
+        config.pluginmanager.register(PeaksOfWorkers())
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """What a file of tests left behind is collected at its end; what stays then stays to the end."""
-    if nextitem is None or nextitem.path != item.path:
-        gc.collect()
-        gc.freeze()
+    """Collect what a file of tests left behind; what stays then stays to the end, unless memory grows too large."""
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    if nextitem is not None and memory_in_use() > MEMORY_LIMIT:
+        forget_compiled_programs()
+    gc.collect()
+    gc.freeze()
+
+
+def memory_in_use() -> int:
+    """Return this process's resident memory in bytes; 0 where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+def forget_compiled_programs() -> None:
+    """Drop every compiled program of this process and give the memory back; the compilation cache on disk has them."""
+    import jax
+
+    gc.unfreeze()
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_memory() -> dict[str, float]:
+    """Return the largest memory so far of this process (`own`) and of any child process (`child`), in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peaks = {"own": resource.RUSAGE_SELF, "child": resource.RUSAGE_CHILDREN}
+    return {name: unit * resource.getrusage(who).ru_maxrss / 1e9 for name, who in peaks.items()}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send a worker's peak memory to the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak_memory"] = peak_memory()
+
+
+class PeaksOfWorkers:
+    """Print how much memory each worker took at its peak."""
+
+    def __init__(self) -> None:
+        self._peaks: dict[str, dict[str, float]] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: Any) -> None:
+        """Keep what a worker sent at its end."""
+        output = getattr(node, "workeroutput", {})
+        if "peak_memory" in output:
+            self._peaks[node.gateway.id] = output["peak_memory"]
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """One line a worker."""
+        for worker, peak in sorted(self._peaks.items()):
+            terminalreporter.write_line(
+                f"{worker}: at most {peak['own']:.2f} GB of memory, a process it started {peak['child']:.2f} GB"
+            )
 
 
 SYSTEM = ("test_kill.py", "test_hosts.py", "faults", "test_compare.py", "test_arms.py", "test_seeds_at_once.py")

@@ -1,0 +1,25 @@
+"""Loss and gradients of the paper's arms against numbers recorded from plain eager PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.golden import arms
+
+TOLERANCE = 1e-4
+"""Norm of the difference over the norm, as `benchmarks.sameness` has it."""
+
+
+@pytest.mark.parametrize("pair", arms.PAIRS)
+@pytest.mark.parametrize("arm", arms.ARMS)
+def test_loss_and_every_gradient_equal_pytorch(arm: str, pair: str) -> None:
+    """With packing, padding and unused slots in the batch."""
+    found = arms.loss_and_gradients(arms.inputs(arm, pair))
+    recorded = arms.recorded(arm, pair)
+    assert found.keys() == recorded.keys() and len(found) >= 20
+    # A bias of the keys moves all scores of a query alike, so its gradient is 0, and rounding is all that is there.
+    largest = max(np.linalg.norm(expected) for expected in recorded.values())
+    for path, expected in recorded.items():
+        size = 1e-3 * largest if path.endswith("['key']['bias']") else np.linalg.norm(expected)
+        assert np.linalg.norm(found[path] - expected) < TOLERANCE * size, path

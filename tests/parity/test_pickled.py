@@ -1,0 +1,36 @@
+"""Weights that PyTorch pickled: refused in one line where they are damaged or more than tensors."""
+
+import os
+
+import pytest
+import torch
+
+from kdjax.errors import InputError
+from kdjax.models import from_pretrained, init, save_pretrained
+
+
+@pytest.fixture
+def pickled(tmp_path, config):
+    """A directory whose weights are still to be written, as pytorch_model.bin."""
+    directory = tmp_path / "teacher"
+    save_pretrained(directory, init(config(), 0))
+    (directory / "model.safetensors").unlink()
+    return directory
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04"])
+def test_a_damaged_pickle_is_refused(pickled, content):
+    (pickled / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(InputError, match=r"pytorch_model.bin: not a whole PyTorch file"):
+        from_pretrained(pickled)
+
+
+def test_a_pickle_that_is_more_than_tensors_is_refused_and_not_run(pickled, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "attacked"),)
+
+    torch.save({"x": Attack()}, pickled / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model.bin"):
+        from_pretrained(pickled)
+    assert not (tmp_path / "attacked").exists()
