@@ -2,7 +2,8 @@
 
 JAX's persistent compilation cache does it (https://docs.jax.dev/en/latest/persistent_compilation_cache.html), with
 files of our own in place of its own: they are written whole or not at all, carry a SHA-256, and are deleted where it
-does not match. JAX's own are neither, and one that a kill has cut short stays for good.
+does not match. JAX's own are neither, and one that a kill has cut short stays for good. There is no public way to give
+JAX another store; in a JAX whose private one has changed, its own files are used (`private_store`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import jax
-from jax._src import compilation_cache  # there is no public way to say where entries go
-from jax._src.compilation_cache_interface import CacheInterface
 
 from kdjax import loglines
 from kdjax.files import digest
@@ -49,12 +49,28 @@ def keep() -> None:
         return
     _default("jax_persistent_cache_min_compile_time_secs", 0.0)
     _default("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.get_file_cache = lambda path: (Entries(Path(path), limit), path)
+    store = private_store()
+    if store is None:
+        _default("jax_compilation_cache_max_size", limit)
+    else:
+        store.get_file_cache = lambda path: (Entries(Path(path), limit), path)  # type: ignore[attr-defined]
     jax.config.update("jax_compilation_cache_dir", str(directory))
 
 
-class Entries(CacheInterface):
-    """A directory of compiled programs by JAX's keys. Nothing that is wrong with it is an error."""
+def private_store() -> ModuleType | None:
+    """Return JAX's module that opens the store of compiled programs; the only private one that kdjax knows.
+
+    None where this JAX has no such module, or one that opens the store in another way.
+    """
+    try:
+        from jax._src import compilation_cache  # noqa: PLC0415
+    except ImportError:
+        return None
+    return compilation_cache if callable(getattr(compilation_cache, "get_file_cache", None)) else None
+
+
+class Entries:
+    """A directory of compiled programs by JAX's keys, for JAX to get and put them. Nothing wrong with it is an error."""
 
     def __init__(self, directory: Path, limit: int):
         """Opens it.

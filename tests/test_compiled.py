@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -34,13 +35,15 @@ SETTINGS = (
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A user who has compiled nothing yet."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
-    opener = compiled.compilation_cache.get_file_cache
+    store = compiled.private_store()
+    opener = None if store is None else store.get_file_cache
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE", raising=False)
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     yield tmp_path
-    compiled.compilation_cache.get_file_cache = opener
+    if store is not None:
+        store.get_file_cache = opener
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
@@ -87,6 +90,25 @@ def test_a_program_that_was_kept_is_the_one_that_was_compiled(home: Path) -> Non
     warm = trained()
     assert cold == warm == without
     assert entries and {path: path.stat().st_ino for path in kept(home)} == entries
+
+
+@pytest.mark.parametrize("change", ["no module", "no function"])
+def test_jax_keeps_programs_itself_where_its_private_store_has_changed(
+    home: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = compiled.private_store()
+    assert store is not None
+    package, _, name = store.__name__.rpartition(".")
+    without = None if change == "no module" else ModuleType(store.__name__)
+    monkeypatch.setitem(sys.modules, store.__name__, without)
+    monkeypatch.delattr(sys.modules[package], name)
+    assert compiled.private_store() is None
+    compiled.keep()
+    assert doubled() == 42
+    entries = {path: path.read_bytes() for path in kept(home)}
+    assert entries and jax.config.jax_compilation_cache_max_size == compiled.LIMIT
+    assert doubled() == 42
+    assert set(kept(home)) == entries.keys()
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])

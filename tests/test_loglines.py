@@ -25,7 +25,7 @@ import json, sys
 from kdjax import loglines
 loglines.claim_logging()
 import jax, logging, warnings
-before = loglines.head(), jax._src.xla_bridge._backends != {}
+before = loglines.head()
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from kdjax.study.progress import Reporter
 with Reporter() as reporter:
@@ -55,7 +55,8 @@ def test_two_processes_name_themselves_and_the_lead_alone_tells_of_progress() ->
     ended = [process.communicate(timeout=120) for process in both]
     for number, (out, err) in enumerate(ended):
         assert both[number].returncode == 0, err
-        assert json.loads(out) == ["", False]  # before they have met, nobody asks JAX, and nothing was started
+        # Before they have met, nobody asks JAX: they could not meet if its devices had been started.
+        assert json.loads(out) == ""
         named = [line for line in err.splitlines() if line.startswith(f"[{number}/2] ")]
         expected = ["kdjax: all is not well", "orbax: of a library", "UserWarning: of Python", "kdjax: the end"]
         for text in ["all is well", *expected] if number == 0 else expected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import jax
 import numpy as np
 
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
@@ -32,6 +33,15 @@ def phase(name: str = "scratch", student: ModelConfig = STUDENT, **optimizer: An
     """A preset's only phase."""
     (only,) = arm(name, student, **optimizer).phases
     return only
+
+
+def spread(params: Any, factor: float = 8.0) -> Any:
+    """Return a model's parameters with larger matrices, so that no distribution of it is nearly uniform.
+
+    At the start the attention and the relations of any two models are nearly the same, and a divergence between them
+    is a difference that rounding covers.
+    """
+    return jax.tree.map(lambda x: x * np.float32(factor) if x.ndim > 1 else x, params)
 
 
 def moment(phase: Phase, step: int, steps: int) -> Moment:

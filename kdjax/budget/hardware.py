@@ -69,19 +69,22 @@ class Peak:
     source: str
 
 
-def hardware_flops(compiled: jax.stages.Compiled, traced: core.ClosedJaxpr, devices: int) -> int | None:
-    """FLOPs that all devices together do in one run of a compiled program.
+def hardware_flops(
+    compiled: jax.stages.Compiled, traced: core.ClosedJaxpr, devices: int, *, repeated: int = 0
+) -> int | None:
+    """Count the FLOPs that all devices together do in one run of a compiled program.
 
-    XLA's count of what it compiled, times the devices: what is computed twice (rematerialised, or on every device)
-    counts twice, what XLA optimised away does not. XLA counts the body of a loop once, so what the loops do in their
-    other turns is added from the traced program, by the count that checks prices (`kdjax.budget.price.witness_of`).
-    That knows nothing of what XLA makes of elementwise work (it expands functions and computes some things twice where
-    it fuses), which is most of the work only in models a few dozen wide.
+    The count is XLA's of what it compiled, less what its fusions repeat, times the devices: what is rematerialised
+    or computed on every device counts each time, what XLA optimised away does not. XLA counts the body of a loop
+    once, so what the loops do in their other turns is added from the traced program, by the count that checks prices
+    (`kdjax.budget.price.witness_of`). How often XLA writes the same elementwise work into its fusions changes with its
+    version, and in models a few dozen wide it doubles the figure, so the copies are left out.
 
     Args:
         compiled: the program, compiled.
         traced: the same program, traced: `jax.jit(program).trace(...).jaxpr`.
-        devices: on how many it runs.
+        devices: number of devices that it runs on.
+        repeated: FLOPs of elementwise work on a device that fusions repeat (`kdjax.parallel.fusion.repeated_flops`).
 
     Returns:
         None where XLA gives no count, or one that cannot be right: the program holds a kernel, a branch or a loop of
@@ -94,7 +97,7 @@ def hardware_flops(compiled: jax.stages.Compiled, traced: core.ClosedJaxpr, devi
         once, whole = witness_of(traced.jaxpr, "once"), witness_of(traced.jaxpr, "whole")
     except MeterError:
         return None
-    total = round(flops * devices) + whole.total - once.total
+    total = (round(flops) - repeated) * devices + whole.total - once.total
     return total if 2 * total >= whole.matmul else None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from kdjax.budget.hardware import hardware_flops, memory
 from kdjax.config import ComputeConfig
 from kdjax.parallel import hosts
+from kdjax.parallel.fusion import repeated_flops
 from kdjax.parallel.kernels import kernels
 from kdjax.parallel.layout import Layout
 from kdjax.train.phase import Phase, Shape
@@ -31,7 +32,7 @@ class Program:
         seeds: runs whose steps it does together.
         compile_seconds: what compiling took.
         hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation and what every device
-            does for itself included; None where XLA does not say.
+            does for itself included (`kdjax.budget.hardware.hardware_flops`); None where XLA does not say.
         kernels: FLOPs of the Pallas kernels in it (`kdjax.parallel.kernels.kernels`).
         memory: bytes a device needs for all of its runs, by the compiler (`kdjax.budget.hardware.memory`).
     """
@@ -73,7 +74,8 @@ class Program:
         if seeds > 1:
             self._compile_moves()
         self.compile_seconds = time.perf_counter() - started
-        flops = hardware_flops(self._compiled, traced.jaxpr, layout.devices)
+        repeated = repeated_flops(self.text)
+        flops = hardware_flops(self._compiled, traced.jaxpr, layout.devices, repeated=repeated)
         self.hardware_flops = None if flops is None else round(flops / seeds)
         self.memory = memory(self._compiled)
 

@@ -46,7 +46,6 @@ def test_every_file_is_read_as_if_whole_whatever_the_buffer(
     [
         '[{"a": 1},\n {"a": 1}\n',
         '[{"a": 1}\n {"a": 1}]',
-        '[{"a": 1},\n]',
         '[{"a": 1}]\n x',
         '{"k":\n\n {"a" 1}}',
         '{"k": {},\n j: {}}',
@@ -72,6 +71,17 @@ def test_what_is_malformed_is_found_where_the_standard_library_finds_it(
     line, column = expected.value.lineno, expected.value.colno
     assert f"a.json, line {line}: malformed JSON, " in str(e.value)
     assert str(e.value).endswith(f" at column {column}")
+
+
+@pytest.mark.parametrize("buffer", [1, 16, 2**20])
+def test_trailing_comma_is_found_at_the_bracket_on_every_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer: int
+) -> None:
+    """The standard library finds it there before Python 3.13, and at the comma since."""
+    monkeypatch.setattr(records, "BUFFER", buffer)
+    (tmp_path / "a.json").write_text('[{"a": 1},\n ]')
+    with pytest.raises(TextError, match=r"a\.json, line 2: malformed JSON, .* at column 2$"):
+        read(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("buffer", [1, 2**20])

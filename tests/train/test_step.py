@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -25,8 +26,9 @@ from kdjax.train.moving import flat, split
 from kdjax.train.optimizer import decays, learning_rate
 from kdjax.train.phase import CANONICAL_BITS, Phase, Shape, price
 from kdjax.train.program import Program
-from kdjax.train.step import Moment, init_state
+from kdjax.train.step import Moment, State, init_state
 from tests import tiny
+from tests.tolerance import assert_metrics_equal, assert_sums_equal, assert_updates_equal, rounding
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 STEPS = 20
@@ -39,12 +41,17 @@ def program(name: str, devices: int, dropout: float = 0.0) -> Program:
     return Program(tiny.phase(name, student, weight_decay=0.5), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]))
 
 
+def started(program: Program) -> State:
+    """The state before the first step."""
+    return program.start(tiny.spread(models.init(tiny.STUDENT, seed=0).params), seed=3)
+
+
 @functools.cache
 def run(name: str, devices: int, dropout: float = 0.0) -> tuple[Any, list[dict[str, float]], Any]:
     """Trains a few steps: final params, losses, and the teacher's params after."""
     compiled = program(name, devices, dropout)
-    teacher = compiled.place_teacher(models.init(tiny.TEACHER, seed=9).params)
-    state = compiled.start(models.init(tiny.STUDENT, seed=0).params, seed=3)
+    teacher = compiled.place_teacher(tiny.spread(models.init(tiny.TEACHER, seed=9).params))
+    state = started(compiled)
     losses = []
     for step in range(STEPS):
         state, metrics = compiled(state, teacher, tiny.batch(step), tiny.moment(compiled.phase, step, STEPS))
@@ -60,9 +67,13 @@ def largest_difference(a: Any, b: Any) -> float:
 def test_eight_devices_equal_one(name: str, dropout: float) -> None:
     params_1, losses_1, _ = run(name, 1, dropout)
     params_8, losses_8, _ = run(name, 8, dropout)
-    assert largest_difference(params_1, params_8) < 1e-5
-    for one, eight in zip(losses_1, losses_8, strict=True):
-        assert one == pytest.approx(eight, abs=1e-5)
+    tokens = tiny.SHAPE.batch * tiny.SHAPE.length
+    # Attention and relations are distributions over the positions, and logits over the vocabulary.
+    parts = {"logit": math.log(tiny.VOCABULARY), "relation": math.log(tiny.SHAPE.length)}
+    for step, (one, eight) in enumerate(zip(losses_1, losses_8, strict=True), start=1):
+        assert_metrics_equal(eight, one, summands=tokens, stages=20 * step, parts=parts)
+    start = jax.device_get(started(program(name, 1, dropout)).params)
+    assert_updates_equal(params_8, params_1, start, summands=tokens, stages=20 * STEPS)
 
 
 def test_dropout_changes_from_step_to_step() -> None:
@@ -114,12 +125,15 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
     whole = graded(start, batch)
     slices = [graded(start, {name: rows[i : i + 1] for name, rows in batch.items()}) for i in range(8)]
     mean_of_means = jax.tree.map(lambda *g: sum(g) / 8, *slices)
-    assert largest_difference(whole, mean_of_means) > 1e-3
 
     compiled = Program(by_gradient(tiny.phase()), tiny.SHAPE, Layout.of())
     state, _ = compiled(compiled.start(start, seed=0), None, batch, Moment(0.0, 1.0))
     moved = jax.tree.map(lambda before, after: before - after, start, jax.device_get(state.params["model"]))
-    assert largest_difference(moved, whole) < 1e-6
+    largest = max(float(np.max(np.abs(gradient))) for gradient in jax.tree.leaves(whole))
+    sums = {"summands": tiny.SHAPE.batch * tiny.SHAPE.length, "stages": 20, "size": largest}
+    assert_sums_equal(moved, whole, **sums)
+    with pytest.raises(AssertionError, match="tolerance"):
+        assert_sums_equal(mean_of_means, whole, **sums)
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -143,14 +157,17 @@ def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
 
     with canonical():
         want = stepped()
+    share = rounding(tiny.SHAPE.batch * tiny.SHAPE.length, stages=20)
+    # Where all that is summed cancels, as in the gradient of a key's bias, the sum says nothing of its size.
+    least = 0.05 * max(float(np.linalg.norm(leaf)) for leaf in jax.tree.leaves(want))
     for got, expected in zip(jax.tree.leaves(stepped()), jax.tree.leaves(want), strict=True):
-        assert np.linalg.norm(got - expected) <= 1e-5 * np.linalg.norm(expected) + 1e-6
+        assert np.linalg.norm(got - expected) <= share * max(float(np.linalg.norm(expected)), least)
 
 
 @pytest.mark.parametrize("name", ("logit", "tinybert", "minilm"))
 def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
     _, _, after = run(name, 8)
-    before = models.init(tiny.TEACHER, seed=9).params
+    before = tiny.spread(models.init(tiny.TEACHER, seed=9).params)
     assert largest_difference(after, {part: before[part] for part in after}) == 0
     phase = tiny.phase(name)
     state = jax.eval_shape(lambda p: init_state(p, phase.transformation, 0), phase.abstract_params())
@@ -160,7 +177,7 @@ def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
 
 
 def test_what_gets_no_gradient_does_not_decay() -> None:
-    start = models.init(tiny.STUDENT, seed=0).params
+    start = tiny.spread(models.init(tiny.STUDENT, seed=0).params)
     params, _, _ = run("minilm", 1)
     untouched = ("mlm",), ("layers", "2", "ffn"), ("layers", "2", "attention", "output")
     for path in untouched:
