@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.cases import ARMS, Case, Pair
+from benchmarks.cases import ARMS as ARMS
+from benchmarks.cases import Case, Pair
 from kdjax import models
 from kdjax.config import ModelConfig
 from tests import tiny
