@@ -67,6 +67,8 @@ def test_the_command_line_overrides_by_dotted_name(recipe: Path, words: list[str
         ("{}", ["--data.lenght", "3"], r"unknown setting '--data.lenght' \(did you mean '--data.length'\?\)"),
         ("data: {length: many}", [], r"data.length: Expected a int. Got value: many"),
         ("{}", ["--student.norm", "middle"], r"student.norm.*Expected.*'post', 'pre'.*middle"),
+        ("student: {positions: 64}", [], r"student.positions: .*'rotary'.* 64 \(the longest sequence is now max_posit"),
+        ("{}", ["--student.positions", "64"], r"Got value: 64 \(the longest sequence is now max_positions\)$"),
         ("arms: {a: {terms: [{name: mlm, variant: bui}]}}", [], r"arms.terms.variant: Expected a Literal.*bui$"),
         (
             "arms: {a: {terms: [{name: mlm, weight: big}]}}",

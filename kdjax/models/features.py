@@ -19,8 +19,8 @@ class Features:
 
     Attributes:
         scores: layer -> `[B, H, L, L]` attention scores: scaled by 1/sqrt(d), before the mask and the softmax.
-        query: layer -> `[B, H, L, d]`.
-        key: layer -> `[B, H, L, d]`, not transposed.
+        query: layer -> `[B, H, L, d]`; with rotary positions after the rotation, as scores compare them.
+        key: layer -> `[B, H, L, d]`, not transposed; after the rotation likewise.
         value: layer -> `[B, H, L, d]`.
         hidden: layer -> `[B, L, D]`; 0 is the embedding output, the last is what the MLM head reads.
         logits: `[B, S, V]` MLM logits at the masked slots.

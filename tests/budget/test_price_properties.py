@@ -99,6 +99,16 @@ def test_a_presets_matmuls_are_those_by_hand(preset: str, data: st.DataObject) -
         assert (found.teacher_forward > 0) == (expected is not by_hand.scratch)
 
 
+@pytest.mark.parametrize("preset", ["scratch", "minilm"])
+def test_matmuls_of_rotary_models_are_those_by_hand_too(preset: str) -> None:
+    student, teacher, batch = Model(1, 2, 8, 16, 50), Model(2, 2, 8, 24, 50), Batch(3, 12, 2)
+    own, other = (dataclasses.replace(config(model), positions="rotary") for model in (student, teacher))
+    (phase,) = resolve(preset, ArmConfig(), own, other, OptimizerConfig()).phases
+    found = price(phase, Shape(*batch))
+    check_sound(found)
+    assert found.witness_matmul == by_hand.PRESETS[preset][0](student, teacher, batch)
+
+
 def term(name: str, weight: float = 1.0, **options: object) -> TermConfig:
     return TermConfig(name, weight, options=options)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.cases import ARMS as ARMS
+from benchmarks import cases
 from benchmarks.cases import Case, Pair
 from kdjax import models
 from kdjax.config import ModelConfig
@@ -26,6 +26,7 @@ def with_rotary(model: ModelConfig) -> ModelConfig:
 
 
 PAIRS = {"bert": BERT, "rotary": Pair(with_rotary(BERT.student), with_rotary(BERT.teacher))}
+ARMS = cases.ARMS
 PATH = Path(__file__).parent / "pytorch_arms.npz"
 
 

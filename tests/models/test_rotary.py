@@ -12,8 +12,9 @@ import pytest
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models import Request, forward, init
+from kdjax.models import Features, Request, forward, init
 from kdjax.models.rotary import rotate, rotation_of
+from kdjax.objectives import get
 from kdjax.train.phase import price
 from tests import tiny
 
@@ -42,6 +43,19 @@ def test_rotary_scores_depend_on_distance_only() -> None:
             # An angle of up to 320 is off by 2^-24 of it, and a score by that much of |q||k|, about 32.
             np.testing.assert_allclose(along, np.broadcast_to(along[..., :1], along.shape), atol=32 * 320 * 2**-22)
         assert np.ptp(scores[0, 0, 0]) > 1  # which does depend on the distance
+
+
+@pytest.mark.parametrize(("relation_heads", "same"), [(1, True), (HEADS, True), (8, False)])
+def test_relations_of_whole_rotated_heads_depend_on_distance_only(relation_heads: int, same: bool) -> None:
+    """Narrower relation heads split the planes, as docs/objectives/relations.md says."""
+    vectors = random_vectors(6, 20)
+    early, late = (
+        Features(query={1: jnp.asarray(turned(vectors, first + np.arange(20)[None]).swapaxes(1, 2))})
+        for first in (0, 50)
+    )
+    batch = {"valid": jnp.ones((1, 20), bool), "segments": jnp.ones((1, 20), jnp.int32)}
+    loss = get("relation", relation_heads=relation_heads, key=0.0, value=0.0)(early, late, batch, {})
+    assert (abs(float(loss)) < 1e-4) == same
 
 
 def test_rotation_keeps_lengths_and_leaves_position_0_as_it_is() -> None:
