@@ -30,9 +30,7 @@ BUDGET = 6.0e7
 
 
 def settings(here: Path, **probe: Any) -> dict[str, Any]:
-    made = small_study.settings(
-        here, arms={arm: {} for arm in ARMS}, budget={"flops": BUDGET}, seeds=[0, 1]
-    )
+    made = small_study.settings(here, arms={arm: {} for arm in ARMS}, budget={"flops": BUDGET}, seeds=[0, 1])
     made["teacher"]["head"]["budget"] = 0
     paragraphs = [" ".join(WORDS[(7 * n + i * i) % len(WORDS)] for i in range(20)) for n in range(9)]
     (here / "other.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
