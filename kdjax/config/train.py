@@ -166,7 +166,8 @@ class TrainConfig:
     log: LogConfig = LogConfig()
     """Metrics."""
     evaluations: int = 10
-    """How often the held-out MLM loss is measured along the budget (not charged to it)."""
+    """How often the held-out MLM loss is measured along the budget (not charged to it); where
+    `evaluation.mlm_probe.along_the_way` is set, the MLM probe too."""
 
     def __post_init__(self) -> None:
         for name in ("batch", "microbatches", "seeds_at_once", "evaluations"):
