@@ -134,7 +134,10 @@ COMMANDS: dict[str, tuple[Command, str]] = {
         "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and utilisation.",
     ),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
-    "teacher": (_teacher, "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that says its cost."),
+    "teacher": (
+        _teacher,
+        "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that says its cost.",
+    ),
     "cache": (_cache, "Run the teacher once over all mask views and store what the recipe's arms need of it."),
     "arms": (
         _arms,
