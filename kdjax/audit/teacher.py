@@ -1,4 +1,6 @@
-"""The training of a teacher that a study made, held against its recipe: price, ledger, checkpoints and their cards."""
+"""The training of a teacher that a study made, held against its recipe: price, ledger, checkpoints
+and their cards.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _trained_teacher(teacher: Mapping[str, Any]) -> str:
     said = (
         f"{made} from scratch by masked language modelling (seed{'' if count == 1 else 's'} "
         f"{numbers.listed([str(seed) for seed in seeds])}), {numbers.flops(teacher['training_flops'])} FLOPs"
-        f"{'' if count == 1 else ' each'}, {numbers.count(training['tokens'])} tokens."
+        f"{'' if count == 1 else ' each'}, {numbers.tokens(training['tokens'])} tokens."
     )
     if share < 1:
         said += (

@@ -76,9 +76,11 @@ def batch_shape(config: Config, batch: int) -> Shape:
 
 
 def cost_by_recipe(config: Config) -> TeacherCost:
-    """Return what a recipe's teacher will have cost, from settings and, where it is there, the source's card.
+    """Return what a recipe's teacher will have cost, from settings and, where it is there, the
+    source's card.
 
-    Of a teacher that is trained here, and of a head that is fitted, it is exact: the number of steps times their price.
+    Of a teacher that is trained here, and of a head that is fitted, it is exact: the number of
+    steps times their price.
 
     Raises:
         InputError: a budget that buys no step.
@@ -112,7 +114,9 @@ def fit_flops(config: Config) -> int:
 
 
 def _card(config: Config) -> Mapping[str, Any]:
-    """Return the card beside the source's weights; empty where there is none, or no source on this machine."""
+    """Return the card beside the source's weights; empty where there is none, or no source on this
+    machine.
+    """
     try:
         path = source_directories(config)[0].path / CARD
     except InputError:

@@ -1,4 +1,5 @@
-"""Where teachers lie: one Hugging Face directory, or the seeds and checkpoints of teachers that were trained here.
+"""Where teachers lie: one Hugging Face directory, or the seeds and checkpoints of teachers that
+were trained here.
 
 `DIR/seedJ/at-SHARE/` holds the teacher of seed J as it was after that share of its training budget.
 """
@@ -14,7 +15,9 @@ from kdjax.data import sources
 from kdjax.errors import InputError
 
 CARD = "teacher.json"
-"""Beside a teacher's weights: what is known of it. Written last, so a directory that has it is whole."""
+"""Beside a teacher's weights: what is known of it. Written last, so a directory that has it is
+whole.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class TeacherDirectory:
 
     Attributes:
         path: its Hugging Face directory.
-        seed: of its training, where several may lie beside one another; None: `path` is `teacher.source` itself.
+        seed: of its training, where several may lie beside one another; None: `path` is
+            `teacher.source` itself.
     """
 
     path: Path
@@ -41,11 +45,12 @@ def checkpoint_name(share: float) -> str:
 
 
 def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
-    """Return the directories that `teacher.source` means: itself, or one for each seed in ascending order.
+    """Return the directories that `teacher.source` means: itself, or one for each seed in ascending
+    order.
 
     Raises:
-        InputError: `teacher.source` is empty or names a package that is not installed; a seed has no checkpoint at
-            `teacher.at`; or `teacher.at` is set and the source is a single model.
+        InputError: `teacher.source` is empty or names a package that is not installed; a seed has
+            no checkpoint at `teacher.at`; or `teacher.at` is set and the source is a single model.
     """
     if not config.teacher.source:
         raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")

@@ -1,4 +1,6 @@
-"""Teachers that a study trains itself: each seed's training, and its checkpoints as Hugging Face directories."""
+"""Teachers that a study trains itself: each seed's training, and its checkpoints as Hugging Face
+directories.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +46,12 @@ FINISHED = (journal.NAME, log.NAME, RESULT)
 
 
 def check_trained_teacher(config: Config, layout: Layout) -> None:
-    """Find what is wrong with the training of a recipe's teachers before any time goes into a corpus.
+    """Find what is wrong with the training of a recipe's teachers before any time goes into a
+    corpus.
 
     Raises:
-        InputError: a batch that the devices do not share evenly, a budget that buys no step before one of the
-            checkpoints, or sequences longer than the architecture's positions.
+        InputError: a batch that the devices do not share evenly, a budget that buys no step before
+            one of the checkpoints, or sequences longer than the architecture's positions.
     """
     settings, architecture = config.teacher.train, zoo.resolve(config.teacher.architecture)
     layout.check_batch(settings.batch, config.train.microbatches)
@@ -78,9 +81,10 @@ def trained_teacher(
         The teacher as it was at `teacher.at` of its budget, and its facts.
 
     Raises:
-        InputError: the directory holds a teacher of other settings or text, the loss is not finite, or text would
-            repeat under data.regime 'unlimited'.
-        Unfinished: training stopped for want of room or because checkpoints are damaged; what is done of it stays.
+        InputError: the directory holds a teacher of other settings or text, the loss is not finite,
+            or text would repeat under data.regime 'unlimited'.
+        Unfinished: training stopped for want of room or because checkpoints are damaged; what is
+            done of it stays.
     """
     training = _Training(config, corpus, seed_directory(directory, seed), seed, layout, reporter)
     training.claim()
@@ -185,7 +189,9 @@ class _Training:
             self._mirror.bring_folder(folder, CARD)
 
     def keep(self) -> None:
-        """Keep a finished training in its place, and remove the trainer's checkpoints, which nobody needs any more."""
+        """Keep a finished training in its place, and remove the trainer's checkpoints, which nobody
+        needs any more.
+        """
         self._mirror.keep()
 
     def run(self) -> None:

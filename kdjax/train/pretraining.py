@@ -1,4 +1,6 @@
-"""Teachers made here: a model pretrained from scratch under its own FLOP budget, with checkpoints along the way."""
+"""Teachers made here: a model pretrained from scratch under its own FLOP budget, with checkpoints
+along the way.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ SETTING = "teacher.train.budget"
 def pretraining_phases(architecture: ModelConfig, config: PretrainingConfig) -> tuple[Phase, ...]:
     """Return one phase for each checkpoint; each ends at that checkpoint's share of the budget.
 
-    All have the same step, masked language modelling, so they share its compiled program and its price, and how many
-    checkpoints there are changes no parameter.
+    All have the same step, masked language modelling, so they share its compiled program and its
+    price, and how many checkpoints there are changes no parameter.
 
     Args:
         architecture: the teacher's.
@@ -67,7 +69,8 @@ def steps_at(spans: Sequence[Stretch], checkpoints: Sequence[float], share: floa
 
 
 def pretraining_flops(architecture: ModelConfig, config: PretrainingConfig, shape: Shape, share: float) -> int:
-    """Return the FLOPs that one teacher has cost when it is saved at a share of its budget: steps times their price.
+    """Return the FLOPs that one teacher has cost when it is saved at a share of its budget: steps
+    times their price.
 
     Raises:
         InputError: as `pretraining_spans` and `steps_at`.
@@ -78,10 +81,11 @@ def pretraining_flops(architecture: ModelConfig, config: PretrainingConfig, shap
 
 
 def stream_seed(seed: int) -> int:
-    """Return the seed that a teacher's start, order, masks and dropout follow from: of 31 bits, by SHA-256.
+    """Return the seed that a teacher's start, order, masks and dropout follow from: of 31 bits, by
+    SHA-256.
 
-    It is not the teacher's own number, so that the teacher of seed 0 and the student of seed 0 share neither the order
-    of the text nor its masks.
+    It is not the teacher's own number, so that the teacher of seed 0 and the student of seed 0
+    share neither the order of the text nor its masks.
     """
     hashed = hashlib.sha256(f"teacher {seed}".encode()).digest()
     return int.from_bytes(hashed[:4], "big") >> 1

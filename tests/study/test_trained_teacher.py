@@ -36,7 +36,9 @@ TEACHER_OF = {0: 0, 1: 3, 2: 0}
 """Student seed -> teacher seed: the seed modulo 2 among teachers in ascending order."""
 STUDENTS = 4
 KILLS = (3, 12)
-"""The saves of a checkpoint in which the study's first two starts are killed: within the first teacher, the second."""
+"""The saves of a checkpoint in which the study's first two starts are killed: within the first
+teacher, the second.
+"""
 
 
 def settings(directory: Path, **changes: Any) -> dict[str, Any]:
