@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.cases import ARMS, Case, Pair
+from benchmarks.cases import Case, Pair
 from kdjax import models
 from tests import tiny
 

@@ -1,7 +1,6 @@
 """A directory that cannot be read or written gives one line that names the file or tensor, and changes nothing."""
 
 import json
-import os
 import sys
 
 import numpy as np
