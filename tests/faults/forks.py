@@ -1,7 +1,8 @@
 """A process that has imported kdjax, and makes processes that run its command from itself: each starts in no time.
 
-`python -m tests.faults.forks` reads a command line a line, as JSON, and answers with the new process's number; an empty
-line waits for it and answers with its exit status (the signal that ended it, negative).
+`python -m tests.faults.forks` reads requests, one a line, as JSON. One with `words` starts a command, which has the
+variables of `environment` besides, and is answered with the new process's number. One with `wait` is answered with the
+exit status of that process (the signal that ended it, negative) once it has ended.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 
 class Forks:
@@ -27,6 +29,7 @@ class Forks:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._last = 0
 
     def __enter__(self) -> Forks:
         return self
@@ -38,25 +41,34 @@ class Forks:
         self._process.stdin.close()
         self._process.wait()
 
-    def start(self, words: Sequence[str], errors: Path) -> int:
-        """Starts `kdjax WORDS` with its error output in a file; its number."""
-        return int(self._ask(json.dumps([*words, str(errors)])))
+    def start(self, words: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None) -> int:
+        """Start `kdjax WORDS` and return its process's number.
 
-    def wait(self) -> int:
-        """The exit status of the process that was started last."""
-        return int(self._ask(""))
+        Args:
+            words: of the command line.
+            errors: file for its error output.
+            environment: variables that it has besides the server's.
+        """
+        request = {"words": words, "errors": str(errors), "environment": dict(environment or {})}
+        self._last = int(self._ask(request))
+        return self._last
 
-    def _ask(self, line: str) -> str:
+    def wait(self, process: int | None = None) -> int:
+        """Wait for a process, the one that was started last unless another is named, and return its exit status."""
+        return int(self._ask({"wait": process or self._last}))
+
+    def _ask(self, request: Mapping[str, Any]) -> str:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(line + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._process.stdout.readline()
 
 
-def run(words: Sequence[str], errors: str) -> None:
+def run(words: Sequence[str], errors: str, environment: Mapping[str, str]) -> None:
     """In the new process: the command, to its end."""
     from kdjax import cli
 
+    os.environ.update(environment)
     status = 1
     try:
         descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -78,16 +90,21 @@ def main() -> None:
 
     hardware._fastest_matmul = lambda device: 1e11  # measuring it takes each process half a second
 
-    number = 0
     for line in sys.stdin:
-        if line.strip():
-            *words, errors = json.loads(line)
-            number = os.fork()
-            if not number:
-                run(words, errors)
-            print(number, flush=True)
-        else:
-            print(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), flush=True)
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
+        number = os.fork()
+        if not number:
+            run(**request)
+        print(number, flush=True)
+
+
+def ended(process: int) -> bool:
+    """Return whether a process that nobody has waited for yet is no more."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 if __name__ == "__main__":

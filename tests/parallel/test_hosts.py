@@ -6,10 +6,8 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ import pytest
 
 from tests import small_study
 from tests.conftest import FLAGS
+from tests.faults.forks import Forks, ended
 
-ROOT = Path(__file__).parents[2]
 MESH = ("--train.mesh.fsdp", "2")
 STEPS = 48
 PATIENCE = 240.0
@@ -30,20 +28,22 @@ BOUND = 100.0
 class Hosts:
     """Commands of several processes that share eight emulated devices."""
 
-    def __init__(self, recipe: Path):
+    def __init__(self, recipe: Path, forks: Forks):
         self._recipe = recipe
+        self._forks = forks
 
     def start(self, count: int, out: Path, *words: str, others: Sequence[Sequence[str]] = ()) -> list[Host]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         flags = " ".join(flag.replace("count=8", f"count={8 // count}") for flag in FLAGS)
-        command = [sys.executable, "-m", "kdjax", "compare", str(self._recipe), "--out", str(out), *MESH, *words]
+        command = ["compare", str(self._recipe), "--out", str(out), *MESH, *words]
         started = []
         for number, own in enumerate(others or [()] * count):
             joined = {"KDJAX_DISTRIBUTED": f"127.0.0.1:{port},{count},{number}"} if count > 1 else {}
-            environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **joined}
-            started.append(Host([*command, *own], environment, out.with_name(f"said-{number}-of-{count}")))
+            errors = out.with_name(f"said-{number}-of-{count}")
+            process = self._forks.start([*command, *own], errors, {"XLA_FLAGS": flags, **joined})
+            started.append(Host(self._forks, process, errors))
         return started
 
     def run(self, count: int, out: Path, *words: str) -> dict[str, Any]:
@@ -55,24 +55,36 @@ class Hosts:
 class Host:
     """A process, which ends with the test."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Path):
-        self._output = output
-        with output.open("w") as file:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=dict(environment), stdout=file, stderr=file)
+    def __init__(self, forks: Forks, process: int, errors: Path):
+        self._forks = forks
+        self._process = process
+        self._errors = errors
+
+    def send(self, sent: signal.Signals) -> None:
+        os.kill(self._process, sent)
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        try:
-            return self.process.wait(seconds)
-        finally:
-            self.process.kill()
+        """Wait so many seconds at most, and return the exit status; a process that has not ended by then is killed."""
+        limit = time.monotonic() + seconds
+        while not ended(self._process) and time.monotonic() < limit:
+            time.sleep(0.02)
+        if not ended(self._process):
+            self.send(signal.SIGKILL)
+        return self._forks.wait(self._process)
 
     @property
     def said(self) -> str:
-        return self._output.read_text()
+        return self._errors.read_text()
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Hosts:
+def forks() -> Iterator[Forks]:
+    with Forks({**os.environ, "JAX_PLATFORMS": "cpu"}) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Hosts:
     here = tmp_path_factory.mktemp("study")
     recipe = small_study.write(
         here,
@@ -85,7 +97,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Hosts:
         evaluation={"mlm_sequences": 8, "tasks": {}, "finetune": {"steps": 0}},
         budget={"tokens": STEPS * 8 * 16},
     )
-    return Hosts(recipe)
+    return Hosts(recipe, forks)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +116,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_two_processes_of_four_devices_equal_one_of_eight(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert_same(hosts.run(2, out), alone)
@@ -118,8 +131,14 @@ def test_two_processes_take_seeds_side_by_side(hosts: Hosts, alone: dict[str, An
     assert second["spent"] == first["spent"] and second["tokens_seen"] != first["tokens_seen"]
 
 
-def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
-    """Two hosts, of which one is told to stop; then one, told to stop; then two, of which the second dies; then one."""
+@pytest.mark.parametrize(
+    "stops",
+    [pytest.param([(2, 6)], id="two"), pytest.param([(2, 6), (1, 20)], id="two, one", marks=pytest.mark.exhaustive)],
+)
+def test_a_run_goes_on_on_another_number_of_hosts(
+    hosts: Hosts, alone: dict[str, Any], tmp_path: Path, stops: list[tuple[int, int]]
+) -> None:
+    """So many hosts, of which the last is told to stop at a step; then two, of which the second dies; then one."""
     out = tmp_path / "out"
 
     def reach(step: int) -> None:
@@ -128,16 +147,16 @@ def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str,
             assert time.monotonic() < stop
             time.sleep(0.02)
 
-    for count, step in ((2, 6), (1, 20)):
+    for count, step in stops:
         started = hosts.start(count, out)
         reach(step)
-        started[-1].process.send_signal(signal.SIGTERM)
+        started[-1].send(signal.SIGTERM)
         for host in started:
             assert host.wait() == 75, host.said
             assert "told to stop; saved at step" in host.said
     first, second = hosts.start(2, out, "--train.checkpoint.seconds", "0")
     reach(34)
-    second.process.kill()
+    second.send(signal.SIGKILL)
     status = first.wait(BOUND)
     if status == 75:
         assert "another process is gone" in first.said
@@ -148,7 +167,7 @@ def test_a_run_goes_on_on_another_number_of_hosts(hosts: Hosts, alone: dict[str,
     second.wait()
     assert_same(hosts.run(1, out), alone)
     entries = [json.loads(line) for line in (out / "runs" / "logit-seed0" / "ledger.jsonl").read_text().splitlines()]
-    assert sum(entry["event"] == "restart" for entry in entries) == 3
+    assert sum(entry["event"] == "restart" for entry in entries) == len(stops) + 1
 
 
 def test_hosts_with_other_recipes_are_refused_before_anything_is_made(hosts: Hosts, tmp_path: Path) -> None:

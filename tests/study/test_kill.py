@@ -19,7 +19,7 @@ import pytest
 
 from tests import metrics, small_study
 from tests.conftest import FLAGS
-from tests.faults.forks import Forks
+from tests.faults.forks import Forks, ended
 from tests.study.conftest import kdjax
 
 WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
@@ -123,11 +123,6 @@ FEW = [
     Moment("evaluation", evaluating, 0.05),
     Moment("final write", there(RUN / "params.safetensors"), 0.0),
 ]
-
-
-def ended(process: int) -> bool:
-    """Whether a process that nobody has waited for yet is no more."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: float) -> None:
