@@ -10,10 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-<<<<<<< HEAD
 from benchmarks import cases
-=======
->>>>>>> suite
 from benchmarks.cases import Case, Pair
 from kdjax import models
 from kdjax.config import ModelConfig
