@@ -91,6 +91,11 @@ class ProbeHead:
             head["decoder"] = jnp.zeros((vocabulary, width))
         return head
 
+    def start(self) -> State:
+        """Make a new head and its optimiser's state; a step uses up what it is given."""
+        head = self.init()
+        return head, OPTIMIZER.init(head)
+
     def states(self, encoder: Params, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Compute the standardised states `[B, S, K, D]` of the layers it reads at the slots."""
         request = Request(hidden=frozenset(self.layers))
@@ -282,8 +287,8 @@ def fit(
     steps = steps_of(settings, shape)
     half_steps = steps // 2
 
-    # Two copies: a step uses up what it is given.
-    whole, half = ((head, OPTIMIZER.init(head)) for head in (form.init(), form.init()))
+    whole = form.start()
+    half = form.start()
     losses: list[jax.Array] = []
     for number, batch in enumerate(itertools.islice(batches, steps)):
         states = _states(form, encoder, batch)
@@ -348,8 +353,7 @@ def _flops(form: ProbeHead, shape: Shape) -> tuple[int, int]:
     """FLOPs of the frozen forward pass on a batch, and of one step of a head."""
     encoder = abstract_params(form.model, mlm=False)
     batch = shape.abstract()
-    head = jax.eval_shape(form.init)
-    state = head, jax.eval_shape(OPTIMIZER.init, head)
+    state = jax.eval_shape(form.start)
     states = jax.eval_shape(form.states, encoder, batch)
     word = encoder["embeddings"]["word"]["embedding"]
     rate = jax.ShapeDtypeStruct((), jnp.float32)

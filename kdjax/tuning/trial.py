@@ -135,7 +135,8 @@ class Trials:
         return study
 
     def _evaluation(self, study: Study) -> Evaluation:
-        endpoint, probe = self._config.tune.endpoint, study.mlm_probe
+        endpoint = self._config.tune.endpoint
+        probe = study.mlm_probe
         needs_text = endpoint == "mlm_loss" or probe is not None
         batches = tuning_batches(self._config, study.corpus) if needs_text else []
         held_out = HeldOut(batches)

@@ -123,12 +123,21 @@ def test_a_budget_below_one_step_is_refused() -> None:
 
 
 def test_the_four_cases_charge_what_their_name_says() -> None:
-    spent = dict(zip(ACCOUNTS, (1, 10, 100, 1000, 10_000, 100_000, 1_000_000), strict=True))
-    assert list(spent) == [*PARTS, "teacher_cache", "teacher_training"]
-    assert charged(spent, "nothing") == 11_011
-    assert charged(spent, "inference") == 111_111
-    assert charged(spent, "training") == 1_011_011
-    assert charged(spent, "both") == 1_111_111
+    spent = {account: 10**place for place, account in enumerate(ACCOUNTS)}
+    assert list(spent) == [*PARTS, "teacher_cache", "teacher_training", "mlm_probe"]
+    assert charged(spent, "nothing") == 10_011_011
+    assert charged(spent, "inference") == 10_111_111
+    assert charged(spent, "training") == 11_011_011
+    assert charged(spent, "both") == 11_111_111
+
+
+def test_training_and_its_schedule_have_the_budget_without_a_charged_probe() -> None:
+    ledger = Ledger.open(Budget.flops(100), upfront={"mlm_probe": 20})
+    assert (ledger.used, ledger.training_amount, ledger.training_share) == (20, 80, 0)
+    half = dataclasses.replace(ledger, spent={**ledger.spent, "student_forward": 40})
+    assert (half.used, half.training_share) == (60, 0.5)
+    tokens = Ledger.open(Budget("tokens", 100), upfront={"mlm_probe": 20})
+    assert (tokens.used, tokens.training_amount, tokens.training_share) == (0, 100, 0)
 
 
 def test_a_recipes_budget_is_of_one_kind() -> None:

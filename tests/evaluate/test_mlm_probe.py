@@ -74,7 +74,8 @@ def test_equal_models_have_equal_probes_bitwise_and_are_left_as_they_were():
     before = jax.tree.map(np.array, params)
     copies = [jax.tree.map(np.array, params) for _ in range(2)]
     settings = replace(SETTINGS, tokens=4 * SHAPE.positions)
-    first, second = (fit(settings, config, copy, text(1, 9, planted=True), SHAPE) for copy in copies)
+    first = fit(settings, config, copies[0], text(1, 9, planted=True), SHAPE)
+    second = fit(settings, config, copies[1], text(1, 9, planted=True), SHAPE)
     assert first.losses == second.losses and len(first.losses) == 4
     for name in ("head", "half"):
         jax.tree.map(np.testing.assert_array_equal, getattr(first, name), getattr(second, name))
@@ -86,7 +87,8 @@ def test_a_model_without_a_head_of_its_own_has_the_same_probe():
     config, params = model()
     settings = replace(SETTINGS, tokens=4 * SHAPE.positions)
     bare = {name: part for name, part in params.items() if name != "mlm"}
-    first, second = (fit(settings, config, p, text(1, 4, planted=True), SHAPE) for p in (params, bare))
+    first = fit(settings, config, params, text(1, 4, planted=True), SHAPE)
+    second = fit(settings, config, bare, text(1, 4, planted=True), SHAPE)
     assert first.losses == second.losses
 
 

@@ -293,7 +293,7 @@ REFUSED = [
     ({"seeds": (7, 1)}, r"tune.seeds has \[1\], which are among seeds"),
     ({"space": {}}, r"tune.space is empty"),
     ({"endpoint": "probe.paritty"}, r"tune.endpoint is 'probe.paritty'.*\(did you mean 'probe.parity'\?\)"),
-    ({"endpoint": "finetune.parity"}, r"tune.endpoint is 'finetune.parity', expected mlm_loss or probe.TASK"),
+    ({"endpoint": "finetune.parity"}, r"tune.endpoint is 'finetune.parity', expected mlm_loss, mlm_probe or"),
 ]
 
 
