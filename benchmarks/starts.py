@@ -2,12 +2,13 @@
 
     python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary] [--starts 0.02 by_width]
 
-Students of two pre-LN layers without dropout learn masked language modelling on the demo's Wikipedia paragraphs
-(requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on them: 32 sequences of 32 tokens a step.
-Every combination of a width, a kind of positions and a start is one run; a start is `by_width`, or a standard deviation
-that is fixed. A run's FLOPs and learning rate follow from its width (`WIDTHS`). Finished runs are kept in --out and a
-run that was interrupted goes on, so the command can be ended and given again. Prints two Markdown tables: what a start
-looks like before the first step, and the held-out loss after the last one.
+Students of two pre-LN layers without dropout learn masked language modelling on the demo's Wikipedia
+paragraphs (requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on them, in
+sequences of 32 tokens and batches of 32. Every combination of a width, a kind of positions and a start
+is one run; a start is `by_width`, or a standard deviation that is fixed. A run's FLOPs and learning rate
+follow from its width (`WIDTHS`). Finished runs are kept in --out and a run that was interrupted goes on,
+so the command can be ended and given again. Prints two Markdown tables: what a start looks like before
+the first step, and the held-out loss after the last one.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def text_in(directory: Path) -> Text:
 
 
 def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
-    """Return the cross-entropy of held-out labels under the training text's token frequencies, add-one smoothed."""
+    """Return the cross-entropy of held-out labels under the training labels' frequencies plus one."""
     counts = np.ones(VOCABULARY)
     batches = Batches(corpus, "train", batch=SHAPE.batch, seed=0, rate=MASK_RATE, slots=SHAPE.slots)
     for _, (_, batch) in zip(range(500), batches.iterate(0), strict=False):
