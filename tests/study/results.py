@@ -89,6 +89,17 @@ def study(
             "tokens": {"train": TOKENS, "validation": 100_244},
             "digest": "1c7e5b90a2d4f6388b0e9d7c6a5f4e3d2c1b0a9f8e7d6c5b4a39281706f5e4d3",
             "length": LENGTH,
+            "vocabulary": 30522,
+            "tokenizer": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a30eeab05e5aa30f411572037",
+            "reference_losses": {
+                "unigram": 7.231,
+                "left_neighbor": 5.402,
+                "both_neighbors": 4.116,
+                "tokens": 860_807,
+                "fitted_tokens": 45_305,
+                "held_out_tokens": 96_748,
+                "unknown": {"train": 0.0004, "validation": 0.0005},
+            },
         },
         "teacher": facts,
         "student": {

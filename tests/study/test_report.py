@@ -9,10 +9,11 @@ from collections import Counter
 
 import matplotlib
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from kdjax.errors import InputError
-from kdjax.study import notes, payers, report, table, usage, verdict
+from kdjax.study import notes, payers, plots, reference_losses, report, table, usage, verdict
 from tests.study.page import Page
 from tests.study.results import study
 
@@ -84,6 +85,39 @@ def test_references_and_majority_class_stand_beside_the_arms(page):
     assert page.row("Scores", "teacher")[1:3] == ["4.910", "0.882"]
     assert page.row("Scores", "untrained start")[1] == "–"
     assert page.row("Scores", "majority class")[1:3] == ["–", "0.268"]
+
+
+def test_cross_entropies_of_the_text_stand_under_losses_alone(page, results):
+    losses = results["corpus"]["reference_losses"]
+    for label, name in reference_losses.LABELS.items():
+        row = page.row("Scores", name)
+        assert row[1] == f"{losses[label]:.3f}"
+        assert set(row[2:]) == {"–"}
+    figure = plots.learning(results)
+    assert all(name in figure for name in reference_losses.LABELS.values())
+    text = io.StringIO()
+    Console(file=text, width=200).print(table.summary(results))
+    assert "unigram" in text.getvalue() and "4.116" in text.getvalue()
+
+
+def test_results_without_cross_entropies_of_the_text_are_shown_without(results):
+    given = json.loads(json.dumps(results))
+    del given["corpus"]["reference_losses"]
+    old = Page(report.html(given))
+    assert old.problems == []
+    assert "unigram" not in old.text
+
+
+def test_lines_beyond_a_zoomed_plot_are_left_out():
+    axes = Figure().subplots()
+    axes.plot([0, 1], [3.0, 3.5])
+    axes.set_ylim(2.9, 3.6)
+    reference_losses.draw(axes, {"unigram": 5.5, "left neighbour": 3.2}, extend=False)
+    assert axes.get_ylim() == (2.9, 3.6)
+    assert [text.get_text() for text in axes.texts] == ["left neighbour"]
+    reference_losses.draw(axes, {"unigram": 5.5})
+    assert reference_losses.of_endpoint({"unigram": 1.0}, {"unit": "accuracy"}) == {}
+    assert reference_losses.of_endpoint(None, {"unit": "nats"}) == {}
 
 
 def test_an_arm_without_a_trained_head_shows_no_mlm_loss(page, results):

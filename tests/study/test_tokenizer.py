@@ -1,4 +1,4 @@
-"""A study that trains its vocabulary: priced before there is text, whole after a restart, recounted by the audit."""
+"""A study with its own vocabulary: priced before there is text, whole after a restart, recounted by the audit."""
 
 from __future__ import annotations
 

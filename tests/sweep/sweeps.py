@@ -17,6 +17,7 @@ UNIQUE = 900_000
 SEEDS = 3
 PRICES = {"scratch": 6.5e6, "logit": 3.3e7, "mlm+minilm": 2.6e7}  # FLOPs of a token
 LAWS = {"scratch": (5.0, 40.0, 0.25), "logit": (6.4, 40.0, 0.35), "mlm+minilm": (5.6, 30.0, 0.25)}  # E, K, k
+LOSSES = {"unigram": 7.1, "left_neighbor": 6.2, "both_neighbors": 5.4}
 ENDPOINTS = [
     ("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm"),
     ("probe.topic", "topic, linear probe, best layer", "accuracy", "higher", "probe"),
@@ -73,7 +74,7 @@ def _results(config, cell, laws, noise, shifts, best, rng):
             )
     return {
         "budget": {"kind": kind, "amount": amount},
-        "corpus": {"tokens": {"train": UNIQUE}},
+        "corpus": {"tokens": {"train": UNIQUE}, "reference_losses": LOSSES},
         "arms": {arm: {"parameters": 4 * 10**6, "parameters_without_embeddings": size} for arm in config.arms},
         "endpoints": [
             {

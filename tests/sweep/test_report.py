@@ -13,7 +13,8 @@ from rich.console import Console
 from scipy import stats
 
 from kdjax.errors import InputError
-from kdjax.sweep import report, table, verdict
+from kdjax.study import reference_losses
+from kdjax.sweep import plots, report, table, verdict
 from tests.study.page import Page, check_escaped
 from tests.sweep.sweeps import SEEDS, recipe, renamed, sweep
 
@@ -51,6 +52,17 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
     assert page.tags["svg"] == 2, "one for each endpoint"
     assert page.links and all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+
+
+def test_cross_entropies_of_the_text_stand_beside_losses_alone(found, page):
+    group = found["groups"][0]
+    curve, probe = (plots.curves(found, group, endpoint, "x") for endpoint in found["endpoints"])
+    for name, label in reference_losses.LABELS.items():
+        assert page.row("All cells", label)[2:4] == [f"{group['reference_losses'][name]:.3f}", "–"]
+        assert label in curve and label not in probe
+    text = io.StringIO()
+    Console(file=text, width=200).print(table.summary(found))
+    assert text.getvalue().count("both neighbours") == 1
 
 
 def test_what_it_says_comes_first_and_the_rest_in_order(page, found):
