@@ -70,7 +70,7 @@ def private_store() -> ModuleType | None:
 
 
 class Entries:
-    """A directory of compiled programs by JAX's keys, for JAX to get and put them. Nothing wrong with it is an error."""
+    """A directory of compiled programs by JAX's keys, for JAX to get and put. Nothing wrong with it is an error."""
 
     def __init__(self, directory: Path, limit: int):
         """Opens it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import inspect
 import logging
 import os
 import re
@@ -188,6 +189,7 @@ class Checkpoints:
             state = ocp.load_checkpointables(path, {"state": like})["state"]
         except Exception as e:  # of many kinds
             why = self._why(e)
+            _close_unstarted_reads()
         if not hosts.all_of(not why):
             return None, None, {}, why or "on another process"
         if names := differing(state, facts["checksums"]):
@@ -226,6 +228,21 @@ class Checkpoints:
 
 class _Damaged(Exception):
     """What is wrong with a checkpoint, in words for the user."""
+
+
+def _close_unstarted_reads() -> None:
+    """Close the coroutines that Orbax made for a load and never started, because another part of it had failed.
+
+    Orbax leaves them behind; Python would warn of each when it is collected. Nothing else of Orbax's is under way: a
+    run reads its checkpoints before it writes any.
+    """
+    for found in gc.get_objects():
+        if (
+            inspect.iscoroutine(found)
+            and inspect.getcoroutinestate(found) == inspect.CORO_CREATED
+            and "orbax" in Path(found.cr_code.co_filename).parts
+        ):
+            found.close()
 
 
 def _reason(error: Exception, within: Any = None) -> str:

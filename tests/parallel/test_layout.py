@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import jax
-import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
