@@ -91,7 +91,8 @@ class _Numbering:
         if one.opcode == "tuple":
             return tuple(operands)
         if one.opcode == "get-tuple-element" and isinstance(operands[0], tuple):
-            return operands[0][int(one.attribute(r"\bindex=(\d+)") or 0)]
+            element: Value = operands[0][int(one.attribute(r"\bindex=(\d+)") or 0)]
+            return element
         if one.opcode in ("fusion", "call"):
             inner = one.called.get("calls") or one.called.get("to_apply") or ()
             if len(inner) == 1:

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +189,7 @@ class Checkpoints:
             state = ocp.load_checkpointables(path, {"state": like})["state"]
         except Exception as e:  # of many kinds
             why = self._why(e)
-            _close_unstarted_reads()
+            _close_abandoned_reads()
         if not hosts.all_of(not why):
             return None, None, {}, why or "on another process"
         if names := differing(state, facts["checksums"]):
@@ -230,19 +230,26 @@ class _Damaged(Exception):
     """What is wrong with a checkpoint, in words for the user."""
 
 
-def _close_unstarted_reads() -> None:
-    """Close the coroutines that Orbax made for a load and never started, because another part of it had failed.
+def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
+    """Return the coroutines of Orbax that were not started, or not ended, in the order in which they were made."""
+    waiting = (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
+    return [
+        found
+        for found in gc.get_objects()
+        if inspect.iscoroutine(found)
+        and "orbax" in Path(found.cr_code.co_filename).parts
+        and inspect.getcoroutinestate(found) in waiting
+    ]
 
-    Orbax leaves them behind; Python would warn of each when it is collected. Nothing else of Orbax's is under way: a
-    run reads its checkpoints before it writes any.
+
+def _close_abandoned_reads() -> None:
+    """Close what Orbax left of a load of which another part had failed; else Python warns of it when it is collected.
+
+    Nothing else of Orbax's is under way: a run reads its checkpoints before it writes any.
     """
-    for found in gc.get_objects():
-        if (
-            inspect.iscoroutine(found)
-            and inspect.getcoroutinestate(found) == inspect.CORO_CREATED
-            and "orbax" in Path(found.cr_code.co_filename).parts
-        ):
-            found.close()
+    for coroutine in abandoned_reads():
+        with suppress(Exception):  # Orbax takes the closing for an error in reading
+            coroutine.close()
 
 
 def _reason(error: Exception, within: Any = None) -> str:
