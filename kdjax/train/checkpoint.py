@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import inspect
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +189,7 @@ class Checkpoints:
             state = ocp.load_checkpointables(path, {"state": like})["state"]
         except Exception as e:  # of many kinds
             why = self._why(e)
+            _close_abandoned_reads()
         if not hosts.all_of(not why):
             return None, None, {}, why or "on another process"
         if names := differing(state, facts["checksums"]):
@@ -226,6 +228,28 @@ class Checkpoints:
 
 class _Damaged(Exception):
     """What is wrong with a checkpoint, in words for the user."""
+
+
+def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
+    """Return the coroutines of Orbax that were not started, or not ended, in the order in which they were made."""
+    waiting = (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
+    return [
+        found
+        for found in gc.get_objects()
+        if inspect.iscoroutine(found)
+        and "orbax" in Path(found.cr_code.co_filename).parts
+        and inspect.getcoroutinestate(found) in waiting
+    ]
+
+
+def _close_abandoned_reads() -> None:
+    """Close what Orbax left of a load of which another part had failed; else Python warns of it when it is collected.
+
+    Nothing else of Orbax's is under way: a run reads its checkpoints before it writes any.
+    """
+    for coroutine in abandoned_reads():
+        with suppress(Exception):  # Orbax takes the closing for an error in reading
+            coroutine.close()
 
 
 def _reason(error: Exception, within: Any = None) -> str:

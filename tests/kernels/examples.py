@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.tolerance import rounding
+
 F32, BF16 = jnp.float32, jnp.bfloat16
-ROUNDING = {F32: 2e-6, BF16: 2**-6}
-"""How far apart two ways of computing may be, relative to the norm of a whole array."""
 LENGTH = 128
+ROUNDING = {F32: rounding(LENGTH), BF16: 2**-6}
+"""How far apart two ways of computing may be, relative to the norm of a whole array; no sum is longer than `LENGTH`."""
 
 
 def drawn(*shape: int, seed: int = 0, dtype: Any = F32) -> jax.Array:

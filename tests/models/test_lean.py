@@ -10,9 +10,10 @@ import pytest
 from scipy.special import ndtr
 
 from kdjax.models import lean
+from tests.tolerance import rounding
 
 F32, BF16 = jnp.float32, jnp.bfloat16
-ROUNDING = {F32: 2e-6, BF16: 2**-7}
+ROUNDING = {F32: rounding(128), BF16: 2**-7}
 """How far apart two ways of computing may be, relative to the norm of a whole array."""
 
 
@@ -110,8 +111,10 @@ def test_gelu_in_float32_is_exact():
     value, pull = jax.vjp(lean.gelu, x)
     (slope,) = pull(jnp.ones_like(x))
     wide = np.asarray(x, np.float64)
-    np.testing.assert_allclose(value, wide * ndtr(wide), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(slope, ndtr(wide) + wide * density(wide), rtol=1e-6, atol=1e-6)
+    # Φ is added up of a polynomial of ten terms, none above 1; the value is x Φ, the slope Φ + x φ.
+    error = rounding(10) * (1 + np.abs(wide))
+    assert np.all(np.abs(value - wide * ndtr(wide)) <= error)
+    assert np.all(np.abs(slope - ndtr(wide) - wide * density(wide)) <= error)
 
 
 def density(x):

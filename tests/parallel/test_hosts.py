@@ -16,6 +16,7 @@ import pytest
 from tests import small_study
 from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
+from tests.tolerance import rounding
 
 MESH = ("--train.mesh.fsdp", "2")
 STEPS = 48
@@ -110,10 +111,11 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     a, b = found["runs"][0], expected["runs"][0]
     for name in ("steps", "spent", "positions", "tokens_seen", "tokens_unique", "tokens_masked", "epochs"):
         assert a[name] == b[name]
-    assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-4)
+    share = rounding(8 * 16, stages=20 * STEPS)  # tokens of a batch; 20 matmuls and sums in a row a step
+    assert a["metrics"] == pytest.approx(b["metrics"], rel=share)
     assert [point["step"] for point in a["curve"]] == [point["step"] for point in b["curve"]]
     losses = [[point["mlm_loss"] for point in run["curve"]] for run in (a, b)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=share)
 
 
 @pytest.mark.exhaustive

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
-from kdjax.train.checkpoint import Checkpoints, Restored, Unsaved, save_params
+from kdjax.train.checkpoint import Checkpoints, Restored, Unsaved, abandoned_reads, save_params
 from tests.limits import files_of_at_most
 
 Change = Callable[[Path], None]
@@ -167,6 +167,15 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     wider = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"])
     with pytest.raises(InputError, match="expected a whole checkpoint"):
         restored(tmp_path, {**like(), "params": wider})
+
+
+def test_load_that_fails_leaves_nothing_for_python_to_warn_of(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    wider = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"])
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(InputError):
+            checkpoints.restore({**like(), "params": wider})
+        assert abandoned_reads() == []
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_else(
