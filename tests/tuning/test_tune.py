@@ -306,7 +306,7 @@ def test_what_cannot_be_tuned(config: Config, tmp_path: Path, changes: dict[str,
 
 def test_an_arm_without_an_mlm_head_needs_a_probe(config: Config, tmp_path: Path) -> None:
     arms = {name: ArmConfig() for name in ("scratch", "tinybert", "minilm")}
-    with pytest.raises(InputError, match=r"'mlm_loss', which says nothing of tinybert, minilm: .*expected probe.TASK"):
+    with pytest.raises(InputError, match=r"'mlm_loss', which says nothing of tinybert, minilm: .*expected mlm_probe"):
         tune(replace(config, arms=arms), tmp_path / "out")
 
 
