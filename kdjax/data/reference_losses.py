@@ -79,6 +79,13 @@ class ReferenceLosses:
     held_out_tokens: int
     unknown: dict[str, float]
 
+    def figures(self) -> dict[str, Any]:
+        """Return the losses and counts by name, without what the file is identified by."""
+        values = asdict(self)
+        del values["version"]
+        del values["corpus"]
+        return values
+
     @property
     def in_words(self) -> str:
         """The three cross-entropies as running text."""

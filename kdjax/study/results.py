@@ -156,9 +156,6 @@ def corpus_facts(
         losses: the text's own cross-entropies.
         texts: name -> held-out text from elsewhere.
     """
-    told = asdict(losses)
-    for name in ("version", "corpus"):  # what the file is identified by
-        del told[name]
     return {
         "regime": config.data.regime,
         "documents": corpus.manifest.documents,
@@ -170,7 +167,7 @@ def corpus_facts(
         "views": config.data.views,
         "vocabulary": corpus.manifest.vocab_size,
         "tokenizer": corpus.manifest.tokenizer_sha256,
-        "reference_losses": told,
+        "reference_losses": losses.figures(),
         "texts": {
             name: {
                 "documents": text.manifest.documents["validation"],

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers, tuned
+from kdjax.study import numbers, reference_losses, tuned
 
 
 def summary(found: Mapping[str, Any]) -> Group:
@@ -37,6 +37,13 @@ def summary(found: Mapping[str, Any]) -> Group:
         table.add_row(
             Text(arm), count, *best, numbers.score(own["best"]["value"]), spread, numbers.flops(own["charged"])
         )
+    # A loss stands beside what counts of the text alone reach.
+    endpoint = {"name": found["endpoint"], "unit": "nats" if found["better"] == "lower" else ""}
+    levels = reference_losses.of_endpoint(found.get("reference_losses") or None, endpoint)
+    empty = [""] * (1 + len(found["space"]))
+    table.add_section()
+    for label, loss in levels.items():
+        table.add_row(Text(label), *empty, numbers.score(loss), "", "", style="dim")
     # Text, not markup: a name may hold square brackets.
     return Group(table, *map(Text, tuned.notes(found)))
 

@@ -11,6 +11,7 @@ from typing import Any
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import Config, FinetuneConfig, ModelConfig
+from kdjax.data.reference_losses import reference_losses
 from kdjax.errors import Diverged, InputError
 from kdjax.evaluate.mlm import HeldOut
 from kdjax.files import read_json, undone_by_bad_input, write_json
@@ -77,6 +78,11 @@ class Trials:
         ended = sum(self._ended(self._directory(arm, n), arm) for arm in self._config.arms for n in numbers)
         runs = len(self._config.arms) * len(numbers) * len(self._recipe.seeds)
         return Budget.of(self._recipe.budget).amount * (runs - ended)
+
+    @property
+    def reference_losses(self) -> dict[str, Any]:
+        """The cross-entropies of the trials' text, as results.json has them; empty before the first trial."""
+        return {} if self._first is None else reference_losses(self._first.corpus).figures()
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
         """A trial to its end, however far it had come.

@@ -53,7 +53,9 @@ def tune(config: Config, out: Path) -> dict[str, Any]:
     with reporter:
         trials = Trials(config, out, reporter)
         reporter.plan(trials.left)
-        found = tuning_of_trials(config, search(tuple(config.arms), space, config.tune, better, trials), better)
+        outcomes = search(tuple(config.arms), space, config.tune, better, trials)
+        found = tuning_of_trials(config, outcomes, better)
+        found["reference_losses"] = trials.reference_losses
     best = {name: with_settings(arm, found["arms"][name]["best"]["settings"]) for name, arm in config.arms.items()}
     write_json(out / NAME, found)
     write_text(out / RECIPE, recipes.dump(replace(config, arms=best, tuning=str(out / NAME))))

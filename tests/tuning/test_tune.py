@@ -183,6 +183,12 @@ def test_the_table_and_the_recipe_are_printed(tuning: Tuning) -> None:
     assert f"recipe: {tuning.out / 'tuned.yaml'}" in tuning.printed
 
 
+def test_table_has_the_texts_own_losses_beside_a_loss(tuning: Tuning) -> None:
+    losses = tuning.found["reference_losses"]
+    assert 0 < losses["both_neighbors"] < losses["unigram"]
+    assert f"unigram {losses['unigram']:.3f}" in " ".join(tuning.printed.split())
+
+
 def test_the_same_command_again_trains_nothing(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "train", no_training)
     before = {name: (tuning.out / name).read_bytes() for name in ("tuning.json", "tuned.yaml")}
