@@ -59,10 +59,10 @@ class Size(NamedTuple):
 
 WIDTHS = {
     64: Size(4, 1e12, 5e-3),
-    128: Size(4, 2e12, 3e-3),
-    256: Size(4, 4e12, 2e-3),
-    512: Size(8, 8e12, 1e-3),
-    768: Size(12, 16e12, 5e-4),
+    128: Size(4, 3e12, 3e-3),
+    256: Size(4, 10e12, 2e-3),
+    512: Size(8, 20e12, 1e-3),
+    768: Size(12, 30e12, 5e-4),
 }
 
 

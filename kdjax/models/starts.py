@@ -26,8 +26,8 @@ def init_std(config: ModelConfig) -> float:
     """Return the standard deviation that matrices and embeddings start with, before the normal is cut."""
     if config.init == "fixed":
         return config.init_std
-    scale: float = (BERT_WIDTH / config.width) ** EXPONENT
-    return config.init_std * scale
+    wider: float = (BERT_WIDTH / config.width) ** EXPONENT
+    return config.init_std * wider
 
 
 def initializer(config: ModelConfig) -> jax.nn.initializers.Initializer:
