@@ -177,8 +177,7 @@ class Phase:
     @cached_property
     def trained(self) -> Any:
         """Which parameters the objective gives a gradient: a tree of booleans."""
-        batch = self.abstract_batch(Shape(1, 8, 1))
-        return trained(self.loss(), self.abstract_params(), self.abstract_teacher(), batch, None, 0.0)
+        return _trained(self.essence)
 
     @property
     def transformation(self) -> optax.GradientTransformation:
@@ -220,6 +219,13 @@ class Phase:
     def needs(self) -> Needs:
         """The features the objective asks of both models."""
         return self.objective.needs(self.student, self.teacher)
+
+
+@cache
+def _trained(phase: Phase) -> Any:
+    """Trace the loss of a phase once; `Phase.trained` of every phase that computes the same has the answer."""
+    batch = phase.abstract_batch(Shape(1, 8, 1))
+    return trained(phase.loss(), phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0)
 
 
 def price(phase: Phase, shape: Shape) -> Price:

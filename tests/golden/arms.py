@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import cases
 from benchmarks.cases import Case, Pair
 from kdjax import models
 from kdjax.config import ModelConfig
@@ -26,7 +25,6 @@ def with_rotary(model: ModelConfig) -> ModelConfig:
 
 
 PAIRS = {"bert": BERT, "rotary": Pair(with_rotary(BERT.student), with_rotary(BERT.teacher))}
-ARMS = cases.ARMS
 PATH = Path(__file__).parent / "pytorch_arms.npz"
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
+from benchmarks.cases import ARMS
 from benchmarks.torch_arms import Torch, named
 from tests.golden import arms, pytorch
 from tests.parity import bert
@@ -163,7 +164,7 @@ def main() -> None:
     for name, record in RECORDINGS.items():
         pytorch.write(name, record())
     recorded: dict[str, Any] = {}
-    for name in arms.ARMS:
+    for name in ARMS:
         for pair in arms.PAIRS:
             recorded.update({f"{pair}:{name}:{path}": x for path, x in arm(name, pair).items()})
     np.savez_compressed(arms.PATH, **recorded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.cases import ARMS
 from tests.golden import arms
 
 TOLERANCE = 1e-4
@@ -12,7 +13,7 @@ TOLERANCE = 1e-4
 
 
 @pytest.mark.parametrize("pair", arms.PAIRS)
-@pytest.mark.parametrize("arm", arms.ARMS)
+@pytest.mark.parametrize("arm", ARMS)
 def test_loss_and_every_gradient_equal_pytorch(arm: str, pair: str) -> None:
     """With packing, padding and unused slots in the batch."""
     found = arms.loss_and_gradients(arms.inputs(arm, pair))
