@@ -46,7 +46,7 @@ def recipe_of(config: Config) -> Config:
         seeds=tune.seeds,
         # A run of a trial is charged what a run of the recipe is for stored teacher outputs.
         cache=replace(config.cache, shared_by=sharing(config, arms_of(config))),
-        evaluation=replace(evaluation, tasks=tasks, texts={}, mlm_probe=probe),
+        evaluation=replace(evaluation, tasks=tasks, texts={}, mlm_probe=probe, primary=""),
         sweep={},
         tuning="",
     )
