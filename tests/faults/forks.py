@@ -77,10 +77,19 @@ def run(words: Sequence[str], errors: str, environment: Mapping[str, str]) -> No
         cli.main(words)
     except SystemExit as e:
         status = int(e.code or 0)
+        leave_together()
     except BaseException:
         traceback.print_exc()
     sys.stderr.flush()
     os._exit(status)
+
+
+def leave_together() -> None:
+    """Wait for the other processes of a command, as the end of an interpreter does and `os._exit` does not."""
+    import jax
+
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
 
 
 def main() -> None:

@@ -89,10 +89,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Hosts:
     here = tmp_path_factory.mktemp("study")
     recipe = small_study.write(
         here,
-        teacher={
-            "source": str(small_study.make_teacher(here / "teacher", head=True)),
-            "architecture": small_study.TEACHER,
-        },
+        **small_study.shallow(here / "shallow", head=True),
         arms={"logit": {}},
         seeds=[0],
         evaluation={"mlm_sequences": 8, "tasks": {}, "finetune": {"steps": 0}},

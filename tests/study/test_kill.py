@@ -22,7 +22,7 @@ from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
 from tests.study.conftest import kdjax
 
-WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40 --student.layers 1
+WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
     --train.checkpoint.seconds 0 --train.evaluations 9 --evaluation.tasks {}"""
 RUN = Path("runs") / "logit-seed0"
 STEPS = 27
@@ -156,7 +156,8 @@ def result(out: Path) -> dict[str, Any]:
     "moments", [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)]
 )
 def test_kills_change_nothing(tmp_path: Path, forks: Forks, moments: list[Moment]) -> None:
-    recipe = small_study.write(tmp_path / "recipe", budget={"tokens": STEPS * 8 * 16})
+    models = small_study.shallow(tmp_path / "shallow")
+    recipe = small_study.write(tmp_path / "recipe", budget={"tokens": STEPS * 8 * 16}, **models)
     straight, killed = tmp_path / "straight", tmp_path / "killed" / "out"
     killed.parent.mkdir()
 

@@ -22,8 +22,10 @@ EXACT = ("budget", "used", "spent", "steps", "phases", "positions", "tokens_seen
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    here = tmp_path_factory.mktemp("recipe")
     return small_study.write(
-        tmp_path_factory.mktemp("recipe"),
+        here,
+        **small_study.shallow(here / "shallow"),
         arms={arm: {} for arm in ARMS},
         seeds=list(SEEDS),
         budget={"flops": 4.0e7},

@@ -42,6 +42,8 @@ PHASES = (
     PhaseConfig((TermConfig("hidden_mse"),), until=0.8),
     PhaseConfig((TermConfig("mlm", 2.0), TermConfig("hidden_mse", options={"layers": "last"}))),
 )
+STUDENT = dataclasses.replace(tiny.STUDENT, layers=1, dropout=0.1)
+TEACHER = dataclasses.replace(tiny.TEACHER, layers=2)
 BUDGET_STEPS = 14
 CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=2)
 
@@ -52,9 +54,8 @@ class Interrupted(Exception):
 
 @functools.cache
 def arm() -> Arm:
-    student = dataclasses.replace(tiny.STUDENT, dropout=0.1)
     config = ArmConfig(phases=PHASES)
-    return resolve("mine", config, student, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2, weight_decay=0.3))
+    return resolve("mine", config, STUDENT, TEACHER, OptimizerConfig(learning_rate=1e-2, weight_decay=0.3))
 
 
 @functools.cache
@@ -70,7 +71,7 @@ def programs() -> tuple[Program, ...]:
 
 
 def run(directory: Path, stop_at: int | None = None) -> Outcome:
-    teacher = models.init(tiny.TEACHER, 9).params
+    teacher = models.init(TEACHER, 9).params
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:
@@ -146,7 +147,7 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
 def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -> None:
     mlm, hidden, _ = programs()
     state = mlm.start(models.init(arm().student, 0).params, seed=0)
-    teacher = models.init(tiny.TEACHER, 9).params
+    teacher = models.init(TEACHER, 9).params
     for step in range(3):
         state, _ = mlm(state, mlm.place_teacher(teacher), tiny.batch(step), Moment(0.0, 1e-2))
     before = jax.device_get(state)
