@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax.kernels.split import on_tpu
+from kdjax.kernels.split import on_tpu, platform
 from kdjax.models import fused
 
 Residuals = tuple[Any, ...]
@@ -244,6 +244,9 @@ def _rows(x: jax.Array) -> tuple[int, ...]:
 
 def _over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
     """xᵀ y over all axes but the last: `[..., D]` and `[..., E]` to `[D, E]`."""
+    if x.shape[-1] > y.shape[-1] and platform() == "cpu":
+        # XLA's CPU compiler copies the first operand to transpose it: the smaller one, and then the small result.
+        return _over_rows(y, x).T
     product: jax.Array = jax.lax.dot_general(x, y, ((_rows(x), _rows(y)), ((), ())))
     return product
 
