@@ -70,6 +70,32 @@ def primary_endpoint(
     }
 
 
+def after_holm(verdicts: Sequence[Mapping[str, Any]], primary: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Take back a win over, or of, the baseline arm that Holm's adjustment does not leave standing.
+
+    Args:
+        verdicts: of one endpoint, as results.json has them.
+        primary: from `primary_endpoint`.
+
+    Returns:
+        The same verdicts; those of the primary endpoint's tests are INCONCLUSIVE where the test is and the unadjusted
+        interval alone would have named a winner.
+    """
+    undecided: set[frozenset[str]] = set()
+    if primary is not None:
+        for comparison in primary["comparisons"]:
+            if comparison["verdict"] == "INCONCLUSIVE":
+                undecided.add(frozenset((comparison["arm"], primary["baseline"])))
+    rows = []
+    for verdict in verdicts:
+        is_primary = primary is not None and verdict["endpoint"] == primary["endpoint"]
+        row = dict(verdict)
+        if is_primary and row["verdict"] == "BEATS" and frozenset((row["a"], row["b"])) in undecided:
+            row["verdict"] = "INCONCLUSIVE"
+        rows.append(row)
+    return rows
+
+
 def sentences(results: Results) -> list[str]:
     """Say what the primary endpoint shows, an arm a sentence, each with its interval and adjusted p-value.
 

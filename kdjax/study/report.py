@@ -113,8 +113,19 @@ def _basis(results: Results) -> str:
     return (
         f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {over} seeds; {count} of them, "
         f"not adjusted for their number. TIES: the interval lies within ±{evaluation['margin']:g}. "
-        "BEATS: otherwise, it leaves out 0. INCONCLUSIVE: neither. "
+        f"BEATS: otherwise, it leaves out 0{_after_holm(results)}. INCONCLUSIVE: neither. "
         "The intervals speak of other seeds, not of other test rows, corpora or tunings."
+    )
+
+
+def _after_holm(results: Results) -> str:
+    """Say what else a win over the baseline arm takes on the primary endpoint; nothing without one."""
+    primary_endpoint = results.get("primary")
+    if not primary_endpoint:
+        return ""
+    percent = numbers.percent(1 - results["config"]["evaluation"]["confidence"])
+    return (
+        f" and, on the primary endpoint against {primary_endpoint['baseline']}, p adjusted by Holm is at most {percent}"
     )
 
 

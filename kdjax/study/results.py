@@ -88,7 +88,10 @@ def judged(
     """
     values, budget = plain(to_dict(config)), Budget.of(config.budget)
     described = {name: _describe(arm, costs[name], runs) for name, arm in arms.items()}
-    verdicts = [verdict for endpoint in endpoints for verdict in _verdicts(config, endpoint, runs)]
+    tested = primary.primary_endpoint(config.evaluation, endpoints, described, runs)
+    verdicts = []
+    for endpoint in endpoints:
+        verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tested)
     first = next(iter(arms.values())).student
     false = expected_false(len(verdicts), config.evaluation.confidence)
     tuning = tuned.tuning_of(config)
@@ -111,7 +114,7 @@ def judged(
         "runs": list(runs),
         "references": list(references),
         "verdicts": verdicts,
-        "primary": primary.primary_endpoint(config.evaluation, endpoints, described, runs),
+        "primary": tested,
         "tuning": tuning,
         "cases": cases(described, runs, verdicts, teacher, enforced, config.budget.students),
         "notes": [

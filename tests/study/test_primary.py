@@ -59,3 +59,19 @@ def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
     without = replace(evaluation, primary="finetune.topic", finetune=FinetuneConfig(steps=0))
     with pytest.raises(InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"):
         primary.check_primary(Config(evaluation=without))
+
+
+def test_a_win_over_the_baseline_that_holm_does_not_leave_standing_is_taken_back() -> None:
+    tested = {
+        "endpoint": "mlm_probe",
+        "baseline": "scratch",
+        "comparisons": [{"arm": "logit", "verdict": "INCONCLUSIVE"}, {"arm": "minilm", "verdict": "BEATS"}],
+    }
+    rows = [
+        {"endpoint": endpoint, "a": a, "b": b, "verdict": "BEATS"}
+        for endpoint in ("mlm_probe", "mlm_loss")
+        for a, b in (("logit", "scratch"), ("minilm", "scratch"), ("minilm", "logit"))
+    ]
+    found = primary.after_holm(rows, tested)
+    assert [row["verdict"] for row in found] == ["INCONCLUSIVE", *["BEATS"] * 5]
+    assert primary.after_holm(rows, None) == rows
