@@ -14,7 +14,7 @@ import numpy as np
 
 from kdjax import models
 from kdjax.budget.price import Price
-from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, ModelSpec, OptimizerConfig
+from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, ModelSpec, OptimizerConfig, TermConfig
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
@@ -40,12 +40,14 @@ class Pair:
         teacher: the teacher, with the student's vocabulary.
         length: tokens of a sequence.
         slots: masked positions of a sequence.
+        relation_heads: of MiniLM; 0: as many as its authors take.
     """
 
     student: ModelConfig
     teacher: ModelConfig
     length: int = 128
     slots: int = 20
+    relation_heads: int = 0
 
     def dropped(self, rate: float) -> Pair:
         """With this dropout in the student, in all its places."""
@@ -68,7 +70,7 @@ TINY = zoo.resolve(
 """The demo's student."""
 
 PAIRS = {
-    "tiny": Pair(TINY, replace(TINY, layers=4), length=32, slots=5),
+    "tiny": Pair(TINY, replace(TINY, layers=4), length=32, slots=6, relation_heads=4),
     "small": Pair(
         ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=VOCABULARY),
         replace(zoo.get("minilm-l6"), vocab_size=VOCABULARY),
@@ -89,8 +91,12 @@ class Case:
     @cached_property
     def phase(self) -> Phase:
         """The arm's only phase, as the recipe's preset makes it."""
-        (only,) = resolve(self.arm, ArmConfig(), self.pair.student, self.pair.teacher, OPTIMIZER).phases
-        return only
+        settings = ArmConfig()
+        if self.arm == "minilm":
+            heads = {"relation_heads": self.pair.relation_heads}
+            settings = ArmConfig(terms=(TermConfig("relation", options=heads),))
+        arm = resolve(self.arm, settings, self.pair.student, self.pair.teacher, OPTIMIZER)
+        return arm.phases[0]
 
     @cached_property
     def price(self) -> Price:

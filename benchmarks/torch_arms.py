@@ -11,6 +11,7 @@ Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -237,12 +238,16 @@ def tinybert(student: Features, teacher: Features, batch: Batch, project: nn.Lin
     return torch.stack(losses).sum()
 
 
-def minilm(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
+def minilm(
+    student: Features, teacher: Features, batch: Batch, project: nn.Linear | None, relation_heads: int = 0
+) -> Tensor:
     """KL between the relations of queries, of keys and of values of the last layers."""
     apart, rows, losses = ~_together(batch), batch["valid"][:, None].float(), []
     for kind in ("query", "key", "value"):
         (own,), (target,) = getattr(student, kind).values(), getattr(teacher, kind).values()
-        heads = Relation().heads(own.shape[1] * own.shape[3], target.shape[1] * target.shape[3])
+        heads = Relation(relation_heads=relation_heads).heads(
+            own.shape[1] * own.shape[3], target.shape[1] * target.shape[3]
+        )
         divergence = _kl(F.log_softmax(_relation(own, heads, apart), dim=-1), _relation(target, heads, apart))
         losses.append((divergence * rows).sum() / (rows.sum() * heads))
     return torch.stack(losses).sum()
@@ -315,6 +320,8 @@ class Torch:
         """
         needs = case.phase.needs
         self._loss, self._needs, self._precision, self._device = LOSSES[case.arm], needs, precision, device
+        if case.arm == "minilm":
+            self._loss = functools.partial(minilm, relation_heads=case.pair.relation_heads)
         self.student = _loaded(Encoder(case.pair.student), params).to(device).train()
         self.teacher = None
         if case.phase.teacher:
