@@ -49,7 +49,9 @@ from kdjax.train.loop import train
 from kdjax.train.phase import Shape
 from kdjax.train.run import Leg, Run
 
-DEMO, LARGE = Shape(batch=8, length=64, slots=10), Shape(batch=8, length=128, slots=20)
+DEMO = Shape(batch=32, length=32, slots=6)
+LARGE = Shape(batch=8, length=128, slots=20)
+DEMO_TOKENIZER = Path(__file__).parents[1] / "configs" / "demo-teacher" / "tokenizer.json"
 TEXT = 4_000_000
 """Bytes of text that batches are read from."""
 FEW, MANY = 100, 1100
@@ -96,8 +98,8 @@ def preparation(here: Path, options: argparse.Namespace) -> Iterator[str]:
 
 
 def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    stream = Batches(corpus(here, LARGE), "train", batch=LARGE.batch, seed=0, rate=0.15, slots=LARGE.slots)
-    step = Kdjax(Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches(LARGE))
+    stream = Batches(corpus(here, "large", LARGE), "train", batch=LARGE.batch, seed=0, rate=0.15, slots=LARGE.slots)
+    step = Kdjax(Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches("large", LARGE))
     times = in_turn({"loader": Reading(stream), "step": step}, options.rounds, options.seconds)
     for kind, found in (("by the clock", lambda t: t.wall), ("by processor seconds", lambda t: t.processor)):
         rates = {name: LARGE.positions / statistics.median(found(taken)) for name, taken in times.items()}
@@ -108,9 +110,11 @@ def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
 
 
 def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    for name, pair, shape, arm in (("demo", "small", DEMO, "scratch"), ("large", "large", LARGE, "scratch")):
-        stream = Batches(corpus(here / name, shape), "train", batch=shape.batch, seed=0, rate=0.15, slots=shape.slots)
-        made = [Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(shape)) for _ in range(2)]
+    for name, pair, shape, arm in (("demo", "tiny", DEMO, "scratch"), ("large", "large", LARGE, "scratch")):
+        stream = Batches(
+            corpus(here / name, pair, shape), "train", batch=shape.batch, seed=0, rate=0.15, slots=shape.slots
+        )
+        made = [Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(pair, shape)) for _ in range(2)]
         times = in_turn({"real": Fedding(made[0], stream), "lying": made[1]}, options.rounds, options.seconds)
         for kind, found in (("by the clock", lambda t: t.wall), ("by processor seconds", lambda t: t.processor)):
             middle = {one: 1e3 * statistics.median(found(taken)) for one, taken in times.items()}
@@ -121,10 +125,10 @@ def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
 
 
 def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    stream = Batches(corpus(here, DEMO), "train", batch=DEMO.batch, seed=0, rate=0.15, slots=DEMO.slots)
-    case = Case("scratch", PAIRS["small"], DEMO)
-    params, teacher = parameters("small")
-    step = Kdjax(case, params, teacher, batches(DEMO))
+    stream = Batches(corpus(here, "tiny", DEMO), "train", batch=DEMO.batch, seed=0, rate=0.15, slots=DEMO.slots)
+    case = Case("scratch", PAIRS["tiny"], DEMO)
+    params, teacher = parameters("tiny")
+    step = Kdjax(case, params, teacher, batches("tiny", DEMO))
     ways = {
         "ledger, records and progress": (Same(stream[0], DEMO.batch), Still(step, takes=False)),
         "all": (stream, Still(step)),
@@ -174,14 +178,15 @@ def share(found: Ratio) -> str:
     return f"{found.median:.2%} [{found.low:.2%}, {found.high:.2%}]"
 
 
-def corpus(here: Path, shape: Shape) -> Corpus:
-    """A prepared corpus of a few thousand sequences."""
+def corpus(here: Path, pair: str, shape: Shape) -> Corpus:
+    """Prepare a corpus of a few thousand sequences in the vocabulary of a pair of models."""
     here.mkdir(exist_ok=True)
     write_corpus(here / "text.jsonl", TEXT, 8)
     config = DataConfig(
         files=str(here / "text.jsonl"), length=shape.length, slots=shape.slots, validation=0.05, workers=1
     )
-    prepare(config, sources.locate(TOKENIZER), here / "data")
+    tokenizer = DEMO_TOKENIZER if pair == "tiny" else sources.locate(TOKENIZER)
+    prepare(config, tokenizer, here / "data")
     return Corpus.open(here / "data")
 
 
@@ -189,8 +194,8 @@ def parameters(pair: str) -> tuple[Any, Any]:
     return start(PAIRS[pair].student, 0), start(PAIRS[pair].teacher, 1)
 
 
-def batches(shape: Shape) -> Sequence[Any]:
-    return [batch(shape, PAIRS["small"].student.vocab_size, seed) for seed in range(2)]
+def batches(pair: str, shape: Shape) -> Sequence[Any]:
+    return [batch(shape, PAIRS[pair].student.vocab_size, seed) for seed in range(2)]
 
 
 class Reading:
