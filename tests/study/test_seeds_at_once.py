@@ -67,7 +67,10 @@ def test_under_a_budget_of_hours_runs_go_one_by_one(kind: str, groups: Sequence[
         return [10 * seed for seed in seeds]
 
     study: Any = SimpleNamespace(
-        config=Config(train=TrainConfig(seeds_at_once=2)), budget=Budget(kind, 10**9), run_together=run_together
+        config=Config(train=TrainConfig(seeds_at_once=2)),
+        budget=Budget(kind, 10**9),
+        run_together=run_together,
+        _shared_teacher=lambda arm, seed: 0,
     )
     assert Study.run_all(study, [("scratch", seed) for seed in SEEDS]) == [0, 10, 20]
     assert asked == groups
