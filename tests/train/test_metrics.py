@@ -100,6 +100,7 @@ def test_every_figure_is_described_and_every_description_is_of_a_figure(
         "weight/TERM",
         "grad_norm/head",
         "seconds/profile",
+        "mlm_probe",
         "teacher_mlm_loss",
         "teacher_kl",
         "teacher_agreement",
