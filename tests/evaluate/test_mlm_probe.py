@@ -128,7 +128,7 @@ def test_scale_and_shift_of_states_decide_nothing():
 @pytest.mark.parametrize("features", ["mix", "last"])
 @pytest.mark.parametrize("decoder", ["free", "tied"])
 def test_flops_are_the_formulas_within_a_tenth(features, decoder):
-    model = ModelConfig(layers=2, width=128, heads=4, ffn=512, vocab_size=1024, positions=64)
+    model = ModelConfig(layers=2, width=128, heads=4, ffn=512, vocab_size=1024, max_positions=64)
     shape = Shape(batch=16, length=64, slots=10)
     settings = MlmProbeConfig(tokens=11 * shape.positions, batch=16, features=features, decoder=decoder)
     cost = cost_of(settings, model, shape)
