@@ -209,7 +209,8 @@ def _manifest(plan: Mapping[str, Any], tokenizer: TextTokenizer, parts: Sequence
     elif not all(sequences.values()):
         raise TextError(
             f"{', '.join(plan['sources'])}: {sum(documents.values())} documents make {sequences['train']} training and "
-            f"{sequences['validation']} validation sequences, expected some of each: more text or other data.validation"
+            f"{sequences['validation']} validation sequences, expected some of each: more text or other "
+            "data.validation (in a .txt file documents are separated by blank lines)"
         )
     record_format = RecordFormat.smallest(length, tokenizer.vocab_size)
     return Manifest(

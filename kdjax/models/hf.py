@@ -114,6 +114,8 @@ def save_pretrained(
         beside.mkdir(parents=True)
         (beside / "config.json").write_text(_config_json(config, mlm="mlm" in params), encoding="utf-8")
         save_file(_tensors(config, params), beside / "model.safetensors", metadata={"format": "pt"})
+        # The library gives its file to its owner alone; a model is read by whoever reads its config.
+        shutil.copymode(beside / "config.json", beside / "model.safetensors")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, beside / "tokenizer.json")
         if card is not None:

@@ -45,6 +45,8 @@ def resolve(spec: ModelSpec) -> ModelConfig:
     """
     size = _size(spec.size)
     own = {name: getattr(spec, name) for name in Size._fields if getattr(spec, name) is not None}
+    if spec.width is not None and spec.ffn is None:
+        own["ffn"] = 4 * spec.width  # BERT's ratio, not the named size's block
     options = {field.name: getattr(spec, field.name) for field in dataclasses.fields(ModelOptions)}
     return ModelConfig(**{**size._asdict(), **own, **options})
 
@@ -68,5 +70,8 @@ def _size(name: str) -> Size:
         )
     layers, width = int(written[1]), int(written[2])
     if width % _HEAD_WIDTH:
-        raise InputError(f"model size {name!r}: width {width}, expected a multiple of the head width {_HEAD_WIDTH}")
+        raise InputError(
+            f"model size {name!r}: width {width}, expected a multiple of the head width {_HEAD_WIDTH}; "
+            "other sizes are written as layers, width, heads and ffn"
+        )
     return _bert(layers, width)

@@ -21,7 +21,7 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
         same.append(f"optimiser, peak learning rate and the schedule's shape (its length {length})")
     charged = config.budget.kind == "hours" and "evaluation" in config.budget.clock
     same.append("held-out sequences and masks, and probes" + ("" if charged else ", none of it charged to the budget"))
-    if not any(arm.config.finetune for arm in found):
+    if config.evaluation.finetune.steps and not any(arm.config.finetune for arm in found):
         same.append("fine-tuning")
     return same
 

@@ -16,7 +16,7 @@ def general(config: Config, count: int, false: float, teacher: Mapping[str, Any]
     """How far the verdicts go, and what the budget does not hold; `false` of `count` intervals err by chance."""
     notes = [
         f"{count} intervals at {config.evaluation.confidence:.0%} were looked at, unadjusted: were no two arms "
-        f"different, about {false:.1f} of them would leave out zero by chance.",
+        f"different, about {false:.2g} of them would leave out zero by chance.",
         _covered(teacher) + ("." if config.tuning else "; the arms share one setting and were not tuned one by one."),
         _budget(config, teacher),
     ]

@@ -57,8 +57,8 @@ def score(value: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value: three decimals, and `< 0.001` below that."""
-    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+    """A p-value with its sign: `= 0.018`, and `< 0.001` below that."""
+    return f"= {value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
 def spread(mean: float, sd: float | None) -> str:

@@ -124,7 +124,12 @@ def _sentence(comparison: Mapping[str, Any], baseline: str, unit: str) -> str:
         "INCONCLUSIVE": f"{arm} cannot be told from {baseline}",
     }[comparison["verdict"]]
     interval = numbers.interval(comparison["low"], comparison["high"])
+    excludes_zero = comparison["low"] > 0 or comparison["high"] < 0
+    why = ""
+    if comparison["verdict"] == "INCONCLUSIVE" and excludes_zero:
+        why = " (the interval alone leaves out 0; with so many tests that is not enough)"
+    p_value = "p" if comparison["p_adjusted"] == comparison["p_value"] else "adjusted p"
     return (
         f"{outcome}: {numbers.signed(comparison['difference'])} {unit}, {interval} over "
-        f"{comparison['n']} seeds, adjusted p = {numbers.p_value(comparison['p_adjusted'])}."
+        f"{comparison['n']} seeds, {p_value} {numbers.p_value(comparison['p_adjusted'])}{why}."
     )

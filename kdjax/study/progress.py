@@ -71,24 +71,28 @@ class Reporter:
 
     def watch(self, name: str) -> Callable[[Progress], None]:
         """A watcher for one run: shows its budget, loss, speed and the time left for it and for everything."""
-        begun = time.monotonic()
+        begun = 0.0
         first: Progress | None = None
         last = 0.0
 
         def told(now: Progress) -> None:
-            nonlocal first, last
+            nonlocal begun, first, last
             if first is None:
-                first, last = now, now.ledger.used
+                # From the first step's end: what came before it, starting up, says nothing of the speed.
+                begun = time.monotonic()
+                first = now
+                last = now.ledger.used
                 self._started = self._started or begun
                 return
             self._spent, last = self._spent + now.ledger.used - last, now.ledger.used
             seconds = time.monotonic() - begun
             rate = (now.ledger.used - first.ledger.used) / seconds
             speed = (now.ledger.tokens - first.ledger.tokens) / seconds
-            left = f"{_duration(now.ledger.remaining / rate) if rate else '?'} left"
+            own = now.ledger.remaining / rate if rate else 0.0
+            left = f"{_duration(own) if rate else '?'} left"
             if self._budget and self._spent:
                 overall = (self._budget - self._spent) * (time.monotonic() - (self._started or begun)) / self._spent
-                left += f", {_duration(max(0.0, overall))} in all"
+                left += f", {_duration(max(own, overall))} for all runs"
             self.show(
                 f"{name}: {now.ledger.share:4.0%} of {now.ledger.budget}, "
                 f"step {now.ledger.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s, {left}"

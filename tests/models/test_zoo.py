@@ -67,3 +67,9 @@ def test_an_unknown_size_is_refused_with_a_hint(name, message):
 def test_sizes_that_do_not_fit_together_are_refused():
     with pytest.raises(InputError, match="12 heads do not divide the width 700"):
         zoo.resolve(ModelSpec(size="base", width=700))
+
+
+def test_a_width_of_its_own_brings_a_feed_forward_block_four_times_as_wide():
+    assert zoo.resolve(ModelSpec(layers=2, width=32, heads=4)).ffn == 128
+    assert zoo.resolve(ModelSpec(layers=2, width=32, heads=4, ffn=40)).ffn == 40
+    assert zoo.resolve(ModelSpec(size="minilm-l6")).ffn == 1536
