@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdjax import recipes
-from kdjax.config import ArmConfig, Config, TermConfig, to_dict
+from kdjax.config import ArmConfig, Config, EvaluationConfig, TermConfig, to_dict
 from kdjax.errors import InputError
 
 RECIPE = """
@@ -127,3 +127,12 @@ def test_help_documents_every_setting() -> None:
     for name in names:
         after = lines[next(n for n, line in enumerate(lines) if line.startswith(f"  {name}:")) + 1]
         assert after.startswith("      "), f"{name} has no meaning written down"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"confidence": 1.0}, {"confidence": -1.0}, {"margin": -5.0}, {"margin": float("inf")}]
+)
+def test_confidence_or_margin_out_of_range_is_refused_before_anything_runs(settings):
+    name, value = next(iter(settings.items()))
+    with pytest.raises(InputError, match=rf"evaluation.{name} is {value}"):
+        EvaluationConfig(**settings)

@@ -158,6 +158,12 @@ class EvaluationConfig:
     """Two arms tie when the whole interval lies within this much of 0 (accuracy, r; for the MLM loss in nats)."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise InputError(
+                f"evaluation.confidence is {self.confidence}, expected a number between 0 and 1, both excluded"
+            )
+        if not 0 <= self.margin < math.inf:
+            raise InputError(f"evaluation.margin is {self.margin}, expected a finite number of at least 0")
         for name, files in self.texts.items():
             if not TEXT_NAME.fullmatch(name):
                 raise InputError(f"evaluation.texts has {name!r}, expected names of letters, digits, - and _")

@@ -299,7 +299,8 @@ def fit(
         # A few steps ahead at most, so that their states do not pile up on the device.
         jax.block_until_ready(losses[-2:-1])
         losses.append(loss)
-    values = np.asarray(jnp.stack(losses), np.float64)
+    # Not stacked on the device: that would compile a program with an operand a step.
+    values = np.asarray(jax.device_get(losses), np.float64)
     return FittedProbe(form, encoder, whole[0], half[0], tuple(values.tolist()))
 
 
