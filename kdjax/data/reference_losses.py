@@ -86,12 +86,11 @@ class ReferenceLosses:
         del values["corpus"]
         return values
 
-    @property
-    def in_words(self) -> str:
-        """The three cross-entropies as running text."""
+    def in_words(self, digits: int) -> str:
+        """Return the three cross-entropies as running text, in nats with so many decimals."""
         return (
-            f"unigram {self.unigram:.4f}, left neighbour {self.left_neighbor:.4f}, "
-            f"both neighbours {self.both_neighbors:.4f} nats"
+            f"unigram {self.unigram:.{digits}f}, left neighbour {self.left_neighbor:.{digits}f}, "
+            f"both neighbours {self.both_neighbors:.{digits}f}"
         )
 
 

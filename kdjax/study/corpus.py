@@ -20,7 +20,7 @@ from kdjax.data.streams import optional
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import HeldOut
 from kdjax.evaluate.shuffle import shuffle_visible
-from kdjax.models import Model, zoo
+from kdjax.models import zoo
 from kdjax.study.progress import Reporter
 from kdjax.study.teacher_directories import source_directories
 
@@ -215,17 +215,16 @@ def text_of(config: Config, corpus: Corpus, name: str, directory: Path) -> Corpu
         raise InputError(f"evaluation.texts.{name}: {e}") from None
 
 
-def held_out(config: Config, corpus: Corpus, teacher: Model | None = None) -> HeldOut:
+def held_out(config: Config, corpus: Corpus) -> HeldOut:
     """Make the held-out masks that every model is measured on, with their shuffled control.
 
     Args:
         config: the recipe.
         corpus: the study's text, or one of `evaluation.texts`.
-        teacher: whose predictions models are compared with; None: nobody's.
     """
     batches = held_out_batches(config, corpus)
     shuffled = shuffle_visible(batches, corpus.manifest.special_ids, HELD_OUT_SEED)
-    return HeldOut(batches, teacher, HeldOut(shuffled))
+    return HeldOut(batches, shuffled=HeldOut(shuffled))
 
 
 def held_out_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
@@ -274,7 +273,7 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
         )
         losses = reference_losses(corpus)
         reporter.say(
-            f"{out}: nats a token by counts: unigram {losses.unigram:.3f}, left neighbour {losses.left_neighbor:.3f}, "
-            f"both neighbours {losses.both_neighbors:.3f}; {losses.unknown['train']:.3%} of the tokens are [UNK]"
+            f"{out}: nats a token by counts: {losses.in_words(3)}; "
+            f"{losses.unknown['train']:.3%} of the tokens are [UNK]"
         )
         return manifest

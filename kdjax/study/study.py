@@ -20,6 +20,7 @@ from kdjax.data.cache import Cache
 from kdjax.data.corpus import Corpus
 from kdjax.data.tasks import Task
 from kdjax.errors import InputError
+from kdjax.evaluate.mlm import HeldOut
 from kdjax.evaluate.mlm_probe import MlmProbe
 from kdjax.files import digest, read_json, write_json
 from kdjax.models import Model, zoo
@@ -149,11 +150,13 @@ class Study:
         """What every model is measured by: the same, beside each of the teachers; one where there is none."""
         vocabulary = zoo.resolve(self.config.student).vocab_size
         texts = {name: corpora.held_out(self.config, text) for name, text in self.texts.items()}
+        # Read and shuffled once; only whose predictions stand beside them differs.
+        own = corpora.held_out(self.config, self.corpus)
         beside: list[Model | None] = [teacher.model for teacher in self.teachers]
         made = []
         for teacher in beside or [None]:
             comparable = teacher if teacher and teacher.config.vocab_size == vocabulary else None
-            held_out = corpora.held_out(self.config, self.corpus, comparable)
+            held_out = HeldOut(own.batches, comparable, own.shuffled)
             made.append(Evaluation(self.config.evaluation, held_out, self.tasks, texts, self.mlm_probe))
         return tuple(made)
 

@@ -257,7 +257,7 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 | spent on {spent} | {flops:.4g} FLOPs, {facts["head_steps"]:,} steps, {facts["head_tokens"]:,} tokens |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| the text by counts | {reference_losses(corpus).in_words} |
+| the text by counts | {reference_losses(corpus).in_words(4)} nats |
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
 FLOPs are XLA's count of the steps that fitted it.

@@ -356,7 +356,7 @@ training budget.
 | trained on | the training split of corpus {training["corpus"][:16]}, {training["corpus_tokens"]:,} tokens |
 | held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
 | held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| the text by counts | {reference_losses(corpus).in_words} |
+| the text by counts | {reference_losses(corpus).in_words(4)} nats |
 | parameters | SHA-256 {facts["params_sha256"]} |
 
 FLOPs are XLA's count of the training steps.
