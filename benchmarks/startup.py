@@ -82,7 +82,8 @@ def child(pair: str, arm: str) -> Iterator[None]:
     from kdjax.train.program import Program
     from kdjax.train.step import Moment
 
-    case = Case(arm, PAIRS[pair], Shape(batch=16, length=128, slots=20))
+    models = PAIRS[pair]
+    case = Case(arm, models, Shape(batch=16, length=models.length, slots=models.slots))
     assert case.price.total > 0
     yield
     program = Program(case.phase, case.shape, Layout.of(devices=jax.devices()[:1]))

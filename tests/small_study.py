@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import yaml
 
 from kdjax import models
+from kdjax.config import ModelConfig
 from kdjax.models import Model
 from tests import tiny
 from tests.corpora import WORDS, make_corpus, make_tokenizer
@@ -31,9 +31,9 @@ STUDENT = {
 TEACHER = {"layers": 4, "width": 24, "heads": 2, "ffn": 48, "vocab_size": tiny.VOCABULARY, "max_positions": 24}
 
 
-def make_teacher(directory: Path, *, head: bool = False, layers: int = tiny.TEACHER.layers) -> Path:
+def make_teacher(directory: Path, *, head: bool = False, config: ModelConfig = tiny.TEACHER) -> Path:
     """A Hugging Face directory of an untrained encoder with its tokenizer."""
-    config, params = models.init(replace(tiny.TEACHER, layers=layers), 9)
+    config, params = models.init(config, 9)
     kept = {name: part for name, part in params.items() if head or name != "mlm"}
     directory.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(directory.parent / "tokenizer.json")
@@ -48,11 +48,12 @@ def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
         directory: the teacher's files are made in its `encoder`.
         head: whether the teacher has an MLM head; without one the study fits it.
     """
-    source = make_teacher(directory / "encoder", head=head, layers=2)
-    teacher: dict[str, Any] = {"source": str(source), "architecture": {**TEACHER, "layers": 2}}
+    source = make_teacher(directory / "encoder", head=head, config=tiny.SHALLOW_TEACHER)
+    architecture = {**TEACHER, "layers": tiny.SHALLOW_TEACHER.layers}
+    teacher: dict[str, Any] = {"source": str(source), "architecture": architecture}
     if not head:
         teacher["head"] = {"budget": 2.0e7, "batch": 8}
-    return {"student": {**STUDENT, "layers": 1}, "teacher": teacher}
+    return {"student": {**STUDENT, "layers": tiny.SHALLOW_STUDENT.layers}, "teacher": teacher}
 
 
 def make_task(path: Path, task: str, rows: int = 160) -> Path:

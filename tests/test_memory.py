@@ -16,8 +16,8 @@ import jax, jax.numpy as jnp
 from kdjax import memory
 
 kept = memory.keep_freed() if sys.argv[1] == "kept" else False
-step = jax.jit(lambda x: (x @ x @ x).sum())  # twice 36 MB in between
-x = jnp.ones((3000, 3000))
+step = jax.jit(lambda x: (x @ x.T @ x).sum())  # 72 MB in between
+x = jnp.ones((4243, 8))
 for _ in range(2):
     step(x).block_until_ready()
 found = []
@@ -27,7 +27,8 @@ for _ in range(5):
     found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(json.dumps([kept, jax.config.read("jax_cpu_enable_async_dispatch"), sorted(found)[2]]))
 """
-PAGES = 3000 * 3000 * 4 // os.sysconf("SC_PAGE_SIZE")
+PAGES = 4243 * 4243 * 4 // os.sysconf("SC_PAGE_SIZE") // 2
+"""Half of what a step needs in between."""
 
 
 def faults(how: str, **environment: str) -> tuple[bool, bool, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -21,17 +22,22 @@ STUDENT = ModelConfig(
     layers=2, width=16, heads=2, ffn=32, vocab_size=VOCABULARY, max_positions=24, dropout=0.0, attention_dropout=0.0
 )
 TEACHER = ModelConfig(layers=4, width=24, heads=2, ffn=48, vocab_size=VOCABULARY, max_positions=24)
+SHALLOW_STUDENT = replace(STUDENT, layers=1)
+SHALLOW_TEACHER = replace(TEACHER, layers=2)
+"""For what does not depend on the number of layers: they compile in half the time."""
 SHAPE = Shape(batch=8, length=12, slots=3)
 
 
-def arm(name: str = "scratch", student: ModelConfig = STUDENT, **optimizer: Any) -> Arm:
+def arm(name: str = "scratch", student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER, **optimizer: Any) -> Arm:
     """A preset between the tiny models."""
-    return resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer}))
+    return resolve(name, ArmConfig(), student, teacher, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer}))
 
 
-def phase(name: str = "scratch", student: ModelConfig = STUDENT, **optimizer: Any) -> Phase:
+def phase(
+    name: str = "scratch", student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER, **optimizer: Any
+) -> Phase:
     """A preset's only phase."""
-    (only,) = arm(name, student, **optimizer).phases
+    (only,) = arm(name, student, teacher, **optimizer).phases
     return only
 
 

@@ -9,8 +9,8 @@ from benchmarks import startup
 
 def test_every_stage_is_timed() -> None:
     """Processes start, price, compile and step; the second finds what the first compiled."""
-    empty, filled = (row.strip("| ").split(" | ") for row in startup.rows("small", "scratch", rounds=1))
-    assert empty[:2] == ["small scratch", "empty"] and filled[:2] == ["small scratch", "filled"]
+    empty, filled = (row.strip("| ").split(" | ") for row in startup.rows("tiny", "scratch", rounds=1))
+    assert empty[:2] == ["tiny scratch", "empty"] and filled[:2] == ["tiny scratch", "filled"]
     for row in (empty, filled):
         *stages, total = map(float, row[2:])
         assert len(stages) == len(startup.STAGES) and min(stages) > 0

@@ -26,8 +26,10 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Machine]:
+    here = tmp_path_factory.mktemp("recipe")
     recipe = small_study.write(
-        tmp_path_factory.mktemp("recipe"),
+        here,
+        **small_study.shallow(here / "shallow"),
         arms={"scratch": {}},
         seeds=[0],
         budget={"flops": 4.0e7},

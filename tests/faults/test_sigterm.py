@@ -74,7 +74,7 @@ def forks() -> Iterator[Forks]:
 
 
 def test_a_command_ends_with_status_75_and_goes_on(tmp_path: Path, forks: Forks) -> None:
-    recipe = small_study.write(tmp_path / "recipe")
+    recipe = small_study.write(tmp_path / "recipe", **small_study.shallow(tmp_path / "shallow"))
     straight, stopped, errors = tmp_path / "straight", tmp_path / "stopped", tmp_path / "errors"
 
     def words(out: Path) -> list[str]:

@@ -27,7 +27,7 @@ BOUND = 100.0
 
 
 class Hosts:
-    """Commands of several processes that share eight emulated devices."""
+    """Commands of several processes that share four emulated devices."""
 
     def __init__(self, recipe: Path, forks: Forks):
         self._recipe = recipe
@@ -37,7 +37,7 @@ class Hosts:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        flags = " ".join(flag.replace("count=8", f"count={8 // count}") for flag in FLAGS)
+        flags = " ".join(flag.replace("count=8", f"count={4 // count}") for flag in FLAGS)
         command = ["compare", str(self._recipe), "--out", str(out), *MESH, *words]
         started = []
         for number, own in enumerate(others or [()] * count):
@@ -116,7 +116,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.exhaustive
-def test_two_processes_of_four_devices_equal_one_of_eight(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_two_processes_of_two_devices_equal_one_of_four(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert_same(hosts.run(2, out), alone)
     assert [path.name for path in (out / "runs").iterdir()] == ["logit-seed0"]

@@ -22,7 +22,8 @@ BARE = {
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_study.write(tmp_path_factory.mktemp("budgets"), **BARE)
+    here = tmp_path_factory.mktemp("budgets")
+    return small_study.write(here, **small_study.shallow(here / "shallow"), **BARE)
 
 
 def compared(recipe: Path, out: Path, *changes: object) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class Interrupted(Exception):
 @functools.cache
 def compiled(learning_rate: float) -> Program:
     """The logit arm with dropout."""
-    student = dataclasses.replace(tiny.STUDENT, dropout=0.1)
-    phase = tiny.phase("logit", student, learning_rate=learning_rate)
+    student = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
+    phase = tiny.phase("logit", student, tiny.SHALLOW_TEACHER, learning_rate=learning_rate)
     return Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
 
 
@@ -53,7 +53,7 @@ def run(
     """A run, optionally interrupted after a step."""
     program = compiled(learning_rate)
     cost = price(program.phase, tiny.SHAPE)
-    teacher = program.place_teacher(models.init(tiny.TEACHER, 9).params)
+    teacher = program.place_teacher(models.init(tiny.SHALLOW_TEACHER, 9).params)
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:

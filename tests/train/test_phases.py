@@ -42,8 +42,8 @@ PHASES = (
     PhaseConfig((TermConfig("hidden_mse"),), until=0.8),
     PhaseConfig((TermConfig("mlm", 2.0), TermConfig("hidden_mse", options={"layers": "last"}))),
 )
-STUDENT = dataclasses.replace(tiny.STUDENT, layers=1, dropout=0.1)
-TEACHER = dataclasses.replace(tiny.TEACHER, layers=2)
+STUDENT = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
+TEACHER = tiny.SHALLOW_TEACHER
 BUDGET_STEPS = 14
 CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=2)
 

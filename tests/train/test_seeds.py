@@ -31,7 +31,8 @@ from tests.tolerance import assert_metrics_equal, assert_updates_equal
 SEEDS = (0, 1, 2)
 STEPS = 6
 EXACT = ("spent", "phases", "positions", "tokens", "unique_tokens", "masked_tokens")
-TEACHER = tiny.spread(models.init(tiny.TEACHER, 9).params)
+STUDENT = tiny.SHALLOW_STUDENT
+TEACHER = tiny.spread(models.init(tiny.SHALLOW_TEACHER, 9).params)
 LEARNING_RATE = 1e-2
 SUMMANDS = tiny.SHAPE.batch * tiny.SHAPE.length
 """Tokens of a batch."""
@@ -56,7 +57,7 @@ class Interrupted(Exception):
 @functools.cache
 def phase() -> Phase:
     """Distilling, with dropout."""
-    return tiny.phase("logit", dataclasses.replace(tiny.STUDENT, dropout=0.1))
+    return tiny.phase("logit", dataclasses.replace(STUDENT, dropout=0.1), tiny.SHALLOW_TEACHER)
 
 
 def compiled(seeds: int, of: Phase | None = None, devices: int = 1, microbatches: int = 1) -> Program:
@@ -231,11 +232,11 @@ def test_a_profile_is_of_all_and_lies_with_the_first(tmp_path: Path) -> None:
 @functools.cache
 def stepped(name: str, seeds: int, first: int, devices: int, microbatches: int) -> tuple[list[Any], list[Any]]:
     """Parameters and metrics of seeds after two steps."""
-    of = tiny.phase(name)
+    of = tiny.phase(name, STUDENT, tiny.SHALLOW_TEACHER)
     program = compiled(seeds, of, devices, microbatches)
     chosen = range(first, first + seeds)
     teacher = program.place_teacher(TEACHER if of.teacher else None)
-    states = program.together([program.start(beginning(tiny.STUDENT, seed), seed) for seed in chosen])
+    states = program.together([program.start(beginning(STUDENT, seed), seed) for seed in chosen])
     for step in range(2):
         batches = program.place(program.joined([tiny.batch(10 * seed + step) for seed in chosen]))
         states, figures = program.step(states, teacher, batches, tiny.moment(of, step, 5))
@@ -249,7 +250,7 @@ def test_a_step_is_what_it_is_alone(name: str, devices: int, microbatches: int) 
     for seed in range(2):
         expected, (wanted,) = stepped(name, 1, seed, devices, microbatches)
         check_figures(figures[seed], wanted)
-        check_params(params[seed]["model"], expected[0]["model"], beginning(tiny.STUDENT, seed))
+        check_params(params[seed]["model"], expected[0]["model"], beginning(STUDENT, seed))
 
 
 def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -> None:
@@ -258,7 +259,7 @@ def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -
     with pytest.raises(AssertionError, match="logit"):
         check_figures(figures[0], figures[1])
     with pytest.raises(AssertionError, match="of their norm"):
-        check_params(params[0]["model"], params[1]["model"], beginning(tiny.STUDENT, 0))
+        check_params(params[0]["model"], params[1]["model"], beginning(STUDENT, 0))
     for name, value in figures[0].items():
         with pytest.raises(AssertionError, match=name):
             check_figures({**figures[0], name: value / 2}, figures[0])
@@ -272,5 +273,5 @@ def test_the_teacher_is_not_copied() -> None:
 
 
 def test_what_the_hardware_does_is_told_of_one_seed() -> None:
-    one, two = (compiled(seeds, tiny.phase("scratch")).hardware_flops for seeds in (1, 2))
+    one, two = (compiled(seeds, tiny.phase("scratch", STUDENT)).hardware_flops for seeds in (1, 2))
     assert two == pytest.approx(one, rel=0.15)  # of models so narrow, elementwise work is half
