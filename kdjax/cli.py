@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import kdjax
 from kdjax import loglines, recipes
 from kdjax.clock import CLOCK
 from kdjax.config import Config, TrainConfig
@@ -304,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Distil or pretrain? Masked language models compared under one exact compute budget.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"kdjax {kdjax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     settings = recipes.help_text()
     for name, (_, summary) in COMMANDS.items():

@@ -22,7 +22,7 @@ from kdjax.data.cache import CacheManifest
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import Manifest
 from kdjax.data.reference_losses import compute
-from kdjax.files import digest, read_json
+from kdjax.files import digest
 from kdjax.models import zoo
 from kdjax.recipes import from_dict
 from kdjax.study import record
@@ -41,8 +41,9 @@ from kdjax.study.pricing import (
 from kdjax.study.record import Cost
 from kdjax.study.results import corpus_facts, judged, teacher_facts
 from kdjax.study.teacher_cost import TeacherCost
-from kdjax.study.teacher_directories import CARD, seed_directory, source_directories
+from kdjax.study.teacher_directories import CARD, read_card, read_teacher, seed_directory, source_directories
 from kdjax.train.arm import Arm
+from kdjax.train.checkpoint import sha256
 from kdjax.train.phase import Shape, price
 from kdjax.train.pretraining import stream_seed
 from kdjax.train.teacher import head_phase
@@ -148,8 +149,8 @@ class StudyAudit:
             if self.facts is None or not sources.locate(config.teacher.source).exists():
                 return
             directory = source_directories(config)[0].path
-            before = TeacherCost.of_facts(read_json(directory / CARD) if (directory / CARD).exists() else {})
-            expected = {
+            before = TeacherCost.of_facts(read_card(directory))
+            expected: dict[str, Any] = {
                 "training_flops": int(config.teacher.training_flops) or before.training,
                 "tuning_flops": before.tuning,
                 "head_flops": before.head,
@@ -166,6 +167,20 @@ class StudyAudit:
                 self._prices += 1
             found = {name: self.facts.get(name, 0) for name in expected}
             self._book.same(path, found, expected, name, self._note)
+            self._audit_weights(path, name)
+
+    def _audit_weights(self, path: Path, name: str) -> None:
+        """Hold the weights of teachers that were read, or fitted with a head, against what the study says of them."""
+        facts = self.facts or {}
+        directories = [one.path for one in source_directories(self.config)]
+        if self.config.teacher.head.budget:
+            directories = [self.places["teacher"]]
+        several = facts.get("teachers", [facts])
+        for directory, teacher in zip(directories, several, strict=True):
+            if "params_sha256" not in teacher or not directory.exists():
+                continue
+            found = sha256(read_teacher(directory).params)
+            self._book.same(path, teacher["params_sha256"], found, ".".join(filter(None, (name, "params_sha256"))))
 
     def _read_trained_teachers(self) -> None:
         """The teachers that the study trained: their ledgers, checkpoints and cards."""

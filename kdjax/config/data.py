@@ -9,6 +9,8 @@ from kdjax.errors import InputError
 
 SPECIAL_TOKENS = 5
 """[PAD], [UNK], [CLS], [SEP] and [MASK]."""
+LARGEST_VOCABULARY = 2**20
+"""Entries of a trained vocabulary, at most: four times the largest of a published masked model (XLM-R's 250,002)."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,10 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         if self.train != "wordpiece":
             raise InputError(f"data.tokenizer.train is {self.train!r}, expected 'wordpiece'")
-        if self.alphabet < 0:
-            raise InputError(f"data.tokenizer.alphabet is {self.alphabet}, expected at least 0")
+        if not 0 <= self.alphabet <= LARGEST_VOCABULARY:
+            raise InputError(f"data.tokenizer.alphabet is {self.alphabet}, expected 0 to {LARGEST_VOCABULARY:,}")
+        if self.size > LARGEST_VOCABULARY:
+            raise InputError(f"data.tokenizer.size is {self.size}, expected at most {LARGEST_VOCABULARY:,} entries")
         # Special tokens, and each character twice: where a word begins, and further on.
         least = SPECIAL_TOKENS + 2 * self.characters + 1
         if self.size < least:

@@ -153,8 +153,8 @@ class BaselineComparison:
         n: number of shared seeds.
         p_value: two-sided p-value of the paired t-test; None with fewer than two shared seeds.
         p_adjusted: the same after Holm's adjustment over all arms that are tested; None where `p_value` is.
-        verdict: BEATS or LOSES, read from the arm's side, where the adjusted p-value is at most 1 - confidence;
-            INCONCLUSIVE otherwise.
+        verdict: TIES where the interval lies within the margin, as in `paired`; BEATS or LOSES, read from the arm's
+            side, where the adjusted p-value is at most 1 - confidence; INCONCLUSIVE otherwise.
     """
 
     arm: str
@@ -165,7 +165,7 @@ class BaselineComparison:
     n: int
     p_value: float | None
     p_adjusted: float | None
-    verdict: Literal["BEATS", "LOSES", "INCONCLUSIVE"]
+    verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
 
 
 def paired_p_value(differences: ArrayLike) -> float:
@@ -214,7 +214,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def against_baseline(
-    values: Mapping[str, Mapping[int, float]], baseline: str, *, confidence: float, better: Better = "higher"
+    values: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    *,
+    confidence: float,
+    margin: float = 0.0,
+    better: Better = "higher",
 ) -> list[BaselineComparison]:
     """Test every arm against the baseline arm on one endpoint, with Holm's adjustment over all of them.
 
@@ -222,6 +227,7 @@ def against_baseline(
         values: arm -> seed -> value of the endpoint; the baseline arm among them.
         baseline: name of the baseline arm.
         confidence: of the intervals; 1 - confidence is the chance of naming any arm falsely, were none different.
+        margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
         better: whether higher or lower values are better.
 
     Returns:
@@ -229,9 +235,9 @@ def against_baseline(
         INCONCLUSIVE, and counts in the adjustment as a test with p-value 1.
 
     Raises:
-        InputError: a value that is not finite, or a confidence outside (0, 1).
+        InputError: a value that is not finite, a confidence outside (0, 1), or a negative margin.
     """
-    _check(confidence, 0.0)
+    _check(confidence, margin)
     _check_finite(values)
     rivals = [arm for arm in values if arm != baseline]
     differences = {arm: _paired_differences(values[arm], values[baseline]) for arm in rivals}
@@ -246,8 +252,10 @@ def against_baseline(
             rows.append(BaselineComparison(arm, baseline, mean, None, None, n, None, None, "INCONCLUSIVE"))
             continue
         mean, low, high = (float(x) for x in interval(differences[arm], confidence))
-        verdict: Literal["BEATS", "LOSES", "INCONCLUSIVE"] = "INCONCLUSIVE"
-        if p_adjusted <= 1 - confidence:
+        verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"] = "INCONCLUSIVE"
+        if -margin <= low and high <= margin:
+            verdict = "TIES"
+        elif p_adjusted <= 1 - confidence:
             verdict = "BEATS" if (mean > 0) == (better == "higher") else "LOSES"
         rows.append(BaselineComparison(arm, baseline, mean, low, high, n, p_value, p_adjusted, verdict))
     return rows

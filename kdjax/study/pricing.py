@@ -20,6 +20,7 @@ from kdjax.errors import InputError
 from kdjax.evaluate.mlm_probe import ProbeCost, cost_of
 from kdjax.models import Request, zoo
 from kdjax.study.corpus import regime_of
+from kdjax.study.primary import check_primary
 from kdjax.study.teacher_cost import cost_by_recipe
 from kdjax.study.teacher_directories import teacher_seeds
 from kdjax.train.arm import Arm, resolve
@@ -86,6 +87,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
                 f"arms.{name}: teacher is 'cached' and data.views 0, expected at least 1: stored outputs belong to "
                 "fixed masks"
             )
+    check_primary(config, arms)
     return arms
 
 

@@ -11,13 +11,15 @@ from kdjax.errors import InputError, nearest
 from kdjax.evaluate.statistics import against_baseline
 from kdjax.study import numbers
 from kdjax.study.summary import Results, baseline_arm
+from kdjax.train.arm import Arm
 
 
-def check_primary(config: Config) -> None:
-    """Check that the recipe measures the endpoint it names as primary.
+def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
+    """Check that the recipe measures the endpoint it names as primary, on arms that can be compared.
 
     Raises:
-        InputError: `evaluation.primary` names none of the recipe's endpoints.
+        InputError: `evaluation.primary` names none of the recipe's endpoints; or it is the loss of the students' own
+            MLM heads, and the baseline arm or every other arm trains none.
     """
     evaluation = config.evaluation
     losses = ["mlm_loss", "mlm_probe"] if evaluation.mlm_probe.tokens else ["mlm_loss"]
@@ -32,6 +34,22 @@ def check_primary(config: Config) -> None:
             f"evaluation.primary is {evaluation.primary!r}, expected one of {', '.join(known)}"
             f"{nearest(evaluation.primary, known)}"
         )
+    if evaluation.primary.partition(".")[0] == "mlm_loss" and len(arms) > 1:
+        _check_heads(evaluation.primary, arms)
+
+
+def _check_heads(primary: str, arms: Mapping[str, Arm]) -> None:
+    """Raise InputError unless the baseline arm and another one train MLM heads, whose loss is to be compared."""
+    with_head = [name for name, arm in arms.items() if arm.trains_mlm_head]
+    without_teacher = [name for name, arm in arms.items() if not arm.needs_teacher]
+    baseline = next(iter(without_teacher or arms))
+    if baseline in with_head and len(with_head) > 1:
+        return
+    listed = ", ".join(with_head) or "no arm"
+    raise InputError(
+        f"evaluation.primary is {primary!r}, expected an endpoint that {baseline} and another arm have, for instance "
+        f"'mlm_probe': of the arms, {listed} trains an MLM head"
+    )
 
 
 def primary_endpoint(
@@ -62,7 +80,9 @@ def primary_endpoint(
     for run in runs:
         if run["arm"] in values:
             values[run["arm"]][run["seed"]] = run["metrics"][endpoint["name"]]
-    comparisons = against_baseline(values, baseline, confidence=evaluation.confidence, better=endpoint["better"])
+    comparisons = against_baseline(
+        values, baseline, confidence=evaluation.confidence, margin=evaluation.margin, better=endpoint["better"]
+    )
     return {
         "endpoint": endpoint["name"],
         "baseline": baseline,
@@ -121,6 +141,7 @@ def _sentence(comparison: Mapping[str, Any], baseline: str, unit: str) -> str:
     outcome = {
         "BEATS": f"{arm} BEATS {baseline}",
         "LOSES": f"{baseline} BEATS {arm}",
+        "TIES": f"{arm} TIES with {baseline}, the interval lies within the margin",
         "INCONCLUSIVE": f"{arm} cannot be told from {baseline}",
     }[comparison["verdict"]]
     interval = numbers.interval(comparison["low"], comparison["high"])

@@ -14,7 +14,7 @@ from kdjax.budget.hardware import peak
 from kdjax.budget.ledger import Stretch
 from kdjax.budget.price import Price
 from kdjax.clock import CLOCK
-from kdjax.config import Config, ModelConfig, plain, to_dict
+from kdjax.config import Config, ModelConfig, first_difference, plain, to_dict
 from kdjax.data import tasks
 from kdjax.data.cache import Cache
 from kdjax.data.corpus import Corpus
@@ -34,7 +34,6 @@ from kdjax.study.machine import hardware_use, versions
 from kdjax.study.mirror import Mirror
 from kdjax.study.places import places
 from kdjax.study.pricing import arms_of, shape_of
-from kdjax.study.primary import check_primary
 from kdjax.study.progress import Reporter
 from kdjax.study.record import Cost, Record
 from kdjax.study.teacher import Teacher, check_teacher, teachers_of
@@ -185,7 +184,6 @@ class Study:
     def claim(self) -> None:
         """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
         tuned.tuning_of(self.config)
-        check_primary(self.config)
         # Before the tasks, which need the text where a tokenizer is trained on it.
         if self._needs_teacher and self._record.new:
             with CLOCK("teacher", whole=True):
@@ -467,8 +465,10 @@ def _sequences(stretches: Sequence[Stretch], shape: Shape) -> int:
 
 def _check_run(place: Any, found: Any, identity: Mapping[str, Any], setting: str) -> None:
     """Raises InputError unless the manifest found in a place, if any, is of the same run."""
-    for name in ("arm_settings", "cost", "budget", "corpus", "texts", "teacher") if found else ():
-        if found[name] != identity[name]:
-            raise InputError(
-                f"{place}: this run's {name} is {found[name]!r}, expected {identity[name]!r}; use another {setting}"
-            )
+    if not found:
+        return
+    for name in ("arm_settings", "cost", "budget", "corpus", "texts", "teacher"):
+        difference = first_difference(found[name], identity[name], name)
+        if difference:
+            which, before, now = difference
+            raise InputError(f"{place}: this run's {which} is {before!r}, expected {now!r}; use another {setting}")

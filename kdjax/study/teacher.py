@@ -16,15 +16,16 @@ from kdjax.data.corpus import Corpus
 from kdjax.data.reference_losses import reference_losses
 from kdjax.errors import InputError
 from kdjax.evaluate.mlm import held_out_loss
-from kdjax.files import read_json, undone_by_bad_input, write_json
+from kdjax.files import undone_by_bad_input, write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches, trains_tokenizer
 from kdjax.study.progress import Reporter
 from kdjax.study.teacher_cost import TeacherCost
-from kdjax.study.teacher_directories import CARD, source_directories
+from kdjax.study.teacher_directories import CARD, read_card, read_teacher, source_directories
 from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
+from kdjax.train.checkpoint import sha256
 from kdjax.train.phase import Shape, price
 from kdjax.train.teacher import fit_head, head_phase
 
@@ -36,8 +37,8 @@ class Teacher:
     Attributes:
         model: configuration and parameters.
         facts: source, encoder, training_flops (0: not known), tuning_flops, head_flops, mlm_loss, mlm_accuracy (None
-            without a head), architecture; of one that kdjax trained also pretraining (seed, at, budget, steps, tokens
-            and more) and params_sha256.
+            without a head), architecture, params_sha256; of one that kdjax trained also pretraining (seed, at, budget,
+            steps, tokens and more).
     """
 
     model: Model
@@ -67,7 +68,7 @@ def _read(config: Config, directory: Path, corpus: Corpus | None = None) -> Mode
         InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
             the corpus's.
     """
-    encoder = models.from_pretrained(directory)
+    encoder = read_teacher(directory)
     _check_architecture(directory, encoder.config, zoo.resolve(config.teacher.architecture))
     if corpus is not None or not trains_tokenizer(config):
         vocabulary.check(tokenizer_of(config, corpus), directory, encoder.config.vocab_size)
@@ -150,7 +151,7 @@ def _given(config: Config, corpus: Corpus, directory: Path, source: str) -> Teac
     """
     encoder = _read(config, directory, corpus)
     unknown = {"head_flops": 0, "tuning_flops": 0, "training_flops": 0, "encoder": "as given"}
-    card_facts = read_json(directory / CARD) if (directory / CARD).exists() else {}
+    card_facts = read_card(directory)
     cost = TeacherCost.of_facts(card_facts)
     facts = {
         **unknown,
@@ -159,6 +160,7 @@ def _given(config: Config, corpus: Corpus, directory: Path, source: str) -> Teac
         "tuning_flops": cost.tuning,
         "head_flops": cost.head,
         "source": source,
+        "params_sha256": sha256(encoder.params),
         "note": config.teacher.note,
         "architecture": asdict(encoder.config),
         "identity": _identity(config, corpus),
@@ -184,12 +186,12 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
     """
     identity = _identity(config, corpus)
     if hosts.all_of((directory / CARD).exists()):
-        facts = read_json(directory / CARD)
-        if facts["identity"] != identity:
+        facts = read_card(directory)
+        if facts.get("identity") != identity:
             raise InputError(
                 f"{directory}: holds a teacher fitted with other settings or text, expected a new directory"
             )
-        return Teacher(models.from_pretrained(directory), facts)
+        return Teacher(read_teacher(directory), facts)
     if (directory / CARD).exists():  # another process has none: all fit it again
         shutil.rmtree(directory)
     given = _given(config, corpus, sources.locate(config.teacher.source), config.teacher.source)
@@ -205,6 +207,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
         "head_steps": ledger.steps,
         "head_tokens": ledger.tokens,
         **_quality(model, corpus, config),
+        "params_sha256": sha256(model.params),
     }
     models.save_pretrained(directory, model, tokenizer=tokenizer_of(config, corpus), card=card(facts, corpus))
     write_json(directory / CARD, facts)

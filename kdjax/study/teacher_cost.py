@@ -10,9 +10,8 @@ from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import lay_out
 from kdjax.config import Config
 from kdjax.errors import InputError
-from kdjax.files import read_json
 from kdjax.models import zoo
-from kdjax.study.teacher_directories import CARD, source_directories
+from kdjax.study.teacher_directories import read_card, source_directories
 from kdjax.train.arm import Arm
 from kdjax.train.phase import Shape, price
 from kdjax.train.pretraining import pretraining_flops
@@ -118,8 +117,7 @@ def _card(config: Config) -> Mapping[str, Any]:
     machine.
     """
     try:
-        path = source_directories(config)[0].path / CARD
+        directory = source_directories(config)[0].path
     except InputError:
         return {}
-    facts: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return facts
+    return read_card(directory)

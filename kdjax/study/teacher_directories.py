@@ -6,13 +6,19 @@ were trained here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from kdjax import models
 from kdjax.config import Config
 from kdjax.data import sources
 from kdjax.errors import InputError
+from kdjax.files import read_json
+from kdjax.models import Model
+from kdjax.train.checkpoint import sha256
 
 CARD = "teacher.json"
 """Beside a teacher's weights: what is known of it. Written last, so a directory that has it is
@@ -41,7 +47,51 @@ def seed_directory(directory: Path, seed: int) -> Path:
 
 def checkpoint_name(share: float) -> str:
     """Return the folder's name of a teacher saved at a share of its training budget."""
-    return f"at-{share:g}"
+    return f"at-{share!r}" if share < 1 else "at-1"
+
+
+def read_teacher(directory: Path) -> Model:
+    """Read a teacher, and hold its weights against the card beside them.
+
+    Args:
+        directory: a Hugging Face directory, with or without a card.
+
+    Raises:
+        InputError: there are no usable weights, or others than those that the card was written for.
+    """
+    model = models.from_pretrained(directory)
+    expected = read_card(directory).get("params_sha256")
+    if expected is None:
+        return model
+    found = sha256(model.params)
+    if found != expected:
+        raise InputError(
+            f"{directory}: the SHA-256 of the weights is {found[:16]}, expected {str(expected)[:16]}, that of {CARD}; "
+            "they are not those that the card speaks of"
+        )
+    return model
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """Return what the card of a teacher says; nothing where it has none.
+
+    Raises:
+        InputError: the card is not a JSON object, or says no number of FLOPs where it must.
+    """
+    path = directory / CARD
+    if not path.is_file():
+        return {}
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(facts).__name__}")
+    for name in ("training_flops", "tuning_flops", "head_flops"):
+        flops = facts.get(name, 0)
+        is_number = isinstance(flops, int | float) and not isinstance(flops, bool)
+        if not is_number or not 0 <= flops < math.inf:
+            raise InputError(f"{path}: {name} is {flops!r}, expected a number of FLOPs, at least 0")
+    if not isinstance(facts.get("pretraining", {}), dict):
+        raise InputError(f"{path}: pretraining is {facts['pretraining']!r}, expected a JSON object")
+    return facts
 
 
 def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:

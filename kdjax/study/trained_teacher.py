@@ -29,7 +29,7 @@ from kdjax.study.machine import hardware_use, versions
 from kdjax.study.mirror import RESULT, Mirror
 from kdjax.study.progress import Reporter
 from kdjax.study.teacher_cost import batch_shape
-from kdjax.study.teacher_directories import CARD, checkpoint_name, seed_directory
+from kdjax.study.teacher_directories import CARD, checkpoint_name, read_card, read_teacher, seed_directory
 from kdjax.train import log
 from kdjax.train.checkpoint import sha256
 from kdjax.train.log import About
@@ -93,7 +93,7 @@ def trained_teacher(
         training.run()
     training.keep()
     chosen = training.directory / checkpoint_name(config.teacher.at)
-    return models.from_pretrained(chosen), read_json(chosen / CARD)
+    return read_teacher(chosen), read_card(chosen)
 
 
 def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:

@@ -226,5 +226,10 @@ def test_comparison_with_the_baseline_reads_from_the_arms_side():
         {"scratch": values["logit"], "logit": values["scratch"]}, "scratch", confidence=0.95, better="lower"
     )
     assert worse.verdict == "LOSES"
+    (within,) = against_baseline(
+        {"scratch": values["scratch"], "logit": values["logit"]}, "scratch", confidence=0.9, margin=1.0, better="lower"
+    )
+    assert within.verdict == "TIES"
+    assert within.p_value == better.p_value
     with pytest.raises(InputError, match=r"arm 'logit', seed 1: value is nan"):
         against_baseline({"scratch": {1: 0.0}, "logit": {1: math.nan}}, "scratch", confidence=0.95)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,8 @@ def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
     refused(r"not a readable YAML", "price", written(tmp_path / "bad.yaml", "a: b: c"))
     refused(r"has no value", "price", recipe, "--data.length")
     refused(r"--student.size changes a recipe, expected CONFIG before it", "arms", "--student.size", "6x384")
+    version = kdjax("--version")
+    assert (version.status, version.out.split()) == (0, ["kdjax", metadata.version("kdjax")])
     refused(r"--arm is 'x'", "train", recipe, "--out", tmp_path / "out", "--arm", "x", "--seed", "0")
 
 

@@ -9,10 +9,23 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kdjax.config import Config, EvaluationConfig, FinetuneConfig, TaskConfig
+from kdjax.config import (
+    ArmConfig,
+    Config,
+    EvaluationConfig,
+    FinetuneConfig,
+    MlmProbeConfig,
+    ModelSpec,
+    TaskConfig,
+    TeacherConfig,
+)
 from kdjax.errors import InputError
 from kdjax.study import primary, report, table
+from kdjax.study.pricing import arms_of
 from tests.study import results as made_up
+
+
+PROBE = MlmProbeConfig(tokens=1_000_000)
 
 
 def study(endpoint: str) -> dict[str, Any]:
@@ -55,10 +68,24 @@ def test_verdict_interval_and_adjusted_p_are_printed_and_on_the_page() -> None:
 def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
     evaluation = EvaluationConfig(primary="probe.topik", tasks={"topic": TaskConfig("a.csv")})
     with pytest.raises(InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"):
-        primary.check_primary(Config(evaluation=evaluation))
+        primary.check_primary(Config(evaluation=evaluation), {})
     without = replace(evaluation, primary="finetune.topic", finetune=FinetuneConfig(steps=0))
     with pytest.raises(InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"):
-        primary.check_primary(Config(evaluation=without))
+        primary.check_primary(Config(evaluation=without), {})
+
+
+def test_loss_that_only_one_arm_has_is_refused_as_primary() -> None:
+    config = Config(
+        evaluation=EvaluationConfig(primary="mlm_loss"),
+        student=ModelSpec(size="1x64"),
+        teacher=TeacherConfig(architecture=ModelSpec(size="2x64")),
+        arms={"scratch": ArmConfig(), "minilm": ArmConfig()},
+    )
+    with pytest.raises(InputError, match=r"primary is 'mlm_loss', expected an endpoint that scratch and another arm"):
+        arms_of(config)
+    assert arms_of(replace(config, arms={"scratch": ArmConfig(), "logit": ArmConfig()}))
+    assert arms_of(replace(config, arms={"scratch": ArmConfig()}))
+    assert arms_of(replace(config, evaluation=EvaluationConfig(primary="mlm_probe", mlm_probe=PROBE)))
 
 
 def test_a_win_over_the_baseline_that_holm_does_not_leave_standing_is_taken_back() -> None:

@@ -72,7 +72,9 @@ def test_sweep_over_sizes_changes_both_models_too(recipe: Path) -> None:
     [
         (("--data.tokenizer.train", "unigram"), "data.tokenizer.train is 'unigram', expected 'wordpiece'"),
         (("--data.tokenizer.size", "29"), "data.tokenizer.size is 29, expected at least 30: 5 special tokens"),
-        (("--data.tokenizer.alphabet", "-1"), "data.tokenizer.alphabet is -1, expected at least 0"),
+        (("--data.tokenizer.alphabet", "-1"), "data.tokenizer.alphabet is -1, expected 0 to 1,048,576"),
+        (("--data.tokenizer.size", "1000000000"), "size is 1000000000, expected at most 1,048,576 entries"),
+        (("--data.tokenizer.size", "1" + "0" * 20), "expected at most 1,048,576 entries"),
         (
             ("--data.tokenizer.sise", "99"),
             "unknown setting '--data.tokenizer.sise' (did you mean '--data.tokenizer.size'?)",
