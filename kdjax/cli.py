@@ -293,7 +293,19 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Usage errors are bad input like any other: one line, status 2."""
+    """Usage errors are bad input like any other: one line, status 2.
+
+    Attributes:
+        takes_recipe: whether the help ends with every setting of a recipe.
+    """
+
+    takes_recipe = False
+
+    def format_help(self) -> str:
+        """Return the help; settings are looked up only now, since that takes longer than all other parsing."""
+        if self.takes_recipe:
+            self.epilog = recipes.help_text()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{self.prog}: {message}")
@@ -307,7 +319,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kdjax {kdjax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    settings = recipes.help_text()
     for name, (_, summary) in COMMANDS.items():
         takes = {
             "audit": "DIR",
@@ -322,9 +333,9 @@ def _parser() -> argparse.ArgumentParser:
             description=summary,
             allow_abbrev=False,
             usage=f"kdjax {name} {takes}{'' if name in NO_RECIPE else rest}",
-            epilog="" if name in NO_RECIPE else settings,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        command.takes_recipe = name not in NO_RECIPE
         if name == "merge":
             command.add_argument("parts", type=Path, nargs="+", metavar="PART", help="directory of a part")
             command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")

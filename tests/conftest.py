@@ -33,8 +33,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="kdjax-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
-MEMORY_LIMIT = 2 * 2**30
+MEMORY_LIMIT = 5 * 2**29
 """Bytes of memory above which a worker forgets its compiled programs after a file of tests."""
+COLLECTED_EVERY = 2**28
+"""Bytes by which a worker's memory grows before it looks for garbage: that takes half a second each time."""
+
+
+memory_when_collected = 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,13 +54,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Collect what a file of tests left behind; what stays then stays to the end, unless memory grows too large."""
+    """Collect what files of tests left behind; what stays then stays to the end, unless memory grows too large."""
+    global memory_when_collected  # noqa: PLW0603
     if nextitem is not None and nextitem.path == item.path:
         return
-    if nextitem is not None and memory_in_use() > MEMORY_LIMIT:
+    in_use = memory_in_use()
+    if nextitem is not None and in_use > MEMORY_LIMIT:
         forget_compiled_programs()
+    elif in_use < memory_when_collected + COLLECTED_EVERY:
+        return
     gc.collect()
     gc.freeze()
+    memory_when_collected = memory_in_use()
 
 
 def memory_in_use() -> int:

@@ -19,6 +19,7 @@ from kdjax.models import zoo
 from kdjax.models.dropout import fold, seeds
 from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead
 from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.starts import ShapesOnly
 
 Params = dict[str, Any]
 
@@ -170,12 +171,12 @@ def _check(config: ModelConfig, params: Params, batch: Batch, request: Request) 
 
 @cache
 def _encoder(config: ModelConfig, compute: ComputeConfig, mlm: bool) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: Encoder(config, nnx.Rngs(0), compute, mlm=mlm)))  # type: ignore[no-any-return]
+    return nnx.split(nnx.eval_shape(lambda: Encoder(config, ShapesOnly(), compute, mlm=mlm)))  # type: ignore[no-any-return]
 
 
 @cache
 def _task_head(config: ModelConfig, outputs: int) -> nnx.GraphDef[TaskHead]:
-    return nnx.split(nnx.eval_shape(lambda: TaskHead(config, outputs, nnx.Rngs(0))))[0]
+    return nnx.split(nnx.eval_shape(lambda: TaskHead(config, outputs, ShapesOnly())))[0]
 
 
 def _params(module: nnx.Module) -> Params:

@@ -6,7 +6,11 @@ what the MLM head's dense layer makes, and output projections are not scaled by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
 
@@ -31,5 +35,27 @@ def init_std(config: ModelConfig) -> float:
 
 
 def initializer(config: ModelConfig) -> jax.nn.initializers.Initializer:
-    """Return what draws a matrix or an embedding table: a normal, cut at two standard deviations as BERT's."""
-    return jax.nn.initializers.truncated_normal(stddev=init_std(config))
+    """Return what draws a matrix or an embedding table: a normal, cut at two standard deviations as BERT's.
+
+    Given no key, as by `ShapesOnly`, it draws nothing and gives zeros.
+    """
+    draw = jax.nn.initializers.truncated_normal(stddev=init_std(config))
+
+    def start(key: jax.Array | None, shape: Sequence[int], dtype: Any = jnp.float32, **options: Any) -> jax.Array:
+        if key is None:
+            return jnp.zeros(shape, dtype)
+        drawn: jax.Array = draw(key, shape, dtype, **options)
+        return drawn
+
+    return start
+
+
+class ShapesOnly:
+    """Stands in for `nnx.Rngs` where only the shapes of a model's parameters are wanted.
+
+    To trace every draw takes most of the time that building a model takes.
+    """
+
+    def params(self) -> None:
+        """Return no key."""
+        return None

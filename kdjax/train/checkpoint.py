@@ -268,21 +268,32 @@ def _reason(error: Exception, within: Any = None) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Orbax's and TensorStore's threads print what goes wrong in them; the exception says it too."""
-    log, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    """Keep Orbax's and TensorStore's threads from printing what goes wrong in them; the exception says it too."""
+    log = logging.getLogger("asyncio")
     level = log.level
-
-    def unraisable(found: Any) -> None:
-        if str(found.exc_value) != "Event loop is closed":  # a thread that ended after the call that it was for failed
-            hook(found)
-
     log.setLevel(logging.CRITICAL)
-    sys.unraisablehook = unraisable
+    _pass_over_closed_loops()
     try:
         yield
     finally:
-        sys.unraisablehook = hook
         log.setLevel(level)
+
+
+def _pass_over_closed_loops() -> None:
+    """Have Python say nothing of a thread of Orbax that ends after the failed call that it was for.
+
+    This holds to the end of the process: such a thread may end long after the checkpoints are left.
+    """
+    report = sys.unraisablehook
+    if getattr(report, "passes_over_closed_loops", False):
+        return
+
+    def unraisable(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            report(found)
+
+    unraisable.passes_over_closed_loops = True  # type: ignore[attr-defined]
+    sys.unraisablehook = unraisable
 
 
 def save_params(path: Path, params: Any) -> None:
