@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any
 
 import jax
@@ -236,7 +236,7 @@ def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
     return [
         found
         for found in gc.get_objects()
-        if inspect.iscoroutine(found)
+        if type(found) is CoroutineType  # `isinstance` would ask objects that load a module when asked
         and "orbax" in Path(found.cr_code.co_filename).parts
         and inspect.getcoroutinestate(found) in waiting
     ]
