@@ -24,7 +24,6 @@ from kdjax.study import primary, report, table
 from kdjax.study.pricing import arms_of
 from tests.study import results as made_up
 
-
 PROBE = MlmProbeConfig(tokens=1_000_000)
 
 
