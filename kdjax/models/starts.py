@@ -6,7 +6,6 @@ what the MLM head's dense layer makes, and output projections are not scaled by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -41,11 +40,12 @@ def initializer(config: ModelConfig) -> jax.nn.initializers.Initializer:
     """
     draw = jax.nn.initializers.truncated_normal(stddev=init_std(config))
 
-    def start(key: jax.Array | None, shape: Sequence[int], dtype: Any = jnp.float32, **options: Any) -> jax.Array:
+    def start(
+        key: jax.Array | None, shape: Any, dtype: Any | None = jnp.float32, out_sharding: Any = None
+    ) -> jax.Array:
         if key is None:
             return jnp.zeros(shape, dtype)
-        drawn: jax.Array = draw(key, shape, dtype, **options)
-        return drawn
+        return draw(key, shape, dtype, out_sharding)
 
     return start
 

@@ -28,7 +28,7 @@ class Reporter:
         self._spent = 0.0
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
-        self._shown = time.monotonic()
+        self._shown = -INTERVAL  # the first line comes at once
         self._started: float | None = None
 
     def __enter__(self) -> Reporter:

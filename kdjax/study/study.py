@@ -73,19 +73,22 @@ class Study:
         self.config, self._out, self._reporter, self.places = config, out, reporter, places(config, out, shared)
         self.arms, self.shape, self.budget = arms_of(config), shape_of(config), Budget.of(config.budget)
         check_log(config.train.log)
+        self._compiled: set[str] = set()  # arms
         self._record = Record(config, out)
-        self._prices = {
-            name: self._record.costs[name].prices
-            if name in self._record.costs
-            else tuple(price(phase, phase.shape(self.shape)) for phase in arm.phases)
-            for name, arm in self.arms.items()
-        }
+        self._prices = {name: self._prices_of(arm) for name, arm in self.arms.items()}
         for arm in self.arms.values():
             self._lay_out(arm, self._prices[arm.name], pricing.probe_charge(config, arm))
         self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
         self.layout = Layout.of(config.train.mesh)
         for batch in (self.shape.batch, *(one.batch for one in config.train.ramp)):
             self.layout.check_batch(batch, config.train.microbatches)
+
+    def _prices_of(self, arm: Arm) -> tuple[Price, ...]:
+        """Return what a step of each phase of an arm costs: as stored with the study, or counted now."""
+        if arm.name in self._record.costs:
+            return self._record.costs[arm.name].prices
+        self._reporter.show(f"{arm.name}: counting what a step costs")
+        return tuple(price(phase, phase.shape(self.shape)) for phase in arm.phases)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -418,7 +421,9 @@ class Study:
 
         All seeds learn from the teacher of the first, unless the arm looks at none.
         """
-        self._reporter.show(f"{arm.name}: compiling")
+        if arm.name not in self._compiled:
+            self._compiled.add(arm.name)
+            self._reporter.show(f"{arm.name}: compiling")
         train, made = self.config.train, {seed: list[Leg]() for seed in seeds}
         taught_by = self.teacher_for(seeds[0])
         for phase, cost in zip(arm.phases, self.costs[arm.name].prices, strict=True):
