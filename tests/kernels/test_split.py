@@ -37,7 +37,7 @@ STUDENT = ModelConfig(
     attention_dropout=0.1,
     positions="rotary",
 )
-TEACHER = dataclasses.replace(STUDENT, layers=2, positions="learned")
+TEACHER = dataclasses.replace(STUDENT, layers=1, positions="learned")
 SHAPE = Shape(batch=8, length=128, slots=16)
 TERMS = (TermConfig("mlm"), TermConfig("attention_kl"), TermConfig("relation", options={"relation_heads": 4}))
 KERNELS = {f"{name}_{way}" for name in ("attention", "layer_norm", "relation") for way in ("forward", "backward")}
@@ -122,7 +122,7 @@ def test_each_device_is_given_its_own_sequences() -> None:
 @pytest.mark.usefixtures("tpu")
 def test_stored_outputs_of_a_teacher_are_made_by_kernels_on_each_device() -> None:
     """XLA does not split a kernel's work: a TPU refuses one that is not in a shard_map."""
-    layout, request = Layout.of(), models.Request(hidden=frozenset({2}))
+    layout, request = Layout.of(), models.Request(hidden=frozenset({1}))
     program = cache._program(Cached(TEACHER, request, CacheConfig()), layout)
     batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch,), jnp.int32)}
     traced = program.trace(models.abstract_params(TEACHER, mlm=False), batch).jaxpr

@@ -19,9 +19,15 @@ CONFIG = ModelConfig(
     layers=5, width=12, heads=2, ffn=20, vocab_size=40, max_positions=12, dropout=0.3, attention_dropout=0.2
 )
 FUSIBLE = replace(CONFIG, attention_dropout=0.0)
-PRE, FUSIBLE_PRE = replace(CONFIG, norm="pre"), replace(FUSIBLE, norm="pre")
+PRE = replace(CONFIG, norm="pre")
 ROTARY = replace(PRE, positions="rotary", rotary_base=20.0)
-TILED = ModelConfig(layers=5, width=128, heads=2, ffn=20, vocab_size=40, max_positions=128)
+SHORT = replace(CONFIG, layers=3)
+"""Of as many layers as values need: two that may be one loop, and one that may not."""
+SHORT_PRE = replace(SHORT, norm="pre")
+SHORT_ROTARY = replace(ROTARY, layers=3)
+SHORT_FUSIBLE = replace(SHORT, attention_dropout=0.0)
+SHORT_FUSIBLE_PRE = replace(SHORT_FUSIBLE, norm="pre")
+TILED = ModelConfig(layers=3, width=128, heads=2, ffn=20, vocab_size=40, max_positions=128)
 """Of a size that kernels take."""
 LENGTH = 10
 REMAT = jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0).eqns[0].primitive.name
@@ -41,6 +47,19 @@ REQUESTS = {
     "scores of the last layer": Request(scores=at(5)),
     "all of the last layer": Request(scores=at(5), query=at(5), key=at(2, 5), value=at(5), hidden=at(5)),
 }
+"""Of five layers."""
+SHORT_REQUESTS = {
+    "logits only": Request(logits=True),
+    "a middle layer": Request(scores=at(1), value=at(1), hidden=at(0, 1), logits=True, token_logits=True),
+    "scores of the last layer": Request(scores=at(3)),
+    "all of the last layer": Request(scores=at(3), query=at(3), key=at(3), value=at(3), hidden=at(3)),
+}
+"""Of three: where layers can be a loop, it is the upper two, all, or the lower two."""
+
+
+def also(*values):
+    """A combination whose parts others hold already."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
 
 
 def params_of(config):
@@ -77,7 +96,7 @@ def run(config, request, compute):
 def plain(config, name):
     """Of the canonical program: plain JAX, differentiated by JAX."""
     with canonical():
-        return run(config, REQUESTS[name], ComputeConfig())
+        return run(config, SHORT_REQUESTS[name], ComputeConfig())
 
 
 def distance(tree, reference):
@@ -89,32 +108,44 @@ def distance(tree, reference):
 
 def same(config, name, **compute):
     """One unit dropped in the one and kept in the other would differ by far more than rounding."""
-    got, want = run(config, REQUESTS[name], ComputeConfig(**compute)), plain(config, name)
+    got, want = run(config, SHORT_REQUESTS[name], ComputeConfig(**compute)), plain(config, name)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), got, want)
     assert max(map(distance, got, want)) < 2e-6
 
 
-@pytest.mark.parametrize("name", REQUESTS)
-@pytest.mark.parametrize("config", [CONFIG, PRE], ids=["post", "pre"])
+@pytest.mark.parametrize("name", SHORT_REQUESTS)
+@pytest.mark.parametrize("config", [SHORT, SHORT_PRE], ids=["post", "pre"])
 def test_lean_it_is_the_plain_program_dropout_included(config, name):
     same(config, name)
 
 
-@pytest.mark.parametrize("config", [FUSIBLE, replace(PRE, dropout=0.0)], ids=["post", "pre"])
+@pytest.mark.parametrize("config", [SHORT_FUSIBLE, replace(SHORT_PRE, dropout=0.0)], ids=["post", "pre"])
 def test_lean_with_one_kind_of_dropout_it_is_the_plain_program(config):
     same(config, "a middle layer")
 
 
-@pytest.mark.parametrize("name", REQUESTS)
-@pytest.mark.parametrize(("config", "remat"), [(CONFIG, "dots"), (PRE, "full")], ids=["post-dots", "pre-full"])
-def test_rematerialised_it_is_the_plain_program_dropout_included(config, name, remat):
+@pytest.mark.parametrize(
+    ("config", "remat", "name"),
+    [
+        (SHORT, "dots", "logits only"),
+        (SHORT, "dots", "scores of the last layer"),
+        (SHORT_PRE, "full", "a middle layer"),
+        (SHORT_PRE, "full", "all of the last layer"),
+        also(SHORT, "dots", "a middle layer"),
+        also(SHORT, "dots", "all of the last layer"),
+        also(SHORT_PRE, "full", "logits only"),
+        also(SHORT_PRE, "full", "scores of the last layer"),
+    ],
+    ids=lambda value: value.norm if isinstance(value, ModelConfig) else value,
+)
+def test_rematerialised_it_is_the_plain_program_dropout_included(config, remat, name):
     same(config, name, remat=remat)
 
 
 @pytest.mark.parametrize(
     ("config", "name"),
-    [(CONFIG, "all of the last layer"), (PRE, "a middle layer"), (PRE, "scores of the last layer")],
+    [(SHORT, "all of the last layer"), (SHORT_PRE, "a middle layer"), (SHORT_PRE, "scores of the last layer")],
     ids=["post", "pre", "pre"],
 )
 def test_scanned_it_is_the_plain_program_dropout_included(config, name):
@@ -130,36 +161,44 @@ def test_scanned_it_is_the_plain_program_dropout_included(config, name):
     ],
 )
 def test_with_rotary_positions_it_is_the_plain_program_dropout_included(name, compute):
-    same(ROTARY, name, **compute)
+    same(SHORT_ROTARY, name, **compute)
 
 
 def test_all_at_once_it_is_the_plain_program():
-    same(FUSIBLE, "logits only", scan=True, remat="dots")
-    same(FUSIBLE_PRE, "scores of the last layer", scan=True, remat="full")
+    same(SHORT_FUSIBLE, "scores of the last layer", scan=True, remat="dots")
+    same(SHORT_FUSIBLE_PRE, "logits only", scan=True, remat="full")
 
 
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
 def test_these_comparisons_see_dropout(rate):
-    undropped = run(replace(CONFIG, **{rate: 0.0}), REQUESTS["logits only"], ComputeConfig())
-    assert distance(undropped, plain(CONFIG, "logits only")) > 0.01
+    undropped = run(replace(SHORT, **{rate: 0.0}), SHORT_REQUESTS["logits only"], ComputeConfig())
+    assert distance(undropped, plain(SHORT, "logits only")) > 0.01
 
 
 def near(config, name, **compute):
     """A bfloat16 has 8 significant bits: a rounding errs by up to 2^-8, and dozens of them follow one another."""
-    got = run(config, REQUESTS[name], ComputeConfig(dtype="bfloat16", **compute))
+    got = run(config, SHORT_REQUESTS[name], ComputeConfig(dtype="bfloat16", **compute))
     for part, reference in zip(got, plain(config, name), strict=True):
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(part))
         assert 2**-10 < distance(part, reference) < 2**-5
 
 
-@pytest.mark.parametrize("name", REQUESTS)
-@pytest.mark.parametrize("config", [CONFIG, PRE, ROTARY], ids=["post", "pre", "rotary"])
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        *((SHORT, name) for name in SHORT_REQUESTS),
+        (SHORT_PRE, "a middle layer"),
+        (SHORT_ROTARY, "all of the last layer"),
+        *(also(config, name) for config in (SHORT_PRE, SHORT_ROTARY) for name in SHORT_REQUESTS),
+    ],
+    ids=lambda value: f"{value.norm}-{value.positions}" if isinstance(value, ModelConfig) else value,
+)
 def test_bfloat16_stays_near_float32_and_hands_out_float32(config, name):
     near(config, name)
 
 
 def test_all_at_once_in_bfloat16_stays_near_float32():
-    near(FUSIBLE_PRE, "logits only", scan=True, remat="full")
+    near(SHORT_FUSIBLE_PRE, "logits only", scan=True, remat="full")
 
 
 def equations(jaxpr):
@@ -295,14 +334,26 @@ def square(eqns):
     return sum(shape == (3, 2, shape[-1], shape[-1]) for shape in shapes)
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
 @pytest.mark.parametrize(
-    ("name", "layers"), [("logits only", 5), ("a middle layer", 5), ("scores of the last layer", 4)]
+    ("name", "layers", "remat", "dropout"),
+    [
+        ("logits only", 3, "none", False),
+        ("logits only", 3, "full", True),
+        ("a middle layer", 3, "none", True),
+        ("scores of the last layer", 2, "full", False),
+        also("logits only", 3, "none", True),
+        also("logits only", 3, "full", False),
+        also("a middle layer", 3, "none", False),
+        also("a middle layer", 3, "full", False),
+        also("a middle layer", 3, "full", True),
+        also("scores of the last layer", 2, "full", True),
+        also("scores of the last layer", 2, "none", False),
+        also("scores of the last layer", 2, "none", True),
+    ],
 )
-@pytest.mark.parametrize("dropout", [False, True])
 def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(device, name, layers, remat, dropout):
     device("tpu")
-    eqns = trace(REQUESTS[name], gradient=True, config=TILED, length=128, dropout=dropout, remat=remat)
+    eqns = trace(SHORT_REQUESTS[name], gradient=True, config=TILED, length=128, dropout=dropout, remat=remat)
     assert kernels(eqns)["attention_forward"] == layers * (1 if remat == "none" else 2)
     assert kernels(eqns)["attention_backward"] == layers
     # Where a layer runs no further than its scores, they are all that is made: three matmuls with their gradients.
@@ -313,14 +364,16 @@ def test_attention_whose_scores_are_too_many_for_a_kernel_is_lean(device):
     device("tpu")
     config = replace(TILED, heads=4, max_positions=512)
     for length, lean in ((256, 0), (512, 1)):
-        eqns = trace(REQUESTS["a middle layer"], config=config, length=length, dropout=False)
-        assert kernels(eqns)["attention_forward"] == 5 - lean
+        eqns = trace(SHORT_REQUESTS["a middle layer"], config=config, length=length, dropout=False)
+        assert kernels(eqns)["attention_forward"] == TILED.layers - lean
 
 
 def test_on_tpus_every_layer_norm_of_whole_tiles_is_a_kernel(device):
     device("tpu")
     found = kernels(trace(REQUESTS["logits only"], config=TILED, length=128, gradient=True))
-    assert found["layer_norm_forward"] == found["layer_norm_backward"] == 1 + 2 * 5  # not the head's, of a few slots
+    assert (
+        found["layer_norm_forward"] == found["layer_norm_backward"] == 1 + 2 * TILED.layers
+    )  # not the head's, of a few slots
 
 
 @pytest.mark.parametrize(
@@ -344,7 +397,7 @@ def test_attention_without_a_kernel_is_lean(device, options):
 
 def test_a_layer_split_over_devices_has_no_kernel(device):
     device("tpu")
-    for mesh, expected in ((MeshConfig(tensor=3), 0), (MeshConfig(fsdp=3), 5)):
+    for mesh, expected in ((MeshConfig(tensor=3), 0), (MeshConfig(fsdp=3), TILED.layers)):
         with Layout.of(mesh, jax.devices()[:3]).seen():
             eqns = trace(REQUESTS["logits only"], config=TILED, length=128, dropout=False)
         assert kernels(eqns)["attention_forward"] == expected
@@ -366,13 +419,13 @@ def test_on_gpus_attention_in_bfloat16_is_cudnns(device, monkeypatch):
     monkeypatch.setattr(jax.nn, "dot_product_attention", cudnn)
     device("gpu")
     options = {"config": TILED, "length": 128, "dropout": False}
-    eqns = trace(REQUESTS["a middle layer"], dtype="bfloat16", **options)
-    assert calls == [((3, 128, 2, 64), (3, 1, 128, 128), "cudnn")] * 4
+    eqns = trace(SHORT_REQUESTS["a middle layer"], dtype="bfloat16", **options)
+    assert calls == [((3, 128, 2, 64), (3, 1, 128, 128), "cudnn")] * (TILED.layers - 1)
     assert square(eqns) == 1
     calls.clear()
-    trace(REQUESTS["a middle layer"], **options)  # float32
+    trace(SHORT_REQUESTS["a middle layer"], **options)  # float32
     for other in ({"attention": "plain"}, {"dropout": True}, {"length": 127}, {"config": replace(TILED, heads=32)}):
-        trace(REQUESTS["a middle layer"], dtype="bfloat16", **{**options, **other})
+        trace(SHORT_REQUESTS["a middle layer"], dtype="bfloat16", **{**options, **other})
     assert calls == []
 
 

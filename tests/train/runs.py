@@ -22,6 +22,7 @@ from tests import tiny
 
 STEPS = 6
 EVALUATED = [3, 6]
+TEACHER = tiny.SHALLOW_TEACHER
 
 
 class Interrupted(Exception):
@@ -31,7 +32,7 @@ class Interrupted(Exception):
 @functools.cache
 def compiled() -> Program:
     """With a projection, so that every group of parameters has a gradient."""
-    phase = tiny.phase("tinybert", dataclasses.replace(tiny.STUDENT, dropout=0.1))
+    phase = tiny.phase("tinybert", dataclasses.replace(tiny.STUDENT, dropout=0.1), TEACHER)
     return Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
 
 
@@ -51,7 +52,7 @@ def run(directory: Path, log: LogConfig = LogConfig(every=1), stop_at: int | Non
                     program.phase,
                     program,
                     tiny.Batches(),
-                    program.place_teacher(models.init(tiny.TEACHER, 9).params),
+                    program.place_teacher(models.init(TEACHER, 9).params),
                 )
             ],
             Budget.flops(STEPS * cost.total),

@@ -20,7 +20,8 @@ from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
 STEPS = 3
-STUDENT = dataclasses.replace(tiny.STUDENT, layers=4)
+STUDENT = dataclasses.replace(tiny.STUDENT, layers=3)
+TEACHER = dataclasses.replace(tiny.TEACHER, layers=1)
 VERSIONS = {
     "plain": (1, 1, ComputeConfig()),
     "scanned and rematerialised": (1, 1, ComputeConfig(scan=True, remat="full")),
@@ -32,9 +33,10 @@ VERSIONS = {
 @functools.cache
 def phase() -> Phase:
     """Logits and a hidden state: layers below it are alike, so that they can be one loop."""
-    terms = (TermConfig("mlm"), TermConfig("logit"), TermConfig("hidden_mse"))
+    terms = (TermConfig("mlm"), TermConfig("logit"), TermConfig("hidden_mse", options={"layers": "last"}))
     optimizer = OptimizerConfig(learning_rate=1e-3)
-    (only,) = resolve("mixed", ArmConfig(terms=terms), STUDENT, tiny.TEACHER, optimizer).phases
+    (only,) = resolve("mixed", ArmConfig(terms=terms), STUDENT, TEACHER, optimizer).phases
+    assert [len(run) for run in only.needs.student.runs(STUDENT.layers)] == [2, 1]
     return only
 
 
@@ -48,7 +50,7 @@ def program(version: str) -> Program:
 def trained(version: str) -> tuple[Any, list[float]]:
     """The student after a few steps, and its losses."""
     made = program(version)
-    teacher = made.place_teacher(models.init(tiny.TEACHER, 9).params)
+    teacher = made.place_teacher(models.init(TEACHER, 9).params)
     state, losses = made.start(models.init(STUDENT, 0).params, seed=1), []
     for step in range(STEPS):
         state, metrics = made(state, teacher, tiny.batch(step), tiny.moment(phase(), step, STEPS))
@@ -79,7 +81,7 @@ def test_every_version_has_the_same_price_and_its_own_hardware_flops() -> None:
 
 
 def test_the_teacher_is_held_in_the_type_that_is_computed_in() -> None:
-    params = models.init(tiny.TEACHER, 9).params
+    params = models.init(TEACHER, 9).params
     for version, dtype in (("plain", "float32"), ("bfloat16, all at once", "bfloat16")):
         assert {x.dtype.name for x in jax.tree.leaves(program(version).place_teacher(params))} == {dtype}
     state = program("bfloat16, all at once").start(models.init(STUDENT, 0).params, seed=1)

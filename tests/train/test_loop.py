@@ -7,7 +7,7 @@ import functools
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,13 +21,14 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.train import log
 from kdjax.train.loop import train
-from kdjax.train.phase import price
+from kdjax.train.phase import Phase, price
 from kdjax.train.program import Program
 from kdjax.train.run import Outcome, Progress, Run
 from tests import metrics, tiny
 
 STEPS = 6
 CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=3)
+LEARNING_RATE = 1e-2
 
 
 class Interrupted(Exception):
@@ -35,24 +36,29 @@ class Interrupted(Exception):
 
 
 @functools.cache
-def compiled(learning_rate: float) -> Program:
-    """The logit arm with dropout."""
+def phase(learning_rate: float = LEARNING_RATE) -> Phase:
+    """The logit arm's, with dropout."""
     student = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
-    phase = tiny.phase("logit", student, tiny.SHALLOW_TEACHER, learning_rate=learning_rate)
-    return Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+    return tiny.phase("logit", student, tiny.SHALLOW_TEACHER, learning_rate=learning_rate)
+
+
+@functools.cache
+def compiled() -> Program:
+    """For every learning rate."""
+    return Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
 
 
 def run(
     directory: Path,
     stop_at: int | None = None,
-    learning_rate: float = 1e-2,
+    learning_rate: float = LEARNING_RATE,
     budget: Budget | None = None,
     stream: tiny.Batches | None = None,
     repeats: bool = True,
 ) -> Outcome:
     """A run, optionally interrupted after a step."""
-    program = compiled(learning_rate)
-    cost = price(program.phase, tiny.SHAPE)
+    program = compiled()
+    cost = price(phase(), tiny.SHAPE)
     teacher = program.place_teacher(models.init(tiny.SHALLOW_TEACHER, 9).params)
 
     def watch(progress: Progress) -> None:
@@ -61,7 +67,7 @@ def run(
 
     (outcome,) = train(
         Run(
-            [tiny.leg(program.phase, program, stream or tiny.Batches(), teacher)],
+            [tiny.leg(phase(learning_rate), program, stream or tiny.Batches(), teacher)],
             budget or Budget.flops(STEPS * cost.total + cost.total // 2),
             start=models.init(program.phase.student, 0).params,
             seed=0,
@@ -75,37 +81,50 @@ def run(
     return outcome
 
 
-def test_spends_to_the_budget_and_logs_the_curve(tmp_path: Path) -> None:
-    outcome = run(tmp_path)
+class Straight(NamedTuple):
+    """A run that nothing interrupted."""
+
+    outcome: Outcome
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    here = tmp_path_factory.mktemp("straight")
+    return Straight(run(here), here)
+
+
+def test_spends_to_the_budget_and_logs_the_curve(straight: Straight) -> None:
+    outcome = straight.outcome
     assert outcome.ledger.steps == STEPS
     assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
     assert [point["step"] for point in outcome.curve] == [3, 5, 6]  # the first step beyond a third, and so on; the last
     assert outcome.curve[-1]["flops"] == outcome.ledger.total
-    lines = metrics.lines(tmp_path)
+    lines = metrics.lines(straight.directory)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
     assert {"loss/mlm", "loss/logit", "grad_norm"} <= lines[0].keys()
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, STEPS])
-def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, stop_at: int) -> None:
-    straight = run(tmp_path / "straight")
+def test_an_interrupted_run_ends_with_the_same_bits(straight: Straight, tmp_path: Path, stop_at: int) -> None:
+    expected = straight.outcome
     with pytest.raises(Interrupted):
-        run(tmp_path / "broken", stop_at)
-    resumed = run(tmp_path / "broken")
-    assert resumed.params_sha256 == straight.params_sha256
-    assert resumed.ledger.spent == straight.ledger.spent
+        run(tmp_path, stop_at)
+    resumed = run(tmp_path)
+    assert resumed.params_sha256 == expected.params_sha256
+    assert resumed.ledger.spent == expected.ledger.spent
     assert (resumed.ledger.tokens, resumed.ledger.unique_tokens) == (
-        straight.ledger.tokens,
-        straight.ledger.unique_tokens,
+        expected.ledger.tokens,
+        expected.ledger.unique_tokens,
     )
-    assert resumed.curve == straight.curve
-    assert metrics.same_each_time(tmp_path / "broken") == metrics.same_each_time(tmp_path / "straight")
+    assert resumed.curve == expected.curve
+    assert metrics.same_each_time(tmp_path) == metrics.same_each_time(straight.directory)
 
 
-def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
-    first = run(tmp_path)
-    again = run(tmp_path, stop_at=1)  # would raise if any step were taken
-    assert again.params_sha256 == first.params_sha256
+def test_a_finished_run_is_not_run_again(straight: Straight, tmp_path: Path) -> None:
+    shutil.copytree(straight.directory, tmp_path / "run")
+    again = run(tmp_path / "run", stop_at=1)  # would raise if any step were taken
+    assert again.params_sha256 == straight.outcome.params_sha256
 
 
 def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,16 +134,15 @@ def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run(Path("run")).ledger.steps == STEPS
 
 
-def test_unique_tokens_stop_growing_once_the_corpus_repeats(tmp_path: Path) -> None:
-    outcome = run(tmp_path)  # 6 steps of 8 sequences; the corpus has 40
+def test_unique_tokens_stop_growing_once_the_corpus_repeats(straight: Straight) -> None:
+    outcome = straight.outcome  # 6 steps of 8 sequences; the corpus has 40
     counts = [tiny.batch(step)["valid"].sum() for step in range(STEPS)]
     assert outcome.ledger.tokens == sum(counts)
     assert outcome.ledger.unique_tokens == sum(counts[:5])
 
 
-def test_no_checkpoint_holds_the_teacher(tmp_path: Path) -> None:
-    run(tmp_path)
-    checkpoint = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
+def test_no_checkpoint_holds_the_teacher(straight: Straight) -> None:
+    checkpoint = max((straight.directory / "checkpoints").iterdir(), key=lambda p: int(p.name))
     shapes = json.loads((checkpoint / "state" / "_METADATA").read_text())["tree_metadata"]
     stored = {tuple(leaf["value_metadata"].get("write_shape", ())) for leaf in shapes.values()}
     assert (tiny.VOCABULARY, tiny.STUDENT.width) in stored
@@ -140,7 +158,7 @@ def test_a_budget_of_tokens_counts_positions_and_charges_flops_besides(tmp_path:
     outcome = run(tmp_path, budget=Budget("tokens", 4 * tiny.SHAPE.positions + 1))
     assert outcome.ledger.steps == 4
     assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.positions
-    assert outcome.ledger.total == 4 * price(compiled(1e-2).phase, tiny.SHAPE).total
+    assert outcome.ledger.total == 4 * price(phase(), tiny.SHAPE).total
     assert outcome.ledger.masked_tokens == sum(int((tiny.batch(s)["label_weights"] > 0).sum()) for s in range(4))
 
 
@@ -168,7 +186,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    compiled(1e-2)  # by the real clock
+    compiled()  # by the real clock
     made = Clock()
     monkeypatch.setattr(log.time, "perf_counter", made)
     return made
@@ -196,7 +214,7 @@ def test_elapsed_time_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_compiling_counts_where_the_clock_names_it(tmp_path: Path, clock: Clock) -> None:
-    seconds = compiled(1e-2).compile_seconds
+    seconds = compiled().compile_seconds
     budget = Budget("hours", (seconds + 2.5) / 3600, clock=("input", "compute", "compile"))
     outcome = run(tmp_path, budget=budget, stream=SlowBatches(clock))
     assert outcome.ledger.steps == 2
@@ -204,7 +222,7 @@ def test_compiling_counts_where_the_clock_names_it(tmp_path: Path, clock: Clock)
 
 
 def test_hours_that_compiling_takes_up_are_refused(tmp_path: Path) -> None:
-    budget = Budget("hours", compiled(1e-2).compile_seconds / 7200, clock=("compute", "compile"))
+    budget = Budget("hours", compiled().compile_seconds / 7200, clock=("compute", "compile"))
     with pytest.raises(InputError, match=r"budget.hours is \S+, expected more than the \S+ hours that compiling took"):
         run(tmp_path, budget=budget)
 
@@ -228,4 +246,4 @@ def test_the_journal_tells_of_a_restart_and_ends_with_the_result(tmp_path: Path)
     assert entries[-1]["params_sha256"] == outcome.params_sha256
     assert entries[-1]["sha256"] == outcome.journal_sha256
     assert entries[-1]["ledger"]["spent"] == outcome.ledger.spent
-    assert entries[0]["prices"] == [price(compiled(1e-2).phase, tiny.SHAPE).to_json()]
+    assert entries[0]["prices"] == [price(phase(), tiny.SHAPE).to_json()]

@@ -65,11 +65,11 @@ def test_norms_of_groups_make_up_the_norm_of_the_whole(finished: tuple[Outcome, 
 
 def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
     program, phase = runs.compiled(), runs.compiled().phase
-    teacher = program.place_teacher(models.init(tiny.TEACHER, 9).params)
+    teacher = program.place_teacher(models.init(runs.TEACHER, 9).params)
     state = program.start(models.init(phase.student, 0).params, seed=0)
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     params = jax.device_get(state.params)
-    grads = jax.grad(phase.loss(), has_aux=True)(params, teacher, tiny.batch(0), key, 0.0)[0]
+    grads = jax.jit(jax.grad(phase.loss(), has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[0]
     _, found = program(state, teacher, tiny.batch(0), tiny.moment(phase, 0, 9))
     for group, tree in (("layer_2", grads["model"]["layers"]["2"]), ("projections", grads["objective"])):
         expected = math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(tree)))

@@ -32,8 +32,8 @@ TERMS = ("mlm", "attention_mse", "hidden_mse", "relation")
 def phase() -> Phase:
     """One objective with terms of every kind of normaliser: slots, positions, pairs, rows; with dropout."""
     config = ArmConfig(terms=tuple(TermConfig(name) for name in TERMS))
-    student = dataclasses.replace(tiny.STUDENT, dropout=0.1, attention_dropout=0.2)
-    (only,) = resolve("all", config, student, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2)).phases
+    student = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1, attention_dropout=0.2)
+    (only,) = resolve("all", config, student, tiny.SHALLOW_TEACHER, OptimizerConfig(learning_rate=1e-2)).phases
     return only
 
 
@@ -43,14 +43,14 @@ def compiled(devices: int, microbatches: int) -> Program:
 
 
 def started(program: Program) -> State:
-    return program.start(tiny.spread(models.init(tiny.STUDENT, 0).params), seed=1)
+    return program.start(tiny.spread(models.init(tiny.SHALLOW_STUDENT, 0).params), seed=1)
 
 
 @functools.cache
 def stepped(devices: int, microbatches: int, dropped: int | None = None) -> tuple[Any, dict[str, float]]:
     """Parameters and metrics after two steps, with the sequences of one part empty where one is dropped."""
     program = compiled(devices, microbatches)
-    teacher = program.place_teacher(tiny.spread(models.init(tiny.TEACHER, 9).params))
+    teacher = program.place_teacher(tiny.spread(models.init(tiny.SHALLOW_TEACHER, 9).params))
     state, metrics = started(program), {}
     for step in range(2):
         batch = tiny.batch(step)

@@ -21,6 +21,7 @@ from kdjax.train.run import Outcome, Progress, Run
 from tests import metrics, tiny
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
+STUDENT, TEACHER = tiny.SHALLOW_STUDENT, tiny.SHALLOW_TEACHER
 CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=1)
 
 
@@ -32,7 +33,7 @@ class Interrupted(Exception):
 def arm(order: str) -> Arm:
     first, second = ORDERS[order]
     phases = (PhaseConfig((TermConfig(first),), until=0.5), PhaseConfig((TermConfig(second),)))
-    return resolve("mine", ArmConfig(phases=phases), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2))
+    return resolve("mine", ArmConfig(phases=phases), STUDENT, TEACHER, OptimizerConfig(learning_rate=1e-2))
 
 
 @functools.cache
@@ -47,7 +48,7 @@ def budget(order: str) -> Budget:
 
 
 def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
-    teacher = models.init(tiny.TEACHER, 9).params
+    teacher = models.init(TEACHER, 9).params
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:
@@ -84,7 +85,7 @@ def test_the_phase_without_the_teacher_leaves_the_projection_as_it_is(order: str
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_phase_costs_what_it_costs_alone(order: str) -> None:
     # A projection that only travels along is neither computed with nor updated.
-    (alone,) = resolve("scratch", ArmConfig(), tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
+    (alone,) = resolve("scratch", ArmConfig(), STUDENT, TEACHER, OptimizerConfig()).phases
     phase = arm(order).phases[ORDERS[order].index("mlm")]
     assert price(phase, tiny.SHAPE) == price(alone, tiny.SHAPE)
 
