@@ -122,14 +122,20 @@ class PeaksOfWorkers:
 SYSTEM = ("test_kill.py", "test_hosts.py", "faults", "test_compare.py", "test_arms.py", "test_seeds_at_once.py")
 SYSTEM += ("test_budgets.py", "test_compiling.py", "test_sweep.py", "audit", "test_tune.py", "tpu_scripts")
 SYSTEM += ("test_docs.py", "benchmarks", "test_compiled.py", "test_memory.py")
-SYSTEM += ("test_trained_teacher.py", "test_teacher_cost.py")
+SYSTEM += ("test_trained_teacher.py", "test_teacher_cost.py", "study/test_tokenizer.py", "study/test_mlm_probe.py")
+SYSTEM += ("test_parts.py", "test_bad_input.py")
 """Files and folders of tests that run whole commands, studies and processes; half of the time is theirs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of whole commands, and puts the longest files first: no worker is left with one at the end."""
     order = [*SYSTEM, "train"]
+
+    def place(item: pytest.Item) -> int:
+        names = (*item.path.parts, "/".join(item.path.parts[-2:]))
+        return min((n for n, name in enumerate(order) if name in names), default=len(order))
+
     for item in items:
-        if any(part in SYSTEM for part in item.path.parts):
+        if place(item) < len(SYSTEM):
             item.add_marker(pytest.mark.system)
-    items.sort(key=lambda item: min((n for n, part in enumerate(order) if part in item.path.parts), default=len(order)))
+    items.sort(key=place)

@@ -22,13 +22,11 @@ EXACT = ("budget", "used", "spent", "steps", "phases", "positions", "tokens_seen
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    here = tmp_path_factory.mktemp("recipe")
     return small_study.write(
-        here,
-        **small_study.shallow(here / "shallow"),
+        tmp_path_factory.mktemp("recipe"),
         arms={arm: {} for arm in ARMS},
         seeds=list(SEEDS),
-        budget={"flops": 4.0e7},
+        budget={"flops": 2.0e7},
         evaluation={"mlm_sequences": 16, "tasks": {}},
     )
 
