@@ -10,6 +10,7 @@ import resource
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ memory_when_collected = 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiled programs are kept, as a command keeps them; memory is not, in a process that runs hundreds of tests."""
+    """Compiled programs are kept, as a command keeps them, and prices.
+
+    Memory is not, in a process that runs hundreds of tests.
+    """
     from kdjax import compiled, memory
 
     compiled.keep()
@@ -51,6 +55,20 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(10_000, 50, 1_000_000)  # else walks over all that JAX keeps take a tenth of the time
     if config.pluginmanager.has_plugin("dsession"):
         config.pluginmanager.register(PeaksOfWorkers())
+    else:
+        from tests import prices
+
+        prices.keep()
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Figures are laid out and not drawn, where nobody looks at the pages of studies: a tenth of a second each."""
+    from kdjax.study import svg
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svg, "render", lambda figure, name, description: "")
+        yield
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:

@@ -14,6 +14,8 @@ from kdjax.study import study
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(params=["a path", "gs://"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

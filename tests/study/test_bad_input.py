@@ -16,6 +16,8 @@ from kdjax.train.run import Progress
 from tests import small_study
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 ALONE = ("--arms", "{scratch: {}}", "--seeds", "[0]", "--evaluation.tasks", "{}")
 """A study of one short run."""

@@ -16,6 +16,8 @@ from kdjax.study.study import Study
 from tests import small_study
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ARMS, SEEDS = ("scratch", "minilm"), (0, 1, 2)
 EXACT = ("budget", "used", "spent", "steps", "phases", "positions", "tokens_seen", "tokens_unique", "tokens_masked")
 

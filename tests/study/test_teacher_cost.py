@@ -16,6 +16,8 @@ from kdjax.train.arm import Arm
 from tests import small_study, tiny
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TRAINING = 4.0e6
 HEAD = {"budget": 1.0e7, "batch": 8}
 CHANGES: dict[str, Any] = {

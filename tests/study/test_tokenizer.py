@@ -16,6 +16,8 @@ from kdjax.errors import InputError
 from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SIZE = tiny.VOCABULARY
 """As in other tests, so that prices and programs are shared with them."""
 TOKENIZER_NAME = "tokenizer.json"
