@@ -31,7 +31,7 @@ STAGES = [{"terms": [{"name": "mlm"}], "until": 0.5}, {"terms": [{"name": "mlm"}
 CHANGES = {
     "arms": {"kd": {"phases": STAGES, "teacher": "cached"}, "scratch": {}},
     "cache": {"k": 8, "shared_by": 40},
-    "budget": {"flops": 2.0e7, "teacher": "both", "students": 4},
+    "budget": {"flops": 4.0e7, "teacher": "both", "students": 4},
     "train": {"batch": 8, "log": {"every": 1}, "evaluations": 1},
     "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
 }
@@ -322,7 +322,7 @@ def test_a_restart_from_nowhere_is_caught(copy: Path) -> None:
 def test_a_budget_raised_everywhere_shows_in_the_steps(copy: Path) -> None:
     for path in [*copy.glob("*.json"), *copy.glob("runs/*/*.json*")]:
         raised = (
-            path.read_text().replace("20000000.0", "40000000.0").replace('"amount": 20000000', '"amount": 40000000')
+            path.read_text().replace("40000000.0", "80000000.0").replace('"amount": 40000000', '"amount": 80000000')
         )
         path.write_text(raised)
     for run in (copy / "runs").iterdir():
