@@ -10,6 +10,7 @@ import resource
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ memory_when_collected = 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiled programs are kept, as a command keeps them; memory is not, in a process that runs hundreds of tests."""
+    """Compiled programs are kept, as a command keeps them, and prices.
+
+    Memory is not, in a process that runs hundreds of tests.
+    """
     from kdjax import compiled, memory
 
     compiled.keep()
@@ -51,6 +55,20 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(10_000, 50, 1_000_000)  # else walks over all that JAX keeps take a tenth of the time
     if config.pluginmanager.has_plugin("dsession"):
         config.pluginmanager.register(PeaksOfWorkers())
+    else:
+        from tests import prices
+
+        prices.keep()
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Figures are laid out and not drawn, where nobody looks at the pages of studies: a tenth of a second each."""
+    from kdjax.study import svg
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(svg, "render", lambda figure, name, description: "")
+        yield
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
@@ -122,14 +140,20 @@ class PeaksOfWorkers:
 SYSTEM = ("test_kill.py", "test_hosts.py", "faults", "test_compare.py", "test_arms.py", "test_seeds_at_once.py")
 SYSTEM += ("test_budgets.py", "test_compiling.py", "test_sweep.py", "audit", "test_tune.py", "tpu_scripts")
 SYSTEM += ("test_docs.py", "benchmarks", "test_compiled.py", "test_memory.py")
-SYSTEM += ("test_trained_teacher.py", "test_teacher_cost.py")
+SYSTEM += ("test_trained_teacher.py", "test_teacher_cost.py", "study/test_tokenizer.py", "study/test_mlm_probe.py")
+SYSTEM += ("test_parts.py", "test_bad_input.py")
 """Files and folders of tests that run whole commands, studies and processes; half of the time is theirs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of whole commands, and puts the longest files first: no worker is left with one at the end."""
     order = [*SYSTEM, "train"]
+
+    def place(item: pytest.Item) -> int:
+        names = (*item.path.parts, "/".join(item.path.parts[-2:]))
+        return min((n for n, name in enumerate(order) if name in names), default=len(order))
+
     for item in items:
-        if any(part in SYSTEM for part in item.path.parts):
+        if place(item) < len(SYSTEM):
             item.add_marker(pytest.mark.system)
-    items.sort(key=lambda item: min((n for n, part in enumerate(order) if part in item.path.parts), default=len(order)))
+    items.sort(key=place)

@@ -1,4 +1,8 @@
-"""A whole study small enough for a test: text, tokenizer, a teacher without an MLM head, two tasks and a recipe."""
+"""A whole study small enough for a test: text, tokenizer, a teacher without an MLM head, two tasks and a recipe.
+
+Its models have 1 and 2 layers. Prices and programs are shared by all tests of a process that leave models, batch and
+length as they are here.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,10 @@ from tests.corpora import WORDS, make_corpus, make_tokenizer
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 SEEDS = (0, 1)
 TASKS = ("halves", "parity")
+BUDGET, HEAD = 5.0e7, 1.0e7
+"""FLOPs of a run, and of fitting the teacher's head: 8 steps of `tinybert`, 19 of `scratch`."""
 STUDENT = {
-    "layers": 2,
+    "layers": tiny.SHALLOW_STUDENT.layers,
     "width": 16,
     "heads": 2,
     "ffn": 32,
@@ -28,10 +34,17 @@ STUDENT = {
     "dropout": 0.0,
     "attention_dropout": 0.0,
 }
-TEACHER = {"layers": 4, "width": 24, "heads": 2, "ffn": 48, "vocab_size": tiny.VOCABULARY, "max_positions": 24}
+TEACHER = {
+    "layers": tiny.SHALLOW_TEACHER.layers,
+    "width": 24,
+    "heads": 2,
+    "ffn": 48,
+    "vocab_size": tiny.VOCABULARY,
+    "max_positions": 24,
+}
 
 
-def make_teacher(directory: Path, *, head: bool = False, config: ModelConfig = tiny.TEACHER) -> Path:
+def make_teacher(directory: Path, *, head: bool = False, config: ModelConfig = tiny.SHALLOW_TEACHER) -> Path:
     """A Hugging Face directory of an untrained encoder with its tokenizer."""
     config, params = models.init(config, 9)
     kept = {name: part for name, part in params.items() if head or name != "mlm"}
@@ -41,19 +54,31 @@ def make_teacher(directory: Path, *, head: bool = False, config: ModelConfig = t
     return directory
 
 
-def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
-    """Make the recipe's sections `student` and `teacher` for models of 1 and 2 layers, which compile in half the time.
+def with_head(directory: Path) -> dict[str, Any]:
+    """The recipe's section `teacher` with one that has its MLM head: there is nothing to fit."""
+    return {"source": str(make_teacher(directory / "encoder", head=True)), "architecture": TEACHER}
 
-    Args:
-        directory: the teacher's files are made in its `encoder`.
-        head: whether the teacher has an MLM head; without one the study fits it.
-    """
-    source = make_teacher(directory / "encoder", head=head, config=tiny.SHALLOW_TEACHER)
-    architecture = {**TEACHER, "layers": tiny.SHALLOW_TEACHER.layers}
-    teacher: dict[str, Any] = {"source": str(source), "architecture": architecture}
+
+def deeper(directory: Path) -> dict[str, Any]:
+    """The recipe's sections `student` and `teacher` with models of 2 and 4 layers, which take twice as long."""
+    source = make_teacher(directory / "encoder", config=tiny.TEACHER)
+    return {
+        "student": {**STUDENT, "layers": tiny.STUDENT.layers},
+        "teacher": {
+            "source": str(source),
+            "architecture": {**TEACHER, "layers": tiny.TEACHER.layers},
+            "head": {"budget": 2 * HEAD, "batch": 8},
+        },
+    }
+
+
+def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
+    """The recipe's sections `student` and `teacher` as they are, the teacher with or without its MLM head."""
+    made = with_head(directory)
     if not head:
-        teacher["head"] = {"budget": 2.0e7, "batch": 8}
-    return {"student": {**STUDENT, "layers": tiny.SHALLOW_STUDENT.layers}, "teacher": teacher}
+        make_teacher(directory / "encoder")
+        made["head"] = {"budget": HEAD, "batch": 8}
+    return {"student": STUDENT, "teacher": made}
 
 
 def make_task(path: Path, task: str, rows: int = 160) -> Path:
@@ -84,10 +109,10 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
             "source": str(make_teacher(directory / "encoder")),
             "architecture": TEACHER,
             "note": "An untrained encoder.",
-            "head": {"budget": 2.0e7, "batch": 8},
+            "head": {"budget": HEAD, "batch": 8},
         },
         "arms": {arm: {} for arm in ARMS},
-        "budget": {"flops": 1.0e8},
+        "budget": {"flops": BUDGET},
         "train": {"batch": 8, "log": {"every": 1}, "evaluations": 3, "optimizer": {"learning_rate": 1.0e-2}},
         "seeds": list(SEEDS),
         "evaluation": {

@@ -28,7 +28,8 @@ class Reporter:
         self._spent = 0.0
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
-        self._shown = -INTERVAL  # the first line comes at once
+        # In a terminal the first line comes at once; elsewhere only what takes a while is told of.
+        self._shown = -INTERVAL if self._console.is_terminal else time.monotonic()
         self._started: float | None = None
 
     def __enter__(self) -> Reporter:

@@ -24,6 +24,8 @@ from kdjax.sweep.sweep import cells_of, sweep
 from kdjax.train.checkpoint import Checkpoints
 from tests import small_study
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SCRATCH, KD = "runs/scratch-seed0", "runs/kd-seed0"
 STAGES = [{"terms": [{"name": "mlm"}], "until": 0.5}, {"terms": [{"name": "mlm"}, {"name": "logit"}]}]
 CHANGES = {

@@ -26,13 +26,11 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Machine]:
-    here = tmp_path_factory.mktemp("recipe")
     recipe = small_study.write(
-        here,
-        **small_study.shallow(here / "shallow"),
+        tmp_path_factory.mktemp("recipe"),
         arms={"scratch": {}},
         seeds=[0],
-        budget={"flops": 4.0e7},
+        budget={"flops": 2.0e7},
         evaluation={"mlm_sequences": 16, "tasks": {}},
     )
     return lambda: Machine(recipe, tmp_path_factory.mktemp("machine") / "out")

@@ -14,6 +14,8 @@ from kdjax.data.corpus import Corpus
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def steps(directory: Path) -> list[int]:
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())

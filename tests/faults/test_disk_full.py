@@ -85,8 +85,12 @@ def test_an_entry_cut_short_by_a_full_disk_is_taken_back(tmp_path: Path, files_o
 
 FULL = """
     from pathlib import Path
+    from kdjax import compiled
     from kdjax.errors import InputError
+    from tests import prices
     from tests.faults import runs
+    compiled.keep()
+    prices.keep()
     disk = Path("{disk}")
     def fill(step):
         if step == 3:

@@ -14,6 +14,8 @@ from kdjax.study import study
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(params=["a path", "gs://"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
@@ -71,7 +73,7 @@ def test_a_place_with_the_same_run_of_another_recipe_is_refused_and_left_alone(
     ended_after(machine(), 1, kept)
     before = sorted(path.name for path in (tmp_path / "kept").rglob("*"))
     second = machine()
-    ended = second.compare(kept, "--budget.flops", "3e7")
+    ended = second.compare(kept, "--budget.flops", "1.5e7")
     assert ended.status == 2 and "Traceback" not in ended.err
     assert f"{tmp_path / 'kept' / RUN}: this run's budget.amount is" in ended.err
     assert ended.err.strip().endswith("use another train.checkpoint.directory")

@@ -1,12 +1,14 @@
-"""Told to stop by SIGTERM: saved, one line, status 75, and the same command goes on to the same end."""
+"""Told to stop by SIGTERM: saved, one line, and the same command goes on to the same end.
+
+Of a whole command, which ends with status 75, see tests/study/test_kill.py.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,7 @@ import pytest
 
 from kdjax.errors import InputError, Stopped
 from kdjax.parallel.preemption import PREEMPTION
-from tests import small_study
-from tests.conftest import FLAGS
 from tests.faults import runs
-from tests.faults.forks import Forks
-
-WORDS = """--arms {"scratch":{}} --seeds [0] --evaluation.tasks {} --train.checkpoint.seconds 1e9"""
-RUN = Path("runs") / "scratch-seed0"
 
 
 def told_at(step: int) -> Callable[[int], None]:
@@ -64,36 +60,3 @@ def test_where_nobody_trains_it_ends_at_once() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
-    with Forks({**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
-        yield made
-
-
-def test_a_command_ends_with_status_75_and_goes_on(tmp_path: Path, forks: Forks) -> None:
-    recipe = small_study.write(tmp_path / "recipe", **small_study.shallow(tmp_path / "shallow"))
-    straight, stopped, errors = tmp_path / "straight", tmp_path / "stopped", tmp_path / "errors"
-
-    def words(out: Path) -> list[str]:
-        return ["compare", str(recipe), "--out", str(out), *WORDS.split()]
-
-    forks.start(words(straight), errors)
-    assert forks.wait() == 0, errors.read_text()
-
-    for sign, said in (
-        (stopped / "data" / "preparation.json", "kdjax: told to stop; nothing is lost; the same command goes on"),
-        (stopped / RUN / "metrics.jsonl", r"kdjax: told to stop; saved at step "),
-    ):
-        process = forks.start(words(stopped), errors)
-        while not sign.exists():
-            time.sleep(0.002)
-        os.kill(process, signal.SIGTERM)
-        assert forks.wait() == 75, errors.read_text()
-        assert errors.read_text().splitlines()[-1].startswith(said) and "Traceback" not in errors.read_text()
-    forks.start(words(stopped), errors)
-    assert forks.wait() == 0, errors.read_text()
-    found = [json.loads((out / "results.json").read_text())["runs"][0] for out in (straight, stopped)]
-    assert found[0]["params_sha256"] == found[1]["params_sha256"] and found[0]["curve"] == found[1]["curve"]

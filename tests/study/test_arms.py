@@ -39,15 +39,18 @@ class Study:
         return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+@pytest.fixture(scope="module", params=["shallow", pytest.param("deeper", marks=pytest.mark.exhaustive)])
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """With models of 1 and 2 layers, and of 2 and 4."""
     here = tmp_path_factory.mktemp("arms")
     settings = small_study.settings(here)
     changes = {
+        **(small_study.deeper(here / "deeper") if request.param == "deeper" else {}),
         "data": {**settings["data"], "views": 2},
         "arms": ARMS,
         "cache": CACHE,
         "seeds": [0],
+        "budget": {"flops": (2 if request.param == "deeper" else 1) * small_study.BUDGET},
         "evaluation": {"mlm_sequences": 16},
     }
     recipe = small_study.write(here, **changes)

@@ -13,6 +13,8 @@ from kdjax.budget.accounting import CASES, charged
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
     "seeds": [0],
@@ -22,8 +24,7 @@ BARE = {
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    here = tmp_path_factory.mktemp("budgets")
-    return small_study.write(here, **small_study.shallow(here / "shallow"), **BARE)
+    return small_study.write(tmp_path_factory.mktemp("budgets"), **BARE)
 
 
 def compared(recipe: Path, out: Path, *changes: object) -> dict[str, Any]:
@@ -72,14 +73,14 @@ def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_way_to_pay_for_the_teacher_is_enforced(recipe: Path, tmp_path: Path, case: str) -> None:
-    changes = ("--budget.teacher", case, "--teacher.training_flops", "8e7", "--budget.students", 2)
+    changes = ("--budget.teacher", case, "--teacher.training_flops", "4e7", "--budget.students", 2)
     results = compared(recipe, tmp_path / "out", *changes)
     scratch, logit = runs(results)["scratch"], runs(results)["logit"]
     steps = {arm: results["arms"][arm]["phases"][0]["price"] for arm in results["arms"]}
     assert scratch["spent"]["teacher_training"] == 0
-    assert logit["spent"]["teacher_training"] == -(-(80_000_000 + results["teacher"]["head_flops"]) // 2)
+    assert logit["spent"]["teacher_training"] == -(-(40_000_000 + results["teacher"]["head_flops"]) // 2)
     for run in (scratch, logit):
-        left = 10**8 - charged(run["spent"], case)
+        left = small_study.BUDGET - charged(run["spent"], case)
         assert run["spent"]["charged"] == charged(run["spent"], case)
         assert 0 <= left < charged(steps[run["arm"]], case)
 
@@ -95,10 +96,10 @@ def test_a_budget_that_would_repeat_unlimited_text_is_refused_and_told_what_is_m
     recipe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    ended = kdjax("compare", recipe, "--out", out, "--data.regime", "unlimited", "--budget.flops", "1e9")
+    ended = kdjax("compare", recipe, "--out", out, "--data.regime", "unlimited", "--budget.flops", "5e8")
     refused(ended, "expected no repeats under data.regime 'unlimited'", "tokens are missing")
     assert not out.exists()
-    compared(recipe, out, "--data.regime", "unlimited", "--budget.flops", "2e7")
+    compared(recipe, out, "--data.regime", "unlimited", "--budget.flops", "1e7")
 
 
 def test_limited_text_is_repeated_and_counted(recipe: Path, tmp_path: Path) -> None:

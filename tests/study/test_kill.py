@@ -1,6 +1,6 @@
-"""A study killed with SIGKILL at moments of its life, one after another, ends as if nothing had happened.
+"""A study killed at moments of its life, one after another, or told to stop, ends as if nothing had happened.
 
-Four moments by default; thirty, of all that a study does, in `make test-all`.
+By SIGKILL at four moments; at thirty, of all that a study does, in `make test-all`. By SIGTERM at two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.faults.forks import Forks, ended
 from tests.study.conftest import kdjax
 
 WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
-    --train.checkpoint.seconds 0 --train.evaluations 9 --evaluation.tasks {}"""
+    --train.evaluations 9 --evaluation.tasks {}"""
 RUN = Path("runs") / "logit-seed0"
 STEPS = 27
 EVERY = 3
@@ -147,35 +147,73 @@ def forks() -> Iterator[Forks]:
         yield made
 
 
+@dataclass(frozen=True)
+class Study:
+    """A recipe, and the study of it that nothing disturbed."""
+
+    recipe: Path
+    straight: Path
+
+    def words(self, out: Path, seconds: float) -> list[str]:
+        """The command, with a checkpoint due every so many seconds."""
+        saved = ["--train.checkpoint.seconds", str(seconds)]
+        return ["compare", str(self.recipe), "--out", str(out), *WORDS.split(), *saved]
+
+    def check_same(self, out: Path) -> None:
+        """Another one has ended as the undisturbed one did."""
+        found, expected = result(out), result(self.straight)
+        for name in ("params_sha256", "spent", "steps", "tokens_seen", "tokens_unique", "metrics", "curve"):
+            assert found[name] == expected[name], name
+        assert metrics.same_each_time(out / RUN) == metrics.same_each_time(self.straight / RUN)
+        assert kdjax("audit", out).status == 0
+        assert not (out / RUN / "checkpoints").exists()
+
+
 def result(out: Path) -> dict[str, Any]:
     run: dict[str, Any] = json.loads((out / "results.json").read_text())["runs"][0]
     return run
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Study:
+    here = tmp_path_factory.mktemp("study")
+    recipe = small_study.write(here / "recipe", budget={"tokens": STEPS * 8 * 16})
+    made = Study(recipe, here / "straight")
+    forks.start(made.words(made.straight, 1e9), here / "errors")
+    assert forks.wait() == 0, (here / "errors").read_text()
+    return made
+
+
 @pytest.mark.parametrize(
     "moments", [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)]
 )
-def test_kills_change_nothing(tmp_path: Path, forks: Forks, moments: list[Moment]) -> None:
-    models = small_study.shallow(tmp_path / "shallow")
-    recipe = small_study.write(tmp_path / "recipe", budget={"tokens": STEPS * 8 * 16}, **models)
-    straight, killed = tmp_path / "straight", tmp_path / "killed" / "out"
+def test_kills_change_nothing(tmp_path: Path, forks: Forks, study: Study, moments: list[Moment]) -> None:
+    killed = tmp_path / "killed" / "out"
     killed.parent.mkdir()
-
-    def words(out: Path) -> list[str]:
-        return ["compare", str(recipe), "--out", str(out), *WORDS.split()]
-
-    forks.start(words(straight), tmp_path / "errors")
-    assert forks.wait() == 0, (tmp_path / "errors").read_text()
-
+    words = study.words(killed, 0)
     rng = random.Random(SEED)
     for moment in moments:
-        kill_at(moment, killed, forks, words(killed), rng.uniform(0, moment.within))
-    forks.start(words(killed), tmp_path / "errors")
+        kill_at(moment, killed, forks, words, rng.uniform(0, moment.within))
+    forks.start(words, tmp_path / "errors")
     assert forks.wait() == 0, (tmp_path / "errors").read_text()
+    study.check_same(killed)
 
-    found, expected = result(killed), result(straight)
-    for name in ("params_sha256", "spent", "steps", "tokens_seen", "tokens_unique", "metrics", "curve"):
-        assert found[name] == expected[name], name
-    assert metrics.same_each_time(killed / RUN) == metrics.same_each_time(straight / RUN)
-    assert kdjax("audit", killed).status == 0
-    assert not (killed / RUN / "checkpoints").exists()
+
+def test_a_command_told_to_stop_ends_with_status_75_and_goes_on(tmp_path: Path, forks: Forks, study: Study) -> None:
+    """What one process does then is in tests/faults/test_sigterm.py."""
+    stopped, errors = tmp_path / "stopped", tmp_path / "errors"
+    words = study.words(stopped, 1e9)
+    for sign, said in (
+        (stopped / "data" / "preparation.json", "kdjax: told to stop; nothing is lost; the same command goes on"),
+        (stopped / RUN / "metrics.jsonl", r"kdjax: told to stop; saved at step "),
+    ):
+        process = forks.start(words, errors)
+        while not sign.exists():
+            assert not ended(process), f"{sign}: never seen\n{errors.read_text()}"
+            time.sleep(0.002)
+        os.kill(process, signal.SIGTERM)
+        assert forks.wait() == 75, errors.read_text()
+        assert errors.read_text().splitlines()[-1].startswith(said) and "Traceback" not in errors.read_text()
+    forks.start(words, errors)
+    assert forks.wait() == 0, errors.read_text()
+    study.check_same(stopped)

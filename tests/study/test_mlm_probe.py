@@ -26,7 +26,7 @@ from tests.study.conftest import kdjax
 
 ARMS = ("scratch", "minilm")
 PROBE = {"tokens": 2000, "batch": 8}
-BUDGET = 6.0e7
+BUDGET = 3.0e7
 
 
 def settings(here: Path, **probe: Any) -> dict[str, Any]:

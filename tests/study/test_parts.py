@@ -18,6 +18,8 @@ from kdjax.study.parts import Part
 from tests import small_study
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CHANGES: dict[str, Any] = {
     "arms": {"scratch": {}, "minilm": {}},
     "train": {"batch": 8, "evaluations": 1},

@@ -16,19 +16,19 @@ from kdjax.study.study import Study
 from tests import small_study
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ARMS, SEEDS = ("scratch", "minilm"), (0, 1, 2)
 EXACT = ("budget", "used", "spent", "steps", "phases", "positions", "tokens_seen", "tokens_unique", "tokens_masked")
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    here = tmp_path_factory.mktemp("recipe")
     return small_study.write(
-        here,
-        **small_study.shallow(here / "shallow"),
+        tmp_path_factory.mktemp("recipe"),
         arms={arm: {} for arm in ARMS},
         seeds=list(SEEDS),
-        budget={"flops": 4.0e7},
+        budget={"flops": 2.0e7},
         evaluation={"mlm_sequences": 16, "tasks": {}},
     )
 

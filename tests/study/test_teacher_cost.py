@@ -16,12 +16,14 @@ from kdjax.train.arm import Arm
 from tests import small_study, tiny
 from tests.study.conftest import kdjax
 
-TRAINING = 8.0e6
-HEAD = {"budget": 2.0e7, "batch": 8}
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+TRAINING = 4.0e6
+HEAD = {"budget": 1.0e7, "batch": 8}
 CHANGES: dict[str, Any] = {
     "arms": {"logit": {}, "minilm": {}},
     "seeds": [0],
-    "budget": {"flops": 6.0e7, "teacher": "training"},
+    "budget": {"flops": 3.0e7, "teacher": "training"},
     "evaluation": {"mlm_sequences": 16, "tasks": {}},
 }
 

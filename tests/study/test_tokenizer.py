@@ -13,10 +13,13 @@ from kdjax.config import Config, DataConfig, ModelSpec, TokenizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.reference_losses import reference_losses
 from kdjax.errors import InputError
-from tests import small_study
+from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
 
-SIZE = 60
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+SIZE = tiny.VOCABULARY
+"""As in other tests, so that prices and programs are shared with them."""
 TOKENIZER_NAME = "tokenizer.json"
 TOKENIZER = {"train": "wordpiece", "size": SIZE, "alphabet": 12}
 
@@ -79,7 +82,7 @@ def test_sweep_over_sizes_changes_both_models_too(recipe: Path) -> None:
             ("--data.tokenizer.sise", "99"),
             "unknown setting '--data.tokenizer.sise' (did you mean '--data.tokenizer.size'?)",
         ),
-        (("--student.vocab_size", "100"), "student.vocab_size is 100, expected data.tokenizer.size, 60"),
+        (("--student.vocab_size", "100"), "student.vocab_size is 100, expected data.tokenizer.size, 53"),
         (
             ("--teacher.architecture.vocab_size", "9"),
             "teacher.architecture.vocab_size is 9, expected data.tokenizer.size",
@@ -111,7 +114,7 @@ def test_command_makes_a_tokenizer_for_any_recipe(recipe: Path, tmp_path: Path) 
     out = tmp_path / "made"
     ended = kdjax("tokenizer", recipe, "--out", out)
     assert ended.status == 0
-    assert "60 entries" in ended.err + ended.out
+    assert f"{SIZE} entries" in ended.err + ended.out
     assert sorted(path.name for path in out.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
     assert "is not empty, expected a new or empty directory" in refused(kdjax("tokenizer", recipe, "--out", out))
     path = ("--data.tokenizer", out / "tokenizer.json")
@@ -169,7 +172,7 @@ def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(recipe: Pat
 
 
 def test_teacher_with_another_vocabulary_is_refused_in_a_line(tmp_path: Path) -> None:
-    path = recipe_in(tmp_path / "recipe")
+    path = recipe_in(tmp_path / "recipe", tokenizer={**TOKENIZER, "size": 60})
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     teacher = small_study.make_teacher(tmp_path / "encoder", head=True)
     architecture = {k: v for k, v in small_study.TEACHER.items() if k != "vocab_size"}

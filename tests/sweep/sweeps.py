@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 
 from kdjax import recipes
+from kdjax.config import to_dict
 from kdjax.plan.plan import forecasts
 from kdjax.sweep.results import collect
 from kdjax.sweep.sweep import cells_of
@@ -24,8 +26,15 @@ ENDPOINTS = [
 ]
 
 
+@functools.cache
 def recipe(*overrides, seeds=SEEDS):
     return recipes.load(RECIPE, ["--seeds", json.dumps(list(range(seeds))), *overrides])
+
+
+@functools.cache
+def _cells(text):
+    """The studies of a recipe that is written out: what takes longest in making up a sweep."""
+    return cells_of(recipes.from_dict(json.loads(text)))
 
 
 def sweep(config, laws=LAWS, *, noise=0.004, best=None):
@@ -37,7 +46,7 @@ def sweep(config, laws=LAWS, *, noise=0.004, best=None):
         noise: of a run; a seed shifts all its runs by as much.
         best: the size at which a student is best; losses grow with the square of the distance from it in logarithm.
     """
-    rng, cells = np.random.default_rng(0), cells_of(config)
+    rng, cells = np.random.default_rng(0), _cells(json.dumps(to_dict(config)))
     shifts = {seed: noise * rng.normal() for seed in config.seeds}
     return collect(config, cells, [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells])
 

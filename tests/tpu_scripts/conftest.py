@@ -116,10 +116,22 @@ def program(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git checkout of what stands for kdjax; a test that changes it does so in a copy."""
+    source = tmp_path_factory.mktemp("checkout") / "source"
+    (source / "kdjax").mkdir(parents=True)
+    (source / "kdjax" / "__init__.py").touch()
+    git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    return source
+
+
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    world, work, source = tmp_path / "world", tmp_path / "work", tmp_path / "source"
-    for directory in (world / "bin", work, source):
+def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
+    world, work = tmp_path / "world", tmp_path / "work"
+    for directory in (world / "bin", work):
         directory.mkdir(parents=True)
     for name, script in (("gcloud", "gcloud.py"), ("kdjax-stub", "kdjax.py")):
         program(
@@ -129,15 +141,10 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
     program(world / "bin" / "python-stub", "#!/bin/sh\necho kdjax, Python 3.12.0\n")
     program(world / "bin" / "uv", UV)
     (work / "my recipe.yaml").write_text("arms: {scratch: {}}\n")
-    (source / "kdjax").mkdir()
-    (source / "kdjax" / "__init__.py").touch()
-    git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
-        subprocess.run([*git, *words], check=True)
     made = Cloud(world, work)
     made.settings = {
         **{"PROJECT": "a-project", "ZONE": "us-west4-a", "NAME": "kd", "ACCELERATOR": "v5litepod-8"},
-        **{"BUCKET": "a-bucket", "CONFIG": "my recipe.yaml", "MAX_HOURS": "1", "SOURCE": str(source)},
+        **{"BUCKET": "a-bucket", "CONFIG": "my recipe.yaml", "MAX_HOURS": "1", "SOURCE": str(checkout)},
         **{"POLL": "0.02", "BACKOFF": "0.01", "ATTEMPTS": "3", "UNREACHABLE": "2", "STOP_SECONDS": "5"},
     }
     made.kdjax({"do": "finish"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -100,9 +101,10 @@ def test_odd_paths_survive(cloud: Cloud) -> None:
     assert cloud.bucket("kd.inputs/prepared/shards/a").exists()
 
 
-def test_changes_that_are_not_committed_are_refused(cloud: Cloud) -> None:
-    (Path(cloud.settings["SOURCE"]) / "kdjax" / "__init__.py").write_text("x = 1\n")
-    refused(cloud.run("watch.sh"), "has changes that are not committed, expected none")
+def test_changes_that_are_not_committed_are_refused(cloud: Cloud, tmp_path: Path) -> None:
+    changed = shutil.copytree(cloud.settings["SOURCE"], tmp_path / "changed")
+    (changed / "kdjax" / "__init__.py").write_text("x = 1\n")
+    refused(cloud.run("watch.sh", SOURCE=changed), "has changes that are not committed, expected none")
     refused(cloud.run("watch.sh", SOURCE=cloud.work), "expected a git checkout of kdjax")
     assert cloud.calls == []
 

@@ -70,11 +70,8 @@ def told(config: Config, out: Path) -> tuple[dict[str, Any], str]:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Two arms and a teacher that has its MLM head."""
     here = tmp_path_factory.mktemp("recipe")
-    settings = small_study.settings(here, arms={arm: {} for arm in ARMS}, budget={"flops": 1.2e8}, tune=TUNE)
-    settings["teacher"] = {
-        "source": str(small_study.make_teacher(here / "teacher" / "encoder", head=True)),
-        "architecture": small_study.TEACHER,
-    }
+    settings = small_study.settings(here, arms={arm: {} for arm in ARMS}, budget={"flops": 6e7}, tune=TUNE)
+    settings["teacher"] = small_study.with_head(here / "teacher")
     return recipes.from_dict(settings)
 
 
@@ -116,7 +113,7 @@ def test_every_arm_has_its_trials_and_each_spends_its_share(tuning: Tuning) -> N
         assert [trial["number"] for trial in tuning.trials(arm)] == [0, 1]
         (phase,) = costs[arm]
         for trial in tuning.trials(arm):
-            assert 6e7 - phase["total"] < trial["charged"] <= 6e7
+            assert 3e7 - phase["total"] < trial["charged"] <= 3e7
             assert trial["total"] == trial["charged"] == trial["steps"] * phase["total"]
             assert 1e-3 <= trial["settings"][RATE] <= 3e-2
         own = tuning.found["arms"][arm]
@@ -132,7 +129,7 @@ def test_settings_reach_the_runs(tuning: Tuning) -> None:
             manifest = json.loads((tuning.run(arm, trial["number"]) / "manifest.json").read_text())
             assert manifest["arm_settings"]["optimizer"]["learning_rate"] == trial["settings"][RATE]
             assert manifest["seed"] == 7
-            assert manifest["budget"]["amount"] == 6 * 10**7
+            assert manifest["budget"]["amount"] == 3 * 10**7
     assert len({trial["value"] for arm in ARMS for trial in tuning.trials(arm)}) == 4
 
 
@@ -179,7 +176,7 @@ def test_the_tuned_recipe_has_each_arm_s_best_and_is_otherwise_the_same(tuning: 
 
 def test_the_table_and_the_recipe_are_printed(tuning: Tuning) -> None:
     assert all(arm in tuning.printed for arm in ARMS)
-    assert "2 trials an arm, 6.00e7 FLOPs a run" in tuning.printed
+    assert "2 trials an arm, 3.00e7 FLOPs a run" in tuning.printed
     assert f"recipe: {tuning.out / 'tuned.yaml'}" in tuning.printed
 
 
@@ -213,7 +210,7 @@ def test_a_tuning_that_was_killed_goes_on_as_if_it_had_not_been(tuning: Tuning, 
     [
         ({"sampler_seed": 1}, r"trials/scratch/000/trial.json: this trial's settings are .*, expected .*another --out"),
         ({"space": {RATE: RangeConfig(low=1.0, high=2.0)}}, r"000/trial.json: this trial's settings are"),
-        ({"share": 0.4}, r"000/study.json: this study's budget.flops is 60000000.0, expected 48000000.0"),
+        ({"share": 0.4}, r"000/study.json: this study's budget.flops is 30000000.0, expected 24000000.0"),
     ],
 )
 def test_a_directory_belongs_to_one_tuning(tuning: Tuning, changes: dict[str, Any], said: str) -> None:
