@@ -44,21 +44,21 @@ memory_when_collected = 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiled programs are kept, as a command keeps them, and prices.
+    """Keep compiled programs, as a command keeps them, and prices, in each process that runs tests.
 
-    Memory is not, in a process that runs hundreds of tests.
+    Freed memory is not kept, in a process that runs hundreds of them.
     """
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker and config.getoption("numprocesses", None):
+        config.pluginmanager.register(PeaksOfWorkers())
+        return
     from kdjax import compiled, memory
+    from tests import prices
 
     compiled.keep()
     memory.keep_freed = lambda: False
     gc.set_threshold(10_000, 50, 1_000_000)  # else walks over all that JAX keeps take a tenth of the time
-    if config.pluginmanager.has_plugin("dsession"):
-        config.pluginmanager.register(PeaksOfWorkers())
-    else:
-        from tests import prices
-
-        prices.keep()
+    prices.keep()
 
 
 @pytest.fixture(scope="module")

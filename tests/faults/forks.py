@@ -96,8 +96,10 @@ def main() -> None:
     import kdjax.study.compare
     import kdjax.train.tensorboard  # noqa: F401
     from kdjax.budget import hardware
+    from kdjax.parallel import hosts
     from tests import prices
 
+    hosts.HEARTBEAT = 15  # seconds: tests wait for a death to be noticed
     hardware._fastest_matmul = lambda device: 1e11  # measuring it takes each process half a second
     prices.keep()
 
