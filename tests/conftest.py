@@ -34,7 +34,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="kdjax-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
-MEMORY_LIMIT = 5 * 2**29
+MEMORY_LIMIT = 2**31
 """Bytes of memory above which a worker forgets its compiled programs after a file of tests."""
 COLLECTED_EVERY = 2**28
 """Bytes by which a worker's memory grows before it looks for garbage: that takes half a second each time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kdjax import models
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.train.arm import Arm, resolve
 from kdjax.train.feed import Stream
@@ -26,6 +28,18 @@ SHALLOW_STUDENT = replace(STUDENT, layers=1)
 SHALLOW_TEACHER = replace(TEACHER, layers=2)
 """For what does not depend on the number of layers: they compile in half the time."""
 SHAPE = Shape(batch=8, length=12, slots=3)
+EVERY_STEP, AT_THE_END = 0.0, 1e9
+"""Seconds between checkpoints."""
+
+
+@functools.cache
+def _drawn(config: ModelConfig, seed: int) -> Any:
+    return models.init(config, seed).params
+
+
+def params(config: ModelConfig, seed: int) -> Any:
+    """Return a model's start parameters, drawn once in a process."""
+    return jax.tree.map(lambda leaf: leaf, _drawn(config, seed))
 
 
 def arm(name: str = "scratch", student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER, **optimizer: Any) -> Arm:

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import models
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
@@ -46,7 +45,7 @@ def run(
         Run(
             [tiny.leg(program.phase, program, tiny.Batches())],
             Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
-            start=models.init(program.phase.student, 0).params,
+            start=tiny.params(program.phase.student, 0),
             seed=0,
             config=TrainConfig(
                 batch=8,

@@ -60,7 +60,7 @@ def trained(mesh: tuple[int, int, int]) -> tuple[Any, dict[str, float]]:
 
 
 def started(compiled: Program) -> State:
-    return compiled.start(tiny.spread(models.init(compiled.phase.student, seed=0).params, factor=4), seed=1)
+    return compiled.start(tiny.spread(tiny.params(compiled.phase.student, 0), factor=4), seed=1)
 
 
 def check_same(taken: tuple[Any, dict[str, float]], expected: tuple[Any, dict[str, float]], start: State) -> None:
@@ -76,7 +76,7 @@ def stepped(compiled: Program, without: slice | None = None) -> tuple[Any, dict[
     """Parameters and metrics after three steps, with some of the sequences empty."""
     teacher = None
     if compiled.phase.teacher:
-        teacher = compiled.place_teacher(tiny.spread(models.init(compiled.phase.teacher, seed=9).params, factor=4))
+        teacher = compiled.place_teacher(tiny.spread(tiny.params(compiled.phase.teacher, 9), factor=4))
     state, metrics = started(compiled), {}
     for step in range(STEPS):
         batch = tiny.batch(step, SHAPE)
@@ -114,7 +114,7 @@ def test_a_rotary_student_on_a_mesh_gives_the_result_of_one_device() -> None:
     """Without a position table, and with heads split over devices that each turn their own."""
     student = dataclasses.replace(STUDENT, layers=1, width=32, heads=4, ffn=32, positions="rotary")
     (only,) = resolve("scratch", ArmConfig(), student, TEACHER, OptimizerConfig(learning_rate=1e-2)).phases
-    start = models.init(student, seed=0).params
+    start = tiny.params(student, 0)
     stepped_params = []
     for mesh in ((1, 1, 1), (2, 2, 2)):
         compiled = Program(only, SHAPE, Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)]))
@@ -129,7 +129,7 @@ def test_a_rotary_student_on_a_mesh_gives_the_result_of_one_device() -> None:
 def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]) -> None:
     compiled, alone = program(mesh, *EVERY_KIND), program((1, 1, 1), *EVERY_KIND)
     data, fsdp, tensor = mesh
-    state = compiled.start(models.init(compiled.phase.student, seed=0).params, seed=1)
+    state = compiled.start(tiny.params(compiled.phase.student, 0), seed=1)
     for tree in (state.params, state.opt):
         kernels = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim == 2 and leaf.shape[0] % 8 == 0]
         for leaf in kernels:

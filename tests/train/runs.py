@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.parallel.layout import Layout
@@ -39,6 +38,7 @@ def compiled() -> Program:
 def run(directory: Path, log: LogConfig = LogConfig(every=1), stop_at: int | None = None, **more: Any) -> Outcome:
     """A run, optionally interrupted after a step; the checkpoint it goes on from is then of the step before."""
     program = compiled()
+    saves = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
     cost = price(program.phase, tiny.SHAPE)
 
     def watch(progress: Progress) -> None:
@@ -52,13 +52,13 @@ def run(directory: Path, log: LogConfig = LogConfig(every=1), stop_at: int | Non
                     program.phase,
                     program,
                     tiny.Batches(),
-                    program.place_teacher(models.init(TEACHER, 9).params),
+                    program.place_teacher(tiny.params(TEACHER, 9)),
                 )
             ],
             Budget.flops(STEPS * cost.total),
-            start=models.init(program.phase.student, 0).params,
+            start=tiny.params(program.phase.student, 0),
             seed=0,
-            config=TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=log, evaluations=2),
+            config=TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=2),
             directory=directory,
             evaluate=lambda params: {"mlm_loss": float(np.sum(params["embeddings"]["norm"]["scale"]))},
             watch=watch,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.config import ArmConfig, OptimizerConfig
 from kdjax.data.cache import Cache, CacheManifest
 from kdjax.data.corpus import Corpus
@@ -235,7 +234,7 @@ def test_other_masks_and_missing_features_are_refused(
 def test_another_teacher_is_refused(text: Text, exact: Path) -> None:
     with pytest.raises(InputError, match=rf"\A{exact}: stored for encoder '[0-9a-f]+', expected '[0-9a-f]+'\Z"):
         open_changed(exact, text, teacher=teacher(seed=10))
-    head = models.init(TEACHER, 10).params["mlm"]
+    head = tiny.params(TEACHER, 10)["mlm"]
     with pytest.raises(InputError, match=rf"\A{exact}: stored for head '"):
         open_changed(exact, text, teacher=Model(TEACHER, {**teacher().params, "mlm": head}))
 

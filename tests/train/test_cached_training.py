@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.data.cache import Cache, CacheManifest
@@ -61,7 +60,7 @@ def exact(text: Text, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @functools.cache
 def untrained() -> Any:
-    return models.init(STUDENT, 0).params
+    return tiny.params(STUDENT, 0)
 
 
 @functools.cache

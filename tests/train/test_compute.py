@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.config import ArmConfig, ComputeConfig, OptimizerConfig, TermConfig
 from kdjax.parallel.layout import Layout
 from kdjax.train.arm import resolve
@@ -50,8 +49,8 @@ def program(version: str) -> Program:
 def trained(version: str) -> tuple[Any, list[float]]:
     """The student after a few steps, and its losses."""
     made = program(version)
-    teacher = made.place_teacher(models.init(TEACHER, 9).params)
-    state, losses = made.start(models.init(STUDENT, 0).params, seed=1), []
+    teacher = made.place_teacher(tiny.params(TEACHER, 9))
+    state, losses = made.start(tiny.params(STUDENT, 0), seed=1), []
     for step in range(STEPS):
         state, metrics = made(state, teacher, tiny.batch(step), tiny.moment(phase(), step, STEPS))
         losses.append(float(metrics["loss"]))
@@ -68,7 +67,7 @@ def test_every_version_of_a_run_ends_like_the_plain_one(version: str) -> None:
     sums = {"summands": tiny.SHAPE.batch * tiny.SHAPE.length, "stages": 20 * STEPS}  # 20 matmuls in a row a step
     for found, wanted in zip(losses, expected, strict=True):
         assert_metrics_equal({"loss": found}, {"loss": wanted}, **sums)
-    start = program("plain").start(models.init(STUDENT, 0).params, seed=1)
+    start = program("plain").start(tiny.params(STUDENT, 0), seed=1)
     assert_updates_equal(params, plain, jax.device_get(start.params), **sums)
 
 
@@ -81,8 +80,8 @@ def test_every_version_has_the_same_price_and_its_own_hardware_flops() -> None:
 
 
 def test_the_teacher_is_held_in_the_type_that_is_computed_in() -> None:
-    params = models.init(TEACHER, 9).params
+    params = tiny.params(TEACHER, 9)
     for version, dtype in (("plain", "float32"), ("bfloat16, all at once", "bfloat16")):
         assert {x.dtype.name for x in jax.tree.leaves(program(version).place_teacher(params))} == {dtype}
-    state = program("bfloat16, all at once").start(models.init(STUDENT, 0).params, seed=1)
+    state = program("bfloat16, all at once").start(tiny.params(STUDENT, 0), seed=1)
     assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {"float32"}

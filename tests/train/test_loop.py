@@ -13,7 +13,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.budget.journal import read
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
@@ -27,12 +26,18 @@ from kdjax.train.run import Outcome, Progress, Run
 from tests import metrics, tiny
 
 STEPS = 6
-CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=3)
+CONFIG = TrainConfig(batch=8, log=LogConfig(every=1), evaluations=3)
 LEARNING_RATE = 1e-2
 
 
 class Interrupted(Exception):
     pass
+
+
+def saving(stop_at: int | None) -> TrainConfig:
+    """Save after every step of a run that will be interrupted, and only at the end of another."""
+    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
+    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
 
 
 @functools.cache
@@ -59,7 +64,7 @@ def run(
     """A run, optionally interrupted after a step."""
     program = compiled()
     cost = price(phase(), tiny.SHAPE)
-    teacher = program.place_teacher(models.init(tiny.SHALLOW_TEACHER, 9).params)
+    teacher = program.place_teacher(tiny.params(tiny.SHALLOW_TEACHER, 9))
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:
@@ -69,9 +74,9 @@ def run(
         Run(
             [tiny.leg(phase(learning_rate), program, stream or tiny.Batches(), teacher)],
             budget or Budget.flops(STEPS * cost.total + cost.total // 2),
-            start=models.init(program.phase.student, 0).params,
+            start=tiny.params(program.phase.student, 0),
             seed=0,
-            config=CONFIG,
+            config=saving(stop_at),
             repeats=repeats,
             directory=directory,
             evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
@@ -65,8 +64,8 @@ def test_norms_of_groups_make_up_the_norm_of_the_whole(finished: tuple[Outcome, 
 
 def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
     program, phase = runs.compiled(), runs.compiled().phase
-    teacher = program.place_teacher(models.init(runs.TEACHER, 9).params)
-    state = program.start(models.init(phase.student, 0).params, seed=0)
+    teacher = program.place_teacher(tiny.params(runs.TEACHER, 9))
+    state = program.start(tiny.params(phase.student, 0), seed=0)
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     params = jax.device_get(state.params)
     grads = jax.jit(jax.grad(phase.loss(), has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[0]

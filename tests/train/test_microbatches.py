@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
@@ -43,14 +42,14 @@ def compiled(devices: int, microbatches: int) -> Program:
 
 
 def started(program: Program) -> State:
-    return program.start(tiny.spread(models.init(tiny.SHALLOW_STUDENT, 0).params), seed=1)
+    return program.start(tiny.spread(tiny.params(tiny.SHALLOW_STUDENT, 0)), seed=1)
 
 
 @functools.cache
 def stepped(devices: int, microbatches: int, dropped: int | None = None) -> tuple[Any, dict[str, float]]:
     """Parameters and metrics after two steps, with the sequences of one part empty where one is dropped."""
     program = compiled(devices, microbatches)
-    teacher = program.place_teacher(tiny.spread(models.init(tiny.SHALLOW_TEACHER, 9).params))
+    teacher = program.place_teacher(tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9)))
     state, metrics = started(program), {}
     for step in range(2):
         batch = tiny.batch(step)

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Stretch
 from kdjax.config import (
@@ -45,11 +44,17 @@ PHASES = (
 STUDENT = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
 TEACHER = tiny.SHALLOW_TEACHER
 BUDGET_STEPS = 14
-CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=2)
+CONFIG = TrainConfig(batch=8, log=LogConfig(every=1), evaluations=2)
 
 
 class Interrupted(Exception):
     pass
+
+
+def saving(stop_at: int | None) -> TrainConfig:
+    """Save after every step of a run that will be interrupted, and only at the end of another."""
+    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
+    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
 
 
 @functools.cache
@@ -71,7 +76,7 @@ def programs() -> tuple[Program, ...]:
 
 
 def run(directory: Path, stop_at: int | None = None) -> Outcome:
-    teacher = models.init(TEACHER, 9).params
+    teacher = tiny.params(TEACHER, 9)
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:
@@ -84,9 +89,9 @@ def run(directory: Path, stop_at: int | None = None) -> Outcome:
                 for phase, program in zip(arm().phases, programs(), strict=True)
             ],
             laid_out()[0],
-            start=models.init(arm().student, 0).params,
+            start=tiny.params(arm().student, 0),
             seed=0,
-            config=CONFIG,
+            config=saving(stop_at),
             directory=directory,
             watch=watch,
         )
@@ -146,8 +151,8 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
 
 def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -> None:
     mlm, hidden, _ = programs()
-    state = mlm.start(models.init(arm().student, 0).params, seed=0)
-    teacher = models.init(TEACHER, 9).params
+    state = mlm.start(tiny.params(arm().student, 0), seed=0)
+    teacher = tiny.params(TEACHER, 9)
     for step in range(3):
         state, _ = mlm(state, mlm.place_teacher(teacher), tiny.batch(step), Moment(0.0, 1e-2))
     before = jax.device_get(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, CheckpointConfig, LogConfig, OptimizerConfig, PhaseConfig, TermConfig, TrainConfig
 from kdjax.parallel.layout import Layout
@@ -22,11 +22,17 @@ from tests import metrics, tiny
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
 STUDENT, TEACHER = tiny.SHALLOW_STUDENT, tiny.SHALLOW_TEACHER
-CONFIG = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=0.0), log=LogConfig(every=1), evaluations=1)
+CONFIG = TrainConfig(batch=8, log=LogConfig(every=1), evaluations=1)
 
 
 class Interrupted(Exception):
     pass
+
+
+def saving(stop_at: int | None) -> TrainConfig:
+    """Save after every step of a run that will be interrupted, and only at the end of another."""
+    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
+    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
 
 
 @functools.cache
@@ -48,7 +54,7 @@ def budget(order: str) -> Budget:
 
 
 def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
-    teacher = models.init(TEACHER, 9).params
+    teacher = tiny.params(TEACHER, 9)
 
     def watch(progress: Progress) -> None:
         if progress.ledger.steps == stop_at:
@@ -58,8 +64,10 @@ def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
         tiny.leg(phase, program, tiny.Batches(), program.place_teacher(teacher))
         for phase, program in zip(arm(order).phases, programs(order), strict=True)
     ]
-    start = models.init(arm(order).student, 0).params
-    (outcome,) = train(Run(legs, budget(order), start=start, seed=0, config=CONFIG, directory=directory, watch=watch))
+    start = tiny.params(arm(order).student, 0)
+    (outcome,) = train(
+        Run(legs, budget(order), start=start, seed=0, config=saving(stop_at), directory=directory, watch=watch)
+    )
     return outcome
 
 
@@ -75,7 +83,7 @@ def test_only_the_phase_with_the_teacher_trains_the_projection(order: str) -> No
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_phase_without_the_teacher_leaves_the_projection_as_it_is(order: str) -> None:
     program = programs(order)[ORDERS[order].index("mlm")]
-    state = program.start(models.init(arm(order).student, 0).params, seed=0)
+    state = program.start(tiny.params(arm(order).student, 0), seed=0)
     before = jax.device_get(state.params["objective"])
     state, _ = program(state, None, tiny.batch(0), tiny.moment(program.phase, 1, 4))
     after = jax.device_get(state.params["objective"])

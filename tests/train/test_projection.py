@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.models import Model
 from kdjax.train.projection import factors, leading_directions, project, stream_basis
 from tests import tiny
@@ -217,7 +216,7 @@ def planted(rng: np.random.Generator, plane: Array, rank: int) -> Any:
         """`[rows, 24]`: of each head's 12 columns, combinations of the same `rank`."""
         return np.hstack([normal(rows, rank) @ bases[head] for head in range(config.heads)])
 
-    params = jax.tree.map(np.copy, models.init(config, 9).params)
+    params = jax.tree.map(np.copy, tiny.params(config, 9))
     for table in ("word", "position", "type"):
         rows = params["embeddings"][table]["embedding"].shape[0]
         params["embeddings"][table]["embedding"] = normal(rows, 16) @ plane.T

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import pytest
 
-from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, LogConfig, OptimizerConfig, PhaseConfig, RampConfig, TermConfig, TrainConfig
 from kdjax.errors import InputError
@@ -53,7 +52,7 @@ def run(directory: Path, ramp: tuple[RampConfig, ...], asked: list[tuple[int, in
         Run(
             legs,
             BUDGET,
-            start=models.init(tiny.STUDENT, 0).params,
+            start=tiny.params(tiny.STUDENT, 0),
             seed=0,
             config=TrainConfig(batch=8, log=LogConfig(every=1)),
             directory=directory,

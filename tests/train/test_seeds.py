@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, ModelConfig, TrainConfig
@@ -32,10 +31,8 @@ SEEDS = (0, 1, 2)
 STEPS = 6
 EXACT = ("spent", "phases", "positions", "tokens", "unique_tokens", "masked_tokens")
 STUDENT = tiny.SHALLOW_STUDENT
-TEACHER = tiny.spread(models.init(tiny.SHALLOW_TEACHER, 9).params)
+TEACHER = tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9))
 LEARNING_RATE = 1e-2
-EVERY_STEP, AT_THE_END = 0.0, 1e9
-"""Seconds between checkpoints."""
 SUMMANDS = tiny.SHAPE.batch * tiny.SHAPE.length
 """Tokens of a batch."""
 STAGES = 20 * STEPS
@@ -49,7 +46,7 @@ PARTS = {
 
 def beginning(student: ModelConfig, seed: int) -> Any:
     """The student before its first step."""
-    return tiny.spread(models.init(student, seed).params)
+    return tiny.spread(tiny.params(student, seed))
 
 
 class Interrupted(Exception):
@@ -75,7 +72,7 @@ def go(
     starts: Callable[[int], Any] = lambda seed: beginning(phase().student, seed),
     budget: Budget | None = None,
     log: LogConfig = LogConfig(every=1, tensorboard=False),
-    saves: float = AT_THE_END,
+    saves: float = tiny.AT_THE_END,
 ) -> dict[int, Outcome]:
     """Runs of these seeds side by side, each in a directory of its name."""
     program, cost = compiled(len(seeds)), price(phase(), tiny.SHAPE)
@@ -171,7 +168,7 @@ def test_an_interruption_changes_nothing(
     here: Path, together: dict[int, Outcome], tmp_path: Path, seed: int, step: int
 ) -> None:
     with pytest.raises(Interrupted):
-        go(tmp_path, SEEDS, watch=stopping(seed, step), saves=EVERY_STEP)
+        go(tmp_path, SEEDS, watch=stopping(seed, step), saves=tiny.EVERY_STEP)
     again = go(tmp_path, SEEDS)
     for each in SEEDS:
         assert again[each].params_sha256 == together[each].params_sha256
@@ -183,7 +180,7 @@ def test_an_interruption_changes_nothing(
 def test_a_seed_that_was_left_behind_ends_with_the_same_bits(together: dict[int, Outcome], tmp_path: Path) -> None:
     """As if killed while the checkpoints were being written: one of three was not."""
     with pytest.raises(Interrupted):
-        go(tmp_path, SEEDS, watch=stopping(0, 4), saves=EVERY_STEP)
+        go(tmp_path, SEEDS, watch=stopping(0, 4), saves=tiny.EVERY_STEP)
     newest = max((tmp_path / "1" / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(newest)
     again = go(tmp_path, SEEDS)
@@ -196,9 +193,9 @@ def test_a_seed_that_was_left_behind_ends_with_the_same_bits(together: dict[int,
 def test_runs_go_on_in_groups_of_another_size(here: Path, alone: dict[int, Outcome], tmp_path: Path) -> None:
     """One alone from the start; then all together; then one of them alone and the others together."""
     with pytest.raises(Interrupted):
-        go(tmp_path, [0], watch=stopping(0, 3), saves=EVERY_STEP)
+        go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
     with pytest.raises(Interrupted):
-        go(tmp_path, SEEDS, watch=stopping(2, 2), saves=EVERY_STEP)  # 1 and 2 are behind
+        go(tmp_path, SEEDS, watch=stopping(2, 2), saves=tiny.EVERY_STEP)  # 1 and 2 are behind
     ended = go(tmp_path, [1]) | go(tmp_path, [0]) | go(tmp_path, [2])
     for seed in SEEDS:
         check_same(ended[seed], alone[seed], tmp_path / str(seed), here / "alone" / str(seed), seed)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdjax import models
 from kdjax.config import CacheConfig, Schedule
 from kdjax.errors import InputError
 from kdjax.models import forward
@@ -41,7 +40,7 @@ K = 6
 @functools.cache
 def seen() -> Features:
     """All that the teacher hands out of a batch."""
-    params = models.init(tiny.TEACHER, 9).params
+    params = tiny.params(tiny.TEACHER, 9)
     return jax.jit(lambda p, b: forward(tiny.TEACHER, p, b, EVERYTHING))(params, tiny.batch())
 
 
@@ -73,7 +72,7 @@ def some_logits(*shape: int, spread: float = 2.0, seed: int = 0) -> Array:
 
 
 def test_online_is_the_teacher_s_forward_pass() -> None:
-    signal, params = Online(tiny.TEACHER), models.init(tiny.TEACHER, 9).params
+    signal, params = Online(tiny.TEACHER), tiny.params(tiny.TEACHER, 9)
     found = jax.jit(lambda p, b: signal.features(p, b, EVERYTHING))(params, tiny.batch())
     assert jax.tree.structure(found) == jax.tree.structure(seen())
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(seen()), strict=True):

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import models
 from kdjax.config import ModelConfig, StartConfig
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward
@@ -30,7 +29,7 @@ EVERYTHING = Request(
 def teacher(**changes: Any) -> Model:
     """A teacher in which no bias is 0 and no LayerNorm scale 1."""
     config = dataclasses.replace(tiny.TEACHER, **changes)
-    leaves, tree = jax.tree.flatten(models.init(config, 9).params)
+    leaves, tree = jax.tree.flatten(tiny.params(config, 9))
     rng = np.random.default_rng(5)
     shaken = [np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32) for leaf in leaves]
     return Model(config, jax.tree.unflatten(tree, shaken))
@@ -55,8 +54,8 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 def test_a_random_start_is_bert_s_of_its_seed() -> None:
-    assert_equal(start_params(StartConfig(), tiny.STUDENT, None, 4), models.init(tiny.STUDENT, 4).params)
-    assert_equal(start_params(StartConfig(), tiny.STUDENT, teacher(), 4), models.init(tiny.STUDENT, 4).params)
+    assert_equal(start_params(StartConfig(), tiny.STUDENT, None, 4), tiny.params(tiny.STUDENT, 4))
+    assert_equal(start_params(StartConfig(), tiny.STUDENT, teacher(), 4), tiny.params(tiny.STUDENT, 4))
 
 
 def test_a_lower_start_of_equal_width_is_the_bottom_of_its_teacher() -> None:
@@ -92,7 +91,7 @@ def test_spread_takes_distilbert_s_layers_of_twelve() -> None:
 def test_a_head_the_teacher_lacks_is_bert_s_of_the_seed(student: ModelConfig) -> None:
     headless = teacher()._replace(params={name: part for name, part in teacher().params.items() if name != "mlm"})
     made = start(student, headless, seed=7)
-    assert_equal(made["mlm"], models.init(student, 7).params["mlm"])
+    assert_equal(made["mlm"], tiny.params(student, 7)["mlm"])
     rest = start(student, teacher(), seed=8)
     assert_equal({**made, "mlm": None}, {**rest, "mlm": None})
 
@@ -174,7 +173,7 @@ def test_a_rotation_that_differs_from_the_teacher_s_is_refused(changes: dict[str
 
 
 def test_a_rotary_start_copies_no_position_table_and_may_take_longer_sequences() -> None:
-    given = Model(ROTARY, models.init(ROTARY, 3).params)
+    given = Model(ROTARY, tiny.params(ROTARY, 3))
     made = start(narrow(ROTARY, max_positions=99), given)
     assert_equal(made["embeddings"], given.params["embeddings"])
     assert set(made["embeddings"]) == {"word", "type", "norm"}
@@ -182,7 +181,7 @@ def test_a_rotary_start_copies_no_position_table_and_may_take_longer_sequences()
 
 def test_a_narrower_rotary_start_keeps_a_head_s_coordinates() -> None:
     """Any others would turn at other speeds."""
-    given = Model(ROTARY, models.init(ROTARY, 3).params)
+    given = Model(ROTARY, tiny.params(ROTARY, 3))
     made = start(narrow(ROTARY, width=12, heads=1), given)
     word = np.asarray(given.params["embeddings"]["word"]["embedding"], np.float64)
     basis = np.linalg.lstsq(word, made["embeddings"]["word"]["embedding"], rcond=None)[0]

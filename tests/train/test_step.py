@@ -14,7 +14,6 @@ import numpy as np
 import optax
 import pytest
 
-from kdjax import models
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.models import forward
@@ -52,14 +51,14 @@ def program(name: str, devices: int) -> Program:
 
 def started(program: Program) -> State:
     """The state before the first step."""
-    return program.start(tiny.spread(models.init(program.phase.student, seed=0).params), seed=3)
+    return program.start(tiny.spread(tiny.params(program.phase.student, 0)), seed=3)
 
 
 @functools.cache
 def run(name: str, devices: int) -> tuple[Any, list[dict[str, float]], Any]:
     """Trains a few steps: final params, losses, and the teacher's params after."""
     compiled = program(name, devices)
-    teacher = compiled.place_teacher(tiny.spread(models.init(TEACHER, seed=9).params))
+    teacher = compiled.place_teacher(tiny.spread(tiny.params(TEACHER, 9)))
     state = started(compiled)
     losses = []
     for step in range(STEPS):
@@ -87,8 +86,8 @@ def test_eight_devices_equal_one(name: str) -> None:
 
 def test_dropout_changes_from_step_to_step() -> None:
     compiled = program("logit", 1)
-    teacher = compiled.place_teacher(models.init(TEACHER, seed=9).params)
-    start = models.init(compiled.phase.student, seed=0).params
+    teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
+    start = tiny.params(compiled.phase.student, 0)
     now = tiny.moment(compiled.phase, 0, STEPS)
     state, first = compiled(compiled.start(start, seed=3), teacher, tiny.batch(0), now)
     later = dataclasses.replace(compiled.start(start, seed=3), step=jax.device_put(jnp.int32(1), state.step.sharding))
@@ -99,8 +98,8 @@ def test_dropout_changes_from_step_to_step() -> None:
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_lowers_its_loss(name: str) -> None:
     compiled = program(name, 1)
-    teacher = compiled.place_teacher(models.init(TEACHER, seed=9).params)
-    state, losses = compiled.start(models.init(compiled.phase.student, seed=0).params, seed=3), []
+    teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
+    state, losses = compiled.start(tiny.params(compiled.phase.student, 0), seed=3), []
     for step in range(STEPS):
         state, metrics = compiled(state, teacher, tiny.batch(0), tiny.moment(compiled.phase, step, STEPS))
         losses.append(float(metrics["loss"]))
@@ -124,7 +123,7 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
     The devices' slices hold different numbers of masked slots, so a mean of their means would be another gradient.
     """
     student = tiny.SHALLOW_STUDENT
-    batch, start = tiny.batch(5), models.init(student, seed=0).params
+    batch, start = tiny.batch(5), tiny.params(student, 0)
 
     def loss(params: Any, rows: Any) -> jax.Array:
         log_p = jax.nn.log_softmax(forward(student, params, rows, Request(logits=True)).logits)
@@ -176,7 +175,7 @@ def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
 @pytest.mark.parametrize("name", ("logit", "tinybert", "minilm"))
 def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
     _, _, after = run(name, 8)
-    before = tiny.spread(models.init(TEACHER, seed=9).params)
+    before = tiny.spread(tiny.params(TEACHER, 9))
     assert largest_difference(after, {part: before[part] for part in after}) == 0
     state = jax.eval_shape(lambda p: init_state(p, phase(name).transformation, 0), phase(name).abstract_params())
     shapes = {leaf.shape for leaf in jax.tree.leaves(state)}
@@ -185,7 +184,7 @@ def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
 
 
 def test_what_gets_no_gradient_does_not_decay() -> None:
-    start = tiny.spread(models.init(phase("minilm").student, seed=0).params)
+    start = tiny.spread(tiny.params(phase("minilm").student, 0))
     params, _, _ = run("minilm", 1)
     untouched = ("mlm",), ("layers", "2", "ffn"), ("layers", "2", "attention", "output")
     for path in untouched:
