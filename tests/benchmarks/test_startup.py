@@ -7,6 +7,7 @@ import pytest
 from benchmarks import startup
 
 
+@pytest.mark.exhaustive
 def test_every_stage_is_timed() -> None:
     """Processes start, price, compile and step; the second finds what the first compiled."""
     empty, filled = (row.strip("| ").split(" | ") for row in startup.rows("tiny", "scratch", rounds=1))

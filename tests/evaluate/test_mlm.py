@@ -6,22 +6,28 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax.errors import InputError
 from kdjax.evaluate import mlm
 from kdjax.evaluate.mlm import HeldOut, MlmResult, held_out_loss
-from kdjax.models import Model, forward, init
+from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import Request
 from tests import tiny
 
 
 def peaked(config, seed, factor, bias):
     """A model far from uniform predictions, fond of a few tokens, so that two such models agree at some slots."""
-    params = jax.tree.map(lambda x: factor * x, init(config, seed).params)
-    liked = jnp.where(jnp.arange(config.vocab_size) % 18 == 5, jnp.float32(bias), 0)
+    rng = np.random.default_rng(seed)
+
+    def drawn(path, leaf):
+        if path[-1].key in ("scale", "bias"):
+            return np.full(leaf.shape, factor if path[-1].key == "scale" else 0, np.float32)
+        return factor * rng.normal(0, 0.02, leaf.shape).astype(np.float32)
+
+    params = jax.tree_util.tree_map_with_path(drawn, abstract_params(config))
+    liked = np.where(np.arange(config.vocab_size) % 18 == 5, np.float32(bias), 0)
     return Model(config, {**params, "mlm": {**params["mlm"], "bias": liked}})
 
 
@@ -121,7 +127,7 @@ def test_a_batch_counts_by_its_slots():
 
 def test_it_compiles_once_for_many_runs():
     def measure(seed):
-        batches, params = [tiny.batch(seed), tiny.batch(seed + 1)], init(tiny.STUDENT, seed).params
+        batches, params = [tiny.batch(seed), tiny.batch(seed + 1)], tiny.params(tiny.STUDENT, seed)
         held_out_loss(tiny.STUDENT, params, batches)
         HeldOut(batches, TEACHER).measure(tiny.STUDENT, params)
 
@@ -242,7 +248,8 @@ def test_the_teacher_runs_once_and_not_before_it_is_asked(monkeypatch):
 
 def test_another_vocabulary_is_refused_before_the_teacher_runs(monkeypatch):
     monkeypatch.setattr(mlm, "_predict", None)
-    larger = init(dataclasses.replace(tiny.STUDENT, vocab_size=60), 0)
+    config = dataclasses.replace(tiny.STUDENT, vocab_size=60)
+    larger = Model(config, tiny.params(config, 0))
     with pytest.raises(InputError, match="the model has 60 vocabulary entries, expected the teacher's 53"):
         HeldOut([tiny.batch()], TEACHER).measure(*larger)
 

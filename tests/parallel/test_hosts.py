@@ -122,6 +122,7 @@ def test_two_processes_of_two_devices_equal_one_of_four(hosts: Hosts, alone: dic
     assert [path.name for path in (out / "runs").iterdir()] == ["logit-seed0"]
 
 
+@pytest.mark.exhaustive
 def test_two_processes_take_seeds_side_by_side(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
     found = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.seeds_at_once", "2")
     assert_same(found, alone)

@@ -35,10 +35,17 @@ def compiled() -> Program:
     return Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
 
 
-def run(directory: Path, log: LogConfig = LogConfig(every=1), stop_at: int | None = None, **more: Any) -> Outcome:
+def run(
+    directory: Path,
+    log: LogConfig = LogConfig(every=1),
+    stop_at: int | None = None,
+    saves: float = tiny.AT_THE_END,
+    **more: Any,
+) -> Outcome:
     """A run, optionally interrupted after a step; the checkpoint it goes on from is then of the step before."""
     program = compiled()
-    saves = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
+    if stop_at is not None:
+        saves = tiny.EVERY_STEP
     cost = price(program.phase, tiny.SHAPE)
 
     def watch(progress: Progress) -> None:

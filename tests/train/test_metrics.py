@@ -32,7 +32,7 @@ PEAK = Peak(1e12, "float32", "made up")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[dict[str, Any]]]:
     here = tmp_path_factory.mktemp("run")
-    return runs.run(here, peak=PEAK), metrics.lines(here)
+    return runs.run(here, saves=tiny.EVERY_STEP, peak=PEAK), metrics.lines(here)
 
 
 def of_steps(finished: tuple[Outcome, list[dict[str, Any]]]) -> list[dict[str, Any]]:

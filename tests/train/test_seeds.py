@@ -31,7 +31,6 @@ SEEDS = (0, 1, 2)
 STEPS = 6
 EXACT = ("spent", "phases", "positions", "tokens", "unique_tokens", "masked_tokens")
 STUDENT = tiny.SHALLOW_STUDENT
-TEACHER = tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9))
 LEARNING_RATE = 1e-2
 SUMMANDS = tiny.SHAPE.batch * tiny.SHAPE.length
 """Tokens of a batch."""
@@ -47,6 +46,10 @@ PARTS = {
 def beginning(student: ModelConfig, seed: int) -> Any:
     """The student before its first step."""
     return tiny.spread(tiny.params(student, seed))
+
+
+def teacher_params() -> Any:
+    return tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9))
 
 
 class Interrupted(Exception):
@@ -76,7 +79,7 @@ def go(
 ) -> dict[int, Outcome]:
     """Runs of these seeds side by side, each in a directory of its name."""
     program, cost = compiled(len(seeds)), price(phase(), tiny.SHAPE)
-    teacher = program.place_teacher(TEACHER)
+    teacher = program.place_teacher(teacher_params())
     config = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3)
     runs = [
         Run(
@@ -234,7 +237,7 @@ def stepped(name: str, seeds: int, first: int, devices: int, microbatches: int) 
     of = tiny.phase(name, STUDENT, tiny.SHALLOW_TEACHER)
     program = compiled(seeds, of, devices, microbatches)
     chosen = range(first, first + seeds)
-    teacher = program.place_teacher(TEACHER if of.teacher else None)
+    teacher = program.place_teacher(teacher_params() if of.teacher else None)
     states = program.together([program.start(beginning(STUDENT, seed), seed) for seed in chosen])
     for step in range(2):
         batches = program.place(program.joined([tiny.batch(10 * seed + step) for seed in chosen]))
