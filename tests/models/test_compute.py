@@ -114,8 +114,17 @@ def same(config, name, **compute):
     assert max(map(distance, got, want)) < 2e-6
 
 
-@pytest.mark.parametrize("name", SHORT_REQUESTS)
-@pytest.mark.parametrize("config", [SHORT, SHORT_PRE], ids=["post", "pre"])
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        *((SHORT, name) for name in SHORT_REQUESTS),
+        (SHORT_PRE, "logits only"),
+        (SHORT_PRE, "all of the last layer"),
+        also(SHORT_PRE, "a middle layer"),
+        also(SHORT_PRE, "scores of the last layer"),
+    ],
+    ids=lambda value: value.norm if isinstance(value, ModelConfig) else value,
+)
 def test_lean_it_is_the_plain_program_dropout_included(config, name):
     same(config, name)
 
@@ -186,10 +195,11 @@ def near(config, name, **compute):
 @pytest.mark.parametrize(
     ("config", "name"),
     [
-        *((SHORT, name) for name in SHORT_REQUESTS),
+        (SHORT, "a middle layer"),
+        (SHORT, "scores of the last layer"),
         (SHORT_PRE, "a middle layer"),
         (SHORT_ROTARY, "all of the last layer"),
-        *(also(config, name) for config in (SHORT_PRE, SHORT_ROTARY) for name in SHORT_REQUESTS),
+        *(also(config, name) for config in (SHORT, SHORT_PRE, SHORT_ROTARY) for name in SHORT_REQUESTS),
     ],
     ids=lambda value: f"{value.norm}-{value.positions}" if isinstance(value, ModelConfig) else value,
 )
