@@ -17,10 +17,10 @@ from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, ModelSpec, OptimizerConfig, TermConfig
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.step import Moment
+from kdjax.training.arm import resolve
+from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.program import Program
+from kdjax.training.step import Moment
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 VOCABULARY = 30522

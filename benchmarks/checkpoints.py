@@ -22,10 +22,10 @@ from kdjax.budget.ledger import Ledger
 from kdjax.config import ArmConfig, OptimizerConfig
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.checkpoint import Checkpoints, sha256
-from kdjax.train.checksum import checksums
-from kdjax.train.step import init_state
+from kdjax.training.arm import resolve
+from kdjax.training.checkpoint import Checkpoints, sha256
+from kdjax.training.checksum import checksums
+from kdjax.training.step import init_state
 
 
 def measured(size: str, saves: int, directory: Path) -> list[str]:

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from kdjax.parallel import aot
-from kdjax.parallel.estimate import Estimate, estimate
+from kdjax.hlo import aot
+from kdjax.hlo.estimate import Estimate, estimate
 
 TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
 BF16, F32 = jnp.bfloat16, jnp.float32

@@ -34,7 +34,7 @@ from benchmarks.timing import Ratio, in_turn, ratio
 from kdjax import memory
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
-from kdjax.train.phase import Shape
+from kdjax.training.phase import Shape
 
 BASE = {"length": 64, "width": 128, "depth": 2, "vocabulary": 8192, "slots": 10, "batch": 16, "teacher width": 256}
 VALUES = {

@@ -39,15 +39,15 @@ from benchmarks.timing import Ratio, in_turn, ratio
 from kdjax import memory
 from kdjax.budget.accounting import Budget
 from kdjax.config import DataConfig, TrainConfig
-from kdjax.data import sources
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
-from kdjax.data.prepare import prepare
-from kdjax.study.progress import Reporter
-from kdjax.train.feed import Fed, Votes, feed
-from kdjax.train.loop import train
-from kdjax.train.phase import Shape
-from kdjax.train.run import Leg, Run
+from kdjax.data.prepare.local import prepare
+from kdjax.data.text import sources
+from kdjax.progress import Reporter
+from kdjax.training.input_pipeline import Fed, Votes, feed
+from kdjax.training.loop import train
+from kdjax.training.phase import Shape
+from kdjax.training.run import Leg, Run
 
 DEMO = Shape(batch=32, length=32, slots=6)
 LARGE = Shape(batch=8, length=128, slots=20)

@@ -19,12 +19,12 @@ import numpy as np
 
 from kdjax import models
 from kdjax.config import ArmConfig, MeshConfig, ModelConfig, OptimizerConfig
-from kdjax.parallel.collectives import KINDS, collectives
+from kdjax.hlo.collectives import KINDS, collectives
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Shape
-from kdjax.train.program import Program
-from kdjax.train.step import Moment
+from kdjax.training.arm import resolve
+from kdjax.training.phase import Shape
+from kdjax.training.program import Program
+from kdjax.training.step import Moment
 
 SIZES = {"heads": 8, "vocab_size": 30528, "max_positions": 128, "dropout": 0.0, "attention_dropout": 0.0}
 STUDENT = ModelConfig(layers=3, width=192, ffn=768, **SIZES)

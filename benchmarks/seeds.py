@@ -3,7 +3,7 @@
     python -m benchmarks.seeds [--seeds N ...] [--arms NAME ...] [--dtype bfloat16]
 
 Step: of each of N seeds, the batch brought to the device included, by the program of one seed N times or by the program
-of N seeds once. Loop: the same within whole runs (`kdjax.train.loop`), with all that the host does for a step, but
+of N seeds once. Loop: the same within whole runs (`kdjax.training.loop`), with all that the host does for a step, but
 without compiling and the checkpoint at the end. Both ways run in turn, a ratio is of neighbours, its interval that of
 the median. Students read 8 x 64 tokens with 10 masked slots; the teacher is 6 x 384. Prints a Markdown
 table.
@@ -26,12 +26,12 @@ from kdjax import memory, models
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, ComputeConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.loop import train
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.run import Leg, Run
-from kdjax.train.step import Moment
+from kdjax.training.arm import resolve
+from kdjax.training.loop import train
+from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.program import Program
+from kdjax.training.run import Leg, Run
+from kdjax.training.step import Moment
 
 SIZES = {"vocab_size": 30522, "max_positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
 STUDENTS = {

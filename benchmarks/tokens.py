@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdjax.config import DataConfig
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
 from kdjax.data.tokenizer import TextTokenizer
 
 AT_ONCE = 1000

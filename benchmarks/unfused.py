@@ -12,8 +12,8 @@ from benchmarks.cases import RATE, Case
 from kdjax.budget.hardware import memory
 from kdjax.models.features import Features
 from kdjax.parallel.layout import Layout
-from kdjax.train.program import Program
-from kdjax.train.step import Moment, compile_step, make_loss, make_step
+from kdjax.training.program import Program
+from kdjax.training.step import Moment, compile_step, make_loss, make_step
 
 
 class Unfused:

@@ -54,7 +54,7 @@ def _audit(options: argparse.Namespace, config: Config) -> None:
 
 
 def _price(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.pricing import price_table, prices
+    from kdjax.dry_run.pricing import price_table, prices
 
     rows = prices(config)
     if options.json:
@@ -64,10 +64,10 @@ def _price(options: argparse.Namespace, config: Config) -> None:
 
 
 def _compile(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.parallel import aot
+    from kdjax.hlo import aot
 
     aot.offline()
-    from kdjax.study.compiling import check_fits, compiled, compiled_table
+    from kdjax.dry_run.compiling import check_fits, compiled, compiled_table
 
     found = compiled(config, aot.slice_of(options.topology), options.arm, options.top)
     if options.json:
@@ -102,7 +102,7 @@ def _cache(options: argparse.Namespace, config: Config) -> None:
 
 
 def _arms(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.arms import arms_table, listed
+    from kdjax.dry_run.named_arms import arms_table, listed
 
     if options.json:
         print(json.dumps(listed(config), indent=1))

@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="module")
 def undrawn() -> Iterator[None]:
     """Figures are laid out and not drawn, where nobody looks at the pages of studies: a tenth of a second each."""
-    from kdjax.study import svg
+    from kdjax.report import svg
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "render", lambda figure, name, description: "")
@@ -147,7 +147,7 @@ SYSTEM += ("test_parts.py", "test_bad_input.py")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of whole commands, and puts the longest files first: no worker is left with one at the end."""
-    order = [*SYSTEM, "train"]
+    order = [*SYSTEM, "training"]
 
     def place(item: pytest.Item) -> int:
         names = (*item.path.parts, "/".join(item.path.parts[-2:]))

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.budget.price import Price
-from kdjax.train import phase as phases
-from kdjax.train.phase import Phase, Shape
+from kdjax.training import phase as phases
+from kdjax.training.phase import Phase, Shape
 
 
 class Strangers(Exception):

@@ -13,14 +13,14 @@ import numpy as np
 
 from kdjax import models
 from kdjax.config import CacheConfig, DataConfig
-from kdjax.data.cache import Cache
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
 from kdjax.models import Model, forward
 from kdjax.models.features import Request
 from kdjax.parallel.layout import Layout
-from kdjax.train import cache
-from kdjax.train.phase import Shape
+from kdjax.teacher_cache.store import Cache
+from kdjax.training import fill_teacher_cache as cache
+from kdjax.training.phase import Shape
 from tests import tiny
 from tests.corpora import make_corpus, make_tokenizer
 

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from kdjax.clock import COMPILE, SETTING_UP, Clock
-from kdjax.train.log import Stopwatch
+from kdjax.training.stopwatch import Stopwatch
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_compiling_counts_as_such_wherever_it_happens() -> None:
 
 def test_a_runs_stopwatch_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("kdjax.train.log.CLOCK", clock)
+    monkeypatch.setattr("kdjax.training.metrics_log.CLOCK", clock)
     run = Stopwatch({})
     with run("input"):
         time.sleep(0.001)

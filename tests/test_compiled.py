@@ -17,8 +17,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from kdjax import compiled, models
 from kdjax.compiled import Entries
 from kdjax.parallel.layout import Layout
-from kdjax.train.checkpoint import sha256
-from kdjax.train.program import Program
+from kdjax.training.checkpoint import sha256
+from kdjax.training.program import Program
 from tests import tiny
 from tests.limits import files_of_at_most
 from tests.study.conftest import kdjax

@@ -16,12 +16,12 @@ import yaml
 
 from kdjax import cli, objectives, recipes
 from kdjax.config import ArmConfig, Config, TermConfig
+from kdjax.dry_run import named_arms as arms
+from kdjax.dry_run.pricing import arms_of, prices
 from kdjax.errors import InputError
 from kdjax.models.features import Features
 from kdjax.objectives import custom
 from kdjax.objectives.presets import PRESETS
-from kdjax.study import arms
-from kdjax.study.pricing import arms_of, prices
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

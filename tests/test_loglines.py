@@ -16,7 +16,7 @@ import jax
 import pytest
 
 from kdjax import loglines
-from kdjax.study.progress import Reporter
+from kdjax.progress import Reporter
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +27,7 @@ loglines.claim_logging()
 import jax, logging, warnings
 before = loglines.head()
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from kdjax.study.progress import Reporter
+from kdjax.progress import Reporter
 with Reporter() as reporter:
     reporter.say("all is well")
     reporter.warn("all is not well")
@@ -87,12 +87,12 @@ def tell() -> None:
 
 @pytest.mark.usefixtures("third_of_eight")
 def test_a_process_that_is_not_the_lead_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdjax.study.progress.INTERVAL", 0.0)
+    monkeypatch.setattr("kdjax.progress.INTERVAL", 0.0)
     assert printed(tell) == "[3/8] kdjax: warned\n"
 
 
 def test_a_process_that_is_alone_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdjax.study.progress.INTERVAL", 0.0)
+    monkeypatch.setattr("kdjax.progress.INTERVAL", 0.0)
     assert printed(tell) == "said\nshown\nkdjax: warned\n"
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from kdjax import models
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
-from kdjax.train.arm import Arm, resolve
-from kdjax.train.feed import Stream
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.run import Leg
-from kdjax.train.step import Moment
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.input_pipeline import Stream
+from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.program import Program
+from kdjax.training.run import Leg
+from kdjax.training.step import Moment
 
 VOCABULARY = 53
 STUDENT = ModelConfig(

@@ -14,8 +14,9 @@ from kdjax.audit.study import RESULTS, StudyAudit, without_versions
 from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
-from kdjax.study import record
+from kdjax.study import manifest as record
 from kdjax.sweep import results, sweep
+from kdjax.sweep.cells import cells_of
 
 
 def audit(directory: Path) -> list[Difference]:
@@ -59,7 +60,7 @@ def _sweep(directory: Path, book: Book) -> None:
     if told := book.read(path):
         with book.reading(path):
             config = from_dict(plain(told["config"]))
-            cells = sweep.cells_of(config)
+            cells = cells_of(config)
             made = results.collect(config, cells, [found[cell.name] for cell in cells])
             book.same(path, without_versions(told), plain(without_versions(made)))
     book.lines.append(f"{directory}: worked out again: what the sweep makes of its studies, {len(found)}")

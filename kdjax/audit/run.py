@@ -6,23 +6,62 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from safetensors.numpy import load_file
 
 from kdjax.audit.book import NOTHING, Book, among
+from kdjax.audit.counts import Counts
 from kdjax.budget import journal
-from kdjax.budget.accounting import ACCOUNTS
+from kdjax.budget.accounting import ACCOUNTS, Budget
 from kdjax.budget.hardware import Peak, utilisation
 from kdjax.budget.ledger import Ledger, Stretch
 from kdjax.budget.price import PARTS
 from kdjax.config import plain, to_dict
-from kdjax.train.arm import Arm
-from kdjax.train.checkpoint import sha256
-from kdjax.train.log import CURVE
+from kdjax.data.corpus import Corpus
+from kdjax.study.manifest import Cost
+from kdjax.teacher_cache.manifest import CacheManifest
+from kdjax.training.arm import Arm
+from kdjax.training.checkpoint import sha256
+from kdjax.training.metrics_log import CURVE
+from kdjax.training.phase import Shape
 
-if TYPE_CHECKING:
-    from kdjax.audit.study import StudyAudit
+
+class AuditedStudy(Protocol):
+    """What the audit of a run asks of its study (`kdjax.audit.study.StudyAudit`)."""
+
+    @property
+    def costs(self) -> Mapping[str, Cost]:
+        """What a run of each arm costs."""
+
+    @property
+    def budget(self) -> Budget:
+        """Of a run."""
+
+    @property
+    def shape(self) -> Shape:
+        """Of a batch."""
+
+    @property
+    def corpus(self) -> Corpus | None:
+        """The text; None where it is not there any more."""
+
+    @property
+    def cache(self) -> CacheManifest | None:
+        """The stored teacher outputs; None where there are none."""
+
+    @property
+    def sequences(self) -> int:
+        """Of the training split."""
+
+    def facts_for(self, seed: int) -> Any:
+        """Return what the study says of the teacher of a seed."""
+
+    def run_config(self) -> dict[str, Any]:
+        """Return the part of the recipe that all runs share."""
+
+    def counts(self, seed: int) -> Counts | None:
+        """Return the tokens of the text in a seed's order; None where the text is not there."""
 
 
 class RunAudit:
@@ -33,7 +72,7 @@ class RunAudit:
         result: the content of result.json.
     """
 
-    def __init__(self, study: StudyAudit, arm: Arm, seed: int, directory: Path, book: Book):
+    def __init__(self, study: AuditedStudy, arm: Arm, seed: int, directory: Path, book: Book):
         self._study, self._arm, self._seed, self._directory, self._book = study, arm, seed, directory, book
         self._cost, self._budget = study.costs[arm.name], study.budget
         self._shapes = [phase.shape(study.shape) for phase in arm.phases]

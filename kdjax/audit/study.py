@@ -17,19 +17,11 @@ from kdjax.audit.teacher import TeacherAudit
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import lay_out
 from kdjax.config import Config, plain, to_dict
-from kdjax.data import sources
-from kdjax.data.cache import CacheManifest
-from kdjax.data.corpus import Corpus
+from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
-from kdjax.data.reference_losses import compute
-from kdjax.files import digest
-from kdjax.models import zoo
-from kdjax.recipes import from_dict
-from kdjax.study import record
-from kdjax.study.corpus import regime_of, train_batches
-from kdjax.study.machine import versions
-from kdjax.study.places import places
-from kdjax.study.pricing import (
+from kdjax.data.prepare.reference_losses import compute
+from kdjax.data.text import sources
+from kdjax.dry_run.pricing import (
     arms_of,
     cache_flops,
     probe_charge,
@@ -38,15 +30,23 @@ from kdjax.study.pricing import (
     sharing,
     stored_by,
 )
-from kdjax.study.record import Cost
+from kdjax.dry_run.teacher_cost import TeacherCost
+from kdjax.files import digest
+from kdjax.models import zoo
+from kdjax.recipes import from_dict
+from kdjax.study import manifest as record
+from kdjax.study.artifact_dirs import places
+from kdjax.study.corpus import train_batches
+from kdjax.study.machine import versions
+from kdjax.study.manifest import Cost
 from kdjax.study.results import corpus_facts, judged, teacher_facts
-from kdjax.study.teacher_cost import TeacherCost
-from kdjax.study.teacher_directories import CARD, read_card, read_teacher, seed_directory, source_directories
-from kdjax.train.arm import Arm
-from kdjax.train.checkpoint import sha256
-from kdjax.train.phase import Shape, price
-from kdjax.train.pretraining import stream_seed
-from kdjax.train.teacher import head_phase
+from kdjax.teacher_cache.manifest import CacheManifest
+from kdjax.training.arm import Arm
+from kdjax.training.checkpoint import sha256
+from kdjax.training.phase import Shape, price
+from kdjax.training.teacher_directories import CARD, read_card, read_teacher, seed_directory, source_directories
+from kdjax.training.teacher_head import head_phase
+from kdjax.training.teacher_pretraining import stream_seed
 
 RESULTS = "results.json"
 
@@ -132,7 +132,7 @@ class StudyAudit:
             return
         with self._book.reading(self._text):
             if self._book.intact(self._text, Manifest.read(self._text).shards):
-                self.corpus = regime_of(self.config, Corpus.open(self._text))
+                self.corpus = regime_of(self.config.data, Corpus.open(self._text))
 
     def _read_teacher(self) -> None:
         """What is known of the teacher, and what fitting its head cost: its steps at their price."""

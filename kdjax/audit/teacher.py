@@ -16,13 +16,13 @@ from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.ledger import Stretch
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config
+from kdjax.dry_run.teacher_cost import batch_shape
 from kdjax.models import zoo
-from kdjax.study.mirror import RESULT
-from kdjax.study.teacher_cost import batch_shape
-from kdjax.study.teacher_directories import CARD, checkpoint_name
+from kdjax.study.run_backup import RESULT
 from kdjax.study.trained_teacher import MANIFEST, training_identity
-from kdjax.train.checkpoint import sha256
-from kdjax.train.pretraining import pretraining_price, pretraining_spans
+from kdjax.training.checkpoint import sha256
+from kdjax.training.teacher_directories import CARD, checkpoint_name
+from kdjax.training.teacher_pretraining import pretraining_price, pretraining_spans
 
 
 class TeacherAudit:

@@ -84,7 +84,7 @@ def hardware_flops(
         compiled: the program, compiled.
         traced: the same program, traced: `jax.jit(program).trace(...).jaxpr`.
         devices: number of devices that it runs on.
-        repeated: FLOPs of elementwise work on a device that fusions repeat (`kdjax.parallel.fusion.repeated_flops`).
+        repeated: FLOPs of elementwise work on a device that fusions repeat (`kdjax.hlo.fusion.repeated_flops`).
 
     Returns:
         None where XLA gives no count, or one that cannot be right: the program holds a kernel, a branch or a loop of

@@ -10,9 +10,10 @@ import grain
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
+from kdjax.config import DataConfig
 from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.masking import mask
-from kdjax.data.packing import positions
+from kdjax.data.prepare.packing import positions
 from kdjax.data.subset import Subset, take
 from kdjax.errors import InputError
 from kdjax.files import digest
@@ -221,3 +222,14 @@ class Corpus:
         _, segments = self.read("train", sequences)
         counts: np.ndarray = (segments > 0).sum(axis=1)
         return counts
+
+
+def regime_of(config: DataConfig, corpus: Corpus) -> Corpus:
+    """The corpus, or of the limited regime its subset.
+
+    Raises:
+        InputError: the corpus has fewer tokens than the subset shall have.
+    """
+    if config.regime == "limited":
+        return corpus.limited(config.unique_tokens, config.subset_seed)
+    return corpus

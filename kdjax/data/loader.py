@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
 
 import grain
 import numpy as np
 
-from kdjax.data.cache import Cache
 from kdjax.data.corpus import Batch, Corpus
-from kdjax.data.packing import positions
+from kdjax.data.prepare.packing import positions
 from kdjax.errors import InputError
 
 Rows = slice | np.ndarray
@@ -39,6 +40,33 @@ def view_of(epoch: np.ndarray, seed: int, views: int) -> np.ndarray:
     return (np.asarray(epoch) + seed % views) % views
 
 
+class CacheSizes(Protocol):
+    """How many sequences stored arrays belong to, and how many mask views of each."""
+
+    @property
+    def sequences(self) -> int:
+        """Sequences."""
+
+    @property
+    def views(self) -> int:
+        """Mask views of each."""
+
+
+class StoredArrays(Protocol):
+    """Arrays that belong to masked sequences, read by sequence and view (`kdjax.teacher_cache.store.Cache`)."""
+
+    @property
+    def directory(self) -> Path:
+        """Where they lie."""
+
+    @property
+    def manifest(self) -> CacheSizes:
+        """What there is."""
+
+    def read(self, sequences: np.ndarray, views: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Read the arrays of some sequences, each under its view."""
+
+
 class Batches:
     """The batches of a split, without end.
 
@@ -57,7 +85,7 @@ class Batches:
         rate: float,
         slots: int,
         views: int = 0,
-        cache: Cache | None = None,
+        cache: StoredArrays | None = None,
     ):
         """Opens a stream of batches.
 
@@ -126,7 +154,7 @@ class Batches:
         batch = corpus.viewed(split, sequences, views, rate=rate, slots=slots)
         return batch if self._cache is None else {**batch, **self._cache.read(sequences, views)}
 
-    def _check(self, cache: Cache) -> None:
+    def _check(self, cache: StoredArrays) -> None:
         stored = cache.manifest
         if not self._views:
             raise InputError(

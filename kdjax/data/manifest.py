@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdjax.data.packing import RecordFormat
-from kdjax.data.sources import sha256
+from kdjax.data.prepare.packing import RecordFormat
+from kdjax.data.text.sources import sha256
 from kdjax.errors import InputError
 from kdjax.files import digest, read_json, write_json
 

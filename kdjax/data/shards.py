@@ -12,7 +12,7 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from kdjax.data.manifest import Shard
-from kdjax.data.sources import sha256
+from kdjax.data.text.sources import sha256
 from kdjax.errors import InputError
 
 SHARDS = "shards"

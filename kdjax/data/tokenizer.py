@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tokenizers
 
-from kdjax.data.sources import sha256
+from kdjax.data.text.sources import sha256
 from kdjax.errors import InputError
 
 SPECIAL_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -51,7 +51,10 @@ class Preemption:
             raise Stopped
 
     def told(self) -> bool:
-        """Whether to save, and end; what several processes make of it is for them to agree on (`kdjax.train.feed`)."""
+        """Return whether to save, and end.
+
+        What several processes make of it they agree on in `kdjax.training.input_pipeline`.
+        """
         return self._told
 
     def _hear(self, number: int, frame: FrameType | None) -> None:

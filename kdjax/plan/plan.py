@@ -16,6 +16,8 @@ from rich.console import Console
 from kdjax import forecast
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
+from kdjax.dry_run.pricing import arms_of, shape_of
+from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, write_json
 from kdjax.plan import prior, report, table
@@ -23,9 +25,7 @@ from kdjax.plan.pilot import pilot_of, runs_of, text_of
 from kdjax.plan.spending import Spending
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
-from kdjax.study.pricing import arms_of, shape_of
-from kdjax.study.teacher_cost import cost_by_recipe
-from kdjax.train.phase import price
+from kdjax.training.phase import price
 
 BEYOND = (1, 3, 10, 30, 100)
 """Budgets that are forecast where the recipe names none, as multiples of the largest that was spent."""

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdjax.plan.standing import Contest, Plan, contests, reach, sided, yardstick
-from kdjax.study import numbers, reference_losses, summary, svg
-from kdjax.study.axes import WIDTH, brief, limits, logarithmic, right, short
+from kdjax.report import numbers, reference_losses, summary, svg
+from kdjax.report.axes import WIDTH, brief, limits, logarithmic, right, short
 
 
 def curves(found: Plan) -> Markup | None:

@@ -10,7 +10,7 @@ from kdjax import forecast
 from kdjax.config import Config
 from kdjax.models import abstract_params, count_params, zoo
 from kdjax.plan.spending import Spending
-from kdjax.train.arm import Arm
+from kdjax.training.arm import Arm
 
 TEACHER_TOKENS_PER_PARAMETER = 20
 """How long the teacher is taken to be trained: compute-optimally (Hoffmann et al. 2022, arXiv 2203.15556)."""

@@ -11,9 +11,9 @@ from kdjax.budget.price import PARTS
 from kdjax.files import write_text
 from kdjax.plan import plots, verdict
 from kdjax.plan.standing import Plan, at, contests, reach, standing, yardstick
-from kdjax.study import numbers, page
-from kdjax.study.payers import MEANINGS
-from kdjax.study.usage import Cell, Column, Table
+from kdjax.report import numbers, page
+from kdjax.report.payers import MEANINGS
+from kdjax.report.usage import Cell, Column, Table
 
 
 def write(found: dict[str, Any], path: Path) -> None:

@@ -13,10 +13,10 @@ from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import Stretch
 from kdjax.budget.price import Price
 from kdjax.config import Config
+from kdjax.dry_run.pricing import probe_charge, shape_of, share, teacher_flops
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, count_params
-from kdjax.study.pricing import probe_charge, shape_of, share, teacher_flops
-from kdjax.train.arm import Arm
+from kdjax.training.arm import Arm
 
 Array = NDArray[np.float64]
 

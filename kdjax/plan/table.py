@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kdjax.plan.standing import Plan, reach, standing
 from kdjax.plan.verdict import answers, headline, leader, sources
-from kdjax.study import numbers
+from kdjax.report import numbers
 
 
 def summary(found: Plan) -> Group:

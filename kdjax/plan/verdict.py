@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdjax.plan.standing import Plan, Standing, Stretch, at, contests, reach, sided, stretches, yardstick
-from kdjax.study import numbers
-from kdjax.study.verdict import places
+from kdjax.report import numbers
+from kdjax.report.sentences import places
 from kdjax.sweep.verdict import amounts, where
 
 PRIOR = "Decoder language models, next-token loss, extrapolated"

@@ -14,9 +14,12 @@ from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.files import undone_by_bad_input, write_json
 from kdjax.parallel import hosts
-from kdjax.study import record, report, table, wall_clock
+from kdjax.progress import Reporter
+from kdjax.report import study_page as report
+from kdjax.report import terminal as table
+from kdjax.report import wall_clock
+from kdjax.study import manifest as record
 from kdjax.study.parts import Part
-from kdjax.study.progress import Reporter
 from kdjax.study.results import collect
 from kdjax.study.study import Study
 

@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.config import Config, TokenizerConfig
-from kdjax.data import prepare, sources
-from kdjax.data.cache import Cache
-from kdjax.data.corpus import Corpus
+from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.manifest import Manifest
-from kdjax.data.preparation import TOKENIZER
-from kdjax.data.reference_losses import reference_losses
-from kdjax.data.streams import optional
+from kdjax.data.prepare import local as prepare
+from kdjax.data.prepare.preparation import TOKENIZER
+from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.text import sources
+from kdjax.data.text.streams import optional
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm import HeldOut
-from kdjax.evaluate.shuffle import shuffle_visible
+from kdjax.evaluation.mlm import HeldOut
+from kdjax.evaluation.shuffle import shuffle_visible
 from kdjax.models import zoo
-from kdjax.study.progress import Reporter
-from kdjax.study.teacher_directories import source_directories
+from kdjax.progress import Reporter
+from kdjax.teacher_cache.store import Cache
+from kdjax.training.teacher_directories import source_directories
 
 HELD_OUT_SEED = 20240419
 """Seed of the masks held-out sequences have in every study, and of the shuffled control."""
@@ -81,7 +82,7 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequenc
         corpus = Corpus.open(Path(config.data.prepared))
     elif beam is not None:
         optional("apache_beam", "beam", "--beam")
-        from kdjax.data import pipeline  # noqa: PLC0415 (Beam is an extra)
+        from kdjax.data.prepare import beam as pipeline  # noqa: PLC0415 - an extra
 
         pipeline.prepare(config.data, given, directory, beam)
         corpus = Corpus.open(directory)
@@ -106,7 +107,7 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequenc
         raise InputError(
             f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
         )
-    seen = regime_of(config, corpus)
+    seen = regime_of(config.data, corpus)
     reporter.show("prepare: the text's own cross-entropies")
     reference_losses(seen)
     return seen
@@ -124,17 +125,6 @@ def _check_training(config: Config, corpus: Corpus) -> None:
         if found != expected:
             before = f"a tokenizer trained by {found}" if found else "a tokenizer that was given"
             raise InputError(f"{corpus.directory}: was prepared with {before}, expected data.tokenizer {expected}")
-
-
-def regime_of(config: Config, corpus: Corpus) -> Corpus:
-    """The corpus, or of the limited regime its subset.
-
-    Raises:
-        InputError: the corpus has fewer tokens than the subset shall have.
-    """
-    if config.data.regime == "limited":
-        return corpus.limited(config.data.unique_tokens, config.data.subset_seed)
-    return corpus
 
 
 def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdjax.config import Config
-from kdjax.study import numbers
-from kdjax.train.arm import Arm
+from kdjax.report import numbers
+from kdjax.training.arm import Arm
 
 
 def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdjax.config import EvaluationConfig, FinetuneConfig, ModelConfig
-from kdjax.data.tasks import Task
-from kdjax.evaluate.finetune import finetune
-from kdjax.evaluate.mlm import HeldOut, MlmResult
-from kdjax.evaluate.mlm_probe import FittedProbe, MlmProbe
-from kdjax.evaluate.probe import probe
+from kdjax.data.tasks.labelled import Task
+from kdjax.evaluation.finetune import finetune
+from kdjax.evaluation.mlm import HeldOut, MlmResult
+from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe
+from kdjax.evaluation.probe import probe
 
 Metrics = dict[str, float]
 Details = dict[str, Any]

@@ -12,7 +12,7 @@ import kdjax
 from kdjax.budget.hardware import high_water, peak, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
-from kdjax.train.run import Leg
+from kdjax.training.run import Leg
 
 
 def versions() -> dict[str, str]:

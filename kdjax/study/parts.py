@@ -12,7 +12,7 @@ from typing import Any
 from kdjax.config import first_difference
 from kdjax.errors import InputError
 from kdjax.files import check_writable, read_json, write_json
-from kdjax.study.record import BEFORE, NAME
+from kdjax.study.manifest import BEFORE, NAME
 from kdjax.study.study import Study
 
 

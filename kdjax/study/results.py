@@ -11,21 +11,21 @@ import jax
 
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, ModelConfig, plain, to_dict
-from kdjax.data.cache import CacheManifest
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS
-from kdjax.data.reference_losses import ReferenceLosses, reference_losses
-from kdjax.data.tasks import Task
-from kdjax.evaluate.statistics import compare_all, expected_false
+from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
+from kdjax.data.tasks.labelled import Task
+from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
-from kdjax.study import differences, notes, primary, tuned
+from kdjax.report import notes
+from kdjax.study import differences, primary, tuned
 from kdjax.study.cases import cases
 from kdjax.study.machine import versions
-from kdjax.study.record import Cost
+from kdjax.study.manifest import Cost
 from kdjax.study.study import Study
-from kdjax.train import cache as outputs
-from kdjax.train.arm import Arm
+from kdjax.teacher_cache.manifest import CacheManifest, bias
+from kdjax.training.arm import Arm
 
 
 def collect(
@@ -228,7 +228,7 @@ def _stored(cache: CacheManifest) -> dict[str, Any]:
         "sequences": cache.sequences,
         "flops": cache.totals["flops"],
         "bytes": cache.bytes,
-        "bias": outputs.bias(cache),
+        "bias": bias(cache),
     }
 
 

@@ -6,17 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdjax.config import Config
-from kdjax.data.cache import Cache, CacheManifest
 from kdjax.data.corpus import Corpus
+from kdjax.dry_run.pricing import arms_of, stored_by
 from kdjax.errors import InputError
 from kdjax.files import undone_by_bad_input
 from kdjax.models import Model, Request
 from kdjax.parallel.layout import Layout
+from kdjax.progress import Reporter
 from kdjax.study.corpus import corpus_of
-from kdjax.study.pricing import arms_of, stored_by
-from kdjax.study.progress import Reporter
 from kdjax.study.teacher import check_teacher, teachers_of
-from kdjax.train import cache as outputs
+from kdjax.teacher_cache.manifest import bias
+from kdjax.teacher_cache.store import Cache, CacheManifest
+from kdjax.training import fill_teacher_cache as outputs
 
 
 def cache_of(
@@ -73,7 +74,7 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
             layout,
             reporter,
         ).manifest
-        off = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in outputs.bias(manifest).items())
+        off = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in bias(manifest).items())
         reporter.say(
             f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, {manifest.bytes:,} bytes, "
             f"{manifest.totals['flops']:.4g} FLOPs{off}"

@@ -15,38 +15,41 @@ from kdjax.budget.ledger import Stretch
 from kdjax.budget.price import Price
 from kdjax.clock import CLOCK
 from kdjax.config import Config, ModelConfig, first_difference, plain, to_dict
-from kdjax.data import tasks
-from kdjax.data.cache import Cache
 from kdjax.data.corpus import Corpus
-from kdjax.data.tasks import Task
+from kdjax.data.tasks import labelled as tasks
+from kdjax.data.tasks.labelled import Task
+from kdjax.dry_run import pricing
+from kdjax.dry_run.pricing import arms_of, shape_of
+from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm import HeldOut
-from kdjax.evaluate.mlm_probe import MlmProbe
+from kdjax.evaluation.mlm import HeldOut
+from kdjax.evaluation.mlm_probe import MlmProbe
 from kdjax.files import digest, read_json, write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout, local
+from kdjax.progress import Reporter
 from kdjax.study import corpus as corpora
-from kdjax.study import pricing, stored, tuned
+from kdjax.study import stored, tuned
+from kdjax.study.artifact_dirs import places
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.groups import groups
 from kdjax.study.machine import hardware_use, versions
-from kdjax.study.mirror import Mirror
-from kdjax.study.places import places
-from kdjax.study.pricing import arms_of, shape_of
-from kdjax.study.progress import Reporter
-from kdjax.study.record import Cost, Record
+from kdjax.study.manifest import Cost, Record
+from kdjax.study.run_backup import Mirror
 from kdjax.study.teacher import Teacher, check_teacher, teachers_of
-from kdjax.study.teacher_cost import cost_by_recipe
-from kdjax.train.arm import Arm
-from kdjax.train.checkpoint import save_params
-from kdjax.train.log import About, Stopwatch, check_log
-from kdjax.train.loop import train
-from kdjax.train.phase import Shape, price
-from kdjax.train.program import program_of
-from kdjax.train.run import Leg, Outcome, Run
-from kdjax.train.signal import Cached
-from kdjax.train.start import start_params
+from kdjax.teacher_cache.store import Cache
+from kdjax.training.arm import Arm
+from kdjax.training.checkpoint import save_params
+from kdjax.training.loop import train
+from kdjax.training.metrics_log import check_log
+from kdjax.training.phase import Shape, price
+from kdjax.training.program import program_of
+from kdjax.training.run import Leg, Outcome, Run
+from kdjax.training.sinks import About
+from kdjax.training.start import start_params
+from kdjax.training.stopwatch import Stopwatch
+from kdjax.training.teacher_source import Cached
 
 
 class Study:

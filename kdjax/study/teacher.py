@@ -11,23 +11,24 @@ from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger, lay_out
 from kdjax.config import Config, ModelConfig, plain, to_dict
-from kdjax.data import sources, vocabulary
+from kdjax.data import vocabulary
 from kdjax.data.corpus import Corpus
-from kdjax.data.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.text import sources
+from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm import held_out_loss
+from kdjax.evaluation.mlm import held_out_loss
 from kdjax.files import undone_by_bad_input, write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
+from kdjax.progress import Reporter
 from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches, trains_tokenizer
-from kdjax.study.progress import Reporter
-from kdjax.study.teacher_cost import TeacherCost
-from kdjax.study.teacher_directories import CARD, read_card, read_teacher, source_directories
 from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
-from kdjax.train.checkpoint import sha256
-from kdjax.train.phase import Shape, price
-from kdjax.train.teacher import fit_head, head_phase
+from kdjax.training.checkpoint import sha256
+from kdjax.training.phase import Shape, price
+from kdjax.training.teacher_directories import CARD, read_card, read_teacher, source_directories
+from kdjax.training.teacher_head import fit_head, head_phase
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 from kdjax.config import Config
-from kdjax.data import sources, wordpiece
+from kdjax.data.prepare import wordpiece
+from kdjax.data.text import sources
 from kdjax.errors import InputError
 from kdjax.files import check_writable
-from kdjax.study import numbers
-from kdjax.study.progress import Reporter
+from kdjax.progress import Reporter
+from kdjax.report import numbers
 
 
 def prepare_tokenizer(config: Config, out: Path) -> Path:

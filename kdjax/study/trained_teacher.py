@@ -17,27 +17,27 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
 from kdjax.data.corpus import Corpus
-from kdjax.data.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.dry_run.teacher_cost import batch_shape
 from kdjax.errors import Diverged, InputError, Unfinished
-from kdjax.evaluate.mlm import HeldOut
+from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
+from kdjax.progress import Reporter
 from kdjax.study.corpus import check_regime, held_out_batches, tokenizer_of, train_batches
 from kdjax.study.machine import hardware_use, versions
-from kdjax.study.mirror import RESULT, Mirror
-from kdjax.study.progress import Reporter
-from kdjax.study.teacher_cost import batch_shape
-from kdjax.study.teacher_directories import CARD, checkpoint_name, read_card, read_teacher, seed_directory
-from kdjax.train import log
-from kdjax.train.checkpoint import sha256
-from kdjax.train.log import About
-from kdjax.train.loop import train
-from kdjax.train.phase import Shape
-from kdjax.train.pretraining import pretraining_phases, pretraining_price, pretraining_spans, stream_seed
-from kdjax.train.program import program_of
-from kdjax.train.run import Leg, Outcome, Run
+from kdjax.study.run_backup import RESULT, Mirror
+from kdjax.training import metrics_log as log
+from kdjax.training.checkpoint import sha256
+from kdjax.training.loop import train
+from kdjax.training.phase import Shape
+from kdjax.training.program import program_of
+from kdjax.training.run import Leg, Outcome, Run
+from kdjax.training.sinks import About
+from kdjax.training.teacher_directories import CARD, checkpoint_name, read_card, read_teacher, seed_directory
+from kdjax.training.teacher_pretraining import pretraining_phases, pretraining_price, pretraining_spans, stream_seed
 
 MANIFEST = "manifest.json"
 """Whose training a directory holds."""

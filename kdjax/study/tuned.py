@@ -9,7 +9,7 @@ from typing import Any
 from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import read_json
-from kdjax.study import numbers
+from kdjax.report import numbers
 
 _ALIKE = ("endpoint", "better", "trials", "share", "budget", "seeds", "sampler", "sampler_seed", "space")
 _OF_ARM = ("diverged", "best", "edges", "charged", "total", "steps", "seconds")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdjax.config import KINDS
-from kdjax.evaluate.statistics import interval
-from kdjax.study import summary
+from kdjax.evaluation.statistics import interval
+from kdjax.report import summary
 
 SIZE = "student."
 """Swept settings that begin so make the sizes of a profile."""

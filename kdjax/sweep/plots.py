@@ -12,8 +12,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdjax.study import reference_losses, svg
-from kdjax.study.axes import WIDTH, brief, limits, logarithmic, short
+from kdjax.report import reference_losses, svg
+from kdjax.report.axes import WIDTH, brief, limits, logarithmic, short
 from kdjax.sweep.verdict import Endpoint, Group, Pair, Sweep, against, rows_of, yardstick
 
 Points = Sequence[Mapping[str, Any]]

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.evaluate.statistics import expected_false
+from kdjax.evaluation.statistics import expected_false
 from kdjax.files import write_text
-from kdjax.study import numbers, page, reference_losses, summary
-from kdjax.study.usage import Cell, Column, Table
+from kdjax.report import numbers, page, reference_losses, summary
+from kdjax.report.usage import Cell, Column, Table
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, rows_of
 

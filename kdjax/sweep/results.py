@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdjax.config import KINDS, Config, plain, to_dict
-from kdjax.evaluate.crossing import crossings
-from kdjax.evaluate.statistics import Comparison, paired
+from kdjax.evaluation.crossing import crossings
+from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.files import digest
-from kdjax.study import summary
+from kdjax.report import summary
 from kdjax.study.machine import versions
+from kdjax.sweep.cells import Cell
 from kdjax.sweep.isoflop import profiles
-
-if TYPE_CHECKING:
-    from kdjax.sweep.sweep import Cell
 
 Results = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from rich.console import Group as Parts
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers, reference_losses
+from kdjax.report import numbers, reference_losses
 from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, headline, sentences
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.study import numbers
-from kdjax.study.verdict import places
+from kdjax.report import numbers
+from kdjax.report.sentences import places
 
 Sweep = Mapping[str, Any]
 Group = Mapping[str, Any]

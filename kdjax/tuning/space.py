@@ -16,8 +16,8 @@ from optuna.distributions import (
 )
 
 from kdjax.config import ArmConfig, Config, ModelSpec, OptimizerConfig, RangeConfig
+from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError, nearest
-from kdjax.study.pricing import arms_of
 
 SECTIONS = {"optimizer": OptimizerConfig, "student": ModelSpec}
 """An arm's sections whose settings can be tuned. Those of `finetune` cannot: trials do not fine-tune."""

@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers, reference_losses, tuned
+from kdjax.report import numbers, reference_losses
+from kdjax.study import tuned
 
 
 def summary(found: Mapping[str, Any]) -> Group:

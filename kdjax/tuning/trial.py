@@ -11,18 +11,17 @@ from typing import Any
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import Config, FinetuneConfig, ModelConfig
-from kdjax.data.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.dry_run.pricing import arms_of, sharing, stored_by
 from kdjax.errors import Diverged, InputError
-from kdjax.evaluate.mlm import HeldOut
+from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, undone_by_bad_input, write_json
+from kdjax.progress import Progress, Reporter
 from kdjax.study.corpus import tuning_batches
 from kdjax.study.evaluation import Evaluation
-from kdjax.study.mirror import below
-from kdjax.study.pricing import arms_of, sharing, stored_by
-from kdjax.study.progress import Reporter
+from kdjax.study.run_backup import below
 from kdjax.study.study import Study
 from kdjax.study.tuned import shown
-from kdjax.train.run import Progress
 from kdjax.tuning.search import Outcome
 from kdjax.tuning.space import with_settings
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
+from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError, nearest
 from kdjax.files import check_writable, digest, write_json, write_text
 from kdjax.parallel import hosts
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
-from kdjax.study.pricing import arms_of
 from kdjax.tuning import table
 from kdjax.tuning.search import Better, Trial, best_of, search
 from kdjax.tuning.space import distributions_of, edge_of, with_settings

@@ -17,11 +17,12 @@ from kdjax.audit import study as audited
 from kdjax.audit.audit import audit, audit_command
 from kdjax.budget.journal import Journal
 from kdjax.config import to_dict
+from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError
 from kdjax.study.compare import compare
-from kdjax.study.pricing import arms_of
-from kdjax.sweep.sweep import cells_of, sweep
-from kdjax.train.checkpoint import Checkpoints
+from kdjax.sweep.cells import cells_of
+from kdjax.sweep.sweep import sweep
+from kdjax.training.checkpoint import Checkpoints
 from tests import small_study
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import cases
 from benchmarks import input as benchmark
-from kdjax.train.phase import Shape
+from kdjax.training.phase import Shape
 
 OPTIONS = argparse.Namespace(rounds=1, megabytes=0.2, seconds=0.01)
 

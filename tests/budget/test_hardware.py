@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kdjax.budget.hardware import Peak, hardware_flops, high_water, memory, peak, utilisation
 from kdjax.budget.price import MeterError, Witness, measure, witness_of
 from kdjax.config import ComputeConfig
-from kdjax.train.phase import Shape, price
-from kdjax.train.step import Moment, init_state
+from kdjax.training.phase import Shape, price
+from kdjax.training.step import Moment, init_state
 from tests import tiny
 
 WIDTH, ROWS, LAYERS = 32, 16, 6

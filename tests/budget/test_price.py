@@ -13,8 +13,8 @@ from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.models import zoo
 from kdjax.models.canonical import canonical
 from kdjax.objectives.reductions import cross_entropy
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape, price
+from kdjax.training.arm import resolve
+from kdjax.training.phase import Phase, Shape, price
 from tests import tiny
 
 PAPER = Shape(batch=4, length=128, slots=20)

@@ -19,9 +19,9 @@ from kdjax.budget.price import PARTS, Count, MeterError, Price, Witness, measure
 from kdjax.config import ArmConfig, HeadConfig, ModelConfig, OptimizerConfig, TermConfig
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.teacher import head_phase
+from kdjax.training.arm import resolve
+from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.teacher_head import head_phase
 from tests import tiny
 from tests.budget import by_hand
 from tests.budget.by_hand import QKV, SCORES, STUDENT, TEACHER, Batch, Model

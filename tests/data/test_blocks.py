@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdjax.config import DataConfig
-from kdjax.data import blocks
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare import blocks
+from kdjax.data.prepare.local import prepare
 from tests.corpora import make_corpus
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdjax.data import cache
-from kdjax.data.cache import Cache, Field
 from kdjax.data.corpus import Batch, Corpus
 from kdjax.data.loader import Batches, fixed_batches, view_of
 from kdjax.data.masking import mask
 from kdjax.errors import InputError
+from kdjax.teacher_cache import store as cache
+from kdjax.teacher_cache.store import Cache, Field
 
 BATCH = 7
 SHAPES = {"tokens": 24, "segments": 24, "positions": 24, "valid": 24, "slots": 4, "labels": 4, "label_weights": 4}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdjax.data import packing
-from kdjax.data.packing import RecordFormat, best_fit, chunks, positions
+from kdjax.data.prepare import packing
+from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks, positions
 
 CAPACITY = 20
 SIZES = st.lists(st.integers(1, CAPACITY), max_size=60)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.data.sources import Document, TextError, documents
+from kdjax.data.text.sources import Document, TextError, documents
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -10,14 +10,15 @@ import pytest
 
 from kdjax import cli
 from kdjax.config import DataConfig
-from kdjax.data import blocks, prepare
 from kdjax.data.manifest import Manifest
+from kdjax.data.prepare import blocks
+from kdjax.data.prepare import local as prepare
 from kdjax.errors import InputError
 from tests.corpora import make_corpus
 from tests.data.test_prepare import contents
 
 pytest.importorskip("apache_beam")
-from kdjax.data import pipeline
+from kdjax.data.prepare import beam as pipeline
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ import tokenizers
 from array_record.python.array_record_module import ArrayRecordReader
 
 from kdjax.config import DataConfig
-from kdjax.data import sources
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
+from kdjax.data.text import sources
 from kdjax.errors import InputError
 from tests.corpora import make_corpus, make_tokenizer
 
@@ -123,7 +123,7 @@ def test_a_killed_preparation_goes_on(tmp_path: Path, config: DataConfig, tokeni
 import time
 from pathlib import Path
 from kdjax.config import DataConfig
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
 
 def wait_to_be_killed(documents, tokens, seconds):
     print("one block done", flush=True)
@@ -267,7 +267,7 @@ def test_too_little_text_for_two_splits(
 
 
 def test_workers_do_not_import_jax() -> None:
-    code = "import sys, kdjax.data.prepare; sys.exit('jax' in sys.modules or 'grain' in sys.modules)"
+    code = "import sys, kdjax.data.prepare.local; sys.exit('jax' in sys.modules or 'grain' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 

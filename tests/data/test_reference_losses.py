@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from kdjax.config import DataConfig
-from kdjax.data import reference_losses as references
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare import prepare
-from kdjax.data.reference_losses import CountTable, Neighborhoods, NeighborModel, neighborhoods
+from kdjax.data.prepare import reference_losses as references
+from kdjax.data.prepare.local import prepare
+from kdjax.data.prepare.reference_losses import CountTable, Neighborhoods, NeighborModel, neighborhoods
 from tests.corpora import VOCABULARY, WORDS, make_corpus, make_tokenizer
 
 SPECIAL = np.arange(5)

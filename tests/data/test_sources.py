@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdjax.data.sources import Document, TextError, documents, expand, locate, split_fraction
+from kdjax.data.text.sources import Document, TextError, documents, expand, locate, split_fraction
 from kdjax.errors import InputError
 
 

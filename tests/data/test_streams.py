@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.data import records, sources, streams
-from kdjax.data.sources import Document, documents, expand
-from kdjax.data.streams import TextError
+from kdjax.data.text import records, sources, streams
+from kdjax.data.text.sources import Document, documents, expand
+from kdjax.data.text.streams import TextError
 from kdjax.errors import InputError
 
 TEXT = b"one\ntwo\n\nthree\n"

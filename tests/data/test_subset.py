@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdjax.data import cache, subset
-from kdjax.data.cache import Cache, Field
+from kdjax.data import subset
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.subset import permutation, take
 from kdjax.errors import InputError
+from kdjax.teacher_cache import store as cache
+from kdjax.teacher_cache.store import Cache, Field
 
 MASKS = {"rate": 0.15, "slots": 4}
 SIZES = st.lists(st.integers(3, 9), min_size=1, max_size=40)

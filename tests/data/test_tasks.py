@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kdjax.config import TaskConfig
-from kdjax.data.sources import split_fraction
-from kdjax.data.tasks import Split, Task, load
+from kdjax.data.tasks.labelled import Split, Task, load
+from kdjax.data.text.sources import split_fraction
 from kdjax.errors import InputError
 from tests.corpora import make_tokenizer, texts
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.data.sources import Document, TextError, digest, documents, expand
+from kdjax.data.text.sources import Document, TextError, digest, documents, expand
 from kdjax.errors import InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")

@@ -15,11 +15,11 @@ import pytest
 import tokenizers
 
 from kdjax.config import DataConfig, TokenizerConfig
-from kdjax.data import wordpiece
 from kdjax.data.manifest import Manifest
-from kdjax.data.preparation import TOKENIZER
-from kdjax.data.prepare import prepare
-from kdjax.data.sources import split_fraction
+from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare.local import prepare
+from kdjax.data.prepare.preparation import TOKENIZER
+from kdjax.data.text.sources import split_fraction
 from kdjax.data.tokenizer import SPECIAL_NAMES, TextTokenizer
 from kdjax.errors import InputError
 from tests.data.test_prepare import contents
@@ -152,7 +152,7 @@ def test_preparation_killed_around_its_training_goes_on(
         raise Killed
 
     # Once before the tokenizer is written, once before its digest is in the plan.
-    for name in ("kdjax.data.preparation.write_text", "kdjax.data.preparation.TextTokenizer.read"):
+    for name in ("kdjax.data.prepare.preparation.write_text", "kdjax.data.prepare.preparation.TextTokenizer.read"):
         with monkeypatch.context() as patched:
             patched.setattr(name, kill)
             with pytest.raises(Killed):
@@ -202,7 +202,7 @@ def test_corpus_of_another_tokenizer_is_refused(config: DataConfig, tmp_path: Pa
 
 def test_beam_prepares_the_same_bytes(config: DataConfig, tmp_path: Path) -> None:
     pytest.importorskip("apache_beam")
-    from kdjax.data import pipeline
+    from kdjax.data.prepare import beam as pipeline
 
     alone = prepare(config, None, tmp_path / "alone")
     assert pipeline.prepare(config, None, tmp_path / "beam") == alone

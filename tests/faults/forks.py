@@ -94,7 +94,7 @@ def leave_together() -> None:
 
 def main() -> None:
     import kdjax.study.compare
-    import kdjax.train.tensorboard  # noqa: F401
+    import kdjax.training.tensorboard  # noqa: F401
     from kdjax.budget import hardware
     from kdjax.parallel import hosts
     from tests import prices

@@ -15,10 +15,11 @@ from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.parallel.layout import Layout
-from kdjax.train.loop import train
-from kdjax.train.phase import price
-from kdjax.train.program import Program
-from kdjax.train.run import Outcome, Progress, Run
+from kdjax.progress import Progress
+from kdjax.training.loop import train
+from kdjax.training.phase import price
+from kdjax.training.program import Program
+from kdjax.training.run import Outcome, Run
 from tests import metrics, tiny
 
 STEPS = 6

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.train.checkpoint import Checkpoints
+from kdjax.training.checkpoint import Checkpoints
 from tests.study.conftest import Ended, kdjax
 
 RUN = Path("runs") / "scratch-seed0"

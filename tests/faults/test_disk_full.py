@@ -14,7 +14,7 @@ import pytest
 
 from kdjax.budget import journal
 from kdjax.errors import InputError
-from kdjax.train import underway
+from kdjax.training import underway
 from tests.faults import runs
 
 Limit = Callable[[int], AbstractContextManager[None]]

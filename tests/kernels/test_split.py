@@ -14,15 +14,15 @@ from jax.extend import core
 
 from kdjax import models
 from kdjax.config import ArmConfig, CacheConfig, ComputeConfig, MeshConfig, ModelConfig, OptimizerConfig, TermConfig
+from kdjax.hlo.kernels import kernels
 from kdjax.kernels.split import EACH, ROWS, on_tpu, split
-from kdjax.parallel.kernels import kernels
 from kdjax.parallel.layout import Layout
-from kdjax.train import cache
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape
-from kdjax.train.program import Program
-from kdjax.train.signal import Cached
-from kdjax.train.step import Moment
+from kdjax.training import fill_teacher_cache as cache
+from kdjax.training.arm import resolve
+from kdjax.training.phase import Phase, Shape
+from kdjax.training.program import Program
+from kdjax.training.step import Moment
+from kdjax.training.teacher_source import Cached
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_sums_equal
 

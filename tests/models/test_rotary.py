@@ -15,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.models import Features, Request, forward, init
 from kdjax.models.rotary import rotate, rotation_of
 from kdjax.objectives import get
-from kdjax.train.phase import price
+from kdjax.training.phase import price
 from tests import tiny
 
 CONFIG = ModelConfig(layers=1, width=32, heads=2, ffn=16, vocab_size=9, positions="rotary", rotary_base=100.0)

@@ -15,8 +15,8 @@ from kdjax.config import ArmConfig, OptimizerConfig, Schedule, TermConfig
 from kdjax.errors import InputError
 from kdjax.objectives import Features, Needs, Request, get
 from kdjax.objectives.objective import Objective
-from kdjax.train.arm import resolve
-from kdjax.train.phase import price
+from kdjax.training.arm import resolve
+from kdjax.training.phase import price
 from tests import tiny
 from tests.objectives.examples import STUDENT, TEACHER, features, packed
 

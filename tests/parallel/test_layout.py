@@ -14,12 +14,12 @@ from jax.sharding import PartitionSpec
 from kdjax import models
 from kdjax.config import ArmConfig, ComputeConfig, MeshConfig, ModelConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
-from kdjax.parallel.collectives import Collective, collectives, total
+from kdjax.hlo.collectives import Collective, collectives, total
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.step import State
+from kdjax.training.arm import resolve
+from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.program import Program
+from kdjax.training.step import State
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 

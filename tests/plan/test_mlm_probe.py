@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from kdjax.plan.pilot import pilot_of, runs_of
-from kdjax.study.verdict import places
+from kdjax.report.sentences import places
 from tests.sweep.sweeps import recipe, sweep
 
 

@@ -14,7 +14,7 @@ from kdjax.errors import InputError
 from kdjax.plan import report, standing, table, verdict
 from kdjax.plan.plan import forecasts
 from kdjax.plan.standing import Standing
-from tests.study.page import Page, check_escaped
+from tests.report.page import Page, check_escaped
 from tests.sweep.sweeps import plan, recipe, renamed, sweep
 
 # logit starts ahead and is overtaken; mlm+minilm is behind everywhere.

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.study import arms as catalogue
+from kdjax.dry_run import named_arms as catalogue
 from tests import small_study
 from tests.study.conftest import kdjax
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from kdjax.progress import Progress
 from kdjax.study import compare as comparing
-from kdjax.train.run import Progress
 from tests import small_study
 from tests.study.conftest import kdjax
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdjax.study import payers
+from kdjax.report import payers
 from kdjax.study.cases import cases
 
 # A step of `scratch` costs 30, one of `kd` 30 for the student and 30 for the teacher. A budget of 3,000 with the

@@ -12,12 +12,12 @@ import pytest
 from kdjax import recipes
 from kdjax.audit.audit import audit
 from kdjax.config import Config
+from kdjax.dry_run.pricing import prices, probe_shape
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm_probe import MlmProbe, cost_of
+from kdjax.evaluation.mlm_probe import MlmProbe, cost_of
 from kdjax.models import zoo
+from kdjax.report.study_page import html
 from kdjax.study.compare import compare
-from kdjax.study.pricing import prices, probe_shape
-from kdjax.study.report import html
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
 from tests import small_study

@@ -19,9 +19,13 @@ from kdjax.config import (
     TaskConfig,
     TeacherConfig,
 )
+from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.primary_endpoint import check_primary
 from kdjax.errors import InputError
-from kdjax.study import primary, report, table
-from kdjax.study.pricing import arms_of
+from kdjax.report import primary_endpoint
+from kdjax.report import study_page as report
+from kdjax.report import terminal as table
+from kdjax.study import primary
 from tests.study import results as made_up
 
 PROBE = MlmProbeConfig(tokens=1_000_000)
@@ -48,12 +52,12 @@ def test_arms_without_the_endpoint_are_left_out() -> None:
 
 def test_no_primary_endpoint_says_nothing() -> None:
     assert study("")["primary"] is None
-    assert primary.sentences(study("")) == []
+    assert primary_endpoint.sentences(study("")) == []
 
 
 def test_verdict_interval_and_adjusted_p_are_printed_and_on_the_page() -> None:
     results = study("probe.topic")
-    heading, *sentences = primary.sentences(results)
+    heading, *sentences = primary_endpoint.sentences(results)
     assert "3 paired t-tests, adjusted by Holm's method" in heading
     assert sentences[1].startswith("tinybert BEATS scratch: +0.0")
     page = report.html(results)
@@ -67,10 +71,10 @@ def test_verdict_interval_and_adjusted_p_are_printed_and_on_the_page() -> None:
 def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
     evaluation = EvaluationConfig(primary="probe.topik", tasks={"topic": TaskConfig("a.csv")})
     with pytest.raises(InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"):
-        primary.check_primary(Config(evaluation=evaluation), {})
+        check_primary(Config(evaluation=evaluation), {})
     without = replace(evaluation, primary="finetune.topic", finetune=FinetuneConfig(steps=0))
     with pytest.raises(InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"):
-        primary.check_primary(Config(evaluation=without), {})
+        check_primary(Config(evaluation=without), {})
 
 
 def test_loss_that_only_one_arm_has_is_refused_as_primary() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from kdjax import models
 from kdjax.errors import InputError
-from kdjax.study.teacher_directories import checkpoint_name, read_card, read_teacher
-from kdjax.train.checkpoint import sha256
+from kdjax.training.checkpoint import sha256
+from kdjax.training.teacher_directories import checkpoint_name, read_card, read_teacher
 from tests import tiny
 
 

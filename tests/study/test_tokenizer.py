@@ -11,7 +11,7 @@ import yaml
 from kdjax import recipes
 from kdjax.config import Config, DataConfig, ModelSpec, TokenizerConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.errors import InputError
 from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax

@@ -13,12 +13,12 @@ import yaml
 
 from kdjax import models, recipes
 from kdjax.audit.audit import audit
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.study import study as study_module
 from kdjax.study import trained_teacher
-from kdjax.study.pricing import prices
-from kdjax.train.checkpoint import Checkpoints, sha256
-from kdjax.train.pretraining import stream_seed
+from kdjax.training.checkpoint import Checkpoints, sha256
+from kdjax.training.teacher_pretraining import stream_seed
 from tests import metrics, small_study
 from tests.corpora import make_tokenizer
 from tests.study.conftest import kdjax

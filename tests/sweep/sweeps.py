@@ -11,8 +11,8 @@ import numpy as np
 from kdjax import recipes
 from kdjax.config import to_dict
 from kdjax.plan.plan import forecasts
+from kdjax.sweep.cells import cells_of
 from kdjax.sweep.results import collect
-from kdjax.sweep.sweep import cells_of
 
 RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
 UNIQUE = 900_000

@@ -13,9 +13,9 @@ from rich.console import Console
 from scipy import stats
 
 from kdjax.errors import InputError
-from kdjax.study import reference_losses
+from kdjax.report import reference_losses
 from kdjax.sweep import plots, report, table, verdict
-from tests.study.page import Page, check_escaped
+from tests.report.page import Page, check_escaped
 from tests.sweep.sweeps import SEEDS, recipe, renamed, sweep
 
 BUDGETS = (3e11, 7e11, 1.7e12, 4e12, 1e13)

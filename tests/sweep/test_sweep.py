@@ -15,9 +15,9 @@ import yaml
 from kdjax import recipes
 from kdjax.errors import InputError
 from kdjax.study import study as study_module
+from kdjax.sweep.cells import cells_of
 from kdjax.sweep.isoflop import profiles
-from kdjax.sweep.sweep import cells_of
-from kdjax.train import program
+from kdjax.training import program
 from tests import small_study
 from tests.study.conftest import kdjax
 

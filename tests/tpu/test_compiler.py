@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from kdjax.parallel.chips import CHIPS, GIB, chip
-from kdjax.parallel.estimate import estimate, executed
-from kdjax.parallel.hlo import parse
-from kdjax.study.compiling import out_of_memory
-from tests.parallel.tpu_programs import TEXTS, read
+from kdjax.dry_run.compiling import out_of_memory
+from kdjax.hlo.chips import CHIPS, GIB, chip
+from kdjax.hlo.estimate import estimate, executed
+from kdjax.hlo.text import parse
+from tests.hlo.tpu_programs import TEXTS, read
 from tests.tpu.conftest import run
 
 pytestmark = [pytest.mark.tpu, pytest.mark.usefixtures("libtpu")]
@@ -61,9 +61,9 @@ def printed(program: str) -> Any:
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every program of `tests.parallel.tpu_programs`, compiled now."""
+    """Every program of `tests.hlo.tpu_programs`, compiled now."""
     directory = tmp_path_factory.mktemp("texts")
-    ended = run("-m", "tests.parallel.tpu_programs", directory)
+    ended = run("-m", "tests.hlo.tpu_programs", directory)
     assert ended.status == 0, ended.err
     return directory
 

@@ -10,8 +10,8 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from kdjax.config import ArmConfig, BudgetConfig, Config, DataConfig, ModelSpec, RangeConfig, TeacherConfig, TuneConfig
+from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError
-from kdjax.study.pricing import arms_of
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from tests import small_study
 

@@ -18,14 +18,14 @@ from safetensors.numpy import load_file
 from kdjax import recipes
 from kdjax.config import ArmConfig, BudgetConfig, Config, RangeConfig
 from kdjax.data.corpus import Corpus
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm import held_out_loss
+from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import zoo
 from kdjax.study import study as study_module
 from kdjax.study.corpus import held_out_batches, tuning_batches
-from kdjax.study.pricing import prices
 from kdjax.study.tuned import tuning_of
-from kdjax.train import program
+from kdjax.training import program
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
 from tests import small_study
