@@ -36,7 +36,15 @@ from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.training.phase import Shape
 
-BASE = {"length": 64, "width": 128, "depth": 2, "vocabulary": 8192, "slots": 10, "batch": 16, "teacher width": 256}
+BASE = {
+    "length": 64,
+    "width": 128,
+    "depth": 2,
+    "vocabulary": 8192,
+    "slots": 10,
+    "batch": 16,
+    "teacher width": 256,
+}
 VALUES = {
     "length": (32, 64, 128, 256, 512),
     "width": (64, 128, 256, 512),
@@ -47,7 +55,15 @@ VALUES = {
     "teacher width": (128, 256, 512),
 }
 TEACHER_DEPTH = 4
-FACTOR_ON_GPU = {"length": 2, "width": 4, "depth": 3, "vocabulary": 4, "slots": 2, "batch": 16, "teacher width": 4}
+FACTOR_ON_GPU = {
+    "length": 2,
+    "width": 4,
+    "depth": 3,
+    "vocabulary": 4,
+    "slots": 2,
+    "batch": 16,
+    "teacher width": 4,
+}
 """By how much a base is larger that keeps a GPU busy."""
 TOLERATED = 1.1
 """How much faster than its price a time may grow before it is flagged."""
@@ -105,16 +121,30 @@ def case(arm: str, sizes: dict[str, int], compute: ComputeConfig) -> Case:
     return Case(arm, pair, Shape(sizes["batch"], sizes["length"], sizes["slots"]), compute)
 
 
-def measure(arm: str, base: dict[str, int], values: dict[str, tuple[int, ...]], options: Any) -> list[Point]:
+def measure(
+    arm: str, base: dict[str, int], values: dict[str, tuple[int, ...]], options: Any
+) -> list[Point]:
     """Compiles all steps, times them in turn, and sets them beside their prices."""
     compute = ComputeConfig(dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
-    keys = {f"{size} {value}": (size, value) for size, many in values.items() for value in many if value != base[size]}
-    keys["base"] = (None, None)  # not compiled first: the first program pays for what JAX loads once
+    keys = {
+        f"{size} {value}": (size, value)
+        for size, many in values.items()
+        for value in many
+        if value != base[size]
+    }
+    keys["base"] = (
+        None,
+        None,
+    )  # not compiled first: the first program pays for what JAX loads once
     cases, runners = {}, {}
     for name, (size, value) in keys.items():
         cases[name] = case(arm, base if size is None else {**base, size: value}, compute)
         runners[name] = _runner(cases[name])
-        print(f"compiled {name}: {runners[name].program.compile_seconds:.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"compiled {name}: {runners[name].program.compile_seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     times = in_turn(runners, options.rounds, options.seconds)
     seconds = {name: getattr(found, options.clock) for name, found in times.items()}
 
@@ -150,12 +180,25 @@ def exponents(points: list[Point]) -> dict[str, tuple[float, float]]:
     for size in dict.fromkeys(one.size for one in points):
         own = [one for one in points if one.size == size]
         x = np.log([one.value for one in own])
-        slopes = [np.polyfit(x, np.log(y), 1)[0] for y in ([o.price for o in own], [o.time.median for o in own])]
+        slopes = [
+            np.polyfit(x, np.log(y), 1)[0]
+            for y in ([o.price for o in own], [o.time.median for o in own])
+        ]
         found[size] = (float(slopes[0]), float(slopes[1]))
     return found
 
 
-HEADER = ["size", "value", "price", "time [95%]", "time / price", "step ms", "compile s", "peak MB", ""]
+HEADER = [
+    "size",
+    "value",
+    "price",
+    "time [95%]",
+    "time / price",
+    "step ms",
+    "compile s",
+    "peak MB",
+    "",
+]
 
 
 def cells(points: list[Point]) -> list[list[str]]:
@@ -182,8 +225,16 @@ INK, GREY, MEASURED, PRICE = "#222222", "#888888", "#1f6fb4", "#d1662a"
 def plot(points: list[Point], title: str, path: Path) -> None:
     """Small multiples: a panel a size with time and price, then compile time and memory over depth and width."""
     sizes = list(dict.fromkeys(one.size for one in points))
-    style = {"font.size": 9, "axes.edgecolor": GREY, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK}
-    with plt.rc_context({**style, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False}):
+    style = {
+        "font.size": 9,
+        "axes.edgecolor": GREY,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+    }
+    with plt.rc_context(
+        {**style, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False}
+    ):
         columns = 4
         figure, axes = plt.subplots(3, columns, figsize=(12, 8.6), layout="constrained")
         growth, rest = list(axes[:2].flat), axes[2]
@@ -197,7 +248,9 @@ def plot(points: list[Point], title: str, path: Path) -> None:
         for axis in growth[len(sizes) :]:
             axis.axis("off")
             axis.legend(handles, labels, loc="center left", frameon=False, fontsize=10)
-        for n, (size, what) in enumerate((s, w) for w in ("compile", "memory") for s in ("depth", "width")):
+        for n, (size, what) in enumerate(
+            (s, w) for w in ("compile", "memory") for s in ("depth", "width")
+        ):
             own = [one for one in points if one.size == size]
             if not own:
                 rest[n].axis("off")
@@ -213,11 +266,31 @@ def plot(points: list[Point], title: str, path: Path) -> None:
 
 def _growth(axis: Any, points: list[Point], limits: tuple[float, float]) -> None:
     x, middle = [one.value for one in points], [one.time.median for one in points]
-    spread = [[one.time.median - one.time.low for one in points], [one.time.high - one.time.median for one in points]]
+    spread = [
+        [one.time.median - one.time.low for one in points],
+        [one.time.high - one.time.median for one in points],
+    ]
     axis.axhline(1, color=GREY, linewidth=0.6)
     axis.axvline(points[0].base, color=GREY, linewidth=0.6, linestyle=":")
-    axis.plot(x, [one.price for one in points], color=PRICE, marker="s", markersize=4, linestyle="--", label="price")
-    axis.errorbar(x, middle, spread, color=MEASURED, marker="o", markersize=4, capsize=2, label="measured time, 95%")
+    axis.plot(
+        x,
+        [one.price for one in points],
+        color=PRICE,
+        marker="s",
+        markersize=4,
+        linestyle="--",
+        label="price",
+    )
+    axis.errorbar(
+        x,
+        middle,
+        spread,
+        color=MEASURED,
+        marker="o",
+        markersize=4,
+        capsize=2,
+        label="measured time, 95%",
+    )
     axis.set_ylim(*limits)
     axis.set_yscale("log")
     ticks = [t for t in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32) if limits[0] <= t <= limits[1]]
@@ -251,7 +324,9 @@ def markdown(points: list[Point]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arm", choices=ARMS, default="logit")
     parser.add_argument("--sizes", nargs="+", choices=VALUES, default=list(VALUES), metavar="SIZE")
     parser.add_argument("--rounds", type=int, default=9)
@@ -262,7 +337,9 @@ def main() -> None:
         default="wall",
         help="what is measured; seconds of processors, with --threads 1, are worth something on a busy machine too",
     )
-    parser.add_argument("--threads", type=int, help="cores to use, of those this process may; default: all of them")
+    parser.add_argument(
+        "--threads", type=int, help="cores to use, of those this process may; default: all of them"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     options = parser.parse_args()
     try:
@@ -276,7 +353,7 @@ def run(options: argparse.Namespace) -> None:
     """Everything the command line asks for."""
     if options.rounds < 1:
         raise InputError(f"--rounds is {options.rounds}, expected at least 1")
-    memory.keep_freed()  # as kdjax's commands do
+    memory.configure_malloc()  # as kdjax's commands do
     restrict(options.threads)
     scale = {size: 1 if jax.default_backend() == "cpu" else FACTOR_ON_GPU[size] for size in BASE}
     base = {size: value * scale[size] for size, value in BASE.items()}
@@ -296,7 +373,9 @@ def run(options: argparse.Namespace) -> None:
     (options.out / "growth.md").write_text(f"{about}\n\n{markdown(points)}", encoding="utf-8")
     student = f"{base['depth']} x {base['width']}"
     step = f"{base['batch']} x {base['length']} tokens a step"
-    title = f"{options.arm}: cost of a token around a {student} student, {step}, {options.clock} time"
+    title = (
+        f"{options.arm}: cost of a token around a {student} student, {step}, {options.clock} time"
+    )
     plot(points, title, options.out / "growth.png")
     print(f"{options.out}/growth.json, growth.md, growth.png")
 

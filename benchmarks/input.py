@@ -44,10 +44,10 @@ from kdjax.data.loader import Batches
 from kdjax.data.prepare.local import prepare
 from kdjax.data.text import sources
 from kdjax.progress import Reporter
-from kdjax.training.input_pipeline import Fed, Votes, feed
+from kdjax.training.input_pipeline import HostSignals, StepInput, feed
 from kdjax.training.loop import train
 from kdjax.training.phase import Shape
-from kdjax.training.run import Leg, Run
+from kdjax.training.run import CompiledPhase, Run
 
 DEMO = Shape(batch=32, length=32, slots=6)
 LARGE = Shape(batch=8, length=128, slots=20)
@@ -61,14 +61,16 @@ SLEEP = 0.005
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=list(PARTS), action="append")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=float, default=100, help="of text to prepare")
     parser.add_argument("--seconds", type=float, default=2, help="of a block of steps or batches")
     parser.add_argument("--directory", type=Path, help="for temporary files")
     options = parser.parse_args()
-    memory.keep_freed()  # as kdjax's commands do
+    memory.configure_malloc()  # as kdjax's commands do
     print(json.dumps(describe(), indent=1))
     for name in options.only or PARTS:
         with tempfile.TemporaryDirectory(dir=options.directory) as directory:
@@ -84,7 +86,15 @@ def preparation(here: Path, options: argparse.Namespace) -> Iterator[str]:
     for n in range(options.rounds):
         for which in sorted(rates, reverse=bool(n % 2)):
             out = [str(here / f"out-{n}")] if which == "ours" else []
-            command = [sys.executable, "-m", "benchmarks.tokens", which, str(text), str(tokenizer), *out]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.tokens",
+                which,
+                str(text),
+                str(tokenizer),
+                *out,
+            ]
             found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             tokens, clock, processors = map(float, found.split())
             rates[which].append((tokens / clock, tokens / processors))
@@ -98,11 +108,25 @@ def preparation(here: Path, options: argparse.Namespace) -> Iterator[str]:
 
 
 def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    stream = Batches(corpus(here, "large", LARGE), "train", batch=LARGE.batch, seed=0, rate=0.15, slots=LARGE.slots)
-    step = Kdjax(Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches("large", LARGE))
+    stream = Batches(
+        corpus(here, "large", LARGE),
+        "train",
+        batch=LARGE.batch,
+        seed=0,
+        rate=0.15,
+        slots=LARGE.slots,
+    )
+    step = Kdjax(
+        Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches("large", LARGE)
+    )
     times = in_turn({"loader": Reading(stream), "step": step}, options.rounds, options.seconds)
-    for kind, found in (("by the clock", lambda t: t.wall), ("by processor seconds", lambda t: t.processor)):
-        rates = {name: LARGE.positions / statistics.median(found(taken)) for name, taken in times.items()}
+    for kind, found in (
+        ("by the clock", lambda t: t.wall),
+        ("by processor seconds", lambda t: t.processor),
+    ):
+        rates = {
+            name: LARGE.positions / statistics.median(found(taken)) for name, taken in times.items()
+        }
         yield (
             f"{kind}: {rates['loader']:,.0f} tokens/s, a step of logit takes {rates['step']:,.0f}, "
             f"ratio {ratio(found(times['step']), found(times['loader']))}"
@@ -110,13 +134,29 @@ def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
 
 
 def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    for name, pair, shape, arm in (("demo", "tiny", DEMO, "scratch"), ("large", "large", LARGE, "scratch")):
+    for name, pair, shape, arm in (
+        ("demo", "tiny", DEMO, "scratch"),
+        ("large", "large", LARGE, "scratch"),
+    ):
         stream = Batches(
-            corpus(here / name, pair, shape), "train", batch=shape.batch, seed=0, rate=0.15, slots=shape.slots
+            corpus(here / name, pair, shape),
+            "train",
+            batch=shape.batch,
+            seed=0,
+            rate=0.15,
+            slots=shape.slots,
         )
-        made = [Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(pair, shape)) for _ in range(2)]
-        times = in_turn({"real": Fedding(made[0], stream), "lying": made[1]}, options.rounds, options.seconds)
-        for kind, found in (("by the clock", lambda t: t.wall), ("by processor seconds", lambda t: t.processor)):
+        made = [
+            Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(pair, shape))
+            for _ in range(2)
+        ]
+        times = in_turn(
+            {"real": Fedding(made[0], stream), "lying": made[1]}, options.rounds, options.seconds
+        )
+        for kind, found in (
+            ("by the clock", lambda t: t.wall),
+            ("by processor seconds", lambda t: t.processor),
+        ):
             middle = {one: 1e3 * statistics.median(found(taken)) for one, taken in times.items()}
             yield (
                 f"{name}, {kind}: {middle['real']:.1f} ms with real input, {middle['lying']:.1f} ms without, "
@@ -125,7 +165,9 @@ def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
 
 
 def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    stream = Batches(corpus(here, "tiny", DEMO), "train", batch=DEMO.batch, seed=0, rate=0.15, slots=DEMO.slots)
+    stream = Batches(
+        corpus(here, "tiny", DEMO), "train", batch=DEMO.batch, seed=0, rate=0.15, slots=DEMO.slots
+    )
     case = Case("scratch", PAIRS["tiny"], DEMO)
     params, teacher = parameters("tiny")
     step = Kdjax(case, params, teacher, batches("tiny", DEMO))
@@ -142,13 +184,13 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
             before = time.thread_time()
             train(
                 Run(
-                    [Leg(case.phase, still, case.price, read)],  # type: ignore[arg-type]
+                    [CompiledPhase(case.phase, still, case.price, read)],  # type: ignore[arg-type]
                     Budget.flops(steps * case.price.total),
                     start=params,
                     seed=0,
                     config=TrainConfig(batch=DEMO.batch, evaluations=1),
                     directory=here / str(next(numbers)),
-                    watch=reporter.watch("host"),
+                    watch=reporter.track("host"),
                 )
             )
             return time.thread_time() - before
@@ -183,7 +225,11 @@ def corpus(here: Path, pair: str, shape: Shape) -> Corpus:
     here.mkdir(exist_ok=True)
     write_corpus(here / "text.jsonl", TEXT, 8)
     config = DataConfig(
-        files=str(here / "text.jsonl"), length=shape.length, slots=shape.slots, validation=0.05, workers=1
+        files=str(here / "text.jsonl"),
+        length=shape.length,
+        slots=shape.slots,
+        validation=0.05,
+        workers=1,
     )
     tokenizer = DEMO_TOKENIZER if pair == "tiny" else sources.locate(TOKENIZER)
     prepare(config, tokenizer, here / "data")
@@ -216,7 +262,9 @@ class Fedding:
 
     def __init__(self, kdjax: Kdjax, stream: Batches):
         self._kdjax = kdjax
-        self._fed: Iterator[Fed] = feed(kdjax.program, [stream], 0, lambda: Votes(False, 0))
+        self._fed: Iterator[StepInput] = feed(
+            kdjax.program, [stream], 0, lambda: HostSignals(False, 0)
+        )
 
     def step(self) -> None:
         self._kdjax.batches = [next(self._fed).batch]
@@ -232,13 +280,17 @@ class Still:
     def __init__(self, made: Kdjax, takes: bool = True):
         self._program = made.program
         self._metrics = made.step()
-        self._take = jax.jit(lambda *taken: jnp.zeros(()), keep_unused=True) if takes else lambda *taken: None
+        self._take = (
+            jax.jit(lambda *taken: jnp.zeros(()), keep_unused=True)
+            if takes
+            else lambda *taken: None
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._program, name)
 
-    def step(self, state: Any, _: Any, batch: Any, moment: Any) -> tuple[Any, Any]:
-        self._take(batch, jax.tree.map(np.float32, moment))
+    def step(self, state: Any, _: Any, batch: Any, schedule_inputs: Any) -> tuple[Any, Any]:
+        self._take(batch, jax.tree.map(np.float32, schedule_inputs))
         time.sleep(SLEEP)
         return state, self._metrics
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import argparse
@@ -24,9 +26,15 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.phase import Shape
 from kdjax.training.program import Program
-from kdjax.training.step import Moment
+from kdjax.training.step import ScheduleInputs
 
-SIZES = {"heads": 8, "vocab_size": 30528, "max_positions": 128, "dropout": 0.0, "attention_dropout": 0.0}
+SIZES = {
+    "heads": 8,
+    "vocab_size": 30528,
+    "max_positions": 128,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+}
 STUDENT = ModelConfig(layers=3, width=192, ffn=768, **SIZES)
 TEACHER = ModelConfig(layers=6, width=384, ffn=1536, **SIZES)
 SHAPE = Shape(batch=16, length=64, slots=10)
@@ -41,7 +49,9 @@ def batch() -> dict[str, np.ndarray]:
         "segments": np.ones(tokens, np.int32),
         "positions": np.broadcast_to(np.arange(SHAPE.length, dtype=np.int32), tokens).copy(),
         "valid": np.ones(tokens, bool),
-        "slots": np.stack([rng.permutation(SHAPE.length)[: SHAPE.slots] for _ in range(SHAPE.batch)]).astype(np.int32),
+        "slots": np.stack(
+            [rng.permutation(SHAPE.length)[: SHAPE.slots] for _ in range(SHAPE.batch)]
+        ).astype(np.int32),
         "labels": rng.integers(0, STUDENT.vocab_size, slots).astype(np.int32),
         "label_weights": np.ones(slots, np.float32),
     }
@@ -53,7 +63,7 @@ def measure(mesh: tuple[int, int, int]) -> tuple[Program, Any, float]:
     program = Program(phase, SHAPE, Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)]))
     teacher = program.place_teacher(models.init(TEACHER, 1).params)
     state = program.start(models.init(STUDENT, 0).params, seed=0)
-    state, metrics = program(state, teacher, batch(), Moment(0.0, 1e-3))
+    state, metrics = program(state, teacher, batch(), ScheduleInputs(0.0, 1e-3))
     return program, jax.device_get(state.params), float(metrics["loss"])
 
 
@@ -67,7 +77,11 @@ def main() -> None:
     alone, expected, loss = measure((1, 1, 1))
     assert alone.memory is not None
     assert alone.hardware_flops is not None
-    print("| data x fsdp x tensor | loss | largest difference | arguments MB | FLOPs | " + " | ".join(KINDS) + " |")
+    print(
+        "| data x fsdp x tensor | loss | largest difference | arguments MB | FLOPs | "
+        + " | ".join(KINDS)
+        + " |"
+    )
     print("|---|---|---|---|---|" + "---|" * len(KINDS))
     none = " | ".join("-" for _ in KINDS)
     print(f"| one device | {loss:.6f} | 0 | {alone.memory['arguments'] / 1e6:.1f} | 1 | {none} |")
@@ -82,7 +96,9 @@ def main() -> None:
         for kind in KINDS:
             own = [one for one in sent if one.kind == kind]
             cells.append(
-                f"{sum(one.arrays for one in own)}: {sum(one.bytes for one in own) / 1e6:.1f} MB" if own else "-"
+                f"{sum(one.arrays for one in own)}: {sum(one.bytes for one in own) / 1e6:.1f} MB"
+                if own
+                else "-"
             )
         print(
             f"| {' x '.join(map(str, mesh))} | {found:.6f} | {off:.1e} | {program.memory['arguments'] / 1e6:.1f} "

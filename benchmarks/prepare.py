@@ -40,11 +40,15 @@ HEADER = (
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--gigabytes", type=float, nargs="+", default=[0.1, 0.2])
     arguments.add_argument("--workers", type=int, default=0, help="0: one per core")
     arguments.add_argument("--paragraphs", type=int, default=8, help="of a document, at most")
-    arguments.add_argument("--directory", type=Path, help="for the temporary files; they take twice the size")
+    arguments.add_argument(
+        "--directory", type=Path, help="for the temporary files; they take twice the size"
+    )
     options = arguments.parse_args()
     print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|", flush=True)
     for gigabytes in options.gigabytes:

@@ -31,10 +31,24 @@ _KINDS = (
     ("scatter, gather", {"scatter", "gather", "dynamic-slice", "dynamic-update-slice"}),
     ("random bits", {"rng-bit-generator", "xor", "shift-left", "shift-right-logical"}),
     ("reduction", {"reduce", "reduce-window"}),
-    ("exp, erf, log", {"exponential", "erf", "log", "tanh", "log-plus-one", "exponential-minus-one"}),
+    (
+        "exp, erf, log",
+        {"exponential", "erf", "log", "tanh", "log-plus-one", "exponential-minus-one"},
+    ),
     (
         "elementwise",
-        {"add", "subtract", "multiply", "divide", "select", "compare", "sqrt", "rsqrt", "maximum", "convert"},
+        {
+            "add",
+            "subtract",
+            "multiply",
+            "divide",
+            "select",
+            "compare",
+            "sqrt",
+            "rsqrt",
+            "maximum",
+            "convert",
+        },
     ),
     ("copy, transpose", {"copy", "transpose", "concatenate", "slice", "pad", "reverse"}),
 )
@@ -85,8 +99,16 @@ class Profile:
         for name, spent in self.milliseconds.items():
             sums[self.operations[name].part, self.operations[name].kind] += spent
         parts = ["forward", "backward", "optimiser, metrics"]
-        kinds = [kind for kind, _ in Counter({k: sum(sums[p, k] for p in parts) for _, k in sums}).most_common()]
-        lines += ["| kind | " + " | ".join([*parts, "all", "%"]) + " |", "|---" * (len(parts) + 3) + "|"]
+        kinds = [
+            kind
+            for kind, _ in Counter(
+                {k: sum(sums[p, k] for p in parts) for _, k in sums}
+            ).most_common()
+        ]
+        lines += [
+            "| kind | " + " | ".join([*parts, "all", "%"]) + " |",
+            "|---" * (len(parts) + 3) + "|",
+        ]
         for kind in [*kinds, "all"]:
             cells = [sum(sums[p, k] for k in (kinds if kind == "all" else [kind])) for p in parts]
             lines.append(
@@ -97,7 +119,11 @@ class Profile:
         lines += ["", "| ms | % | kind | source line |", "|---" * 4 + "|"]
         for (source, kind), spent in self._by_source().most_common(top // 2):
             lines.append(f"| {spent:.1f} | {100 * spent / self.busy:.1f} | {kind} | {source} |")
-        lines += ["", "| ms | % | GFLOP/s | part | kind | shape | source | operation |", "|---" * 8 + "|"]
+        lines += [
+            "",
+            "| ms | % | GFLOP/s | part | kind | shape | source | operation |",
+            "|---" * 8 + "|",
+        ]
         for name, spent in Counter(self.milliseconds).most_common(top):
             op = self.operations[name]
             rate = f"{op.flops / spent / 1e6:.0f}" if op.flops else ""
@@ -130,8 +156,12 @@ def profile(step: Callable[[], object], text: str, steps: int) -> Profile:
         shares.append(share_out(running))
         walls.append(max(end for _, end, _ in running) - min(start for start, _, _ in running))
     names = {name for share in shares for name in share}
-    milliseconds = {name: statistics.median(share.get(name, 0.0) for share in shares) / 1e6 for name in names}
-    return Profile(milliseconds, operations, sum(milliseconds.values()), statistics.median(walls) / 1e6)
+    milliseconds = {
+        name: statistics.median(share.get(name, 0.0) for share in shares) / 1e6 for name in names
+    }
+    return Profile(
+        milliseconds, operations, sum(milliseconds.values()), statistics.median(walls) / 1e6
+    )
 
 
 def _capture(step: Callable[[], object]) -> list[Span]:
@@ -159,7 +189,11 @@ def _spans(data: jax.profiler.ProfileData) -> list[Span]:
 
 def share_out(spans: Iterable[Span]) -> dict[str, float]:
     """The time in which anything ran, by operation: an instant in which several ran is theirs in equal shares."""
-    edges = sorted((at, change, name) for start, end, name in spans for at, change, name in _edges(start, end, name))
+    edges = sorted(
+        (at, change, name)
+        for start, end, name in spans
+        for at, change, name in _edges(start, end, name)
+    )
     shares: dict[str, float] = defaultdict(float)
     active: Counter[str] = Counter()
     before = 0.0
@@ -174,7 +208,9 @@ def share_out(spans: Iterable[Span]) -> dict[str, float]:
     return dict(shares)
 
 
-def _edges(start: float, end: float, name: str) -> tuple[tuple[float, int, str], tuple[float, int, str]]:
+def _edges(
+    start: float, end: float, name: str
+) -> tuple[tuple[float, int, str], tuple[float, int, str]]:
     return (start, 1, name), (end, -1, name)
 
 
@@ -204,7 +240,11 @@ def operations_of(text: str) -> dict[str, Operation]:
             if one.opcode not in _CONTAINERS:
                 inner = _inside(one, computations)
                 found[one.name] = Operation(
-                    _kind(inner), _part(one.rest), _short(one.shape), _source(one, sources), sum(map(_flops, inner))
+                    _kind(inner),
+                    _part(one.rest),
+                    _short(one.shape),
+                    _source(one, sources),
+                    sum(map(_flops, inner)),
                 )
     return found
 
@@ -223,11 +263,15 @@ def _computations(text: str) -> dict[str, list[_Instruction]]:
         for n, one in enumerate(instructions):
             if one.opcode == "dot":
                 left = re.findall(r"%([\w.\-]+)", one.rest)[0]
-                instructions[n] = _Instruction(one.name, one.shape, one.opcode, f"{shapes[left]} {one.rest}")
+                instructions[n] = _Instruction(
+                    one.name, one.shape, one.opcode, f"{shapes[left]} {one.rest}"
+                )
     return found
 
 
-def _inside(one: _Instruction, computations: Mapping[str, list[_Instruction]]) -> list[_Instruction]:
+def _inside(
+    one: _Instruction, computations: Mapping[str, list[_Instruction]]
+) -> list[_Instruction]:
     """The instruction, or, of a fusion, those in it."""
     called = re.search(r"calls=%([\w.\-]+)", one.rest)
     if one.opcode != "fusion" or not called:
@@ -244,7 +288,13 @@ def _part(rest: str) -> str:
     named = re.search(r'op_name="([^"]*)"', rest)
     if not named:
         return "optimiser, metrics"
-    return "backward" if "transpose(" in named[1] else "forward" if "jvp" in named[1] else "optimiser, metrics"
+    return (
+        "backward"
+        if "transpose(" in named[1]
+        else "forward"
+        if "jvp" in named[1]
+        else "optimiser, metrics"
+    )
 
 
 def _flops(one: _Instruction) -> int:

@@ -32,8 +32,8 @@ from kdjax.training.metrics import Done, Meter
 from kdjax.training.metrics_log import NAME, Log
 from kdjax.training.phase import Phase, Shape, price
 from kdjax.training.program import Program
-from kdjax.training.run import Leg, Run
-from kdjax.training.step import Moment
+from kdjax.training.run import CompiledPhase, Run
+from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 
 SHAPE = Shape(batch=8, length=64, slots=10)
@@ -61,7 +61,9 @@ class Noise:
             "label_weights": np.ones(slots, np.float32),
         }
 
-    def iterate(self, seen: int, rows: Any = slice(None)) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+    def iterate(
+        self, seen: int, rows: Any = slice(None)
+    ) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
         while True:
             yield seen, {name: array[rows] for name, array in self._batch.items()}
             seen += SHAPE.batch
@@ -73,7 +75,7 @@ def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[flo
     with tempfile.TemporaryDirectory() as directory:
         (outcome,) = train(
             Run(
-                [Leg(phase, program, cost, Noise())],
+                [CompiledPhase(phase, program, cost, Noise())],
                 Budget.flops(steps * cost.total),
                 start=models.init(STUDENT, 0).params,
                 seed=0,
@@ -81,7 +83,9 @@ def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[flo
                 directory=Path(directory),
             )
         )
-    return outcome.ledger.seconds["compute"] + outcome.ledger.seconds["input"], time.process_time() - before
+    return outcome.ledger.seconds["compute"] + outcome.ledger.seconds[
+        "input"
+    ], time.process_time() - before
 
 
 def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
@@ -89,14 +93,23 @@ def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
     cost, clock, taken = price(phase, SHAPE), Stopwatch({}), []
     ledger = Ledger.open(Budget.flops((records + 1) * cost.total))
     groups = ("embeddings", *(f"layer_{n}" for n in range(1, STUDENT.layers + 1)), "head")
-    figures = {"loss": 1.25, "mlm": 1.25, "grad_norm": 0.5, **{f"grad_norm/{group}": 0.25 for group in groups}}
+    figures = {
+        "loss": 1.25,
+        "mlm": 1.25,
+        "grad_norm": 0.5,
+        **{f"grad_norm/{group}": 0.25 for group in groups},
+    }
     meter = Meter([phase], 1, ledger, clock, None)
     with tempfile.TemporaryDirectory() as directory:
         with contextlib.closing(Log(Path(directory), 0, WATCHED)) as log:
             for step in range(1, records + 1):
-                ledger = ledger.charge(0, cost, SHAPE.positions, SHAPE.positions, SHAPE.positions, SHAPE.batch)
+                ledger = ledger.charge(
+                    0, cost, SHAPE.positions, SHAPE.positions, SHAPE.positions, SHAPE.batch
+                )
                 started = time.perf_counter()
-                log.write(step, meter.record(Done(ledger, 0, Moment(0.5, 1e-3), {}), figures))
+                log.write(
+                    step, meter.record(Done(ledger, 0, ScheduleInputs(0.5, 1e-3), {}), figures)
+                )
                 taken.append(time.perf_counter() - started)
         started = time.perf_counter()
         Log(Path(directory), records, WATCHED).close()
@@ -106,7 +119,9 @@ def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()

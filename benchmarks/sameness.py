@@ -16,7 +16,13 @@ TOLERANCE = 1e-4
 
 
 def differences(
-    case: Case, params: Any, teacher: Any, objective: Any, batch: Mapping[str, np.ndarray], *, other_teacher: Any = None
+    case: Case,
+    params: Any,
+    teacher: Any,
+    objective: Any,
+    batch: Mapping[str, np.ndarray],
+    *,
+    other_teacher: Any = None,
 ) -> dict[str, float]:
     """Relative differences between kdjax and PyTorch in float32, without dropout: of `loss`, and of each gradient.
 
@@ -35,7 +41,9 @@ def differences(
     graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss()(p, t, b, None, 0.0)[0]))
     loss, grads = graded(whole, given, dict(batch))
     own = named(_where(phase.trained, grads))
-    other_loss, theirs = Torch(case, params, other_teacher or teacher, [batch], objective=objective).gradients()
+    other_loss, theirs = Torch(
+        case, params, other_teacher or teacher, [batch], objective=objective
+    ).gradients()
     found = {"loss": abs(float(loss) - other_loss) / abs(float(loss))}
     for name in sorted(own.keys() | theirs.keys()):
         alone = name not in own or name not in theirs
@@ -46,7 +54,11 @@ def differences(
 def _where(trained: Any, grads: Any) -> Any:
     """Of nested dictionaries, the leaves that are trained."""
     if isinstance(grads, dict):
-        return {name: _where(trained[name], value) for name, value in grads.items() if _any(trained[name])}
+        return {
+            name: _where(trained[name], value)
+            for name, value in grads.items()
+            if _any(trained[name])
+        }
     return grads
 
 

@@ -24,7 +24,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is shared with PyTorch here
+os.environ.setdefault(
+    "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+)  # a GPU's memory is shared with PyTorch here
 
 import jax
 import numpy as np
@@ -44,7 +46,10 @@ from kdjax.config import ComputeConfig
 from kdjax.errors import InputError
 from kdjax.training.phase import Shape
 
-SEQUENCES = {"cpu": {"tiny": 32, "small": 16, "large": 8}, "gpu": {"tiny": 1024, "small": 256, "large": 128}}
+SEQUENCES = {
+    "cpu": {"tiny": 32, "small": 16, "large": 8},
+    "gpu": {"tiny": 1024, "small": 256, "large": 128},
+}
 """Sequences of a step by default."""
 MATMULS = {"cpu": (1024, 2048), "gpu": (4096, 8192)}
 """Sizes of the square matmuls that the best rate is taken of."""
@@ -114,7 +119,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
     runners: dict[str, Any] = {"kdjax": kdjax, "torch": other}
     if case.phase.teacher:
         runners["unfused"] = Unfused(case, params, teacher, batches, kdjax.program)
-    if not case.phase.drops:
+    if not case.phase.uses_dropout:
         check_losses(case, kdjax, other)
     before = len(matmuls.best)
     times = in_turn(runners, options.rounds, options.seconds, matmuls)
@@ -171,7 +176,9 @@ def same(case: Case) -> float:
         )
     name, largest = max(found.items(), key=lambda item: item[1])
     if not largest <= sameness.TOLERANCE:
-        sys.exit(f"{case.arm}: {name} differs by {largest:.2g} between kdjax and PyTorch, at most {sameness.TOLERANCE}")
+        sys.exit(
+            f"{case.arm}: {name} differs by {largest:.2g} between kdjax and PyTorch, at most {sameness.TOLERANCE}"
+        )
     return largest
 
 
@@ -182,7 +189,9 @@ def check_losses(case: Case, kdjax: Kdjax, other: Torch) -> None:
         sys.exit(f"{case.arm}: the first loss is {own:.6g} in kdjax and {theirs:.6g} in PyTorch")
 
 
-def tables(rows: list[Row], rates: dict[str, list[float]]) -> list[tuple[str, list[str], list[list[str]]]]:
+def tables(
+    rows: list[Row], rates: dict[str, list[float]]
+) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, header and cells of what is shown."""
     speed, cost, split = [], [], []
     for row in rows:
@@ -221,7 +230,9 @@ def tables(rows: list[Row], rates: dict[str, list[float]]) -> list[tuple[str, li
                     _mb(row.unfused["handed over"]),
                 ]
             )
-    measured = ", ".join(f"{name} {np.median(found) / 1e9:,.0f} GFLOP/s" for name, found in rates.items())
+    measured = ", ".join(
+        f"{name} {np.median(found) / 1e9:,.0f} GFLOP/s" for name, found in rates.items()
+    )
     who = ["pair", "arm", "dropout"]
     return [
         (
@@ -292,23 +303,41 @@ def show(console: Console, title: str, header: list[str], cells: list[list[str]]
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--pair", nargs="+", choices=PAIRS, default=list(PAIRS), help="models; default: all")
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     add("--batch", type=int, help="sequences of a step; default: by pair and device")
     add("--length", type=int, help="tokens of a sequence; default: by pair")
     add("--slots", type=int, help="masked positions of a sequence; default: by pair")
-    add("--dropout", type=float, nargs="+", help="of the student; default: 0, and for the first arm 0.1 as well")
+    add(
+        "--dropout",
+        type=float,
+        nargs="+",
+        help="of the student; default: 0, and for the first arm 0.1 as well",
+    )
     add("--rounds", type=int, default=9, help="blocks of each implementation")
     add("--seconds", type=float, default=1.0, help="about how long a block lasts")
     add("--threads", type=int, help="cores to use, of those this process may; default: all of them")
     for name, hint in get_type_hints(ComputeConfig).items():
-        add(f"--{name}", choices=get_args(hint) or ("true", "false"), help="as in a recipe's train.compute")
+        add(
+            f"--{name}",
+            choices=get_args(hint) or ("true", "false"),
+            help="as in a recipe's train.compute",
+        )
     add(
-        "--torch-adamw", choices=("foreach", "fused"), help="default: foreach on a CPU, fused on a GPU, the faster ones"
+        "--torch-adamw",
+        choices=("foreach", "fused"),
+        help="default: foreach on a CPU, fused on a GPU, the faster ones",
     )
-    add("--torch-bfloat16", choices=("autocast", "master"), default="master", help="on a GPU; master is the faster one")
+    add(
+        "--torch-bfloat16",
+        choices=("autocast", "master"),
+        default="master",
+        help="on a GPU; master is the faster one",
+    )
     add("--profile", action="store_true", help="only show where the time of kdjax's step goes")
     add("--out", type=Path, default=Path("runs/bench"))
     return parser.parse_args()
@@ -316,10 +345,17 @@ def arguments() -> argparse.Namespace:
 
 def computed(options: argparse.Namespace) -> ComputeConfig:
     """How kdjax computes: its defaults, bfloat16 on a GPU, and what the command line says."""
-    given = {name: getattr(options, name) for name in get_type_hints(ComputeConfig) if getattr(options, name)}
+    given = {
+        name: getattr(options, name)
+        for name in get_type_hints(ComputeConfig)
+        if getattr(options, name)
+    }
     dtype = "float32" if options.device == "cpu" else "bfloat16"
     return ComputeConfig(
-        **{"dtype": dtype, **{name: {"true": True, "false": False}.get(v, v) for name, v in given.items()}}
+        **{
+            "dtype": dtype,
+            **{name: {"true": True, "false": False}.get(v, v) for name, v in given.items()},
+        }
     )
 
 
@@ -341,7 +377,9 @@ def check(options: argparse.Namespace) -> None:
     for pair in options.pair:
         shape = shape_of(pair, options)
         if shape.slots > shape.length:
-            raise InputError(f"--slots is {shape.slots}, expected at most --length, {shape.length} ({pair})")
+            raise InputError(
+                f"--slots is {shape.slots}, expected at most --length, {shape.length} ({pair})"
+            )
 
 
 def shape_of(pair: str, options: argparse.Namespace) -> Shape:
@@ -358,14 +396,17 @@ def run(options: argparse.Namespace) -> None:
     has_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
     options.device = "gpu" if has_gpu else "cpu"
     check(options)
-    memory.keep_freed()  # as kdjax's commands do, for both
+    memory.configure_malloc()  # as kdjax's commands do, for both
     torch.set_num_threads(restrict(options.threads))
     console = Console(width=None if sys.stdout.isatty() else 180)
     options.torch_adamw = options.torch_adamw or ("foreach" if options.device == "cpu" else "fused")
     config = computed(options)
     where = "cpu" if options.device == "cpu" else "cuda"
     matmuls = MatmulRate(
-        {"XLA": xla_product(config.dtype), "PyTorch": torch_product(where, getattr(torch, config.dtype))},
+        {
+            "XLA": xla_product(config.dtype),
+            "PyTorch": torch_product(where, getattr(torch, config.dtype)),
+        },
         MATMULS[options.device],
     )
     wanted = []
@@ -383,12 +424,17 @@ def run(options: argparse.Namespace) -> None:
     machine = describe()
     for done, n in enumerate(order, 1):
         pair, case = wanted[n]
-        console.print(f"{done}/{len(order)}: {pair} {case.arm}, dropout {case.pair.student.dropout:g}", style="dim")
+        console.print(
+            f"{done}/{len(order)}: {pair} {case.arm}, dropout {case.pair.student.dropout:g}",
+            style="dim",
+        )
         found[n] = measure(case, pair, options, matmuls)
         gc.collect()
         rows = [found[n] for n in sorted(found)]
         made = tables(rows, matmuls.found)
-        write(options.out, machine, rows, matmuls, made)  # after every arm: whatever ends the run, those done are kept
+        write(
+            options.out, machine, rows, matmuls, made
+        )  # after every arm: whatever ends the run, those done are kept
     for title, header, cells in made:
         if cells:
             show(console, title, header, cells)
@@ -402,7 +448,9 @@ def show_profile(pair: str, case: Case, steps: int) -> None:
     for _ in range(3):
         runner.step()
     runner.wait()
-    print(f"## {pair} {case.arm}, {case.shape.batch} x {case.shape.length}, dropout {case.pair.student.dropout:g}\n")
+    print(
+        f"## {pair} {case.arm}, {case.shape.batch} x {case.shape.length}, dropout {case.pair.student.dropout:g}\n"
+    )
 
     def whole() -> Any:
         runner.step()
@@ -411,7 +459,9 @@ def show_profile(pair: str, case: Case, steps: int) -> None:
     print(profile(whole, runner.program.text, steps).table(), "\n", flush=True)
 
 
-def write(out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, made: Any) -> None:
+def write(
+    out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, made: Any
+) -> None:
     """speed.json and speed.md."""
     out.mkdir(parents=True, exist_ok=True)
     about = {
@@ -419,9 +469,17 @@ def write(out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRa
         "load after": describe()["load"],
         "command": " ".join(["python -m benchmarks.speed", *sys.argv[1:]]),
     }
-    everything = {"machine": about, "rows": [asdict(row) for row in rows], "matmul rates": matmuls.found}
+    everything = {
+        "machine": about,
+        "rows": [asdict(row) for row in rows],
+        "matmul rates": matmuls.found,
+    }
     (out / "speed.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
-    lines = [*(f"- {name}: {value}" for name, value in about.items()), "", *(markdown(*one) for one in made if one[2])]
+    lines = [
+        *(f"- {name}: {value}" for name, value in about.items()),
+        "",
+        *(markdown(*one) for one in made if one[2]),
+    ]
     (out / "speed.md").write_text("\n".join(lines), encoding="utf-8")
 
 

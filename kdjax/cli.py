@@ -130,23 +130,47 @@ def _merge(options: argparse.Namespace, config: Config) -> None:
 
 
 COMMANDS: dict[str, tuple[Command, str]] = {
-    "compare": (_compare, "Train every arm under every seed within the budget, evaluate, and write the report."),
-    "sweep": (_sweep, "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any setting."),
-    "tune": (_tune, "The same number of trials for every arm; writes a recipe with the best settings found."),
-    "plan": (_plan, "What each arm would reach at budgets nobody has spent, from published laws and a pilot's runs."),
-    "audit": (_audit, "Recount every price and every sum of a finished study or sweep, and report any difference."),
-    "price": (_price, "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data."),
+    "compare": (
+        _compare,
+        "Train every arm under every seed within the budget, evaluate, and write the report.",
+    ),
+    "sweep": (
+        _sweep,
+        "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any setting.",
+    ),
+    "tune": (
+        _tune,
+        "The same number of trials for every arm; writes a recipe with the best settings found.",
+    ),
+    "plan": (
+        _plan,
+        "What each arm would reach at budgets nobody has spent, from published laws and a pilot's runs.",
+    ),
+    "audit": (
+        _audit,
+        "Recount every price and every sum of a finished study or sweep, and report any difference.",
+    ),
+    "price": (
+        _price,
+        "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data.",
+    ),
     "compile": (
         _compile,
         "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and utilisation.",
     ),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
-    "tokenizer": (_tokenizer, "Train the recipe's tokenizer on its text, for `data.tokenizer` of any recipe."),
+    "tokenizer": (
+        _tokenizer,
+        "Train the recipe's tokenizer on its text, for `data.tokenizer` of any recipe.",
+    ),
     "teacher": (
         _teacher,
         "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that says its cost.",
     ),
-    "cache": (_cache, "Run the teacher once over all mask views and store what the recipe's arms need of it."),
+    "cache": (
+        _cache,
+        "Run the teacher once over all mask views and store what the recipe's arms need of it.",
+    ),
     "arms": (
         _arms,
         "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the paper's sizes.",
@@ -189,14 +213,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         plain, overrides = split_overrides(words)
         options = _parser().parse_args(plain, argparse.Namespace(others=others, begun=begun))
         if others and not getattr(options, "beam", False):
-            raise InputError(f"command line: -- {others[0]}: expected such options of `kdjax prepare --beam` alone")
+            raise InputError(
+                f"command line: -- {others[0]}: expected such options of `kdjax prepare --beam` alone"
+            )
         if overrides and not options.config:
-            raise InputError(f"command line: {overrides[0]} changes a recipe, expected CONFIG before it")
+            raise InputError(
+                f"command line: {overrides[0]} changes a recipe, expected CONFIG before it"
+            )
         config = recipes.load(options.config, overrides) if options.config else PAPER
         _keep_memory()
         if _joined(options):
             _keep_compiled()
-            with PREEMPTION.heeded():
+            with PREEMPTION.sigterm_handler():
                 COMMANDS[options.command][0](options, config)
     except Stopped as e:
         loglines.warn(str(e))
@@ -238,7 +266,7 @@ def _other_gone(error: Exception) -> bool:
         return False
     from kdjax.parallel import hosts
 
-    return hosts.gone(error)
+    return hosts.peer_lost(error)
 
 
 def _joined(options: argparse.Namespace) -> bool:
@@ -249,21 +277,21 @@ def _joined(options: argparse.Namespace) -> bool:
 
     hosts.start()
     if options.command in TOGETHER:
-        options.out = hosts.own(options.out)
+        options.out = hosts.process_dir(options.out)
         return True
-    return hosts.lead()
+    return hosts.is_main_process()
 
 
 def _keep_memory() -> None:
     from kdjax import memory
 
-    memory.keep_freed()
+    memory.configure_malloc()
 
 
 def _keep_compiled() -> None:
     from kdjax import compiled
 
-    compiled.keep()
+    compiled.enable_compilation_cache()
 
 
 def _split_others(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -318,7 +346,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kdjax {kdjax.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
     for name, (_, summary) in COMMANDS.items():
         takes = {
             "audit": "DIR",
@@ -337,32 +367,57 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.takes_recipe = name not in NO_RECIPE
         if name == "merge":
-            command.add_argument("parts", type=Path, nargs="+", metavar="PART", help="directory of a part")
-            command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+            command.add_argument(
+                "parts", type=Path, nargs="+", metavar="PART", help="directory of a part"
+            )
+            command.add_argument(
+                "--out", type=Path, required=True, metavar="DIR", help="output directory"
+            )
             command.set_defaults(config=None)
             continue
         if name == "audit":
-            command.add_argument("directory", type=Path, metavar="DIR", help="of a study or a sweep")
+            command.add_argument(
+                "directory", type=Path, metavar="DIR", help="of a study or a sweep"
+            )
             command.set_defaults(config=None)
             continue
         count = "?" if name == "arms" else None
-        command.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file", nargs=count)
+        command.add_argument(
+            "config", metavar="CONFIG", help="the recipe, a YAML file", nargs=count
+        )
         if name in PRINTS:
-            command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+            command.add_argument(
+                "--json", action="store_true", help="print JSON instead of a table"
+            )
         else:
-            command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+            command.add_argument(
+                "--out", type=Path, required=True, metavar="DIR", help="output directory"
+            )
         if name == "compile":
             command.add_argument(
-                "--topology", required=True, metavar="CHIP:AxB", help="of the slice: v5e:2x4, v6e:4x4, v5p:2x2x1..."
+                "--topology",
+                required=True,
+                metavar="CHIP:AxB",
+                help="of the slice: v5e:2x4, v6e:4x4, v5p:2x2x1...",
             )
-            command.add_argument("--arm", nargs="+", default=[], metavar="NAME", help="arms of the recipe; else all")
-            command.add_argument("--top", type=int, default=0, metavar="N", help="list a step's N longest operations")
+            command.add_argument(
+                "--arm", nargs="+", default=[], metavar="NAME", help="arms of the recipe; else all"
+            )
+            command.add_argument(
+                "--top", type=int, default=0, metavar="N", help="list a step's N longest operations"
+            )
         if name == "prepare":
-            command.add_argument("--beam", action="store_true", help="by Apache Beam; its own options follow after --")
+            command.add_argument(
+                "--beam",
+                action="store_true",
+                help="by Apache Beam; its own options follow after --",
+            )
         if name == "train":
             command.add_argument("--arm", help="which arm of the recipe")
             command.add_argument("--seed", type=int, help="which seed")
-            command.add_argument("--part", metavar="I/N", help="in their place: the I-th of N parts of all runs")
+            command.add_argument(
+                "--part", metavar="I/N", help="in their place: the I-th of N parts of all runs"
+            )
     return parser
 
 

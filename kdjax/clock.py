@@ -74,7 +74,9 @@ class Clock:
     def since(self, mark: Mark) -> dict[str, float]:
         """Seconds by kind since a moment; they add up to all that has passed."""
         now = self.mark()
-        passed = {kind: seconds - mark.seconds.get(kind, 0.0) for kind, seconds in now.seconds.items()}
+        passed = {
+            kind: seconds - mark.seconds.get(kind, 0.0) for kind, seconds in now.seconds.items()
+        }
         return {kind: seconds for kind, seconds in passed.items() if seconds > 0}
 
     def _count(self) -> None:

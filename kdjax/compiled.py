@@ -28,7 +28,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _HASH = hashlib.sha256().digest_size
 
 
-def keep() -> None:
+def enable_compilation_cache() -> None:
     """From now on, what this process compiles is kept, and what was kept is not compiled again.
 
     Entries lie in `$XDG_CACHE_HOME/kdjax/compiled`, or `~/.cache/kdjax/compiled`. A cache that JAX was told of before,
@@ -39,13 +39,17 @@ def keep() -> None:
     told = jax.config.values["jax_compilation_cache_dir"]
     limit = _limit()
     if told == "":
-        jax.config.update("jax_compilation_cache_dir", None)  # JAX takes it for a directory in places
+        jax.config.update(
+            "jax_compilation_cache_dir", None
+        )  # JAX takes it for a directory in places
     if told is not None or limit == 0:
         return
     try:
         directory = _directory()
     except (OSError, RuntimeError) as e:
-        loglines.warn(f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another place, or none")
+        loglines.warn(
+            f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another place, or none"
+        )
         return
     _default("jax_persistent_cache_min_compile_time_secs", 0.0)
     _default("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -66,7 +70,9 @@ def private_store() -> ModuleType | None:
         from jax._src import compilation_cache  # noqa: PLC0415
     except ImportError:
         return None
-    return compilation_cache if callable(getattr(compilation_cache, "get_file_cache", None)) else None
+    return (
+        compilation_cache if callable(getattr(compilation_cache, "get_file_cache", None)) else None
+    )
 
 
 class Entries:
@@ -178,7 +184,9 @@ def _machine() -> list[str]:
     XLA splits the work over. Where the system does not list them, the machine's name stands for it."""
     kind = [platform.machine(), platform.system()]
     if _CPU_INFO.exists():
-        lines = re.findall(r"^(?:model name|flags|Features|CPU part)\s*:.*$", _CPU_INFO.read_text(), re.MULTILINE)
+        lines = re.findall(
+            r"^(?:model name|flags|Features|CPU part)\s*:.*$", _CPU_INFO.read_text(), re.MULTILINE
+        )
         kind += sorted(set(lines))
     else:
         kind.append(platform.node())

@@ -26,7 +26,9 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(f.fileno())
         beside.replace(path)
     except OSError as e:
-        raise InputError(f"{path}: cannot be written ({e.strerror}), expected a writable directory") from None
+        raise InputError(
+            f"{path}: cannot be written ({e.strerror}), expected a writable directory"
+        ) from None
 
 
 def append_text(path: Path, text: str, *, durable: bool) -> None:
@@ -63,7 +65,9 @@ def check_writable(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as e:
-        raise InputError(f"{directory}: cannot be written ({e.strerror}), expected a writable directory") from None
+        raise InputError(
+            f"{directory}: cannot be written ({e.strerror}), expected a writable directory"
+        ) from None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import logging
 import sys
 
 
-def lead() -> bool:
+def is_main_process() -> bool:
     """Whether this process tells how things go on; the others tell of warnings and errors alone."""
     return _which()[0] == 0
 
@@ -30,7 +30,9 @@ def claim_logging() -> None:
     """Python's warnings and the logging of libraries (absl, Orbax, JAX) go to standard error, a line each with its
     head, from level WARNING on. A program that has set up logging before keeps its own."""
     if not logging.root.handlers:
-        logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", handlers=[_Named()])
+        logging.basicConfig(
+            level=logging.WARNING, format="%(name)s: %(message)s", handlers=[_Named()]
+        )
         logging.captureWarnings(True)
 
 

@@ -18,7 +18,7 @@ _OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", 
 """What people tell glibc's malloc by."""
 
 
-def keep_freed() -> bool:
+def configure_malloc() -> bool:
     """From now on, what the main thread frees stays the process's, and steps on CPUs run on the main thread.
 
     For programs of their own, before JAX first uses a device; kdjax's commands do it. The process keeps the most that
@@ -27,7 +27,9 @@ def keep_freed() -> bool:
     Returns:
         Whether it is so: the C library is glibc, and nobody told it otherwise.
     """
-    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}) or any(name in os.environ for name in _OWN):
+    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}) or any(
+        name in os.environ for name in _OWN
+    ):
         return False
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         # On a thread of JAX's own, malloc would take it from another place, which it cannot keep.

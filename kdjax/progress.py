@@ -45,41 +45,46 @@ class Reporter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line that stays."""
-        if loglines.lead():
+        if loglines.is_main_process():
             self._print(text)
 
     def warn(self, text: str) -> None:
         """One line that stays, from any process."""
         self._print(f"kdjax: {text}")
 
-    def show(self, text: str) -> None:
+    def status(self, text: str) -> None:
         """A line that the next one replaces; without a terminal, one every `INTERVAL` seconds."""
         now = time.monotonic()
-        if not loglines.lead():
+        if not loglines.is_main_process():
             return
         if self._console.is_terminal:
             if now - self._shown >= 0.2:
                 self._live.start()
-                self._live.update(Text(loglines.head() + text, no_wrap=True, overflow="ellipsis"), refresh=True)
+                self._live.update(
+                    Text(loglines.head() + text, no_wrap=True, overflow="ellipsis"), refresh=True
+                )
                 self._shown = now
         elif now - self._shown >= INTERVAL:
-            self.say(text)
+            self.log(text)
             self._shown = now
 
     def _print(self, text: str) -> None:
         self._console.print(loglines.head() + text, markup=False, soft_wrap=True)
 
-    def plan(self, budget: float) -> None:
+    def set_budget(self, budget: float) -> None:
         """Sets what all runs from now on may spend together, in their budgets' unit; the time left follows from it."""
         self._budget, self._spent, self._started = budget, 0, None
 
-    def watch(self, name: str) -> Callable[[Progress], None]:
+    def track(self, name: str) -> Callable[[Progress], None]:
         """A watcher for one run: shows its budget, loss, speed and the time left for it and for everything."""
         begun = 0.0
         first: Progress | None = None
@@ -101,9 +106,13 @@ class Reporter:
             own = now.ledger.remaining / rate if rate else 0.0
             left = f"{_duration(own) if rate else '?'} left"
             if self._budget and self._spent:
-                overall = (self._budget - self._spent) * (time.monotonic() - (self._started or begun)) / self._spent
+                overall = (
+                    (self._budget - self._spent)
+                    * (time.monotonic() - (self._started or begun))
+                    / self._spent
+                )
                 left += f", {_duration(max(own, overall))} for all runs"
-            self.show(
+            self.status(
                 f"{name}: {now.ledger.share:4.0%} of {now.ledger.budget}, "
                 f"step {now.ledger.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s, {left}"
             )

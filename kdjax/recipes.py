@@ -65,7 +65,12 @@ def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, 
             yield from _settings(hint, default, f"{prefix}{f.name}.")
             continue
         kind = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-        yield f"{prefix}{f.name}", re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", kind), default, meanings.get(f.name, "")
+        yield (
+            f"{prefix}{f.name}",
+            re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", kind),
+            default,
+            meanings.get(f.name, ""),
+        )
         if inner is not None:
             among = {dict: ".NAME", tuple: ".N"}.get(get_origin(hint), "")
             yield from _settings(inner, inner, f"{prefix}{f.name}{among}.")
@@ -96,9 +101,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         instance = parser().instantiate(namespace)
     except InputError:
         raise
-    except (
-        Exception
-    ) as e:  # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
+    except Exception as e:  # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
         if isinstance(e.__cause__, InputError):
             raise e.__cause__ from None
         where = " ".join([str(path), *overrides])
@@ -123,12 +126,18 @@ _READABLE = (
     (r"typing\.|Parser key ", ""),
     (r"\"([\w.]+)\": Problem with given class_path '[\w.]+': ", r"\1."),
     (r"- Problem with given class_path '[\w.]+': ", ""),
-    (r"Does not validate against any of the Union subtypes Subtypes: \[([\w, ]+)\] Errors:", r"expected one of \1:"),
+    (
+        r"Does not validate against any of the Union subtypes Subtypes: \[([\w, ]+)\] Errors:",
+        r"expected one of \1:",
+    ),
     (r" - Expected a (?:float|NoneType)\b", ""),
     (r" - Expected a dot import path string:", " got"),
     (r" Given value type: .*$", ""),
     (r"\"(\w[\w.]*)\": ", r"\1: "),
-    (r"(\.positions: Expected .* Got value: \d+)$", r"\1 (the longest sequence is now max_positions)"),
+    (
+        r"(\.positions: Expected .* Got value: \d+)$",
+        r"\1 (the longest sequence is now max_positions)",
+    ),
 )
 """What jsonargparse says of nested dataclasses, and how a user would say it."""
 
@@ -142,7 +151,9 @@ def _one_line(message: str) -> str:
 
 def _fields_of(hint: Any) -> dict[str, Any] | None:
     """The settings below a dataclass, or below one that may also be None or a plain number."""
-    found = next((one for one in (hint, *_alternatives(hint)) if dataclasses.is_dataclass(one)), None)
+    found = next(
+        (one for one in (hint, *_alternatives(hint)) if dataclasses.is_dataclass(one)), None
+    )
     return get_type_hints(found) if found is not None else None
 
 
@@ -177,8 +188,15 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             known = _fields_of(hint)
             if known is not None:
                 if part not in known:
-                    shown = ".".join([*parts[:n], difflib.get_close_matches(part, list(known), n=1, cutoff=0.0)[0]])
-                    raise InputError(f"command line: unknown setting '--{name}' (did you mean '--{shown}'?)")
+                    shown = ".".join(
+                        [
+                            *parts[:n],
+                            difflib.get_close_matches(part, list(known), n=1, cutoff=0.0)[0],
+                        ]
+                    )
+                    raise InputError(
+                        f"command line: unknown setting '--{name}' (did you mean '--{shown}'?)"
+                    )
                 hint = known[part]
             elif get_origin(hint) is dict:
                 hint = get_args(hint)[1]

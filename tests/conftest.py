@@ -24,7 +24,9 @@ FLAGS = [
     "--xla_cpu_parallel_codegen_split_count=1",  # programs are so small that splitting them costs more than it gives
 ]
 if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 11):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # they take as long as all else in compiling; later always used
+    FLAGS.append(
+        "--xla_cpu_use_fusion_emitters=false"
+    )  # they take as long as all else in compiling; later always used
 
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -55,9 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
     from kdjax import compiled, memory
     from tests import prices
 
-    compiled.keep()
-    memory.keep_freed = lambda: False
-    gc.set_threshold(10_000, 50, 1_000_000)  # else walks over all that JAX keeps take a tenth of the time
+    compiled.enable_compilation_cache()
+    memory.configure_malloc = lambda: False
+    gc.set_threshold(
+        10_000, 50, 1_000_000
+    )  # else walks over all that JAX keeps take a tenth of the time
     prices.keep()
 
 
@@ -137,10 +141,29 @@ class PeaksOfWorkers:
             )
 
 
-SYSTEM = ("test_kill.py", "test_hosts.py", "faults", "test_compare.py", "test_arms.py", "test_seeds_at_once.py")
-SYSTEM += ("test_budgets.py", "test_compiling.py", "test_sweep.py", "audit", "test_tune.py", "tpu_scripts")
+SYSTEM = (
+    "test_kill.py",
+    "test_hosts.py",
+    "faults",
+    "test_compare.py",
+    "test_arms.py",
+    "test_seeds_at_once.py",
+)
+SYSTEM += (
+    "test_budgets.py",
+    "test_compiling.py",
+    "test_sweep.py",
+    "audit",
+    "test_tune.py",
+    "tpu_scripts",
+)
 SYSTEM += ("test_docs.py", "benchmarks", "test_compiled.py", "test_memory.py")
-SYSTEM += ("test_trained_teacher.py", "test_teacher_cost.py", "study/test_tokenizer.py", "study/test_mlm_probe.py")
+SYSTEM += (
+    "test_trained_teacher.py",
+    "test_teacher_cost.py",
+    "study/test_tokenizer.py",
+    "study/test_mlm_probe.py",
+)
 SYSTEM += ("test_parts.py", "test_bad_input.py")
 """Files and folders of tests that run whole commands, studies and processes; half of the time is theirs."""
 

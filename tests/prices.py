@@ -29,7 +29,12 @@ class KeyPickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         code = value if isinstance(value, type) or callable(value) else type(value)
-        if getattr(code, "__module__", "").partition(".")[0] not in ("kdjax", "builtins", "collections", "pathlib"):
+        if getattr(code, "__module__", "").partition(".")[0] not in (
+            "kdjax",
+            "builtins",
+            "collections",
+            "pathlib",
+        ):
             raise Strangers(repr(code))
         return NotImplemented
 

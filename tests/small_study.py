@@ -44,7 +44,9 @@ TEACHER = {
 }
 
 
-def make_teacher(directory: Path, *, head: bool = False, config: ModelConfig = tiny.SHALLOW_TEACHER) -> Path:
+def make_teacher(
+    directory: Path, *, head: bool = False, config: ModelConfig = tiny.SHALLOW_TEACHER
+) -> Path:
     """A Hugging Face directory of an untrained encoder with its tokenizer."""
     config, params = models.init(config, 9)
     kept = {name: part for name, part in params.items() if head or name != "mlm"}
@@ -113,12 +115,21 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
         },
         "arms": {arm: {} for arm in ARMS},
         "budget": {"flops": BUDGET},
-        "train": {"batch": 8, "log": {"every": 1}, "evaluations": 3, "optimizer": {"learning_rate": 1.0e-2}},
+        "train": {
+            "batch": 8,
+            "log": {"every": 1},
+            "evaluations": 3,
+            "optimizer": {"learning_rate": 1.0e-2},
+        },
         "seeds": list(SEEDS),
         "evaluation": {
             "mlm_sequences": 16,
             "tasks": {
-                task: {"file": str(make_task(directory / f"{task}.csv", task)), "dev": 0.2, "test": 0.2}
+                task: {
+                    "file": str(make_task(directory / f"{task}.csv", task)),
+                    "dev": 0.2,
+                    "test": 0.2,
+                }
                 for task in TASKS
             },
             "probe": {"examples": 60, "strengths": [0.1, 1.0]},
@@ -132,5 +143,7 @@ def write(directory: Path, **changes: Any) -> Path:
     """The recipe's file, with all it names beside it."""
     directory.mkdir(parents=True, exist_ok=True)
     recipe = directory / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8")
+    recipe.write_text(
+        yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8"
+    )
     return recipe

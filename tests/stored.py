@@ -16,7 +16,7 @@ from kdjax.config import CacheConfig, DataConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.prepare.local import prepare
 from kdjax.models import Model, forward
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache.store import Cache
 from kdjax.training import fill_teacher_cache as cache
@@ -27,8 +27,8 @@ from tests.corpora import make_corpus, make_tokenizer
 Array = np.ndarray
 SHAPE = Shape(batch=8, length=16, slots=3)
 TEACHER = dataclasses.replace(tiny.TEACHER, layers=2)
-LOGITS = Request(logits=True)
-BOTH = Request(hidden=frozenset({0, 2}), logits=True)
+LOGITS = FeatureRequest(logits=True)
+BOTH = FeatureRequest(hidden=frozenset({0, 2}), logits=True)
 EXACT = CacheConfig(logits="all", dtype="float32", batch=8)
 TOP_K = CacheConfig(logits="top_k", k=3, batch=8)
 SAMPLED = CacheConfig(logits="sampled", k=48, batch=8)
@@ -38,7 +38,10 @@ SAMPLED = CacheConfig(logits="sampled", k=48, batch=8)
 def teacher(seed: int = 9) -> Model:
     """A teacher that is surer than an untrained one, so that its distributions are not flat."""
     config, params = models.init(TEACHER, seed)
-    head = {**params["mlm"], "norm": {**params["mlm"]["norm"], "scale": 20 * params["mlm"]["norm"]["scale"]}}
+    head = {
+        **params["mlm"],
+        "norm": {**params["mlm"]["norm"], "scale": 20 * params["mlm"]["norm"]["scale"]},
+    }
     return Model(config, {**params, "mlm": head})
 
 
@@ -68,7 +71,13 @@ def prepared(directory: Path, seed: int = 0) -> Text:
     return Text(data, Corpus.open(directory / "prepared"))
 
 
-def build(directory: Path, text: Text, request: Request = LOGITS, config: CacheConfig = EXACT, **more: Any) -> Any:
+def build(
+    directory: Path,
+    text: Text,
+    request: FeatureRequest = LOGITS,
+    config: CacheConfig = EXACT,
+    **more: Any,
+) -> Any:
     model = more.pop("teacher", teacher())
     mesh = Layout.of(devices=jax.devices()[:1])
     return cache.build(directory, model, request, config, text.data, text.corpus, mesh, **more)
@@ -91,7 +100,9 @@ def everything(text: Text) -> tuple[Array, Array, Array]:
     data, numbers = text.data, np.arange(text.sequences)
     found = []
     for view in range(2):
-        batch = text.corpus.viewed("train", numbers, np.full_like(numbers, view), rate=data.mask_rate, slots=data.slots)
+        batch = text.corpus.viewed(
+            "train", numbers, np.full_like(numbers, view), rate=data.mask_rate, slots=data.slots
+        )
         seen = jax.device_get(_seen()(teacher().params, batch))
         found.append((seen.hidden[2], seen.logits, batch["label_weights"]))
     hidden, logits, weights = (np.stack(part) for part in zip(*found, strict=True))

@@ -58,7 +58,12 @@ def test_two_processes_name_themselves_and_the_lead_alone_tells_of_progress() ->
         # Before they have met, nobody asks JAX: they could not meet if its devices had been started.
         assert json.loads(out) == ""
         named = [line for line in err.splitlines() if line.startswith(f"[{number}/2] ")]
-        expected = ["kdjax: all is not well", "orbax: of a library", "UserWarning: of Python", "kdjax: the end"]
+        expected = [
+            "kdjax: all is not well",
+            "orbax: of a library",
+            "UserWarning: of Python",
+            "kdjax: the end",
+        ]
         for text in ["all is well", *expected] if number == 0 else expected:
             assert any(text in line for line in named), (text, err)
         assert ("all is well" in err) == (number == 0)
@@ -80,8 +85,8 @@ def printed(act: object) -> str:
 
 def tell() -> None:
     with Reporter() as reporter:
-        reporter.say("said")
-        reporter.show("shown")
+        reporter.log("said")
+        reporter.status("shown")
         reporter.warn("warned")
 
 

@@ -69,7 +69,11 @@ def imported_modules(path: Path) -> Iterator[str]:
 
 
 def test_every_package_has_its_floor() -> None:
-    there = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    there = {
+        path.stem
+        for path in ROOT.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert there - {"__init__"} == set(FLOORS)
 
 
@@ -80,15 +84,22 @@ def test_a_package_imports_only_what_is_below_it(package: str) -> None:
     for path in paths:
         for module in imported_modules(path):
             own = module.split(".")[1] == package
-            assert own or floor_of(module) > FLOORS.index(package), f"{path.relative_to(ROOT)} imports {module}"
+            assert own or floor_of(module) > FLOORS.index(package), (
+                f"{path.relative_to(ROOT)} imports {module}"
+            )
 
 
 def test_modules_import_one_another_in_no_circle() -> None:
     graph = {}
     for path in ROOT.rglob("*.py"):
-        name = ".".join(("kdjax", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+        name = ".".join(("kdjax", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        )
         graph[name] = path
-    imports = {name: [module for module in imported_modules(path) if module in graph] for name, path in graph.items()}
+    imports = {
+        name: [module for module in imported_modules(path) if module in graph]
+        for name, path in graph.items()
+    }
     finished: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:

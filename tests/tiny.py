@@ -16,12 +16,19 @@ from kdjax.training.arm import Arm, resolve
 from kdjax.training.input_pipeline import Stream
 from kdjax.training.phase import Phase, Shape, price
 from kdjax.training.program import Program
-from kdjax.training.run import Leg
-from kdjax.training.step import Moment
+from kdjax.training.run import CompiledPhase
+from kdjax.training.step import ScheduleInputs
 
 VOCABULARY = 53
 STUDENT = ModelConfig(
-    layers=2, width=16, heads=2, ffn=32, vocab_size=VOCABULARY, max_positions=24, dropout=0.0, attention_dropout=0.0
+    layers=2,
+    width=16,
+    heads=2,
+    ffn=32,
+    vocab_size=VOCABULARY,
+    max_positions=24,
+    dropout=0.0,
+    attention_dropout=0.0,
 )
 TEACHER = ModelConfig(layers=4, width=24, heads=2, ffn=48, vocab_size=VOCABULARY, max_positions=24)
 SHALLOW_STUDENT = replace(STUDENT, layers=1)
@@ -42,13 +49,23 @@ def params(config: ModelConfig, seed: int) -> Any:
     return jax.tree.map(lambda leaf: leaf, _drawn(config, seed))
 
 
-def arm(name: str = "scratch", student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER, **optimizer: Any) -> Arm:
+def arm(
+    name: str = "scratch",
+    student: ModelConfig = STUDENT,
+    teacher: ModelConfig = TEACHER,
+    **optimizer: Any,
+) -> Arm:
     """A preset between the tiny models."""
-    return resolve(name, ArmConfig(), student, teacher, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer}))
+    return resolve(
+        name, ArmConfig(), student, teacher, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer})
+    )
 
 
 def phase(
-    name: str = "scratch", student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER, **optimizer: Any
+    name: str = "scratch",
+    student: ModelConfig = STUDENT,
+    teacher: ModelConfig = TEACHER,
+    **optimizer: Any,
 ) -> Phase:
     """A preset's only phase."""
     (only,) = arm(name, student, teacher, **optimizer).phases
@@ -64,14 +81,16 @@ def spread(params: Any, factor: float = 8.0) -> Any:
     return jax.tree.map(lambda x: x * np.float32(factor) if x.ndim > 1 else x, params)
 
 
-def moment(phase: Phase, step: int, steps: int) -> Moment:
+def schedule_inputs(phase: Phase, step: int, steps: int) -> ScheduleInputs:
     """Where step `step` of a phase stands in a run of `steps` steps of the same price."""
-    return Moment(step / steps, phase.learning_rate(step / steps, (step + 1) / steps))
+    return ScheduleInputs(step / steps, phase.learning_rate(step / steps, (step + 1) / steps))
 
 
-def leg(phase: Phase, program: Program, stream: Stream, teacher: Any = None) -> Leg:
+def compiled_phase(
+    phase: Phase, program: Program, stream: Stream, teacher: Any = None
+) -> CompiledPhase:
     """A phase of a run, at its price."""
-    return Leg(phase, program, price(phase, program.shape), stream, teacher)
+    return CompiledPhase(phase, program, price(phase, program.shape), stream, teacher)
 
 
 def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:

@@ -39,7 +39,13 @@ def rounding(summands: int, *, stages: int = 1, dtype: str = "float32") -> float
 
 
 def assert_sums_equal(
-    found: Any, expected: Any, *, summands: int, stages: int = 1, size: float | None = None, dtype: str = "float32"
+    found: Any,
+    expected: Any,
+    *,
+    summands: int,
+    stages: int = 1,
+    size: float | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Assert that arrays are the same sums in another order.
 
@@ -54,11 +60,15 @@ def assert_sums_equal(
     """
     share = rounding(summands, stages=stages, dtype=dtype)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
         one = np.asarray(a, np.float64)
         other = np.asarray(b, np.float64)
         largest = float(np.max(np.abs(other), initial=0.0)) if size is None else size
-        np.testing.assert_allclose(one, other, rtol=0, atol=share * largest, err_msg=jax.tree_util.keystr(path))
+        np.testing.assert_allclose(
+            one, other, rtol=0, atol=share * largest, err_msg=jax.tree_util.keystr(path)
+        )
 
 
 def assert_metrics_equal(
@@ -90,7 +100,9 @@ def assert_metrics_equal(
     assert not off, off
 
 
-def assert_updates_equal(found: Any, expected: Any, start: Any, *, summands: int, stages: int) -> None:
+def assert_updates_equal(
+    found: Any, expected: Any, start: Any, *, summands: int, stages: int
+) -> None:
     """Assert that an optimizer made the same updates of gradients that were added up in another order.
 
     Adam divides a gradient by its own size, so an entry whose gradient is smaller than its rounding error may move
@@ -107,7 +119,9 @@ def assert_updates_equal(found: Any, expected: Any, start: Any, *, summands: int
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     share = distance(found, expected) / distance(expected, start)
     limit = math.sqrt(rounding(summands, stages=stages))
-    assert share <= limit, f"updates differ by {share:.2g} of their norm, expected at most {limit:.2g}"
+    assert share <= limit, (
+        f"updates differ by {share:.2g} of their norm, expected at most {limit:.2g}"
+    )
 
 
 def distance(found: Any, expected: Any) -> float:

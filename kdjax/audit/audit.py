@@ -48,7 +48,9 @@ def _audited(directory: Path) -> Book:
     elif any((directory / name).exists() for name in (record.NAME, RESULTS, "runs")):
         StudyAudit(directory, None, book).audit()
     else:
-        raise InputError(f"{directory}: holds no study, expected the directory of kdjax compare or kdjax sweep")
+        raise InputError(
+            f"{directory}: holds no study, expected the directory of kdjax compare or kdjax sweep"
+        )
     return book
 
 
@@ -63,4 +65,6 @@ def _sweep(directory: Path, book: Book) -> None:
             cells = cells_of(config)
             made = results.collect(config, cells, [found[cell.name] for cell in cells])
             book.same(path, without_versions(told), plain(without_versions(made)))
-    book.lines.append(f"{directory}: worked out again: what the sweep makes of its studies, {len(found)}")
+    book.lines.append(
+        f"{directory}: worked out again: what the sweep makes of its studies, {len(found)}"
+    )

@@ -59,7 +59,9 @@ class Book:
         if made not in self.differences:
             self.differences.append(made)
 
-    def same(self, where: object, found: Any, expected: Any, name: str = "", note: str = "") -> None:
+    def same(
+        self, where: object, found: Any, expected: Any, name: str = "", note: str = ""
+    ) -> None:
         """Holds one tree of plain values against another; a difference for every leaf that is another.
 
         Args:
@@ -85,7 +87,9 @@ class Book:
             yield
         except InputError as e:
             place, _, text = str(e).partition(": ")
-            found, _, expected = (text if place.startswith(str(where)) else str(e)).partition(", expected ")
+            found, _, expected = (text if place.startswith(str(where)) else str(e)).partition(
+                ", expected "
+            )
             self.add(place if place.startswith(str(where)) else where, found, expected or WRITTEN)
         except Exception as e:
             self.add(where, f"{type(e).__name__}: {e}", WRITTEN)
@@ -115,7 +119,10 @@ class Book:
 
 def _equal(found: Any, expected: Any) -> bool:
     """Whether two leaves are the same."""
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (found, expected))
+    numbers = all(
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+        for value in (found, expected)
+    )
     if numbers and isinstance(found + expected, float):
         return math.isclose(found, expected, rel_tol=CLOSE, abs_tol=1e-12)
     return type(found) is type(expected) and bool(found == expected)

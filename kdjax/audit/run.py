@@ -15,7 +15,7 @@ from kdjax.audit.counts import Counts
 from kdjax.budget import journal
 from kdjax.budget.accounting import ACCOUNTS, Budget
 from kdjax.budget.hardware import Peak, utilisation
-from kdjax.budget.ledger import Ledger, Stretch
+from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
 from kdjax.config import plain, to_dict
 from kdjax.data.corpus import Corpus
@@ -73,12 +73,20 @@ class RunAudit:
     """
 
     def __init__(self, study: AuditedStudy, arm: Arm, seed: int, directory: Path, book: Book):
-        self._study, self._arm, self._seed, self._directory, self._book = study, arm, seed, directory, book
+        self._study, self._arm, self._seed, self._directory, self._book = (
+            study,
+            arm,
+            seed,
+            directory,
+            book,
+        )
         self._cost, self._budget = study.costs[arm.name], study.budget
         self._shapes = [phase.shape(study.shape) for phase in arm.phases]
-        self._stretches: tuple[Stretch, ...] = ()
+        self._stretches: tuple[PhaseSpan, ...] = ()
         if self._budget.countable:
-            self._stretches = arm.lay_out(self._budget, self._cost.prices, study.shape, self._cost.upfront)
+            self._stretches = arm.schedule_phases(
+                self._budget, self._cost.prices, study.shape, self._cost.upfront
+            )
         self.entries = 0
         self.result: dict[str, Any] = {}
 
@@ -104,7 +112,12 @@ class RunAudit:
                 self._metrics(directory / "metrics.jsonl")
         path = directory / "params.safetensors"
         with book.reading(path):
-            book.same(path, sha256(_tree(load_file(path))), self.result.get("params_sha256", NOTHING), "SHA-256")
+            book.same(
+                path,
+                sha256(_tree(load_file(path))),
+                self.result.get("params_sha256", NOTHING),
+                "SHA-256",
+            )
 
     def _manifest(self, path: Path) -> None:
         """Whose the run is."""
@@ -122,12 +135,16 @@ class RunAudit:
             **({"corpus": study.corpus.digest} if study.corpus else {}),
         }
         found = {name: manifest.get(name, NOTHING) for name in expected}
-        self._book.same(path, {**found, "config": among(found["config"], expected["config"])}, expected)
+        self._book.same(
+            path, {**found, "config": among(found["config"], expected["config"])}, expected
+        )
 
     def _account(self, phases: Sequence[int]) -> dict[str, Any]:
         """What a ledger has to say after so many steps of each phase."""
         steps, counts = sum(phases), self._study.counts(self._seed)
-        sequences = sum(done * shape.batch for done, shape in zip(phases, self._shapes, strict=True))
+        sequences = sum(
+            done * shape.batch for done, shape in zip(phases, self._shapes, strict=True)
+        )
         spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
         for done, price_of in zip(phases, self._cost.prices, strict=True):
             for part, flops in price_of.parts().items():
@@ -148,7 +165,7 @@ class RunAudit:
 
     def _phases(self, steps: int) -> list[int]:
         """How many of so many steps are of each phase; empty where a clock decides."""
-        return [min(max(steps - stretch.first, 0), stretch.steps) for stretch in self._stretches]
+        return [min(max(steps - span.first, 0), span.steps) for span in self._stretches]
 
     def _ledgers(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:
         """Every entry of the journal; returns the account at its end, as far as it can be worked out so."""
@@ -162,17 +179,37 @@ class RunAudit:
         for number, entry in enumerate(entries):
             found = entry["ledger"]
             expected = self._account(found["phases"])
-            book.same(path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger")
+            book.same(
+                path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger"
+            )
             if entry["event"] == "restart" and found not in before:
-                book.add(f"{path}: entry {number}", "a restart from an account of its own", "one of an entry before")
+                book.add(
+                    f"{path}: entry {number}",
+                    "a restart from an account of its own",
+                    "one of an entry before",
+                )
             elif entry["event"] != "restart" and before and not _follows(before[-1], found):
-                book.add(f"{path}: entry {number}", "less than in the entry before", "no less, but for restarts")
+                book.add(
+                    f"{path}: entry {number}",
+                    "less than in the entry before",
+                    "no less, but for restarts",
+                )
             before.append(found)
-        book.same(path, [entries[0]["event"], entries[-1]["event"]], ["open", "close"], "first and last event")
+        book.same(
+            path,
+            [entries[0]["event"], entries[-1]["event"]],
+            ["open", "close"],
+            "first and last event",
+        )
         ledger = Ledger.from_json({**before[-1], **expected})
-        end = [stretch.steps for stretch in self._stretches]
+        end = [span.steps for span in self._stretches]
         if end:
-            book.same(path, before[-1]["phases"], end, f"entry {len(entries) - 1}: ledger.phases at the end")
+            book.same(
+                path,
+                before[-1]["phases"],
+                end,
+                f"entry {len(entries) - 1}: ledger.phases at the end",
+            )
         elif (used := _before_last_step(ledger)) > self._budget.amount:
             book.add(path, f"{used} hours before the last step", f"at most {self._budget.amount}")
         return ledger
@@ -189,7 +226,10 @@ class RunAudit:
             "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
-            "phases": [{"steps": n, "batch": shape.batch, "flops": n * cost.total} for n, shape, cost in phases],
+            "phases": [
+                {"steps": n, "batch": shape.batch, "flops": n * cost.total}
+                for n, shape, cost in phases
+            ],
             "positions": ledger.positions,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
@@ -205,9 +245,13 @@ class RunAudit:
         expected = {"model_flops": model}
         for kind, flops in (("model", model), ("hardware", hardware["hardware_flops"])):
             if flops:
-                share_of_peak = utilisation(flops, seconds, Peak(**hardware["peak"]), hardware["devices"])
+                share_of_peak = utilisation(
+                    flops, seconds, Peak(**hardware["peak"]), hardware["devices"]
+                )
                 expected[f"{kind}_utilisation"] = share_of_peak
-        self._book.same(path, {name: hardware.get(name, NOTHING) for name in expected}, expected, "hardware")
+        self._book.same(
+            path, {name: hardware.get(name, NOTHING) for name in expected}, expected, "hardware"
+        )
 
     def _metrics(self, path: Path) -> None:
         """The figures written on the way: FLOPs by their step, and the curve that the result has of them."""
@@ -235,7 +279,9 @@ def _follows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether nothing on a ledger is less than it was."""
     counts = ("positions", "tokens", "unique_tokens", "masked_tokens")
     pairs = [(before[name], after[name]) for name in counts]
-    pairs += [(seconds, after["seconds"].get(kind, -1.0)) for kind, seconds in before["seconds"].items()]
+    pairs += [
+        (seconds, after["seconds"].get(kind, -1.0)) for kind, seconds in before["seconds"].items()
+    ]
     return all(a <= b for a, b in pairs)
 
 

@@ -15,7 +15,7 @@ from kdjax.audit.counts import Counts
 from kdjax.audit.run import RunAudit
 from kdjax.audit.teacher import TeacherAudit
 from kdjax.budget.accounting import Budget
-from kdjax.budget.ledger import lay_out
+from kdjax.budget.ledger import schedule_phases
 from kdjax.config import Config, plain, to_dict
 from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
@@ -44,7 +44,13 @@ from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.checkpoint import sha256
 from kdjax.training.phase import Shape, price
-from kdjax.training.teacher_directories import CARD, read_card, read_teacher, seed_directory, source_directories
+from kdjax.training.teacher_directories import (
+    CARD,
+    read_card,
+    read_teacher,
+    seed_directory,
+    source_directories,
+)
 from kdjax.training.teacher_head import head_phase
 from kdjax.training.teacher_pretraining import stream_seed
 
@@ -74,21 +80,34 @@ class StudyAudit:
     def audit(self) -> dict[str, Any]:
         """All of it; returns the content of results.json."""
         book, runs = self._book, self._out / "runs"
-        self._results, self._stored = book.read(self._out / RESULTS), book.read(self._out / record.NAME)
+        self._results, self._stored = (
+            book.read(self._out / RESULTS),
+            book.read(self._out / record.NAME),
+        )
         manifests = [book.read(path) for path in sorted(runs.glob("*/manifest.json"))]
-        self._recipes = [found["config"] for found in manifests if isinstance(found.get("config"), dict)]
+        self._recipes = [
+            found["config"] for found in manifests if isinstance(found.get("config"), dict)
+        ]
         try:
             self.config = from_dict(plain(self._recipe()))
             self.arms, self.shape = arms_of(self.config), shape_of(self.config)
             self.budget = Budget.of(self.config.budget)
-        except Exception as e:  # as in `reading`; without a recipe there is nothing to hold anything against
+        except (
+            Exception
+        ) as e:  # as in `reading`; without a recipe there is nothing to hold anything against
             book.add(self._out / RESULTS, f"a recipe that cannot be used ({e})", WRITTEN)
             return self._results
         self.places = places(self.config, self._out, self._shared)
         self.facts = self._results.get("teacher")
-        others = {str(found["jax"]) for found in (self._results, *manifests) if "jax" in found} - {jax.__version__}
+        others = {str(found["jax"]) for found in (self._results, *manifests) if "jax" in found} - {
+            jax.__version__
+        }
         # Prices may then differ by a fraction of a per cent, and all else follows from those that were recorded.
-        self._note = f" (JAX {jax.__version__}; recorded under {', '.join(sorted(others))})" if others else ""
+        self._note = (
+            f" (JAX {jax.__version__}; recorded under {', '.join(sorted(others))})"
+            if others
+            else ""
+        )
         path = self._out / record.NAME
         with book.reading(path):
             kept = self._stored.get("config", {})
@@ -108,7 +127,9 @@ class StudyAudit:
                 rows[name, seed] = run.result
                 self._entries += run.entries
         self._judge(rows)
-        tokens = "counted" if self.corpus else f"not counted, there is no whole text in {self._text}"
+        tokens = (
+            "counted" if self.corpus else f"not counted, there is no whole text in {self._text}"
+        )
         book.lines.append(
             f"{self._out}: worked out again: prices {self._prices}, runs {len(rows)}, ledger entries {self._entries}, "
             f"verdicts {len(self._results.get('verdicts', ()))}; tokens {tokens}"
@@ -127,7 +148,9 @@ class StudyAudit:
 
     def _read_corpus(self) -> None:
         """The text, where it is still there."""
-        self._text = Path(self.config.data.prepared) if self.config.data.prepared else self.places["data"]
+        self._text = (
+            Path(self.config.data.prepared) if self.config.data.prepared else self.places["data"]
+        )
         if not self._text.exists():
             return
         with self._book.reading(self._text):
@@ -141,7 +164,12 @@ class StudyAudit:
         if self.config.teacher.train.budget:
             self._read_trained_teachers()
             return
-        config, head, path, name = self.config, self.config.teacher.head, self._out / RESULTS, "teacher"
+        config, head, path, name = (
+            self.config,
+            self.config.teacher.head,
+            self._out / RESULTS,
+            "teacher",
+        )
         if head.budget and self.places["teacher"].exists():
             path, name = self.places["teacher"] / CARD, ""
             self.facts = self._book.read(path) or self.facts
@@ -158,7 +186,7 @@ class StudyAudit:
             if head.budget:
                 shape = Shape(head.batch, config.data.length, config.data.slots)
                 cost = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
-                (fit,) = lay_out(Budget.flops(head.budget), [(1.0, cost)], shape.positions)
+                (fit,) = schedule_phases(Budget.flops(head.budget), [(1.0, cost)], shape.positions)
                 account = "tuning_flops" if head.encoder == "tuned" else "head_flops"
                 expected[account] += fit.steps * cost.total
                 expected["head_steps"] = fit.steps
@@ -180,7 +208,12 @@ class StudyAudit:
             if "params_sha256" not in teacher or not directory.exists():
                 continue
             found = sha256(read_teacher(directory).params)
-            self._book.same(path, teacher["params_sha256"], found, ".".join(filter(None, (name, "params_sha256"))))
+            self._book.same(
+                path,
+                teacher["params_sha256"],
+                found,
+                ".".join(filter(None, (name, "params_sha256"))),
+            )
 
     def _read_trained_teachers(self) -> None:
         """The teachers that the study trained: their ledgers, checkpoints and cards."""
@@ -190,7 +223,9 @@ class StudyAudit:
         cards = []
         for seed in sorted(self.config.teacher.train.seeds):
             with self._book.reading(place / f"seed{seed}"):
-                teacher = TeacherAudit(self.config, seed_directory(place, seed), seed, self._book, self._note)
+                teacher = TeacherAudit(
+                    self.config, seed_directory(place, seed), seed, self._book, self._note
+                )
                 teacher.audit(corpus.digest if corpus else None, self.counts(stream_seed(seed)))
                 self._prices += 1
                 self._entries += teacher.entries
@@ -213,9 +248,16 @@ class StudyAudit:
         with self._book.reading(directory):
             self.cache = manifest = CacheManifest.read(directory)
             self._book.intact(directory, manifest.shards)
-            made = {"bytes": sum(shard.bytes for shard in manifest.shards), "flops": self._cache_flops()}
+            made = {
+                "bytes": sum(shard.bytes for shard in manifest.shards),
+                "flops": self._cache_flops(),
+            }
             self._book.same(
-                directory, {"bytes": manifest.bytes, "flops": manifest.totals["flops"]}, made, "", self._note
+                directory,
+                {"bytes": manifest.bytes, "flops": manifest.totals["flops"]},
+                made,
+                "",
+                self._note,
             )
 
     def _cache_flops(self) -> int:
@@ -224,7 +266,11 @@ class StudyAudit:
     @property
     def sequences(self) -> int:
         """Of the training split."""
-        return int(self.corpus.sequences("train") if self.corpus else self._results["corpus"]["sequences"]["train"])
+        return int(
+            self.corpus.sequences("train")
+            if self.corpus
+            else self._results["corpus"]["sequences"]["train"]
+        )
 
     def _cost(self, arm: Arm) -> Cost:
         """What a run of an arm costs; under another JAX than the study's, as the study has it."""
@@ -233,7 +279,9 @@ class StudyAudit:
         found = self._stored["costs"][arm.name] if self._stored else {}
         cost = Cost(tuple(counted), self._upfront(arm, found.get("upfront", {})))
         if found:
-            self._book.same(self._out / record.NAME, found, cost.to_json(), f"costs.{arm.name}", self._note)
+            self._book.same(
+                self._out / record.NAME, found, cost.to_json(), f"costs.{arm.name}", self._note
+            )
         return Cost.from_json(found) if found and self._note else cost
 
     def _upfront(self, arm: Arm, found: Mapping[str, int]) -> dict[str, int]:
@@ -244,7 +292,9 @@ class StudyAudit:
             recipes = {digest(values): values for values in self._recipes}
             recipes.pop(digest(plain(to_dict(self.config))), None)
             known = [self.config, *(from_dict(plain(values)) for values in recipes.values())]
-            shares = [share(self._cache_flops(), sharing(config, arms_of(config))) for config in known]
+            shares = [
+                share(self._cache_flops(), sharing(config, arms_of(config))) for config in known
+            ]
             told = found.get("teacher_cache", 0)
             made["teacher_cache"] = told if told in shares else shares[0]
         if arm.needs_teacher and self.facts:
@@ -276,15 +326,29 @@ class StudyAudit:
             return
         with book.reading(path):
             there = [[row["arm"], row["seed"]] for row in results["runs"]]
-            book.same(path, there, [[name, seed] for seed in self.config.seeds for name in self.arms], "runs")
+            book.same(
+                path,
+                there,
+                [[name, seed] for seed in self.config.seeds for name in self.arms],
+                "runs",
+            )
             for n, (name, seed) in enumerate(there):
                 if run := runs.get((name, seed)):
                     book.same(path, results["runs"][n], run, f"runs.{n}")
-            measured = [book.read(found) for found in sorted(self.places["references"].glob("*/result.json"))]
+            measured = [
+                book.read(found)
+                for found in sorted(self.places["references"].glob("*/result.json"))
+            ]
             for n, row in enumerate(results["references"]):
                 if {"metrics": row["metrics"], "details": row["details"]} not in measured:
-                    book.add(f"{path}: references.{n}", row["metrics"], f"those of one in {self.places['references']}")
-            endpoints = [{name: e[name] for name in ("name", "better", "arms")} for e in results["endpoints"]]
+                    book.add(
+                        f"{path}: references.{n}",
+                        row["metrics"],
+                        f"those of one in {self.places['references']}",
+                    )
+            endpoints = [
+                {name: e[name] for name in ("name", "better", "arms")} for e in results["endpoints"]
+            ]
             book.same(path, endpoints, self._endpoints(), "endpoints")
             corpus = self._corpus_facts(results["corpus"])
             made = judged(
@@ -303,7 +367,10 @@ class StudyAudit:
                 left_out |= {"differences", "same", "notes"}  # another version may have other words
             if stored_by(self.arms) and not self.cache:
                 left_out |= {"cache", "notes"}
-            found, made = ({k: v for k, v in without_versions(x).items() if k not in left_out} for x in (results, made))
+            found, made = (
+                {k: v for k, v in without_versions(x).items() if k not in left_out}
+                for x in (results, made)
+            )
             book.same(path, found, plain(made))
 
     def _corpus_facts(self, found: dict[str, Any]) -> dict[str, Any]:
@@ -324,10 +391,15 @@ class StudyAudit:
         texts = ["", *(f".{name}" for name in self.config.evaluation.texts)]
         losses = [{"name": f"mlm_loss{text}", "better": "lower", "arms": heads} for text in texts]
         probed = texts if self.config.evaluation.mlm_probe.tokens else []
-        probes = [{"name": f"mlm_probe{text}", "better": "lower", "arms": list(self.arms)} for text in probed]
+        probes = [
+            {"name": f"mlm_probe{text}", "better": "lower", "arms": list(self.arms)}
+            for text in probed
+        ]
         return [*losses, *probes, *tasks]
 
 
 def without_versions(results: Mapping[str, Any]) -> dict[str, Any]:
     """Results but for what they were made with, and how long that took."""
-    return {name: value for name, value in results.items() if name not in (*versions(), "wall_clock")}
+    return {
+        name: value for name, value in results.items() if name not in (*versions(), "wall_clock")
+    }

@@ -13,7 +13,7 @@ from kdjax.audit.book import NOTHING, Book
 from kdjax.audit.counts import Counts
 from kdjax.budget import journal
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.budget.ledger import Stretch
+from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config
 from kdjax.dry_run.teacher_cost import batch_shape
@@ -43,7 +43,13 @@ class TeacherAudit:
             book: takes what is found.
             note: what is to be said of an expected price.
         """
-        self._config, self._directory, self._seed, self._book, self._note = config, directory, seed, book, note
+        self._config, self._directory, self._seed, self._book, self._note = (
+            config,
+            directory,
+            seed,
+            book,
+            note,
+        )
         self._settings = config.teacher.train
         self._shape = batch_shape(config, self._settings.batch)
         self.card: dict[str, Any] = {}
@@ -66,7 +72,9 @@ class TeacherAudit:
                 training_identity(self._config, self._seed, digest),
                 "identity",
             )
-        price = pretraining_price(zoo.resolve(self._config.teacher.architecture), self._settings, self._shape)
+        price = pretraining_price(
+            zoo.resolve(self._config.teacher.architecture), self._settings, self._shape
+        )
         if manifest:
             book.same(directory / MANIFEST, manifest["price"], price.to_json(), "price", self._note)
             price = Price(**manifest["price"]) if self._note else price
@@ -80,7 +88,9 @@ class TeacherAudit:
                 self._checkpoint(target, share, price, spans[number], counts)
         self.card = book.read(directory / checkpoint_name(self._config.teacher.at) / CARD)
 
-    def _account(self, phases: Sequence[int], price: Price, counts: Counts | None) -> dict[str, Any]:
+    def _account(
+        self, phases: Sequence[int], price: Price, counts: Counts | None
+    ) -> dict[str, Any]:
         """Return what a ledger has to say after so many steps up to each checkpoint."""
         steps = sum(phases)
         parts = price.parts()
@@ -92,17 +102,26 @@ class TeacherAudit:
             account |= counts.at(steps * self._shape.batch)
         return account
 
-    def _ledger(self, path: Path, price: Price, spans: Sequence[Stretch], counts: Counts | None) -> None:
+    def _ledger(
+        self, path: Path, price: Price, spans: Sequence[PhaseSpan], counts: Counts | None
+    ) -> None:
         """Audit every entry of the journal, and the result against the last."""
         entries = journal.read(path)
         self.entries = len(entries)
         for number, entry in enumerate(entries):
             found = entry["ledger"]
             expected = self._account(found["phases"], price, counts)
-            self._book.same(path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger")
+            self._book.same(
+                path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger"
+            )
         end = [span.steps for span in spans]
         last = entries[-1]
-        self._book.same(path, last["ledger"]["phases"], end, f"entry {len(entries) - 1}: ledger.phases at the end")
+        self._book.same(
+            path,
+            last["ledger"]["phases"],
+            end,
+            f"entry {len(entries) - 1}: ledger.phases at the end",
+        )
         result = self._book.read(self._directory / RESULT)
         spent = last["ledger"]["spent"]
         total = sum(spent.values())
@@ -118,7 +137,9 @@ class TeacherAudit:
         found_result = {name: result.get(name, NOTHING) for name in expected}
         self._book.same(self._directory / RESULT, found_result, expected)
 
-    def _checkpoint(self, target: Path, share: float, price: Price, span: Stretch, counts: Counts | None) -> None:
+    def _checkpoint(
+        self, target: Path, share: float, price: Price, span: PhaseSpan, counts: Counts | None
+    ) -> None:
         """Audit one checkpoint's card, and its parameters."""
         card: Mapping[str, Any] = self._book.read(target / CARD)
         if not card:

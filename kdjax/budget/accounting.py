@@ -55,8 +55,15 @@ class Budget:
         """
         amount = getattr(config, config.kind)
         if not amount:
-            raise InputError("budget is not set, expected one of budget.flops, budget.tokens and budget.hours")
-        return Budget(config.kind, amount if config.kind == "hours" else int(amount), config.teacher, config.clock)
+            raise InputError(
+                "budget is not set, expected one of budget.flops, budget.tokens and budget.hours"
+            )
+        return Budget(
+            config.kind,
+            amount if config.kind == "hours" else int(amount),
+            config.teacher,
+            config.clock,
+        )
 
     @staticmethod
     def flops(amount: float) -> Budget:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from kdjax.budget.price import MeterError, witness_of
+from kdjax.budget.price import FlopCountError, count_jaxpr
 
 _CLOUD, _NVIDIA = "Google Cloud's TPU documentation", "NVIDIA's data sheet, without sparsity"
 
@@ -77,7 +77,7 @@ def hardware_flops(
     The count is XLA's of what it compiled, less what its fusions repeat, times the devices: what is rematerialised
     or computed on every device counts each time, what XLA optimised away does not. XLA counts the body of a loop
     once, so what the loops do in their other turns is added from the traced program, by the count that checks prices
-    (`kdjax.budget.price.witness_of`). How often XLA writes the same elementwise work into its fusions changes with its
+    (`kdjax.budget.price.count_jaxpr`). How often XLA writes the same elementwise work into its fusions changes with its
     version, and in models a few dozen wide it doubles the figure, so the copies are left out.
 
     Args:
@@ -94,8 +94,8 @@ def hardware_flops(
     if flops is None or not math.isfinite(flops) or flops <= 0:
         return None
     try:
-        once, whole = witness_of(traced.jaxpr, "once"), witness_of(traced.jaxpr, "whole")
-    except MeterError:
+        once, whole = count_jaxpr(traced.jaxpr, "once"), count_jaxpr(traced.jaxpr, "whole")
+    except FlopCountError:
         return None
     total = (round(flops) - repeated) * devices + whole.total - once.total
     return total if 2 * total >= whole.matmul else None
@@ -162,11 +162,16 @@ def high_water() -> tuple[int, str]:
     Returns:
         Of the fullest local device where devices keep count; elsewhere of this process.
     """
-    counts = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    counts = [
+        (device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()
+    ]
     if max(counts) > 0:
         return max(counts), "the fullest device"
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most, "the process, resident set"  # macOS has bytes, Linux KiB
+    return (
+        most if sys.platform == "darwin" else 1024 * most,
+        "the process, resident set",
+    )  # macOS has bytes, Linux KiB
 
 
 def _known(kind: str) -> str | None:

@@ -76,7 +76,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     for number, entry in enumerate(_lines(path)):
         content = {name: value for name, value in entry.items() if name != "sha256"}
         if entry.get("sha256") != digest(content):
-            raise InputError(f"{path}: entry {number} does not match its SHA-256, expected it as it was written")
+            raise InputError(
+                f"{path}: entry {number} does not match its SHA-256, expected it as it was written"
+            )
         if entry.get("previous") != previous or entry.get("entry") != number:
             raise InputError(
                 f"{path}: entry {number} does not follow the one before it, expected entries in order and none removed"
@@ -98,5 +100,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError:
             entry = None
         if not isinstance(entry, dict):
-            raise InputError(f"{path}: entry {number} is not JSON, expected a run's ledger as it was written")
+            raise InputError(
+                f"{path}: entry {number} is not JSON, expected a run's ledger as it was written"
+            )
         yield entry

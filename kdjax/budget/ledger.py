@@ -14,7 +14,7 @@ from kdjax.errors import InputError
 
 
 @dataclass(frozen=True)
-class Stretch:
+class PhaseSpan:
     """A phase as it lies in a budget.
 
     Attributes:
@@ -35,13 +35,13 @@ class Stretch:
         return self.first + self.steps
 
 
-def lay_out(
+def schedule_phases(
     budget: Budget,
     phases: Sequence[tuple[float, Price]],
     positions: int | Sequence[int],
     upfront: Mapping[str, int] | None = None,
     setting: str = "budget.flops",
-) -> tuple[Stretch, ...]:
+) -> tuple[PhaseSpan, ...]:
     """Lays phases out in a budget: none spends beyond its end, and less than one step is left over at the last.
 
     Args:
@@ -54,7 +54,7 @@ def lay_out(
     Raises:
         InputError: a phase without a single step.
     """
-    stretches: list[Stretch] = []
+    spans: list[PhaseSpan] = []
     used, first = Ledger.open(budget, len(phases), upfront).used, 0
     each = [positions] * len(phases) if isinstance(positions, int) else positions
     for n, ((until, price), size) in enumerate(zip(phases, each, strict=True), start=1):
@@ -67,9 +67,9 @@ def lay_out(
                 f"{setting} is {budget.amount:.4g}, expected at least the price of one step{which}{before}, "
                 f"{a_step:.4g}"
             )
-        stretches.append(Stretch(price, first, steps, size))
+        spans.append(PhaseSpan(price, first, steps, size))
         used, first = used + steps * a_step, first + steps
-    return tuple(stretches)
+    return tuple(spans)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,12 @@ class Ledger:
     step_seconds: float = 0.0
 
     @staticmethod
-    def open(budget: Budget, phases: int = 1, upfront: Mapping[str, int] | None = None, cache_bytes: int = 0) -> Ledger:
+    def open(
+        budget: Budget,
+        phases: int = 1,
+        upfront: Mapping[str, int] | None = None,
+        cache_bytes: int = 0,
+    ) -> Ledger:
         """A new account, from which what was spent on the teacher before is paid at once."""
         spent = {**dict.fromkeys(ACCOUNTS, 0), **(upfront or {})}
         return Ledger(budget, spent, (0,) * phases, cache_bytes=cache_bytes)
@@ -157,14 +162,20 @@ class Ledger:
 
     def step(self, price: Price, positions: int) -> float:
         """What the next step takes, in the budget's unit; of hours, as long as the last one took."""
-        return self.budget.step(price, positions) if self.budget.countable else self.step_seconds / 3600
+        return (
+            self.budget.step(price, positions)
+            if self.budget.countable
+            else self.step_seconds / 3600
+        )
 
     def affords(self, price: Price, positions: int, until: float = 1.0) -> bool:
         """Whether another step ends before a share of the budget is used up."""
         end = Fraction(until) * Fraction(self.budget.amount)
         return Fraction(self.used) + Fraction(self.step(price, positions)) <= end
 
-    def charge(self, phase: int, price: Price, positions: int, tokens: int, unique: int, masked: int) -> Ledger:
+    def charge(
+        self, phase: int, price: Price, positions: int, tokens: int, unique: int, masked: int
+    ) -> Ledger:
         """The ledger after one more step.
 
         Args:
@@ -179,7 +190,9 @@ class Ledger:
             ValueError: the step does not fit.
         """
         if not self.affords(price, positions):
-            raise ValueError(f"a step of {self.step(price, positions)}, expected at most the {self.remaining} left")
+            raise ValueError(
+                f"a step of {self.step(price, positions)}, expected at most the {self.remaining} left"
+            )
         parts = price.parts()
         return replace(
             self,

@@ -22,10 +22,14 @@ class Schedule:
     def __post_init__(self) -> None:
         numbers = [number for point in self.points for number in point]
         if not self.points or not all(math.isfinite(number) for number in numbers):
-            raise InputError(f"schedule: points are {list(self.points)}, expected one or more pairs of finite numbers")
+            raise InputError(
+                f"schedule: points are {list(self.points)}, expected one or more pairs of finite numbers"
+            )
         shares = [share for share, _ in self.points]
         if not (shares[0] >= 0 and shares[-1] <= 1 and all(a < b for a, b in pairwise(shares))):
-            raise InputError(f"schedule: points are at {shares}, expected ascending shares of the budget from 0 to 1")
+            raise InputError(
+                f"schedule: points are at {shares}, expected ascending shares of the budget from 0 to 1"
+            )
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,13 @@ class TokenizerConfig:
         if self.train != "wordpiece":
             raise InputError(f"data.tokenizer.train is {self.train!r}, expected 'wordpiece'")
         if not 0 <= self.alphabet <= LARGEST_VOCABULARY:
-            raise InputError(f"data.tokenizer.alphabet is {self.alphabet}, expected 0 to {LARGEST_VOCABULARY:,}")
+            raise InputError(
+                f"data.tokenizer.alphabet is {self.alphabet}, expected 0 to {LARGEST_VOCABULARY:,}"
+            )
         if self.size > LARGEST_VOCABULARY:
-            raise InputError(f"data.tokenizer.size is {self.size}, expected at most {LARGEST_VOCABULARY:,} entries")
+            raise InputError(
+                f"data.tokenizer.size is {self.size}, expected at most {LARGEST_VOCABULARY:,} entries"
+            )
         # Special tokens, and each character twice: where a word begins, and further on.
         least = SPECIAL_TOKENS + 2 * self.characters + 1
         if self.size < least:
@@ -89,11 +93,17 @@ class DataConfig:
         if self.length < 8:
             raise InputError(f"data.length is {self.length}, expected at least 8 tokens")
         if not 1 <= self.slots < self.length:
-            raise InputError(f"data.slots is {self.slots}, expected 1 to data.length - 1 ({self.length - 1})")
+            raise InputError(
+                f"data.slots is {self.slots}, expected 1 to data.length - 1 ({self.length - 1})"
+            )
         if not 0 < self.mask_rate < 1:
-            raise InputError(f"data.mask_rate is {self.mask_rate}, expected a share between 0 and 1")
+            raise InputError(
+                f"data.mask_rate is {self.mask_rate}, expected a share between 0 and 1"
+            )
         if not 0 < self.validation < 1:
-            raise InputError(f"data.validation is {self.validation}, expected a share between 0 and 1")
+            raise InputError(
+                f"data.validation is {self.validation}, expected a share between 0 and 1"
+            )
         if self.views < 0:
             raise InputError(f"data.views is {self.views}, expected at least 0")
         if self.shard_documents < 1:

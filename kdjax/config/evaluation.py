@@ -51,7 +51,9 @@ class ProbeConfig:
         if self.examples < 2:
             raise InputError(f"evaluation.probe.examples is {self.examples}, expected at least 2")
         if not self.strengths or min(self.strengths) <= 0:
-            raise InputError(f"evaluation.probe.strengths is {self.strengths}, expected one or more numbers above 0")
+            raise InputError(
+                f"evaluation.probe.strengths is {self.strengths}, expected one or more numbers above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,20 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch", 1)):
             if getattr(self, name) < least:
-                raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least {least}")
+                raise InputError(
+                    f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least {least}"
+                )
         if self.learning_rate <= 0:
-            raise InputError(f"evaluation.finetune.learning_rate is {self.learning_rate}, expected more than 0")
+            raise InputError(
+                f"evaluation.finetune.learning_rate is {self.learning_rate}, expected more than 0"
+            )
         if self.eps <= 0:
             raise InputError(f"evaluation.finetune.eps is {self.eps}, expected more than 0")
         for name in ("warmup", "weight_decay", "clip"):
             if getattr(self, name) < 0:
-                raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least 0")
+                raise InputError(
+                    f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least 0"
+                )
 
 
 @dataclass(frozen=True)
@@ -163,9 +171,13 @@ class EvaluationConfig:
                 f"evaluation.confidence is {self.confidence}, expected a number between 0 and 1, both excluded"
             )
         if not 0 <= self.margin < math.inf:
-            raise InputError(f"evaluation.margin is {self.margin}, expected a finite number of at least 0")
+            raise InputError(
+                f"evaluation.margin is {self.margin}, expected a finite number of at least 0"
+            )
         for name, files in self.texts.items():
             if not TEXT_NAME.fullmatch(name):
-                raise InputError(f"evaluation.texts has {name!r}, expected names of letters, digits, - and _")
+                raise InputError(
+                    f"evaluation.texts has {name!r}, expected names of letters, digits, - and _"
+                )
             if not files:
                 raise InputError(f"evaluation.texts.{name} is empty, expected files")

@@ -72,7 +72,9 @@ class ModelConfig(ModelOptions):
             raise InputError(f"model: {self.heads} heads do not divide the width {self.width}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"model: {name} is {getattr(self, name)}, expected a rate in [0, 1)")
+                raise InputError(
+                    f"model: {name} is {getattr(self, name)}, expected a rate in [0, 1)"
+                )
         if self.positions == "rotary" and self.head_width % 2:
             raise InputError(
                 f"model: heads are {self.head_width} wide, expected an even width: rotary positions turn pairs"

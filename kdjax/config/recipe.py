@@ -34,7 +34,9 @@ class RangeConfig:
             raise InputError("tune.space: found choices and a range, expected one of them")
         if not self.choices and not (self.low < self.high and (self.low > 0 or not self.log)):
             kind = "0 < low < high" if self.log else "low < high"
-            raise InputError(f"tune.space: found low {self.low:g} and high {self.high:g}, expected {kind}, or choices")
+            raise InputError(
+                f"tune.space: found low {self.low:g} and high {self.high:g}, expected {kind}, or choices"
+            )
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class TuneConfig:
         if self.trials < 0:
             raise InputError(f"tune.trials is {self.trials}, expected at least 0")
         if not 0 < self.share <= 1:
-            raise InputError(f"tune.share is {self.share}, expected a share of the budget above 0, up to 1")
+            raise InputError(
+                f"tune.share is {self.share}, expected a share of the budget above 0, up to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,9 @@ class PlanConfig:
         if self.resamples < 100:
             raise InputError(f"plan.resamples is {self.resamples}, expected at least 100")
         if any(not 0 < budget < math.inf for budget in self.budgets):
-            raise InputError(f"plan.budgets is {list(self.budgets)}, expected numbers of FLOPs above 0")
+            raise InputError(
+                f"plan.budgets is {list(self.budgets)}, expected numbers of FLOPs above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,12 @@ class Config:
         # A tokenizer that is trained says how many rows both models' word embeddings have; so prices need no data.
         tokenizer = self.data.tokenizer
         if isinstance(tokenizer, TokenizerConfig):
-            architecture = _with_vocabulary(self.teacher.architecture, tokenizer.size, "teacher.architecture")
-            object.__setattr__(self, "student", _with_vocabulary(self.student, tokenizer.size, "student"))
+            architecture = _with_vocabulary(
+                self.teacher.architecture, tokenizer.size, "teacher.architecture"
+            )
+            object.__setattr__(
+                self, "student", _with_vocabulary(self.student, tokenizer.size, "student")
+            )
             object.__setattr__(self, "teacher", replace(self.teacher, architecture=architecture))
 
 

@@ -44,7 +44,9 @@ class PretrainingConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.budget < math.inf:
-            raise InputError(f"teacher.train.budget is {self.budget}, expected a number of FLOPs, or 0")
+            raise InputError(
+                f"teacher.train.budget is {self.budget}, expected a number of FLOPs, or 0"
+            )
         if self.batch < 1:
             raise InputError(f"teacher.train.batch is {self.batch}, expected at least 1")
         distinct = set(self.seeds)
@@ -84,7 +86,9 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.at <= 1:
-            raise InputError(f"teacher.at is {self.at}, expected a share of the training budget above 0, up to 1")
+            raise InputError(
+                f"teacher.at is {self.at}, expected a share of the training budget above 0, up to 1"
+            )
         if not self.train.budget:
             return
         if self.source:
@@ -92,7 +96,10 @@ class TeacherConfig:
                 f"teacher.source is {self.source!r} and teacher.train.budget {self.train.budget:g}, expected one of "
                 "them: a teacher is read or trained"
             )
-        for name, found in (("head.budget", self.head.budget), ("training_flops", self.training_flops)):
+        for name, found in (
+            ("head.budget", self.head.budget),
+            ("training_flops", self.training_flops),
+        ):
             if found:
                 raise InputError(
                     f"teacher.{name} is {found:g} and teacher.train.budget {self.train.budget:g}, expected 0: a "
@@ -126,6 +133,8 @@ class CacheConfig:
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("batch", 1), ("shared_by", 0)):
             if getattr(self, name) < least:
-                raise InputError(f"cache.{name} is {getattr(self, name)}, expected at least {least}")
+                raise InputError(
+                    f"cache.{name} is {getattr(self, name)}, expected at least {least}"
+                )
         if not 0 < self.temperature < math.inf:
             raise InputError(f"cache.temperature is {self.temperature}, expected a number above 0")

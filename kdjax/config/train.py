@@ -34,7 +34,9 @@ class OptimizerConfig:
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup is {self.warmup}, expected a share in [0, 1)")
         if self.eps <= 0:
-            raise InputError(f"eps is {self.eps}, expected more than 0: what gets no gradient is divided by it")
+            raise InputError(
+                f"eps is {self.eps}, expected more than 0: what gets no gradient is divided by it"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class MeshConfig:
     def __post_init__(self) -> None:
         for name, least in (("data", 0), ("fsdp", 1), ("tensor", 1)):
             if getattr(self, name) < least:
-                raise InputError(f"train.mesh.{name} is {getattr(self, name)}, expected at least {least}")
+                raise InputError(
+                    f"train.mesh.{name} is {getattr(self, name)}, expected at least {least}"
+                )
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,15 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         for name in ("seconds", "patience"):
             if getattr(self, name) < 0:
-                raise InputError(f"train.checkpoint.{name} is {getattr(self, name)}, expected at least 0")
+                raise InputError(
+                    f"train.checkpoint.{name} is {getattr(self, name)}, expected at least 0"
+                )
         if self.keep < 1:
             raise InputError(f"train.checkpoint.keep is {self.keep}, expected at least 1")
         if "://" in self.directory and not re.match(r"gs://[^/]+", self.directory):
-            raise InputError(f"train.checkpoint.directory is {self.directory!r}, expected a path or gs://bucket/path")
+            raise InputError(
+                f"train.checkpoint.directory is {self.directory!r}, expected a path or gs://bucket/path"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,12 @@ class LogConfig:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InputError(f"train.log.every is {self.every}, expected at least 1")
-        if self.profile and not (len(self.profile) == 2 and 1 <= self.profile[0] <= self.profile[1]):
-            raise InputError(f"train.log.profile is {list(self.profile)}, expected [first, last], steps from 1 on")
+        if self.profile and not (
+            len(self.profile) == 2 and 1 <= self.profile[0] <= self.profile[1]
+        ):
+            raise InputError(
+                f"train.log.profile is {list(self.profile)}, expected [first, last], steps from 1 on"
+            )
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,9 @@ class RampConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.until < 1:
-            raise InputError(f"train.ramp: until is {self.until}, expected a share of the budget between 0 and 1")
+            raise InputError(
+                f"train.ramp: until is {self.until}, expected a share of the budget between 0 and 1"
+            )
         if self.batch < 1:
             raise InputError(f"train.ramp: batch is {self.batch}, expected at least 1")
 

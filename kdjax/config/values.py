@@ -38,10 +38,16 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
         if name not in known:
             raise InputError(f"{where}: unknown setting {name!r}{nearest(name, known)}")
         before = known[name]
-        same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(before, bool)
-        whole_for_real = isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
+        same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(
+            before, bool
+        )
+        whole_for_real = (
+            isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
+        )
         if before is not None and not (same or whole_for_real):
-            raise InputError(f"{where}.{name} is {value!r}, expected {type(before).__name__}{renamed(name, value)}")
+            raise InputError(
+                f"{where}.{name} is {value!r}, expected {type(before).__name__}{renamed(name, value)}"
+            )
     try:
         return dataclasses.replace(config, **changes)
     except InputError as e:
@@ -58,7 +64,9 @@ def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, A
     """The first setting in which two configs differ: its dotted name and both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(key for key in now if key not in before)]:
-            found = first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+            found = first_difference(
+                before.get(key), now.get(key), f"{name}.{key}" if name else key
+            )
             if found:
                 return found
         return None

@@ -56,7 +56,9 @@ class Corpus:
             path = directory / shard.file
             size = path.stat().st_size if path.is_file() else 0
             if size != shard.bytes:
-                raise InputError(f"{path}: has {size} bytes, expected {shard.bytes}; prepare the corpus again")
+                raise InputError(
+                    f"{path}: has {size} bytes, expected {shard.bytes}; prepare the corpus again"
+                )
             try:
                 reader = ArrayRecordReader(str(path))
                 count = reader.num_records()
@@ -64,7 +66,9 @@ class Corpus:
             except RuntimeError as e:
                 raise InputError(f"{path}: damaged ({e}); prepare the corpus again") from None
             if count != shard.sequences:
-                raise InputError(f"{path}: has {count} sequences, expected {shard.sequences}; prepare the corpus again")
+                raise InputError(
+                    f"{path}: has {count} sequences, expected {shard.sequences}; prepare the corpus again"
+                )
         sources = {
             split: grain.sources.ArrayRecordDataSource(
                 [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
@@ -162,7 +166,14 @@ class Corpus:
         return self.manifest.record_format.decode(records)
 
     def batch(
-        self, split: str, sequences: np.ndarray, epochs: np.ndarray, *, seed: int, rate: float, slots: int
+        self,
+        split: str,
+        sequences: np.ndarray,
+        epochs: np.ndarray,
+        *,
+        seed: int,
+        rate: float,
+        slots: int,
     ) -> Batch:
         """A batch of these sequences, each masked for its epoch.
 
@@ -184,14 +195,27 @@ class Corpus:
                 special_ids=manifest.special_ids,
                 mask_id=manifest.special["[MASK]"],
             )
-            for row, (number, epoch) in enumerate(zip(self._numbers(split, sequences), epochs, strict=True))
+            for row, (number, epoch) in enumerate(
+                zip(self._numbers(split, sequences), epochs, strict=True)
+            )
         ]
         columns = dict(
-            zip(("tokens", "slots", "labels", "label_weights"), map(np.stack, zip(*masked, strict=True)), strict=True)
+            zip(
+                ("tokens", "slots", "labels", "label_weights"),
+                map(np.stack, zip(*masked, strict=True)),
+                strict=True,
+            )
         )
-        return {**columns, "segments": segments, "positions": positions(segments), "valid": segments > 0}
+        return {
+            **columns,
+            "segments": segments,
+            "positions": positions(segments),
+            "valid": segments > 0,
+        }
 
-    def viewed(self, split: str, sequences: np.ndarray, views: np.ndarray, *, rate: float, slots: int) -> Batch:
+    def viewed(
+        self, split: str, sequences: np.ndarray, views: np.ndarray, *, rate: float, slots: int
+    ) -> Batch:
         """A batch of these sequences, each masked for its view: the same masks whoever asks.
 
         Args:

@@ -104,7 +104,13 @@ class Batches:
             InputError: the split has fewer sequences than a batch, or the cache has not its sequences and views.
         """
         self._corpus, self._split, self._batch = corpus, split, batch
-        self._seed, self._rate, self._slots, self._views, self._cache = seed, rate, slots, views, cache
+        self._seed, self._rate, self._slots, self._views, self._cache = (
+            seed,
+            rate,
+            slots,
+            views,
+            cache,
+        )
         if self.sequences < batch:
             raise InputError(
                 f"{corpus.directory}: {self.sequences} {split} sequences are too small to fill a batch of {batch}, "
@@ -112,7 +118,9 @@ class Batches:
             )
         if cache is not None:
             self._check(cache)
-        self._order = grain.MapDataset.range(self.sequences).shuffle(seed=_order_seed(seed)).repeat()
+        self._order = (
+            grain.MapDataset.range(self.sequences).shuffle(seed=_order_seed(seed)).repeat()
+        )
 
     @property
     def sequences(self) -> int:
@@ -168,7 +176,15 @@ class Batches:
 
 
 def fixed_batches(
-    corpus: Corpus, split: str, *, batch: int, limit: int, seed: int, rate: float, slots: int, besides: int = 0
+    corpus: Corpus,
+    split: str,
+    *,
+    batch: int,
+    limit: int,
+    seed: int,
+    rate: float,
+    slots: int,
+    besides: int = 0,
 ) -> list[Batch]:
     """Sequences of a split in order with fixed masks, for evaluation.
 
@@ -189,7 +205,9 @@ def fixed_batches(
     batches = []
     for start in range(0, len(chosen), batch):
         sequences = chosen[start : start + batch]
-        made = corpus.batch(split, sequences, np.zeros(len(sequences), int), seed=seed, rate=rate, slots=slots)
+        made = corpus.batch(
+            split, sequences, np.zeros(len(sequences), int), seed=seed, rate=rate, slots=slots
+        )
         batches.append(_filled(made, batch, corpus.manifest.special["[PAD]"]))
     return batches
 

@@ -44,7 +44,9 @@ def mask(
         `[S]` int32; and weights `[S]` float32, 1 for a masked position. Unused slots are 0 in all three.
     """
     rng = np.random.Generator(
-        np.random.Philox(key=np.array([seed % 2**64, sequence], np.uint64), counter=[0, 0, 0, epoch])
+        np.random.Philox(
+            key=np.array([seed % 2**64, sequence], np.uint64), counter=[0, 0, 0, epoch]
+        )
     )
     maskable = segments > 0
     for special in special_ids:
@@ -62,6 +64,10 @@ def mask(
     masked = tokens.astype(np.int32)
     hidden = masked[chosen]
     masked[chosen] = np.where(action < 0.8, mask_id, np.where(action < 0.9, drawn, hidden))
-    places, labels, weights = np.zeros(slots, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.float32)
+    places, labels, weights = (
+        np.zeros(slots, np.int32),
+        np.zeros(slots, np.int32),
+        np.zeros(slots, np.float32),
+    )
     places[:count], labels[:count], weights[:count] = chosen, hidden, 1.0
     return masked, places, labels, weights

@@ -38,7 +38,9 @@ def held(directory: Path, plan: str, work: str) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as e:
-        raise InputError(f"{directory}: cannot be used ({e.strerror}), expected a writable directory") from None
+        raise InputError(
+            f"{directory}: cannot be used ({e.strerror}), expected a writable directory"
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         half_written = [*directory.glob(f".{plan}.*.tmp"), *(directory / SHARDS).glob(".*.tmp")]
@@ -48,7 +50,9 @@ def held(directory: Path, plan: str, work: str) -> Iterator[None]:
             file.unlink(missing_ok=True)
         yield
     except BlockingIOError:
-        raise InputError(f"{directory}: another process {work} here, expected it to end first") from None
+        raise InputError(
+            f"{directory}: another process {work} here, expected it to end first"
+        ) from None
     finally:
         os.close(handle)
 
@@ -75,5 +79,7 @@ def write_shard(directory: Path, name: str, split: str, records: Iterable[bytes]
         digest, size = sha256(beside), beside.stat().st_size
         beside.replace(path)
     except (OSError, RuntimeError) as e:
-        raise InputError(f"{path}: cannot be written ({e}), expected a writable directory with room") from None
+        raise InputError(
+            f"{path}: cannot be written ({e}), expected a writable directory with room"
+        ) from None
     return Shard(file, split, count, size, digest)

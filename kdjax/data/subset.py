@@ -26,7 +26,9 @@ class Subset:
     tokens: int
 
 
-def take(sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[np.ndarray], np.ndarray]) -> Subset:
+def take(
+    sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[np.ndarray], np.ndarray]
+) -> Subset:
     """As many sequences from the start of the seed's permutation as hold at most `unique_tokens` tokens together.
 
     Under one seed a smaller subset is the start of a larger one. Tokens are counted in blocks, and only as far as the
@@ -53,6 +55,8 @@ def take(sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[n
 def permutation(sequences: int, seed: int) -> np.ndarray:
     """The numbers from 0 to `sequences - 1`, `[sequences]` int64, in an order that depends on the arguments alone."""
     # NumPy promises the same raw bits in every version, and no such thing of `Generator.permutation`.
-    key = np.array([seed % 2**64, sequences], np.uint64)  # a list with a number from 2^63 on would become floats
+    key = np.array(
+        [seed % 2**64, sequences], np.uint64
+    )  # a list with a number from 2^63 on would become floats
     bits = np.random.Philox(key=key).random_raw(sequences)
     return np.argsort(bits, kind="stable")

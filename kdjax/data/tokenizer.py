@@ -68,7 +68,9 @@ class TextTokenizer:
             raise InputError(
                 f"{path}: has no {', '.join(missing)}, expected a BERT tokenizer with {', '.join(SPECIAL_NAMES)}"
             )
-        added = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
+        added = {
+            index for index, token in backend.get_added_tokens_decoder().items() if token.special
+        }
         special_ids = tuple(sorted(added | set(named.values())))
         return cls(digest, max(vocabulary.values()) + 1, named, special_ids, backend)
 
@@ -76,7 +78,9 @@ class TextTokenizer:
         """The token ids of each text, without [CLS] and [SEP]."""
         for batch in _batches(texts):
             found = self._backend.encode_batch_fast(batch, add_special_tokens=False)
-            while found:  # each is let go of before more is tokenised: it takes far more memory than its ids
+            while (
+                found
+            ):  # each is let go of before more is tokenised: it takes far more memory than its ids
                 yield found.pop(0).ids
 
 

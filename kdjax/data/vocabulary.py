@@ -36,7 +36,9 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
 def _vocabulary_of(directory: Path) -> dict[int, str]:
     """The entries of a model's own vocabulary; none where its directory has no tokenizer."""
     if (directory / "tokenizer.json").is_file():
-        return _entries(read_backend(directory / "tokenizer.json").get_vocab(with_added_tokens=True))
+        return _entries(
+            read_backend(directory / "tokenizer.json").get_vocab(with_added_tokens=True)
+        )
     if (directory / "vocab.txt").is_file():
         return dict(enumerate((directory / "vocab.txt").read_text(encoding="utf-8").splitlines()))
     return {}

@@ -33,7 +33,9 @@ from kdjax.training.program import program_of
 
 GIB = 2**30
 _FULL = (
-    re.compile(r"Used (?P<needed>[\d.]+)(?P<unit>[KMGT]) of (?P<limit>[\d.]+)(?P<limit_unit>[KMGT]) hbm"),
+    re.compile(
+        r"Used (?P<needed>[\d.]+)(?P<unit>[KMGT]) of (?P<limit>[\d.]+)(?P<limit_unit>[KMGT]) hbm"
+    ),
     re.compile(
         r"\((?P<needed>[\d.]+)(?P<unit>[KMGT])\) exceeds available HBM \((?P<limit>[\d.]+)(?P<limit_unit>[KMGT])\)"
     ),
@@ -66,7 +68,9 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
     ready = arms_of(config)
     for name in arms:
         if name not in ready:
-            raise InputError(f"--arm is {name!r}, expected an arm of the recipe{nearest(name, ready)}")
+            raise InputError(
+                f"--arm is {name!r}, expected an arm of the recipe{nearest(name, ready)}"
+            )
     chosen = {name: ready[name] for name in arms or ready}
     layout, shape = Layout.of(config.train.mesh, on.devices), shape_of(config)
     for phase in itertools.chain(*(arm.phases for arm in chosen.values())):
@@ -77,10 +81,10 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
         for name, arm in chosen.items():
             rows[name] = []
             for phase, cost in zip(arm.phases, costs[name], strict=True):
-                reporter.show(f"{name}: compiling for {on.name}")
+                reporter.status(f"{name}: compiling for {on.name}")
                 row = _phase(config, on, layout, phase, cost["total"], top)
                 rows[name].append({**row, "price": cost["total"], "steps": cost["steps"]})
-                reporter.say(f"{name}: {_in_short(row)}")
+                reporter.log(f"{name}: {_in_short(row)}")
             _add_hours(rows[name])
     return {
         "topology": on.name,
@@ -93,11 +97,15 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
     }
 
 
-def _phase(config: Config, on: Slice, layout: Layout, phase: Phase, price: int, top: int) -> dict[str, Any]:
+def _phase(
+    config: Config, on: Slice, layout: Layout, phase: Phase, price: int, top: int
+) -> dict[str, Any]:
     shape = phase.shape(shape_of(config))
     try:
         with uncached():
-            program = program_of(phase, shape, layout, config.train.microbatches, config.train.compute)
+            program = program_of(
+                phase, shape, layout, config.train.microbatches, config.train.compute
+            )
     except jax.errors.JaxRuntimeError as e:
         if (full := out_of_memory(str(e))) is None:
             raise
@@ -108,7 +116,11 @@ def _phase(config: Config, on: Slice, layout: Layout, phase: Phase, price: int, 
         }
     text = program.text
     module, found = parse(text), estimate(text, on.chip, program.kernels)
-    heads = {one.heads // layout.mesh.shape["tensor"] for one in (phase.student, phase.teacher) if one is not None}
+    heads = {
+        one.heads // layout.mesh.shape["tensor"]
+        for one in (phase.student, phase.teacher)
+        if one is not None
+    }
     written = materialised(module, _at_once(config, layout, shape), heads, shape.length)
     needed = program.memory
     assert needed is not None
@@ -122,7 +134,8 @@ def _phase(config: Config, on: Slice, layout: Layout, phase: Phase, price: int, 
             "step_seconds": found.seconds,
             "by_source": found.by_source,
             "hidden_seconds": found.hidden,
-            "utilisation": found.seconds and utilisation(price, found.seconds, on.chip.peak, layout.devices),
+            "utilisation": found.seconds
+            and utilisation(price, found.seconds, on.chip.peak, layout.devices),
             "unknown": list(found.unknown),
             **({"top": [asdict(one) for one in found.top(top)]} if top else {}),
         },
@@ -157,20 +170,31 @@ def _add_hours(phases: list[dict[str, Any]]) -> None:
     for phase in phases:
         if (estimated := phase["estimated"]) is not None:
             seconds, steps = estimated["step_seconds"], phase["steps"]
-            estimated["hours"] = None if seconds is None or steps is None else steps * seconds / 3600
+            estimated["hours"] = (
+                None if seconds is None or steps is None else steps * seconds / 3600
+            )
 
 
 def _in_short(phase: dict[str, Any]) -> str:
     if phase["estimated"] is None:
         return f"needs more than {_gib(phase['hbm'])} GiB"
-    seconds, compiling = phase["estimated"]["step_seconds"], f"compiled in {phase['compile_seconds']:.0f} s"
-    step = "a step of unknown length" if seconds is None else f"a step of {1e3 * seconds:.2f} ms by estimate"
+    seconds, compiling = (
+        phase["estimated"]["step_seconds"],
+        f"compiled in {phase['compile_seconds']:.0f} s",
+    )
+    step = (
+        "a step of unknown length"
+        if seconds is None
+        else f"a step of {1e3 * seconds:.2f} ms by estimate"
+    )
     return f"{_gib(phase['hbm'])} GiB, {step}, {compiling}"
 
 
 def check_fits(found: dict[str, Any]) -> None:
     """Raises InputError if a step does not fit in the memory of its devices."""
-    full = [name for name, phases in found["arms"].items() if not all(phase["fits"] for phase in phases)]
+    full = [
+        name for name, phases in found["arms"].items() if not all(phase["fits"] for phase in phases)
+    ]
     if full:
         raise InputError(
             f"{', '.join(full)}: do not fit in the {_gib(found['hbm'])} GiB of HBM of a device of {found['topology']}, "
@@ -212,12 +236,18 @@ def _title(found: dict[str, Any]) -> str:
 def _cells(phase: dict[str, Any]) -> list[str]:
     if not phase["fits"] and phase["estimated"] is None:
         return [f"> {_gib(phase['hbm'])} too much", *["-"] * 7]
-    estimated, sent_bytes = phase["estimated"], sum(kind["bytes"] for kind in phase["collectives"].values())
+    estimated, sent_bytes = (
+        phase["estimated"],
+        sum(kind["bytes"] for kind in phase["collectives"].values()),
+    )
     seconds = estimated["step_seconds"]
     return [
         _gib(phase["hbm"]) + ("" if phase["fits"] else " too much"),
         f"{sent_bytes / 1e6:.1f}",
-        ", ".join(f"{dtype} {kind['bytes'] / 1e6:.0f}" for dtype, kind in phase["attention"].items()) or "none",
+        ", ".join(
+            f"{dtype} {kind['bytes'] / 1e6:.0f}" for dtype, kind in phase["attention"].items()
+        )
+        or "none",
         "unknown" if seconds is None else f"{1e3 * seconds:.2f}",
         "  ".join(f"{1e3 * estimated['by_source'][source]:.2f}" for source in SOURCES),
         "-" if seconds is None else f"{estimated['utilisation']:.1%}",
@@ -228,7 +258,12 @@ def _cells(phase: dict[str, Any]) -> list[str]:
 
 def _notes(found: dict[str, Any], seeds: int) -> list[str]:
     """What the table's figures mean, one line each."""
-    phases = [(name, phase) for name, several in found["arms"].items() for phase in several if phase["estimated"]]
+    phases = [
+        (name, phase)
+        for name, several in found["arms"].items()
+        for phase in several
+        if phase["estimated"]
+    ]
     lines = [
         "Estimates, not measured on a TPU. compute: the compiler's own cycles; custom calls (Pallas): their FLOPs at",
         "half the peak, or their bytes at HBM's rate; collectives: a ring over one link each way round; moves: bytes",
@@ -238,14 +273,18 @@ def _notes(found: dict[str, Any], seeds: int) -> list[str]:
     for name, phase in phases:
         kinds = phase["collectives"].items()
         if kinds:
-            said = ", ".join(f"{kind} {of['arrays']} arrays, {of['bytes'] / 1e6:.1f} MB" for kind, of in kinds)
+            said = ", ".join(
+                f"{kind} {of['arrays']} arrays, {of['bytes'] / 1e6:.1f} MB" for kind, of in kinds
+            )
             lines.append(f"{name}: collectives: {said}")
         if unknown := phase["estimated"]["unknown"]:
             lines.append(f"{name}: no estimate: {'; '.join(unknown)}")
     hours = [phase["estimated"]["hours"] for _, phase in phases]
     if hours and None not in hours and len(phases) == sum(map(len, found["arms"].values())):
         runs = seeds * len(found["arms"])
-        lines.append(f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.3g} hours of training.")
+        lines.append(
+            f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.3g} hours of training."
+        )
     return lines
 
 
@@ -257,7 +296,9 @@ def _top(found: dict[str, Any]) -> list[str]:
             for one in (phase["estimated"] or {}).get("top", ()):
                 turns = f" x {one['turns']}" if one["turns"] > 1 else ""
                 where = " ".join(filter(None, (one["op_name"], one["place"])))
-                lines.append(f"{name}: {1e3 * one['seconds']:8.3f} ms {one['source']:12} {one['name']}{turns}  {where}")
+                lines.append(
+                    f"{name}: {1e3 * one['seconds']:8.3f} ms {one['source']:12} {one['name']}{turns}  {where}"
+                )
     return lines
 
 

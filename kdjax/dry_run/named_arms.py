@@ -27,7 +27,11 @@ def listed(config: Config) -> dict[str, dict[str, Any]]:
         row: dict[str, Any] = {"does": preset.summary, "asks": preset.asks, "source": preset.source}
         try:
             arm = resolve(
-                name, ArmConfig(), config.student, zoo.resolve(config.teacher.architecture), config.train.optimizer
+                name,
+                ArmConfig(),
+                config.student,
+                zoo.resolve(config.teacher.architecture),
+                config.train.optimizer,
             )
             row["flops"] = _mean_step(arm, config)
             row["relative"] = row["flops"] / rows["scratch"]["flops"] if rows else 1.0
@@ -41,8 +45,8 @@ def _mean_step(arm: Arm, config: Config) -> float:
     """FLOPs of a step, over all phases of an arm as they lie in a large budget."""
     costs = [price(phase, phase.shape(shape_of(config))) for phase in arm.phases]
     large = Budget.flops(10**6 * max(cost.total for cost in costs))
-    stretches = arm.lay_out(large, costs, shape_of(config))
-    return sum(s.steps * s.price.total for s in stretches) / stretches[-1].stop
+    spans = arm.schedule_phases(large, costs, shape_of(config))
+    return sum(s.steps * s.price.total for s in spans) / spans[-1].stop
 
 
 def arms_table(config: Config) -> None:
@@ -60,7 +64,9 @@ def arms_table(config: Config) -> None:
     table.add_column("step / scratch", justify="right")
     for name, row in listed(config).items():
         cost = f"refused: {row['refused']}" if "refused" in row else f"{row['relative']:.3f}"
-        table.add_row(name, row["does"], row["asks"], row["source"], cost, end_section=name == "minilm")
+        table.add_row(
+            name, row["does"], row["asks"], row["source"], cost, end_section=name == "minilm"
+        )
     Console(width=max(WIDTH, Console().width)).print(table)
 
 

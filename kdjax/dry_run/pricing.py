@@ -19,13 +19,13 @@ from kdjax.dry_run.primary_endpoint import check_primary
 from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
-from kdjax.models import Request, zoo
+from kdjax.models import FeatureRequest, zoo
 from kdjax.teacher_cache.manifest import CacheManifest, record_bytes
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.fill_teacher_cache import cache_price, passes
 from kdjax.training.phase import Shape, price
 from kdjax.training.teacher_directories import teacher_seeds
-from kdjax.training.teacher_source import Cached, Online
+from kdjax.training.teacher_source import CachedTeacher, OnlineTeacher
 
 WIDTH = 136
 """Columns that the table of prices takes at least."""
@@ -47,7 +47,9 @@ def arms_of(config: Config) -> dict[str, Arm]:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
     teacher, spec = zoo.resolve(config.teacher.architecture), config.student
     arms = {
-        name: resolve(name, arm, spec, teacher, config.train.optimizer, config.cache).ramped(config.train.ramp)
+        name: resolve(name, arm, spec, teacher, config.train.optimizer, config.cache).ramped(
+            config.train.ramp
+        )
         for name, arm in config.arms.items()
     }
     vocabulary = zoo.resolve(spec).vocab_size
@@ -63,7 +65,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
                 f"data.length is {config.data.length}, expected at most student.max_positions, "
                 f"{arm.student.max_positions} tokens"
             )
-        if arm.distils and config.data.length > teacher.max_positions:
+        if arm.uses_teacher and config.data.length > teacher.max_positions:
             raise InputError(
                 f"data.length is {config.data.length}, expected at most teacher.architecture.max_positions, "
                 f"{teacher.max_positions} tokens"
@@ -96,7 +98,9 @@ def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
     Raises:
         InputError: a setting that there is not, or that cannot be.
     """
-    made: FinetuneConfig = changed(config.evaluation.finetune, arm.config.finetune, f"arms.{arm.name}.finetune")
+    made: FinetuneConfig = changed(
+        config.evaluation.finetune, arm.config.finetune, f"arms.{arm.name}.finetune"
+    )
     return made
 
 
@@ -123,9 +127,9 @@ def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
     return {"mlm_probe": cost.total}
 
 
-def stored_by(arms: dict[str, Arm]) -> Request:
+def stored_by(arms: dict[str, Arm]) -> FeatureRequest:
     """What a study's arms read of stored outputs, all together."""
-    asked = Request()
+    asked = FeatureRequest()
     for arm in arms.values():
         asked |= arm.stored
     return asked
@@ -133,10 +137,12 @@ def stored_by(arms: dict[str, Arm]) -> Request:
 
 def sharing(config: Config, arms: dict[str, Arm]) -> int:
     """Over how many runs the cost of stored outputs is shared."""
-    return config.cache.shared_by or len(config.seeds) * sum(bool(arm.stored) for arm in arms.values())
+    return config.cache.shared_by or len(config.seeds) * sum(
+        bool(arm.stored) for arm in arms.values()
+    )
 
 
-def cache_flops(config: Config, request: Request, sequences: int) -> int:
+def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
     """What storing the teacher's outputs for all views of so many training sequences costs, or has cost, in FLOPs."""
     if config.cache.source:
         return int(CacheManifest.read(Path(config.cache.source)).totals["flops"])
@@ -159,7 +165,12 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     cost is not known, nor are its steps. With an MLM probe there is `mlm_probe`: what it costs a run, and whether that
     is `charged`.
     """
-    shape, corpus, arms, budget = shape_of(config), _prepared(config), arms_of(config), Budget.of(config.budget)
+    shape, corpus, arms, budget = (
+        shape_of(config),
+        _prepared(config),
+        arms_of(config),
+        Budget.of(config.budget),
+    )
     rows = {}
     for name, arm in arms.items():
         found = [price(phase, phase.shape(shape)) for phase in arm.phases]
@@ -168,7 +179,11 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
         known = config.budget.kind != "hours" and not (cache and cache["flops"] is None)
         reached = _reach(config, arm, found, cache, corpus) if known else unknown
         probe = probe_cost(config, arm.student)
-        probed = {"flops": probe.total, "charged": config.evaluation.mlm_probe.charged} if probe else None
+        probed = (
+            {"flops": probe.total, "charged": config.evaluation.mlm_probe.charged}
+            if probe
+            else None
+        )
         rows[name] = [
             {
                 **cost.to_json(),
@@ -185,7 +200,11 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
 
 
 def _reach(
-    config: Config, arm: Arm, costs: list[Price], cache: dict[str, Any] | None, corpus: Corpus | None
+    config: Config,
+    arm: Arm,
+    costs: list[Price],
+    cache: dict[str, Any] | None,
+    corpus: Corpus | None,
 ) -> list[dict[str, Any]]:
     """Steps, tokens and epochs of each phase."""
     made = []
@@ -194,10 +213,10 @@ def _reach(
         upfront["teacher_cache"] = cache["share"]
     if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
         upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
-    for stretch in arm.lay_out(Budget.of(config.budget), costs, shape_of(config), upfront):
-        positions = stretch.steps * stretch.positions
+    for span in arm.schedule_phases(Budget.of(config.budget), costs, shape_of(config), upfront):
+        positions = span.steps * span.positions
         sequences = positions // config.data.length
-        row: dict[str, Any] = {"steps": stretch.steps, "tokens": positions, "epochs": None}
+        row: dict[str, Any] = {"steps": span.steps, "tokens": positions, "epochs": None}
         if corpus is not None:
             row["epochs"] = sequences / corpus.sequences("train")
             row["tokens"] = round(row["epochs"] * corpus.tokens("train"))
@@ -216,24 +235,38 @@ def teacher_flops(config: Config, arm: Arm) -> int:
     return cost.charged_to(arm)
 
 
-def _cache(config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], corpus: Corpus | None) -> dict[str, Any]:
+def _cache(
+    config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], corpus: Corpus | None
+) -> dict[str, Any]:
     """What stored outputs cost a run, and after how many epochs they are cheaper than the teacher in every step."""
-    teacher, request, runs = zoo.resolve(config.teacher.architecture), stored_by(arms), sharing(config, arms)
+    teacher, request, runs = (
+        zoo.resolve(config.teacher.architecture),
+        stored_by(arms),
+        sharing(config, arms),
+    )
     shape = Shape(config.cache.batch, config.data.length, config.data.slots)
-    fields = Cached(teacher, request, config.cache).fields(shape.length, shape.slots)
-    a_sequence = Fraction(cache_price(teacher, request, shape), shape.batch) * config.data.views / runs
-    saved = Fraction(0)  # a sequence and an epoch, over the arm's phases by their share of the budget
+    fields = CachedTeacher(teacher, request, config.cache).fields(shape.length, shape.slots)
+    a_sequence = (
+        Fraction(cache_price(teacher, request, shape), shape.batch) * config.data.views / runs
+    )
+    saved = Fraction(
+        0
+    )  # a sequence and an epoch, over the arm's phases by their share of the budget
     begin = 0.0
     for phase, cost in zip(arm.phases, costs, strict=True):
-        if isinstance(phase.signal, Cached):
+        if isinstance(phase.signal, CachedTeacher):
             shape = phase.shape(shape_of(config))
-            online = price(replace(phase, signal=Online(phase.signal.teacher)), shape)
-            saved += Fraction(phase.until - begin) * Fraction(online.total - cost.total, shape.batch)
+            online = price(replace(phase, signal=OnlineTeacher(phase.signal.teacher)), shape)
+            saved += Fraction(phase.until - begin) * Fraction(
+                online.total - cost.total, shape.batch
+            )
         begin = phase.until
     total = None if corpus is None else cache_flops(config, request, corpus.sequences("train"))
     return {
         "bytes_a_sequence": record_bytes(fields) * config.data.views,
-        "bytes": None if corpus is None else record_bytes(fields) * config.data.views * corpus.sequences("train"),
+        "bytes": None
+        if corpus is None
+        else record_bytes(fields) * config.data.views * corpus.sequences("train"),
         "flops": total,
         "shared_by": runs,
         "share": None if total is None else share(total, runs),
@@ -242,7 +275,11 @@ def _cache(config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], c
 
 
 def _prepared(config: Config) -> Corpus | None:
-    return regime_of(config.data, Corpus.open(Path(config.data.prepared))) if config.data.prepared else None
+    return (
+        regime_of(config.data, Corpus.open(Path(config.data.prepared)))
+        if config.data.prepared
+        else None
+    )
 
 
 def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
@@ -282,9 +319,13 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
     console.print(table)
     if config.budget.teacher != "inference" and config.budget.kind == "flops":
         charged = [
-            f"{name} {', then '.join(format(p['charged'], '.4g') for p in phases)}" for name, phases in rows.items()
+            f"{name} {', then '.join(format(p['charged'], '.4g') for p in phases)}"
+            for name, phases in rows.items()
         ]
-        console.print(f"charged a step, of the teacher {config.budget.teacher}: {'; '.join(charged)}", soft_wrap=True)
+        console.print(
+            f"charged a step, of the teacher {config.budget.teacher}: {'; '.join(charged)}",
+            soft_wrap=True,
+        )
     if config.teacher.train.budget:
         console.print(_teacher_line(config), highlight=False, soft_wrap=True)
     for name, phases in rows.items():
@@ -317,7 +358,11 @@ def _probe_line(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 def _cache_line(cache: dict[str, Any]) -> str:
     epochs = cache["pays_off_after_epochs"]
-    known = "" if cache["flops"] is None else f" {cache['flops']:.4g} FLOPs and {cache['bytes']:.4g} bytes,"
+    known = (
+        ""
+        if cache["flops"] is None
+        else f" {cache['flops']:.4g} FLOPs and {cache['bytes']:.4g} bytes,"
+    )
     pays = "never pay off" if epochs is None else f"pay off after {epochs:.2f} epochs"
     return (
         f"stored teacher outputs take{known} {cache['bytes_a_sequence']:,} bytes a sequence; "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdjax.budget.accounting import CASES, Budget
-from kdjax.budget.ledger import lay_out
+from kdjax.budget.ledger import schedule_phases
 from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.models import zoo
@@ -51,7 +51,7 @@ class TeacherCost:
 
         The encoder is every such arm's; a head on a frozen encoder only theirs who use the head.
         """
-        return self.training + self.tuning + (self.head if arm.uses_head else 0)
+        return self.training + self.tuning + (self.head if arm.needs_mlm_head else 0)
 
     def check(self, case: str) -> None:
         """Check that what is to be paid is known.
@@ -87,7 +87,9 @@ def cost_by_recipe(config: Config) -> TeacherCost:
     teacher, architecture = config.teacher, zoo.resolve(config.teacher.architecture)
     if teacher.train.budget:
         shape = batch_shape(config, teacher.train.batch)
-        return TeacherCost(training=pretraining_flops(architecture, teacher.train, shape, teacher.at))
+        return TeacherCost(
+            training=pretraining_flops(architecture, teacher.train, shape, teacher.at)
+        )
     before = TeacherCost.of_facts(_card(config))
     training = int(teacher.training_flops) or before.training
     fitted = fit_flops(config) if teacher.head.budget else 0
@@ -108,7 +110,12 @@ def fit_flops(config: Config) -> int:
     head = config.teacher.head
     shape = batch_shape(config, head.batch)
     step_price = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
-    spans = lay_out(Budget.flops(head.budget), [(1.0, step_price)], shape.positions, setting="teacher.head.budget")
+    spans = schedule_phases(
+        Budget.flops(head.budget),
+        [(1.0, step_price)],
+        shape.positions,
+        setting="teacher.head.budget",
+    )
     return spans[0].steps * step_price.total
 
 

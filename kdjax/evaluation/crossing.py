@@ -53,7 +53,11 @@ def crossings(
     found = []
     for before, after in pairwise([None, *told, None]):
         start, stop = before or 0, len(x) - 1 if after is None else after
-        changes = [n for n in range(start, stop) if means[n] * means[n + 1] < 0 or means[n] != 0 == means[n + 1]]
+        changes = [
+            n
+            for n in range(start, stop)
+            if means[n] * means[n + 1] < 0 or means[n] != 0 == means[n + 1]
+        ]
         if not changes or (before is None and after is None):
             continue
         last = changes[-1]

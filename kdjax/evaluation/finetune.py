@@ -40,7 +40,9 @@ class FinetuneResult:
     learning_rate: float
 
 
-def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneConfig, *, seed: int) -> FinetuneResult:
+def finetune(
+    config: ModelConfig, params: Any, task: Task, settings: FinetuneConfig, *, seed: int
+) -> FinetuneResult:
     """Trains encoder and head on a task, and scores the result once, after the last step.
 
     AdamW (`optimizer_of`) on cross-entropy; for a regression on the mean squared error of labels standardised by the
@@ -61,7 +63,9 @@ def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneCon
         raise InputError(f"evaluation.finetune.steps is {settings.steps}, expected at least 1")
     trained = {
         # A copy, since the step uses up what it is given.
-        "model": jax.tree.map(jnp.array, {name: part for name, part in params.items() if name != "mlm"}),
+        "model": jax.tree.map(
+            jnp.array, {name: part for name, part in params.items() if name != "mlm"}
+        ),
         "head": init_task_head(config, task.outputs, seed),
     }
     recipe = _Recipe(config, settings, task.regression)
@@ -69,8 +73,12 @@ def finetune(config: ModelConfig, params: Any, task: Task, settings: FinetuneCon
     targets, key, losses = _targets(task), jax.random.key(seed), []
     for step, rows in enumerate(batch_rows(len(task.train), settings, seed)):
         batch = {name: values[rows] for name, values in task.train.batch.items()}
-        rate = learning_rate(optimizer_of(settings), step / settings.steps, (step + 1) / settings.steps)
-        state, loss = _step(recipe, state, batch, targets[rows], jax.random.fold_in(key, step), np.float32(rate))
+        rate = learning_rate(
+            optimizer_of(settings), step / settings.steps, (step + 1) / settings.steps
+        )
+        state, loss = _step(
+            recipe, state, batch, targets[rows], jax.random.fold_in(key, step), np.float32(rate)
+        )
         losses.append(loss)  # fetched at the end, so the device does not wait for the host
     for step, value in enumerate(np.asarray(jnp.stack(losses)), start=1):
         if not np.isfinite(value):
@@ -143,7 +151,12 @@ def _step(
 ) -> tuple[tuple[Any, Any], jax.Array]:
     def loss_of(trained: Any) -> jax.Array:
         outputs = classify(
-            recipe.model, trained["model"], trained["head"], batch, pool=recipe.settings.pool, dropout_key=key
+            recipe.model,
+            trained["model"],
+            trained["head"],
+            batch,
+            pool=recipe.settings.pool,
+            dropout_key=key,
         )
         if recipe.regression:
             return jnp.mean((outputs[:, 0] - targets) ** 2)
@@ -172,7 +185,9 @@ def _score(recipe: _Recipe, trained: Any, split: Split, task: Task) -> float:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _classify(recipe: _Recipe, trained: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    return classify(recipe.model, trained["model"], trained["head"], batch, pool=recipe.settings.pool)
+    return classify(
+        recipe.model, trained["model"], trained["head"], batch, pool=recipe.settings.pool
+    )
 
 
 def _diverged(task: Task, found: str) -> Diverged:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kdjax.config import ModelConfig
 from kdjax.errors import Diverged, InputError
 from kdjax.models import Model, forward
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.objectives.reductions import given, kl, log_softmax
 
 
@@ -124,7 +124,9 @@ class HeldOut:
         return result_of(sums, "the teacher's held-out"), targets
 
 
-def held_out_loss(config: ModelConfig, params: Any, batches: Iterable[Mapping[str, Any]]) -> MlmResult:
+def held_out_loss(
+    config: ModelConfig, params: Any, batches: Iterable[Mapping[str, Any]]
+) -> MlmResult:
     """A model's result on `batches`, beside no teacher; see `HeldOut.measure`."""
     return HeldOut(batches).measure(config, params)
 
@@ -141,12 +143,20 @@ def result_of(sums: list[dict[str, jax.Array]], whose: str) -> MlmResult:
     """
     parts = jax.device_get(sums)
     if not any(part["count"] for part in parts):
-        raise InputError(f"{whose} MLM loss: no masked slot in the held-out batches, expected at least one")
-    total = {name: float(np.sum([part[name] for part in parts], dtype=np.float64)) for name in parts[0]}
-    means = {name: total[name] / total["weight"] for name in total if name not in ("weight", "count")}
+        raise InputError(
+            f"{whose} MLM loss: no masked slot in the held-out batches, expected at least one"
+        )
+    total = {
+        name: float(np.sum([part[name] for part in parts], dtype=np.float64)) for name in parts[0]
+    }
+    means = {
+        name: total[name] / total["weight"] for name in total if name not in ("weight", "count")
+    }
     for name, label in (("loss", "MLM loss"), ("kl", "KL")):
         if not np.isfinite(means.get(name, 0.0)):
-            raise Diverged(f"{whose} {label}: found {means[name]}, expected a finite number; the model has diverged")
+            raise Diverged(
+                f"{whose} {label}: found {means[name]}, expected a finite number; the model has diverged"
+            )
     return MlmResult(count=int(total["count"]), **means)
 
 
@@ -158,16 +168,20 @@ def _measure(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _predict(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _predict(
+    config: ModelConfig, params: Any, batch: dict[str, jax.Array]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     log_probs = _log_probs(config, params, batch)
     return log_probs, over_slots(log_probs, batch, None)
 
 
 def _log_probs(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    return log_softmax(given(forward(config, params, batch, Request(logits=True)).logits))
+    return log_softmax(given(forward(config, params, batch, FeatureRequest(logits=True)).logits))
 
 
-def over_slots(own: jax.Array, batch: Mapping[str, jax.Array], target: jax.Array | None) -> dict[str, jax.Array]:
+def over_slots(
+    own: jax.Array, batch: Mapping[str, jax.Array], target: jax.Array | None
+) -> dict[str, jax.Array]:
     """Sum loss and accuracy over the slots of a batch by their weights.
 
     Args:

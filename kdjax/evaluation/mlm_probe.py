@@ -24,13 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kdjax.budget.price import agreed, measure
+from kdjax.budget.price import checked, measure
 from kdjax.config import MlmProbeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut, MlmResult, over_slots, result_of
 from kdjax.models import abstract_params, forward
 from kdjax.models.encoder import gelu
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.objectives.reductions import cross_entropy, log_softmax, weighted_mean
 from kdjax.training.optimizer import apply, learning_rate
 from kdjax.training.phase import Shape
@@ -98,7 +98,7 @@ class ProbeHead:
 
     def states(self, encoder: Params, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Compute the standardised states `[B, S, K, D]` of the layers it reads at the slots."""
-        request = Request(hidden=frozenset(self.layers))
+        request = FeatureRequest(hidden=frozenset(self.layers))
         hidden = forward(self.model, encoder, batch, request).hidden
         slots = batch["slots"][..., None]
         read = [jnp.take_along_axis(hidden[layer], slots, axis=1) for layer in self.layers]
@@ -223,7 +223,8 @@ class FittedProbe:
         parts = np.array_split(np.asarray(self.losses), min(CURVE_POINTS, len(self.losses)))
         ends = np.cumsum([len(part) for part in parts])
         return [
-            {"tokens": float(end * tokens), "loss": float(part.mean())} for end, part in zip(ends, parts, strict=True)
+            {"tokens": float(end * tokens), "loss": float(part.mean())}
+            for end, part in zip(ends, parts, strict=True)
         ]
 
 
@@ -320,7 +321,7 @@ def steps_of(settings: MlmProbeConfig, shape: Shape) -> int:
 
 
 def cost_of(settings: MlmProbeConfig, model: ModelConfig, shape: Shape) -> ProbeCost:
-    """Count a probe's FLOPs from shapes alone, by the meter that prices training steps.
+    """Count a probe's FLOPs from shapes alone, by the FLOP counter that prices training steps.
 
     Args:
         settings: the probe's.
@@ -329,7 +330,7 @@ def cost_of(settings: MlmProbeConfig, model: ModelConfig, shape: Shape) -> Probe
 
     Raises:
         InputError: as `steps_of`.
-        MeterError: XLA and the independent count disagree.
+        FlopCountError: XLA and the independent count disagree.
     """
     form = ProbeHead(model, settings.decoder, settings.features)
     forward_flops, update_flops = _flops(form, shape)
@@ -360,7 +361,9 @@ def _flops(form: ProbeHead, shape: Shape) -> tuple[int, int]:
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     forward_count = measure(form.states, encoder, batch)
     update_count = measure(form.update, state, states, word, batch, rate)
-    return agreed(forward_count, "an MLM probe's forward"), agreed(update_count, "an MLM probe's step")
+    return checked(forward_count, "an MLM probe's forward"), checked(
+        update_count, "an MLM probe's step"
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -381,7 +384,9 @@ def _update(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _measure(form: ProbeHead, head: Params, encoder: Params, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def _measure(
+    form: ProbeHead, head: Params, encoder: Params, batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
     word = encoder["embeddings"]["word"]["embedding"]
     logits = form.logits(head, form.states(encoder, batch), word)
     return over_slots(log_softmax(logits), batch, None)

@@ -23,7 +23,7 @@ from kdjax.errors import Diverged, InputError
 from kdjax.evaluation.metric import score
 from kdjax.evaluation.rows import over_rows
 from kdjax.models import forward
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 
 ITERATIONS = 300
 """Most L-BFGS iterations of a logistic regression. Fewer than 100 are usual; fits that stop here are counted."""
@@ -94,9 +94,13 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
     _check(task, settings)
     labels = task.train.labels[: settings.examples]
     inputs = {name: values[: settings.examples] for name, values in task.train.batch.items()}
-    train, dev, test = (pooled(config, params, rows) for rows in (inputs, task.dev.batch, task.test.batch))
+    train, dev, test = (
+        pooled(config, params, rows) for rows in (inputs, task.dev.batch, task.test.batch)
+    )
     if not all(np.isfinite(x).all() for x in (train, dev, test)):
-        raise Diverged(f"probe on {task.name}: features that are not finite; the model has diverged")
+        raise Diverged(
+            f"probe on {task.name}: features that are not finite; the model has diverged"
+        )
     fitted = []
     # Matrices this small gain nothing from threads, and lose much where cores are busy; one thread also makes the sums
     # the same on any number of cores.
@@ -119,7 +123,9 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
     )
 
 
-def pooled(config: ModelConfig, params: Any, batch: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+def pooled(
+    config: ModelConfig, params: Any, batch: Mapping[str, NDArray[Any]]
+) -> NDArray[np.float32]:
     """Hidden states of every layer, averaged over each row's valid tokens.
 
     Args:
@@ -135,15 +141,23 @@ def pooled(config: ModelConfig, params: Any, batch: Mapping[str, NDArray[Any]]) 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _pooled(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    hidden = forward(config, params, batch, Request(hidden=frozenset(range(config.layers + 1)))).hidden
-    states = jnp.stack([hidden[layer] for layer in range(config.layers + 1)], axis=1).astype(jnp.float32)
+    hidden = forward(
+        config, params, batch, FeatureRequest(hidden=frozenset(range(config.layers + 1)))
+    ).hidden
+    states = jnp.stack([hidden[layer] for layer in range(config.layers + 1)], axis=1).astype(
+        jnp.float32
+    )
     valid = batch["valid"][:, None, :, None]
     # A sum, not a matrix product: accelerators multiply float32 matrices in less than float32.
     return jnp.sum(states * valid, axis=2) / jnp.maximum(jnp.sum(valid, axis=2), 1)
 
 
 def _probe_layer(
-    layer: int, features: Sequence[NDArray[np.float64]], labels: NDArray[Any], task: Task, strengths: Sequence[float]
+    layer: int,
+    features: Sequence[NDArray[np.float64]],
+    labels: NDArray[Any],
+    task: Task,
+    strengths: Sequence[float],
 ) -> tuple[LayerProbe, int]:
     """The best probe on one layer's train, dev and test features, and how many fits did not converge."""
     scaler = StandardScaler().fit(features[0])
@@ -161,7 +175,9 @@ def _probe_layer(
     return _best(tried), unconverged
 
 
-def _logistic(x: NDArray[np.float64], labels: NDArray[Any], strength: float) -> tuple[LogisticRegression, bool]:
+def _logistic(
+    x: NDArray[np.float64], labels: NDArray[Any], strength: float
+) -> tuple[LogisticRegression, bool]:
     """A fitted logistic regression, and whether it converged."""
     model = LogisticRegression(C=strength, max_iter=ITERATIONS)
     with warnings.catch_warnings():

@@ -111,7 +111,9 @@ def paired(
     differences = _paired_differences(a, b)
     n = len(differences)
     if n < 2:
-        return Comparison(*names, differences[0] if differences else None, None, None, n, "INCONCLUSIVE")
+        return Comparison(
+            *names, differences[0] if differences else None, None, None, n, "INCONCLUSIVE"
+        )
     mean, low, high = (float(x) for x in interval(differences, confidence))
     if -margin <= low and high <= margin:
         return Comparison(*names, mean, low, high, n, "TIES")
@@ -123,7 +125,11 @@ def paired(
 
 
 def compare_all(
-    values: Mapping[str, Mapping[int, float]], *, confidence: float, margin: float, better: Better = "higher"
+    values: Mapping[str, Mapping[int, float]],
+    *,
+    confidence: float,
+    margin: float,
+    better: Better = "higher",
 ) -> list[Comparison]:
     """Every pair of arms on one endpoint, in the order of `values`, each over the seeds that the two share.
 
@@ -135,7 +141,9 @@ def compare_all(
         InputError: as for `paired`.
     """
     return [
-        paired(values[a], values[b], names=(a, b), confidence=confidence, margin=margin, better=better)
+        paired(
+            values[a], values[b], names=(a, b), confidence=confidence, margin=margin, better=better
+        )
         for a, b in itertools.combinations(values, 2)
     ]
 
@@ -243,13 +251,17 @@ def against_baseline(
     differences = {arm: _paired_differences(values[arm], values[baseline]) for arm in rivals}
 
     # An arm that cannot be tested still counts as a test, so that leaving seeds out makes nothing significant.
-    p_values = [paired_p_value(differences[arm]) if len(differences[arm]) > 1 else 1.0 for arm in rivals]
+    p_values = [
+        paired_p_value(differences[arm]) if len(differences[arm]) > 1 else 1.0 for arm in rivals
+    ]
     rows = []
     for arm, p_value, p_adjusted in zip(rivals, p_values, holm(p_values), strict=True):
         n = len(differences[arm])
         if n < 2:
             mean = differences[arm][0] if n else None
-            rows.append(BaselineComparison(arm, baseline, mean, None, None, n, None, None, "INCONCLUSIVE"))
+            rows.append(
+                BaselineComparison(arm, baseline, mean, None, None, n, None, None, "INCONCLUSIVE")
+            )
             continue
         mean, low, high = (float(x) for x in interval(differences[arm], confidence))
         verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"] = "INCONCLUSIVE"
@@ -257,7 +269,9 @@ def against_baseline(
             verdict = "TIES"
         elif p_adjusted <= 1 - confidence:
             verdict = "BEATS" if (mean > 0) == (better == "higher") else "LOSES"
-        rows.append(BaselineComparison(arm, baseline, mean, low, high, n, p_value, p_adjusted, verdict))
+        rows.append(
+            BaselineComparison(arm, baseline, mean, low, high, n, p_value, p_adjusted, verdict)
+        )
     return rows
 
 
@@ -283,11 +297,15 @@ def _check_finite(values: Mapping[str, Mapping[int, float]]) -> None:
     for name, by_seed in values.items():
         for seed, value in by_seed.items():
             if not np.isfinite(value):
-                raise InputError(f"comparison: arm {name!r}, seed {seed}: value is {value}, expected a finite number")
+                raise InputError(
+                    f"comparison: arm {name!r}, seed {seed}: value is {value}, expected a finite number"
+                )
 
 
 def _check(confidence: float, margin: float) -> None:
     if not 0 < confidence < 1:
-        raise InputError(f"evaluation.confidence is {confidence}, expected a number between 0 and 1, both excluded")
+        raise InputError(
+            f"evaluation.confidence is {confidence}, expected a number between 0 and 1, both excluded"
+        )
     if not 0 <= margin < float("inf"):
         raise InputError(f"evaluation.margin is {margin}, expected a finite number of at least 0")

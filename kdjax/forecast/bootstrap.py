@@ -69,13 +69,18 @@ def joint(
             are then part of the answer and not noise.
     """
     lead, arms, places = fits[0].theta.shape[:-1], len(models), int(cell_seed.max()) + 1
-    df = np.array([degrees_of_freedom(m, s) for m, s in zip(models, seeds, strict=True)], np.float64)
+    df = np.array(
+        [degrees_of_freedom(m, s) for m, s in zip(models, seeds, strict=True)], np.float64
+    )
     seed_df = np.array([len(s) - 1 for s in study_seeds], np.float64)
     residuals, shifts = np.zeros((*lead, arms, len(cell_seed))), np.zeros((*lead, arms, places))
     for a, fit in enumerate(fits):
         residuals[..., a, cells[a]] = fit.residuals / np.sqrt(df[a])
         shifts[..., a, study_seeds[a]] = fit.shifts / np.sqrt(max(seed_df[a], 1.0))
-    noise = rng.normal(size=(*lead, count, len(cell_seed) + 1, arms)) @ _root(residuals)[..., None, :, :]
+    noise = (
+        rng.normal(size=(*lead, count, len(cell_seed) + 1, arms))
+        @ _root(residuals)[..., None, :, :]
+    )
     noise *= _stretch(rng, df, (*lead, count))[..., None, :]
     moves = rng.normal(size=(*lead, count, places, arms)) @ _root(shifts)[..., None, :, :]
     moves *= _stretch(rng, seed_df, (*lead, count))[..., None, :]
@@ -85,8 +90,14 @@ def joint(
         if not same_seeds and seed_df[a] > 0:
             member = (seeds[a][:, None] == np.arange(len(study_seeds[a]))).astype(np.float64)
             # The spread of a seed's mean already holds what the residuals add to it.
-            error = error - (error @ member / member.sum(0)) @ member.T + moves[..., cell_seed[cells[a]], a]
-        theta.append(model.solve(model.values(fit.theta)[..., None, :] + error, near=fit.theta[..., None, :]))
+            error = (
+                error
+                - (error @ member / member.sum(0)) @ member.T
+                + moves[..., cell_seed[cells[a]], a]
+            )
+        theta.append(
+            model.solve(model.values(fit.theta)[..., None, :] + error, near=fit.theta[..., None, :])
+        )
         fresh.append(noise[..., -1, a])
     return Draws(theta, fresh, np.sqrt((residuals**2).sum(-1)), np.sqrt((shifts**2).sum(-1)))
 
@@ -94,7 +105,9 @@ def joint(
 def _root(parts: Array) -> Array:
     """Symmetric root of the covariance over arms `[..., arms, arms]`; the covariance may be singular."""
     values, vectors = np.linalg.eigh(parts @ np.swapaxes(parts, -1, -2))
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ np.swapaxes(vectors, -1, -2))
+    return np.asarray(
+        (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    )
 
 
 def _stretch(rng: np.random.Generator, df: Array, shape: tuple[int, ...]) -> Array:

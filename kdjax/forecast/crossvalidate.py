@@ -93,12 +93,24 @@ def hold_out(
         )
     held = [run for run in runs if run.flops in levels[-budgets:]]
     rest = [run for run in runs if run.flops not in levels[-budgets:]]
-    fits = fit(rest, better=better, best=best, confidence=confidence, draws=draws, seed=seed, same_seeds=True)
+    fits = fit(
+        rest,
+        better=better,
+        best=best,
+        confidence=confidence,
+        draws=draws,
+        seed=seed,
+        same_seeds=True,
+    )
     points = sorted({(run.flops, run.parameters) for run in held})
     arms, differences = [], []
     for flops, parameters in points:
         here = {
-            arm: {run.seed: run for run in held if (run.arm, run.flops, run.parameters) == (arm, flops, parameters)}
+            arm: {
+                run.seed: run
+                for run in held
+                if (run.arm, run.flops, run.parameters) == (arm, flops, parameters)
+            }
             for arm in fits.arms
         }
         present = [arm for arm in here if here[arm]]
@@ -111,7 +123,11 @@ def hold_out(
 
 
 def _compare(
-    fits: Fits, flops: float, parameters: float, signed: list[tuple[str, float]], here: dict[str, dict[int, Run]]
+    fits: Fits,
+    flops: float,
+    parameters: float,
+    signed: list[tuple[str, float]],
+    here: dict[str, dict[int, Run]],
 ) -> HeldOut:
     seeds = sorted(set.intersection(*(set(here[arm]) for arm, _ in signed)))
     values, predicted, draws = np.zeros(len(seeds)), 0.0, np.zeros(1)

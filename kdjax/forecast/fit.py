@@ -53,7 +53,9 @@ class Prediction:
 
     def widened(self, times: float) -> Prediction:
         """The same with its interval, and its draws, so many times as far from the mean."""
-        low, high, draws = (self.mean + times * (x - self.mean) for x in (self.low, self.high, self.draws))
+        low, high, draws = (
+            self.mean + times * (x - self.mean) for x in (self.low, self.high, self.draws)
+        )
         return Prediction(self.mean, low, high, draws)
 
 
@@ -92,7 +94,9 @@ class Fit:
     _fresh: Array
     _sign: float
 
-    def predict(self, parameters: ArrayLike, tokens: ArrayLike, unique: ArrayLike = np.inf) -> Prediction:
+    def predict(
+        self, parameters: ArrayLike, tokens: ArrayLike, unique: ArrayLike = np.inf
+    ) -> Prediction:
         """The law's value at new points, with its interval.
 
         Args:
@@ -104,17 +108,23 @@ class Fit:
             InputError: a count that is not above 0; another size than that of the runs, where they had one.
         """
         effective = np.atleast_1d(effective_tokens(tokens, unique))
-        sizes, effective = np.broadcast_arrays(np.atleast_1d(np.asarray(parameters, np.float64)), effective)
+        sizes, effective = np.broadcast_arrays(
+            np.atleast_1d(np.asarray(parameters, np.float64)), effective
+        )
         lowest, highest = self.sizes
         if not (sizes > 0).all():
-            raise InputError(f"forecast: arm {self.arm!r}: parameters are {sizes}, expected numbers above 0")
+            raise InputError(
+                f"forecast: arm {self.arm!r}: parameters are {sizes}, expected numbers above 0"
+            )
         if lowest == highest and not np.allclose(sizes, lowest):
             raise InputError(
                 f"forecast: arm {self.arm!r} was fitted at {lowest:g} parameters only, found {sizes.max():g}: "
                 "expected the same size, or pilot runs of at least 3 sizes"
             )
         value = self._sign * self._model.at(self._theta, sizes, effective)
-        return _interval(value, self._sign * self._model.at(self._draws, sizes, effective), self.confidence)
+        return _interval(
+            value, self._sign * self._model.at(self._draws, sizes, effective), self.confidence
+        )
 
     def fresh_noise(self, runs: int) -> Array:
         """`[draws]` draws of the noise in the mean of `runs` new runs at a new budget, for the study's own seeds."""
@@ -179,7 +189,9 @@ def fit(
             fewer than 100 draws.
     """
     if not 0 < confidence < 1:
-        raise InputError(f"forecast: confidence is {confidence}, expected a number between 0 and 1, both excluded")
+        raise InputError(
+            f"forecast: confidence is {confidence}, expected a number between 0 and 1, both excluded"
+        )
     if draws < 100:
         raise InputError(f"forecast: {draws} draws, expected at least 100")
     study, sign = tabulate(runs), 1.0 if better == "lower" else -1.0
@@ -192,7 +204,10 @@ def fit(
             )
     tables = study.arms
     chosen = {arm: forms.choose(arm, table, better, floor) for arm, table in tables.items()}
-    found = {arm: robust.huber(chosen[arm].model, sign * table.values, table.seed) for arm, table in tables.items()}
+    found = {
+        arm: robust.huber(chosen[arm].model, sign * table.values, table.seed)
+        for arm, table in tables.items()
+    }
     sampled = bootstrap.joint(
         np.random.default_rng(seed),
         draws,
@@ -208,7 +223,15 @@ def fit(
     for i, (arm, table) in enumerate(tables.items()):
         spread = float(sampled.residual_sd[i]), float(sampled.shift_sd[i])
         arms[arm] = _assemble(
-            arm, table, chosen[arm], found[arm], sampled.theta[i], sampled.fresh[i], spread, sign, confidence
+            arm,
+            table,
+            chosen[arm],
+            found[arm],
+            sampled.theta[i],
+            sampled.fresh[i],
+            spread,
+            sign,
+            confidence,
         )
     return Fits(arms, better, confidence)
 

@@ -51,7 +51,9 @@ def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
     if sizes == 1:
         model = PowerLaw(runs.tokens, floor)
         form = Form(
-            model, f"E {sign} K * D'^-k", f"one student size: its {budgets} budgets show the effect of tokens only"
+            model,
+            f"E {sign} K * D'^-k",
+            f"one student size: its {budgets} budgets show the effect of tokens only",
         )
         enough = budgets >= 3
     else:
@@ -61,7 +63,11 @@ def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
         if outer:
             form = Form(model, f"E {sign} (A/N^a + B/D'^b)^g", f"{why} carry six parameters")
         else:
-            form = Form(model, f"E {sign} (A/N^a + B/D'^b)", f"{why}: too few for the exponent g, which is 1")
+            form = Form(
+                model,
+                f"E {sign} (A/N^a + B/D'^b)",
+                f"{why}: too few for the exponent g, which is 1",
+            )
         enough = sizes >= 3 and budgets >= 3 and points >= 7
     if not enough or degrees_of_freedom(model, runs.seed) < 1:
         raise InputError(
@@ -110,7 +116,9 @@ def misfit(form: Form, fit: RobustFit, runs: ArmRuns, y: Array) -> float | None:
     return float(stats.f.sf(between / lack / (within / pure), lack, pure))
 
 
-def cautions(form: Form, fit: RobustFit, runs: ArmRuns, y: Array, draws: Array, confidence: float) -> tuple[str, ...]:
+def cautions(
+    form: Form, fit: RobustFit, runs: ArmRuns, y: Array, draws: Array, confidence: float
+) -> tuple[str, ...]:
     """What a reader of the fit must know, one sentence each.
 
     Args:
@@ -121,23 +129,33 @@ def cautions(form: Form, fit: RobustFit, runs: ArmRuns, y: Array, draws: Array, 
     """
     notes = []
     if worsens(runs, y, confidence):
-        notes.append("values get worse with more tokens: no law here describes that, and nothing is forecast from it")
+        notes.append(
+            "values get worse with more tokens: no law here describes that, and nothing is forecast from it"
+        )
     tail = (1 - confidence) / 2
     if isinstance(form.model, PowerLaw):
         ends = np.array([runs.tokens.min(), runs.tokens.max()])
         first, last = form.model.at(draws, runs.parameters[:2], ends).T
         k = np.quantile(draws[:, 2], [tail, 1 - tail])
         if np.quantile(first - last, tail) <= 0:
-            notes.append("no improvement with tokens beyond noise: K may be 0, and then k means nothing")
+            notes.append(
+                "no improvement with tokens beyond noise: K may be 0, and then k means nothing"
+            )
         elif k[1] > 20 * k[0]:
-            notes.append(f"the exponent is hardly determined: k lies between {k[0]:.2g} and {k[1]:.2g}")
+            notes.append(
+                f"the exponent is hardly determined: k lies between {k[0]:.2g} and {k[1]:.2g}"
+            )
         if ends[1] < 3 * ends[0]:
-            notes.append(f"the budgets span a factor of {ends[1] / ends[0]:.2g} in tokens, less than 3")
+            notes.append(
+                f"the budgets span a factor of {ends[1] / ends[0]:.2g} in tokens, less than 3"
+            )
     if runs.seed.max() == 0:
         notes.append("one seed: the intervals say nothing about other seeds")
     doubt = misfit(form, fit, runs, y)
     if doubt is not None and doubt < _DOUBT:
-        notes.append(f"the law misses the points by more than seeds differ (lack of fit, p = {doubt:.1g})")
+        notes.append(
+            f"the law misses the points by more than seeds differ (lack of fit, p = {doubt:.1g})"
+        )
     return tuple(notes)
 
 

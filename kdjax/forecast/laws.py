@@ -141,7 +141,9 @@ REPEATED_DATA = RepeatedDataLaw(
 )
 
 
-def supervised_loss(parameters: ArrayLike, tokens: ArrayLike, law: SupervisedLaw = SUPERVISED) -> Array:
+def supervised_loss(
+    parameters: ArrayLike, tokens: ArrayLike, law: SupervisedLaw = SUPERVISED
+) -> Array:
     """Loss of a model trained on text alone.
 
     Args:
@@ -160,7 +162,10 @@ def supervised_loss(parameters: ArrayLike, tokens: ArrayLike, law: SupervisedLaw
 
 
 def distilled_loss(
-    parameters: ArrayLike, tokens: ArrayLike, teacher_loss: ArrayLike, law: DistillationLaw = DISTILLATION
+    parameters: ArrayLike,
+    tokens: ArrayLike,
+    teacher_loss: ArrayLike,
+    law: DistillationLaw = DISTILLATION,
 ) -> Array:
     """Loss of a student trained on a teacher's logits: never below the teacher's, and worse under too good a teacher.
 
@@ -184,7 +189,9 @@ def distilled_loss(
     return np.asarray(teacher + teacher**-law.c0 * mixing * capacity)
 
 
-def effective_tokens(tokens: ArrayLike, unique: ArrayLike, decay: ArrayLike = REPEATED_DATA.token_decay) -> Array:
+def effective_tokens(
+    tokens: ArrayLike, unique: ArrayLike, decay: ArrayLike = REPEATED_DATA.token_decay
+) -> Array:
     """How many new tokens the tokens seen are worth: U + U R* (1 - exp(-R / R*)) with R = D / U - 1 repeats.
 
     Equations 5 and 13 of Muennighoff et al. Below one epoch nothing is repeated and D itself comes back; over many it
@@ -199,10 +206,14 @@ def effective_tokens(tokens: ArrayLike, unique: ArrayLike, decay: ArrayLike = RE
     Raises:
         InputError: an argument that is not above 0.
     """
-    return _discount(_positive("tokens", tokens), _positive("unique", unique), _positive("decay", decay))
+    return _discount(
+        _positive("tokens", tokens), _positive("unique", unique), _positive("decay", decay)
+    )
 
 
-def effective_parameters(parameters: ArrayLike, unique: ArrayLike, law: RepeatedDataLaw = REPEATED_DATA) -> Array:
+def effective_parameters(
+    parameters: ArrayLike, unique: ArrayLike, law: RepeatedDataLaw = REPEATED_DATA
+) -> Array:
     """How many parameters count where unique text is scarce: the same discount beyond the size that suits U.
 
     That size is the compute-optimal one for U tokens, (U G)**(beta / alpha) G with
@@ -218,11 +229,16 @@ def effective_parameters(parameters: ArrayLike, unique: ArrayLike, law: Repeated
     """
     n, u = _positive("parameters", parameters), _positive("unique", unique)
     balance = (law.alpha * law.a / (law.beta * law.b)) ** (1 / (law.alpha + law.beta))
-    return _discount(n, (u * balance) ** (law.beta / law.alpha) * balance, np.asarray(law.parameter_decay))
+    return _discount(
+        n, (u * balance) ** (law.beta / law.alpha) * balance, np.asarray(law.parameter_decay)
+    )
 
 
 def repeated_loss(
-    parameters: ArrayLike, tokens: ArrayLike, unique: ArrayLike, law: RepeatedDataLaw = REPEATED_DATA
+    parameters: ArrayLike,
+    tokens: ArrayLike,
+    unique: ArrayLike,
+    law: RepeatedDataLaw = REPEATED_DATA,
 ) -> Array:
     """Loss of a model trained on repeated text (equation 14 of Muennighoff et al.), nats per token.
 

@@ -51,7 +51,11 @@ class PowerLaw:
     def named(self, theta: Array) -> Mapping[str, Array]:
         """The published symbols E, K and k, with K for D counted in ones."""
         level, slope, k = np.moveaxis(theta, -1, 0)
-        return {"E": level - slope / k, "K": slope / k * np.exp(k * np.log(self.tokens).mean()), "k": k}
+        return {
+            "E": level - slope / k,
+            "K": slope / k * np.exp(k * np.log(self.tokens).mean()),
+            "k": k,
+        }
 
     def _data(self, tokens: Array) -> Array:
         return np.asarray(np.log(tokens) - np.log(self.tokens).mean())
@@ -90,7 +94,9 @@ def least_squares(z: Array, y: Array, floor: float, weights: Array | None = None
         _block(z, rows[i : i + _ROWS] - floor, mass if weights is None else mass[i : i + _ROWS])
         for i in range(0, len(rows), _ROWS)
     ]
-    return np.asarray((np.concatenate(blocks) + np.array([floor, 0.0, 0.0])).reshape(*y.shape[:-1], 3))
+    return np.asarray(
+        (np.concatenate(blocks) + np.array([floor, 0.0, 0.0])).reshape(*y.shape[:-1], 3)
+    )
 
 
 @dataclass(frozen=True)

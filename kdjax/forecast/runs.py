@@ -91,7 +91,9 @@ def tabulate(runs: Sequence[Run]) -> Study:
             raise InputError(f"{where}: value is {run.value}, expected a finite number")
         key = (run.arm, run.flops, run.parameters, run.seed)
         if key in seen:
-            raise InputError(f"{where}: found two runs, expected one for each arm, size, budget and seed")
+            raise InputError(
+                f"{where}: found two runs, expected one for each arm, size, budget and seed"
+            )
         seen.add(key)
     seeds = sorted({run.seed for run in runs})
     cells = sorted({(run.flops, run.parameters, run.seed) for run in runs})

@@ -51,7 +51,11 @@ class Surface:
     def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
         """Weighted least squares of `[..., n]` values: from `near` `[..., size]`, or the best of several starts."""
         rows = y.reshape(-1, y.shape[-1])
-        mass = np.ones_like(rows) if weights is None else np.broadcast_to(weights, y.shape).reshape(rows.shape)
+        mass = (
+            np.ones_like(rows)
+            if weights is None
+            else np.broadcast_to(weights, y.shape).reshape(rows.shape)
+        )
         if near is not None:
             start = np.broadcast_to(near, (*y.shape[:-1], self.size)).reshape(-1, self.size)
             return self._descend(rows, mass, start)[0].reshape(*y.shape[:-1], self.size)
@@ -85,8 +89,19 @@ class Surface:
                     for outer in (1.0, 0.5) if self.outer else (1.0,):
                         low = np.maximum(self.floor, best - (middle - best) / asymptote * 0.7)
                         inner = np.maximum(middle - low, 1e-12) ** (1 / outer)
-                        columns = [low, np.log(share * inner), exponent, np.log((1 - share) * inner), exponent, outer]
-                        starts.append(np.stack([np.broadcast_to(c, low.shape) for c in columns[: self.size]], -1))
+                        columns = [
+                            low,
+                            np.log(share * inner),
+                            exponent,
+                            np.log((1 - share) * inner),
+                            exponent,
+                            outer,
+                        ]
+                        starts.append(
+                            np.stack(
+                                [np.broadcast_to(c, low.shape) for c in columns[: self.size]], -1
+                            )
+                        )
         return starts
 
     def _descend(self, y: Array, weights: Array, start: Array) -> tuple[Array, Array]:
@@ -104,7 +119,10 @@ class Surface:
             slope = np.where(stuck[:, None, :], 0.0, slope)
             normal = np.einsum("rnp,rnq->rpq", slope, slope)
             scale = np.einsum("rpp->rp", normal) + 1e-12
-            normal += np.eye(self.size) * (damping[:, None] * scale)[:, None, :] + np.eye(self.size) * 1e-12
+            normal += (
+                np.eye(self.size) * (damping[:, None] * scale)[:, None, :]
+                + np.eye(self.size) * 1e-12
+            )
             step = np.linalg.solve(normal, np.where(stuck, 0.0, pull)[..., None])[..., 0]
             tried = np.clip(theta + step, lowest, highest)
             left = root * (y - _law(tried, zn, zd))
@@ -133,5 +151,11 @@ def _gradient(theta: Array, zn: Array, zd: Array) -> Array:
         return np.stack([np.ones_like(size), size, -zn * size, data, -zd * data], -1)
     g, inner = theta[..., 5, None], size + data
     chain, value = g * inner ** (g - 1), inner**g
-    columns = [np.ones_like(size), chain * size, -zn * chain * size, chain * data, -zd * chain * data]
+    columns = [
+        np.ones_like(size),
+        chain * size,
+        -zn * chain * size,
+        chain * data,
+        -zd * chain * data,
+    ]
     return np.stack([*columns, value * np.log(inner)], -1)

@@ -101,7 +101,9 @@ def contests(
     """
     budgets = np.atleast_1d(np.asarray(flops, np.float64))
     if len(budgets) < 2 or not budgets[0] > 0 or not (np.diff(budgets) > 0).all():
-        raise InputError(f"forecast: budgets are {budgets.tolist()}, expected at least two, above 0 and rising")
+        raise InputError(
+            f"forecast: budgets are {budgets.tolist()}, expected at least two, above 0 and rising"
+        )
     if not 0 <= margin < np.inf:
         raise InputError(f"forecast: margin is {margin}, expected a finite number of at least 0")
     points = {arm: spend(arm, budgets) for arm in fits.arms}
@@ -113,7 +115,13 @@ def contests(
 
 
 def _contest(
-    fits: Fits, budgets: Array, points: dict[str, Point], a: str, b: str, margin: float, times: float
+    fits: Fits,
+    budgets: Array,
+    points: dict[str, Point],
+    a: str,
+    b: str,
+    margin: float,
+    times: float,
 ) -> Contest:
     gap = fits.difference(a, points[a], b, points[b]).widened(times)
     mean, low, high = (np.broadcast_to(x, budgets.shape) for x in (gap.mean, gap.low, gap.high))
@@ -138,13 +146,17 @@ def _verdict(low: float, high: float, margin: float, better: str) -> Verdict:
 
 def _merge(budgets: Array, verdicts: Sequence[Verdict]) -> tuple[Range, ...]:
     ranges = []
-    for verdict, group in itertools.groupby(zip(verdicts, budgets, strict=True), key=lambda pair: pair[0]):
+    for verdict, group in itertools.groupby(
+        zip(verdicts, budgets, strict=True), key=lambda pair: pair[0]
+    ):
         inside = [float(budget) for _, budget in group]
         ranges.append(Range(verdict, inside[0], inside[-1]))
     return tuple(ranges)
 
 
-def _crossing(logs: Array, mean: Array, draws: Array, arms: tuple[str, str], confidence: float) -> Crossing:
+def _crossing(
+    logs: Array, mean: Array, draws: Array, arms: tuple[str, str], confidence: float
+) -> Crossing:
     """From `a` less `b` with lower better: `[m]` of the laws and `[draws, m]` of the bootstrap."""
     where = _last_change(logs, mean[None])[0]
     leads = mean[-1] if not np.isnan(where) else np.median(draws[:, -1])
@@ -165,7 +177,11 @@ def _crossing(logs: Array, mean: Array, draws: Array, arms: tuple[str, str], con
     if value is not None:
         low, high = min(low, where), max(high, where)
     return Crossing(
-        value, float(np.exp(low)), float(np.exp(high)), float(inside.mean()), arms[1] if later > 0 else arms[0]
+        value,
+        float(np.exp(low)),
+        float(np.exp(high)),
+        float(inside.mean()),
+        arms[1] if later > 0 else arms[0],
     )
 
 

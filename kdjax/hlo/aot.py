@@ -90,18 +90,26 @@ def slice_of(topology: str) -> Slice:
     """
     found = _FORM.fullmatch(topology)
     if found is None:
-        raise InputError(f"--topology is {topology!r}, expected a chip and a shape, for instance v5e:2x4 or v5p:2x2x1")
+        raise InputError(
+            f"--topology is {topology!r}, expected a chip and a shape, for instance v5e:2x4 or v5p:2x2x1"
+        )
     if found["chip"] not in CHIPS:
-        raise InputError(f"--topology is {topology!r}, expected one of {', '.join(CHIPS)} before the colon")
+        raise InputError(
+            f"--topology is {topology!r}, expected one of {', '.join(CHIPS)} before the colon"
+        )
     kind, shape = CHIPS[found["chip"]], tuple(int(n) for n in found["shape"].split("x"))
     _check(topology, found["chip"], shape)
     if importlib.util.find_spec("libtpu") is None:
-        raise InputError("libtpu, which has the TPU compiler, is not installed; expected pip install 'kdjax[tpu]'")
+        raise InputError(
+            "libtpu, which has the TPU compiler, is not installed; expected pip install 'kdjax[tpu]'"
+        )
     options: dict[str, object] = {}
     if shape == (1, 1):
         options["chips_per_host_bounds"] = (1, 1, 1)
     if found["chip"] == "v4":
-        options["chip_config_name"] = "megacore"  # both cores of a chip are one device, as on a TPU VM
+        options["chip_config_name"] = (
+            "megacore"  # both cores of a chip are one device, as on a TPU VM
+        )
     try:
         made = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except (RuntimeError, NotImplementedError) as e:
@@ -113,9 +121,17 @@ def _check(topology: str, name: str, shape: tuple[int, ...]) -> None:
     """Raises InputError unless there are such slices."""
     cubes = all(side % 4 == 0 and side > 0 for side in shape) and tuple(sorted(shape)) == shape
     if _TORUS[name] == 2:
-        there_is, shapes = shape in _FLAT, ", ".join("x".join(map(str, one)) for one in sorted(_FLAT))
+        there_is, shapes = (
+            shape in _FLAT,
+            ", ".join("x".join(map(str, one)) for one in sorted(_FLAT)),
+        )
     else:
         there_is = len(shape) == 3 and (shape in _SMALL or cubes)
-        shapes = ", ".join("x".join(map(str, one)) for one in sorted(_SMALL)) + " or ascending multiples of 4 (4x4x8)"
+        shapes = (
+            ", ".join("x".join(map(str, one)) for one in sorted(_SMALL))
+            + " or ascending multiples of 4 (4x4x8)"
+        )
     if not there_is or math.prod(shape) > LARGEST:
-        raise InputError(f"--topology is {topology!r}, expected of {name} {shapes}, and at most {LARGEST} chips")
+        raise InputError(
+            f"--topology is {topology!r}, expected of {name} {shapes}, and at most {LARGEST} chips"
+        )

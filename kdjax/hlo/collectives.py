@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
-_BYTES = {"pred": 1, "bf16": 2} | {f"{kind}{bits}": bits // 8 for kind in "fsu" for bits in (8, 16, 32, 64)}
+_BYTES = {"pred": 1, "bf16": 2} | {
+    f"{kind}{bits}": bits // 8 for kind in "fsu" for bits in (8, 16, 32, 64)
+}
 _TYPE = r"(?P<type>\([^=]*?\)|\S+)"
-_CALL = re.compile(rf"= {_TYPE} (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\((?P<rest>.*)$", re.MULTILINE)
+_CALL = re.compile(
+    rf"= {_TYPE} (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\((?P<rest>.*)$", re.MULTILINE
+)
 CHAIN = r'\bchain_id="(\d+)"'
 """What TPU's compiler marks a collective with that it writes into several fusions: its start, steps and end."""
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")

@@ -41,7 +41,16 @@ Kernels = Mapping[tuple[str, tuple[tuple[int, ...], ...]], int]
 """FLOPs of kernels by their name and the shapes of their results (`kdjax.hlo.kernels.kernels`)."""
 
 _FREE = {
-    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "add-dependency"),
+    *(
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "opt-barrier",
+        "add-dependency",
+    ),
     *("partition-id", "replica-id", "domain", "get-dimension-size"),
 }
 _FREE_CALLS = {
@@ -55,7 +64,14 @@ _FREE_CALLS = {
         "AssumeGatherIndicesInBound",
     ),
     *("GatherScatterIndicesBitpacked", "AsyncCollectiveStart", "AsyncCollectiveDone"),
-    *("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "X64Combine", "X64SplitLow", "X64SplitHigh"),
+    *(
+        "Sharding",
+        "SPMDFullToShardShape",
+        "SPMDShardToFullShape",
+        "X64Combine",
+        "X64SplitLow",
+        "X64SplitHigh",
+    ),
 }
 """The compiler's own custom calls that only give arrays another name."""
 _ASYNCHRONOUS = {"copy-start", "slice-start", "dynamic-slice-start", "dynamic-update-slice-start"}
@@ -115,7 +131,10 @@ class Estimate:
     @cached_property
     def by_source(self) -> dict[str, float]:
         """Seconds of each source, of what is known."""
-        return {source: math.fsum(c.seconds for c in self.costs if c.source == source) for source in SOURCES}
+        return {
+            source: math.fsum(c.seconds for c in self.costs if c.source == source)
+            for source in SOURCES
+        }
 
     def top(self, count: int) -> list[Cost]:
         """The operations that take longest."""
@@ -138,7 +157,9 @@ def estimate(text: str, chip: Chip, kernels: Kernels | None = None) -> Estimate:
     return Estimate(costs, tuple(dict.fromkeys(walk.unknown)))
 
 
-def executed(module: Module, name: str | None = None, turns: int = 1) -> Iterator[tuple[Instruction, int]]:
+def executed(
+    module: Module, name: str | None = None, turns: int = 1
+) -> Iterator[tuple[Instruction, int]]:
     """Every instruction that a program executes, with how often: loops by their turns, all sides of a branch.
 
     Instructions inside a fusion are not executed on their own. A loop of unknown length counts once.
@@ -196,7 +217,9 @@ def sent(module: Module) -> list[Sent]:
 def _over_a_link(collective: Collective) -> float:
     """Bytes that a device sends to each neighbour for a collective, by a ring algorithm that goes both ways round."""
     share = (collective.group - 1) / collective.group
-    return collective.bytes * (_RING[collective.kind] * share / 2 if collective.kind in _RING else 1)
+    return collective.bytes * (
+        _RING[collective.kind] * share / 2 if collective.kind in _RING else 1
+    )
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
@@ -236,7 +259,9 @@ class _Walk:
             self.unknown.append(f"{one.name}: a loop of unknown length{self._at(one)}")
         if one.opcode == "conditional":
             sides = [list(self.computation(name, turns)) for name, _ in _inside(self.module, one)]
-            yield from max(sides, key=lambda side: math.fsum(cost.seconds for cost in side), default=[])
+            yield from max(
+                sides, key=lambda side: math.fsum(cost.seconds for cost in side), default=[]
+            )
             return
         inside = list(_inside(self.module, one))
         for name, times in inside:
@@ -248,7 +273,9 @@ class _Walk:
         cycles = int(one.attribute(r'"estimated_cycles":"(\d+)"') or _UNKNOWN)
         sent = self._sent.get(one.name)
         if sent:
-            yield self._cost(one, "collectives", turns, sum(map(_over_a_link, sent)) / self.chip.link_bandwidth)
+            yield self._cost(
+                one, "collectives", turns, sum(map(_over_a_link, sent)) / self.chip.link_bandwidth
+            )
         if cycles < _UNKNOWN:
             yield self._cost(one, "compute", turns, cycles / self.chip.clock)
         elif kernels := [inner for inner in (one, *_fused(self.module, one)) if _is_kernel(inner)]:
@@ -259,7 +286,9 @@ class _Walk:
 
     def _cost(self, one: Instruction, source: str, turns: int, seconds: float) -> Cost:
         op_name = one.attribute(r'op_name="((?:[^"\\]|\\.)*)"') or ""
-        return Cost(one.name, one.opcode, source, turns, turns * seconds, op_name, self.module.place(one))
+        return Cost(
+            one.name, one.opcode, source, turns, turns * seconds, op_name, self.module.place(one)
+        )
 
     def _is_free(self, one: Instruction) -> bool:
         """Whether it takes no time, or its time is counted elsewhere."""
@@ -322,7 +351,11 @@ def _cap(module: Module, one: Instruction, taken: list[Array], made: list[Array]
     result = sum(array.bytes for array in made)
     if does & _WRITE_IN_PART:
         in_place = any(array.bytes == result for array in taken)
-        return max((a.bytes for a in taken if a.bytes < result), default=result) if in_place else result
+        return (
+            max((a.bytes for a in taken if a.bytes < result), default=result)
+            if in_place
+            else result
+        )
     return result if does & _READ_IN_PART else math.inf
 
 

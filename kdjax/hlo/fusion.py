@@ -16,17 +16,82 @@ from collections.abc import Hashable, Sequence
 
 from kdjax.hlo.text import Instruction, Module, parse
 
-_COUNTED = frozenset(  # one FLOP an element in XLA's cost analysis (xla/service/hlo_cost_analysis.cc)
-    {"add", "subtract", "multiply", "divide", "remainder", "maximum", "minimum", "negate", "abs", "sign"}
-    | {"and", "or", "xor", "not", "shift-left", "shift-right-logical", "shift-right-arithmetic", "popcnt", "clz"}
-    | {"compare", "select", "clamp", "convert", "floor", "ceil", "round-nearest-even", "round-nearest-afz"}
+_COUNTED = (
+    frozenset(  # one FLOP an element in XLA's cost analysis (xla/service/hlo_cost_analysis.cc)
+        {
+            "add",
+            "subtract",
+            "multiply",
+            "divide",
+            "remainder",
+            "maximum",
+            "minimum",
+            "negate",
+            "abs",
+            "sign",
+        }
+        | {
+            "and",
+            "or",
+            "xor",
+            "not",
+            "shift-left",
+            "shift-right-logical",
+            "shift-right-arithmetic",
+            "popcnt",
+            "clz",
+        }
+        | {
+            "compare",
+            "select",
+            "clamp",
+            "convert",
+            "floor",
+            "ceil",
+            "round-nearest-even",
+            "round-nearest-afz",
+        }
+    )
 )
 _UNCOUNTED = frozenset(  # no FLOPs, and the same result from the same operands
-    {"exponential", "exponential-minus-one", "log", "log-plus-one", "tanh", "logistic", "sqrt", "rsqrt", "cbrt"}
-    | {"power", "sine", "cosine", "tan", "atan2", "erf", "broadcast", "bitcast", "reshape", "transpose", "slice"}
-    | {"concatenate", "pad", "reverse", "copy", "iota", "bitcast-convert", "gather", "dynamic-slice"}
+    {
+        "exponential",
+        "exponential-minus-one",
+        "log",
+        "log-plus-one",
+        "tanh",
+        "logistic",
+        "sqrt",
+        "rsqrt",
+        "cbrt",
+    }
+    | {
+        "power",
+        "sine",
+        "cosine",
+        "tan",
+        "atan2",
+        "erf",
+        "broadcast",
+        "bitcast",
+        "reshape",
+        "transpose",
+        "slice",
+    }
+    | {
+        "concatenate",
+        "pad",
+        "reverse",
+        "copy",
+        "iota",
+        "bitcast-convert",
+        "gather",
+        "dynamic-slice",
+    }
 )
-_NOT_OF_THE_VALUE = re.compile(r", (?:metadata|backend_config|frontend_attributes|sharding|origin)=.*$")
+_NOT_OF_THE_VALUE = re.compile(
+    r", (?:metadata|backend_config|frontend_attributes|sharding|origin)=.*$"
+)
 _REGION = re.compile(r"to_apply=%[\w.\-]+")
 _LAYOUT = re.compile(r"\{[^}]*\}")
 

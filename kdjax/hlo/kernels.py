@@ -63,7 +63,11 @@ def _matmuls(jaxpr: core.Jaxpr) -> int | None:
         if eqn.primitive.name == "cond":
             total += max(known, default=0)
         else:
-            total += sum(known) * eqn.params.get("length", 1) if eqn.primitive.name == "scan" else sum(known)
+            total += (
+                sum(known) * eqn.params.get("length", 1)
+                if eqn.primitive.name == "scan"
+                else sum(known)
+            )
     return total
 
 

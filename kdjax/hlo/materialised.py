@@ -10,7 +10,16 @@ from kdjax.hlo.estimate import executed, results
 from kdjax.hlo.text import HBM, Array, Instruction, Module
 
 _FLOATS = ("bf16", "f16", "f32")
-_NAMES = {"parameter", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call", "async"}
+_NAMES = {
+    "parameter",
+    "get-tuple-element",
+    "tuple",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "async",
+}
 """What gives arrays another name and writes none of its own."""
 
 
@@ -29,7 +38,9 @@ class Materialised:
     bytes: int
 
 
-def materialised(module: Module, sequences: int, heads: Iterable[int], length: int) -> list[Materialised]:
+def materialised(
+    module: Module, sequences: int, heads: Iterable[int], length: int
+) -> list[Materialised]:
     """The arrays [.., length, length] that are written to HBM: scores, probabilities, and their gradients; by type.
 
     They are told by their shape: two last axes of `length`, and before them as many elements as sequences times heads,

@@ -78,7 +78,10 @@ class Instruction:
     @cached_property
     def called(self) -> dict[str, tuple[str, ...]]:
         """Computations it names, by their role: calls, body, condition, to_apply, branch_computations..."""
-        return {found["role"]: tuple(_OPERAND.findall(found["names"])) for found in _CALLS.finditer(self.attributes)}
+        return {
+            found["role"]: tuple(_OPERAND.findall(found["names"]))
+            for found in _CALLS.finditer(self.attributes)
+        }
 
     @property
     def does(self) -> str:
@@ -123,7 +126,10 @@ class Module:
         """Where in the source it comes from, as file:line; empty where the text does not say."""
         if frame := instruction.attribute(r"\bstack_frame_id=(\d+)"):
             return self.places.get(int(frame), "")
-        file, line = instruction.attribute(r'source_file="([^"]*)"'), instruction.attribute(r"source_line=(\d+)")
+        file, line = (
+            instruction.attribute(r'source_file="([^"]*)"'),
+            instruction.attribute(r"source_line=(\d+)"),
+        )
         return f"{file}:{line}" if file and line else ""
 
 
@@ -151,14 +157,18 @@ def parse(text: str) -> Module:
 def _instruction(found: re.Match[str]) -> Instruction:
     taken, _, _ = found["rest"].partition(")")
     operands = tuple(_OPERAND.findall(taken))
-    return Instruction(found["name"], found["type"], found["opcode"], operands, found["rest"], bool(found["root"]))
+    return Instruction(
+        found["name"], found["type"], found["opcode"], operands, found["rest"], bool(found["root"])
+    )
 
 
 def _array(found: re.Match[str]) -> Array:
     dims = tuple(int(n.lstrip("<=")) for n in found["dims"].split(",") if n)
     layout = found["layout"] or ""
     space = _SPACE.search(layout)
-    return Array(found["dtype"], dims, int(space[1]) if space else HBM, _bytes(found["dtype"], dims, layout))
+    return Array(
+        found["dtype"], dims, int(space[1]) if space else HBM, _bytes(found["dtype"], dims, layout)
+    )
 
 
 def _bytes(dtype: str, dims: tuple[int, ...], layout: str) -> int:
@@ -189,9 +199,14 @@ def _places(text: str) -> dict[int, str]:
         for number, fields in _table(text, "FileLocations")
     }
     table = dict(_table(text, "StackFrames"))
-    shift = _field(table.get(1, ""), "parent_frame_id")  # 1 where parents are counted from 1, with 1 for none
+    shift = _field(
+        table.get(1, ""), "parent_frame_id"
+    )  # 1 where parents are counted from 1, with 1 for none
     frames = {
-        number: (locations.get(_field(fields, "file_location_id"), ""), _field(fields, "parent_frame_id") - shift)
+        number: (
+            locations.get(_field(fields, "file_location_id"), ""),
+            _field(fields, "parent_frame_id") - shift,
+        )
         for number, fields in table.items()
     }
     return {number: _own(frames, number) for number in frames}

@@ -85,7 +85,16 @@ def backward(
         to_scores: `[B, H, L, L]`, or None where scores were not asked for.
     """
     given = [] if to_scores is None else [to_scores]
-    return _call(_backward, [joined, gradient, *given], segments, [joined.shape], heads, seeds, rate, interpret)[0]
+    return _call(
+        _backward,
+        [joined, gradient, *given],
+        segments,
+        [joined.shape],
+        heads,
+        seeds,
+        rate,
+        interpret,
+    )[0]
 
 
 def _call(
@@ -102,7 +111,11 @@ def _call(
     joined, is_forward = arrays[0], body is _forward
     batch, length, width = joined.shape
     itemsize = joined.dtype.itemsize
-    block = max(n for n in range(1, max(1, _BLOCK_BYTES // (length * width * itemsize)) + 1) if batch % n == 0)
+    block = max(
+        n
+        for n in range(1, max(1, _BLOCK_BYTES // (length * width * itemsize)) + 1)
+        if batch % n == 0
+    )
 
     def sequences(shape: tuple[int, ...]) -> pl.BlockSpec:
         return pl.BlockSpec((block, *shape[1:]), lambda i: (i,) + (0,) * (len(shape) - 1))
@@ -160,19 +173,25 @@ def _backward(segments: Any, *rest: Any, heads: int, rate: float | None) -> None
             to_mixed = gradient[n, :, h * d : (h + 1) * d]
             weights = _weights(_scores(query, key), hidden)
             to_weights = kept(dot(to_mixed, value, ALIKE), h)
-            to_scores = weights * (to_weights - jnp.sum(weights * to_weights, axis=1, keepdims=True))
+            to_scores = weights * (
+                to_weights - jnp.sum(weights * to_weights, axis=1, keepdims=True)
+            )
             if given:
                 to_scores += given[0][n, h].astype(jnp.float32)
             to_scores = (scale * to_scores).astype(query.dtype)
             made[0].append(dot(to_scores, key, ACROSS).astype(out.dtype))
             made[1].append(dot(to_scores, query, DOWN).astype(out.dtype))
-            made[2].append(dot(kept(weights, h).astype(to_mixed.dtype), to_mixed, DOWN).astype(out.dtype))
+            made[2].append(
+                dot(kept(weights, h).astype(to_mixed.dtype), to_mixed, DOWN).astype(out.dtype)
+            )
         out[n] = jnp.concatenate([one for part in made for one in part], axis=1)
 
     jax.lax.fori_loop(0, block, sequence, None)
 
 
-def _dropped(seeds: Any, n: jax.Array, length: int, rate: float | None) -> Callable[[jax.Array, int], jax.Array]:
+def _dropped(
+    seeds: Any, n: jax.Array, length: int, rate: float | None
+) -> Callable[[jax.Array, int], jax.Array]:
     """Dropout of what a sequence has for each pair of positions `[L, L]`, by head."""
     if rate is None:
         return lambda x, h: x
@@ -181,7 +200,9 @@ def _dropped(seeds: Any, n: jax.Array, length: int, rate: float | None) -> Calla
     count = rows * step(length) + columns * step(1) + own[:1]
 
     def dropped(x: jax.Array, h: int) -> jax.Array:
-        return jnp.where(is_kept(mix(count + step(h * length**2), own[1:]), rate), x * (1 / (1 - rate)), 0.0)
+        return jnp.where(
+            is_kept(mix(count + step(h * length**2), own[1:]), rate), x * (1 / (1 - rate)), 0.0
+        )
 
     return dropped
 
@@ -190,7 +211,9 @@ def _head(joined: Any, n: jax.Array, h: int, heads: int) -> tuple[jax.Array, ...
     """Queries, keys and values of a head `[L, d]`."""
     width = joined.shape[2] // 3
     d = width // heads
-    return tuple(joined[n, :, part * width + h * d : part * width + (h + 1) * d] for part in range(3))
+    return tuple(
+        joined[n, :, part * width + h * d : part * width + (h + 1) * d] for part in range(3)
+    )
 
 
 def _scores(query: jax.Array, key: jax.Array) -> jax.Array:

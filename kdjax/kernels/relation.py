@@ -56,10 +56,14 @@ def backward(
 ) -> jax.Array:
     """The gradient with respect to `student`, from that with respect to what `forward` returns."""
     made = jax.ShapeDtypeStruct(student.shape, student.dtype)
-    return _call(_backward, [groups[:, None], student, teacher, gradient[:, None]], made, heads, interpret)
+    return _call(
+        _backward, [groups[:, None], student, teacher, gradient[:, None]], made, heads, interpret
+    )
 
 
-def _call(body: Any, arrays: list[jax.Array], made: jax.ShapeDtypeStruct, heads: int, interpret: bool) -> jax.Array:
+def _call(
+    body: Any, arrays: list[jax.Array], made: jax.ShapeDtypeStruct, heads: int, interpret: bool
+) -> jax.Array:
     batch, length, width = arrays[1].shape
     block = max(n for n in range(1, _BLOCK + 1) if batch % n == 0)
     other = arrays[2].shape[2]
@@ -72,7 +76,8 @@ def _call(body: Any, arrays: list[jax.Array], made: jax.ShapeDtypeStruct, heads:
         out_shape=made,
         cost_estimate=pl.CostEstimate(
             flops=2 * batch * length * length * sum(products if len(arrays) == 4 else products[:1]),
-            bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays) + made.size * made.dtype.itemsize,
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays)
+            + made.size * made.dtype.itemsize,
             transcendentals=3 * batch * heads * length * length,
         ),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
@@ -94,7 +99,9 @@ def _forward(groups: Any, student: Any, teacher: Any, out: Any, *, heads: int) -
     jax.lax.fori_loop(0, len(out), sequence, None)
 
 
-def _backward(groups: Any, student: Any, teacher: Any, gradient: Any, out: Any, *, heads: int) -> None:
+def _backward(
+    groups: Any, student: Any, teacher: Any, gradient: Any, out: Any, *, heads: int
+) -> None:
     def sequence(n: jax.Array, _: None) -> None:
         hidden = apart(groups[n])
         made = []

@@ -18,7 +18,7 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.dropout import fold, seeds
 from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead
-from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
 from kdjax.models.starts import ShapesOnly
 
 Params = dict[str, Any]
@@ -79,7 +79,7 @@ def forward(
     config: ModelConfig,
     params: Params,
     batch: Batch,
-    request: Request,
+    request: FeatureRequest,
     *,
     dropout_key: jax.Array | None = None,
     compute: ComputeConfig = ComputeConfig(),
@@ -133,7 +133,7 @@ def classify(
     Raises:
         InputError: sequences longer than the positions.
     """
-    last = Request(hidden=frozenset({config.layers}))
+    last = FeatureRequest(hidden=frozenset({config.layers}))
     dropout_key = seeds(dropout_key, len(batch["tokens"]))
     hidden = forward(config, params, batch, last, dropout_key=dropout_key).hidden[config.layers]
     task = nnx.merge(_task_head(config, head["output"]["bias"].shape[0]), head)
@@ -151,26 +151,36 @@ def mean_pool(hidden: jax.Array, valid: jax.Array) -> jax.Array:
 def count_params(params: Params) -> Parameters:
     """Counts parameters, given as arrays or as shapes."""
     total = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-    tables = [module["embedding"] for module in params["embeddings"].values() if "embedding" in module]
+    tables = [
+        module["embedding"] for module in params["embeddings"].values() if "embedding" in module
+    ]
     in_tables = sum(math.prod(table.shape) for table in tables)
     return Parameters(in_tables, total - in_tables)
 
 
-def _check(config: ModelConfig, params: Params, batch: Batch, request: Request) -> None:
+def _check(config: ModelConfig, params: Params, batch: Batch, request: FeatureRequest) -> None:
     for name in (*ATTENTION_FEATURES, "hidden"):
         lowest = 0 if name == "hidden" else 1
         for layer in sorted(getattr(request, name)):
             if not lowest <= layer <= config.layers:
-                raise InputError(f"{name} of layer {layer} asked, expected a layer from {lowest} to {config.layers}")
+                raise InputError(
+                    f"{name} of layer {layer} asked, expected a layer from {lowest} to {config.layers}"
+                )
     if request.head and "mlm" not in params:
-        raise InputError("logits asked of a model without an MLM head, expected parameters with 'mlm'")
+        raise InputError(
+            "logits asked of a model without an MLM head, expected parameters with 'mlm'"
+        )
     length = batch["tokens"].shape[1]
     if length > config.max_positions:
-        raise InputError(f"sequences of {length} tokens, expected at most the model's {config.max_positions} positions")
+        raise InputError(
+            f"sequences of {length} tokens, expected at most the model's {config.max_positions} positions"
+        )
 
 
 @cache
-def _encoder(config: ModelConfig, compute: ComputeConfig, mlm: bool) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
+def _encoder(
+    config: ModelConfig, compute: ComputeConfig, mlm: bool
+) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
     return nnx.split(nnx.eval_shape(lambda: Encoder(config, ShapesOnly(), compute, mlm=mlm)))  # type: ignore[no-any-return]
 
 

@@ -22,7 +22,7 @@ Key = jax.Array | None
 def seeds(key: Key, sequences: int) -> Key:
     """A seed for each sequence of a batch, int32 `[B, 2]`.
 
-    A key of JAX's generator `rbg` stays one, and so do seeds: the canonical program draws from XLA's own generator,
+    A key of JAX's generator `rbg` stays one, and so do seeds: the reference program draws from XLA's own generator,
     whose work counts as no FLOPs.
     """
     if key is None or not _is_key(key) or jax.random.key_impl(key) == "rbg":
@@ -39,7 +39,9 @@ def fold(key: Key, number: int | jax.Array) -> Any:
     first, second = key[:, 0], key[:, 1]
     # The halves change places, so that either is mixed with the other.
     number = jnp.asarray(number, jnp.int32) + 1
-    return jnp.stack([mix(second + number * step(1), first), mix(first + number * step(1), second)], axis=1)
+    return jnp.stack(
+        [mix(second + number * step(1), first), mix(first + number * step(1), second)], axis=1
+    )
 
 
 def drop(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
@@ -67,7 +69,9 @@ def kept(seeds: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
 
     count = along(0, seeds[:, 0])
     for axis in range(1, len(shape)):
-        count = count + along(axis, jnp.arange(shape[axis], dtype=jnp.int32) * step(math.prod(shape[axis + 1 :])))
+        count = count + along(
+            axis, jnp.arange(shape[axis], dtype=jnp.int32) * step(math.prod(shape[axis + 1 :]))
+        )
     return is_kept(mix(count, along(0, seeds[:, 1])), rate)
 
 

@@ -19,9 +19,9 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.kernels.split import layers_are_split
 from kdjax.models import fused, lean
-from kdjax.models.canonical import is_canonical
 from kdjax.models.dropout import Key, drop, fold, keep
-from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
+from kdjax.models.reference import is_canonical
 from kdjax.models.rotary import Rotation, rotate, rotation_of
 from kdjax.models.starts import initializer
 
@@ -42,7 +42,9 @@ class Embedding(nnx.Module):  # type: ignore[misc]
     """A table of vectors."""
 
     def __init__(self, config: ModelConfig, entries: int, rngs: nnx.Rngs):
-        self.embedding = nnx.Param(initializer(config)(rngs.params(), (entries, config.width), jnp.float32))
+        self.embedding = nnx.Param(
+            initializer(config)(rngs.params(), (entries, config.width), jnp.float32)
+        )
 
     def __call__(self, index: jax.Array) -> jax.Array:
         """The vectors at `index`; NaN where it is out of range."""
@@ -56,7 +58,9 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.word = Embedding(config, config.vocab_size, rngs)
-        self.position = Embedding(config, config.max_positions, rngs) if config.positions == "learned" else None
+        self.position = (
+            Embedding(config, config.max_positions, rngs) if config.positions == "learned" else None
+        )
         self.type = Embedding(config, config.types, rngs)
         self.norm = norm(config, rngs, compute) if config.embedding_norm else None
         self.dropout, self.dtype = config.dropout, compute.dtype
@@ -66,7 +70,9 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         types = self.type(batch["types"]) if "types" in batch else self.type.embedding[0]
         x = self.word(batch["tokens"]) + types
         x = x if self.position is None else x + self.position(batch["positions"])
-        x = x.astype(self.dtype)  # after the look-up: a frequent token's gradient, a long sum, is summed in float32
+        x = x.astype(
+            self.dtype
+        )  # after the look-up: a frequent token's gradient, a long sum, is summed in float32
         return drop(x if self.norm is None else self.norm(x), self.dropout, key, site=0)
 
 
@@ -94,7 +100,9 @@ class Attention(nnx.Module):  # type: ignore[misc]
         self.heads, self.dropout = config.heads, config.attention_dropout
         self.scale, self.fused = 1 / math.sqrt(config.head_width), compute.attention == "auto"
 
-    def __call__(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+    def __call__(
+        self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
+    ) -> tuple[jax.Array, Parts]:
         """The output `[B, L, D]`, and what is asked of the parts."""
         mixed, parts = (self._plain if is_canonical() else self._lean)(x, seen, key, asked)
         return self.output(mixed), {name: parts[name] for name in asked}
@@ -115,13 +123,17 @@ class Attention(nnx.Module):  # type: ignore[misc]
             made["scores"] = self.scale * jnp.einsum("BHLd,BHMd->BHLM", made["query"], made["key"])
         return made
 
-    def _plain(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+    def _plain(
+        self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
+    ) -> tuple[jax.Array, Parts]:
         parts = self.parts(x, seen.rotation, asked | {"scores", "value"})
         masked = jnp.where(seen.allowed, parts["scores"], -jnp.inf).astype(jnp.float32)
         weights = drop(jax.nn.softmax(masked).astype(x.dtype), self.dropout, key, site=0)
         return self._width(jnp.einsum("BHLM,BHMd->BLHd", weights, parts["value"])), parts
 
-    def _lean(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+    def _lean(
+        self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
+    ) -> tuple[jax.Array, Parts]:
         own = fold(key, 0) if self.dropout else None
         if layers_are_split():  # joined, heads would be laid out anew
             parts = self.parts(x, seen.rotation, frozenset(_PRODUCTS))
@@ -133,10 +145,19 @@ class Attention(nnx.Module):  # type: ignore[misc]
                 key_product = self._turned(key_product, seen.rotation)
                 # What a fused attention takes; where there is none, XLA drops it.
                 joined = jnp.concatenate([query, key_product, value], axis=-1)
-            parts = {"query": self._heads(query), "key": self._heads(key_product), "value": self._heads(value)}
+            parts = {
+                "query": self._heads(query),
+                "key": self._heads(key_product),
+                "value": self._heads(value),
+            }
             if self.fused:
                 made = fused.attention(
-                    joined, seen.segments, self.heads, seeds=own, rate=self.dropout, scores="scores" in asked
+                    joined,
+                    seen.segments,
+                    self.heads,
+                    seeds=own,
+                    rate=self.dropout,
+                    scores="scores" in asked,
                 )
                 if made is not None:
                     mixed, scores = made
@@ -152,7 +173,8 @@ class Attention(nnx.Module):  # type: ignore[misc]
         """Queries, keys and values in `[B, L, 3 D]`: one product in place of three."""
         layers = [getattr(self, name) for name in _PRODUCTS]
         kernel, bias = (
-            jnp.concatenate([getattr(one, part)[...] for one in layers], axis=-1) for part in ("kernel", "bias")
+            jnp.concatenate([getattr(one, part)[...] for one in layers], axis=-1)
+            for part in ("kernel", "bias")
         )
         return lean.linear(x, kernel, bias)
 
@@ -233,22 +255,36 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, mlm: bool):
         self.embeddings = Embeddings(config, rngs, compute)
-        self.layers = nnx.Dict({str(n): Layer(config, rngs, compute) for n in range(1, config.layers + 1)})
+        self.layers = nnx.Dict(
+            {str(n): Layer(config, rngs, compute) for n in range(1, config.layers + 1)}
+        )
         self.final_norm = norm(config, rngs, compute) if config.norm == "pre" else None
         if mlm:
             self.mlm = MlmHead(config, rngs, compute)
         self.config, self.compute = config, compute
 
-    def __call__(self, batch: Batch, request: Request, key: Key) -> Features:
+    def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
         """The features asked for; the layers above them are not run, nor the rest of the highest one."""
         top = len(self.layers) if request.head else request.depth
         whole = top if request.head or top in request.hidden else top - 1
         # Once, not in every layer. Positions start anew in each segment, so that packing changes nothing.
-        rotation = rotation_of(self.config, batch["positions"]) if self.config.positions == "rotary" else None
-        seen = Seen(batch["segments"], _same_segment(batch["segments"]), rotation) if whole > 0 else None
+        rotation = (
+            rotation_of(self.config, batch["positions"])
+            if self.config.positions == "rotary"
+            else None
+        )
+        seen = (
+            Seen(batch["segments"], _same_segment(batch["segments"]), rotation)
+            if whole > 0
+            else None
+        )
         x = self.embeddings(batch, fold(key, 0))
         hidden, parts = {0: x}, {}
-        runs = request.runs(whole) if self.compute.scan else [range(n, n + 1) for n in range(1, whole + 1)]
+        runs = (
+            request.runs(whole)
+            if self.compute.scan
+            else [range(n, n + 1) for n in range(1, whole + 1)]
+        )
         for run in runs:
             first, last = run[0], run[-1]
             if first < last:
@@ -256,12 +292,17 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             else:
                 layer = self._recomputed(self.layers[str(first)], request.attention(first))
                 x, parts[first] = layer(first, x, seen, key)
-            x = self.final_norm(x) if self.final_norm is not None and last == len(self.layers) else x
+            x = (
+                self.final_norm(x)
+                if self.final_norm is not None and last == len(self.layers)
+                else x
+            )
             hidden[last] = x
         if whole < top:
             parts[top] = self.layers[str(top)].attend(x, rotation, request.attention(top))
         attention: dict[str, Any] = {
-            name: {n: parts[n][name] for n in sorted(getattr(request, name))} for name in ATTENTION_FEATURES
+            name: {n: parts[n][name] for n in sorted(getattr(request, name))}
+            for name in ATTENTION_FEATURES
         }
         at_slots, everywhere = self._logits(x, batch, request) if request.head else (None, None)
         features = Features(
@@ -272,7 +313,9 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         )
         return jax.tree.map(lambda feature: feature.astype(jnp.float32), features)  # type: ignore[no-any-return]
 
-    def _recomputed(self, layer: Layer, asked: frozenset[str], *, looped: bool = False) -> Callable[..., Any]:
+    def _recomputed(
+        self, layer: Layer, asked: frozenset[str], *, looped: bool = False
+    ) -> Callable[..., Any]:
         """`layer`, which hands out what is asked, with what `remat` says computed again by the backward pass."""
         run = partial(layer, asked=asked)
         if self.compute.remat == "none":
@@ -293,7 +336,9 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
         return jax.lax.scan(body, x, (jnp.arange(run.start, run.stop), stacked))[0]
 
-    def _logits(self, hidden: jax.Array, batch: Batch, request: Request) -> tuple[jax.Array | None, jax.Array | None]:
+    def _logits(
+        self, hidden: jax.Array, batch: Batch, request: FeatureRequest
+    ) -> tuple[jax.Array | None, jax.Array | None]:
         """Logits at the slots and everywhere. The MLM head runs once: everywhere if that is asked, or at the slots."""
 
         def at_slots(x: jax.Array) -> jax.Array:
@@ -338,16 +383,22 @@ class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
         return lean.layer_norm(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
 
 
-def linear(config: ModelConfig, width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig) -> Linear:
+def linear(
+    config: ModelConfig, width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig
+) -> Linear:
     """A linear layer with bias, as models of this configuration start."""
-    return Linear(width, out, kernel_init=initializer(config), dtype=jnp.dtype(compute.dtype), rngs=rngs)
+    return Linear(
+        width, out, kernel_init=initializer(config), dtype=jnp.dtype(compute.dtype), rngs=rngs
+    )
 
 
 def norm(config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig) -> LayerNorm:
     """A LayerNorm over the width; its statistics are float32, whatever it takes and gives."""
     # The fast variance, E[x^2] - E[x]^2, cancels where trained encoders have outlier features.
     dtype = jnp.dtype(compute.dtype)
-    return LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
+    return LayerNorm(
+        config.width, epsilon=config.norm_eps, use_fast_variance=False, dtype=dtype, rngs=rngs
+    )
 
 
 def gelu(x: jax.Array, kind: str) -> jax.Array:

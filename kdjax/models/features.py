@@ -37,7 +37,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Request:
+class FeatureRequest:
     """Which features a forward pass shall compute. Requests join with `|`.
 
     Attributes:
@@ -55,11 +55,13 @@ class Request:
     logits: bool = False
     token_logits: bool = False
 
-    def __or__(self, other: Request) -> Request:
-        return Request(**{f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self)})
+    def __or__(self, other: FeatureRequest) -> FeatureRequest:
+        return FeatureRequest(
+            **{f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self)}
+        )
 
     def __bool__(self) -> bool:
-        return self != Request()
+        return self != FeatureRequest()
 
     @property
     def head(self) -> bool:
@@ -69,7 +71,10 @@ class Request:
     @property
     def depth(self) -> int:
         """The highest layer named (the logits need all layers besides; the model knows how many there are)."""
-        return max((layer for f in (*ATTENTION_FEATURES, "hidden") for layer in getattr(self, f)), default=0)
+        return max(
+            (layer for f in (*ATTENTION_FEATURES, "hidden") for layer in getattr(self, f)),
+            default=0,
+        )
 
     def attention(self, layer: int) -> frozenset[str]:
         """Which of `scores`, `query`, `key`, `value` are asked of `layer`."""

@@ -25,7 +25,11 @@ from kdjax.errors import InputError, nearest
 OWN = "kdjax"
 """The `model_type` of what no class of transformers computes; its config.json has `ModelConfig`'s own names."""
 
-_GELUS: dict[str, Literal["exact", "tanh"]] = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_GELUS: dict[str, Literal["exact", "tanh"]] = {
+    "gelu": "exact",
+    "gelu_new": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+}
 
 _SETTINGS: dict[str, tuple[str, int | float]] = {
     "layers": ("num_hidden_layers", 12),
@@ -81,7 +85,12 @@ FORMATS = {
         model_type="roformer",
         with_head="RoFormerForMaskedLM",
         without_head="RoFormerModel",
-        expressed={"norm": "post", "positions": "rotary", "rotary_base": 10000.0, "embedding_norm": True},
+        expressed={
+            "norm": "post",
+            "positions": "rotary",
+            "rotary_base": 10000.0,
+            "embedding_norm": True,
+        },
         only={"rotary_value": False, **_ENCODER_ONLY},
         defaults={"vocab_size": 50000, "max_positions": 1536},
         turns_neighbours=True,
@@ -160,7 +169,9 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     sizes["max_positions"] -= rows_before_positions(raw)
     embedded = raw.get("embedding_size") or sizes["width"]
     if embedded != sizes["width"]:
-        raise InputError(f"{where}: embedding_size is {embedded!r}, expected the hidden_size, {sizes['width']}")
+        raise InputError(
+            f"{where}: embedding_size is {embedded!r}, expected the hidden_size, {sizes['width']}"
+        )
     settings = {"gelu": _GELUS[act], **sizes, **stored_as.expressed}
     if settings["gelu"] != _GELUS[act]:
         raise InputError(f"{where}: hidden_act is {act!r}, expected 'gelu'")
@@ -215,7 +226,9 @@ def _own_from_json(raw: Mapping[str, Any], where: object) -> ModelConfig:
         like = 1 if one.default is dataclasses.MISSING else one.default
         if isinstance(like, (str, bool)):
             if type(settings[name]) is not type(like):
-                raise InputError(f"{where}: {name} is {settings[name]!r}, expected a {type(like).__name__}")
+                raise InputError(
+                    f"{where}: {name} is {settings[name]!r}, expected a {type(like).__name__}"
+                )
         else:
             settings[name] = _number(settings[name], like, f"{where}: {name}")
     return _checked(settings, where)
@@ -232,5 +245,7 @@ def _number(found: Any, like: Any, what: str) -> int | float:
     """Return a setting, checked to be of the kind of its default."""
     kind = type(like)
     if isinstance(found, bool) or not isinstance(found, (kind, int)):
-        raise InputError(f"{what} is {found!r}, expected {'an integer' if kind is int else 'a number'}")
+        raise InputError(
+            f"{what} is {found!r}, expected {'an integer' if kind is int else 'a number'}"
+        )
     return kind(found)  # type: ignore[no-any-return]

@@ -70,9 +70,13 @@ def from_pretrained(directory: str | Path) -> Model:
         if before and name == _POSITIONS:
             shape = (shape[0] + before, shape[1])
         if found.shape != shape:
-            raise InputError(f"{where}: tensor {name!r} has the shape {found.shape}, config.json says {shape}")
+            raise InputError(
+                f"{where}: tensor {name!r} has the shape {found.shape}, config.json says {shape}"
+            )
         if not jnp.issubdtype(found.dtype, jnp.floating):
-            raise InputError(f"{where}: tensor {name!r} holds {found.dtype}, expected floating point numbers")
+            raise InputError(
+                f"{where}: tensor {name!r} holds {found.dtype}, expected floating point numbers"
+            )
         array = found.T if transposed else found
         if before and name == _POSITIONS:
             array = array[before:]
@@ -80,9 +84,13 @@ def from_pretrained(directory: str | Path) -> Model:
             array = formats.halves_of_neighbours(array, config.heads)
         return jnp.asarray(array, jnp.float32)
 
-    params = jax.tree_util.tree_map_with_path(take, abstract_params(config, mlm=naming.has_mlm_head(tensors)))
+    params = jax.tree_util.tree_map_with_path(
+        take, abstract_params(config, mlm=naming.has_mlm_head(tensors))
+    )
     if tensors:
-        raise InputError(f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as config.json says")
+        raise InputError(
+            f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as config.json says"
+        )
     return Model(config, params)
 
 
@@ -112,7 +120,9 @@ def save_pretrained(
     shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed here
     try:
         beside.mkdir(parents=True)
-        (beside / "config.json").write_text(_config_json(config, mlm="mlm" in params), encoding="utf-8")
+        (beside / "config.json").write_text(
+            _config_json(config, mlm="mlm" in params), encoding="utf-8"
+        )
         save_file(_tensors(config, params), beside / "model.safetensors", metadata={"format": "pt"})
         # The library gives its file to its owner alone; a model is read by whoever reads its config.
         shutil.copymode(beside / "config.json", beside / "model.safetensors")
@@ -133,8 +143,12 @@ def check_saveable(directory: Path) -> None:
     Raises:
         InputError: it holds other files.
     """
-    if directory.exists() and not (directory.is_dir() and {f.name for f in directory.iterdir()} <= _WRITTEN):
-        raise InputError(f"{directory}: holds other files, expected a new directory or an earlier saved model")
+    if directory.exists() and not (
+        directory.is_dir() and {f.name for f in directory.iterdir()} <= _WRITTEN
+    ):
+        raise InputError(
+            f"{directory}: holds other files, expected a new directory or an earlier saved model"
+        )
 
 
 def _weights(directory: Path) -> Path:
@@ -169,12 +183,21 @@ def _read_pickle(path: Path) -> Tensors:
     try:
         import torch  # noqa: PLC0415 (optional; only this old format needs it)
     except ImportError:
-        raise InputError(f"{path}: reading it needs PyTorch, expected model.safetensors or PyTorch installed") from None
+        raise InputError(
+            f"{path}: reading it needs PyTorch, expected model.safetensors or PyTorch installed"
+        ) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(name): (x.float() if x.is_floating_point() else x).numpy() for name, x in loaded.items()}
-    except Exception as e:  # torch raises pickle, zip, end-of-file and runtime errors for a damaged file
-        raise InputError(f"{path}: not a whole PyTorch file of tensors: {type(e).__name__}") from None
+        return {
+            str(name): (x.float() if x.is_floating_point() else x).numpy()
+            for name, x in loaded.items()
+        }
+    except (
+        Exception
+    ) as e:  # torch raises pickle, zip, end-of-file and runtime errors for a damaged file
+        raise InputError(
+            f"{path}: not a whole PyTorch file of tensors: {type(e).__name__}"
+        ) from None
 
 
 def _tensors(config: ModelConfig, params: Params) -> Tensors:

@@ -36,14 +36,18 @@ def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -
     return _linear_forward(x, kernel, bias, activated)[0]
 
 
-def _linear_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> tuple[jax.Array, Residuals]:
+def _linear_forward(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool
+) -> tuple[jax.Array, Residuals]:
     return x @ kernel + bias.astype(x.dtype), (x, kernel)  # in plain sight of `remat: dots`
 
 
 def _linear_backward(activated: bool, kept: Residuals, gradient: jax.Array) -> Residuals:
     x, kernel = kept
     joined = activated and on_tpu()
-    to_bias = jnp.sum(gradient, axis=_rows(x), dtype=jnp.float32) if joined else _column_sums(gradient)
+    to_bias = (
+        jnp.sum(gradient, axis=_rows(x), dtype=jnp.float32) if joined else _column_sums(gradient)
+    )
     return gradient @ kernel.T, _over_rows(x, gradient), to_bias
 
 
@@ -63,12 +67,16 @@ def _look_up(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> ja
     return jnp.take(table, index, axis=0).astype(jnp.float32)
 
 
-def _look_up_forward(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> tuple[jax.Array, jax.Array]:
+def _look_up_forward(
+    table: jax.Array, index: jax.Array, entries: int, dtype: str
+) -> tuple[jax.Array, jax.Array]:
     return _look_up(table, index, entries, dtype), index
 
 
 def _look_up_backward(entries: int, dtype: str, index: jax.Array, gradient: jax.Array) -> Residuals:
-    whole = jnp.zeros((entries, gradient.shape[-1]), jnp.float32).at[index].add(gradient, mode="drop")
+    whole = (
+        jnp.zeros((entries, gradient.shape[-1]), jnp.float32).at[index].add(gradient, mode="drop")
+    )
     return whole.astype(dtype), None
 
 
@@ -104,7 +112,9 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     return _layer_norm_forward(x, scale, bias, epsilon)[0]
 
 
-def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, Residuals]:
+def _layer_norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, Residuals]:
     if fused.has_layer_norm(x):
         return fused.layer_norm(x, scale, bias, epsilon), (x, None, None, scale)
     wide = x.astype(jnp.float32)
@@ -208,7 +218,9 @@ def _attention_forward(
     return (mixed, scores), (query, key, value, powers, total, mixed, kept)
 
 
-def _attention_backward(rate: float, residuals: Residuals, gradients: tuple[jax.Array, jax.Array]) -> Residuals:
+def _attention_backward(
+    rate: float, residuals: Residuals, gradients: tuple[jax.Array, jax.Array]
+) -> Residuals:
     query, key, value, powers, total, mixed, kept = residuals
     to_mixed, to_scores = gradients
     scale = 1 / math.sqrt(query.shape[-1])

@@ -78,7 +78,10 @@ class Naming:
         layer = ""
         if module[0] == "layers":
             layer, module = f"encoder.layer.{int(module[1]) - 1}.", module[2:]
-        return f"{layer}{self.modules[tuple(module)]}.{'bias' if leaf == 'bias' else 'weight'}", leaf == "kernel"
+        return (
+            f"{layer}{self.modules[tuple(module)]}.{'bias' if leaf == 'bias' else 'weight'}",
+            leaf == "kernel",
+        )
 
     def full_name(self, name: str, *, mlm: bool) -> str:
         """Return the name with the prefix that it has in a model with or without an MLM head."""
@@ -106,7 +109,9 @@ class Naming:
                 raise InputError(f"{where}: tensor {short!r} is there twice, under two names")
             renamed[short] = tensor
         _drop_copy(renamed, f"{self.head}decoder.bias", f"{self.head}bias", where)
-        _drop_copy(renamed, f"{self.head}decoder.weight", "embeddings.word_embeddings.weight", where)
+        _drop_copy(
+            renamed, f"{self.head}decoder.weight", "embeddings.word_embeddings.weight", where
+        )
         return renamed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdjax.errors import InputError, nearest
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import custom
 from kdjax.objectives.attention import (
     AttentionKl,
@@ -14,15 +14,20 @@ from kdjax.objectives.attention import (
     AttentionMseBui2024,
     FirstScoresMseBui2024,
 )
-from kdjax.objectives.base import Needs, Term
+from kdjax.objectives.base import FeatureNeeds, Term
 from kdjax.objectives.custom import term
 from kdjax.objectives.hidden import Cosine, HiddenCls, HiddenConcat, HiddenMse, HiddenMseBui2024
 from kdjax.objectives.logits import Logit, LogitBui2024
 from kdjax.objectives.mlm import Mlm
 from kdjax.objectives.pearson import Pearson, PearsonBui2024
-from kdjax.objectives.relations import Relation, RelationBui2024, ValueRelation, ValueRelationBui2024
+from kdjax.objectives.relations import (
+    Relation,
+    RelationBui2024,
+    ValueRelation,
+    ValueRelationBui2024,
+)
 
-__all__ = ["Features", "Needs", "Request", "Term", "get", "term"]
+__all__ = ["Features", "FeatureNeeds", "FeatureRequest", "Term", "get", "term"]
 
 _TERMS: dict[str, dict[str, custom.Kind]] = {
     "mlm": {"original": Mlm, "bui2024": Mlm},

@@ -10,11 +10,19 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import counts
-from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal, check_whole
+from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal, check_whole
 from kdjax.objectives.layers import LayerMap, last_pair, pairs, read_map
-from kdjax.objectives.reductions import kl, kl_of_scores, log_softmax, mean, mse, precise, valid_pairs
+from kdjax.objectives.reductions import (
+    kl,
+    kl_of_scores,
+    log_softmax,
+    mean,
+    mse,
+    precise,
+    valid_pairs,
+)
 
 FLOOR = 1e-7
 """The least probability of a student's that the published code takes the logarithm of."""
@@ -23,7 +31,9 @@ _MASK = -1e4
 _CLEARED = -100.0
 
 
-def scores_needs(student: ModelConfig, teacher: ModelConfig, layers: tuple[tuple[int, int], ...]) -> Needs:
+def scores_needs(
+    student: ModelConfig, teacher: ModelConfig, layers: tuple[tuple[int, int], ...]
+) -> FeatureNeeds:
     """The scores of both sides of some pairs of layers.
 
     Raises:
@@ -31,7 +41,7 @@ def scores_needs(student: ModelConfig, teacher: ModelConfig, layers: tuple[tuple
     """
     check_equal("heads", student.heads, teacher.heads)
     own, other = (frozenset(side) for side in zip(*layers, strict=True))
-    return Needs(Request(scores=own), Request(scores=other))
+    return FeatureNeeds(FeatureRequest(scores=own), FeatureRequest(scores=other))
 
 
 def masked_scores(scores: jax.Array, batch: Batch) -> jax.Array:
@@ -55,14 +65,16 @@ class AttentionMse(TeacherTerm):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", read_map(self.layers))
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, pairs(self.layers, student.layers, teacher.layers))
 
     def count(self, batch: Batch) -> jax.Array:
         """Valid pairs of positions."""
         return counts.pairs(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = valid_pairs(batch)
         mapped = pairs(self.layers, max(student.scores), max(teacher.scores))
         losses = [mse(student.scores[own], teacher.scores[other], where) for own, other in mapped]
@@ -79,14 +91,16 @@ class AttentionMseBui2024(TeacherTerm):
 
     name: ClassVar[str] = "attention_mse"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
     def count(self, batch: Batch) -> jax.Array:
         """Sequences."""
         return counts.sequences(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         own, target = masked_scores(_last(student), batch), masked_scores(_last(teacher), batch)
         return mse(jnp.where(own <= _CLEARED, 0, own), jnp.where(target <= _CLEARED, 0, target))
 
@@ -101,14 +115,16 @@ class FirstScoresMseBui2024(TeacherTerm):
 
     name: ClassVar[str] = "first_scores_mse"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((1, 1),))
 
     def count(self, batch: Batch) -> jax.Array:
         """Sequences."""
         return counts.sequences(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         return mse(student.scores[1], teacher.scores[1])
 
 
@@ -127,14 +143,18 @@ class AttentionKl(TeacherTerm):
     def __post_init__(self) -> None:
         check_whole("teacher_layer", self.teacher_layer)
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
-        return scores_needs(student, teacher, (last_pair(self.teacher_layer, student.layers, teacher.layers),))
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+        return scores_needs(
+            student, teacher, (last_pair(self.teacher_layer, student.layers, teacher.layers),)
+        )
 
     def count(self, batch: Batch) -> jax.Array:
         """Valid rows."""
         return counts.valid(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = valid_pairs(batch)
         own, other = last_pair(self.teacher_layer, max(student.scores), max(teacher.scores))
         divergence = kl_of_scores(student.scores[own], teacher.scores[other], where)
@@ -150,15 +170,19 @@ class AttentionKlBui2024(TeacherTerm):
 
     name: ClassVar[str] = "attention_kl"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
     def count(self, batch: Batch) -> jax.Array:
         """Sequences."""
         return counts.sequences(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
-        own, target = (log_softmax(masked_scores(_last(features), batch)) for features in (student, teacher))
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
+        own, target = (
+            log_softmax(masked_scores(_last(features), batch)) for features in (student, teacher)
+        )
         return mean(kl(jnp.maximum(own, math.log(FLOOR)), target))
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives.reductions import precise
 
 Batch = Mapping[str, jax.Array]
@@ -21,7 +21,7 @@ Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Needs:
+class FeatureNeeds:
     """The features a term or an objective asks for.
 
     Attributes:
@@ -29,8 +29,8 @@ class Needs:
         teacher: of the teacher; empty when no term looks at one.
     """
 
-    student: Request
-    teacher: Request
+    student: FeatureRequest
+    teacher: FeatureRequest
 
 
 class Term(ABC):
@@ -62,7 +62,7 @@ class Term(ABC):
         return any(isinstance(option, Schedule) for option in vars(self).values())
 
     @abstractmethod
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> Needs:
+    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
         """The features this term uses, and no others.
 
         Raises:
@@ -85,7 +85,9 @@ class Term(ABC):
         """
         return None
 
-    def __call__(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def __call__(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         """The loss.
 
         Args:
@@ -110,7 +112,9 @@ class Term(ABC):
         return precise(jnp.asarray(loss))
 
     @abstractmethod
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         """What the term computes."""
 
 
@@ -122,7 +126,7 @@ class TeacherTerm(Term):
         """Yes."""
         return True
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> Needs:
+    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
         """As of `Term`; a missing teacher is refused."""
         if teacher is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
@@ -132,19 +136,23 @@ class TeacherTerm(Term):
             raise InputError(f"{self.name}: {e}") from None
 
     @abstractmethod
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         """`needs`, with a teacher."""
 
 
 def check_equal(what: str, student: int, teacher: int) -> None:
     """Raises InputError unless the two models have equally many of `what`."""
     if student != teacher:
-        raise InputError(f"the student has {student} {what}, the teacher {teacher}, expected equal numbers")
+        raise InputError(
+            f"the student has {student} {what}, the teacher {teacher}, expected equal numbers"
+        )
 
 
 def is_amount(value: Any, *, positive: bool = False) -> bool:
     """Whether an option is a finite number, at least 0 or, if `positive`, above 0."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    )
     return is_number and (value > 0 if positive else value >= 0)
 
 

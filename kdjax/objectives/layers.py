@@ -25,7 +25,9 @@ def read_map(layers: Any) -> LayerMap:
         return layers
     if isinstance(layers, (list, tuple)) and layers and all(_is_pair(pair) for pair in layers):
         return tuple((pair[0], pair[1]) for pair in layers)
-    raise InputError(f"layers: found {layers!r}, expected {', '.join(RULES)} or a list of [student, teacher] pairs")
+    raise InputError(
+        f"layers: found {layers!r}, expected {', '.join(RULES)} or a list of [student, teacher] pairs"
+    )
 
 
 def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = False) -> Pairs:
@@ -60,7 +62,9 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
             "expected a whole multiple in the teacher"
         )
     if teacher < student:
-        raise InputError(f"layers: {layers!r} from {teacher} teacher layers to {student}, expected at least as many")
+        raise InputError(
+            f"layers: {layers!r} from {teacher} teacher layers to {student}, expected at least as many"
+        )
     mapped = tuple(enumerate(_mapped(layers, student, teacher), start=1))
     return ((0, 0), *mapped) if embeddings else mapped
 
@@ -70,7 +74,10 @@ def _mapped(rule: str, student: int, teacher: int) -> list[int]:
     own = range(1, student + 1)
     if rule == "spread":
         # A single layer is the last one.
-        return [teacher if student == 1 else round(1 + (m - 1) * (teacher - 1) / (student - 1)) for m in own]
+        return [
+            teacher if student == 1 else round(1 + (m - 1) * (teacher - 1) / (student - 1))
+            for m in own
+        ]
     return {
         "uniform": [m * (teacher // student) for m in own],
         "lower": list(own),

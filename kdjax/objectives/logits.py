@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import counts
-from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal
+from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal
 from kdjax.objectives.reductions import given, kl_of_scores, log_softmax, mean, weighted_mean
 from kdjax.objectives.schedule import current, read
 
@@ -36,21 +36,31 @@ class Logit(TeacherTerm):
     MLM heads at every position and costs accordingly."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "temperature", read(self.temperature, "temperature", positive=True))
+        object.__setattr__(
+            self, "temperature", read(self.temperature, "temperature", positive=True)
+        )
         if self.positions not in _POSITIONS:
             raise InputError(f"positions is {self.positions!r}, expected {' or '.join(_POSITIONS)}")
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
-        both = Request(token_logits=True) if self.positions == "all" else Request(logits=True)
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+        both = (
+            FeatureRequest(token_logits=True)
+            if self.positions == "all"
+            else FeatureRequest(logits=True)
+        )
         return _needs(student, teacher, both)
 
     def count(self, batch: Batch) -> jax.Array:
         """Masked slots by their weights, or valid positions."""
         return counts.valid(batch) if self.positions == "all" else counts.slots(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         temperature = current(self.temperature, batch)
-        divergence = kl_of_scores(*(self._logits(features) / temperature for features in (student, teacher)))
+        divergence = kl_of_scores(
+            *(self._logits(features) / temperature for features in (student, teacher))
+        )
         if self.positions == "all":
             return temperature**2 * mean(divergence, batch["valid"])
         return temperature**2 * weighted_mean(divergence, batch["label_weights"])
@@ -69,18 +79,20 @@ class LogitBui2024(TeacherTerm):
 
     name: ClassVar[str] = "logit"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
-        return _needs(student, teacher, Request(logits=True))
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+        return _needs(student, teacher, FeatureRequest(logits=True))
 
     def count(self, batch: Batch) -> jax.Array:
         """Masked slots, by their weights."""
         return counts.slots(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         own, target = log_softmax(given(student.logits)), log_softmax(given(teacher.logits))
         return weighted_mean(-jnp.mean(jnp.exp(target) * own, axis=-1), batch["label_weights"])
 
 
-def _needs(student: ModelConfig, teacher: ModelConfig, both: Request) -> Needs:
+def _needs(student: ModelConfig, teacher: ModelConfig, both: FeatureRequest) -> FeatureNeeds:
     check_equal("vocabulary entries", student.vocab_size, teacher.vocab_size)
-    return Needs(both, both)
+    return FeatureNeeds(both, both)

@@ -14,7 +14,7 @@ from kdjax.errors import InputError, nearest
 from kdjax.models.features import Features
 from kdjax.objectives import counts
 from kdjax.objectives.attention import masked_scores, scores_needs
-from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm
+from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm
 from kdjax.objectives.reductions import log_softmax, mean, valid_pairs
 
 _AXES = {"key": 3, "query": 2, "head": 1, "batch": 0}
@@ -40,9 +40,11 @@ class Pearson(TeacherTerm):
     def __post_init__(self) -> None:
         _read_axes(self.axes, ("key", "query", "head"))
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         if "head" in self.axes and student.heads < 2:
-            raise InputError(f"axes is {self.axes!r} with {student.heads} head, expected at least 2 heads to correlate")
+            raise InputError(
+                f"axes is {self.axes!r} with {student.heads} head, expected at least 2 heads to correlate"
+            )
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
     def count(self, batch: Batch) -> jax.Array | None:
@@ -52,7 +54,9 @@ class Pearson(TeacherTerm):
             return counts.number(jnp.any(where, axis=-1))
         return counts.number(where) if len(names) == 1 else None
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = _where(batch)
         own, target = (
             jnp.where(where, jnp.exp(log_softmax(features.scores[max(features.scores)], where)), 0)
@@ -79,10 +83,12 @@ class PearsonBui2024(TeacherTerm):
 
     name: ClassVar[str] = "pearson"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         own, target = (
             jnp.exp(log_softmax(masked_scores(features.scores[max(features.scores)], batch)))
             for features in (student, teacher)
@@ -112,7 +118,9 @@ def _read_axes(axes: Any, known: Sequence[str] | dict[str, int]) -> list[str]:
         if name not in known:
             raise InputError(f"axes: unknown axis {name!r}{nearest(name, known)}")
     if not names or len(set(names)) < len(names):
-        raise InputError(f"axes is {axes!r}, expected different ones of {', '.join(known)}, joined by commas")
+        raise InputError(
+            f"axes is {axes!r}, expected different ones of {', '.join(known)}, joined by commas"
+        )
     return names
 
 

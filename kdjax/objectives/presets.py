@@ -60,7 +60,9 @@ _HEAD = "an MLM head; the same vocabulary"
 _HEADS = "as many heads as the student"
 
 PRESETS: dict[str, Preset] = {
-    "scratch": Preset("masked language modelling", "nothing", "Devlin et al. 2019", _arm(TermConfig("mlm"))),
+    "scratch": Preset(
+        "masked language modelling", "nothing", "Devlin et al. 2019", _arm(TermConfig("mlm"))
+    ),
     "logit": Preset(
         "MLM + the teacher's distribution at the masked positions (vanilla KD)",
         _HEAD,
@@ -145,7 +147,9 @@ PRESETS: dict[str, Preset] = {
         "tinybert as the published scripts ran it: first and last layer's scores, last hidden states",
         f"{_HEADS}; the same width",
         _BUI,
-        _as_run(_published("first_scores_mse"), _published("attention_mse"), _published("hidden_mse")),
+        _as_run(
+            _published("first_scores_mse"), _published("attention_mse"), _published("hidden_mse")
+        ),
     ),
     "paper_as_run_minilm": Preset(
         "minilm as the published scripts ran it: as many relation heads as attention heads, padding included",
@@ -185,7 +189,9 @@ def arm_of(name: str, config: ArmConfig) -> ArmConfig:
         )
     ends = [0.0, *(phase.until for phase in found.phases)]
     if ends[-1] != 1 or not all(a < b for a, b in pairwise(ends)):
-        raise InputError(f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up to 1")
+        raise InputError(
+            f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up to 1"
+        )
     return found
 
 
@@ -204,7 +210,8 @@ def objectives_of(name: str, config: ArmConfig) -> tuple[Objective, ...]:
         where = f"arms.{name}" if len(config.phases) == 1 else f"arms.{name}: phase {n}"
         try:
             terms = tuple(
-                (key, term.weight, get(term.name, term.variant, **term.options)) for key, term in _keys(phase)
+                (key, term.weight, get(term.name, term.variant, **term.options))
+                for key, term in _keys(phase)
             )
         except InputError as e:
             raise InputError(f"{where}: {e}") from None
@@ -220,10 +227,15 @@ def _keys(phase: PhaseConfig) -> list[tuple[str, TermConfig]]:
     """A phase's terms under their names, numbered where a name comes twice."""
     names = [term.name.rpartition(":")[2] for term in phase.terms]
     before = [names[:n].count(name) for n, name in enumerate(names)]
-    return [(f"{name}_{n + 1}" if n else name, term) for name, n, term in zip(names, before, phase.terms, strict=True)]
+    return [
+        (f"{name}_{n + 1}" if n else name, term)
+        for name, n, term in zip(names, before, phase.terms, strict=True)
+    ]
 
 
 def _preset(arm: str, preset: str) -> ArmConfig:
     if preset not in PRESETS:
-        raise InputError(f"arms.{arm}: unknown arm {preset!r}{nearest(preset, PRESETS)}; or give its terms or phases")
+        raise InputError(
+            f"arms.{arm}: unknown arm {preset!r}{nearest(preset, PRESETS)}; or give its terms or phases"
+        )
     return PRESETS[preset].arm

@@ -11,7 +11,7 @@ import optax
 
 from kdjax.errors import InputError
 from kdjax.kernels.split import platform
-from kdjax.models.canonical import is_canonical
+from kdjax.models.reference import is_canonical
 
 _MASKED = -1e30
 """Stands for a score that is not there: finite, so that 0 x (its difference from another) is 0 and not NaN."""
@@ -76,7 +76,9 @@ def kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
     return divergence
 
 
-def kl_of_scores(student: jax.Array, teacher: jax.Array, where: jax.Array | None = None) -> jax.Array:
+def kl_of_scores(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None = None
+) -> jax.Array:
     """KL(p_t‖p_s) over the last axis, p = softmax(scores) over the entries at `where`."""
     if is_canonical():
         return kl(log_softmax(student, where), log_softmax(teacher, where))
@@ -99,9 +101,13 @@ def _kl_of_scores(student: jax.Array, teacher: jax.Array, where: jax.Array | Non
     return kl(log_softmax(student, where), log_softmax(teacher, where))
 
 
-def _kl_forward(student: jax.Array, teacher: jax.Array, where: jax.Array | None) -> tuple[jax.Array, tuple[Any, ...]]:
+def _kl_forward(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, tuple[Any, ...]]:
     totals = [_log_total(_at(scores, where)) for scores in (student, teacher)]
-    own, target = (_at(scores, where) - total for scores, total in zip((student, teacher), totals, strict=True))
+    own, target = (
+        _at(scores, where) - total for scores, total in zip((student, teacher), totals, strict=True)
+    )
     divergence = jnp.sum(jnp.exp(target) * (target - own), axis=-1)
     return divergence, (student, teacher, where, divergence, *totals)
 
@@ -110,7 +116,9 @@ def _kl_backward(kept: tuple[Any, ...], gradient: jax.Array) -> tuple[jax.Array,
     student, teacher, where, divergence, total, target_total = kept
     own, target = _at(student, where) - total, _at(teacher, where) - target_total
     to_student = jnp.exp(own) - jnp.exp(target)
-    to_teacher = jnp.exp(target) * (target - own - divergence[..., None])  # where nobody wants it, XLA drops it
+    to_teacher = jnp.exp(target) * (
+        target - own - divergence[..., None]
+    )  # where nobody wants it, XLA drops it
     return gradient[..., None] * to_student, gradient[..., None] * to_teacher, None
 
 
@@ -122,7 +130,9 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return _cross_entropy_forward(logits, labels)[0]
 
 
-def _cross_entropy_forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _cross_entropy_forward(
+    logits: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     total = _log_total(logits)
     if platform() == "tpu":  # where a look-up would need the logits written out in float32
         right = jnp.sum(jnp.where(_is_label(labels, logits), logits, 0), axis=-1)
@@ -131,7 +141,9 @@ def _cross_entropy_forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Ar
     return total[..., 0] - right, (logits, labels, total)
 
 
-def _cross_entropy_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, None]:
+def _cross_entropy_backward(
+    kept: tuple[jax.Array, ...], gradient: jax.Array
+) -> tuple[jax.Array, None]:
     logits, labels, total = kept
     return gradient[..., None] * (jnp.exp(logits - total) - _is_label(labels, logits)), None
 

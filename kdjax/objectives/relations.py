@@ -15,11 +15,19 @@ from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.kernels import relation
 from kdjax.kernels.split import ROWS, on_tpu, split
-from kdjax.models.canonical import is_canonical
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.reference import is_canonical
 from kdjax.objectives import counts
 from kdjax.objectives.attention import FLOOR
-from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal, check_number, check_whole
+from kdjax.objectives.base import (
+    Batch,
+    FeatureNeeds,
+    Params,
+    TeacherTerm,
+    check_equal,
+    check_number,
+    check_whole,
+)
 from kdjax.objectives.layers import last_pair
 from kdjax.objectives.reductions import kl, kl_of_scores, log_softmax, mean, valid_pairs
 
@@ -80,16 +88,18 @@ class Relation(TeacherTerm):
             )
         return self.relation_heads
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         self.heads(student.width, teacher.width)
         own, other = self._pair(student.layers, teacher.layers)
-        return Needs(_request(self._weights, own), _request(self._weights, other))
+        return FeatureNeeds(_request(self._weights, own), _request(self._weights, other))
 
     def count(self, batch: Batch) -> jax.Array:
         """Valid rows."""
         return counts.valid(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = valid_pairs(batch)
         losses = []
         for kind, weight in self._weights.items():
@@ -116,15 +126,17 @@ class RelationBui2024(TeacherTerm):
 
     name: ClassVar[str] = "relation"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         check_equal("heads", student.heads, teacher.heads)
-        return Needs(_request(_KINDS, student.layers), _request(_KINDS, teacher.layers))
+        return FeatureNeeds(_request(_KINDS, student.layers), _request(_KINDS, teacher.layers))
 
     def count(self, batch: Batch) -> jax.Array:
         """Sequences."""
         return counts.sequences(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         losses = []
         for kind in _KINDS:
             both = (getattr(features, kind) for features in (student, teacher))
@@ -147,17 +159,21 @@ class ValueRelation(TeacherTerm):
     def __post_init__(self) -> None:
         check_whole("teacher_layer", self.teacher_layer)
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _value_needs(student, teacher, self.teacher_layer)
 
     def count(self, batch: Batch) -> jax.Array:
         """Valid rows."""
         return counts.valid(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = valid_pairs(batch)
         own, other = last_pair(self.teacher_layer, max(student.value), max(teacher.value))
-        divergence = kl_of_scores(_products(student.value[own]), _products(teacher.value[other]), where)
+        divergence = kl_of_scores(
+            _products(student.value[own]), _products(teacher.value[other]), where
+        )
         return mean(divergence, batch["valid"][:, None])
 
 
@@ -171,35 +187,43 @@ class ValueRelationBui2024(TeacherTerm):
 
     name: ClassVar[str] = "value_relation"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _value_needs(student, teacher, 0)
 
     def count(self, batch: Batch) -> jax.Array:
         """Sequences."""
         return counts.sequences(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         seen, target = (features.value[max(features.value)] for features in (student, teacher))
         width = seen.shape[-1]
         own = jnp.maximum(log_softmax(_products(seen, width)), math.log(FLOOR))
         return mean(kl(own, log_softmax(_products(target, width))))
 
 
-def _value_needs(student: ModelConfig, teacher: ModelConfig, teacher_layer: int) -> Needs:
+def _value_needs(student: ModelConfig, teacher: ModelConfig, teacher_layer: int) -> FeatureNeeds:
     check_equal("heads", student.heads, teacher.heads)
     own, other = last_pair(teacher_layer, student.layers, teacher.layers)
-    return Needs(_request(["value"], own), _request(["value"], other))
+    return FeatureNeeds(_request(["value"], own), _request(["value"], other))
 
 
-def _request(kinds: Iterable[str], layer: int) -> Request:
+def _request(kinds: Iterable[str], layer: int) -> FeatureRequest:
     layers: dict[str, Any] = {kind: frozenset({layer}) for kind in kinds}
-    return Request(**layers)
+    return FeatureRequest(**layers)
 
 
-def _divergence(x: jax.Array, y: jax.Array, heads: int, batch: Batch, where: jax.Array) -> jax.Array:
+def _divergence(
+    x: jax.Array, y: jax.Array, heads: int, batch: Batch, where: jax.Array
+) -> jax.Array:
     """KL(R_t‖R_s), mean over relation heads and valid rows."""
     own, target = _join(x), _join(y)
-    if not is_canonical() and on_tpu() and relation.fits(own.shape[1], (own.shape[2], target.shape[2]), heads):
+    if (
+        not is_canonical()
+        and on_tpu()
+        and relation.fits(own.shape[1], (own.shape[2], target.shape[2]), heads)
+    ):
         groups = jnp.where(batch["valid"], batch["segments"], 0)
         return mean(_rows(own, target, groups, heads), batch["valid"]) / heads
     divergence = kl_of_scores(_products(_part(own, heads)), _products(_part(target, heads)), where)
@@ -220,7 +244,9 @@ def _rows_forward(
     return made, (student, teacher, groups)
 
 
-def _rows_backward(heads: int, kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, None, None]:
+def _rows_backward(
+    heads: int, kept: tuple[jax.Array, ...], gradient: jax.Array
+) -> tuple[jax.Array, None, None]:
     kernel = functools.partial(relation.backward, heads=heads)
     return split(kernel, (ROWS,) * 4, ROWS)(*kept, gradient), None, None
 
@@ -241,4 +267,6 @@ def _part(x: jax.Array, heads: int) -> jax.Array:
 def _products(x: jax.Array, width: int | None = None) -> jax.Array:
     """X Xᵀ/√width over the positions, `[B, H, L, L]` in float32 or wider; `width` is x's own unless given."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum("BHLd,BHMd->BHLM", x, x, preferred_element_type=wide) / math.sqrt(width or x.shape[-1])
+    return jnp.einsum("BHLd,BHMd->BHLM", x, x, preferred_element_type=wide) / math.sqrt(
+        width or x.shape[-1]
+    )

@@ -62,7 +62,9 @@ class Layout:
     splits_teacher: bool = True
 
     @staticmethod
-    def of(config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None) -> Layout:
+    def of(
+        config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None
+    ) -> Layout:
         """A recipe's layout over the given devices (default: all of all processes).
 
         Raises:
@@ -73,14 +75,22 @@ class Layout:
         data = config.data or len(devices) // inner
         if data * inner != len(devices):
             sizes = f"data {config.data or 'any'}, fsdp {config.fsdp}, tensor {config.tensor}"
-            raise InputError(f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is that")
+            raise InputError(
+                f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is that"
+            )
         own = tuple(config.rules.items())
         for pattern, axes in own:
             if unknown := set(axes) - {"fsdp", "tensor", NONE}:
-                raise InputError(f"train.mesh.rules.{pattern}: {min(unknown)!r}, expected fsdp, tensor or none")
+                raise InputError(
+                    f"train.mesh.rules.{pattern}: {min(unknown)!r}, expected fsdp, tensor or none"
+                )
             if len(set(axes) - {NONE}) < len([axis for axis in axes if axis != NONE]):
-                raise InputError(f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once")
-        mesh = jax.make_mesh((data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * 3, devices=devices)
+                raise InputError(
+                    f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once"
+                )
+        mesh = jax.make_mesh(
+            (data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * 3, devices=devices
+        )
         return Layout(mesh, own + RULES, config.teacher == "split")
 
     @property
@@ -89,12 +99,12 @@ class Layout:
         return self.mesh.size
 
     @property
-    def everywhere(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """The same array on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
-    def by_batch(self) -> NamedSharding:
+    def batch_sharding(self) -> NamedSharding:
         """The first axis split over the devices that take different sequences."""
         return NamedSharding(self.mesh, PartitionSpec(BATCH))
 
@@ -105,7 +115,7 @@ class Layout:
 
     def rows(self, batch: int) -> np.ndarray:
         """Which rows of a batch the devices of this process take, ascending."""
-        taken = self.by_batch.addressable_devices_indices_map((batch,)).values()
+        taken = self.batch_sharding.addressable_devices_indices_map((batch,)).values()
         return np.unique(np.concatenate([np.arange(batch)[index] for index in taken]))
 
     def place_batch(self, batch: Mapping[str, np.ndarray], size: int) -> dict[str, jax.Array]:
@@ -116,7 +126,7 @@ class Layout:
             size: rows of the whole batch, over all processes.
         """
         if jax.process_count() == 1:
-            return jax.device_put(dict(batch), self.by_batch)  # type: ignore[no-any-return]
+            return jax.device_put(dict(batch), self.batch_sharding)  # type: ignore[no-any-return]
         rows = self.rows(size)
 
         def part(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
@@ -124,7 +134,9 @@ class Layout:
             return array[here[0] : here[-1] + 1]
 
         return {
-            name: jax.make_array_from_callback((size, *x.shape[1:]), self.by_batch, functools.partial(part, x))
+            name: jax.make_array_from_callback(
+                (size, *x.shape[1:]), self.batch_sharding, functools.partial(part, x)
+            )
             for name, x in batch.items()
         }
 
@@ -137,22 +149,32 @@ class Layout:
         """
         if jax.process_count() == 1:
             return jax.device_put(tree, where)
-        shardings = jax.tree.map(lambda _: where, tree) if isinstance(where, jax.sharding.Sharding) else where
+        shardings = (
+            jax.tree.map(lambda _: where, tree)
+            if isinstance(where, jax.sharding.Sharding)
+            else where
+        )
 
         def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-            return jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index])
+            return jax.make_array_from_callback(
+                np.shape(x), sharding, lambda index: np.asarray(x)[index]
+            )
 
         return jax.tree.map(put, jax.device_get(tree), shardings)
 
-    def stored(self, tree: Any) -> Any:
+    def param_sharding(self, tree: Any) -> Any:
         """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state over them."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
-    def stored_teacher(self, tree: Any) -> Any:
+    def teacher_sharding(self, tree: Any) -> Any:
         """Where the leaves of a teacher's parameters lie."""
-        return self.stored(tree) if self.splits_teacher else _whole(self.stored(tree))
+        return (
+            self.param_sharding(tree)
+            if self.splits_teacher
+            else _unsharded(self.param_sharding(tree))
+        )
 
-    def alone(self, forward: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+    def shard_forward(self, forward: Callable[..., Any], dtype: str) -> Callable[..., Any]:
         """Inside a compiled function: a forward pass that each group of devices does for its own sequences.
 
         Matrices are cast to `dtype` where they are stored, and gathered over `fsdp` as that. So are gradients summed:
@@ -168,12 +190,14 @@ class Layout:
         manual = set(AXES if whole else BATCH)
 
         def run(params: Any, teacher_params: Any, batch: Any, key: Any = None) -> Any:
-            given = jax.tree.map(lambda x: x if x.ndim < 2 else cast(x, dtype), (params, teacher_params))
+            given = jax.tree.map(
+                lambda x: x if x.ndim < 2 else cast(x, dtype), (params, teacher_params)
+            )
             if self.batch_parts == 1:
                 return forward(*given, batch, key)
-            stored = self.stored(given[0]), self.stored_teacher(given[1])
+            stored = self.param_sharding(given[0]), self.teacher_sharding(given[1])
             if not whole:
-                stored = _whole(stored)
+                stored = _unsharded(stored)
                 given = jax.lax.with_sharding_constraint(given, stored)
             specs = jax.tree.map(self._over_fsdp, stored)
 
@@ -181,23 +205,29 @@ class Layout:
                 return forward(*jax.tree.map(_gathered, given, specs), batch, key)
 
             split = jax.shard_map(
-                of_device, in_specs=(specs, ROWS, ROWS), out_specs=ROWS, axis_names=manual, check_vma=False
+                of_device,
+                in_specs=(specs, ROWS, ROWS),
+                out_specs=ROWS,
+                axis_names=manual,
+                check_vma=False,
             )
             return split(given, batch, key)
 
         return run
 
-    def gather(self, tree: Any) -> Any:
+    def all_gather(self, tree: Any) -> Any:
         """Inside a compiled function: parameters as the work needs them, no longer split over `fsdp`."""
-        return jax.lax.with_sharding_constraint(tree, _whole(self.stored(tree)))
+        return jax.lax.with_sharding_constraint(tree, _unsharded(self.param_sharding(tree)))
 
-    def scatter(self, gradients: Any) -> Any:
+    def reduce_scatter(self, gradients: Any) -> Any:
         """Inside a compiled function: gradients of parameters, as those are stored."""
-        return jax.lax.with_sharding_constraint(gradients, self.stored(gradients))
+        return jax.lax.with_sharding_constraint(gradients, self.param_sharding(gradients))
 
-    def seen(self) -> AbstractContextManager[Any]:
+    def mesh_context(self) -> AbstractContextManager[Any]:
         """Inside a compiled function: what is traced in the block sees the mesh (`kdjax.models.fused`)."""
-        context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+        context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(
+            self.mesh.abstract_mesh
+        )
         return context
 
     def check_batch(self, batch: int, microbatches: int = 1) -> None:
@@ -212,12 +242,16 @@ class Layout:
     def check_model(self, model: ModelConfig, whose: str) -> None:
         """Raises InputError unless the model's heads split evenly over `tensor`."""
         if model.heads % (tensor := self.mesh.shape["tensor"]):
-            raise InputError(f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of {whose}")
+            raise InputError(
+                f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of {whose}"
+            )
 
     def _over_fsdp(self, sharding: NamedSharding) -> PartitionSpec:
         """How an array is split over `fsdp` alone."""
         several = self.mesh.shape["fsdp"] > 1
-        return PartitionSpec(*("fsdp" if axis == "fsdp" and several else None for axis in sharding.spec))
+        return PartitionSpec(
+            *("fsdp" if axis == "fsdp" and several else None for axis in sharding.spec)
+        )
 
     def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         axes = self._axes(_dotted(path))
@@ -230,7 +264,9 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*split))
 
     def _axes(self, name: str) -> tuple[str, ...]:
-        return next((axes for pattern, axes in self.rules if fnmatch.fnmatchcase(name, pattern)), ())
+        return next(
+            (axes for pattern, axes in self.rules if fnmatch.fnmatchcase(name, pattern)), ()
+        )
 
 
 def local() -> Layout:
@@ -238,11 +274,13 @@ def local() -> Layout:
     return Layout.of(devices=jax.local_devices())
 
 
-def _whole(shardings: Any) -> Any:
+def _unsharded(shardings: Any) -> Any:
     """The same, but not split over `fsdp`."""
 
     def whole(one: NamedSharding) -> NamedSharding:
-        return NamedSharding(one.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in one.spec)))
+        return NamedSharding(
+            one.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in one.spec))
+        )
 
     return jax.tree.map(whole, shardings)
 

@@ -74,7 +74,13 @@ def forecasts(config: Config) -> dict[str, Any]:
     budgets = _budgets(config, runs)
     fill, unique = text_of(config, pilot)
     spending = {
-        name: Spending(arm, tuple(price(phase, phase.shape(shape)) for phase in arm.phases), config, fill, unique)
+        name: Spending(
+            arm,
+            tuple(price(phase, phase.shape(shape)) for phase in arm.phases),
+            config,
+            fill,
+            unique,
+        )
         for name, arm in arms.items()
     }
     case = config.budget.teacher
@@ -127,8 +133,13 @@ def _fitted(
     levels = sorted({run.flops for run in runs})
     held = [forecast.hold_out(runs, budgets=n, **how) for n in (1, 2) if len(levels) - n >= 3]
     widening = _widening(held)
-    case, grid = config.budget.teacher, np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
-    known = [one for one in CASES if one in ("nothing", "inference") or cost_by_recipe(config).known]
+    case, grid = (
+        config.budget.teacher,
+        np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets),
+    )
+    known = [
+        one for one in CASES if one in ("nothing", "inference") or cost_by_recipe(config).known
+    ]
     return {
         "pilot": {
             "directory": config.plan.pilot,
@@ -139,13 +150,16 @@ def _fitted(
             "reference_losses": _same_losses(pilot),
         },
         "fits": {
-            name: _fit(fits.arms[name], spending[name], budgets, grid, case, widening.get(name, 1.0))
+            name: _fit(
+                fits.arms[name], spending[name], budgets, grid, case, widening.get(name, 1.0)
+            )
             for name in fits.arms
         },
         "held_out": [_held_out(one) for one in held],
         "widening": widening,
         "contests": {
-            one: [_contest(c) for c in _contests(config, fits, spending, grid, one, widening)] for one in known
+            one: [_contest(c) for c in _contests(config, fits, spending, grid, one, widening)]
+            for one in known
         },
     }
 
@@ -165,7 +179,9 @@ def _contests(
     widening: Mapping[str, float],
 ) -> tuple[forecast.Contest, ...]:
     """Pairs of arms over the budgets that every arm can spend in this case."""
-    affordable = np.array([flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)])
+    affordable = np.array(
+        [flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)]
+    )
     if len(affordable) < 2:
         return ()
     return forecast.contests(
@@ -173,7 +189,9 @@ def _contests(
         affordable,
         lambda arm, flops: spending[arm].point(flops, case),
         margin=config.evaluation.margin,
-        widen={(a, b): widening.get(f"{a} - {b}", 1.0) for a, b in itertools.permutations(fits.arms, 2)},
+        widen={
+            (a, b): widening.get(f"{a} - {b}", 1.0) for a, b in itertools.permutations(fits.arms, 2)
+        },
     )
 
 
@@ -190,12 +208,19 @@ def _budgets(config: Config, runs: Sequence[forecast.Run]) -> list[float]:
         return sorted(config.plan.budgets)
     largest = max((run.flops for run in runs), default=Budget.of(config.budget).amount)
     if not runs and config.budget.kind != "flops":
-        raise InputError(f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to forecast for")
+        raise InputError(
+            f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to forecast for"
+        )
     return [times * largest for times in BEYOND]
 
 
 def _fit(
-    fit: forecast.Fit, spending: Spending, budgets: Sequence[float], grid: Array, case: str, widening: float
+    fit: forecast.Fit,
+    spending: Spending,
+    budgets: Sequence[float],
+    grid: Array,
+    case: str,
+    widening: float,
 ) -> dict[str, Any]:
     """An arm's law and what it says; intervals of what it says are widened."""
 
@@ -206,7 +231,10 @@ def _fit(
         point = spending.point(asked, case)
         law = fit.predict(point.parameters, point.tokens, point.unique).widened(widening)
         columns = zip(asked, law.mean, law.low, law.high, strict=True)
-        return [dict(zip(("flops", "mean", "low", "high"), map(float, row), strict=True)) for row in columns]
+        return [
+            dict(zip(("flops", "mean", "low", "high"), map(float, row), strict=True))
+            for row in columns
+        ]
 
     return {
         "formula": fit.formula,
@@ -234,7 +262,8 @@ def _held_out(found: forecast.CrossValidation) -> dict[str, Any]:
     rows: dict[str, Any] = {"budgets": found.budgets}
     for name in ("arms", "differences"):
         rows[name] = [
-            {**asdict(one), "relative": one.relative, "widening": one.widening} for one in getattr(found, name)
+            {**asdict(one), "relative": one.relative, "widening": one.widening}
+            for one in getattr(found, name)
         ]
     return rows
 
@@ -247,7 +276,13 @@ def _contest(found: forecast.Contest) -> dict[str, Any]:
         "a": found.a,
         "b": found.b,
         "points": [
-            {"flops": float(f), "mean": float(m), "low": float(low), "high": float(high), "verdict": verdict}
+            {
+                "flops": float(f),
+                "mean": float(m),
+                "low": float(low),
+                "high": float(high),
+                "verdict": verdict,
+            }
             for f, m, low, high, verdict in zip(
                 found.flops, found.mean, found.low, found.high, found.verdicts, strict=True
             )

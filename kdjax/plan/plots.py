@@ -28,23 +28,39 @@ def curves(found: Plan) -> Markup | None:
         ax = figure.subplots()
         for arm, fit in fits.items():
             colour = _colour(found, arm)
-            at, mean, low, high = ([p[name] for p in fit["curve"]] for name in ("flops", "mean", "low", "high"))
+            at, mean, low, high = (
+                [p[name] for p in fit["curve"]] for name in ("flops", "mean", "low", "high")
+            )
             ax.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
             for edge in (low, high):
                 ax.plot(at, edge, color=colour, linewidth=0.7, alpha=0.55)
-            ax.plot(at, mean, color=colour, linewidth=1.9, linestyle="-" if fit["usable"] else (0, (2, 2)))
+            ax.plot(
+                at,
+                mean,
+                color=colour,
+                linewidth=1.9,
+                linestyle="-" if fit["usable"] else (0, (2, 2)),
+            )
             _runs(ax, found, arm)
             seen += mean
             ends += [*low, *high]
         seen += _held(ax, found)
         span = max(seen) - min(seen) or 1.0
-        limits(ax, seen + [min(max(end, min(seen) - span / 2), max(seen) + span / 2) for end in ends], 0.05)
+        limits(
+            ax,
+            seen + [min(max(end, min(seen) - span / 2), max(seen) + span / 2) for end in ends],
+            0.05,
+        )
         _budgets(ax, found, [p["flops"] for fit in fits.values() for p in fit["curve"]])
         _reach(ax, found)
         levels = reference_losses.of_endpoint(found["pilot"].get("reference_losses"), endpoint)
         reference_losses.draw(ax, levels, extend=False)
         ax.set_ylabel(f"{endpoint['unit']} ({endpoint['better']} is better)")
-        return svg.render(figure, "laws", f"{endpoint['label']} over the budget: fitted laws and the pilot's runs.")
+        return svg.render(
+            figure,
+            "laws",
+            f"{endpoint['label']} over the budget: fitted laws and the pilot's runs.",
+        )
 
 
 def _colour(found: Plan, arm: str) -> str:
@@ -69,7 +85,9 @@ def _runs(ax: Axes, found: Plan, arm: str) -> None:
         alpha=0.5,
     )
     for flops in sorted({run["flops"] for run in runs}):
-        spread = summary.spread(r["value"] for r in runs if r["flops"] == flops and r["parameters"] == size)
+        spread = summary.spread(
+            r["value"] for r in runs if r["flops"] == flops and r["parameters"] == size
+        )
         if spread is not None:
             ax.plot(flops, spread.mean, _marker(found, arm), color=colour, markersize=6)
 
@@ -100,7 +118,12 @@ def _held(ax: Axes, found: Plan) -> list[float]:
 def _budgets(ax: Axes, found: Plan, drawn: Sequence[float]) -> None:
     """The axis of budgets."""
     budgets = [*found["budgets"], *found["pilot"]["budgets"]]
-    logarithmic(ax, "budget: FLOPs", brief, sorted({*drawn, *(b for b in budgets if min(drawn) <= b <= max(drawn))}))
+    logarithmic(
+        ax,
+        "budget: FLOPs",
+        brief,
+        sorted({*drawn, *(b for b in budgets if min(drawn) <= b <= max(drawn))}),
+    )
 
 
 def _reach(ax: Axes, found: Plan) -> None:
@@ -121,7 +144,11 @@ def _reach(ax: Axes, found: Plan) -> None:
 def differences(found: Plan) -> Markup | None:
     """Each arm's forecast difference to the yardstick, in the colour of whoever is told ahead; better is up."""
     other = yardstick(found)
-    pairs = {one["a" if one["b"] == other else "b"]: one for one in contests(found) if other in (one["a"], one["b"])}
+    pairs = {
+        one["a" if one["b"] == other else "b"]: one
+        for one in contests(found)
+        if other in (one["a"], one["b"])
+    }
     shown = {arm: sided(one, arm) for arm, one in pairs.items()}
     if not shown:
         return None
@@ -135,11 +162,19 @@ def differences(found: Plan) -> Markup | None:
         for ax, (arm, contest) in zip(axes, shown.items(), strict=False):
             _difference(ax, found, contest)
             ax.set_title(f"{short(arm, 24)} less {short(other, 24)}")
-        return svg.render(figure, "differences", f"Forecast differences to {other} over the budget, with intervals.")
+        return svg.render(
+            figure,
+            "differences",
+            f"Forecast differences to {other} over the budget, with intervals.",
+        )
 
 
 def _difference(ax: Axes, found: Plan, contest: Contest) -> None:
-    endpoint, margin, points = found["pilot"]["endpoint"], found["config"]["evaluation"]["margin"], contest["points"]
+    endpoint, margin, points = (
+        found["pilot"]["endpoint"],
+        found["config"]["evaluation"]["margin"],
+        contest["points"],
+    )
     colours = {
         "a wins": _colour(found, contest["a"]),
         "b wins": _colour(found, contest["b"]),
@@ -216,7 +251,9 @@ def held_out(found: Plan) -> Markup | None:
     heights = [len(rows) + 0.6 for _, rows in checks]
     with svg.style():
         figure = Figure(figsize=(WIDTH, 0.26 * sum(heights) + 0.75 * len(checks)))
-        axes = figure.subplots(len(checks), squeeze=False, gridspec_kw={"height_ratios": heights}, sharex=True)[:, 0]
+        axes = figure.subplots(
+            len(checks), squeeze=False, gridspec_kw={"height_ratios": heights}, sharex=True
+        )[:, 0]
         for ax, (check, rows) in zip(axes, checks, strict=True):
             _errors(ax, found, rows)
             ax.tick_params(axis="x", labelbottom=True)
@@ -226,7 +263,9 @@ def held_out(found: Plan) -> Markup | None:
                 else f"Without the {check['budgets']} largest budgets"
             )
         axes[-1].set_xlabel(f"predicted less reached ({found['pilot']['endpoint']['unit']})")
-        return svg.render(figure, "held-out", "Errors of predictions for budgets that were held out.")
+        return svg.render(
+            figure, "held-out", "Errors of predictions for budgets that were held out."
+        )
 
 
 def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -237,7 +276,12 @@ def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
         colour = _colour(found, row["name"]) if alone else svg.MUTED
         if row["noise"]:
             ax.barh(y, 2 * row["noise"], 0.7, -row["noise"], color=svg.RULE, linewidth=0)
-        ax.plot([row["low"] - row["observed"], row["high"] - row["observed"]], [y, y], color=colour, linewidth=1.8)
+        ax.plot(
+            [row["low"] - row["observed"], row["high"] - row["observed"]],
+            [y, y],
+            color=colour,
+            linewidth=1.8,
+        )
         ax.plot(
             row["error"],
             y,
@@ -249,7 +293,13 @@ def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
         )
         deviations = "" if row["relative"] is None else f", {row['relative']:.1f} sd"
         right(ax, y, f"{numbers.signed(row['error'])}{deviations}", 8)
-        right(ax, y, "inside" if row["covered"] else "outside", 108, weight="normal" if row["covered"] else "bold")
+        right(
+            ax,
+            y,
+            "inside" if row["covered"] else "outside",
+            108,
+            weight="normal" if row["covered"] else "bold",
+        )
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [_row_name(row, len(sizes) > 1) for row in rows])
     ax.tick_params(axis="y", length=0)
@@ -260,4 +310,6 @@ def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _row_name(row: Mapping[str, Any], sizes: bool) -> str:
     name = short(row["name"].replace(" - ", f" {numbers.MINUS} "))
-    return f"{name}, {brief(row['flops'])}" + (f", {brief(row['parameters'])} parameters" if sizes else "")
+    return f"{name}, {brief(row['flops'])}" + (
+        f", {brief(row['parameters'])} parameters" if sizes else ""
+    )

@@ -16,7 +16,9 @@ TEACHER_TOKENS_PER_PARAMETER = 20
 """How long the teacher is taken to be trained: compute-optimally (Hoffmann et al. 2022, arXiv 2203.15556)."""
 
 
-def published(config: Config, spending: Mapping[str, Spending], budgets: Sequence[float], case: str) -> dict[str, Any]:
+def published(
+    config: Config, spending: Mapping[str, Spending], budgets: Sequence[float], case: str
+) -> dict[str, Any]:
     """Published laws at the recipe's sizes and budgets.
 
     An arm without a teacher follows the supervised law, one with a term on the teacher's logits the distillation law,
@@ -61,7 +63,7 @@ def published(config: Config, spending: Mapping[str, Spending], budgets: Sequenc
 
 def _law(arm: Arm) -> str | None:
     """Which published law an arm falls under."""
-    if not arm.distils:
+    if not arm.uses_teacher:
         return "supervised"
     return "distillation" if any(phase.needs.teacher.head for phase in arm.phases) else None
 

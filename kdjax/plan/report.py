@@ -32,7 +32,9 @@ def write(found: dict[str, Any], path: Path) -> None:
 def html(found: Plan) -> str:
     """The page."""
     fitted = found["fits"] is not None
-    taught = any(price["teacher_forward"] for arm in found["arms"].values() for price in arm["prices"])
+    taught = any(
+        price["teacher_forward"] for arm in found["arms"].values() for price in arm["prices"]
+    )
     return page.render(
         "plan.html.j2",
         found["arms"],
@@ -51,7 +53,9 @@ def html(found: Plan) -> str:
         },
         rows=_rows(found),
         verdicts=_verdicts(found) if fitted else [],
-        leaders=[verdict.leader(standing(found, flops)) for flops in found["budgets"]] if fitted else [],
+        leaders=[verdict.leader(standing(found, flops)) for flops in found["budgets"]]
+        if fitted
+        else [],
         laws=_laws(found) if fitted else {},
         cases=_cases(found) if fitted and taught else [],
         prices=_prices(found),
@@ -68,7 +72,8 @@ def _heads(found: Plan) -> list[tuple[str, str]]:
         return [(numbers.flops(flops), "") for flops in found["budgets"]]
     largest, smallest = reach(found), min(found["pilot"]["budgets"])
     return [
-        (numbers.flops(flops), "" if smallest <= flops <= largest else "extrapolated") for flops in found["budgets"]
+        (numbers.flops(flops), "" if smallest <= flops <= largest else "extrapolated")
+        for flops in found["budgets"]
     ]
 
 
@@ -86,7 +91,9 @@ def _row(found: Plan, n: int, arm: str) -> dict[str, Any]:
         return {"arm": arm, "bought": False, "prediction": "", "interval": ""}
     told = None
     if found["fits"] is not None and arm in found["fits"]:
-        told = next((one for one in found["fits"][arm]["predictions"] if one["flops"] == flops), None)
+        told = next(
+            (one for one in found["fits"][arm]["predictions"] if one["flops"] == flops), None
+        )
     return {
         "arm": arm,
         "bought": True,
@@ -111,7 +118,13 @@ def _verdicts(found: Plan) -> list[tuple[str, list[tuple[str, str, str]]]]:
                 cells.append(("–", "", ""))
             else:
                 told = words[point["verdict"]] if point["verdict"] in words else point["verdict"]
-                cells.append((told, numbers.signed(point["mean"]), numbers.interval(point["low"], point["high"])))
+                cells.append(
+                    (
+                        told,
+                        numbers.signed(point["mean"]),
+                        numbers.interval(point["low"], point["high"]),
+                    )
+                )
         made.append((f"{contest['a']} {numbers.MINUS} {contest['b']}", cells))
     return made
 
@@ -122,7 +135,9 @@ def _laws(found: Plan) -> dict[str, dict[str, Any]]:
         arm: {
             **fit,
             "formula": _formula(fit["formula"]),
-            "symbols": [(name, _value(one["value"]), _range(one)) for name, one in fit["parameters"].items()],
+            "symbols": [
+                (name, _value(one["value"]), _range(one)) for name, one in fit["parameters"].items()
+            ],
         }
         for arm, fit in found["fits"].items()
     }
@@ -130,14 +145,23 @@ def _laws(found: Plan) -> dict[str, dict[str, Any]]:
 
 def _formula(text: str) -> str:
     """A law as people write it: `E + K · D′⁻ᵏ`."""
-    for plain, written in (("^-k", "⁻ᵏ"), ("^a", "ᵃ"), ("^b", "ᵇ"), ("^g", "ᵍ"), ("'", "′"), ("*", "·")):
+    for plain, written in (
+        ("^-k", "⁻ᵏ"),
+        ("^a", "ᵃ"),
+        ("^b", "ᵇ"),
+        ("^g", "ᵍ"),
+        ("'", "′"),
+        ("*", "·"),
+    ):
         text = text.replace(plain, written)
     return text.replace(" - ", f" {numbers.MINUS} ")
 
 
 def _range(one: Mapping[str, float | None]) -> str:
     """A parameter's interval; an end that is None lies beyond what numbers can hold."""
-    return f"[{', '.join('∞' if end is None else _value(end) for end in (one['low'], one['high']))}]"
+    return (
+        f"[{', '.join('∞' if end is None else _value(end) for end in (one['low'], one['high']))}]"
+    )
 
 
 def _value(value: float) -> str:
@@ -165,7 +189,9 @@ def _prices(found: Plan) -> Table:
     columns = ("total", *PARTS)
 
     def cell(arm: str, part: str) -> Cell:
-        return "; then ".join(numbers.flops(price[part]) for price in found["arms"][arm]["prices"]), ""
+        return "; then ".join(
+            numbers.flops(price[part]) for price in found["arms"][arm]["prices"]
+        ), ""
 
     return Table(
         "FLOPs of a step",
@@ -182,12 +208,18 @@ def _prior(found: Plan) -> dict[str, Any]:
     for arm, one in prior["arms"].items():
         cells: list[Cell] = []
         for mine, yours in zip(one["losses"], theirs, strict=True):
-            gap = "" if arm == other or mine is None or yours is None else numbers.signed(mine - yours)
+            gap = (
+                ""
+                if arm == other or mine is None or yours is None
+                else numbers.signed(mine - yours)
+            )
             cells.append(("–" if mine is None else numbers.score(mine), gap))
         rows[arm] = [(one["law"] or "none", ""), *cells]
     heads = (Column("law"), *(Column(numbers.flops(flops)) for flops in found["budgets"]))
     return {
-        "table": Table(f"Loss by published laws, nats per token; below, the difference to {other}", heads, rows),
+        "table": Table(
+            f"Loss by published laws, nats per token; below, the difference to {other}", heads, rows
+        ),
         "sentences": verdict.of_prior(found),
         "sources": [
             (

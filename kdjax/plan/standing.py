@@ -34,7 +34,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class PhaseSpan:
     """Neighbouring budgets with one standing, from `low` to `high` FLOPs."""
 
     standing: Standing
@@ -46,7 +46,11 @@ def yardstick(found: Plan) -> str:
     """The arm the others are held against: the first one without a teacher, or the first where all have one."""
     arms: list[str] = list(found["arms"])
     law = found["prior"]["arms"]
-    alone = (a for a in arms if law[a]["law"] == "supervised" and not starts_from_teacher(found["config"], a))
+    alone = (
+        a
+        for a in arms
+        if law[a]["law"] == "supervised" and not starts_from_teacher(found["config"], a)
+    )
     return next(alone, arms[0])
 
 
@@ -75,7 +79,10 @@ def sided(contest: Contest, arm: str) -> Contest:
         }
         for p in contest["points"]
     ]
-    ranges = [{**one, "verdict": other_way.get(one["verdict"], one["verdict"])} for one in contest["ranges"]]
+    ranges = [
+        {**one, "verdict": other_way.get(one["verdict"], one["verdict"])}
+        for one in contest["ranges"]
+    ]
     return {**contest, "a": contest["b"], "b": contest["a"], "points": points, "ranges": ranges}
 
 
@@ -93,7 +100,9 @@ def at(contest: Contest, flops: float) -> Point | None:
     gap = math.log(right["flops"] / left["flops"])
     share = math.log(flops / left["flops"]) / gap if gap > 0 else 0.0
     told = left["verdict"] if left["verdict"] == right["verdict"] else "cannot tell"
-    numbers = {name: left[name] + share * (right[name] - left[name]) for name in ("mean", "low", "high")}
+    numbers = {
+        name: left[name] + share * (right[name] - left[name]) for name in ("mean", "low", "high")
+    }
     return {"flops": flops, **numbers, "verdict": told}
 
 
@@ -104,10 +113,10 @@ def standing(found: Plan, flops: float, case: str | None = None) -> Standing | N
     return _standing(told, list(found["arms"])) if told else None
 
 
-def stretches(found: Plan, case: str | None = None) -> list[Stretch]:
+def spans(found: Plan, case: str | None = None) -> list[PhaseSpan]:
     """Who is ahead over all budgets asked, small ones first; neighbours at which the lead is open are one stretch."""
     order: list[str] = list(found["arms"])
-    made: list[Stretch] = []
+    made: list[PhaseSpan] = []
     pairs = contests(found, case)
     if not pairs:
         return made
@@ -117,16 +126,20 @@ def stretches(found: Plan, case: str | None = None) -> list[Stretch]:
         before = made[-1].standing if made else None
         if before and before.kind == now.kind == "open":
             both = tuple(arm for arm in order if arm in (*before.arms, *now.arms))
-            made[-1] = Stretch(Standing("open", both), made[-1].low, flops)
+            made[-1] = PhaseSpan(Standing("open", both), made[-1].low, flops)
         elif before == now:
-            made[-1] = Stretch(now, made[-1].low, flops)
+            made[-1] = PhaseSpan(now, made[-1].low, flops)
         else:
-            made.append(Stretch(now, flops, flops))
+            made.append(PhaseSpan(now, flops, flops))
     return made
 
 
 def _standing(told: Mapping[tuple[str, str], str], order: Sequence[str]) -> Standing:
-    wins = {(a, b) if verdict == "a wins" else (b, a) for (a, b), verdict in told.items() if verdict.endswith("wins")}
+    wins = {
+        (a, b) if verdict == "a wins" else (b, a)
+        for (a, b), verdict in told.items()
+        if verdict.endswith("wins")
+    }
     arms = [arm for arm in order if any(arm in pair for pair in told)]
     unbeaten = [arm for arm in arms if not any(loser == arm for _, loser in wins)]
     best = tuple(arm for arm in arms if not any((winner, arm) in wins for winner in unbeaten))

@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.plan.standing import Plan, Standing, Stretch, at, contests, reach, sided, stretches, yardstick
+from kdjax.plan.standing import (
+    PhaseSpan,
+    Plan,
+    Standing,
+    at,
+    contests,
+    reach,
+    sided,
+    spans,
+    yardstick,
+)
 from kdjax.report import numbers
 from kdjax.report.sentences import places
 from kdjax.sweep.verdict import amounts, where
@@ -24,9 +34,13 @@ def headline(found: Plan) -> str:
             "No pilot was fitted, so nothing is forecast from these arms' own runs: this plan has prices, what budgets "
             "buy, and what published laws say."
         )
-    parts = stretches(found)
+    parts = spans(found)
     if not parts:
-        why = "it has one arm" if len(found["fits"]) == 1 else "no two of these budgets buy every arm a step"
+        why = (
+            "it has one arm"
+            if len(found["fits"]) == 1
+            else "no two of these budgets buy every arm a step"
+        )
         return f"The fit to this pilot compares nothing: {why}."
     measured = places([found["pilot"]["endpoint"]])
     told = f"By the fit to this pilot, on {measured}, {'; '.join(_clauses(found, parts))}."
@@ -39,11 +53,13 @@ def headline(found: Plan) -> str:
     if parts[-1].high > reach(found):
         told += f" Beyond {numbers.flops(reach(found))} FLOPs, the pilot's largest budget, this is extrapolated."
     if lost := unusable(found):
-        told += f" Of {numbers.listed(lost)} nothing is forecast: values get worse with more tokens."
+        told += (
+            f" Of {numbers.listed(lost)} nothing is forecast: values get worse with more tokens."
+        )
     return told
 
 
-def _clauses(found: Plan, parts: Sequence[Stretch]) -> list[str]:
+def _clauses(found: Plan, parts: Sequence[PhaseSpan]) -> list[str]:
     """Who is ahead where, and then where that cannot be told."""
     made = [(part, _span(n, len(parts), part.low, part.high)) for n, part in enumerate(parts)]
     made.sort(key=lambda one: one[0].standing.kind == "open")
@@ -105,12 +121,21 @@ def _answer(contest: Mapping[str, Any], found: Plan) -> str:
         "cannot tell": f"cannot be told from {other}",
     }
     clauses = [
-        f"{words[one['verdict']]} {_span(n, len(ranges), one['low'], one['high'])}" for n, one in enumerate(ranges)
+        f"{words[one['verdict']]} {_span(n, len(ranges), one['low'], one['high'])}"
+        for n, one in enumerate(ranges)
     ]
     asked = dict.fromkeys((reach(found), max(found["budgets"])))
-    shown = [f"{difference(point)} at {numbers.flops(flops)} FLOPs" for flops in asked if (point := at(contest, flops))]
+    shown = [
+        f"{difference(point)} at {numbers.flops(flops)} FLOPs"
+        for flops in asked
+        if (point := at(contest, flops))
+    ]
     text = f"{contest['a']} {'; '.join(clauses)}. "
-    text += f"Difference, in {found['pilot']['endpoint']['unit']}: {numbers.listed(shown)}." if shown else ""
+    text += (
+        f"Difference, in {found['pilot']['endpoint']['unit']}: {numbers.listed(shown)}."
+        if shown
+        else ""
+    )
     crossing = contest["crossing"]
     if crossing["value"] is not None:
         ends = contest["points"][0]["flops"], contest["points"][-1]["flops"]
@@ -124,8 +149,12 @@ def crossing_interval(crossing: Mapping[str, Any], ends: tuple[float, float]) ->
     if crossing["low"] is None and crossing["high"] is None:
         return "[open at both ends]"
     texts = [
-        f"below {numbers.flops(ends[0])}" if crossing["low"] is None else numbers.flops(crossing["low"]),
-        f"above {numbers.flops(ends[1])} or never" if crossing["high"] is None else numbers.flops(crossing["high"]),
+        f"below {numbers.flops(ends[0])}"
+        if crossing["low"] is None
+        else numbers.flops(crossing["low"]),
+        f"above {numbers.flops(ends[1])} or never"
+        if crossing["high"] is None
+        else numbers.flops(crossing["high"]),
     ]
     return f"[{', '.join(texts)}]"
 
@@ -156,7 +185,9 @@ def _of_fit(found: Plan) -> list[str]:
         "of a curve that bends later it knows nothing."
     ]
     if warned:
-        made.append(f"Cautions: {'. '.join(f'{arm}: ' + '; '.join(said) for arm, said in warned.items())}.")
+        made.append(
+            f"Cautions: {'. '.join(f'{arm}: ' + '; '.join(said) for arm, said in warned.items())}."
+        )
     return made
 
 
@@ -188,7 +219,9 @@ def _checked(check: Mapping[str, Any], unit: str) -> str:
     arms, pairs = check["arms"], check["differences"]
     missed = [abs(row["error"]) for row in arms]
     deviations = [row["relative"] for row in arms if row["relative"] is not None]
-    text = f"Without {gone}, the fit misses the arms' means there by {_spread(missed, '.3f')} {unit}"
+    text = (
+        f"Without {gone}, the fit misses the arms' means there by {_spread(missed, '.3f')} {unit}"
+    )
     text += f" ({_spread(deviations, '.1f')} standard deviations over seeds)" if deviations else ""
     text += f"; {sum(row['covered'] for row in arms)} of {len(arms)} lie in its intervals"
     if pairs:
@@ -214,12 +247,19 @@ def of_prior(found: Plan) -> list[str]:
             continue
         both = [
             (flops, mine - theirs)
-            for flops, mine, theirs in zip(found["budgets"], one["losses"], arms[other]["losses"], strict=True)
+            for flops, mine, theirs in zip(
+                found["budgets"], one["losses"], arms[other]["losses"], strict=True
+            )
             if mine is not None and theirs is not None
         ]
         every = [flops for flops, _ in both]
-        signs = [("below", [f for f, gap in both if gap < 0]), ("not below", [f for f, gap in both if gap >= 0])]
-        clauses = [f"{word} that of {other} {where(at_, every, 'flops')}" for word, at_ in signs if at_]
+        signs = [
+            ("below", [f for f, gap in both if gap < 0]),
+            ("not below", [f for f, gap in both if gap >= 0]),
+        ]
+        clauses = [
+            f"{word} that of {other} {where(at_, every, 'flops')}" for word, at_ in signs if at_
+        ]
         if clauses:
             made.append(f"They put the loss of {arm} {numbers.listed(clauses)}.")
     if lacking:
@@ -231,7 +271,7 @@ def cases(found: Plan) -> dict[str, list[str]]:
     """Case of who pays for the teacher -> who is ahead where, in a sentence for each standing."""
     made: dict[str, list[str]] = {}
     for case in found["contests"]:
-        parts = stretches(found, case)
+        parts = spans(found, case)
         told = [f"{_capital(clause)}." for clause in _clauses(found, parts)]
         made[case] = told or ["No two of these budgets buy every arm a step."]
     return made

@@ -52,7 +52,9 @@ def linear(ax: Axes, label: str, show: Callable[[float], str]) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
 
 
-def logarithmic(ax: Axes, label: str, show: Callable[[float], str], places: Sequence[float]) -> None:
+def logarithmic(
+    ax: Axes, label: str, show: Callable[[float], str], places: Sequence[float]
+) -> None:
     """Amounts along the plot, on a logarithmic scale.
 
     Args:

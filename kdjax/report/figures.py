@@ -26,7 +26,9 @@ def differences(results: Results) -> Markup | None:
     other = summary.yardstick(results)
     panels: dict[tuple[str, str], list[tuple[Endpoint | None, str]]] = {}
     for endpoint in results["endpoints"]:
-        found = [arm for arm in results["arms"] if arm != other and _shown(results, endpoint, arm, other)]
+        found = [
+            arm for arm in results["arms"] if arm != other and _shown(results, endpoint, arm, other)
+        ]
         if found:
             rows = panels.setdefault((endpoint["unit"], endpoint["better"]), [])
             rows += [(None, endpoint["label"]), *((endpoint, arm) for arm in found)]
@@ -35,14 +37,20 @@ def differences(results: Results) -> Markup | None:
     heights = [len(rows) for rows in panels.values()]
     with svg.style():
         figure = Figure(figsize=(WIDTH, 0.245 * sum(heights) + 0.68 * len(heights)))
-        axes = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+        axes = figure.subplots(len(panels), squeeze=False, gridspec_kw={"height_ratios": heights})[
+            :, 0
+        ]
         for ax, ((unit, better), rows) in zip(axes, panels.items(), strict=True):
             _forest(ax, results, rows, other)
-            ax.set_xlabel(f"difference to {short(other)} ({unit}); better than {short(other)} →", loc="right")
+            ax.set_xlabel(
+                f"difference to {short(other)} ({unit}); better than {short(other)} →", loc="right"
+            )
             if better == "lower":
                 ax.invert_xaxis()
         return svg.render(
-            figure, "differences", f"Paired differences to {other} with confidence intervals, by endpoint."
+            figure,
+            "differences",
+            f"Paired differences to {other} with confidence intervals, by endpoint.",
         )
 
 
@@ -51,7 +59,9 @@ def _shown(results: Results, endpoint: Endpoint, arm: str, other: str) -> bool:
     return found is not None and found.mean is not None
 
 
-def _forest(ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, str]], other: str) -> None:
+def _forest(
+    ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, str]], other: str
+) -> None:
     arms, margin = list(results["arms"]), results["config"]["evaluation"]["margin"]
     ax.axvspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axvline(0, color=svg.MUTED, linewidth=1)
@@ -65,9 +75,13 @@ def _forest(ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, st
         colour, text = svg.arm_colour(index), numbers.signed(found.mean)
         ours, theirs = (summary.by_seed(results, name, endpoint) for name in (arm, other))
         seeds = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-        ax.plot(seeds, [y] * len(seeds), "|", color=colour, markersize=8, markeredgewidth=1, alpha=0.55)
+        ax.plot(
+            seeds, [y] * len(seeds), "|", color=colour, markersize=8, markeredgewidth=1, alpha=0.55
+        )
         if found.low is not None and found.high is not None:
-            ax.plot([found.low, found.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
+            ax.plot(
+                [found.low, found.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt"
+            )
             text += f" {numbers.interval(found.low, found.high)}"
         filled = found.outcome in ("beats", "loses")
         ax.plot(
@@ -79,7 +93,9 @@ def _forest(ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, st
             markeredgecolor=colour,
             markerfacecolor=colour if filled else svg.PAGE,
         )
-        word = {"beats": "beats", "loses": "loses", "ties": "ties", "unclear": "inconclusive"}[found.outcome]
+        word = {"beats": "beats", "loses": "loses", "ties": "ties", "unclear": "inconclusive"}[
+            found.outcome
+        ]
         right(ax, y, text, 8)
         right(ax, y, word, 158, weight="bold" if filled else "normal")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -102,12 +118,18 @@ def spending(results: Results) -> Markup | None:
         return None
     budget, paid = results["budget"], paid_for(results)
     amounts = {
-        arm: {account: mean(run["spent"][account] for run in runs(results, arm)) for account in ACCOUNTS}
+        arm: {
+            account: mean(run["spent"][account] for run in runs(results, arm))
+            for account in ACCOUNTS
+        }
         for arm in results["arms"]
     }
     counted = {arm: sum(of[account] for account in paid) for arm, of in amounts.items()}
     scale = budget["amount"] if budget["kind"] == "flops" else max(counted.values())
-    edge = min(max(scale, *(sum(of.values()) for of in amounts.values())), 2 * max(scale, *counted.values()))
+    edge = min(
+        max(scale, *(sum(of.values()) for of in amounts.values())),
+        2 * max(scale, *counted.values()),
+    )
     with svg.style():
         figure = Figure(figsize=(WIDTH, 0.36 * len(amounts) + 0.75))
         ax = figure.subplots()
@@ -116,11 +138,23 @@ def spending(results: Results) -> Markup | None:
             for account in sorted(ACCOUNTS, key=lambda account: account not in paid):
                 seen, counts = max(0.0, min(of[account], edge - left)), account in paid
                 if seen:
-                    look: dict[str, Any] = {"color": svg.part_colour(ACCOUNTS.index(account)), "edgecolor": svg.PAGE}
-                    ax.barh(y, seen, 0.66, left, linewidth=0.6, alpha=1 if counts else svg.FAINT, **look)
+                    look: dict[str, Any] = {
+                        "color": svg.part_colour(ACCOUNTS.index(account)),
+                        "edgecolor": svg.PAGE,
+                    }
+                    ax.barh(
+                        y, seen, 0.66, left, linewidth=0.6, alpha=1 if counts else svg.FAINT, **look
+                    )
                 if counts and seen > 0.05 * edge:
                     share = of[account] / (scale if budget["kind"] == "flops" else counted[arm])
-                    ax.text(left + seen / 2, y, f"{share:.1%}", ha="center", va="center", color="#111111")
+                    ax.text(
+                        left + seen / 2,
+                        y,
+                        f"{share:.1%}",
+                        ha="center",
+                        va="center",
+                        color="#111111",
+                    )
                 left += of[account]
             if left > edge * (1 + 1e-9):
                 right(ax, y, f"→ {numbers.flops(left)}", 4, color=svg.MUTED)
@@ -131,7 +165,11 @@ def spending(results: Results) -> Markup | None:
         ax.set_yticks(range(len(amounts)), [short(arm) for arm in amounts])
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
-        linear(ax, "FLOPs (dashed: the budget)" if budget["kind"] == "flops" else "FLOPs", numbers.flops)
+        linear(
+            ax,
+            "FLOPs (dashed: the budget)" if budget["kind"] == "flops" else "FLOPs",
+            numbers.flops,
+        )
         return svg.render(figure, "spending", "FLOPs of a run by part, for each arm.")
 
 
@@ -148,7 +186,9 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
     arms = list(results["arms"])
     curves: dict[str, list[list[Mapping[str, float]]]] = {}
     for arm in arms:
-        points = [[point for point in run["curve"] if figure in point] for run in runs(results, arm)]
+        points = [
+            [point for point in run["curve"] if figure in point] for run in runs(results, arm)
+        ]
         if found := [run for run in points if run]:
             curves[arm] = found
     if not curves:
@@ -162,16 +202,32 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
         late, stop = list[float](), amount
         for arm, found in curves.items():
             look: dict[str, Any] = {"color": svg.arm_colour(arms.index(arm))}
-            seeds = [([p["share"] * amount for p in run], [p[figure] for p in run]) for run in found]
+            seeds = [
+                ([p["share"] * amount for p in run], [p[figure] for p in run]) for run in found
+            ]
             # Where a clock decides, seeds are measured at slightly different times.
             places = min((at for at, _ in seeds), key=len)
-            means = [mean(values) for values in zip(*(np.interp(places, *seed) for seed in seeds), strict=True)]
+            means = [
+                mean(values)
+                for values in zip(*(np.interp(places, *seed) for seed in seeds), strict=True)
+            ]
             for ax in (whole, end):
                 for at, losses in seeds:
                     ax.plot(at, losses, linewidth=0.9, alpha=0.45, **look)
-                ax.plot(places, means, marker=svg.arm_marker(arms.index(arm)), markersize=5, linewidth=2.2, **look)
-            late += [loss for seed in seeds for at, loss in zip(*seed, strict=True) if at >= amount / 2]
-            stop = max(stop, *(at[-1] for at, _ in seeds))  # what is measured last may itself be on the clock
+                ax.plot(
+                    places,
+                    means,
+                    marker=svg.arm_marker(arms.index(arm)),
+                    markersize=5,
+                    linewidth=2.2,
+                    **look,
+                )
+            late += [
+                loss for seed in seeds for at, loss in zip(*seed, strict=True) if at >= amount / 2
+            ]
+            stop = max(
+                stop, *(at[-1] for at, _ in seeds)
+            )  # what is measured last may itself be on the clock
         levels = reference_losses.of_endpoint(
             results["corpus"].get("reference_losses"), {"name": figure, "unit": "nats"}
         )
@@ -199,7 +255,9 @@ def _teacher_loss(results: Results, figure: str) -> float | None:
         return None if teacher is None else teacher["mlm_loss"]
     references = summary.references(results)
     losses = [
-        metrics[figure].mean for name, metrics in references.items() if name.startswith("teacher") and figure in metrics
+        metrics[figure].mean
+        for name, metrics in references.items()
+        if name.startswith("teacher") and figure in metrics
     ]
     return mean(losses) if losses else None
 
@@ -208,14 +266,20 @@ def _along(budget: Mapping[str, Any]) -> tuple[float, str, Callable[[float], str
     """The axis along a budget: its end, its label, and how amounts are written on it."""
     if budget["kind"] == "hours":
         size, unit = numbers.clock_unit(3600 * budget["amount"])
-        return 3600 * budget["amount"] / size, f"{unit} of {numbers.listed(budget['clock'])}", lambda x: f"{x:g}"
+        return (
+            3600 * budget["amount"] / size,
+            f"{unit} of {numbers.listed(budget['clock'])}",
+            lambda x: f"{x:g}",
+        )
     label = {"flops": "FLOPs charged", "tokens": "tokens seen, padding counted"}[budget["kind"]]
     return budget["amount"], label, numbers.flops if budget["kind"] == "flops" else numbers.tokens
 
 
 def layers(results: Results) -> Markup | None:
     """Probe score by layer on the test rows, mean and sd over seeds; rings mark layers chosen on dev."""
-    probes = [e for e in results["endpoints"] if e["kind"] == "probe" and _probed(results["runs"], e)]
+    probes = [
+        e for e in results["endpoints"] if e["kind"] == "probe" and _probed(results["runs"], e)
+    ]
     if not probes:
         return None
     columns = min(len(probes), 2)
@@ -228,8 +292,14 @@ def layers(results: Results) -> Markup | None:
         for ax, endpoint in zip(axes, probes, strict=False):
             for index, arm in enumerate(results["arms"]):
                 details = _probed([run for run in results["runs"] if run["arm"] == arm], endpoint)
-                aside = 0.05 * (index - (len(results["arms"]) - 1) / 2)  # so that arms do not hide one another
-                look = {"color": svg.arm_colour(index), "marker": svg.arm_marker(index), "markersize": 5}
+                aside = 0.05 * (
+                    index - (len(results["arms"]) - 1) / 2
+                )  # so that arms do not hide one another
+                look = {
+                    "color": svg.arm_colour(index),
+                    "marker": svg.arm_marker(index),
+                    "markersize": 5,
+                }
                 _layer_line(ax, details, aside, {**look, "linewidth": 1.7})
             _levels(ax, results, endpoint)
             ax.set_title(task_of(endpoint))
@@ -244,14 +314,22 @@ def _probed(rows: Sequence[Mapping[str, Any]], endpoint: Endpoint) -> list[Mappi
     return [row["details"][endpoint["name"]] for row in rows if endpoint["name"] in row["details"]]
 
 
-def _layer_line(ax: Axes, details: Sequence[Mapping[str, Any]], aside: float, look: dict[str, Any]) -> None:
+def _layer_line(
+    ax: Axes, details: Sequence[Mapping[str, Any]], aside: float, look: dict[str, Any]
+) -> None:
     if not details:
         return
     points = _by_layer(details)
     places = [layer + aside for layer in points]
     deviations = [found.sd or 0.0 for found in points.values()]
-    ax.errorbar(places, [found.mean for found in points.values()], deviations, elinewidth=1.1, **look)
-    ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look["color"], "markeredgewidth": 1.2}
+    ax.errorbar(
+        places, [found.mean for found in points.values()], deviations, elinewidth=1.1, **look
+    )
+    ring: dict[str, Any] = {
+        "markerfacecolor": "none",
+        "markeredgecolor": look["color"],
+        "markeredgewidth": 1.2,
+    }
     for layer in {one["layer"] for one in details}:
         ax.plot(layer + aside, points[layer].mean, "o", markersize=12, **ring)
 
@@ -271,7 +349,14 @@ def _levels(ax: Axes, results: Results, endpoint: Endpoint) -> None:
         if details and len(details[0]["layers"]) == results["student"]["layers"] + 1:
             points = _by_layer(details)
             means = [found.mean for found in points.values()]
-            ax.plot(list(points), means, color=svg.MUTED, linewidth=1.3, linestyle=(0, (2, 2)), zorder=1.5)
+            ax.plot(
+                list(points),
+                means,
+                color=svg.MUTED,
+                linewidth=1.3,
+                linestyle=(0, (2, 2)),
+                zorder=1.5,
+            )
             names[name] = means[-1]
         elif endpoint["name"] in metrics:
             best = metrics[endpoint["name"]].mean

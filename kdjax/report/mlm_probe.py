@@ -106,7 +106,9 @@ def shuffled(results: Results) -> list[tuple[Endpoint, list[ShuffledRow]]]:
                 reference,
                 loss=summary.spread(row["metrics"][name] for row in of_model),
                 shuffled=summary.spread(row["details"][name]["shuffled"] for row in of_model),
-                difference=summary.spread(row["details"][name]["shuffled"] - row["metrics"][name] for row in of_model),
+                difference=summary.spread(
+                    row["details"][name]["shuffled"] - row["metrics"][name] for row in of_model
+                ),
             )
             for model, reference, of_model in _models(results, name, "shuffled")
         ]

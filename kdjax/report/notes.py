@@ -11,12 +11,15 @@ from kdjax.report.payers import MEANINGS
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 
 
-def general(config: Config, count: int, false: float, teacher: Mapping[str, Any] | None) -> list[str]:
+def general(
+    config: Config, count: int, false: float, teacher: Mapping[str, Any] | None
+) -> list[str]:
     """How far the verdicts go, and what the budget does not hold; `false` of `count` intervals err by chance."""
     notes = [
         f"{count} intervals at {config.evaluation.confidence:.0%} were looked at, unadjusted: were no two arms "
         f"different, about {false:.2g} of them would leave out zero by chance.",
-        _covered(teacher) + ("." if config.tuning else "; the arms share one setting and were not tuned one by one."),
+        _covered(teacher)
+        + ("." if config.tuning else "; the arms share one setting and were not tuned one by one."),
         _budget(config, teacher),
     ]
     if teacher and "pretraining" in teacher:
@@ -75,7 +78,9 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
         )
     said = "FLOPs are XLA's count of the training step. "
     probe = config.evaluation.mlm_probe
-    but = " but for the MLM probe, which is set aside first" if probe.tokens and probe.charged else ""
+    but = (
+        " but for the MLM probe, which is set aside first" if probe.tokens and probe.charged else ""
+    )
     if teacher is None:
         return f"{said}Evaluation is not in the budget{but}."
     said += f"The budget pays for {MEANINGS[config.budget.teacher]}. Evaluation is not in it{but}."
@@ -87,9 +92,7 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
             "with a logit term use it."
         )
     if tuning := teacher.get("tuning_flops"):
-        said += (
-            f" Nor is the tuning of the teacher's encoder, {numbers.flops(tuning)} FLOPs; every arm with it uses it."
-        )
+        said += f" Nor is the tuning of the teacher's encoder, {numbers.flops(tuning)} FLOPs; every arm with it uses it."
     return said
 
 
@@ -101,7 +104,9 @@ def of_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | None) 
         if arm["start"]["source"] == "teacher":
             own.append("start (the teacher's layers, copied at no cost)")
         if own:
-            notes.append(f"{name} has its own {', '.join(own)}: more than the objective is compared.")
+            notes.append(
+                f"{name} has its own {', '.join(own)}: more than the objective is compared."
+            )
     if cache is not None:
         off = bias(cache)
         notes.append(
@@ -129,7 +134,9 @@ def side_by_side(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def at_baseline(endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def at_baseline(
+    endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """Arms that no seed lifts above the majority class: a tie between two of them says nothing of either."""
     notes = []
     for endpoint in endpoints:
@@ -138,7 +145,11 @@ def at_baseline(endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[s
         stuck = [
             arm
             for arm in endpoint["arms"]
-            if all(run["metrics"][endpoint["name"]] <= endpoint["baseline"] for run in runs if run["arm"] == arm)
+            if all(
+                run["metrics"][endpoint["name"]] <= endpoint["baseline"]
+                for run in runs
+                if run["arm"] == arm
+            )
         ]
         if stuck:
             notes.append(
@@ -148,7 +159,9 @@ def at_baseline(endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[s
     return notes
 
 
-def unconverged(runs: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]) -> list[str]:
+def unconverged(
+    runs: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """Count the MLM probes that more tokens would still have improved."""
     rows = [*runs, *references]
     probes = [row["details"]["mlm_probe"] for row in rows if "mlm_probe" in row["details"]]
@@ -170,7 +183,9 @@ def regime(results: Mapping[str, Any]) -> str:
         results: the content of results.json.
     """
     corpus = results["corpus"]
-    held = f"{corpus['tokens']['train']:,} unique tokens in {corpus['sequences']['train']:,} sequences"
+    held = (
+        f"{corpus['tokens']['train']:,} unique tokens in {corpus['sequences']['train']:,} sequences"
+    )
     if corpus["regime"] == "limited":
         whole = corpus["whole"]["tokens"]["train"]
         return f"limited: {held}, a seeded subset of {whole:,} tokens, repeated as long as the budget lasts"

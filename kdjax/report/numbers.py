@@ -43,7 +43,10 @@ def time(seconds: float) -> str:
 
 def clock_unit(seconds: float) -> tuple[int, str]:
     """The unit in which a time is at least 1: its seconds, and its name."""
-    return next(((size, name) for size, name in ((3600, "hours"), (60, "minutes")) if seconds >= size), (1, "seconds"))
+    return next(
+        ((size, name) for size, name in ((3600, "hours"), (60, "minutes")) if seconds >= size),
+        (1, "seconds"),
+    )
 
 
 def count(value: float) -> str:
@@ -98,7 +101,9 @@ def size(amount: float) -> str:
 
 def times(ratio: float) -> str:
     """How many times as much, for instance `2.17×`, `0.031×`, `41,200×`."""
-    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
+    return (
+        f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -49,7 +49,10 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
         environment.filters[function.__name__] = function
     environment.filters["spread"] = _spread
     return environment.get_template(template).render(
-        keys={arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)]) for n, arm in enumerate(arms)},
+        keys={
+            arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
+            for n, arm in enumerate(arms)
+        },
         colours=svg.COLOURS,
         part_colours=[svg.PART_COLOURS[account] for account in ACCOUNTS],
         config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),

@@ -32,7 +32,10 @@ def costs(results: Results) -> Table:
 
     return Table(
         f"FLOPs of a run, relative to {other}",
-        tuple(Column(case["case"], "enforced" if case["enforced"] else "") for case in results["cases"]),
+        tuple(
+            Column(case["case"], "enforced" if case["enforced"] else "")
+            for case in results["cases"]
+        ),
         {arm: [cell(case, arm) for case in results["cases"]] for arm in results["arms"]},
     )
 
@@ -46,7 +49,9 @@ def terms(results: Results) -> list[str]:
     """What readers need to know to read the sentences."""
     found = {row["verdict"] for case in results["cases"] for row in case["verdicts"]}
     students, teacher = results["config"]["budget"]["students"], results["teacher"]
-    said = ["Costs are of these very runs. Assumed: no arm would have done worse for spending more."]
+    said = [
+        "Costs are of these very runs. Assumed: no arm would have done worse for spending more."
+    ]
     if "INCONCLUSIVE" in found:
         said.append("What is inconclusive above is so in every case.")
     if "AT LEAST TIES" in found:
@@ -62,10 +67,18 @@ def terms(results: Results) -> list[str]:
             "teacher.training_flops sets it."
         )
     elif teacher:
-        shared = "is charged to each run in full" if students == 1 else f"is shared by {students} students"
+        shared = (
+            "is charged to each run in full"
+            if students == 1
+            else f"is shared by {students} students"
+        )
         head, tuning = teacher["head_flops"], teacher.get("tuning_flops", 0)
         besides = f", tuning its encoder {numbers.flops(tuning)}" if tuning else ""
-        besides += f", and fitting its MLM head, for arms that use it, {numbers.flops(head)}" if head else ""
+        besides += (
+            f", and fitting its MLM head, for arms that use it, {numbers.flops(head)}"
+            if head
+            else ""
+        )
         said.append(
             f"Training the teacher cost {numbers.flops(teacher['training_flops'])} FLOPs{besides}; where it is to be "
             f"paid for, that {shared}."
@@ -77,7 +90,11 @@ def _sentences(results: Results, case: Mapping[str, Any]) -> list[str]:
     rows, before = case["verdicts"], results["verdicts"]
     if not rows:
         return ["Nothing was compared."]
-    if all(row[name] == v[name] for row, v in zip(rows, before, strict=True) for name in ("a", "verdict", "b")):
+    if all(
+        row[name] == v[name]
+        for row, v in zip(rows, before, strict=True)
+        for name in ("a", "verdict", "b")
+    ):
         return ["Every verdict is as above."]
     where: dict[tuple[str, str, str, str], list[str]] = {}
     for row, v in zip(rows, before, strict=True):

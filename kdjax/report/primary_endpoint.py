@@ -20,7 +20,9 @@ def sentences(results: Results) -> list[str]:
         return []
     endpoint = next(e for e in results["endpoints"] if e["name"] == primary["endpoint"])
     count = len(primary["comparisons"])
-    tests = "one paired t-test" if count == 1 else f"{count} paired t-tests, adjusted by Holm's method"
+    tests = (
+        "one paired t-test" if count == 1 else f"{count} paired t-tests, adjusted by Holm's method"
+    )
     lines = [f"Primary endpoint, {endpoint['label']}, against {primary['baseline']} ({tests}):"]
     for comparison in primary["comparisons"]:
         lines.append(_sentence(comparison, primary["baseline"], endpoint["unit"]))
@@ -30,7 +32,9 @@ def sentences(results: Results) -> list[str]:
 def _sentence(comparison: Mapping[str, Any], baseline: str, unit: str) -> str:
     arm = comparison["arm"]
     if comparison["p_adjusted"] is None:
-        return f"{arm} and {baseline} share {comparison['n']} seeds, expected at least two for a test."
+        return (
+            f"{arm} and {baseline} share {comparison['n']} seeds, expected at least two for a test."
+        )
     outcome = {
         "BEATS": f"{arm} BEATS {baseline}",
         "LOSES": f"{baseline} BEATS {arm}",

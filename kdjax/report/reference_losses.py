@@ -41,7 +41,9 @@ def of_endpoint(losses: Mapping[str, Any] | None, endpoint: Mapping[str, Any]) -
     return {label: losses[name] for name, label in LABELS.items()}
 
 
-def rows(losses: Mapping[str, Any] | None, endpoints: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
+def rows(
+    losses: Mapping[str, Any] | None, endpoints: Sequence[Mapping[str, Any]]
+) -> dict[str, list[float | None]]:
     """Return the rows of a table whose columns are endpoints.
 
     Args:
@@ -58,7 +60,11 @@ def rows(losses: Mapping[str, Any] | None, endpoints: Sequence[Mapping[str, Any]
 
 
 def draw(
-    ax: Axes, levels: Mapping[str, float], *, extend: bool = True, beside: Mapping[str, float] | None = None
+    ax: Axes,
+    levels: Mapping[str, float],
+    *,
+    extend: bool = True,
+    beside: Mapping[str, float] | None = None,
 ) -> None:
     """Draw dashed lines across a figure of losses, named at its right edge.
 

@@ -35,7 +35,9 @@ def headline(results: Results) -> str:
     within, verdicts = numbers.within(results["budget"]), results["verdicts"]
     within = within[0].upper() + within[1:]
     if not verdicts:
-        return f"{within}, nothing was compared: a verdict needs two arms with an endpoint in common."
+        return (
+            f"{within}, nothing was compared: a verdict needs two arms with an endpoint in common."
+        )
     if all(v["n"] < 2 for v in verdicts):
         return (
             f"{within}, this study cannot tell the arms apart: "
@@ -54,7 +56,9 @@ def headline(results: Results) -> str:
     clauses = [clause for kind in _KINDS if (clause := _clause(results, kind))]
     told = [text for text, separates in clauses if separates]
     untold = [text for text, separates in clauses if not separates]
-    return " ".join([f"{within}, {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:] + untold)])
+    return " ".join(
+        [f"{within}, {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:] + untold)]
+    )
 
 
 def answers(results: Results) -> dict[str, str]:
@@ -70,9 +74,12 @@ def places(endpoints: Sequence[Endpoint]) -> str:
     for endpoint in _ordered(endpoints):
         tasks.setdefault(endpoint["kind"], []).append(task_of(endpoint))
     named = {
-        kind: ", ".join(name or _OWN_TEXT for name in found) if any(found) else "" for kind, found in tasks.items()
+        kind: ", ".join(name or _OWN_TEXT for name in found) if any(found) else ""
+        for kind, found in tasks.items()
     }
-    return numbers.listed([_MEASURES[kind] + (f" ({names})" if names else "") for kind, names in named.items()])
+    return numbers.listed(
+        [_MEASURES[kind] + (f" ({names})" if names else "") for kind, names in named.items()]
+    )
 
 
 def _answer(results: Results, arm: str, other: str) -> str:
@@ -89,23 +96,35 @@ def _answer(results: Results, arm: str, other: str) -> str:
     clauses: list[str] = []
     for outcome, phrase in _PHRASES.items():
         if outcome in named:
-            measured = [f"{_MEASURES[kind]} ({', '.join(texts)})" for kind, texts in named[outcome].items()]
-            clauses.append(f"{phrase.format('it' if clauses else other)} on {numbers.listed(measured)}")
+            measured = [
+                f"{_MEASURES[kind]} ({', '.join(texts)})" for kind, texts in named[outcome].items()
+            ]
+            clauses.append(
+                f"{phrase.format('it' if clauses else other)} on {numbers.listed(measured)}"
+            )
     return f"{arm} {'; '.join(clauses)}." if clauses else ""
 
 
 def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
     """What one kind of endpoint says of the pairs, and whether it separates any; None if it compares nothing."""
     endpoints = [e for e in results["endpoints"] if e["kind"] == kind]
-    verdicts = {e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]] for e in endpoints}
+    verdicts = {
+        e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]] for e in endpoints
+    }
     endpoints = [e for e in endpoints if verdicts[e["name"]]]
     if not endpoints:
         return None
-    beats = {e["name"]: {(v["a"], v["b"]) for v in verdicts[e["name"]] if v["verdict"] == "BEATS"} for e in endpoints}
+    beats = {
+        e["name"]: {(v["a"], v["b"]) for v in verdicts[e["name"]] if v["verdict"] == "BEATS"}
+        for e in endpoints
+    }
     subject, plural = _subject(endpoints), kind == "probe" and len(endpoints) > 1
     put = "put" if plural else "puts"
     if not any(beats.values()):
-        return f"{subject} {_undecided([v for e in endpoints for v in verdicts[e['name']]], plural)}", False
+        return (
+            f"{subject} {_undecided([v for e in endpoints for v in verdicts[e['name']]], plural)}",
+            False,
+        )
     order = list(results["arms"])
     if len(endpoints) == 1:
         return f"{subject} {put} {_relations(beats[endpoints[0]['name']], order)}", True
@@ -113,15 +132,19 @@ def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
     noun = "texts" if kind in _LOSSES else "tasks"
     rest = {task_of(e) or _OWN_TEXT: beats[e["name"]] - common for e in endpoints}
     if common:
-        everywhere = (
-            f"{_relations(common, order)} on {'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} {noun}"
+        everywhere = f"{_relations(common, order)} on {'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} {noun}"
+        also = "; ".join(
+            f"on {task}, also {_relations(more, order)}" for task, more in rest.items() if more
         )
-        also = "; ".join(f"on {task}, also {_relations(more, order)}" for task, more in rest.items() if more)
         return f"{subject} {put} {everywhere}" + (f" ({also})" if also else ""), True
     pronoun = "they" if plural else "it"
     by_task: list[str] = []
     for task, found in rest.items():
-        verb = f"{put} {_relations(found, order)}" if found else f"separate{'' if plural else 's'} no pair"
+        verb = (
+            f"{put} {_relations(found, order)}"
+            if found
+            else f"separate{'' if plural else 's'} no pair"
+        )
         by_task.append(f"on {task}, {pronoun if by_task else subject} {verb}")
     return "; ".join(by_task), True
 
@@ -134,11 +157,15 @@ def _undecided(verdicts: Sequence[Mapping[str, Any]], plural: bool) -> str:
     if len(pairs) == 1:
         names = f"{verdicts[0]['a']} and {verdicts[0]['b']}"
         return (
-            f"show{s} {names} to tie" if ties == len(verdicts) else f"do{'' if plural else 'es'} not separate {names}"
+            f"show{s} {names} to tie"
+            if ties == len(verdicts)
+            else f"do{'' if plural else 'es'} not separate {names}"
         )
     if ties == len(verdicts):
         return f"show{s} every pair to tie"
-    return f"separate{s} no pair" + (f" ({ties} of {len(verdicts)} comparisons tie)" if ties else "")
+    return f"separate{s} no pair" + (
+        f" ({ties} of {len(verdicts)} comparisons tie)" if ties else ""
+    )
 
 
 def _relations(beats: Set[Pair], order: list[str]) -> str:
@@ -150,7 +177,13 @@ def _relations(beats: Set[Pair], order: list[str]) -> str:
         if losers[arm] or winners[arm]:
             tiers.setdefault((winners[arm], losers[arm]), []).append(arm)
     ranked = list(tiers.values())
-    implied = {(a, b) for n, tier in enumerate(ranked) for lower in ranked[n + 1 :] for a in tier for b in lower}
+    implied = {
+        (a, b)
+        for n, tier in enumerate(ranked)
+        for lower in ranked[n + 1 :]
+        for a in tier
+        for b in lower
+    }
     if implied == beats:
         return " ahead of ".join(numbers.listed(tier) for tier in ranked)
     together: dict[frozenset[str], list[str]] = {}

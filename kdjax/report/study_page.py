@@ -105,9 +105,7 @@ def _basis(results: Results) -> str:
     evaluation = results["config"]["evaluation"]
     shared = sorted({v["n"] for v in results["verdicts"]})
     if not shared or shared[-1] < 2:
-        return (
-            "No pair of arms can have an interval, so every verdict is INCONCLUSIVE. Differences are of a single seed."
-        )
+        return "No pair of arms can have an interval, so every verdict is INCONCLUSIVE. Differences are of a single seed."
     over = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
     count = sum(v["low"] is not None for v in results["verdicts"])
     return (
@@ -124,24 +122,37 @@ def _after_holm(results: Results) -> str:
     if not primary_endpoint:
         return ""
     percent = numbers.percent(1 - results["config"]["evaluation"]["confidence"])
-    return (
-        f" and, on the primary endpoint against {primary_endpoint['baseline']}, p adjusted by Holm is at most {percent}"
-    )
+    return f" and, on the primary endpoint against {primary_endpoint['baseline']}, p adjusted by Holm is at most {percent}"
 
 
 def _scores(results: Results, other: str) -> dict[str, list[dict[str, Any]]]:
     """Arm -> a cell for each endpoint."""
-    return {arm: [_cell(results, arm, endpoint, other) for endpoint in results["endpoints"]] for arm in results["arms"]}
+    return {
+        arm: [_cell(results, arm, endpoint, other) for endpoint in results["endpoints"]]
+        for arm in results["arms"]
+    }
 
 
 def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[str, Any]:
     if arm not in endpoint["arms"]:
-        return {"text": "head untrained" if endpoint["kind"] == "mlm" else "–", "outcome": "", "faint": True}
+        return {
+            "text": "head untrained" if endpoint["kind"] == "mlm" else "–",
+            "outcome": "",
+            "faint": True,
+        }
     found = summary.spread(summary.by_seed(results, arm, endpoint).values())
     text = numbers.spread(found.mean, found.sd) if found else "–"
     against = summary.difference(results, endpoint, arm, other) if arm != other else None
-    outcome = {"beats": f"beats {other}", "loses": f"loses to {other}", "ties": f"ties with {other}"}
-    return {"text": text, "outcome": outcome.get(against.outcome, "") if against else "", "faint": False}
+    outcome = {
+        "beats": f"beats {other}",
+        "loses": f"loses to {other}",
+        "ties": f"ties with {other}",
+    }
+    return {
+        "text": text,
+        "outcome": outcome.get(against.outcome, "") if against else "",
+        "faint": False,
+    }
 
 
 def _beside_teacher(results: Results) -> list[dict[str, Any]]:
@@ -154,7 +165,10 @@ def _beside_teacher(results: Results) -> list[dict[str, Any]]:
             one for one in details if one.get("teacher_kl") is not None
         ]  # none for a run before there was a teacher
         if found:
-            kl, agreement = (summary.spread(one[f"teacher_{what}"] for one in found) for what in ("kl", "agreement"))
+            kl, agreement = (
+                summary.spread(one[f"teacher_{what}"] for one in found)
+                for what in ("kl", "agreement")
+            )
             rows.append({"arm": arm, "kl": kl, "agreement": agreement})
     return rows
 
@@ -196,7 +210,11 @@ def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
     for endpoint in (e for e in results["endpoints"] if e["kind"] == "probe"):
         rows = []
         for arm in results["arms"]:
-            runs = [run for run in results["runs"] if run["arm"] == arm and endpoint["name"] in run["details"]]
+            runs = [
+                run
+                for run in results["runs"]
+                if run["arm"] == arm and endpoint["name"] in run["details"]
+            ]
             found = [run["details"][endpoint["name"]] for run in runs]
             if found:
                 rows.append(
@@ -213,5 +231,12 @@ def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _pairs(results: Results) -> list[tuple[Endpoint, list[dict[str, Any]]]]:
-    of = {e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]] for e in results["endpoints"]}
-    return [(endpoint, of[endpoint["name"]]) for endpoint in results["endpoints"] if of[endpoint["name"]]]
+    of = {
+        e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]]
+        for e in results["endpoints"]
+    }
+    return [
+        (endpoint, of[endpoint["name"]])
+        for endpoint in results["endpoints"]
+        if of[endpoint["name"]]
+    ]

@@ -56,7 +56,9 @@ def spread(values: Iterable[float]) -> Spread | None:
     mean = math.fsum(found) / len(found)
     if len(found) == 1:
         return Spread(mean, None, 1)
-    return Spread(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in found) / (len(found) - 1)), len(found))
+    return Spread(
+        mean, math.sqrt(math.fsum((x - mean) ** 2 for x in found) / (len(found) - 1)), len(found)
+    )
 
 
 def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
@@ -78,7 +80,9 @@ def references(results: Results) -> dict[str, dict[str, Spread]]:
         for endpoint, value in row["metrics"].items():
             of_model.setdefault(endpoint, []).append(value)
     return {
-        name: {endpoint: found for endpoint, of in metrics.items() if (found := spread(of)) is not None}
+        name: {
+            endpoint: found for endpoint, of in metrics.items() if (found := spread(of)) is not None
+        }
         for name, metrics in values.items()
     }
 
@@ -121,6 +125,8 @@ def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Di
             outcome = "beats" if first else "loses"
         if first:
             return Difference(v["difference"], v["low"], v["high"], v["n"], outcome)
-        mean, low, high = (None if x is None else -x for x in (v["difference"], v["high"], v["low"]))
+        mean, low, high = (
+            None if x is None else -x for x in (v["difference"], v["high"], v["low"])
+        )
         return Difference(mean, low, high, v["n"], outcome)
     return None

@@ -115,20 +115,29 @@ def render(figure: Figure, name: str, description: str) -> Markup:
     """
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={key: None for key in ("Creator", "Date", "Format", "Type")})
+        figure.savefig(
+            buffer,
+            format="svg",
+            metadata={key: None for key in ("Creator", "Date", "Format", "Type")},
+        )
     root = ElementTree.fromstring(buffer.getvalue())
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         element.attrib = _attributes(element.tag, element.attrib, name)
     for child in list(root):
-        if child.tag == "metadata" or child.find("style") is not None:  # the page has its own style sheet
+        if (
+            child.tag == "metadata" or child.find("style") is not None
+        ):  # the page has its own style sheet
             root.remove(child)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _attributes(tag: str, attributes: Mapping[str, str], name: str) -> dict[str, str]:
-    made = {key.rpartition("}")[2]: value.replace("url(#", f"url(#{name}-") for key, value in attributes.items()}
+    made = {
+        key.rpartition("}")[2]: value.replace("url(#", f"url(#{name}-")
+        for key, value in attributes.items()
+    }
     if "id" in made:
         made["id"] = f"{name}-{made['id']}"
     if tag == "g":  # only markers and clipping paths are referred to
@@ -136,7 +145,9 @@ def _attributes(tag: str, attributes: Mapping[str, str], name: str) -> dict[str,
     if "href" in made:
         made["href"] = made["href"].replace("#", f"#{name}-", 1)
     if "style" in made:
-        text = re.sub(r"#0[abc]0[abc][0-9a-f]{2}", lambda m: f"var(--{_VARIABLES[m[0]]})", made["style"])
+        text = re.sub(
+            r"#0[abc]0[abc][0-9a-f]{2}", lambda m: f"var(--{_VARIABLES[m[0]]})", made["style"]
+        )
         text = re.sub(r"\bfont: ([^;]*?px) [^;]*", r"font: \1 var(--sans)", text)
         made["style"] = re.sub(r"font-family:[^;]*;?", "", text)
     return made

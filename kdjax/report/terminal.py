@@ -27,7 +27,11 @@ def summary(results: Results) -> Group:
     table.add_column("arm", no_wrap=True)
     for endpoint in results["endpoints"]:
         better = "↑" if endpoint["better"] == "higher" else "↓"
-        table.add_column(Text(f"{endpoint['label']} ({endpoint['unit']} {better})"), justify="right", overflow="fold")
+        table.add_column(
+            Text(f"{endpoint['label']} ({endpoint['unit']} {better})"),
+            justify="right",
+            overflow="fold",
+        )
     table.add_column("steps", justify="right", no_wrap=True)
     for arm in results["arms"]:
         cells = []
@@ -35,8 +39,12 @@ def summary(results: Results) -> Group:
             if arm in endpoint["arms"]:
                 cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
             else:
-                cells.append(Text("head untrained" if endpoint["kind"] == "mlm" else "–", style="dim"))
-        table.add_row(Text(arm), *cells, numbers.count(mean(run["steps"] for run in runs(results, arm))))
+                cells.append(
+                    Text("head untrained" if endpoint["kind"] == "mlm" else "–", style="dim")
+                )
+        table.add_row(
+            Text(arm), *cells, numbers.count(mean(run["steps"] for run in runs(results, arm)))
+        )
     losses = results["corpus"].get("reference_losses")
     table.add_section()
     for name, metrics in references(results).items():
@@ -57,9 +65,13 @@ def _order(results: Results) -> list[str]:
     """What shuffling the visible words costs each model on the study's own text, in a sentence for each loss."""
     told = []
     for endpoint, rows in mlm_probe.shuffled(results):
-        costs = [f"{row.name} {numbers.signed(row.difference.mean)}" for row in rows if row.difference]
+        costs = [
+            f"{row.name} {numbers.signed(row.difference.mean)}" for row in rows if row.difference
+        ]
         if not task_of(endpoint):
-            told.append(f"{endpoint['label']}, where visible words are shuffled: {', '.join(costs)} nats.")
+            told.append(
+                f"{endpoint['label']}, where visible words are shuffled: {', '.join(costs)} nats."
+            )
     return told
 
 

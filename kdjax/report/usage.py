@@ -62,7 +62,9 @@ def measures(results: Results) -> Table:
     }
     others = ("steps", "epochs", "tokens_seen", "tokens_unique", "tokens_masked")
     used = {
-        arm: {kind: mean(used_of(results, run, kind) for run in runs(results, arm)) for kind in kinds}
+        arm: {
+            kind: mean(used_of(results, run, kind) for run in runs(results, arm)) for kind in kinds
+        }
         for arm in results["arms"]
     }
 
@@ -80,33 +82,48 @@ def measures(results: Results) -> Table:
         f"Three measures of a run; the budget is {numbers.budget(budget)}",
         (
             *(
-                Column(head, "share of the budget" if kind == budget["kind"] else f"relative to {other}")
+                Column(
+                    head,
+                    "share of the budget" if kind == budget["kind"] else f"relative to {other}",
+                )
                 for kind, head in heads.items()
             ),
             *(Column(name.replace("_", " ")) for name in others),
         ),
-        {arm: [*(cell(arm, kind) for kind in kinds), *(rest(arm, name) for name in others)] for arm in results["arms"]},
+        {
+            arm: [*(cell(arm, kind) for kind in kinds), *(rest(arm, name) for name in others)]
+            for arm in results["arms"]
+        },
     )
 
 
 def parts(results: Results) -> Table:
     """FLOPs of a step and of a run by account; accounts that no run has are left out."""
     other, paid = summary.yardstick(results), paid_for(results)
-    shown = [account for account in ACCOUNTS if any(run["spent"][account] for run in results["runs"])]
+    shown = [
+        account for account in ACCOUNTS if any(run["spent"][account] for run in results["runs"])
+    ]
     counted = "charged" if results["budget"]["kind"] == "flops" else "counted above"
 
     def row(arm: str) -> list[Cell]:
         described = results["arms"][arm]
         total = mean(run["spent"]["total"] for run in runs(results, arm))
-        spent = {account: mean(run["spent"][account] for run in runs(results, arm)) for account in shown}
+        spent = {
+            account: mean(run["spent"][account] for run in runs(results, arm)) for account in shown
+        }
         in_case = sum(spent[account] for account in shown if account in paid)
         return [
             (
-                ", then ".join(numbers.flops(phase["price"]["total"]) for phase in described["phases"]),
+                ", then ".join(
+                    numbers.flops(phase["price"]["total"]) for phase in described["phases"]
+                ),
                 numbers.times(_mean_price(described) / _mean_price(results["arms"][other])),
             ),
             *(
-                (numbers.flops(flops), f"{flops / in_case:.1%}" if account in paid and flops else "")
+                (
+                    numbers.flops(flops),
+                    f"{flops / in_case:.1%}" if account in paid and flops else "",
+                )
                 for account, flops in spent.items()
             ),
             (numbers.flops(total), ""),
@@ -117,7 +134,11 @@ def parts(results: Results) -> Table:
         (
             Column("a step", f"relative to {other}"),
             *(
-                Column(account.replace("_", " "), "" if account in paid else f"not {counted}", account not in paid)
+                Column(
+                    account.replace("_", " "),
+                    "" if account in paid else f"not {counted}",
+                    account not in paid,
+                )
                 for account in shown
             ),
             Column("all"),
@@ -132,13 +153,18 @@ def clocks(results: Results) -> Table:
     kinds = [kind for kind in _CLOCKS if any(kind in run["wall_clock"] for run in results["runs"])]
 
     def row(arm: str) -> list[Cell]:
-        seconds = [mean(run["wall_clock"].get(kind, 0.0) for run in runs(results, arm)) for kind in kinds]
+        seconds = [
+            mean(run["wall_clock"].get(kind, 0.0) for run in runs(results, arm)) for kind in kinds
+        ]
         return [(numbers.duration(amount), "") for amount in (*seconds, sum(seconds))]
 
     counted = "charged" if budget["kind"] == "hours" else "counted above"
     return Table(
         "Wall-clock of a run",
-        (*(Column(kind, counted if kind in budget["clock"] else "") for kind in kinds), Column("all")),
+        (
+            *(Column(kind, counted if kind in budget["clock"] else "") for kind in kinds),
+            Column("all"),
+        ),
         {arm: row(arm) for arm in results["arms"]},
     )
 
@@ -149,7 +175,12 @@ def machine(results: Results) -> Table:
     def row(arm: str) -> list[Cell]:
         model, hardware, of_model, of_hardware = (
             known(run["hardware"][name] for run in runs(results, arm))
-            for name in ("model_flops", "hardware_flops", "model_utilisation", "hardware_utilisation")
+            for name in (
+                "model_flops",
+                "hardware_flops",
+                "model_utilisation",
+                "hardware_utilisation",
+            )
         )
         ratio = numbers.times(hardware / model) if hardware and model else ""
         return [
@@ -222,7 +253,11 @@ def unspent(results: Results, run: Mapping[str, Any]) -> str:
     if budget["kind"] == "hours":
         return f"{3600 * left:.1f} s".replace("-", numbers.MINUS)
     last = results["arms"][run["arm"]]["phases"][-1]["price"]
-    a_step = charged(last, budget["teacher"]) if budget["kind"] == "flops" else run["positions"] / run["steps"]
+    a_step = (
+        charged(last, budget["teacher"])
+        if budget["kind"] == "flops"
+        else run["positions"] / run["steps"]
+    )
     return f"{left / a_step:.3f} steps"
 
 
@@ -231,7 +266,10 @@ def used_of(results: Results, run: Mapping[str, Any], kind: str) -> float:
     if kind == results["budget"]["kind"]:
         return float(run["used"])
     if kind == "hours":
-        return math.fsum(run["wall_clock"].get(name, 0.0) for name in results["budget"]["clock"]) / 3600
+        return (
+            math.fsum(run["wall_clock"].get(name, 0.0) for name in results["budget"]["clock"])
+            / 3600
+        )
     return float(run["spent"]["charged"] if kind == "flops" else run["positions"])
 
 
@@ -263,4 +301,6 @@ def _or_dash(show: Callable[[float], str], value: float | None) -> str:
 
 def _mean_price(arm: Mapping[str, Any]) -> float:
     """FLOPs of a step, over all of an arm's phases."""
-    return float(sum(phase["steps"] * phase["price"]["total"] for phase in arm["phases"]) / arm["steps"])
+    return float(
+        sum(phase["steps"] * phase["price"]["total"] for phase in arm["phases"]) / arm["steps"]
+    )

@@ -48,4 +48,7 @@ def told(seconds: Mapping[str, float]) -> str:
 
 def _add(out: Path, seconds: Mapping[str, float]) -> None:
     before = read(out)
-    write_json(out / NAME, {kind: before.get(kind, 0.0) + seconds.get(kind, 0.0) for kind in {**before, **seconds}})
+    write_json(
+        out / NAME,
+        {kind: before.get(kind, 0.0) + seconds.get(kind, 0.0) for kind in {**before, **seconds}},
+    )

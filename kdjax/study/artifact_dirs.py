@@ -33,11 +33,15 @@ def places(config: Config, out: Path, shared: Path | None = None) -> dict[str, P
 def _depends(config: Config) -> dict[str, Any]:
     """What -> the settings its content depends on."""
     whole: dict[str, Any] = plain(to_dict(config))
-    text = {name: value for name, value in whole["data"].items() if name not in (*_REGIME, *_LOADING)}
+    text = {
+        name: value for name, value in whole["data"].items() if name not in (*_REGIME, *_LOADING)
+    }
     corpus = [text, whole["teacher"]["source"]]  # its tokenizer, unless the recipe names one
     # A teacher that is trained here leaves all its checkpoints and each seed in a directory of its own.
     made = {name: value for name, value in whole["teacher"].items() if name != "at"}
-    made["train"] = {name: value for name, value in whole["teacher"]["train"].items() if name != "seeds"}
+    made["train"] = {
+        name: value for name, value in whole["teacher"]["train"].items() if name != "seeds"
+    }
     used = [whole["data"], whole["teacher"]]
     texts = [text, whole["teacher"]["source"], whole["evaluation"]["texts"]]
     arms = {name: arm for name, arm in whole["arms"].items() if arm["teacher"] == "cached"}

@@ -55,12 +55,28 @@ def _case(
     students: int,
 ) -> dict[str, Any]:
     spent = {arm: [run["spent"] for run in runs if run["arm"] == arm] for arm in arms}
-    costs = {arm: sum(charged(one, case) for one in found) / len(found) for arm, found in spent.items() if found}
-    steps = {arm: max(charged(phase["price"], case) for phase in arms[arm]["phases"]) for arm in costs}
+    costs = {
+        arm: sum(charged(one, case) for one in found) / len(found)
+        for arm, found in spent.items()
+        if found
+    }
+    steps = {
+        arm: max(charged(phase["price"], case) for phase in arms[arm]["phases"]) for arm in costs
+    }
     pays = "teacher_training" in CASES[case]
-    unknown = [arm for arm in costs if pays and arms[arm]["needs_teacher"] and not (teacher or {})["training_flops"]]
+    unknown = [
+        arm
+        for arm in costs
+        if pays and arms[arm]["needs_teacher"] and not (teacher or {})["training_flops"]
+    ]
     rows = [_row(v, case, costs, steps, unknown, spent, arms, students) for v in verdicts]
-    return {"case": case, "enforced": case == enforced, "costs": costs, "unknown": unknown, "verdicts": rows}
+    return {
+        "case": case,
+        "enforced": case == enforced,
+        "costs": costs,
+        "unknown": unknown,
+        "verdicts": rows,
+    }
 
 
 def _row(
@@ -83,8 +99,19 @@ def _row(
         found = "AT LEAST TIES" if _cheaper(a, b, costs, unknown) else "OPEN"
     elif found == "BEATS" and not (same or _cheaper(a, b, costs, unknown)):
         found = "OPEN"
-    row = {"endpoint": verdict["endpoint"], "a": a, "verdict": found, "b": b, "ratio": costs[a] / costs[b]}
-    if found == "OPEN" and "teacher_training" in CASES[case] and arms[a]["needs_teacher"] and a not in unknown:
+    row = {
+        "endpoint": verdict["endpoint"],
+        "a": a,
+        "verdict": found,
+        "b": b,
+        "ratio": costs[a] / costs[b],
+    }
+    if (
+        found == "OPEN"
+        and "teacher_training" in CASES[case]
+        and arms[a]["needs_teacher"]
+        and a not in unknown
+    ):
         own = {arm: _training(spent[arm]) for arm in (a, b)}
         row["students"] = _students(costs[a], costs[b], own[a], own[b], near, students)
     return row
@@ -100,7 +127,9 @@ def _training(spent: Sequence[Mapping[str, int]]) -> float:
     return sum(one["teacher_training"] for one in spent) / len(spent)
 
 
-def _students(a: float, b: float, training_a: float, training_b: float, near: float, shared_by: int) -> int | None:
+def _students(
+    a: float, b: float, training_a: float, training_b: float, near: float, shared_by: int
+) -> int | None:
     """How many students have to share the teacher's training for a to cost no more than b, or as good as that.
 
     Both costs hold their share of the training as `shared_by` students have it. None: no number would do.

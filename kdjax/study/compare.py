@@ -51,10 +51,10 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, A
         )
     with Reporter() as reporter:
         study = claimed(config, out, reporter)
-        reporter.plan(study.left)
+        reporter.set_budget(study.left)
         results = finish(study, out, begun)
-        reporter.say(f"wall-clock, {wall_clock.told(CLOCK.since(begun))}")
-    if hosts.lead():
+        reporter.log(f"wall-clock, {wall_clock.told(CLOCK.since(begun))}")
+    if hosts.is_main_process():
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
         print(f"report: {out / 'report.html'}")
     return results
@@ -67,9 +67,13 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
         InputError: as `compare`; or the recipe has no such arm or seed.
     """
     if arm not in config.arms:
-        raise InputError(f"--arm is {arm!r}, expected an arm of the recipe{nearest(arm, config.arms)}")
+        raise InputError(
+            f"--arm is {arm!r}, expected an arm of the recipe{nearest(arm, config.arms)}"
+        )
     if seed not in config.seeds:
-        raise InputError(f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}")
+        raise InputError(
+            f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}"
+        )
     with Reporter() as reporter:
         return claimed(config, out, reporter).run(arm, seed)
 
@@ -83,7 +87,9 @@ def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
     with Reporter() as reporter:
         study = claimed(config, out, reporter)
         mine = part.of(study)
-        reporter.plan(study.budget.amount * sum(not study.finished(arm, seed) for arm, seed in mine))
+        reporter.set_budget(
+            study.budget.amount * sum(not study.finished(arm, seed) for arm, seed in mine)
+        )
         rows = study.run_all(mine)
         if part.number == 1:
             study.references()

@@ -51,7 +51,9 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
             raise ValueError("the tokenizer is trained on the corpus, expected the prepared corpus")
         path = corpus.directory / TOKENIZER
         if not path.is_file():
-            raise InputError(f"{path}: no such file, expected the tokenizer that was trained on this text")
+            raise InputError(
+                f"{path}: no such file, expected the tokenizer that was trained on this text"
+            )
         return path
     if config.data.tokenizer:
         return sources.locate(config.data.tokenizer)
@@ -65,7 +67,9 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
     return beside
 
 
-def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None = None) -> Corpus:
+def corpus_of(
+    config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None = None
+) -> Corpus:
     """The prepared corpus: the one the recipe names, or one prepared in `directory`.
 
     Args:
@@ -89,7 +93,9 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequenc
     else:
 
         def told(documents: int, tokens: int, seconds: float) -> None:
-            reporter.show(f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s")
+            reporter.status(
+                f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s"
+            )
 
         prepare.prepare(config.data, given, directory, told)
         corpus = Corpus.open(directory)
@@ -101,14 +107,16 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequenc
     _check_training(config, corpus)
     tokenizer = tokenizer_of(config, corpus)
     if manifest.tokenizer_sha256 != sources.sha256(tokenizer):
-        raise InputError(f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}")
+        raise InputError(
+            f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
+        )
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
             f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
         )
     seen = regime_of(config.data, corpus)
-    reporter.show("prepare: the text's own cross-entropies")
+    reporter.status("prepare: the text's own cross-entropies")
     reference_losses(seen)
     return seen
 
@@ -124,7 +132,9 @@ def _check_training(config: Config, corpus: Corpus) -> None:
         found = corpus.manifest.settings.get("tokenizer")
         if found != expected:
             before = f"a tokenizer trained by {found}" if found else "a tokenizer that was given"
-            raise InputError(f"{corpus.directory}: was prepared with {before}, expected data.tokenizer {expected}")
+            raise InputError(
+                f"{corpus.directory}: was prepared with {before}, expected data.tokenizer {expected}"
+            )
 
 
 def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> None:
@@ -147,7 +157,9 @@ def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> 
         )
 
 
-def train_batches(config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None) -> Batches:
+def train_batches(
+    config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None
+) -> Batches:
     """The training batches of a seed: the same order and masks for every arm, stored teacher outputs or not."""
     return Batches(
         corpus,
@@ -256,13 +268,13 @@ def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None)
     with Reporter() as reporter:
         corpus = corpus_of(config, out, reporter, beam)
         manifest = corpus.manifest
-        reporter.say(
+        reporter.log(
             f"{out}: {manifest.sequences['train']:,} training and {manifest.sequences['validation']:,} held-out "
             f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} tokens of "
             f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
         )
         losses = reference_losses(corpus)
-        reporter.say(
+        reporter.log(
             f"{out}: nats a token by counts: {losses.in_words(3)}; "
             f"{losses.unknown['train']:.3%} of the tokens are [UNK]"
         )

@@ -55,7 +55,13 @@ class Evaluation:
         return figures
 
     def measure(
-        self, model: ModelConfig, params: Any, seed: int, *, mlm: bool, finetuning: FinetuneConfig | None
+        self,
+        model: ModelConfig,
+        params: Any,
+        seed: int,
+        *,
+        mlm: bool,
+        finetuning: FinetuneConfig | None,
     ) -> tuple[Metrics, Details]:
         """Endpoints by name, and details of how they came about.
 
@@ -101,7 +107,9 @@ class Evaluation:
                 "layers": [vars(layer) for layer in probed.layers],
             }
             if finetuning is not None and finetuning.steps:
-                metrics[f"finetune.{task.name}"] = finetune(model, params, task, finetuning, seed=seed).test
+                metrics[f"finetune.{task.name}"] = finetune(
+                    model, params, task, finetuning, seed=seed
+                ).test
         return metrics, details
 
     def _named(self, endpoint: str) -> dict[str, HeldOut]:
@@ -109,7 +117,9 @@ class Evaluation:
         texts = {f"{endpoint}.{name}": held_out for name, held_out in self.texts.items()}
         return {endpoint: self.held_out, **texts}
 
-    def _fit_details(self, probe: MlmProbe, model: ModelConfig, fitted: FittedProbe, metrics: Metrics) -> Details:
+    def _fit_details(
+        self, probe: MlmProbe, model: ModelConfig, fitted: FittedProbe, metrics: Metrics
+    ) -> Details:
         """How a probe came about, and whether more tokens would lower its loss."""
         half = fitted.measure(self.held_out, half=True).loss
         gain = half - metrics["mlm_probe"]

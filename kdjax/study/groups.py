@@ -25,6 +25,8 @@ def groups(
     while left:
         arm, seed = left[0]
         shared = teacher_number(arm, seed)
-        together = [run for run in left if run[0] == arm and teacher_number(*run) == shared][:at_once]
+        together = [run for run in left if run[0] == arm and teacher_number(*run) == shared][
+            :at_once
+        ]
         left = [run for run in left if run not in together]
         yield arm, tuple(seed for _, seed in together)

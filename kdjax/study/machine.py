@@ -12,7 +12,7 @@ import kdjax
 from kdjax.budget.hardware import high_water, peak, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
-from kdjax.training.run import Leg
+from kdjax.training.run import CompiledPhase
 
 
 def versions() -> dict[str, str]:
@@ -26,7 +26,9 @@ def versions() -> dict[str, str]:
     }
 
 
-def hardware_use(legs: Sequence[Leg], ledger: Ledger, side_by_side: int) -> dict[str, Any]:
+def hardware_use(
+    compiled_phases: Sequence[CompiledPhase], ledger: Ledger, side_by_side: int
+) -> dict[str, Any]:
     """What a run's steps did to the devices.
 
     Args:
@@ -42,12 +44,16 @@ def hardware_use(legs: Sequence[Leg], ledger: Ledger, side_by_side: int) -> dict
         compiler, None where it does not say; `high_water_bytes` and `high_water_source`: the most memory in use in this
         process so far.
     """
-    programs = [leg.program for leg in legs]
+    programs = [compiled_phase.program for compiled_phase in compiled_phases]
     layout = programs[0].layout
     most, seconds = peak(jax.local_devices()[0]), ledger.seconds.get("compute", 0.0)
     done = [p.hardware_flops for p in programs]
     model = sum(ledger.spent[part] for part in PARTS)
-    hardware = None if None in done else sum(n * f for n, f in zip(ledger.phases, done, strict=True) if f is not None)
+    hardware = (
+        None
+        if None in done
+        else sum(n * f for n, f in zip(ledger.phases, done, strict=True) if f is not None)
+    )
     needed = [p.memory["peak"] for p in programs if p.memory is not None]
     high, source = high_water()
 
@@ -59,7 +65,11 @@ def hardware_use(legs: Sequence[Leg], ledger: Ledger, side_by_side: int) -> dict
         "hardware_flops": hardware,
         "devices": layout.devices,
         "side_by_side": side_by_side,
-        "peak": {"flops_per_second": most.flops_per_second, "dtype": most.dtype, "source": most.source},
+        "peak": {
+            "flops_per_second": most.flops_per_second,
+            "dtype": most.dtype,
+            "source": most.source,
+        },
         "model_utilisation": used(model),
         "hardware_utilisation": used(hardware),
         "program_bytes": max(needed, default=None),

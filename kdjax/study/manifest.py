@@ -63,12 +63,16 @@ class Record:
             found = (entry.name for entry in out.iterdir())
             # A kill may leave what was being written under a temporary name.
             if any(name not in BEFORE and not name.endswith((".tmp", ".old")) for name in found):
-                raise InputError(f"{out}: holds files but no study, expected a new or empty directory for --out")
+                raise InputError(
+                    f"{out}: holds files but no study, expected a new or empty directory for --out"
+                )
             return
         stored = read_json(self._path)
         if difference := first_difference(stored["config"], self._identity):
             name, before, now = difference
-            raise InputError(f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another --out")
+            raise InputError(
+                f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another --out"
+            )
         self.costs = {name: Cost.from_json(cost) for name, cost in stored["costs"].items()}
 
     def write(self, costs: Mapping[str, Cost]) -> None:
@@ -84,7 +88,10 @@ def shared_settings(config: Config) -> dict[str, Any]:
         del settings[name]
     for name in ("sweep", "tune", "plan"):  # what other commands do
         del settings[name]
-    for section, names in (("data", ("workers",)), ("train", ("mesh", "seeds_at_once", "checkpoint", "log"))):
+    for section, names in (
+        ("data", ("workers",)),
+        ("train", ("mesh", "seeds_at_once", "checkpoint", "log")),
+    ):
         for name in names:
             del settings[section][name]  # change no result
     return settings

@@ -37,7 +37,9 @@ class Part:
         """
         found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise InputError(f"--part is {text!r}, expected I/N with I from 1 to N, for instance 1/3")
+            raise InputError(
+                f"--part is {text!r}, expected I/N with I from 1 to N, for instance 1/3"
+            )
         return Part(int(found[1]), int(found[2]))
 
     def of(self, study: Study) -> list[tuple[str, int]]:
@@ -49,7 +51,7 @@ class Part:
         """
 
         def flops(arm: str) -> int:
-            return sum(stretch.steps * stretch.price.total for stretch in study.stretches[arm])
+            return sum(span.steps * span.price.total for span in study.spans[arm])
 
         arms = sorted(study.config.arms, key=flops, reverse=True)
         runs = [(arm, seed) for arm in arms for seed in study.config.seeds]
@@ -74,7 +76,9 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
     """
     taken = (out / NAME).exists()
     if not taken and out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: holds files but no study, expected a new or empty directory for --out")
+        raise InputError(
+            f"{out}: holds files but no study, expected a new or empty directory for --out"
+        )
     sources = [out, *parts] if taken else list(parts)
     record, runs = _record(sources), _runs(sources)
     check_writable(out)
@@ -103,7 +107,9 @@ def _record(sources: Sequence[Path]) -> dict[str, Any]:
     for source in sources:
         path = source / NAME
         if not path.exists():
-            raise InputError(f"{path}: no such file, expected the directory of a study or of a part of one")
+            raise InputError(
+                f"{path}: no such file, expected the directory of a study or of a part of one"
+            )
         found = read_json(path)
         merged = merged or found
         common = found["costs"].keys() & merged["costs"].keys()
@@ -113,7 +119,9 @@ def _record(sources: Sequence[Path]) -> dict[str, Any]:
         ):
             if difference := first_difference(mine, other):
                 name, here, there = difference
-                raise InputError(f"{path}: this part's {name} is {here!r}, expected {there!r}, as in {sources[0]}")
+                raise InputError(
+                    f"{path}: this part's {name} is {here!r}, expected {there!r}, as in {sources[0]}"
+                )
         merged = {**merged, "costs": {**merged["costs"], **found["costs"]}}
     return merged
 
@@ -139,9 +147,13 @@ def _runs(sources: Sequence[Path]) -> dict[str, Path]:
                 first, where = shared.setdefault((what, trained.get("seed")), (value, run))
                 if difference := first_difference(value, first, what):
                     setting, here, there = difference
-                    raise InputError(f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in {where}")
+                    raise InputError(
+                        f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in {where}"
+                    )
             if name in runs and _ended(run) != _ended(runs[name]):
-                raise InputError(f"{run}: ended with other parameters than {runs[name]}, expected the same run")
+                raise InputError(
+                    f"{run}: ended with other parameters than {runs[name]}, expected the same run"
+                )
             runs.setdefault(name, run)
     return runs
 
@@ -153,7 +165,9 @@ def _ended(run: Path) -> str:
 
 def _inside(source: Path, kind: str) -> list[str]:
     """Finished runs or references of a directory, by their paths in it."""
-    return sorted(f"{kind}/{result.parent.name}" for result in (source / kind).glob("*/result.json"))
+    return sorted(
+        f"{kind}/{result.parent.name}" for result in (source / kind).glob("*/result.json")
+    )
 
 
 def _copy(source: Path, target: Path) -> None:

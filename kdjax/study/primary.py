@@ -40,7 +40,11 @@ def primary_endpoint(
         if run["arm"] in values:
             values[run["arm"]][run["seed"]] = run["metrics"][endpoint["name"]]
     comparisons = against_baseline(
-        values, baseline, confidence=evaluation.confidence, margin=evaluation.margin, better=endpoint["better"]
+        values,
+        baseline,
+        confidence=evaluation.confidence,
+        margin=evaluation.margin,
+        better=endpoint["better"],
     )
     return {
         "endpoint": endpoint["name"],
@@ -49,7 +53,9 @@ def primary_endpoint(
     }
 
 
-def after_holm(verdicts: Sequence[Mapping[str, Any]], primary: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def after_holm(
+    verdicts: Sequence[Mapping[str, Any]], primary: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
     """Take back a win over, or of, the baseline arm that Holm's adjustment does not leave standing.
 
     Args:
@@ -69,7 +75,11 @@ def after_holm(verdicts: Sequence[Mapping[str, Any]], primary: Mapping[str, Any]
     for verdict in verdicts:
         is_primary = primary is not None and verdict["endpoint"] == primary["endpoint"]
         row = dict(verdict)
-        if is_primary and row["verdict"] == "BEATS" and frozenset((row["a"], row["b"])) in undecided:
+        if (
+            is_primary
+            and row["verdict"] == "BEATS"
+            and frozenset((row["a"], row["b"])) in undecided
+        ):
             row["verdict"] = "INCONCLUSIVE"
         rows.append(row)
     return rows

@@ -104,7 +104,10 @@ def judged(
         "teacher": dict(teacher) if teacher else None,
         "cache": _stored(cache) if cache else None,
         "student": {
-            **{name: getattr(first, name) for name in ("layers", "width", "heads", "ffn", "vocab_size")},
+            **{
+                name: getattr(first, name)
+                for name in ("layers", "width", "heads", "ffn", "vocab_size")
+            },
             **_parameters(first),
         },
         "arms": described,
@@ -208,7 +211,7 @@ def _describe(arm: Arm, cost: Cost, runs: Sequence[Mapping[str, Any]]) -> dict[s
         "student": arm.config.student,
         "optimizer": arm.config.optimizer,
         "finetune": arm.config.finetune,
-        "teacher": ("cached" if arm.stored else "online") if arm.distils else None,
+        "teacher": ("cached" if arm.stored else "online") if arm.uses_teacher else None,
         "steps": own["steps"],
         "spent": own["spent"],
         "tokens": own["tokens_seen"],
@@ -238,7 +241,11 @@ def _untrained(tree: Any, name: str = "") -> list[str]:
         return [name]
     if not isinstance(tree, dict):
         return []
-    return [part for key, below in tree.items() for part in _untrained(below, f"{name}.{key}" if name else key)]
+    return [
+        part
+        for key, below in tree.items()
+        for part in _untrained(below, f"{name}.{key}" if name else key)
+    ]
 
 
 def _endpoints(
@@ -247,7 +254,9 @@ def _endpoints(
     with_head = [name for name, arm in arms.items() if arm.trains_mlm_head]
     rows = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
     if config.evaluation.mlm_probe.tokens:
-        rows += _losses(config, corpus, "mlm_probe", "mlm_probe", "MLM probe, held-out loss", list(arms))
+        rows += _losses(
+            config, corpus, "mlm_probe", "mlm_probe", "MLM probe, held-out loss", list(arms)
+        )
     kinds = [("probe", "linear probe, best layer")]
     if config.evaluation.finetune.steps:
         kinds.append(("finetune", "fine-tuned"))
@@ -274,7 +283,8 @@ def _losses(
     """A held-out loss on the study's own text and on each of `evaluation.texts`."""
     own = {name: (label, corpus["sequences"]["validation"])}
     others = {
-        f"{name}.{text}": (f"{label}, {text}", facts["sequences"]) for text, facts in corpus.get("texts", {}).items()
+        f"{name}.{text}": (f"{label}, {text}", facts["sequences"])
+        for text, facts in corpus.get("texts", {}).items()
     }
     return [
         {
@@ -291,9 +301,16 @@ def _losses(
     ]
 
 
-def _verdicts(config: Config, endpoint: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _verdicts(
+    config: Config, endpoint: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     name, better = endpoint["name"], endpoint["better"]
-    values = {arm: {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm} for arm in endpoint["arms"]}
+    values = {
+        arm: {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm}
+        for arm in endpoint["arms"]
+    }
     settings = config.evaluation
-    found = compare_all(values, confidence=settings.confidence, margin=settings.margin, better=better)
+    found = compare_all(
+        values, confidence=settings.confidence, margin=settings.margin, better=better
+    )
     return [{"endpoint": name, **asdict(comparison)} for comparison in found]

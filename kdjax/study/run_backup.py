@@ -42,7 +42,9 @@ class Mirror:
         checkpoints: where the run's checkpoints lie.
     """
 
-    def __init__(self, directory: str, run: Path, kind: str = "runs", finished: Sequence[str] = FINISHED):
+    def __init__(
+        self, directory: str, run: Path, kind: str = "runs", finished: Sequence[str] = FINISHED
+    ):
         """Names the places; nothing is read or written yet.
 
         Args:
@@ -59,7 +61,7 @@ class Mirror:
             raise InputError(
                 f"train.checkpoint.directory is {directory}, which is --out; expected another place, or ''"
             )
-        self.checkpoints = (self.place or hosts.common(self._run)) / CHECKPOINTS
+        self.checkpoints = (self.place or hosts.shared_dir(self._run)) / CHECKPOINTS
 
     def manifest(self) -> Any:
         """The manifest kept there; None: there is none.
@@ -83,7 +85,7 @@ class Mirror:
         """
         before = manifest["config"]["train"]["checkpoint"].get("directory", "")
         old = Mirror(before, Path(self._run), self._kind).checkpoints
-        if not hosts.lead():
+        if not hosts.is_main_process():
             return
         with self._reached() as place:
             if old != self.checkpoints and old.exists() and any(old.iterdir()):
@@ -102,7 +104,11 @@ class Mirror:
             InputError: the place cannot be read.
         """
         with self._reached() as place:
-            if place is not None and not (self._run / RESULT).exists() and (place / RESULT).exists():
+            if (
+                place is not None
+                and not (self._run / RESULT).exists()
+                and (place / RESULT).exists()
+            ):
                 for name in self._finished:
                     _copy(place / name, self._run / name)
 
@@ -117,7 +123,11 @@ class Mirror:
             InputError: the place cannot be read.
         """
         with self._reached() as place:
-            if place is None or (self._run / name / last).exists() or not (place / name / last).exists():
+            if (
+                place is None
+                or (self._run / name / last).exists()
+                or not (place / name / last).exists()
+            ):
                 return
             _copy_folder(place / name, self._run / name, last)
 
@@ -131,7 +141,7 @@ class Mirror:
         Raises:
             InputError: the place cannot be written.
         """
-        if not hosts.lead():
+        if not hosts.is_main_process():
             return
         with self._reached() as place:
             if place is not None and not (place / name / last).exists():
@@ -143,7 +153,9 @@ class Mirror:
         Raises:
             InputError: the place cannot be written.
         """
-        if not hosts.all_of(True) or not hosts.lead():  # all have what they need of the checkpoints
+        if (
+            not hosts.all_processes(True) or not hosts.is_main_process()
+        ):  # all have what they need of the checkpoints
             return
         with self._reached() as place:
             if place is not None and not (place / RESULT).exists():
@@ -165,7 +177,11 @@ class Mirror:
                 "`pip install 'kdjax[gcs]'`"
             ) from None
         except Exception as e:  # of many kinds: the system's, fsspec's, the cloud's
-            reason = os.strerror(e.errno) if isinstance(e, OSError) and e.errno else f"{type(e).__name__}: {e}"[:200]
+            reason = (
+                os.strerror(e.errno)
+                if isinstance(e, OSError) and e.errno
+                else f"{type(e).__name__}: {e}"[:200]
+            )
             raise InputError(
                 f"train.checkpoint.directory: {self.place} cannot be used ({reason}), expected a place to write to"
             ) from None

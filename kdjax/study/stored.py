@@ -10,7 +10,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.dry_run.pricing import arms_of, stored_by
 from kdjax.errors import InputError
 from kdjax.files import undone_by_bad_input
-from kdjax.models import Model, Request
+from kdjax.models import FeatureRequest, Model
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.study.corpus import corpus_of
@@ -22,7 +22,7 @@ from kdjax.training import fill_teacher_cache as outputs
 
 def cache_of(
     config: Config,
-    request: Request,
+    request: FeatureRequest,
     teacher: Model,
     corpus: Corpus,
     directory: Path,
@@ -39,7 +39,7 @@ def cache_of(
     else:
 
         def told(done: int, total: int) -> None:
-            reporter.show(f"cache: {done:,} of {total:,} views of sequences")
+            reporter.status(f"cache: {done:,} of {total:,} views of sequences")
 
         outputs.build(directory, teacher, request, config.cache, config.data, corpus, layout, told)
     return outputs.open_cache(directory, teacher, request, config.cache, config.data, corpus)
@@ -64,7 +64,9 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     with Reporter() as reporter, undone_by_bad_input(out, data, fitted):
         check_teacher(config, layout)
         corpus = corpus_of(config, data, reporter)
-        (teacher,) = teachers_of(config, corpus, fitted, layout, reporter)  # `arms_of` refuses several
+        (teacher,) = teachers_of(
+            config, corpus, fitted, layout, reporter
+        )  # `arms_of` refuses several
         manifest = cache_of(
             replace(config, cache=replace(config.cache, source="")),
             request,
@@ -74,8 +76,10 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
             layout,
             reporter,
         ).manifest
-        off = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in bias(manifest).items())
-        reporter.say(
+        off = "".join(
+            f", {name.replace('_', ' ')} {value:.4g}" for name, value in bias(manifest).items()
+        )
+        reporter.log(
             f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, {manifest.bytes:,} bytes, "
             f"{manifest.totals['flops']:.4g} FLOPs{off}"
         )

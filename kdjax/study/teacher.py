@@ -9,7 +9,7 @@ from typing import Any
 
 from kdjax import models
 from kdjax.budget.accounting import Budget
-from kdjax.budget.ledger import Ledger, lay_out
+from kdjax.budget.ledger import Ledger, schedule_phases
 from kdjax.config import Config, ModelConfig, plain, to_dict
 from kdjax.data import vocabulary
 from kdjax.data.corpus import Corpus
@@ -23,7 +23,13 @@ from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
-from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches, trains_tokenizer
+from kdjax.study.corpus import (
+    corpus_of,
+    held_out_batches,
+    tokenizer_of,
+    train_batches,
+    trains_tokenizer,
+)
 from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
 from kdjax.training.checkpoint import sha256
 from kdjax.training.phase import Shape, price
@@ -92,7 +98,9 @@ def check_teacher(config: Config, layout: Layout) -> None:
         layout.check_batch(head.batch)
         shape = Shape(head.batch, config.data.length, config.data.slots)
         phases = [(1.0, price(head_phase(encoder.config, head), shape))]
-        lay_out(Budget.flops(head.budget), phases, shape.positions, setting="teacher.head.budget")
+        schedule_phases(
+            Budget.flops(head.budget), phases, shape.positions, setting="teacher.head.budget"
+        )
 
 
 def teachers_of(
@@ -114,7 +122,9 @@ def teachers_of(
     if config.teacher.train.budget:
         seeds = sorted(config.teacher.train.seeds)
         _check_seed_directories(directory)
-        made = (trained_teacher(config, corpus, directory, seed, layout, reporter) for seed in seeds)
+        made = (
+            trained_teacher(config, corpus, directory, seed, layout, reporter) for seed in seeds
+        )
         return tuple(Teacher(model, facts) for model, facts in made)
     sources_of_teachers = source_directories(config)
     if sources_of_teachers[0].seed is None:
@@ -138,7 +148,9 @@ def teachers_of(
 def _check_seed_directories(directory: Path) -> None:
     """Raises InputError where the directory for trained teachers holds a model itself."""
     if (directory / "config.json").exists():
-        raise InputError(f"{directory}: holds a single model, expected a new directory for the seeds of teacher.train")
+        raise InputError(
+            f"{directory}: holds a single model, expected a new directory for the seeds of teacher.train"
+        )
 
 
 def _given(config: Config, corpus: Corpus, directory: Path, source: str) -> Teacher:
@@ -177,7 +189,9 @@ def _identity(config: Config, corpus: Corpus) -> dict[str, Any]:
     return {"teacher": teacher, "corpus": corpus.digest}
 
 
-def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter) -> Teacher:
+def teacher_of(
+    config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
+) -> Teacher:
     """The teacher that is read, with an MLM head fitted first where the recipe says so; a fitted one is kept in
     `directory`.
 
@@ -186,7 +200,7 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
             the corpus's.
     """
     identity = _identity(config, corpus)
-    if hosts.all_of((directory / CARD).exists()):
+    if hosts.all_processes((directory / CARD).exists()):
         facts = read_card(directory)
         if facts.get("identity") != identity:
             raise InputError(
@@ -199,7 +213,9 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
     if not config.teacher.head.budget:
         return given
     encoder, facts = given.model, given.facts
-    model, ledger = _fit(config, encoder, corpus, directory.with_name(directory.name + ".fit"), layout, reporter)
+    model, ledger = _fit(
+        config, encoder, corpus, directory.with_name(directory.name + ".fit"), layout, reporter
+    )
     # An encoder that is trained on is every arm's; a head on a frozen one is of use to arms with logits alone.
     account = {"tuned": "tuning_flops", "frozen": "head_flops"}[config.teacher.head.encoder]
     facts |= {
@@ -210,15 +226,22 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
         **_quality(model, corpus, config),
         "params_sha256": sha256(model.params),
     }
-    models.save_pretrained(directory, model, tokenizer=tokenizer_of(config, corpus), card=card(facts, corpus))
+    models.save_pretrained(
+        directory, model, tokenizer=tokenizer_of(config, corpus), card=card(facts, corpus)
+    )
     write_json(directory / CARD, facts)
-    hosts.all_of(True)  # have saved it
+    hosts.all_processes(True)  # have saved it
     shutil.rmtree(directory.with_name(directory.name + ".fit"))
     return Teacher(model, facts)
 
 
 def _fit(
-    config: Config, encoder: Model, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
+    config: Config,
+    encoder: Model,
+    corpus: Corpus,
+    directory: Path,
+    layout: Layout,
+    reporter: Reporter,
 ) -> tuple[Model, Ledger]:
     head = config.teacher.head
     held_out = held_out_batches(config, corpus)
@@ -230,7 +253,7 @@ def _fit(
         directory=directory,
         layout=layout,
         evaluate=lambda params: {"mlm_loss": held_out_loss(encoder.config, params, held_out).loss},
-        watch=reporter.watch("teacher head"),
+        watch=reporter.track("teacher head"),
     )
 
 
@@ -278,7 +301,9 @@ def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig)
             continue
         here, there = getattr(found, field.name), getattr(expected, field.name)
         if here != there:
-            raise InputError(f"{source}: the model's {field.name} is {here}, expected teacher.architecture's {there}")
+            raise InputError(
+                f"{source}: the model's {field.name} is {here}, expected teacher.architecture's {there}"
+            )
 
 
 def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
@@ -306,8 +331,12 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
         for teacher in teachers:
             facts = teacher.facts
             spent = teacher.cost.training if trained else teacher.cost.tuning + teacher.cost.head
-            which = f", seed {facts['pretraining']['seed']}, at {config.teacher.at:g}" if trained else ""
-            reporter.say(
+            which = (
+                f", seed {facts['pretraining']['seed']}, at {config.teacher.at:g}"
+                if trained
+                else ""
+            )
+            reporter.log(
                 f"{out}{which}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy {facts['mlm_accuracy']:.1%}, "
                 f"for {spent:.4g} FLOPs"
             )
@@ -316,6 +345,12 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
 
 def _check_only_seeds(out: Path) -> None:
     """Raises InputError where a directory for trained teachers holds anything but seeds' directories."""
-    others = [path.name for path in out.iterdir() if not path.name.startswith("seed")] if out.exists() else []
+    others = (
+        [path.name for path in out.iterdir() if not path.name.startswith("seed")]
+        if out.exists()
+        else []
+    )
     if others:
-        raise InputError(f"{out}: holds {min(others)}, expected a new directory, or one of trained teachers")
+        raise InputError(
+            f"{out}: holds {min(others)}, expected a new directory, or one of trained teachers"
+        )

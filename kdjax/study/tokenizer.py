@@ -31,7 +31,7 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
     with Reporter() as reporter:
-        reporter.show("tokenizer: training")
+        reporter.status("tokenizer: training")
         trained = wordpiece.train_on_corpus(config.data)
 
         # Written beside and renamed: a kill leaves no half of it under the name that was asked for.
@@ -42,7 +42,7 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         wordpiece.write_directory(trained, beside)
         beside.replace(out)
         path = out / "tokenizer.json"
-        reporter.say(
+        reporter.log(
             f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the training text's "
             f"characters have none; digest {sources.sha256(path)[:16]}"
         )

@@ -34,10 +34,21 @@ from kdjax.training.checkpoint import sha256
 from kdjax.training.loop import train
 from kdjax.training.phase import Shape
 from kdjax.training.program import program_of
-from kdjax.training.run import Leg, Outcome, Run
+from kdjax.training.run import CompiledPhase, Outcome, Run
 from kdjax.training.sinks import About
-from kdjax.training.teacher_directories import CARD, checkpoint_name, read_card, read_teacher, seed_directory
-from kdjax.training.teacher_pretraining import pretraining_phases, pretraining_price, pretraining_spans, stream_seed
+from kdjax.training.teacher_directories import (
+    CARD,
+    checkpoint_name,
+    read_card,
+    read_teacher,
+    seed_directory,
+)
+from kdjax.training.teacher_pretraining import (
+    pretraining_phases,
+    pretraining_price,
+    pretraining_spans,
+    stream_seed,
+)
 
 MANIFEST = "manifest.json"
 """Whose training a directory holds."""
@@ -89,7 +100,7 @@ def trained_teacher(
     training = _Training(config, corpus, seed_directory(directory, seed), seed, layout, reporter)
     training.claim()
     training.bring()
-    if not hosts.all_of(training.finished):
+    if not hosts.all_processes(training.finished):
         training.run()
     training.keep()
     chosen = training.directory / checkpoint_name(config.teacher.at)
@@ -141,7 +152,9 @@ class _Training:
         self._architecture: ModelConfig = zoo.resolve(self.config.teacher.architecture)
         self._shape: Shape = batch_shape(self.config, self._settings.batch)
         self._folders = [checkpoint_name(share) for share in self._settings.checkpoints]
-        self._mirror = Mirror(self.config.train.checkpoint.directory, self.directory, "teacher", FINISHED)
+        self._mirror = Mirror(
+            self.config.train.checkpoint.directory, self.directory, "teacher", FINISHED
+        )
         self._name = f"teacher, seed {self.seed}"
 
     @property
@@ -198,34 +211,40 @@ class _Training:
         """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
         spans = pretraining_spans(self._settings, self._price, self._shape)
         check_regime(self.config, self.corpus, "teacher.train", spans[-1].stop * self._shape.batch)
-        legs = self._legs()
+        compiled_phases = self._legs()
         try:
-            (outcome,) = train(self._trainer_run(legs))
+            (outcome,) = train(self._trainer_run(compiled_phases))
         except Diverged:
             raise
         except InputError as error:
             # Hours of training must not go because, say, the disk is full.
             raise Unfinished(str(error)) from None
-        missing = [folder for folder in self._folders if not (self.directory / folder / CARD).exists()]
+        missing = [
+            folder for folder in self._folders if not (self.directory / folder / CARD).exists()
+        ]
         if missing:
             raise Unfinished(
                 f"{self.directory}: {missing[0]} is missing and training has gone on past it, expected it there; move "
                 "the directory away to train this teacher again"
             )
-        write_json(self.directory / RESULT, self._result(legs, outcome))
+        write_json(self.directory / RESULT, self._result(compiled_phases, outcome))
 
-    def _legs(self) -> list[Leg]:
+    def _legs(self) -> list[CompiledPhase]:
         """Return the training's phases, one up to each checkpoint; they share one compiled step."""
-        self.reporter.show(f"{self._name}: compiling")
+        self.reporter.status(f"{self._name}: compiling")
         settings = self.config.train
-        stream = train_batches(self.config, self.corpus, self._settings.batch, stream_seed(self.seed))
-        legs = []
+        stream = train_batches(
+            self.config, self.corpus, self._settings.batch, stream_seed(self.seed)
+        )
+        compiled_phases = []
         for phase in pretraining_phases(self._architecture, self._settings):
-            program = program_of(phase, self._shape, self.layout, settings.microbatches, settings.compute)
-            legs.append(Leg(phase, program, self._price, stream))
-        return legs
+            program = program_of(
+                phase, self._shape, self.layout, settings.microbatches, settings.compute
+            )
+            compiled_phases.append(CompiledPhase(phase, program, self._price, stream))
+        return compiled_phases
 
-    def _trainer_run(self, legs: Sequence[Leg]) -> Run:
+    def _trainer_run(self, compiled_phases: Sequence[CompiledPhase]) -> Run:
         """Return the run, ready for the trainer."""
         seed, settings = stream_seed(self.seed), self.config.train
         held_out = HeldOut(held_out_batches(self.config, self.corpus))
@@ -239,7 +258,7 @@ class _Training:
             evaluations=settings.evaluations,
         )
         return Run(
-            legs,
+            compiled_phases,
             Budget.flops(self._settings.budget),
             start=models.init(self._architecture, seed).params,
             seed=seed,
@@ -247,11 +266,16 @@ class _Training:
             directory=self.directory,
             repeats=self.config.data.regime != "unlimited",
             evaluate=lambda params: {"mlm_loss": held_out.measure(self._architecture, params).loss},
-            watch=self.reporter.watch(self._name),
+            watch=self.reporter.track(self._name),
             phase_ended=self._saver(held_out),
             checkpoints=self._mirror.checkpoints,
             warn=self.reporter.warn,
-            about=About(self.directory.parent.resolve().name, "teacher", self.seed, plain(to_dict(self.config))),
+            about=About(
+                self.directory.parent.resolve().name,
+                "teacher",
+                self.seed,
+                plain(to_dict(self.config)),
+            ),
             peak=peak(self.layout.mesh.local_devices[0]),
         )
 
@@ -264,13 +288,17 @@ class _Training:
                 model = Model(self._architecture, params)
                 facts = self._facts(self._settings.checkpoints[number], model, ledger, held_out)
                 tokenizer = tokenizer_of(self.config, self.corpus)
-                models.save_pretrained(target, model, tokenizer=tokenizer, card=trained_card(facts, self.corpus))
+                models.save_pretrained(
+                    target, model, tokenizer=tokenizer, card=trained_card(facts, self.corpus)
+                )
                 write_json(target / CARD, facts)
             self._mirror.keep_folder(target.name, CARD)
 
         return save
 
-    def _facts(self, share: float, model: Model, ledger: Ledger, held_out: HeldOut) -> dict[str, Any]:
+    def _facts(
+        self, share: float, model: Model, ledger: Ledger, held_out: HeldOut
+    ) -> dict[str, Any]:
         """Return what is known of the teacher at a share of its budget."""
         quality = held_out.measure(model.config, model.params)
         return {
@@ -300,7 +328,7 @@ class _Training:
             "identity": training_identity(self.config, self.seed, self.corpus.digest),
         }
 
-    def _result(self, legs: Sequence[Leg], outcome: Outcome) -> dict[str, Any]:
+    def _result(self, compiled_phases: Sequence[CompiledPhase], outcome: Outcome) -> dict[str, Any]:
         """Return what the whole training came to."""
         ledger = outcome.ledger
         return {
@@ -314,7 +342,7 @@ class _Training:
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
             "wall_clock": ledger.seconds,
-            "hardware": hardware_use(legs, ledger, outcome.side_by_side),
+            "hardware": hardware_use(compiled_phases, ledger, outcome.side_by_side),
             "curve": outcome.curve,
             "params_sha256": outcome.params_sha256,
             "ledger_sha256": outcome.journal_sha256,

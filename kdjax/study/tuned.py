@@ -11,7 +11,17 @@ from kdjax.errors import InputError
 from kdjax.files import read_json
 from kdjax.report import numbers
 
-_ALIKE = ("endpoint", "better", "trials", "share", "budget", "seeds", "sampler", "sampler_seed", "space")
+_ALIKE = (
+    "endpoint",
+    "better",
+    "trials",
+    "share",
+    "budget",
+    "seeds",
+    "sampler",
+    "sampler_seed",
+    "space",
+)
 _OF_ARM = ("diverged", "best", "edges", "charged", "total", "steps", "seconds")
 
 
@@ -36,7 +46,9 @@ def tuning_of(config: Config) -> dict[str, Any] | None:
         raise InputError(f"{path}: expected the tuning.json of `kdjax tune`, found something else")
     for name, arm in config.arms.items():
         if name not in found["arms"]:
-            raise InputError(f"arms.{name}: is not among the arms tuned in {path}, {', '.join(found['arms'])}")
+            raise InputError(
+                f"arms.{name}: is not among the arms tuned in {path}, {', '.join(found['arms'])}"
+            )
         for setting, best in found["arms"][name]["best"]["settings"].items():
             section, own = setting.split(".")
             if (value := getattr(arm, section).get(own)) != best:

@@ -37,12 +37,16 @@ def cells_of(config: Config) -> list[Cell]:
         InputError: nothing to sweep over, an unknown setting, or a value that the setting cannot have.
     """
     if not config.sweep:
-        raise InputError("sweep is empty, expected settings with their values: {budget.flops: [1e12, 1e13]}")
+        raise InputError(
+            "sweep is empty, expected settings with their values: {budget.flops: [1e12, 1e13]}"
+        )
     for name, values in config.sweep.items():
         if not isinstance(values, (list, tuple)) or not values:
             raise InputError(f"sweep.{name} is {values!r}, expected a list of values")
         if name.split(".")[0] in ("seeds", "sweep", "tune", "tuning", "plan"):
-            raise InputError(f"sweep.{name}: cannot be swept over, expected a setting of a single study")
+            raise InputError(
+                f"sweep.{name}: cannot be swept over, expected a setting of a single study"
+            )
     base, made = replace(config, sweep={}), []
     for values in itertools.product(*config.sweep.values()):
         settings = dict(zip(config.sweep, values, strict=True))
@@ -56,6 +60,9 @@ def cells_of(config: Config) -> list[Cell]:
 
 def _name(settings: dict[str, Any]) -> str:
     """A directory's name, readable where values are; else with a digest."""
-    parts = [f"{name}={f'{value:g}' if isinstance(value, float) else value}" for name, value in settings.items()]
+    parts = [
+        f"{name}={f'{value:g}' if isinstance(value, float) else value}"
+        for name, value in settings.items()
+    ]
     made = re.sub(r"[^\w.=+-]+", "_", ",".join(parts).replace(",", "+"))
     return made if len(made) <= 100 else f"{made[:80]}-{digest(settings)[:12]}"

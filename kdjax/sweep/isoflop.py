@@ -35,8 +35,12 @@ def profiles(
     """
     found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        other = {name: value for name, value in row["settings"].items() if not _is_size_or_budget(name)}
-        found.setdefault((row["arm"], row["budget"], repr(other)), []).append({**row, "other": other})
+        other = {
+            name: value for name, value in row["settings"].items() if not _is_size_or_budget(name)
+        }
+        found.setdefault((row["arm"], row["budget"], repr(other)), []).append(
+            {**row, "other": other}
+        )
     made = []
     for endpoint in endpoints:
         for (arm, budget, _), runs in found.items():
@@ -62,16 +66,25 @@ def _is_size_or_budget(name: str) -> bool:
 
 
 def _point(runs: Sequence[Mapping[str, Any]], size: int, endpoint: str) -> dict[str, Any]:
-    spread = summary.spread(run["metrics"][endpoint] for run in runs if run["parameters_without_embeddings"] == size)
+    spread = summary.spread(
+        run["metrics"][endpoint] for run in runs if run["parameters_without_embeddings"] == size
+    )
     return {"parameters": size, **vars(spread)}
 
 
 def _optimum(
-    runs: Sequence[Mapping[str, Any]], sizes: Sequence[int], endpoint: Mapping[str, Any], confidence: float
+    runs: Sequence[Mapping[str, Any]],
+    sizes: Sequence[int],
+    endpoint: Mapping[str, Any],
+    confidence: float,
 ) -> dict[str, float | None] | None:
     vertices = []
     for seed in sorted({run["seed"] for run in runs}):
-        own = {r["parameters_without_embeddings"]: r["metrics"][endpoint["name"]] for r in runs if r["seed"] == seed}
+        own = {
+            r["parameters_without_embeddings"]: r["metrics"][endpoint["name"]]
+            for r in runs
+            if r["seed"] == seed
+        }
         if own.keys() != set(sizes) or len(sizes) < 3:
             return None
         curvature, slope, _ = np.polyfit(np.log(sizes), [own[size] for size in sizes], 2)

@@ -44,13 +44,16 @@ def html(found: Sweep) -> str:
         + (f" to {amounts(budgets[-1:], found['kind'])}" if len(budgets) > 1 else ""),
         groups=[_group(found, n, group) for n, group in enumerate(found["groups"])],
         profiles=[
-            _profiles(found, endpoint, *parts) for endpoint in found["endpoints"] for parts in _sets(found, endpoint)
+            _profiles(found, endpoint, *parts)
+            for endpoint in found["endpoints"]
+            for parts in _sets(found, endpoint)
         ],
         reference_losses_meaning=reference_losses.MEANING,
         fields=_fields(found),
         shared=_shared(found),
         cells=[
-            (numbers.settings(cell["settings"]), cell["name"], cell["results_digest"][:16]) for cell in found["cells"]
+            (numbers.settings(cell["settings"]), cell["name"], cell["results_digest"][:16])
+            for cell in found["cells"]
         ],
     )
 
@@ -64,7 +67,13 @@ def _basis(found: Sweep) -> str:
     evaluation, count = found["config"]["evaluation"], verdict.intervals(found)
     if not count:
         return "No difference has an interval: that takes two seeds that both arms share."
-    shared = {p["n"] for group in found["groups"] for pair in group["pairs"] for p in pair["points"] if p["n"] > 1}
+    shared = {
+        p["n"]
+        for group in found["groups"]
+        for pair in group["pairs"]
+        for p in pair["points"]
+        if p["n"] > 1
+    }
     seeds = f"{min(shared)}" + (f" to {max(shared)}" if len(shared) > 1 else "")
     false = expected_false(count, evaluation["confidence"])
     return (
@@ -87,7 +96,9 @@ def _group(found: Sweep, n: int, group: Group) -> dict[str, Any]:
         "settings": numbers.settings(group["settings"]),
         "endpoints": endpoints,
         "rows": _rows(found, group),
-        "reference_losses": reference_losses.rows(group.get("reference_losses"), found["endpoints"]),
+        "reference_losses": reference_losses.rows(
+            group.get("reference_losses"), found["endpoints"]
+        ),
     }
 
 
@@ -114,7 +125,9 @@ _MEANS = ("steps", "tokens_seen", "tokens_unique", "unique_tokens", "epochs")
 def _score(runs: Sequence[Mapping[str, Any]], arm: str, endpoint: Endpoint) -> str:
     if arm not in endpoint["arms"]:
         return "head untrained" if endpoint["kind"] == "mlm" else "–"
-    found = summary.spread(run["metrics"][endpoint["name"]] for run in runs if endpoint["name"] in run["metrics"])
+    found = summary.spread(
+        run["metrics"][endpoint["name"]] for run in runs if endpoint["name"] in run["metrics"]
+    )
     return numbers.spread(found.mean, found.sd) if found else "–"
 
 
@@ -123,18 +136,25 @@ def _mean(values: Iterable[float]) -> float:
     return found.mean if found else 0.0
 
 
-def _sets(found: Sweep, endpoint: Endpoint) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+def _sets(
+    found: Sweep, endpoint: Endpoint
+) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
     """The profiles of an endpoint by what else was swept."""
     sets: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]] = []
     for profile in (one for one in found["profiles"] if one["endpoint"] == endpoint["name"]):
         if not any(profile["settings"] == settings for settings, _ in sets):
             sets.append((profile["settings"], []))
-        next(members for settings, members in sets if settings == profile["settings"]).append(profile)
+        next(members for settings, members in sets if settings == profile["settings"]).append(
+            profile
+        )
     return sets
 
 
 def _profiles(
-    found: Sweep, endpoint: Endpoint, settings: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+    found: Sweep,
+    endpoint: Endpoint,
+    settings: Mapping[str, Any],
+    members: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     n = found["profiles"].index(members[0])
     budgets = sorted({profile["budget"] for profile in members})
@@ -165,7 +185,12 @@ def _fields(found: Sweep) -> list[tuple[str, str]]:
     """Swept settings and their values."""
     kinds = {f"budget.{kind}": kind for kind in ("flops", "tokens", "hours")}
     return [
-        (name, amounts(sorted(values), kinds[name]) if name in kinds else numbers.listed([str(v) for v in values]))
+        (
+            name,
+            amounts(sorted(values), kinds[name])
+            if name in kinds
+            else numbers.listed([str(v) for v in values]),
+        )
         for name, values in found["fields"].items()
     ]
 

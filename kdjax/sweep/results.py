@@ -33,20 +33,38 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         `kdjax.sweep.isoflop`.
     """
     values = plain(to_dict(config))
-    rows = [_row(cell, found, run) for cell, found in zip(cells, results, strict=True) for run in found["runs"]]
-    endpoints = [{k: v for k, v in e.items() if k not in ("rows", "baseline")} for e in results[0]["endpoints"]]
+    rows = [
+        _row(cell, found, run)
+        for cell, found in zip(cells, results, strict=True)
+        for run in found["runs"]
+    ]
+    endpoints = [
+        {k: v for k, v in e.items() if k not in ("rows", "baseline")}
+        for e in results[0]["endpoints"]
+    ]
     groups: list[dict[str, Any]] = []
     for other in _distinct([_other(cell.settings) for cell in cells]):
-        members = [found for cell, found in zip(cells, results, strict=True) if _other(cell.settings) == other]
+        members = [
+            found
+            for cell, found in zip(cells, results, strict=True)
+            if _other(cell.settings) == other
+        ]
         groups.append({"settings": other, **_group(config, members, endpoints)})
     return {
         **versions(),
         "config": values,
         "config_digest": digest(values),
-        "kind": config.budget.kind if not _budgets(config) else _budgets(config)[0].removeprefix("budget."),
+        "kind": config.budget.kind
+        if not _budgets(config)
+        else _budgets(config)[0].removeprefix("budget."),
         "fields": {name: list(found) for name, found in config.sweep.items()},
         "cells": [
-            {"name": cell.name, "settings": cell.settings, "budget": found["budget"], "results_digest": digest(found)}
+            {
+                "name": cell.name,
+                "settings": cell.settings,
+                "budget": found["budget"],
+                "results_digest": digest(found),
+            }
             for cell, found in zip(cells, results, strict=True)
         ],
         "arms": list(config.arms),
@@ -64,7 +82,11 @@ def _budgets(config: Config) -> list[str]:
 
 def _other(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A study's settings but for its budget."""
-    return {name: value for name, value in settings.items() if name not in {f"budget.{kind}" for kind in KINDS}}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in {f"budget.{kind}" for kind in KINDS}
+    }
 
 
 def _distinct(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -84,7 +106,10 @@ def _row(cell: Cell, found: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "arm": run["arm"],
         "seed": run["seed"],
         "budget": run["budget"]["amount"],
-        **{name: run[name] for name in ("used", "spent", "steps", "positions", "tokens_seen", "tokens_unique")},
+        **{
+            name: run[name]
+            for name in ("used", "spent", "steps", "positions", "tokens_seen", "tokens_unique")
+        },
         "epochs": run["epochs"],
         "parameters": arm["parameters"],
         "parameters_without_embeddings": arm["parameters_without_embeddings"],
@@ -94,7 +119,9 @@ def _row(cell: Cell, found: Results, run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _group(config: Config, members: Sequence[Results], endpoints: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _group(
+    config: Config, members: Sequence[Results], endpoints: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Studies that differ in their budget only: curves over it, and differences between arms."""
     first = members[0]
     return {
@@ -111,7 +138,9 @@ def _group(config: Config, members: Sequence[Results], endpoints: Sequence[Mappi
     }
 
 
-def _curve(members: Sequence[Results], endpoint: Mapping[str, Any], arm: str) -> list[dict[str, Any]]:
+def _curve(
+    members: Sequence[Results], endpoint: Mapping[str, Any], arm: str
+) -> list[dict[str, Any]]:
     points = []
     for found in members:
         spread = summary.spread(summary.by_seed(found, arm, endpoint).values())
@@ -120,7 +149,9 @@ def _curve(members: Sequence[Results], endpoint: Mapping[str, Any], arm: str) ->
     return points
 
 
-def _pairs(config: Config, members: Sequence[Results], endpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _pairs(
+    config: Config, members: Sequence[Results], endpoint: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Every pair of arms on an endpoint: the paired difference first − second at each budget, and where it is 0."""
     settings, pairs = config.evaluation, []
     arms = endpoint["arms"]

@@ -52,16 +52,18 @@ def sweep(config: Config, out: Path) -> dict[str, Any]:
         for n, cell in enumerate(cells, start=1):
             directory = out / "cells" / cell.name
             begun = CLOCK.mark()
-            reporter.say(f"study {n} of {len(cells)}: {cell.name}")
-            study = claimed(below(cell.config, f"cells/{cell.name}"), directory, reporter, out / "shared")
+            reporter.log(f"study {n} of {len(cells)}: {cell.name}")
+            study = claimed(
+                below(cell.config, f"cells/{cell.name}"), directory, reporter, out / "shared"
+            )
             left = Budget.of(cell.config.budget).amount * _runs(cell)
-            reporter.plan(ahead - left + study.left)
+            reporter.set_budget(ahead - left + study.left)
             results.append(finish(study, directory, begun))
             ahead -= left
         found = collect(config, cells, results)
         write_json(out / NAME, found)
         report.write(found, out / REPORT)
-    if hosts.lead():
+    if hosts.is_main_process():
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
         print(f"report: {out / REPORT}")
     return found
@@ -78,8 +80,12 @@ def _claim(config: Config, out: Path) -> None:
     if path.exists():
         if difference := first_difference(read_json(path), identity):
             name, before, now = difference
-            raise InputError(f"{path}: this sweep's {name} is {before!r}, expected {now!r}; use another --out")
+            raise InputError(
+                f"{path}: this sweep's {name} is {before!r}, expected {now!r}; use another --out"
+            )
     elif any(out.iterdir()):
-        raise InputError(f"{out}: holds files but no sweep, expected a new or empty directory for --out")
+        raise InputError(
+            f"{out}: holds files but no sweep, expected a new or empty directory for --out"
+        )
     else:
         write_json(path, identity)

@@ -36,7 +36,9 @@ def _table(found: Sweep, group: Group, endpoint: Endpoint) -> Table:
     for budget in budgets:
         table.add_column(Text(amounts([budget], found["kind"])), justify="right", overflow="fold")
     for arm in endpoint["arms"]:
-        points = {point["budget"]: numbers.spread(point["mean"], point["sd"]) for point in curves[arm]}
+        points = {
+            point["budget"]: numbers.spread(point["mean"], point["sd"]) for point in curves[arm]
+        }
         table.add_row(Text(arm), *(points.get(budget, "–") for budget in budgets))
     levels = reference_losses.of_endpoint(group.get("reference_losses"), endpoint)
     if levels:

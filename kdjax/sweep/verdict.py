@@ -61,7 +61,9 @@ def rows_of(found: Sweep, group: Group) -> list[Mapping[str, Any]]:
 def against(group: Group, endpoint: Endpoint, other: str) -> dict[str, Pair]:
     """Arm -> its pair with `other` on an endpoint, read from the arm's side."""
     pairs = [
-        pair for pair in group["pairs"] if pair["endpoint"] == endpoint["name"] and other in (pair["a"], pair["b"])
+        pair
+        for pair in group["pairs"]
+        if pair["endpoint"] == endpoint["name"] and other in (pair["a"], pair["b"])
     ]
     sided = [pair if pair["b"] == other else _turned(pair) for pair in pairs]
     return {pair["a"]: pair for pair in sided}
@@ -89,7 +91,9 @@ def _minus(value: float | None) -> float | None:
 
 def intervals(found: Sweep) -> int:
     """How many intervals of differences were looked at."""
-    points = [point for group in found["groups"] for pair in group["pairs"] for point in pair["points"]]
+    points = [
+        point for group in found["groups"] for pair in group["pairs"] for point in pair["points"]
+    ]
     return sum(point["low"] is not None for point in points)
 
 
@@ -102,7 +106,9 @@ def headline(found: Sweep) -> str:
         for endpoint in found["endpoints"]
         if (pairs := against(group, endpoint, other))
     ]
-    points = [point for *_, pairs in compared for pair in pairs.values() for point in pair["points"]]
+    points = [
+        point for *_, pairs in compared for pair in pairs.values() for point in pair["points"]
+    ]
     if not points:
         return f"Nothing was compared with {other}: a difference needs two arms with an endpoint in common."
     if all(point["n"] < 2 for point in points):
@@ -119,11 +125,15 @@ def headline(found: Sweep) -> str:
     return " ".join(told)
 
 
-def _on(found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair], other: str) -> str:
+def _on(
+    found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair], other: str
+) -> str:
     """A sentence on one endpoint; arms of which the same is said share a clause."""
     alike: dict[tuple[str, str], list[str]] = {}
     for arm, pair in pairs.items():
-        one, many = (_told(pair, found["kind"], other, n) + _crossed(pair, found["kind"]) for n in (0, 1))
+        one, many = (
+            _told(pair, found["kind"], other, n) + _crossed(pair, found["kind"]) for n in (0, 1)
+        )
         alike.setdefault((one, many), []).append(arm)
     clauses = [f"{numbers.listed(arms)} {said[len(arms) > 1]}" for said, arms in alike.items()]
     where = numbers.settings(group["settings"])
@@ -150,7 +160,11 @@ def sentences(found: Sweep, group: Group, endpoint: Endpoint) -> list[str]:
     """
     other = yardstick(found)
     pairs = list(against(group, endpoint, other).values())
-    pairs += [p for p in group["pairs"] if p["endpoint"] == endpoint["name"] and other not in (p["a"], p["b"])]
+    pairs += [
+        p
+        for p in group["pairs"]
+        if p["endpoint"] == endpoint["name"] and other not in (p["a"], p["b"])
+    ]
     return [
         f"{pair['a']} {_standing(pair, found['kind'], pair['b'])}{_crossed(pair, found['kind'], every=True)}."
         for pair in pairs
@@ -165,7 +179,9 @@ def _told(pair: Pair, kind: str, other: str, several: int) -> str:
     return f"{_standing(pair, kind, other, several, leave_out=('INCONCLUSIVE',))} and otherwise undecided"
 
 
-def _standing(pair: Pair, kind: str, other: str, several: int = 0, leave_out: Sequence[str] = ()) -> str:
+def _standing(
+    pair: Pair, kind: str, other: str, several: int = 0, leave_out: Sequence[str] = ()
+) -> str:
     """`is ahead of scratch up to 7.00e11 FLOPs and cannot be told from it at 1.70e12 FLOPs`."""
     every = [point["budget"] for point in pair["points"]]
     told: dict[str, list[float]] = {}
@@ -184,8 +200,12 @@ def _standing(pair: Pair, kind: str, other: str, several: int = 0, leave_out: Se
 def _crossed(pair: Pair, kind: str, every: bool = False) -> str:
     """Where means cross; unless `every`, only where the arms are told apart on both sides."""
     ends = pair["points"][0]["budget"], pair["points"][-1]["budget"]
-    found = [c for c in pair["crossings"] if every or (c["low"] is not None and c["high"] is not None)]
-    texts = [f"{amounts([c['at']], kind)} {bracket(c['low'], c['high'], ends, kind)}" for c in found]
+    found = [
+        c for c in pair["crossings"] if every or (c["low"] is not None and c["high"] is not None)
+    ]
+    texts = [
+        f"{amounts([c['at']], kind)} {bracket(c['low'], c['high'], ends, kind)}" for c in found
+    ]
     return f"; the means cross at {numbers.listed(texts)}" if texts else ""
 
 

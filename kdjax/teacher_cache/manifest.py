@@ -87,7 +87,9 @@ class CacheManifest:
 
     def signed(self) -> CacheManifest:
         """The same with its digest filled in."""
-        content = {name: value for name, value in dataclasses.asdict(self).items() if name != "digest"}
+        content = {
+            name: value for name, value in dataclasses.asdict(self).items() if name != "digest"
+        }
         return dataclasses.replace(self, digest=digest(content))
 
     def write(self, directory: Path) -> None:
@@ -104,20 +106,30 @@ class CacheManifest:
         path = directory / NAME
         if not path.is_file():
             if (directory / PLAN).is_file():
-                raise InputError(f"{directory}: is an unfinished cache; the command that began it goes on with it")
+                raise InputError(
+                    f"{directory}: is an unfinished cache; the command that began it goes on with it"
+                )
             raise InputError(f"{directory}: holds no cache, expected a directory with a {NAME}")
         values = read_json(path)
         found = values.get("version") if isinstance(values, dict) else None
         if found != VERSION:
-            raise InputError(f"{path}: is of version {found}, expected {VERSION}; build the cache anew")
+            raise InputError(
+                f"{path}: is of version {found}, expected {VERSION}; build the cache anew"
+            )
         try:
-            fields = tuple(Field(**{**field, "shape": tuple(field["shape"])}) for field in values["fields"])
+            fields = tuple(
+                Field(**{**field, "shape": tuple(field["shape"])}) for field in values["fields"]
+            )
             shards = tuple(Shard(**shard) for shard in values["shards"])
             manifest = CacheManifest(**{**values, "fields": fields, "shards": shards})
         except (KeyError, TypeError, ValueError) as e:
-            raise InputError(f"{path}: not a cache's manifest ({e}), expected the one its builder wrote") from None
+            raise InputError(
+                f"{path}: not a cache's manifest ({e}), expected the one its builder wrote"
+            ) from None
         if manifest.digest != manifest.signed().digest:
-            raise InputError(f"{path}: does not match its own digest, expected the manifest as its builder wrote it")
+            raise InputError(
+                f"{path}: does not match its own digest, expected the manifest as its builder wrote it"
+            )
         return manifest
 
 
@@ -128,4 +140,8 @@ def bias(manifest: CacheManifest) -> dict[str, float]:
     """
     totals = dict(manifest.totals)
     positions = totals.pop("positions", 0)
-    return {name: total / positions for name, total in totals.items() if name != "flops"} if positions else {}
+    return (
+        {name: total / positions for name, total in totals.items() if name != "flops"}
+        if positions
+        else {}
+    )

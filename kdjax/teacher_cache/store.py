@@ -16,7 +16,15 @@ from kdjax.data.manifest import Shard
 from kdjax.data.shards import SHARDS, held, write_shard
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
-from kdjax.teacher_cache.manifest import NAME, PLAN, VERSION, CacheManifest, Field, Totals, record_bytes
+from kdjax.teacher_cache.manifest import (
+    NAME,
+    PLAN,
+    VERSION,
+    CacheManifest,
+    Field,
+    Totals,
+    record_bytes,
+)
 
 __all__ = ["Cache", "CacheManifest", "Field", "build", "record_bytes"]
 
@@ -52,7 +60,9 @@ class Cache:
             path = directory / shard.file
             size = _size(path)
             if size != shard.bytes:
-                raise InputError(f"{path}: has {size} bytes, expected {shard.bytes}; build the cache again")
+                raise InputError(
+                    f"{path}: has {size} bytes, expected {shard.bytes}; build the cache again"
+                )
             try:
                 shards.append(grain.sources.ArrayRecordDataSource([str(path)]))
             except RuntimeError as e:
@@ -76,12 +86,22 @@ class Cache:
             ValueError: there is no such sequence or view.
         """
         manifest = self.manifest
-        for name, asked, there in (("sequence", sequences, manifest.sequences), ("view", views, manifest.views)):
+        for name, asked, there in (
+            ("sequence", sequences, manifest.sequences),
+            ("view", views, manifest.views),
+        ):
             if np.any((asked < 0) | (asked >= there)):
-                raise ValueError(f"{self.directory}: asked for a {name} out of the {there} there are")
-        arrays = {field.name: np.empty((len(sequences), *field.shape), field.dtype) for field in manifest.fields}
+                raise ValueError(
+                    f"{self.directory}: asked for a {name} out of the {there} there are"
+                )
+        arrays = {
+            field.name: np.empty((len(sequences), *field.shape), field.dtype)
+            for field in manifest.fields
+        }
         for row, (sequence, view) in enumerate(zip(sequences, views, strict=True)):
-            shard, place = divmod(int(view) * manifest.sequences + int(sequence), manifest.records_per_shard)
+            shard, place = divmod(
+                int(view) * manifest.sequences + int(sequence), manifest.records_per_shard
+            )
             try:
                 record = self._shards[shard][place]
             except RuntimeError as e:
@@ -121,10 +141,18 @@ def build(
         InputError: the directory holds something else, is in use or cannot be written.
         ValueError: unusable counts or fields, or `make` returned other arrays than the fields.
     """
-    if min(sequences, views, block) < 1 or not record_bytes(fields) or len({f.name for f in fields}) < len(fields):
-        raise ValueError(f"{sequences=}, {views=}, {block=}, {fields=}: expected at least 1 each, and distinct fields")
+    if (
+        min(sequences, views, block) < 1
+        or not record_bytes(fields)
+        or len({f.name for f in fields}) < len(fields)
+    ):
+        raise ValueError(
+            f"{sequences=}, {views=}, {block=}, {fields=}: expected at least 1 each, and distinct fields"
+        )
     known = json.loads(json.dumps(identity))
-    empty = CacheManifest(VERSION, known, tuple(fields), sequences, views, block, shards=(), totals={}, bytes=0)
+    empty = CacheManifest(
+        VERSION, known, tuple(fields), sequences, views, block, shards=(), totals={}, bytes=0
+    )
     with held(directory, PLAN, "builds a cache"):
         _check_plan(directory, empty)
         if (directory / NAME).exists():
@@ -135,7 +163,9 @@ def build(
         parts = _parts(directory, empty, make, progress)
         shards = tuple(part.shard for part in parts)
         size = sum(shard.bytes for shard in shards)
-        manifest = dataclasses.replace(empty, shards=shards, totals=_total(parts), bytes=size).signed()
+        manifest = dataclasses.replace(
+            empty, shards=shards, totals=_total(parts), bytes=size
+        ).signed()
         manifest.write(directory)
         return manifest
 
@@ -150,17 +180,23 @@ class Part:
 
 def _check_plan(directory: Path, empty: CacheManifest) -> None:
     made_later = ("shards", "totals", "bytes", "digest")
-    plan = {name: value for name, value in dataclasses.asdict(empty).items() if name not in made_later}
+    plan = {
+        name: value for name, value in dataclasses.asdict(empty).items() if name not in made_later
+    }
     path = directory / PLAN
     if not path.exists():
         if any(directory.iterdir()):
-            raise InputError(f"{directory}: is not empty and holds no cache, expected a new or empty directory")
+            raise InputError(
+                f"{directory}: is not empty and holds no cache, expected a new or empty directory"
+            )
         write_json(path, plan)
         return
     different = _difference(read_json(path), json.loads(json.dumps(plan)), "")
     if different:
         name, found, expected = different
-        raise InputError(f"{directory}: was built with {name} {found}, expected {expected} or a new directory")
+        raise InputError(
+            f"{directory}: was built with {name} {found}, expected {expected} or a new directory"
+        )
 
 
 def _difference(found: Any, expected: Any, name: str) -> tuple[str, Any, Any] | None:
@@ -191,7 +227,9 @@ def _parts(
         first = index * block
         views, sequences = np.divmod(np.arange(first, min(first + block, records)), empty.sequences)
         arrays, totals = make(sequences, views)
-        shard = write_shard(directory, f"{index:05d}", "train", _encoded(empty.fields, arrays, len(sequences)))
+        shard = write_shard(
+            directory, f"{index:05d}", "train", _encoded(empty.fields, arrays, len(sequences))
+        )
         parts.append(Part(shard, {name: _plain(value) for name, value in totals.items()}))
         write_json(_part_path(directory, index), dataclasses.asdict(parts[-1]))
         done += len(sequences)
@@ -216,7 +254,9 @@ def _part_path(directory: Path, index: int) -> Path:
 
 def _encoded(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: int) -> list[bytes]:
     if set(arrays) != {field.name for field in fields}:
-        raise ValueError(f"made the arrays {sorted(arrays)}, expected {sorted(field.name for field in fields)}")
+        raise ValueError(
+            f"made the arrays {sorted(arrays)}, expected {sorted(field.name for field in fields)}"
+        )
     stored = []
     for field in fields:
         array = arrays[field.name]

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from kdjax.budget.accounting import Budget
-from kdjax.budget.ledger import Stretch, lay_out
+from kdjax.budget.ledger import PhaseSpan, schedule_phases
 from kdjax.budget.price import Price
 from kdjax.config import (
     ArmConfig,
@@ -24,11 +24,17 @@ from kdjax.config import (
 )
 from kdjax.errors import InputError
 from kdjax.models import zoo
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.training.phase import Phase, Shape
 from kdjax.training.start import check_start
-from kdjax.training.teacher_source import Cached, NoTeacher, Online, Signal, check_readable
+from kdjax.training.teacher_source import (
+    CachedTeacher,
+    NoTeacher,
+    OnlineTeacher,
+    TeacherSource,
+    check_readable,
+)
 
 
 @dataclass(frozen=True)
@@ -56,21 +62,23 @@ class Arm:
         return self.config.start or StartConfig()
 
     @property
-    def distils(self) -> bool:
+    def uses_teacher(self) -> bool:
         """Whether any phase looks at a teacher."""
         return any(phase.teacher for phase in self.phases)
 
     @property
     def needs_teacher(self) -> bool:
         """Whether the teacher's parameters are needed: a phase looks at it, or the student starts from it."""
-        return self.distils or self.start.source == "teacher"
+        return self.uses_teacher or self.start.source == "teacher"
 
     @property
-    def stored(self) -> Request:
+    def stored(self) -> FeatureRequest:
         """What the arm reads of the teacher's stored outputs, over all its phases."""
-        asked = Request()
+        asked = FeatureRequest()
         for phase in self.phases:
-            asked |= phase.needs.teacher if isinstance(phase.signal, Cached) else Request()
+            asked |= (
+                phase.needs.teacher if isinstance(phase.signal, CachedTeacher) else FeatureRequest()
+            )
         return asked
 
     @cached_property
@@ -84,9 +92,11 @@ class Arm:
         return all(jax.tree.leaves(self.trained["model"]["mlm"]))
 
     @property
-    def uses_head(self) -> bool:
+    def needs_mlm_head(self) -> bool:
         """Whether the teacher's MLM head is needed: a phase asks for its logits, or the student starts with it."""
-        return self.start.source == "teacher" or any(phase.needs.teacher.head for phase in self.phases)
+        return self.start.source == "teacher" or any(
+            phase.needs.teacher.head for phase in self.phases
+        )
 
     def ramped(self, ramp: Sequence[RampConfig]) -> Arm:
         """The arm with a batch ramp: a phase in which the batch changes becomes several."""
@@ -94,17 +104,25 @@ class Arm:
         phases, settings = [], []
         for end in ends:
             phase, setting = next(
-                both for both in zip(self.phases, self.config.phases, strict=True) if end <= both[0].until
+                both
+                for both in zip(self.phases, self.config.phases, strict=True)
+                if end <= both[0].until
             )
             batch = next((one.batch for one in ramp if end <= one.until), 0)
             phases.append(replace(phase, until=end, batch=batch))
             settings.append(replace(setting, until=end))
-        return replace(self, phases=tuple(phases), config=replace(self.config, phases=tuple(settings)))
+        return replace(
+            self, phases=tuple(phases), config=replace(self.config, phases=tuple(settings))
+        )
 
-    def lay_out(
-        self, budget: Budget, prices: Sequence[Price], shape: Shape, upfront: Mapping[str, int] | None = None
-    ) -> tuple[Stretch, ...]:
-        """The arm's phases in a budget (`kdjax.budget.ledger.lay_out`), from the price of a step of each.
+    def schedule_phases(
+        self,
+        budget: Budget,
+        prices: Sequence[Price],
+        shape: Shape,
+        upfront: Mapping[str, int] | None = None,
+    ) -> tuple[PhaseSpan, ...]:
+        """The arm's phases in a budget (`kdjax.budget.ledger.schedule_phases`), from the price of a step of each.
 
         Args:
             budget: of FLOPs or tokens.
@@ -114,7 +132,9 @@ class Arm:
         """
         positions = [phase.shape(shape).positions for phase in self.phases]
         phases = [(phase.until, price) for phase, price in zip(self.phases, prices, strict=True)]
-        return lay_out(budget, phases, positions, upfront, f"arms.{self.name}: budget.{budget.kind}")
+        return schedule_phases(
+            budget, phases, positions, upfront, f"arms.{self.name}: budget.{budget.kind}"
+        )
 
 
 def resolve(
@@ -149,7 +169,7 @@ def resolve(
         for n, (objective, phase) in enumerate(zip(objectives, found.phases, strict=True)):
             seen = teacher if objective.needs_teacher else None
             objective.needs(model, seen)
-            signal: Signal = NoTeacher() if seen is None else Online(seen)
+            signal: TeacherSource = NoTeacher() if seen is None else OnlineTeacher(seen)
             others = objectives[:n] + objectives[n + 1 :]
             others_teacher = teacher if any(other.needs_teacher for other in others) else None
             phases.append(
@@ -196,6 +216,6 @@ def _reading(phases: list[Phase], cache: CacheConfig) -> list[Phase]:
         if phase.teacher is not None:
             if phase.needs.teacher.head:
                 check_readable(phase.objective, cache, phase.student, phase.teacher)
-            phase = replace(phase, signal=Cached(phase.teacher, phase.needs.teacher, cache))  # noqa: PLW2901
+            phase = replace(phase, signal=CachedTeacher(phase.teacher, phase.needs.teacher, cache))  # noqa: PLW2901
         made.append(phase)
     return made

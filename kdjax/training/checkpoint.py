@@ -29,7 +29,9 @@ from kdjax.files import digest
 from kdjax.parallel import hosts
 from kdjax.training.checksum import checksums, differing
 
-logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax narrates every save, and each failure in each thread
+logging.getLogger("absl").setLevel(
+    logging.CRITICAL
+)  # Orbax narrates every save, and each failure in each thread
 
 KEEP = 2
 """Checkpoints kept: the newest and the one before."""
@@ -95,9 +97,12 @@ class Checkpoints:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        if not hosts.gone(error):  # else Orbax would wait for the other process
+        if not hosts.peer_lost(error):  # else Orbax would wait for the other process
             with suppress(Unsaved):  # whoever wants to know has waited
                 self.wait()
             self._close()
@@ -117,18 +122,29 @@ class Checkpoints:
             Unsaved: the one before, or already this one, could not be written.
         """
         self.wait()
-        facts = {"ledger": ledger.to_json(), "checksums": checksums(state), "records": dict(records or {})}
+        facts = {
+            "ledger": ledger.to_json(),
+            "checksums": checksums(state),
+            "records": dict(records or {}),
+        }
         try:
             if self._orbax is None:
                 self._open()
             saving = self._orbax.save_checkpointables_async(
-                ledger.steps, {"state": state}, custom_metadata={**facts, "sha256": digest(facts)}, force=True
+                ledger.steps,
+                {"state": state},
+                custom_metadata={**facts, "sha256": digest(facts)},
+                force=True,
             )
-        except Exception as e:  # Orbax and TensorStore raise many kinds; to the user all mean the same
-            if hosts.gone(e):
+        except (
+            Exception
+        ) as e:  # Orbax and TensorStore raise many kinds; to the user all mean the same
+            if hosts.peer_lost(e):
                 raise
             self._close()
-            raise Unsaved(f"{self._directory / str(ledger.steps)} could not be written ({self._why(e)})") from None
+            raise Unsaved(
+                f"{self._directory / str(ledger.steps)} could not be written ({self._why(e)})"
+            ) from None
         self._saving = ledger.steps, saving
 
     def wait(self) -> bool:
@@ -143,10 +159,12 @@ class Checkpoints:
         try:
             saving.result()
         except Exception as e:
-            if hosts.gone(e):
+            if hosts.peer_lost(e):
                 raise
             self._close()  # opened again, it clears away what is half-written
-            raise Unsaved(f"{self._directory / str(step)} could not be written ({self._why(e)})") from None
+            raise Unsaved(
+                f"{self._directory / str(step)} could not be written ({self._why(e)})"
+            ) from None
         return True
 
     def restore(self, like: Any) -> Restored | None:
@@ -159,10 +177,15 @@ class Checkpoints:
             InputError: there are checkpoints, but every one is truncated, altered, or of another model.
         """
         wrong: dict[int, str] = {}
-        for step in hosts.agreed(self._steps()):
+        for step in hosts.broadcast_from_main(self._steps()):
             state, ledger, records, why = self._read(step, like)
             if why is None:
-                return Restored(state, ledger, records, [self._move_aside(n, other) for n, other in wrong.items()])
+                return Restored(
+                    state,
+                    ledger,
+                    records,
+                    [self._move_aside(n, other) for n, other in wrong.items()],
+                )
             wrong[step] = why
         if not wrong:
             return None
@@ -190,7 +213,7 @@ class Checkpoints:
         except Exception as e:  # of many kinds
             why = self._why(e)
             _close_abandoned_reads()
-        if not hosts.all_of(not why):
+        if not hosts.all_processes(not why):
             return None, None, {}, why or "on another process"
         if names := differing(state, facts["checksums"]):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -200,7 +223,7 @@ class Checkpoints:
     def _move_aside(self, step: int, why: str) -> str:
         """Gives a damaged checkpoint another name, so that its step can be saved again; returns what to say of it."""
         path, aside = self._directory / str(step), self._directory / f"{step}{DAMAGED}"
-        if hosts.lead():
+        if hosts.is_main_process():
             if aside.exists():
                 aside.rmtree()
             path.rename(aside)
@@ -236,7 +259,8 @@ def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
     return [
         found
         for found in gc.get_objects()
-        if type(found) is CoroutineType  # `isinstance` would ask objects that load a module when asked
+        if type(found)
+        is CoroutineType  # `isinstance` would ask objects that load a module when asked
         and "orbax" in Path(found.cr_code.co_filename).parts
         and inspect.getcoroutinestate(found) in waiting
     ]
@@ -303,11 +327,15 @@ def save_params(path: Path, params: Any) -> None:
         InputError: it cannot be written.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    tensors = {".".join(str(key.key) for key in keys): np.ascontiguousarray(leaf) for keys, leaf in leaves}
+    tensors = {
+        ".".join(str(key.key) for key in keys): np.ascontiguousarray(leaf) for keys, leaf in leaves
+    }
     beside = path.with_name(f".{path.name}.tmp")
     try:
         save_file(tensors, beside)
         beside.replace(path)
     except (OSError, SafetensorError) as e:
         beside.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({_reason(e)}), expected room for it; then run it again") from None
+        raise InputError(
+            f"{path}: cannot be written ({_reason(e)}), expected room for it; then run it again"
+        ) from None

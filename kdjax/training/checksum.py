@@ -26,7 +26,9 @@ def checksums(tree: Any) -> dict[str, str]:
     # One after another: emulated devices have too few threads for several programs in which they wait for each other.
     sums = [jax.device_get(_of_sharding(_everywhere(leaf))(leaf)) for _, leaf in leaves]
     return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)} {int(first):08x}{int(second):08x}"
+        jax.tree_util.keystr(
+            path
+        ): f"{leaf.dtype}{list(leaf.shape)} {int(first):08x}{int(second):08x}"
         for (path, leaf), (first, second) in zip(leaves, sums, strict=True)
     }
 
@@ -40,7 +42,11 @@ def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
 def _everywhere(array: Any) -> Sharding | None:
     """Every device of the array's mesh: a host can read a sum even if it has only a part of the array."""
     sharding = getattr(array, "sharding", None)
-    return NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
+    return (
+        NamedSharding(sharding.mesh, PartitionSpec())
+        if isinstance(sharding, NamedSharding)
+        else None
+    )
 
 
 @functools.cache
@@ -66,7 +72,10 @@ def _checksum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
     zero = jnp.uint32(0)
     # One reduction of both: XLA's CPU compiler reads the array at memory speed then, and at a twentieth of it in two.
     return jax.lax.reduce(  # type: ignore[no-any-return]
-        (mixed, again), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), tuple(range(words.ndim))
+        (mixed, again),
+        (zero, zero),
+        lambda a, b: (a[0] + b[0], a[1] + b[1]),
+        tuple(range(words.ndim)),
     )
 
 

@@ -17,20 +17,20 @@ from kdjax.config import CacheConfig, DataConfig, ModelConfig, plain
 from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache import store as cache
 from kdjax.teacher_cache.store import Cache, CacheManifest
 from kdjax.training.checkpoint import sha256
 from kdjax.training.phase import Shape
-from kdjax.training.teacher_source import Cached
+from kdjax.training.teacher_source import CachedTeacher
 
 SHARD_BYTES = 64 * 2**20
 """About as large as a shard gets: what a kill can lose."""
 
 
 @functools.cache
-def cache_price(teacher: ModelConfig, request: Request, shape: Shape) -> int:
+def cache_price(teacher: ModelConfig, request: FeatureRequest, shape: Shape) -> int:
     """FLOPs of one forward pass of the teacher over `shape.batch` sequences, by XLA's count.
 
     Choosing the entries that are kept, a few operations a vocabulary entry, is not in it.
@@ -47,7 +47,7 @@ def passes(sequences: int, views: int, batch: int) -> int:
 def build(
     directory: Path,
     teacher: Model,
-    request: Request,
+    request: FeatureRequest,
     config: CacheConfig,
     data: DataConfig,
     corpus: Corpus,
@@ -75,29 +75,41 @@ def build(
         InputError: no mask views, a teacher without an MLM head, or a directory that holds something else.
     """
     if data.views < 1:
-        raise InputError("data.views is 0, expected at least 1: stored outputs belong to fixed masks")
+        raise InputError(
+            "data.views is 0, expected at least 1: stored outputs belong to fixed masks"
+        )
     if request.head and "mlm" not in teacher.params:
-        raise InputError("cache: found a teacher without an MLM head, expected one; teacher.head.budget fits a head")
+        raise InputError(
+            "cache: found a teacher without an MLM head, expected one; teacher.head.budget fits a head"
+        )
     layout.check_batch(config.batch)
     shape = Shape(config.batch, data.length, data.slots)
-    signal = Cached(teacher.config, request, config)
+    signal = CachedTeacher(teacher.config, request, config)
     fields = signal.fields(data.length, data.slots)
     params = {name: part for name, part in teacher.params.items() if name != "mlm" or request.head}
     flops = cache_price(teacher.config, request, shape)
     run = _program(signal, layout)
-    placed = jax.device_put(params, layout.everywhere)
+    placed = jax.device_put(params, layout.replicated)
     sequences = corpus.sequences("train")
 
-    def make(numbers: np.ndarray, views: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
+    def make(
+        numbers: np.ndarray, views: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
         made: list[dict[str, np.ndarray]] = []
         totals: dict[str, float | int] = {"flops": 0}
         for start in range(0, len(numbers), config.batch):
             chosen = slice(start, start + config.batch)
-            batch = corpus.viewed("train", numbers[chosen], views[chosen], rate=data.mask_rate, slots=data.slots)
+            batch = corpus.viewed(
+                "train", numbers[chosen], views[chosen], rate=data.mask_rate, slots=data.slots
+            )
             rows = len(numbers[chosen])
-            whole = {name: np.pad(x, ((0, config.batch - rows), (0, 0))) for name, x in batch.items()}
-            records = np.resize(views[chosen] * sequences + numbers[chosen], config.batch).astype(np.int32)
-            whole = jax.device_put({**whole, "records": records}, layout.by_batch)
+            whole = {
+                name: np.pad(x, ((0, config.batch - rows), (0, 0))) for name, x in batch.items()
+            }
+            records = np.resize(views[chosen] * sequences + numbers[chosen], config.batch).astype(
+                np.int32
+            )
+            whole = jax.device_put({**whole, "records": records}, layout.batch_sharding)
             stored, sums = jax.device_get(run(placed, whole))
             made.append({name: x[:rows] for name, x in stored.items()})
             _check_finite(made[-1], config.dtype)
@@ -119,11 +131,18 @@ def build(
     )
 
 
-def identity(teacher: Model, request: Request, config: CacheConfig, data: DataConfig, corpus: Corpus) -> dict[str, Any]:
+def identity(
+    teacher: Model, request: FeatureRequest, config: CacheConfig, data: DataConfig, corpus: Corpus
+) -> dict[str, Any]:
     """What stored outputs depend on, as plain values."""
-    how = {name: value for name, value in asdict(config).items() if name not in ("source", "shared_by")}
+    how = {
+        name: value for name, value in asdict(config).items() if name not in ("source", "shared_by")
+    }
     unused = {"all": ("k", "temperature"), "top_k": ("temperature",), "sampled": ()}[config.logits]
-    asked = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in vars(request).items()}
+    asked = {
+        name: sorted(value) if isinstance(value, frozenset) else value
+        for name, value in vars(request).items()
+    }
     return {
         "corpus": corpus.digest,
         "encoder": sha256({name: part for name, part in teacher.params.items() if name != "mlm"}),
@@ -137,7 +156,12 @@ def identity(teacher: Model, request: Request, config: CacheConfig, data: DataCo
 
 
 def open_cache(
-    directory: Path, teacher: Model, request: Request, config: CacheConfig, data: DataConfig, corpus: Corpus
+    directory: Path,
+    teacher: Model,
+    request: FeatureRequest,
+    config: CacheConfig,
+    data: DataConfig,
+    corpus: Corpus,
 ) -> Cache:
     """Opens stored outputs, and checks that they are this teacher's on these masks and hold what is asked for.
 
@@ -148,13 +172,19 @@ def open_cache(
     found, wanted = opened.manifest.identity, identity(teacher, request, config, data, corpus)
     for name in ("corpus", "encoder", "head", "views", "mask_rate", "slots"):
         if found[name] != wanted[name] and wanted[name] is not None:
-            raise InputError(f"{directory}: stored for {name} {found[name]!r}, expected {wanted[name]!r}")
-    for name in ("logits", "temperature") if request.head else ():  # the fields do not show what entries stand for
+            raise InputError(
+                f"{directory}: stored for {name} {found[name]!r}, expected {wanted[name]!r}"
+            )
+    for name in (
+        ("logits", "temperature") if request.head else ()
+    ):  # the fields do not show what entries stand for
         stored, asked = found["cache"].get(name), wanted["cache"].get(name)
         if stored != asked:
-            raise InputError(f"{directory}: stored with cache.{name} {stored!r}, expected {asked!r}")
+            raise InputError(
+                f"{directory}: stored with cache.{name} {stored!r}, expected {asked!r}"
+            )
     there = {f.name: f for f in opened.manifest.fields}
-    for f in Cached(teacher.config, request, config).fields(data.length, data.slots):
+    for f in CachedTeacher(teacher.config, request, config).fields(data.length, data.slots):
         if there.get(f.name) != f:
             raise InputError(f"{directory}: holds {there.get(f.name)}, expected {f}")
     return opened
@@ -169,21 +199,26 @@ def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
             )
 
 
-def _program(signal: Cached, layout: Layout) -> Callable[..., Any]:
+def _program(signal: CachedTeacher, layout: Layout) -> Callable[..., Any]:
     """The teacher's forward pass, what is stored of it, and how far that is off; compiled over the devices."""
     dtypes = {f.name: f.dtype for f in signal.fields(1, 1)}
 
     def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
-        with layout.seen():
+        with layout.mesh_context():
             features = forward(signal.teacher, params, batch, signal.request)
-        stored = {name: x.astype(dtypes[name]) for name, x in signal.encode(features, batch["records"]).items()}
+        stored = {
+            name: x.astype(dtypes[name])
+            for name, x in signal.encode(features, batch["records"]).items()
+        }
         return stored, _off(signal, features, signal.features(None, stored, signal.request), batch)
 
-    split, everywhere = layout.by_batch, layout.everywhere
+    split, everywhere = layout.batch_sharding, layout.replicated
     return jax.jit(run, in_shardings=(everywhere, split), out_shardings=(split, everywhere))
 
 
-def _off(signal: Cached, features: Features, read: Features, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def _off(
+    signal: CachedTeacher, features: Features, read: Features, batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
     """Sums over positions of the differences between the teacher's distributions and the stored ones."""
     kind = signal.config.logits
     if kind == "all" or not signal.request.head:
@@ -193,7 +228,9 @@ def _off(signal: Cached, features: Features, read: Features, batch: Mapping[str,
     for name, weights in (("logits", batch["label_weights"]), ("token_logits", batch["valid"])):
         if getattr(features, name) is None:
             continue
-        log_p, log_q = (jax.nn.log_softmax(getattr(x, name) / temperature) for x in (features, read))
+        log_p, log_q = (
+            jax.nn.log_softmax(getattr(x, name) / temperature) for x in (features, read)
+        )
         p, q, counts = jnp.exp(log_p), jnp.exp(log_q), weights > 0
         values = {
             "total_variation": jnp.sum(jnp.abs(p - q), -1) / 2,

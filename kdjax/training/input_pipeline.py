@@ -29,7 +29,7 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True)
-class Votes:
+class HostSignals:
     """What one process wants, before all know it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Votes:
 
 
 @dataclass(frozen=True)
-class Read:
+class BatchCounts:
     """What a run reads in a step, over all processes.
 
     Attributes:
@@ -59,7 +59,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Fed:
+class StepInput:
     """What goes into a step, and what every process knows of it.
 
     Attributes:
@@ -69,11 +69,13 @@ class Fed:
     """
 
     batch: Mapping[str, Any]
-    reads: Sequence[Read]
-    votes: Votes
+    reads: Sequence[BatchCounts]
+    votes: HostSignals
 
 
-def feed(program: Program, streams: Sequence[Stream], seen: int, votes: Callable[[], Votes]) -> Iterator[Fed]:
+def feed(
+    program: Program, streams: Sequence[Stream], seen: int, votes: Callable[[], HostSignals]
+) -> Iterator[StepInput]:
     """The batches of a phase as they go into its step.
 
     With several processes they are counted on the devices while these are busy with the step before, so that no step
@@ -86,52 +88,62 @@ def feed(program: Program, streams: Sequence[Stream], seen: int, votes: Callable
         votes: asked once a step.
     """
     size = program.shape.batch
-    if not hosts.several():
+    if not hosts.is_multiprocess():
         for each in zip(*(stream.iterate(seen) for stream in streams), strict=True):
             reads = [
                 _read(batch["valid"], batch["label_weights"], _fresh(stream, before, size))
                 for stream, (before, batch) in zip(streams, each, strict=True)
             ]
-            yield Fed(program.joined([batch for _, batch in each]), reads, votes())
+            yield StepInput(program.joined([batch for _, batch in each]), reads, votes())
         return
     tally = _tally(program.layout)
     ahead: tuple[Mapping[str, jax.Array], list[int], jax.Array] | None = None
     rows = program.layout.rows(size)
     for each in zip(*(stream.iterate(seen, rows) for stream in streams), strict=True):
         placed = program.place(program.joined([batch for _, batch in each]))
-        fresh = [_fresh(stream, before, size) for stream, (before, _) in zip(streams, each, strict=True)]
+        fresh = [
+            _fresh(stream, before, size) for stream, (before, _) in zip(streams, each, strict=True)
+        ]
         counts = tally(
-            placed["valid"], placed["label_weights"], np.array(fresh, np.int32), _ballot(program.layout, votes())
+            placed["valid"],
+            placed["label_weights"],
+            np.array(fresh, np.int32),
+            _ballot(program.layout, votes()),
         )
-        hosts.in_turn(counts)
+        hosts.serialize_on_cpu(counts)
         ahead, now = (placed, fresh, counts), ahead
         if now is not None:
             *sums, stop, save = (int(n) for n in np.asarray(now[2]))
-            reads = [Read(first, *sums[3 * n : 3 * n + 3]) for n, first in enumerate(now[1])]
-            yield Fed(now[0], reads, Votes(stop > 0, save))
+            reads = [BatchCounts(first, *sums[3 * n : 3 * n + 3]) for n, first in enumerate(now[1])]
+            yield StepInput(now[0], reads, HostSignals(stop > 0, save))
 
 
 def _fresh(stream: Stream, before: int, size: int) -> int:
     return min(size, max(0, stream.sequences - before))  # sequences repeat only after all were seen
 
 
-def _read(valid: np.ndarray, weights: np.ndarray, fresh: int) -> Read:
+def _read(valid: np.ndarray, weights: np.ndarray, fresh: int) -> BatchCounts:
     counts = (np.count_nonzero(x) for x in (valid, valid[:fresh], weights > 0))
-    return Read(fresh, *(int(n) for n in counts))
+    return BatchCounts(fresh, *(int(n) for n in counts))
 
 
-def _count(valid: jax.Array, weights: jax.Array, fresh: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _count(
+    valid: jax.Array, weights: jax.Array, fresh: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What `_read` counts, on the devices."""
     tokens = valid.sum(axis=1)
     return tokens.sum(), (tokens * (jnp.arange(len(tokens)) < fresh)).sum(), (weights > 0).sum()
 
 
-def _ballot(layout: Layout, votes: Votes) -> jax.Array:
+def _ballot(layout: Layout, votes: HostSignals) -> jax.Array:
     """`[devices, 2]`: in the row of a process's first device its vote to stop; in the lead's also what to save."""
-    mine = np.array([[votes.stop, votes.save if hosts.lead() else 0]], np.int32)
+    mine = np.array([[votes.stop, votes.save if hosts.is_main_process() else 0]], np.int32)
     sharding = NamedSharding(layout.mesh, PartitionSpec(AXES))
     here = [device for device in layout.mesh.devices.flat if device in sharding.addressable_devices]
-    rows = [jax.device_put(mine if n == 0 else np.zeros_like(mine), device) for n, device in enumerate(here)]
+    rows = [
+        jax.device_put(mine if n == 0 else np.zeros_like(mine), device)
+        for n, device in enumerate(here)
+    ]
     return jax.make_array_from_single_device_arrays((layout.devices, 2), sharding, rows)
 
 
@@ -139,9 +151,13 @@ def _ballot(layout: Layout, votes: Votes) -> jax.Array:
 def _tally(layout: Layout) -> Callable[..., jax.Array]:
     """The counts of each run, one run after another, and the votes: all of them in one array."""
 
-    def sums(valid: jax.Array, weights: jax.Array, fresh: jax.Array, ballot: jax.Array) -> jax.Array:
-        each = [x.reshape(len(x), len(fresh), -1) for x in (valid, weights)]  # [B, L] of one run, [B, runs, L] of more
+    def sums(
+        valid: jax.Array, weights: jax.Array, fresh: jax.Array, ballot: jax.Array
+    ) -> jax.Array:
+        each = [
+            x.reshape(len(x), len(fresh), -1) for x in (valid, weights)
+        ]  # [B, L] of one run, [B, runs, L] of more
         counts = jnp.stack(jax.vmap(_count, in_axes=(1, 1, 0))(each[0], each[1], fresh), axis=1)
         return jnp.concatenate([counts.ravel(), ballot.sum(axis=0)]).astype(jnp.int32)
 
-    return jax.jit(sums, out_shardings=layout.everywhere)
+    return jax.jit(sums, out_shardings=layout.replicated)

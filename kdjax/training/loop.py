@@ -14,9 +14,9 @@ from kdjax.errors import InputError, Stopped
 from kdjax.parallel import hosts
 from kdjax.parallel.preemption import PREEMPTION
 from kdjax.training.checkpoint import Checkpoints
-from kdjax.training.input_pipeline import Fed, Votes, feed
-from kdjax.training.run import Leg, Outcome, Run
-from kdjax.training.step import Moment, State
+from kdjax.training.input_pipeline import HostSignals, StepInput, feed
+from kdjax.training.run import CompiledPhase, Outcome, Run
+from kdjax.training.step import ScheduleInputs, State
 from kdjax.training.stopwatch import shared
 from kdjax.training.underway import Underway
 
@@ -55,7 +55,7 @@ def train(*runs: Run) -> list[Outcome]:
 
 
 def _opened(run: Run, stack: ExitStack) -> Underway:
-    place = run.checkpoints or hosts.common(run.directory / "checkpoints")
+    place = run.checkpoints or hosts.shared_dir(run.directory / "checkpoints")
     checkpoints = stack.enter_context(Checkpoints(place, run.config.checkpoint.keep))
     return stack.enter_context(closing(Underway(run, checkpoints)))
 
@@ -64,9 +64,11 @@ def _to_the_end(group: SideBySide) -> None:
     """The rest of the budget, phase by phase, step by step."""
     evaluations = group.config.evaluations
     group.begin()
-    for number, leg in enumerate(group.legs):
+    for number, compiled_phase in enumerate(group.compiled_phases):
         batches = group.feed(number)
-        while group.ledger.affords(leg.price, leg.program.shape.positions, leg.phase.until):
+        while group.ledger.affords(
+            compiled_phase.price, compiled_phase.program.shape.positions, compiled_phase.phase.until
+        ):
             share = group.ledger.share
             with group.profiled():
                 votes = group.step(number, batches)
@@ -96,15 +98,15 @@ class SideBySide:
         """
         self._seats, self._runs = seats, list(seats.values())
         self._first = self._runs[0]
-        self._program = self.legs[0].program
+        self._program = self.compiled_phases[0].program
         self._seat_of = {one: number for number, one in seats.items()}
         self._seated = [seats.get(number, self._first) for number in range(self._program.seeds)]
         self._states = self._program.together([states[one] for one in self._seated])
 
     @property
-    def legs(self) -> Sequence[Leg]:
+    def compiled_phases(self) -> Sequence[CompiledPhase]:
         """The phases, with the first run's streams."""
-        return self._first.run.legs
+        return self._first.run.compiled_phases
 
     @property
     def config(self) -> TrainConfig:
@@ -124,27 +126,35 @@ class SideBySide:
             one.begin(self._runs)
         self.saves, self._saved = 0, time.monotonic()
 
-    def feed(self, number: int) -> Iterator[Fed]:
+    def feed(self, number: int) -> Iterator[StepInput]:
         """What goes into the steps of phase `number`."""
-        program = self.legs[number].program
-        streams = [one.run.legs[number].stream for one in self._seated]
+        program = self.compiled_phases[number].program
+        streams = [one.run.compiled_phases[number].stream for one in self._seated]
         return feed(program, streams, self.ledger.positions // program.shape.length, self._votes)
 
-    def step(self, number: int, batches: Iterator[Fed]) -> Votes:
+    def step(self, number: int, batches: Iterator[StepInput]) -> HostSignals:
         """One step of phase `number`; what all processes want after it."""
-        leg, ledger = self.legs[number], self.ledger
+        compiled_phase, ledger = self.compiled_phases[number], self.ledger
         with self._clock("input"):
             fed = next(batches)
         for seat, one in self._seats.items():
             one.check(number, fed.reads[seat])
         before = ledger.training_share
-        after = before + ledger.step(leg.price, leg.program.shape.positions) / ledger.training_amount
-        moment = Moment(before, leg.phase.learning_rate(before, after))
+        after = (
+            before
+            + ledger.step(compiled_phase.price, compiled_phase.program.shape.positions)
+            / ledger.training_amount
+        )
+        schedule_inputs = ScheduleInputs(before, compiled_phase.phase.learning_rate(before, after))
         with self._clock("compute"):
-            self._states, metrics = leg.program.step(self._states, leg.teacher, fed.batch, moment)
+            self._states, metrics = compiled_phase.program.step(
+                self._states, compiled_phase.teacher, fed.batch, schedule_inputs
+            )
             for seat, one in self._seats.items():
-                one.charge(number, fed.reads[seat], moment, metrics, seat)
-            ahead = 1 if ledger.budget.countable else 0  # the devices are busy with this step meanwhile
+                one.charge(number, fed.reads[seat], schedule_inputs, metrics, seat)
+            ahead = (
+                1 if ledger.budget.countable else 0
+            )  # the devices are busy with this step meanwhile
             self._each(lambda one: one.report(ahead=ahead))
         for one in self._runs:
             one.timed()
@@ -207,10 +217,10 @@ class SideBySide:
         """A run's state."""
         return self._program.own(self._states, self._seat_of[one])
 
-    def _votes(self) -> Votes:
+    def _votes(self) -> HostSignals:
         """What this process wants: to stop, or a checkpoint."""
         due = time.monotonic() - self._saved >= self.config.checkpoint.seconds
-        return Votes(PREEMPTION.told(), self.saves + 1 if due else 0)
+        return HostSignals(PREEMPTION.stop_requested(), self.saves + 1 if due else 0)
 
     def _clock(self, kind: str) -> AbstractContextManager[None]:
         """Shares the seconds of the block out evenly."""

@@ -20,7 +20,7 @@ from kdjax.budget.price import PARTS
 from kdjax.config import Schedule
 from kdjax.objectives.schedule import value
 from kdjax.training.phase import Phase
-from kdjax.training.step import Moment
+from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 
 MEASURED = ("time", "speed/", "seconds/", "memory/")
@@ -45,7 +45,7 @@ class Done:
 
     ledger: Ledger
     phase: int
-    moment: Moment
+    schedule_inputs: ScheduleInputs
     metrics: Mapping[str, jax.Array]
     seat: int = 0
 
@@ -56,7 +56,10 @@ class Done:
             whole: with the norms of groups, which only a record needs.
         """
         wanted = {name: figure for name, figure in self.metrics.items() if whole or "/" not in name}
-        return {name: float(np.ravel(figure)[self.seat]) for name, figure in jax.device_get(wanted).items()}
+        return {
+            name: float(np.ravel(figure)[self.seat])
+            for name, figure in jax.device_get(wanted).items()
+        }
 
 
 class Meter:
@@ -93,7 +96,7 @@ class Meter:
             "share": ledger.share,
             "time": round(time.time(), 3),
             "phase": done.phase + 1,
-            "learning_rate": done.moment.learning_rate,
+            "learning_rate": done.schedule_inputs.learning_rate,
             **{_name(key): figure for key, figure in figures.items()},
             **self._weights(done),
             "tokens/seen": ledger.tokens,
@@ -101,7 +104,10 @@ class Meter:
             "tokens/masked": ledger.masked_tokens,
             **{f"spent/{account}": flops for account, flops in ledger.spent.items()},
             **self._speed(ledger),
-            **{f"seconds/{kind}": round(seconds, 3) for kind, seconds in self._clock.seconds.items()},
+            **{
+                f"seconds/{kind}": round(seconds, 3)
+                for kind, seconds in self._clock.seconds.items()
+            },
             "memory/high_water_bytes": high_water()[0],
         }
 
@@ -111,8 +117,13 @@ class Meter:
         changing = {key: weight for key, weight, _ in terms if isinstance(weight, Schedule)}
         if not changing:
             return {}
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):  # the others are busy with the next step
-            return {f"weight/{key}": float(value(weight, done.moment.progress)) for key, weight in changing.items()}
+        with jax.default_device(
+            jax.local_devices(backend="cpu")[0]
+        ):  # the others are busy with the next step
+            return {
+                f"weight/{key}": float(value(weight, done.schedule_inputs.progress))
+                for key, weight in changing.items()
+            }
 
     def _speed(self, ledger: Ledger) -> dict[str, float]:
         before, self._then = self._then, self._now(ledger)

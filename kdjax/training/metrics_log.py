@@ -33,7 +33,7 @@ def check_log(config: LogConfig) -> None:
     Raises:
         InputError: the package for Weights & Biases is missing, or nobody is logged in there.
     """
-    if config.wandb and hosts.lead():
+    if config.wandb and hosts.is_main_process():
         from kdjax.training import wandb  # noqa: PLC0415 - a package that most do not have
 
         wandb.check(config.wandb)
@@ -124,12 +124,14 @@ class Log:
         self._lines, self._warn = Lines(directory / NAME, step), warn
         self.reached = self._lines.reached
         self._sinks: list[Sink] = []
-        if not hosts.lead():
+        if not hosts.is_main_process():
             return
         if config.wandb:
             from kdjax.training.wandb import WandB  # noqa: PLC0415 - a package that most do not have
 
-            self._sinks.append(WandB(directory, config.wandb, self._lines.records(), self.reached, about))
+            self._sinks.append(
+                WandB(directory, config.wandb, self._lines.records(), self.reached, about)
+            )
         if config.tensorboard:
             from kdjax.training.tensorboard import TensorBoard  # noqa: PLC0415 - slow to import
 
@@ -164,7 +166,9 @@ class Log:
                 act(sink)
             except Exception as e:
                 self._sinks.remove(sink)
-                self._warn(f"{type(sink).__name__} fails ({type(e).__name__}: {e}); figures are in {NAME} alone now")
+                self._warn(
+                    f"{type(sink).__name__} fails ({type(e).__name__}: {e}); figures are in {NAME} alone now"
+                )
 
 
 def _not_finite(figure: Any) -> bool:
@@ -184,4 +188,6 @@ def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             try:
                 yield json.loads(text), end
             except ValueError:
-                raise InputError(f"{path}: line {number} is not JSON, expected a run's metrics") from None
+                raise InputError(
+                    f"{path}: line {number} is not JSON, expected a run's metrics"
+                ) from None

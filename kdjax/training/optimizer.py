@@ -41,7 +41,9 @@ def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
     """
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
-    return optax.chain(*([optax.clip_by_global_norm(config.clip)] if config.clip else []), adam, decay)
+    return optax.chain(
+        *([optax.clip_by_global_norm(config.clip)] if config.clip else []), adam, decay
+    )
 
 
 def apply(

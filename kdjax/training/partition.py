@@ -39,13 +39,17 @@ def join(moving: Flat, still: Flat, like: Any) -> Any:
 def part(opt: Any, names: Flat) -> Any:
     """Of an optimiser's state over flat parameters, that of some of them."""
     return jax.tree.map(
-        lambda node: {name: node[name] for name in names} if _is_flat(node) else node, opt, is_leaf=_is_flat
+        lambda node: {name: node[name] for name in names} if _is_flat(node) else node,
+        opt,
+        is_leaf=_is_flat,
     )
 
 
 def put_back(opt: Any, new: Any) -> Any:
     """An optimiser's state with that of some parameters renewed."""
-    return jax.tree.map(lambda old, node: {**old, **node} if _is_flat(old) else node, opt, new, is_leaf=_is_flat)
+    return jax.tree.map(
+        lambda old, node: {**old, **node} if _is_flat(old) else node, opt, new, is_leaf=_is_flat
+    )
 
 
 def _is_flat(node: Any) -> bool:

@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.budget.price import MeterError, Price, measure, settle
+from kdjax.budget.price import FlopCountError, Price, measure, reconcile
 from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
 from kdjax.models.features import Features
-from kdjax.objectives.base import Needs
+from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import Layout
 from kdjax.training.optimizer import adamw, apply, learning_rate
 from kdjax.training.partition import part, split
 from kdjax.training.step import (
     Loss,
-    Moment,
+    ScheduleInputs,
     Step,
     accumulated,
     global_norm,
@@ -33,10 +33,10 @@ from kdjax.training.step import (
     over_whole,
     trained,
 )
-from kdjax.training.teacher_source import Signal
+from kdjax.training.teacher_source import TeacherSource
 
-CANONICAL_BITS = "rbg"
-"""Dropout bits in the canonical program: XLA's own generator counts as no FLOPs; mixing integers is not arithmetic."""
+REFERENCE_BITS = "rbg"
+"""Dropout bits in the reference program: XLA's own generator counts as no FLOPs; mixing integers is not arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ class Shape:
         """The batch as shapes and types."""
         tokens, slots = (self.batch, self.length), (self.batch, self.slots)
         return {
-            **{name: jax.ShapeDtypeStruct(tokens, jnp.int32) for name in ("tokens", "segments", "positions")},
+            **{
+                name: jax.ShapeDtypeStruct(tokens, jnp.int32)
+                for name in ("tokens", "segments", "positions")
+            },
             "valid": jax.ShapeDtypeStruct(tokens, jnp.bool_),
             "slots": jax.ShapeDtypeStruct(slots, jnp.int32),
             "labels": jax.ShapeDtypeStruct(slots, jnp.int32),
@@ -85,7 +88,7 @@ class Phase:
     name: str
     student: ModelConfig
     teacher: ModelConfig | None
-    signal: Signal
+    signal: TeacherSource
     objective: Objective
     optimizer: OptimizerConfig
     until: float = 1.0
@@ -102,9 +105,18 @@ class Phase:
         compute: ComputeConfig = ComputeConfig(),
     ) -> Features:
         """The student's features: those the objective needs, and nothing else is computed."""
-        return forward(self.student, params, batch, self.needs.student, dropout_key=dropout_key, compute=compute)
+        return forward(
+            self.student,
+            params,
+            batch,
+            self.needs.student,
+            dropout_key=dropout_key,
+            compute=compute,
+        )
 
-    def target(self, teacher_params: Any, batch: Any, compute: ComputeConfig = ComputeConfig()) -> Features:
+    def target(
+        self, teacher_params: Any, batch: Any, compute: ComputeConfig = ComputeConfig()
+    ) -> Features:
         """The teacher's features: those the objective needs."""
         return self.signal.features(teacher_params, batch, self.needs.teacher, compute)
 
@@ -116,7 +128,8 @@ class Phase:
         """A batch of this phase, as shapes."""
         stored = self.signal.fields(shape.length, shape.slots)
         return shape.abstract() | {
-            field.name: jax.ShapeDtypeStruct((shape.batch, *field.shape), jnp.dtype(field.dtype)) for field in stored
+            field.name: jax.ShapeDtypeStruct((shape.batch, *field.shape), jnp.dtype(field.dtype))
+            for field in stored
         }
 
     def abstract_model(self) -> Any:
@@ -144,7 +157,7 @@ class Phase:
         return {name: params[name] for name in wanted}
 
     @property
-    def drops(self) -> bool:
+    def uses_dropout(self) -> bool:
         """Whether the student has dropout."""
         return self.student.dropout > 0 or self.student.attention_dropout > 0
 
@@ -160,7 +173,10 @@ class Phase:
 
     def abstract_params(self) -> dict[str, Any]:
         """All the arm trains, as shapes."""
-        return {"model": self.abstract_model(), "objective": jax.eval_shape(lambda: self.init_objective(0))}
+        return {
+            "model": self.abstract_model(),
+            "objective": jax.eval_shape(lambda: self.init_objective(0)),
+        }
 
     def loss(self, compute: ComputeConfig = ComputeConfig(), layout: Layout | None = None) -> Loss:
         """The pure loss (`kdjax.training.step.make_loss`)."""
@@ -177,7 +193,7 @@ class Phase:
     @cached_property
     def trained(self) -> Any:
         """Which parameters the objective gives a gradient: a tree of booleans."""
-        return _trained(self.essence)
+        return _trained(self.compile_key)
 
     @property
     def transformation(self) -> optax.GradientTransformation:
@@ -185,9 +201,13 @@ class Phase:
         return adamw(self.optimizer)
 
     @property
-    def essence(self) -> Phase:
+    def compile_key(self) -> Phase:
         """The phase without what neither its compiled step nor its price depends on."""
-        optimizer = replace(self.optimizer, learning_rate=OptimizerConfig.learning_rate, warmup=OptimizerConfig.warmup)
+        optimizer = replace(
+            self.optimizer,
+            learning_rate=OptimizerConfig.learning_rate,
+            warmup=OptimizerConfig.warmup,
+        )
         return replace(self, name="", optimizer=optimizer, until=1.0, batch=0)
 
     def learning_rate(self, before: float, after: float) -> float:
@@ -207,7 +227,7 @@ class Phase:
             self.loss(compute, layout),
             self.transformation,
             self.trained,
-            dropout=self.drops,
+            dropout=self.uses_dropout,
             differentiate=over_whole
             if microbatches == 1
             else functools.partial(accumulated, self.objective, microbatches),
@@ -216,7 +236,7 @@ class Phase:
         )
 
     @cached_property
-    def needs(self) -> Needs:
+    def needs(self) -> FeatureNeeds:
         """The features the objective asks of both models."""
         return self.objective.needs(self.student, self.teacher)
 
@@ -225,37 +245,49 @@ class Phase:
 def _trained(phase: Phase) -> Any:
     """Trace the loss of a phase once; `Phase.trained` of every phase that computes the same has the answer."""
     batch = phase.abstract_batch(Shape(1, 8, 1))
-    return trained(phase.loss(), phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0)
+    return trained(
+        phase.loss(), phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
+    )
 
 
 def price(phase: Phase, shape: Shape) -> Price:
-    """FLOPs of one step of `phase`, by part: XLA's count of the canonical program, checked by the witness.
+    """FLOPs of one step of `phase`, by part: XLA's count of the reference program, checked by the jaxpr count.
 
     Needs no weights and no data. See `kdjax.budget.price`.
 
     Raises:
-        MeterError: XLA's count cannot be trusted: a term with a loop or a branch, or a JAX that counts otherwise.
+        FlopCountError: XLA's count cannot be trusted: a term with a loop or a branch, or a JAX that counts otherwise.
     """
     try:
-        return _price(phase.essence, shape)
-    except MeterError as e:
-        raise MeterError(f"arms.{phase.name}: {e}") from None
+        return _price(phase.compile_key, shape)
+    except FlopCountError as e:
+        raise FlopCountError(f"arms.{phase.name}: {e}") from None
 
 
 @cache
 def _price(phase: Phase, shape: Shape) -> Price:
-    params, teacher, batch = phase.abstract_params(), phase.abstract_teacher(), phase.abstract_batch(shape)
+    params, teacher, batch = (
+        phase.abstract_params(),
+        phase.abstract_teacher(),
+        phase.abstract_batch(shape),
+    )
     transformation = phase.transformation
     state = jax.eval_shape(lambda p: init_state(p, transformation, 0), params)
-    key = jax.eval_shape(lambda: jax.random.key(0, impl=CANONICAL_BITS)) if phase.drops else None
-    moment = Moment.abstract()
+    key = (
+        jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_BITS))
+        if phase.uses_dropout
+        else None
+    )
+    schedule_inputs = ScheduleInputs.abstract()
 
     def forward_and_backward(p: Any, t: Any, b: Any, k: Any, cotangent: Features) -> Any:
         seen, pull = jax.vjp(lambda q: phase.see(q, t, b, k), p)
         return seen, pull(cotangent)
 
     def objective(seen: Features, own: Any, target: Features, b: Any, progress: Any) -> Any:
-        return jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)(seen, target, b, own, progress)
+        return jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)(
+            seen, target, b, own, progress
+        )
 
     def renew(grads: Any, opt: Any, p: Any, rate: Any) -> Any:
         return apply(transformation, grads, opt, p, rate), global_norm(grads)
@@ -265,11 +297,16 @@ def _price(phase: Phase, shape: Shape) -> Price:
     seen = jax.eval_shape(phase.see, model, teacher, batch, key)
     target = jax.eval_shape(phase.target, teacher, batch)
     forward_flops = measure(phase.see, model, teacher, batch, key).flops
-    return settle(
-        measure(phase.step(bits=CANONICAL_BITS), state, teacher, batch, moment),
+    return reconcile(
+        measure(phase.step(bits=REFERENCE_BITS), state, teacher, batch, schedule_inputs),
         student_forward=forward_flops,
-        student_backward=measure(forward_and_backward, model, teacher, batch, key, seen).flops - forward_flops,
+        student_backward=measure(forward_and_backward, model, teacher, batch, key, seen).flops
+        - forward_flops,
         teacher_forward=measure(phase.target, teacher, batch).flops,
-        objective=measure(objective, seen, params["objective"], target, batch, moment.progress).flops,
-        optimizer=measure(renew, moving, part(state.opt, moving), moving, moment.learning_rate).flops,
+        objective=measure(
+            objective, seen, params["objective"], target, batch, schedule_inputs.progress
+        ).flops,
+        optimizer=measure(
+            renew, moving, part(state.opt, moving), moving, schedule_inputs.learning_rate
+        ).flops,
     )

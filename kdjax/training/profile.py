@@ -12,7 +12,9 @@ import jax
 class Profiler:
     """Captures the steps of a range, into a directory that xprof, TensorBoard and Perfetto read."""
 
-    def __init__(self, directory: Path, steps: tuple[int, ...], done: int, warn: Callable[[str], None]):
+    def __init__(
+        self, directory: Path, steps: tuple[int, ...], done: int, warn: Callable[[str], None]
+    ):
         """Nothing is captured yet.
 
         Args:
@@ -33,9 +35,13 @@ class Profiler:
     def start(self) -> None:
         """Begins a capture."""
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # every Python call: slows the host down, and hides the rest
+        options.python_tracer_level = (
+            0  # every Python call: slows the host down, and hides the rest
+        )
         try:
-            jax.profiler.start_trace(self._directory, create_perfetto_trace=True, profiler_options=options)
+            jax.profiler.start_trace(
+                self._directory, create_perfetto_trace=True, profiler_options=options
+            )
         except RuntimeError as e:  # somebody else's is running
             self._skip(str(e))
         else:
@@ -43,7 +49,11 @@ class Profiler:
 
     def step(self, step: int) -> AbstractContextManager[object]:
         """Marks a step in the capture, where there is one."""
-        return jax.profiler.StepTraceAnnotation("train", step_num=step) if self._running else nullcontext()
+        return (
+            jax.profiler.StepTraceAnnotation("train", step_num=step)
+            if self._running
+            else nullcontext()
+        )
 
     def ends(self, step: int) -> bool:
         """Whether the capture has to end after a step."""

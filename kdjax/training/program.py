@@ -18,7 +18,7 @@ from kdjax.hlo.kernels import kernels
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.training.phase import Phase, Shape
-from kdjax.training.step import Moment, State, Step, compile_step, init_state
+from kdjax.training.step import ScheduleInputs, State, Step, compile_step, init_state
 from kdjax.training.vmapped import beside, compile_seeds, nth, stacked
 
 
@@ -64,7 +64,13 @@ class Program:
         layout.check_model(phase.student, "the student")
         if phase.teacher:
             layout.check_model(phase.teacher, "the teacher")
-        self.phase, self.shape, self.layout, self.seeds, self._compute = phase, shape, layout, seeds, compute
+        self.phase, self.shape, self.layout, self.seeds, self._compute = (
+            phase,
+            shape,
+            layout,
+            seeds,
+            compute,
+        )
         self._batch = phase.abstract_batch(shape)
         started = time.perf_counter()
         step = phase.step(microbatches=microbatches, compute=compute, layout=layout)
@@ -86,20 +92,27 @@ class Program:
         if self.seeds == 1:
             jitted, states = compile_step(step, self.layout, state, teacher), state
         else:
-            jitted, states = compile_seeds(step, self.layout, state, teacher), self._abstract_states()
+            jitted, states = (
+                compile_seeds(step, self.layout, state, teacher),
+                self._abstract_states(),
+            )
             batch = jax.eval_shape(functools.partial(stacked, axis=1), [batch] * self.seeds)
-        placed = jax.tree.map(lambda x: _placed(x, self.layout.by_batch), batch)
-        return jitted.trace(states, teacher, placed, Moment.abstract(self.layout.everywhere))
+        placed = jax.tree.map(lambda x: _placed(x, self.layout.batch_sharding), batch)
+        return jitted.trace(
+            states, teacher, placed, ScheduleInputs.abstract(self.layout.replicated)
+        )
 
     def _compile_moves(self) -> None:
         """What puts states together, and takes one out again."""
         state = self.abstract_state()
-        alone = self.layout.stored(state)
+        alone = self.layout.param_sharding(state)
         together = beside(alone)
         join = jax.jit(lambda *states: stacked(states), out_shardings=together)
         part = jax.jit(nth, in_shardings=(together, None), out_shardings=alone)
         self._join = join.lower(*[state] * self.seeds).compile()
-        self._part = part.lower(self._abstract_states(), jax.ShapeDtypeStruct((), jnp.int32)).compile()
+        self._part = part.lower(
+            self._abstract_states(), jax.ShapeDtypeStruct((), jnp.int32)
+        ).compile()
 
     def _abstract_states(self) -> State:
         states: State = jax.eval_shape(stacked, [self.abstract_state()] * self.seeds)
@@ -112,32 +125,40 @@ class Program:
 
     def abstract_state(self) -> State:
         """The state as shapes with shardings; the same for all phases of an arm."""
-        state = jax.eval_shape(lambda p: init_state(p, self.phase.transformation, 0), self.phase.abstract_params())
-        placed: State = jax.tree.map(_placed, state, self.layout.stored(state))
+        state = jax.eval_shape(
+            lambda p: init_state(p, self.phase.transformation, 0), self.phase.abstract_params()
+        )
+        placed: State = jax.tree.map(_placed, state, self.layout.param_sharding(state))
         return placed
 
     def start(self, model: Any, seed: int) -> State:
         """The state before the first step, from the student's starting parameters."""
-        params = jax.tree.map(jnp.array, {"model": model, "objective": self.phase.init_objective(seed)})  # donated
+        params = jax.tree.map(
+            jnp.array, {"model": model, "objective": self.phase.init_objective(seed)}
+        )  # donated
         state = init_state(params, self.phase.transformation, seed)
-        placed: State = self.layout.place(state, self.layout.stored(state))
+        placed: State = self.layout.place(state, self.layout.param_sharding(state))
         return placed
 
     def place_teacher(self, params: Any) -> Any:
         """What the step takes of a teacher's parameters, on the devices in the type that is computed in; nothing where
         no teacher runs."""
-        taken = jax.tree.map(lambda x: x.astype(self._compute.dtype), self.phase.teacher_part(params))
-        return self.layout.place(taken, self.layout.stored_teacher(taken))
+        taken = jax.tree.map(
+            lambda x: x.astype(self._compute.dtype), self.phase.teacher_part(params)
+        )
+        return self.layout.place(taken, self.layout.teacher_sharding(taken))
 
     def _abstract_teacher(self) -> Any:
         """What the step takes of a teacher, as shapes with shardings."""
         given = self.phase.abstract_teacher()
         cast = functools.partial(_placed, dtype=self._compute.dtype)
-        return jax.tree.map(cast, given, self.layout.stored_teacher(given))
+        return jax.tree.map(cast, given, self.layout.teacher_sharding(given))
 
     def place(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """A batch on the devices: from this process its rows (`Layout.rows`)."""
-        return self.layout.place_batch({name: batch[name] for name in self._batch}, self.shape.batch)
+        return self.layout.place_batch(
+            {name: batch[name] for name in self._batch}, self.shape.batch
+        )
 
     def joined(self, batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """The batches of as many runs as the step takes, as it takes them; where they were, on the host."""
@@ -146,7 +167,7 @@ class Program:
         return {name: np.stack([one[name] for one in batches], axis=1) for name in self._batch}
 
     def step(
-        self, state: State, teacher: Any, batch: Mapping[str, Any], moment: Moment
+        self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
         """One step.
 
@@ -160,11 +181,11 @@ class Program:
         Returns:
             The state after it, and its figures: scalars, or `[seeds]`.
         """
-        when = jax.tree.map(np.float32, moment)
-        if hosts.several():
-            when = self.layout.place(when, self.layout.everywhere)
+        when = jax.tree.map(np.float32, schedule_inputs)
+        if hosts.is_multiprocess():
+            when = self.layout.place(when, self.layout.replicated)
         after = self._compiled(state, teacher, batch, when)
-        hosts.in_turn(after)
+        hosts.serialize_on_cpu(after)
         return after  # type: ignore[no-any-return]
 
     def together(self, states: Sequence[State]) -> State:
@@ -176,15 +197,20 @@ class Program:
         return states if self.seeds == 1 else self._part(states, np.int32(number))
 
     def __call__(
-        self, state: State, teacher: Any, batch: Mapping[str, Any], moment: Moment
+        self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
         """One step of one run on a batch that is on the host, and may have more arrays than the step takes."""
-        return self.step(state, teacher, self.place(batch), moment)
+        return self.step(state, teacher, self.place(batch), schedule_inputs)
 
 
 @functools.cache
 def _program(
-    phase: Phase, shape: Shape, layout: Layout, microbatches: int, compute: ComputeConfig, seeds: int
+    phase: Phase,
+    shape: Shape,
+    layout: Layout,
+    microbatches: int,
+    compute: ComputeConfig,
+    seeds: int,
 ) -> Program:
     return Program(phase, shape, layout, microbatches=microbatches, compute=compute, seeds=seeds)
 
@@ -199,8 +225,10 @@ def program_of(
 ) -> Program:
     """A phase compiled, or as it was compiled before in this process: runs that differ in budget, seed, learning rate
     or the arm's name share it."""
-    return _program(phase.essence, shape, layout, microbatches, compute, seeds)
+    return _program(phase.compile_key, shape, layout, microbatches, compute, seeds)
 
 
-def _placed(x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding, dtype: str | None = None) -> jax.ShapeDtypeStruct:
+def _placed(
+    x: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding, dtype: str | None = None
+) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=sharding)

@@ -35,11 +35,18 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
     """
     if all(getattr(student, name) == getattr(teacher, name) for name in ("width", "heads", "ffn")):
         return params
-    basis = np.eye(teacher.width) if student.width == teacher.width else stream_basis(params, student.width)
+    basis = (
+        np.eye(teacher.width)
+        if student.width == teacher.width
+        else stream_basis(params, student.width)
+    )
 
     def norm(p: Params) -> Params:
         """A LayerNorm's scale is diagonal; in the new basis its diagonal is kept."""
-        return {"scale": np.einsum("ij,i,ij->j", basis, p["scale"], basis), "bias": p["bias"] @ basis}
+        return {
+            "scale": np.einsum("ij,i,ij->j", basis, p["scale"], basis),
+            "bias": p["bias"] @ basis,
+        }
 
     def layer(p: Params) -> Params:
         return {
@@ -61,7 +68,10 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
         made["final_norm"] = norm(params["final_norm"])
     if "mlm" in params:
         head = params["mlm"]
-        dense = {"kernel": basis.T @ head["dense"]["kernel"] @ basis, "bias": head["dense"]["bias"] @ basis}
+        dense = {
+            "kernel": basis.T @ head["dense"]["kernel"] @ basis,
+            "bias": head["dense"]["bias"] @ basis,
+        }
         made["mlm"] = {"dense": dense, "norm": norm(head["norm"]), "bias": head["bias"]}
     return made
 
@@ -69,8 +79,16 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
 def stream_basis(params: Params, width: int) -> Array:
     """P, orthonormal columns `[D_t, width]`: the word embedding's leading directions, turned for the LayerNorms."""
     norms = [params["embeddings"].get("norm"), params.get("final_norm")]
-    norms += [layer[name] for layer in params["layers"].values() for name in ("attention_norm", "ffn_norm")]
-    scale = np.stack([norm["scale"] for norm in norms if norm is not None]).astype(np.float64).mean(axis=0)
+    norms += [
+        layer[name]
+        for layer in params["layers"].values()
+        for name in ("attention_norm", "ffn_norm")
+    ]
+    scale = (
+        np.stack([norm["scale"] for norm in norms if norm is not None])
+        .astype(np.float64)
+        .mean(axis=0)
+    )
     leading = leading_directions(params["embeddings"]["word"]["embedding"], width)
     _, turn = np.linalg.eigh(leading.T @ (scale[:, None] * leading))
     return _signed(leading @ turn)
@@ -103,9 +121,16 @@ def factors(left: Array, right: Array, rank: int) -> tuple[Array, Array]:
 
 def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConfig) -> Params:
     rank, of_scores = student.head_width, (student.head_width / teacher.head_width) ** 0.25
-    joined = {name: np.vstack([basis.T @ p[name]["kernel"], p[name]["bias"]]) for name in ("query", "key", "value")}
-    heads = {name: np.split(x, teacher.heads, axis=1) for name, x in joined.items()}  # each [D_s + 1, d_t]
-    outputs = [part @ basis for part in np.split(p["output"]["kernel"], teacher.heads)]  # each [d_t, D_s]
+    joined = {
+        name: np.vstack([basis.T @ p[name]["kernel"], p[name]["bias"]])
+        for name in ("query", "key", "value")
+    }
+    heads = {
+        name: np.split(x, teacher.heads, axis=1) for name, x in joined.items()
+    }  # each [D_s + 1, d_t]
+    outputs = [
+        part @ basis for part in np.split(p["output"]["kernel"], teacher.heads)
+    ]  # each [d_t, D_s]
     weights = [np.linalg.norm(v @ o) for v, o in zip(heads["value"], outputs, strict=True)]
     made: dict[str, list[Array]] = {name: [] for name in ("query", "key", "value", "output")}
     for head in _largest(weights, student.heads):
@@ -114,7 +139,12 @@ def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConf
             query, key = factors(query, key, rank)
         value, output = factors(heads["value"][head], outputs[head].T, rank)
         # Scores are divided by sqrt(d): the student's by less.
-        for name, x in (("query", of_scores * query), ("key", of_scores * key), ("value", value), ("output", output)):
+        for name, x in (
+            ("query", of_scores * query),
+            ("key", of_scores * key),
+            ("value", value),
+            ("output", output),
+        ):
             made[name].append(x)
     linear = {name: np.hstack(made[name]) for name in ("query", "key", "value")}
     return {
@@ -139,7 +169,9 @@ def _largest(weights: Any, count: int) -> list[int]:
 
 def _signs(columns: Array) -> Array:
     """±1 for each column, so that its entry of the largest size becomes positive."""
-    return np.where(columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])] < 0, -1.0, 1.0)
+    return np.where(
+        columns[np.abs(columns).argmax(axis=0), np.arange(columns.shape[1])] < 0, -1.0, 1.0
+    )
 
 
 def _signed(columns: Array) -> Array:

@@ -42,7 +42,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Leg:
+class CompiledPhase:
     """A phase of a run.
 
     Attributes:
@@ -84,7 +84,7 @@ class Run:
         peak: of a device; None: not known, and no figure says how well the devices are used.
     """
 
-    legs: Sequence[Leg]
+    compiled_phases: Sequence[CompiledPhase]
     budget: Budget
     _: KW_ONLY
     start: Any

@@ -16,7 +16,9 @@ from kdjax.training.projection import project
 START_RULES = tuple(rule for rule in RULES if rule != "last")
 
 
-def start_layers(config: StartConfig, student: ModelConfig, teacher: ModelConfig) -> tuple[int, ...]:
+def start_layers(
+    config: StartConfig, student: ModelConfig, teacher: ModelConfig
+) -> tuple[int, ...]:
     """The teacher layer that each student layer starts from.
 
     Wang et al. 2023 (arXiv 2305.15032) find lower layers much better than upper ones when logits or hidden states are
@@ -58,21 +60,33 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         raise InputError("start.source is 'teacher', expected a teacher")
     rotary = teacher.positions == "rotary"
     # A rotation has no table to cut, and its planes turn at speeds that follow from the heads' width.
-    at_most = ["width", "heads", "ffn", "types", *(() if rotary else ("head_width", "max_positions"))]
+    at_most = [
+        "width",
+        "heads",
+        "ffn",
+        "types",
+        *(() if rotary else ("head_width", "max_positions")),
+    ]
     alike = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
     alike += ["rotary_base", "head_width"] if rotary else []
     for name in at_most:
         own, most = getattr(student, name), getattr(teacher, name)
         if own > most:
-            raise InputError(f"start from the teacher: the student's {name} is {own}, expected at most its {most}")
+            raise InputError(
+                f"start from the teacher: the student's {name} is {own}, expected at most its {most}"
+            )
     for name in alike:
         own, its = getattr(student, name), getattr(teacher, name)
         if own != its:
-            raise InputError(f"start from the teacher: the student's {name} is {own}, expected its {its}")
+            raise InputError(
+                f"start from the teacher: the student's {name} is {own}, expected its {its}"
+            )
     start_layers(config, student, teacher)
 
 
-def start_params(config: StartConfig, student: ModelConfig, teacher: Model | None, seed: int) -> dict[str, Any]:
+def start_params(
+    config: StartConfig, student: ModelConfig, teacher: Model | None, seed: int
+) -> dict[str, Any]:
     """The student's parameters before the first step, float32.
 
     Args:
@@ -89,10 +103,16 @@ def start_params(config: StartConfig, student: ModelConfig, teacher: Model | Non
         return init(student, seed).params
     given: dict[str, Any] = jax.tree.map(np.asarray, teacher.params)
     layers = start_layers(config, student, teacher.config)
-    chosen = {**given, "layers": {str(n): given["layers"][str(layer)] for n, layer in enumerate(layers, start=1)}}
+    chosen = {
+        **given,
+        "layers": {str(n): given["layers"][str(layer)] for n, layer in enumerate(layers, start=1)},
+    }
     tables = {"position": student.max_positions, "type": student.types}
     tables = {name: rows for name, rows in tables.items() if name in given["embeddings"]}
-    cut = {name: {"embedding": given["embeddings"][name]["embedding"][:rows]} for name, rows in tables.items()}
+    cut = {
+        name: {"embedding": given["embeddings"][name]["embedding"][:rows]}
+        for name, rows in tables.items()
+    }
     chosen["embeddings"] = {**given["embeddings"], **cut}
     made = project(chosen, teacher.config, student)
     if "mlm" not in made:

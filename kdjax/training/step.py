@@ -23,7 +23,7 @@ from kdjax.training.partition import Flat, flat, join, part, put_back, split
 Batch = Mapping[str, jax.Array]
 Forward = Callable[..., Features]
 Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Step = Callable[["State", Any, Batch, "Moment"], tuple["State", dict[str, Any]]]
+Step = Callable[["State", Any, Batch, "ScheduleInputs"], tuple["State", dict[str, Any]]]
 
 GRAD_SQUARES = "grad_squares"
 """Among a step's metrics, before it is compiled: the sum of squares of each parameter's gradient, by dotted path."""
@@ -31,7 +31,7 @@ GRAD_SQUARES = "grad_squares"
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Moment:
+class ScheduleInputs:
     """Where a step stands in its run: all that changes from step to step besides the batch, float32 scalars.
 
     Attributes:
@@ -43,10 +43,10 @@ class Moment:
     learning_rate: Any
 
     @staticmethod
-    def abstract(sharding: jax.sharding.Sharding | None = None) -> Moment:
+    def abstract(sharding: jax.sharding.Sharding | None = None) -> ScheduleInputs:
         """Its scalars as shapes."""
         scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding)
-        return Moment(scalar, scalar)
+        return ScheduleInputs(scalar, scalar)
 
 
 @jax.tree_util.register_dataclass
@@ -90,14 +90,19 @@ def make_loss(
         layout: where parameters lie, for a step over several devices; changes the result by rounding alone.
     """
 
-    def student(params: Any, teacher_params: Any, batch: Batch, dropout_key: jax.Array | None) -> Features:
+    def student(
+        params: Any, teacher_params: Any, batch: Batch, dropout_key: jax.Array | None
+    ) -> Features:
         return see(params["model"], teacher_params, batch, dropout_key)
 
     def teacher(params: None, teacher_params: Any, batch: Batch, dropout_key: None) -> Features:
         return target(teacher_params, batch)
 
     if layout is not None:
-        student, teacher = layout.alone(student, dtype), layout.alone(teacher, dtype)
+        student, teacher = (
+            layout.shard_forward(student, dtype),
+            layout.shard_forward(teacher, dtype),
+        )
 
     def loss(
         params: dict[str, Any],
@@ -107,7 +112,7 @@ def make_loss(
         progress: jax.Array | float,
         shares: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        own = params["objective"] if layout is None else layout.gather(params["objective"])
+        own = params["objective"] if layout is None else layout.all_gather(params["objective"])
         seen = student({"model": params["model"]}, teacher_params, batch, dropout_key)
         wanted = jax.lax.stop_gradient(teacher(None, teacher_params, batch, None))
         return objective(seen, wanted, batch, own, progress, shares)
@@ -115,7 +120,9 @@ def make_loss(
     return loss
 
 
-over_whole: Callable[[Loss], Callable[..., Any]] = functools.partial(jax.value_and_grad, has_aux=True)
+over_whole: Callable[[Loss], Callable[..., Any]] = functools.partial(
+    jax.value_and_grad, has_aux=True
+)
 """The loss of a whole batch and its gradients."""
 
 
@@ -128,15 +135,21 @@ def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., A
     """
     graded = over_whole(loss)
 
-    def run(params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, progress: Any) -> Any:
+    def run(
+        params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, progress: Any
+    ) -> Any:
         whole = objective.counts(batch)
-        pieces = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (dict(batch), key))
+        pieces = jax.tree.map(
+            lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (dict(batch), key)
+        )
 
         def add(total: Any, taken: tuple[Any, Any]) -> tuple[Any, None]:
             piece, own = taken
             counts = objective.counts(piece)
             shares = {name: counts[name] / jnp.maximum(whole[name], 1e-9) for name in counts}
-            return jax.tree.map(jnp.add, total, graded(params, teacher_params, piece, own, progress, shares)), None
+            return jax.tree.map(
+                jnp.add, total, graded(params, teacher_params, piece, own, progress, shares)
+            ), None
 
         nothing = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype),
@@ -157,7 +170,7 @@ def make_step(
     bits: str = "threefry2x32",
     layout: Layout | None = None,
 ) -> Step:
-    """The step `(state, teacher_params, batch, moment) -> (state, metrics)`: one pure function, for `compile_step`.
+    """The step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`: one pure function, for `compile_step`.
 
     Args:
         loss: from `make_loss`.
@@ -175,18 +188,28 @@ def make_step(
         anyway, so handing them out adds nothing to the price; `compile_step` makes norms of groups of them.
     """
 
-    def step(state: State, teacher_params: Any, batch: Batch, moment: Moment) -> tuple[State, dict[str, Any]]:
-        key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step) if dropout else None
+    def step(
+        state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
+    ) -> tuple[State, dict[str, Any]]:
+        key = (
+            jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
+            if dropout
+            else None
+        )
         key = seeds(key, len(batch["tokens"]))
         params, still = split(state.params, trained)
 
         def of_moving(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             return loss(join(params, still, trained), *rest)
 
-        with contextlib.nullcontext() if layout is None else layout.seen():
-            (value, terms), grads = differentiate(of_moving)(params, teacher_params, batch, key, moment.progress)
-        grads = grads if layout is None else layout.scatter(grads)
-        params, opt = apply(optimizer, grads, part(state.opt, params), params, moment.learning_rate)
+        with contextlib.nullcontext() if layout is None else layout.mesh_context():
+            (value, terms), grads = differentiate(of_moving)(
+                params, teacher_params, batch, key, schedule_inputs.progress
+            )
+        grads = grads if layout is None else layout.reduce_scatter(grads)
+        params, opt = apply(
+            optimizer, grads, part(state.opt, params), params, schedule_inputs.learning_rate
+        )
         squares = sums_of_squares(grads)
         metrics = {"loss": value, "grad_norm": root_of_sum(squares), GRAD_SQUARES: squares, **terms}
         after = join(params, still, trained)
@@ -235,11 +258,16 @@ def compile_step(step: Step, layout: Layout, state: State, teacher: Any) -> Any:
 
     Its metrics are scalars alone: besides those of `make_step` the gradient norms of `group_norms`.
     """
-    kept = layout.stored(state)
+    kept = layout.param_sharding(state)
     return jax.jit(
         with_group_norms(step),
-        in_shardings=(kept, layout.stored_teacher(teacher), layout.by_batch, layout.everywhere),
-        out_shardings=(kept, layout.everywhere),
+        in_shardings=(
+            kept,
+            layout.teacher_sharding(teacher),
+            layout.batch_sharding,
+            layout.replicated,
+        ),
+        out_shardings=(kept, layout.replicated),
         donate_argnums=0,
     )
 

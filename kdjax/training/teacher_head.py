@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from kdjax.budget.accounting import Budget
-from kdjax.budget.ledger import Ledger, lay_out
+from kdjax.budget.ledger import Ledger, schedule_phases
 from kdjax.config import ArmConfig, ComputeConfig, HeadConfig, ModelConfig, TrainConfig
 from kdjax.models import Model, abstract_params, forward, init_mlm_head
 from kdjax.models.features import Features
@@ -21,7 +21,7 @@ from kdjax.training.input_pipeline import Stream
 from kdjax.training.loop import train
 from kdjax.training.phase import Phase, Shape, price
 from kdjax.training.program import program_of
-from kdjax.training.run import Leg, Run
+from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.teacher_source import NoTeacher
 
 
@@ -39,7 +39,9 @@ class HeadOnFrozenEncoder(Phase):
     ) -> Features:
         """The logits of the head on the frozen encoder."""
         whole = {**jax.lax.stop_gradient(teacher_params), "mlm": params["mlm"]}
-        return forward(self.student, whole, batch, self.needs.student, dropout_key=dropout_key, compute=compute)
+        return forward(
+            self.student, whole, batch, self.needs.student, dropout_key=dropout_key, compute=compute
+        )
 
     def abstract_model(self) -> Any:
         """The head, as shapes."""
@@ -91,7 +93,7 @@ def fit_head(
     frozen = config.encoder == "frozen"
     phase, budget = head_phase(encoder.config, config), Budget.flops(config.budget)
     cost = price(phase, shape)
-    lay_out(budget, [(1.0, cost)], shape.positions, setting="teacher.head.budget")
+    schedule_phases(budget, [(1.0, cost)], shape.positions, setting="teacher.head.budget")
     program = program_of(phase, shape, layout)
 
     def whole(params: Any) -> Any:
@@ -99,7 +101,7 @@ def fit_head(
 
     (outcome,) = train(
         Run(
-            [Leg(phase, program, cost, stream, program.place_teacher(body))],
+            [CompiledPhase(phase, program, cost, stream, program.place_teacher(body))],
             budget,
             start=head if frozen else {**body, **head},
             seed=0,

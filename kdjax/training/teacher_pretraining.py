@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from kdjax.budget.accounting import Budget
-from kdjax.budget.ledger import Stretch, lay_out
+from kdjax.budget.ledger import PhaseSpan, schedule_phases
 from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, ModelConfig, PretrainingConfig
 from kdjax.errors import InputError
@@ -42,7 +42,9 @@ def pretraining_price(architecture: ModelConfig, config: PretrainingConfig, shap
     return price(pretraining_phases(architecture, config)[0], shape)
 
 
-def pretraining_spans(config: PretrainingConfig, step_price: Price, shape: Shape) -> tuple[Stretch, ...]:
+def pretraining_spans(
+    config: PretrainingConfig, step_price: Price, shape: Shape
+) -> tuple[PhaseSpan, ...]:
     """Return the steps between checkpoints, one span for each.
 
     Args:
@@ -54,21 +56,25 @@ def pretraining_spans(config: PretrainingConfig, step_price: Price, shape: Shape
         InputError: the budget buys no step before one of the checkpoints.
     """
     phases = [(share, step_price) for share in config.checkpoints]
-    return lay_out(Budget.flops(config.budget), phases, shape.positions, setting=SETTING)
+    return schedule_phases(Budget.flops(config.budget), phases, shape.positions, setting=SETTING)
 
 
-def steps_at(spans: Sequence[Stretch], checkpoints: Sequence[float], share: float) -> int:
+def steps_at(spans: Sequence[PhaseSpan], checkpoints: Sequence[float], share: float) -> int:
     """Return how many steps a teacher has taken when it is saved at a share of its budget.
 
     Raises:
         InputError: no checkpoint is saved there.
     """
     if share not in checkpoints:
-        raise InputError(f"teacher.at is {share}, expected one of teacher.train.checkpoints, {list(checkpoints)}")
+        raise InputError(
+            f"teacher.at is {share}, expected one of teacher.train.checkpoints, {list(checkpoints)}"
+        )
     return spans[list(checkpoints).index(share)].stop
 
 
-def pretraining_flops(architecture: ModelConfig, config: PretrainingConfig, shape: Shape, share: float) -> int:
+def pretraining_flops(
+    architecture: ModelConfig, config: PretrainingConfig, shape: Shape, share: float
+) -> int:
     """Return the FLOPs that one teacher has cost when it is saved at a share of its budget: steps
     times their price.
 

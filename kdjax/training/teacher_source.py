@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from kdjax.config import CacheConfig, ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
-from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
 from kdjax.objectives.objective import Objective
 from kdjax.teacher_cache.manifest import Field
 
@@ -27,11 +27,11 @@ _NEVER = -1e30
 """Log-probability of what was not drawn: finite, so that 0 x (it) is 0 and not NaN."""
 
 
-class Signal(ABC):
+class TeacherSource(ABC):
     """Where the teacher's features come from."""
 
     @abstractmethod
-    def params(self, request: Request) -> Any:
+    def params(self, request: FeatureRequest) -> Any:
         """The parameters of the teacher that a step is given, as shapes; None: none."""
 
     @abstractmethod
@@ -40,16 +40,20 @@ class Signal(ABC):
 
     @abstractmethod
     def features(
-        self, params: Any, batch: Batch, request: Request, compute: ComputeConfig = ComputeConfig()
+        self,
+        params: Any,
+        batch: Batch,
+        request: FeatureRequest,
+        compute: ComputeConfig = ComputeConfig(),
     ) -> Features:
         """The teacher's features, of which there are at least those requested."""
 
 
 @dataclass(frozen=True)
-class NoTeacher(Signal):
+class NoTeacher(TeacherSource):
     """For an objective that looks at no teacher."""
 
-    def params(self, request: Request) -> Any:
+    def params(self, request: FeatureRequest) -> Any:
         """None."""
         return None
 
@@ -58,19 +62,23 @@ class NoTeacher(Signal):
         return ()
 
     def features(
-        self, params: Any, batch: Batch, request: Request, compute: ComputeConfig = ComputeConfig()
+        self,
+        params: Any,
+        batch: Batch,
+        request: FeatureRequest,
+        compute: ComputeConfig = ComputeConfig(),
     ) -> Features:
         """None."""
         return Features()
 
 
 @dataclass(frozen=True)
-class Online(Signal):
+class OnlineTeacher(TeacherSource):
     """The teacher's forward pass inside the step: without dropout, as far as it is needed."""
 
     teacher: ModelConfig
 
-    def params(self, request: Request) -> Any:
+    def params(self, request: FeatureRequest) -> Any:
         """Its parameters; the MLM head only where logits are asked for."""
         return abstract_params(self.teacher, mlm=request.head)
 
@@ -79,14 +87,18 @@ class Online(Signal):
         return ()
 
     def features(
-        self, params: Any, batch: Batch, request: Request, compute: ComputeConfig = ComputeConfig()
+        self,
+        params: Any,
+        batch: Batch,
+        request: FeatureRequest,
+        compute: ComputeConfig = ComputeConfig(),
     ) -> Features:
         """One forward pass."""
         return forward(self.teacher, params, batch, request, compute=compute)
 
 
 @dataclass(frozen=True)
-class Cached(Signal):
+class CachedTeacher(TeacherSource):
     """Stored outputs of the teacher. Logits are whole, or stand for a distribution of few entries.
 
     - `all`: every logit, in the stored dtype.
@@ -105,10 +117,10 @@ class Cached(Signal):
     """
 
     teacher: ModelConfig
-    request: Request
+    request: FeatureRequest
     config: CacheConfig
 
-    def params(self, request: Request) -> Any:
+    def params(self, request: FeatureRequest) -> Any:
         """None: the teacher does not run."""
         return None
 
@@ -134,7 +146,9 @@ class Cached(Signal):
         config, vocabulary = self.config, self.teacher.vocab_size
         if config.logits == "all":
             return [Field(name, config.dtype, (places, vocabulary))]
-        ids = Field(f"{name}.ids", "uint16" if vocabulary <= 2**16 else "uint32", (places, config.k))
+        ids = Field(
+            f"{name}.ids", "uint16" if vocabulary <= 2**16 else "uint32", (places, config.k)
+        )
         if config.logits == "sampled":
             return [ids]
         return [
@@ -144,7 +158,11 @@ class Cached(Signal):
         ]
 
     def features(
-        self, params: Any, batch: Batch, request: Request, compute: ComputeConfig = ComputeConfig()
+        self,
+        params: Any,
+        batch: Batch,
+        request: FeatureRequest,
+        compute: ComputeConfig = ComputeConfig(),
     ) -> Features:
         """Reads them back, in float32."""
 
@@ -155,7 +173,9 @@ class Cached(Signal):
         return Features(
             **{name: layers(name) for name in (*ATTENTION_FEATURES, "hidden")},
             logits=self._decode("teacher.logits", batch) if request.logits else None,
-            token_logits=self._decode("teacher.token_logits", batch) if request.token_logits else None,
+            token_logits=self._decode("teacher.token_logits", batch)
+            if request.token_logits
+            else None,
         )
 
     def _decode(self, name: str, batch: Batch) -> jax.Array:
@@ -169,7 +189,9 @@ class Cached(Signal):
             return jnp.where(counts > 0, drawn, _NEVER)
         other = batch[f"{name}.log_rest"].astype(jnp.float32) - math.log(vocabulary - self.config.k)
         known = batch[f"{name}.log_probs"].astype(jnp.float32)
-        return _each(lambda rest, i, log_p: jnp.full(vocabulary, rest).at[i].set(log_p))(other, ids, known)
+        return _each(lambda rest, i, log_p: jnp.full(vocabulary, rest).at[i].set(log_p))(
+            other, ids, known
+        )
 
     def encode(self, features: Features, records: jax.Array) -> dict[str, jax.Array]:
         """The stored arrays of features.
@@ -197,10 +219,17 @@ class Cached(Signal):
             log_p = jax.nn.log_softmax(logits)
             largest, ids = jax.lax.top_k(log_p, config.k)
             rest = _each(lambda x, i: jax.nn.logsumexp(x.at[i].set(-jnp.inf)))(log_p, ids)
-            return {f"{name}.ids": ids, f"{name}.log_probs": largest, f"{name}.log_rest": jnp.maximum(rest, -100.0)}
+            return {
+                f"{name}.ids": ids,
+                f"{name}.log_probs": largest,
+                f"{name}.log_rest": jnp.maximum(rest, -100.0),
+            }
         cumulated = jnp.cumsum(jax.nn.softmax(logits / config.temperature), axis=-1)
         keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(0), n))(records)
-        draws = jax.vmap(lambda key: jax.random.uniform(key, (logits.shape[1], config.k)))(keys) * cumulated[..., -1:]
+        draws = (
+            jax.vmap(lambda key: jax.random.uniform(key, (logits.shape[1], config.k)))(keys)
+            * cumulated[..., -1:]
+        )
         ids = _each(lambda c, u: jnp.searchsorted(c, u, side="right"))(cumulated, draws)
         return {f"{name}.ids": jnp.minimum(ids, logits.shape[-1] - 1)}
 
@@ -211,14 +240,18 @@ def _each(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return at_every
 
 
-def check_readable(objective: Objective, config: CacheConfig, student: ModelConfig, teacher: ModelConfig) -> None:
+def check_readable(
+    objective: Objective, config: CacheConfig, student: ModelConfig, teacher: ModelConfig
+) -> None:
     """Whether an objective can learn from logits as a cache stores them.
 
     Raises:
         InputError: k is more than the vocabulary, or draws at another temperature than the term's that reads them.
     """
     if config.logits != "all" and config.k >= teacher.vocab_size:
-        raise InputError(f"cache.k is {config.k}, expected fewer than the vocabulary's {teacher.vocab_size} entries")
+        raise InputError(
+            f"cache.k is {config.k}, expected fewer than the vocabulary's {teacher.vocab_size} entries"
+        )
     if config.logits != "sampled":
         return
     for key, _, term in objective.terms:

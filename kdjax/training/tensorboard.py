@@ -31,7 +31,9 @@ class TensorBoard:
     whoever switches event files on in the middle of a run gets them from its start.
     """
 
-    def __init__(self, directory: Path, records: Iterable[tuple[int, Record]], about: About | None = None):
+    def __init__(
+        self, directory: Path, records: Iterable[tuple[int, Record]], about: About | None = None
+    ):
         """Begins a new event file and empties those before it.
 
         Args:
@@ -41,12 +43,18 @@ class TensorBoard:
         """
         for old in directory.glob("events.out.tfevents.*"):
             if old.stat().st_size:
-                old.write_bytes(b"")  # a TensorBoard that is at it would wait for a deleted one for ever
+                old.write_bytes(
+                    b""
+                )  # a TensorBoard that is at it would wait for a deleted one for ever
             else:
                 old.unlink()
-        self._writer = EventFileWriter(str(directory), max_queue_size=_QUEUE, flush_secs=_FLUSH_SECONDS)
+        self._writer = EventFileWriter(
+            str(directory), max_queue_size=_QUEUE, flush_secs=_FLUSH_SECONDS
+        )
         # A TensorBoard that looked at the old file forgets it.
-        self._writer.add_event(Event(step=0, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        self._writer.add_event(
+            Event(step=0, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
+        )
         if about is not None:
             self._tell(about)
         wall_time = time.time()
@@ -68,25 +76,40 @@ class TensorBoard:
             figures = {name: figure for name, figure in record.items() if name != "time"}
             self._writer.add_event(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))
             return
-        figures = {name: figure for name, figure in record.items() if name not in ("flops", "share")}
+        figures = {
+            name: figure for name, figure in record.items() if name not in ("flops", "share")
+        }
         by_budget = {f"{BY_BUDGET}/{name}": figure for name, figure in figures.items()}
         thousandths = round(1000 * record["share"])
         self._writer.add_event(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))
-        self._writer.add_event(Event(step=thousandths, wall_time=wall_time, summary=_scalars(by_budget)))
+        self._writer.add_event(
+            Event(step=thousandths, wall_time=wall_time, summary=_scalars(by_budget))
+        )
 
     def _tell(self, about: About) -> None:
         """The run's arm and seed as hyperparameters, and its recipe as text."""
-        recipe = "\n".join(f"    {line}" for line in json.dumps(about.recipe, indent=2).splitlines())
-        for summary in (hparams_pb({"arm": about.arm, "seed": about.seed}), _text("recipe", recipe)):
+        recipe = "\n".join(
+            f"    {line}" for line in json.dumps(about.recipe, indent=2).splitlines()
+        )
+        for summary in (
+            hparams_pb({"arm": about.arm, "seed": about.seed}),
+            _text("recipe", recipe),
+        ):
             self._writer.add_event(Event(wall_time=time.time(), summary=summary))
 
 
 def _scalars(figures: Mapping[str, Any]) -> Summary:
     return Summary(
-        value=[Summary.Value(tag=name, simple_value=figure) for name, figure in figures.items() if figure is not None]
+        value=[
+            Summary.Value(tag=name, simple_value=figure)
+            for name, figure in figures.items()
+            if figure is not None
+        ]
     )
 
 
 def _text(tag: str, markdown: str) -> Summary:
     metadata = create_summary_metadata(display_name=tag, description="")
-    return Summary(value=[Summary.Value(tag=tag, tensor=make_tensor_proto([markdown]), metadata=metadata)])
+    return Summary(
+        value=[Summary.Value(tag=tag, tensor=make_tensor_proto([markdown]), metadata=metadata)]
+    )

@@ -18,12 +18,12 @@ from kdjax.parallel import hosts
 from kdjax.progress import Progress
 from kdjax.training import records
 from kdjax.training.checkpoint import Checkpoints, Unsaved, sha256
-from kdjax.training.input_pipeline import Read
+from kdjax.training.input_pipeline import BatchCounts
 from kdjax.training.metrics import Done, Meter
 from kdjax.training.metrics_log import Log
 from kdjax.training.profile import Profiler
 from kdjax.training.run import Outcome, Run
-from kdjax.training.step import Moment, State
+from kdjax.training.step import ScheduleInputs, State
 from kdjax.training.stopwatch import Stopwatch
 
 RETRY_SECONDS = 60.0
@@ -44,7 +44,9 @@ class Underway:
 
     def __init__(self, run: Run, checkpoints: Checkpoints):
         self.run = run
-        self.ledger = Ledger.open(run.budget, len(run.legs), run.upfront, run.cache_bytes)
+        self.ledger = Ledger.open(
+            run.budget, len(run.compiled_phases), run.upfront, run.cache_bytes
+        )
         self.clock = Stopwatch({})
         self._checkpoints = checkpoints
         self._damaged: list[str] = []  # checkpoints that could not be read
@@ -55,7 +57,7 @@ class Underway:
 
     def restore(self) -> State:
         """The state to go on from: at the start, or of the newest checkpoint that is whole."""
-        program = self.run.legs[0].program
+        program = self.run.compiled_phases[0].program
         found = self._checkpoints.restore(program.abstract_state())
         if found is None:
             return program.start(self.run.start, self.run.seed)
@@ -63,7 +65,9 @@ class Underway:
         self.clock = Stopwatch(self.ledger.seconds)
         records.restore(self.run.directory, found.records)
         if found.damaged:
-            self.run.warn(f"{'; '.join(found.damaged)}; going on from the one of step {self.ledger.steps}")
+            self.run.warn(
+                f"{'; '.join(found.damaged)}; going on from the one of step {self.ledger.steps}"
+            )
         state: State = found.state
         return state
 
@@ -76,19 +80,28 @@ class Underway:
         Raises:
             InputError: metrics.jsonl or the journal is damaged, or compiling takes all of the budget's hours.
         """
-        run, legs = self.run, self.run.legs
+        run, compiled_phases = self.run, self.run.compiled_phases
         self._log = Log(run.directory, self.ledger.steps, run.config.log, run.about, run.warn)
         self._opened.callback(self._log.close)
         self._journal = Journal(run.directory / journal.NAME)
         if self._journal.entries:
             lost = self._log.reached - self.ledger.steps
             damaged = {"damaged": self._damaged} if self._damaged else {}
-            self._journal.add("restart", self.ledger, side_by_side=len(together), lost_steps=lost, **damaged)
+            self._journal.add(
+                "restart", self.ledger, side_by_side=len(together), lost_steps=lost, **damaged
+            )
         else:
-            prices = [leg.price.to_json() for leg in legs]
-            positions = [leg.program.shape.positions for leg in legs]
-            self._journal.add("open", self.ledger, side_by_side=len(together), prices=prices, positions=positions)
-        for seconds in {id(leg.program): leg.program.compile_seconds for leg in legs}.values():
+            prices = [compiled_phase.price.to_json() for compiled_phase in compiled_phases]
+            positions = [
+                compiled_phase.program.shape.positions for compiled_phase in compiled_phases
+            ]
+            self._journal.add(
+                "open", self.ledger, side_by_side=len(together), prices=prices, positions=positions
+            )
+        for seconds in {
+            id(compiled_phase.program): compiled_phase.program.compile_seconds
+            for compiled_phase in compiled_phases
+        }.values():
             self.clock.add("compile", seconds / len(together))
         self.read_clock()
         if self.ledger.used > self.ledger.budget.amount and not self.ledger.steps:
@@ -100,24 +113,37 @@ class Underway:
     def begin(self, together: Sequence[Underway]) -> None:
         """Begins to measure; all of `together` are open. One profile is of all, and the first one's."""
         run, steps = self.run, self.ledger.steps
-        phases, devices = [leg.phase for leg in run.legs], run.legs[0].program.layout.devices
+        phases, devices = (
+            [compiled_phase.phase for compiled_phase in run.compiled_phases],
+            run.compiled_phases[0].program.layout.devices,
+        )
         others = [one.clock for one in together if one is not self]
         self._meter = Meter(phases, devices, self.ledger, self.clock, run.peak, others)
-        captured = run.config.log.profile if hosts.lead() and self is together[0] else ()
+        captured = run.config.log.profile if hosts.is_main_process() and self is together[0] else ()
         self._profiler = Profiler(run.directory / "profile", captured, steps, run.warn)
         self._opened.callback(lambda: self._profiler.close(self.ledger.steps))
         self._side_by_side, self._evaluated = len(together), steps
         self._saved_step: int | None = steps
 
-    def check(self, number: int, read: Read) -> None:
+    def check(self, number: int, read: BatchCounts) -> None:
         """Raises InputError where a step of phase `number` repeats text that must not repeat."""
-        if read.fresh < self.run.legs[number].program.shape.batch and not self.run.repeats:
+        if (
+            read.fresh < self.run.compiled_phases[number].program.shape.batch
+            and not self.run.repeats
+        ):
             raise InputError(
                 f"{self.run.directory}: step {self.ledger.steps + 1} would repeat text, expected none under "
                 "data.regime 'unlimited'; add text or lower the budget"
             )
 
-    def charge(self, number: int, read: Read, moment: Moment, metrics: Mapping[str, jax.Array], seat: int) -> None:
+    def charge(
+        self,
+        number: int,
+        read: BatchCounts,
+        schedule_inputs: ScheduleInputs,
+        metrics: Mapping[str, jax.Array],
+        seat: int,
+    ) -> None:
         """Puts a step on the account, once the devices are at it.
 
         Args:
@@ -127,12 +153,17 @@ class Underway:
             metrics: its figures, of all runs that take it.
             seat: the run's number among these.
         """
-        leg = self.run.legs[number]
+        compiled_phase = self.run.compiled_phases[number]
         self._before = self.ledger
         self.ledger = self.ledger.charge(
-            number, leg.price, leg.program.shape.positions, read.tokens, read.unique, read.masked
+            number,
+            compiled_phase.price,
+            compiled_phase.program.shape.positions,
+            read.tokens,
+            read.unique,
+            read.masked,
         )
-        self._waiting.append(Done(self.ledger, number, moment, metrics, seat))
+        self._waiting.append(Done(self.ledger, number, schedule_inputs, metrics, seat))
 
     def report(self, *, ahead: int = 0) -> None:
         """Says what steps came to.
@@ -183,8 +214,10 @@ class Underway:
         if self.run.evaluate is None or self._evaluated == self.ledger.steps:
             return
         with self.clock("evaluation"):
-            figures = self.run.evaluate(hosts.whole(state.params["model"]))
-        self._log.write(self.ledger.steps, {"flops": self.ledger.total, "share": self.ledger.share, **figures})
+            figures = self.run.evaluate(hosts.to_host(state.params["model"]))
+        self._log.write(
+            self.ledger.steps, {"flops": self.ledger.total, "share": self.ledger.share, **figures}
+        )
         self._evaluated = self.ledger.steps
         self.read_clock()
 
@@ -192,7 +225,7 @@ class Underway:
         """Tells whoever wants to know that phase `number` is done, unless the run is in a later one already."""
         if self.run.phase_ended is None or any(self.ledger.phases[number + 1 :]):
             return
-        self.run.phase_ended(number, hosts.whole(state.params["model"]), self.ledger)
+        self.run.phase_ended(number, hosts.to_host(state.params["model"]), self.ledger)
 
     def save(self, state: State) -> None:
         """Begins a checkpoint, with an entry in the journal, unless this very step has them.
@@ -233,10 +266,12 @@ class Underway:
         while not self._commit():
             time.sleep(min(RETRY_SECONDS, self._patience))
             self.save(state)
-        params = hosts.whole(state.params["model"])
+        params = hosts.to_host(state.params["model"])
         found = sha256(params)
         self._journal.add("close", self.ledger, params_sha256=found)
-        self.outcome = Outcome(params, self.ledger, self._log.curve(), found, self._journal.head, self._side_by_side)
+        self.outcome = Outcome(
+            params, self.ledger, self._log.curve(), found, self._journal.head, self._side_by_side
+        )
 
     def close(self) -> None:
         """Closes what the run writes to, in whatever way it ended."""
@@ -252,8 +287,10 @@ class Underway:
     def read_clock(self) -> None:
         """Puts the seconds that have passed on the account."""
         seconds = self.clock.seconds
-        if not self.ledger.budget.countable:  # then it decides, and processes have clocks of their own
-            seconds = hosts.agreed(seconds)
+        if (
+            not self.ledger.budget.countable
+        ):  # then it decides, and processes have clocks of their own
+            seconds = hosts.broadcast_from_main(seconds)
         self.ledger = replace(self.ledger, seconds=seconds)
 
     def _commit(self) -> bool:
@@ -275,9 +312,15 @@ class Underway:
         self._failing = self._failing or time.monotonic()
         left = self._patience - (time.monotonic() - self._failing)
         where = self.run.directory
-        what = f"{where} cannot be written ({error.strerror})" if isinstance(error, OSError) else str(error)
+        what = (
+            f"{where} cannot be written ({error.strerror})"
+            if isinstance(error, OSError)
+            else str(error)
+        )
         if left <= 0:
-            raise InputError(f"{what}, expected room for it; the same command goes on from the last whole checkpoint")
+            raise InputError(
+                f"{what}, expected room for it; the same command goes on from the last whole checkpoint"
+            )
         self.run.warn(
             f"{what}; the run goes on without a checkpoint of step {self.ledger.steps}, for {left:.0f} s at most"
         )

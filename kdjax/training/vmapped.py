@@ -25,11 +25,16 @@ def side_by_side(step: Step) -> Step:
 
 def compile_seeds(step: Step, layout: Layout, state: State, teacher: Any) -> Any:
     """As `kdjax.training.step.compile_step`, of several seeds (`side_by_side`); `state` is that of one."""
-    kept = beside(layout.stored(state))
+    kept = beside(layout.param_sharding(state))
     return jax.jit(
         side_by_side(with_group_norms(step)),
-        in_shardings=(kept, layout.stored_teacher(teacher), layout.by_batch, layout.everywhere),
-        out_shardings=(kept, layout.everywhere),
+        in_shardings=(
+            kept,
+            layout.teacher_sharding(teacher),
+            layout.batch_sharding,
+            layout.replicated,
+        ),
+        out_shardings=(kept, layout.replicated),
         donate_argnums=0,
     )
 
@@ -46,4 +51,6 @@ def nth(tree: Any, n: Any) -> Any:
 
 def beside(shardings: Any) -> Any:
     """Where stacked arrays lie, from where each alone does: the new axis is split over no device."""
-    return jax.tree.map(lambda one: NamedSharding(one.mesh, PartitionSpec(None, *one.spec)), shardings)
+    return jax.tree.map(
+        lambda one: NamedSharding(one.mesh, PartitionSpec(None, *one.spec)), shardings
+    )

@@ -69,7 +69,9 @@ class WandB:
     def write(self, step: int, record: Record) -> None:
         """Sends a record; one of the same step joins it there."""
         if step >= self._next:
-            self._run.log({name: figure for name, figure in record.items() if figure is not None}, step=step)
+            self._run.log(
+                {name: figure for name, figure in record.items() if figure is not None}, step=step
+            )
 
     def close(self) -> None:
         """Sends what is waiting."""
@@ -88,10 +90,14 @@ def check(project: str) -> None:
     try:
         wandb.login()
     except wandb.errors.Error as e:
-        raise InputError(f"train.log.wandb is {project!r}: {e} WANDB_MODE=offline keeps it on this machine") from None
+        raise InputError(
+            f"train.log.wandb is {project!r}: {e} WANDB_MODE=offline keeps it on this machine"
+        ) from None
 
 
 def _package() -> Any:
     if importlib.util.find_spec("wandb") is None:
-        raise InputError("train.log.wandb needs the package wandb, expected it installed: pip install 'kdjax[wandb]'")
+        raise InputError(
+            "train.log.wandb needs the package wandb, expected it installed: pip install 'kdjax[wandb]'"
+        )
     return importlib.import_module("wandb")

@@ -70,7 +70,9 @@ def search(
     with _quiet():
         # The samplers own their state: one for each arm.
         studies = {
-            arm: optuna.create_study(sampler=_sampler(tune), direction="minimize" if better == "lower" else "maximize")
+            arm: optuna.create_study(
+                sampler=_sampler(tune), direction="minimize" if better == "lower" else "maximize"
+            )
             for arm in arms
         }
     found: dict[str, list[Trial]] = {arm: [] for arm in arms}

@@ -74,7 +74,9 @@ class Trials:
     def left(self) -> float:
         """What trials that have not ended may still spend, in the budget's unit."""
         numbers = range(self._config.tune.trials)
-        ended = sum(self._ended(self._directory(arm, n), arm) for arm in self._config.arms for n in numbers)
+        ended = sum(
+            self._ended(self._directory(arm, n), arm) for arm in self._config.arms for n in numbers
+        )
         runs = len(self._config.arms) * len(numbers) * len(self._recipe.seeds)
         return Budget.of(self._recipe.budget).amount * (runs - ended)
 
@@ -99,8 +101,12 @@ class Trials:
                 "use another --out"
             )
         outcome = self._run(study, arm, directory / NAME, record)
-        result = "diverged" if outcome.value is None else f"{self._config.tune.endpoint} {outcome.value:.4f}"
-        self._reporter.say(f"{arm}, {self._reporter.trial}: {shown(settings)}: {result}")
+        result = (
+            "diverged"
+            if outcome.value is None
+            else f"{self._config.tune.endpoint} {outcome.value:.4f}"
+        )
+        self._reporter.log(f"{arm}, {self._reporter.trial}: {shown(settings)}: {result}")
         return outcome
 
     def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
@@ -127,7 +133,11 @@ class Trials:
             own_place = below(config, str(directory.relative_to(self._out)))
             study = Study(own_place, directory, self._reporter, self._out / "shared")
             if self._first is not None:
-                study.corpus, study.tasks, study.teachers = self._first.corpus, self._first.tasks, self._first.teachers
+                study.corpus, study.tasks, study.teachers = (
+                    self._first.corpus,
+                    self._first.tasks,
+                    self._first.teachers,
+                )
                 study.evaluations = self._first.evaluations
                 if stored_by(study.arms) == stored_by(self._first.arms):
                     study.cache = self._first.cache
@@ -146,7 +156,11 @@ class Trials:
         batches = tuning_batches(self._config, study.corpus) if needs_text else []
         held_out = HeldOut(batches)
         return _AtTheEnd(
-            study.config.evaluation, held_out, study.tasks, mlm_probe=probe, own_head=endpoint == "mlm_loss"
+            study.config.evaluation,
+            held_out,
+            study.tasks,
+            mlm_probe=probe,
+            own_head=endpoint == "mlm_loss",
         )
 
     def _directory(self, arm: str, number: int) -> Path:
@@ -157,7 +171,9 @@ class Trials:
         seeds = self._recipe.seeds
         if (directory / NAME).exists() and read_json(directory / NAME)["diverged"]:
             return len(seeds)
-        return sum((directory / "runs" / f"{arm}-seed{seed}" / "result.json").exists() for seed in seeds)
+        return sum(
+            (directory / "runs" / f"{arm}-seed{seed}" / "result.json").exists() for seed in seeds
+        )
 
 
 class TrialReporter(Reporter):
@@ -199,7 +215,13 @@ class _AtTheEnd(Evaluation):
         return {}
 
     def measure(
-        self, model: ModelConfig, params: Any, seed: int, *, mlm: bool, finetuning: FinetuneConfig | None
+        self,
+        model: ModelConfig,
+        params: Any,
+        seed: int,
+        *,
+        mlm: bool,
+        finetuning: FinetuneConfig | None,
     ) -> tuple[dict[str, float], dict[str, Any]]:
         return super().measure(model, params, seed, mlm=self.own_head, finetuning=None)
 

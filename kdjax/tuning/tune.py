@@ -52,20 +52,25 @@ def tune(config: Config, out: Path) -> dict[str, Any]:
     reporter = TrialReporter()
     with reporter:
         trials = Trials(config, out, reporter)
-        reporter.plan(trials.left)
+        reporter.set_budget(trials.left)
         outcomes = search(tuple(config.arms), space, config.tune, better, trials)
         found = tuning_of_trials(config, outcomes, better)
         found["reference_losses"] = trials.reference_losses
-    best = {name: with_settings(arm, found["arms"][name]["best"]["settings"]) for name, arm in config.arms.items()}
+    best = {
+        name: with_settings(arm, found["arms"][name]["best"]["settings"])
+        for name, arm in config.arms.items()
+    }
     write_json(out / NAME, found)
     write_text(out / RECIPE, recipes.dump(replace(config, arms=best, tuning=str(out / NAME))))
-    if hosts.lead():
+    if hosts.is_main_process():
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
         print(f"recipe: {out / RECIPE}")
     return found
 
 
-def tuning_of_trials(config: Config, trials: Mapping[str, Sequence[Trial]], better: Better) -> dict[str, Any]:
+def tuning_of_trials(
+    config: Config, trials: Mapping[str, Sequence[Trial]], better: Better
+) -> dict[str, Any]:
     """The content of tuning.json.
 
     Args:
@@ -94,7 +99,9 @@ def tuning_of_trials(config: Config, trials: Mapping[str, Sequence[Trial]], bett
     }
 
 
-def _arm(arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], better: Better) -> dict[str, Any]:
+def _arm(
+    arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], better: Better
+) -> dict[str, Any]:
     best = best_of(trials, better)
     if best is None:
         raise InputError(
@@ -102,11 +109,20 @@ def _arm(arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], be
             "another --out"
         )
     return {
-        "trials": [{"number": t.number, "settings": t.settings, **asdict(t.outcome)} for t in trials],
+        "trials": [
+            {"number": t.number, "settings": t.settings, **asdict(t.outcome)} for t in trials
+        ],
         "diverged": sum(t.outcome.value is None for t in trials),
         "best": {"number": best.number, "settings": best.settings, "value": best.outcome.value},
-        "edges": {name: end for name, value in best.settings.items() if (end := edge_of(space[name], value))},
-        **{name: sum(getattr(t.outcome, name) for t in trials) for name in ("charged", "total", "steps", "seconds")},
+        "edges": {
+            name: end
+            for name, value in best.settings.items()
+            if (end := edge_of(space[name], value))
+        },
+        **{
+            name: sum(getattr(t.outcome, name) for t in trials)
+            for name in ("charged", "total", "steps", "seconds")
+        },
     }
 
 
@@ -118,7 +134,9 @@ def _check(config: Config) -> Better:
     if not tune.seeds or len(set(tune.seeds)) < len(tune.seeds):
         raise InputError(f"tune.seeds is {list(tune.seeds)}, expected one or more, each once")
     if shared := sorted({*tune.seeds} & {*config.seeds}):
-        raise InputError(f"tune.seeds has {shared}, which are among seeds, expected seeds that the study does not use")
+        raise InputError(
+            f"tune.seeds has {shared}, which are among seeds, expected seeds that the study does not use"
+        )
     if tune.endpoint == "mlm_loss":
         if without := [name for name, arm in arms.items() if not arm.trains_mlm_head]:
             raise InputError(
@@ -128,12 +146,16 @@ def _check(config: Config) -> Better:
         return "lower"
     if tune.endpoint == "mlm_probe":
         if not config.evaluation.mlm_probe.tokens:
-            raise InputError("tune.endpoint is 'mlm_probe', expected evaluation.mlm_probe.tokens above 0 for it")
+            raise InputError(
+                "tune.endpoint is 'mlm_probe', expected evaluation.mlm_probe.tokens above 0 for it"
+            )
         return "lower"
     known = [f"probe.{task}" for task in config.evaluation.tasks]
     if tune.endpoint not in known:
         hint = nearest(tune.endpoint, ["mlm_loss", "mlm_probe", *known])
-        raise InputError(f"tune.endpoint is {tune.endpoint!r}, expected mlm_loss, mlm_probe or probe.TASK{hint}")
+        raise InputError(
+            f"tune.endpoint is {tune.endpoint!r}, expected mlm_loss, mlm_probe or probe.TASK{hint}"
+        )
     return "higher"
 
 
@@ -143,4 +165,6 @@ def _claim(out: Path) -> None:
     ours = ("shared", "trials", NAME, RECIPE)
     # A kill may leave what was being written under a temporary name.
     if any(path.name not in ours and path.suffix != ".tmp" for path in out.iterdir()):
-        raise InputError(f"{out}: holds files but no tuning, expected a new or empty directory for --out")
+        raise InputError(
+            f"{out}: holds files but no tuning, expected a new or empty directory for --out"
+        )

@@ -29,7 +29,10 @@ def test_operations_have_part_kind_source_and_flops() -> None:
     matmuls = [op for op in operations_of(text).values() if op.kind == "matmul"]
     assert {op.part for op in matmuls} == {"forward", "backward"}
     assert [op.flops for op in matmuls] == [2 * 16 * 8 * 32] * 2
-    assert all(op.source.startswith(__file__.rpartition("/")[2]) or "test_profiling.py:" in op.source for op in matmuls)
+    assert all(
+        op.source.startswith(__file__.rpartition("/")[2]) or "test_profiling.py:" in op.source
+        for op in matmuls
+    )
 
 
 def test_a_profile_accounts_for_the_matmuls() -> None:

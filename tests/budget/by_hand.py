@@ -49,13 +49,20 @@ def matmul(m: int, k: int, n: int, gradients: int) -> int:
 
 def pairs_of_positions(model: Model, batch: Batch, gradients: int) -> int:
     """Each head's `[L, d]` with `[d, L]`, or its `[L, L]` with `[L, d]`: in either order the same."""
-    return batch.sequences * model.heads * matmul(batch.length, model.head_width, batch.length, gradients)
+    return (
+        batch.sequences
+        * model.heads
+        * matmul(batch.length, model.head_width, batch.length, gradients)
+    )
 
 
 def attention_parts(model: Model, batch: Batch, parts: Iterable[str], gradients: int) -> int:
     projection = matmul(batch.tokens, model.width, model.width, gradients)
     scores = pairs_of_positions(model, batch, gradients)
-    return sum({"query": projection, "key": projection, "value": projection, "scores": scores}[part] for part in parts)
+    return sum(
+        {"query": projection, "key": projection, "value": projection, "scores": scores}[part]
+        for part in parts
+    )
 
 
 def layer(model: Model, batch: Batch, gradients: int) -> int:
@@ -97,7 +104,9 @@ def projection(student: Model, teacher: Model, batch: Batch, times: int) -> int:
 
 def relation(student: Model, teacher: Model, batch: Batch, heads: int) -> int:
     """X Xᵀ of both models, joined and split anew into `heads`."""
-    own, other = (model._replace(heads=heads, head_width=model.width // heads) for model in (student, teacher))
+    own, other = (
+        model._replace(heads=heads, head_width=model.width // heads) for model in (student, teacher)
+    )
     return pairs_of_positions(own, batch, STUDENT) + pairs_of_positions(other, batch, TEACHER)
 
 
@@ -123,7 +132,9 @@ def both_encoders(student: Model, teacher: Model, batch: Batch) -> int:
 
 def tinybert(student: Model, teacher: Model, batch: Batch) -> int:
     """Scores come on the way; the embedding output and every layer's are projected."""
-    return both_encoders(student, teacher, batch) + projection(student, teacher, batch, student.layers + 1)
+    return both_encoders(student, teacher, batch) + projection(
+        student, teacher, batch, student.layers + 1
+    )
 
 
 def last_hidden(student: Model, teacher: Model, batch: Batch) -> int:
@@ -141,7 +152,9 @@ def attention_transfer(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def minilm_v1(student: Model, teacher: Model, batch: Batch) -> int:
-    return at_last(student, teacher, batch, (*QKV, "scores")) + relation(student, teacher, batch, student.heads)
+    return at_last(student, teacher, batch, (*QKV, "scores")) + relation(
+        student, teacher, batch, student.heads
+    )
 
 
 def minilm(student: Model, teacher: Model, batch: Batch) -> int:
@@ -150,13 +163,19 @@ def minilm(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def minilm_as_run(student: Model, teacher: Model, batch: Batch) -> int:
-    return at_last(student, teacher, batch, QKV) + 3 * relation(student, teacher, batch, student.heads)
+    return at_last(student, teacher, batch, QKV) + 3 * relation(
+        student, teacher, batch, student.heads
+    )
 
 
 def head_on_frozen_encoder(model: Model, batch: Batch) -> int:
     """Nothing else is trained: the dense layer has no gradient of its input, the decoder none of the table."""
     dense = matmul(batch.masked, model.width, model.width, 1)
-    return everything(model, batch, TEACHER) + dense + matmul(batch.masked, model.width, model.vocabulary, 1)
+    return (
+        everything(model, batch, TEACHER)
+        + dense
+        + matmul(batch.masked, model.width, model.vocabulary, 1)
+    )
 
 
 PRESETS: dict[str, tuple[Callable[[Model, Model, Batch], int], ...]] = {

@@ -22,7 +22,9 @@ def places(corpus: Corpus, limit: int, besides: int) -> list[int]:
     """The numbers of the sequences in an evaluation."""
     every = corpus.read("validation", np.arange(corpus.sequences("validation")))[0]
     rows = [row.tobytes() for row in every]
-    made = fixed_batches(corpus, "validation", batch=5, limit=limit, seed=1, rate=0.15, slots=4, besides=besides)
+    made = fixed_batches(
+        corpus, "validation", batch=5, limit=limit, seed=1, rate=0.15, slots=4, besides=besides
+    )
     return [rows.index(row) for batch in made for row in originals(batch)]
 
 

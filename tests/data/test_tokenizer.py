@@ -34,7 +34,9 @@ def test_other_special_tokens_count_as_special(tmp_path: Path) -> None:
 
 def test_a_tokenizer_without_bert_s_special_tokens_is_refused(tmp_path: Path) -> None:
     path = make_tokenizer(tmp_path / "tokenizer.json", special=("[PAD]", "[UNK]", "[CLS]"))
-    with pytest.raises(InputError, match=r"tokenizer.json: has no \[SEP\], \[MASK\], expected a BERT tokenizer"):
+    with pytest.raises(
+        InputError, match=r"tokenizer.json: has no \[SEP\], \[MASK\], expected a BERT tokenizer"
+    ):
         TextTokenizer.read(path)
 
 

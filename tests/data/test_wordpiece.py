@@ -80,7 +80,9 @@ def test_words_of_held_out_documents_have_no_entries(config: DataConfig) -> None
     assert HELD_OUT_WORD in seen
 
 
-def test_text_is_lowercase_without_accents_and_rare_characters_are_unknown(config: DataConfig) -> None:
+def test_text_is_lowercase_without_accents_and_rare_characters_are_unknown(
+    config: DataConfig,
+) -> None:
     training = replace(TRAINING, alphabet=10)
     trained = wordpiece.train_on_corpus(replace(config, tokenizer=training))
     tokenizer = tokenizers.Tokenizer.from_str(trained.json)
@@ -108,7 +110,11 @@ def test_processes_and_threads_do_not_change_the_bytes(config: DataConfig) -> No
     expected = wordpiece.train_on_corpus(config).json
     for threads, parallel in (("1", "false"), ("3", "true"), ("2", "true")):
         # Each process has hash tables in an order of its own.
-        environment = {**os.environ, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": parallel}
+        environment = {
+            **os.environ,
+            "RAYON_NUM_THREADS": threads,
+            "TOKENIZERS_PARALLELISM": parallel,
+        }
         made = subprocess.run(
             [sys.executable, "-c", PROGRAM, str(config.files)],
             env={**environment, "PYTHONPATH": str(ROOT)},
@@ -119,14 +125,20 @@ def test_processes_and_threads_do_not_change_the_bytes(config: DataConfig) -> No
         assert made.stdout == expected
 
 
-def test_too_little_text_says_how_many_entries_there_are(config: DataConfig, tmp_path: Path) -> None:
+def test_too_little_text_says_how_many_entries_there_are(
+    config: DataConfig, tmp_path: Path
+) -> None:
     wanted = replace(config, tokenizer=replace(TRAINING, size=100_000))
-    with pytest.raises(InputError, match=r"words for [\d,]+ entries, expected data.tokenizer.size, 100,000"):
+    with pytest.raises(
+        InputError, match=r"words for [\d,]+ entries, expected data.tokenizer.size, 100,000"
+    ):
         prepare(wanted, None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_prepared_corpus_has_its_tokenizer_and_its_digest(config: DataConfig, tmp_path: Path) -> None:
+def test_prepared_corpus_has_its_tokenizer_and_its_digest(
+    config: DataConfig, tmp_path: Path
+) -> None:
     made = prepare(config, None, tmp_path / "out")
     path = tmp_path / "out" / TOKENIZER
     assert made.tokenizer_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -152,7 +164,10 @@ def test_preparation_killed_around_its_training_goes_on(
         raise Killed
 
     # Once before the tokenizer is written, once before its digest is in the plan.
-    for name in ("kdjax.data.prepare.preparation.write_text", "kdjax.data.prepare.preparation.TextTokenizer.read"):
+    for name in (
+        "kdjax.data.prepare.preparation.write_text",
+        "kdjax.data.prepare.preparation.TextTokenizer.read",
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(name, kill)
             with pytest.raises(Killed):
@@ -189,14 +204,18 @@ def test_corpus_of_another_tokenizer_is_refused(config: DataConfig, tmp_path: Pa
     with pytest.raises(InputError, match=r"prepared with data\.tokenizer .*160.*, expected .*170"):
         prepare(replace(config, tokenizer=replace(TRAINING, size=170)), None, trained)
     other = tmp_path / "other.json"
-    other.write_text(wordpiece.train_on_corpus(replace(config, validation=0.3)).json, encoding="utf-8")
+    other.write_text(
+        wordpiece.train_on_corpus(replace(config, validation=0.3)).json, encoding="utf-8"
+    )
     with pytest.raises(InputError, match="prepared with tokenizer_sha256"):
         prepare(replace(config, tokenizer=str(other)), other, trained)
     assert contents(trained) == before
 
     given = tmp_path / "given"
     prepare(replace(config, tokenizer=str(other)), other, given)
-    with pytest.raises(InputError, match=r"prepared with data\.tokenizer a file that was given, expected"):
+    with pytest.raises(
+        InputError, match=r"prepared with data\.tokenizer a file that was given, expected"
+    ):
         prepare(config, None, given)
 
 
@@ -223,6 +242,8 @@ def test_transformers_gives_the_same_ids(config: DataConfig, tmp_path: Path) -> 
     assert len(theirs) == SIZE
 
 
-def test_manifest_of_a_given_tokenizer_has_no_training(tmp_path: Path, tokenizer: Path, config: DataConfig) -> None:
+def test_manifest_of_a_given_tokenizer_has_no_training(
+    tmp_path: Path, tokenizer: Path, config: DataConfig
+) -> None:
     prepare(replace(config, tokenizer=str(tokenizer)), tokenizer, tmp_path / "out")
     assert "tokenizer" not in Manifest.read(tmp_path / "out").settings

@@ -64,8 +64,16 @@ def test_figures_follow_from_one_another(recipe: Path, here: None) -> None:
     ended = command(recipe, "--json", "--top", "2")
     found, costs = json.loads(ended.out), prices(recipes.load(recipe))
     assert ended.status == 0
-    assert (found["topology"], found["chips"], found["devices"], found["hbm"]) == ("v5e:2x4", 8, 8, V5E.hbm)
-    assert {name: len(phases) for name, phases in found["arms"].items()} == {"scratch": 1, "two_stage": 2}
+    assert (found["topology"], found["chips"], found["devices"], found["hbm"]) == (
+        "v5e:2x4",
+        8,
+        8,
+        V5E.hbm,
+    )
+    assert {name: len(phases) for name, phases in found["arms"].items()} == {
+        "scratch": 1,
+        "two_stage": 2,
+    }
     for name, phases in found["arms"].items():
         for phase, cost in zip(phases, costs[name], strict=True):
             said = phase["estimated"]
@@ -73,7 +81,9 @@ def test_figures_follow_from_one_another(recipe: Path, here: None) -> None:
             assert phase["fits"] and 0 < phase["hbm"] < 1e7
             assert set(said["by_source"]) == set(SOURCES)
             assert said["step_seconds"] == pytest.approx(sum(said["by_source"].values()))
-            assert said["utilisation"] == pytest.approx(cost["total"] / (said["step_seconds"] * 8 * 197e12))
+            assert said["utilisation"] == pytest.approx(
+                cost["total"] / (said["step_seconds"] * 8 * 197e12)
+            )
             assert said["hours"] == pytest.approx(cost["steps"] * said["step_seconds"] / 3600)
             assert len(said["top"]) == 2
             assert phase["collectives"]["all-reduce"]["bytes"] > 0
@@ -103,13 +113,19 @@ def test_a_step_that_does_not_fit_is_a_row_and_status_2(
     assert ended.status == 2
     assert "too much" in ended.out
     (line,) = [line for line in ended.err.splitlines() if line.startswith("kdjax: ")]
-    assert "scratch: do not fit" in line and "of HBM of a device of v5e:2x4, expected a larger slice" in line
+    assert (
+        "scratch: do not fit" in line
+        and "of HBM of a device of v5e:2x4, expected a larger slice" in line
+    )
 
 
 @pytest.mark.parametrize(
     ("message", "needed"),
     [
-        ("the total memory required for HLO temporaries (78.77G) exceeds available HBM (15.75G).", 78.77),
+        (
+            "the total memory required for HLO temporaries (78.77G) exceeds available HBM (15.75G).",
+            78.77,
+        ),
         ("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5),
     ],
 )
@@ -128,7 +144,9 @@ def test_where_the_compiler_gives_up_there_is_what_it_says(
     assert f"> {needed:.2f} too much" in command(recipe, "--arm", "scratch").out
 
 
-def test_another_error_of_the_compiler_is_not_taken_for_that(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_of_the_compiler_is_not_taken_for_that(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: Any) -> None:
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
@@ -140,9 +158,13 @@ def test_another_error_of_the_compiler_is_not_taken_for_that(recipe: Path, monke
 def test_what_is_unknown_is_said_and_leaves_no_utilisation(
     recipe: Path, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "estimate", lambda *_: Estimate((), ("mine.1: a kernel of unknown FLOPs",)))
+    monkeypatch.setattr(
+        compiling, "estimate", lambda *_: Estimate((), ("mine.1: a kernel of unknown FLOPs",))
+    )
     (phase,) = json.loads(command(recipe, "--arm", "scratch", "--json").out)["arms"]["scratch"]
-    assert [phase["estimated"][name] for name in ("step_seconds", "utilisation", "hours")] == [None] * 3
+    assert [phase["estimated"][name] for name in ("step_seconds", "utilisation", "hours")] == [
+        None
+    ] * 3
     out = command(recipe, "--arm", "scratch").out
     assert "scratch: no estimate: mine.1: a kernel of unknown FLOPs" in out
     assert "Estimate for all" not in out
@@ -151,7 +173,10 @@ def test_what_is_unknown_is_said_and_leaves_no_utilisation(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--arm", "scrtch"], "--arm is 'scrtch', expected an arm of the recipe (did you mean 'scratch'?)"),
+        (
+            ["--arm", "scrtch"],
+            "--arm is 'scrtch', expected an arm of the recipe (did you mean 'scratch'?)",
+        ),
         (["--train.batch", "12"], "a batch has 12 sequences, expected a multiple of the 8 parts"),
         (["--train.mesh.fsdp", "3"], "on 8 devices, expected sizes whose product is that"),
         (["--top", "-1"], "--top is -1, expected at least 0"),
@@ -164,17 +189,24 @@ def test_what_cannot_be_is_one_line(words: list[str], line: str, recipe: Path, h
     assert [line in one for one in ended.err.splitlines()] == [True]
 
 
-def test_a_topology_that_there_is_not_is_one_line(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_topology_that_there_is_not_is_one_line(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(aot, "offline", lambda: None)
     ended = kdjax("compile", recipe, "--topology", "v5e:3x3")
     assert (ended.status, ended.out) == (2, "")
     assert ended.err.startswith("kdjax: --topology is 'v5e:3x3', expected of v5e 1x1")
-    assert kdjax("compile", recipe).err == "kdjax: kdjax compile: the following arguments are required: --topology\n"
+    assert (
+        kdjax("compile", recipe).err
+        == "kdjax: kdjax compile: the following arguments are required: --topology\n"
+    )
 
 
 def test_accelerators_of_this_machine_are_left_alone() -> None:
     """Whatever JAX was told to use before."""
     program = "from kdjax.parallel import aot; aot.offline(); import jax; print(jax.devices()[0].platform)"
     environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
-    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
     assert ended.stdout == "cpu\n"

@@ -40,7 +40,9 @@ def recipe(directory: Path, encoder: str) -> Path:
 
 
 @pytest.mark.parametrize("encoder", ["tuned", "frozen"])
-def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_it(encoder: str, tmp_path: Path) -> None:
+def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_it(
+    encoder: str, tmp_path: Path
+) -> None:
     path, out = recipe(tmp_path / "recipe", encoder), tmp_path / "out"
     ended = kdjax("compare", path, "--out", out)
     assert ended.status == 0, ended.err
@@ -52,7 +54,10 @@ def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_i
 
     # The study's runs.
     owed = {run["arm"]: run["spent"]["teacher_training"] for run in results["runs"]}
-    assert owed == {"logit": TRAINING + spent, "minilm": TRAINING + (spent if encoder == "tuned" else 0)}
+    assert owed == {
+        "logit": TRAINING + spent,
+        "minilm": TRAINING + (spent if encoder == "tuned" else 0),
+    }
 
     # Prices, from the recipe alone.
     config = recipes.load(path)
@@ -66,7 +71,9 @@ def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_i
     record = json.loads((out / "study.json").read_text())
     record["costs"]["minilm"]["upfront"]["teacher_training"] -= 1
     (out / "study.json").write_text(json.dumps(record))
-    assert any("study.json: costs.minilm.upfront.teacher_training" in str(one) for one in audit(out))
+    assert any(
+        "study.json: costs.minilm.upfront.teacher_training" in str(one) for one in audit(out)
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,15 +82,24 @@ def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_i
         ({"training_flops": 7, "head_flops": 3, "encoder": "frozen"}, TeacherCost(7, 0, 3)),
         # A card of an earlier version, and one of this.
         ({"training_flops": 7, "head_flops": 3, "encoder": "tuned"}, TeacherCost(7, 3, 0)),
-        ({"training_flops": 7, "head_flops": 1, "tuning_flops": 3, "encoder": "tuned"}, TeacherCost(7, 3, 1)),
+        (
+            {"training_flops": 7, "head_flops": 1, "tuning_flops": 3, "encoder": "tuned"},
+            TeacherCost(7, 3, 1),
+        ),
         ({}, TeacherCost()),
     ],
 )
-def test_a_card_of_a_tuned_encoder_tells_its_tuning(facts: dict[str, Any], expected: TeacherCost) -> None:
+def test_a_card_of_a_tuned_encoder_tells_its_tuning(
+    facts: dict[str, Any], expected: TeacherCost
+) -> None:
     assert TeacherCost.of_facts(facts) == expected
 
 
 def test_only_arms_that_use_the_head_pay_for_it() -> None:
     cost = TeacherCost(training=100, tuning=20, head=3)
     arms: dict[str, Arm] = {name: tiny.arm(name) for name in ("logit", "minilm", "tinybert")}
-    assert {name: cost.charged_to(arm) for name, arm in arms.items()} == {"logit": 123, "minilm": 120, "tinybert": 120}
+    assert {name: cost.charged_to(arm) for name, arm in arms.items()} == {
+        "logit": 123,
+        "minilm": 120,
+        "tinybert": 120,
+    }

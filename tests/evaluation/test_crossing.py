@@ -14,7 +14,9 @@ from kdjax.evaluation.crossing import crossings
 BUDGETS = [1.0, 10.0, 100.0, 1000.0]
 
 
-def crossed(means: list[float], reach: float | list[float], budgets: list[float] = BUDGETS) -> list[tuple]:
+def crossed(
+    means: list[float], reach: float | list[float], budgets: list[float] = BUDGETS
+) -> list[tuple]:
     """Crossings of differences whose intervals reach so far to both sides."""
     reaches = [reach] * len(means) if isinstance(reach, float) else reach
     lows = [m - r for m, r in zip(means, reaches, strict=True)]
@@ -66,7 +68,10 @@ def test_of_several_changes_within_one_doubt_the_last_counts() -> None:
 
 def test_two_crossings() -> None:
     found = crossed([-2.0, 2.0, 2.0, -2.0], 0.5)
-    assert [(round(math.log10(at), 6), rising) for at, _, _, rising in found] == [(0.5, True), (2.5, False)]
+    assert [(round(math.log10(at), 6), rising) for at, _, _, rising in found] == [
+        (0.5, True),
+        (2.5, False),
+    ]
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=8), st.floats(0, 4))

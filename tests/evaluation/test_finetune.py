@@ -36,17 +36,24 @@ def test_it_learns_a_regression_of_any_scale():
 
 def test_labels_without_a_pattern_stay_at_chance():
     task, rng = handmade.task(test=400), np.random.default_rng(1)
-    task = dataclasses.replace(task, train=Split(task.train.batch, rng.permutation(task.train.labels)))
+    task = dataclasses.replace(
+        task, train=Split(task.train.batch, rng.permutation(task.train.labels))
+    )
     found = finetune(*init(handmade.MODEL, 0), task, SETTINGS, seed=0)
     assert abs(found.test - 0.5) < 0.15
 
 
 def test_a_seed_decides_everything_and_dropout_is_the_models():
-    task, settings = handmade.task(handmade.grades), FinetuneConfig(steps=6, batch=16, learning_rate=1e-3)
+    task, settings = (
+        handmade.task(handmade.grades),
+        FinetuneConfig(steps=6, batch=16, learning_rate=1e-3),
+    )
     params = init(handmade.MODEL, 0).params
 
     def r(seed, **options):
-        return finetune(dataclasses.replace(handmade.MODEL, **options), params, task, settings, seed=seed).test
+        return finetune(
+            dataclasses.replace(handmade.MODEL, **options), params, task, settings, seed=seed
+        ).test
 
     assert r(0) == r(0) != r(1)
     assert r(0, dropout=0.3) == r(0, dropout=0.3) != r(0)
@@ -70,11 +77,21 @@ def test_by_default_it_is_berts_optimizer():
 
 @pytest.mark.parametrize(
     ("warmup", "steps", "rising"),
-    [(0.0, 40, 1), (0.25, 40, 10), (0.99, 40, 39.6), (1.0, 40, 1), (7.0, 40, 7), (39.0, 40, 39), (60.0, 1000, 60)],
+    [
+        (0.0, 40, 1),
+        (0.25, 40, 10),
+        (0.99, 40, 39.6),
+        (1.0, 40, 1),
+        (7.0, 40, 7),
+        (39.0, 40, 39),
+        (60.0, 1000, 60),
+    ],
 )
 def test_warmup_is_a_share_below_1_and_a_number_of_steps_from_1_on(warmup, steps, rising):
     settings = FinetuneConfig(steps=steps, learning_rate=2e-3, warmup=warmup)
-    rates = [learning_rate(optimizer_of(settings), n / steps, (n + 1) / steps) for n in range(steps)]
+    rates = [
+        learning_rate(optimizer_of(settings), n / steps, (n + 1) / steps) for n in range(steps)
+    ]
     falling = steps - rising if warmup else steps
     expected = [2e-3 * min((n + 1) / rising, (steps - n) / falling, 1) for n in range(steps)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
@@ -93,16 +110,28 @@ def first_change(**changes):
     The learning rate is as large as Adam's epsilon and both are far above the gradients: a first step is then minus the
     gradient, plus weight decay.
     """
-    settings = dataclasses.replace(SETTINGS, **{"learning_rate": 1e4, "eps": 1e4, "warmup": 0, **changes})
-    recipe, train = tuning._Recipe(handmade.MODEL, settings, regression=False), handmade.task().train
+    settings = dataclasses.replace(
+        SETTINGS, **{"learning_rate": 1e4, "eps": 1e4, "warmup": 0, **changes}
+    )
+    recipe, train = (
+        tuning._Recipe(handmade.MODEL, settings, regression=False),
+        handmade.task().train,
+    )
     trained = {
-        "model": {name: part for name, part in init(handmade.MODEL, 0).params.items() if name != "mlm"},
+        "model": {
+            name: part for name, part in init(handmade.MODEL, 0).params.items() if name != "mlm"
+        },
         "head": init_task_head(handmade.MODEL, 2, 0),
     }
     before = jax.tree.map(np.array, trained)
     state = trained, recipe.optimizer.init(trained)
     (after, _), _ = tuning._step(
-        recipe, state, train.batch, train.labels, jax.random.key(0), np.float32(settings.learning_rate)
+        recipe,
+        state,
+        train.batch,
+        train.labels,
+        jax.random.key(0),
+        np.float32(settings.learning_rate),
     )
     return before, jax.tree.map(lambda x, y: np.asarray(y) - x, before, after)
 
@@ -137,10 +166,15 @@ def test_weight_decay_leaves_biases_and_layer_norms_alone():
     _, decayed = first_change(weight_decay=1e-5)
     spared = 0
     for (path, x), start, y in zip(
-        jax.tree.leaves_with_path(without), jax.tree.leaves(before), jax.tree.leaves(decayed), strict=True
+        jax.tree.leaves_with_path(without),
+        jax.tree.leaves(before),
+        jax.tree.leaves(decayed),
+        strict=True,
     ):
         left_alone = path[-1].key in ("bias", "scale")
-        np.testing.assert_allclose(y - x, 0 * start if left_alone else -0.1 * start, atol=1e-5, err_msg=str(path))
+        np.testing.assert_allclose(
+            y - x, 0 * start if left_alone else -0.1 * start, atol=1e-5, err_msg=str(path)
+        )
         spared += left_alone
     assert spared > 5
 
@@ -179,16 +213,28 @@ def test_a_loss_that_is_not_finite_is_refused_by_its_step():
     task.train.batch["tokens"][[n for n in range(200) if n != 7]] %= 19
     word = np.array(model.params["embeddings"]["word"]["embedding"])
     word[19] = np.nan
-    params = {**model.params, "embeddings": {**model.params["embeddings"], "word": {"embedding": word}}}
+    params = {
+        **model.params,
+        "embeddings": {**model.params["embeddings"], "word": {"embedding": word}},
+    }
     first = next(n for n, rows in enumerate(batch_rows(200, SETTINGS, 0), start=1) if 7 in rows)
     assert first > 1
-    with pytest.raises(InputError, match=rf"handmade: the loss is nan at step {first}, expected finite numbers"):
+    with pytest.raises(
+        InputError, match=rf"handmade: the loss is nan at step {first}, expected finite numbers"
+    ):
         finetune(model.config, params, task, SETTINGS, seed=0)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", -1), ("batch", 0), ("learning_rate", 0.0), ("warmup", -0.1), ("weight_decay", -1.0), ("clip", -1.0)],
+    [
+        ("steps", -1),
+        ("batch", 0),
+        ("learning_rate", 0.0),
+        ("warmup", -0.1),
+        ("weight_decay", -1.0),
+        ("clip", -1.0),
+    ],
 )
 def test_settings_that_cannot_be_are_refused(name, value):
     with pytest.raises(InputError, match=rf"finetune.{name} is {value}, expected"):
@@ -197,4 +243,9 @@ def test_settings_that_cannot_be_are_refused(name, value):
 
 def test_no_step_is_refused():
     with pytest.raises(InputError, match=r"finetune.steps is 0, expected at least 1"):
-        finetune(*init(handmade.MODEL, 0), handmade.task(), dataclasses.replace(SETTINGS, steps=0), seed=0)
+        finetune(
+            *init(handmade.MODEL, 0),
+            handmade.task(),
+            dataclasses.replace(SETTINGS, steps=0),
+            seed=0,
+        )

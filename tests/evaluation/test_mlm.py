@@ -13,7 +13,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation import mlm
 from kdjax.evaluation.mlm import HeldOut, MlmResult, held_out_loss
 from kdjax.models import Model, abstract_params, forward
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from tests import tiny
 
 
@@ -37,7 +37,9 @@ TEACHER = peaked(tiny.TEACHER, 1, factor=10, bias=20)
 
 @functools.cache
 def _logits(config):
-    return jax.jit(lambda params, batch: forward(config, params, batch, Request(logits=True)).logits)
+    return jax.jit(
+        lambda params, batch: forward(config, params, batch, FeatureRequest(logits=True)).logits
+    )
 
 
 def log_probs(model, batch):
@@ -53,7 +55,9 @@ def unequal(seed, rows=8):
     weights = np.random.default_rng([seed, 1]).uniform(0.2, 3, batch["label_weights"].shape)
     used = (batch["label_weights"] > 0) & (np.arange(len(weights)) < rows)[:, None]
     assert (~used[:rows]).any()
-    padded = {name: np.where((np.arange(8) < rows)[:, None], values, 0) for name, values in batch.items()}
+    padded = {
+        name: np.where((np.arange(8) < rows)[:, None], values, 0) for name, values in batch.items()
+    }
     return {
         **{name: values.astype(batch[name].dtype) for name, values in padded.items()},
         "label_weights": np.where(used, weights, 0).astype(np.float32),
@@ -65,8 +69,12 @@ def expected(batches):
     loss = hits = weight = 0.0
     count = 0
     for batch in batches:
-        logits = np.asarray(forward(tiny.STUDENT, PARAMS, batch, Request(logits=True)).logits, np.float64)
-        for row, labels, weights in zip(logits, batch["labels"], batch["label_weights"], strict=True):
+        logits = np.asarray(
+            forward(tiny.STUDENT, PARAMS, batch, FeatureRequest(logits=True)).logits, np.float64
+        )
+        for row, labels, weights in zip(
+            logits, batch["labels"], batch["label_weights"], strict=True
+        ):
             for scores, label, w in zip(row, labels, weights, strict=True):
                 top = scores.max()
                 loss += w * (top + np.log(np.exp(scores - top).sum()) - scores[label])
@@ -89,8 +97,10 @@ def test_it_is_numpys_cross_entropy_of_the_logits():
 
 def test_right_labels_are_hits():
     batch = tiny.batch()
-    logits = forward(tiny.STUDENT, PARAMS, batch, Request(logits=True)).logits
-    found = held_out_loss(tiny.STUDENT, PARAMS, [{**batch, "labels": np.argmax(logits, -1).astype(np.int32)}])
+    logits = forward(tiny.STUDENT, PARAMS, batch, FeatureRequest(logits=True)).logits
+    found = held_out_loss(
+        tiny.STUDENT, PARAMS, [{**batch, "labels": np.argmax(logits, -1).astype(np.int32)}]
+    )
     assert found.accuracy == 1
     assert found.loss < held_out_loss(tiny.STUDENT, PARAMS, [batch]).loss
 
@@ -104,13 +114,20 @@ def test_unused_slots_do_not_count():
         "labels": np.where(unused, (batch["labels"] + 7) % tiny.VOCABULARY, batch["labels"]),
         "slots": np.where(unused, 0, batch["slots"]),
     }
-    assert held_out_loss(tiny.STUDENT, PARAMS, [changed]) == held_out_loss(tiny.STUDENT, PARAMS, [batch])
+    assert held_out_loss(tiny.STUDENT, PARAMS, [changed]) == held_out_loss(
+        tiny.STUDENT, PARAMS, [batch]
+    )
 
 
 def test_padded_rows_do_not_count():
     batch = tiny.batch()
-    padded = {name: np.concatenate([values, np.zeros_like(values)]) for name, values in batch.items()}
-    one, other = held_out_loss(tiny.STUDENT, PARAMS, [padded]), held_out_loss(tiny.STUDENT, PARAMS, [batch])
+    padded = {
+        name: np.concatenate([values, np.zeros_like(values)]) for name, values in batch.items()
+    }
+    one, other = (
+        held_out_loss(tiny.STUDENT, PARAMS, [padded]),
+        held_out_loss(tiny.STUDENT, PARAMS, [batch]),
+    )
     assert one.count == other.count
     assert one.loss == pytest.approx(other.loss, rel=1e-6)
 
@@ -141,7 +158,11 @@ def test_it_compiles_once_for_many_runs():
 def test_no_masked_slot_is_refused():
     batch = tiny.batch()
     with pytest.raises(InputError, match="no masked slot"):
-        held_out_loss(tiny.STUDENT, PARAMS, [{**batch, "label_weights": np.zeros_like(batch["label_weights"])}])
+        held_out_loss(
+            tiny.STUDENT,
+            PARAMS,
+            [{**batch, "label_weights": np.zeros_like(batch["label_weights"])}],
+        )
     with pytest.raises(InputError, match="no masked slot"):
         held_out_loss(tiny.STUDENT, PARAMS, [])
 
@@ -171,11 +192,16 @@ def test_kl_and_agreement_are_numpys_at_the_slots_in_use():
 def test_a_teacher_changes_nothing_else_and_is_measured_like_any_model():
     batches = [unequal(0), unequal(1, rows=5)]
     held_out = HeldOut(batches, TEACHER)
-    found, alone = held_out.measure(tiny.STUDENT, PARAMS), held_out_loss(tiny.STUDENT, PARAMS, batches)
+    found, alone = (
+        held_out.measure(tiny.STUDENT, PARAMS),
+        held_out_loss(tiny.STUDENT, PARAMS, batches),
+    )
     assert (found.loss, found.accuracy) == pytest.approx((alone.loss, alone.accuracy), rel=1e-6)
     assert found.count == alone.count
     own = held_out_loss(*TEACHER, batches)
-    assert (held_out.teacher.loss, held_out.teacher.accuracy) == pytest.approx((own.loss, own.accuracy), rel=1e-6)
+    assert (held_out.teacher.loss, held_out.teacher.accuracy) == pytest.approx(
+        (own.loss, own.accuracy), rel=1e-6
+    )
     assert held_out.teacher.count == own.count
     assert held_out.teacher.kl is None
     assert held_out.teacher.agreement is None
@@ -191,16 +217,26 @@ def test_unused_slots_may_hold_anything():
     def broken_at_23(params):
         position = np.array(params["embeddings"]["position"]["embedding"])
         position[23] = np.inf
-        return {**params, "embeddings": {**params["embeddings"], "position": {"embedding": position}}}
+        return {
+            **params,
+            "embeddings": {**params["embeddings"], "position": {"embedding": position}},
+        }
 
     batch = unequal(0, rows=5)
-    broken = {**batch, "positions": np.where((np.arange(8) < 5)[:, None], batch["positions"], 23).astype(np.int32)}
-    student, teacher = (Model(m.config, broken_at_23(m.params)) for m in (Model(tiny.STUDENT, PARAMS), TEACHER))
+    broken = {
+        **batch,
+        "positions": np.where((np.arange(8) < 5)[:, None], batch["positions"], 23).astype(np.int32),
+    }
+    student, teacher = (
+        Model(m.config, broken_at_23(m.params)) for m in (Model(tiny.STUDENT, PARAMS), TEACHER)
+    )
     for model in (student, teacher):
         finite = np.isfinite(_logits(model.config)(model.params, broken)).all(-1)
         assert finite[:5].all()
         assert not finite[5:].any()
-    assert HeldOut([broken], teacher).measure(*student) == HeldOut([batch], TEACHER).measure(tiny.STUDENT, PARAMS)
+    assert HeldOut([broken], teacher).measure(*student) == HeldOut([batch], TEACHER).measure(
+        tiny.STUDENT, PARAMS
+    )
     assert HeldOut([broken], teacher).teacher == HeldOut([batch], TEACHER).teacher
 
 
@@ -210,12 +246,19 @@ def test_how_sequences_are_batched_does_not_matter():
     order = np.random.default_rng(0).permutation(16)
 
     def batched(rows):
-        return HeldOut([{name: values[rows[n : n + 8]] for name, values in joined.items()} for n in (0, 8)], TEACHER)
+        return HeldOut(
+            [{name: values[rows[n : n + 8]] for name, values in joined.items()} for n in (0, 8)],
+            TEACHER,
+        )
 
     # The same sequences over three batches, the last two filled up with padding.
-    sparse = [{name: values[order[n:m]] for name, values in joined.items()} for n, m in ((0, 8), (8, 11), (11, 16))]
+    sparse = [
+        {name: values[order[n:m]] for name, values in joined.items()}
+        for n, m in ((0, 8), (8, 11), (11, 16))
+    ]
     filled = [
-        {name: np.pad(values, [(0, 8 - len(values)), (0, 0)]) for name, values in batch.items()} for batch in sparse
+        {name: np.pad(values, [(0, 8 - len(values)), (0, 0)]) for name, values in batch.items()}
+        for batch in sparse
     ]
     first = batched(np.arange(16)).measure(tiny.STUDENT, PARAMS)
     for other in (batched(order), HeldOut(filled, TEACHER)):
@@ -250,14 +293,18 @@ def test_another_vocabulary_is_refused_before_the_teacher_runs(monkeypatch):
     monkeypatch.setattr(mlm, "_predict", None)
     config = dataclasses.replace(tiny.STUDENT, vocab_size=60)
     larger = Model(config, tiny.params(config, 0))
-    with pytest.raises(InputError, match="the model has 60 vocabulary entries, expected the teacher's 53"):
+    with pytest.raises(
+        InputError, match="the model has 60 vocabulary entries, expected the teacher's 53"
+    ):
         HeldOut([tiny.batch()], TEACHER).measure(*larger)
 
 
 def test_a_teacher_that_is_not_finite_is_refused_by_its_name():
     broken = Model(tiny.TEACHER, jax.tree.map(lambda x: x * np.nan, TEACHER.params))
     held_out = HeldOut([tiny.batch()], broken)
-    with pytest.raises(InputError, match="the teacher's held-out MLM loss: found nan, expected a finite number"):
+    with pytest.raises(
+        InputError, match="the teacher's held-out MLM loss: found nan, expected a finite number"
+    ):
         held_out.measure(tiny.STUDENT, PARAMS)
     with pytest.raises(InputError, match="the teacher's held-out MLM loss"):
         _ = held_out.teacher

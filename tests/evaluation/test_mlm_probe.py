@@ -16,7 +16,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe, ProbeHead, cost_of, fit, standardized, steps_of
 from kdjax.models import Model, forward, init
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.training.phase import Shape
 from tests import tiny
 
@@ -33,7 +33,9 @@ def model() -> Model:
     config, params = init(MODEL, 0)
     # As large as trained ones are: a tied decoder has no other scale.
     word = 20 * params["embeddings"]["word"]["embedding"]
-    return Model(config, {**params, "embeddings": {**params["embeddings"], "word": {"embedding": word}}})
+    return Model(
+        config, {**params, "embeddings": {**params["embeddings"], "word": {"embedding": word}}}
+    )
 
 
 def text(seed: int, count: int, *, planted: bool) -> list[dict[str, np.ndarray]]:
@@ -49,7 +51,9 @@ def text(seed: int, count: int, *, planted: bool) -> list[dict[str, np.ndarray]]
         if not planted:
             labels = rng.integers(5, 5 + TOKENS, slots.shape)
         weights = np.take_along_axis(valid, slots, axis=1).astype(np.float32)
-        batches.append({**batch, "tokens": tokens, "labels": labels.astype(np.int32), "label_weights": weights})
+        batches.append(
+            {**batch, "tokens": tokens, "labels": labels.astype(np.int32), "label_weights": weights}
+        )
     return batches
 
 
@@ -104,14 +108,16 @@ def test_the_first_prediction_is_uniform_and_the_first_mix_even():
     states = form.states(model().params, text(1, 1, planted=True)[0])
     logits = form.logits(form.init(), states, model().params["embeddings"]["word"]["embedding"])
     np.testing.assert_array_equal(logits, np.zeros((SHAPE.batch, SHAPE.slots, MODEL.vocab_size)))
-    fitted = fit(replace(SETTINGS, tokens=2 * SHAPE.positions), *model(), text(1, 2, planted=True), SHAPE)
+    fitted = fit(
+        replace(SETTINGS, tokens=2 * SHAPE.positions), *model(), text(1, 2, planted=True), SHAPE
+    )
     assert fitted.losses[0] == pytest.approx(math.log(MODEL.vocab_size), rel=1e-6)
     assert sum(fitted.layer_weights) == pytest.approx(1)
 
 
 def test_states_are_those_of_the_slots_standardised_layer_by_layer():
     batch = text(1, 1, planted=True)[0]
-    hidden = forward(MODEL, model().params, batch, Request(hidden=frozenset({0, 1}))).hidden
+    hidden = forward(MODEL, model().params, batch, FeatureRequest(hidden=frozenset({0, 1}))).hidden
     expected = np.stack([np.asarray(hidden[layer], np.float64) for layer in (0, 1)], axis=2)
     expected = np.take_along_axis(expected, batch["slots"][:, :, None, None], axis=1)
     expected -= expected.mean(-1, keepdims=True)
@@ -130,7 +136,9 @@ def test_scale_and_shift_of_states_decide_nothing():
 def test_flops_are_the_formulas_within_a_tenth(features, decoder):
     model = ModelConfig(layers=2, width=128, heads=4, ffn=512, vocab_size=1024, max_positions=64)
     shape = Shape(batch=16, length=64, slots=10)
-    settings = MlmProbeConfig(tokens=11 * shape.positions, batch=16, features=features, decoder=decoder)
+    settings = MlmProbeConfig(
+        tokens=11 * shape.positions, batch=16, features=features, decoder=decoder
+    )
     cost = cost_of(settings, model, shape)
     slots, width = 16 * 10, 128
     layer = 4 * width * width + 2 * width * 512 + 2 * 64 * width
@@ -148,13 +156,21 @@ def test_flops_are_the_formulas_within_a_tenth(features, decoder):
 
 
 def test_fewer_tokens_than_two_steps_are_refused():
-    with pytest.raises(InputError, match=r"evaluation\.mlm_probe\.tokens is 300, expected 0, or at least two steps"):
+    with pytest.raises(
+        InputError, match=r"evaluation\.mlm_probe\.tokens is 300, expected 0, or at least two steps"
+    ):
         steps_of(replace(SETTINGS, tokens=300), SHAPE)
 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"tokens": -1}, {"batch": 0}, {"learning_rate": 0}, {"tolerance": -0.1}, {"charged": True, "along_the_way": True}],
+    [
+        {"tokens": -1},
+        {"batch": 0},
+        {"learning_rate": 0},
+        {"tolerance": -0.1},
+        {"charged": True, "along_the_way": True},
+    ],
 )
 def test_settings_that_cannot_be_are_refused(setting):
     with pytest.raises(InputError, match=r"evaluation\.mlm_probe\."):

@@ -15,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation import probe as probes
 from kdjax.evaluation.probe import pooled, probe
 from kdjax.models import forward, init
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from tests.evaluation import handmade
 
 THREE_LAYERS = dataclasses.replace(handmade.MODEL, layers=3)
@@ -37,7 +37,9 @@ def planted(monkeypatch, signal, labels_of, *, rows=(400, 200, 400), classes=("a
         splits.append(Split({"tokens": tokens, "valid": tokens >= 0}, labels_of(truth, x, rng)))
         stored.append(x)
     features = np.concatenate(stored)
-    monkeypatch.setattr(probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]])
+    monkeypatch.setattr(
+        probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]]
+    )
     return Task("planted", classes, *splits), stored
 
 
@@ -61,7 +63,9 @@ def test_the_layer_with_the_structure_is_found(monkeypatch):
 
 
 def test_shuffled_labels_give_chance(monkeypatch):
-    task, _ = planted(monkeypatch, [8.0] * 4, lambda truth, x, rng: rng.permutation(truth).astype(np.int32))
+    task, _ = planted(
+        monkeypatch, [8.0] * 4, lambda truth, x, rng: rng.permutation(truth).astype(np.int32)
+    )
     found = probe(THREE_LAYERS, {}, task, ProbeConfig())
     assert abs(found.test - 1 / 3) < 4 * np.sqrt(2 / 9 / 400)
 
@@ -98,14 +102,21 @@ def test_a_regression_is_the_ridge_solution_in_closed_form(monkeypatch):
         return (5 + x[:, 0] @ np.linspace(-1, 1, 12) + rng.normal(size=len(x))).astype(np.float32)
 
     task, stored = planted(monkeypatch, [0.0], numbers, classes=())
-    found = probe(dataclasses.replace(handmade.MODEL, layers=1), {}, doubled(monkeypatch, task, stored), ProbeConfig())
+    found = probe(
+        dataclasses.replace(handmade.MODEL, layers=1),
+        {},
+        doubled(monkeypatch, task, stored),
+        ProbeConfig(),
+    )
     train, _, test = (s[:, 0].astype(np.float64) for s in stored)
     mean, scale = train.mean(0), train.std(0)
     x, y = (train - mean) / scale, task.train.labels.astype(np.float64)
     # |w|^2 / 2 + C / 2 |y - x w|^2 is least where (x'x + 1/C) w = x'y.
     w = np.linalg.solve(x.T @ x + np.eye(12) / found.strength, x.T @ (y - y.mean()))
     assert found.layer == 0
-    assert found.test == pytest.approx(np.corrcoef((test - mean) / scale @ w, task.test.labels)[0, 1], rel=1e-6)
+    assert found.test == pytest.approx(
+        np.corrcoef((test - mean) / scale @ w, task.test.labels)[0, 1], rel=1e-6
+    )
     assert found.test > 0.8
     assert found.baseline == 0
 
@@ -113,7 +124,9 @@ def test_a_regression_is_the_ridge_solution_in_closed_form(monkeypatch):
 def doubled(monkeypatch, task, stored):
     """The same task, with the features of layer 0 at layer 1 too."""
     features = np.repeat(np.concatenate(stored), 2, axis=1)
-    monkeypatch.setattr(probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]])
+    monkeypatch.setattr(
+        probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]]
+    )
     return task
 
 
@@ -128,14 +141,16 @@ def test_fits_that_stop_early_are_counted_and_do_not_warn(monkeypatch):
 def test_pooled_is_the_mean_of_each_layers_valid_tokens():
     model = init(dataclasses.replace(handmade.MODEL, layers=2), 0)
     batch = handmade.inputs(90, np.random.default_rng(0), length=40)
-    hidden = forward(*model, batch, Request(hidden=frozenset(range(3)))).hidden
+    hidden = forward(*model, batch, FeatureRequest(hidden=frozenset(range(3)))).hidden
     found = pooled(*model, batch)
     assert found.shape == (90, 3, 32)
     assert found.dtype == np.float32
     for row in (0, 17, 89):
         end = batch["valid"][row].sum()
         for layer in range(3):
-            np.testing.assert_allclose(found[row, layer], np.mean(hidden[layer][row, :end], 0), atol=1e-5)
+            np.testing.assert_allclose(
+                found[row, layer], np.mean(hidden[layer][row, :end], 0), atol=1e-5
+            )
 
 
 def test_padding_tokens_change_nothing():
@@ -163,7 +178,12 @@ def test_it_compiles_once_for_many_runs():
 def test_a_diverged_model_is_refused():
     model = init(handmade.MODEL, 0)
     with pytest.raises(InputError, match="probe on handmade: features that are not finite"):
-        probe(model.config, jax.tree.map(lambda x: x * np.nan, model.params), handmade.task(), ProbeConfig())
+        probe(
+            model.config,
+            jax.tree.map(lambda x: x * np.nan, model.params),
+            handmade.task(),
+            ProbeConfig(),
+        )
 
 
 @pytest.mark.parametrize(
@@ -182,6 +202,8 @@ def test_settings_that_allow_no_fit_are_refused(settings, named):
 
 def test_training_rows_of_one_class_are_refused():
     task = handmade.task()
-    alike = dataclasses.replace(task, train=Split(task.train.batch, np.zeros_like(task.train.labels)))
+    alike = dataclasses.replace(
+        task, train=Split(task.train.batch, np.zeros_like(task.train.labels))
+    )
     with pytest.raises(InputError, match="handmade: its first 3000 training rows have one class"):
         probe(*init(handmade.MODEL, 0), alike, ProbeConfig())

@@ -14,7 +14,9 @@ from tests.evaluation.handmade import inputs
 def test_results_are_in_the_order_of_the_rows_whatever_their_lengths(count):
     batch = inputs(count, np.random.default_rng(count), length=70, shortest=1)
     found = over_rows(lambda b: np.stack([b["tokens"].sum(1), b["valid"].sum(1)], 1), batch)
-    np.testing.assert_array_equal(found, np.stack([batch["tokens"].sum(1), batch["valid"].sum(1)], 1))
+    np.testing.assert_array_equal(
+        found, np.stack([batch["tokens"].sum(1), batch["valid"].sum(1)], 1)
+    )
 
 
 def test_shapes_are_few_and_most_padding_is_left_out():

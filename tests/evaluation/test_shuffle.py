@@ -28,7 +28,9 @@ def test_only_visible_ordinary_tokens_move_and_each_stays_in_its_segment():
         for row in range(len(fixed)):
             for segment in (1, 2):
                 here = before["segments"][row] == segment
-                np.testing.assert_array_equal(np.sort(after["tokens"][row, here]), np.sort(before["tokens"][row, here]))
+                np.testing.assert_array_equal(
+                    np.sort(after["tokens"][row, here]), np.sort(before["tokens"][row, here])
+                )
         moved += int((after["tokens"] != before["tokens"]).sum())
         for name in before:
             if name != "tokens":

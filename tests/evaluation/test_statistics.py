@@ -49,7 +49,9 @@ def test_worked_example():
         margin=0.01,
     )
     assert (found.a, found.verdict, found.b, found.n) == ("tinybert", "BEATS", "scratch", 3)
-    np.testing.assert_allclose((found.difference, found.low, found.high), (0.03, 0.005158, 0.054842), atol=1e-6)
+    np.testing.assert_allclose(
+        (found.difference, found.low, found.high), (0.03, 0.005158, 0.054842), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
@@ -74,7 +76,9 @@ def test_expected_false_is_what_studies_without_a_difference_show():
 
 def test_verdicts():
     def verdict(differences, margin):
-        return paired(by_seed(differences), by_seed([0.0] * len(differences)), confidence=0.95, margin=margin).verdict
+        return paired(
+            by_seed(differences), by_seed([0.0] * len(differences)), confidence=0.95, margin=margin
+        ).verdict
 
     assert verdict([0.05, 0.06, 0.055], 0.01) == "BEATS"
     assert verdict([0.001, -0.001, 0.0], 0.01) == "TIES"
@@ -92,10 +96,24 @@ def test_a_sure_but_negligible_difference_is_a_tie():
 
 def test_the_winner_is_stored_first_and_lower_can_be_better():
     low_loss, high_loss = by_seed([2.0, 2.1, 2.0]), by_seed([3.0, 3.1, 3.1])
-    found = paired(high_loss, low_loss, names=("scratch", "logit"), confidence=0.95, margin=0.01, better="lower")
+    found = paired(
+        high_loss,
+        low_loss,
+        names=("scratch", "logit"),
+        confidence=0.95,
+        margin=0.01,
+        better="lower",
+    )
     assert (found.a, found.b, found.verdict) == ("logit", "scratch", "BEATS")
     assert found.low < found.difference < found.high < 0
-    found = paired(high_loss, low_loss, names=("scratch", "logit"), confidence=0.95, margin=0.01, better="higher")
+    found = paired(
+        high_loss,
+        low_loss,
+        names=("scratch", "logit"),
+        confidence=0.95,
+        margin=0.01,
+        better="higher",
+    )
     assert (found.a, found.b, found.verdict) == ("scratch", "logit", "BEATS")
     assert 0 < found.low < found.difference < found.high
 
@@ -106,15 +124,26 @@ values_by_seed = st.dictionaries(st.integers(0, 5), st.floats(-10, 10), max_size
 @given(values_by_seed, values_by_seed, st.sampled_from(["higher", "lower"]))
 def test_swapping_the_arms_says_the_same(a, b, better):
     options = dict(confidence=0.95, margin=0.5, better=better)
-    one, other = paired(a, b, names=("x", "y"), **options), paired(b, a, names=("y", "x"), **options)
+    one, other = (
+        paired(a, b, names=("x", "y"), **options),
+        paired(b, a, names=("y", "x"), **options),
+    )
     assert one.verdict == other.verdict
     if one.verdict == "BEATS":
         assert one == other
     elif one.n >= 2:
-        assert (one.a, one.difference, one.low, one.high) == (other.b, -other.difference, -other.high, -other.low)
+        assert (one.a, one.difference, one.low, one.high) == (
+            other.b,
+            -other.difference,
+            -other.high,
+            -other.low,
+        )
 
 
-@given(st.lists(st.tuples(st.integers(-99, 99), st.integers(-99, 99)), min_size=2, max_size=6), st.integers(-50, 50))
+@given(
+    st.lists(st.tuples(st.integers(-99, 99), st.integers(-99, 99)), min_size=2, max_size=6),
+    st.integers(-50, 50),
+)
 def test_a_shift_of_both_arms_in_a_seed_changes_nothing(pairs, shift):
     def found(shifts):
         a = by_seed([x + s for (x, _), s in zip(pairs, shifts, strict=True)])
@@ -158,16 +187,29 @@ def test_fewer_than_two_shared_seeds_is_inconclusive():
 
 
 def test_compare_all_has_every_pair_once():
-    values = {name: by_seed([base, base + 0.01, base - 0.01]) for name, base in dict(a=0.5, b=0.7, c=0.5).items()}
+    values = {
+        name: by_seed([base, base + 0.01, base - 0.01])
+        for name, base in dict(a=0.5, b=0.7, c=0.5).items()
+    }
     found = compare_all(values, confidence=0.95, margin=0.02)
-    assert [(c.a, c.verdict, c.b) for c in found] == [("b", "BEATS", "a"), ("a", "TIES", "c"), ("b", "BEATS", "c")]
+    assert [(c.a, c.verdict, c.b) for c in found] == [
+        ("b", "BEATS", "a"),
+        ("a", "TIES", "c"),
+        ("b", "BEATS", "c"),
+    ]
     assert compare_all({"a": {0: 1.0}}, confidence=0.95, margin=0.02) == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_refused_by_arm_and_seed(bad):
     with pytest.raises(InputError, match=r"arm 'minilm', seed 4: value is -?(nan|inf)"):
-        paired({0: 1.0, 1: 1.0}, {0: 1.0, 4: bad}, names=("scratch", "minilm"), confidence=0.95, margin=0.01)
+        paired(
+            {0: 1.0, 1: 1.0},
+            {0: 1.0, 4: bad},
+            names=("scratch", "minilm"),
+            confidence=0.95,
+            margin=0.01,
+        )
 
 
 @pytest.mark.parametrize(
@@ -206,7 +248,10 @@ def test_identical_arms_name_a_winner_in_at_most_one_study_in_twenty():
     rng = np.random.default_rng(0)
     false_winners = 0
     for _ in range(studies):
-        values = {arm: by_seed(rng.normal(size=seeds)) for arm in ("scratch", "logit", "tinybert", "minilm")}
+        values = {
+            arm: by_seed(rng.normal(size=seeds))
+            for arm in ("scratch", "logit", "tinybert", "minilm")
+        }
         found = against_baseline(values, "scratch", confidence=0.95)
         false_winners += any(comparison.verdict != "INCONCLUSIVE" for comparison in found)
     assert false_winners / studies < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
@@ -214,20 +259,36 @@ def test_identical_arms_name_a_winner_in_at_most_one_study_in_twenty():
 
 
 def test_comparison_with_the_baseline_reads_from_the_arms_side():
-    values = {"logit": by_seed([3.8, 3.9, 3.7]), "scratch": by_seed([4.2, 4.4, 4.0]), "alone": {9: 1.0}}
+    values = {
+        "logit": by_seed([3.8, 3.9, 3.7]),
+        "scratch": by_seed([4.2, 4.4, 4.0]),
+        "alone": {9: 1.0},
+    }
     better, alone = against_baseline(values, "scratch", confidence=0.9, better="lower")
-    assert (better.arm, better.baseline, better.verdict, better.n) == ("logit", "scratch", "BEATS", 3)
+    assert (better.arm, better.baseline, better.verdict, better.n) == (
+        "logit",
+        "scratch",
+        "BEATS",
+        3,
+    )
     assert better.difference == pytest.approx(-0.4)
     assert better.low < better.difference < better.high
     # Two tests in the family, though one of them cannot be made.
     assert better.p_adjusted == pytest.approx(2 * better.p_value)
     assert (alone.n, alone.p_value, alone.verdict) == (0, None, "INCONCLUSIVE")
     (worse,) = against_baseline(
-        {"scratch": values["logit"], "logit": values["scratch"]}, "scratch", confidence=0.95, better="lower"
+        {"scratch": values["logit"], "logit": values["scratch"]},
+        "scratch",
+        confidence=0.95,
+        better="lower",
     )
     assert worse.verdict == "LOSES"
     (within,) = against_baseline(
-        {"scratch": values["scratch"], "logit": values["logit"]}, "scratch", confidence=0.9, margin=1.0, better="lower"
+        {"scratch": values["scratch"], "logit": values["logit"]},
+        "scratch",
+        confidence=0.9,
+        margin=1.0,
+        better="lower",
     )
     assert within.verdict == "TIES"
     assert within.p_value == better.p_value

@@ -35,13 +35,18 @@ class Forks:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
-    def start(self, words: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None) -> int:
+    def start(
+        self, words: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None
+    ) -> int:
         """Start `kdjax WORDS` and return its process's number.
 
         Args:

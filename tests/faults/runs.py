@@ -27,7 +27,9 @@ STEPS = 6
 
 @functools.cache
 def compiled() -> Program:
-    return Program(tiny.phase(student=tiny.SHALLOW_STUDENT), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+    return Program(
+        tiny.phase(student=tiny.SHALLOW_STUDENT), tiny.SHAPE, Layout.of(devices=jax.devices()[:1])
+    )
 
 
 def run(
@@ -44,7 +46,7 @@ def run(
 
     (outcome,) = train(
         Run(
-            [tiny.leg(program.phase, program, tiny.Batches())],
+            [tiny.compiled_phase(program.phase, program, tiny.Batches())],
             Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
             start=tiny.params(program.phase.student, 0),
             seed=0,
@@ -73,10 +75,15 @@ def check_same(found: Outcome, directory: Path, straight_directory: Path) -> Non
     """The same parameters, account, curve and metrics as without the fault, and a journal whose hashes hold."""
     expected = straight(straight_directory)
     assert found.params_sha256 == expected.params_sha256
-    assert found.ledger.spent == expected.ledger.spent and found.ledger.tokens == expected.ledger.tokens
+    assert (
+        found.ledger.spent == expected.ledger.spent
+        and found.ledger.tokens == expected.ledger.tokens
+    )
     assert found.curve == expected.curve
     assert metrics.same_each_time(directory) == metrics.same_each_time(straight_directory)
     entries = journal.read(directory / "ledger.jsonl")
     assert entries[-1]["sha256"] == found.journal_sha256
     saved = [json.dumps(entry["ledger"]) for entry in entries if entry["event"] != "restart"]
-    assert all(json.dumps(entry["ledger"]) in saved for entry in entries if entry["event"] == "restart")
+    assert all(
+        json.dumps(entry["ledger"]) in saved for entry in entries if entry["event"] == "restart"
+    )

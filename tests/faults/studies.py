@@ -26,7 +26,9 @@ class Machine:
     out: Path
 
     def compare(self, kept: str = "", *words: str) -> Ended:
-        return kdjax("compare", self.recipe, "--out", self.out, "--train.checkpoint.directory", kept, *words)
+        return kdjax(
+            "compare", self.recipe, "--out", self.out, "--train.checkpoint.directory", kept, *words
+        )
 
     def result(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.out / RUN / "result.json").read_text())
@@ -48,5 +50,14 @@ def ended_after(machine: Machine, saves: int, kept: str) -> None:
 
 
 def check_same(found: dict[str, Any], straight: Mapping[str, Any]) -> None:
-    for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "tokens_unique", "metrics", "curve"):
+    for name in (
+        "params_sha256",
+        "spent",
+        "steps",
+        "phases",
+        "tokens_seen",
+        "tokens_unique",
+        "metrics",
+        "curve",
+    ):
         assert found[name] == straight[name], name

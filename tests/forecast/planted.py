@@ -22,7 +22,10 @@ class Truth:
 
     def at(self, tokens):
         """Values `[studies, arms, m]` at `[arms, m]` tokens, or `[m]` for all arms."""
-        return self.e[..., None] + self.amplitude[..., None] * (np.asarray(tokens) / SMALLEST) ** -self.k[..., None]
+        return (
+            self.e[..., None]
+            + self.amplitude[..., None] * (np.asarray(tokens) / SMALLEST) ** -self.k[..., None]
+        )
 
 
 def truths(rng, studies, arms=2):
@@ -43,8 +46,13 @@ def observe(rng, truth, tokens, seeds, noise, shift, shared=0.5):
     shape = (studies, arms, 1, seeds)
     shifts = own * rng.normal(size=shape) + common * rng.normal(size=(studies, 1, 1, seeds))
     shape = (studies, arms, budgets, seeds)
-    residuals = own * rng.normal(size=shape) + common * rng.normal(size=(studies, 1, budgets, seeds))
-    scale = improvement * np.reshape(noise, (-1, 1, 1, 1)), improvement * np.reshape(shift, (-1, 1, 1, 1))
+    residuals = own * rng.normal(size=shape) + common * rng.normal(
+        size=(studies, 1, budgets, seeds)
+    )
+    scale = (
+        improvement * np.reshape(noise, (-1, 1, 1, 1)),
+        improvement * np.reshape(shift, (-1, 1, 1, 1)),
+    )
     return law[..., None] + scale[0] * residuals + scale[1] * shifts
 
 
@@ -52,14 +60,19 @@ def refit(rng, values, tokens, draws, block=100, same_seeds=False):
     """Robust fits and joint draws of every study: `[studies, 3]` and `[studies, draws, 3]` per arm, and the models."""
     studies, arms, budgets, seeds = values.shape
     seed = np.tile(np.arange(seeds), budgets)
-    models = [PowerLaw(np.repeat(np.broadcast_to(tokens, (arms, budgets))[a], seeds), 0.0) for a in range(arms)]
+    models = [
+        PowerLaw(np.repeat(np.broadcast_to(tokens, (arms, budgets))[a], seeds), 0.0)
+        for a in range(arms)
+    ]
     points, sampled, fresh = [[] for _ in models], [[] for _ in models], [[] for _ in models]
     for start in range(0, studies, block):
         part = values[start : start + block].reshape(-1, arms, budgets * seeds)
         fits = [robust.huber(model, part[:, a], seed) for a, model in enumerate(models)]
         cells = [np.arange(len(seed))] * arms
         every = [np.arange(seeds)] * arms
-        found = bootstrap.joint(rng, draws, models, fits, [seed] * arms, cells, every, seed, same_seeds=same_seeds)
+        found = bootstrap.joint(
+            rng, draws, models, fits, [seed] * arms, cells, every, seed, same_seeds=same_seeds
+        )
         for a in range(arms):
             points[a].append(fits[a].theta)
             sampled[a].append(found.theta[a])

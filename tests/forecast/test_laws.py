@@ -51,7 +51,9 @@ def test_supervised_loss_falls_with_size_and_tokens_to_its_floor():
     assert losses.shape == (30, 40)
     assert (np.diff(losses, axis=0) < 0).all()
     assert (np.diff(losses, axis=1) < 0).all()
-    assert float(forecast.supervised_loss(1e60, 1e60)) == pytest.approx(forecast.SUPERVISED.e, abs=1e-6)
+    assert float(forecast.supervised_loss(1e60, 1e60)) == pytest.approx(
+        forecast.SUPERVISED.e, abs=1e-6
+    )
 
 
 def test_a_student_is_no_better_than_its_teacher_and_approaches_it_with_size_and_tokens():
@@ -99,7 +101,9 @@ def test_the_size_that_suits_unique_tokens_is_the_published_share():
     # Above 0.051 U parameters the first is discounted, below none is: equation 17 of Muennighoff et al.
     assert float(forecast.effective_parameters(0.050e9, 1e9)) == 0.050e9
     assert float(forecast.effective_parameters(0.053e9, 1e9)) < 0.053e9
-    assert float(forecast.effective_parameters(1e15, 1e9)) == pytest.approx(0.051e9 * 6.309743, rel=0.01)
+    assert float(forecast.effective_parameters(1e15, 1e9)) == pytest.approx(
+        0.051e9 * 6.309743, rel=0.01
+    )
 
 
 def test_repeated_loss_is_the_published_formula_rounded():
@@ -109,7 +113,12 @@ def test_repeated_loss_is_the_published_formula_rounded():
         data = u + 15.4 * u * (1 - math.exp(-(d / u - 1) / 15.4))
         return 521 / size**0.353 + 1488 / data**0.353 + 1.87
 
-    for n, d, u in [(8.7e9, 178e9, 25e9), (2.8e9, 55e9, 55e9), (4.2e9, 84e9, 1.9e9), (1e8, 3e10, 1e8)]:
+    for n, d, u in [
+        (8.7e9, 178e9, 25e9),
+        (2.8e9, 55e9, 55e9),
+        (4.2e9, 84e9, 1.9e9),
+        (1e8, 3e10, 1e8),
+    ]:
         assert float(forecast.repeated_loss(n, d, u)) == pytest.approx(rounded(n, d, u), rel=3e-3)
 
 

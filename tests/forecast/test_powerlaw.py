@@ -82,7 +82,11 @@ def errors_with_outlier(fit):
     ahead = np.array([1e9])
     model = PowerLaw(TOKENS, 0.0)
     theta = fit(model, y)
-    return float(np.median(np.abs(model.at(theta, ahead, ahead)[:, 0] - truth.at(ahead)[:, 0, 0]) / noise[:, 0]))
+    return float(
+        np.median(
+            np.abs(model.at(theta, ahead, ahead)[:, 0] - truth.at(ahead)[:, 0, 0]) / noise[:, 0]
+        )
+    )
 
 
 def test_one_bad_run_moves_the_robust_fit_little():

@@ -15,7 +15,9 @@ from kdjax import models
 from kdjax.config import ModelConfig
 from tests import tiny
 
-BERT = Pair(replace(tiny.STUDENT, types=2), replace(tiny.TEACHER, dropout=0.0, attention_dropout=0.0))
+BERT = Pair(
+    replace(tiny.STUDENT, types=2), replace(tiny.TEACHER, dropout=0.0, attention_dropout=0.0)
+)
 """Models with learned positions and post-LN."""
 
 
@@ -95,4 +97,6 @@ def recorded(arm: str, pair: str = "bert") -> dict[str, np.ndarray]:
     """Read PyTorch's loss (`loss`) and gradients, by kdjax's path in the parameters and in its layout."""
     prefix = f"{pair}:{arm}:"
     with np.load(PATH) as archive:
-        return {name.removeprefix(prefix): x for name, x in archive.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): x for name, x in archive.items() if name.startswith(prefix)
+        }

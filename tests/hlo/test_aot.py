@@ -16,15 +16,24 @@ from kdjax.hlo import aot
 @pytest.mark.parametrize(
     ("topology", "line"),
     [
-        ("v5e", "--topology is 'v5e', expected a chip and a shape, for instance v5e:2x4 or v5p:2x2x1"),
+        (
+            "v5e",
+            "--topology is 'v5e', expected a chip and a shape, for instance v5e:2x4 or v5p:2x2x1",
+        ),
         ("v5e:2", "expected a chip and a shape"),
         ("v5e:2x", "expected a chip and a shape"),
-        ("v9:2x4", "--topology is 'v9:2x4', expected one of v4, v5e, v5p, v6e, tpu7x before the colon"),
+        (
+            "v9:2x4",
+            "--topology is 'v9:2x4', expected one of v4, v5e, v5p, v6e, tpu7x before the colon",
+        ),
         ("v5e:3x3", "'v5e:3x3', expected of v5e 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"),
         ("v5e:4x2", "expected of v5e"),
         ("v5e:2x2x2", "expected of v5e"),
         ("v6e:16x32", "expected of v6e"),
-        ("v5p:2x4", "expected of v5p 2x2x1, 2x2x2, 2x2x4, 2x4x4 or ascending multiples of 4 (4x4x8)"),
+        (
+            "v5p:2x4",
+            "expected of v5p 2x2x1, 2x2x2, 2x2x4, 2x4x4 or ascending multiples of 4 (4x4x8)",
+        ),
         ("v5p:0x4x4", "expected of v5p"),
         ("v5p:2x4x8", "expected of v5p"),
         ("tpu7x:8x8x8", "at most 256 chips"),
@@ -43,7 +52,9 @@ def test_without_libtpu_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         return None if name == "libtpu" else found(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
-    with pytest.raises(InputError, match=r"libtpu.*is not installed; expected pip install 'kdjax\[tpu\]'"):
+    with pytest.raises(
+        InputError, match=r"libtpu.*is not installed; expected pip install 'kdjax\[tpu\]'"
+    ):
         aot.slice_of("v5e:2x4")
 
 

@@ -33,7 +33,8 @@ def cycles(count: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "hertz"), [("v4", 1.05e9), ("v5e", 1.5e9), ("v5p", 1.75e9), ("v6e", 1.75e9), ("tpu7x", 2.2e9)]
+    ("name", "hertz"),
+    [("v4", 1.05e9), ("v5e", 1.5e9), ("v5p", 1.75e9), ("v6e", 1.75e9), ("tpu7x", 2.2e9)],
 )
 def test_the_clock_follows_from_the_peak(name: str, hertz: float) -> None:
     assert chip(name).clock == pytest.approx(hertz, rel=0.005)
@@ -50,7 +51,9 @@ def test_a_loops_body_counts_as_often_as_it_turns() -> None:
     assert found.by_source["compute"] == pytest.approx(6 * (11234 + 3551) / CLOCK)
     assert found.by_source["collectives"] == pytest.approx(6 * 1024 * 2 * 2 * 3 / 4 / 2 / LINK)
     assert found.by_source["moves"] == pytest.approx(128 * 1024 * 2 / HBM, rel=1e-3)
-    assert found.hidden == pytest.approx(128 * 1024 * 2 / HBM, rel=1e-3)  # the copy that runs beside compute
+    assert found.hidden == pytest.approx(
+        128 * 1024 * 2 / HBM, rel=1e-3
+    )  # the copy that runs beside compute
     assert found.seconds == pytest.approx(sum(found.by_source[source] for source in SOURCES))
     assert {cost.turns for cost in found.costs} == {1, 6}
 
@@ -90,7 +93,11 @@ def test_a_gather_of_parameters_is_sent_once_around_the_ring() -> None:
 
 def test_a_kernel_does_its_flops_at_half_the_peak() -> None:
     found = of(read("kernel"))
-    assert found.seconds == found.by_source["custom_calls"] == pytest.approx(2 * 4 * 256**3 / (PEAK / 2))
+    assert (
+        found.seconds
+        == found.by_source["custom_calls"]
+        == pytest.approx(2 * 4 * 256**3 / (PEAK / 2))
+    )
 
 
 def test_a_kernel_takes_at_least_as_long_as_its_bytes() -> None:
@@ -118,7 +125,9 @@ def test_a_kernel_of_unknown_flops_leaves_no_estimate() -> None:
 
 def test_rows_of_a_table_move_without_the_table() -> None:
     found = of(read("look_up"))
-    (fetched, looked_up) = (next(c for c in found.costs if c.name == n) for n in ("copy-start", "gather_fusion"))
+    (fetched, looked_up) = (
+        next(c for c in found.costs if c.name == n) for n in ("copy-start", "gather_fusion")
+    )
     assert fetched.seconds == pytest.approx(30528 * 768 * 2 / HBM, rel=1e-3)
     assert looked_up.seconds == pytest.approx(4096 * 768 * 2 / HBM, rel=0.01)
 
@@ -146,7 +155,9 @@ def test_what_lies_on_the_chip_moves_no_slower_than_hbm_allows() -> None:
     here, there = "f32[1024]{0:T(1024)S(1)}", "f32[1024]{0:T(1024)}"
     text = "%x = {} parameter(0)", "ROOT %y = {} copy(%x)"
     for taken, made, moved in ((here, there, 4096), (there, there, 8192), (here, here, 8192)):
-        assert of(entry(text[0].format(taken), text[1].format(made))).seconds == pytest.approx(moved / HBM)
+        assert of(entry(text[0].format(taken), text[1].format(made))).seconds == pytest.approx(
+            moved / HBM
+        )
 
 
 def test_an_asynchronous_copy_counts_at_its_start() -> None:
@@ -175,10 +186,15 @@ def test_a_collective_in_several_fusions_counts_once_beside_their_work() -> None
         line.format("start"),
         line.format("between") + f", {cycles(5000)}",
         "ROOT " + line.format("end"),
-        before="".join(part.format(f"c{name}", chain=chain) for name in ("start", "between", "end")),
+        before="".join(
+            part.format(f"c{name}", chain=chain) for name in ("start", "between", "end")
+        ),
     )
     found = of(text)
-    assert [(cost.name, cost.source) for cost in found.costs] == [("start", "collectives"), ("between", "compute")]
+    assert [(cost.name, cost.source) for cost in found.costs] == [
+        ("start", "collectives"),
+        ("between", "compute"),
+    ]
     assert found.seconds == pytest.approx(32 * 128 * 2 * 3 / 4 / 2 / LINK + 5000 / CLOCK)
 
 
@@ -193,7 +209,9 @@ def test_a_collective_in_several_fusions_counts_once_beside_their_work() -> None
     ],
 )
 def test_what_a_ring_sends(kind: str, type_: str, moved: float) -> None:
-    text = entry("%x = f32[1000] parameter(0)", f"ROOT %y = {type_} {kind}(%x), replica_groups=[1,8]<=[8]")
+    text = entry(
+        "%x = f32[1000] parameter(0)", f"ROOT %y = {type_} {kind}(%x), replica_groups=[1,8]<=[8]"
+    )
     assert of(text).seconds == pytest.approx(moved / 2 / LINK)
 
 
@@ -205,7 +223,11 @@ def test_the_work_inside_a_fusion_is_the_fusions() -> None:
 }
 """
     call = "ROOT %f = f32[8] {}(%x), {}=%inner{}"
-    fused = entry("%x = f32[8] parameter(0)", call.format("fusion", "calls", f", {cycles(100)}"), before=before)
+    fused = entry(
+        "%x = f32[8] parameter(0)",
+        call.format("fusion", "calls", f", {cycles(100)}"),
+        before=before,
+    )
     called = entry("%x = f32[8] parameter(0)", call.format("call", "to_apply", ""), before=before)
     assert of(fused).seconds == pytest.approx(100 / CLOCK)
     assert of(called).seconds == pytest.approx(777 / CLOCK)
@@ -251,7 +273,12 @@ def test_a_call_of_the_compilers_that_does_something_moves_its_bytes() -> None:
         "%x = f32[1024]{0:T(1024)} parameter(0)",
         'ROOT %c = f32[1024]{0:T(1024)} custom-call(%x), custom_call_target="TopK"',
     )
-    assert of(text).by_source == {"compute": 0, "custom_calls": 0, "collectives": 0, "moves": 8192 / HBM}
+    assert of(text).by_source == {
+        "compute": 0,
+        "custom_calls": 0,
+        "collectives": 0,
+        "moves": 8192 / HBM,
+    }
 
 
 def test_a_faster_chip_is_faster_by_what_it_does_faster() -> None:
@@ -262,9 +289,13 @@ def test_a_faster_chip_is_faster_by_what_it_does_faster() -> None:
     assert slower["collectives"] == pytest.approx(2 * whole["collectives"])
 
 
-def test_the_documentations_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_documentations_example_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = Path(__file__).parents[2]
-    (example,) = re.findall(r"```python\n(.*?)```", (root / "docs" / "tpu.md").read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = re.findall(
+        r"```python\n(.*?)```", (root / "docs" / "tpu.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     monkeypatch.chdir(root)
     exec(example, {})
     whole, longest, *_ = capsys.readouterr().out.splitlines()

@@ -123,8 +123,13 @@ def chain(x: jax.Array, weights: jax.Array) -> list[jax.Array]:
 
 def test_count_without_copies_is_the_mathematics_on_every_version_of_xla() -> None:
     rows, width, blocks = 32, 16, 12
-    shapes = jax.ShapeDtypeStruct((rows, width), jnp.float32), jax.ShapeDtypeStruct((blocks, width, width), jnp.float32)
-    traced = jax.jit(jax.grad(lambda x, w: functools.reduce(jnp.add, map(jnp.sum, chain(x, w))))).trace(*shapes)
+    shapes = (
+        jax.ShapeDtypeStruct((rows, width), jnp.float32),
+        jax.ShapeDtypeStruct((blocks, width, width), jnp.float32),
+    )
+    traced = jax.jit(
+        jax.grad(lambda x, w: functools.reduce(jnp.add, map(jnp.sum, chain(x, w))))
+    ).trace(*shapes)
     compiled = traced.lower().compile()
     text = compiled.as_text()
     assert text is not None

@@ -25,16 +25,27 @@ def test_every_line_of_a_computation_is_an_instruction(name: str) -> None:
     assert all(sum(one.root for one in body) == 1 for body in module.computations.values())
     named = set(module.by_name)
     assert all(operand in named for one in module.by_name.values() for operand in one.operands)
-    assert {name for one in module.by_name.values() for several in one.called.values() for name in several} <= set(
-        module.computations
-    )
+    assert {
+        name
+        for one in module.by_name.values()
+        for several in one.called.values()
+        for name in several
+    } <= set(module.computations)
 
 
 def test_arrays_lie_in_hbm_or_on_the_chip() -> None:
-    assert made("ROOT %a = f32[8,128]{1,0:T(8,128)} add(%x, %y)") == (Array("f32", (8, 128), HBM, 4096),)
-    assert made("ROOT %a = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} add(%x, %y)") == (Array("bf16", (8, 128), VMEM, 2048),)
+    assert made("ROOT %a = f32[8,128]{1,0:T(8,128)} add(%x, %y)") == (
+        Array("f32", (8, 128), HBM, 4096),
+    )
+    assert made("ROOT %a = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} add(%x, %y)") == (
+        Array("bf16", (8, 128), VMEM, 2048),
+    )
     start = "(f32[256]{0:T(256)S(1)}, f32[256]{0:T(256)}, u32[]{:S(2)})"
-    assert [(x.space, x.bytes) for x in made(f"%a = {start} copy-start(%x)")] == [(VMEM, 1024), (HBM, 1024), (2, 4)]
+    assert [(x.space, x.bytes) for x in made(f"%a = {start} copy-start(%x)")] == [
+        (VMEM, 1024),
+        (HBM, 1024),
+        (2, 4),
+    ]
 
 
 def test_bytes_include_the_padding_to_tiles() -> None:
@@ -42,7 +53,9 @@ def test_bytes_include_the_padding_to_tiles() -> None:
     assert narrow.bytes == 2 * 4 * 12 * 128 * 128
     (turned,) = made("ROOT %a = bf16[4,12,128,64]{2,3,1,0:T(8,128)(2,1)} add(%x, %y)")
     assert turned.bytes == 2 * 4 * 12 * 128 * 64
-    assert [x.bytes for x in made("ROOT %a = (pred[3,5], s4[10], f8e4m3fn[7], f32[]) tuple(%x)")] == [15, 5, 7, 4]
+    assert [
+        x.bytes for x in made("ROOT %a = (pred[3,5], s4[10], f8e4m3fn[7], f32[]) tuple(%x)")
+    ] == [15, 5, 7, 4]
 
 
 def test_places_are_in_the_users_files_where_there_is_one() -> None:

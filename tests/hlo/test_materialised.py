@@ -22,22 +22,31 @@ def written(type_: str, opcode: str = "add") -> list[Materialised]:
 
 def test_scores_and_probabilities_that_are_results_are_found() -> None:
     """Of the program, both; what it keeps on the chip on the way is not counted."""
-    assert of(read("attention")) == [Materialised("bf16", 1, 2 * SCORES), Materialised("f32", 1, 4 * SCORES)]
+    assert of(read("attention")) == [
+        Materialised("bf16", 1, 2 * SCORES),
+        Materialised("f32", 1, 4 * SCORES),
+    ]
 
 
 def test_turns_of_a_loop_count() -> None:
-    text = read("loop").replace("bf16[128,1024]{1,0:T(8,128)(2,1)S(1)} fusion(", "bf16[32,512,512] fusion(")
+    text = read("loop").replace(
+        "bf16[128,1024]{1,0:T(8,128)(2,1)S(1)} fusion(", "bf16[32,512,512] fusion("
+    )
     assert "bf16[32,512,512]" in text
     assert of(text) == [Materialised("bf16", 6, 6 * 2 * SCORES)]
 
 
 def test_scores_on_the_chip_masks_and_other_shapes_are_not_counted() -> None:
-    assert written("bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)}") == [Materialised("bf16", 1, 2 * SCORES)]
+    assert written("bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)}") == [
+        Materialised("bf16", 1, 2 * SCORES)
+    ]
     assert written("bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)S(1)}") == []
     assert written("pred[8,512,512]{2,1,0:T(8,128)(4,1)}") == []
     assert written("bf16[8,512,1024]{2,1,0:T(8,128)(2,1)}") == []
     assert written("f32[3,512,512]{2,1,0:T(8,128)}") == []  # parameters of three layers, 512 wide
-    assert written("f32[6,8,4,512,512]") == [Materialised("f32", 1, 6 * 4 * SCORES)]  # of six layers
+    assert written("f32[6,8,4,512,512]") == [
+        Materialised("f32", 1, 6 * 4 * SCORES)
+    ]  # of six layers
 
 
 def test_names_for_arrays_are_not_written() -> None:
@@ -47,7 +56,12 @@ def test_names_for_arrays_are_not_written() -> None:
 
 
 def test_a_copy_counts_where_it_goes() -> None:
-    here, there = "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)S(1)}", "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)}"
-    assert written(f"({there}, {here}, u32[]{{:S(2)}})", "copy-start") == [Materialised("bf16", 1, 2 * SCORES)]
+    here, there = (
+        "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)S(1)}",
+        "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)}",
+    )
+    assert written(f"({there}, {here}, u32[]{{:S(2)}})", "copy-start") == [
+        Materialised("bf16", 1, 2 * SCORES)
+    ]
     assert written(f"({here}, {there}, u32[]{{:S(2)}})", "copy-start") == []
     assert written(f"(({there}), {here}, s32[]{{:S(2)}})", "slice-start") == []

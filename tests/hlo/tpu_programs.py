@@ -69,14 +69,22 @@ def squares(x: jax.Array, cost: pl.CostEstimate | None = None) -> jax.Array:
     block = pl.BlockSpec((None, rows, columns), lambda n: (n, 0, 0))
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
     kernel = pl.pallas_call(
-        square, shape, grid=(count,), in_specs=[block], out_specs=block, cost_estimate=cost, name="square"
+        square,
+        shape,
+        grid=(count,),
+        in_specs=[block],
+        out_specs=block,
+        cost_estimate=cost,
+        name="square",
     )
     return kernel(x)  # type: ignore[no-any-return]
 
 
 def squares_noted(x: jax.Array) -> jax.Array:
     """The same, whose author notes what it costs."""
-    noted = pl.CostEstimate(flops=2 * x.size * x.shape[-1], bytes_accessed=2 * 2 * x.size, transcendentals=0)
+    noted = pl.CostEstimate(
+        flops=2 * x.size * x.shape[-1], bytes_accessed=2 * 2 * x.size, transcendentals=0
+    )
     return squares(x, noted)
 
 
@@ -84,7 +92,9 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct
     """Every program, and what it takes."""
     mesh = Mesh(np.array(aot.slice_of("v5e:2x2").devices), ("data",))
 
-    def given(*shape: int, on: PartitionSpec = ALL, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
+    def given(
+        *shape: int, on: PartitionSpec = ALL, dtype: Any = jnp.bfloat16
+    ) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, on))
 
     def alone(*shape: int) -> jax.ShapeDtypeStruct:
@@ -112,16 +122,30 @@ def _shortened(text: str) -> str:
     """A text without what nobody reads: kernels' code, layouts of arguments, most of the backend's notes, paths."""
     text = re.sub(r'"body":"[^"]*"', '"body":""', text)
     text = re.sub(r", backend_config=\{.*$", _notes, text, flags=re.MULTILINE)
-    text = re.sub(r", (?:input_output_alias|entry_computation_layout)=.*$", "", text, count=1, flags=re.MULTILINE)
-    text = re.sub(r", frontend_attributes=\{.*?\}\}?(?=, metadata|, backend|$)", "", text, flags=re.MULTILINE)
+    text = re.sub(
+        r", (?:input_output_alias|entry_computation_layout)=.*$",
+        "",
+        text,
+        count=1,
+        flags=re.MULTILINE,
+    )
+    text = re.sub(
+        r", frontend_attributes=\{.*?\}\}?(?=, metadata|, backend|$)", "", text, flags=re.MULTILINE
+    )
     text = re.sub(r", sharding=\{[^}]*\}(?=, metadata|$)", "", text, flags=re.MULTILINE)
     text = re.sub(r'"/[^"]*/((?:site-packages|tests)/[^"]*)"', r'"\1"', text)
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def _notes(found: re.Match[str]) -> str:
-    kept = [f'"window_config":{{{cycles}}}' for cycles in re.findall(r'"estimated_cycles":"\d+"', found[0])[:1]]
-    kept += [f"{of}}}" for of in re.findall(r'"custom_call_config":\{.*?"needs_layout_passes":true', found[0])]
+    kept = [
+        f'"window_config":{{{cycles}}}'
+        for cycles in re.findall(r'"estimated_cycles":"\d+"', found[0])[:1]
+    ]
+    kept += [
+        f"{of}}}"
+        for of in re.findall(r'"custom_call_config":\{.*?"needs_layout_passes":true', found[0])
+    ]
     return f", backend_config={{{','.join(kept)}}}" if kept else ""
 
 

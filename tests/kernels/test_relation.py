@@ -20,7 +20,9 @@ def log_relation(x: jax.Array, groups: jax.Array) -> jax.Array:
     """log softmax(X Xᵀ/√d) of each relation head, `[B, A, L, L]`."""
     parts = x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
     products = parts @ parts.swapaxes(-1, -2) / math.sqrt(parts.shape[-1])
-    return jax.nn.log_softmax(jnp.where(groups[:, None, :, None] == groups[:, None, None], products, -1e30))
+    return jax.nn.log_softmax(
+        jnp.where(groups[:, None, :, None] == groups[:, None, None], products, -1e30)
+    )
 
 
 def plain(student: jax.Array, teacher: jax.Array, groups: jax.Array) -> jax.Array:
@@ -32,7 +34,10 @@ def plain(student: jax.Array, teacher: jax.Array, groups: jax.Array) -> jax.Arra
 @pytest.mark.parametrize(("dtype", "batch"), [(F32, 1), (F32, 4), (BF16, 3)])
 def test_the_kernel_is_the_plain_divergence(dtype: Any, batch: int) -> None:
     """A step of its grid takes one or two sequences."""
-    student, teacher = drawn(batch, LENGTH, OWN, dtype=dtype), drawn(batch, LENGTH, OTHER, seed=1, dtype=dtype)
+    student, teacher = (
+        drawn(batch, LENGTH, OWN, dtype=dtype),
+        drawn(batch, LENGTH, OTHER, seed=1, dtype=dtype),
+    )
     groups, gradient = segments(batch), drawn(batch, LENGTH, seed=2)
     made = relation.forward(student, teacher, groups, HEADS, interpret=True)
     back = relation.backward(student, teacher, groups, gradient, HEADS, interpret=True)
@@ -49,7 +54,11 @@ def test_equal_relations_are_no_divergence_and_give_no_gradient() -> None:
 
 
 def test_large_products_are_no_matter() -> None:
-    student, teacher, groups = 30 * drawn(1, LENGTH, OWN), 30 * drawn(1, LENGTH, OTHER, seed=1), segments(1)
+    student, teacher, groups = (
+        30 * drawn(1, LENGTH, OWN),
+        30 * drawn(1, LENGTH, OTHER, seed=1),
+        segments(1),
+    )
     made = relation.forward(student, teacher, groups, HEADS, interpret=True)
     np.testing.assert_allclose(made, plain(student, teacher, groups), rtol=1e-4, atol=1e-3)
     back = relation.backward(student, teacher, groups, jnp.ones((1, LENGTH)), HEADS, interpret=True)

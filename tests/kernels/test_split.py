@@ -13,7 +13,15 @@ import pytest
 from jax.extend import core
 
 from kdjax import models
-from kdjax.config import ArmConfig, CacheConfig, ComputeConfig, MeshConfig, ModelConfig, OptimizerConfig, TermConfig
+from kdjax.config import (
+    ArmConfig,
+    CacheConfig,
+    ComputeConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TermConfig,
+)
 from kdjax.hlo.kernels import kernels
 from kdjax.kernels.split import EACH, ROWS, on_tpu, split
 from kdjax.parallel.layout import Layout
@@ -21,8 +29,8 @@ from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.arm import resolve
 from kdjax.training.phase import Phase, Shape
 from kdjax.training.program import Program
-from kdjax.training.step import Moment
-from kdjax.training.teacher_source import Cached
+from kdjax.training.step import ScheduleInputs
+from kdjax.training.teacher_source import CachedTeacher
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_sums_equal
 
@@ -39,8 +47,16 @@ STUDENT = ModelConfig(
 )
 TEACHER = dataclasses.replace(STUDENT, layers=1, positions="learned")
 SHAPE = Shape(batch=8, length=128, slots=16)
-TERMS = (TermConfig("mlm"), TermConfig("attention_kl"), TermConfig("relation", options={"relation_heads": 4}))
-KERNELS = {f"{name}_{way}" for name in ("attention", "layer_norm", "relation") for way in ("forward", "backward")}
+TERMS = (
+    TermConfig("mlm"),
+    TermConfig("attention_kl"),
+    TermConfig("relation", options={"relation_heads": 4}),
+)
+KERNELS = {
+    f"{name}_{way}"
+    for name in ("attention", "layer_norm", "relation")
+    for way in ("forward", "backward")
+}
 
 
 class Sgd(Phase):
@@ -53,7 +69,9 @@ class Sgd(Phase):
 
 def phase() -> Phase:
     """Attention with and without scores, relations, logits."""
-    (only,) = resolve("all", ArmConfig(terms=TERMS), STUDENT, TEACHER, OptimizerConfig(learning_rate=1.0)).phases
+    (only,) = resolve(
+        "all", ArmConfig(terms=TERMS), STUDENT, TEACHER, OptimizerConfig(learning_rate=1.0)
+    ).phases
     return Sgd(**{field.name: getattr(only, field.name) for field in dataclasses.fields(Phase)})
 
 
@@ -64,8 +82,12 @@ def stepped(mesh: MeshConfig, devices: int, **options: Any) -> tuple[Any, float,
     teacher = program.place_teacher(models.init(TEACHER, 9).params)
     states = [program.start(start, seed) for seed in range(program.seeds)]
     before = jax.device_get(states[0].params)
-    batches = program.place(program.joined([tiny.batch(3 + n, SHAPE) for n in range(program.seeds)]))
-    after, metrics = program.step(program.together(states), teacher, batches, Moment(0.0, 1.0))
+    batches = program.place(
+        program.joined([tiny.batch(3 + n, SHAPE) for n in range(program.seeds)])
+    )
+    after, metrics = program.step(
+        program.together(states), teacher, batches, ScheduleInputs(0.0, 1.0)
+    )
     gradients = jax.tree.map(np.subtract, before, jax.device_get(program.own(after, 0).params))
     return gradients, float(np.ravel(metrics["loss"])[0]), {name for name, _ in program.kernels}
 
@@ -108,11 +130,11 @@ def test_each_device_is_given_its_own_sequences() -> None:
         return x * scale, jnp.sum(x, axis=0, keepdims=True)
 
     def run(x: jax.Array, scale: jax.Array) -> Any:
-        with layout.seen():
+        with layout.mesh_context():
             return split(kernel, (ROWS, EACH), (ROWS, ROWS))(x, scale)
 
     layout = Layout.of(MeshConfig(fsdp=2))
-    scaled, sums = jax.jit(run, in_shardings=(layout.by_batch, layout.everywhere))(x, scale)
+    scaled, sums = jax.jit(run, in_shardings=(layout.batch_sharding, layout.replicated))(x, scale)
     assert set(sizes) == {1}
     np.testing.assert_array_equal(scaled, 2 * x)
     np.testing.assert_array_equal(sums, x)
@@ -122,8 +144,8 @@ def test_each_device_is_given_its_own_sequences() -> None:
 @pytest.mark.usefixtures("tpu")
 def test_stored_outputs_of_a_teacher_are_made_by_kernels_on_each_device() -> None:
     """XLA does not split a kernel's work: a TPU refuses one that is not in a shard_map."""
-    layout, request = Layout.of(), models.Request(hidden=frozenset({1}))
-    program = cache._program(Cached(TEACHER, request, CacheConfig()), layout)
+    layout, request = Layout.of(), models.FeatureRequest(hidden=frozenset({1}))
+    program = cache._program(CachedTeacher(TEACHER, request, CacheConfig()), layout)
     batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch,), jnp.int32)}
     traced = program.trace(models.abstract_params(TEACHER, mlm=False), batch).jaxpr
     assert set(kernels(traced)) and not lonely(traced.jaxpr)

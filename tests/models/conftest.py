@@ -9,7 +9,14 @@ from kdjax.config import ModelConfig
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CONFIG = ModelConfig(
-    layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, dropout=0.3, attention_dropout=0.2
+    layers=3,
+    width=24,
+    heads=3,
+    ffn=40,
+    vocab_size=57,
+    max_positions=20,
+    dropout=0.3,
+    attention_dropout=0.2,
 )
 
 
@@ -33,13 +40,15 @@ def batch_of():
                 positions[r, at : at + size] = np.arange(size)
                 at += size
         batch = {
-            "tokens": np.where(segments > 0, rng.integers(1, vocab, segments.shape), 0).astype(np.int32),
+            "tokens": np.where(segments > 0, rng.integers(1, vocab, segments.shape), 0).astype(
+                np.int32
+            ),
             "segments": segments,
             "positions": positions,
             "valid": segments > 0,
-            "slots": np.stack([np.sort(rng.permutation(sum(documents))[:slots]) for documents in rows]).astype(
-                np.int32
-            ),
+            "slots": np.stack(
+                [np.sort(rng.permutation(sum(documents))[:slots]) for documents in rows]
+            ).astype(np.int32),
         }
         if types:
             batch["types"] = (segments % 2).astype(np.int32)

@@ -23,7 +23,9 @@ def standardised(mask: jax.Array, rate: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])
-def test_as_many_are_dropped_as_the_rate_says_overall_and_in_every_sequence_position_and_unit(rate: float) -> None:
+def test_as_many_are_dropped_as_the_rate_says_overall_and_in_every_sequence_position_and_unit(
+    rate: float,
+) -> None:
     z = standardised(kept(SEEDS, SHAPE, rate), rate)
     assert abs(z.sum()) / np.sqrt(z.size) < 4
     for axis, others in enumerate([(1, 2), (0, 2), (0, 1)]):
@@ -44,7 +46,10 @@ def test_neighbours_of_every_kind_are_independent(lag: tuple[int, ...]) -> None:
 
 def test_layers_sites_and_steps_are_independent() -> None:
     steps = [seeds(jax.random.fold_in(jax.random.key(1), n), SEQUENCES) for n in range(3)]
-    keys = [fold(fold(one, layer), site) for one, layer, site in itertools.product(steps, range(7), range(3))]
+    keys = [
+        fold(fold(one, layer), site)
+        for one, layer, site in itertools.product(steps, range(7), range(3))
+    ]
     masks = np.stack([standardised(kept(key, SHAPE, 0.1), 0.1).ravel() for key in keys])
     correlations = masks @ masks.T / np.sqrt(masks.shape[1])
     assert np.abs(correlations[~np.eye(len(keys), dtype=bool)]).max() < 5
@@ -82,7 +87,11 @@ def test_what_is_kept_is_scaled_and_its_gradient_too(dtype: str) -> None:
 
 def test_seeds_stay_seeds_and_without_a_key_nothing_is_dropped() -> None:
     x = jnp.ones(SHAPE)
-    assert seeds(SEEDS, SEQUENCES) is SEEDS and seeds(None, SEQUENCES) is None and fold(None, 1) is None
+    assert (
+        seeds(SEEDS, SEQUENCES) is SEEDS
+        and seeds(None, SEQUENCES) is None
+        and fold(None, 1) is None
+    )
     assert drop(x, 0.1, None, site=0) is x and drop(x, 0.0, SEEDS, site=0) is x
     assert keep(SHAPE, 0.1, None) is None and keep(SHAPE, 0.0, SEEDS) is None
 

@@ -13,7 +13,7 @@ import pytest
 
 from kdjax.config import ArmConfig, OptimizerConfig, Schedule, TermConfig
 from kdjax.errors import InputError
-from kdjax.objectives import Features, Needs, Request, get
+from kdjax.objectives import FeatureNeeds, FeatureRequest, Features, get
 from kdjax.objectives.objective import Objective
 from kdjax.training.arm import resolve
 from kdjax.training.phase import price
@@ -147,7 +147,9 @@ def example(float64: None) -> tuple[Any, Any, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("call", [lambda f: f, jax.jit], ids=["plain", "jitted"])
-def test_it_computes_what_its_function_does(own: str, example: Any, call: Callable[..., Any]) -> None:
+def test_it_computes_what_its_function_does(
+    own: str, example: Any, call: Callable[..., Any]
+) -> None:
     expected = absolute_difference(example[2])
     term, scaled = get(f"{own}:last_hidden_l1"), get(f"{own}:last_hidden_l1", scale=2.5)
     assert call(term)(*example, {}) == pytest.approx(expected, rel=1e-12)
@@ -157,19 +159,24 @@ def test_it_computes_what_its_function_does(own: str, example: Any, call: Callab
 def test_its_function_can_still_be_called(own: str, example: Any) -> None:
     import own_terms
 
-    assert own_terms.last_hidden_l1(*example, {}, scale=2.0) == pytest.approx(2 * absolute_difference(example[2]))
+    assert own_terms.last_hidden_l1(*example, {}, scale=2.0) == pytest.approx(
+        2 * absolute_difference(example[2])
+    )
     assert "absolute difference" in own_terms.last_hidden_l1.__doc__
 
 
 def test_it_says_what_it_needs_and_what_its_mean_is_over(own: str, example: Any) -> None:
     term, batch = get(f"{own}:last_hidden_l1"), example[2]
     assert term.name == "last_hidden_l1"
-    assert term.needs(STUDENT, TEACHER) == Needs(
-        Request(hidden=frozenset({STUDENT.layers})), Request(hidden=frozenset({TEACHER.layers}))
+    assert term.needs(STUDENT, TEACHER) == FeatureNeeds(
+        FeatureRequest(hidden=frozenset({STUDENT.layers})),
+        FeatureRequest(hidden=frozenset({TEACHER.layers})),
     )
     assert term.needs_teacher and term.init(STUDENT, TEACHER, 0) == {} and term.count(batch) == 16
     alone = get(f"{own}:strict", power=1)
-    assert not alone.needs_teacher and alone.needs(STUDENT, None) == Needs(Request(logits=True), Request())
+    assert not alone.needs_teacher and alone.needs(STUDENT, None) == FeatureNeeds(
+        FeatureRequest(logits=True), FeatureRequest()
+    )
     assert (
         alone.count(batch) == 8
         and get(f"{own}:vector").count(batch) == 3
@@ -200,7 +207,9 @@ def test_it_may_learn_parameters(own: str, example: Any) -> None:
 def test_an_option_may_be_scheduled(own: str, example: Any) -> None:
     term = get(f"{own}:last_hidden_l1", scale={"shape": "linear", "points": [[0, 1], [1, 3]]})
     assert term.scheduled and not get(f"{own}:last_hidden_l1", scale=2).scheduled
-    assert hash(term) == hash(get(f"{own}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0)))))
+    assert hash(term) == hash(
+        get(f"{own}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0))))
+    )
     total, _ = Objective((("mine", 1.0, term),))(*example, {}, 0.75)
     assert float(total) == pytest.approx(2.5 * absolute_difference(example[2]))
 
@@ -210,7 +219,10 @@ def test_what_it_makes_of_bfloat16_is_float32(own: str, example: Any) -> None:
 
 
 def test_a_class_of_ones_own_is_a_term(own: str, example: Any) -> None:
-    assert get(f"{own}:Constant")(*example, {}) == 2 and get("own_package.inner:Constant", size=3)(*example, {}) == 3
+    assert (
+        get(f"{own}:Constant")(*example, {}) == 2
+        and get("own_package.inner:Constant", size=3)(*example, {}) == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,10 +255,22 @@ def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: 
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("no_such_module:f", {}, "^no_such_module:f: found no module 'no_such_module', expected one on Python's path"),
+        (
+            "no_such_module:f",
+            {},
+            "^no_such_module:f: found no module 'no_such_module', expected one on Python's path",
+        ),
         ("own_package.absent:f", {}, "found no module 'own_package.absent'"),
-        ("own_terms:last_hiden_l1", {}, "own_terms has no 'last_hiden_l1' .did you mean 'last_hidden_l1'"),
-        ("own_terms:NUMBER", {}, "found a int, expected a function decorated with kdjax.objectives.term or a subclass"),
+        (
+            "own_terms:last_hiden_l1",
+            {},
+            "own_terms has no 'last_hiden_l1' .did you mean 'last_hidden_l1'",
+        ),
+        (
+            "own_terms:NUMBER",
+            {},
+            "found a int, expected a function decorated with kdjax.objectives.term or a subclass",
+        ),
         ("own_terms:undecorated", {}, "found a function, expected a function decorated with"),
         ("own_terms:Needs", {}, "found a type, expected"),
         ("own_terms:Unfinished", {}, "a Term without _loss, needs, expected them"),
@@ -255,26 +279,62 @@ def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: 
         (":f", {}, "not a term's name"),
         (".own_terms:f", {}, "not a term's name"),
         ("own_terms:a:b", {}, "not a term's name"),
-        ("raises:f", {}, "^raises:f: importing raises failed: ZeroDivisionError: division by zero$"),
-        ("wants_another:f", {}, "importing wants_another failed: ModuleNotFoundError: .*a_package_nobody_has"),
+        (
+            "raises:f",
+            {},
+            "^raises:f: importing raises failed: ZeroDivisionError: division by zero$",
+        ),
+        (
+            "wants_another:f",
+            {},
+            "importing wants_another failed: ModuleNotFoundError: .*a_package_nobody_has",
+        ),
         ("leaves:f", {}, "importing leaves failed: SystemExit: bye"),
-        ("takes_three:f", {}, r"f\(student, teacher, batch\): expected \(student, teacher, batch, params, \*"),
+        (
+            "takes_three:f",
+            {},
+            r"f\(student, teacher, batch\): expected \(student, teacher, batch, params, \*",
+        ),
         ("miscounts:f", {}, "f: count is 'row', expected None or one of slots, valid, sequences"),
-        ("own_terms:last_hidden_l1", {"scal": 2}, "unknown option 'scal' of variant original .did you mean 'scale'"),
-        ("own_terms:Constant", {"sise": 2}, "unknown option 'sise' of variant original .did you mean 'size'"),
-        ("own_terms:vector", {"scale": 2}, "unknown option 'scale' of variant original .it has none"),
-        ("own_terms:strict", {}, "own_terms:strict: found no option 'power', expected one: it has no default"),
-        ("own_terms:last_hidden_l1", {"scale": {"a": 1}}, "last_hidden_l1: scale: unknown setting 'a' of a schedule"),
+        (
+            "own_terms:last_hidden_l1",
+            {"scal": 2},
+            "unknown option 'scal' of variant original .did you mean 'scale'",
+        ),
+        (
+            "own_terms:Constant",
+            {"sise": 2},
+            "unknown option 'sise' of variant original .did you mean 'size'",
+        ),
+        (
+            "own_terms:vector",
+            {"scale": 2},
+            "unknown option 'scale' of variant original .it has none",
+        ),
+        (
+            "own_terms:strict",
+            {},
+            "own_terms:strict: found no option 'power', expected one: it has no default",
+        ),
+        (
+            "own_terms:last_hidden_l1",
+            {"scale": {"a": 1}},
+            "last_hidden_l1: scale: unknown setting 'a' of a schedule",
+        ),
     ],
 )
-def test_what_is_no_term_is_refused(own: str, name: str, options: dict[str, Any], complaint: str) -> None:
+def test_what_is_no_term_is_refused(
+    own: str, name: str, options: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(InputError, match=complaint) as e:
         get(name, **options)
     assert str(e.value).startswith(f"{name}: ") and "\n" not in str(e.value)
 
 
 def test_it_has_one_variant(own: str) -> None:
-    with pytest.raises(InputError, match=r"own_terms:vector: unknown variant 'bui2024' \(valid: original\)"):
+    with pytest.raises(
+        InputError, match=r"own_terms:vector: unknown variant 'bui2024' \(valid: original\)"
+    ):
         get(f"{own}:vector", "bui2024")
 
 
@@ -293,11 +353,15 @@ def looping(student, teacher, batch, params):
 """
 
 
-def test_an_error_in_the_function_is_one_line_that_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_function_is_one_line_that_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken_terms.py").write_text(TROUBLE)
     monkeypatch.syspath_prepend(tmp_path)
     batch = packed()
-    with pytest.raises(InputError, match=r"misfit: .*broken_terms.py, line 8: TypeError: .*dot_general") as e:
+    with pytest.raises(
+        InputError, match=r"misfit: .*broken_terms.py, line 8: TypeError: .*dot_general"
+    ) as e:
         get("broken_terms:misfit")(features(STUDENT, batch, 1, np.float32), Features(), batch, {})
     assert "\n" not in str(e.value) and isinstance(e.value.__cause__, TypeError)
 

@@ -12,13 +12,25 @@ import pytest
 from kdjax.config import ModelConfig
 from kdjax.objectives import get
 from kdjax.objectives.relations import Relation
-from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, groups, kl, packed, padded, softmax
+from tests.objectives.examples import (
+    STUDENT,
+    TEACHER,
+    WIDE,
+    features,
+    groups,
+    kl,
+    packed,
+    padded,
+    softmax,
+)
 
 BATCHES = pytest.mark.parametrize("make", [padded, packed])
 MakeBatch = Callable[[], dict[str, np.ndarray]]
 
 
-def divergence(own: np.ndarray, target: np.ndarray, heads: int, batch: dict[str, np.ndarray]) -> float:
+def divergence(
+    own: np.ndarray, target: np.ndarray, heads: int, batch: dict[str, np.ndarray]
+) -> float:
     """Mean over relation heads and valid rows, from vectors `[B, H, L, d]`."""
     total, rows = 0.0, 0
     for b, at in groups(batch):
@@ -44,7 +56,11 @@ def test_relation_splits_both_widths_anew(
     student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
     expected = sum(
         divergence(np.asarray(own[2]), np.asarray(target[4]), heads, batch)
-        for own, target in ((student.query, teacher.query), (student.key, teacher.key), (student.value, teacher.value))
+        for own, target in (
+            (student.query, teacher.query),
+            (student.key, teacher.key),
+            (student.value, teacher.value),
+        )
     )
     term = get("relation", relation_heads=heads)
     term.needs(STUDENT, teacher_config)
@@ -61,7 +77,9 @@ def test_relation_weighs_its_parts_and_takes_a_named_teacher_layer(float64: None
 
 
 @pytest.mark.parametrize(("layers", "chosen"), [(4, 4), (12, 12), (21, 21), (24, 21), (36, 36)])
-def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(layers: int, chosen: int, float64: None) -> None:
+def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(
+    layers: int, chosen: int, float64: None
+) -> None:
     """Also next to terms that ask for other layers. No other term makes this choice."""
     batch, teacher_config = packed(), dataclasses.replace(TEACHER, layers=layers)
     needs = get("relation").needs(STUDENT, teacher_config)
@@ -78,9 +96,19 @@ def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(layers: int, c
 
 @pytest.mark.parametrize(
     ("student", "teacher", "heads"),
-    [(768, 768, 48), (384, 768, 48), (192, 384, 48), (128, 768, 32), (1024, 1024, 64), (16, 24, 8), (7, 9, 1)],
+    [
+        (768, 768, 48),
+        (384, 768, 48),
+        (192, 384, 48),
+        (128, 768, 32),
+        (1024, 1024, 64),
+        (16, 24, 8),
+        (7, 9, 1),
+    ],
 )
-def test_relation_heads_are_the_papers_where_the_widths_allow(student: int, teacher: int, heads: int) -> None:
+def test_relation_heads_are_the_papers_where_the_widths_allow(
+    student: int, teacher: int, heads: int
+) -> None:
     assert Relation().heads(student, teacher) == heads
 
 
@@ -88,7 +116,9 @@ def test_relation_heads_are_the_papers_where_the_widths_allow(student: int, teac
 @pytest.mark.parametrize("width", [8, 12])
 def test_value_relation_compares_head_by_head(make: MakeBatch, width: int, float64: None) -> None:
     batch = make()
-    teacher_config = ModelConfig(layers=4, width=width, heads=4, ffn=8, vocab_size=STUDENT.vocab_size)
+    teacher_config = ModelConfig(
+        layers=4, width=width, heads=4, ffn=8, vocab_size=STUDENT.vocab_size
+    )
     student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
     expected = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[4]), 4, batch)
     assert get("value_relation")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
@@ -101,4 +131,6 @@ def test_published_value_relation_scales_both_sides_by_the_students_width(float6
     own, target = np.asarray(student.value[2]), np.asarray(teacher.value[1])
     relations = [softmax(np.einsum("bhld,bhmd->bhlm", x, x) / math.sqrt(2)) for x in (own, target)]
     expected = kl(relations[1], relations[0]) / math.prod(own.shape[:3])
-    assert get("value_relation", "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-9)
+    assert get("value_relation", "bui2024")(student, teacher, batch, {}) == pytest.approx(
+        expected, rel=1e-9
+    )

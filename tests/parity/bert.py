@@ -82,7 +82,8 @@ def features(
     found: dict[str, Any] = dict(outputs)
     width = outputs["query"][1].shape[-1]
     found["scores"] = {
-        n: outputs["query"][n] @ outputs["key"][n].swapaxes(-1, -2) / np.float32(width**0.5) for n in layers
+        n: outputs["query"][n] @ outputs["key"][n].swapaxes(-1, -2) / np.float32(width**0.5)
+        for n in layers
     }
     found["hidden"] = {n: hidden.numpy() for n, hidden in enumerate(made.hidden_states)}
     logits = getattr(made, "logits", getattr(made, "prediction_logits", None))
@@ -96,4 +97,8 @@ def stored(directory: Path) -> dict[str, Any]:
     tensors = load_file(directory / "model.safetensors")
     settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    return {**shapes, "architectures": settings["architectures"], "model_type": settings["model_type"]}
+    return {
+        **shapes,
+        "architectures": settings["architectures"],
+        "model_type": settings["model_type"],
+    }

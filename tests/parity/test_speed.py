@@ -16,7 +16,16 @@ from benchmarks.machine import restrict
 from kdjax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-NOT_NEEDED = ("orbax", "grain", "jsonargparse", "tokenizers", "array_record", "sklearn", "optuna", "tensorboard")
+NOT_NEEDED = (
+    "orbax",
+    "grain",
+    "jsonargparse",
+    "tokenizers",
+    "array_record",
+    "sklearn",
+    "optuna",
+    "tensorboard",
+)
 """What training and evaluation need and a machine with a GPU, JAX and PyTorch may lack."""
 
 
@@ -36,7 +45,9 @@ sys.argv = {["speed", *arguments.split()]!r}
 speed.main()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
 
 
 def test_one_arm_from_end_to_end(tmp_path: Path) -> None:
@@ -63,7 +74,15 @@ def test_sizes_that_make_no_batch_are_refused(settings: dict[str, int], line: st
     with pytest.raises(InputError, match=line):
         speed.check(
             argparse.Namespace(
-                **{"pair": ["small"], "device": "cpu", "batch": None, "length": 8, "slots": 2, "rounds": 1, **settings}
+                **{
+                    "pair": ["small"],
+                    "device": "cpu",
+                    "batch": None,
+                    "length": 8,
+                    "slots": 2,
+                    "rounds": 1,
+                    **settings,
+                }
             )
         )
 

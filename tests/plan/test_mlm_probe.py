@@ -12,7 +12,9 @@ from tests.sweep.sweeps import recipe, sweep
 
 def test_a_plan_of_the_probe_is_fitted_to_the_runs_of_every_arm(tmp_path: Path) -> None:
     found = json.dumps(sweep(recipe()))
-    found = found.replace('"mlm_loss"', '"mlm_probe"').replace('"kind": "mlm"', '"kind": "mlm_probe"')
+    found = found.replace('"mlm_loss"', '"mlm_probe"').replace(
+        '"kind": "mlm"', '"kind": "mlm_probe"'
+    )
     (tmp_path / "sweep.json").write_text(found, encoding="utf-8")
     config = recipe("--plan", json.dumps({"pilot": str(tmp_path), "endpoint": "mlm_probe"}))
     pilot = pilot_of(config)

@@ -14,7 +14,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.ids, self.links, self.words, self.cells = [], Counter(), [], [], [], {}
+        self.open, self.tags, self.ids, self.links, self.words, self.cells = (
+            [],
+            Counter(),
+            [],
+            [],
+            [],
+            {},
+        )
         self.problems, self._heading, self._titles = [], "", []
         self.tables, self._caption = {}, ""
         self.feed(text)
@@ -24,7 +31,11 @@ class Page(HTMLParser):
         given = dict(attributes)
         self.tags[tag] += 1
         self.ids += [given["id"]] if "id" in given else []
-        self.links += [value for name, value in attributes if name in ("href", "src", "xlink:href", "data", "action")]
+        self.links += [
+            value
+            for name, value in attributes
+            if name in ("href", "src", "xlink:href", "data", "action")
+        ]
         self.problems += [name for name in given if name.startswith("on")]
         for value in given.values():
             self.links += re.findall(r"url\(([^)]*)\)", value or "")

@@ -37,13 +37,26 @@ LENGTH, BATCH, SEQUENCES, TOKENS = 64, 32, 15_810, 906_112
 
 
 def study(
-    seeds: int = 3, kind: str = "flops", teacher: str = "inference", training: int = 0, students: int = 1
+    seeds: int = 3,
+    kind: str = "flops",
+    teacher: str = "inference",
+    training: int = 0,
+    students: int = 1,
 ) -> dict:
     """The whole content of results.json; `training`: what the teacher's cost, 0: not known, shared by `students`."""
-    budget = {"kind": kind, "amount": BUDGETS[kind], "teacher": teacher, "clock": ["compute", "input"]}
+    budget = {
+        "kind": kind,
+        "amount": BUDGETS[kind],
+        "teacher": teacher,
+        "clock": ["compute", "input"],
+    }
     share = -(-training // students)
     rng = np.random.default_rng(0)
-    starts = {(endpoint, seed): rng.normal(0, 0.006) for endpoint in [*ACCURACY, "mlm_loss"] for seed in range(seeds)}
+    starts = {
+        (endpoint, seed): rng.normal(0, 0.006)
+        for endpoint in [*ACCURACY, "mlm_loss"]
+        for seed in range(seeds)
+    }
     runs = [_run(arm, seed, budget, share, starts, rng) for arm in PRICES for seed in range(seeds)]
     endpoints = _endpoints()
     verdicts = [
@@ -51,7 +64,11 @@ def study(
         for endpoint in endpoints
         for found in compare_all(
             {
-                arm: {run["seed"]: run["metrics"][endpoint["name"]] for run in runs if run["arm"] == arm}
+                arm: {
+                    run["seed"]: run["metrics"][endpoint["name"]]
+                    for run in runs
+                    if run["arm"] == arm
+                }
                 for arm in endpoint["arms"]
             },
             confidence=0.95,
@@ -113,10 +130,15 @@ def study(
         },
         "arms": arms,
         "differences": [
-            {"setting": "objective", "values": {arm: " + ".join(terms) for arm, terms in TERMS.items()}},
+            {
+                "setting": "objective",
+                "values": {arm: " + ".join(terms) for arm, terms in TERMS.items()},
+            },
             {
                 "setting": "teacher",
-                "values": {arm: "none" if arm == "scratch" else "all-MiniLM-L6-v2" for arm in PRICES},
+                "values": {
+                    arm: "none" if arm == "scratch" else "all-MiniLM-L6-v2" for arm in PRICES
+                },
             },
             {"setting": "steps", "values": {arm: str(arms[arm]["steps"]) for arm in PRICES}},
         ],
@@ -126,7 +148,10 @@ def study(
         "references": _references(seeds, rng),
         "verdicts": verdicts,
         "cases": cases(arms, runs, verdicts, facts, teacher if kind == "flops" else None, students),
-        "notes": ["The intervals cover seeds.", "topic is tested on documents that no student was trained on."],
+        "notes": [
+            "The intervals cover seeds.",
+            "topic is tested on documents that no student was trained on.",
+        ],
     }
 
 
@@ -173,8 +198,15 @@ def _endpoints() -> list[dict]:
 def _arm(arm: str, run: dict) -> dict:
     price = dict(zip(PARTS, PRICES[arm], strict=True))
     mlm = arm in MLM
-    terms = [{"name": name, "weight": 1.0, "variant": "original", "options": {}} for name in TERMS[arm]]
-    phase = {"terms": terms, "until": 1.0, "price": {"total": sum(price.values()), **price}, "steps": run["steps"]}
+    terms = [
+        {"name": name, "weight": 1.0, "variant": "original", "options": {}} for name in TERMS[arm]
+    ]
+    phase = {
+        "terms": terms,
+        "until": 1.0,
+        "price": {"total": sum(price.values()), **price},
+        "steps": run["steps"],
+    }
     return {
         "phases": [phase],
         "start": {"source": "random", "layers": "uniform"},
@@ -191,7 +223,9 @@ def _arm(arm: str, run: dict) -> dict:
     }
 
 
-def _run(arm: str, seed: int, budget: dict, training: int, starts: dict, rng: np.random.Generator) -> dict:
+def _run(
+    arm: str, seed: int, budget: dict, training: int, starts: dict, rng: np.random.Generator
+) -> dict:
     price, kind, amount = PRICES[arm], budget["kind"], budget["amount"]
     a_second = RATE * rng.uniform(0.97, 1.03)
     upfront = 0 if arm == "scratch" else training
@@ -205,7 +239,11 @@ def _run(arm: str, seed: int, budget: dict, training: int, starts: dict, rng: np
     spent |= {"teacher_cache": 0, "teacher_training": upfront, "mlm_probe": 0}
     charged += steps * _charged(arm, budget["teacher"])
     seconds = steps * sum(price) / a_second
-    used = {"flops": charged, "tokens": steps * BATCH * LENGTH, "hours": (seconds + 0.008 * steps) / 3600}[kind]
+    used = {
+        "flops": charged,
+        "tokens": steps * BATCH * LENGTH,
+        "hours": (seconds + 0.008 * steps) / 3600,
+    }[kind]
     metrics, details = {}, {}
     for name, means in ACCURACY.items():
         measure = name.split(".")[0]
@@ -216,9 +254,16 @@ def _run(arm: str, seed: int, budget: dict, training: int, starts: dict, rng: np
     if arm in MLM:
         for n in range(11):
             step = round(steps * n / 10)
-            loss = MLM[arm] + 3.2 * math.exp(-6 * n / 10) + starts["mlm_loss", seed] + rng.normal(0, 0.006)
+            loss = (
+                MLM[arm]
+                + 3.2 * math.exp(-6 * n / 10)
+                + starts["mlm_loss", seed]
+                + rng.normal(0, 0.006)
+            )
             share = used / amount * step / steps
-            curve.append({"step": step, "flops": step * sum(price), "share": share, "mlm_loss": loss})
+            curve.append(
+                {"step": step, "flops": step * sum(price), "share": share, "mlm_loss": loss}
+            )
         metrics["mlm_loss"] = curve[-1]["mlm_loss"]
         beside = {"teacher_kl": 1.5 + MLM[arm] - 7 + rng.normal(0, 0.01), "teacher_agreement": 0.31}
         details["mlm_loss"] = {"accuracy": 0.062, "positions": 2_381, **beside}
@@ -271,26 +316,46 @@ def _layers(arm: str, best: float, rng: np.random.Generator) -> dict:
     }
     shape = falls.get(arm, (-0.07, -0.03, 0.0, -0.008))
     layers = [
-        {"layer": n, "dev": best + fall + rng.normal(0, 0.004), "test": best + fall} for n, fall in enumerate(shape)
+        {"layer": n, "dev": best + fall + rng.normal(0, 0.004), "test": best + fall}
+        for n, fall in enumerate(shape)
     ]
-    return {"layer": shape.index(0.0), "strength": 0.1, "last_layer": layers[-1]["test"], "layers": layers}
+    return {
+        "layer": shape.index(0.0),
+        "strength": 0.1,
+        "last_layer": layers[-1]["test"],
+        "layers": layers,
+    }
 
 
 def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
-    untrained = {"probe.topic": 0.574, "probe.sentiment": 0.598, "finetune.topic": 0.701, "finetune.sentiment": 0.729}
+    untrained = {
+        "probe.topic": 0.574,
+        "probe.sentiment": 0.598,
+        "finetune.topic": 0.701,
+        "finetune.sentiment": 0.729,
+    }
     rows = [
         {
             "name": "untrained start",
             "seed": seed,
             "metrics": {name: value + rng.normal(0, 0.006) for name, value in untrained.items()},
-            "details": {name: _layers("untrained", value, rng) for name, value in untrained.items() if "probe" in name},
+            "details": {
+                name: _layers("untrained", value, rng)
+                for name, value in untrained.items()
+                if "probe" in name
+            },
         }
         for seed in range(seeds)
     ]
     teacher = {"mlm_loss": 4.91, "probe.topic": 0.882, "probe.sentiment": 0.781}
     deep = {"layer": 5, "strength": 0.1, "last_layer": 0.75}
     details = {
-        name: {**deep, "layers": [{"layer": n, "dev": value, "test": value - 0.02 * abs(n - 5)} for n in range(7)]}
+        name: {
+            **deep,
+            "layers": [
+                {"layer": n, "dev": value, "test": value - 0.02 * abs(n - 5)} for n in range(7)
+            ],
+        }
         for name, value in teacher.items()
         if "probe" in name
     }
@@ -299,7 +364,13 @@ def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
 
 def _config(seeds: int, budget: dict, students: int) -> dict:
     return {
-        "data": {"files": "text/*.txt", "tokenizer": "", "length": LENGTH, "slots": 10, "mask_rate": 0.15},
+        "data": {
+            "files": "text/*.txt",
+            "tokenizer": "",
+            "length": LENGTH,
+            "slots": 10,
+            "mask_rate": 0.15,
+        },
         "student": {"size": "3x192", "heads": 12, "dropout": 0.0},
         "arms": {arm: {"preset": "", "terms": []} for arm in PRICES},
         "budget": {

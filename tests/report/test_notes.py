@@ -15,14 +15,49 @@ TEACHER = {"head_flops": 2_000_000_000_000, "training_flops": 0}
 @pytest.mark.parametrize(
     ("budget", "teacher", "said", "unsaid"),
     [
-        ({"flops": 1e12}, TEACHER, "forward passes or a share of its stored outputs. Evaluation is not in it", "hours"),
-        ({"flops": 1e12}, TEACHER, "Nor is the fitting of the teacher's MLM head, 2.00e12 FLOPs", "tokens"),
-        ({"flops": 1e12, "teacher": "nothing"}, TEACHER, "the teacher and what it says come free", "forward passes"),
-        ({"flops": 1e12, "teacher": "training"}, TEACHER, "a share of the teacher's training", "Nor is the fitting"),
-        ({"flops": 1e12, "teacher": "both"}, TEACHER, "and a share of its training", "Nor is the fitting"),
+        (
+            {"flops": 1e12},
+            TEACHER,
+            "forward passes or a share of its stored outputs. Evaluation is not in it",
+            "hours",
+        ),
+        (
+            {"flops": 1e12},
+            TEACHER,
+            "Nor is the fitting of the teacher's MLM head, 2.00e12 FLOPs",
+            "tokens",
+        ),
+        (
+            {"flops": 1e12, "teacher": "nothing"},
+            TEACHER,
+            "the teacher and what it says come free",
+            "forward passes",
+        ),
+        (
+            {"flops": 1e12, "teacher": "training"},
+            TEACHER,
+            "a share of the teacher's training",
+            "Nor is the fitting",
+        ),
+        (
+            {"flops": 1e12, "teacher": "both"},
+            TEACHER,
+            "and a share of its training",
+            "Nor is the fitting",
+        ),
         ({"flops": 1e12}, None, "Evaluation is not in the budget", "teacher"),
-        ({"tokens": 1e6}, TEACHER, "counts the tokens that the student sees, padding included", "XLA"),
-        ({"hours": 24, "clock": ("compute", "compile")}, TEACHER, "wall-clock: compute and compile", "XLA"),
+        (
+            {"tokens": 1e6},
+            TEACHER,
+            "counts the tokens that the student sees, padding included",
+            "XLA",
+        ),
+        (
+            {"hours": 24, "clock": ("compute", "compile")},
+            TEACHER,
+            "wall-clock: compute and compile",
+            "XLA",
+        ),
     ],
 )
 def test_what_the_budget_holds(budget, teacher, said, unsaid):
@@ -36,13 +71,21 @@ TUNED = {"head_flops": 0, "tuning_flops": 3_000_000_000_000, "training_flops": 0
 
 def test_the_tuning_of_an_encoder_that_nobody_pays_for_is_said() -> None:
     told = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, TUNED))
-    assert "Nor is the tuning of the teacher's encoder, 3.00e12 FLOPs" in told and "MLM head" not in told
+    assert (
+        "Nor is the tuning of the teacher's encoder, 3.00e12 FLOPs" in told
+        and "MLM head" not in told
+    )
 
 
 def trained(seed: int, at: float) -> dict:
     """The facts of a teacher that a study trained."""
     pretraining = {"seed": seed, "at": at, "budget": 6_000_000_000_000, "tokens": 2_000_000}
-    return {"head_flops": 0, "tuning_flops": 0, "training_flops": 1_500_000_000_000, "pretraining": pretraining}
+    return {
+        "head_flops": 0,
+        "tuning_flops": 0,
+        "training_flops": 1_500_000_000_000,
+        "pretraining": pretraining,
+    }
 
 
 @pytest.mark.parametrize(
@@ -50,7 +93,11 @@ def trained(seed: int, at: float) -> dict:
     [
         (trained(4, 1.0), "(seed 4), 1.50e12 FLOPs, 2.00e6 tokens.", "on its way down"),
         (trained(4, 0.25), "as it was at 25% of its budget of 6.00e12 FLOPs", "as far as"),
-        (trained(4, 1.0), "do not cover the choice of test rows, corpus, teacher or hyperparameters", "as far as"),
+        (
+            trained(4, 1.0),
+            "do not cover the choice of test rows, corpus, teacher or hyperparameters",
+            "as far as",
+        ),
         (
             {**trained(4, 1.0), "teachers": [trained(4, 1.0), trained(5, 1.0)]},
             "as far as 2 teachers can show it, the variation of the teacher's training",
@@ -63,7 +110,9 @@ def trained(seed: int, at: float) -> dict:
         ),
     ],
 )
-def test_how_a_teacher_was_made_and_how_far_intervals_cover_it_is_said(teacher, said, unsaid) -> None:
+def test_how_a_teacher_was_made_and_how_far_intervals_cover_it_is_said(
+    teacher, said, unsaid
+) -> None:
     told = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, teacher))
     assert said in told
     assert unsaid not in told
@@ -77,8 +126,16 @@ def test_one_seed_is_said_to_give_no_verdict():
 @pytest.mark.parametrize(
     ("changes", "regime", "masks"),
     [
-        ({}, "all there is: 906,112 unique tokens in 15,810 sequences, more than any run read", "new ones in every"),
-        ({"regime": "unlimited", "views": 1}, "unlimited: 906,112 unique tokens", "fixed: 1 view of a sequence"),
+        (
+            {},
+            "all there is: 906,112 unique tokens in 15,810 sequences, more than any run read",
+            "new ones in every",
+        ),
+        (
+            {"regime": "unlimited", "views": 1},
+            "unlimited: 906,112 unique tokens",
+            "fixed: 1 view of a sequence",
+        ),
         (
             {"regime": "limited", "views": 4, "tokens": {"train": 50_000, "validation": 9}},
             "limited: 50,000 unique tokens in 15,810 sequences, a seeded subset of 906,112 tokens",
@@ -96,7 +153,9 @@ def test_how_much_unique_text_there_was_and_whether_masks_were_new(changes, regi
 def test_text_that_was_seen_again_is_said_to_be_repeated():
     results = study(seeds=1)
     results["arms"]["scratch"]["epochs"] = 1.5
-    assert notes.regime(results) == "all there is: 906,112 unique tokens in 15,810 sequences, repeated"
+    assert (
+        notes.regime(results) == "all there is: 906,112 unique tokens in 15,810 sequences, repeated"
+    )
 
 
 def test_what_arms_share_follows_the_kind_of_budget():

@@ -81,8 +81,14 @@ def test_the_verdict_comes_first_and_the_rest_in_order(page, results):
 
 
 def test_a_score_is_the_mean_and_standard_deviation_of_the_runs(page, results):
-    (column,) = [n for n, endpoint in enumerate(results["endpoints"]) if endpoint["name"] == "probe.sentiment"]
-    values = [run["metrics"]["probe.sentiment"] for run in results["runs"] if run["arm"] == "minilm"]
+    (column,) = [
+        n
+        for n, endpoint in enumerate(results["endpoints"])
+        if endpoint["name"] == "probe.sentiment"
+    ]
+    values = [
+        run["metrics"]["probe.sentiment"] for run in results["runs"] if run["arm"] == "minilm"
+    ]
     mean = sum(values) / 3
     sd = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
     cell = page.row("Scores", "minilm")[1 + column]
@@ -193,8 +199,12 @@ def test_the_regime_stands_among_the_facts(page, results):
     assert notes.regime(results) in page.text and notes.masks(results) in page.text
 
 
-def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(results, html, tmp_path):
-    with matplotlib.rc_context({"font.size": 31, "axes.grid": False, "svg.hashsalt": "other", "svg.fonttype": "path"}):
+def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(
+    results, html, tmp_path
+):
+    with matplotlib.rc_context(
+        {"font.size": 31, "axes.grid": False, "svg.hashsalt": "other", "svg.fonttype": "path"}
+    ):
         report.write(json.loads(json.dumps(results)), tmp_path / "again.html")
         assert matplotlib.rcParams["font.size"] == 31
     assert (tmp_path / "again.html").read_bytes() == html.encode()
@@ -206,7 +216,9 @@ def test_names_from_outside_are_escaped_everywhere(results):
     given = renamed(results, minilm=hostile)
     given["notes"].append("<img src=x onerror=alert(1)>")
     given["teacher"]["source"] = '"><iframe src="http://example.org">'
-    given["device"] = given["endpoints"][1]["label"] = given["references"][0]["name"] = "<b onclick=x>&amp;"
+    given["device"] = given["endpoints"][1]["label"] = given["references"][0]["name"] = (
+        "<b onclick=x>&amp;"
+    )
     given["config"]["data"]["files"] = "</pre><script>"
     text = report.html(given)
     page = Page(text)
@@ -261,7 +273,9 @@ def test_many_arms_stay_apart_by_marker_or_colour(results):
         for case in given["cases"]:
             case["costs"][f"more{n}"] = case["costs"]["logit"]
     text = report.html(given)
-    keys = re.findall(r'style="color: (var\(--arm-\d\))" aria-hidden="true">(.)</span>(\w+)</th>', text)
+    keys = re.findall(
+        r'style="color: (var\(--arm-\d\))" aria-hidden="true">(.)</span>(\w+)</th>', text
+    )
     assert len({name for *_, name in keys}) == 13
     assert len({(colour, glyph) for colour, glyph, _ in keys}) == 13
 
@@ -284,4 +298,6 @@ def test_terminal_table(results):
     values = [run["metrics"]["probe.topic"] for run in results["runs"] if run["arm"] == "scratch"]
     assert f"{sum(values) / 3:.3f} ± " in lines["scratch"]
     flowed = " ".join(printed.split())
-    assert " ".join(verdict.headline(results).replace("minilm", "[red]minilm[/red]").split()) in flowed
+    assert (
+        " ".join(verdict.headline(results).replace("minilm", "[red]minilm[/red]").split()) in flowed
+    )

@@ -49,10 +49,16 @@ def test_a_budget_of_flops_and_the_other_two_measures(results):
     assert minilm["FLOPs charged"] == ("1.48e12", "98.7%")
     assert scratch["tokens, padding counted"] == ("106,496", "1.00×")
     assert minilm["tokens, padding counted"] == ("49,152", "0.46×")
-    seconds = mean(results, "minilm", lambda run: run["wall_clock"]["compute"] + run["wall_clock"]["input"])
+    seconds = mean(
+        results, "minilm", lambda run: run["wall_clock"]["compute"] + run["wall_clock"]["input"]
+    )
     assert minilm["wall-clock: compute and input"][0] == f"{seconds:.1f} s"
     assert [scratch[name][0] for name in ("steps", "epochs")] == ["52", "0.11"]
-    assert [scratch[f"tokens {what}"][0] for what in ("seen", "unique", "masked")] == ["95,368", "95,368", "13,542"]
+    assert [scratch[f"tokens {what}"][0] for what in ("seen", "unique", "masked")] == [
+        "95,368",
+        "95,368",
+        "13,542",
+    ]
 
 
 def test_a_budget_of_tokens_and_the_other_two_measures():
@@ -68,12 +74,17 @@ def test_a_budget_of_hours_and_the_other_two_measures():
     given = study(kind="hours")
     minilm = cells(usage.measures(given), "minilm")
     seconds = mean(given, "minilm", lambda run: 3600 * run["used"])
-    assert minilm["wall-clock: compute and input"] == (f"{seconds:.1f} s", f"{100 * seconds / 18:.3g}%")
+    assert minilm["wall-clock: compute and input"] == (
+        f"{seconds:.1f} s",
+        f"{100 * seconds / 18:.3g}%",
+    )
     positions = mean(given, "minilm", lambda run: run["steps"] * 32 * 64)
     assert minilm["tokens, padding counted"][0] == f"{round(positions):,}"
     run = given["runs"][0]
     assert usage.unspent(given, run) == f"{18 - 3600 * run['used']:.1f} s"
-    assert usage.unspent(given, {**run, "used": 18.5 / 3600}) == "−0.5 s"  # what ended last may have been on the clock
+    assert (
+        usage.unspent(given, {**run, "used": 18.5 / 3600}) == "−0.5 s"
+    )  # what ended last may have been on the clock
 
 
 def test_what_is_left_of_flops_is_held_against_a_step_as_charged():
@@ -102,8 +113,14 @@ def test_wall_clock_by_kind(results):
     scratch = cells(table, "scratch")
     assert noted(table) == {"compute": "counted above", "input": "counted above"}
     for kind in ("compute", "input", "compile", "evaluation", "checkpoint"):
-        assert scratch[kind][0] == f"{mean(results, 'scratch', lambda run, kind=kind: run['wall_clock'][kind]):.1f} s"
-    assert scratch["all"][0] == f"{mean(results, 'scratch', lambda run: sum(run['wall_clock'].values())):.1f} s"
+        assert (
+            scratch[kind][0]
+            == f"{mean(results, 'scratch', lambda run, kind=kind: run['wall_clock'][kind]):.1f} s"
+        )
+    assert (
+        scratch["all"][0]
+        == f"{mean(results, 'scratch', lambda run: sum(run['wall_clock'].values())):.1f} s"
+    )
     assert noted(usage.clocks(study(kind="hours"))) == {"compute": "charged", "input": "charged"}
 
 
@@ -115,7 +132,10 @@ def test_what_the_machine_did(results):
     assert scratch["model utilisation"][0] == f"{100 * used:.3g}%"
     assert scratch["hardware utilisation"][0] == f"{104 * used:.3g}%"
     memory = cells(usage.memory(results), "scratch")
-    assert [memory[name][0] for name in ("parameters", "without embeddings")] == ["7,361,466", "1,402,938"]
+    assert [memory[name][0] for name in ("parameters", "without embeddings")] == [
+        "7,361,466",
+        "1,402,938",
+    ]
     assert memory["a step"][0] == f"{412e6 / 2**20:.3g} MiB"
     assert memory["high water"][0] == f"{1.91e9 / 2**30:.3g} GiB"  # of the last of three runs
     assert memory["stored outputs"][0] == "none"
@@ -123,7 +143,11 @@ def test_what_the_machine_did(results):
 
 def test_what_xla_does_not_say_is_a_dash():
     given = study()
-    given["runs"][0]["hardware"] |= {"hardware_flops": None, "hardware_utilisation": None, "program_bytes": None}
+    given["runs"][0]["hardware"] |= {
+        "hardware_flops": None,
+        "hardware_utilisation": None,
+        "program_bytes": None,
+    }
     machine = usage.machine(given)
     assert cells(machine, "scratch")["hardware FLOPs"] == ("–", "")
     assert cells(machine, "scratch")["hardware utilisation"] == ("–", "")
@@ -136,8 +160,14 @@ def test_the_peak_that_utilisation_is_a_share_of():
     assert usage.peaks(given) == "1 device, each 1.02e11 FLOPs a second (float32 matmuls, measured)"
     for run in given["runs"]:
         run["hardware"] |= {"devices": 8}
-    given["runs"][3]["hardware"]["peak"] = {**given["runs"][3]["hardware"]["peak"], "flops_per_second": 9.7e10}
-    assert usage.peaks(given) == "8 devices, each 9.70e10 to 1.02e11 FLOPs a second (float32 matmuls, measured)"
+    given["runs"][3]["hardware"]["peak"] = {
+        **given["runs"][3]["hardware"]["peak"],
+        "flops_per_second": 9.7e10,
+    }
+    assert (
+        usage.peaks(given)
+        == "8 devices, each 9.70e10 to 1.02e11 FLOPs a second (float32 matmuls, measured)"
+    )
 
 
 def test_what_a_run_costs_in_each_case(results):
@@ -152,7 +182,8 @@ def test_what_a_run_costs_in_each_case(results):
     }
     scratch = 52 * 28_400_000_000
     assert cells(table, "minilm") == {
-        case: (f"{cost / scratch:.2f}×", f"{cost:.2e}".replace("e+", "e")) for case, cost in costs.items()
+        case: (f"{cost / scratch:.2f}×", f"{cost:.2e}".replace("e+", "e"))
+        for case, cost in costs.items()
     }
 
 
@@ -161,7 +192,10 @@ def bars(results):
     path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
     found = {}
     for left, top, right, style, part in re.findall(path, plots.spending(results)):
-        found.setdefault(float(top), {})[ACCOUNTS[int(part)]] = (float(right) - float(left), "opacity" in style)
+        found.setdefault(float(top), {})[ACCOUNTS[int(part)]] = (
+            float(right) - float(left),
+            "opacity" in style,
+        )
     return dict(zip(results["arms"], found.values(), strict=True))
 
 
@@ -174,17 +208,24 @@ def test_bars_are_as_wide_as_what_was_spent_and_faint_where_not_charged():
     }
     for account, amount in flops.items():
         of_backward = amount / (28 * 18_900_000_000)
-        assert logit[account][0] / logit["student_backward"][0] == pytest.approx(of_backward, rel=1e-3)
+        assert logit[account][0] / logit["student_backward"][0] == pytest.approx(
+            of_backward, rel=1e-3
+        )
     assert {account for account, (_, faint) in logit.items() if faint} == {"teacher_training"}
     assert "teacher_cache" not in logit
     logit = bars(study(training=10**11, teacher="nothing"))["logit"]
-    assert {account for account, (_, faint) in logit.items() if faint} == {"teacher_forward", "teacher_training"}
+    assert {account for account, (_, faint) in logit.items() if faint} == {
+        "teacher_forward",
+        "teacher_training",
+    }
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens", "hours"])
 def test_a_teacher_whose_training_dwarfs_the_budget_leaves_the_bars_readable(kind):
     given = study(kind=kind, training=10**18)
-    widest = max(sum(width for width, faint in bar.values() if not faint) for bar in bars(given).values())
+    widest = max(
+        sum(width for width, faint in bar.values() if not faint) for bar in bars(given).values()
+    )
     assert widest > 200, "near half the figure"
     figure = plots.spending(given)
     assert "→ 1.00e18" in figure

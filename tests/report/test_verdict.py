@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 
 from kdjax.report import sentences as verdict
 
-BUDGET = {"kind": "flops", "amount": 1_500_000_000_000, "teacher": "inference", "clock": ["compute", "input"]}
-UNITS = {"mlm": ("nats", "lower"), "probe": ("accuracy", "higher"), "finetune": ("accuracy", "higher")}
+BUDGET = {
+    "kind": "flops",
+    "amount": 1_500_000_000_000,
+    "teacher": "inference",
+    "clock": ["compute", "input"],
+}
+UNITS = {
+    "mlm": ("nats", "lower"),
+    "probe": ("accuracy", "higher"),
+    "finetune": ("accuracy", "higher"),
+}
 ENDPOINTS = ("probe.topic", "probe.mood", "finetune.topic", "finetune.mood", "mlm_loss")
 
 
@@ -21,7 +30,11 @@ def results(verdicts, arms=("scratch", "logit", "minilm"), endpoints=ENDPOINTS, 
         a, sign, b = pair.split(" ")
         judged = {">": "BEATS", "=": "TIES", "?": "INCONCLUSIVE"}[sign]
         sense = -1 if endpoint == "mlm_loss" else 1
-        low, mean, high = {">": (0.02, 0.05, 0.08), "=": (-0.002, 0.001, 0.004), "?": (-0.03, 0.01, 0.05)}[sign]
+        low, mean, high = {
+            ">": (0.02, 0.05, 0.08),
+            "=": (-0.002, 0.001, 0.004),
+            "?": (-0.03, 0.01, 0.05),
+        }[sign]
         low, high = sorted((sense * low, sense * high))
         low, high = (low, high) if n > 1 else (None, None)
         interval = {"difference": sense * mean, "low": low, "high": high}
@@ -30,7 +43,13 @@ def results(verdicts, arms=("scratch", "logit", "minilm"), endpoints=ENDPOINTS, 
     for name in endpoints:
         kind = name.split(".")[0].removesuffix("_loss")
         described.append(
-            {"name": name, "kind": kind, "unit": UNITS[kind][0], "better": UNITS[kind][1], "arms": list(arms)}
+            {
+                "name": name,
+                "kind": kind,
+                "unit": UNITS[kind][0],
+                "better": UNITS[kind][1],
+                "arms": list(arms),
+            }
         )
     taught = {arm: {"teacher": "online", "needs_teacher": True} for arm in arms if arm != "scratch"}
     untaught = {"teacher": None, "needs_teacher": False}
@@ -71,7 +90,14 @@ def test_probes_separate_and_fine_tuning_does_not():
 )
 def test_every_sentence_names_the_budget_in_its_own_unit(kind, amount, said):
     winner, tie, open_pair = (f"probe.topic: scratch {sign} minilm" for sign in ">=?")
-    for verdicts, n in (([winner], 3), ([tie], 3), ([open_pair], 3), ([tie, open_pair], 3), ([open_pair], 1), ([], 3)):
+    for verdicts, n in (
+        ([winner], 3),
+        ([tie], 3),
+        ([open_pair], 3),
+        ([tie, open_pair], 3),
+        ([open_pair], 1),
+        ([], 3),
+    ):
         study = results(verdicts, n=n) | {"budget": {**BUDGET, "kind": kind, "amount": amount}}
         assert verdict.headline(study).startswith(said)
 
@@ -89,7 +115,13 @@ def test_tasks_that_disagree_are_told_apart():
 
 
 def test_what_holds_on_one_task_only_is_said_of_that_task():
-    given = results(["probe.topic: minilm > scratch", "probe.topic: logit > scratch", "probe.mood: minilm > scratch"])
+    given = results(
+        [
+            "probe.topic: minilm > scratch",
+            "probe.topic: logit > scratch",
+            "probe.mood: minilm > scratch",
+        ]
+    )
     assert verdict.headline(given) == (
         "At 1.50e12 FLOPs, linear probes put minilm ahead of scratch on both tasks "
         "(on topic, also logit ahead of scratch)."
@@ -106,16 +138,26 @@ def test_tiers():
 
 def test_no_tiers_are_claimed_where_a_pair_within_them_is_open():
     # a > b and c > d, with a > d and c > b unknown: four arms, no two tiers.
-    given = results(["mlm_loss: a > b", "mlm_loss: c > d", "mlm_loss: a ? d"], arms=("a", "b", "c", "d"))
-    assert verdict.headline(given) == ("At 1.50e12 FLOPs, the held-out MLM loss puts a ahead of b, and c ahead of d.")
+    given = results(
+        ["mlm_loss: a > b", "mlm_loss: c > d", "mlm_loss: a ? d"], arms=("a", "b", "c", "d")
+    )
+    assert verdict.headline(given) == (
+        "At 1.50e12 FLOPs, the held-out MLM loss puts a ahead of b, and c ahead of d."
+    )
 
 
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
         ([], "nothing was compared"),
-        (["probe.topic: scratch = minilm", "mlm_loss: scratch = logit"], "every pair of arms ties on every endpoint"),
-        (["probe.topic: scratch ? minilm", "mlm_loss: scratch ? logit"], "cannot tell which arm is better: no pair is"),
+        (
+            ["probe.topic: scratch = minilm", "mlm_loss: scratch = logit"],
+            "every pair of arms ties on every endpoint",
+        ),
+        (
+            ["probe.topic: scratch ? minilm", "mlm_loss: scratch ? logit"],
+            "cannot tell which arm is better: no pair is",
+        ),
         (["probe.topic: scratch ? minilm", "mlm_loss: scratch = logit"], "1 of 2 comparisons tie"),
     ],
 )
@@ -132,7 +174,9 @@ def test_one_seed_cannot_tell():
 
 def test_a_kind_with_one_pair_names_it():
     given = results(["probe.topic: minilm > scratch", "mlm_loss: scratch ? logit"])
-    assert verdict.headline(given).endswith("The held-out MLM loss does not separate scratch and logit.")
+    assert verdict.headline(given).endswith(
+        "The held-out MLM loss does not separate scratch and logit."
+    )
     given = results(["probe.topic: minilm > scratch", "mlm_loss: scratch = logit"])
     assert verdict.headline(given).endswith("The held-out MLM loss shows scratch and logit to tie.")
 
@@ -176,7 +220,13 @@ ARMS = ("scratch", "logit", "tinybert", "minilm")
 PAIRS = [(a, b) for n, a in enumerate(ARMS) for b in ARMS[n + 1 :]]
 
 
-@given(st.lists(st.sampled_from(["{0} > {1}", "{1} > {0}", "{0} = {1}", "{0} ? {1}"]), min_size=6, max_size=6))
+@given(
+    st.lists(
+        st.sampled_from(["{0} > {1}", "{1} > {0}", "{0} = {1}", "{0} ? {1}"]),
+        min_size=6,
+        max_size=6,
+    )
+)
 def test_one_endpoint_says_exactly_the_pairs_that_were_separated(signs):
     said = [sign.format(*pair) for sign, pair in zip(signs, PAIRS, strict=True)]
     sentence = verdict.headline(results([f"mlm_loss: {text}" for text in said], arms=ARMS))
@@ -185,6 +235,11 @@ def test_one_endpoint_says_exactly_the_pairs_that_were_separated(signs):
     for clause in sentence.rstrip(".").partition(" puts ")[2].split(", and "):
         tiers = [tier.replace(" and ", ", ").split(", ") for tier in clause.split(" ahead of ")]
         claimed |= {
-            (a, b) for n, tier in enumerate(tiers) for lower in tiers[n + 1 :] for a in tier for b in lower if b
+            (a, b)
+            for n, tier in enumerate(tiers)
+            for lower in tiers[n + 1 :]
+            for a in tier
+            for b in lower
+            if b
         }
     assert claimed == expected

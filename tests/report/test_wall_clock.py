@@ -13,7 +13,11 @@ from kdjax.report import wall_clock
 
 def test_commands_add_up_in_whatever_way_they_end(tmp_path: Path) -> None:
     assert wall_clock.read(tmp_path) == {}
-    with pytest.raises(KeyboardInterrupt), wall_clock.kept(tmp_path, CLOCK.mark()), CLOCK("compute"):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        wall_clock.kept(tmp_path, CLOCK.mark()),
+        CLOCK("compute"),
+    ):
         raise KeyboardInterrupt
     first = wall_clock.read(tmp_path)
     assert first["compute"] > 0

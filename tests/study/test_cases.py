@@ -31,7 +31,10 @@ def judged(*verdicts, **given):
 def study(*verdicts, training=TRAINING, students=1, steps=STEPS, enforced="inference"):
     """As much of results.json as there is to say about who pays; two runs an arm."""
     arms = {
-        arm: {"phases": [{"price": {**price, "total": sum(price.values())}}], "needs_teacher": arm == "kd"}
+        arm: {
+            "phases": [{"price": {**price, "total": sum(price.values())}}],
+            "needs_teacher": arm == "kd",
+        }
         for arm, price in PRICES.items()
     }
     runs = []
@@ -39,8 +42,13 @@ def study(*verdicts, training=TRAINING, students=1, steps=STEPS, enforced="infer
         for more in (-1, 1):  # their mean counts
             spent = {part: flops * (steps[arm] + more) for part, flops in PRICES[arm].items()}
             upfront = -(-training // students) if arm == "kd" else 0
-            runs.append({"arm": arm, "spent": {**spent, "teacher_cache": 0, "teacher_training": upfront}})
-    rows = [dict(zip(("a", "verdict", "b"), v, strict=True), endpoint=f"probe.t{n}") for n, v in enumerate(verdicts)]
+            runs.append(
+                {"arm": arm, "spent": {**spent, "teacher_cache": 0, "teacher_training": upfront}}
+            )
+    rows = [
+        dict(zip(("a", "verdict", "b"), v, strict=True), endpoint=f"probe.t{n}")
+        for n, v in enumerate(verdicts)
+    ]
     teacher = {"training_flops": training, "head_flops": 0}
     return {
         "arms": arms,
@@ -166,7 +174,10 @@ def test_sentences_of_each_case():
 def test_words_are_explained_only_where_they_are_used():
     told = " ".join(payers.terms(study(KD_WINS)))
     assert "Open:" in told and "At least" not in told and "inconclusive" not in told
-    assert "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is charged to each run" in told
+    assert (
+        "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is charged to each run"
+        in told
+    )
     assert "shared by 4 students" in " ".join(payers.terms(study(TIE, students=4)))
     assert "not known" in " ".join(payers.terms(study(TIE, training=0)))
 

@@ -35,7 +35,9 @@ def study(endpoint: str) -> dict[str, Any]:
     """A made-up study that names a primary endpoint."""
     results = made_up.study()
     evaluation = EvaluationConfig(primary=endpoint)
-    results["primary"] = primary.primary_endpoint(evaluation, results["endpoints"], results["arms"], results["runs"])
+    results["primary"] = primary.primary_endpoint(
+        evaluation, results["endpoints"], results["arms"], results["runs"]
+    )
     return results
 
 
@@ -70,10 +72,14 @@ def test_verdict_interval_and_adjusted_p_are_printed_and_on_the_page() -> None:
 
 def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
     evaluation = EvaluationConfig(primary="probe.topik", tasks={"topic": TaskConfig("a.csv")})
-    with pytest.raises(InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"):
+    with pytest.raises(
+        InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"
+    ):
         check_primary(Config(evaluation=evaluation), {})
     without = replace(evaluation, primary="finetune.topic", finetune=FinetuneConfig(steps=0))
-    with pytest.raises(InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"):
+    with pytest.raises(
+        InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"
+    ):
         check_primary(Config(evaluation=without), {})
 
 
@@ -84,18 +90,26 @@ def test_loss_that_only_one_arm_has_is_refused_as_primary() -> None:
         teacher=TeacherConfig(architecture=ModelSpec(size="2x64")),
         arms={"scratch": ArmConfig(), "minilm": ArmConfig()},
     )
-    with pytest.raises(InputError, match=r"primary is 'mlm_loss', expected an endpoint that scratch and another arm"):
+    with pytest.raises(
+        InputError,
+        match=r"primary is 'mlm_loss', expected an endpoint that scratch and another arm",
+    ):
         arms_of(config)
     assert arms_of(replace(config, arms={"scratch": ArmConfig(), "logit": ArmConfig()}))
     assert arms_of(replace(config, arms={"scratch": ArmConfig()}))
-    assert arms_of(replace(config, evaluation=EvaluationConfig(primary="mlm_probe", mlm_probe=PROBE)))
+    assert arms_of(
+        replace(config, evaluation=EvaluationConfig(primary="mlm_probe", mlm_probe=PROBE))
+    )
 
 
 def test_a_win_over_the_baseline_that_holm_does_not_leave_standing_is_taken_back() -> None:
     tested = {
         "endpoint": "mlm_probe",
         "baseline": "scratch",
-        "comparisons": [{"arm": "logit", "verdict": "INCONCLUSIVE"}, {"arm": "minilm", "verdict": "BEATS"}],
+        "comparisons": [
+            {"arm": "logit", "verdict": "INCONCLUSIVE"},
+            {"arm": "minilm", "verdict": "BEATS"},
+        ],
     }
     rows = [
         {"endpoint": endpoint, "a": a, "b": b, "verdict": "BEATS"}

@@ -21,7 +21,11 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def test_a_folder_that_is_kept_comes_back_on_another_machine(tmp_path: Path) -> None:
-    place, first, second = tmp_path / "place", tmp_path / "first" / "seed0", tmp_path / "second" / "seed0"
+    place, first, second = (
+        tmp_path / "place",
+        tmp_path / "first" / "seed0",
+        tmp_path / "second" / "seed0",
+    )
     write(first / "at-0.5", FILES)
     Mirror(str(place), first, "teacher").keep_folder("at-0.5", CARD)
     assert read(place / "teacher" / "seed0" / "at-0.5") == FILES

@@ -19,7 +19,17 @@ from tests.study.conftest import kdjax
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 ARMS, SEEDS = ("scratch", "minilm"), (0, 1, 2)
-EXACT = ("budget", "used", "spent", "steps", "phases", "positions", "tokens_seen", "tokens_unique", "tokens_masked")
+EXACT = (
+    "budget",
+    "used",
+    "spent",
+    "steps",
+    "phases",
+    "positions",
+    "tokens_seen",
+    "tokens_unique",
+    "tokens_masked",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +52,14 @@ def compared(recipe: Path, out: Path, *words: str) -> dict[str, Any]:
 
 def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
     alone, out = compared(recipe, tmp_path / "alone"), tmp_path / "together"
-    first = kdjax("train", recipe, "--out", out, "--arm", "scratch", "--seed", "1")  # is there already then
+    first = kdjax(
+        "train", recipe, "--out", out, "--arm", "scratch", "--seed", "1"
+    )  # is there already then
     assert first.status == 0, first.err
     found = compared(recipe, out, "--train.seeds_at_once", "2")
-    assert [(run["arm"], run["seed"]) for run in found["runs"]] == [(arm, seed) for seed in SEEDS for arm in ARMS]
+    assert [(run["arm"], run["seed"]) for run in found["runs"]] == [
+        (arm, seed) for seed in SEEDS for arm in ARMS
+    ]
     for run, expected in zip(found["runs"], alone["runs"], strict=True):
         for name in EXACT:
             assert run[name] == expected[name], name
@@ -58,8 +72,12 @@ def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
     assert again["runs"] == found["runs"]
 
 
-@pytest.mark.parametrize(("kind", "groups"), [("flops", [(0, 1), (2,)]), ("hours", [(0,), (1,), (2,)])])
-def test_under_a_budget_of_hours_runs_go_one_by_one(kind: str, groups: Sequence[Sequence[int]]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "groups"), [("flops", [(0, 1), (2,)]), ("hours", [(0,), (1,), (2,)])]
+)
+def test_under_a_budget_of_hours_runs_go_one_by_one(
+    kind: str, groups: Sequence[Sequence[int]]
+) -> None:
     asked: list[Sequence[int]] = []
 
     def run_together(arm: str, seeds: Sequence[int]) -> list[int]:

@@ -18,7 +18,11 @@ RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
 UNIQUE = 900_000
 SEEDS = 3
 PRICES = {"scratch": 6.5e6, "logit": 3.3e7, "mlm+minilm": 2.6e7}  # FLOPs of a token
-LAWS = {"scratch": (5.0, 40.0, 0.25), "logit": (6.4, 40.0, 0.35), "mlm+minilm": (5.6, 30.0, 0.25)}  # E, K, k
+LAWS = {
+    "scratch": (5.0, 40.0, 0.25),
+    "logit": (6.4, 40.0, 0.35),
+    "mlm+minilm": (5.6, 30.0, 0.25),
+}  # E, K, k
 LOSSES = {"unigram": 7.1, "left_neighbor": 6.2, "both_neighbors": 5.4}
 ENDPOINTS = [
     ("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm"),
@@ -48,12 +52,16 @@ def sweep(config, laws=LAWS, *, noise=0.004, best=None):
     """
     rng, cells = np.random.default_rng(0), _cells(json.dumps(to_dict(config)))
     shifts = {seed: noise * rng.normal() for seed in config.seeds}
-    return collect(config, cells, [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells])
+    return collect(
+        config, cells, [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells]
+    )
 
 
 def _results(config, cell, laws, noise, shifts, best, rng):
     amount = next(value for name, value in cell.settings.items() if name.startswith("budget."))
-    kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix("budget.")
+    kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix(
+        "budget."
+    )
     flops = {"flops": 1.0, "tokens": 1.5e7, "hours": 1e14}[kind] * amount
     size = 222_045 * int(cell.settings.get("student.layers", 2))
     runs = []
@@ -84,7 +92,10 @@ def _results(config, cell, laws, noise, shifts, best, rng):
     return {
         "budget": {"kind": kind, "amount": amount},
         "corpus": {"tokens": {"train": UNIQUE}, "reference_losses": LOSSES},
-        "arms": {arm: {"parameters": 4 * 10**6, "parameters_without_embeddings": size} for arm in config.arms},
+        "arms": {
+            arm: {"parameters": 4 * 10**6, "parameters_without_embeddings": size}
+            for arm in config.arms
+        },
         "endpoints": [
             {
                 **dict(zip(("name", "label", "unit", "better", "kind"), endpoint, strict=True)),
@@ -114,6 +125,8 @@ def renamed(found, **names):
     """The same with arms called otherwise, in every place that names them."""
     text = json.dumps(found)
     for old, new in names.items():
-        text = text.replace(json.dumps(old), json.dumps(new)).replace(f'"{old} - ', f'"{json.dumps(new)[1:-1]} - ')
+        text = text.replace(json.dumps(old), json.dumps(new)).replace(
+            f'"{old} - ', f'"{json.dumps(new)[1:-1]} - '
+        )
         text = text.replace(f' - {old}"', f' - {json.dumps(new)[1:-1]}"')
     return json.loads(text)

@@ -28,9 +28,18 @@ FIELDS = (
     Field("change", "int32", ()),
     Field("exact", "float64", (2,)),
 )
-SEQUENCES, VIEWS, BLOCK = 11, 3, 5  # 33 records: six blocks of five, which straddle views, and one of three
+SEQUENCES, VIEWS, BLOCK = (
+    11,
+    3,
+    5,
+)  # 33 records: six blocks of five, which straddle views, and one of three
 HUGE = 2**53 + 1
-IDENTITY = {"teacher": {"sha256": "abc", "layers": [1, 4]}, "views": VIEWS, "rate": 0.15, "head": None}
+IDENTITY = {
+    "teacher": {"sha256": "abc", "layers": [1, 4]},
+    "views": VIEWS,
+    "rate": 0.15,
+    "head": None,
+}
 
 
 def row(field: Field, sequence: int, view: int) -> np.ndarray:
@@ -47,12 +56,23 @@ def rows(sequences: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
     return {field.name: np.stack([row(field, *pair) for pair in pairs]) for field in FIELDS}
 
 
-def make(sequences: np.ndarray, views: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
-    return rows(sequences, views), {"flops": HUGE, "records": np.int64(len(sequences)), "loss": 0.25 * len(sequences)}
+def make(
+    sequences: np.ndarray, views: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
+    return rows(sequences, views), {
+        "flops": HUGE,
+        "records": np.int64(len(sequences)),
+        "loss": 0.25 * len(sequences),
+    }
 
 
 def build(directory: Path, **changes: Any) -> CacheManifest:
-    arguments: dict[str, Any] = {"identity": IDENTITY, "fields": FIELDS, "sequences": SEQUENCES, "views": VIEWS}
+    arguments: dict[str, Any] = {
+        "identity": IDENTITY,
+        "fields": FIELDS,
+        "sequences": SEQUENCES,
+        "views": VIEWS,
+    }
     return cache.build(directory, **{**arguments, "block": BLOCK, "make": make, **changes})
 
 
@@ -130,12 +150,16 @@ def test_totals_are_exact_for_integers_that_no_float_holds(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("fail_at", [0, 10, 30])
-def test_an_interrupted_build_goes_on_with_the_missing_blocks(tmp_path: Path, whole: Path, fail_at: int) -> None:
+def test_an_interrupted_build_goes_on_with_the_missing_blocks(
+    tmp_path: Path, whole: Path, fail_at: int
+) -> None:
     calls: list[int] = []
     with pytest.raises(RuntimeError, match="power cut"):
         build(tmp_path, make=recorded(calls, fail_at))
     assert calls == list(range(0, fail_at + 1, 5))
-    with pytest.raises(InputError, match="is an unfinished cache; the command that began it goes on with it"):
+    with pytest.raises(
+        InputError, match="is an unfinished cache; the command that began it goes on with it"
+    ):
         Cache.open(tmp_path)
     calls.clear()
     told: list[tuple[int, int]] = []
@@ -176,7 +200,9 @@ def killed(sequences, views):
 
 build(Path({str(tmp_path)!r}), make=killed)
 """
-    ended = subprocess.run([sys.executable, "-c", script], check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert ended.returncode == -9
     calls: list[int] = []
     build(tmp_path, make=recorded(calls))
@@ -184,7 +210,9 @@ build(Path({str(tmp_path)!r}), make=killed)
     assert contents(tmp_path) == contents(whole)
 
 
-def test_a_finished_cache_is_found_done_and_a_damaged_one_is_mended(tmp_path: Path, whole: Path) -> None:
+def test_a_finished_cache_is_found_done_and_a_damaged_one_is_mended(
+    tmp_path: Path, whole: Path
+) -> None:
     calls: list[int] = []
     first = build(tmp_path)
     assert build(tmp_path, make=recorded(calls)) == first
@@ -208,10 +236,16 @@ def test_a_finished_cache_is_found_done_and_a_damaged_one_is_mended(tmp_path: Pa
             {"identity": {**IDENTITY, "teacher": {"sha256": "abd", "layers": [1, 4]}}},
             "teacher.sha256 abc, expected abd",
         ),
-        ({"identity": {**IDENTITY, "teacher": {"sha256": "abc", "layers": [4]}}}, r"teacher.layers \[1, 4\], .* \[4\]"),
+        (
+            {"identity": {**IDENTITY, "teacher": {"sha256": "abc", "layers": [4]}}},
+            r"teacher.layers \[1, 4\], .* \[4\]",
+        ),
         ({"identity": {**IDENTITY, "rate": 0.2}}, "rate 0.15, expected 0.2"),
         ({"identity": {**IDENTITY, "k": 64}}, "k None, expected 64"),
-        ({"identity": {k: v for k, v in IDENTITY.items() if k != "rate"}}, "rate 0.15, expected None"),
+        (
+            {"identity": {k: v for k, v in IDENTITY.items() if k != "rate"}},
+            "rate 0.15, expected None",
+        ),
         ({"fields": FIELDS[::-1]}, "fields.0.name hidden, expected exact"),
         ({"fields": FIELDS[:-1]}, "fields .*, expected .*"),
         ({"sequences": 12}, "sequences 11, expected 12"),
@@ -259,7 +293,9 @@ def test_a_truncated_missing_or_overwritten_shard_is_named(tmp_path: Path) -> No
     shard = tmp_path / build(tmp_path).shards[2].file
     data = shard.read_bytes()
     shard.write_bytes(data[:-100])
-    with pytest.raises(InputError, match=rf"{shard.name}: has {len(data) - 100} bytes, expected {len(data)}"):
+    with pytest.raises(
+        InputError, match=rf"{shard.name}: has {len(data) - 100} bytes, expected {len(data)}"
+    ):
         Cache.open(tmp_path)
     shard.unlink()
     with pytest.raises(InputError, match=rf"{shard.name}: has 0 bytes"):
@@ -269,7 +305,9 @@ def test_a_truncated_missing_or_overwritten_shard_is_named(tmp_path: Path) -> No
         Cache.open(tmp_path)
 
 
-def test_a_flipped_bit_is_found_when_its_record_is_read_and_mended_as_told(tmp_path: Path, whole: Path) -> None:
+def test_a_flipped_bit_is_found_when_its_record_is_read_and_mended_as_told(
+    tmp_path: Path, whole: Path
+) -> None:
     shard = tmp_path / build(tmp_path).shards[2].file
     data = bytearray(shard.read_bytes())
     place = data.find(row(FIELDS[0], 2, 1).tobytes())  # record 13 is in shard 2
@@ -278,8 +316,12 @@ def test_a_flipped_bit_is_found_when_its_record_is_read_and_mended_as_told(tmp_p
     shard.write_bytes(data)
     opened = Cache.open(tmp_path)
     for sequence in (1, 3):
-        assert opened.read(np.array([sequence]), np.array([1]))["change"] == row(FIELDS[4], sequence, 1)
-    with pytest.raises(InputError, match=rf"{tmp_path}/shards/{shard.name}: damaged .* delete it and build"):
+        assert opened.read(np.array([sequence]), np.array([1]))["change"] == row(
+            FIELDS[4], sequence, 1
+        )
+    with pytest.raises(
+        InputError, match=rf"{tmp_path}/shards/{shard.name}: damaged .* delete it and build"
+    ):
         opened.read(np.array([1, 2]), np.array([1, 1]))
     shard.unlink()
     build(tmp_path)
@@ -301,7 +343,9 @@ def test_a_changed_or_foreign_manifest_is_refused(tmp_path: Path, whole: Path) -
             Cache.open(tmp_path)
 
 
-@pytest.mark.parametrize(("sequence", "view", "name"), [(11, 0, "sequence"), (-1, 1, "sequence"), (0, 3, "view")])
+@pytest.mark.parametrize(
+    ("sequence", "view", "name"), [(11, 0, "sequence"), (-1, 1, "sequence"), (0, 3, "view")]
+)
 def test_a_record_that_was_never_stored(whole: Path, sequence: int, view: int, name: str) -> None:
     with pytest.raises(ValueError, match=f"asked for a {name} out of the"):
         Cache.open(whole).read(np.array([0, sequence]), np.array([0, view]))
@@ -312,11 +356,19 @@ def test_a_record_that_was_never_stored(whole: Path, sequence: int, view: int, n
     [
         (lambda a: a.pop("ids"), "made the arrays .*, expected"),
         (lambda a: a.update(more=a["ids"]), "made the arrays .*more.*, expected"),
-        (lambda a: a.update(ids=a["ids"].astype("uint32")), r"made ids uint32 \(5, 2, 5\), expected uint16"),
-        (lambda a: a.update(ids=a["ids"][:4]), r"made ids uint16 \(4, 2, 5\), expected uint16 \(5, 2, 5\)"),
+        (
+            lambda a: a.update(ids=a["ids"].astype("uint32")),
+            r"made ids uint32 \(5, 2, 5\), expected uint16",
+        ),
+        (
+            lambda a: a.update(ids=a["ids"][:4]),
+            r"made ids uint16 \(4, 2, 5\), expected uint16 \(5, 2, 5\)",
+        ),
     ],
 )
-def test_other_arrays_than_the_fields_are_a_bug(tmp_path: Path, change: Callable[..., Any], message: str) -> None:
+def test_other_arrays_than_the_fields_are_a_bug(
+    tmp_path: Path, change: Callable[..., Any], message: str
+) -> None:
     def wrong(sequences: np.ndarray, views: np.ndarray) -> Any:
         arrays, totals = make(sequences, views)
         change(arrays)
@@ -326,7 +378,9 @@ def test_other_arrays_than_the_fields_are_a_bug(tmp_path: Path, change: Callable
         build(tmp_path, make=wrong)
 
 
-@pytest.mark.parametrize("changes", [{"views": 0}, {"block": 0}, {"fields": ()}, {"fields": FIELDS[:1] * 2}])
+@pytest.mark.parametrize(
+    "changes", [{"views": 0}, {"block": 0}, {"fields": ()}, {"fields": FIELDS[:1] * 2}]
+)
 def test_counts_and_fields_that_make_no_cache(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected at least 1 each, and distinct fields"):
         build(tmp_path / "out", **changes)

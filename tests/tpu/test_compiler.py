@@ -22,17 +22,39 @@ pytestmark = [pytest.mark.tpu, pytest.mark.usefixtures("libtpu")]
 UNKNOWN = ("until", "kernel_without_cost")
 """Programs of which the text says too little."""
 FLAT = {"1x1": 1, "2x2": 4, "2x4": 8, "4x4": 16, "4x8": 32, "8x8": 64, "8x16": 128, "16x16": 256}
-DEEP = {"2x2x1": 4, "2x2x2": 8, "2x2x4": 16, "2x4x4": 32, "4x4x4": 64, "4x4x8": 128, "4x4x12": 192, "4x4x16": 256}
+DEEP = {
+    "2x2x1": 4,
+    "2x2x2": 8,
+    "2x2x4": 16,
+    "2x4x4": 32,
+    "4x4x4": 64,
+    "4x4x8": 128,
+    "4x4x12": 192,
+    "4x4x16": 256,
+}
 SLICES = {
     **{f"{name}:{shape}": chips for name in ("v5e", "v6e") for shape, chips in FLAT.items()},
-    **{f"{name}:{shape}": chips for name in ("v4", "v5p") for shape, chips in (*DEEP.items(), ("4x8x8", 256))},
+    **{
+        f"{name}:{shape}": chips
+        for name in ("v4", "v5p")
+        for shape, chips in (*DEEP.items(), ("4x8x8", 256))
+    },
     **{f"tpu7x:{shape}": 2 * chips for shape, chips in DEEP.items()},
 }
 """Devices of slices: a chip is one, but on TPU7x two."""
 SMALL = {
     "data": {"length": 128, "slots": 4},
-    "student": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512, "max_positions": 128},
-    "teacher": {"architecture": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512}},
+    "student": {
+        "layers": 1,
+        "width": 128,
+        "heads": 4,
+        "ffn": 256,
+        "vocab_size": 512,
+        "max_positions": 128,
+    },
+    "teacher": {
+        "architecture": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512}
+    },
     "arms": {"logit": {}},
     "budget": {"flops": 1.0e15},
     "train": {"batch": 64, "compute": {"dtype": "bfloat16"}},
@@ -78,27 +100,41 @@ def test_texts_are_read_as_before(name: str, texts: Path) -> None:
 
 
 def test_there_are_such_slices() -> None:
-    assert printed(f"print(json.dumps({{n: len(aot.slice_of(n).devices) for n in {list(SLICES)}}}))") == SLICES
+    assert (
+        printed(f"print(json.dumps({{n: len(aot.slice_of(n).devices) for n in {list(SLICES)}}}))")
+        == SLICES
+    )
 
 
 def test_a_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> None:
     slices = {name: f"{name}:{'2x2' if name in ('v5e', 'v6e') else '2x2x1'}" for name in CHIPS}
     said = printed(TOO_LARGE % list(slices.values()))
     for name, topology in slices.items():
-        needed, limit = out_of_memory(said[topology]), re.search(r"HBM \((\d+\.\d+)G\)", said[topology])
+        needed, limit = (
+            out_of_memory(said[topology]),
+            re.search(r"HBM \((\d+\.\d+)G\)", said[topology]),
+        )
         assert needed is not None and needed > chip(name).hbm
-        assert limit is not None and float(limit[1]) == pytest.approx(chip(name).hbm / GIB, abs=0.005)
+        assert limit is not None and float(limit[1]) == pytest.approx(
+            chip(name).hbm / GIB, abs=0.005
+        )
 
 
 @pytest.mark.parametrize(
     ("mesh", "kinds"),
-    [("data", {"all-reduce"}), ("fsdp", {"all-gather", "all-reduce"}), ("tensor", {"all-gather", "all-reduce"})],
+    [
+        ("data", {"all-reduce"}),
+        ("fsdp", {"all-gather", "all-reduce"}),
+        ("tensor", {"all-gather", "all-reduce"}),
+    ],
 )
 def test_a_mesh_of_a_slice_has_its_collectives(mesh: str, kinds: set[str], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
     sizes = {"data": 0, "fsdp": 1, "tensor": 1, mesh: 4}
-    settings = [word for axis, size in sizes.items() for word in (f"--train.mesh.{axis}", str(size))]
+    settings = [
+        word for axis, size in sizes.items() for word in (f"--train.mesh.{axis}", str(size))
+    ]
     ended = run("-m", "kdjax", "compile", recipe, "--topology", "v5e:2x2", "--json", *settings)
     assert ended.status == 0, ended.err
     (phase,) = json.loads(ended.out)["arms"]["logit"]

@@ -48,7 +48,12 @@ class Cloud:
     settings: dict[str, str] = field(default_factory=dict)
 
     def run(
-        self, script: str, *words: str, without: tuple[str, ...] = (), limit: float = 120, **settings: object
+        self,
+        script: str,
+        *words: str,
+        without: tuple[str, ...] = (),
+        limit: float = 120,
+        **settings: object,
     ) -> Ended:
         """Runs a script to its end, in a directory of its own."""
         process = self.start(script, *words, without=without, **settings)
@@ -122,7 +127,17 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("checkout") / "source"
     (source / "kdjax").mkdir(parents=True)
     (source / "kdjax" / "__init__.py").touch()
-    git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false"]
+    git = [
+        "git",
+        "-C",
+        str(source),
+        "-c",
+        "user.name=x",
+        "-c",
+        "user.email=x@y",
+        "-c",
+        "commit.gpgsign=false",
+    ]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], check=True)
     return source
@@ -143,9 +158,25 @@ def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
     (work / "my recipe.yaml").write_text("arms: {scratch: {}}\n")
     made = Cloud(world, work)
     made.settings = {
-        **{"PROJECT": "a-project", "ZONE": "us-west4-a", "NAME": "kd", "ACCELERATOR": "v5litepod-8"},
-        **{"BUCKET": "a-bucket", "CONFIG": "my recipe.yaml", "MAX_HOURS": "1", "SOURCE": str(checkout)},
-        **{"POLL": "0.02", "BACKOFF": "0.01", "ATTEMPTS": "3", "UNREACHABLE": "2", "STOP_SECONDS": "5"},
+        **{
+            "PROJECT": "a-project",
+            "ZONE": "us-west4-a",
+            "NAME": "kd",
+            "ACCELERATOR": "v5litepod-8",
+        },
+        **{
+            "BUCKET": "a-bucket",
+            "CONFIG": "my recipe.yaml",
+            "MAX_HOURS": "1",
+            "SOURCE": str(checkout),
+        },
+        **{
+            "POLL": "0.02",
+            "BACKOFF": "0.01",
+            "ATTEMPTS": "3",
+            "UNREACHABLE": "2",
+            "STOP_SECONDS": "5",
+        },
     }
     made.kdjax({"do": "finish"})
     yield made

@@ -31,7 +31,15 @@ QUEUED = ("compute", "tpus", "queued-resources")
 GROUP = ("compute", "instance-groups", "managed")
 TAKES: dict[tuple[str, ...], set[str]] = {
     (*QUEUED, "create"): {
-        *("zone", "node-id", "accelerator-type", "runtime-version", "spot", "network", "subnetwork"),
+        *(
+            "zone",
+            "node-id",
+            "accelerator-type",
+            "runtime-version",
+            "spot",
+            "network",
+            "subnetwork",
+        ),
         *("service-account", "internal-ips"),
     },
     (*QUEUED, "describe"): {"zone"},
@@ -39,16 +47,41 @@ TAKES: dict[tuple[str, ...], set[str]] = {
     ("compute", "tpus", "tpu-vm", "describe"): {"zone"},
     ("compute", "tpus", "tpu-vm", "ssh"): {"zone", "worker", "command", "internal-ip"},
     ("compute", "ssh"): {"zone", "command", "internal-ip"},
-    ("compute", "resource-policies", "create", "workload-policy"): {"region", "type", "accelerator-topology"},
+    ("compute", "resource-policies", "create", "workload-policy"): {
+        "region",
+        "type",
+        "accelerator-topology",
+    },
     ("compute", "resource-policies", "delete"): {"region"},
     ("compute", "instance-templates", "create"): {
-        *("machine-type", "image-family", "image-project", "boot-disk-type", "boot-disk-size", "maintenance-policy"),
-        *("instance-termination-action", "max-run-duration", "scopes", "provisioning-model", "network", "region"),
+        *(
+            "machine-type",
+            "image-family",
+            "image-project",
+            "boot-disk-type",
+            "boot-disk-size",
+            "maintenance-policy",
+        ),
+        *(
+            "instance-termination-action",
+            "max-run-duration",
+            "scopes",
+            "provisioning-model",
+            "network",
+            "region",
+        ),
         *("subnet", "service-account", "no-address"),
     },
     ("compute", "instance-templates", "delete"): set(),
     (*GROUP, "create"): {
-        *("zone", "size", "template", "target-size-policy-mode", "default-action-on-vm-failure", "workload-policy"),
+        *(
+            "zone",
+            "size",
+            "template",
+            "target-size-policy-mode",
+            "default-action-on-vm-failure",
+            "workload-policy",
+        ),
     },
     (*GROUP, "list-instances"): {"zone"},
     (*GROUP, "delete"): {"zone"},
@@ -82,7 +115,11 @@ def dumps(value: Any) -> str:
     from _json import encode_basestring_ascii as quoted
 
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{quoted(name)}: {dumps(inner)}" for name, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{quoted(name)}: {dumps(inner)}" for name, inner in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(map(dumps, value)) + "]"
     return quoted(value) if isinstance(value, str) else str(int(value))
@@ -219,7 +256,9 @@ def ssh(home: str, command: str, worker: int) -> NoReturn:
 
 def create_queued(words: list[str], flags: dict[str, str]) -> None:
     if Slice(words[0]).there:
-        fail(f"ERROR: (gcloud.compute.tpus.queued-resources.create) ALREADY_EXISTS: Resource {words[0]} already exists")
+        fail(
+            f"ERROR: (gcloud.compute.tpus.queued-resources.create) ALREADY_EXISTS: Resource {words[0]} already exists"
+        )
     Slice(words[0]).make(HOSTS[flags["accelerator-type"]])
 
 
@@ -261,9 +300,13 @@ def create_group(words: list[str], flags: dict[str, str]) -> None:
 def list_instances(words: list[str], flags: dict[str, str]) -> None:
     one = Slice(words[0])
     if not one.there:
-        fail(f"ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: {words[0]} was not found")
+        fail(
+            f"ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: {words[0]} was not found"
+        )
     state, _, error = one.look().partition(":")
-    shown = {"ACTIVE": "RUNNING", "WAITING_FOR_RESOURCES": "", "PROVISIONING": "STAGING"}.get(state, "TERMINATED")
+    shown = {"ACTIVE": "RUNNING", "WAITING_FOR_RESOURCES": "", "PROVISIONING": "STAGING"}.get(
+        state, "TERMINATED"
+    )
     for worker in range(one.hosts):
         print(f"{words[0]}-{'wxyz'[worker]}", shown, error, sep="|")
 
@@ -282,7 +325,9 @@ def maker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
     def make(words: list[str], flags: dict[str, str]) -> None:
         with kept("made", []) as made:
             if f"{kind} {words[0]}" in made:
-                fail(f"ERROR: (gcloud.compute) Could not create resource: {kind} {words[0]} already exists")
+                fail(
+                    f"ERROR: (gcloud.compute) Could not create resource: {kind} {words[0]} already exists"
+                )
             made.append(f"{kind} {words[0]}")
 
     return make
@@ -292,7 +337,9 @@ def unmaker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
     def unmake(words: list[str], flags: dict[str, str]) -> None:
         with kept("made", []) as made:
             if f"{kind} {words[0]}" not in made:
-                fail(f"ERROR: (gcloud.compute) Could not fetch resource: {kind} {words[0]} was not found")
+                fail(
+                    f"ERROR: (gcloud.compute) Could not fetch resource: {kind} {words[0]} was not found"
+                )
             made.remove(f"{kind} {words[0]}")
 
     return unmake
@@ -301,7 +348,9 @@ def unmaker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
 def copy(words: list[str], flags: dict[str, str]) -> None:
     source, target = map(in_world, words)
     if not os.path.isfile(source):
-        fail(f"ERROR: (gcloud.storage.cp) The following URLs matched no objects or files:\n-{words[0]}")
+        fail(
+            f"ERROR: (gcloud.storage.cp) The following URLs matched no objects or files:\n-{words[0]}"
+        )
     copy_file(source, target)
 
 
@@ -351,7 +400,11 @@ DOES: dict[tuple[str, ...], Callable[[list[str], dict[str, str]], None]] = {
 
 
 def _meant(fault: dict[str, Any], line: str, made: int) -> bool:
-    return bool(fault["times"] and fault.get("slice") in (None, made) and matched(f".*{fault['command']}", line))
+    return bool(
+        fault["times"]
+        and fault.get("slice") in (None, made)
+        and matched(f".*{fault['command']}", line)
+    )
 
 
 def main(arguments: list[str]) -> None:

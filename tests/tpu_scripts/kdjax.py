@@ -23,7 +23,13 @@ def after(flag: str) -> str:
 
 
 part = after("--part") if "--part" in sys.argv else "1/1"
-runs = WORLD / "bucket" / after("--train.checkpoint.directory").removeprefix("gs://") / "runs" / f"part{part[0]}"
+runs = (
+    WORLD
+    / "bucket"
+    / after("--train.checkpoint.directory").removeprefix("gs://")
+    / "runs"
+    / f"part{part[0]}"
+)
 saved, step = runs / "checkpoints" / "step", 0
 if saved.exists():
     step = int(saved.read_text())

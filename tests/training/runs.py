@@ -56,7 +56,7 @@ def run(
     (outcome,) = train(
         Run(
             [
-                tiny.leg(
+                tiny.compiled_phase(
                     program.phase,
                     program,
                     tiny.Batches(),
@@ -66,9 +66,13 @@ def run(
             Budget.flops(STEPS * cost.total),
             start=tiny.params(program.phase.student, 0),
             seed=0,
-            config=TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=2),
+            config=TrainConfig(
+                batch=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=2
+            ),
             directory=directory,
-            evaluate=lambda params: {"mlm_loss": float(np.sum(params["embeddings"]["norm"]["scale"]))},
+            evaluate=lambda params: {
+                "mlm_loss": float(np.sum(params["embeddings"]["norm"]["scale"]))
+            },
             watch=watch,
             **more,
         )

@@ -14,13 +14,13 @@ from kdjax.config import ArmConfig, OptimizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.errors import InputError
 from kdjax.models import Model
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache.store import Cache, CacheManifest
 from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.arm import resolve
 from kdjax.training.phase import price
-from kdjax.training.teacher_source import Cached
+from kdjax.training.teacher_source import CachedTeacher
 from tests import tiny
 from tests.stored import (
     BOTH,
@@ -88,10 +88,12 @@ def test_every_view_of_every_sequence_is_stored(text: Text, exact: Path) -> None
 def test_each_record_has_draws_of_its_own(text: Text, draws: Path) -> None:
     """Those of its number, view by view; where rounding differs, one on the edge between two entries may, too."""
     _, logits, _ = everything(text)
-    signal, numbers = Cached(TEACHER, LOGITS, SAMPLED), np.arange(text.sequences)
+    signal, numbers = CachedTeacher(TEACHER, LOGITS, SAMPLED), np.arange(text.sequences)
     found = records(draws, text)["teacher.logits.ids"]
     for view in range(2):
-        ids = signal.encode(Features(logits=logits[view]), view * text.sequences + numbers)["teacher.logits.ids"]
+        ids = signal.encode(Features(logits=logits[view]), view * text.sequences + numbers)[
+            "teacher.logits.ids"
+        ]
         assert np.mean(np.asarray(ids) == found[view]) > 0.999
 
 
@@ -102,14 +104,20 @@ def test_a_build_is_charged_its_passes(text: Text, exact: Path, tmp_path: Path) 
     passes = math.ceil(2 * text.sequences / SHAPE.batch)
     assert cache.passes(text.sequences, 2, SHAPE.batch) == passes
     assert CacheManifest.read(exact).totals == {"flops": passes * one}
-    lower, twice = Request(hidden=frozenset({1})), dataclasses.replace(SHAPE, batch=16)
+    lower, twice = FeatureRequest(hidden=frozenset({1})), dataclasses.replace(SHAPE, batch=16)
     cheaper = math.ceil(2 * text.sequences / 16) * cache.cache_price(TEACHER, lower, twice)
-    assert build(tmp_path, text, lower, dataclasses.replace(EXACT, batch=16)).totals == {"flops": cheaper}
+    assert build(tmp_path, text, lower, dataclasses.replace(EXACT, batch=16)).totals == {
+        "flops": cheaper
+    }
     assert cheaper < passes * one
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(directory)): p.read_bytes()
+        for p in sorted(directory.rglob("*"))
+        if p.is_file()
+    }
 
 
 class PowerCut(Exception):
@@ -158,17 +166,23 @@ def test_devices_change_nothing(text: Text, draws: Path, tmp_path: Path) -> None
     numbers = np.arange(text.sequences)
     for view in (np.zeros_like(numbers), np.ones_like(numbers)):
         ids, its = (opened.read(numbers, view)["teacher.logits.ids"] for opened in (one, eight))
-        assert np.mean(ids == its) > 0.999  # where rounding differs, a draw on the edge between two entries may, too
+        assert (
+            np.mean(ids == its) > 0.999
+        )  # where rounding differs, a draw on the edge between two entries may, too
 
 
 def test_a_corpus_without_views_is_refused(text: Text, tmp_path: Path) -> None:
     without = dataclasses.replace(text, data=dataclasses.replace(text.data, views=0))
-    with pytest.raises(InputError, match=r"\Adata.views is 0, expected at least 1: stored outputs belong to fixed"):
+    with pytest.raises(
+        InputError, match=r"\Adata.views is 0, expected at least 1: stored outputs belong to fixed"
+    ):
         build(tmp_path / "cache", without)
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_teacher_without_a_head_is_refused_where_logits_are_stored(text: Text, tmp_path: Path) -> None:
+def test_a_teacher_without_a_head_is_refused_where_logits_are_stored(
+    text: Text, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match="found a teacher without an MLM head, expected one"):
         build(tmp_path / "cache", text, teacher=headless())
     assert not (tmp_path / "cache").exists()
@@ -199,7 +213,8 @@ def open_changed(directory: Path, text: Text, **changes: Any) -> Cache:
     data = dataclasses.replace(text.data, **changes.pop("data", {}))
     corpus = changes.pop("corpus", text.corpus)
     model, request, config = (
-        changes.pop(name, own) for name, own in (("teacher", teacher()), ("request", LOGITS), ("config", EXACT))
+        changes.pop(name, own)
+        for name, own in (("teacher", teacher()), ("request", LOGITS), ("config", EXACT))
     )
     return cache.open_cache(directory, model, request, config, data, corpus)
 
@@ -207,9 +222,11 @@ def open_changed(directory: Path, text: Text, **changes: Any) -> Cache:
 def test_a_part_of_what_is_stored_may_be_asked_for(text: Text, exact: Path) -> None:
     assert open_changed(exact, text).manifest.views == 2
     assert open_changed(exact, text, request=BOTH).manifest.views == 2
-    hidden = Request(hidden=frozenset({2}))
+    hidden = FeatureRequest(hidden=frozenset({2}))
     assert open_changed(exact, text, request=hidden).manifest.views == 2
-    assert open_changed(exact, text, request=hidden, teacher=headless()).manifest.views == 2  # a head is not asked for
+    assert (
+        open_changed(exact, text, request=hidden, teacher=headless()).manifest.views == 2
+    )  # a head is not asked for
 
 
 @pytest.mark.parametrize(
@@ -218,9 +235,18 @@ def test_a_part_of_what_is_stored_may_be_asked_for(text: Text, exact: Path) -> N
         ({"data": {"views": 3}}, r"stored for views 2, expected 3\Z"),
         ({"data": {"mask_rate": 0.3}}, r"stored for mask_rate 0.15, expected 0.3\Z"),
         ({"data": {"slots": 2}}, r"stored for slots 3, expected 2\Z"),
-        ({"request": Request(hidden=frozenset({1}))}, "holds None, expected Field.*teacher.hidden.1"),
-        ({"request": Request(token_logits=True)}, "holds None, expected Field.*teacher.token_logits"),
-        ({"config": dataclasses.replace(EXACT, dtype="float16")}, "holds Field.*float32.*, expected Field.*float16"),
+        (
+            {"request": FeatureRequest(hidden=frozenset({1}))},
+            "holds None, expected Field.*teacher.hidden.1",
+        ),
+        (
+            {"request": FeatureRequest(token_logits=True)},
+            "holds None, expected Field.*teacher.token_logits",
+        ),
+        (
+            {"config": dataclasses.replace(EXACT, dtype="float16")},
+            "holds Field.*float32.*, expected Field.*float16",
+        ),
         ({"config": TOP_K}, r"stored with cache.logits 'all', expected 'top_k'\Z"),
     ],
 )
@@ -232,7 +258,9 @@ def test_other_masks_and_missing_features_are_refused(
 
 
 def test_another_teacher_is_refused(text: Text, exact: Path) -> None:
-    with pytest.raises(InputError, match=rf"\A{exact}: stored for encoder '[0-9a-f]+', expected '[0-9a-f]+'\Z"):
+    with pytest.raises(
+        InputError, match=rf"\A{exact}: stored for encoder '[0-9a-f]+', expected '[0-9a-f]+'\Z"
+    ):
         open_changed(exact, text, teacher=teacher(seed=10))
     head = tiny.params(TEACHER, 10)["mlm"]
     with pytest.raises(InputError, match=rf"\A{exact}: stored for head '"):
@@ -255,8 +283,13 @@ def test_stored_outputs_of_a_subset_are_those_of_its_sequences_and_no_other_subs
     assert subset is not None
     assert 10 < few.sequences < text.sequences // 2
     _, logits, _ = everything(text)
-    np.testing.assert_allclose(records(tmp_path, few)["teacher.logits"], logits[:, subset.numbers], atol=1e-4)
-    assert open_changed(tmp_path, text, corpus=text.corpus.limited(limit, 1)).manifest.sequences == few.sequences
+    np.testing.assert_allclose(
+        records(tmp_path, few)["teacher.logits"], logits[:, subset.numbers], atol=1e-4
+    )
+    assert (
+        open_changed(tmp_path, text, corpus=text.corpus.limited(limit, 1)).manifest.sequences
+        == few.sequences
+    )
     for other in (text.corpus, text.corpus.limited(limit, 2), text.corpus.limited(2 * limit, 1)):
         complaint = f"stored for corpus '{few.corpus.digest}', expected '{other.digest}'"
         with pytest.raises(InputError, match=rf"\A{tmp_path}: {complaint}\Z"):
@@ -265,12 +298,21 @@ def test_stored_outputs_of_a_subset_are_those_of_its_sequences_and_no_other_subs
         open_changed(exact, few)
 
 
-def test_entries_that_stand_for_something_else_are_refused(text: Text, draws: Path, top_k: Path) -> None:
+def test_entries_that_stand_for_something_else_are_refused(
+    text: Text, draws: Path, top_k: Path
+) -> None:
     """The fields are the same, or there: draws at another temperature, or the ids of the largest probabilities."""
     assert open_changed(draws, text, config=SAMPLED).manifest.views == 2
-    with pytest.raises(InputError, match=rf"\A{draws}: stored with cache.temperature 1.0, expected 2.0\Z"):
+    with pytest.raises(
+        InputError, match=rf"\A{draws}: stored with cache.temperature 1.0, expected 2.0\Z"
+    ):
         open_changed(draws, text, config=dataclasses.replace(SAMPLED, temperature=2.0))
     as_draws = dataclasses.replace(TOP_K, logits="sampled")
-    with pytest.raises(InputError, match=rf"\A{top_k}: stored with cache.logits 'top_k', expected 'sampled'\Z"):
+    with pytest.raises(
+        InputError, match=rf"\A{top_k}: stored with cache.logits 'top_k', expected 'sampled'\Z"
+    ):
         open_changed(top_k, text, config=as_draws)
-    assert open_changed(top_k, text, config=dataclasses.replace(TOP_K, temperature=2.0)).manifest.views == 2
+    assert (
+        open_changed(top_k, text, config=dataclasses.replace(TOP_K, temperature=2.0)).manifest.views
+        == 2
+    )

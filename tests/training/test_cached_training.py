@@ -46,7 +46,9 @@ ARMS = {"logit": ArmConfig(), "hidden": ArmConfig(terms=(TermConfig("hidden_mse"
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     made = prepared(tmp_path_factory.mktemp("text"))
-    assert SHAPE.batch < made.sequences < SHAPE.batch * STEPS  # the steps pass into the second epoch
+    assert (
+        SHAPE.batch < made.sequences < SHAPE.batch * STEPS
+    )  # the steps pass into the second epoch
     return made
 
 
@@ -76,7 +78,9 @@ def priced(name: str, source: str) -> Price:
     return price(arm(name, source).phases[0], SHAPE)
 
 
-def trained(name: str, source: str, stored: Cache | None, text: Text) -> tuple[Any, list[dict[str, float]], Any]:
+def trained(
+    name: str, source: str, stored: Cache | None, text: Text
+) -> tuple[Any, list[dict[str, float]], Any]:
     """Ten steps: the final parameters, the losses, and what the compiled step took for a teacher."""
     (phase,) = arm(name, source).phases
     program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
@@ -84,26 +88,40 @@ def trained(name: str, source: str, stored: Cache | None, text: Text) -> tuple[A
     state = program.start(untrained(), seed=3)
     data = text.data
     stream = Batches(
-        text.corpus, batch=8, seed=1, rate=data.mask_rate, slots=data.slots, views=data.views, cache=stored
+        text.corpus,
+        batch=8,
+        seed=1,
+        rate=data.mask_rate,
+        slots=data.slots,
+        views=data.views,
+        cache=stored,
     )
     losses = []
     for step, (_, batch) in enumerate(itertools.islice(stream.iterate(0), STEPS)):
-        state, metrics = program(state, given, batch, tiny.moment(phase, step, STEPS))
+        state, metrics = program(state, given, batch, tiny.schedule_inputs(phase, step, STEPS))
         losses.append({key: float(value) for key, value in metrics.items()})
     return jax.device_get(state.params), losses, given
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_training_on_an_exact_cache_is_training_with_the_teacher(name: str, text: Text, exact: Path) -> None:
-    stored = cache.open_cache(exact, teacher(), arm(name, "cached").stored, EXACT, text.data, text.corpus)
+def test_training_on_an_exact_cache_is_training_with_the_teacher(
+    name: str, text: Text, exact: Path
+) -> None:
+    stored = cache.open_cache(
+        exact, teacher(), arm(name, "cached").stored, EXACT, text.data, text.corpus
+    )
     params, losses, given = trained(name, "cached", stored, text)
     wanted, online, its = trained(name, "online", None, text)
     assert given is None
     assert its is not None
     for one, other in zip(losses, online, strict=True):
         assert one == pytest.approx(other, abs=1e-6, rel=1e-5)
-    for (path, leaf), other in zip(jax.tree.leaves_with_path(params), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(leaf, other, rtol=0, atol=1e-6, err_msg=jax.tree_util.keystr(path))
+    for (path, leaf), other in zip(
+        jax.tree.leaves_with_path(params), jax.tree.leaves(wanted), strict=True
+    ):
+        np.testing.assert_allclose(
+            leaf, other, rtol=0, atol=1e-6, err_msg=jax.tree_util.keystr(path)
+        )
     assert losses[-1]["loss"] < losses[0]["loss"]
     before = untrained()["layers"]["1"]["ffn"]["up"]["kernel"]
     assert np.abs(params["model"]["layers"]["1"]["ffn"]["up"]["kernel"] - before).max() > 1e-3

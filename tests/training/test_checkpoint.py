@@ -34,9 +34,13 @@ ONE = NamedSharding(mesh(1), PartitionSpec())
 def state(step: int = 0, sharding: NamedSharding = ONE) -> Any:
     """Arrays large enough to have a file of their own."""
     rng = np.random.default_rng(step)
-    arrays = {"kernel": rng.normal(size=(48, 40)).astype(np.float32), "bias": rng.normal(size=64).astype(np.float32)}
+    arrays = {
+        "kernel": rng.normal(size=(48, 40)).astype(np.float32),
+        "bias": rng.normal(size=64).astype(np.float32),
+    }
     return jax.device_put(
-        {"params": arrays, "step": np.int32(step)}, {"params": sharding, "step": replicated(sharding)}
+        {"params": arrays, "step": np.int32(step)},
+        {"params": sharding, "step": replicated(sharding)},
     )
 
 
@@ -45,7 +49,9 @@ def replicated(sharding: NamedSharding) -> NamedSharding:
 
 
 def like(sharding: NamedSharding = ONE) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0, sharding))
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0, sharding)
+    )
 
 
 def ledger(steps: int) -> Ledger:
@@ -68,10 +74,16 @@ def names(directory: Path) -> set[str]:
 
 
 def same(found: Any, expected: Any) -> bool:
-    return bool(jax.tree.all(jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), found, expected)))
+    return bool(
+        jax.tree.all(
+            jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), found, expected)
+        )
+    )
 
 
-def test_the_newest_is_restored_with_its_ledger_and_records_and_as_many_are_kept_as_asked(tmp_path: Path) -> None:
+def test_the_newest_is_restored_with_its_ledger_and_records_and_as_many_are_kept_as_asked(
+    tmp_path: Path,
+) -> None:
     saved(tmp_path, 3, 5, 8, 13, keep=3)
     assert names(tmp_path) == {"5", "8", "13"}
     found = restored(tmp_path, like())
@@ -95,7 +107,9 @@ def test_a_state_may_be_used_up_while_it_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [(8,), (2, 4), (2, 2, 2)])
-def test_a_state_is_restored_to_another_layout_and_still_checked(tmp_path: Path, after: tuple[int, ...]) -> None:
+def test_a_state_is_restored_to_another_layout_and_still_checked(
+    tmp_path: Path, after: tuple[int, ...]
+) -> None:
     saved(tmp_path, 1)
     laid_out = NamedSharding(mesh(*after), PartitionSpec(mesh(*after).axis_names))
     found = restored(tmp_path, like(laid_out))
@@ -115,21 +129,36 @@ def a_bit_flipped(data: Path) -> None:
 
 def arrays(checkpoint: Path) -> Path:
     """The file with the arrays' content."""
-    return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in checkpoint.rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Path], Change, str]] = {
-    "a bit of an array flipped": (arrays, a_bit_flipped, r"the content of \['params'\]\['kernel'\] does not match"),
+    "a bit of an array flipped": (
+        arrays,
+        a_bit_flipped,
+        r"the content of \['params'\]\['kernel'\] does not match",
+    ),
     "arrays truncated": (arrays, in_half, r'"params.\w+/c/0'),
     "arrays gone": (arrays, Path.unlink, r'"params.\w+/c/0'),
-    "account truncated": (lambda c: c / "_CHECKPOINT_METADATA", in_half, "its account does not match its SHA-256"),
+    "account truncated": (
+        lambda c: c / "_CHECKPOINT_METADATA",
+        in_half,
+        "its account does not match its SHA-256",
+    ),
     "account altered": (
         lambda c: c / "_CHECKPOINT_METADATA",
         lambda p: p.write_text(p.read_text().replace('"phases": [2]', '"phases": [3]')),
         "its account does not match its SHA-256",
     ),
     "shapes truncated": (lambda c: c / "state" / "_METADATA", in_half, "JSONDecodeError"),
-    "index truncated": (lambda c: c / "state" / "manifest.ocdbt", in_half, r'2/state/manifest.ocdbt": Error decoding'),
+    "index truncated": (
+        lambda c: c / "state" / "manifest.ocdbt",
+        in_half,
+        r'2/state/manifest.ocdbt": Error decoding',
+    ),
 }
 
 
@@ -143,7 +172,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     found = restored(tmp_path, like())
     assert found is not None and same(found.state, state(1)) and found.ledger == ledger(1)
     (line,) = found.damaged
-    assert line.startswith(f"{tmp_path / '2'} is damaged (") and line.endswith("; it is now 2.damaged")
+    assert line.startswith(f"{tmp_path / '2'} is damaged (") and line.endswith(
+        "; it is now 2.damaged"
+    )
     assert re.search(said, line)
     assert names(tmp_path) == {"1", "2.damaged"}
     saved(tmp_path, 2)  # the same step again
@@ -156,7 +187,8 @@ def test_where_all_are_damaged_each_is_named_and_none_is_touched(tmp_path: Path)
     for step in "12":
         a_bit_flipped(arrays(tmp_path / step))
     with pytest.raises(
-        InputError, match=r"found damaged ones alone \(2: the content .*; 1: the content .*move the dir"
+        InputError,
+        match=r"found damaged ones alone \(2: the content .*; 1: the content .*move the dir",
     ):
         restored(tmp_path, like())
     assert names(tmp_path) == {"1", "2"}
@@ -164,14 +196,18 @@ def test_where_all_are_damaged_each_is_named_and_none_is_touched(tmp_path: Path)
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
-    wider = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"])
+    wider = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"]
+    )
     with pytest.raises(InputError, match="expected a whole checkpoint"):
         restored(tmp_path, {**like(), "params": wider})
 
 
 def test_load_that_fails_leaves_nothing_for_python_to_warn_of(tmp_path: Path) -> None:
     saved(tmp_path, 1)
-    wider = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"])
+    wider = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"]
+    )
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(InputError):
             checkpoints.restore({**like(), "params": wider})
@@ -185,7 +221,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_els
         for step in (1, 2):
             checkpoints.save(state(step), ledger(step))
         checkpoints.wait()
-        with files_of_at_most(512), pytest.raises(Unsaved, match=r"3 could not be written \(File too large\)"):
+        with (
+            files_of_at_most(512),
+            pytest.raises(Unsaved, match=r"3 could not be written \(File too large\)"),
+        ):
             checkpoints.save(state(3), ledger(3))
             checkpoints.wait()
         found = restored(tmp_path, like())

@@ -76,7 +76,10 @@ def test_elements_that_changed_places_are_noticed(here: int, there: int) -> None
 
 
 def test_types_shapes_and_zeros_count() -> None:
-    found = [one(x) for x in (np.zeros(6, np.float32), np.zeros((2, 3), np.float32), np.zeros(6, np.int32))]
+    found = [
+        one(x)
+        for x in (np.zeros(6, np.float32), np.zeros((2, 3), np.float32), np.zeros(6, np.int32))
+    ]
     found.append(one(-np.zeros(6, np.float32)))
     assert len(set(found)) == 4
 

@@ -32,7 +32,11 @@ VERSIONS = {
 @functools.cache
 def phase() -> Phase:
     """Logits and a hidden state: layers below it are alike, so that they can be one loop."""
-    terms = (TermConfig("mlm"), TermConfig("logit"), TermConfig("hidden_mse", options={"layers": "last"}))
+    terms = (
+        TermConfig("mlm"),
+        TermConfig("logit"),
+        TermConfig("hidden_mse", options={"layers": "last"}),
+    )
     optimizer = OptimizerConfig(learning_rate=1e-3)
     (only,) = resolve("mixed", ArmConfig(terms=terms), STUDENT, TEACHER, optimizer).phases
     assert [len(run) for run in only.needs.student.runs(STUDENT.layers)] == [2, 1]
@@ -42,7 +46,9 @@ def phase() -> Phase:
 @functools.cache
 def program(version: str) -> Program:
     devices, microbatches, compute = VERSIONS[version]
-    return program_of(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches, compute)
+    return program_of(
+        phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches, compute
+    )
 
 
 @functools.cache
@@ -52,7 +58,9 @@ def trained(version: str) -> tuple[Any, list[float]]:
     teacher = made.place_teacher(tiny.params(TEACHER, 9))
     state, losses = made.start(tiny.params(STUDENT, 0), seed=1), []
     for step in range(STEPS):
-        state, metrics = made(state, teacher, tiny.batch(step), tiny.moment(phase(), step, STEPS))
+        state, metrics = made(
+            state, teacher, tiny.batch(step), tiny.schedule_inputs(phase(), step, STEPS)
+        )
         losses.append(float(metrics["loss"]))
     return jax.device_get(state.params), losses
 
@@ -64,7 +72,10 @@ def test_every_version_of_a_run_ends_like_the_plain_one(version: str) -> None:
     if coarse:  # rounded to bfloat16 after every operation, not added up in another order
         np.testing.assert_allclose(losses, expected, rtol=2e-2)
         return
-    sums = {"summands": tiny.SHAPE.batch * tiny.SHAPE.length, "stages": 20 * STEPS}  # 20 matmuls in a row a step
+    sums = {
+        "summands": tiny.SHAPE.batch * tiny.SHAPE.length,
+        "stages": 20 * STEPS,
+    }  # 20 matmuls in a row a step
     for found, wanted in zip(losses, expected, strict=True):
         assert_metrics_equal({"loss": found}, {"loss": wanted}, **sums)
     start = program("plain").start(tiny.params(STUDENT, 0), seed=1)
@@ -82,6 +93,8 @@ def test_every_version_has_the_same_price_and_its_own_hardware_flops() -> None:
 def test_the_teacher_is_held_in_the_type_that_is_computed_in() -> None:
     params = tiny.params(TEACHER, 9)
     for version, dtype in (("plain", "float32"), ("bfloat16, all at once", "bfloat16")):
-        assert {x.dtype.name for x in jax.tree.leaves(program(version).place_teacher(params))} == {dtype}
+        assert {x.dtype.name for x in jax.tree.leaves(program(version).place_teacher(params))} == {
+            dtype
+        }
     state = program("bfloat16, all at once").start(tiny.params(STUDENT, 0), seed=1)
     assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {"float32"}

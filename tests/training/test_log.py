@@ -48,7 +48,9 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 
 
 def test_figures_that_are_not_finite_are_null_in_lines_any_reader_takes(tmp_path: Path) -> None:
-    Log(tmp_path, 0, QUIET).write(1, {"loss": 2.0, "grad_norm": float("inf"), "grad_norm/head": float("nan")})
+    Log(tmp_path, 0, QUIET).write(
+        1, {"loss": 2.0, "grad_norm": float("inf"), "grad_norm/head": float("nan")}
+    )
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -60,7 +62,9 @@ def test_figures_that_are_not_finite_are_null_in_lines_any_reader_takes(tmp_path
 def test_held_out_figures_survive_a_restart(tmp_path: Path) -> None:
     log = written(tmp_path, 2)
     log.write(2, {"flops": 20, "share": 0.5, "mlm_loss": 3.0})
-    assert Log(tmp_path, 2, QUIET).curve() == [{"step": 2, "flops": 20, "share": 0.5, "mlm_loss": 3.0}]
+    assert Log(tmp_path, 2, QUIET).curve() == [
+        {"step": 2, "flops": 20, "share": 0.5, "mlm_loss": 3.0}
+    ]
 
 
 def test_a_place_that_fails_is_done_without_and_that_is_said_once(
@@ -76,11 +80,15 @@ def test_a_place_that_fails_is_done_without_and_that_is_said_once(
     for step in (1, 2):
         log.write(step, {"flops": 1, "loss": 1.0})
     log.close()
-    assert said == ["TensorBoard fails (OSError: No space left on device); figures are in metrics.jsonl alone now"]
+    assert said == [
+        "TensorBoard fails (OSError: No space left on device); figures are in metrics.jsonl alone now"
+    ]
     assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2]
 
 
-def test_the_lead_alone_writes_anywhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lead_alone_writes_anywhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hosts, "lead", lambda: False)
     log = Log(tmp_path, 0, LogConfig(wandb="never asked for"))
     log.write(1, {"flops": 1, "loss": 1.0})

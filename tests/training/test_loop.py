@@ -73,7 +73,7 @@ def run(
 
     (outcome,) = train(
         Run(
-            [tiny.leg(phase(learning_rate), program, stream or tiny.Batches(), teacher)],
+            [tiny.compiled_phase(phase(learning_rate), program, stream or tiny.Batches(), teacher)],
             budget or Budget.flops(STEPS * cost.total + cost.total // 2),
             start=tiny.params(program.phase.student, 0),
             seed=0,
@@ -104,7 +104,11 @@ def test_spends_to_the_budget_and_logs_the_curve(straight: Straight) -> None:
     outcome = straight.outcome
     assert outcome.ledger.steps == STEPS
     assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
-    assert [point["step"] for point in outcome.curve] == [3, 5, 6]  # the first step beyond a third, and so on; the last
+    assert [point["step"] for point in outcome.curve] == [
+        3,
+        5,
+        6,
+    ]  # the first step beyond a third, and so on; the last
     assert outcome.curve[-1]["flops"] == outcome.ledger.total
     lines = metrics.lines(straight.directory)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
@@ -112,7 +116,9 @@ def test_spends_to_the_budget_and_logs_the_curve(straight: Straight) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, STEPS])
-def test_an_interrupted_run_ends_with_the_same_bits(straight: Straight, tmp_path: Path, stop_at: int) -> None:
+def test_an_interrupted_run_ends_with_the_same_bits(
+    straight: Straight, tmp_path: Path, stop_at: int
+) -> None:
     expected = straight.outcome
     with pytest.raises(Interrupted):
         run(tmp_path, stop_at)
@@ -165,7 +171,9 @@ def test_a_budget_of_tokens_counts_positions_and_charges_flops_besides(tmp_path:
     assert outcome.ledger.steps == 4
     assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.positions
     assert outcome.ledger.total == 4 * price(phase(), tiny.SHAPE).total
-    assert outcome.ledger.masked_tokens == sum(int((tiny.batch(s)["label_weights"] > 0).sum()) for s in range(4))
+    assert outcome.ledger.masked_tokens == sum(
+        int((tiny.batch(s)["label_weights"] > 0).sum()) for s in range(4)
+    )
 
 
 class SlowBatches(tiny.Batches):
@@ -201,7 +209,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 HOURS = Budget("hours", 6.5 / 3600, clock=("input", "compute"))
 
 
-def test_a_budget_of_hours_ends_by_the_clock_and_its_schedule_too(tmp_path: Path, clock: Clock) -> None:
+def test_a_budget_of_hours_ends_by_the_clock_and_its_schedule_too(
+    tmp_path: Path, clock: Clock
+) -> None:
     outcome = run(tmp_path, budget=HOURS, stream=SlowBatches(clock))
     assert outcome.ledger.steps == 6
     assert outcome.ledger.seconds["input"] == 6.0
@@ -215,7 +225,9 @@ def test_elapsed_time_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
         run(tmp_path / "broken", 4, budget=HOURS, stream=SlowBatches(clock))
     clock.now += 1000.0  # nobody computes
     resumed = run(tmp_path / "broken", budget=HOURS, stream=SlowBatches(clock))
-    assert resumed.params_sha256 == straight.params_sha256  # every step again at the same share of the budget
+    assert (
+        resumed.params_sha256 == straight.params_sha256
+    )  # every step again at the same share of the budget
     assert resumed.ledger.seconds["input"] == straight.ledger.seconds["input"]
 
 
@@ -229,12 +241,17 @@ def test_compiling_counts_where_the_clock_names_it(tmp_path: Path, clock: Clock)
 
 def test_hours_that_compiling_takes_up_are_refused(tmp_path: Path) -> None:
     budget = Budget("hours", compiled().compile_seconds / 7200, clock=("compute", "compile"))
-    with pytest.raises(InputError, match=r"budget.hours is \S+, expected more than the \S+ hours that compiling took"):
+    with pytest.raises(
+        InputError,
+        match=r"budget.hours is \S+, expected more than the \S+ hours that compiling took",
+    ):
         run(tmp_path, budget=budget)
 
 
 def test_text_that_would_repeat_is_refused_where_it_must_not(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"step 6 would repeat text, expected none under data.regime 'unlimited'"):
+    with pytest.raises(
+        InputError, match=r"step 6 would repeat text, expected none under data.regime 'unlimited'"
+    ):
         run(tmp_path, repeats=False)  # 6 steps of 8 sequences; the corpus has 40
 
 

@@ -20,7 +20,7 @@ from kdjax.training import metrics as module
 from kdjax.training.metrics import MEASURED, Done, Meter
 from kdjax.training.phase import price
 from kdjax.training.run import Outcome
-from kdjax.training.step import Moment
+from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 from tests import metrics, tiny
 from tests.training import runs
@@ -48,17 +48,23 @@ def test_a_record_agrees_with_the_ledger(finished: tuple[Outcome, list[dict[str,
     assert found == (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens)
 
 
-def test_learning_rates_are_those_of_the_schedule(finished: tuple[Outcome, list[dict[str, Any]]]) -> None:
+def test_learning_rates_are_those_of_the_schedule(
+    finished: tuple[Outcome, list[dict[str, Any]]],
+) -> None:
     phase = runs.compiled().phase
     shares = [n / runs.STEPS for n in range(runs.STEPS + 1)]
     expected = [phase.learning_rate(before, after) for before, after in itertools.pairwise(shares)]
     assert [line["learning_rate"] for line in of_steps(finished)] == pytest.approx(expected)
 
 
-def test_norms_of_groups_make_up_the_norm_of_the_whole(finished: tuple[Outcome, list[dict[str, Any]]]) -> None:
+def test_norms_of_groups_make_up_the_norm_of_the_whole(
+    finished: tuple[Outcome, list[dict[str, Any]]],
+) -> None:
     for line in of_steps(finished):
         groups = {name: norm for name, norm in line.items() if name.startswith("grad_norm/")}
-        assert groups.keys() == {f"grad_norm/{g}" for g in ("embeddings", "layer_1", "layer_2", "projections")}
+        assert groups.keys() == {
+            f"grad_norm/{g}" for g in ("embeddings", "layer_1", "layer_2", "projections")
+        }
         assert math.hypot(*groups.values()) == pytest.approx(line["grad_norm"], rel=1e-5)
 
 
@@ -68,9 +74,14 @@ def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
     state = program.start(tiny.params(phase.student, 0), seed=0)
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     params = jax.device_get(state.params)
-    grads = jax.jit(jax.grad(phase.loss(), has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[0]
-    _, found = program(state, teacher, tiny.batch(0), tiny.moment(phase, 0, 9))
-    for group, tree in (("layer_2", grads["model"]["layers"]["2"]), ("projections", grads["objective"])):
+    grads = jax.jit(jax.grad(phase.loss(), has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[
+        0
+    ]
+    _, found = program(state, teacher, tiny.batch(0), tiny.schedule_inputs(phase, 0, 9))
+    for group, tree in (
+        ("layer_2", grads["model"]["layers"]["2"]),
+        ("projections", grads["objective"]),
+    ):
         expected = math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(tree)))
         assert float(found[f"grad_norm/{group}"]) == pytest.approx(expected, rel=1e-4)
 
@@ -81,7 +92,9 @@ def test_a_run_that_was_stopped_has_the_same_records(
     with pytest.raises(runs.Interrupted):
         runs.run(tmp_path, stop_at=4)
     assert runs.run(tmp_path).curve == finished[0].curve
-    repeatable = [{k: v for k, v in line.items() if not k.startswith(MEASURED)} for line in finished[1]]
+    repeatable = [
+        {k: v for k, v in line.items() if not k.startswith(MEASURED)} for line in finished[1]
+    ]
     assert metrics.same_each_time(tmp_path) == repeatable
 
 
@@ -93,7 +106,9 @@ def test_every_figure_is_described_and_every_description_is_of_a_figure(
     described = {name for cell in cells for name in re.findall(r"`(.+?)`", cell)}
     patterns = {name: re.compile(re.sub("[A-Z]+", r"\\w+", name)) for name in described}
     names = {name for line in finished[1] for name in line}
-    undescribed = {name for name in names if not any(pattern.fullmatch(name) for pattern in patterns.values())}
+    undescribed = {
+        name for name in names if not any(pattern.fullmatch(name) for pattern in patterns.values())
+    }
     assert not undescribed
     only_sometimes = {
         "weight/TERM",
@@ -104,7 +119,11 @@ def test_every_figure_is_described_and_every_description_is_of_a_figure(
         "teacher_kl",
         "teacher_agreement",
     }
-    unseen = {name for name in described - only_sometimes if not any(patterns[name].fullmatch(seen) for seen in names)}
+    unseen = {
+        name
+        for name in described - only_sometimes
+        if not any(patterns[name].fullmatch(seen) for seen in names)
+    }
     assert not unseen
 
 
@@ -126,12 +145,17 @@ def test_speed_is_of_the_steps_since_the_last_record(monkeypatch: pytest.MonkeyP
     clock.now = 12.0
     seconds.add("input", 1.0)
     seconds.add("evaluation", 2.0)  # no step waits for it
-    record = meter.record(Done(ledger, 0, Moment(0.0, 0.1), {}), {"loss": 1.0})
+    record = meter.record(Done(ledger, 0, ScheduleInputs(0.0, 0.1), {}), {"loss": 1.0})
     assert record["speed/step_seconds"] == pytest.approx(2.0)
     assert record["speed/tokens_per_second"] == pytest.approx(30.0)
     assert record["speed/input_wait"] == pytest.approx(0.1)
     assert record["speed/utilisation"] == pytest.approx(5 * cost.total / (10.0 * 4e12), rel=1e-5)
     clock.now = 13.0
-    after = meter.record(Done(ledger.charge(0, cost, tiny.SHAPE.positions, 60, 60, 9), 0, Moment(0.0, 0.1), {}), {})
+    after = meter.record(
+        Done(
+            ledger.charge(0, cost, tiny.SHAPE.positions, 60, 60, 9), 0, ScheduleInputs(0.0, 0.1), {}
+        ),
+        {},
+    )
     assert after["speed/step_seconds"] == pytest.approx(1.0)
     assert after["speed/input_wait"] == 0.0

@@ -32,13 +32,17 @@ def phase() -> Phase:
     """One objective with terms of every kind of normaliser: slots, positions, pairs, rows; with dropout."""
     config = ArmConfig(terms=tuple(TermConfig(name) for name in TERMS))
     student = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1, attention_dropout=0.2)
-    (only,) = resolve("all", config, student, tiny.SHALLOW_TEACHER, OptimizerConfig(learning_rate=1e-2)).phases
+    (only,) = resolve(
+        "all", config, student, tiny.SHALLOW_TEACHER, OptimizerConfig(learning_rate=1e-2)
+    ).phases
     return only
 
 
 @functools.cache
 def compiled(devices: int, microbatches: int) -> Program:
-    return Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches=microbatches)
+    return Program(
+        phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches=microbatches
+    )
 
 
 def started(program: Program) -> State:
@@ -46,7 +50,9 @@ def started(program: Program) -> State:
 
 
 @functools.cache
-def stepped(devices: int, microbatches: int, dropped: int | None = None) -> tuple[Any, dict[str, float]]:
+def stepped(
+    devices: int, microbatches: int, dropped: int | None = None
+) -> tuple[Any, dict[str, float]]:
     """Parameters and metrics after two steps, with the sequences of one part empty where one is dropped."""
     program = compiled(devices, microbatches)
     teacher = program.place_teacher(tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9)))
@@ -57,7 +63,7 @@ def stepped(devices: int, microbatches: int, dropped: int | None = None) -> tupl
         if dropped is not None:
             for name in ("segments", "valid", "label_weights"):
                 batch[name][dropped::microbatches] = 0
-        state, metrics = program(state, teacher, batch, tiny.moment(phase(), step, 5))
+        state, metrics = program(state, teacher, batch, tiny.schedule_inputs(phase(), step, 5))
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 
@@ -91,7 +97,9 @@ def test_tolerance_tells_a_dropped_part_and_a_wrong_scale_from_rounding() -> Non
 
 
 def test_a_part_is_given_the_seeds_of_its_sequences() -> None:
-    def loss(params: Any, teacher: Any, batch: Any, key: jax.Array, progress: float, shares: Any = None) -> Any:
+    def loss(
+        params: Any, teacher: Any, batch: Any, key: jax.Array, progress: float, shares: Any = None
+    ) -> Any:
         return params * jnp.sum(batch["tokens"][:, :1] * key), {}
 
     batch = {**tiny.batch(0)}
@@ -104,12 +112,15 @@ def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:
     config = ArmConfig(terms=(TermConfig("pearson", variant="bui2024"),))
     (only,) = resolve("p", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
     with pytest.raises(
-        InputError, match=r"arms.p: pearson: looks at a batch as a whole, expected train.microbatches to"
+        InputError,
+        match=r"arms.p: pearson: looks at a batch as a whole, expected train.microbatches to",
     ):
         only.check_splits()
     phase().check_splits()
 
 
 def test_a_batch_that_does_not_split_into_the_parts_is_refused() -> None:
-    with pytest.raises(InputError, match="multiple of the 2 parts the mesh splits it into times 3 microbatches"):
+    with pytest.raises(
+        InputError, match="multiple of the 2 parts the mesh splits it into times 3 microbatches"
+    ):
         Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:2]), microbatches=3)

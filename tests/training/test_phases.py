@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kdjax.budget.accounting import Budget
-from kdjax.budget.ledger import Stretch
+from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import (
     ArmConfig,
     CheckpointConfig,
@@ -32,13 +32,16 @@ from kdjax.training.partition import flat
 from kdjax.training.phase import price
 from kdjax.training.program import Program
 from kdjax.training.run import Outcome, Run
-from kdjax.training.step import Moment
+from kdjax.training.step import ScheduleInputs
 from tests import metrics, tiny
 
 TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
 FADING = Schedule("cosine", ((0.0, 1.0), (1.0, 0.25)))
 PHASES = (
-    PhaseConfig((TermConfig("mlm"), TermConfig("logit", FADING, options={"temperature": TEMPERATURE})), until=0.5),
+    PhaseConfig(
+        (TermConfig("mlm"), TermConfig("logit", FADING, options={"temperature": TEMPERATURE})),
+        until=0.5,
+    ),
     PhaseConfig((TermConfig("hidden_mse"),), until=0.8),
     PhaseConfig((TermConfig("mlm", 2.0), TermConfig("hidden_mse", options={"layers": "last"}))),
 )
@@ -61,19 +64,23 @@ def saving(stop_at: int | None) -> TrainConfig:
 @functools.cache
 def arm() -> Arm:
     config = ArmConfig(phases=PHASES)
-    return resolve("mine", config, STUDENT, TEACHER, OptimizerConfig(learning_rate=1e-2, weight_decay=0.3))
+    return resolve(
+        "mine", config, STUDENT, TEACHER, OptimizerConfig(learning_rate=1e-2, weight_decay=0.3)
+    )
 
 
 @functools.cache
-def laid_out() -> tuple[Budget, tuple[Stretch, ...]]:
+def laid_out() -> tuple[Budget, tuple[PhaseSpan, ...]]:
     costs = [price(phase, tiny.SHAPE) for phase in arm().phases]
     budget = Budget.flops(BUDGET_STEPS * costs[0].total)
-    return budget, arm().lay_out(budget, costs, tiny.SHAPE)
+    return budget, arm().schedule_phases(budget, costs, tiny.SHAPE)
 
 
 @functools.cache
 def programs() -> tuple[Program, ...]:
-    return tuple(Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1])) for phase in arm().phases)
+    return tuple(
+        Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1])) for phase in arm().phases
+    )
 
 
 def run(directory: Path, stop_at: int | None = None) -> Outcome:
@@ -86,7 +93,7 @@ def run(directory: Path, stop_at: int | None = None) -> Outcome:
     (outcome,) = train(
         Run(
             [
-                tiny.leg(phase, program, tiny.Batches(), program.place_teacher(teacher))
+                tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
                 for phase, program in zip(arm().phases, programs(), strict=True)
             ],
             laid_out()[0],
@@ -107,14 +114,14 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[di
 
 
 def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
-    budget, stretches = laid_out()
+    budget, spans = laid_out()
     ledger = straight[0].ledger
-    assert [stretch.steps > 1 for stretch in stretches] == [True, True, True]
-    assert ledger.steps == sum(stretch.steps for stretch in stretches)
-    assert ledger.total == sum(stretch.steps * stretch.price.total for stretch in stretches)
-    assert 0 <= budget.amount - ledger.total < stretches[-1].price.total
+    assert [span.steps > 1 for span in spans] == [True, True, True]
+    assert ledger.steps == sum(span.steps for span in spans)
+    assert ledger.total == sum(span.steps * span.price.total for span in spans)
+    assert 0 <= budget.amount - ledger.total < spans[-1].price.total
     for part in ("student_forward", "teacher_forward", "objective"):
-        assert ledger.spent[part] == sum(stretch.steps * getattr(stretch.price, part) for stretch in stretches)
+        assert ledger.spent[part] == sum(span.steps * getattr(span.price, part) for span in spans)
 
 
 def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
@@ -125,12 +132,16 @@ def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, 
         assert (line["phase"], terms) == (phase + 1, {t.name for t in PHASES[phase].terms})
 
 
-def test_weights_follow_the_share_of_the_budget(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+def test_weights_follow_the_share_of_the_budget(
+    straight: tuple[Outcome, list[dict[str, float]]],
+) -> None:
     budget, (first, *_) = laid_out()
     for line in straight[1][: first.stop]:
         progress = (line["step"] - 1) * first.price.total / budget.amount
         weight = 1.0 + (0.25 - 1.0) * (1 - np.cos(np.pi * progress)) / 2
-        assert line["loss"] == pytest.approx(line["loss/mlm"] + weight * line["loss/logit"], rel=1e-5)
+        assert line["loss"] == pytest.approx(
+            line["loss/mlm"] + weight * line["loss/logit"], rel=1e-5
+        )
         assert line["weight/logit"] == pytest.approx(weight, rel=1e-5)
         assert "weight/mlm" not in line
 
@@ -140,7 +151,12 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
     where: str, straight: tuple[Outcome, list[dict[str, float]]], tmp_path: Path
 ) -> None:
     _, (first, second, third) = laid_out()
-    stop_at = {"first": 2, "border": first.stop, "second": first.stop + 1, "third": third.first + 1}[where]
+    stop_at = {
+        "first": 2,
+        "border": first.stop,
+        "second": first.stop + 1,
+        "third": third.first + 1,
+    }[where]
     assert second.steps > 1
     with pytest.raises(Interrupted):
         run(tmp_path, stop_at)
@@ -155,21 +171,36 @@ def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -
     state = mlm.start(tiny.params(arm().student, 0), seed=0)
     teacher = tiny.params(TEACHER, 9)
     for step in range(3):
-        state, _ = mlm(state, mlm.place_teacher(teacher), tiny.batch(step), Moment(0.0, 1e-2))
+        state, _ = mlm(
+            state, mlm.place_teacher(teacher), tiny.batch(step), ScheduleInputs(0.0, 1e-2)
+        )
     before = jax.device_get(state)
-    state, _ = hidden(state, hidden.place_teacher(teacher), tiny.batch(3), Moment(0.5, 1e-2))
+    state, _ = hidden(
+        state, hidden.place_teacher(teacher), tiny.batch(3), ScheduleInputs(0.5, 1e-2)
+    )
     after = jax.device_get(state)
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)
     assert moved == hidden.phase.trained
-    moments = [{name for name in a.mu if np.any(a.mu[name] != b.mu[name])} for a, b in [(before.opt[0], after.opt[0])]]
+    moments = [
+        {name for name in a.mu if np.any(a.mu[name] != b.mu[name])}
+        for a, b in [(before.opt[0], after.opt[0])]
+    ]
     assert moments == [{name for name, moves in flat(hidden.phase.trained).items() if moves}]
-    assert not any(jax.tree.leaves(moved["model"]["mlm"])) and all(jax.tree.leaves(moved["objective"]))
+    assert not any(jax.tree.leaves(moved["model"]["mlm"])) and all(
+        jax.tree.leaves(moved["objective"])
+    )
 
 
 def test_a_projection_goes_on_in_the_next_phase_that_has_the_term() -> None:
-    keys: list[Any] = [program.abstract_state().params["objective"].keys() for program in programs()]
+    keys: list[Any] = [
+        program.abstract_state().params["objective"].keys() for program in programs()
+    ]
     assert keys == [{"hidden_mse"}] * 3
-    assert [bool(p.phase.trained["objective"]["hidden_mse"]["kernel"]) for p in programs()] == [False, True, True]
+    assert [bool(p.phase.trained["objective"]["hidden_mse"]["kernel"]) for p in programs()] == [
+        False,
+        True,
+        True,
+    ]
 
 
 MODULE = """
@@ -190,5 +221,7 @@ def test_phases_that_would_share_unequal_parameters_are_refused(
     monkeypatch.syspath_prepend(tmp_path)
     narrow, wide = ((TermConfig(f"{name}_terms:own"),) for name in ("narrow", "wide"))
     config = ArmConfig(phases=(PhaseConfig(wide, until=0.5), PhaseConfig(narrow)))
-    with pytest.raises(InputError, match=r"arms.a: own: has parameters of other shapes in another phase"):
+    with pytest.raises(
+        InputError, match=r"arms.a: own: has parameters of other shapes in another phase"
+    ):
         resolve("a", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig())

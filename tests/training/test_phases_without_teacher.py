@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from kdjax.budget.accounting import Budget
-from kdjax.config import ArmConfig, CheckpointConfig, LogConfig, OptimizerConfig, PhaseConfig, TermConfig, TrainConfig
+from kdjax.config import (
+    ArmConfig,
+    CheckpointConfig,
+    LogConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    TermConfig,
+    TrainConfig,
+)
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
@@ -40,7 +48,9 @@ def saving(stop_at: int | None) -> TrainConfig:
 def arm(order: str) -> Arm:
     first, second = ORDERS[order]
     phases = (PhaseConfig((TermConfig(first),), until=0.5), PhaseConfig((TermConfig(second),)))
-    return resolve("mine", ArmConfig(phases=phases), STUDENT, TEACHER, OptimizerConfig(learning_rate=1e-2))
+    return resolve(
+        "mine", ArmConfig(phases=phases), STUDENT, TEACHER, OptimizerConfig(learning_rate=1e-2)
+    )
 
 
 @functools.cache
@@ -61,13 +71,21 @@ def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
         if progress.ledger.steps == stop_at:
             raise Interrupted
 
-    legs = [
-        tiny.leg(phase, program, tiny.Batches(), program.place_teacher(teacher))
+    compiled_phases = [
+        tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
         for phase, program in zip(arm(order).phases, programs(order), strict=True)
     ]
     start = tiny.params(arm(order).student, 0)
     (outcome,) = train(
-        Run(legs, budget(order), start=start, seed=0, config=saving(stop_at), directory=directory, watch=watch)
+        Run(
+            compiled_phases,
+            budget(order),
+            start=start,
+            seed=0,
+            config=saving(stop_at),
+            directory=directory,
+            watch=watch,
+        )
     )
     return outcome
 
@@ -86,7 +104,7 @@ def test_the_phase_without_the_teacher_leaves_the_projection_as_it_is(order: str
     program = programs(order)[ORDERS[order].index("mlm")]
     state = program.start(tiny.params(arm(order).student, 0), seed=0)
     before = jax.device_get(state.params["objective"])
-    state, _ = program(state, None, tiny.batch(0), tiny.moment(program.phase, 1, 4))
+    state, _ = program(state, None, tiny.batch(0), tiny.schedule_inputs(program.phase, 1, 4))
     after = jax.device_get(state.params["objective"])
     jax.tree.map(np.testing.assert_array_equal, before, after)
 
@@ -100,9 +118,11 @@ def test_a_phase_costs_what_it_costs_alone(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_resume_after_a_stop_in_either_phase_keeps_params_bitwise(order: str, tmp_path: Path) -> None:
+def test_resume_after_a_stop_in_either_phase_keeps_params_bitwise(
+    order: str, tmp_path: Path
+) -> None:
     costs = [price(phase, tiny.SHAPE) for phase in arm(order).phases]
-    first, second = arm(order).lay_out(budget(order), costs, tiny.SHAPE)
+    first, second = arm(order).schedule_phases(budget(order), costs, tiny.SHAPE)
     straight = run(order, tmp_path / "straight")
     assert straight.ledger.phases == (first.steps, second.steps)
     for stop_at in (first.stop, second.first + 2):

@@ -27,7 +27,7 @@ from kdjax.training.arm import Arm, resolve
 from kdjax.training.loop import train
 from kdjax.training.phase import Shape, price
 from kdjax.training.program import Program
-from kdjax.training.run import Leg, Run
+from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.start import start_params
 from tests import metrics
 
@@ -53,7 +53,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     records = json.loads(sources.locate(TEXT).read_text(encoding="utf-8"))
     some = dict(itertools.islice(records.items(), 200))
     (here / "text.json").write_text(json.dumps(some), encoding="utf-8")
-    config = DataConfig(files=str(here / "text.json"), length=SHAPE.length, slots=SHAPE.slots, workers=1)
+    config = DataConfig(
+        files=str(here / "text.json"), length=SHAPE.length, slots=SHAPE.slots, workers=1
+    )
     prepare.prepare(config, sources.locate(TOKENIZER), here / "data")
     return Corpus.open(here / "data")
 
@@ -63,23 +65,29 @@ def arm(name: str) -> Arm:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.exhaustive) if name in ALSO else name for name in PRESETS]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.exhaustive) if name in ALSO else name
+        for name in PRESETS
+    ],
 )
 def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path) -> None:
     made, mesh = arm(name), Layout.of(devices=jax.devices()[:1])
     costs = [price(phase, SHAPE) for phase in made.phases]
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)
-    stretches = made.lay_out(budget, costs, SHAPE)
+    spans = made.schedule_phases(budget, costs, SHAPE)
     stream = Batches(corpus, batch=SHAPE.batch, seed=0, rate=0.15, slots=SHAPE.slots)
-    legs = []
+    compiled_phases = []
     for phase, cost in zip(made.phases, costs, strict=True):
         program = Program(phase, SHAPE, mesh)
-        legs.append(Leg(phase, program, cost, stream, program.place_teacher(teacher().params)))
+        compiled_phases.append(
+            CompiledPhase(phase, program, cost, stream, program.place_teacher(teacher().params))
+        )
     start = start_params(made.start, made.student, teacher(), seed=0)
     (outcome,) = train(
         Run(
-            legs,
+            compiled_phases,
             budget,
             start=start,
             seed=0,
@@ -87,8 +95,8 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
             directory=tmp_path,
         )
     )
-    assert outcome.ledger.steps == stretches[-1].stop >= STEPS
-    assert outcome.ledger.total == sum(s.steps * s.price.total for s in stretches) <= budget.amount
+    assert outcome.ledger.steps == spans[-1].stop >= STEPS
+    assert outcome.ledger.total == sum(s.steps * s.price.total for s in spans) <= budget.amount
     lines = metrics.lines(tmp_path)
     assert len(lines) == outcome.ledger.steps
     assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
@@ -114,4 +122,4 @@ def test_logits_at_every_position_cost_the_heads_at_every_position() -> None:
     tokens = shape.batch * shape.length
     encoder = tokens * (4 * 2 * 768 * 768 + 2 * 2 * 128 * 768 + 2 * 2 * 768 * 3072)
     head = tokens * (2 * 768 * 768 + 2 * 768 * 30522)
-    assert found.witness_matmul == 3 * (encoder + head) + 2 * encoder + head
+    assert found.jaxpr_matmul == 3 * (encoder + head) + 2 * encoder + head

@@ -19,7 +19,9 @@ def captured(run: Path) -> list[set[int]]:
     found = []
     for path in sorted((run / "profile").glob("plugins/profile/*/perfetto_trace.json.gz")):
         events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-        found.append({int(e["args"]["step_num"]) for e in events if e.get("name") == "train" and "args" in e})
+        found.append(
+            {int(e["args"]["step_num"]) for e in events if e.get("name") == "train" and "args" in e}
+        )
     return found
 
 

@@ -17,7 +17,9 @@ from tests.training.test_start import narrow, start, teacher
 Array = np.ndarray
 
 
-@pytest.mark.parametrize(("rows", "others", "inner", "rank"), [(17, 16, 12, 8), (9, 8, 12, 8), (30, 5, 4, 1)])
+@pytest.mark.parametrize(
+    ("rows", "others", "inner", "rank"), [(17, 16, 12, 8), (9, 8, 12, 8), (30, 5, 4, 1)]
+)
 def test_factors_are_the_best_approximation(rows: int, others: int, inner: int, rank: int) -> None:
     rng = np.random.default_rng(rows)
     left, right = rng.standard_normal((rows, inner)), rng.standard_normal((others, inner))
@@ -64,10 +66,21 @@ def test_embeddings_are_their_coordinates_along_the_leading_directions() -> None
 
 def basis_of(params: Any, count: int) -> Array:
     """The student's basis by another way: a singular value decomposition of the table, then one of the mean scale."""
-    _, _, vt = np.linalg.svd(np.asarray(params["embeddings"]["word"]["embedding"], np.float64), full_matrices=False)
-    params = {**params, "layers": {n: params["layers"][n] for n in ("1", "2")}}  # those that students start with
-    norms = [p["scale"] for path, p in walk(params) if path.endswith("norm") and not path.startswith("mlm")]
-    within, _, _ = np.linalg.svd(vt[:count] @ np.diag(np.mean(norms, axis=0, dtype=np.float64)) @ vt[:count].T)
+    _, _, vt = np.linalg.svd(
+        np.asarray(params["embeddings"]["word"]["embedding"], np.float64), full_matrices=False
+    )
+    params = {
+        **params,
+        "layers": {n: params["layers"][n] for n in ("1", "2")},
+    }  # those that students start with
+    norms = [
+        p["scale"]
+        for path, p in walk(params)
+        if path.endswith("norm") and not path.startswith("mlm")
+    ]
+    within, _, _ = np.linalg.svd(
+        vt[:count] @ np.diag(np.mean(norms, axis=0, dtype=np.float64)) @ vt[:count].T
+    )
     found = vt[:count].T @ within[:, ::-1]
     return found * np.sign(np.sum(found * stream_basis(params, count), axis=0))
 
@@ -85,7 +98,9 @@ def scores_form(attention: Any, head: int, width: int, basis: Array | None = Non
     """The bilinear form of a head's scores on states [h, 1], those of the student where a basis is given."""
     part = slice(head * width, (head + 1) * width)
     query, key = (
-        np.vstack([np.asarray(attention[name]["kernel"], np.float64), attention[name]["bias"]])[:, part]
+        np.vstack([np.asarray(attention[name]["kernel"], np.float64), attention[name]["bias"]])[
+            :, part
+        ]
         for name in ("query", "key")
     )
     form = query @ key.T / np.sqrt(width)
@@ -95,7 +110,9 @@ def scores_form(attention: Any, head: int, width: int, basis: Array | None = Non
 def output_form(attention: Any, head: int, width: int, basis: Array | None = None) -> Array:
     """What a head makes of a state [h, 1] that it looks at alone."""
     part = slice(head * width, (head + 1) * width)
-    value = np.vstack([np.asarray(attention["value"]["kernel"], np.float64), attention["value"]["bias"]])[:, part]
+    value = np.vstack(
+        [np.asarray(attention["value"]["kernel"], np.float64), attention["value"]["bias"]]
+    )[:, part]
     form = value @ np.asarray(attention["output"]["kernel"], np.float64)[part]
     return form if basis is None else bordered(basis).T @ form @ basis
 
@@ -115,7 +132,9 @@ def truncated(form: Array, rank: int) -> Array:
 
 @pytest.mark.parametrize("of", [{}, {"heads": 4}], ids=["heads of 12", "heads of 6"])
 @pytest.mark.parametrize("form", [scores_form, output_form])
-def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(form: Any, of: dict[str, Any]) -> None:
+def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(
+    form: Any, of: dict[str, Any]
+) -> None:
     given, student = teacher(**of), narrow(teacher(**of).config, width=16)
     made = start(student, given)
     basis = basis_of(given.params, 16)
@@ -124,14 +143,18 @@ def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(form: Any, o
     for layer in ("1", "2"):
         for head in range(student.heads):
             own = form(made["layers"][layer]["attention"], head, rank)
-            its = form(given.params["layers"][layer]["attention"], head, given.config.head_width, basis)
+            its = form(
+                given.params["layers"][layer]["attention"], head, given.config.head_width, basis
+            )
             best = truncated(its, rank)
             assert np.linalg.norm(its - best) > 1e-2
             np.testing.assert_allclose(own, best, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", [scores_form, output_form])
-def test_heads_of_equal_width_are_the_projected_teacher_s_and_the_heaviest_are_kept(form: Any) -> None:
+def test_heads_of_equal_width_are_the_projected_teacher_s_and_the_heaviest_are_kept(
+    form: Any,
+) -> None:
     config, params = teacher(heads=4)
     params = jax.tree.map(np.copy, params)
     for layer, (by_value, by_output) in (("1", (1, 3)), ("2", (2, 0))):
@@ -192,7 +215,9 @@ def test_norms_keep_their_diagonal_in_the_new_basis() -> None:
         for p in (made, given)
     ]
     for own, its in zip(*norms, strict=True):
-        np.testing.assert_allclose(own["scale"], np.diag(basis.T @ np.diag(its["scale"]) @ basis), atol=1e-5)
+        np.testing.assert_allclose(
+            own["scale"], np.diag(basis.T @ np.diag(its["scale"]) @ basis), atol=1e-5
+        )
         np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
 
 
@@ -224,7 +249,10 @@ def planted(rng: np.random.Generator, plane: Array, rank: int) -> Any:
         bases = [normal(rank, config.head_width) for _ in range(config.heads)]
         for name in ("query", "key", "value"):
             layer["attention"][name] = {"kernel": plane @ heads(16), "bias": heads(1)[0]}
-        layer["attention"]["output"] = {"kernel": normal(24, 16) @ plane.T, "bias": normal(16) @ plane.T}
+        layer["attention"]["output"] = {
+            "kernel": normal(24, 16) @ plane.T,
+            "bias": normal(16) @ plane.T,
+        }
         layer["ffn"]["up"] = {"kernel": plane @ normal(16, 48), "bias": normal(48)}
         layer["ffn"]["down"] = {"kernel": normal(48, 16) @ plane.T, "bias": normal(16) @ plane.T}
     return params
@@ -247,7 +275,9 @@ def test_a_teacher_that_fits_into_the_student_is_reproduced() -> None:
         for name in ("up", "down"):
             x, y = (states, states @ basis) if name == "up" else (rng.standard_normal((7, 48)),) * 2
             back = np.eye(48) if name == "up" else basis.T
-            np.testing.assert_allclose(linear(own["ffn"][name], y) @ back, linear(its["ffn"][name], x), atol=1e-9)
+            np.testing.assert_allclose(
+                linear(own["ffn"][name], y) @ back, linear(its["ffn"][name], x), atol=1e-9
+            )
         (scores_t, mixed_t), (scores_s, mixed_s) = (
             attend(its["attention"], states),
             attend(own["attention"], states @ basis),
@@ -263,7 +293,9 @@ def linear(p: Any, x: Array) -> Array:
 
 def attend(p: Any, x: Array) -> tuple[Array, Array]:
     """Scores of two heads `[2, n, n]` and the output `[n, D]`."""
-    query, key, value = (np.stack(np.split(linear(p[name], x), 2, axis=1)) for name in ("query", "key", "value"))
+    query, key, value = (
+        np.stack(np.split(linear(p[name], x), 2, axis=1)) for name in ("query", "key", "value")
+    )
     scores = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     mixed = weights / weights.sum(-1, keepdims=True) @ value

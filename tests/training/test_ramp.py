@@ -11,14 +11,22 @@ import jax
 import pytest
 
 from kdjax.budget.accounting import Budget
-from kdjax.config import ArmConfig, LogConfig, OptimizerConfig, PhaseConfig, RampConfig, TermConfig, TrainConfig
+from kdjax.config import (
+    ArmConfig,
+    LogConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RampConfig,
+    TermConfig,
+    TrainConfig,
+)
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.loop import train
 from kdjax.training.phase import Shape, price
 from kdjax.training.program import program_of
-from kdjax.training.run import Leg, Outcome, Run
+from kdjax.training.run import CompiledPhase, Outcome, Run
 from tests import tiny
 
 RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))
@@ -27,7 +35,9 @@ BUDGET = Budget("tokens", 20 * tiny.SHAPE.positions)
 
 @functools.cache
 def arm() -> Arm:
-    return resolve("scratch", ArmConfig(), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2))
+    return resolve(
+        "scratch", ArmConfig(), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2)
+    )
 
 
 class Seen(tiny.Batches):
@@ -42,15 +52,21 @@ class Seen(tiny.Batches):
         return super().iterate(seen, rows)
 
 
-def run(directory: Path, ramp: tuple[RampConfig, ...], asked: list[tuple[int, int]] | None = None) -> Outcome:
-    legs = []
+def run(
+    directory: Path, ramp: tuple[RampConfig, ...], asked: list[tuple[int, int]] | None = None
+) -> Outcome:
+    compiled_phases = []
     for phase in arm().ramped(ramp).phases:
         shape = phase.shape(tiny.SHAPE)
         program = program_of(phase, shape, Layout.of(devices=jax.devices()[:1]))
-        legs.append(Leg(phase, program, price(phase, shape), Seen(shape, [] if asked is None else asked)))
+        compiled_phases.append(
+            CompiledPhase(
+                phase, program, price(phase, shape), Seen(shape, [] if asked is None else asked)
+            )
+        )
     (outcome,) = train(
         Run(
-            legs,
+            compiled_phases,
             BUDGET,
             start=tiny.params(tiny.STUDENT, 0),
             seed=0,
@@ -66,9 +82,9 @@ def test_a_ramp_of_one_size_is_no_ramp(tmp_path: Path) -> None:
     ramped = run(tmp_path / "ramped", (RampConfig(0.25, 8), RampConfig(0.5, 8)))
     assert ramped.params_sha256 == plain.params_sha256
     assert ramped.ledger.phases == (5, 5, 10)
-    assert dataclasses.replace(ramped.ledger, phases=(20,), seconds={}, step_seconds=0.0) == dataclasses.replace(
-        plain.ledger, seconds={}, step_seconds=0.0
-    )
+    assert dataclasses.replace(
+        ramped.ledger, phases=(20,), seconds={}, step_seconds=0.0
+    ) == dataclasses.replace(plain.ledger, seconds={}, step_seconds=0.0)
 
 
 def test_stretches_follow_on_one_another_each_at_its_price(tmp_path: Path) -> None:
@@ -78,7 +94,10 @@ def test_stretches_follow_on_one_another_each_at_its_price(tmp_path: Path) -> No
     assert asked == [(0, 2), (40, 4), (80, 8)]
     assert ledger.positions == BUDGET.amount
     phases = arm().ramped(RAMP).phases
-    flops = sum(n * price(phase, phase.shape(tiny.SHAPE)).total for n, phase in zip(ledger.phases, phases, strict=True))
+    flops = sum(
+        n * price(phase, phase.shape(tiny.SHAPE)).total
+        for n, phase in zip(ledger.phases, phases, strict=True)
+    )
     assert sum(ledger.spent.values()) == flops
 
 
@@ -95,7 +114,9 @@ def test_a_ramp_and_phases_split_the_budget_together() -> None:
 
 
 def test_a_ramp_that_does_not_ascend_is_refused() -> None:
-    with pytest.raises(InputError, match=r"train.ramp ends at \[0.5, 0.25\], expected ascending shares"):
+    with pytest.raises(
+        InputError, match=r"train.ramp ends at \[0.5, 0.25\], expected ascending shares"
+    ):
         TrainConfig(ramp=RAMP[::-1])
     with pytest.raises(InputError, match=r"train.ramp: until is 1.0, expected a share"):
         RampConfig(1.0, 2)

@@ -38,8 +38,12 @@ SUMMANDS = tiny.SHAPE.batch * tiny.SHAPE.length
 STAGES = 20 * STEPS
 """Matmuls and sums one after another, 20 a step."""
 PARTS = {
-    **dict.fromkeys(("logit", "loss/logit"), math.log(tiny.VOCABULARY)),  # distributions over the vocabulary
-    "mlm_loss": tiny.VOCABULARY * STEPS * LEARNING_RATE,  # of biases; Adam moves each by the learning rate at most
+    **dict.fromkeys(
+        ("logit", "loss/logit"), math.log(tiny.VOCABULARY)
+    ),  # distributions over the vocabulary
+    "mlm_loss": tiny.VOCABULARY
+    * STEPS
+    * LEARNING_RATE,  # of biases; Adam moves each by the learning rate at most
 }
 """Sizes of what these figures are differences of."""
 
@@ -63,7 +67,9 @@ def phase() -> Phase:
     return tiny.phase("logit", dataclasses.replace(STUDENT, dropout=0.1), tiny.SHALLOW_TEACHER)
 
 
-def compiled(seeds: int, of: Phase | None = None, devices: int = 1, microbatches: int = 1) -> Program:
+def compiled(
+    seeds: int, of: Phase | None = None, devices: int = 1, microbatches: int = 1
+) -> Program:
     layout = Layout.of(devices=jax.devices()[:devices])
     return program_of(of or phase(), tiny.SHAPE, layout, microbatches, seeds=seeds)
 
@@ -81,10 +87,12 @@ def go(
     """Runs of these seeds side by side, each in a directory of its name."""
     program, cost = compiled(len(seeds)), price(phase(), tiny.SHAPE)
     teacher = program.place_teacher(teacher_params())
-    config = TrainConfig(batch=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3)
+    config = TrainConfig(
+        batch=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3
+    )
     runs = [
         Run(
-            [tiny.leg(phase(), program, tiny.Batches(seed), teacher)],
+            [tiny.compiled_phase(phase(), program, tiny.Batches(seed), teacher)],
             budget or Budget.flops(STEPS * cost.total),
             start=starts(seed),
             seed=seed,
@@ -116,7 +124,9 @@ def check_params(found: Any, expected: Any, start: Any) -> None:
     assert_updates_equal(found, expected, start, summands=SUMMANDS, stages=STAGES)
 
 
-def check_same(found: Outcome, expected: Outcome, directory: Path, expected_directory: Path, seed: int) -> None:
+def check_same(
+    found: Outcome, expected: Outcome, directory: Path, expected_directory: Path, seed: int
+) -> None:
     """The same account to the token, and within rounding the same figures of every step, curve and parameters."""
     for name in EXACT:
         assert getattr(found.ledger, name) == getattr(expected.ledger, name), name
@@ -147,7 +157,9 @@ def together(here: Path) -> dict[int, Outcome]:
 def test_a_run_is_what_it_is_alone(
     here: Path, alone: dict[int, Outcome], together: dict[int, Outcome], seed: int
 ) -> None:
-    check_same(together[seed], alone[seed], here / "together" / str(seed), here / "alone" / str(seed), seed)
+    check_same(
+        together[seed], alone[seed], here / "together" / str(seed), here / "alone" / str(seed), seed
+    )
     assert (alone[seed].side_by_side, together[seed].side_by_side) == (1, len(SEEDS))
     entries = journal.read(here / "together" / str(seed) / journal.NAME)
     assert entries[0]["side_by_side"] == len(SEEDS)
@@ -162,9 +174,13 @@ def test_seeds_differ(together: dict[int, Outcome]) -> None:
 
 def test_time_is_shared_out_evenly(together: dict[int, Outcome]) -> None:
     spent = [outcome.ledger.seconds for outcome in together.values()]
-    assert sum(seconds["compile"] for seconds in spent) == pytest.approx(compiled(len(SEEDS)).compile_seconds)
+    assert sum(seconds["compile"] for seconds in spent) == pytest.approx(
+        compiled(len(SEEDS)).compile_seconds
+    )
     for kind in ("input", "compute"):
-        assert [seconds[kind] for seconds in spent] == pytest.approx([spent[0][kind]] * len(SEEDS), rel=0.1)
+        assert [seconds[kind] for seconds in spent] == pytest.approx(
+            [spent[0][kind]] * len(SEEDS), rel=0.1
+        )
 
 
 @pytest.mark.parametrize(("seed", "step"), [(0, 2), (2, STEPS)])
@@ -176,12 +192,17 @@ def test_an_interruption_changes_nothing(
     again = go(tmp_path, SEEDS)
     for each in SEEDS:
         assert again[each].params_sha256 == together[each].params_sha256
-        assert again[each].ledger.spent == together[each].ledger.spent and again[each].curve == together[each].curve
+        assert (
+            again[each].ledger.spent == together[each].ledger.spent
+            and again[each].curve == together[each].curve
+        )
         lines = metrics.same_each_time(tmp_path / str(each))
         assert lines == metrics.same_each_time(here / "together" / str(each))
 
 
-def test_a_seed_that_was_left_behind_ends_with_the_same_bits(together: dict[int, Outcome], tmp_path: Path) -> None:
+def test_a_seed_that_was_left_behind_ends_with_the_same_bits(
+    together: dict[int, Outcome], tmp_path: Path
+) -> None:
     """As if killed while the checkpoints were being written: one of three was not."""
     with pytest.raises(Interrupted):
         go(tmp_path, SEEDS, watch=stopping(0, 4), saves=tiny.EVERY_STEP)
@@ -194,7 +215,9 @@ def test_a_seed_that_was_left_behind_ends_with_the_same_bits(together: dict[int,
         assert again[seed].ledger.spent == together[seed].ledger.spent
 
 
-def test_runs_go_on_in_groups_of_another_size(here: Path, alone: dict[int, Outcome], tmp_path: Path) -> None:
+def test_runs_go_on_in_groups_of_another_size(
+    here: Path, alone: dict[int, Outcome], tmp_path: Path
+) -> None:
     """One alone from the start; then all together; then one of them alone and the others together."""
     with pytest.raises(Interrupted):
         go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
@@ -207,23 +230,32 @@ def test_runs_go_on_in_groups_of_another_size(here: Path, alone: dict[int, Outco
     assert [entry["side_by_side"] for entry in entries if "side_by_side" in entry] == [2, 1]
 
 
-def test_one_that_diverges_is_named_and_the_others_are_saved(together: dict[int, Outcome], tmp_path: Path) -> None:
+def test_one_that_diverges_is_named_and_the_others_are_saved(
+    together: dict[int, Outcome], tmp_path: Path
+) -> None:
     def start(seed: int) -> Any:
         params = beginning(phase().student, seed)
-        return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params) if seed == 1 else params
+        return (
+            jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params) if seed == 1 else params
+        )
 
     with pytest.raises(Diverged, match=r"/1: the loss is nan at step 1, expected a finite one"):
         go(tmp_path, SEEDS, starts=start)
     saved = {
-        seed: sorted(path.name for path in (tmp_path / str(seed) / "checkpoints").glob("[0-9]*")) for seed in SEEDS
+        seed: sorted(path.name for path in (tmp_path / str(seed) / "checkpoints").glob("[0-9]*"))
+        for seed in SEEDS
     }
     assert saved == {0: ["2"], 1: [], 2: ["2"]}
     again = go(tmp_path, SEEDS)  # from a start that can be used
-    assert [again[seed].params_sha256 for seed in SEEDS] == [together[seed].params_sha256 for seed in SEEDS]
+    assert [again[seed].params_sha256 for seed in SEEDS] == [
+        together[seed].params_sha256 for seed in SEEDS
+    ]
 
 
 def test_a_budget_of_hours_is_of_one_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="3 runs side by side under a budget of hours, expected one"):
+    with pytest.raises(
+        InputError, match="3 runs side by side under a budget of hours, expected one"
+    ):
         go(tmp_path, SEEDS, budget=Budget("hours", 1.0, clock=("compute",)))
 
 
@@ -233,7 +265,9 @@ def test_a_profile_is_of_all_and_lies_with_the_first(tmp_path: Path) -> None:
 
 
 @functools.cache
-def stepped(name: str, seeds: int, first: int, devices: int, microbatches: int) -> tuple[list[Any], list[Any]]:
+def stepped(
+    name: str, seeds: int, first: int, devices: int, microbatches: int
+) -> tuple[list[Any], list[Any]]:
     """Parameters and metrics of seeds after two steps."""
     of = tiny.phase(name, STUDENT, tiny.SHALLOW_TEACHER)
     program = compiled(seeds, of, devices, microbatches)
@@ -242,9 +276,12 @@ def stepped(name: str, seeds: int, first: int, devices: int, microbatches: int) 
     states = program.together([program.start(beginning(STUDENT, seed), seed) for seed in chosen])
     for step in range(2):
         batches = program.place(program.joined([tiny.batch(10 * seed + step) for seed in chosen]))
-        states, figures = program.step(states, teacher, batches, tiny.moment(of, step, 5))
+        states, figures = program.step(states, teacher, batches, tiny.schedule_inputs(of, step, 5))
     params = [jax.device_get(program.own(states, number).params) for number in range(seeds)]
-    return params, [{name: float(np.ravel(each)[number]) for name, each in figures.items()} for number in range(seeds)]
+    return params, [
+        {name: float(np.ravel(each)[number]) for name, each in figures.items()}
+        for number in range(seeds)
+    ]
 
 
 @pytest.mark.parametrize(("name", "devices", "microbatches"), [("scratch", 1, 1), ("logit", 2, 2)])
@@ -271,8 +308,12 @@ def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -
 def test_the_teacher_is_not_copied() -> None:
     one, three = compiled(1), compiled(3)
     assert one.memory is not None and three.memory is not None
-    held = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(phase().abstract_teacher()))
-    assert three.memory["arguments"] == pytest.approx(3 * one.memory["arguments"] - 2 * held, rel=0.01)
+    held = sum(
+        math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(phase().abstract_teacher())
+    )
+    assert three.memory["arguments"] == pytest.approx(
+        3 * one.memory["arguments"] - 2 * held, rel=0.01
+    )
 
 
 def test_what_the_hardware_does_is_told_of_one_seed() -> None:

@@ -16,15 +16,15 @@ from scipy import stats
 from kdjax.config import CacheConfig, Schedule
 from kdjax.errors import InputError
 from kdjax.models import forward
-from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
 from kdjax.objectives import get, term
 from kdjax.objectives.objective import Objective
-from kdjax.training.teacher_source import Cached, NoTeacher, Online, check_readable
+from kdjax.training.teacher_source import CachedTeacher, NoTeacher, OnlineTeacher, check_readable
 from tests import tiny
 
 Array = np.ndarray
 V = tiny.VOCABULARY
-EVERYTHING = Request(
+EVERYTHING = FeatureRequest(
     scores=frozenset({2}),
     query=frozenset({1, 4}),
     key=frozenset({4}),
@@ -33,7 +33,7 @@ EVERYTHING = Request(
     logits=True,
     token_logits=True,
 )
-LOGITS = Request(logits=True)
+LOGITS = FeatureRequest(logits=True)
 K = 6
 
 
@@ -44,16 +44,20 @@ def seen() -> Features:
     return jax.jit(lambda p, b: forward(tiny.TEACHER, p, b, EVERYTHING))(params, tiny.batch())
 
 
-def cached(request: Request = LOGITS, **how: Any) -> Cached:
-    return Cached(tiny.TEACHER, request, CacheConfig(**{"k": K, "dtype": "float32", **how}))
+def cached(request: FeatureRequest = LOGITS, **how: Any) -> CachedTeacher:
+    return CachedTeacher(tiny.TEACHER, request, CacheConfig(**{"k": K, "dtype": "float32", **how}))
 
 
-def through(signal: Cached, features: Features, records: Any) -> tuple[dict[str, Array], Features]:
+def through(
+    signal: CachedTeacher, features: Features, records: Any
+) -> tuple[dict[str, Array], Features]:
     """What is stored of features, in its types, and what is read back."""
     dtypes = {f.name: f.dtype for f in signal.fields(tiny.SHAPE.length, tiny.SHAPE.slots)}
 
     def run(features: Features, records: jax.Array) -> Any:
-        stored = {name: x.astype(dtypes[name]) for name, x in signal.encode(features, records).items()}
+        stored = {
+            name: x.astype(dtypes[name]) for name, x in signal.encode(features, records).items()
+        }
         return stored, signal.features(None, stored, signal.request)
 
     return jax.device_get(jax.jit(run)(features, jnp.asarray(records, jnp.int32)))  # type: ignore[no-any-return]
@@ -72,7 +76,7 @@ def some_logits(*shape: int, spread: float = 2.0, seed: int = 0) -> Array:
 
 
 def test_online_is_the_teacher_s_forward_pass() -> None:
-    signal, params = Online(tiny.TEACHER), tiny.params(tiny.TEACHER, 9)
+    signal, params = OnlineTeacher(tiny.TEACHER), tiny.params(tiny.TEACHER, 9)
     found = jax.jit(lambda p, b: signal.features(p, b, EVERYTHING))(params, tiny.batch())
     assert jax.tree.structure(found) == jax.tree.structure(seen())
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(seen()), strict=True):
@@ -81,16 +85,16 @@ def test_online_is_the_teacher_s_forward_pass() -> None:
 
 
 def test_online_takes_the_head_only_where_logits_are_asked_for() -> None:
-    signal = Online(tiny.TEACHER)
+    signal = OnlineTeacher(tiny.TEACHER)
     assert "mlm" in signal.params(LOGITS)
-    assert "mlm" in signal.params(Request(token_logits=True))
-    assert "mlm" not in signal.params(Request(hidden=frozenset({4})))
+    assert "mlm" in signal.params(FeatureRequest(token_logits=True))
+    assert "mlm" not in signal.params(FeatureRequest(hidden=frozenset({4})))
 
 
 def test_without_a_teacher_there_is_nothing() -> None:
     assert NoTeacher().params(LOGITS) is None
     assert NoTeacher().fields(12, 3) == ()
-    assert NoTeacher().features(None, {}, Request()) == Features()
+    assert NoTeacher().features(None, {}, FeatureRequest()) == Features()
     assert cached().params(LOGITS) is None
 
 
@@ -112,7 +116,7 @@ def test_the_fields_describe_what_is_stored(logits: str, dtype: str) -> None:
 def test_entries_of_a_large_vocabulary_are_numbered_with_32_bits() -> None:
     for size, dtype in ((2**16, "uint16"), (2**16 + 1, "uint32")):
         large = dataclasses.replace(tiny.TEACHER, vocab_size=size)
-        (ids,) = Cached(large, LOGITS, CacheConfig(logits="sampled", k=4)).fields(12, 3)
+        (ids,) = CachedTeacher(large, LOGITS, CacheConfig(logits="sampled", k=4)).fields(12, 3)
         assert ids.dtype == dtype
         assert ids.shape == (3, 4)
 
@@ -138,7 +142,7 @@ def test_other_features_are_stored_as_they_are_up_to_float16(logits: str) -> Non
 def test_only_what_is_asked_for_is_read() -> None:
     signal = cached(EVERYTHING, logits="all")
     stored, _ = through(signal, seen(), np.arange(8))
-    read = signal.features(None, stored, Request(hidden=frozenset({4})))
+    read = signal.features(None, stored, FeatureRequest(hidden=frozenset({4})))
     assert read.hidden.keys() == {4}
     assert len(jax.tree.leaves(read)) == 1
 
@@ -156,14 +160,18 @@ def test_top_k_keeps_the_largest_and_spreads_the_rest_evenly(dtype: str, toleran
         wanted = np.full(V, (1 - own[largest].sum()) / (V - K))
         wanted[largest] = own[largest]
         np.testing.assert_allclose(q, wanted, rtol=0, atol=tolerance)
-    if dtype == "float32":  # the stored numbers are log-probabilities, not merely so up to a constant
+    if (
+        dtype == "float32"
+    ):  # the stored numbers are log-probabilities, not merely so up to a constant
         np.testing.assert_allclose(np.exp(read.logits.astype(np.float64)).sum(-1), 1, atol=1e-5)
 
 
 def test_a_certain_teacher_leaves_no_rest_and_nothing_infinite() -> None:
     logits = np.full((1, 1, V), -1e5, np.float32)  # beyond float16
     logits[..., 7] = 0
-    stored, read = through(cached(logits="top_k", k=1, dtype="float16"), Features(logits=logits), [0])
+    stored, read = through(
+        cached(logits="top_k", k=1, dtype="float16"), Features(logits=logits), [0]
+    )
     assert np.isfinite(stored["teacher.logits.log_rest"]).all()
     np.testing.assert_allclose(softmax(read.logits)[0, 0], np.eye(V)[7], atol=1e-12)
 
@@ -216,7 +224,9 @@ def test_draws_depend_on_the_record_s_number_alone() -> None:
     records = np.array([4, 17, 3, 99, 2**20])
     whole = through(signal, Features(logits=logits), records)[0]["teacher.logits.ids"]
     for rows in ([3, 0, 1, 4, 2], [2], [2, 4]):
-        part = through(signal, Features(logits=logits[rows]), records[rows])[0]["teacher.logits.ids"]
+        part = through(signal, Features(logits=logits[rows]), records[rows])[0][
+            "teacher.logits.ids"
+        ]
         np.testing.assert_array_equal(part, whole[rows])
     renumbered = through(signal, Features(logits=logits), records + 1)[0]["teacher.logits.ids"]
     assert (renumbered != whole).mean() > 0.5
@@ -230,7 +240,12 @@ def gradient(read: Features, own: Array, temperature: float) -> Array:
     term, places = get("logit", temperature=temperature), read.logits.shape
 
     def loss(x: jax.Array) -> jax.Array:
-        return term(Features(logits=jnp.broadcast_to(x, places)), read, {"label_weights": jnp.ones(places[:2])}, {})
+        return term(
+            Features(logits=jnp.broadcast_to(x, places)),
+            read,
+            {"label_weights": jnp.ones(places[:2])},
+            {},
+        )
 
     return np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(own)), np.float64)
 
@@ -273,7 +288,9 @@ def objective(*terms: Any) -> Objective:
 @pytest.mark.parametrize("k", [V, V + 1])
 def test_as_many_entries_as_the_vocabulary_are_refused(logits: Any, k: int) -> None:
     config = CacheConfig(logits=logits, k=k)
-    with pytest.raises(InputError, match=rf"\Acache.k is {k}, expected fewer than the vocabulary's {V} entries\Z"):
+    with pytest.raises(
+        InputError, match=rf"\Acache.k is {k}, expected fewer than the vocabulary's {V} entries\Z"
+    ):
         check_readable(objective(get("logit")), config, *MODELS)
     check_readable(objective(get("logit")), CacheConfig(logits=logits, k=V - 1), *MODELS)
     check_readable(objective(get("logit")), CacheConfig(logits="all", k=k), *MODELS)
@@ -291,9 +308,14 @@ SCHEDULE = Schedule("linear", ((0.0, 2.0), (1.0, 1.0)))
         (lambda: get("logit", temperature=SCHEDULE), "Schedule"),
     ],
 )
-def test_draws_at_another_temperature_than_the_term_s_are_refused(term: Callable[[], Any], found: str) -> None:
+def test_draws_at_another_temperature_than_the_term_s_are_refused(
+    term: Callable[[], Any], found: str
+) -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
-    with pytest.raises(InputError, match=rf"\Alogit_1: its temperature is {found}.*, expected cache.temperature, 2: "):
+    with pytest.raises(
+        InputError,
+        match=rf"\Alogit_1: its temperature is {found}.*, expected cache.temperature, 2: ",
+    ):
         check_readable(objective(get("logit", temperature=2.0), term()), config, *MODELS)
     for logits in ("all", "top_k"):  # these stand for the logits themselves
         check_readable(objective(term()), CacheConfig(logits=logits, k=4, temperature=2.0), *MODELS)
@@ -306,12 +328,18 @@ def own(student: Any, teacher: Any, batch: Any, params: Any, *, temperature: flo
 
 def test_a_term_that_reads_no_stored_logits_has_no_temperature_to_match() -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
-    others = objective(get("mlm"), get("hidden_mse"), get("relation"), get("logit", temperature=2.0))
+    others = objective(
+        get("mlm"), get("hidden_mse"), get("relation"), get("logit", temperature=2.0)
+    )
     check_readable(others, config, *MODELS)
 
 
 def test_the_temperature_of_a_term_of_one_s_own_is_its_option() -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
-    check_readable(objective(get("tests.training.test_signal:own", temperature=2.0)), config, *MODELS)
-    with pytest.raises(InputError, match=r"own_0: its temperature is 1\.0, expected cache\.temperature, 2"):
+    check_readable(
+        objective(get("tests.training.test_signal:own", temperature=2.0)), config, *MODELS
+    )
+    with pytest.raises(
+        InputError, match=r"own_0: its temperature is 1\.0, expected cache\.temperature, 2"
+    ):
         check_readable(objective(get("tests.training.test_signal:own")), config, *MODELS)

@@ -13,11 +13,11 @@ import pytest
 from kdjax.config import ModelConfig, StartConfig
 from kdjax.errors import InputError
 from kdjax.models import Model, abstract_params, forward
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.training.start import check_start, start_layers, start_params
 from tests import tiny
 
-EVERYTHING = Request(
+EVERYTHING = FeatureRequest(
     **{name: frozenset({1, 2}) for name in ("scores", "query", "key", "value")},
     hidden=frozenset({0, 1, 2}),
     logits=True,
@@ -31,7 +31,10 @@ def teacher(**changes: Any) -> Model:
     config = dataclasses.replace(tiny.TEACHER, **changes)
     leaves, tree = jax.tree.flatten(tiny.params(config, 9))
     rng = np.random.default_rng(5)
-    shaken = [np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32) for leaf in leaves]
+    shaken = [
+        np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32)
+        for leaf in leaves
+    ]
     return Model(config, jax.tree.unflatten(tree, shaken))
 
 
@@ -55,13 +58,15 @@ def assert_equal(a: Any, b: Any) -> None:
 
 def test_a_random_start_is_bert_s_of_its_seed() -> None:
     assert_equal(start_params(StartConfig(), tiny.STUDENT, None, 4), tiny.params(tiny.STUDENT, 4))
-    assert_equal(start_params(StartConfig(), tiny.STUDENT, teacher(), 4), tiny.params(tiny.STUDENT, 4))
+    assert_equal(
+        start_params(StartConfig(), tiny.STUDENT, teacher(), 4), tiny.params(tiny.STUDENT, 4)
+    )
 
 
 def test_a_lower_start_of_equal_width_is_the_bottom_of_its_teacher() -> None:
     student = narrow()
     made = start(student, teacher(), "lower")
-    asked = Request(hidden=frozenset({0, 1, 2}))
+    asked = FeatureRequest(hidden=frozenset({0, 1, 2}))
     own = forward(student, made, tiny.batch(), asked).hidden
     its = forward(tiny.TEACHER, teacher().params, tiny.batch(), asked).hidden
     for layer in range(3):
@@ -70,7 +75,13 @@ def test_a_lower_start_of_equal_width_is_the_bottom_of_its_teacher() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "taken"),
-    [("uniform", (2, 4)), ("spread", (1, 4)), ("lower", (1, 2)), ("upper", (3, 4)), ((4, 1), (4, 1))],
+    [
+        ("uniform", (2, 4)),
+        ("spread", (1, 4)),
+        ("lower", (1, 2)),
+        ("upper", (3, 4)),
+        ((4, 1), (4, 1)),
+    ],
 )
 def test_layers_are_copied_as_the_rule_says(layers: Any, taken: tuple[int, int]) -> None:
     given, made = teacher().params, start(narrow(), teacher(), layers)
@@ -89,7 +100,9 @@ def test_spread_takes_distilbert_s_layers_of_twelve() -> None:
 
 @pytest.mark.parametrize("student", [narrow(), narrow(width=16)], ids=["equal width", "narrower"])
 def test_a_head_the_teacher_lacks_is_bert_s_of_the_seed(student: ModelConfig) -> None:
-    headless = teacher()._replace(params={name: part for name, part in teacher().params.items() if name != "mlm"})
+    headless = teacher()._replace(
+        params={name: part for name, part in teacher().params.items() if name != "mlm"}
+    )
     made = start(student, headless, seed=7)
     assert_equal(made["mlm"], tiny.params(student, 7)["mlm"])
     rest = start(student, teacher(), seed=8)
@@ -121,7 +134,9 @@ def test_a_smaller_student_starts_whole_finite_and_the_same_every_time(
     made = start(student, teacher(**of))
     wanted = abstract_params(student)
     assert jax.tree.structure(made) == jax.tree.structure(wanted)
-    assert [(x.shape, x.dtype) for x in jax.tree.leaves(made)] == [(x.shape, x.dtype) for x in jax.tree.leaves(wanted)]
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(made)] == [
+        (x.shape, x.dtype) for x in jax.tree.leaves(wanted)
+    ]
     assert_equal(made, start(student, teacher(**of), seed=3))
     features = jax.jit(lambda p: forward(student, p, tiny.batch(), EVERYTHING))(made)
     assert len(jax.tree.leaves(features)) == 4 * 2 + 3 + 2
@@ -150,7 +165,9 @@ def test_the_teacher_is_left_as_it_is() -> None:
         ({"positions": "rotary"}, "the student's positions is rotary, expected its learned"),
     ],
 )
-def test_a_student_that_cannot_be_cut_out_of_the_teacher_is_refused(changes: dict[str, Any], complaint: str) -> None:
+def test_a_student_that_cannot_be_cut_out_of_the_teacher_is_refused(
+    changes: dict[str, Any], complaint: str
+) -> None:
     student = narrow(**changes)
     with pytest.raises(InputError, match=rf"\Astart from the teacher: {complaint}\Z"):
         check_start(StartConfig("teacher"), student, tiny.TEACHER)
@@ -167,7 +184,9 @@ def test_a_student_that_cannot_be_cut_out_of_the_teacher_is_refused(changes: dic
         ({"width": 16}, "the student's head_width is 8, expected its 12"),
     ],
 )
-def test_a_rotation_that_differs_from_the_teacher_s_is_refused(changes: dict[str, Any], complaint: str) -> None:
+def test_a_rotation_that_differs_from_the_teacher_s_is_refused(
+    changes: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(InputError, match=rf"\Astart from the teacher: {complaint}\Z"):
         check_start(StartConfig("teacher"), narrow(ROTARY, **changes), ROTARY)
 
@@ -188,7 +207,9 @@ def test_a_narrower_rotary_start_keeps_a_head_s_coordinates() -> None:
     for layer in ("1", "2"):
         for name in ("query", "key"):
             own = made["layers"][layer]["attention"][name]["kernel"]
-            its = np.split(basis.T @ given.params["layers"][layer]["attention"][name]["kernel"], 2, axis=1)
+            its = np.split(
+                basis.T @ given.params["layers"][layer]["attention"][name]["kernel"], 2, axis=1
+            )
             assert min(np.abs(own - head).max() for head in its) < 1e-5
 
 

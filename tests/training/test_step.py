@@ -17,15 +17,15 @@ import pytest
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.models import forward
-from kdjax.models.canonical import canonical
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
+from kdjax.models.reference import reference
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.optimizer import decays, learning_rate
 from kdjax.training.partition import flat, split
-from kdjax.training.phase import CANONICAL_BITS, Phase, Shape, price
+from kdjax.training.phase import REFERENCE_BITS, Phase, Shape, price
 from kdjax.training.program import Program
-from kdjax.training.step import Moment, State, init_state
+from kdjax.training.step import ScheduleInputs, State, init_state
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_sums_equal, assert_updates_equal, rounding
 
@@ -62,13 +62,18 @@ def run(name: str, devices: int) -> tuple[Any, list[dict[str, float]], Any]:
     state = started(compiled)
     losses = []
     for step in range(STEPS):
-        state, metrics = compiled(state, teacher, tiny.batch(step), tiny.moment(compiled.phase, step, STEPS))
+        state, metrics = compiled(
+            state, teacher, tiny.batch(step), tiny.schedule_inputs(compiled.phase, step, STEPS)
+        )
         losses.append({name: float(value) for name, value in metrics.items()})
     return jax.device_get(state.params), losses, jax.device_get(teacher)
 
 
 def largest_difference(a: Any, b: Any) -> float:
-    return max(float(np.max(np.abs(x - y))) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return max(
+        float(np.max(np.abs(x - y)))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", [pytest.param("scratch", marks=pytest.mark.exhaustive), *ARMS[1:]])
@@ -88,9 +93,11 @@ def test_dropout_changes_from_step_to_step() -> None:
     compiled = program("logit", 1)
     teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
     start = tiny.params(compiled.phase.student, 0)
-    now = tiny.moment(compiled.phase, 0, STEPS)
+    now = tiny.schedule_inputs(compiled.phase, 0, STEPS)
     state, first = compiled(compiled.start(start, seed=3), teacher, tiny.batch(0), now)
-    later = dataclasses.replace(compiled.start(start, seed=3), step=jax.device_put(jnp.int32(1), state.step.sharding))
+    later = dataclasses.replace(
+        compiled.start(start, seed=3), step=jax.device_put(jnp.int32(1), state.step.sharding)
+    )
     _, other = compiled(later, teacher, tiny.batch(0), now)
     assert abs(float(first["loss"]) - float(other["loss"])) > 1e-4
 
@@ -101,7 +108,9 @@ def test_every_arm_lowers_its_loss(name: str) -> None:
     teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
     state, losses = compiled.start(tiny.params(compiled.phase.student, 0), seed=3), []
     for step in range(STEPS):
-        state, metrics = compiled(state, teacher, tiny.batch(0), tiny.moment(compiled.phase, step, STEPS))
+        state, metrics = compiled(
+            state, teacher, tiny.batch(0), tiny.schedule_inputs(compiled.phase, step, STEPS)
+        )
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.9 * losses[0]
 
@@ -126,18 +135,24 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
     batch, start = tiny.batch(5), tiny.params(student, 0)
 
     def loss(params: Any, rows: Any) -> jax.Array:
-        log_p = jax.nn.log_softmax(forward(student, params, rows, Request(logits=True)).logits)
+        log_p = jax.nn.log_softmax(
+            forward(student, params, rows, FeatureRequest(logits=True)).logits
+        )
         right = jnp.take_along_axis(log_p, rows["labels"][..., None], -1)[..., 0]
         return -jnp.sum(right * rows["label_weights"]) / jnp.sum(rows["label_weights"])
 
     graded = jax.jit(jax.grad(loss))
     whole = graded(start, batch)
-    slices = [graded(start, {name: rows[i : i + 1] for name, rows in batch.items()}) for i in range(8)]
+    slices = [
+        graded(start, {name: rows[i : i + 1] for name, rows in batch.items()}) for i in range(8)
+    ]
     mean_of_means = jax.tree.map(lambda *g: sum(g) / 8, *slices)
 
     compiled = Program(by_gradient(tiny.phase(student=student)), tiny.SHAPE, Layout.of())
-    state, _ = compiled(compiled.start(start, seed=0), None, batch, Moment(0.0, 1.0))
-    moved = jax.tree.map(lambda before, after: before - after, start, jax.device_get(state.params["model"]))
+    state, _ = compiled(compiled.start(start, seed=0), None, batch, ScheduleInputs(0.0, 1.0))
+    moved = jax.tree.map(
+        lambda before, after: before - after, start, jax.device_get(state.params["model"])
+    )
     largest = max(float(np.max(np.abs(gradient))) for gradient in jax.tree.leaves(whole))
     sums = {"summands": tiny.SHAPE.batch * tiny.SHAPE.length, "stages": 20, "size": largest}
     assert_sums_equal(moved, whole, **sums)
@@ -159,11 +174,11 @@ def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
     state = init_state(params, moving.transformation, 3)
 
     def stepped() -> Any:
-        step = jax.jit(moving.step(bits=CANONICAL_BITS))
-        after, metrics = step(state, target, tiny.batch(5), Moment(0.0, 1.0))
+        step = jax.jit(moving.step(bits=REFERENCE_BITS))
+        after, metrics = step(state, target, tiny.batch(5), ScheduleInputs(0.0, 1.0))
         return jax.tree.map(np.subtract, params, after.params), metrics
 
-    with canonical():
+    with reference():
         want = stepped()
     share = rounding(tiny.SHAPE.batch * tiny.SHAPE.length, stages=20)
     # Where all that is summed cancels, as in the gradient of a key's bias, the sum says nothing of its size.
@@ -177,7 +192,9 @@ def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
     _, _, after = run(name, 8)
     before = tiny.spread(tiny.params(TEACHER, 9))
     assert largest_difference(after, {part: before[part] for part in after}) == 0
-    state = jax.eval_shape(lambda p: init_state(p, phase(name).transformation, 0), phase(name).abstract_params())
+    state = jax.eval_shape(
+        lambda p: init_state(p, phase(name).transformation, 0), phase(name).abstract_params()
+    )
     shapes = {leaf.shape for leaf in jax.tree.leaves(state)}
     assert (tiny.VOCABULARY, tiny.STUDENT.width) in shapes
     assert (tiny.VOCABULARY, tiny.TEACHER.width) not in shapes
@@ -224,8 +241,14 @@ def test_schedule_warms_up_and_ends_with_the_budget() -> None:
 
 def test_a_term_of_weight_zero_costs_nothing() -> None:
     terms = (TermConfig("mlm"), TermConfig("logit", weight=0.0))
-    arm = resolve("mine", ArmConfig(terms=terms), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2))
-    assert not arm.distils
+    arm = resolve(
+        "mine",
+        ArmConfig(terms=terms),
+        tiny.STUDENT,
+        tiny.TEACHER,
+        OptimizerConfig(learning_rate=1e-2),
+    )
+    assert not arm.uses_teacher
     assert price(arm.phases[0], tiny.SHAPE) == price(tiny.phase("scratch"), tiny.SHAPE)
 
 

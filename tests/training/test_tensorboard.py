@@ -17,7 +17,9 @@ from tests.training import runs
 
 
 def read(run: Path) -> EventAccumulator:
-    return EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+    return EventAccumulator(
+        str(run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}
+    ).Reload()
 
 
 def points(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
@@ -32,7 +34,9 @@ def check_same(run: Path) -> EventAccumulator:
         beside = ("step", "time") if "loss" in line else ("step", "flops", "share")
         for name, figure in line.items():
             if name not in beside:
-                expected.setdefault(name, []).append((line["step"], pytest.approx(figure, rel=1e-6)))
+                expected.setdefault(name, []).append(
+                    (line["step"], pytest.approx(figure, rel=1e-6))
+                )
     plain = {tag for tag in events.Tags()["scalars"] if not tag.startswith("by_budget/")}
     assert {tag: points(events, tag) for tag in plain} == expected
     return events
@@ -67,14 +71,18 @@ def test_event_files_switched_on_late_have_all_of_a_run(tmp_path: Path) -> None:
     check_same(tmp_path)
 
 
-def test_what_a_reader_had_seen_and_was_dropped_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_reader_had_seen_and_was_dropped_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = Log(tmp_path, 0)
     for step in (1, 2, 3):
         log.write(step, {"flops": step, "loss": float(step)})
     log.close()
     events = read(tmp_path)
     assert points(events, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
-    now = time.time() + 10  # readers take files in the order of their names, which begin with the second
+    now = (
+        time.time() + 10
+    )  # readers take files in the order of their names, which begin with the second
     monkeypatch.setattr(time, "time", lambda: now)
     log = Log(tmp_path, 1)
     log.write(2, {"flops": 2, "loss": 20.0})

@@ -104,7 +104,9 @@ def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(
     assert server.finished == len(server.began) == 2
 
 
-def test_what_a_kill_kept_from_being_sent_is_sent_when_the_run_goes_on(server: Server, tmp_path: Path) -> None:
+def test_what_a_kill_kept_from_being_sent_is_sent_when_the_run_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
     with pytest.raises(runs.Interrupted):
         runs.run(tmp_path, PROJECT, stop_at=5)
     (history,) = server.runs.values()
@@ -133,26 +135,39 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for ask in (lambda: check_log(PROJECT), lambda: Log(tmp_path, 0, PROJECT)):
-        with pytest.raises(InputError, match=r"needs the package wandb, .*pip install 'kdjax\[wandb\]'"):
+        with pytest.raises(
+            InputError, match=r"needs the package wandb, .*pip install 'kdjax\[wandb\]'"
+        ):
             ask()
 
 
 def test_nobody_logged_in_is_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.logged_in = False
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    with pytest.raises(InputError, match=r"train.log.wandb is 'mine': No API key configured\. WANDB_MODE=offline"):
+    with pytest.raises(
+        InputError, match=r"train.log.wandb is 'mine': No API key configured\. WANDB_MODE=offline"
+    ):
         check_log(PROJECT)
     monkeypatch.setenv("WANDB_MODE", "offline")
     check_log(PROJECT)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="an extra: pip install 'kdjax[wandb]'")
-def test_the_package_itself_takes_it_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None, reason="an extra: pip install 'kdjax[wandb]'"
+)
+def test_the_package_itself_takes_it_offline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     said: list[str] = []
     check_log(PROJECT)
-    runs.run(tmp_path, PROJECT, about=About("study", "tinybert", 0, {"train": {"batch": 8}}), warn=said.append)
+    runs.run(
+        tmp_path,
+        PROJECT,
+        about=About("study", "tinybert", 0, {"train": {"batch": 8}}),
+        warn=said.append,
+    )
     assert said == []
     (kept,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"loss/hidden_mse" in kept.read_bytes()

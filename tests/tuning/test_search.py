@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from kdjax.config import TuneConfig
 from kdjax.tuning.search import Outcome, Trial, best_of, search
@@ -84,7 +89,8 @@ def test_tpe_learns_from_each_arm_by_itself() -> None:
     made = found("tpe", 40)
     assert points(made["scratch"])[:10] == points(made["logit"])[:10]
     assert all(
-        one != other for one, other in zip(points(made["scratch"])[10:], points(made["logit"])[10:], strict=True)
+        one != other
+        for one, other in zip(points(made["scratch"])[10:], points(made["logit"])[10:], strict=True)
     )
     for arm, optimum in OPTIMA.items():
         best = best_of(made[arm], "lower")
@@ -147,7 +153,9 @@ def test_settings_are_plain_values_of_the_space(sampler: str) -> None:
         assert 1 <= trial.settings["student.layers"] <= 6
 
 
-def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+def test_nothing_is_printed(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     for sampler in SAMPLERS:
         found(sampler, 2)
     assert capfd.readouterr() == ("", "")
@@ -155,7 +163,9 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], recwarn: pytest.W
 
 
 def test_the_best_is_the_first_of_equals_and_never_one_that_diverged() -> None:
-    trials = [Trial(n, {}, outcome(value)) for n, value in enumerate([None, 2.0, 1.0, 1.0, 3.0, 3.0])]
+    trials = [
+        Trial(n, {}, outcome(value)) for n, value in enumerate([None, 2.0, 1.0, 1.0, 3.0, 3.0])
+    ]
     lowest, highest = best_of(trials, "lower"), best_of(trials, "higher")
     assert lowest is not None and highest is not None
     assert (lowest.number, highest.number) == (2, 4)

@@ -26,7 +26,15 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare.blocks import Block, BlockSettings, Part, cut, finished, make_part, read_part
+from kdjax.data.prepare.blocks import (
+    Block,
+    BlockSettings,
+    Part,
+    cut,
+    finished,
+    make_part,
+    read_part,
+)
 from kdjax.data.prepare.preparation import SCAN, Preparation, check_ours, check_plan, claimed
 from kdjax.data.text import sources
 from kdjax.data.text.sources import Document, Source
@@ -44,7 +52,9 @@ Piece = tuple[int, tuple[int, list[Document]]]
 """Consecutive documents of a block: its index, the number of the first document, and the documents."""
 
 
-def prepare(config: DataConfig, tokenizer: Path | None, out: Path, options: Sequence[str] = ()) -> Manifest:
+def prepare(
+    config: DataConfig, tokenizer: Path | None, out: Path, options: Sequence[str] = ()
+) -> Manifest:
     """Prepares a corpus with Beam: what `kdjax.data.prepare.local.prepare` makes, byte for byte.
 
     Interrupted, it counts again and makes only the blocks that are missing; either way to prepare goes on with what the
@@ -77,7 +87,9 @@ def prepare(config: DataConfig, tokenizer: Path | None, out: Path, options: Sequ
         starts = _starts(scan, len(counted), preparation.most)
         firsts = itertools.accumulate((documents for _, documents in counted), initial=0)
         numbered = list(zip(preparation.sources, firsts, strict=False))
-        read = "read documents" >> beam.FlatMap(functools.partial(read_documents, out, fields, starts))
+        read = "read documents" >> beam.FlatMap(
+            functools.partial(read_documents, out, fields, starts)
+        )
         make = "make shards" >> beam.Map(functools.partial(make_shards, preparation.blocks, starts))
         _run(runner, numbered, read, beam.GroupByKey(), make)
         return preparation.finish(plan, [_part(out, index) for index in range(len(starts) - 1)])
@@ -97,7 +109,9 @@ def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int,
     try:
         with beside.open("wb") as file:
             found = sources.documents_of(source, text_fields)
-            while held := array("I", (document.size for document in itertools.islice(found, SIZES_HELD))):
+            while held := array(
+                "I", (document.size for document in itertools.islice(found, SIZES_HELD))
+            ):
                 held.tofile(file)
                 documents += len(held)
         beside.replace(_sizes(scan, number))
@@ -125,14 +139,18 @@ def read_documents(
     found = enumerate(sources.documents_of(source, text_fields), first)
     for index, group in itertools.groupby(found, lambda pair: bisect_right(starts, pair[0]) - 1):
         if index == len(starts) - 1:
-            raise InputError(f"{source}: has more documents than before, expected text that does not change meanwhile")
+            raise InputError(
+                f"{source}: has more documents than before, expected text that does not change meanwhile"
+            )
         if finished(directory, index, _documents(starts, index)) is None:
             pairs = list(group)
             yield index, (pairs[0][0], [document for _, document in pairs])
 
 
 def make_shards(
-    settings: BlockSettings, starts: Sequence[int], block: tuple[int, Iterable[tuple[int, list[Document]]]]
+    settings: BlockSettings,
+    starts: Sequence[int],
+    block: tuple[int, Iterable[tuple[int, list[Document]]]],
 ) -> None:
     """Makes a block's part of its documents, which come in several pieces where it spans sources."""
     index, pieces = block
@@ -157,8 +175,12 @@ def _options(words: Sequence[str]) -> Any:
             options.get_all_options()  # parses them
             beam.Pipeline(options=options)
     except (ImportError, ValueError, SystemExit) as e:
-        reason = said.getvalue().strip().rpartition("\n")[2] if isinstance(e, SystemExit) else str(e)
-        raise InputError(f"--beam -- {' '.join(words)}: {reason}; expected Apache Beam's pipeline options") from None
+        reason = (
+            said.getvalue().strip().rpartition("\n")[2] if isinstance(e, SystemExit) else str(e)
+        )
+        raise InputError(
+            f"--beam -- {' '.join(words)}: {reason}; expected Apache Beam's pipeline options"
+        ) from None
     return options
 
 
@@ -239,7 +261,9 @@ def _documents(starts: Sequence[int], index: int) -> int:
 def _part(out: Path, index: int) -> Part:
     part = read_part(out, index)
     if part is None:
-        raise InputError(f"{out}: block {index} is missing, expected the workers to see the same directory")
+        raise InputError(
+            f"{out}: block {index} is missing, expected the workers to see the same directory"
+        )
     return part
 
 

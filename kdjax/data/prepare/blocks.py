@@ -89,21 +89,31 @@ def make_part(block: Block) -> Part:
     settings = block.settings
     tokenizer = _tokenizer(settings.tokenizer, settings.tokenizer_sha256)
     record_format = RecordFormat.smallest(settings.length, tokenizer.vocab_size)
-    frame = {"cls": tokenizer.named["[CLS]"], "sep": tokenizer.named["[SEP]"], "pad": tokenizer.named["[PAD]"]}
+    frame = {
+        "cls": tokenizer.named["[CLS]"],
+        "sep": tokenizer.named["[SEP]"],
+        "pad": tokenizer.named["[PAD]"],
+    }
     documents, tokens, text_tokens, shards = {}, {}, {}, []
     texts: dict[str, list[str]] = {split: [] for split in SPLITS}
     for document in block.documents:
-        texts["validation" if document.is_held_out(settings.validation) else "train"].append(document.text)
+        texts["validation" if document.is_held_out(settings.validation) else "train"].append(
+            document.text
+        )
     for split, chosen in texts.items():
         # Arrays: a list of Python's integers takes ten times the memory.
-        found = map(functools.partial(np.array, dtype=record_format.token_dtype), tokenizer.ids(chosen))
+        found = map(
+            functools.partial(np.array, dtype=record_format.token_dtype), tokenizer.ids(chosen)
+        )
         pieces = [piece for ids in found for piece in chunks(ids, settings.length - 2)]
         documents[split], text_tokens[split] = len(chosen), sum(map(len, pieces))
         tokens[split] = text_tokens[split] + 2 * len(pieces)
         packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
         if packed:
             records = record_format.encode([[pieces[i] for i in bin_] for bin_ in packed], **frame)
-            shards.append(write_shard(settings.directory, f"{split}-{block.index:05d}", split, records))
+            shards.append(
+                write_shard(settings.directory, f"{split}-{block.index:05d}", split, records)
+            )
     part = Part(block.index, documents, tokens, text_tokens, tuple(shards))
     write_json(_part_path(settings.directory, block.index), dataclasses.asdict(part))
     return part

@@ -66,7 +66,9 @@ def prepare(
 
 def _blocks(preparation: Preparation) -> Iterator[Block]:
     documents = (
-        document for source in preparation.sources for document in sources.documents_of(source, preparation.text_fields)
+        document
+        for source in preparation.sources
+        for document in sources.documents_of(source, preparation.text_fields)
     )
     for index, block in enumerate(cut(documents, operator.attrgetter("size"), preparation.most)):
         yield Block(index, block, preparation.blocks)

@@ -79,14 +79,20 @@ class RecordFormat:
     @classmethod
     def smallest(cls, length: int, vocab_size: int) -> RecordFormat:
         """The narrowest format that holds every sequence; a segment has [CLS], a token and [SEP] at least."""
-        return cls(length, "<u2" if vocab_size <= 2**16 else "<u4", "u1" if length // 3 < 2**8 else "<u2")
+        return cls(
+            length, "<u2" if vocab_size <= 2**16 else "<u4", "u1" if length // 3 < 2**8 else "<u2"
+        )
 
     @property
     def size(self) -> int:
         """Bytes of a record."""
-        return self.length * (np.dtype(self.token_dtype).itemsize + np.dtype(self.segment_dtype).itemsize)
+        return self.length * (
+            np.dtype(self.token_dtype).itemsize + np.dtype(self.segment_dtype).itemsize
+        )
 
-    def encode(self, sequences: Sequence[Sequence[np.ndarray]], *, cls: int, sep: int, pad: int) -> Iterator[bytes]:
+    def encode(
+        self, sequences: Sequence[Sequence[np.ndarray]], *, cls: int, sep: int, pad: int
+    ) -> Iterator[bytes]:
         """Sequences, each of pieces framed by [CLS] and [SEP] and numbered from 1; padding is segment 0."""
         for first in range(0, len(sequences), AT_ONCE):
             yield from self._encode(sequences[first : first + AT_ONCE], cls, sep, pad)
@@ -99,7 +105,9 @@ class RecordFormat:
         segments = np.ascontiguousarray(raw[:, split:]).view(self.segment_dtype)
         return tokens.astype(np.int32), segments.astype(np.int32)
 
-    def _encode(self, sequences: Sequence[Sequence[np.ndarray]], cls: int, sep: int, pad: int) -> list[bytes]:
+    def _encode(
+        self, sequences: Sequence[Sequence[np.ndarray]], cls: int, sep: int, pad: int
+    ) -> list[bytes]:
         pieces = [piece for sequence in sequences for piece in sequence]
         sizes = np.array([len(piece) + 2 for piece in pieces])
         counts = np.array([len(sequence) for sequence in sequences])

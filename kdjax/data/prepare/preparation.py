@@ -52,7 +52,9 @@ class Preparation:
     config: DataConfig
 
     @classmethod
-    def of(cls, config: DataConfig, tokenizer: Path | None, out: Path, *, held_out: bool = False) -> Preparation:
+    def of(
+        cls, config: DataConfig, tokenizer: Path | None, out: Path, *, held_out: bool = False
+    ) -> Preparation:
         """What the settings ask for.
 
         Args:
@@ -65,7 +67,9 @@ class Preparation:
             InputError: no text is there, it is of a kind that cannot be read here, or the tokenizer is unusable.
         """
         found = tuple(sources.expand(config.files))
-        fields = (config.text_field,) if isinstance(config.text_field, str) else tuple(config.text_field)
+        fields = (
+            (config.text_field,) if isinstance(config.text_field, str) else tuple(config.text_field)
+        )
         read = TextTokenizer.read(tokenizer) if tokenizer is not None else None
         digest = read.sha256 if read is not None else ""
         path = tokenizer or out / TOKENIZER
@@ -85,7 +89,11 @@ class Preparation:
         A tokenizer that is still to be trained has no digest; how it is trained is among the settings then.
         """
         trained = self.config.tokenizer
-        training = {"tokenizer": dataclasses.asdict(trained)} if isinstance(trained, TokenizerConfig) else {}
+        training = (
+            {"tokenizer": dataclasses.asdict(trained)}
+            if isinstance(trained, TokenizerConfig)
+            else {}
+        )
         return {
             "version": manifest.VERSION,
             "tokenizer_sha256": self.tokenizer.sha256 if self.tokenizer is not None else None,
@@ -171,7 +179,9 @@ def claimed(out: Path) -> Iterator[None]:
 def check_ours(out: Path) -> None:
     """Raises an InputError where a directory holds something else than a corpus or the beginnings of one."""
     if not (out / PLAN).exists() and any(there.name != SCAN for there in out.iterdir()):
-        raise InputError(f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory")
+        raise InputError(
+            f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory"
+        )
 
 
 def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
@@ -186,24 +196,37 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
         write_json(path, plan)
         return
     found = read_json(path)
-    if list(found["sources"].values()) != list(plan["sources"].values()):  # where they lie does not matter
+    if list(found["sources"].values()) != list(
+        plan["sources"].values()
+    ):  # where they lie does not matter
         raise InputError(
             f"{out}: was prepared from other text than {', '.join(plan['sources'])}, expected a new directory"
         )
     for name in ("version", "tokenizer_sha256"):
         to_be_trained = name == "tokenizer_sha256" and plan[name] is None
         if found[name] != plan[name] and not to_be_trained:
-            raise InputError(f"{out}: was prepared with {name} {found[name]}, expected {plan[name]} or a new directory")
+            raise InputError(
+                f"{out}: was prepared with {name} {found[name]}, expected {plan[name]} or a new directory"
+            )
     for name, value in plan["settings"].items():
         before = found["settings"].get(name, "a file that was given")  # a tokenizer
         if before != value:
-            raise InputError(f"{out}: was prepared with data.{name} {before}, expected {value} or a new directory")
+            raise InputError(
+                f"{out}: was prepared with data.{name} {before}, expected {value} or a new directory"
+            )
 
 
 def _manifest(plan: Mapping[str, Any], tokenizer: TextTokenizer, parts: Sequence[Part]) -> Manifest:
-    shards = tuple(shard for split in SPLITS for part in parts for shard in part.shards if shard.split == split)
-    documents, tokens = total(part.documents for part in parts), total(part.tokens for part in parts)
-    sequences = {split: sum(shard.sequences for shard in shards if shard.split == split) for split in SPLITS}
+    shards = tuple(
+        shard for split in SPLITS for part in parts for shard in part.shards if shard.split == split
+    )
+    documents, tokens = (
+        total(part.documents for part in parts),
+        total(part.tokens for part in parts),
+    )
+    sequences = {
+        split: sum(shard.sequences for shard in shards if shard.split == split) for split in SPLITS
+    }
     length = plan["settings"]["length"]
     if plan["settings"]["validation"] == 1:
         if not sequences["validation"]:

@@ -34,7 +34,9 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
         yield from map(function, jobs)
         return
     # Spawned, not forked: the caller may run JAX, whose threads do not survive a fork.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start
+    )
     running: set[Future[Result]] = set()
     try:
         for job in jobs:

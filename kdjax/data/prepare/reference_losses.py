@@ -224,7 +224,9 @@ class NeighborModel:
     Memory is that of a few arrays of 64-bit integers, as long as the text that is counted.
     """
 
-    def __init__(self, counted: Neighborhoods, vocab_size: int, special: Sequence[int] | NDArray[Any]):
+    def __init__(
+        self, counted: Neighborhoods, vocab_size: int, special: Sequence[int] | NDArray[Any]
+    ):
         """Counts the text; weights are even until `fit`.
 
         Args:
@@ -243,7 +245,10 @@ class NeighborModel:
         self._right_pairs = CountTable(self._code(right, tokens))
         self._contexts = CountTable(self._code(left, right))
         self._triples = CountTable(self._code(left, right, tokens))
-        self._weights = {name: _even(size) for name, size in (("unigram", 2), ("left", 2), ("right", 2), ("both", 4))}
+        self._weights = {
+            name: _even(size)
+            for name, size in (("unigram", 2), ("left", 2), ("right", 2), ("both", 4))
+        }
 
     def fit(self, events: Neighborhoods) -> None:
         """Fit the weights by expectation maximisation, those of the simpler predictors first.
@@ -283,7 +288,9 @@ class NeighborModel:
         relative = _ratio(self._unigrams[events.tokens], self._total)
         return np.stack([uniform, relative], axis=1), _bucket(np.full(len(events), self._total))
 
-    def _side_parts(self, side: str, events: Neighborhoods, smoothed: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    def _side_parts(
+        self, side: str, events: Neighborhoods, smoothed: Floats
+    ) -> tuple[Floats, NDArray[np.int64]]:
         """The same for one neighbour; `smoothed` is the unigram's probability of each event."""
         neighbor = events.left if side == "left" else events.right
         table = self._left_pairs if side == "left" else self._right_pairs
@@ -297,7 +304,9 @@ class NeighborModel:
         """The same for both neighbours, `[n, 4]`."""
         contexts = self._contexts.count(self._code(events.left, events.right))
         triples = self._triples.count(self._code(events.left, events.right, events.tokens))
-        return np.stack([unigram, left, right, _ratio(triples, contexts)], axis=1), _bucket(contexts)
+        return np.stack([unigram, left, right, _ratio(triples, contexts)], axis=1), _bucket(
+            contexts
+        )
 
     def _mix(self, name: str, parts: tuple[Floats, NDArray[np.int64]]) -> Floats:
         """The weighted sum of what is mixed, `[n]`."""

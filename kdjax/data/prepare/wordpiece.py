@@ -68,7 +68,9 @@ def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer
     counts = _count_characters(tokenizer.normalizer, texts())
     ranked = sorted(counts, key=lambda character: (-counts[character], character))
     alphabet = sorted(ranked[: config.characters])
-    continuing = [CONTINUING + character for character in alphabet if _continues(tokenizer, character)]
+    continuing = [
+        CONTINUING + character for character in alphabet if _continues(tokenizer, character)
+    ]
 
     # The trainer numbers what it takes for special tokens in the order given, before it looks at any word.
     fixed = [*SPECIAL_NAMES, *alphabet, *continuing]
@@ -92,7 +94,9 @@ def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer
     # Only the first five are special: the tokenizer is built anew from the entries alone.
     total = sum(counts.values())
     covered = sum(counts[character] for character in alphabet)
-    return TrainedTokenizer(_tokenizer_json(vocabulary), len(vocabulary), 1 - covered / total if total else 0.0)
+    return TrainedTokenizer(
+        _tokenizer_json(vocabulary), len(vocabulary), 1 - covered / total if total else 0.0
+    )
 
 
 def training_texts(config: DataConfig) -> Iterator[str]:
@@ -166,6 +170,8 @@ def _tokenizer_json(vocabulary: dict[str, int]) -> str:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUING)
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
     tokenizer.add_special_tokens(list(SPECIAL_NAMES))
     return str(tokenizer.to_str(pretty=True)) + "\n"

@@ -102,7 +102,9 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
     ordered = [rows[n] for n in order]
     labels = _numbers(ordered) if config.regression else _indices(ordered, classes)
     batch = _arrays([row.text for row in ordered], TextTokenizer.read(tokenizer), length)
-    first_dev, first_train = np.searchsorted(fractions[order], [config.test, config.test + config.dev])
+    first_dev, first_train = np.searchsorted(
+        fractions[order], [config.test, config.test + config.dev]
+    )
     splits = {}
     for split, start, stop in (
         ("test", 0, first_dev),
@@ -110,8 +112,12 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
         ("train", first_train, len(rows)),
     ):
         if start >= stop:
-            raise InputError(f"{where}: {len(rows)} rows leave the {split} split empty, expected a row in each split")
-        splits[split] = Split({name: values[start:stop] for name, values in batch.items()}, labels[start:stop])
+            raise InputError(
+                f"{where}: {len(rows)} rows leave the {split} split empty, expected a row in each split"
+            )
+        splits[split] = Split(
+            {name: values[start:stop] for name, values in batch.items()}, labels[start:stop]
+        )
     return Task(name, classes, **splits)
 
 
@@ -125,10 +131,18 @@ def _selected(config: TaskConfig, where: str) -> list[_Row]:
         if label in config.drop_labels:
             dropped.add(label)
             continue
-        identity = _field(record, config.identity) if config.identity else text if record.key is None else record.key
+        identity = (
+            _field(record, config.identity)
+            if config.identity
+            else text
+            if record.key is None
+            else record.key
+        )
         rows.append(_Row(record.where, text, label, identity))
     if not rows:
-        raise InputError(f"{where}: no row is left by where {config.where} and drop_labels, expected some")
+        raise InputError(
+            f"{where}: no row is left by where {config.where} and drop_labels, expected some"
+        )
     for label in config.drop_labels:
         if label not in dropped:
             raise InputError(
@@ -150,7 +164,9 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[source
     _, header = next(rows, (1, []))
     for number, row in rows:
         if len(row) != len(header):
-            raise InputError(f"{path}, line {number}: has {len(row)} columns, expected the header's {len(header)}")
+            raise InputError(
+                f"{path}, line {number}: has {len(row)} columns, expected the header's {len(header)}"
+            )
         yield sources.Record(f"{path}, line {number}", None, dict(zip(header, row, strict=True)))
 
 
@@ -204,4 +220,9 @@ def _arrays(texts: Sequence[str], tokenizer: TextTokenizer, length: int) -> dict
         framed: list[Any] = [tokenizer.named["[CLS]"], *ids[: length - 2], tokenizer.named["[SEP]"]]
         tokens[n, : len(framed)] = framed
         segments[n, : len(framed)] = 1
-    return {"tokens": tokens, "segments": segments, "positions": positions(segments), "valid": segments > 0}
+    return {
+        "tokens": tokens,
+        "segments": segments,
+        "positions": positions(segments),
+        "valid": segments > 0,
+    }

@@ -34,7 +34,9 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
             there = [name for name in file.schema_arrow.names if name in columns]
             if not there:
                 found = ", ".join(file.schema_arrow.names)
-                raise TextError(f"{path}: has the columns {found}, expected the one data.text_field names")
+                raise TextError(
+                    f"{path}: has the columns {found}, expected the one data.text_field names"
+                )
             number = 0
             for batch in file.iter_batches(ROWS, columns=there, use_threads=False):
                 for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -42,6 +44,8 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
                     yield Record(f"{path}, row {number}", None, fields)
                     number += 1
     except UnicodeDecodeError as e:
-        raise TextError(f"{path}: not UTF-8 about row {number} ({e.reason}), expected UTF-8 text") from None
+        raise TextError(
+            f"{path}: not UTF-8 about row {number} ({e.reason}), expected UTF-8 text"
+        ) from None
     except (arrow.ArrowException, OSError) as e:
         raise TextError(f"{path}: cannot be read ({e}), expected a whole Parquet file") from None

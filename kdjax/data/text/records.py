@@ -54,7 +54,9 @@ def records(path: Path) -> Iterator[Record]:
             for number, value in enumerate(text.items("]")):
                 yield _record(f"{path}, item {number}", None, value)
         else:
-            raise TextError(f"{path}: holds a {type(text.value()).__name__}, expected a list or a mapping of records")
+            raise TextError(
+                f"{path}: holds a {type(text.value()).__name__}, expected a list or a mapping of records"
+            )
 
 
 class _Json:
@@ -95,7 +97,9 @@ class _Json:
         else:
             while True:
                 if closing == "}" and self.next_character() != '"':
-                    self._malformed("Expecting property name enclosed in double quotes", self._place)
+                    self._malformed(
+                        "Expecting property name enclosed in double quotes", self._place
+                    )
                 yield self.value()
                 if self.expect(f",{closing}") == closing:
                     break
@@ -115,7 +119,9 @@ class _Json:
                 if self._ended:
                     self._malformed(e.msg, e.pos)
                 if len(self._text) - self._place > LINE_BYTES:
-                    self._malformed(f"{e.msg}, or a record is longer than {mebibytes(LINE_BYTES)},", e.pos)
+                    self._malformed(
+                        f"{e.msg}, or a record is longer than {mebibytes(LINE_BYTES)},", e.pos
+                    )
             except (ValueError, RecursionError) as e:
                 raise TextError(f"{self._path}: malformed JSON, {e}") from None
             self._read(max(BUFFER, len(self._text) - self._place))
@@ -133,7 +139,9 @@ class _Json:
             text, used = codecs.utf_8_decode(data, "strict", self._ended)
         except UnicodeDecodeError as e:
             where = self._decoded + e.start
-            raise TextError(f"{self._path}: not UTF-8 at byte {where} ({e.reason}), expected UTF-8 text") from None
+            raise TextError(
+                f"{self._path}: not UTF-8 at byte {where} ({e.reason}), expected UTF-8 text"
+            ) from None
         first = self._decoded == 0
         self._text = self._text[self._place :] + text.removeprefix("\ufeff" if first else "")
         self._undecoded, self._decoded, self._place = data[used:], self._decoded + used, 0

@@ -191,7 +191,9 @@ def _check_kind(path: Path) -> None:
     elif streams.kind(path) in SUFFIXES:
         streams.check_readable(path)
     else:
-        raise TextError(f"{path}: is a {''.join(path.suffixes) or 'file without suffix'}, expected {EXPECTED}")
+        raise TextError(
+            f"{path}: is a {''.join(path.suffixes) or 'file without suffix'}, expected {EXPECTED}"
+        )
 
 
 def _paragraphs(path: Path) -> Iterator[Document]:
@@ -204,7 +206,9 @@ def _paragraphs(path: Path) -> Iterator[Document]:
             paragraph.append(line.rstrip())
             size += len(line)
             if size > DOCUMENT_BYTES:  # a byte a character at least: before more of it is held
-                raise _too_long(f"{path}, line {first}", "shorter documents, separated by blank lines")
+                raise _too_long(
+                    f"{path}, line {first}", "shorter documents, separated by blank lines"
+                )
         elif paragraph:
             yield _document(path, first, paragraph)
             paragraph = []
@@ -221,10 +225,14 @@ def _texts(found: Iterable[Record], fields: Sequence[str]) -> Iterator[Document]
     for record in found:
         name = next((name for name in fields if record.fields.get(name) is not None), None)
         if name is None:
-            raise TextError(f"{record.where}: has none of the text fields {', '.join(fields)}; see data.text_field")
+            raise TextError(
+                f"{record.where}: has none of the text fields {', '.join(fields)}; see data.text_field"
+            )
         text = record.fields[name]
         if not isinstance(text, str):
-            raise TextError(f"{record.where}: the field {name!r} is a {type(text).__name__}, expected text")
+            raise TextError(
+                f"{record.where}: the field {name!r} is a {type(text).__name__}, expected text"
+            )
         if text.strip():
             names = (record.key, record.fields.get("id"), record.fields.get("title"))
             identity = str(next((name for name in names if name is not None), text))

@@ -127,7 +127,9 @@ def decode(data: bytes, path: Path, start: int) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as e:
-        raise TextError(f"{path}: not UTF-8 at byte {start + e.start} ({e.reason}), expected UTF-8 text") from None
+        raise TextError(
+            f"{path}: not UTF-8 at byte {start + e.start} ({e.reason}), expected UTF-8 text"
+        ) from None
 
 
 def check_characters(text: str, where: str) -> None:
@@ -135,7 +137,9 @@ def check_characters(text: str, where: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as e:
-        raise TextError(f"{where}: has half a surrogate pair at character {e.start}, expected valid Unicode") from None
+        raise TextError(
+            f"{where}: has half a surrogate pair at character {e.start}, expected valid Unicode"
+        ) from None
 
 
 def mebibytes(size: int) -> str:

@@ -57,11 +57,15 @@ def find(uri: str) -> TfdsSplit:
     place, split = _parted(uri.removeprefix(PREFIX))
     directory = Path(place).expanduser()
     if not (directory / INFO).is_file():
-        raise TextError(f"{uri}: {directory} holds no {INFO}, expected the directory of one version of a data set")
+        raise TextError(
+            f"{uri}: {directory} holds no {INFO}, expected the directory of one version of a data set"
+        )
     builder = _builder(directory)
     splits = list(builder.info.splits)
     if not split and len(splits) != 1:
-        raise TextError(f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one of them")
+        raise TextError(
+            f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one of them"
+        )
     found = TfdsSplit(directory, split or splits[0])
     if not _random_access(builder) and importlib.util.find_spec("tensorflow") is None:
         stored = builder.info.file_format.value
@@ -73,7 +77,9 @@ def find(uri: str) -> TfdsSplit:
         builder.info.splits[found.split]
     except (KeyError, ValueError) as e:
         message = str(e).partition("\n")[0].strip("'\"")
-        raise TextError(f"{uri}: no such split ({message}), expected one of {', '.join(splits)}") from None
+        raise TextError(
+            f"{uri}: no such split ({message}), expected one of {', '.join(splits)}"
+        ) from None
     return found
 
 
@@ -89,14 +95,22 @@ def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
     there = [name for name in builder.info.features if name in features]
     if not there:
         found = ", ".join(builder.info.features)
-        raise TextError(f"{source}: has the features {found}, expected the one data.text_field names")
+        raise TextError(
+            f"{source}: has the features {found}, expected the one data.text_field names"
+        )
     try:
-        stream = _read_at_random(builder, source, there) if _random_access(builder) else _streamed(builder, source)
+        stream = (
+            _read_at_random(builder, source, there)
+            if _random_access(builder)
+            else _streamed(builder, source)
+        )
         for number, example in enumerate(stream):
             where = f"{source}, example {number}"
             yield Record(where, None, {name: _text(example[name], where) for name in there})
     except (OSError, RuntimeError, ValueError) as e:
-        raise TextError(f"{source}: cannot be read ({e}), expected a data set as TFDS prepared it") from None
+        raise TextError(
+            f"{source}: cannot be read ({e}), expected a data set as TFDS prepared it"
+        ) from None
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -111,7 +125,9 @@ def _builder(directory: Path) -> Any:
     try:
         return tfds.builder_from_directory(directory)
     except Exception as e:  # whatever TFDS finds wrong with the files
-        raise TextError(f"{directory}: not readable as a data set ({e}), expected one that TFDS prepared") from None
+        raise TextError(
+            f"{directory}: not readable as a data set ({e}), expected one that TFDS prepared"
+        ) from None
 
 
 def _random_access(builder: Any) -> bool:
@@ -129,7 +145,9 @@ def _read_at_random(builder: Any, source: TfdsSplit, wanted: Collection[str]) ->
 def _streamed(builder: Any, source: TfdsSplit) -> Iterator[Any]:
     tfds = optional("tensorflow_datasets", "tfds", source)
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    yield from tfds.as_numpy(builder.as_dataset(split=source.split, shuffle_files=False, read_config=in_order))
+    yield from tfds.as_numpy(
+        builder.as_dataset(split=source.split, shuffle_files=False, read_config=in_order)
+    )
 
 
 def _text(value: Any, where: str) -> Any:
@@ -139,4 +157,6 @@ def _text(value: Any, where: str) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError as e:
-        raise TextError(f"{where}: not UTF-8 at byte {e.start} ({e.reason}), expected UTF-8 text") from None
+        raise TextError(
+            f"{where}: not UTF-8 at byte {e.start} ({e.reason}), expected UTF-8 text"
+        ) from None

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from kdjax.models.canonical import canonical, is_canonical
+from kdjax.models.reference import is_canonical, reference
 
 
 def test_a_block_is_canonical_and_what_is_around_it_is_as_it_was():
     assert not is_canonical()
-    with canonical():
+    with reference():
         assert is_canonical()
-        with pytest.raises(ZeroDivisionError), canonical():
+        with pytest.raises(ZeroDivisionError), reference():
             raise ZeroDivisionError
         assert is_canonical()
     assert not is_canonical()
@@ -25,7 +25,7 @@ def test_a_compiled_function_is_both_programs_in_any_order(first):
     def run(canonically):
         if not canonically:
             return int(outer(jnp.int32(0)))
-        with canonical():
+        with reference():
             return int(outer(jnp.int32(0)))
 
     assert {which: run(which) for which in (first, not first, first)} == {True: 10, False: 0}

@@ -10,8 +10,8 @@ _CANONICAL = jax.make_user_context(False)
 """A part of what JAX's caches go by: a function traced in the one way is traced anew in the other."""
 
 
-def canonical() -> AbstractContextManager[None]:
-    """What is traced in the block is the canonical program: plain JAX, differentiated by JAX.
+def reference() -> AbstractContextManager[None]:
+    """What is traced in the block is the reference program: plain JAX, differentiated by JAX.
 
     The meter counts that program (`kdjax.budget.price`), so that a price does not depend on what makes a step fast.
     Everywhere else, the same functions are the lean ones: same results but for rounding, with less memory moved.
@@ -21,5 +21,5 @@ def canonical() -> AbstractContextManager[None]:
 
 
 def is_canonical() -> bool:
-    """Whether the canonical program is being traced."""
+    """Whether the reference program is being traced."""
     return bool(_CANONICAL.value)
