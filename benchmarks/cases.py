@@ -112,7 +112,8 @@ class Case:
 
 
 def batch(shape: Shape, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
-    """A batch of random tokens in full sequences, each two packed segments, with every slot in use."""
+    """A batch of random tokens in full sequences, each two packed segments, with every slot in
+    use."""
     rng = np.random.default_rng(seed)
     tokens, slots = (shape.batch, shape.length), (shape.batch, shape.slots)
     cut = rng.integers(shape.length // 4, 3 * shape.length // 4, (shape.batch, 1))

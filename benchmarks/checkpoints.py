@@ -2,8 +2,9 @@
 
     python benchmarks/checkpoints.py [--saves N] [--directory DIR] [SIZE ...]
 
-SIZE is layers x width of a student with BERT's vocabulary, saved with AdamW's moments. Nothing else runs meanwhile.
-Prints a Markdown table of medians; the first save, which compiles the checksums too, is apart.
+SIZE is layers x width of a student with BERT's vocabulary, saved with AdamW's moments. Nothing else
+runs meanwhile. Prints a Markdown table of medians; the first save, which compiles the checksums
+too, is apart.
 """
 
 from __future__ import annotations
@@ -71,10 +72,12 @@ def main() -> None:
     parser.add_argument("sizes", nargs="*", default=["3x192", "6x768"], metavar="SIZE")
     options = parser.parse_args()
     print(
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}; median of {options.saves} saves, in seconds\n"
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}; median of {options.saves} saves, "
+        "in seconds\n"
     )
     print(
-        "| student | state | first held up | checksums | held up | on the disk | SHA-256 on the host |"
+        "| student | state | first held up | checksums | held up | on the disk | SHA-256 on the "
+        "host |"
     )
     print("|---|---|---|---|---|---|---|")
     for size in options.sizes:

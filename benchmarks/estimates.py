@@ -1,7 +1,8 @@
-"""How far the estimated time of an operation is from what the chip allows: single operations, compiled for TPUs.
+"""How far the estimated time of an operation is from what the chip allows: single operations,
+compiled for TPUs.
 
-The ideal is the longer of FLOPs over the peak and bytes over HBM's bandwidth. Needs libtpu (`pip install 'kdjax[tpu]'`)
-and no TPU. `python benchmarks/estimates.py`
+The ideal is the longer of FLOPs over the peak and bytes over HBM's bandwidth. Needs libtpu (`pip
+install 'kdjax[tpu]'`) and no TPU. `python benchmarks/estimates.py`
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
     python -m benchmarks.growth --out runs/bench
 
-One size is varied at a time around a base that two cores run in a fraction of a second. All steps are compiled first;
-then blocks of steps of all of them take turns in random order, and a point's time relative to the base's is the median
-over rounds, with its 95% interval by bootstrap. Time and price are per token (a place of the batch). What grows faster
-than its price by more than a tenth, interval included, is flagged. Compile time and the memory that the compiler asks
-for are of the same programs. Writes growth.json, growth.md and growth.png to --out.
+One size is varied at a time around a base that two cores run in a fraction of a second. All steps
+are compiled first; then blocks of steps of all of them take turns in random order, and a point's
+time relative to the base's is the median over rounds, with its 95% interval by bootstrap. Time and
+price are per token (a place of the batch). What grows faster than its price by more than a tenth,
+interval included, is flagged. Compile time and the memory that the compiler asks for are of the
+same programs. Writes growth.json, growth.md and growth.png to --out.
 """
 
 from __future__ import annotations
@@ -223,7 +224,8 @@ INK, GREY, MEASURED, PRICE = "#222222", "#888888", "#1f6fb4", "#d1662a"
 
 
 def plot(points: list[Point], title: str, path: Path) -> None:
-    """Small multiples: a panel a size with time and price, then compile time and memory over depth and width."""
+    """Small multiples: a panel a size with time and price, then compile time and memory over depth
+    and width."""
     sizes = list(dict.fromkeys(one.size for one in points))
     style = {
         "font.size": 9,

@@ -1,18 +1,21 @@
-"""Whether input and the host's work between steps ever hold a device up. Every ratio is of things measured in turn.
+"""Whether input and the host's work between steps ever hold a device up. Every ratio is of things
+measured in turn.
 
-    python -m benchmarks.input                      all four, a few minutes on two cores that do nothing else
-    python -m benchmarks.input --only preparation   one of them
+    python -m benchmarks.input                      all four, a few minutes on two cores that do
+    nothing else python -m benchmarks.input --only preparation   one of them
 
-preparation: tokens a second of `kdjax prepare` on all cores, against the tokenizer library alone on the same text in
-memory (`encode_batch`, 1,000 documents a call). `a core`: by processor seconds of all processes, which say something on
-a busy machine, too.
-loader: tokens a second that the loader delivers, against what a step of the larger pair (6 x 768 student, 12 x 768
-teacher) takes.
-real: a step with batches from the loader, placed and counted, against the same step on batches that lie on the device.
-host: what the training loop does besides computing: the same run with a step that sleeps, so that the loader keeps
-ahead as it does behind a real step. Processor seconds of the loop's own thread: ledger, records, event files and the
-progress line; then all, which is reading and placing batches, too. They are held against the demo's shortest step:
-`scratch`, 3 x 192, 8 x 64 tokens.
+preparation: tokens a second of `kdjax prepare` on all cores, against the tokenizer library alone on
+    the same text in
+memory (`encode_batch`, 1,000 documents a call). `a core`: by processor seconds of all processes,
+which say something on a busy machine, too.
+loader: tokens a second that the loader delivers, against what a step of the larger pair (6 x 768
+student, 12 x 768 teacher) takes.
+real: a step with batches from the loader, placed and counted, against the same step on batches that
+    lie on the device.
+host: what the training loop does besides computing: the same run with a step that sleeps, so that
+the loader keeps ahead as it does behind a real step. Processor seconds of the loop's own thread:
+ledger, records, event files and the progress line; then all, which is reading and placing batches,
+too. They are held against the demo's shortest step: `scratch`, 3 x 192, 8 x 64 tokens.
 """
 
 from __future__ import annotations
@@ -102,7 +105,8 @@ def preparation(here: Path, options: argparse.Namespace) -> Iterator[str]:
         each = {name: [rate[kind] for rate in found] for name, found in rates.items()}
         middle = {name: statistics.median(found) for name, found in each.items()}
         yield (
-            f"{what}: kdjax {middle['ours']:,.0f} tokens/s, tokenizer alone {middle['alone']:,.0f}, "
+            f"{what}: kdjax {middle['ours']:,.0f} tokens/s, tokenizer alone "
+            f"{middle['alone']:,.0f}, "
             f"ratio {ratio(each['ours'], each['alone'])}"
         )
 
@@ -159,7 +163,8 @@ def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
         ):
             middle = {one: 1e3 * statistics.median(found(taken)) for one, taken in times.items()}
             yield (
-                f"{name}, {kind}: {middle['real']:.1f} ms with real input, {middle['lying']:.1f} ms without, "
+                f"{name}, {kind}: {middle['real']:.1f} ms with real input, {middle['lying']:.1f} "
+                "ms without, "
                 f"ratio {ratio(found(times['real']), found(times['lying']))}"
             )
 

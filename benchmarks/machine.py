@@ -19,7 +19,8 @@ def threads() -> int:
 
 
 def restrict(cores: int | None) -> int:
-    """Keeps this process to some of its cores, if asked; before JAX is first used. Returns how many it may use.
+    """Keeps this process to some of its cores, if asked; before JAX is first used. Returns how many
+    it may use.
 
     Raises:
         InputError: fewer than one, more than there are, or a system that cannot do it.

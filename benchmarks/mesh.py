@@ -1,6 +1,8 @@
-"""What a layout does: the result, what a device stores and computes, and what devices send one another.
+"""What a layout does: the result, what a device stores and computes, and what devices send one
+another.
 
-One step of the arm `logit` on every mesh of eight emulated devices, against one device. `python benchmarks/mesh.py`
+One step of the arm `logit` on every mesh of eight emulated devices, against one device. `python
+benchmarks/mesh.py`
 """
 
 from __future__ import annotations
@@ -101,8 +103,10 @@ def main() -> None:
                 else "-"
             )
         print(
-            f"| {' x '.join(map(str, mesh))} | {found:.6f} | {off:.1e} | {program.memory['arguments'] / 1e6:.1f} "
-            f"| 1/{devices / (program.hardware_flops / alone.hardware_flops):.2f} | {' | '.join(cells)} |",
+            f"| {' x '.join(map(str, mesh))} | {found:.6f} | {off:.1e} | "
+            f"{program.memory['arguments'] / 1e6:.1f} "
+            f"| 1/{devices / (program.hardware_flops / alone.hardware_flops):.2f} | "
+            f"{' | '.join(cells)} |",
             flush=True,
         )
 

@@ -1,10 +1,13 @@
-"""Preparing corpora of growing size: seconds, tokens a second, and the memory of all its processes together.
+"""Preparing corpora of growing size: seconds, tokens a second, and the memory of all its processes
+together.
 
     python benchmarks/prepare.py --gigabytes 0.25 0.5 1 2 5 --workers 2
 
-Writes a .jsonl file of shuffled paragraphs of the demo's text, runs `kdjax prepare` on it, then takes the manifest away
-and runs it again: what a restart costs when every block is found finished. Memory is the proportional set size (Linux;
-shared pages are counted once) of the command and its workers, sampled while they run.
+Writes a .jsonl file of shuffled paragraphs of the demo's text, runs `kdjax prepare` on it, then
+takes the manifest away
+and runs it again: what a restart costs when every block is found finished. Memory is the
+proportional set size (Linux; shared pages are counted once) of the command and its workers, sampled
+while they run.
 """
 
 from __future__ import annotations
@@ -97,7 +100,8 @@ def write_corpus(path: Path, size: int, most: int) -> None:
 
 
 def watched(command: list[str]) -> tuple[float, int]:
-    """Runs a command; its seconds, and the most bytes that it and all it started had at one time."""
+    """Runs a command; its seconds, and the most bytes that it and all it started had at one
+    time."""
     start, peak = time.monotonic(), 0
     process = subprocess.Popen(command)
     while process.poll() is None:

@@ -1,8 +1,9 @@
-"""Where the time of a compiled step goes: operations as XLA ran them, by part, kind and source line.
+"""Where the time of a compiled step goes: operations as XLA ran them, by part, kind and source
+line.
 
-`profile` captures some steps with JAX's profiler and gives every instant to the operations that ran in it, in equal
-shares where several did, so that the times of all operations add up to the time in which anything ran. What an
-operation is, XLA's own text of the program says (`compiled.as_text()`).
+`profile` captures some steps with JAX's profiler and gives every instant to the operations that ran
+in it, in equal shares where several did, so that the times of all operations add up to the time in
+which anything ran. What an operation is, XLA's own text of the program says (`compiled.as_text()`).
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ class Profile:
             op = self.operations[name]
             rate = f"{op.flops / spent / 1e6:.0f}" if op.flops else ""
             lines.append(
-                f"| {spent:.2f} | {100 * spent / self.busy:.1f} | {rate} | {op.part} | {op.kind} | {op.shape} "
+                f"| {spent:.2f} | {100 * spent / self.busy:.1f} | {rate} | {op.part} | {op.kind} "
+                f"| {op.shape} "
                 f"| {op.source} | {name} |"
             )
         return "\n".join(lines)
@@ -188,7 +190,8 @@ def _spans(data: jax.profiler.ProfileData) -> list[Span]:
 
 
 def share_out(spans: Iterable[Span]) -> dict[str, float]:
-    """The time in which anything ran, by operation: an instant in which several ran is theirs in equal shares."""
+    """The time in which anything ran, by operation: an instant in which several ran is theirs in
+    equal shares."""
     edges = sorted(
         (at, change, name)
         for start, end, name in spans
@@ -223,7 +226,8 @@ class _Instruction:
 
 
 def operations_of(text: str) -> dict[str, Operation]:
-    """What the operations of a compiled program are, by name; what only holds others is left out."""
+    """What the operations of a compiled program are, by name; what only holds others is left
+    out."""
     computations = _computations(text)
     sources = _sources(text)
     fused = {

@@ -1,11 +1,13 @@
-"""What watching a run costs: the same run with and without records, in turn, and the ratio of their seconds.
+"""What watching a run costs: the same run with and without records, in turn, and the ratio of their
+seconds.
 
     python benchmarks/records.py --steps 300 --repeats 9
 
-A small student (3 x 192, 8 x 64 tokens a step) on random tokens, so that the host's work counts for much. With records:
-the defaults, a record every 10 steps to metrics.jsonl and event files. Without: none. Runs alternate, which goes first
-too; a ratio is the median over pairs. Processor seconds, of all threads, are worth something on a busy machine too,
-wall-clock is not. What the training loop itself spends on a record is taken apart, over 1,000 of them.
+A small student (3 x 192, 8 x 64 tokens a step) on random tokens, so that the host's work counts for
+much. With records: the defaults, a record every 10 steps to metrics.jsonl and event files. Without:
+none. Runs alternate, which goes first too; a ratio is the median over pairs. Processor seconds, of
+all threads, are worth something on a busy machine too, wall-clock is not. What the training loop
+itself spends on a record is taken apart, over 1,000 of them.
 """
 
 from __future__ import annotations
@@ -89,7 +91,8 @@ def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[flo
 
 
 def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
-    """Of a record: seconds of the training loop to make it and hand it on, bytes of its line, seconds to read it."""
+    """Of a record: seconds of the training loop to make it and hand it on, bytes of its line,
+    seconds to read it."""
     cost, clock, taken = price(phase, SHAPE), Stopwatch({}), []
     ledger = Ledger.open(Budget.flops((records + 1) * cost.total))
     groups = ("embeddings", *(f"layer_{n}" for n in range(1, STUDENT.layers + 1)), "head")
@@ -144,7 +147,8 @@ def main() -> None:
         ratios = sorted(watched[kind] / unwatched[kind] for watched, unwatched in pairs)
         a_step = statistics.median(unwatched[kind] for _, unwatched in pairs) / options.steps
         print(
-            f"{what}: ratio {statistics.median(ratios):.4f} (from {ratios[0]:.4f} to {ratios[-1]:.4f}), "
+            f"{what}: ratio {statistics.median(ratios):.4f} (from {ratios[0]:.4f} to "
+            f"{ratios[-1]:.4f}), "
             f"{1e3 * a_step:.2f} ms a step without records"
         )
 

@@ -1,4 +1,5 @@
-"""Whether two implementations of an arm's step compute the same: its loss and every gradient, from the same numbers."""
+"""Whether two implementations of an arm's step compute the same: its loss and every gradient, from
+the same numbers."""
 
 from __future__ import annotations
 
@@ -24,10 +25,11 @@ def differences(
     *,
     other_teacher: Any = None,
 ) -> dict[str, float]:
-    """Relative differences between kdjax and PyTorch in float32, without dropout: of `loss`, and of each gradient.
+    """Relative differences between kdjax and PyTorch in float32, without dropout: of `loss`, and of
+    each gradient.
 
-    Of a gradient: the norm of the difference over the norm, by PyTorch's name of the parameter. Where only one of the
-    two has a gradient, infinity.
+    Of a gradient: the norm of the difference over the norm, by PyTorch's name of the parameter.
+    Where only one of the two has a gradient, infinity.
 
     Args:
         case: the arm; its student has no dropout.

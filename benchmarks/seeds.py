@@ -2,11 +2,12 @@
 
     python -m benchmarks.seeds [--seeds N ...] [--arms NAME ...] [--dtype bfloat16]
 
-Step: of each of N seeds, the batch brought to the device included, by the program of one seed N times or by the program
-of N seeds once. Loop: the same within whole runs (`kdjax.training.loop`), with all that the host does for a step, but
-without compiling and the checkpoint at the end. Both ways run in turn, a ratio is of neighbours, its interval that of
-the median. Students read 8 x 64 tokens with 10 masked slots; the teacher is 6 x 384. Prints a Markdown
-table.
+Step: of each of N seeds, the batch brought to the device included, by the program of one seed N
+    times or by the program
+of N seeds once. Loop: the same within whole runs (`kdjax.training.loop`), with all that the host
+does for a step, but without compiling and the checkpoint at the end. Both ways run in turn, a ratio
+is of neighbours, its interval that of the median. Students read 8 x 64 tokens with 10 masked slots;
+the teacher is 6 x 384. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -195,7 +196,8 @@ def main() -> None:
     options = parser.parse_args()
     memory.configure_malloc()  # as kdjax's commands do
     print(
-        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.dtype}; a step of one seed\n"
+        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.dtype}; a step of one "
+        "seed\n"
     )
     both = ("one by one", "at once")
     heads = [*(f"step, {way}" for way in both), "ratio", *(f"loop, {way}" for way in both), "ratio"]

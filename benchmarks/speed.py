@@ -1,15 +1,17 @@
-"""kdjax's four arms against the same mathematics in eager PyTorch, and the fused step against one of two programs.
+"""kdjax's four arms against the same mathematics in eager PyTorch, and the fused step against one
+of two programs.
 
-    make bench                                            on this machine's CPU, in an environment of its own
-    python -m benchmarks.speed --pair small --arms logit
-    python -m benchmarks.speed --profile --arms scratch   where the time of kdjax's step goes, and nothing else
+    make bench                                            on this machine's CPU, in an environment
+    of its own python -m benchmarks.speed --pair small --arms logit python -m benchmarks.speed
+    --profile --arms scratch   where the time of kdjax's step goes, and nothing else
 
 On a GPU that both JAX and PyTorch see, the same command takes that, bfloat16 and larger batches.
 
-Of every arm, the loss and every gradient are compared between the two (float32, relative 1e-4). Arms come in random
-order; of an arm, blocks of steps of kdjax, of PyTorch and of the unfused step alternate in random order, with matmuls
-between them, and every ratio is the median of ratios of blocks of the same round, with its 95% interval by bootstrap.
-Steps are full optimiser steps on batches that lie on the device. Writes speed.json and speed.md to --out.
+Of every arm, the loss and every gradient are compared between the two (float32, relative 1e-4).
+Arms come in random order; of an arm, blocks of steps of kdjax, of PyTorch and of the unfused step
+alternate in random order, with matmuls between them, and every ratio is the median of ratios of
+blocks of the same round, with its 95% interval by bootstrap. Steps are full optimiser steps on
+batches that lie on the device. Writes speed.json and speed.md to --out.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ SEQUENCES = {
 MATMULS = {"cpu": (1024, 2048), "gpu": (4096, 8192)}
 """Sizes of the square matmuls that the best rate is taken of."""
 LOSSES_AGREE = {"float32": 1e-3, "bfloat16": 2e-2}
-"""Largest relative difference between the losses of the two programs as they are timed, without dropout."""
+"""Largest relative difference between the losses of the two programs as they are timed, without
+dropout."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,14 @@ class Row:
         processor: seconds of all the process's threads, by implementation.
         tokens: places a second, by implementation.
         speedup: PyTorch's time over kdjax's.
-        speedup_processor: the same by processor seconds. With --threads 1 worth something on a busy machine too; with
-            more, threads that wait for one another count as busy.
+        speedup_processor: the same by processor seconds. With --threads 1 worth something on a busy
+            machine too; with more, threads that wait for one another count as busy.
         share: price / time / the best matmul rate of the same round, by implementation.
         placing: of a batch on kdjax's device.
         compiling: of kdjax's step.
         memory: bytes that kdjax's step needs, by the compiler.
-        unfused: the unfused step's time over the fused one's, and what it needs; None where no teacher runs.
+        unfused: the unfused step's time over the fused one's, and what it needs; None where no
+            teacher runs.
         difference: the largest relative difference of the loss and of any gradient.
     """
 
@@ -160,9 +164,11 @@ def apart(unfused: Unfused, times: Any) -> dict[str, Any]:
 
 
 def same(case: Case) -> float:
-    """The largest relative difference between the two implementations; ends the run if it is too large.
+    """The largest relative difference between the two implementations; ends the run if it is too
+    large.
 
-    On the CPU, in float32, without dropout, with two sequences: it does not depend on how many there are.
+    On the CPU, in float32, without dropout, with two sequences: it does not depend on how many
+        there are.
     """
     pair = case.pair.dropped(0.0)
     small = replace(case, pair=pair, shape=replace(case.shape, batch=2), compute=ComputeConfig())
@@ -177,7 +183,8 @@ def same(case: Case) -> float:
     name, largest = max(found.items(), key=lambda item: item[1])
     if not largest <= sameness.TOLERANCE:
         sys.exit(
-            f"{case.arm}: {name} differs by {largest:.2g} between kdjax and PyTorch, at most {sameness.TOLERANCE}"
+            f"{case.arm}: {name} differs by {largest:.2g} between kdjax and PyTorch, at most "
+            f"{sameness.TOLERANCE}"
         )
     return largest
 
@@ -236,7 +243,8 @@ def tables(
     who = ["pair", "arm", "dropout"]
     return [
         (
-            f"A step in kdjax and in eager PyTorch (best matmul rate, median over rounds: {measured})",
+            "A step in kdjax and in eager PyTorch (best matmul rate, median over rounds: "
+            f"{measured})",
             [
                 *who,
                 "kdjax ms",
@@ -449,7 +457,8 @@ def show_profile(pair: str, case: Case, steps: int) -> None:
         runner.step()
     runner.wait()
     print(
-        f"## {pair} {case.arm}, {case.shape.batch} x {case.shape.length}, dropout {case.pair.student.dropout:g}\n"
+        f"## {pair} {case.arm}, {case.shape.batch} x {case.shape.length}, dropout "
+        f"{case.pair.student.dropout:g}\n"
     )
 
     def whole() -> Any:

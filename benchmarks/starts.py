@@ -1,14 +1,15 @@
 """What positions and the spread of a random start do to small students, at widths from 64 to 768.
 
-    python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary] [--starts 0.02 by_width]
+    python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary] [--starts
+    0.02 by_width]
 
-Students of two pre-LN layers without dropout learn masked language modelling on the demo's Wikipedia
-paragraphs (requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on them, in
-sequences of 32 tokens and batches of 32. Every combination of a width, a kind of positions and a start
-is one run; a start is `by_width`, or a standard deviation that is fixed. A run's FLOPs and learning rate
-follow from its width (`WIDTHS`). Finished runs are kept in --out and a run that was interrupted goes on,
-so the command can be ended and given again. Prints two Markdown tables: what a start looks like before
-the first step, and the held-out loss after the last one.
+Students of two pre-LN layers without dropout learn masked language modelling on the demo's
+Wikipedia paragraphs (requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on
+them, in sequences of 32 tokens and batches of 32. Every combination of a width, a kind of positions
+and a start is one run; a start is `by_width`, or a standard deviation that is fixed. A run's FLOPs
+and learning rate follow from its width (`WIDTHS`). Finished runs are kept in --out and a run that
+was interrupted goes on, so the command can be ended and given again. Prints two Markdown tables:
+what a start looks like before the first step, and the held-out loss after the last one.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ def text_in(directory: Path) -> Text:
 
 
 def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
-    """Return the cross-entropy of held-out labels under the training labels' frequencies plus one."""
+    """Return the cross-entropy of held-out labels under the training labels' frequencies plus
+    one."""
     counts = np.ones(VOCABULARY)
     batches = Batches(corpus, "train", batch=SHAPE.batch, seed=0, rate=MASK_RATE, slots=SHAPE.slots)
     for _, (_, batch) in zip(range(500), batches.iterate(0), strict=False):
@@ -151,7 +153,8 @@ def student(width: int, positions: str, start: str) -> ModelConfig:
 
 
 def at_start(config: ModelConfig, text: Text) -> dict[str, float]:
-    """Return standard deviations before the first step: of the last layer's scores, and of the logits."""
+    """Return standard deviations before the first step: of the last layer's scores, and of the
+    logits."""
     asked = FeatureRequest(scores=frozenset({config.layers}), logits=True)
     features = forward(config, init(config, 0).params, text.held_out[0], asked)
     assert features.logits is not None  # asked above

@@ -2,10 +2,10 @@
 
     python -m benchmarks.startup [--pair small|large ...] [--arms NAME ...] [--rounds 3]
 
-recipe: starting Python, reading and checking `configs/demo.yaml`. imports: what `kdjax compare` imports. price: that
-of an arm's step. compile: of that step. parameters: the models' and the optimiser's. step: the first one. With an empty
-compile cache, and with one that another process has filled. A batch has 16 x 128 tokens and 20 slots. Prints a Markdown
-table of medians in seconds.
+recipe: starting Python, reading and checking `configs/demo.yaml`. imports: what `kdjax compare`
+imports. price: that of an arm's step. compile: of that step. parameters: the models' and the
+optimiser's. step: the first one. With an empty compile cache, and with one that another process has
+filled. A batch has 16 x 128 tokens and 20 slots. Prints a Markdown table of medians in seconds.
 """
 
 # ruff: noqa: PLC0415 - when something is imported is what is measured

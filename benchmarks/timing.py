@@ -1,4 +1,5 @@
-"""Timing that survives a busy machine: what is compared runs in turn, and ratios are made of neighbours."""
+"""Timing that survives a busy machine: what is compared runs in turn, and ratios are made of
+neighbours."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class Times:
     processor: list[float] = field(default_factory=list)
 
     def block(self, runner: Runner, steps: int) -> None:
-        """Times some steps, after one that is not timed: it brings back caches and lets other threads fall asleep."""
+        """Times some steps, after one that is not timed: it brings back caches and lets other
+        threads fall asleep."""
         runner.step()
         runner.wait()
         wall, processor = time.perf_counter(), time.process_time()
@@ -122,7 +124,8 @@ class MatmulRate:
         """Prepares the products.
 
         Args:
-            libraries: by name, a function that takes a size and returns one that does a product and waits for it.
+            libraries: by name, a function that takes a size and returns one that does a product and
+                waits for it.
             sizes: of the matrices.
         """
         self._products = {

@@ -1,10 +1,11 @@
-"""Tokens a second, once: of `kdjax prepare`'s work, or of the tokenizer library alone. `benchmarks.input` runs it.
+"""Tokens a second, once: of `kdjax prepare`'s work, or of the tokenizer library alone.
+`benchmarks.input` runs it.
 
     python -m benchmarks.tokens ours TEXT.jsonl TOKENIZER OUT
     python -m benchmarks.tokens alone TEXT.jsonl TOKENIZER
 
-Prints tokens, seconds by the clock, and seconds of processors, those of worker processes included. A process of its
-own, since workers import what the process that starts them runs.
+Prints tokens, seconds by the clock, and seconds of processors, those of worker processes included.
+A process of its own, since workers import what the process that starts them runs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ AT_ONCE = 1000
 
 
 def alone(text: str, tokenizer: str) -> Callable[[], int]:
-    """The tokenizer on all cores; the text is in memory, and what it gives is counted and dropped."""
+    """The tokenizer on all cores; the text is in memory, and what it gives is counted and
+    dropped."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     backend = TextTokenizer.read(Path(tokenizer))._backend
     with Path(text).open(encoding="utf-8") as file:

@@ -1,9 +1,10 @@
 """The four arms in plain eager PyTorch: the baseline that the speed benchmark compares kdjax with.
 
-The mathematics of `kdjax.models` and `kdjax.objectives` (default variants) as one would write it by hand: attention
-through `scaled_dot_product_attention` where nobody asks for scores, the MLM head at the masked slots alone, a teacher
-without gradients that stops at the last layer needed, one log-softmax of the student's logits where two terms read it.
-Modules are named as kdjax's parameters are, so that parameters and gradients can be handed over and compared.
+The mathematics of `kdjax.models` and `kdjax.objectives` (default variants) as one would write it by
+hand: attention through `scaled_dot_product_attention` where nobody asks for scores, the MLM head at
+the masked slots alone, a teacher without gradients that stops at the last layer needed, one
+log-softmax of the student's logits where two terms read it. Modules are named as kdjax's parameters
+are, so that parameters and gradients can be handed over and compared.
 
 Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary.
 """
@@ -31,7 +32,8 @@ from kdjax.objectives.relations import Relation
 Batch = Mapping[str, Tensor]
 AdamW = Literal["foreach", "fused"]
 Precision = Literal["float32", "autocast", "master"]
-"""How a step is computed: in float32; in bfloat16 by `torch.autocast`; or by a bfloat16 copy of float32 parameters."""
+"""How a step is computed: in float32; in bfloat16 by `torch.autocast`; or by a bfloat16 copy of
+float32 parameters."""
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
@@ -69,7 +71,8 @@ class Embeddings(nn.Module):
 
 
 class Rotary(NamedTuple):
-    """The cosines and sines of rotary positions (Su et al. 2021, arXiv 2104.09864), each `[B, 1, L, d]`."""
+    """The cosines and sines of rotary positions (Su et al. 2021, arXiv 2104.09864), each `[B, 1, L,
+    d]`."""
 
     cos: Tensor
     sin: Tensor
@@ -90,7 +93,8 @@ def rotary_tables(config: ModelConfig, positions: Tensor) -> Rotary:
 
 
 class Attention(nn.Module):
-    """Queries, keys and values come from one product: every arm needs all three of every layer it runs."""
+    """Queries, keys and values come from one product: every arm needs all three of every layer it
+    runs."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -100,7 +104,8 @@ class Attention(nn.Module):
         self.scale = 1 / math.sqrt(config.head_width)
 
     def parts(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
-        """Query, key, value `[B, H, L, d]` and, if wanted, the scores `[B, H, L, L]` before mask and softmax."""
+        """Query, key, value `[B, H, L, d]` and, if wanted, the scores `[B, H, L, L]` before mask
+        and softmax."""
         query, key, value = (
             self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
         )
@@ -188,7 +193,8 @@ class Encoder(nn.Module):
         self.mlm = MlmHead(config)
 
     def forward(self, batch: Batch, request: FeatureRequest) -> Features:
-        """The features asked for; the layers above them are not run, nor the rest of the highest one."""
+        """The features asked for; the layers above them are not run, nor the rest of the highest
+        one."""
         found = Features()
         top = len(self.layers) if request.head else request.depth
         whole = top if request.head or top in request.hidden else top - 1
@@ -280,7 +286,8 @@ def _relation(x: Tensor, heads: int, apart: Tensor) -> Tensor:
 def _kl(own: Tensor, target: Tensor) -> Tensor:
     """KL(target‖own) over the last axis, of log-probabilities and of scores.
 
-    A softmax of its own is faster than `F.kl_div`, whose exp of log-probabilities near -1e30 is slow on a CPU.
+    A softmax of its own is faster than `F.kl_div`, whose exp of log-probabilities near -1e30 is
+    slow on a CPU.
     """
     return (F.softmax(target, -1) * (F.log_softmax(target, -1) - own)).sum(-1)
 
@@ -434,7 +441,8 @@ class Torch:
             torch.cuda.synchronize()
 
     def gradients(self, batch: int = 0) -> tuple[float, dict[str, np.ndarray]]:
-        """The loss of one of the batches and its gradients, by kdjax's dotted paths and in its layout."""
+        """The loss of one of the batches and its gradients, by kdjax's dotted paths and in its
+        layout."""
         loss = self.loss(self.batches[batch])
         loss.backward()
         found = {}

@@ -1,4 +1,5 @@
-"""The step in two programs, as frameworks without a fused one run it: the teacher hands its features to the student."""
+"""The step in two programs, as frameworks without a fused one run it: the teacher hands its
+features to the student."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ class Unfused:
 
     @property
     def peak(self) -> int | None:
-        """Bytes at most: the larger of the two programs, with what the other one needs lying beside it."""
+        """Bytes at most: the larger of the two programs, with what the other one needs lying beside
+        it."""
         if self.teacher_memory is None or self.student_memory is None:
             return None
         return max(

@@ -136,7 +136,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     ),
     "sweep": (
         _sweep,
-        "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any setting.",
+        "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any "
+        "setting.",
     ),
     "tune": (
         _tune,
@@ -144,19 +145,23 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     ),
     "plan": (
         _plan,
-        "What each arm would reach at budgets nobody has spent, from published laws and a pilot's runs.",
+        "What each arm would reach at budgets nobody has spent, from published laws and a pilot's "
+        "runs.",
     ),
     "audit": (
         _audit,
-        "Recount every price and every sum of a finished study or sweep, and report any difference.",
+        "Recount every price and every sum of a finished study or sweep, and report any "
+        "difference.",
     ),
     "price": (
         _price,
-        "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data.",
+        "What one step of each arm costs, and how far the budget reaches. Needs no weights and no "
+        "data.",
     ),
     "compile": (
         _compile,
-        "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and utilisation.",
+        "Compile every arm's step for a TPU slice without one: memory, collectives, estimated "
+        "time and utilisation.",
     ),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
     "tokenizer": (
@@ -165,7 +170,8 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     ),
     "teacher": (
         _teacher,
-        "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that says its cost.",
+        "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that "
+        "says its cost.",
     ),
     "cache": (
         _cache,
@@ -173,15 +179,18 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     ),
     "arms": (
         _arms,
-        "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the paper's sizes.",
+        "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the "
+        "paper's sizes.",
     ),
     "train": (
         _train,
-        "One arm under one seed of a study, or one part of its runs; `compare` with the same --out takes it up.",
+        "One arm under one seed of a study, or one part of its runs; `compare` with the same "
+        "--out takes it up.",
     ),
     "merge": (
         _merge,
-        "The finished runs of a study's parts in one directory; `compare` with the same --out takes it up.",
+        "The finished runs of a study's parts in one directory; `compare` with the same --out "
+        "takes it up.",
     ),
 }
 
@@ -189,20 +198,23 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 PRINTS = ("price", "compile", "arms")
 """Commands that print and write nothing."""
 TOGETHER = ("compare", "sweep", "tune", "train", "teacher")
-"""Commands that several processes run as one; of the others, the first process runs what there is to run."""
+"""Commands that several processes run as one; of the others, the first process runs what there is
+to run."""
 NO_RECIPE = ("audit", "merge")
 """Commands that take no recipe."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """How the system says that a disk is full, or a quota or a limit on files used up."""
 PAPER = Config(train=TrainConfig(batch=1024))
-"""The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked slots."""
+"""The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked
+slots."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits.
 
-    0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted. Each but the first
-    with one line that says it; after 75 and 130 the same command goes on. 1: a bug, with a traceback.
+    0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted.
+    Each but the first with one line that says it; after 75 and 130 the same command goes on. 1: a
+    bug, with a traceback.
     """
     begun = CLOCK.mark()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -214,7 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         options = _parser().parse_args(plain, argparse.Namespace(others=others, begun=begun))
         if others and not getattr(options, "beam", False):
             raise InputError(
-                f"command line: -- {others[0]}: expected such options of `kdjax prepare --beam` alone"
+                f"command line: -- {others[0]}: expected such options of `kdjax prepare --beam` "
+                "alone"
             )
         if overrides and not options.config:
             raise InputError(
@@ -253,7 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _end(status: int) -> NoReturn:
-    """Exits early. A process that others wait for does so at once: a polite end would wait for them in turn."""
+    """Exits early. A process that others wait for does so at once: a polite end would wait for them
+    in turn."""
     if os.environ.get("KDJAX_DISTRIBUTED"):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -301,7 +315,8 @@ def _split_others(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Parts a command line into its own words and the overrides of the recipe: `--section.setting VALUE`."""
+    """Parts a command line into its own words and the overrides of the recipe: `--section.setting
+    VALUE`."""
     sections = {field.name for field in dataclasses.fields(Config)}
     plain: list[str] = []
     overrides: list[str] = []
@@ -330,7 +345,8 @@ class _Parser(argparse.ArgumentParser):
     takes_recipe = False
 
     def format_help(self) -> str:
-        """Return the help; settings are looked up only now, since that takes longer than all other parsing."""
+        """Return the help; settings are looked up only now, since that takes longer than all other
+        parsing."""
         if self.takes_recipe:
             self.epilog = recipes.help_text()
         return super().format_help()

@@ -1,4 +1,5 @@
-"""Where the wall-clock of a command goes: every moment counts once, so the parts add up to the whole."""
+"""Where the wall-clock of a command goes: every moment counts once, so the parts add up to the
+whole."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Mark:
 class Clock:
     """Adds up the seconds of the main thread by kind: `with CLOCK("text"): ...`.
 
-    Of blocks inside one another the inner one counts. Whatever the block, tracing and compiling count as `compile`,
+    Of blocks inside one another the inner one counts. Whatever the block, tracing and compiling
+    count as `compile`,
     once `listen` was called: JAX tells when it did so.
     """
 
@@ -88,7 +90,8 @@ class Clock:
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
     def _heard(self, event: str, start_time: float, end_time: float, **_: Any) -> None:
-        """JAX has traced or compiled, for instance a function that another one calls: each second counts once."""
+        """JAX has traced or compiled, for instance a function that another one calls: each second
+        counts once."""
         own = threading.current_thread() is threading.main_thread()
         if own and not self._whole and event.startswith(_COMPILING):
             seconds = max(0.0, end_time - max(start_time, self._compiled))

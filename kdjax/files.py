@@ -16,7 +16,8 @@ from kdjax.errors import InputError, Unfinished
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name beside it, then renames: a kill leaves the old file or the new one."""
+    """Writes a file under a temporary name beside it, then renames: a kill leaves the old file or
+    the new one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -72,7 +73,8 @@ def check_writable(directory: Path) -> None:
 
 @contextmanager
 def undone_by_bad_input(*directories: Path) -> Iterator[None]:
-    """Takes away what the block made of these directories if it ends in bad input; those there before stay.
+    """Takes away what the block made of these directories if it ends in bad input; those there
+    before stay.
 
     Nothing is taken away of work that is `Unfinished`.
     """

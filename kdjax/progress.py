@@ -1,6 +1,8 @@
-"""Progress: budget spent, tokens a second, time left. A live line in a terminal, now and then a line elsewhere.
+"""Progress: budget spent, tokens a second, time left. A live line in a terminal, now and then a
+line elsewhere.
 
-Of several processes the lead alone tells of progress; all tell of warnings, and each line names its process.
+Of several processes the lead alone tells of progress; all tell of warnings, and each line names its
+process.
 """
 
 from __future__ import annotations
@@ -81,11 +83,13 @@ class Reporter:
         self._console.print(loglines.head() + text, markup=False, soft_wrap=True)
 
     def set_budget(self, budget: float) -> None:
-        """Sets what all runs from now on may spend together, in their budgets' unit; the time left follows from it."""
+        """Sets what all runs from now on may spend together, in their budgets' unit; the time left
+        follows from it."""
         self._budget, self._spent, self._started = budget, 0, None
 
     def track(self, name: str) -> Callable[[Progress], None]:
-        """A watcher for one run: shows its budget, loss, speed and the time left for it and for everything."""
+        """A watcher for one run: shows its budget, loss, speed and the time left for it and for
+        everything."""
         begun = 0.0
         first: Progress | None = None
         last = 0.0
@@ -93,7 +97,8 @@ class Reporter:
         def told(now: Progress) -> None:
             nonlocal begun, first, last
             if first is None:
-                # From the first step's end: what came before it, starting up, says nothing of the speed.
+                # From the first step's end: what came before it, starting up, says nothing of the
+                # speed.
                 begun = time.monotonic()
                 first = now
                 last = now.ledger.used
@@ -114,7 +119,8 @@ class Reporter:
                 left += f", {_duration(max(own, overall))} for all runs"
             self.status(
                 f"{name}: {now.ledger.share:4.0%} of {now.ledger.budget}, "
-                f"step {now.ledger.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s, {left}"
+                f"step {now.ledger.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s, "
+                f"{left}"
             )
 
         return told

@@ -1,6 +1,8 @@
-"""Reading a recipe: one YAML file plus dotted overrides becomes a `Config`, or one line says what is wrong.
+"""Reading a recipe: one YAML file plus dotted overrides becomes a `Config`, or one line says what
+is wrong.
 
-`load(path, ["--data.length", "64"])` reads it, applies the overrides, and checks names and types. jsonargparse does the
+`load(path, ["--data.length", "64"])` reads it, applies the overrides, and checks names and types.
+jsonargparse does the
 reading: it takes plain dataclasses as they are.
 """
 
@@ -84,7 +86,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         overrides: dotted overrides as on a command line, for instance `["--data.length", "64"]`.
 
     Raises:
-        InputError: no such file, not YAML, an unknown key or a value of the wrong type; names the nearest valid key.
+        InputError: no such file, not YAML, an unknown key or a value of the wrong type; names the
+            nearest valid key.
     """
     path = Path(path)
     try:
@@ -101,7 +104,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         instance = parser().instantiate(namespace)
     except InputError:
         raise
-    except Exception as e:  # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
+    # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
+    except Exception as e:
         if isinstance(e.__cause__, InputError):
             raise e.__cause__ from None
         where = " ".join([str(path), *overrides])
@@ -240,7 +244,8 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
-    """Set the models' vocabulary sizes back to the default where they follow from the tokenizer that is trained.
+    """Set the models' vocabulary sizes back to the default where they follow from the tokenizer
+    that is trained.
 
     Args:
         config: the recipe.

@@ -17,7 +17,8 @@ VOCABULARY = len(SPECIAL) + len(WORDS)
 def make_tokenizer(
     path: Path, special: tuple[str, ...] = SPECIAL, words: tuple[str, ...] = WORDS
 ) -> Path:
-    """A tokenizer.json of whole words; its truncation and padding are on, as in files found in the wild."""
+    """A tokenizer.json of whole words; its truncation and padding are on, as in files found in the
+    wild."""
     vocabulary = {token: n for n, token in enumerate((*special, *words))}
     made = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()

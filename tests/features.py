@@ -30,13 +30,15 @@ def assert_equal(
     *,
     slots: Any = None,
 ) -> None:
-    """Assert that a document's features equal those that stand at the start of a row of the reference.
+    """Assert that a document's features equal those that stand at the start of a row of the
+    reference.
 
     Args:
         ours: kdjax's features.
         row: where the document is in our batch.
         span: its positions in that row.
-        reference: features by name and layer, as `tests.parity.bert.features` returns them; layers may be left out.
+        reference: features by name and layer, as `tests.parity.bert.features` returns them; layers
+            may be left out.
         reference_row: where the document is in the reference, from position 0 on.
         slots: `[S]` positions of our row that have logits; None: logits are not compared.
     """

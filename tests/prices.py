@@ -1,7 +1,7 @@
 """Prices of steps, kept between the processes of one run of the tests, as compiled programs are.
 
-`kdjax` keeps them in a process. Here every worker and every command that a test starts asks for the same few, half a
-second each.
+`kdjax` keeps them in a process. Here every worker and every command that a test starts asks for the
+same few, half a second each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A whole study small enough for a test: text, tokenizer, a teacher without an MLM head, two tasks and a recipe.
+"""A whole study small enough for a test: text, tokenizer, a teacher without an MLM head, two tasks
+and a recipe.
 
-Its models have 1 and 2 layers. Prices and programs are shared by all tests of a process that leave models, batch and
-length as they are here.
+Its models have 1 and 2 layers. Prices and programs are shared by all tests of a process that leave
+models, batch and length as they are here.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def with_head(directory: Path) -> dict[str, Any]:
 
 
 def deeper(directory: Path) -> dict[str, Any]:
-    """The recipe's sections `student` and `teacher` with models of 2 and 4 layers, which take twice as long."""
+    """The recipe's sections `student` and `teacher` with models of 2 and 4 layers, which take twice
+    as long."""
     source = make_teacher(directory / "encoder", config=tiny.TEACHER)
     return {
         "student": {**STUDENT, "layers": tiny.STUDENT.layers},
@@ -75,7 +77,8 @@ def deeper(directory: Path) -> dict[str, Any]:
 
 
 def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
-    """The recipe's sections `student` and `teacher` as they are, the teacher with or without its MLM head."""
+    """The recipe's sections `student` and `teacher` as they are, the teacher with or without its
+    MLM head."""
     made = with_head(directory)
     if not head:
         make_teacher(directory / "encoder")
@@ -84,7 +87,8 @@ def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
 
 
 def make_task(path: Path, task: str, rows: int = 160) -> Path:
-    """Short texts labelled by their first word: which half of the vocabulary it is from, or its parity."""
+    """Short texts labelled by their first word: which half of the vocabulary it is from, or its
+    parity."""
     rng = np.random.default_rng(TASKS.index(task))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -97,7 +101,8 @@ def make_task(path: Path, task: str, rows: int = 160) -> Path:
 
 
 def settings(directory: Path, **changes: Any) -> dict[str, Any]:
-    """The recipe as plain values, its files made in `directory`; `changes` replaces whole sections."""
+    """The recipe as plain values, its files made in `directory`; `changes` replaces whole
+    sections."""
     return {
         "data": {
             "files": str(make_corpus(directory / "text.jsonl")),

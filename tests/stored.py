@@ -1,4 +1,5 @@
-"""Stored teacher outputs small enough for a test: their corpus, their teacher, and what it makes of every view."""
+"""Stored teacher outputs small enough for a test: their corpus, their teacher, and what it makes of
+every view."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def _seen() -> Callable[..., Any]:
 
 
 def everything(text: Text) -> tuple[Array, Array, Array]:
-    """Last hidden states, logits and slot weights of all views `[2, n, …]`, by the teacher itself, a view at a time."""
+    """Last hidden states, logits and slot weights of all views `[2, n, …]`, by the teacher itself,
+    a view at a time."""
     data, numbers = text.data, np.arange(text.sequences)
     found = []
     for view in range(2):

@@ -1,4 +1,5 @@
-"""Compiled programs are kept: the same results from them, and nothing that is wrong with them is an error."""
+"""Compiled programs are kept: the same results from them, and nothing that is wrong with them is an
+error."""
 
 from __future__ import annotations
 

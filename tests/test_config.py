@@ -105,7 +105,8 @@ def test_the_command_line_overrides_by_dotted_name(
         (
             "arms: {a: {terms: [{name: mlm, weight: {points: [[0.5, 1], [0, 2]]}}]}}",
             [],
-            r"schedule: points are at \[0.5, 0.0\], expected ascending shares of the budget from 0 to 1$",
+            r"schedule: points are at \[0.5, 0.0\], expected ascending shares of the budget from "
+            r"0 to 1$",
         ),
         (
             "arms: {a: {terms: [{name: mlm, weight: {shap: step}}]}}",

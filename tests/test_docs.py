@@ -1,4 +1,5 @@
-"""The documentation: its examples run as they stand, its figures are the code's, its links lead somewhere."""
+"""The documentation: its examples run as they stand, its figures are the code's, its links lead
+somewhere."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def recipe(text: str, directory: Path) -> Config:
 
 
 def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
-    """Of every row of the objectives' price tables: page, the term, and its price alone and beside `mlm`."""
+    """Of every row of the objectives' price tables: page, the term, and its price alone and beside
+    `mlm`."""
     for page in sorted(OBJECTIVES.glob("*.md")):
         for cells in rows(page):
             if cells[0].startswith("`{name:"):
@@ -220,7 +222,8 @@ def test_the_prices_of_all_named_arms_are_those_in_the_text() -> None:
 
 
 def test_the_text_says_what_named_arms_do_not_train() -> None:
-    """Whatever the number of layers: two and four here, which are traced sooner than the paper's."""
+    """Whatever the number of layers: two and four here, which are traced sooner than the
+    paper's."""
     table = arms_in_table()
     teacher = replace(
         cli.PAPER.teacher, architecture=replace(cli.PAPER.teacher.architecture, layers=4)

@@ -55,7 +55,8 @@ def test_two_processes_name_themselves_and_the_lead_alone_tells_of_progress() ->
     ended = [process.communicate(timeout=120) for process in both]
     for number, (out, err) in enumerate(ended):
         assert both[number].returncode == 0, err
-        # Before they have met, nobody asks JAX: they could not meet if its devices had been started.
+        # Before they have met, nobody asks JAX: they could not meet if its devices had been
+        # started.
         assert json.loads(out) == ""
         named = [line for line in err.splitlines() if line.startswith(f"[{number}/2] ")]
         expected = [

@@ -32,8 +32,8 @@ PAGES = 4243 * 4243 * 4 // os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def faults(how: str, **environment: str) -> tuple[bool, bool, int]:
-    """Whether memory is said to be kept, whether JAX has threads of its own for steps, and page faults of a step, the
-    median."""
+    """Whether memory is said to be kept, whether JAX has threads of its own for steps, and page
+    faults of a step, the median."""
     own = {
         name: value
         for name, value in os.environ.items()

@@ -42,7 +42,8 @@ FLOORS = (
     "loglines",
     "errors",
 )
-"""Packages and single modules of kdjax, from the top to the bottom. `docs/architecture.md` says what each is for."""
+"""Packages and single modules of kdjax, from the top to the bottom. `docs/architecture.md` says
+what each is for."""
 
 
 def floor_of(module: str) -> int:

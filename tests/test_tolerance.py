@@ -68,7 +68,8 @@ def test_wrong_sum_is_outside_the_tolerance(fault: str) -> None:
 
 
 def divergence(classes: int, distance: float, *, lanes: int) -> tuple[float, float]:
-    """KL(p‖q) of two distributions that are as near as `distance`: added up in float32 lanes, and in float64."""
+    """KL(p‖q) of two distributions that are as near as `distance`: added up in float32 lanes, and
+    in float64."""
     logits = drawn(classes)
     moved = logits + np.float32(distance) * drawn(classes, seed=1)
 

@@ -73,10 +73,11 @@ def phase(
 
 
 def spread(params: Any, factor: float = 8.0) -> Any:
-    """Return a model's parameters with larger matrices, so that no distribution of it is nearly uniform.
+    """Return a model's parameters with larger matrices, so that no distribution of it is nearly
+    uniform.
 
-    At the start the attention and the relations of any two models are nearly the same, and a divergence between them
-    is a difference that rounding covers.
+    At the start the attention and the relations of any two models are nearly the same, and a
+    divergence between them is a difference that rounding covers.
     """
     return jax.tree.map(lambda x: x * np.float32(factor) if x.ndim > 1 else x, params)
 
@@ -94,7 +95,8 @@ def compiled_phase(
 
 
 def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
-    """A random batch: two packed segments and some padding in every sequence, and now and then an unused slot."""
+    """A random batch: two packed segments and some padding in every sequence, and now and then an
+    unused slot."""
     rng = np.random.default_rng(seed)
     b, length, slots = shape.batch, shape.length, shape.slots
     cut = rng.integers(2, length - 3, (b, 1))

@@ -1,8 +1,9 @@
-"""`kdjax audit DIR`: every price and every sum of a study worked out anew, and held against what its files say.
+"""`kdjax audit DIR`: every price and every sum of a study worked out anew, and held against what
+its files say.
 
-Nothing is trained and nothing is written. From the recipe follow the prices; from prices and steps what a run has
-spent; from budget and prices its steps; from the text its tokens; from the runs' figures the verdicts. What was
-measured is taken as the run wrote it down.
+Nothing is trained and nothing is written. From the recipe follow the prices; from prices and steps
+what a run has spent; from budget and prices its steps; from the text its tokens; from the runs'
+figures the verdicts. What was measured is taken as the run wrote it down.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def audit(directory: Path) -> list[Difference]:
 
 
 def audit_command(directory: Path) -> None:
-    """The `audit` command: what was worked out anew, a line a study, and a line for every difference.
+    """The `audit` command: what was worked out anew, a line a study, and a line for every
+    difference.
 
     Raises:
         InputError: there are differences, or nothing to audit.

@@ -15,7 +15,8 @@ from kdjax.errors import InputError
 from kdjax.files import read_json
 
 CLOSE = 1e-9
-"""Relative difference up to which real numbers are the same: another library may round the last digits otherwise."""
+"""Relative difference up to which real numbers are the same: another library may round the last
+digits otherwise."""
 NOTHING = "nothing"
 WRITTEN = "the file as kdjax wrote it"
 
@@ -62,7 +63,8 @@ class Book:
     def same(
         self, where: object, found: Any, expected: Any, name: str = "", note: str = ""
     ) -> None:
-        """Holds one tree of plain values against another; a difference for every leaf that is another.
+        """Holds one tree of plain values against another; a difference for every leaf that is
+        another.
 
         Args:
             where: the file.
@@ -82,7 +84,8 @@ class Book:
 
     @contextmanager
     def reading(self, where: Path) -> Iterator[None]:
-        """What goes wrong in the block is a difference: there is no end to what a mangled file can cause."""
+        """What goes wrong in the block is a difference: there is no end to what a mangled file can
+        cause."""
         try:
             yield
         except InputError as e:

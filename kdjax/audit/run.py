@@ -168,7 +168,8 @@ class RunAudit:
         return [min(max(steps - span.first, 0), span.steps) for span in self._stretches]
 
     def _ledgers(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:
-        """Every entry of the journal; returns the account at its end, as far as it can be worked out so."""
+        """Every entry of the journal; returns the account at its end, as far as it can be worked
+        out so."""
         book, expected = self._book, {}
         before: list[dict[str, Any]] = []
         opening = {
@@ -254,7 +255,8 @@ class RunAudit:
         )
 
     def _metrics(self, path: Path) -> None:
-        """The figures written on the way: FLOPs by their step, and the curve that the result has of them."""
+        """The figures written on the way: FLOPs by their step, and the curve that the result has of
+        them."""
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         curve = [line for line in lines if any(name in line for name in CURVE)]
         self._book.same(path.with_name("result.json"), self.result.get("curve"), curve, "curve")
@@ -286,6 +288,7 @@ def _follows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 def _before_last_step(ledger: Ledger) -> float:
-    """Hours that the clock showed, at least, when the last step began; what came after it may have taken longer."""
+    """Hours that the clock showed, at least, when the last step began; what came after it may have
+    taken longer."""
     kinds = [kind for kind in ledger.budget.clock if kind not in ("evaluation", "checkpoint")]
     return (sum(ledger.seconds.get(kind, 0.0) for kind in kinds) - ledger.step_seconds) / 3600

@@ -1,4 +1,5 @@
-"""A study's directory, held against its recipe: prices, text, teacher, stored outputs, runs and verdicts."""
+"""A study's directory, held against its recipe: prices, text, teacher, stored outputs, runs and
+verdicts."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ class StudyAudit:
         others = {str(found["jax"]) for found in (self._results, *manifests) if "jax" in found} - {
             jax.__version__
         }
-        # Prices may then differ by a fraction of a per cent, and all else follows from those that were recorded.
+        # Prices may then differ by a fraction of a per cent, and all else follows from those that
+        # were recorded.
         self._note = (
             f" (JAX {jax.__version__}; recorded under {', '.join(sorted(others))})"
             if others
@@ -131,13 +133,15 @@ class StudyAudit:
             "counted" if self.corpus else f"not counted, there is no whole text in {self._text}"
         )
         book.lines.append(
-            f"{self._out}: worked out again: prices {self._prices}, runs {len(rows)}, ledger entries {self._entries}, "
+            f"{self._out}: worked out again: prices {self._prices}, runs {len(rows)}, ledger "
+            f"entries {self._entries}, "
             f"verdicts {len(self._results.get('verdicts', ()))}; tokens {tokens}"
         )
         return self._results
 
     def _recipe(self) -> dict[str, Any]:
-        """The recipe by results.json; where that does not match its digest, by a run, but for arms and seeds."""
+        """The recipe by results.json; where that does not match its digest, by a run, but for arms
+        and seeds."""
         told, digested = self._results.get("config"), self._results.get("config_digest")
         others = self._recipes
         if not isinstance(told, dict):
@@ -158,7 +162,8 @@ class StudyAudit:
                 self.corpus = regime_of(self.config.data, Corpus.open(self._text))
 
     def _read_teacher(self) -> None:
-        """What is known of the teacher, and what fitting its head cost: its steps at their price."""
+        """What is known of the teacher, and what fitting its head cost: its steps at their
+        price."""
         if not any(arm.needs_teacher for arm in self.arms.values()):
             return
         if self.config.teacher.train.budget:
@@ -198,7 +203,8 @@ class StudyAudit:
             self._audit_weights(path, name)
 
     def _audit_weights(self, path: Path, name: str) -> None:
-        """Hold the weights of teachers that were read, or fitted with a head, against what the study says of them."""
+        """Hold the weights of teachers that were read, or fitted with a head, against what the
+        study says of them."""
         facts = self.facts or {}
         directories = [one.path for one in source_directories(self.config)]
         if self.config.teacher.head.budget:
@@ -239,7 +245,8 @@ class StudyAudit:
         return several[seed % len(several)] if several else self.facts
 
     def _read_cache(self) -> None:
-        """The stored teacher outputs: their bytes, and their FLOPs by the price of the passes that made them."""
+        """The stored teacher outputs: their bytes, and their FLOPs by the price of the passes that
+        made them."""
         if not stored_by(self.arms):
             return
         directory = Path(self.config.cache.source or self.places["cache"])
@@ -285,10 +292,12 @@ class StudyAudit:
         return Cost.from_json(found) if found and self._note else cost
 
     def _upfront(self, arm: Arm, found: Mapping[str, int]) -> dict[str, int]:
-        """What is spent before the first step: shares of stored outputs and of the teacher's training."""
+        """What is spent before the first step: shares of stored outputs and of the teacher's
+        training."""
         made = probe_charge(self.config, arm)
         if arm.stored:
-            # Arms and seeds may have joined since the share was settled; the manifests tell how many there were.
+            # Arms and seeds may have joined since the share was settled; the manifests tell how
+            # many there were.
             recipes = {digest(values): values for values in self._recipes}
             recipes.pop(digest(plain(to_dict(self.config))), None)
             known = [self.config, *(from_dict(plain(values)) for values in recipes.values())]
@@ -374,7 +383,8 @@ class StudyAudit:
             book.same(path, found, plain(made))
 
     def _corpus_facts(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What the text and the texts for evaluation say; what is not there any more, as it was found."""
+        """What the text and the texts for evaluation say; what is not there any more, as it was
+        found."""
         texts = {name: self.places["texts"] / name for name in self.config.evaluation.texts}
         if self.corpus is None or not all(directory.exists() for directory in texts.values()):
             return found

@@ -1,6 +1,7 @@
 """What the hardware does for a step: FLOPs really done, peak rates, memory, utilisation.
 
-These figures depend on the machine, and on rematerialisation, kernels and sharding; a price does not.
+These figures depend on the machine, and on rematerialisation, kernels and sharding; a price does
+not.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ _PEAKS = {
     "H200": (989, "bfloat16", _NVIDIA),
     "H200 NVL": (835, "bfloat16", _NVIDIA),
 }
-"""Teraflops a second of a JAX device. TPUs by their whole kind, GPUs by words in it: the entry with the most counts."""
+"""Teraflops a second of a JAX device. TPUs by their whole kind, GPUs by words in it: the entry with
+the most counts."""
 
 _MEASURING = 0.5
 """Seconds of matmuls from which a peak is measured."""
@@ -74,21 +76,24 @@ def hardware_flops(
 ) -> int | None:
     """Count the FLOPs that all devices together do in one run of a compiled program.
 
-    The count is XLA's of what it compiled, less what its fusions repeat, times the devices: what is rematerialised
-    or computed on every device counts each time, what XLA optimised away does not. XLA counts the body of a loop
-    once, so what the loops do in their other turns is added from the traced program, by the count that checks prices
-    (`kdjax.budget.price.count_jaxpr`). How often XLA writes the same elementwise work into its fusions changes with its
-    version, and in models a few dozen wide it doubles the figure, so the copies are left out.
+    The count is XLA's of what it compiled, less what its fusions repeat, times the devices: what is
+    rematerialised or computed on every device counts each time, what XLA optimised away does not.
+    XLA counts the body of a loop once, so what the loops do in their other turns is added from the
+    traced program, by the count that checks prices (`kdjax.budget.price.count_jaxpr`). How often
+    XLA writes the same elementwise work into its fusions changes with its version, and in models a
+    few dozen wide it doubles the figure, so the copies are left out.
 
     Args:
         compiled: the program, compiled.
         traced: the same program, traced: `jax.jit(program).trace(...).jaxpr`.
         devices: number of devices that it runs on.
-        repeated: FLOPs of elementwise work on a device that fusions repeat (`kdjax.hlo.fusion.repeated_flops`).
+        repeated: FLOPs of elementwise work on a device that fusions repeat
+            (`kdjax.hlo.fusion.repeated_flops`).
 
     Returns:
-        None where XLA gives no count, or one that cannot be right: the program holds a kernel, a branch or a loop of
-        unknown length, or the count is less than half of its matmuls, which kernels that XLA cannot look into then do.
+        None where XLA gives no count, or one that cannot be right: the program holds a kernel, a
+        branch or a loop of unknown length, or the count is less than half of its matmuls, which
+        kernels that XLA cannot look into then do.
     """
     flops = (compiled.cost_analysis() or {}).get("flops")
     if flops is None or not math.isfinite(flops) or flops <= 0:
@@ -102,7 +107,8 @@ def hardware_flops(
 
 
 def makers_peak(kind: str) -> Peak | None:
-    """The maker's figure for a kind of device (`jax.Device.device_kind`); None for a kind that is not known."""
+    """The maker's figure for a kind of device (`jax.Device.device_kind`); None for a kind that is
+    not known."""
     known = _known(kind)
     if known is None:
         return None
@@ -112,10 +118,12 @@ def makers_peak(kind: str) -> Peak | None:
 
 @cache
 def peak(device: jax.Device) -> Peak:
-    """The peak of a device: the maker's figure for its kind, or, for a kind that is not known, a measured one.
+    """The peak of a device: the maker's figure for its kind, or, for a kind that is not known, a
+    measured one.
 
-    Makers' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured one is the best of some
-    float32 matmuls, half a second of them. CPU devices share the cores of the machine, so each has its part of them.
+    Makers' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured one
+    is the best of some float32 matmuls, half a second of them. CPU devices share the cores of the
+    machine, so each has its part of them.
     """
     if known := makers_peak(device.device_kind):
         return known
@@ -138,9 +146,8 @@ def utilisation(flops: float, seconds: float, peak: Peak, devices: int) -> float
 def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
     """What a compiled program needs on each device, by the compiler's own figures, in bytes.
 
-    Returns:
-        `arguments`, `outputs`, `aliased` (outputs that take the place of arguments), `temporaries`, and `peak`, all of
-        them at once; None where the backend does not say.
+    Returns: `arguments`, `outputs`, `aliased` (outputs that take the place of arguments),
+        `temporaries`, and `peak`, all of them at once; None where the backend does not say.
     """
     found = compiled.memory_analysis()
     if found is None:

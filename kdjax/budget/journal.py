@@ -1,8 +1,10 @@
-"""`ledger.jsonl`: a run's account over time, only ever added to. Each entry carries the hash of the one before.
+"""`ledger.jsonl`: a run's account over time, only ever added to. Each entry carries the hash of the
+one before.
 
-An entry says what happened and how the ledger stood then: `open`, `steps` (more were done), `restart` (from a
-checkpoint; what was done after it is done again), `close` (nothing more fits). Whoever changes, removes or reorders
-an entry has to recompute every hash after it, and the last one is in the run's result.
+An entry says what happened and how the ledger stood then: `open`, `steps` (more were done),
+`restart` (from a checkpoint; what was done after it is done again), `close` (nothing more fits).
+Whoever changes, removes or reorders an entry has to recompute every hash after it, and the last one
+is in the run's result.
 """
 
 from __future__ import annotations
@@ -81,7 +83,8 @@ def read(path: Path) -> list[dict[str, Any]]:
             )
         if entry.get("previous") != previous or entry.get("entry") != number:
             raise InputError(
-                f"{path}: entry {number} does not follow the one before it, expected entries in order and none removed"
+                f"{path}: entry {number} does not follow the one before it, expected entries in "
+                "order and none removed"
             )
         previous = entry["sha256"]
         entries.append(entry)

@@ -1,4 +1,5 @@
-"""What a run has spent, by part, whether it can afford another step, and how its phases lie in its budget."""
+"""What a run has spent, by part, whether it can afford another step, and how its phases lie in its
+budget."""
 
 from __future__ import annotations
 
@@ -42,11 +43,13 @@ def schedule_phases(
     upfront: Mapping[str, int] | None = None,
     setting: str = "budget.flops",
 ) -> tuple[PhaseSpan, ...]:
-    """Lays phases out in a budget: none spends beyond its end, and less than one step is left over at the last.
+    """Lays phases out in a budget: none spends beyond its end, and less than one step is left over
+    at the last.
 
     Args:
         budget: of FLOPs or tokens.
-        phases: of each, the share of the budget at which it ends (the last: 1) and the price of its steps.
+        phases: of each, the share of the budget at which it ends (the last: 1) and the price of its
+            steps.
         positions: of a step, batch x length: of all phases, or of each.
         upfront: FLOPs spent before the first step, by account.
         setting: where the budget was set, for messages.
@@ -64,7 +67,8 @@ def schedule_phases(
             before = f" after {used:.4g} spent before" if used else ""
             which = f" of phase {n} (it ends at {until:g})" if len(phases) > 1 else ""
             raise InputError(
-                f"{setting} is {budget.amount:.4g}, expected at least the price of one step{which}{before}, "
+                f"{setting} is {budget.amount:.4g}, expected at least the price of one "
+                f"step{which}{before}, "
                 f"{a_step:.4g}"
             )
         spans.append(PhaseSpan(price, first, steps, size))
@@ -78,14 +82,16 @@ class Ledger:
 
     Attributes:
         budget: what the run may spend.
-        spent: FLOPs that the run has caused, by account (`ACCOUNTS`), whether they are charged or not.
+        spent: FLOPs that the run has caused, by account (`ACCOUNTS`), whether they are charged or
+            not.
         phases: optimiser steps done in each phase.
         positions: places of the sequences seen, padding included.
         tokens: tokens seen, padding not counted.
         unique_tokens: those of them seen for the first time.
         masked_tokens: those of them that were masked: what a masked language model predicts.
         cache_bytes: size of the stored teacher outputs that the run reads.
-        seconds: wall-clock by kind (compute, input, compile, evaluation, checkpoint), over all restarts.
+        seconds: wall-clock by kind (compute, input, compile, evaluation, checkpoint), over all
+            restarts.
         step_seconds: what the last step took, of what the budget's clock counts.
     """
 
@@ -147,7 +153,8 @@ class Ledger:
     def training_share(self) -> float:
         """The share of `training_amount` that is used up.
 
-        Learning rate and schedules go by it: they begin at 0 although the probe, which comes last, is charged first.
+        Learning rate and schedules go by it: they begin at 0 although the probe, which comes last,
+            is charged first.
         """
         return (self.used - self._set_aside) / self.training_amount
 
@@ -161,7 +168,8 @@ class Ledger:
         return self.budget.amount - self.used
 
     def step(self, price: Price, positions: int) -> float:
-        """What the next step takes, in the budget's unit; of hours, as long as the last one took."""
+        """What the next step takes, in the budget's unit; of hours, as long as the last one
+        took."""
         return (
             self.budget.step(price, positions)
             if self.budget.countable
@@ -191,7 +199,8 @@ class Ledger:
         """
         if not self.affords(price, positions):
             raise ValueError(
-                f"a step of {self.step(price, positions)}, expected at most the {self.remaining} left"
+                f"a step of {self.step(price, positions)}, expected at most the {self.remaining} "
+                "left"
             )
         parts = price.parts()
         return replace(

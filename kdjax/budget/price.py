@@ -1,11 +1,11 @@
 """The FLOP counter: FLOPs of a program by XLA's cost analysis, beside an independent count.
 
-The price of a step is `Lowered.cost_analysis()` of its reference program: the step function itself, traced with
-abstract shapes for one CPU device, float32, layers unrolled, no rematerialisation, no accumulation loop, plain
-attention. XLA counts a loop's body once and a custom call as nothing, so a program with either is refused (a scan that
-is unrolled whole is no loop). The jaxpr count walks the traced program (the jaxpr) by itself: every `dot_general` at 2 x
-the product of its dimensions, plus one FLOP an element of elementwise work. Price and witness must agree, or nothing
-runs.
+The price of a step is `Lowered.cost_analysis()` of its reference program: the step function itself,
+traced with abstract shapes for one CPU device, float32, layers unrolled, no rematerialisation, no
+accumulation loop, plain attention. XLA counts a loop's body once and a custom call as nothing, so a
+program with either is refused (a scan that is unrolled whole is no loop). The jaxpr count walks the
+traced program (the jaxpr) by itself: every `dot_general` at 2 x the product of its dimensions, plus
+one FLOP an element of elementwise work. Price and witness must agree, or nothing runs.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from kdjax.models.reference import reference
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 
 AGREEMENT = 0.01
-"""Largest relative difference between XLA's count and the jaxpr count, and between the parts of a step and the whole."""
+"""Largest relative difference between XLA's count and the jaxpr count, and between the parts of a
+step and the whole."""
 
 Loops = Literal["refused", "once", "whole"]
-"""What a witness does with a loop: refuses it, counts it as XLA does (its body once), or by its trip count."""
+"""What a witness does with a loop: refuses it, counts it as XLA does (its body once), or by its
+trip count."""
 
 
 class FlopCountError(InputError):
-    """XLA's count of a program cannot be trusted: absent, not positive, or in disagreement with the jaxpr count.
+    """XLA's count of a program cannot be trusted: absent, not positive, or in disagreement with the
+    jaxpr count.
 
     An objective of the user's own can cause it, or a version of JAX that counts otherwise.
     """
@@ -55,9 +58,10 @@ class Price:
     """FLOPs of one optimiser step, by part.
 
     Attributes:
-        total: XLA's count of the whole step; the budget is charged this.
-        student_forward, student_backward, teacher_forward, objective, optimizer: XLA's counts of the parts traced by
-            themselves, scaled by a common factor (within 1% of 1) so that they add up to `total` exactly.
+        total: XLA's count of the whole step; the budget is charged this. student_forward,
+        student_backward, teacher_forward, objective, optimizer: XLA's counts of the parts traced by
+            themselves, scaled by a common factor (within 1% of 1) so that they add up to `total`
+            exactly.
         witness_matmul: the independent count of the step's matmuls.
         witness_elementwise: the independent count of the rest.
     """
@@ -89,14 +93,16 @@ class Count:
 
 
 def measure(program: Callable[..., Any], *shapes: Any) -> Count:
-    """Counts the FLOPs of a program from the shapes of its arguments, on one CPU device; nothing is compiled or run.
+    """Counts the FLOPs of a program from the shapes of its arguments, on one CPU device; nothing is
+    compiled or run.
 
     Args:
         program: a pure function.
         shapes: its arguments as `jax.ShapeDtypeStruct`.
 
     Raises:
-        FlopCountError: XLA gives no usable count, or the program holds what XLA does not count truly.
+        FlopCountError: XLA gives no usable count, or the program holds what XLA does not count
+            truly.
     """
     with reference(), jax.default_device(jax.local_devices(backend="cpu")[0]):
         traced = jax.jit(program).trace(*shapes)
@@ -107,7 +113,8 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
         return Count(0, jaxpr_count)
     if flops is None or not math.isfinite(flops) or flops <= 0:
         raise FlopCountError(
-            f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, expected about the jaxpr count's "
+            f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, expected about the "
+            "jaxpr count's "
             f"{jaxpr_count.total:.6g}"
         )
     return Count(round(flops), jaxpr_count)
@@ -126,8 +133,10 @@ def checked(count: Count, what: str) -> int:
     flops, jaxpr_count = count.flops, count.jaxpr_count
     if flops < jaxpr_count.matmul or abs(flops - jaxpr_count.total) > AGREEMENT * jaxpr_count.total:
         raise FlopCountError(
-            f"XLA counts {flops:.6g} FLOPs in {what}, the jaxpr count {jaxpr_count.matmul:.6g} in matmuls and "
-            f"{jaxpr_count.elementwise:.6g} besides: expected no less than the matmuls, and the sum within {AGREEMENT:.0%}"
+            f"XLA counts {flops:.6g} FLOPs in {what}, the jaxpr count {jaxpr_count.matmul:.6g} in "
+            "matmuls and "
+            f"{jaxpr_count.elementwise:.6g} besides: expected no less than the matmuls, and the "
+            f"sum within {AGREEMENT:.0%}"
         )
     return flops
 
@@ -136,13 +145,15 @@ def reconcile(whole: Count, **parts: int) -> Price:
     """The price of a step from the count of the whole and of its parts, each traced by itself.
 
     Raises:
-        FlopCountError: XLA and the jaxpr count disagree on the whole, or the parts do not add up to it within 1%.
+        FlopCountError: XLA and the jaxpr count disagree on the whole, or the parts do not add up to
+            it within 1%.
     """
     flops = checked(whole, "a step")
     total = sum(parts.values())
     if abs(total - flops) > AGREEMENT * flops:
         raise FlopCountError(
-            f"the parts of a step add up to {total:.6g} FLOPs, expected the whole's {flops:.6g} within {AGREEMENT:.0%}"
+            f"the parts of a step add up to {total:.6g} FLOPs, expected the whole's {flops:.6g} "
+            f"within {AGREEMENT:.0%}"
         )
     shared = {name: round(parts[name] * whole.flops / total) for name in PARTS}
     shared["student_backward"] += whole.flops - sum(
@@ -157,14 +168,16 @@ def reconcile(whole: Count, **parts: int) -> Price:
 
 
 def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
-    """Counts a traced program without XLA; what its results do not depend on is left out, as XLA leaves it out.
+    """Counts a traced program without XLA; what its results do not depend on is left out, as XLA
+    leaves it out.
 
     Args:
         jaxpr: the program.
         loops: what to do with a scan that is not unrolled whole.
 
     Raises:
-        FlopCountError: it holds a loop that is refused, a loop of unknown length, a branch or a custom kernel.
+        FlopCountError: it holds a loop that is refused, a loop of unknown length, a branch or a
+            custom kernel.
     """
     matmul = elementwise = 0
     zeros: set[core.Var] = set()
@@ -172,7 +185,8 @@ def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
         name = eqn.primitive.name
         if name in _UNCOUNTABLE or (name == "scan" and loops == "refused" and _rolled(eqn)):
             raise FlopCountError(
-                f"the program holds `{name}`, whose FLOPs XLA does not count truly: expected the plain program, "
+                f"the program holds `{name}`, whose FLOPs XLA does not count truly: expected the "
+                "plain program, "
                 "without loops, branches and custom kernels"
             )
         inner = (
@@ -277,7 +291,8 @@ def _elementwise_flops(eqn: core.JaxprEqn) -> int:
 
 
 def _checks(gather: core.JaxprEqn) -> int:
-    """What JAX makes of a look-up that fills where an index is out of range; any other only moves data."""
+    """What JAX makes of a look-up that fills where an index is out of range; any other only moves
+    data."""
     if gather.params["mode"] != jax.lax.GatherScatterMode.FILL_OR_DROP:
         return 0
     coordinates: Any = gather.invars[1].aval

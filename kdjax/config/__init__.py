@@ -1,4 +1,5 @@
-"""Every setting of kdjax: frozen dataclasses. `kdjax.recipes` reads them from YAML and the command line."""
+"""Every setting of kdjax: frozen dataclasses. `kdjax.recipes` reads them from YAML and the command
+line."""
 
 from kdjax.config.arms import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConfig
 from kdjax.config.budget import KINDS, BudgetConfig

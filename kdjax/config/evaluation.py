@@ -24,7 +24,8 @@ class TaskConfig:
     label: str = "label"
     """Column of the label."""
     identity: str = ""
-    """Column whose hash decides the split; empty: the record's key in a .json mapping, else the text."""
+    """Column whose hash decides the split; empty: the record's key in a .json mapping, else the
+    text."""
     where: dict[str, str] = field(default_factory=dict)
     """Column -> value: only rows that have it are used."""
     drop_labels: tuple[str, ...] = ()
@@ -34,8 +35,9 @@ class TaskConfig:
     dev: float = 0.1
     """Share of rows for choosing (layer, regularisation)."""
     test: float = 0.1
-    """Share of rows for the reported figure. With the corpus's `validation` share or more, a task on the corpus's own
-    documents is tested on none the student was trained on only if this is at most that share."""
+    """Share of rows for the reported figure. With the corpus's `validation` share or more, a task
+    on the corpus's own documents is tested on none the student was trained on only if this is at
+    most that share."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,16 @@ class ProbeConfig:
     examples: int = 3000
     """Most training rows used."""
     strengths: tuple[float, ...] = (0.01, 0.1, 1.0)
-    """Inverse regularisation strengths C tried; the best on dev is kept, together with the layer."""
+    """Inverse regularisation strengths C tried; the best on dev is kept, together with the
+    layer."""
 
     def __post_init__(self) -> None:
         if self.examples < 2:
             raise InputError(f"evaluation.probe.examples is {self.examples}, expected at least 2")
         if not self.strengths or min(self.strengths) <= 0:
             raise InputError(
-                f"evaluation.probe.strengths is {self.strengths}, expected one or more numbers above 0"
+                f"evaluation.probe.strengths is {self.strengths}, expected one or more numbers "
+                "above 0"
             )
 
 
@@ -82,7 +86,8 @@ class FinetuneConfig:
         for name, least in (("steps", 0), ("batch", 1)):
             if getattr(self, name) < least:
                 raise InputError(
-                    f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least {least}"
+                    f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least "
+                    f"{least}"
                 )
         if self.learning_rate <= 0:
             raise InputError(
@@ -141,8 +146,8 @@ class MlmProbeConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured once the budget is spent: the same for every arm, and not charged to the budget (but for
-    `mlm_probe` where it says so)."""
+    """What is measured once the budget is spent: the same for every arm, and not charged to the
+    budget (but for `mlm_probe` where it says so)."""
 
     mlm_sequences: int = 256
     """Held-out sequences for the MLM loss, with fixed masks."""
@@ -158,17 +163,20 @@ class EvaluationConfig:
     finetune: FinetuneConfig = FinetuneConfig()
     """Fine-tuning."""
     primary: str = ""
-    """The endpoint on which every arm is tested against the baseline arm (the first one without a teacher), with
-    Holm's adjustment for the number of arms: mlm_loss, mlm_probe, probe.TASK or finetune.TASK. Empty: none."""
+    """The endpoint on which every arm is tested against the baseline arm (the first one without a
+    teacher), with Holm's adjustment for the number of arms: mlm_loss, mlm_probe, probe.TASK or
+    finetune.TASK. Empty: none."""
     confidence: float = 0.95
     """Confidence of the paired intervals over seeds."""
     margin: float = 0.01
-    """Two arms tie when the whole interval lies within this much of 0 (accuracy, r; for the MLM loss in nats)."""
+    """Two arms tie when the whole interval lies within this much of 0 (accuracy, r; for the MLM
+    loss in nats)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
             raise InputError(
-                f"evaluation.confidence is {self.confidence}, expected a number between 0 and 1, both excluded"
+                f"evaluation.confidence is {self.confidence}, expected a number between 0 and 1, "
+                "both excluded"
             )
         if not 0 <= self.margin < math.inf:
             raise InputError(

@@ -16,14 +16,16 @@ class ModelOptions:
     vocab_size: int = 30522
     """Entries of the vocabulary."""
     max_positions: int = 512
-    """Longest sequence the model takes, in tokens: rows of the position table, and the bound of rotary models too."""
+    """Longest sequence the model takes, in tokens: rows of the position table, and the bound of
+    rotary models too."""
     positions: Literal["learned", "rotary"] = "learned"
-    """How a model knows positions: by a learned vector for each, added to the embeddings (BERT's), or by rotating
-    queries and keys in every layer (RoFormer's), which has no parameters and finds what is n tokens away everywhere
-    alike."""
+    """How a model knows positions: by a learned vector for each, added to the embeddings (BERT's),
+    or by rotating queries and keys in every layer (RoFormer's), which has no parameters and finds
+    what is n tokens away everywhere alike."""
     rotary_base: float = 10000.0
-    """Base of the rotation's wavelengths, from 2 pi to about 2 pi times it, in tokens. A small base (100) suits short
-    sequences (32 tokens): with a large one most of a head's width hardly turns over so few."""
+    """Base of the rotation's wavelengths, from 2 pi to about 2 pi times it, in tokens. A small base
+    (100) suits short sequences (32 tokens): with a large one most of a head's width hardly turns
+    over so few."""
     types: int = 2
     """Entries of the token type embedding."""
     norm: Literal["post", "pre"] = "post"
@@ -39,11 +41,11 @@ class ModelOptions:
     norm_eps: float = 1e-12
     """Epsilon of every LayerNorm."""
     init: Literal["fixed", "by_width"] = "fixed"
-    """Whether a random start has the same spread at every width (BERT's), or a wider one in narrower models:
-    init_std times (768 / width)^0.75."""
+    """Whether a random start has the same spread at every width (BERT's), or a wider one in
+    narrower models: init_std times (768 / width)^0.75."""
     init_std: float = 0.02
-    """Standard deviation that matrices and embeddings start with: of a normal cut at two of it. With `init: by_width`,
-    that at width 768."""
+    """Standard deviation that matrices and embeddings start with: of a normal cut at two of it.
+    With `init: by_width`, that at width 768."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,8 @@ class ModelConfig(ModelOptions):
                 raise InputError(f"model: {name} is {getattr(self, name)}, expected at least 1")
         if self.positions not in ("learned", "rotary"):
             raise InputError(
-                f"model: positions is {self.positions!r}, expected learned or rotary (the longest sequence is now "
+                f"model: positions is {self.positions!r}, expected learned or rotary (the longest "
+                "sequence is now "
                 "max_positions)"
             )
         if self.width % self.heads:
@@ -77,7 +80,8 @@ class ModelConfig(ModelOptions):
                 )
         if self.positions == "rotary" and self.head_width % 2:
             raise InputError(
-                f"model: heads are {self.head_width} wide, expected an even width: rotary positions turn pairs"
+                f"model: heads are {self.head_width} wide, expected an even width: rotary "
+                "positions turn pairs"
             )
         if not 1 < self.rotary_base < math.inf:
             raise InputError(f"model: rotary_base is {self.rotary_base}, expected a number above 1")

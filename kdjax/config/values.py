@@ -46,7 +46,8 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
         )
         if before is not None and not (same or whole_for_real):
             raise InputError(
-                f"{where}.{name} is {value!r}, expected {type(before).__name__}{renamed(name, value)}"
+                f"{where}.{name} is {value!r}, expected "
+                f"{type(before).__name__}{renamed(name, value)}"
             )
     try:
         return dataclasses.replace(config, **changes)
@@ -55,7 +56,8 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
 
 
 def renamed(name: str, value: Any) -> str:
-    """Return what to add to a complaint about a value that belongs to a setting with a new name, or nothing."""
+    """Return what to add to a complaint about a value that belongs to a setting with a new name, or
+    nothing."""
     was_length = name == "positions" and isinstance(value, int)
     return " (the longest sequence is now max_positions)" if was_length else ""
 

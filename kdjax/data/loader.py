@@ -1,4 +1,5 @@
-"""Batches of a prepared corpus by how many sequences were seen before: the loader's whole state is one integer."""
+"""Batches of a prepared corpus by how many sequences were seen before: the loader's whole state is
+one integer."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from kdjax.errors import InputError
 Rows = slice | np.ndarray
 """Which rows of a batch."""
 
-# Threads: reading waits for the disk, the rest holds the interpreter; two overlap the one with the other.
+# Threads: reading waits for the disk, the rest holds the interpreter; two overlap the one with the
+# other.
 READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 # A batch with stored outputs can take hundreds of megabytes.
 READ_CACHED = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
@@ -26,8 +28,9 @@ READ_CACHED = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 def view_of(epoch: np.ndarray, seed: int, views: int) -> np.ndarray:
     """Which of `views` mask views a run with this seed sees in an epoch.
 
-    Seeds begin with different views, and `views` epochs show each once: the static masks of BERT, whose data were
-    duplicated with different masks (Devlin et al. 2019, arXiv 1810.04805; Bui et al. 2024, arXiv 2404.19319).
+    Seeds begin with different views, and `views` epochs show each once: the static masks of BERT,
+    whose data were duplicated with different masks (Devlin et al. 2019, arXiv 1810.04805; Bui et
+    al. 2024, arXiv 2404.19319).
 
     Args:
         epoch: any shape.
@@ -53,7 +56,8 @@ class CacheSizes(Protocol):
 
 
 class StoredArrays(Protocol):
-    """Arrays that belong to masked sequences, read by sequence and view (`kdjax.teacher_cache.store.Cache`)."""
+    """Arrays that belong to masked sequences, read by sequence and view
+    (`kdjax.teacher_cache.store.Cache`)."""
 
     @property
     def directory(self) -> Path:
@@ -70,9 +74,9 @@ class StoredArrays(Protocol):
 class Batches:
     """The batches of a split, without end.
 
-    Each epoch visits every sequence once, in a permutation that is a pure function of (seed, epoch); a batch may
-    straddle two epochs. Masks are a pure function of (seed, sequence, epoch); with views, of (sequence, view), where
-    `view_of` says which view an epoch sees.
+    Each epoch visits every sequence once, in a permutation that is a pure function of (seed,
+    epoch); a batch may straddle two epochs. Masks are a pure function of (seed, sequence, epoch);
+    with views, of (sequence, view), where `view_of` says which view an epoch sees.
     """
 
     def __init__(
@@ -97,11 +101,12 @@ class Batches:
             rate: share of a sequence's tokens that are masked.
             slots: the most that are masked.
             views: mask views of a sequence; 0: new masks in every epoch.
-            cache: stored arrays that join each batch: those of its sequences under its views. Whether they were made of
-                this corpus and these masks is for the caller to check.
+            cache: stored arrays that join each batch: those of its sequences under its views.
+                Whether they were made of this corpus and these masks is for the caller to check.
 
         Raises:
-            InputError: the split has fewer sequences than a batch, or the cache has not its sequences and views.
+            InputError: the split has fewer sequences than a batch, or the cache has not its
+                sequences and views.
         """
         self._corpus, self._split, self._batch = corpus, split, batch
         self._seed, self._rate, self._slots, self._views, self._cache = (
@@ -113,7 +118,8 @@ class Batches:
         )
         if self.sequences < batch:
             raise InputError(
-                f"{corpus.directory}: {self.sequences} {split} sequences are too small to fill a batch of {batch}, "
+                f"{corpus.directory}: {self.sequences} {split} sequences are too small to fill a "
+                f"batch of {batch}, "
                 "expected more text or a smaller batch"
             )
         if cache is not None:
@@ -132,7 +138,8 @@ class Batches:
         return self._from(number * self._batch, slice(None))[0]  # type: ignore[no-any-return]
 
     def iterate(self, seen: int, rows: Rows = slice(None)) -> Iterator[tuple[int, Batch]]:
-        """The batches that follow on `seen` sequences, each with how many were seen before it, without end.
+        """The batches that follow on `seen` sequences, each with how many were seen before it,
+        without end.
 
         They are read ahead in the background.
 
@@ -166,12 +173,15 @@ class Batches:
         stored = cache.manifest
         if not self._views:
             raise InputError(
-                f"{cache.directory}: stored outputs belong to mask views, found data.views 0, expected at least 1"
+                f"{cache.directory}: stored outputs belong to mask views, found data.views 0, "
+                "expected at least 1"
             )
         if stored.sequences != self.sequences or stored.views < self._views:
             raise InputError(
-                f"{cache.directory}: holds {stored.views} views of {stored.sequences} sequences, expected "
-                f"{self._views} of the {self.sequences} {self._split} sequences of {self._corpus.directory}"
+                f"{cache.directory}: holds {stored.views} views of {stored.sequences} sequences, "
+                "expected "
+                f"{self._views} of the {self.sequences} {self._split} sequences of "
+                f"{self._corpus.directory}"
             )
 
 
@@ -188,13 +198,14 @@ def fixed_batches(
 ) -> list[Batch]:
     """Sequences of a split in order with fixed masks, for evaluation.
 
-    At most `limit` sequences: when there are more, evenly spaced ones, since documents and so sequences come in the
-    order of the source, often by subject.
+    At most `limit` sequences: when there are more, evenly spaced ones, since documents and so
+    sequences come in the order of the source, often by subject.
 
     Args:
         corpus: a prepared corpus.
         split: `train` or `validation`.
-        batch: rows of a batch. The last one is filled up with rows of padding whose `label_weights` are 0.
+        batch: rows of a batch. The last one is filled up with rows of padding whose `label_weights`
+            are 0.
         limit: the most sequences.
         seed: of the masks.
         rate: share of a sequence's tokens that are masked.
@@ -213,7 +224,8 @@ def fixed_batches(
 
 
 def evenly_spaced(available: int, limit: int, besides: int = 0) -> np.ndarray:
-    """At most `limit` numbers below `available`, ascending, and none of those that the limit `besides` gives."""
+    """At most `limit` numbers below `available`, ascending, and none of those that the limit
+    `besides` gives."""
     left = np.arange(available)
     if besides:
         left = np.setdiff1d(left, evenly_spaced(available, besides))

@@ -63,7 +63,8 @@ class Manifest:
         text_tokens: tokens of the documents alone: the unique tokens of the regime.
         fill: share of the sequences' places that `tokens` take.
         shards: the files, in the order their sequences are numbered.
-        digest: SHA-256 of all of the above but the names and digests of the sources: equal digests, equal sequences.
+        digest: SHA-256 of all of the above but the names and digests of the sources: equal digests,
+            equal sequences.
     """
 
     version: int
@@ -127,7 +128,8 @@ class Manifest:
             ) from None
         if manifest.digest != manifest.signed().digest:
             raise InputError(
-                f"{path}: does not match its own digest, expected the manifest as kdjax prepare wrote it"
+                f"{path}: does not match its own digest, expected the manifest as kdjax prepare "
+                "wrote it"
             )
         return manifest
 

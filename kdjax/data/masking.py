@@ -20,12 +20,14 @@ def mask(
     special_ids: Sequence[int],
     mask_id: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Masks one sequence for masked language modelling (Devlin et al. 2019, arXiv 1810.04805, section 3.1).
+    """Masks one sequence for masked language modelling (Devlin et al. 2019, arXiv 1810.04805,
+    section 3.1).
 
-    Of m maskable tokens, `min(slots, max(1, round(rate * m)))` are chosen (none if m is 0); each is replaced by [MASK]
-    with probability 0.8, by a token drawn from all but the special ones with 0.1, and kept with 0.1. The result depends
-    on the arguments alone: (seed, sequence, epoch) is the key and counter of a Philox stream, so no two triples share
-    random numbers.
+    Of m maskable tokens, `min(slots, max(1, round(rate * m)))` are chosen (none if m is 0); each is
+    replaced by [MASK] with probability 0.8, by a token drawn from all but the special ones with
+    0.1, and kept with 0.1. The result depends
+    on the arguments alone: (seed, sequence, epoch) is the key and counter of a Philox stream, so no
+    two triples share random numbers.
 
     Args:
         tokens: `[L]` token ids.
@@ -39,9 +41,9 @@ def mask(
         special_ids: distinct ids that are neither masked nor drawn.
         mask_id: of [MASK].
 
-    Returns:
-        The masked tokens `[L]` int32; the masked positions `[S]` int32 in ascending order; the tokens that were there
-        `[S]` int32; and weights `[S]` float32, 1 for a masked position. Unused slots are 0 in all three.
+    Returns: The masked tokens `[L]` int32; the masked positions `[S]` int32 in ascending order; the
+        tokens that were there `[S]` int32; and weights `[S]` float32, 1 for a masked position.
+        Unused slots are 0 in all three.
     """
     rng = np.random.Generator(
         np.random.Philox(

@@ -17,14 +17,15 @@ from kdjax.errors import InputError
 
 SHARDS = "shards"
 """Where in the directory they lie."""
-# Uncompressed: token ids hardly compress, and a record is then read without decompressing. One record a group is what
-# random access wants.
+# Uncompressed: token ids hardly compress, and a record is then read without decompressing. One
+# record a group is what random access wants.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @contextlib.contextmanager
 def held(directory: Path, plan: str, work: str) -> Iterator[None]:
-    """Holds a directory, made if there is none, for this process, and clears what a kill left half-written in it.
+    """Holds a directory, made if there is none, for this process, and clears what a kill left
+    half-written in it.
 
     Args:
         directory: the directory.

@@ -15,7 +15,8 @@ SPECIAL_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BATCH = 256
 """Texts tokenised in one call, at most."""
 BATCH_CHARACTERS = 2**18
-"""Characters tokenised in one call, unless one text has more: a call takes about a hundred bytes for each."""
+"""Characters tokenised in one call, unless one text has more: a call takes about a hundred bytes
+for each."""
 
 
 def read_backend(path: Path) -> tokenizers.Tokenizer:
@@ -34,8 +35,8 @@ def read_backend(path: Path) -> tokenizers.Tokenizer:
 class TextTokenizer:
     """A tokenizer that adds nothing, cuts nothing and takes text at its word.
 
-    A file's own truncation and padding are off, and `[MASK]` written in a text is four characters and brackets, not the
-    special token.
+    A file's own truncation and padding are off, and `[MASK]` written in a text is four characters
+    and brackets, not the special token.
 
     Attributes:
         sha256: of the file.
@@ -66,7 +67,8 @@ class TextTokenizer:
         missing = [name for name in SPECIAL_NAMES if name not in named]
         if missing:
             raise InputError(
-                f"{path}: has no {', '.join(missing)}, expected a BERT tokenizer with {', '.join(SPECIAL_NAMES)}"
+                f"{path}: has no {', '.join(missing)}, expected a BERT tokenizer with "
+                f"{', '.join(SPECIAL_NAMES)}"
             )
         added = {
             index for index, token in backend.get_added_tokens_decoder().items() if token.special

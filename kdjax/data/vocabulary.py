@@ -13,7 +13,8 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
 
     Args:
         tokenizer: the corpus's tokenizer.json.
-        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is compared.
+        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is
+            compared.
         vocab_size: entries of the model's word embedding, compared in any case.
 
     Raises:
@@ -29,7 +30,8 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
     for index in sorted(ours.keys() | theirs.keys()) if theirs else ():
         if ours.get(index) != theirs.get(index):
             raise InputError(
-                f"{tokenizer}: entry {index} is {ours.get(index)!r}, expected {theirs.get(index)!r} as in {directory}"
+                f"{tokenizer}: entry {index} is {ours.get(index)!r}, expected "
+                f"{theirs.get(index)!r} as in {directory}"
             )
 
 

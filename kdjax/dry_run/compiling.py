@@ -1,7 +1,8 @@
-"""What a recipe's steps would do on a TPU slice that nobody has rented: memory, collectives, attention, time.
+"""What a recipe's steps would do on a TPU slice that nobody has rented: memory, collectives,
+attention, time.
 
-Every step is compiled by the TPU's own compiler. Memory, collectives and what is written to HBM are what it made;
-times, and all that follows from them, are estimates (`kdjax.hlo.estimate`).
+Every step is compiled by the TPU's own compiler. Memory, collectives and what is written to HBM are
+what it made; times, and all that follows from them, are estimates (`kdjax.hlo.estimate`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _FULL = (
         r"Used (?P<needed>[\d.]+)(?P<unit>[KMGT]) of (?P<limit>[\d.]+)(?P<limit_unit>[KMGT]) hbm"
     ),
     re.compile(
-        r"\((?P<needed>[\d.]+)(?P<unit>[KMGT])\) exceeds available HBM \((?P<limit>[\d.]+)(?P<limit_unit>[KMGT])\)"
+        r"\((?P<needed>[\d.]+)(?P<unit>[KMGT])\) exceeds available HBM "
+        r"\((?P<limit>[\d.]+)(?P<limit_unit>[KMGT])\)"
     ),
 )
 """How the compiler says that a program does not fit."""
@@ -52,16 +54,19 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
         arms: those to look at; none: all.
         top: how many of the longest operations of a step to list.
 
-    Returns:
-        `topology`, `chips`, `devices`, of a device `kind`, `peak_flops` and `hbm` (bytes a program can have), and
-        `arms`: name -> a mapping for each phase, with `price`, `steps`, `fits`, `hbm` (bytes a device needs; where it
-        does not fit, at least), `compile_seconds`, `collectives` (kind -> `arrays`, `bytes`), `attention` (type ->
-        `arrays`, `bytes` written to HBM), and `estimated`: `step_seconds`, `by_source`, `hidden_seconds`,
-        `utilisation`, `hours` of one run (None where they cannot be known), `unknown`, and with `top` the operations.
-        Where the compiler gives up for want of memory, the last four are None.
+    Returns: `topology`, `chips`, `devices`, of a device `kind`, `peak_flops` and `hbm` (bytes a
+        program can have), and
+        `arms`: name -> a mapping for each phase, with `price`, `steps`, `fits`, `hbm` (bytes a
+        device needs; where it does not fit, at least), `compile_seconds`, `collectives` (kind ->
+        `arrays`, `bytes`), `attention` (type ->
+        `arrays`, `bytes` written to HBM), and `estimated`: `step_seconds`, `by_source`,
+        `hidden_seconds`, `utilisation`, `hours` of one run (None where they cannot be known),
+        `unknown`, and with `top` the operations. Where the compiler gives up for want of memory,
+        the last four are None.
 
     Raises:
-        InputError: an arm that the recipe has not, or a recipe that the slice's devices do not divide.
+        InputError: an arm that the recipe has not, or a recipe that the slice's devices do not
+            divide.
     """
     if top < 0:
         raise InputError(f"--top is {top}, expected at least 0")
@@ -158,7 +163,8 @@ def _collectives(module: Module) -> dict[str, dict[str, int]]:
 
 
 def out_of_memory(message: str) -> int | None:
-    """Bytes of HBM that a program which does not fit needs at least; None where the message says something else."""
+    """Bytes of HBM that a program which does not fit needs at least; None where the message says
+    something else."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     found = next((found for pattern in _FULL if (found := pattern.search(message))), None)
@@ -197,8 +203,10 @@ def check_fits(found: dict[str, Any]) -> None:
     ]
     if full:
         raise InputError(
-            f"{', '.join(full)}: do not fit in the {_gib(found['hbm'])} GiB of HBM of a device of {found['topology']}, "
-            "expected a larger slice, or train.microbatches, train.compute.remat or train.mesh.fsdp to need less"
+            f"{', '.join(full)}: do not fit in the {_gib(found['hbm'])} GiB of HBM of a device of "
+            f"{found['topology']}, "
+            "expected a larger slice, or train.microbatches, train.compute.remat or "
+            "train.mesh.fsdp to need less"
         )
 
 
@@ -229,7 +237,8 @@ def compiled_table(found: dict[str, Any], seeds: int) -> None:
 def _title(found: dict[str, Any]) -> str:
     return (
         f"One step on {found['topology']}: {found['chips']} chips, {found['devices']} devices of "
-        f"{found['peak_flops'] / 1e12:,.0f} TFLOP/s, as the TPU compiler makes it; times are estimates"
+        f"{found['peak_flops'] / 1e12:,.0f} TFLOP/s, as the TPU compiler makes it; times are "
+        "estimates"
     )
 
 
@@ -265,9 +274,12 @@ def _notes(found: dict[str, Any], seeds: int) -> list[str]:
         if phase["estimated"]
     ]
     lines = [
-        "Estimates, not measured on a TPU. compute: the compiler's own cycles; custom calls (Pallas): their FLOPs at",
-        "half the peak, or their bytes at HBM's rate; collectives: a ring over one link each way round; moves: bytes",
-        "at HBM's rate. A step is their sum, as if none overlapped; asynchronous copies are taken to hide behind it.",
+        "Estimates, not measured on a TPU. compute: the compiler's own cycles; custom calls "
+        "(Pallas): their FLOPs at",
+        "half the peak, or their bytes at HBM's rate; collectives: a ring over one link each way "
+        "round; moves: bytes",
+        "at HBM's rate. A step is their sum, as if none overlapped; asynchronous copies are taken "
+        "to hide behind it.",
         "L x L: scores, probabilities, relations that go through HBM.",
     ]
     for name, phase in phases:
@@ -283,7 +295,8 @@ def _notes(found: dict[str, Any], seeds: int) -> list[str]:
     if hours and None not in hours and len(phases) == sum(map(len, found["arms"].values())):
         runs = seeds * len(found["arms"])
         lines.append(
-            f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.3g} hours of training."
+            f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.3g} hours of "
+            "training."
         )
     return lines
 
@@ -297,7 +310,8 @@ def _top(found: dict[str, Any]) -> list[str]:
                 turns = f" x {one['turns']}" if one["turns"] > 1 else ""
                 where = " ".join(filter(None, (one["op_name"], one["place"])))
                 lines.append(
-                    f"{name}: {1e3 * one['seconds']:8.3f} ms {one['source']:12} {one['name']}{turns}  {where}"
+                    f"{name}: {1e3 * one['seconds']:8.3f} ms {one['source']:12} "
+                    f"{one['name']}{turns}  {where}"
                 )
     return lines
 

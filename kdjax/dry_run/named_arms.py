@@ -1,4 +1,5 @@
-"""The named arms in one list: what each does, what it asks of the teacher, and what a step of it costs."""
+"""The named arms in one list: what each does, what it asks of the teacher, and what a step of it
+costs."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from kdjax.training.phase import price
 
 
 def listed(config: Config) -> dict[str, dict[str, Any]]:
-    """Name -> `does`, `asks`, `source`, and between a recipe's models `flops`, of the mean step, and `relative`, to
-    `scratch`; or `refused`, why the arm cannot be between these models.
+    """Name -> `does`, `asks`, `source`, and between a recipe's models `flops`, of the mean step,
+    and `relative`, to `scratch`; or `refused`, why the arm cannot be between these models.
     """
     rows: dict[str, dict[str, Any]] = {}
     for name, preset in PRESETS.items():

@@ -1,4 +1,5 @@
-"""What a recipe costs before anything is spent: the price of each arm's steps and how far the budget reaches."""
+"""What a recipe costs before anything is spent: the price of each arm's steps and how far the
+budget reaches."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ def arms_of(config: Config) -> dict[str, Arm]:
     """The recipe's arms, made ready from settings alone.
 
     Raises:
-        InputError: no arms, an unknown arm, an objective these models do not allow, sequences longer than the models'
-            positions, or stored outputs without mask views.
+        InputError: no arms, an unknown arm, an objective these models do not allow, sequences
+            longer than the models' positions, or stored outputs without mask views.
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
@@ -56,7 +57,8 @@ def arms_of(config: Config) -> dict[str, Arm]:
     for name, arm in arms.items():
         if arm.student.vocab_size != vocabulary:
             raise InputError(
-                f"arms.{name}.student.vocab_size is {arm.student.vocab_size}, expected student.vocab_size, "
+                f"arms.{name}.student.vocab_size is {arm.student.vocab_size}, expected "
+                "student.vocab_size, "
                 f"{vocabulary}: arms read the same text"
             )
         finetuning_of(config, arm)
@@ -67,7 +69,8 @@ def arms_of(config: Config) -> dict[str, Arm]:
             )
         if arm.uses_teacher and config.data.length > teacher.max_positions:
             raise InputError(
-                f"data.length is {config.data.length}, expected at most teacher.architecture.max_positions, "
+                f"data.length is {config.data.length}, expected at most "
+                "teacher.architecture.max_positions, "
                 f"{teacher.max_positions} tokens"
             )
         if config.train.microbatches > 1:
@@ -75,17 +78,20 @@ def arms_of(config: Config) -> dict[str, Arm]:
                 phase.check_splits()
         if arm.stored and config.budget.kind == "hours":
             raise InputError(
-                f"arms.{name}: teacher is 'cached' under budget.hours, expected 'online': the time that storing took "
+                f"arms.{name}: teacher is 'cached' under budget.hours, expected 'online': the "
+                "time that storing took "
                 "is not on a run's clock"
             )
         if arm.stored and len(teachers := teacher_seeds(config)) > 1:
             raise InputError(
-                f"arms.{name}: teacher is 'cached' and there are {len(teachers)} teachers, of the seeds "
+                f"arms.{name}: teacher is 'cached' and there are {len(teachers)} teachers, of the "
+                "seeds "
                 f"{list(teachers)}, expected 'online': outputs are stored of one teacher"
             )
         if arm.stored and config.data.views < 1:
             raise InputError(
-                f"arms.{name}: teacher is 'cached' and data.views 0, expected at least 1: stored outputs belong to "
+                f"arms.{name}: teacher is 'cached' and data.views 0, expected at least 1: stored "
+                "outputs belong to "
                 "fixed masks"
             )
     check_primary(config, arms)
@@ -120,7 +126,8 @@ def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
 
 
 def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
-    """What a run of an arm is charged for its MLM probe, by account: nothing unless the recipe says so."""
+    """What a run of an arm is charged for its MLM probe, by account: nothing unless the recipe says
+    so."""
     cost = probe_cost(config, arm.student)
     if cost is None or not config.evaluation.mlm_probe.charged:
         return {}
@@ -143,7 +150,8 @@ def sharing(config: Config, arms: dict[str, Arm]) -> int:
 
 
 def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
-    """What storing the teacher's outputs for all views of so many training sequences costs, or has cost, in FLOPs."""
+    """What storing the teacher's outputs for all views of so many training sequences costs, or has
+    cost, in FLOPs."""
     if config.cache.source:
         return int(CacheManifest.read(Path(config.cache.source)).totals["flops"])
     shape = Shape(config.cache.batch, config.data.length, config.data.slots)
@@ -157,13 +165,15 @@ def share(flops: int, runs: int) -> int:
 
 
 def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
-    """Per arm and phase: FLOPs of a step by part, in all and charged; the steps, tokens and epochs the budget buys.
+    """Per arm and phase: FLOPs of a step by part, in all and charged; the steps, tokens and epochs
+    the budget buys.
 
-    Tokens are positions of the sequences, padding included, when no prepared corpus tells how full they are; epochs are
-    None then. Under a budget of hours all three are None. An arm that reads stored outputs also has `cache`: what they
-    cost, and after how many epochs that is less than running the teacher in every step. Without a prepared corpus that
-    cost is not known, nor are its steps. With an MLM probe there is `mlm_probe`: what it costs a run, and whether that
-    is `charged`.
+    Tokens are positions of the sequences, padding included, when no prepared corpus tells how full
+    they are; epochs are None then. Under a budget of hours all three are None. An arm that reads
+    stored outputs also has `cache`: what they cost, and after how many epochs that is less than
+    running the teacher in every step. Without a prepared corpus that cost is not known, nor are its
+    steps. With an MLM probe there is `mlm_probe`: what it costs a run, and whether that is
+    `charged`.
     """
     shape, corpus, arms, budget = (
         shape_of(config),
@@ -225,7 +235,8 @@ def _reach(
 
 
 def teacher_flops(config: Config, arm: Arm) -> int:
-    """Return what the teacher of an arm cost before, as far as the recipe and the teacher's card say it.
+    """Return what the teacher of an arm cost before, as far as the recipe and the teacher's card
+    say it.
 
     Raises:
         InputError: it is charged and not known, or a budget of the teacher's buys no step.
@@ -238,7 +249,8 @@ def teacher_flops(config: Config, arm: Arm) -> int:
 def _cache(
     config: Config, arms: dict[str, Arm], arm: Arm, costs: list[Price], corpus: Corpus | None
 ) -> dict[str, Any]:
-    """What stored outputs cost a run, and after how many epochs they are cheaper than the teacher in every step."""
+    """What stored outputs cost a run, and after how many epochs they are cheaper than the teacher
+    in every step."""
     teacher, request, runs = (
         zoo.resolve(config.teacher.architecture),
         stored_by(arms),
@@ -339,7 +351,8 @@ def _teacher_line(config: Config) -> str:
     """Return what the teachers that are trained here cost, in a line."""
     training, count = config.teacher.train, len(config.teacher.train.seeds)
     return (
-        f"teacher: {count} trained here, each with {training.budget:.4g} FLOPs; at {config.teacher.at:g} of that it "
+        f"teacher: {count} trained here, each with {training.budget:.4g} FLOPs; at "
+        f"{config.teacher.at:g} of that it "
         f"has cost {cost_by_recipe(config).training:.6g}"
     )
 

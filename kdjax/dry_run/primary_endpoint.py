@@ -10,11 +10,12 @@ from kdjax.training.arm import Arm
 
 
 def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
-    """Check that the recipe measures the endpoint it names as primary, on arms that can be compared.
+    """Check that the recipe measures the endpoint it names as primary, on arms that can be
+    compared.
 
     Raises:
-        InputError: `evaluation.primary` names none of the recipe's endpoints; or it is the loss of the students' own
-            MLM heads, and the baseline arm or every other arm trains none.
+        InputError: `evaluation.primary` names none of the recipe's endpoints; or it is the loss of
+            the students' own MLM heads, and the baseline arm or every other arm trains none.
     """
     evaluation = config.evaluation
     losses = ["mlm_loss", "mlm_probe"] if evaluation.mlm_probe.tokens else ["mlm_loss"]
@@ -34,7 +35,8 @@ def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
 
 
 def _check_heads(primary: str, arms: Mapping[str, Arm]) -> None:
-    """Raise InputError unless the baseline arm and another one train MLM heads, whose loss is to be compared."""
+    """Raise InputError unless the baseline arm and another one train MLM heads, whose loss is to be
+    compared."""
     with_head = [name for name, arm in arms.items() if arm.trains_mlm_head]
     without_teacher = [name for name, arm in arms.items() if not arm.needs_teacher]
     baseline = next(iter(without_teacher or arms))
@@ -42,6 +44,7 @@ def _check_heads(primary: str, arms: Mapping[str, Arm]) -> None:
         return
     listed = ", ".join(with_head) or "no arm"
     raise InputError(
-        f"evaluation.primary is {primary!r}, expected an endpoint that {baseline} and another arm have, for instance "
+        f"evaluation.primary is {primary!r}, expected an endpoint that {baseline} and another arm "
+        "have, for instance "
         f"'mlm_probe': of the arms, {listed} trains an MLM head"
     )

@@ -16,8 +16,8 @@ class Crossing:
 
     Attributes:
         at: where the mean difference is 0, for the last time if it is so more than once.
-        low, high: between them the difference cannot be told from 0; None where that goes on to the smallest or the
-            largest budget looked at.
+        low, high: between them the difference cannot be told from 0; None where that goes on to the
+            smallest or the largest budget looked at.
         rising: whether the difference goes from below 0 to above it.
     """
 
@@ -32,10 +32,11 @@ def crossings(
 ) -> list[Crossing]:
     """Finds where a difference changes its sign, with an interval.
 
-    Means and the ends of their intervals are taken as straight lines in the logarithm of the budget between the
-    budgets looked at. A budget belongs to a crossing's interval when the difference's own interval there holds 0, so
-    the confidence is that of the differences' intervals, budget by budget (the inversion of a test, as in Fieller's
-    theorem). A mean that changes its sign where no side of it can be told from 0 is noise, and no crossing.
+    Means and the ends of their intervals are taken as straight lines in the logarithm of the budget
+    between the budgets looked at. A budget belongs to a crossing's interval when the difference's
+    own interval there holds 0, so the confidence is that of the differences' intervals, budget by
+    budget (the inversion of a test, as in Fieller's theorem). A mean that changes its sign where no
+    side of it can be told from 0 is noise, and no crossing.
 
     Args:
         budgets: ascending, above 0.
@@ -75,7 +76,8 @@ def crossings(
 
 
 def _end(x: Sequence[float], ends: Sequence[float], told: int, way: int) -> float:
-    """From a budget where the difference is told from 0, the one on the way at which it no longer is."""
+    """From a budget where the difference is told from 0, the one on the way at which it no longer
+    is."""
     return math.exp(_root(x[told], x[told + way], ends[told], ends[told + way]))
 
 

@@ -45,9 +45,10 @@ def finetune(
 ) -> FinetuneResult:
     """Trains encoder and head on a task, and scores the result once, after the last step.
 
-    AdamW (`optimizer_of`) on cross-entropy; for a regression on the mean squared error of labels standardised by the
-    training rows. Dropout has the rates of the model. Nothing here is charged to a budget. The step is compiled once
-    per model, settings and shape of the task, for all runs of a process.
+    AdamW (`optimizer_of`) on cross-entropy; for a regression on the mean squared error of labels
+    standardised by the training rows. Dropout has the rates of the model. Nothing here is charged
+    to a budget. The step is compiled once per model, settings and shape of the task, for all runs
+    of a process.
 
     Args:
         config: of the model.
@@ -88,7 +89,8 @@ def finetune(
 
 
 def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDArray[np.intp]]:
-    """The training rows of each step, `[batch]`: epochs one after another, each in its own order, no row left out.
+    """The training rows of each step, `[batch]`: epochs one after another, each in its own order,
+    no row left out.
 
     The order is a pure function of (seed, epoch). A batch may cross from one epoch into the next.
 
@@ -107,9 +109,11 @@ def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDAr
 
 
 def optimizer_of(settings: FinetuneConfig) -> OptimizerConfig:
-    """The optimiser of a fine-tuning: Adam's betas are 0.9 and 0.999, as BERT's (Devlin et al. 2019, arXiv 1810.04805).
+    """The optimiser of a fine-tuning: Adam's betas are 0.9 and 0.999, as BERT's (Devlin et al.
+    2019, arXiv 1810.04805).
 
-    A warm-up given as a number of steps becomes its share of them; one as long as the run, or longer, lasts the run.
+    A warm-up given as a number of steps becomes its share of them; one as long as the run, or
+    longer, lasts the run.
 
     Args:
         settings: at least 1 step.
@@ -192,5 +196,6 @@ def _classify(recipe: _Recipe, trained: Any, batch: dict[str, jax.Array]) -> jax
 
 def _diverged(task: Task, found: str) -> Diverged:
     return Diverged(
-        f"fine-tuning on {task.name}: {found}, expected finite numbers; lower evaluation.finetune.learning_rate"
+        f"fine-tuning on {task.name}: {found}, expected finite numbers; lower "
+        "evaluation.finetune.learning_rate"
     )

@@ -14,9 +14,8 @@ def score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, regress
         truth: `[N]` likewise.
         regression: whether these are numbers.
 
-    Returns:
-        The share of equal classes; for numbers, Pearson's correlation r. Numbers that are all alike have no
-        correlation; they score 0, what a constant is worth.
+    Returns: The share of equal classes; for numbers, Pearson's correlation r. Numbers that are all
+        alike have no correlation; they score 0, what a constant is worth.
     """
     if not regression:
         return float(np.mean(predicted == truth))

@@ -1,4 +1,5 @@
-"""Masked language modelling on held-out text, on masks that are the same for every run, and beside a teacher.
+"""Masked language modelling on held-out text, on masks that are the same for every run, and beside
+a teacher.
 
 Letters in shapes: B batch, S slots, V vocabulary.
 """
@@ -28,12 +29,13 @@ class MlmResult:
 
     Attributes:
         loss: mean cross-entropy over the masked slots, in nats, weighted by `label_weights`.
-        accuracy: share of these slots, with the same weights, whose most probable token is the right one.
+        accuracy: share of these slots, with the same weights, whose most probable token is the
+            right one.
         count: masked slots with a weight above 0.
-        kl: KL(p_t‖p_s) from the teacher's to the model's distribution at temperature 1, in nats, the mean over the same
-            slots by the same weights; None without a teacher.
-        agreement: share of these slots, with the same weights, where both models' most probable tokens are the same;
-            None without a teacher.
+        kl: KL(p_t‖p_s) from the teacher's to the model's distribution at temperature 1, in nats,
+            the mean over the same slots by the same weights; None without a teacher.
+        agreement: share of these slots, with the same weights, where both models' most probable
+            tokens are the same; None without a teacher.
     """
 
     loss: float
@@ -46,17 +48,19 @@ class MlmResult:
 class HeldOut:
     """Held-out batches with fixed masks and, where there is a teacher, its predictions on them.
 
-    The teacher runs once, when something first asks for its predictions. They are kept on the host as float32
-    log-probabilities, S x V x 4 bytes a sequence: 2.4 MB with 20 slots and 30,522 entries. Every measured model then
-    gets them batch by batch; at most two batches of them are on the device at a time.
+    The teacher runs once, when something first asks for its predictions. They are kept on the host
+    as float32
+    log-probabilities, S x V x 4 bytes a sequence: 2.4 MB with 20 slots and 30,522 entries. Every
+    measured model then gets them batch by batch; at most two batches of them are on the device at a
+    time.
 
-    A mean is over slots, not over batches: a batch counts by the weights it has. A forward pass is compiled once per
-    configuration and batch shape, for all runs of a process.
+    A mean is over slots, not over batches: a batch counts by the weights it has. A forward pass is
+    compiled once per configuration and batch shape, for all runs of a process.
 
     Attributes:
         batches: the batches.
-        shuffled: the same sequences with their visible tokens shuffled, a control (`kdjax.evaluation.shuffle`); None
-            where nothing is measured on them.
+        shuffled: the same sequences with their visible tokens shuffled, a control
+            (`kdjax.evaluation.shuffle`); None where nothing is measured on them.
     """
 
     def __init__(
@@ -69,8 +73,8 @@ class HeldOut:
 
         Args:
             batches: MLM batches; unused slots and padded rows have `label_weights` 0.
-            teacher: whose predictions models are compared with. One without an MLM head predicts nothing, and counts as
-                none.
+            teacher: whose predictions models are compared with. One without an MLM head predicts
+                nothing, and counts as none.
             shuffled: the same batches with their visible tokens shuffled; None: there are none.
         """
         self.batches = [dict(batch) for batch in batches]
@@ -79,7 +83,8 @@ class HeldOut:
 
     @property
     def teacher(self) -> MlmResult | None:
-        """The teacher's own loss, accuracy and count; None without a teacher or where it has no MLM head.
+        """The teacher's own loss, accuracy and count; None without a teacher or where it has no MLM
+        head.
 
         Raises:
             InputError: no slot has a weight above 0, or the loss is not finite.
@@ -87,27 +92,30 @@ class HeldOut:
         return None if self._teacher is None else self._predictions[0]
 
     def measure(self, config: ModelConfig, params: Any) -> MlmResult:
-        """A model's result on all batches, without dropout; with a teacher also how near it is to the teacher.
+        """A model's result on all batches, without dropout; with a teacher also how near it is to
+        the teacher.
 
         Args:
             config: of the model.
             params: its parameters, with an MLM head.
 
         Raises:
-            InputError: no slot has a weight above 0, a result is not finite, or model and teacher have vocabularies of
-                different sizes.
+            InputError: no slot has a weight above 0, a result is not finite, or model and teacher
+                have vocabularies of different sizes.
         """
         targets: list[NDArray[np.float32]] | list[None] = [None] * len(self.batches)
         if self._teacher is not None:
             found, expected = config.vocab_size, self._teacher.config.vocab_size
             if found != expected:
                 raise InputError(
-                    f"held-out KL: the model has {found} vocabulary entries, expected the teacher's {expected}"
+                    f"held-out KL: the model has {found} vocabulary entries, expected the "
+                    f"teacher's {expected}"
                 )
             targets = self._predictions[1]
         sums: list[dict[str, jax.Array]] = []
         for batch, target in zip(self.batches, targets, strict=True):
-            # One batch ahead: the device does not wait for the host, nor does it hold every batch's targets.
+            # One batch ahead: the device does not wait for the host, nor does it hold every batch's
+            # targets.
             jax.block_until_ready(sums[-2:-1])
             sums.append(_measure(config, params, batch, target))
         return result_of(sums, "held-out")
@@ -155,7 +163,8 @@ def result_of(sums: list[dict[str, jax.Array]], whose: str) -> MlmResult:
     for name, label in (("loss", "MLM loss"), ("kl", "KL")):
         if not np.isfinite(means.get(name, 0.0)):
             raise Diverged(
-                f"{whose} {label}: found {means[name]}, expected a finite number; the model has diverged"
+                f"{whose} {label}: found {means[name]}, expected a finite number; the model has "
+                "diverged"
             )
     return MlmResult(count=int(total["count"]), **means)
 
@@ -195,7 +204,8 @@ def over_slots(
     labels, weights = batch["labels"], batch["label_weights"]
 
     def summed(values: jax.Array) -> jax.Array:
-        # Not `weights * values`: what an unused slot has may be infinite, and 0 times infinity is no number.
+        # Not `weights * values`: what an unused slot has may be infinite, and 0 times infinity is
+        # no number.
         return jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
 
     best = jnp.argmax(own, -1)

@@ -168,7 +168,8 @@ class ProbeCost:
 
     @property
     def total(self) -> int:
-        """All of it: the frozen forward passes, the head's steps, and those of its half-way twin."""
+        """All of it: the frozen forward passes, the head's steps, and those of its half-way
+        twin."""
         return self.steps * self.forward + (self.steps + self.steps // 2) * self.update
 
 
@@ -314,7 +315,8 @@ def steps_of(settings: MlmProbeConfig, shape: Shape) -> int:
     steps = int(settings.tokens // shape.positions)
     if steps < 2:
         raise InputError(
-            f"evaluation.mlm_probe.tokens is {settings.tokens:g}, expected 0, or at least two steps of "
+            f"evaluation.mlm_probe.tokens is {settings.tokens:g}, expected 0, or at least two "
+            "steps of "
             f"evaluation.mlm_probe.batch x data.length, {2 * shape.positions} tokens"
         )
     return steps
@@ -338,7 +340,8 @@ def cost_of(settings: MlmProbeConfig, model: ModelConfig, shape: Shape) -> Probe
 
 
 def standardized(x: jax.Array) -> jax.Array:
-    """Shift and scale `x` to mean 0 and variance 1 over its last axis: LayerNorm without parameters."""
+    """Shift and scale `x` to mean 0 and variance 1 over its last axis: LayerNorm without
+    parameters."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     return centred / jnp.sqrt(variance + EPSILON)

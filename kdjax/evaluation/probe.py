@@ -26,7 +26,8 @@ from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
 
 ITERATIONS = 300
-"""Most L-BFGS iterations of a logistic regression. Fewer than 100 are usual; fits that stop here are counted."""
+"""Most L-BFGS iterations of a logistic regression. Fewer than 100 are usual; fits that stop here
+are counted."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,11 @@ class ProbeResult:
 def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -> ProbeResult:
     """Fits linear probes on the frozen features of every layer.
 
-    Features are hidden states averaged over a row's tokens, standardised by the training rows. Classes get a logistic
-    regression with penalty |w|^2 / 2 + C * (sum of losses); numbers the same with half the squared error, a ridge
-    regression. Layer and C are chosen on dev; of equals, the lower layer and the smaller C. The training rows are the
-    first ones of the task, the same for every model, and nothing is random.
+    Features are hidden states averaged over a row's tokens, standardised by the training rows.
+    Classes get a logistic regression with penalty |w|^2 / 2 + C * (sum of losses); numbers the same
+    with half the squared error, a ridge regression. Layer and C are chosen on dev; of equals, the
+    lower layer and the smaller C. The training rows are the first ones of the task, the same for
+    every model, and nothing is random.
 
     Args:
         config: of the model.
@@ -88,8 +90,8 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
         settings: how many rows, which C.
 
     Raises:
-        InputError: the model's features are not finite, the training rows used have one class, or settings that allow
-            no fit.
+        InputError: the model's features are not finite, the training rows used have one class, or
+            settings that allow no fit.
     """
     _check(task, settings)
     labels = task.train.labels[: settings.examples]
@@ -102,8 +104,8 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
             f"probe on {task.name}: features that are not finite; the model has diverged"
         )
     fitted = []
-    # Matrices this small gain nothing from threads, and lose much where cores are busy; one thread also makes the sums
-    # the same on any number of cores.
+    # Matrices this small gain nothing from threads, and lose much where cores are busy; one thread
+    # also makes the sums the same on any number of cores.
     with threadpool_limits(limits=1):
         for layer in range(config.layers + 1):
             features = [split[:, layer].astype(np.float64) for split in (train, dev, test)]
@@ -159,7 +161,8 @@ def _probe_layer(
     task: Task,
     strengths: Sequence[float],
 ) -> tuple[LayerProbe, int]:
-    """The best probe on one layer's train, dev and test features, and how many fits did not converge."""
+    """The best probe on one layer's train, dev and test features, and how many fits did not
+    converge."""
     scaler = StandardScaler().fit(features[0])
     x, x_dev, x_test = (scaler.transform(split) for split in features)
     tried, unconverged = [], 0
@@ -193,5 +196,6 @@ def _best(probes: Sequence[LayerProbe]) -> LayerProbe:
 def _check(task: Task, settings: ProbeConfig) -> None:
     if not task.regression and len(np.unique(task.train.labels[: settings.examples])) < 2:
         raise InputError(
-            f"probe on {task.name}: its first {settings.examples} training rows have one class, expected two"
+            f"probe on {task.name}: its first {settings.examples} training rows have one class, "
+            "expected two"
         )

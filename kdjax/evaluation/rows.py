@@ -1,4 +1,5 @@
-"""A function of rows, applied to any number of them in batches of few shapes, so that it compiles few times."""
+"""A function of rows, applied to any number of them in batches of few shapes, so that it compiles
+few times."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOKENS = 2048
-"""Tokens of a batch: few enough that a small encoder's activations stay in the cache, which halves a CPU's time."""
+"""Tokens of a batch: few enough that a small encoder's activations stay in the cache, which halves
+a CPU's time."""
 STEP = 32
 """Rows are cut to a multiple of this many tokens."""
 
@@ -18,10 +20,12 @@ STEP = 32
 def over_rows(
     compute: Callable[[dict[str, NDArray[Any]]], jax.Array], batch: Mapping[str, NDArray[Any]]
 ) -> NDArray[Any]:
-    """Applies `compute` to rows of like length at a time, without most of their padding, and joins the results.
+    """Applies `compute` to rows of like length at a time, without most of their padding, and joins
+    the results.
 
     Args:
-        compute: maps arrays `[B, L]` to an array `[B, ...]`, each row by itself; padding must not matter to it.
+        compute: maps arrays `[B, L]` to an array `[B, ...]`, each row by itself; padding must not
+            matter to it.
         batch: arrays `[N, L]`, N at least 1, with `valid` False from a row's first padding on.
 
     Returns:

@@ -24,8 +24,10 @@ class Comparison:
     Attributes:
         a: name of the first arm; of a pair with a winner, the winner.
         b: name of the second arm.
-        difference: mean over seeds of (a's value - b's value), in the endpoint's unit; None without a shared seed.
-        low, high: ends of the confidence interval of that mean; None with fewer than two shared seeds.
+        difference: mean over seeds of (a's value - b's value), in the endpoint's unit; None without
+            a shared seed.
+        low, high: ends of the confidence interval of that mean; None with fewer than two shared
+            seeds.
         n: number of shared seeds.
         verdict: see `paired`.
     """
@@ -44,8 +46,9 @@ def interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Mean and Student-t confidence interval of the mean, over the last axis.
 
-    mean -+ t * s / sqrt(n), with s the sample standard deviation (n - 1 in its denominator) and t the quantile
-    (1 + confidence) / 2 of Student's t with n - 1 degrees of freedom. Where all differences are equal it has no width.
+    mean -+ t * s / sqrt(n), with s the sample standard deviation (n - 1 in its denominator) and t
+    the quantile (1 + confidence) / 2 of Student's t with n - 1 degrees of freedom. Where all
+    differences are equal it has no width.
 
     Args:
         differences: `[..., n]`, n at least 2: one paired difference per seed.
@@ -63,7 +66,8 @@ def interval(
         raise InputError(f"interval: found {n} paired difference(s), expected at least 2")
     _check(confidence, 0.0)
     mean = values.mean(-1)
-    # Equal values must give s = 0 exactly; their computed mean can differ from them in the last bit.
+    # Equal values must give s = 0 exactly; their computed mean can differ from them in the last
+    # bit.
     spread = np.where(np.ptp(values, axis=-1) == 0, 0.0, values.std(-1, ddof=1))
     reach = stats.t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
     return mean, mean - reach, mean + reach
@@ -82,18 +86,19 @@ def paired(
 
     The verdict:
 
-    * `TIES`: the whole interval lies within -margin to +margin. This holds also where the interval leaves out 0: the
-      margin is the smallest difference the user cares about, and such an interval shows that the true one is smaller,
-      however sure its sign is.
-    * `BEATS`: otherwise, the interval leaves out 0. The result is stored with the better arm as `a`, so the
-      sign of `difference` follows `better`.
+    * `TIES`: the whole interval lies within -margin to +margin. This holds also where the interval
+      leaves out 0: the margin is the smallest difference the user cares about, and such an interval
+      shows that the true one is smaller, however sure its sign is.
+    * `BEATS`: otherwise, the interval leaves out 0. The result is stored with the better arm as
+      `a`, so the sign of `difference` follows `better`.
     * `INCONCLUSIVE`: neither, or fewer than two shared seeds.
 
-    What the interval covers: the mean difference over seeds (start, data order, masks, head), taking differences as
-    normal. The test set is the same in every run, so the interval says nothing about another sample of test rows, nor
-    about another corpus or another tuning of the arms. With two or three seeds it is wide and leans on normality; seeds
-    that all show the same non-zero difference give an interval of no width, which is less certain than it looks.
-    No adjustment is made for looking at many pairs and endpoints: see `expected_false`.
+    What the interval covers: the mean difference over seeds (start, data order, masks, head),
+    taking differences as normal. The test set is the same in every run, so the interval says
+    nothing about another sample of test rows, nor about another corpus or another tuning of the
+    arms. With two or three seeds it is wide and leans on normality; seeds that all show the same
+    non-zero difference give an interval of no width, which is less certain than it looks. No
+    adjustment is made for looking at many pairs and endpoints: see `expected_false`.
 
     Args:
         a, b: seed -> value of the endpoint.
@@ -103,8 +108,8 @@ def paired(
         better: whether higher or lower values are better.
 
     Raises:
-        InputError: a value that is not finite (in any seed, shared or not), a confidence outside (0, 1), a margin
-            that is negative or not finite.
+        InputError: a value that is not finite (in any seed, shared or not), a confidence outside
+            (0, 1), a margin that is negative or not finite.
     """
     _check(confidence, margin)
     _check_finite({names[0]: a, names[1]: b})
@@ -131,7 +136,8 @@ def compare_all(
     margin: float,
     better: Better = "higher",
 ) -> list[Comparison]:
-    """Every pair of arms on one endpoint, in the order of `values`, each over the seeds that the two share.
+    """Every pair of arms on one endpoint, in the order of `values`, each over the seeds that the
+    two share.
 
     Args:
         values: arm -> seed -> value of the endpoint.
@@ -155,14 +161,17 @@ class BaselineComparison:
     Attributes:
         arm: name of the arm.
         baseline: name of the baseline arm.
-        difference: mean over shared seeds of (arm's value - baseline's value), in the endpoint's unit; None without
-            a shared seed.
-        low, high: ends of the unadjusted confidence interval of that mean; None with fewer than two shared seeds.
+        difference: mean over shared seeds of (arm's value - baseline's value), in the endpoint's
+            unit; None without a shared seed.
+        low, high: ends of the unadjusted confidence interval of that mean; None with fewer than two
+            shared seeds.
         n: number of shared seeds.
         p_value: two-sided p-value of the paired t-test; None with fewer than two shared seeds.
-        p_adjusted: the same after Holm's adjustment over all arms that are tested; None where `p_value` is.
-        verdict: TIES where the interval lies within the margin, as in `paired`; BEATS or LOSES, read from the arm's
-            side, where the adjusted p-value is at most 1 - confidence; INCONCLUSIVE otherwise.
+        p_adjusted: the same after Holm's adjustment over all arms that are tested; None where
+            `p_value` is.
+        verdict: TIES where the interval lies within the margin, as in `paired`; BEATS or LOSES,
+            read from the arm's side, where the adjusted p-value is at most 1 - confidence;
+            INCONCLUSIVE otherwise.
     """
 
     arm: str
@@ -182,9 +191,9 @@ def paired_p_value(differences: ArrayLike) -> float:
     Args:
         differences: `[n]`, n at least 2: one paired difference per seed.
 
-    Returns:
-        The probability, if the true mean were 0, of a mean at least this far from 0 in units of its standard error;
-        where all differences are equal, 1 if they are 0 and 0 if they are not.
+    Returns: The probability, if the true mean were 0, of a mean at least this far from 0 in units
+        of its standard error; where all differences are equal, 1 if they are 0 and 0 if they are
+        not.
 
     Raises:
         InputError: fewer than two differences.
@@ -201,9 +210,9 @@ def paired_p_value(differences: ArrayLike) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values so that rejecting those of at most a errs in at most a share a of families.
 
-    The k-th smallest of m is multiplied by m - k + 1, made at least as large as the one before it, and cut at 1
-    (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6).
-    It holds however the tests depend on one another.
+    The k-th smallest of m is multiplied by m - k + 1, made at least as large as the one before it,
+    and cut at 1 (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6). It holds however the tests depend on one another.
 
     Args:
         p_values: of the tests of one family.
@@ -229,18 +238,19 @@ def against_baseline(
     margin: float = 0.0,
     better: Better = "higher",
 ) -> list[BaselineComparison]:
-    """Test every arm against the baseline arm on one endpoint, with Holm's adjustment over all of them.
+    """Test every arm against the baseline arm on one endpoint, with Holm's adjustment over all of
+    them.
 
     Args:
         values: arm -> seed -> value of the endpoint; the baseline arm among them.
         baseline: name of the baseline arm.
-        confidence: of the intervals; 1 - confidence is the chance of naming any arm falsely, were none different.
+        confidence: of the intervals; 1 - confidence is the chance of naming any arm falsely, were
+            none different.
         margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
         better: whether higher or lower values are better.
 
-    Returns:
-        A comparison for each arm but the baseline, in the order of `values`. An arm without two shared seeds is
-        INCONCLUSIVE, and counts in the adjustment as a test with p-value 1.
+    Returns: A comparison for each arm but the baseline, in the order of `values`. An arm without
+        two shared seeds is INCONCLUSIVE, and counts in the adjustment as a test with p-value 1.
 
     Raises:
         InputError: a value that is not finite, a confidence outside (0, 1), or a negative margin.
@@ -250,7 +260,8 @@ def against_baseline(
     rivals = [arm for arm in values if arm != baseline]
     differences = {arm: _paired_differences(values[arm], values[baseline]) for arm in rivals}
 
-    # An arm that cannot be tested still counts as a test, so that leaving seeds out makes nothing significant.
+    # An arm that cannot be tested still counts as a test, so that leaving seeds out makes nothing
+    # significant.
     p_values = [
         paired_p_value(differences[arm]) if len(differences[arm]) > 1 else 1.0 for arm in rivals
     ]
@@ -276,10 +287,12 @@ def against_baseline(
 
 
 def expected_false(count: int, confidence: float) -> float:
-    """How many of `count` unadjusted intervals leave out 0 on average if no arm truly differs from another.
+    """How many of `count` unadjusted intervals leave out 0 on average if no arm truly differs from
+    another.
 
-    By linearity of expectation it holds although pairs share runs and are not independent. It is an upper bound on
-    the expected number of false `BEATS`, as some of these intervals lie within the margin and are ties.
+    By linearity of expectation it holds although pairs share runs and are not independent. It is an
+    upper bound on the expected number of false `BEATS`, as some of these intervals lie within the
+    margin and are ties.
 
     Args:
         count: number of pairs times number of endpoints looked at.
@@ -298,14 +311,16 @@ def _check_finite(values: Mapping[str, Mapping[int, float]]) -> None:
         for seed, value in by_seed.items():
             if not np.isfinite(value):
                 raise InputError(
-                    f"comparison: arm {name!r}, seed {seed}: value is {value}, expected a finite number"
+                    f"comparison: arm {name!r}, seed {seed}: value is {value}, expected a finite "
+                    "number"
                 )
 
 
 def _check(confidence: float, margin: float) -> None:
     if not 0 < confidence < 1:
         raise InputError(
-            f"evaluation.confidence is {confidence}, expected a number between 0 and 1, both excluded"
+            f"evaluation.confidence is {confidence}, expected a number between 0 and 1, both "
+            "excluded"
         )
     if not 0 <= margin < float("inf"):
         raise InputError(f"evaluation.margin is {margin}, expected a finite number of at least 0")

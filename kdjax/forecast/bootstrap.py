@@ -1,12 +1,15 @@
-"""The bootstrap behind every interval: noise with the runs' own spread, shared between arms, and refits to it.
+"""The bootstrap behind every interval: noise with the runs' own spread, shared between arms, and
+refits to it.
 
-The seed is the unit that repeats. A run's noise has two parts: a shift that its seed gives to all budgets, and what
-is left. Both are drawn as normal with the covariance over arms that the residuals show, so runs of one seed and
-budget stay paired between arms and a difference of arms keeps what pairing gains. Each draw is then stretched by
-sqrt(df / chi2(df)), one stretch for each part: in a linear law this makes the draws Student's t with the degrees of
-freedom that the few residuals have, and the percentile interval the exact t interval, where resampled residuals
-would be too narrow by sqrt(df / n) and in the tails. The law is refitted to every draw, so its bends and bounds are
-in the interval. (Davison and Hinkley 1997, sections 2.2 and 6.2; Efron and Tibshirani 1993, chapter 9.)
+The seed is the unit that repeats. A run's noise has two parts: a shift that its seed gives to all
+budgets, and what is left. Both are drawn as normal with the covariance over arms that the residuals
+show, so runs of one seed and budget stay paired between arms and a difference of arms keeps what
+pairing gains. Each draw is then stretched by
+sqrt(df / chi2(df)), one stretch for each part: in a linear law this makes the draws Student's t
+with the degrees of freedom that the few residuals have, and the percentile interval the exact t
+interval, where resampled residuals would be too narrow by sqrt(df / n) and in the tails. The law is
+refitted to every draw, so its bends and bounds are in the interval. (Davison and Hinkley 1997,
+sections 2.2 and 6.2; Efron and Tibshirani 1993, chapter 9.)
 
 Shifts of seeds rest on seeds - 1 degrees of freedom, residuals on runs - parameters - (seeds - 1).
 """
@@ -62,11 +65,12 @@ def joint(
         count: number of draws.
         models, fits: per arm, the law and its robust fit to data sets `[..., n]`.
         seeds: per arm `[n]`: index of the seed of each run among the arm's own.
-        cells: per arm `[n]`: index of the cell of each run. Runs of two arms in one cell are paired.
+        cells: per arm `[n]`: index of the cell of each run. Runs of two arms in one cell are
+            paired.
         study_seeds: per arm: index of the arm's seeds among the study's.
         cell_seed: `[cells]`: index of the seed of each cell among the study's.
-        same_seeds: whether the question is about these very seeds rather than about seeds at large; their shifts
-            are then part of the answer and not noise.
+        same_seeds: whether the question is about these very seeds rather than about seeds at large;
+            their shifts are then part of the answer and not noise.
     """
     lead, arms, places = fits[0].theta.shape[:-1], len(models), int(cell_seed.max()) + 1
     df = np.array(
@@ -103,7 +107,8 @@ def joint(
 
 
 def _root(parts: Array) -> Array:
-    """Symmetric root of the covariance over arms `[..., arms, arms]`; the covariance may be singular."""
+    """Symmetric root of the covariance over arms `[..., arms, arms]`; the covariance may be
+    singular."""
     values, vectors = np.linalg.eigh(parts @ np.swapaxes(parts, -1, -2))
     return np.asarray(
         (vectors * np.sqrt(np.maximum(values, 0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
@@ -111,9 +116,11 @@ def _root(parts: Array) -> Array:
 
 
 def _stretch(rng: np.random.Generator, df: Array, shape: tuple[int, ...]) -> Array:
-    """sqrt(df / chi2(df)) per arm, `[*shape, arms]`, all arms of a draw from one quantile so that their pairing stays.
+    """sqrt(df / chi2(df)) per arm, `[*shape, arms]`, all arms of a draw from one quantile so that
+    their pairing stays.
 
-    The quantiles of the draws (the last axis of `shape`) are stratified: heavy tails are then the same in every fit.
+    The quantiles of the draws (the last axis of `shape`) are stratified: heavy tails are then the
+    same in every fit.
     """
     order = rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)
     quantile = ((order + rng.uniform(size=shape)) / shape[-1])[..., None]

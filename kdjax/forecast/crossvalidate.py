@@ -1,4 +1,5 @@
-"""How wrong the fit would have been: hold out the largest budgets, fit the rest, compare with what was reached."""
+"""How wrong the fit would have been: hold out the largest budgets, fit the rest, compare with what
+was reached."""
 
 from __future__ import annotations
 
@@ -24,11 +25,12 @@ class HeldOut:
         name: the arm, or `a - b` for the difference of two.
         flops: the held-out budget.
         parameters: size of the student.
-        predicted, low, high: prediction for the held-out mean, in the endpoint's unit; the interval has the noise of
-            the held-out runs in it.
+        predicted, low, high: prediction for the held-out mean, in the endpoint's unit; the interval
+            has the noise of the held-out runs in it.
         observed: mean over the held-out seeds (for a difference, over those that both arms have).
         error: predicted - observed.
-        noise: standard deviation of the held-out values over seeds (of their paired differences); None for one seed.
+        noise: standard deviation of the held-out values over seeds (of their paired differences);
+            None for one seed.
         covered: whether the interval holds `observed`.
     """
 
@@ -50,7 +52,8 @@ class HeldOut:
 
     @property
     def widening(self) -> float:
-        """How many times wider the interval would have to be to hold what was observed; 1 where it does."""
+        """How many times wider the interval would have to be to hold what was observed; 1 where it
+        does."""
         if self.covered:
             return 1.0
         end = self.high if self.observed > self.predicted else self.low
@@ -59,7 +62,8 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What holding out the largest `budgets` budgets shows: `arms` one by one, and `differences` of every pair."""
+    """What holding out the largest `budgets` budgets shows: `arms` one by one, and `differences` of
+    every pair."""
 
     budgets: int
     arms: tuple[HeldOut, ...]
@@ -76,7 +80,8 @@ def hold_out(
     draws: int = 2000,
     seed: int = 0,
 ) -> CrossValidation:
-    """Hold out the largest budgets of the study, fit every arm to the rest, and predict the held-out means.
+    """Hold out the largest budgets of the study, fit every arm to the rest, and predict the
+    held-out means.
 
     Args:
         runs: pilot runs of one endpoint.
@@ -84,12 +89,14 @@ def hold_out(
         better, best, confidence, draws, seed: as for `fit`.
 
     Raises:
-        InputError: fewer than one budget held out, or too few left to fit (three for one size; see `choose`).
+        InputError: fewer than one budget held out, or too few left to fit (three for one size; see
+            `choose`).
     """
     levels = sorted({run.flops for run in runs})
     if not 1 <= budgets <= len(levels) - 3:
         raise InputError(
-            f"forecast: {budgets} of {len(levels)} budgets to hold out, expected at least 1 and at least 3 left to fit"
+            f"forecast: {budgets} of {len(levels)} budgets to hold out, expected at least 1 and "
+            "at least 3 left to fit"
         )
     held = [run for run in runs if run.flops in levels[-budgets:]]
     rest = [run for run in runs if run.flops not in levels[-budgets:]]

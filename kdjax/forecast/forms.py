@@ -38,8 +38,9 @@ class Form:
 def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
     """The richest law that the runs can carry.
 
-    One size: y = E + K * D'**-k, from three budgets on. At least three sizes and three budgets: the full law, with g
-    from twelve different points on (two for each parameter) and g = 1 from seven on.
+    One size: y = E + K * D'**-k, from three budgets on. At least three sizes and three budgets: the
+    full law, with g from twelve different points on (two for each parameter) and g = 1 from seven
+    on.
 
     Raises:
         InputError: too few budgets, sizes or runs for either.
@@ -71,8 +72,10 @@ def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
         enough = sizes >= 3 and budgets >= 3 and points >= 7
     if not enough or degrees_of_freedom(model, runs.seed) < 1:
         raise InputError(
-            f"forecast: arm {arm!r} has {len(runs.values)} runs of {sizes} size(s) at {budgets} budget(s), expected "
-            "one size at 3 or more budgets, or 3 or more sizes at 3 or more budgets, with more runs than parameters"
+            f"forecast: arm {arm!r} has {len(runs.values)} runs of {sizes} size(s) at {budgets} "
+            "budget(s), expected "
+            "one size at 3 or more budgets, or 3 or more sizes at 3 or more budgets, with more "
+            "runs than parameters"
         )
     return form
 
@@ -99,7 +102,8 @@ def worsens(runs: ArmRuns, y: Array, confidence: float) -> bool:
 
 
 def misfit(form: Form, fit: RobustFit, runs: ArmRuns, y: Array) -> float | None:
-    """Significance of the lack-of-fit F test: scatter of points around the law against scatter of seeds at a point.
+    """Significance of the lack-of-fit F test: scatter of points around the law against scatter of
+    seeds at a point.
 
     None where no point has two seeds or the law has as many parameters as there are points.
     """
@@ -130,7 +134,8 @@ def cautions(
     notes = []
     if worsens(runs, y, confidence):
         notes.append(
-            "values get worse with more tokens: no law here describes that, and nothing is forecast from it"
+            "values get worse with more tokens: no law here describes that, and nothing is "
+            "forecast from it"
         )
     tail = (1 - confidence) / 2
     if isinstance(form.model, PowerLaw):

@@ -1,7 +1,8 @@
-"""The full law of one arm, y = E + (A / N**a + B / D**b)**g, by batched Levenberg-Marquardt steps within bounds.
+"""The full law of one arm, y = E + (A / N**a + B / D**b)**g, by batched Levenberg-Marquardt steps
+within bounds.
 
-Fitted in log amplitudes at the runs' own mean size and tokens, where they are well determined. Values are losses
-throughout; a score is fitted as its negative.
+Fitted in log amplitudes at the runs' own mean size and tokens, where they are well determined.
+Values are losses throughout; a score is fitted as its negative.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Surface:
         return self.at(theta, self.parameters, self.tokens)
 
     def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
-        """Weighted least squares of `[..., n]` values: from `near` `[..., size]`, or the best of several starts."""
+        """Weighted least squares of `[..., n]` values: from `near` `[..., size]`, or the best of
+        several starts."""
         rows = y.reshape(-1, y.shape[-1])
         mass = (
             np.ones_like(rows)

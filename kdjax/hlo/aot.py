@@ -1,6 +1,8 @@
-"""Ahead of time: devices of a TPU slice that is not there, for which the TPU compiler (libtpu) compiles all the same.
+"""Ahead of time: devices of a TPU slice that is not there, for which the TPU compiler (libtpu)
+compiles all the same.
 
-`offline()` first, before JAX has looked for devices; then `slice_of("v5e:2x4").devices` go into a mesh like real ones.
+`offline()` first, before JAX has looked for devices; then `slice_of("v5e:2x4").devices` go into a
+mesh like real ones.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ LARGEST = 256
 _FORM = re.compile(r"(?P<chip>\w+):(?P<shape>\d+(?:x\d+){1,2})")
 _FLAT = {(1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)}
 _SMALL = {(2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4)}
-"""Slices that Google Cloud makes: all of v5e and v6e; of the others those of less than a cube of 4 x 4 x 4, and then
-any that is made of cubes (https://docs.cloud.google.com/tpu/docs: v4, v5e, v5p, v6e, tpu7x)."""
+"""Slices that Google Cloud makes: all of v5e and v6e; of the others those of less than a cube of 4
+x 4 x 4, and then any that is made of cubes (https://docs.cloud.google.com/tpu/docs: v4, v5e, v5p,
+v6e, tpu7x)."""
 _TORUS = {"v5e": 2, "v6e": 2, "v4": 3, "v5p": 3, "tpu7x": 3}
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -37,7 +40,8 @@ _ENVIRONMENT = {
     "TPU_WORKER_ID": "0",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-"""libtpu asks no one about a slice, and leaves TPUs that are here, and their lock, to whoever uses them."""
+"""libtpu asks no one about a slice, and leaves TPUs that are here, and their lock, to whoever uses
+them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def offline() -> None:
 
 @contextmanager
 def uncached() -> Iterator[None]:
-    """In the block, JAX keeps nothing of what it compiles: what is made for a slice can be read again on one alone."""
+    """In the block, JAX keeps nothing of what it compiles: what is made for a slice can be read
+    again on one alone."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # it looks at the setting once
@@ -86,12 +91,14 @@ def slice_of(topology: str) -> Slice:
         topology: the chip and the shape of the slice in chips, for instance v5e:2x4 or v5p:2x2x1.
 
     Raises:
-        InputError: there is no such chip or slice, it has more than `LARGEST` chips, or libtpu is not installed.
+        InputError: there is no such chip or slice, it has more than `LARGEST` chips, or libtpu is
+            not installed.
     """
     found = _FORM.fullmatch(topology)
     if found is None:
         raise InputError(
-            f"--topology is {topology!r}, expected a chip and a shape, for instance v5e:2x4 or v5p:2x2x1"
+            f"--topology is {topology!r}, expected a chip and a shape, for instance v5e:2x4 or "
+            "v5p:2x2x1"
         )
     if found["chip"] not in CHIPS:
         raise InputError(
@@ -101,7 +108,8 @@ def slice_of(topology: str) -> Slice:
     _check(topology, found["chip"], shape)
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
-            "libtpu, which has the TPU compiler, is not installed; expected pip install 'kdjax[tpu]'"
+            "libtpu, which has the TPU compiler, is not installed; expected pip install "
+            "'kdjax[tpu]'"
         )
     options: dict[str, object] = {}
     if shape == (1, 1):

@@ -1,4 +1,5 @@
-"""What TPUs can do, as far as an estimate needs it: clock, memory, links. Peak FLOPs are in `kdjax.budget.hardware`."""
+"""What TPUs can do, as far as an estimate needs it: clock, memory, links. Peak FLOPs are in
+`kdjax.budget.hardware`."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ from kdjax.errors import InputError
 
 @dataclass(frozen=True)
 class Chip:
-    """A JAX device of a kind of TPU: a chip; on TPU7x one of a chip's two cores, with half of the chip's memory.
+    """A JAX device of a kind of TPU: a chip; on TPU7x one of a chip's two cores, with half of the
+    chip's memory.
 
     Attributes:
         kind: as JAX calls it (`jax.Device.device_kind`).
         multiplies: multiply-adds that its matrix units do in a cycle.
-        hbm: bytes of HBM that a program can have: what the compiler says there are (its message when a program does not
-            fit), which is less than the maker's figure.
+        hbm: bytes of HBM that a program can have: what the compiler says there are (its message
+            when a program does not fit), which is less than the maker's figure.
         hbm_bandwidth: bytes a second.
         link_bandwidth: bytes a second of one link between chips, in one direction.
     """
@@ -48,10 +50,11 @@ CHIPS = {
     "v6e": Chip("TPU v6 lite", 4 * 256 * 256, int(31.25 * GIB), 1638e9, 800e9 / 4 / 2),
     "tpu7x": Chip("TPU7x", 4 * 256 * 256, int(94.75 * GIB), 7380e9 / 2, 1200e9 / 6 / 2),
 }
-"""By the name that topologies have. HBM and link bandwidths: https://docs.cloud.google.com/tpu/docs (v4, v5e, v5p, v6e,
-tpu7x), whose bidirectional figure a chip is over its links (four in a 2D torus, six in a 3D one) and both directions.
-v4's links: Jouppi et al. 2023, arXiv 2304.01433. Multiply-adds: matrix units times their size; the clocks that follow
-(1.05, 1.5, 1.75, 1.75 and 2.2 GHz) are checked by `benchmarks/estimates.py`."""
+"""By the name that topologies have. HBM and link bandwidths: https://docs.cloud.google.com/tpu/docs
+(v4, v5e, v5p, v6e, tpu7x), whose bidirectional figure a chip is over its links (four in a 2D torus,
+six in a 3D one) and both directions. v4's links: Jouppi et al. 2023, arXiv 2304.01433.
+Multiply-adds: matrix units times their size; the clocks that follow (1.05, 1.5, 1.75, 1.75 and 2.2
+GHz) are checked by `benchmarks/estimates.py`."""
 
 
 def chip(name: str) -> Chip:

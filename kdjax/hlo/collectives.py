@@ -1,4 +1,5 @@
-"""What devices send one another in a compiled program: its collectives, read from the compiler's text."""
+"""What devices send one another in a compiled program: its collectives, read from the compiler's
+text."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _CALL = re.compile(
     rf"= {_TYPE} (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\((?P<rest>.*)$", re.MULTILINE
 )
 CHAIN = r'\bchain_id="(\d+)"'
-"""What TPU's compiler marks a collective with that it writes into several fusions: its start, steps and end."""
+"""What TPU's compiler marks a collective with that it writes into several fusions: its start, steps
+and end."""
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
@@ -28,8 +30,9 @@ class Collective:
     Attributes:
         kind: one of `KINDS`.
         arrays: how many arrays it moves at once.
-        bytes: of the whole arrays, on one device: what an all-reduce sums, an all-gather ends with, a reduce-scatter
-            starts with, the others move. What crosses the links follows from the algorithm and the group.
+        bytes: of the whole arrays, on one device: what an all-reduce sums, an all-gather ends with,
+            a reduce-scatter starts with, the others move. What crosses the links follows from the
+            algorithm and the group.
         group: devices that take part together.
     """
 
@@ -40,7 +43,8 @@ class Collective:
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of a compiled program in the order of its text, but those of a device with itself.
+    """The collectives of a compiled program in the order of its text, but those of a device with
+    itself.
 
     Args:
         text: `jax.stages.Compiled.as_text()`.
@@ -75,7 +79,8 @@ def _bytes(dtype: str, shape: str) -> int:
 
 
 def _group(rest: str) -> int:
-    """Devices of a group, in any of the forms XLA writes: [groups,size]<=…, {{0,1},…}, mesh[…] {axes}."""
+    """Devices of a group, in any of the forms XLA writes: [groups,size]<=…, {{0,1},…}, mesh[…]
+    {axes}."""
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(found[1])
     if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):

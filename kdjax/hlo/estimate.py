@@ -1,20 +1,26 @@
-"""How long a compiled program would take on a TPU: an estimate from its text and what the chip can do.
+"""How long a compiled program would take on a TPU: an estimate from its text and what the chip can
+do.
 
-`estimate(compiled.as_text(), chip("v5e"))` adds up all that the program executes, as if nothing ran at the same time as
-anything else. Each operation's time has one of four sources:
+`estimate(compiled.as_text(), chip("v5e"))` adds up all that the program executes, as if nothing ran
+at the same time as anything else. Each operation's time has one of four sources:
 
 `compute`: the TPU compiler's own cost model writes its cycles into the text (`estimated_cycles`).
-`custom_calls`: a kernel's FLOPs at half the rate of the matrix units, or its bytes at HBM's rate where that is longer.
-`collectives`: the bytes that a ring algorithm sends (Thakur, Rabenseifner, Gropp 2005), half of them each way round, so
-that a device sends over one link to each of two neighbours.
-`moves`: whatever else the compiler gives no cycles (copies, gathers, relayouts, sorts): its bytes at HBM's rate.
+`custom_calls`: a kernel's FLOPs at half the rate of the matrix units, or its bytes at HBM's rate
+    where that is longer.
+`collectives`: the bytes that a ring algorithm sends (Thakur, Rabenseifner, Gropp 2005), half of
+them each way round, so that a device sends over one link to each of two neighbours.
+`moves`: whatever else the compiler gives no cycles (copies, gathers, relayouts, sorts): its bytes
+    at HBM's rate.
 
-Loops count by their turns, a branch by its longest side, an asynchronous pair by its start, also on another core.
+Loops count by their turns, a branch by its longest side, an asynchronous pair by its start, also on
+another core.
 
-Not added, but told (`hidden`): asynchronous copies between HBM and VMEM, which the compiler plans to run beside
-compute. Left out: that collectives run beside compute where they can, latencies of copies and collectives, waiting for
-other devices and the host, and that rows gathered or scattered one by one move at less than HBM's rate.
-`benchmarks/estimates.py` compares the compiler's cycles with what matmuls and memory allow.
+Not added, but told (`hidden`): asynchronous copies between HBM and VMEM, which the compiler plans
+    to run beside
+compute. Left out: that collectives run beside compute where they can, latencies of copies and
+collectives, waiting for other devices and the host, and that rows gathered or scattered one by one
+move at less than HBM's rate. `benchmarks/estimates.py` compares the compiler's cycles with what
+matmuls and memory allow.
 """
 
 from __future__ import annotations
@@ -112,7 +118,8 @@ class Estimate:
 
     Attributes:
         costs: of every operation that takes time, in the order of execution.
-        unknown: what the text does not say, one line each; with any, there is no estimate of the whole.
+        unknown: what the text does not say, one line each; with any, there is no estimate of the
+            whole.
     """
 
     costs: tuple[Cost, ...]
@@ -120,7 +127,8 @@ class Estimate:
 
     @cached_property
     def seconds(self) -> float | None:
-        """Of one run, as if nothing but asynchronous copies overlapped; None where something is unknown."""
+        """Of one run, as if nothing but asynchronous copies overlapped; None where something is
+        unknown."""
         return None if self.unknown else math.fsum(self.by_source.values())
 
     @cached_property
@@ -160,9 +168,11 @@ def estimate(text: str, chip: Chip, kernels: Kernels | None = None) -> Estimate:
 def executed(
     module: Module, name: str | None = None, turns: int = 1
 ) -> Iterator[tuple[Instruction, int]]:
-    """Every instruction that a program executes, with how often: loops by their turns, all sides of a branch.
+    """Every instruction that a program executes, with how often: loops by their turns, all sides of
+    a branch.
 
-    Instructions inside a fusion are not executed on their own. A loop of unknown length counts once.
+    Instructions inside a fusion are not executed on their own. A loop of unknown length counts
+    once.
     """
     for one in module.computations[name or module.entry]:
         yield one, turns
@@ -200,7 +210,8 @@ class Sent:
 
 
 def sent(module: Module) -> list[Sent]:
-    """The collectives that a program executes, each once, in however many fusions the compiler writes it."""
+    """The collectives that a program executes, each once, in however many fusions the compiler
+    writes it."""
     found: list[Sent] = []
     chains: set[str] = set()
     for one, turns in executed(module):
@@ -215,7 +226,8 @@ def sent(module: Module) -> list[Sent]:
 
 
 def _over_a_link(collective: Collective) -> float:
-    """Bytes that a device sends to each neighbour for a collective, by a ring algorithm that goes both ways round."""
+    """Bytes that a device sends to each neighbour for a collective, by a ring algorithm that goes
+    both ways round."""
     share = (collective.group - 1) / collective.group
     return collective.bytes * (
         _RING[collective.kind] * share / 2 if collective.kind in _RING else 1
@@ -223,8 +235,9 @@ def _over_a_link(collective: Collective) -> float:
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
-    """The turns of a while loop: what the compiler notes, or the bound that the condition compares a counter with (JAX
-    counts loops of known length from 0 up). None where the text does not say."""
+    """The turns of a while loop: what the compiler notes, or the bound that the condition compares
+    a counter with (JAX counts loops of known length from 0 up). None where the text does not
+    say."""
     if known := loop.attribute(r'"known_trip_count":\{"n":"(\d+)"'):
         return int(known)
     (condition,) = loop.called["condition"]
@@ -323,7 +336,8 @@ def _is_kernel(one: Instruction) -> bool:
 
 
 def moved(module: Module, one: Instruction) -> int:
-    """Bytes that an instruction moves to or from HBM; where all it touches lies in VMEM, its bytes there.
+    """Bytes that an instruction moves to or from HBM; where all it touches lies in VMEM, its bytes
+    there.
 
     Of an array that is read or written in part, only as much as is taken out or put in.
     """

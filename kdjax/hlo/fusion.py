@@ -1,10 +1,12 @@
-"""Elementwise work that a compiled program does more than once, because XLA wrote it into several fusions.
+"""Elementwise work that a compiled program does more than once, because XLA wrote it into several
+fusions.
 
-XLA fuses a chain of elementwise operations into every one of its consumers, and its cost analysis counts each copy.
-How often that happens depends on XLA's version, on the device and on what stands between the operations; in a model
-a few dozen wide it can be as much as all the matmuls. Copies are told by value numbering, across the borders of
-fusions: two operations with the same opcode, attributes and operands have the same value (Alpern, Wegman and
-Zadeck, 1988, "Detecting equality of variables in programs").
+XLA fuses a chain of elementwise operations into every one of its consumers, and its cost analysis
+counts each copy. How often that happens depends on XLA's version, on the device and on what stands
+between the operations; in a model a few dozen wide it can be as much as all the matmuls. Copies are
+told by value numbering, across the borders of
+fusions: two operations with the same opcode, attributes and operands have the same value (Alpern,
+Wegman and Zadeck, 1988, "Detecting equality of variables in programs").
 """
 
 from __future__ import annotations
@@ -96,15 +98,18 @@ _REGION = re.compile(r"to_apply=%[\w.\-]+")
 _LAYOUT = re.compile(r"\{[^}]*\}")
 
 Value = Hashable
-"""What stands for a value: equal for equal values. A tuple's is the tuple of its elements' values."""
+"""What stands for a value: equal for equal values. A tuple's is the tuple of its elements'
+values."""
 
 
 def repeated_flops(text: str) -> int:
-    """Count the FLOPs of elementwise work and reductions in fusions whose result the program had computed already.
+    """Count the FLOPs of elementwise work and reductions in fusions whose result the program had
+    computed already.
 
-    They are counted as XLA's cost analysis counts them, a loop's body once, so that subtracting them from its figure
-    leaves every operation counted once. What has a matmul, a kernel or a loop in between is never taken for a copy:
-    rematerialised matmuls, and what follows from them, keep their own count.
+    They are counted as XLA's cost analysis counts them, a loop's body once, so that subtracting
+    them from its figure leaves every operation counted once. What has a matmul, a kernel or a loop
+    in between is never taken for a copy: rematerialised matmuls, and what follows from them, keep
+    their own count.
 
     Args:
         text: the compiled program on one device: `jax.stages.Compiled.as_text()`.

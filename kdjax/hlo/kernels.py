@@ -1,4 +1,5 @@
-"""FLOPs of the Pallas kernels in a traced program, for those whose author noted no cost estimate."""
+"""FLOPs of the Pallas kernels in a traced program, for those whose author noted no cost
+estimate."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from jax.extend import core
 def kernels(traced: core.ClosedJaxpr) -> dict[tuple[str, tuple[tuple[int, ...], ...]], int]:
     """FLOPs of one call of every kernel, by its name and the shapes of its results.
 
-    Counted are the matmuls of the kernel's body, at every point of its grid; of a branch the larger side. A kernel with
-    a loop or grid of unknown length is left out.
+    Counted are the matmuls of the kernel's body, at every point of its grid; of a branch the larger
+    side. A kernel with a loop or grid of unknown length is left out.
 
     Args:
         traced: `jax.jit(program).trace(...).jaxpr`.

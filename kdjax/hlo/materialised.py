@@ -1,4 +1,5 @@
-"""Whether attention is materialised: which arrays of a score for every pair of positions a program writes to HBM."""
+"""Whether attention is materialised: which arrays of a score for every pair of positions a program
+writes to HBM."""
 
 from __future__ import annotations
 
@@ -41,10 +42,12 @@ class Materialised:
 def materialised(
     module: Module, sequences: int, heads: Iterable[int], length: int
 ) -> list[Materialised]:
-    """The arrays [.., length, length] that are written to HBM: scores, probabilities, and their gradients; by type.
+    """The arrays [.., length, length] that are written to HBM: scores, probabilities, and their
+    gradients; by type.
 
-    They are told by their shape: two last axes of `length`, and before them as many elements as sequences times heads,
-    or a multiple or whole part of that. Where other arrays have the same shape (a width that is `length`), they count.
+    They are told by their shape: two last axes of `length`, and before them as many elements as
+    sequences times heads, or a multiple or whole part of that. Where other arrays have the same
+    shape (a width that is `length`), they count.
 
     Args:
         module: a program compiled for TPUs (`kdjax.hlo.text.parse`).

@@ -1,7 +1,9 @@
-"""A compiled program's text (HLO) as data: computations, their instructions, the arrays they make and where these lie.
+"""A compiled program's text (HLO) as data: computations, their instructions, the arrays they make
+and where these lie.
 
 The text is what `jax.stages.Compiled.as_text()` gives. Its grammar is XLA's (`xla/hlo/parser` in
-github.com/openxla/xla); read is only what `kdjax.hlo.estimate` and `kdjax.hlo.materialised` ask for.
+github.com/openxla/xla); read is only what `kdjax.hlo.estimate` and `kdjax.hlo.materialised` ask
+for.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ _BYTES = {"pred": 1, "token": 0, "opaque": 0}
 _COMMENT = re.compile(r"/\*.*?\*/")
 _COMPUTATION = re.compile(r"(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(
-    r"(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>\(.*?\)|\S+) (?P<opcode>[a-z][\w\-]*)\((?P<rest>.*)$"
+    r"(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>\(.*?\)|\S+) "
+    r"(?P<opcode>[a-z][\w\-]*)\((?P<rest>.*)$"
 )
 _ARRAY = re.compile(r"\b(?P<dtype>[a-z]\w*)\[(?P<dims>[\d,<=]*)\](?:\{(?P<layout>[^}]*)\})?")
 _TILE = re.compile(r"T\((\d+(?:,\d+)*)\)")
@@ -77,7 +80,8 @@ class Instruction:
 
     @cached_property
     def called(self) -> dict[str, tuple[str, ...]]:
-        """Computations it names, by their role: calls, body, condition, to_apply, branch_computations..."""
+        """Computations it names, by their role: calls, body, condition, to_apply,
+        branch_computations..."""
         return {
             found["role"]: tuple(_OPERAND.findall(found["names"]))
             for found in _CALLS.finditer(self.attributes)
@@ -192,7 +196,8 @@ def _width(dtype: str) -> float:
 
 
 def _places(text: str) -> dict[int, str]:
-    """The stack frames of a program's header, each as file:line: its innermost one outside of installed packages."""
+    """The stack frames of a program's header, each as file:line: its innermost one outside of
+    installed packages."""
     files = {number: name.strip('"') for number, name in _table(text, "FileNames")}
     locations = {
         number: f"{files.get(_field(fields, 'file_name_id'), '?')}:{_field(fields, 'line')}"

@@ -1,9 +1,11 @@
-"""Self-attention as one TPU kernel: scores and probabilities of a few sequences live in on-chip memory alone.
+"""Self-attention as one TPU kernel: scores and probabilities of a few sequences live in on-chip
+memory alone.
 
-For sequences short enough that a head's scores `[L, L]` fit there whole, so there is no running softmax (unlike Dao et
-al. 2022, arXiv 2205.14135, whose backward pass this follows: the probabilities are computed anew). It reads and writes
-`[B, L, D]` as the linear layers around it have them; heads are columns. B batch, L length, D width, H heads, d head
-width.
+For sequences short enough that a head's scores `[L, L]` fit there whole, so there is no running
+softmax (unlike Dao et
+al. 2022, arXiv 2205.14135, whose backward pass this follows: the probabilities are computed anew).
+It reads and writes `[B, L, D]` as the linear layers around it have them; heads are columns. B
+batch, L length, D width, H heads, d head width.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ MOST_SCORES = 12 * 256**2
 """Entries of a sequence's scores, where they are handed out."""
 
 _BLOCK_BYTES = 1 << 20
-"""Of one array that a step of the kernel's grid takes: large enough to hide the step's start, small enough for VMEM."""
+"""Of one array that a step of the kernel's grid takes: large enough to hide the step's start, small
+enough for VMEM."""
 
 
 def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
@@ -52,14 +55,14 @@ def forward(
         joined: queries, keys and values, one after another in `[B, L, 3 D]`.
         segments: int32 `[B, L]`.
         heads: H.
-        seeds: int32 `[B, 2]`, of dropout of the probabilities (`kdjax.models.dropout.kept`); None: there is none.
+        seeds: int32 `[B, 2]`, of dropout of the probabilities (`kdjax.models.dropout.kept`); None:
+            there is none.
         rate: of dropout.
         scores: whether q kᵀ/√d is handed out too.
         interpret: run it as plain JAX, on any device.
 
-    Returns:
-        `[B, L, D]` and, if asked, `[B, H, L, L]`, of the type given. Products are accumulated and the softmax is taken
-        in float32.
+    Returns: `[B, L, D]` and, if asked, `[B, H, L, L]`, of the type given. Products are accumulated
+        and the softmax is taken in float32.
     """
     batch, length, width = joined.shape[0], joined.shape[1], joined.shape[2] // 3
     made = [(batch, length, width), *([(batch, heads, length, length)] if scores else [])]

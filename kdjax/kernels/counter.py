@@ -1,4 +1,5 @@
-"""Random bits by counter, alike inside kernels and outside: a hash of where an element is, in int32 arithmetic."""
+"""Random bits by counter, alike inside kernels and outside: a hash of where an element is, in int32
+arithmetic."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def mix(count: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def is_kept(mixed: jax.Array, rate: float) -> jax.Array:
-    """Which elements dropout keeps, by what `mix` gives for them: all but a share `rate`, to within 2⁻²⁵."""
+    """Which elements dropout keeps, by what `mix` gives for them: all but a share `rate`, to within
+    2⁻²⁵."""
     kept: jax.Array = _right(mixed, 32 - _BITS) >= round(rate * 2**_BITS)
     return kept
 

@@ -49,7 +49,8 @@ def backward(
 def _call(
     body: Any, arrays: list[Any], vectors: list[Any], made: list[Any], interpret: bool, name: str
 ) -> Any:
-    """A kernel over blocks of rows. Of what it makes, arrays come block by block; sums over all rows stay in place."""
+    """A kernel over blocks of rows. Of what it makes, arrays come block by block; sums over all
+    rows stay in place."""
     rows, width = arrays[0].shape
     most = max(ROWS, _BLOCK_BYTES // (width * arrays[0].dtype.itemsize))
     block = max(n for n in range(ROWS, most + 1, ROWS) if rows % n == 0)

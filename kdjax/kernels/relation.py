@@ -1,7 +1,9 @@
-"""KL between self-relations as one TPU kernel: R = softmax(X Xᵀ/√d) of a relation head lives in on-chip memory alone.
+"""KL between self-relations as one TPU kernel: R = softmax(X Xᵀ/√d) of a relation head lives in
+on-chip memory alone.
 
-For MiniLMv2 (Wang et al. 2021, arXiv 2012.15828). X Xᵀ is symmetric, so a column stands for a row: the softmax is taken
-down columns, which a TPU's vector unit adds up fastest. B batch, L length, A relation heads.
+For MiniLMv2 (Wang et al. 2021, arXiv 2012.15828). X Xᵀ is symmetric, so a column stands for a row:
+the softmax is taken down columns, which a TPU's vector unit adds up fastest. B batch, L length, A
+relation heads.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class Model(NamedTuple):
 
     Attributes:
         config: its configuration.
-        params: `{"embeddings": …, "layers": {"1": …, …}, "final_norm": … for pre-LN, "mlm": …}`; "mlm" is absent where
-            a checkpoint has no MLM head.
+        params: `{"embeddings": …, "layers": {"1": …, …}, "final_norm": … for pre-LN, "mlm": …}`;
+            "mlm" is absent where a checkpoint has no MLM head.
     """
 
     config: ModelConfig
@@ -45,9 +45,11 @@ class Parameters(NamedTuple):
 
 
 def init(config: ModelConfig | str, seed: int) -> Model:
-    """A model as BERT starts: kernels and embeddings truncated normal, biases 0, LayerNorm scales 1.
+    """A model as BERT starts: kernels and embeddings truncated normal, biases 0, LayerNorm scales
+    1.
 
-    The normal's standard deviation is BERT's 0.02, or what `kdjax.models.starts` makes of the configuration.
+    The normal's standard deviation is BERT's 0.02, or what `kdjax.models.starts` makes of the
+    configuration.
 
     Args:
         config: a configuration, or a named size (`kdjax.models.zoo`).
@@ -86,20 +88,23 @@ def forward(
 ) -> Features:
     """The features asked for; nothing else is traced.
 
-    However they are computed, features are float32: inside one compiled program the cast joins whatever reads them, so
-    that it takes no memory of its own.
+    However they are computed, features are float32: inside one compiled program the cast joins
+    whatever reads them, so that it takes no memory of its own.
 
     Args:
         config: the model's configuration.
         params: its parameters.
-        batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`; `types` int32
-            `[B, L]` where token types are not all 0. Attention stays inside a segment.
+        batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`;
+            `types` int32 `[B, L]` where token types are not all 0. Attention stays inside a
+            segment.
         request: which features.
-        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.dropout.seeds`); without, there is no dropout.
+        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.dropout.seeds`); without, there
+            is no dropout.
         compute: how they are computed. Dropout's random numbers do not depend on it.
 
     Raises:
-        InputError: a layer the model does not have, logits without an MLM head, sequences longer than the positions.
+        InputError: a layer the model does not have, logits without an MLM head, sequences longer
+            than the positions.
     """
     if not request:
         return Features()
@@ -143,7 +148,8 @@ def classify(
 
 
 def mean_pool(hidden: jax.Array, valid: jax.Array) -> jax.Array:
-    """The mean of `hidden` `[B, L, D]` over valid tokens, float32 `[B, D]`; 0 where a row has none."""
+    """The mean of `hidden` `[B, L, D]` over valid tokens, float32 `[B, D]`; 0 where a row has
+    none."""
     weights = valid.astype(jnp.float32)[..., None]
     return jnp.sum(hidden * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1)
 
@@ -164,7 +170,8 @@ def _check(config: ModelConfig, params: Params, batch: Batch, request: FeatureRe
         for layer in sorted(getattr(request, name)):
             if not lowest <= layer <= config.layers:
                 raise InputError(
-                    f"{name} of layer {layer} asked, expected a layer from {lowest} to {config.layers}"
+                    f"{name} of layer {layer} asked, expected a layer from {lowest} to "
+                    f"{config.layers}"
                 )
     if request.head and "mlm" not in params:
         raise InputError(
@@ -173,7 +180,8 @@ def _check(config: ModelConfig, params: Params, batch: Batch, request: FeatureRe
     length = batch["tokens"].shape[1]
     if length > config.max_positions:
         raise InputError(
-            f"sequences of {length} tokens, expected at most the model's {config.max_positions} positions"
+            f"sequences of {length} tokens, expected at most the model's {config.max_positions} "
+            "positions"
         )
 
 

@@ -1,7 +1,9 @@
-"""Dropout by counter: whether an element is kept is a hash of its sequence's seed, of layer and site, and of its place.
+"""Dropout by counter: whether an element is kept is a hash of its sequence's seed, of layer and
+site, and of its place.
 
-So it is the same however a batch is split over devices or taken in parts, it takes a dozen integer operations where
-threefry takes a hundred, and a kernel can make it where it is used. B batch, L length.
+So it is the same however a batch is split over devices or taken in parts, it takes a dozen integer
+operations where threefry takes a hundred, and a kernel can make it where it is used. B batch, L
+length.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ Key = jax.Array | None
 def seeds(key: Key, sequences: int) -> Key:
     """A seed for each sequence of a batch, int32 `[B, 2]`.
 
-    A key of JAX's generator `rbg` stays one, and so do seeds: the reference program draws from XLA's own generator,
-    whose work counts as no FLOPs.
+    A key of JAX's generator `rbg` stays one, and so do seeds: the reference program draws from
+    XLA's own generator, whose work counts as no FLOPs.
     """
     if key is None or not _is_key(key) or jax.random.key_impl(key) == "rbg":
         return key

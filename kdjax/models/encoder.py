@@ -1,8 +1,8 @@
 """The parts of BERT (Devlin et al. 2019, arXiv 1810.04805) as Flax NNX modules.
 
-Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary. `key` is a dropout key
-(`kdjax.models.dropout`); every layer and site folds its own number in. Layers are unrolled unless a loop is asked for:
-it would hide FLOPs from XLA.
+Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary. `key`
+is a dropout key (`kdjax.models.dropout`); every layer and site folds its own number in. Layers are
+unrolled unless a loop is asked for: it would hide FLOPs from XLA.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ Parts = dict[str, jax.Array]
 _PRODUCTS = ("query", "key", "value")
 
 _SAVED = {
-    # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest FLOPs.
+    # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest
+    # FLOPs.
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the backward pass of a layer finds stored, besides the layer's input, by `ComputeConfig.remat`."""
+"""What the backward pass of a layer finds stored, besides the layer's input, by
+`ComputeConfig.remat`."""
 
 
 class Embedding(nnx.Module):  # type: ignore[misc]
@@ -77,7 +79,8 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
 
 
 class Seen(NamedTuple):
-    """Which positions each may look at: those of its own segment, itself included; and how they are turned.
+    """Which positions each may look at: those of its own segment, itself included; and how they are
+    turned.
 
     Attributes:
         segments: int32 `[B, L]`.
@@ -108,9 +111,11 @@ class Attention(nnx.Module):  # type: ignore[misc]
         return self.output(mixed), {name: parts[name] for name in asked}
 
     def parts(self, x: jax.Array, rotation: Rotation | None, asked: frozenset[str]) -> Parts:
-        """What is asked of `query`, `key`, `value` `[B, H, L, d]` and `scores` `[B, H, L, L]`, and what that needs.
+        """What is asked of `query`, `key`, `value` `[B, H, L, d]` and `scores` `[B, H, L, L]`, and
+        what that needs.
 
-        Queries and keys are those that are compared: where positions are rotary, after the rotation.
+        Queries and keys are those that are compared: where positions are rotary, after the
+            rotation.
         """
         needed = asked | {"query", "key"} if "scores" in asked else asked
         made: Parts = {}
@@ -264,10 +269,12 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self.config, self.compute = config, compute
 
     def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
-        """The features asked for; the layers above them are not run, nor the rest of the highest one."""
+        """The features asked for; the layers above them are not run, nor the rest of the highest
+        one."""
         top = len(self.layers) if request.head else request.depth
         whole = top if request.head or top in request.hidden else top - 1
-        # Once, not in every layer. Positions start anew in each segment, so that packing changes nothing.
+        # Once, not in every layer. Positions start anew in each segment, so that packing changes
+        # nothing.
         rotation = (
             rotation_of(self.config, batch["positions"])
             if self.config.positions == "rotary"
@@ -316,17 +323,21 @@ class Encoder(nnx.Module):  # type: ignore[misc]
     def _recomputed(
         self, layer: Layer, asked: frozenset[str], *, looped: bool = False
     ) -> Callable[..., Any]:
-        """`layer`, which hands out what is asked, with what `remat` says computed again by the backward pass."""
+        """`layer`, which hands out what is asked, with what `remat` says computed again by the
+        backward pass."""
         run = partial(layer, asked=asked)
         if self.compute.remat == "none":
             return run
-        # Unrolled, XLA would find the second computation equal to the first and keep that; a loop hides it already.
+        # Unrolled, XLA would find the second computation equal to the first and keep that; a loop
+        # hides it already.
         return jax.checkpoint(run, policy=_SAVED[self.compute.remat], prevent_cse=not looped)
 
     def _loop(self, run: range, x: jax.Array, seen: Seen | None, key: Key) -> jax.Array:
-        """The output of consecutive layers of which nothing is asked, as one loop over their stacked parameters."""
+        """The output of consecutive layers of which nothing is asked, as one loop over their
+        stacked parameters."""
         graphs, params = zip(*(nnx.split(self.layers[str(n)]) for n in run), strict=True)
-        # Cast here as a layer casts its parameters anyway, so that the stacked copy is no larger than that.
+        # Cast here as a layer casts its parameters anyway, so that the stacked copy is no larger
+        # than that.
         stacked = jax.tree.map(lambda *layers: jnp.stack(layers, dtype=self.compute.dtype), *params)
 
         def body(x: jax.Array, of_layer: tuple[jax.Array, nnx.State]) -> tuple[jax.Array, None]:
@@ -339,7 +350,8 @@ class Encoder(nnx.Module):  # type: ignore[misc]
     def _logits(
         self, hidden: jax.Array, batch: Batch, request: FeatureRequest
     ) -> tuple[jax.Array | None, jax.Array | None]:
-        """Logits at the slots and everywhere. The MLM head runs once: everywhere if that is asked, or at the slots."""
+        """Logits at the slots and everywhere. The MLM head runs once: everywhere if that is asked,
+        or at the slots."""
 
         def at_slots(x: jax.Array) -> jax.Array:
             return jnp.take_along_axis(x, batch["slots"][..., None], axis=1)
@@ -405,13 +417,15 @@ def gelu(x: jax.Array, kind: str) -> jax.Array:
     """The exact GELU or its tanh approximation."""
     if kind == "tanh":
         return jax.nn.gelu(x)
-    # jax.nn.gelu's exact form uses erfc, which XLA expands into a polynomial and counts as 66 FLOPs an element.
+    # jax.nn.gelu's exact form uses erfc, which XLA expands into a polynomial and counts as 66 FLOPs
+    # an element.
     return 0.5 * x * (1 + _erf(x * math.sqrt(0.5))) if is_canonical() else lean.gelu(x)
 
 
 @jax.custom_jvp
 def _erf(x: jax.Array) -> jax.Array:
-    """The error function. JAX 0.12 takes 23 FLOPs an element for its derivative, XLA's count, and JAX 0.10 takes 3."""
+    """The error function. JAX 0.12 takes 23 FLOPs an element for its derivative, XLA's count, and
+    JAX 0.10 takes 3."""
     return jax.lax.erf(x)
 
 

@@ -15,14 +15,18 @@ ATTENTION_FEATURES = ("scores", "query", "key", "value")
 class Features:
     """The features a forward pass computed, float32; anything not asked for is empty or None.
 
-    Layer 1 is the first layer. B batch, H heads, L length, d head width, D width, S slots, V vocabulary.
+    Layer 1 is the first layer. B batch, H heads, L length, d head width, D width, S slots, V
+    vocabulary.
 
     Attributes:
-        scores: layer -> `[B, H, L, L]` attention scores: scaled by 1/sqrt(d), before the mask and the softmax.
-        query: layer -> `[B, H, L, d]`; with rotary positions after the rotation, as scores compare them.
+        scores: layer -> `[B, H, L, L]` attention scores: scaled by 1/sqrt(d), before the mask and
+            the softmax.
+        query: layer -> `[B, H, L, d]`; with rotary positions after the rotation, as scores compare
+            them.
         key: layer -> `[B, H, L, d]`, not transposed; after the rotation likewise.
         value: layer -> `[B, H, L, d]`.
-        hidden: layer -> `[B, L, D]`; 0 is the embedding output, the last is what the MLM head reads.
+        hidden: layer -> `[B, L, D]`; 0 is the embedding output, the last is what the MLM head
+            reads.
         logits: `[B, S, V]` MLM logits at the masked slots.
         token_logits: `[B, L, V]` MLM logits at every position.
     """
@@ -70,7 +74,8 @@ class FeatureRequest:
 
     @property
     def depth(self) -> int:
-        """The highest layer named (the logits need all layers besides; the model knows how many there are)."""
+        """The highest layer named (the logits need all layers besides; the model knows how many
+        there are)."""
         return max(
             (layer for f in (*ATTENTION_FEATURES, "hidden") for layer in getattr(self, f)),
             default=0,
@@ -81,7 +86,8 @@ class FeatureRequest:
         return frozenset(name for name in ATTENTION_FEATURES if layer in getattr(self, name))
 
     def runs(self, layers: int) -> list[range]:
-        """Layers 1 to `layers` in runs of consecutive ones of which no feature is asked; every other one by itself."""
+        """Layers 1 to `layers` in runs of consecutive ones of which no feature is asked; every
+        other one by itself."""
         silent = [not self.attention(n) and n not in self.hidden for n in range(layers + 1)]
         runs: list[range] = []
         for n in range(1, layers + 1):

@@ -32,9 +32,8 @@ def attention(
         rate: of dropout.
         scores: whether q kᵀ/√d is wanted too.
 
-    Returns:
-        `[B, L, D]` and, if wanted, `[B, H, L, L]`; None where there is no such kernel for this device, type, shape or
-        mesh.
+    Returns: `[B, L, D]` and, if wanted, `[B, H, L, L]`; None where there is no such kernel for this
+        device, type, shape or mesh.
     """
     length, width = joined.shape[1], joined.shape[2] // 3
     if on_tpu() and attention_kernel.fits(length, width, heads, scores=scores):

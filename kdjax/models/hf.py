@@ -1,4 +1,5 @@
-"""Directories of models: reading Hugging Face's, and writing ones that transformers reads where it has such a class."""
+"""Directories of models: reading Hugging Face's, and writing ones that transformers reads where it
+has such a class."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
     """The configuration of a saved model, from its config.json.
 
     Raises:
-        InputError: no such file, or it describes something other than an encoder that this package has.
+        InputError: no such file, or it describes something other than an encoder that this package
+            has.
     """
     path = Path(directory) / "config.json"
     return formats.from_json(_read_config(path), path)
@@ -43,15 +45,18 @@ def _read_config(path: Path) -> Any:
 
 
 def from_pretrained(directory: str | Path) -> Model:
-    """Reads a Hugging Face directory of a class in `kdjax.models.formats`, or one of our own `model_type`.
+    """Reads a Hugging Face directory of a class in `kdjax.models.formats`, or one of our own
+    `model_type`.
 
-    The weights are in model.safetensors (one file or sharded) or, where PyTorch is installed, pytorch_model.bin. Names
-    come with or without the prefix `bert.`, LayerNorms as weight/bias or gamma/beta. Without an MLM head there is no
-    "mlm" in the parameters; other heads are not read. Parameters are float32.
+    The weights are in model.safetensors (one file or sharded) or, where PyTorch is installed,
+    pytorch_model.bin. Names come with or without the prefix `bert.`, LayerNorms as weight/bias or
+    gamma/beta. Without an MLM head there is no "mlm" in the parameters; other heads are not read.
+    Parameters are float32.
 
     Raises:
-        InputError: a file is missing, truncated or not what it should be; a tensor is missing, unexpected or of another
-            shape than config.json says; the MLM decoder differs from the word embedding.
+        InputError: a file is missing, truncated or not what it should be; a tensor is missing,
+            unexpected or of another shape than config.json says; the MLM decoder differs from the
+            word embedding.
     """
     directory = Path(directory)
     config = pretrained_config(directory)
@@ -89,7 +94,8 @@ def from_pretrained(directory: str | Path) -> Model:
     )
     if tensors:
         raise InputError(
-            f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as config.json says"
+            f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as "
+            "config.json says"
         )
     return Model(config, params)
 
@@ -97,11 +103,13 @@ def from_pretrained(directory: str | Path) -> Model:
 def save_pretrained(
     directory: str | Path, model: Model, *, tokenizer: Path | None = None, card: str | None = None
 ) -> None:
-    """Writes a directory that `from_pretrained` reads again, bit for bit, and transformers where it has such a class.
+    """Writes a directory that `from_pretrained` reads again, bit for bit, and transformers where it
+    has such a class.
 
-    That is `BertForMaskedLM` for BERT as it is (`BertModel` without an MLM head), `RoFormerForMaskedLM` or
-    `RobertaPreLayerNormForMaskedLM` for some others (`kdjax.models.formats`), with equal logits. What none of them
-    computes, as pre-LN with rotary positions, has the `model_type` "kdjax", which transformers refuses by name.
+    That is `BertForMaskedLM` for BERT as it is (`BertModel` without an MLM head),
+    `RoFormerForMaskedLM` or `RobertaPreLayerNormForMaskedLM` for some others
+    (`kdjax.models.formats`), with equal logits. What none of them computes, as pre-LN with rotary
+    positions, has the `model_type` "kdjax", which transformers refuses by name.
 
     All or nothing: what was there before stays until the new directory is whole.
 
@@ -124,7 +132,8 @@ def save_pretrained(
             _config_json(config, mlm="mlm" in params), encoding="utf-8"
         )
         save_file(_tensors(config, params), beside / "model.safetensors", metadata={"format": "pt"})
-        # The library gives its file to its owner alone; a model is read by whoever reads its config.
+        # The library gives its file to its owner alone; a model is read by whoever reads its
+        # config.
         shutil.copymode(beside / "config.json", beside / "model.safetensors")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, beside / "tokenizer.json")

@@ -1,4 +1,5 @@
-"""Learning from the teacher's attention: its scores (TinyBERT) or its distributions (MiniLM). H heads, L length."""
+"""Learning from the teacher's attention: its scores (TinyBERT) or its distributions (MiniLM). H
+heads, L length."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def scores_needs(
 
 
 def masked_scores(scores: jax.Array, batch: Batch) -> jax.Array:
-    """Scores `[B, H, L, L]` as the published code has them: -10000 is added at the keys that are masked."""
+    """Scores `[B, H, L, L]` as the published code has them: -10000 is added at the keys that are
+    masked."""
     return precise(scores) + jnp.where(_published_keys(batch), 0, _MASK)
 
 
@@ -53,8 +55,8 @@ def masked_scores(scores: jax.Array, batch: Batch) -> jax.Array:
 class AttentionMse(TeacherTerm):
     """Σ_m MSE(A_s^m, A_t^g(m)), A the raw scores before the softmax, over the student's layers m.
 
-    TinyBERT, Jiao et al. 2020, arXiv 1909.10351: L_attn, and L_model with λ = 1. Each MSE is a mean over heads and
-    valid pairs of positions; a masked key is 0 on both sides and does not count.
+    TinyBERT, Jiao et al. 2020, arXiv 1909.10351: L_attn, and L_model with λ = 1. Each MSE is a mean
+    over heads and valid pairs of positions; a masked key is 0 on both sides and does not count.
     """
 
     name: ClassVar[str] = "attention_mse"
@@ -85,8 +87,8 @@ class AttentionMse(TeacherTerm):
 class AttentionMseBui2024(TeacherTerm):
     """MSE of the last layers' raw scores, over all B·H·L·L elements.
 
-    The published code of arXiv 2404.19319 (`att_mse`): scores of at most -100, which masked keys are, become 0 on both
-    sides and stay in the denominator.
+    The published code of arXiv 2404.19319 (`att_mse`): scores of at most -100, which masked keys
+    are, become 0 on both sides and stay in the denominator.
     """
 
     name: ClassVar[str] = "attention_mse"
@@ -109,8 +111,10 @@ class AttentionMseBui2024(TeacherTerm):
 class FirstScoresMseBui2024(TeacherTerm):
     """MSE of the first layers' raw scores, over all B·H·L·L elements.
 
-    The published code of arXiv 2404.19319 (`embedding_mse`), which gives its TinyBERT arm this in place of an embedding
-    loss. It clears nothing: padded keys count with their raw scores, as the -10000 added on both sides cancels.
+    The published code of arXiv 2404.19319 (`embedding_mse`), which gives its TinyBERT arm this in
+    place of an embedding
+    loss. It clears nothing: padded keys count with their raw scores, as the -10000 added on both
+        sides cancels.
     """
 
     name: ClassVar[str] = "first_scores_mse"
@@ -163,9 +167,11 @@ class AttentionKl(TeacherTerm):
 
 @dataclass(frozen=True)
 class AttentionKlBui2024(TeacherTerm):
-    """KL(A_t‖A_s) of the last layer's attention distributions, mean over B·H·L rows, padded ones included.
+    """KL(A_t‖A_s) of the last layer's attention distributions, mean over B·H·L rows, padded ones
+    included.
 
-    The published code of arXiv 2404.19319 (`att_kl`): the student's probabilities are at least 1e-7 in the logarithm.
+    The published code of arXiv 2404.19319 (`att_kl`): the student's probabilities are at least 1e-7
+        in the logarithm.
     """
 
     name: ClassVar[str] = "attention_kl"
@@ -193,7 +199,8 @@ def _last(features: Features) -> jax.Array:
 def _published_keys(batch: Batch) -> jax.Array:
     """Keys a row may see, bool `[B, 1, L, L]`: valid ones, for a padded row too.
 
-    The published code knows no packing; where sequences are packed, a valid row sees its own segment, as in the model.
+    The published code knows no packing; where sequences are packed, a valid row sees its own
+    segment, as in the model.
     """
     segments, valid = batch["segments"], batch["valid"]
     same = segments[:, :, None] == segments[:, None, :]

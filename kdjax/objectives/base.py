@@ -36,9 +36,11 @@ class FeatureNeeds:
 class Term(ABC):
     """One pure loss; its options are the fields of a frozen dataclass, its `name` a class variable.
 
-    A term does not hold the models' sizes. It asks for features by layer in `needs`, and when called it reads the same
-    layers off the features it is given: where its rule speaks of a model's last layer, `needs` always asks for that
-    layer, so the largest layer present is the last one, however many layers other terms have asked for.
+    A term does not hold the models' sizes. It asks for features by layer in `needs`, and when
+    called it reads the same
+    layers off the features it is given: where its rule speaks of a model's last layer, `needs`
+    always asks for that layer, so the largest layer present is the last one, however many layers
+    other terms have asked for.
     """
 
     @property
@@ -76,9 +78,10 @@ class Term(ABC):
     def count(self, batch: Batch) -> jax.Array | None:
         """What the loss of this batch is a mean over, up to a constant factor: a float32 scalar.
 
-        It is the weight with which the losses of parts of a batch make the loss of the whole, however the batch is
-        split: loss(whole) = Σ count(part)·loss(part) / Σ count(part). None: no weights do, so the batch must not be
-        split.
+        It is the weight with which the losses of parts of a batch make the loss of the whole,
+        however the batch is
+        split: loss(whole) = Σ count(part)·loss(part) / Σ count(part). None: no weights do, so the
+        batch must not be split.
 
         Args:
             batch: as for the loss.
@@ -93,9 +96,10 @@ class Term(ABC):
         Args:
             student: the student's features, at least those `needs` asks for.
             teacher: the teacher's.
-            batch: `valid` bool `[B, L]`, `segments` int32 `[B, L]` (0 is padding), `labels` int32 `[B, S]` and
-                `label_weights` float32 `[B, S]` (0 at an unused slot). `progress`, float32 scalar: the share of the
-                arm's budget spent before this step, which schedules among the options go by; absent means 0.
+            batch: `valid` bool `[B, L]`, `segments` int32 `[B, L]` (0 is padding), `labels` int32
+                `[B, S]` and `label_weights` float32 `[B, S]` (0 at an unused slot). `progress`,
+                float32 scalar: the share of the arm's budget spent before this step, which
+                schedules among the options go by; absent means 0.
             params: from `init`.
 
         Returns:

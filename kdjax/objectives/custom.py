@@ -1,4 +1,5 @@
-"""Terms of a user's own: a function or a class in an importable module, named `module:attribute`."""
+"""Terms of a user's own: a function or a class in an importable module, named
+`module:attribute`."""
 
 from __future__ import annotations
 
@@ -72,16 +73,18 @@ def term(
 ) -> Callable[[Callable[..., Any]], TermFunction]:
     """Makes a term of a function `(student, teacher, batch, params, *, options) -> scalar`.
 
-    The function is called with what any term is called with (`kdjax.objectives.base.Term`). It is traced, so it must be
-    pure. Its keyword-only arguments are the term's options; one that a recipe gives as a schedule {shape, points} comes
-    as its value at the moment.
+    The function is called with what any term is called with (`kdjax.objectives.base.Term`). It is
+    traced, so it must be pure. Its keyword-only arguments are the term's options; one that a recipe
+    gives as a schedule {shape, points} comes as its value at the moment.
 
     Args:
         student: which of the student's features it looks at, from the student's config.
         teacher: the same of the teacher; None: it looks at none.
-        count: what its loss is a mean over: the masked `slots` by their weights, the `valid` positions, or the
-            `sequences`, padding included. None: something else, and then a batch cannot be split.
-        params: (student config, teacher config, seed) -> the parameters it learns, a dict of arrays. None: none.
+        count: what its loss is a mean over: the masked `slots` by their weights, the `valid`
+            positions, or the `sequences`, padding included. None: something else, and then a batch
+            cannot be split.
+        params: (student config, teacher config, seed) -> the parameters it learns, a dict of
+            arrays. None: none.
 
     Raises:
         InputError: the function does not take these arguments, or an unknown count.
@@ -177,7 +180,8 @@ class CustomTerm(Term):
             for layer in getattr(request, kind):
                 if not lowest <= layer <= config.layers:
                     raise InputError(
-                        f"{self.name}: asks for {kind} of {whose} layer {layer}, expected {lowest} to {config.layers}"
+                        f"{self.name}: asks for {kind} of {whose} layer {layer}, expected "
+                        f"{lowest} to {config.layers}"
                     )
         return request
 
@@ -226,7 +230,8 @@ def find(name: str) -> Kind:
     """What `module:attribute` names; the module is imported, which runs it.
 
     Raises:
-        InputError: no such module, one that cannot be imported, no such attribute, or one that is no term.
+        InputError: no such module, one that cannot be imported, no such attribute, or one that is
+            no term.
     """
     path, _, attribute = name.partition(":")
     if not attribute.isidentifier() or not all(part.isidentifier() for part in path.split(".")):
@@ -251,7 +256,8 @@ def find(name: str) -> Kind:
         return found
     if not (isinstance(found, type) and issubclass(found, Term)):
         raise InputError(
-            f"{name}: found a {type(found).__name__}, expected a function decorated with kdjax.objectives.term or a "
+            f"{name}: found a {type(found).__name__}, expected a function decorated with "
+            "kdjax.objectives.term or a "
             "subclass of Term"
         )
     missing = sorted(getattr(found, "__abstractmethods__", ()))

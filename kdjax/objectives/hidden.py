@@ -1,4 +1,5 @@
-"""Learning from the teacher's hidden states. B batch, L length, D_s and D_t the student's and the teacher's width."""
+"""Learning from the teacher's hidden states. B batch, L length, D_s and D_t the student's and the
+teacher's width."""
 
 from __future__ import annotations
 
@@ -46,10 +47,12 @@ class Cosine(TeacherTerm):
 
 @dataclass(frozen=True)
 class HiddenMse(TeacherTerm):
-    """Σ_m MSE(h_s^m W + b, h_t^g(m)) over m = 0…n_s, 0 the embedding output; mean over valid positions and width.
+    """Σ_m MSE(h_s^m W + b, h_t^g(m)) over m = 0…n_s, 0 the embedding output; mean over valid
+    positions and width.
 
-    TinyBERT, Jiao et al. 2020, arXiv 1909.10351: L_hidn and L_embd, and L_model with λ = 1. One learned W
-    `[D_s, D_t]` with bias is shared by all m, as in the authors' code, and is used even where the widths are equal.
+    TinyBERT, Jiao et al. 2020, arXiv 1909.10351: L_hidn and L_embd, and L_model with λ = 1. One
+    learned W `[D_s, D_t]` with bias is shared by all m, as in the authors' code, and is used even
+    where the widths are equal.
     """
 
     name: ClassVar[str] = "hidden_mse"
@@ -87,7 +90,8 @@ class HiddenMse(TeacherTerm):
 class HiddenMseBui2024(TeacherTerm):
     """MSE of the last hidden states over all B·L·D elements, padding included.
 
-    The published code of arXiv 2404.19319 (`hidden_mse`): no projection, so the widths must be equal.
+    The published code of arXiv 2404.19319 (`hidden_mse`): no projection, so the widths must be
+        equal.
     """
 
     name: ClassVar[str] = "hidden_mse"
@@ -108,10 +112,11 @@ class HiddenMseBui2024(TeacherTerm):
 
 @dataclass(frozen=True)
 class HiddenCls(TeacherTerm):
-    """MSE(h_s W + b, h_t) of the last hidden states at position 0 of each segment, mean over segments and width.
+    """MSE(h_s W + b, h_t) of the last hidden states at position 0 of each segment, mean over
+    segments and width.
 
-    The [CLS] transfer among the strategies of arXiv 2404.19319, by its intent: the published code compares another
-    axis. W is there only where the widths differ.
+    The [CLS] transfer among the strategies of arXiv 2404.19319, by its intent: the published code
+    compares another axis. W is there only where the widths differ.
     """
 
     name: ClassVar[str] = "hidden_cls"
@@ -139,8 +144,8 @@ class HiddenCls(TeacherTerm):
 class HiddenConcat(TeacherTerm):
     """MSE([h_s^1 … h_s^n_s] W + b, [h_t^1 … h_t^n_t]), all layers joined along their features.
 
-    Mean over valid positions and the n_t·D_t joined features. One of the strategies of arXiv 2404.19319, by its intent:
-    the published code cannot run. W is `[n_s·D_s, n_t·D_t]`, learned.
+    Mean over valid positions and the n_t·D_t joined features. One of the strategies of arXiv
+    2404.19319, by its intent: the published code cannot run. W is `[n_s·D_s, n_t·D_t]`, learned.
     """
 
     name: ClassVar[str] = "hidden_concat"
@@ -176,7 +181,8 @@ def _present(teacher: ModelConfig | None) -> ModelConfig:
 
 
 def _projection(width: int, target: int, seed: int) -> dict[str, Any]:
-    """A linear layer as BERT starts its own: truncated normal with standard deviation 0.02, bias 0."""
+    """A linear layer as BERT starts its own: truncated normal with standard deviation 0.02, bias
+    0."""
     kernel = jax.nn.initializers.truncated_normal(stddev=0.02)(
         jax.random.key(seed), (width, target), jnp.float32
     )

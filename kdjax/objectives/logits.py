@@ -23,17 +23,19 @@ _POSITIONS = ("masked", "all")
 class Logit(TeacherTerm):
     """T²·KL(p_t‖p_s), p = softmax(logits / T), summed over the vocabulary, mean over positions.
 
-    Hinton et al. 2015, arXiv 1503.02531: the factor T² keeps the gradient's size when T changes. DistilBERT (Sanh et
-    al. 2019, arXiv 1910.01108) compares all valid positions, not only the masked ones.
+    Hinton et al. 2015, arXiv 1503.02531: the factor T² keeps the gradient's size when T changes.
+    DistilBERT (Sanh et al. 2019, arXiv 1910.01108) compares all valid positions, not only the
+    masked ones.
     """
 
     name: ClassVar[str] = "logit"
 
     temperature: float | Schedule = 1.0
-    """T, a number or a schedule over the budget: above 1 the teacher's unlikely tokens count more."""
+    """T, a number or a schedule over the budget: above 1 the teacher's unlikely tokens count
+    more."""
     positions: str = "masked"
-    """Where the two are compared: `masked`, by the weight of each slot, or `all` valid positions. The latter runs both
-    MLM heads at every position and costs accordingly."""
+    """Where the two are compared: `masked`, by the weight of each slot, or `all` valid positions.
+    The latter runs both MLM heads at every position and costs accordingly."""
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -73,7 +75,8 @@ class Logit(TeacherTerm):
 class LogitBui2024(TeacherTerm):
     """−Σ p_t log p_s averaged over the N masked positions and the V vocabulary entries, T = 1.
 
-    The published code of arXiv 2404.19319 (`predictions_ce`). The mean over V makes it V times smaller than a
+    The published code of arXiv 2404.19319 (`predictions_ce`). The mean over V makes it V times
+    smaller than a
     cross-entropy: beside an MLM loss of weight 1 it all but vanishes.
     """
 

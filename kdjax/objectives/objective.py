@@ -21,8 +21,8 @@ class Objective:
     """A weighted sum of terms.
 
     Attributes:
-        terms: (key, weight, term). The key is the term's name, numbered when a name comes twice; the weight is a number
-            or a schedule over the budget.
+        terms: (key, weight, term). The key is the term's name, numbered when a name comes twice;
+            the weight is a number or a schedule over the budget.
     """
 
     terms: tuple[tuple[str, float | Schedule, Term], ...]
@@ -50,7 +50,8 @@ class Objective:
         return FeatureNeeds(ask_student, ask_teacher)
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """The terms' own trainable parameters (projections): trained with the student, never exported."""
+        """The terms' own trainable parameters (projections): trained with the student, never
+        exported."""
         made = {key: term.init(student, teacher, seed) for key, _, term in self.terms}
         return {key: params for key, params in made.items() if params}
 
@@ -85,8 +86,8 @@ class Objective:
             batch: as for a term.
             params: from `init`.
             progress: the share of the arm's budget spent before this step, which schedules go by.
-            shares: of a part of a batch, each term's share of the whole batch's `counts`: its value is multiplied by
-                it, so that the losses of all parts add up to that of the whole.
+            shares: of a part of a batch, each term's share of the whole batch's `counts`: its value
+                is multiplied by it, so that the losses of all parts add up to that of the whole.
 
         Returns:
             The sum, and each term by itself before its weight; float32 scalars.

@@ -19,17 +19,20 @@ from kdjax.objectives.reductions import log_softmax, mean, valid_pairs
 
 _AXES = {"key": 3, "query": 2, "head": 1, "batch": 0}
 _FLAT = 1e-24
-"""Sum of squared deviations below which probabilities have no shape: their correlation with others is 0."""
+"""Sum of squared deviations below which probabilities have no shape: their correlation with others
+is 0."""
 _EPS = 1e-8
 
 
 @dataclass(frozen=True)
 class Pearson(TeacherTerm):
-    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the axis).
+    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the
+    axis).
 
-    After DIST, Huang et al. 2022, arXiv 2205.10536, with attention in place of class probabilities. Along `key` each
-    valid row is compared, along `query` each valid column, along `head` each valid pair of positions. A row or column
-    holds the positions of its own segment. A segment of a single position has no correlations and does not count.
+    After DIST, Huang et al. 2022, arXiv 2205.10536, with attention in place of class probabilities.
+    Along `key` each valid row is compared, along `query` each valid column, along `head` each valid
+    pair of positions. A row or column holds the positions of its own segment. A segment of a single
+    position has no correlations and does not count.
     """
 
     name: ClassVar[str] = "pearson"
@@ -43,12 +46,14 @@ class Pearson(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         if "head" in self.axes and student.heads < 2:
             raise InputError(
-                f"axes is {self.axes!r} with {student.heads} head, expected at least 2 heads to correlate"
+                f"axes is {self.axes!r} with {student.heads} head, expected at least 2 heads to "
+                "correlate"
             )
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
     def count(self, batch: Batch) -> jax.Array | None:
-        """What is compared: rows or columns, pairs of positions, or None where both are, each with its own mean."""
+        """What is compared: rows or columns, pairs of positions, or None where both are, each with
+        its own mean."""
         names, where = _read_axes(self.axes, _AXES), _where(batch)
         if "head" not in names:
             return counts.number(jnp.any(where, axis=-1))
@@ -75,10 +80,12 @@ class Pearson(TeacherTerm):
 
 @dataclass(frozen=True)
 class PearsonBui2024(TeacherTerm):
-    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the axis), padding too.
+    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the
+    axis), padding too.
 
-    The published code of arXiv 2404.19319 (`pear_col`): along keys, queries, heads and the sequences of the batch, with
-    1e-8 added to the product of the lengths. Padded rows and columns count.
+    The published code of arXiv 2404.19319 (`pear_col`): along keys, queries, heads and the
+    sequences of the batch, with 1e-8 added to the product of the lengths. Padded rows and columns
+    count.
     """
 
     name: ClassVar[str] = "pearson"

@@ -35,7 +35,8 @@ def _arm(*terms: TermConfig, start: StartConfig = StartConfig(), **settings: Any
 
 
 def _as_run(*terms: TermConfig) -> ArmConfig:
-    """An arm of the published scripts: its student, learning rate and fine-tuning depend on whether it distils."""
+    """An arm of the published scripts: its student, learning rate and fine-tuning depend on whether
+    it distils."""
     if any(term.name != "mlm" for term in terms):
         return _arm(
             *terms,
@@ -82,7 +83,8 @@ PRESETS: dict[str, Preset] = {
         _arm(TermConfig("relation")),
     ),
     "distilbert": Preset(
-        "5 x logit (T = 2, all positions) + 2 x MLM + cosine of last hidden states; starts from the teacher's layers",
+        "5 x logit (T = 2, all positions) + 2 x MLM + cosine of last hidden states; starts from "
+        "the teacher's layers",
         f"{_HEAD}; the same width",
         "Sanh et al. 2019, arXiv 1910.01108",
         _arm(
@@ -144,7 +146,8 @@ PRESETS: dict[str, Preset] = {
         _as_run(TermConfig("mlm"), _published("logit")),
     ),
     "paper_as_run_tinybert": Preset(
-        "tinybert as the published scripts ran it: first and last layer's scores, last hidden states",
+        "tinybert as the published scripts ran it: first and last layer's scores, last hidden "
+        "states",
         f"{_HEADS}; the same width",
         _BUI,
         _as_run(
@@ -152,7 +155,8 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "paper_as_run_minilm": Preset(
-        "minilm as the published scripts ran it: as many relation heads as attention heads, padding included",
+        "minilm as the published scripts ran it: as many relation heads as attention heads, "
+        "padding included",
         _HEADS,
         _BUI,
         _as_run(_published("relation")),
@@ -162,14 +166,16 @@ PRESETS: dict[str, Preset] = {
 
 
 def arm_of(name: str, config: ArmConfig) -> ArmConfig:
-    """A recipe's arm with nothing left open: `phases` and `start` are given, a preset's settings joined with its own.
+    """A recipe's arm with nothing left open: `phases` and `start` are given, a preset's settings
+    joined with its own.
 
     Args:
         name: as the recipe calls it; without preset, terms and phases it names its preset.
         config: its settings.
 
     Raises:
-        InputError: no such preset, more than one of preset, terms and phases, or phases that do not fill the budget.
+        InputError: no such preset, more than one of preset, terms and phases, or phases that do not
+            fill the budget.
     """
     given = [what for what in ("preset", "terms", "phases") if getattr(config, what)]
     if len(given) > 1:
@@ -190,20 +196,23 @@ def arm_of(name: str, config: ArmConfig) -> ArmConfig:
     ends = [0.0, *(phase.until for phase in found.phases)]
     if ends[-1] != 1 or not all(a < b for a, b in pairwise(ends)):
         raise InputError(
-            f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up to 1"
+            f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up "
+            "to 1"
         )
     return found
 
 
 def objectives_of(name: str, config: ArmConfig) -> tuple[Objective, ...]:
-    """The objective of each phase of an arm; terms whose weight is 0 throughout a phase are left out.
+    """The objective of each phase of an arm; terms whose weight is 0 throughout a phase are left
+    out.
 
     Args:
         name: as the recipe calls it.
         config: from `arm_of`.
 
     Raises:
-        InputError: a term that does not exist, an option it does not have, or a phase in which nothing counts.
+        InputError: a term that does not exist, an option it does not have, or a phase in which
+            nothing counts.
     """
     made, begin = [], 0.0
     for n, phase in enumerate(config.phases, start=1):
@@ -236,6 +245,7 @@ def _keys(phase: PhaseConfig) -> list[tuple[str, TermConfig]]:
 def _preset(arm: str, preset: str) -> ArmConfig:
     if preset not in PRESETS:
         raise InputError(
-            f"arms.{arm}: unknown arm {preset!r}{nearest(preset, PRESETS)}; or give its terms or phases"
+            f"arms.{arm}: unknown arm {preset!r}{nearest(preset, PRESETS)}; or give its terms or "
+            "phases"
         )
     return PRESETS[preset].arm

@@ -1,4 +1,5 @@
-"""Means over what counts, in float32 or wider. B batch, H heads, L length, S slots, V vocabulary."""
+"""Means over what counts, in float32 or wider. B batch, H heads, L length, S slots, V
+vocabulary."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from kdjax.kernels.split import platform
 from kdjax.models.reference import is_canonical
 
 _MASKED = -1e30
-"""Stands for a score that is not there: finite, so that 0 x (its difference from another) is 0 and not NaN."""
+"""Stands for a score that is not there: finite, so that 0 x (its difference from another) is 0 and
+not NaN."""
 
 
 def precise(x: jax.Array) -> jax.Array:
@@ -45,13 +47,15 @@ def mean(values: jax.Array, where: jax.Array | None = None) -> jax.Array:
     if where is None:
         return jnp.mean(precise(values))
     kept = jnp.where(where, precise(values), 0)
-    # Counted in integers: a float32 count stops growing at 2^24, which a batch's pairs of positions reach.
+    # Counted in integers: a float32 count stops growing at 2^24, which a batch's pairs of positions
+    # reach.
     count = jnp.sum(where, dtype=jnp.int32).astype(kept.dtype) * (values.size // where.size)
     return jnp.sum(kept) / jnp.maximum(count, 1)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Mean of the values by their weights; 0 if no weight is above 0. What has weight 0 may hold anything."""
+    """Mean of the values by their weights; 0 if no weight is above 0. What has weight 0 may hold
+    anything."""
     weights = precise(weights)
     total = jnp.sum(weights)
     return jnp.sum(jnp.where(weights > 0, values, 0) * weights) / jnp.where(total > 0, total, 1)
@@ -66,7 +70,8 @@ def mse(student: jax.Array, teacher: jax.Array, where: jax.Array | None = None) 
 
 
 def log_softmax(scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """Log-probabilities over the last axis; entries outside `where` have probability 0 and stay finite."""
+    """Log-probabilities over the last axis; entries outside `where` have probability 0 and stay
+    finite."""
     return jax.nn.log_softmax(_at(precise(scores), where))
 
 
@@ -93,7 +98,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return _cross_entropy(logits, labels)
 
 
-# Differentiated by hand, a loss over a distribution reads the scores once more and writes their gradient, no more.
+# Differentiated by hand, a loss over a distribution reads the scores once more and writes their
+# gradient, no more.
 
 
 @jax.custom_vjp

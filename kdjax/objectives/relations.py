@@ -1,4 +1,5 @@
-"""Learning how the teacher's queries, keys and values relate to each other (MiniLM). H heads, d head width, D = H·d."""
+"""Learning how the teacher's queries, keys and values relate to each other (MiniLM). H heads, d
+head width, D = H·d."""
 
 from __future__ import annotations
 
@@ -39,17 +40,20 @@ _LARGE_LAYERS, _LARGE_LAYER = 24, 21
 
 @dataclass(frozen=True)
 class Relation(TeacherTerm):
-    """Σ_X w_X · KL(R_t‖R_s), R = softmax(X Xᵀ/√(D/A)), X in query, key, value; mean over A heads and valid rows.
+    """Σ_X w_X · KL(R_t‖R_s), R = softmax(X Xᵀ/√(D/A)), X in query, key, value; mean over A heads
+    and valid rows.
 
-    MiniLMv2, Wang et al. 2021, arXiv 2012.15828. The heads are joined to the width D and split anew into A relation
-    heads, so the two models may differ in heads and in width. Keys outside a row's segment have probability 0.
+    MiniLMv2, Wang et al. 2021, arXiv 2012.15828. The heads are joined to the width D and split anew
+    into A relation heads, so the two models may differ in heads and in width. Keys outside a row's
+    segment have probability 0.
     """
 
     name: ClassVar[str] = "relation"
 
     relation_heads: int = 0
-    """A; it divides both widths. 0: as many as base size takes, 48, or large size, 64 (a teacher wider than 768); where
-    that does not divide both widths, the largest smaller number that does."""
+    """A; it divides both widths. 0: as many as base size takes, 48, or large size, 64 (a teacher
+    wider than 768); where that does not divide both widths, the largest smaller number that
+    does."""
     teacher_layer: int = 0
     """The teacher's layer; 0: the method's choice, the last, but 21 of the 24 of large size."""
     query: float = 1.0
@@ -83,7 +87,8 @@ class Relation(TeacherTerm):
             return max(n for n in range(1, most + 1) if common % n == 0)
         if common % self.relation_heads:
             raise InputError(
-                f"relation_heads is {self.relation_heads}, expected a divisor of the student's width {student_width} "
+                f"relation_heads is {self.relation_heads}, expected a divisor of the student's "
+                f"width {student_width} "
                 f"and the teacher's {teacher_width}"
             )
         return self.relation_heads
@@ -111,17 +116,19 @@ class Relation(TeacherTerm):
         return sum(losses[1:], start=losses[0])
 
     def _pair(self, student: int, teacher: int) -> tuple[int, int]:
-        # Layers 22 and 23 count as large size too: when called, the largest layer present may be another term's.
+        # Layers 22 and 23 count as large size too: when called, the largest layer present may be
+        # another term's.
         chosen = _LARGE_LAYER if _LARGE_LAYER <= teacher <= _LARGE_LAYERS else 0
         return last_pair(self.teacher_layer or chosen, student, teacher)
 
 
 @dataclass(frozen=True)
 class RelationBui2024(TeacherTerm):
-    """Σ_X KL(R_t‖R_s) over the attention heads of the last layers, mean over B·H·L rows; nothing is masked.
+    """Σ_X KL(R_t‖R_s) over the attention heads of the last layers, mean over B·H·L rows; nothing is
+    masked.
 
-    The published code of arXiv 2404.19319 (`minilm_v2`). Its regrouping into the teacher's heads is right only where
-    the two models have equally many; others are refused.
+    The published code of arXiv 2404.19319 (`minilm_v2`). Its regrouping into the teacher's heads is
+    right only where the two models have equally many; others are refused.
     """
 
     name: ClassVar[str] = "relation"
@@ -146,9 +153,11 @@ class RelationBui2024(TeacherTerm):
 
 @dataclass(frozen=True)
 class ValueRelation(TeacherTerm):
-    """KL(R_t‖R_s), R = softmax(V Vᵀ/√d) of each head of the last layer, mean over heads and valid rows.
+    """KL(R_t‖R_s), R = softmax(V Vᵀ/√d) of each head of the last layer, mean over heads and valid
+    rows.
 
-    MiniLM, Wang et al. 2020, arXiv 2002.10957: L_VR; masked like the attention. Head widths may differ.
+    MiniLM, Wang et al. 2020, arXiv 2002.10957: L_VR; masked like the attention. Head widths may
+        differ.
     """
 
     name: ClassVar[str] = "value_relation"
@@ -181,8 +190,8 @@ class ValueRelation(TeacherTerm):
 class ValueRelationBui2024(TeacherTerm):
     """KL(R_t‖R_s) of the last layers' values, mean over B·H·L rows; nothing is masked.
 
-    The published code of arXiv 2404.19319 (`att_val_kl`): both sides are scaled by the student's √d, and the student's
-    probabilities are at least 1e-7 in the logarithm.
+    The published code of arXiv 2404.19319 (`att_val_kl`): both sides are scaled by the student's
+    √d, and the student's probabilities are at least 1e-7 in the logarithm.
     """
 
     name: ClassVar[str] = "value_relation"
@@ -232,7 +241,8 @@ def _divergence(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _rows(student: jax.Array, teacher: jax.Array, groups: jax.Array, heads: int) -> jax.Array:
-    """KL(R_t‖R_s) of each row, summed over relation heads: `[B, L]`; no gradient for the teacher."""
+    """KL(R_t‖R_s) of each row, summed over relation heads: `[B, L]`; no gradient for the
+    teacher."""
     return _rows_forward(student, teacher, groups, heads)[0]
 
 
@@ -265,7 +275,8 @@ def _part(x: jax.Array, heads: int) -> jax.Array:
 
 
 def _products(x: jax.Array, width: int | None = None) -> jax.Array:
-    """X Xᵀ/√width over the positions, `[B, H, L, L]` in float32 or wider; `width` is x's own unless given."""
+    """X Xᵀ/√width over the positions, `[B, H, L, L]` in float32 or wider; `width` is x's own unless
+    given."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return jnp.einsum("BHLd,BHMd->BHLM", x, x, preferred_element_type=wide) / math.sqrt(
         width or x.shape[-1]

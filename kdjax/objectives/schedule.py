@@ -23,7 +23,8 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
     """A number or a schedule, as a recipe gives it.
 
     Args:
-        setting: a number, a `Schedule`, or a mapping {shape, points} with points [share of the budget, value].
+        setting: a number, a `Schedule`, or a mapping {shape, points} with points [share of the
+            budget, value].
         what: its name, for messages.
         positive: whether every value must be above 0, not only at least 0.
 
@@ -66,8 +67,9 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
 def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax.Array:
     """The number at a moment of the budget; pure, and may be traced.
 
-    Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v - u)(1 - cos πt)/2;
-    `step` u, until the next point is reached. Constant before the first point and after the last.
+    Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v -
+    u)(1 - cos πt)/2; `step` u, until the next point is reached. Constant before the first point and
+    after the last.
 
     Args:
         setting: from `read`.

@@ -1,7 +1,8 @@
-"""Several processes, one to a host, that run as one: starting together, and agreeing on what each sees in its own way.
+"""Several processes, one to a host, that run as one: starting together, and agreeing on what each
+sees in its own way.
 
-Every process runs the same command and computes the same; the first, the lead, writes what counts. What a process sees
-alone (a clock, a file, a signal) decides nothing until all have agreed on it.
+Every process runs the same command and computes the same; the first, the lead, writes what counts.
+What a process sees alone (a clock, a file, a signal) decides nothing until all have agreed on it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from kdjax.config import first_difference
 from kdjax.errors import InputError
 
 VARIABLE = "KDJAX_DISTRIBUTED"
-"""1: join the other processes as the cloud's or cluster's environment says. HOST:PORT,COUNT,NUMBER: join the COUNT
-processes, of which this is the NUMBER-th from 0, at the lead's address. Empty or not set: this process is alone."""
+"""1: join the other processes as the cloud's or cluster's environment says. HOST:PORT,COUNT,NUMBER:
+join the COUNT processes, of which this is the NUMBER-th from 0, at the lead's address. Empty or not
+set: this process is alone."""
 HEARTBEAT = 60
 """Seconds after which a process that is silent counts as dead, and all others end."""
 _CHUNK = 1024
@@ -65,7 +67,8 @@ def start() -> None:
 
 
 def peer_lost(error: BaseException | None) -> bool:
-    """Whether an error comes from the devices of a process that is no longer there, as far as can be told."""
+    """Whether an error comes from the devices of a process that is no longer there, as far as can
+    be told."""
     while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
         error = error.__cause__ or error.__context__
     return error is not None and jax.distributed.is_initialized() and bool(_GONE.search(str(error)))
@@ -82,8 +85,9 @@ def is_main_process() -> bool:
 
 
 def serialize_on_cpu(results: Any) -> None:
-    """Waits for results where devices are emulated: with several processes, two programs that both wait for other
-    devices may each hold the threads that the other needs. Real devices take programs one after another."""
+    """Waits for results where devices are emulated: with several processes, two programs that both
+    wait for other devices may each hold the threads that the other needs. Real devices take
+    programs one after another."""
     if is_multiprocess() and jax.default_backend() == "cpu":
         jax.block_until_ready(results)
 
@@ -133,7 +137,8 @@ def check_same(what: Mapping[str, Any]) -> None:
 
 
 def process_dir(directory: Path) -> Path:
-    """Where this process writes what the lead writes to `directory`: that, or a hidden one beside it."""
+    """Where this process writes what the lead writes to `directory`: that, or a hidden one beside
+    it."""
     return (
         directory
         if is_main_process()
@@ -142,13 +147,15 @@ def process_dir(directory: Path) -> Path:
 
 
 def shared_dir(directory: Any) -> Any:
-    """The lead's name for a path below an `process_dir` directory: where all processes write together."""
+    """The lead's name for a path below an `process_dir` directory: where all processes write
+    together."""
     parts = [re.sub(r"^\.(.+)\.process-\d+(.*)$", r"\1\2", part) for part in directory.parts]
     return directory if tuple(parts) == directory.parts else type(directory)(*parts)
 
 
 def to_host(tree: Any) -> Any:
-    """Arrays that lie on the devices of all hosts, on this host, as NumPy has them; all call this at the same point."""
+    """Arrays that lie on the devices of all hosts, on this host, as NumPy has them; all call this
+    at the same point."""
     return (
         multihost_utils.process_allgather(tree, tiled=True)
         if is_multiprocess()

@@ -1,9 +1,11 @@
-"""How devices are laid out, and where arrays lie on them: the mesh, and the rules by which parameters are split.
+"""How devices are laid out, and where arrays lie on them: the mesh, and the rules by which
+parameters are split.
 
-The mesh has three axes. A batch is split over `data` and `fsdp`, and every group of `tensor` devices works on the same
-sequences. Parameters, the optimiser's state and the teacher are stored split over `fsdp` and gathered whole for the
-step, whose gradients are split again (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3); over `tensor` they are split
-by heads, feed-forward units and vocabulary entries for the work itself (Shoeybi et al. 2019, arXiv 1909.08053).
+The mesh has three axes. A batch is split over `data` and `fsdp`, and every group of `tensor`
+devices works on the same sequences. Parameters, the optimiser's state and the teacher are stored
+split over `fsdp` and gathered whole for the step, whose gradients are split again (Rajbhandari et
+al. 2020, arXiv 1910.02054, stage 3); over `tensor` they are split by heads, feed-forward units and
+vocabulary entries for the work itself (Shoeybi et al. 2019, arXiv 1909.08053).
 """
 
 from __future__ import annotations
@@ -43,8 +45,9 @@ RULES: tuple[Rule, ...] = (
     ("*mlm.bias", ("tensor",)),  # [V]
     ("objective.*.bias", ("tensor",)),
 )
-"""A pattern over a parameter's dotted path -> the mesh axis over which each of its own is split. The first that
-matches counts; what none matches is whole on every device, and so is an axis that the devices do not divide."""
+"""A pattern over a parameter's dotted path -> the mesh axis over which each of its own is split.
+The first that matches counts; what none matches is whole on every device, and so is an axis that
+the devices do not divide."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Layout:
         """A recipe's layout over the given devices (default: all of all processes).
 
         Raises:
-            InputError: the axes' sizes do not make up the devices, or a rule names no axis of the mesh.
+            InputError: the axes' sizes do not make up the devices, or a rule names no axis of the
+                mesh.
         """
         devices = list(devices or jax.devices())
         inner = config.fsdp * config.tensor
@@ -76,7 +80,8 @@ class Layout:
         if data * inner != len(devices):
             sizes = f"data {config.data or 'any'}, fsdp {config.fsdp}, tensor {config.tensor}"
             raise InputError(
-                f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is that"
+                f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is "
+                "that"
             )
         own = tuple(config.rules.items())
         for pattern, axes in own:
@@ -163,7 +168,8 @@ class Layout:
         return jax.tree.map(put, jax.device_get(tree), shardings)
 
     def param_sharding(self, tree: Any) -> Any:
-        """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state over them."""
+        """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state
+        over them."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
     def teacher_sharding(self, tree: Any) -> Any:
@@ -175,17 +181,19 @@ class Layout:
         )
 
     def shard_forward(self, forward: Callable[..., Any], dtype: str) -> Callable[..., Any]:
-        """Inside a compiled function: a forward pass that each group of devices does for its own sequences.
+        """Inside a compiled function: a forward pass that each group of devices does for its own
+        sequences.
 
-        Matrices are cast to `dtype` where they are stored, and gathered over `fsdp` as that. So are gradients summed:
-        once for each parameter, however often it is used, and over `fsdp` each device gets what it stores.
+        Matrices are cast to `dtype` where they are stored, and gathered over `fsdp` as that. So are
+        gradients summed: once for each parameter, however often it is used, and over `fsdp` each
+        device gets what it stores.
 
         Args:
             forward: `(params, teacher_params, batch, dropout_key)` to a tree of arrays `[B, ...]`.
             dtype: of what is sent.
         """
-        # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are not, it gathers by
-        # itself: told to in the function, it would gather over `tensor` too.
+        # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are
+        # not, it gathers by itself: told to in the function, it would gather over `tensor` too.
         whole = self.mesh.shape["tensor"] == 1
         manual = set(AXES if whole else BATCH)
 
@@ -216,7 +224,8 @@ class Layout:
         return run
 
     def all_gather(self, tree: Any) -> Any:
-        """Inside a compiled function: parameters as the work needs them, no longer split over `fsdp`."""
+        """Inside a compiled function: parameters as the work needs them, no longer split over
+        `fsdp`."""
         return jax.lax.with_sharding_constraint(tree, _unsharded(self.param_sharding(tree)))
 
     def reduce_scatter(self, gradients: Any) -> Any:
@@ -224,18 +233,21 @@ class Layout:
         return jax.lax.with_sharding_constraint(gradients, self.param_sharding(gradients))
 
     def mesh_context(self) -> AbstractContextManager[Any]:
-        """Inside a compiled function: what is traced in the block sees the mesh (`kdjax.models.fused`)."""
+        """Inside a compiled function: what is traced in the block sees the mesh
+        (`kdjax.models.fused`)."""
         context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(
             self.mesh.abstract_mesh
         )
         return context
 
     def check_batch(self, batch: int, microbatches: int = 1) -> None:
-        """Raises InputError unless a batch splits evenly over the devices and, on each, over the microbatches."""
+        """Raises InputError unless a batch splits evenly over the devices and, on each, over the
+        microbatches."""
         if batch % (self.batch_parts * microbatches):
             parts = f" times {microbatches} microbatches" if microbatches > 1 else ""
             raise InputError(
-                f"a batch has {batch} sequences, expected a multiple of the {self.batch_parts} parts the mesh splits "
+                f"a batch has {batch} sequences, expected a multiple of the {self.batch_parts} "
+                "parts the mesh splits "
                 f"it into{parts}"
             )
 
@@ -243,7 +255,8 @@ class Layout:
         """Raises InputError unless the model's heads split evenly over `tensor`."""
         if model.heads % (tensor := self.mesh.shape["tensor"]):
             raise InputError(
-                f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of {whose}"
+                f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of "
+                f"{whose}"
             )
 
     def _over_fsdp(self, sharding: NamedSharding) -> PartitionSpec:
@@ -270,7 +283,8 @@ class Layout:
 
 
 def local() -> Layout:
-    """The devices of this process, for work that each does alone: a batch split over all of them."""
+    """The devices of this process, for work that each does alone: a batch split over all of
+    them."""
     return Layout.of(devices=jax.local_devices())
 
 

@@ -12,10 +12,11 @@ from kdjax.errors import Stopped
 
 
 class Preemption:
-    """Whether this process was told to stop. Until `sigterm_handler` is entered, SIGTERM does what it did before.
+    """Whether this process was told to stop. Until `sigterm_handler` is entered, SIGTERM does what
+    it did before.
 
-    Outside of `between_steps` it ends what is being done at once, which is as safe as a kill. Inside, it is only noted:
-    whoever trains asks `told` once a step, saves, and ends.
+    Outside of `between_steps` it ends what is being done at once, which is as safe as a kill.
+    Inside, it is only noted: whoever trains asks `told` once a step, saves, and ends.
     """
 
     def __init__(self) -> None:
@@ -24,7 +25,8 @@ class Preemption:
 
     @contextmanager
     def sigterm_handler(self) -> Iterator[None]:
-        """SIGTERM ends the block with `Stopped`; but in the main thread, which alone hears signals, nothing changes."""
+        """SIGTERM ends the block with `Stopped`; but in the main thread, which alone hears signals,
+        nothing changes."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

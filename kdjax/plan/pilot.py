@@ -19,7 +19,8 @@ def pilot_of(config: Config) -> dict[str, Any]:
     """The sweep of the pilot.
 
     Raises:
-        InputError: it is not finished, not over budgets of FLOPs, or of another student, teacher, text or training.
+        InputError: it is not finished, not over budgets of FLOPs, or of another student, teacher,
+            text or training.
     """
     path = Path(config.plan.pilot) / NAME
     if not path.is_file():
@@ -43,19 +44,22 @@ def pilot_of(config: Config) -> dict[str, Any]:
         raise InputError(f"{path}: has no arm like the recipe's {missing[0]!r}, expected its arms")
     if own["budget"]["teacher"] != theirs["budget"]["teacher"]:
         raise InputError(
-            f"{path}: its budget.teacher is {theirs['budget']['teacher']!r}, expected {own['budget']['teacher']!r}"
+            f"{path}: its budget.teacher is {theirs['budget']['teacher']!r}, expected "
+            f"{own['budget']['teacher']!r}"
         )
     endpoints = {endpoint["name"]: endpoint for endpoint in found["endpoints"]}
     if config.plan.endpoint not in endpoints:
         near = nearest(config.plan.endpoint, endpoints)
         raise InputError(
-            f"plan.endpoint is {config.plan.endpoint!r}, expected one of {', '.join(endpoints)}{near}"
+            f"plan.endpoint is {config.plan.endpoint!r}, expected one of "
+            f"{', '.join(endpoints)}{near}"
         )
     return found
 
 
 def runs_of(config: Config, pilot: Mapping[str, Any]) -> list[forecast.Run]:
-    """The pilot's runs as what a law is fitted to; of other swept settings, those that are the recipe's or sizes."""
+    """The pilot's runs as what a law is fitted to; of other swept settings, those that are the
+    recipe's or sizes."""
     endpoint = config.plan.endpoint
     arms = next(e for e in pilot["endpoints"] if e["name"] == endpoint)["arms"]
     rows = [row for row in pilot["rows"] if row["arm"] in config.arms and row["arm"] in arms]

@@ -1,4 +1,5 @@
-"""`kdjax plan`: what each arm would reach at budgets nobody has spent, from published laws and from pilot runs."""
+"""`kdjax plan`: what each arm would reach at budgets nobody has spent, from published laws and from
+pilot runs."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ from kdjax.study.machine import versions
 from kdjax.training.phase import price
 
 BEYOND = (1, 3, 10, 30, 100)
-"""Budgets that are forecast where the recipe names none, as multiples of the largest that was spent."""
+"""Budgets that are forecast where the recipe names none, as multiples of the largest that was
+spent."""
 GRID = 60
 """Budgets between the smallest and the largest at which pairs of arms are compared."""
 
@@ -60,13 +62,14 @@ def plan(config: Config, out: Path) -> dict[str, Any]:
 def forecasts(config: Config) -> dict[str, Any]:
     """The content of `plan.json`.
 
-    Returns:
-        `budgets`, `arms` (prices, parameters and what each budget buys: steps, tokens, epochs and, of repeated text,
-        the tokens it is worth), `prior` (published laws: see `kdjax.plan.prior`), and from pilot runs `fits` (arm ->
-        formula, parameters with intervals, predictions at the budgets and on a grid), `held_out` (errors of the
-        fit when the largest budgets are left out), `widening` (arm or `a - b` -> by how much intervals were widened
-        because held-out budgets lay outside), `contests` (case of who pays for the teacher -> pairs of arms: who
-        wins at which budget, where they cross). The last four are None without a pilot.
+    Returns: `budgets`, `arms` (prices, parameters and what each budget buys: steps, tokens, epochs
+        and, of repeated text,
+        the tokens it is worth), `prior` (published laws: see `kdjax.plan.prior`), and from pilot
+        runs `fits` (arm -> formula, parameters with intervals, predictions at the budgets and on a
+        grid), `held_out` (errors of the fit when the largest budgets are left out), `widening` (arm
+        or `a - b` -> by how much intervals were widened because held-out budgets lay outside),
+        `contests` (case of who pays for the teacher -> pairs of arms: who wins at which budget,
+        where they cross). The last four are None without a pilot.
     """
     arms, shape = arms_of(config), shape_of(config)
     pilot = pilot_of(config) if config.plan.pilot else None
@@ -196,7 +199,8 @@ def _contests(
 
 
 def _widening(held: Sequence[forecast.CrossValidation]) -> dict[str, float]:
-    """Arm, or `a - b` -> by how much an interval is widened: as the held-out budgets show that it has to be."""
+    """Arm, or `a - b` -> by how much an interval is widened: as the held-out budgets show that it
+    has to be."""
     found: dict[str, float] = {}
     for one in itertools.chain.from_iterable((*check.arms, *check.differences) for check in held):
         found[one.name] = max(found.get(one.name, 1.0), one.widening)
@@ -209,7 +213,8 @@ def _budgets(config: Config, runs: Sequence[forecast.Run]) -> list[float]:
     largest = max((run.flops for run in runs), default=Budget.of(config.budget).amount)
     if not runs and config.budget.kind != "flops":
         raise InputError(
-            f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to forecast for"
+            f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to "
+            "forecast for"
         )
     return [times * largest for times in BEYOND]
 

@@ -1,4 +1,5 @@
-"""The figures of a plan whose pilot was fitted. Each returns an `<svg>` element, or None where it would be empty."""
+"""The figures of a plan whose pilot was fitted. Each returns an `<svg>` element, or None where it
+would be empty."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from kdjax.report.axes import WIDTH, brief, limits, logarithmic, right, short
 
 
 def curves(found: Plan) -> Markup | None:
-    """Each arm's fitted law with its interval, the pilot's runs, and what was predicted of budgets held out."""
+    """Each arm's fitted law with its interval, the pilot's runs, and what was predicted of budgets
+    held out."""
     fits = {arm: fit for arm, fit in found["fits"].items() if fit["curve"]}
     if not fits:
         return None
@@ -93,7 +95,8 @@ def _runs(ax: Axes, found: Plan, arm: str) -> None:
 
 
 def _held(ax: Axes, found: Plan) -> list[float]:
-    """What the fit without the largest budget predicted for it, beside what was reached; returns the predictions."""
+    """What the fit without the largest budget predicted for it, beside what was reached; returns
+    the predictions."""
     rows = [row for check in found["held_out"] if check["budgets"] == 1 for row in check["arms"]]
     arms, shown = list(found["arms"]), []
     for row in rows:
@@ -142,7 +145,8 @@ def _reach(ax: Axes, found: Plan) -> None:
 
 
 def differences(found: Plan) -> Markup | None:
-    """Each arm's forecast difference to the yardstick, in the colour of whoever is told ahead; better is up."""
+    """Each arm's forecast difference to the yardstick, in the colour of whoever is told ahead;
+    better is up."""
     other = yardstick(found)
     pairs = {
         one["a" if one["b"] == other else "b"]: one
@@ -211,7 +215,8 @@ def _difference(ax: Axes, found: Plan, contest: Contest) -> None:
 
 
 def _verdicts(ax: Axes, contest: Contest, colours: Mapping[str, str]) -> None:
-    """Along the top, what is told from where to where; left out where there is no room for the words."""
+    """Along the top, what is told from where to where; left out where there is no room for the
+    words."""
     words = {
         "a wins": f"{short(contest['a'], 14)} ahead",
         "b wins": f"{short(contest['b'], 14)} ahead",
@@ -244,7 +249,8 @@ def _verdicts(ax: Axes, contest: Contest, colours: Mapping[str, str]) -> None:
 
 
 def held_out(found: Plan) -> Markup | None:
-    """Errors of the fits that had not seen the largest budgets, with their intervals; 0 is what was reached."""
+    """Errors of the fits that had not seen the largest budgets, with their intervals; 0 is what was
+    reached."""
     checks = [(check, [*check["arms"], *check["differences"]]) for check in found["held_out"]]
     if not checks:
         return None

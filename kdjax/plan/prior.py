@@ -1,4 +1,5 @@
-"""What published scaling laws say of a recipe's arms: a prior, from decoder language models and far from them."""
+"""What published scaling laws say of a recipe's arms: a prior, from decoder language models and far
+from them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from kdjax.plan.spending import Spending
 from kdjax.training.arm import Arm
 
 TEACHER_TOKENS_PER_PARAMETER = 20
-"""How long the teacher is taken to be trained: compute-optimally (Hoffmann et al. 2022, arXiv 2203.15556)."""
+"""How long the teacher is taken to be trained: compute-optimally (Hoffmann et al. 2022, arXiv
+2203.15556)."""
 
 
 def published(
@@ -21,9 +23,9 @@ def published(
 ) -> dict[str, Any]:
     """Published laws at the recipe's sizes and budgets.
 
-    An arm without a teacher follows the supervised law, one with a term on the teacher's logits the distillation law,
-    both of Busbridge et al. 2025 (arXiv 2502.08606), at the effective tokens of Muennighoff et al. 2023 (arXiv
-    2305.16264). There is no published law for other ways to distil.
+    An arm without a teacher follows the supervised law, one with a term on the teacher's logits the
+    distillation law, both of Busbridge et al. 2025 (arXiv 2502.08606), at the effective tokens of
+    Muennighoff et al. 2023 (arXiv 2305.16264). There is no published law for other ways to distil.
 
     Args:
         config: the recipe.
@@ -31,9 +33,9 @@ def published(
         budgets: in FLOPs.
         case: who pays for the teacher.
 
-    Returns:
-        `sources` (law -> citation and what it was fitted on), `teacher_loss` and the `assumption` behind it, `arms`:
-        name -> `law` (supervised, distillation or None) and `losses`, nats per token, one a budget (None: less than a
+    Returns: `sources` (law -> citation and what it was fitted on), `teacher_loss` and the
+        `assumption` behind it, `arms`: name -> `law` (supervised, distillation or None) and
+        `losses`, nats per token, one a budget (None: less than a
         step), and `outside`: how far the recipe is from where the laws were fitted, as sentences.
     """
     teacher = count_params(abstract_params(zoo.resolve(config.teacher.architecture))).others
@@ -85,10 +87,12 @@ def _outside(parameters: Sequence[float], tokens: Sequence[float]) -> list[str]:
     ):
         if found and min(found) < low:
             made.append(
-                f"the smallest {what}, {min(found):.3g}, is {low / min(found):,.0f} times below the fit's range"
+                f"the smallest {what}, {min(found):.3g}, is {low / min(found):,.0f} times below "
+                "the fit's range"
             )
         if found and max(found) > high:
             made.append(
-                f"the largest {what}, {max(found):.3g}, is {max(found) / high:,.0f} times above the fit's range"
+                f"the largest {what}, {max(found):.3g}, is {max(found) / high:,.0f} times above "
+                "the fit's range"
             )
     return made

@@ -76,7 +76,8 @@ class Spending:
         return forecast.Point(self.parameters, tokens, self.unique)
 
     def bought(self, flops: float, case: str) -> dict[str, Any] | None:
-        """Steps, tokens, epochs of a budget, and how many new tokens those are worth; None: less than a step."""
+        """Steps, tokens, epochs of a budget, and how many new tokens those are worth; None: less
+        than a step."""
         if not self.affords(flops, case):
             return None
         tokens = self.tokens(flops, case)

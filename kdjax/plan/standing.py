@@ -25,8 +25,10 @@ class Standing:
     """What contests say at a budget.
 
     Attributes:
-        kind: `wins`: one arm is told ahead of every other. `ties`: the best ones tie. `open`: neither.
-        arms: those that may be the best, in the plan's order: not beaten by any arm that is itself unbeaten.
+        kind: `wins`: one arm is told ahead of every other. `ties`: the best ones tie. `open`:
+            neither.
+        arms: those that may be the best, in the plan's order: not beaten by any arm that is itself
+            unbeaten.
     """
 
     kind: Literal["wins", "ties", "open"]
@@ -43,7 +45,8 @@ class PhaseSpan:
 
 
 def yardstick(found: Plan) -> str:
-    """The arm the others are held against: the first one without a teacher, or the first where all have one."""
+    """The arm the others are held against: the first one without a teacher, or the first where all
+    have one."""
     arms: list[str] = list(found["arms"])
     law = found["prior"]["arms"]
     alone = (
@@ -60,7 +63,8 @@ def reach(found: Plan) -> float:
 
 
 def contests(found: Plan, case: str | None = None) -> list[Contest]:
-    """Pairs of arms where `case` is what is paid for the teacher (by default, what the budget enforces)."""
+    """Pairs of arms where `case` is what is paid for the teacher (by default, what the budget
+    enforces)."""
     return list(found["contests"].get(case or found["case"], []))
 
 
@@ -87,10 +91,12 @@ def sided(contest: Contest, arm: str) -> Contest:
 
 
 def at(contest: Contest, flops: float) -> Point | None:
-    """A contest at a budget: interpolated between the two it was asked at beside it; None outside those asked.
+    """A contest at a budget: interpolated between the two it was asked at beside it; None outside
+    those asked.
 
     Returns:
-        `mean`, `low`, `high`, and the `verdict`: the one on both sides, or `cannot tell` where those differ.
+        `mean`, `low`, `high`, and the `verdict`: the one on both sides, or `cannot tell` where
+            those differ.
     """
     points = contest["points"]
     if not points[0]["flops"] * (1 - _SAME) <= flops <= points[-1]["flops"] * (1 + _SAME):
@@ -114,7 +120,8 @@ def standing(found: Plan, flops: float, case: str | None = None) -> Standing | N
 
 
 def spans(found: Plan, case: str | None = None) -> list[PhaseSpan]:
-    """Who is ahead over all budgets asked, small ones first; neighbours at which the lead is open are one stretch."""
+    """Who is ahead over all budgets asked, small ones first; neighbours at which the lead is open
+    are one stretch."""
     order: list[str] = list(found["arms"])
     made: list[PhaseSpan] = []
     pairs = contests(found, case)

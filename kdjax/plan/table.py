@@ -1,4 +1,5 @@
-"""A plan in the terminal: who is forecast ahead, what each arm would reach, and how far to trust that."""
+"""A plan in the terminal: who is forecast ahead, what each arm would reach, and how far to trust
+that."""
 
 from __future__ import annotations
 

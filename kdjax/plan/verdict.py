@@ -1,4 +1,5 @@
-"""What a plan says, in plain sentences: by the fit of the pilot, by the check on held-out budgets, by published laws.
+"""What a plan says, in plain sentences: by the fit of the pilot, by the check on held-out budgets,
+by published laws.
 
 `found` is the content of plan.json throughout.
 """
@@ -31,7 +32,8 @@ def headline(found: Plan) -> str:
     """Who is forecast to be ahead at which budgets, and from where on that is extrapolated."""
     if found["fits"] is None:
         return (
-            "No pilot was fitted, so nothing is forecast from these arms' own runs: this plan has prices, what budgets "
+            "No pilot was fitted, so nothing is forecast from these arms' own runs: this plan has "
+            "prices, what budgets "
             "buy, and what published laws say."
         )
     parts = spans(found)
@@ -47,7 +49,8 @@ def headline(found: Plan) -> str:
     if len(parts) == 1 and parts[0].standing.kind == "open":
         low, high = parts[0].low, parts[0].high
         told = (
-            f"The fit to this pilot cannot tell, on {measured}, which of {numbers.listed(parts[0].standing.arms)} is "
+            f"The fit to this pilot cannot tell, on {measured}, which of "
+            f"{numbers.listed(parts[0].standing.arms)} is "
             f"ahead anywhere from {numbers.flops(low)} to {numbers.flops(high)} FLOPs."
         )
     if parts[-1].high > reach(found):
@@ -101,7 +104,8 @@ def _span(n: int, count: int, low: float, high: float) -> str:
 
 
 def answers(found: Plan) -> dict[str, str]:
-    """Arm -> how it is forecast to do against the yardstick, with intervals at the largest budgets."""
+    """Arm -> how it is forecast to do against the yardstick, with intervals at the largest
+    budgets."""
     other, made = yardstick(found), {}
     for contest in contests(found):
         if other in (contest["a"], contest["b"]):
@@ -145,7 +149,8 @@ def _answer(contest: Mapping[str, Any], found: Plan) -> str:
 
 
 def crossing_interval(crossing: Mapping[str, Any], ends: tuple[float, float]) -> str:
-    """A crossing's interval; where it is open, it goes on beyond the budgets asked (`ends`), or to never."""
+    """A crossing's interval; where it is open, it goes on beyond the budgets asked (`ends`), or to
+    never."""
     if crossing["low"] is None and crossing["high"] is None:
         return "[open at both ends]"
     texts = [
@@ -180,8 +185,10 @@ def _of_fit(found: Plan) -> list[str]:
     seeds = len({run["seed"] for run in runs})
     warned = {arm: fit["cautions"] for arm, fit in found["fits"].items() if fit["cautions"]}
     made = [
-        f"A law for each arm, fitted to {len(runs)} runs at {len(budgets)} budgets from {numbers.flops(min(budgets))} "
-        f"to {numbers.flops(max(budgets))} FLOPs, {seeds} seed{'' if seeds == 1 else 's'}. It takes the law for true: "
+        f"A law for each arm, fitted to {len(runs)} runs at {len(budgets)} budgets from "
+        f"{numbers.flops(min(budgets))} "
+        f"to {numbers.flops(max(budgets))} FLOPs, {seeds} seed{'' if seeds == 1 else 's'}. It "
+        "takes the law for true: "
         "of a curve that bends later it knows nothing."
     ]
     if warned:
@@ -202,7 +209,8 @@ def _of_check(found: Plan) -> list[str]:
         most = max(widened.values())
         names = [name.replace(" - ", f" {numbers.MINUS} ") for name in widened]
         made.append(
-            f"What lay outside is made up for: intervals of {numbers.listed(names)} are so many times wider here as "
+            f"What lay outside is made up for: intervals of {numbers.listed(names)} are so many "
+            "times wider here as "
             f"would have held it, up to {most:.2f} times."
         )
     return made
@@ -228,7 +236,8 @@ def _checked(check: Mapping[str, Any], unit: str) -> str:
         right = sum((row["predicted"] > 0) == (row["observed"] > 0) for row in pairs)
         text += (
             f". Of {len(pairs)} difference{'' if len(pairs) == 1 else 's'} between arms, "
-            f"{sum(row['covered'] for row in pairs)} in its intervals and {right} with the right sign"
+            f"{sum(row['covered'] for row in pairs)} in its intervals and {right} with the right "
+            "sign"
         )
     return f"{text}."
 

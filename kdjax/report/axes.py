@@ -1,4 +1,5 @@
-"""What figures share: their width, names beside the plot, short names, axes of amounts, limits that ignore extremes."""
+"""What figures share: their width, names beside the plot, short names, axes of amounts, limits that
+ignore extremes."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def logarithmic(
         ax: the plot.
         label: what they are.
         show: writes one.
-        places: those that are drawn, ascending. They are marked if they are few and clear of one another.
+        places: those that are drawn, ascending. They are marked if they are few and clear of one
+            another.
     """
     low, high = places[0], places[-1]
     room = (high / low) ** 0.04 if high > low else 1.5

@@ -1,4 +1,5 @@
-"""The report's figures. Each returns an `<svg>` element, or None where the study has nothing to show in it."""
+"""The report's figures. Each returns an `<svg>` element, or None where the study has nothing to
+show in it."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from kdjax.report.usage import mean, paid_for, runs
 
 
 def differences(results: Results) -> Markup | None:
-    """Forest plot: each arm's paired difference to the yardstick with its interval, endpoint by endpoint.
+    """Forest plot: each arm's paired difference to the yardstick with its interval, endpoint by
+    endpoint.
 
     Endpoints with the same unit share an axis, which is turned so that better lies to the right.
     """
@@ -109,10 +111,11 @@ def _forest(
 
 
 def spending(results: Results) -> Markup | None:
-    """Stacked bars: FLOPs of the mean run of each arm by account, those that are not charged faint, and last.
+    """Stacked bars: FLOPs of the mean run of each arm by account, those that are not charged faint,
+    and last.
 
-    A budget of FLOPs is drawn, too. What is not charged can be far more than what is: then it is cut short, and its
-    amount stands beside the bar.
+    A budget of FLOPs is drawn, too. What is not charged can be far more than what is: then it is
+    cut short, and its amount stands beside the bar.
     """
     if not results["runs"]:
         return None
@@ -178,7 +181,8 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
 
     Args:
         results: the content of results.json.
-        figure: `mlm_loss`, which arms have that train the head, or `mlm_probe`, where it was measured along the way.
+        figure: `mlm_loss`, which arms have that train the head, or `mlm_probe`, where it was
+            measured along the way.
 
     Returns:
         None where no run has the figure.
@@ -276,7 +280,8 @@ def _along(budget: Mapping[str, Any]) -> tuple[float, str, Callable[[float], str
 
 
 def layers(results: Results) -> Markup | None:
-    """Probe score by layer on the test rows, mean and sd over seeds; rings mark layers chosen on dev."""
+    """Probe score by layer on the test rows, mean and sd over seeds; rings mark layers chosen on
+    dev."""
     probes = [
         e for e in results["endpoints"] if e["kind"] == "probe" and _probed(results["runs"], e)
     ]
@@ -341,7 +346,8 @@ def _by_layer(details: Sequence[Mapping[str, Any]]) -> dict[int, Spread]:
 
 
 def _levels(ax: Axes, results: Results, endpoint: Endpoint) -> None:
-    """The reference models, by layer if they have the student's layers, else their best one; the majority class."""
+    """The reference models, by layer if they have the student's layers, else their best one; the
+    majority class."""
     ax.margins(y=0.1)
     names: dict[str, float] = {}
     for name, metrics in summary.references(results).items():

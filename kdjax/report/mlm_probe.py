@@ -1,4 +1,5 @@
-"""What the report says of MLM probes: how they were fitted, and what shuffled words cost a model."""
+"""What the report says of MLM probes: how they were fitted, and what shuffled words cost a
+model."""
 
 from __future__ import annotations
 
@@ -118,7 +119,8 @@ def shuffled(results: Results) -> list[tuple[Endpoint, list[ShuffledRow]]]:
 
 
 def _models(results: Results, endpoint: str, key: str = "") -> list[tuple[str, bool, Rows]]:
-    """Arms, then models for reference: name, whether it is for reference, and its rows with such details."""
+    """Arms, then models for reference: name, whether it is for reference, and its rows with such
+    details."""
     named: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
     for run in results["runs"]:
         named.setdefault((run["arm"], False), []).append(run)

@@ -14,9 +14,11 @@ from kdjax.teacher_cache.manifest import CacheManifest, bias
 def general(
     config: Config, count: int, false: float, teacher: Mapping[str, Any] | None
 ) -> list[str]:
-    """How far the verdicts go, and what the budget does not hold; `false` of `count` intervals err by chance."""
+    """How far the verdicts go, and what the budget does not hold; `false` of `count` intervals err
+    by chance."""
     notes = [
-        f"{count} intervals at {config.evaluation.confidence:.0%} were looked at, unadjusted: were no two arms "
+        f"{count} intervals at {config.evaluation.confidence:.0%} were looked at, unadjusted: "
+        "were no two arms "
         f"different, about {false:.2g} of them would leave out zero by chance.",
         _covered(teacher)
         + ("." if config.tuning else "; the arms share one setting and were not tuned one by one."),
@@ -34,13 +36,17 @@ def _covered(teacher: Mapping[str, Any] | None) -> str:
     count = len(teacher.get("teachers", ())) if teacher else 0
     if count < 2:
         return (
-            "The intervals cover seeds (start, order, masks). They do not cover the choice of test rows, corpus, "
+            "The intervals cover seeds (start, order, masks). They do not cover the choice of "
+            "test rows, corpus, "
             "teacher or hyperparameters"
         )
     return (
-        f"The intervals cover seeds (start, order, masks) and, as far as {count} teachers can show it, the variation "
-        f"of the teacher's training: the student of seed s learns from teacher s mod {count}, and students of one "
-        "teacher are counted as if they were independent. They do not cover the choice of test rows, corpus or "
+        f"The intervals cover seeds (start, order, masks) and, as far as {count} teachers can "
+        "show it, the variation "
+        f"of the teacher's training: the student of seed s learns from teacher s mod {count}, and "
+        "students of one "
+        "teacher are counted as if they were independent. They do not cover the choice of test "
+        "rows, corpus or "
         "hyperparameters"
     )
 
@@ -53,13 +59,15 @@ def _trained_teacher(teacher: Mapping[str, Any]) -> str:
     made = "The teacher was pretrained" if count == 1 else f"{count} teachers were pretrained"
     said = (
         f"{made} from scratch by masked language modelling (seed{'' if count == 1 else 's'} "
-        f"{numbers.listed([str(seed) for seed in seeds])}), {numbers.flops(teacher['training_flops'])} FLOPs"
+        f"{numbers.listed([str(seed) for seed in seeds])}), "
+        f"{numbers.flops(teacher['training_flops'])} FLOPs"
         f"{'' if count == 1 else ' each'}, {numbers.tokens(training['tokens'])} tokens."
     )
     if share < 1:
         said += (
             f" Students learn from it as it was at {numbers.percent(share)} of its budget of "
-            f"{numbers.flops(training['budget'])} FLOPs, while its learning rate was still on its way down to 0."
+            f"{numbers.flops(training['budget'])} FLOPs, while its learning rate was still on its "
+            "way down to 0."
         )
     return said
 
@@ -68,13 +76,16 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
     """What the budget holds and what it does not."""
     if config.budget.kind == "tokens":
         return (
-            "The budget counts the tokens that the student sees, padding included, whatever a step costs: arms differ "
+            "The budget counts the tokens that the student sees, padding included, whatever a "
+            "step costs: arms differ "
             "in FLOPs and in time."
         )
     if config.budget.kind == "hours":
         return (
-            f"The budget counts wall-clock: {numbers.listed(config.budget.clock)}. How far it reaches depends on the "
-            "machine and on what else ran there; the same run again would not take exactly as many steps."
+            f"The budget counts wall-clock: {numbers.listed(config.budget.clock)}. How far it "
+            "reaches depends on the "
+            "machine and on what else ran there; the same run again would not take exactly as "
+            "many steps."
         )
     said = "FLOPs are XLA's count of the training step. "
     probe = config.evaluation.mlm_probe
@@ -88,7 +99,8 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
         return said
     if teacher["head_flops"]:
         said += (
-            f" Nor is the fitting of the teacher's MLM head, {numbers.flops(teacher['head_flops'])} FLOPs; only arms "
+            " Nor is the fitting of the teacher's MLM head, "
+            f"{numbers.flops(teacher['head_flops'])} FLOPs; only arms "
             "with a logit term use it."
         )
     if tuning := teacher.get("tuning_flops"):
@@ -97,7 +109,8 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
 
 
 def of_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | None) -> list[str]:
-    """What a reader has to know of single arms: those that differ in more than their objective, and stored outputs."""
+    """What a reader has to know of single arms: those that differ in more than their objective, and
+    stored outputs."""
     notes = []
     for name, arm in arms.items():
         own = [words for words in ("student", "optimizer", "finetune") if arm[words]]
@@ -110,11 +123,14 @@ def of_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | None) 
     if cache is not None:
         off = bias(cache)
         notes.append(
-            f"The teacher's outputs were stored once for {cache.totals['flops']:.3g} FLOPs and {cache.bytes:,} bytes, "
+            f"The teacher's outputs were stored once for {cache.totals['flops']:.3g} FLOPs and "
+            f"{cache.bytes:,} bytes, "
             "of which every run that reads them has its share before its first step."
             + (
-                f" A position's stored distribution is {off['total_variation']:.3f} off the teacher's in total "
-                f"variation, and its mean of −log p {off['entropy_error']:+.3f} nats off the teacher's entropy "
+                f" A position's stored distribution is {off['total_variation']:.3f} off the "
+                "teacher's in total "
+                f"variation, and its mean of −log p {off['entropy_error']:+.3f} nats off the "
+                "teacher's entropy "
                 f"({off['entropy']:.2f})."
                 if off
                 else ""
@@ -129,7 +145,8 @@ def side_by_side(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     if most == 1:
         return []
     return [
-        f"Up to {most} seeds of an arm trained side by side as one program: a run has an even share of the time that "
+        f"Up to {most} seeds of an arm trained side by side as one program: a run has an even "
+        "share of the time that "
         "their steps took, and the memory of a step is that of all of them."
     ]
 
@@ -137,7 +154,8 @@ def side_by_side(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 def at_baseline(
     endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Arms that no seed lifts above the majority class: a tie between two of them says nothing of either."""
+    """Arms that no seed lifts above the majority class: a tie between two of them says nothing of
+    either."""
     notes = []
     for endpoint in endpoints:
         if endpoint["baseline"] is None:
@@ -153,7 +171,8 @@ def at_baseline(
         ]
         if stuck:
             notes.append(
-                f"{endpoint['label']}: {', '.join(stuck)} stayed at the majority class under every seed; "
+                f"{endpoint['label']}: {', '.join(stuck)} stayed at the majority class under "
+                "every seed; "
                 "that two arms tie there says nothing of either."
             )
     return notes
@@ -170,9 +189,12 @@ def unconverged(
         return []
     worst = max(one["gain"] for one in open_ones)
     return [
-        f"{len(open_ones)} of {len(probes)} MLM probes had not converged: the second half of their tokens lowered "
-        f"the held-out loss by more than {open_ones[0]['tolerance']:g} nats, by {worst:.3f} at most. They say what can "
-        "be read with so many tokens, not all that is there; a higher evaluation.mlm_probe.tokens says more."
+        f"{len(open_ones)} of {len(probes)} MLM probes had not converged: the second half of "
+        "their tokens lowered "
+        f"the held-out loss by more than {open_ones[0]['tolerance']:g} nats, by {worst:.3f} at "
+        "most. They say what can "
+        "be read with so many tokens, not all that is there; a higher evaluation.mlm_probe.tokens "
+        "says more."
     ]
 
 

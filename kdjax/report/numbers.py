@@ -29,7 +29,8 @@ def tokens(amount: float) -> str:
 
 
 def within(values: Mapping[str, Any]) -> str:
-    """A budget as a sentence takes it up: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24 hours`."""
+    """A budget as a sentence takes it up: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24
+    hours`."""
     word = {"flops": "at", "tokens": "with", "hours": "in"}[values["kind"]]
     return f"{word} {budget(values)}"
 

@@ -1,4 +1,5 @@
-"""Pages for people: one self-contained file each, made from plain values by the templates beside this file."""
+"""Pages for people: one self-contained file each, made from plain values by the templates beside
+this file."""
 
 from __future__ import annotations
 

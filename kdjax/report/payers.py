@@ -1,4 +1,5 @@
-"""Who pays for the teacher: what runs cost in each case, and what the verdicts become there, in sentences."""
+"""Who pays for the teacher: what runs cost in each case, and what the verdicts become there, in
+sentences."""
 
 from __future__ import annotations
 
@@ -58,12 +59,14 @@ def terms(results: Results) -> list[str]:
         said.append("Does at least as well: ties above, and costs less here.")
     if "OPEN" in found:
         said.append(
-            "Open: the arm that does better here also costs more, or may, so these runs do not say which is better at "
+            "Open: the arm that does better here also costs more, or may, so these runs do not "
+            "say which is better at "
             "the same cost."
         )
     if teacher and not teacher["training_flops"]:
         said.append(
-            "What training the teacher cost is not known: where it is to be paid for, costs are more than those shown. "
+            "What training the teacher cost is not known: where it is to be paid for, costs are "
+            "more than those shown. "
             "teacher.training_flops sets it."
         )
     elif teacher:
@@ -80,7 +83,8 @@ def terms(results: Results) -> list[str]:
             else ""
         )
         said.append(
-            f"Training the teacher cost {numbers.flops(teacher['training_flops'])} FLOPs{besides}; where it is to be "
+            f"Training the teacher cost {numbers.flops(teacher['training_flops'])} "
+            f"FLOPs{besides}; where it is to be "
             f"paid for, that {shared}."
         )
     return said
@@ -125,7 +129,8 @@ _GROUPS = {
 
 
 def _predicate(row: Mapping[str, Any], before: str, unknown: Sequence[str]) -> tuple[str, str]:
-    """A verdict's kind of sentence, and the sentence, with places for the arms and for where it holds."""
+    """A verdict's kind of sentence, and the sentence, with places for the arms and for where it
+    holds."""
     ratio, students = numbers.times(row["ratio"]), row.get("students")
     if row["verdict"] == "BEATS":
         return "beats", "{a} beats {b} {on}"

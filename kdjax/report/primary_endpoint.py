@@ -10,7 +10,8 @@ from kdjax.report.summary import Results
 
 
 def sentences(results: Results) -> list[str]:
-    """Say what the primary endpoint shows, an arm a sentence, each with its interval and adjusted p-value.
+    """Say what the primary endpoint shows, an arm a sentence, each with its interval and adjusted
+    p-value.
 
     Args:
         results: the content of results.json.

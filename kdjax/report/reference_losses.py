@@ -1,4 +1,5 @@
-"""The text's own cross-entropies beside the losses of models: rows of a table and lines of a figure."""
+"""The text's own cross-entropies beside the losses of models: rows of a table and lines of a
+figure."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ LABELS = {
     "left_neighbor": "left neighbour",
     "both_neighbors": "both neighbours",
 }
-"""What is counted (see `kdjax.data.prepare.reference_losses`), and how tables and figures call it."""
+"""What is counted (see `kdjax.data.prepare.reference_losses`), and how tables and figures call
+it."""
 UNIT = "nats"
 """The unit of the endpoints that these numbers can stand beside."""
 MEANING = (
-    "Unigram, left neighbour and both neighbours: the held-out text's cross-entropy by counts of its training part "
-    "alone: of a token, of a token given the one before it, and given the ones before and after it, both visible."
+    "Unigram, left neighbour and both neighbours: the held-out text's cross-entropy by counts of "
+    "its training part "
+    "alone: of a token, of a token given the one before it, and given the ones before and after "
+    "it, both visible."
 )
 """What a page says under a table that has them."""
 
@@ -29,12 +33,12 @@ def of_endpoint(losses: Mapping[str, Any] | None, endpoint: Mapping[str, Any]) -
     """Return what an endpoint's values can be held against, by label.
 
     Args:
-        losses: `corpus.reference_losses` of results.json, or those of a sweep's group; None where there are none.
+        losses: `corpus.reference_losses` of results.json, or those of a sweep's group; None where
+            there are none.
         endpoint: as results.json has it.
 
-    Returns:
-        Label to nats; empty where the endpoint is no loss in nats, or one on another text (`mlm_loss.NAME`), or
-        nothing was counted.
+    Returns: Label to nats; empty where the endpoint is no loss in nats, or one on another text
+        (`mlm_loss.NAME`), or nothing was counted.
     """
     if losses is None or endpoint["unit"] != UNIT or task_of(endpoint):
         return {}
@@ -72,7 +76,8 @@ def draw(
         ax: the plot, with its curves drawn.
         levels: name to height, for instance those of `of_endpoint` and a teacher's loss.
         extend: whether the plot grows until it shows all of them; else those within it are drawn.
-        beside: other names at the right edge and their heights, for instance of curves; no line is drawn for them.
+        beside: other names at the right edge and their heights, for instance of curves; no line is
+            drawn for them.
     """
     low, high = sorted(ax.get_ylim())
     shown = {name: y for name, y in levels.items() if extend or low <= y <= high}

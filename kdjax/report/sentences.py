@@ -1,4 +1,5 @@
-"""What a study says, in plain sentences made from its verdicts alone, so never more than the intervals support."""
+"""What a study says, in plain sentences made from its verdicts alone, so never more than the
+intervals support."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ _PHRASES = {
 
 
 def headline(results: Results) -> str:
-    """The study in a few sentences: which arms are ahead of which, by which measure, and where nothing can be told."""
+    """The study in a few sentences: which arms are ahead of which, by which measure, and where
+    nothing can be told."""
     within, verdicts = numbers.within(results["budget"]), results["verdicts"]
     within = within[0].upper() + within[1:]
     if not verdicts:
@@ -62,14 +64,16 @@ def headline(results: Results) -> str:
 
 
 def answers(results: Results) -> dict[str, str]:
-    """Arm -> how it does against the yardstick (pretraining from scratch, if an arm does that), with every interval."""
+    """Arm -> how it does against the yardstick (pretraining from scratch, if an arm does that),
+    with every interval."""
     other = summary.yardstick(results)
     found = {arm: _answer(results, arm, other) for arm in results["arms"] if arm != other}
     return {arm: sentence for arm, sentence in found.items() if sentence}
 
 
 def places(endpoints: Sequence[Endpoint]) -> str:
-    """Endpoints in words, by what they measure: `linear probes (topic, mood) and held-out MLM loss`."""
+    """Endpoints in words, by what they measure: `linear probes (topic, mood) and held-out MLM
+    loss`."""
     tasks: dict[str, list[str]] = {}
     for endpoint in _ordered(endpoints):
         tasks.setdefault(endpoint["kind"], []).append(task_of(endpoint))
@@ -106,7 +110,8 @@ def _answer(results: Results, arm: str, other: str) -> str:
 
 
 def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
-    """What one kind of endpoint says of the pairs, and whether it separates any; None if it compares nothing."""
+    """What one kind of endpoint says of the pairs, and whether it separates any; None if it
+    compares nothing."""
     endpoints = [e for e in results["endpoints"] if e["kind"] == kind]
     verdicts = {
         e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]] for e in endpoints
@@ -169,7 +174,8 @@ def _undecided(verdicts: Sequence[Mapping[str, Any]], plural: bool) -> str:
 
 
 def _relations(beats: Set[Pair], order: list[str]) -> str:
-    """`a ahead of b and c`, `a ahead of b ahead of c` where arms form tiers, or winner by winner where they do not."""
+    """`a ahead of b and c`, `a ahead of b ahead of c` where arms form tiers, or winner by winner
+    where they do not."""
     losers = {arm: frozenset(b for a, b in beats if a == arm) for arm in order}
     winners = {arm: frozenset(a for a, b in beats if b == arm) for arm in order}
     tiers: dict[tuple[frozenset[str], frozenset[str]], list[str]] = {}

@@ -109,7 +109,8 @@ def _basis(results: Results) -> str:
     over = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
     count = sum(v["low"] is not None for v in results["verdicts"])
     return (
-        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {over} seeds; {count} of them, "
+        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {over} "
+        f"seeds; {count} of them, "
         f"not adjusted for their number. TIES: the interval lies within ±{evaluation['margin']:g}. "
         f"BEATS: otherwise, it leaves out 0{_after_holm(results)}. INCONCLUSIVE: neither. "
         "The intervals speak of other seeds, not of other test rows, corpora or tunings."
@@ -117,7 +118,8 @@ def _basis(results: Results) -> str:
 
 
 def _after_holm(results: Results) -> str:
-    """Say what else a win over the baseline arm takes on the primary endpoint; nothing without one."""
+    """Say what else a win over the baseline arm takes on the primary endpoint; nothing without
+    one."""
     primary_endpoint = results.get("primary")
     if not primary_endpoint:
         return ""
@@ -156,7 +158,8 @@ def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[st
 
 
 def _beside_teacher(results: Results) -> list[dict[str, Any]]:
-    """For arms that train the MLM head: KL to the teacher and share of equal predictions, on held-out masks."""
+    """For arms that train the MLM head: KL to the teacher and share of equal predictions, on
+    held-out masks."""
     rows = []
     for arm in results["arms"]:
         runs = [run for run in results["runs"] if run["arm"] == arm]
@@ -205,7 +208,8 @@ def _payers(results: Results) -> dict[str, Any] | None:
 
 
 def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
-    """For each task and arm: the layers chosen on dev, seed by seed; test scores of the chosen and last layer."""
+    """For each task and arm: the layers chosen on dev, seed by seed; test scores of the chosen and
+    last layer."""
     tables = []
     for endpoint in (e for e in results["endpoints"] if e["kind"] == "probe"):
         rows = []

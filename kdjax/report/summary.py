@@ -35,7 +35,8 @@ class Difference:
     """One arm against another on one endpoint, read from the first arm's side.
 
     Attributes:
-        mean: mean over shared seeds of (arm's value - other's), in the endpoint's unit; None without a shared seed.
+        mean: mean over shared seeds of (arm's value - other's), in the endpoint's unit; None
+            without a shared seed.
         low, high: ends of its confidence interval; None with fewer than two shared seeds.
         n: number of shared seeds.
         outcome: what the verdict says about the first arm.
@@ -62,7 +63,8 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
-    """Seed -> an arm's value; empty where it means nothing for the arm (an MLM loss without a trained head)."""
+    """Seed -> an arm's value; empty where it means nothing for the arm (an MLM loss without a
+    trained head)."""
     if arm not in endpoint["arms"]:
         return {}
     return {
@@ -73,7 +75,8 @@ def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
 
 
 def references(results: Results) -> dict[str, dict[str, Spread]]:
-    """Reference model -> endpoint -> spread over seeds (the teacher has one value, an untrained start one a seed)."""
+    """Reference model -> endpoint -> spread over seeds (the teacher has one value, an untrained
+    start one a seed)."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in results["references"]:
         of_model = values.setdefault(row["name"], {})
@@ -88,7 +91,8 @@ def references(results: Results) -> dict[str, dict[str, Spread]]:
 
 
 def task_of(endpoint: Endpoint) -> str:
-    """The endpoint's task or text: `topic` of `probe.topic`; empty for a loss on the study's own text."""
+    """The endpoint's task or text: `topic` of `probe.topic`; empty for a loss on the study's own
+    text."""
     return str(endpoint["name"]).partition(".")[2]
 
 
@@ -98,12 +102,14 @@ def has_teacher(results: Results, arm: str) -> bool:
 
 
 def yardstick(results: Results) -> str:
-    """The arm the others are held against: the first one that needs no teacher, or the first where all need one."""
+    """The arm the others are held against: the first one that needs no teacher, or the first where
+    all need one."""
     return baseline_arm(results["arms"])
 
 
 def baseline_arm(arms: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the arm the others are held against: the first that needs no teacher, or the first where all need one.
+    """Return the arm the others are held against: the first that needs no teacher, or the first
+    where all need one.
 
     Args:
         arms: name -> an arm as results.json has it.
@@ -113,7 +119,8 @@ def baseline_arm(arms: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Difference | None:
-    """The verdict on two arms, turned so that it reads from `arm`'s side; None if the two were not compared."""
+    """The verdict on two arms, turned so that it reads from `arm`'s side; None if the two were not
+    compared."""
     for v in results["verdicts"]:
         if v["endpoint"] != endpoint["name"] or {v["a"], v["b"]} != {arm, other}:
             continue

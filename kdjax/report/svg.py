@@ -1,4 +1,5 @@
-"""Matplotlib figures as inline SVG: deterministic, text kept as text, colours taken from the page's style sheet."""
+"""Matplotlib figures as inline SVG: deterministic, text kept as text, colours taken from the page's
+style sheet."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 MARKERS = "os^DvPX"
-"""Matplotlib's marker of each arm, in order; beyond the last they start again, out of step with the colours."""
+"""Matplotlib's marker of each arm, in order; beyond the last they start again, out of step with the
+colours."""
 GLYPHS = "●■▲◆▼✚✖"
 """The same markers as characters, for the page's text."""
 COLOURS = (
@@ -25,7 +27,8 @@ COLOURS = (
     ("#8c6d00", "#f0c440"),
     ("#5b5bd6", "#a9a9ff"),
 )
-"""Colour of each arm on a light and on a dark page, after Okabe and Ito's colour-blind-safe palette."""
+"""Colour of each arm on a light and on a dark page, after Okabe and Ito's colour-blind-safe
+palette."""
 PART_COLOURS = {
     "student_forward": ("#c3ccd5", "#aeb8c2"),
     "student_backward": ("#8c9aa8", "#7d8b99"),
@@ -40,7 +43,8 @@ PART_COLOURS = {
 FAINT = 0.35
 """Opacity of what stands back."""
 
-# Matplotlib wants real colours. Each of these stands for a variable of the style sheet and is replaced in the SVG.
+# Matplotlib wants real colours. Each of these stands for a variable of the style sheet and is
+# replaced in the SVG.
 INK, MUTED, RULE, PAGE = "#0c0c01", "#0c0c02", "#0c0c03", "#0c0c04"
 _VARIABLES = {
     INK: "ink",

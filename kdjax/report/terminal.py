@@ -14,7 +14,8 @@ from kdjax.report.usage import mean, runs
 
 
 def summary(results: Results) -> Group:
-    """The table (mean ± standard deviation over seeds, and steps) and under it the verdict in sentences.
+    """The table (mean ± standard deviation over seeds, and steps) and under it the verdict in
+    sentences.
 
     Args:
         results: the content of results.json.
@@ -62,7 +63,8 @@ def summary(results: Results) -> Group:
 
 
 def _order(results: Results) -> list[str]:
-    """What shuffling the visible words costs each model on the study's own text, in a sentence for each loss."""
+    """What shuffling the visible words costs each model on the study's own text, in a sentence for
+    each loss."""
     told = []
     for endpoint, rows in mlm_probe.shuffled(results):
         costs = [

@@ -48,7 +48,8 @@ class Table:
 
 
 def measures(results: Results) -> Table:
-    """The three measures of a run side by side, whichever was enforced, and how much text it read."""
+    """The three measures of a run side by side, whichever was enforced, and how much text it
+    read."""
     budget, other = results["budget"], summary.yardstick(results)
     kinds: dict[str, Callable[[float], str]] = {
         "flops": numbers.flops,
@@ -262,7 +263,8 @@ def unspent(results: Results, run: Mapping[str, Any]) -> str:
 
 
 def used_of(results: Results, run: Mapping[str, Any], kind: str) -> float:
-    """What a run used of FLOPs (as far as they are charged in the recipe's case), tokens or hours."""
+    """What a run used of FLOPs (as far as they are charged in the recipe's case), tokens or
+    hours."""
     if kind == results["budget"]["kind"]:
         return float(run["used"])
     if kind == "hours":

@@ -1,4 +1,5 @@
-"""Where what a study makes before its runs lies: in its own directory, or beside that of others who use it too."""
+"""Where what a study makes before its runs lies: in its own directory, or beside that of others who
+use it too."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from kdjax.config import Config, plain, to_dict
 from kdjax.files import digest
 
 MADE = ("data", "texts", "teacher", "cache", "references")
-"""The prepared corpus, other texts for evaluation, the teacher with its head, its stored outputs, and the models
-measured for reference."""
+"""The prepared corpus, other texts for evaluation, the teacher with its head, its stored outputs,
+and the models measured for reference."""
 
 _REGIME = ("regime", "unique_tokens", "subset_seed")
 _LOADING = ("mask_rate", "slots", "views", "workers", "prepared")
@@ -22,8 +23,8 @@ def places(config: Config, out: Path, shared: Path | None = None) -> dict[str, P
     Args:
         config: the study's recipe.
         out: the study's directory.
-        shared: a directory for several studies. There a name carries a digest of all that its content depends on, so
-            studies that differ in something else find the same.
+        shared: a directory for several studies. There a name carries a digest of all that its
+            content depends on, so studies that differ in something else find the same.
     """
     if shared is None:
         return {name: out / name for name in MADE}
@@ -37,7 +38,8 @@ def _depends(config: Config) -> dict[str, Any]:
         name: value for name, value in whole["data"].items() if name not in (*_REGIME, *_LOADING)
     }
     corpus = [text, whole["teacher"]["source"]]  # its tokenizer, unless the recipe names one
-    # A teacher that is trained here leaves all its checkpoints and each seed in a directory of its own.
+    # A teacher that is trained here leaves all its checkpoints and each seed in a directory of its
+    # own.
     made = {name: value for name, value in whole["teacher"].items() if name != "at"}
     made["train"] = {
         name: value for name, value in whole["teacher"]["train"].items() if name != "seeds"

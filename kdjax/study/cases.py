@@ -1,8 +1,10 @@
 """The verdicts under each way of paying for the teacher.
 
-A study's runs spend one budget, in one case. In another case the same runs cost something else, and arms no longer cost
-the same. What can still be said then: an arm that beats another and costs no more beats it; one that ties with another
-and costs less does at least as well for the same cost. That more compute would not have made an arm worse is assumed.
+A study's runs spend one budget, in one case. In another case the same runs cost something else, and
+arms no longer cost
+the same. What can still be said then: an arm that beats another and costs no more beats it; one
+that ties with another and costs less does at least as well for the same cost. That more compute
+would not have made an arm worse is assumed.
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ def cases(
         enforced: the case the budget was held against; None under a budget of tokens or hours.
         students: how many share the teacher's training in these runs.
 
-    Returns:
-        For each case `case`, `enforced`, `costs` (arm -> mean FLOPs of a run), `unknown` (arms whose cost is at least
-        that, because what training their teacher cost is not known) and `verdicts`: `endpoint`, `a`, `verdict`, `b` and
-        `ratio` (a's cost over b's). A verdict is BEATS, TIES (at the same cost), AT LEAST TIES (a costs less), OPEN (a
-        scores better and costs more, or may), or INCONCLUSIVE. Where a's cost depends on it, `students` is how many
+    Returns: For each case `case`, `enforced`, `costs` (arm -> mean FLOPs of a run), `unknown` (arms
+        whose cost is at least that, because what training their teacher cost is not known) and
+        `verdicts`: `endpoint`, `a`, `verdict`, `b` and `ratio` (a's cost over b's). A verdict is
+        BEATS, TIES (at the same cost), AT LEAST TIES (a costs less), OPEN (a scores better and
+        costs more, or may), or INCONCLUSIVE. Where a's cost depends on it, `students` is how many
         have to share the teacher's training for a to BEAT b; None: no number would do.
     """
     return [_case(case, arms, runs, verdicts, teacher, enforced, students) for case in CASES]
@@ -118,7 +120,8 @@ def _row(
 
 
 def _cheaper(a: str, b: str, costs: Mapping[str, float], unknown: Sequence[str]) -> bool:
-    """Whether a certainly costs no more than b: a cost that is not known is at least what is known of it."""
+    """Whether a certainly costs no more than b: a cost that is not known is at least what is known
+    of it."""
     return a not in unknown and costs[a] <= costs[b]
 
 
@@ -130,9 +133,11 @@ def _training(spent: Sequence[Mapping[str, int]]) -> float:
 def _students(
     a: float, b: float, training_a: float, training_b: float, near: float, shared_by: int
 ) -> int | None:
-    """How many students have to share the teacher's training for a to cost no more than b, or as good as that.
+    """How many students have to share the teacher's training for a to cost no more than b, or as
+    good as that.
 
-    Both costs hold their share of the training as `shared_by` students have it. None: no number would do.
+    Both costs hold their share of the training as `shared_by` students have it. None: no number
+    would do.
     """
     room = (b - training_b) + near - (a - training_a)
     return max(1, math.ceil((training_a - training_b) * shared_by / room)) if room > 0 else None

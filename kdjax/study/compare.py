@@ -1,4 +1,5 @@
-"""A study: every arm under every seed within one budget, evaluated alike, written down as results and a report."""
+"""A study: every arm under every seed within one budget, evaluated alike, written down as results
+and a report."""
 
 from __future__ import annotations
 
@@ -30,12 +31,13 @@ PLAIN_WIDTH = 120
 
 
 def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, Any]:
-    """Runs a study, or goes on with an interrupted one: finished runs are kept, a half-finished one goes on.
+    """Runs a study, or goes on with an interrupted one: finished runs are kept, a half-finished one
+    goes on.
 
     Args:
         config: the recipe.
-        out: the study's directory. It gets `results.json` and `report.html`, and holds `runs/ARM-seedN/` and the
-            corpus and the teacher made for the study.
+        out: the study's directory. It gets `results.json` and `report.html`, and holds
+            `runs/ARM-seedN/` and the corpus and the teacher made for the study.
         begun: when the command began; None: now.
 
     Returns:
@@ -47,7 +49,8 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, A
     begun = begun or CLOCK.mark()
     if config.sweep:
         raise InputError(
-            f"the recipe sweeps over {', '.join(config.sweep)}, expected `kdjax sweep` for it, or no sweep"
+            f"the recipe sweeps over {', '.join(config.sweep)}, expected `kdjax sweep` for it, or "
+            "no sweep"
         )
     with Reporter() as reporter:
         study = claimed(config, out, reporter)
@@ -79,7 +82,8 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
 
 
 def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
-    """The runs of one part of a study, and with the first part the references; `merge` puts parts together.
+    """The runs of one part of a study, and with the first part the references; `merge` puts parts
+    together.
 
     Raises:
         InputError: as `compare`.
@@ -97,7 +101,8 @@ def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
 
 
 def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None = None) -> Study:
-    """A study ready to run. Bad input leaves the directory as it was found, so that a corrected recipe can have it.
+    """A study ready to run. Bad input leaves the directory as it was found, so that a corrected
+    recipe can have it.
 
     Args:
         config: the recipe.

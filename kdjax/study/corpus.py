@@ -1,4 +1,5 @@
-"""A study's text: the prepared corpus, and the batches that training and evaluation take from it."""
+"""A study's text: the prepared corpus, and the batches that training and evaluation take from
+it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ from kdjax.training.teacher_directories import source_directories
 HELD_OUT_SEED = 20240419
 """Seed of the masks held-out sequences have in every study, and of the shuffled control."""
 PROBE_SEED = 0x6B646A61785F7072
-"""Seed of the order and masks in which an MLM probe reads the training text: no likely seed of a run."""
+"""Seed of the order and masks in which an MLM probe reads the training text: no likely seed of a
+run."""
 
 
 def trains_tokenizer(config: Config) -> bool:
@@ -41,7 +43,8 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
 
     Args:
         config: the recipe.
-        corpus: its text, which holds the tokenizer that was trained on it; None where the recipe trains none.
+        corpus: its text, which holds the tokenizer that was trained on it; None where the recipe
+            trains none.
 
     Raises:
         InputError: there is none.
@@ -59,7 +62,8 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
         return sources.locate(config.data.tokenizer)
     if not config.teacher.source:
         raise InputError(
-            "data.tokenizer is empty and there is no teacher.source, expected the path of a tokenizer.json"
+            "data.tokenizer is empty and there is no teacher.source, expected the path of a "
+            "tokenizer.json"
         )
     beside = source_directories(config)[0].path / "tokenizer.json"
     if not beside.is_file():
@@ -79,7 +83,8 @@ def corpus_of(
         beam: options of Apache Beam, where it shall prepare.
 
     Raises:
-        InputError: unusable text, a tokenizer that does not fit the student, or a damaged directory.
+        InputError: unusable text, a tokenizer that does not fit the student, or a damaged
+            directory.
     """
     given = None if trains_tokenizer(config) else tokenizer_of(config)
     if config.data.prepared:
@@ -94,7 +99,8 @@ def corpus_of(
 
         def told(documents: int, tokens: int, seconds: float) -> None:
             reporter.status(
-                f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s"
+                f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} "
+                "tokens/s"
             )
 
         prepare.prepare(config.data, given, directory, told)
@@ -102,7 +108,8 @@ def corpus_of(
     manifest = corpus.manifest
     if manifest.length != config.data.length:
         raise InputError(
-            f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length, {config.data.length}"
+            f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length, "
+            f"{config.data.length}"
         )
     _check_training(config, corpus)
     tokenizer = tokenizer_of(config, corpus)
@@ -113,7 +120,8 @@ def corpus_of(
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
-            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
+            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most "
+            f"student.vocab_size, {student.vocab_size}"
         )
     seen = regime_of(config.data, corpus)
     reporter.status("prepare: the text's own cross-entropies")
@@ -122,7 +130,8 @@ def corpus_of(
 
 
 def _check_training(config: Config, corpus: Corpus) -> None:
-    """Check that a tokenizer that the recipe trains is the one that a prepared corpus was made with.
+    """Check that a tokenizer that the recipe trains is the one that a prepared corpus was made
+    with.
 
     Raises:
         InputError: it was made with one that was given, or that was trained in another way.
@@ -133,7 +142,8 @@ def _check_training(config: Config, corpus: Corpus) -> None:
         if found != expected:
             before = f"a tokenizer trained by {found}" if found else "a tokenizer that was given"
             raise InputError(
-                f"{corpus.directory}: was prepared with {before}, expected data.tokenizer {expected}"
+                f"{corpus.directory}: was prepared with {before}, expected data.tokenizer "
+                f"{expected}"
             )
 
 
@@ -152,7 +162,8 @@ def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> 
     if config.data.regime == "unlimited" and (missing := corpus.missing_tokens(sequences)):
         raise InputError(
             f"{whose}: its budget reads {sequences:,} sequences, {corpus.directory} has "
-            f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': about {missing:,} "
+            f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': "
+            f"about {missing:,} "
             "tokens are missing; add text, lower the budget or set another regime"
         )
 
@@ -160,7 +171,8 @@ def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> 
 def train_batches(
     config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None
 ) -> Batches:
-    """The training batches of a seed: the same order and masks for every arm, stored teacher outputs or not."""
+    """The training batches of a seed: the same order and masks for every arm, stored teacher
+    outputs or not."""
     return Batches(
         corpus,
         "train",
@@ -243,8 +255,10 @@ def tuning_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]
     batches = _fixed(config, corpus, besides=config.evaluation.mlm_sequences)
     if not batches:
         raise InputError(
-            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} held-out sequences, expected "
-            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or a probe as "
+            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} "
+            "held-out sequences, expected "
+            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or "
+            "a probe as "
             "tune.endpoint"
         )
     return batches
@@ -264,13 +278,16 @@ def _fixed(config: Config, corpus: Corpus, besides: int = 0) -> list[dict[str, n
 
 
 def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None) -> Manifest:
-    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe; given options of Beam, by Beam."""
+    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe; given options of
+    Beam, by Beam."""
     with Reporter() as reporter:
         corpus = corpus_of(config, out, reporter, beam)
         manifest = corpus.manifest
         reporter.log(
-            f"{out}: {manifest.sequences['train']:,} training and {manifest.sequences['validation']:,} held-out "
-            f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} tokens of "
+            f"{out}: {manifest.sequences['train']:,} training and "
+            f"{manifest.sequences['validation']:,} held-out "
+            f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} "
+            "tokens of "
             f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
         )
         losses = reference_losses(corpus)

@@ -34,7 +34,8 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
 
 
 def rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What arms of a study differ in: the objective, what their own settings change, what follows from the price."""
+    """What arms of a study differ in: the objective, what their own settings change, what follows
+    from the price."""
 
     def per_phase(show: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
         return lambda arm: "; then ".join(show(phase) for phase in arm["phases"])
@@ -80,7 +81,8 @@ def rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _worth_a_row(name: str, values: Mapping[str, str]) -> bool:
-    """Whether arms differ in it; that one has no teacher and another runs it in every step goes without saying."""
+    """Whether arms differ in it; that one has no teacher and another runs it in every step goes
+    without saying."""
     found = set(values.values())
     return len(found) > 1 and not (name == "teacher's outputs" and "stored" not in found)
 

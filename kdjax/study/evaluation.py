@@ -19,7 +19,8 @@ Details = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measures a model; the endpoints are named `mlm_loss`, `mlm_probe`, `probe.TASK` and `finetune.TASK`.
+    """Measures a model; the endpoints are named `mlm_loss`, `mlm_probe`, `probe.TASK` and
+    `finetune.TASK`.
 
     On a text from elsewhere, the first two are `mlm_loss.TEXT` and `mlm_probe.TEXT`.
 
@@ -38,10 +39,11 @@ class Evaluation:
     mlm_probe: MlmProbe | None = None
 
     def along_the_way(self, model: ModelConfig, params: Any, *, mlm: bool) -> dict[str, float]:
-        """Figures for the learning curve: the teacher's held-out loss; if `mlm` the student's, and how far it is off.
+        """Figures for the learning curve: the teacher's held-out loss; if `mlm` the student's, and
+        how far it is off.
 
-        `teacher_kl` is at temperature 1, whatever the objective's. `mlm_probe` is there where the recipe has it
-        measured along the way.
+        `teacher_kl` is at temperature 1, whatever the objective's. `mlm_probe` is there where the
+        recipe has it measured along the way.
         """
         teacher = self.held_out.teacher
         figures = {} if teacher is None else {"teacher_mlm_loss": teacher.loss}

@@ -15,8 +15,8 @@ def groups(
     Args:
         runs: arm and seed of each.
         at_once: the most that are in a group.
-        teacher_number: of an arm and a seed, the number of the teacher that the run learns from. All of a group share
-            one teacher, which their program is given once.
+        teacher_number: of an arm and a seed, the number of the teacher that the run learns from.
+            All of a group share one teacher, which their program is given once.
 
     Returns:
         Arm and seeds of each group.

@@ -1,4 +1,5 @@
-"""The machine: what numbers were made with, and what a run asked of it beside what it was charged."""
+"""The machine: what numbers were made with, and what a run asked of it beside what it was
+charged."""
 
 from __future__ import annotations
 
@@ -37,12 +38,13 @@ def hardware_use(
         side_by_side: how many runs took their steps together, itself included.
 
     Returns:
-        `model_flops`: of all its steps by price, charged or not; `hardware_flops`: what the devices did for them, None
-        where XLA does not say; `devices` and `peak`: how many, and the most that one can do; `model_utilisation` and
-        `hardware_utilisation`: their shares of that over the time the steps took; `side_by_side`: as given, that time
-        is an even share; `program_bytes`: what the largest step, of all runs side by side, needs on a device, by the
-        compiler, None where it does not say; `high_water_bytes` and `high_water_source`: the most memory in use in this
-        process so far.
+        `model_flops`: of all its steps by price, charged or not; `hardware_flops`: what the devices
+        did for them, None where XLA does not say; `devices` and `peak`: how many, and the most that
+        one can do; `model_utilisation` and
+        `hardware_utilisation`: their shares of that over the time the steps took; `side_by_side`:
+        as given, that time is an even share; `program_bytes`: what the largest step, of all runs
+        side by side, needs on a device, by the compiler, None where it does not say;
+        `high_water_bytes` and `high_water_source`: the most memory in use in this process so far.
     """
     programs = [compiled_phase.program for compiled_phase in compiled_phases]
     layout = programs[0].layout

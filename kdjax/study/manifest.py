@@ -24,8 +24,8 @@ class Cost:
 
     Attributes:
         prices: of a step of each phase.
-        upfront: FLOPs spent before the first step, by account: the run's share of stored teacher outputs and of the
-            teacher's training.
+        upfront: FLOPs spent before the first step, by account: the run's share of stored teacher
+            outputs and of the teacher's training.
     """
 
     prices: tuple[Price, ...]
@@ -53,7 +53,8 @@ class Record:
         """Reads it, and checks that the directory can be this recipe's.
 
         Raises:
-            InputError: the directory belongs to another recipe, holds something else, or cannot be written.
+            InputError: the directory belongs to another recipe, holds something else, or cannot be
+                written.
         """
         self._path, self._identity = out / NAME, shared_settings(config)
         self.new = not self._path.exists()
@@ -71,7 +72,8 @@ class Record:
         if difference := first_difference(stored["config"], self._identity):
             name, before, now = difference
             raise InputError(
-                f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another --out"
+                f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another "
+                "--out"
             )
         self.costs = {name: Cost.from_json(cost) for name, cost in stored["costs"].items()}
 
@@ -82,7 +84,8 @@ class Record:
 
 
 def shared_settings(config: Config) -> dict[str, Any]:
-    """The settings that the results in a directory depend on and that all of it shares, as plain values."""
+    """The settings that the results in a directory depend on and that all of it shares, as plain
+    values."""
     settings: dict[str, Any] = plain(to_dict(config))
     for name in ("arms", "seeds"):  # more of them may join
         del settings[name]

@@ -45,9 +45,9 @@ class Part:
     def of(self, study: Study) -> list[tuple[str, int]]:
         """Its runs, as (arm, seed): the I-th of all runs and every N-th after it.
 
-        Runs are listed arm by arm, those that take the most FLOPs first (the recipe's order among equals, and under a
-        budget of hours), and seed by seed within an arm. So the runs of an arm are spread evenly, and no two parts
-        differ by more than the dearest run.
+        Runs are listed arm by arm, those that take the most FLOPs first (the recipe's order among
+        equals, and under a budget of hours), and seed by seed within an arm. So the runs of an arm
+        are spread evenly, and no two parts differ by more than the dearest run.
         """
 
         def flops(arm: str) -> int:
@@ -61,7 +61,8 @@ class Part:
 def merge(parts: Sequence[Path], out: Path) -> list[str]:
     """Puts the finished runs of parts of one study into one directory, which `compare` takes up.
 
-    What runs share (corpus, teacher, stored outputs, references) comes from the first part that has it.
+    What runs share (corpus, teacher, stored outputs, references) comes from the first part that has
+    it.
 
     Args:
         parts: directories of `train --part`, or of any study of the same recipe.
@@ -71,8 +72,8 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
         Names of the runs that `out` now holds.
 
     Raises:
-        InputError: a part without a study or of another one, a run that differs between parts, or `out` holds
-            something else. Nothing is written then.
+        InputError: a part without a study or of another one, a run that differs between parts, or
+            `out` holds something else. Nothing is written then.
     """
     taken = (out / NAME).exists()
     if not taken and out.exists() and any(out.iterdir()):
@@ -120,7 +121,8 @@ def _record(sources: Sequence[Path]) -> dict[str, Any]:
             if difference := first_difference(mine, other):
                 name, here, there = difference
                 raise InputError(
-                    f"{path}: this part's {name} is {here!r}, expected {there!r}, as in {sources[0]}"
+                    f"{path}: this part's {name} is {here!r}, expected {there!r}, as in "
+                    f"{sources[0]}"
                 )
         merged = {**merged, "costs": {**merged["costs"], **found["costs"]}}
     return merged
@@ -130,7 +132,8 @@ def _runs(sources: Sequence[Path]) -> dict[str, Path]:
     """The finished runs: path within a study -> where it is.
 
     Raises:
-        InputError: they are of different text or teachers, or one run ended differently in two places.
+        InputError: they are of different text or teachers, or one run ended differently in two
+            places.
     """
     runs: dict[str, Path] = {}
     shared: dict[tuple[str, int | None], tuple[Any, Path]] = {}
@@ -148,7 +151,8 @@ def _runs(sources: Sequence[Path]) -> dict[str, Path]:
                 if difference := first_difference(value, first, what):
                     setting, here, there = difference
                     raise InputError(
-                        f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in {where}"
+                        f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in "
+                        f"{where}"
                     )
             if name in runs and _ended(run) != _ended(runs[name]):
                 raise InputError(
@@ -171,7 +175,8 @@ def _inside(source: Path, kind: str) -> list[str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a directory, whole or not at all; one that is there already, or is not in the source, is left."""
+    """Copies a directory, whole or not at all; one that is there already, or is not in the source,
+    is left."""
     if target.exists() or not source.exists():
         return
     beside = target.with_name(f".{target.name}.tmp")

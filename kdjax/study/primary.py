@@ -1,4 +1,5 @@
-"""The primary endpoint: every arm against the baseline arm, with one chance in twenty of a false winner among them."""
+"""The primary endpoint: every arm against the baseline arm, with one chance in twenty of a false
+winner among them."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ def primary_endpoint(
         runs: as results.json has them.
 
     Returns:
-        `endpoint`, `baseline`, and `comparisons`: a `BaselineComparison` of each other arm as plain values. None where
-        the recipe names no primary endpoint, or the baseline arm or every other arm lacks it.
+        `endpoint`, `baseline`, and `comparisons`: a `BaselineComparison` of each other arm as plain
+        values. None where the recipe names no primary endpoint, or the baseline arm or every other
+        arm lacks it.
     """
     endpoint = next((e for e in endpoints if e["name"] == evaluation.primary), None)
     if endpoint is None:
@@ -62,9 +64,8 @@ def after_holm(
         verdicts: of one endpoint, as results.json has them.
         primary: from `primary_endpoint`.
 
-    Returns:
-        The same verdicts; those of the primary endpoint's tests are INCONCLUSIVE where the test is and the unadjusted
-        interval alone would have named a winner.
+    Returns: The same verdicts; those of the primary endpoint's tests are INCONCLUSIVE where the
+        test is and the unadjusted interval alone would have named a winner.
     """
     undecided: set[frozenset[str]] = set()
     if primary is not None:

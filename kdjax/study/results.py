@@ -73,7 +73,8 @@ def judged(
     teacher: Mapping[str, Any] | None,
     cache: CacheManifest | None,
 ) -> dict[str, Any]:
-    """What results.json says besides versions: a function of the recipe, its runs and facts (and its tuning's file).
+    """What results.json says besides versions: a function of the recipe, its runs and facts (and
+    its tuning's file).
 
     Args:
         config: the recipe.
@@ -83,7 +84,8 @@ def judged(
         references: the same of what was not trained here.
         corpus: see `corpus_facts`.
         endpoints: what is measured, as results.json has it.
-        teacher: what is known of it, or of all together (`teacher_facts`); None where no arm needs one.
+        teacher: what is known of it, or of all together (`teacher_facts`); None where no arm needs
+            one.
         cache: of stored teacher outputs; None where no arm reads them.
     """
     values, budget = plain(to_dict(config)), Budget.of(config.budget)
@@ -135,11 +137,11 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
     """What is known of a study's teacher, or of its teachers together.
 
     Args:
-        teachers: the facts of each, in the order in which students take them; none where no arm needs one.
+        teachers: the facts of each, in the order in which students take them; none where no arm
+            needs one.
 
-    Returns:
-        Those of the only one. Of several what the first has, with the means of `mlm_loss` and `mlm_accuracy`, and in
-        `teachers` the facts of each.
+    Returns: Those of the only one. Of several what the first has, with the means of `mlm_loss` and
+        `mlm_accuracy`, and in `teachers` the facts of each.
     """
     if not teachers:
         return None
@@ -187,7 +189,8 @@ def corpus_facts(
 
 
 def _parameters(model: ModelConfig) -> dict[str, int]:
-    """How many parameters a model has, its MLM head's included: in all, and but for the embedding tables."""
+    """How many parameters a model has, its MLM head's included: in all, and but for the embedding
+    tables."""
     embeddings, others = count_params(abstract_params(model))
     return {"parameters": embeddings + others, "parameters_without_embeddings": others}
 
@@ -224,7 +227,8 @@ def _describe(arm: Arm, cost: Cost, runs: Sequence[Mapping[str, Any]]) -> dict[s
 
 
 def _stored(cache: CacheManifest) -> dict[str, Any]:
-    """What is known of stored teacher outputs: how they are stored, what they cost, how far they are off a position."""
+    """What is known of stored teacher outputs: how they are stored, what they cost, how far they
+    are off a position."""
     return {
         **cache.identity["cache"],
         "views": cache.views,

@@ -1,4 +1,5 @@
-"""A run's files in `train.checkpoint.directory` too, where they outlive the machine, and back from there."""
+"""A run's files in `train.checkpoint.directory` too, where they outlive the machine, and back from
+there."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ FINISHED = ("params.safetensors", journal.NAME, log.NAME, RESULT)
 
 
 def below(config: Config, name: str) -> Config:
-    """The recipe of one of several studies: its runs have a directory of their own in the place they share."""
+    """The recipe of one of several studies: its runs have a directory of their own in the place
+    they share."""
     checkpoint = config.train.checkpoint
     if not checkpoint.directory:
         return config
@@ -33,9 +35,11 @@ def below(config: Config, name: str) -> Config:
 
 
 class Mirror:
-    """Where one run's files lie besides its own directory; without such a place all methods do nothing.
+    """Where one run's files lie besides its own directory; without such a place all methods do
+    nothing.
 
-    While the run goes on its records travel in its checkpoints; the files come here when it is finished.
+    While the run goes on its records travel in its checkpoints; the files come here when it is
+    finished.
 
     Attributes:
         place: that directory; None: there is none.
@@ -51,7 +55,8 @@ class Mirror:
             directory: `train.checkpoint.directory`.
             run: the run's own directory.
             kind: the folder of that directory in which runs of its kind lie.
-            finished: the files that a finished run of its kind consists of; whoever finds the last finds all.
+            finished: the files that a finished run of its kind consists of; whoever finds the last
+                finds all.
         """
         self._run, self._kind, self._finished = epath.Path(run.absolute()), kind, finished
         self.place = epath.Path(directory) / kind / run.name if directory else None
@@ -59,7 +64,8 @@ class Mirror:
             self.place = epath.Path(Path(self.place).absolute())
         if self.place == self._run:
             raise InputError(
-                f"train.checkpoint.directory is {directory}, which is --out; expected another place, or ''"
+                f"train.checkpoint.directory is {directory}, which is --out; expected another "
+                "place, or ''"
             )
         self.checkpoints = (self.place or hosts.shared_dir(self._run)) / CHECKPOINTS
 
@@ -81,7 +87,8 @@ class Mirror:
             manifest: of the run, as it lies in its directory.
 
         Raises:
-            InputError: the place cannot be written, or the run's checkpoints are where the recipe said before.
+            InputError: the place cannot be written, or the run's checkpoints are where the recipe
+                said before.
         """
         before = manifest["config"]["train"]["checkpoint"].get("directory", "")
         old = Mirror(before, Path(self._run), self._kind).checkpoints
@@ -90,7 +97,8 @@ class Mirror:
         with self._reached() as place:
             if old != self.checkpoints and old.exists() and any(old.iterdir()):
                 raise InputError(
-                    f"train.checkpoint.directory was {before!r} and this run's checkpoints are in {old}, expected the "
+                    f"train.checkpoint.directory was {before!r} and this run's checkpoints are in "
+                    f"{old}, expected the "
                     f"same directory, or the checkpoints moved to {self.checkpoints}"
                 )
             if place is not None and not (place / MANIFEST).exists():
@@ -148,7 +156,8 @@ class Mirror:
                 _copy_folder(self._run / name, place / name, last)
 
     def keep(self) -> None:
-        """A finished run's files into their place, and its checkpoints away, which nobody needs any more.
+        """A finished run's files into their place, and its checkpoints away, which nobody needs any
+        more.
 
         Raises:
             InputError: the place cannot be written.
@@ -173,7 +182,8 @@ class Mirror:
             raise
         except ImportError:
             raise InputError(
-                f"train.checkpoint.directory: {self.place} needs packages that are not installed, expected them from "
+                f"train.checkpoint.directory: {self.place} needs packages that are not installed, "
+                "expected them from "
                 "`pip install 'kdjax[gcs]'`"
             ) from None
         except Exception as e:  # of many kinds: the system's, fsspec's, the cloud's
@@ -183,7 +193,8 @@ class Mirror:
                 else f"{type(e).__name__}: {e}"[:200]
             )
             raise InputError(
-                f"train.checkpoint.directory: {self.place} cannot be used ({reason}), expected a place to write to"
+                f"train.checkpoint.directory: {self.place} cannot be used ({reason}), expected a "
+                "place to write to"
             ) from None
 
 
@@ -196,7 +207,8 @@ def _copy_folder(source: Any, target: Any, last: str) -> None:
 
 
 def _copy(source: Any, target: Any) -> None:
-    """A file, whole or not at all. A bucket has an object only once all of it is there; elsewhere it is renamed."""
+    """A file, whole or not at all. A bucket has an object only once all of it is there; elsewhere
+    it is renamed."""
     content = source.read_bytes()
     if "://" in str(target):
         target.write_bytes(content)

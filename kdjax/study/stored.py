@@ -80,7 +80,8 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
             f", {name.replace('_', ' ')} {value:.4g}" for name, value in bias(manifest).items()
         )
         reporter.log(
-            f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, {manifest.bytes:,} bytes, "
+            f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, "
+            f"{manifest.bytes:,} bytes, "
             f"{manifest.totals['flops']:.4g} FLOPs{off}"
         )
         return manifest

@@ -96,7 +96,8 @@ class Study:
             self.layout.check_batch(batch, config.train.microbatches)
 
     def _prices_of(self, arm: Arm) -> tuple[Price, ...]:
-        """Return what a step of each phase of an arm costs: as stored with the study, or counted now."""
+        """Return what a step of each phase of an arm costs: as stored with the study, or counted
+        now."""
         if arm.name in self._record.costs:
             return self._record.costs[arm.name].prices
         self._reporter.status(f"{arm.name}: counting what a step costs")
@@ -110,7 +111,8 @@ class Study:
 
     @cached_property
     def teachers(self) -> tuple[Teacher, ...]:
-        """The teachers in ascending order of their seeds, when an arm looks at one; most studies have one."""
+        """The teachers in ascending order of their seeds, when an arm looks at one; most studies
+        have one."""
         if not self._needs_teacher:
             return ()
         corpus = self.corpus
@@ -124,7 +126,8 @@ class Study:
         return seed % max(1, len(self.teachers))
 
     def teacher_for(self, seed: int) -> Teacher | None:
-        """Return the teacher that the student of a seed learns from; None where no arm looks at one."""
+        """Return the teacher that the student of a seed learns from; None where no arm looks at
+        one."""
         return self.teachers[self.teacher_number(seed)] if self.teachers else None
 
     @cached_property
@@ -169,7 +172,8 @@ class Study:
 
     @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
-        """What every model is measured by: the same, beside each of the teachers; one where there is none."""
+        """What every model is measured by: the same, beside each of the teachers; one where there
+        is none."""
         vocabulary = zoo.resolve(self.config.student).vocab_size
         texts = {name: corpora.held_out(self.config, text) for name, text in self.texts.items()}
         # Read and shuffled once; only whose predictions stand beside them differs.
@@ -207,7 +211,8 @@ class Study:
             }
 
     def claim(self) -> None:
-        """Makes all that runs need, then takes the directory for this recipe; the costs stored now hold for good."""
+        """Makes all that runs need, then takes the directory for this recipe; the costs stored now
+        hold for good."""
         tuned.tuning_of(self.config)
         # Before the tasks, which need the text where a tokenizer is trained on it.
         if self._needs_teacher and self._record.new:
@@ -253,13 +258,15 @@ class Study:
         """One run to its end, however far it had come; a row of `results.json`.
 
         Raises:
-            InputError: the loss is not finite, a checkpoint is damaged, or the directory holds another run.
+            InputError: the loss is not finite, a checkpoint is damaged, or the directory holds
+                another run.
         """
         (row,) = self.run_together(arm, (seed,))
         return row
 
     def run_all(self, runs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
-        """Runs to their end, as many of an arm at once as the recipe says; their rows in the order given.
+        """Runs to their end, as many of an arm at once as the recipe says; their rows in the order
+        given.
 
         Args:
             runs: arm and seed of each.
@@ -271,11 +278,13 @@ class Study:
         return [rows[one] for one in runs]
 
     def _shared_teacher(self, arm: str, seed: int) -> int:
-        """Return the number of the teacher whose parameters a run's program is given; 0 where it is given none."""
+        """Return the number of the teacher whose parameters a run's program is given; 0 where it is
+        given none."""
         return self.teacher_number(seed) if self.arms[arm].uses_teacher else 0
 
     def run_together(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        """Runs of an arm to their end, however far each had come: those that are not finished go side by side.
+        """Runs of an arm to their end, however far each had come: those that are not finished go
+        side by side.
 
         Args:
             arm: its name.
@@ -388,7 +397,8 @@ class Study:
         return row
 
     def references(self) -> list[dict[str, Any]]:
-        """The untrained starts of each seed and the teachers, measured like the runs: what the arms stand between."""
+        """The untrained starts of each seed and the teachers, measured like the runs: what the arms
+        stand between."""
         starts: dict[Any, list[Arm]] = {}
         for arm in self.arms.values():
             starts.setdefault((arm.student, arm.start), []).append(arm)
@@ -452,7 +462,8 @@ class Study:
             flops = pricing.cache_flops(self.config, request, sequences)
             upfront["teacher_cache"] = pricing.share(flops, pricing.sharing(self.config, self.arms))
         if arm.needs_teacher:
-            # A teacher that is trained here costs what the recipe says, so that need not wait until it is trained.
+            # A teacher that is trained here costs what the recipe says, so that need not wait until
+            # it is trained.
             trained_here = bool(self.config.teacher.train.budget)
             cost = cost_by_recipe(self.config) if trained_here else self.teachers[0].cost
             cost.check(self.config.budget.teacher)
@@ -474,7 +485,8 @@ class Study:
         return start_params(arm.start, arm.student, teacher.model if teacher else None, seed)
 
     def _legs(self, arm: Arm, seeds: Sequence[int]) -> dict[int, list[CompiledPhase]]:
-        """Seed -> the phases of its run, compiled for all of them side by side; the teacher is placed once.
+        """Seed -> the phases of its run, compiled for all of them side by side; the teacher is
+        placed once.
 
         All seeds learn from the teacher of the first, unless the arm looks at none.
         """
@@ -501,7 +513,8 @@ class Study:
         return self._out / "runs" / f"{arm}-seed{seed}"
 
     def _claim_run(self, directory: Path, arm: str, seed: int, mirror: Mirror) -> None:
-        """Writes the run's manifest, or checks that the one there, and the one kept elsewhere, is this run's."""
+        """Writes the run's manifest, or checks that the one there, and the one kept elsewhere, is
+        this run's."""
         path, kept = directory / "manifest.json", mirror.manifest()
         teacher = self.teacher_for(seed) if self.arms[arm].needs_teacher else None
         identity = {
@@ -538,5 +551,6 @@ def _check_run(place: Any, found: Any, identity: Mapping[str, Any], setting: str
         if difference:
             which, before, now = difference
             raise InputError(
-                f"{place}: this run's {which} is {before!r}, expected {now!r}; use another {setting}"
+                f"{place}: this run's {which} is {before!r}, expected {now!r}; use another "
+                f"{setting}"
             )

@@ -43,9 +43,9 @@ class Teacher:
 
     Attributes:
         model: configuration and parameters.
-        facts: source, encoder, training_flops (0: not known), tuning_flops, head_flops, mlm_loss, mlm_accuracy (None
-            without a head), architecture, params_sha256; of one that kdjax trained also pretraining (seed, at, budget,
-            steps, tokens and more).
+        facts: source, encoder, training_flops (0: not known), tuning_flops, head_flops, mlm_loss,
+            mlm_accuracy (None without a head), architecture, params_sha256; of one that kdjax
+            trained also pretraining (seed, at, budget, steps, tokens and more).
     """
 
     model: Model
@@ -69,11 +69,12 @@ def _read(config: Config, directory: Path, corpus: Corpus | None = None) -> Mode
     Args:
         config: the recipe.
         directory: of the teacher.
-        corpus: its text; None: it is not prepared yet, and a tokenizer that is trained on it not compared.
+        corpus: its text; None: it is not prepared yet, and a tokenizer that is trained on it not
+            compared.
 
     Raises:
-        InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
-            the corpus's.
+        InputError: a directory without usable weights, another architecture than the recipe's,
+            another tokenizer than the corpus's.
     """
     encoder = read_teacher(directory)
     _check_architecture(directory, encoder.config, zoo.resolve(config.teacher.architecture))
@@ -106,7 +107,8 @@ def check_teacher(config: Config, layout: Layout) -> None:
 def teachers_of(
     config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
 ) -> tuple[Teacher, ...]:
-    """The recipe's teachers in ascending order of their seeds: trained here, or read; one that is read may be alone.
+    """The recipe's teachers in ascending order of their seeds: trained here, or read; one that is
+    read may be alone.
 
     Args:
         config: the recipe.
@@ -116,8 +118,8 @@ def teachers_of(
         reporter: told what goes on.
 
     Raises:
-        InputError: as `teacher_of` and `kdjax.study.trained_teacher.trained_teacher`; or the cards of several teachers
-            say that they cost different amounts.
+        InputError: as `teacher_of` and `kdjax.study.trained_teacher.trained_teacher`; or the cards
+            of several teachers say that they cost different amounts.
     """
     if config.teacher.train.budget:
         seeds = sorted(config.teacher.train.seeds)
@@ -133,14 +135,16 @@ def teachers_of(
     for directory_of, teacher in zip(sources_of_teachers, teachers, strict=True):
         if teacher.seed != directory_of.seed:
             raise InputError(
-                f"{directory_of.path / CARD}: the teacher's seed is {teacher.seed}, expected {directory_of.seed}, as "
+                f"{directory_of.path / CARD}: the teacher's seed is {teacher.seed}, expected "
+                f"{directory_of.seed}, as "
                 "`kdjax teacher` writes it"
             )
     costs = {teacher.cost for teacher in teachers}
     if len(costs) > 1:
         spent = ", ".join(f"{teacher.cost.training:.6g}" for teacher in teachers)
         raise InputError(
-            f"{config.teacher.source}: the teachers of its seeds cost {spent} FLOPs, expected the same for all"
+            f"{config.teacher.source}: the teachers of its seeds cost {spent} FLOPs, expected the "
+            "same for all"
         )
     return teachers
 
@@ -149,7 +153,8 @@ def _check_seed_directories(directory: Path) -> None:
     """Raises InputError where the directory for trained teachers holds a model itself."""
     if (directory / "config.json").exists():
         raise InputError(
-            f"{directory}: holds a single model, expected a new directory for the seeds of teacher.train"
+            f"{directory}: holds a single model, expected a new directory for the seeds of "
+            "teacher.train"
         )
 
 
@@ -192,19 +197,20 @@ def _identity(config: Config, corpus: Corpus) -> dict[str, Any]:
 def teacher_of(
     config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
 ) -> Teacher:
-    """The teacher that is read, with an MLM head fitted first where the recipe says so; a fitted one is kept in
-    `directory`.
+    """The teacher that is read, with an MLM head fitted first where the recipe says so; a fitted
+    one is kept in `directory`.
 
     Raises:
-        InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
-            the corpus's.
+        InputError: a directory without usable weights, another architecture than the recipe's,
+            another tokenizer than the corpus's.
     """
     identity = _identity(config, corpus)
     if hosts.all_processes((directory / CARD).exists()):
         facts = read_card(directory)
         if facts.get("identity") != identity:
             raise InputError(
-                f"{directory}: holds a teacher fitted with other settings or text, expected a new directory"
+                f"{directory}: holds a teacher fitted with other settings or text, expected a new "
+                "directory"
             )
         return Teacher(read_teacher(directory), facts)
     if (directory / CARD).exists():  # another process has none: all fit it again
@@ -216,7 +222,8 @@ def teacher_of(
     model, ledger = _fit(
         config, encoder, corpus, directory.with_name(directory.name + ".fit"), layout, reporter
     )
-    # An encoder that is trained on is every arm's; a head on a frozen one is of use to arms with logits alone.
+    # An encoder that is trained on is every arm's; a head on a frozen one is of use to arms with
+    # logits alone.
     account = {"tuned": "tuning_flops", "frozen": "head_flops"}[config.teacher.head.encoder]
     facts |= {
         "encoder": config.teacher.head.encoder,
@@ -266,7 +273,8 @@ def _quality(teacher: Model, corpus: Corpus, config: Config) -> dict[str, float 
 
 
 def card(facts: dict[str, Any], corpus: Corpus) -> str:
-    """The model card of a fitted teacher: where it comes from, what it cost, how well it predicts."""
+    """The model card of a fitted teacher: where it comes from, what it cost, how well it
+    predicts."""
     encoder = {
         "frozen": "The encoder is unchanged; only the head was trained.",
         "tuned": "Encoder and head were trained together.",
@@ -292,7 +300,8 @@ FLOPs are XLA's count of the steps that fitted it.
 
 
 def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig) -> None:
-    # What says nothing of a trained model: its dropout, its start, and the base of a rotation that it does not have.
+    # What says nothing of a trained model: its dropout, its start, and the base of a rotation that
+    # it does not have.
     ignored = {"dropout", "attention_dropout", "init", "init_std"}
     if found.positions == expected.positions == "learned":
         ignored.add("rotary_base")
@@ -302,15 +311,16 @@ def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig)
         here, there = getattr(found, field.name), getattr(expected, field.name)
         if here != there:
             raise InputError(
-                f"{source}: the model's {field.name} is {here}, expected teacher.architecture's {there}"
+                f"{source}: the model's {field.name} is {here}, expected teacher.architecture's "
+                f"{there}"
             )
 
 
 def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     """The `teacher` command: teachers in `out`, for `teacher.source` of any recipe.
 
-    Either an encoder with a fitted MLM head, a Hugging Face directory, or one that is trained from scratch for each of
-    `teacher.train.seeds`, in `seedJ/at-SHARE/`.
+    Either an encoder with a fitted MLM head, a Hugging Face directory, or one that is trained from
+    scratch for each of `teacher.train.seeds`, in `seedJ/at-SHARE/`.
 
     Raises:
         InputError: as `teachers_of`; or the recipe neither fits a head nor trains a teacher.
@@ -318,7 +328,8 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     trained = bool(config.teacher.train.budget)
     if not trained and not config.teacher.head.budget:
         raise InputError(
-            "teacher.head.budget and teacher.train.budget are 0, expected the FLOPs to spend on one of them"
+            "teacher.head.budget and teacher.train.budget are 0, expected the FLOPs to spend on "
+            "one of them"
         )
     data, layout = out.with_name(f"{out.name}.data"), Layout.of(config.train.mesh)
     with Reporter() as reporter, undone_by_bad_input(out, data, out.with_name(f"{out.name}.fit")):
@@ -337,14 +348,16 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
                 else ""
             )
             reporter.log(
-                f"{out}{which}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy {facts['mlm_accuracy']:.1%}, "
+                f"{out}{which}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy "
+                f"{facts['mlm_accuracy']:.1%}, "
                 f"for {spent:.4g} FLOPs"
             )
         return teachers
 
 
 def _check_only_seeds(out: Path) -> None:
-    """Raises InputError where a directory for trained teachers holds anything but seeds' directories."""
+    """Raises InputError where a directory for trained teachers holds anything but seeds'
+    directories."""
     others = (
         [path.name for path in out.iterdir() if not path.name.startswith("seed")]
         if out.exists()

@@ -16,7 +16,8 @@ from kdjax.report import numbers
 
 
 def prepare_tokenizer(config: Config, out: Path) -> Path:
-    """Train the tokenizer of a recipe and write it whole or not at all, for `data.tokenizer` of any recipe.
+    """Train the tokenizer of a recipe and write it whole or not at all, for `data.tokenizer` of any
+    recipe.
 
     Args:
         config: the recipe, whose `data.tokenizer` says how one is trained.
@@ -26,7 +27,8 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         The path of its tokenizer.json.
 
     Raises:
-        InputError: the recipe trains none, its text is unusable or too small, or the directory is not empty.
+        InputError: the recipe trains none, its text is unusable or too small, or the directory is
+            not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
@@ -43,7 +45,8 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         beside.replace(out)
         path = out / "tokenizer.json"
         reporter.log(
-            f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the training text's "
+            f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the "
+            "training text's "
             f"characters have none; digest {sources.sha256(path)[:16]}"
         )
     return path

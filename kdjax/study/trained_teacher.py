@@ -68,7 +68,8 @@ def check_trained_teacher(config: Config, layout: Layout) -> None:
     layout.check_batch(settings.batch, config.train.microbatches)
     if config.data.length > architecture.max_positions:
         raise InputError(
-            f"data.length is {config.data.length}, expected at most teacher.architecture.max_positions, "
+            f"data.length is {config.data.length}, expected at most "
+            "teacher.architecture.max_positions, "
             f"{architecture.max_positions} tokens"
         )
     shape = batch_shape(config, settings.batch)
@@ -178,7 +179,8 @@ class _Training:
             if difference:
                 name, before, now = difference
                 raise InputError(
-                    f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use a new directory"
+                    f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use "
+                    "a new directory"
                 )
         manifest = here or elsewhere
         if manifest is None:
@@ -224,7 +226,8 @@ class _Training:
         ]
         if missing:
             raise Unfinished(
-                f"{self.directory}: {missing[0]} is missing and training has gone on past it, expected it there; move "
+                f"{self.directory}: {missing[0]} is missing and training has gone on past it, "
+                "expected it there; move "
                 "the directory away to train this teacher again"
             )
         write_json(self.directory / RESULT, self._result(compiled_phases, outcome))
@@ -248,7 +251,8 @@ class _Training:
         """Return the run, ready for the trainer."""
         seed, settings = stream_seed(self.seed), self.config.train
         held_out = HeldOut(held_out_batches(self.config, self.corpus))
-        # Only when and where things are written down is the students' setting; what is trained is the teacher's own.
+        # Only when and where things are written down is the students' setting; what is trained is
+        # the teacher's own.
         training = TrainConfig(
             batch=self._settings.batch,
             optimizer=self._settings.optimizer,
@@ -350,7 +354,8 @@ class _Training:
 
 
 def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
-    """Return the model card of a teacher that was trained here: what it is, what it cost, how well it predicts.
+    """Return the model card of a teacher that was trained here: what it is, what it cost, how well
+    it predicts.
 
     Args:
         facts: what is known of it.
@@ -361,7 +366,8 @@ def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
     schedule = ""
     if share < 1:
         schedule = (
-            "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the whole budget, so its\n"
+            "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the "
+            "whole budget, so its\n"
             "learning rate was still on its way down to 0.\n\n"
         )
     steps = f"{training['steps']:,} steps of {training['step_flops']:.6g}"

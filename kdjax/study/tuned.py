@@ -1,4 +1,5 @@
-"""What a recipe's settings come from: the tuning it names, checked against it, and what a reader should know of it."""
+"""What a recipe's settings come from: the tuning it names, checked against it, and what a reader
+should know of it."""
 
 from __future__ import annotations
 
@@ -26,17 +27,21 @@ _OF_ARM = ("diverged", "best", "edges", "charged", "total", "steps", "seconds")
 
 
 def tuning_of(config: Config) -> dict[str, Any] | None:
-    """How a recipe's arms were tuned, from the tuning.json that `tuning` names; None where it names none.
+    """How a recipe's arms were tuned, from the tuning.json that `tuning` names; None where it names
+    none.
 
     Returns:
-        `file`, its path. Alike for every arm: `endpoint`, `better`, `trials`, `share` and `budget` (as
-        `kdjax.budget.accounting.Budget`) of a trial, `seeds`, `sampler`, `sampler_seed`, `space`. And `arms`: arm ->
-        `values`, those of its trials in order (None: diverged), `diverged`, how many; `best` (number, settings, value);
-        `edges`, setting -> the end of its range, `low` or `high`, at which the best lies; and over all its trials
-        `charged` and `total` FLOPs, `steps` and `seconds`.
+        `file`, its path. Alike for every arm: `endpoint`, `better`, `trials`, `share` and `budget`
+        (as `kdjax.budget.accounting.Budget`) of a trial, `seeds`, `sampler`, `sampler_seed`,
+        `space`. And `arms`: arm ->
+        `values`, those of its trials in order (None: diverged), `diverged`, how many; `best`
+        (number, settings, value); `edges`, setting -> the end of its range, `low` or `high`, at
+        which the best lies; and over all its trials `charged` and `total` FLOPs, `steps` and
+        `seconds`.
 
     Raises:
-        InputError: no such file, an arm that was not tuned, or one whose settings are not the best ones.
+        InputError: no such file, an arm that was not tuned, or one whose settings are not the best
+            ones.
     """
     if not config.tuning:
         return None
@@ -53,7 +58,8 @@ def tuning_of(config: Config) -> dict[str, Any] | None:
             section, own = setting.split(".")
             if (value := getattr(arm, section).get(own)) != best:
                 raise InputError(
-                    f"arms.{name}.{setting} is {value!r}, expected {best!r}, the best of {path}; or an empty tuning"
+                    f"arms.{name}.{setting} is {value!r}, expected {best!r}, the best of {path}; "
+                    "or an empty tuning"
                 )
     return {
         "file": str(path),
@@ -83,7 +89,8 @@ def notes(tuning: Mapping[str, Any]) -> list[str]:
         else f"{tuning['endpoint']} on the task's dev rows"
     )
     made = [
-        f"Every arm was tuned alike: {count} trial{'' if count == 1 else 's'} ({tuning['sampler']}, seed "
+        f"Every arm was tuned alike: {count} trial{'' if count == 1 else 's'} "
+        f"({tuning['sampler']}, seed "
         f"{tuning['sampler_seed']}) over {numbers.listed(list(tuning['space']))}, each with "
         f"{numbers.budget(tuning['budget'])} on seed{'' if len(seeds) == 1 else 's'} "
         f"{numbers.listed([str(seed) for seed in seeds])}, judged by {where}.",
@@ -95,7 +102,8 @@ def notes(tuning: Mapping[str, Any]) -> list[str]:
         for setting, end in arm["edges"].items():
             best = shown_value(arm["best"]["settings"][setting])
             made.append(
-                f"{name}: the best {setting}, {best}, lies at the {end} end of its range, which may be too narrow."
+                f"{name}: the best {setting}, {best}, lies at the {end} end of its range, which "
+                "may be too narrow."
             )
     return made
 

@@ -31,10 +31,12 @@ class Cell:
 
 
 def cells_of(config: Config) -> list[Cell]:
-    """The studies of a sweep, small budgets first; settings that come first vary slowest within a budget.
+    """The studies of a sweep, small budgets first; settings that come first vary slowest within a
+    budget.
 
     Raises:
-        InputError: nothing to sweep over, an unknown setting, or a value that the setting cannot have.
+        InputError: nothing to sweep over, an unknown setting, or a value that the setting cannot
+            have.
     """
     if not config.sweep:
         raise InputError(

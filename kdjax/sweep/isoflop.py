@@ -1,5 +1,5 @@
-"""IsoFLOP profiles: at one budget, how an endpoint depends on the student's size (Hoffmann et al. 2022, arXiv
-2203.15556, their second approach)."""
+"""IsoFLOP profiles: at one budget, how an endpoint depends on the student's size (Hoffmann et al.
+2022, arXiv 2203.15556, their second approach)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def profiles(
         endpoints: of its studies.
         confidence: of the optima's intervals.
 
-    Returns:
-        For each endpoint, arm, budget and combination of what else was swept (`settings`): `points`, by size
-        (`parameters` without embeddings, mean, sd, n), and the `optimum` from three sizes on: the size at the vertex of
-        a parabola in log parameters, the geometric mean over seeds with its interval. The optimum is None where a
-        seed's parabola has its vertex outside the sizes tried, or none on the better side.
+    Returns: For each endpoint, arm, budget and combination of what else was swept (`settings`):
+        `points`, by size (`parameters` without embeddings, mean, sd, n), and the `optimum` from
+        three sizes on: the size at the vertex of a parabola in log parameters, the geometric mean
+        over seeds with its interval. The optimum is None where a seed's parabola has its vertex
+        outside the sizes tried, or none on the better side.
     """
     found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -1,4 +1,5 @@
-"""The figures of a sweep. Each returns an `<svg>` element, or None where the sweep has nothing to show in it."""
+"""The figures of a sweep. Each returns an `<svg>` element, or None where the sweep has nothing to
+show in it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Points = Sequence[Mapping[str, Any]]
 
 
 def curves(found: Sweep, group: Group, endpoint: Endpoint, name: str) -> Markup | None:
-    """Each arm over the budget, and beside it its paired difference to the yardstick and where that changes sign.
+    """Each arm over the budget, and beside it its paired difference to the yardstick and where that
+    changes sign.
 
     Args:
         found: the content of sweep.json.
@@ -192,7 +194,8 @@ def _paired(
 
 
 def _strip(ax: Axes, found: Sweep, pairs: Mapping[str, Pair]) -> None:
-    """Where means cross, with intervals; an arrow where one goes on beyond the budgets looked at."""
+    """Where means cross, with intervals; an arrow where one goes on beyond the budgets looked
+    at."""
     for y, (arm, pair) in enumerate(pairs.items()):
         index = found["arms"].index(arm)
         colour, ends = (
@@ -215,7 +218,8 @@ def _strip(ax: Axes, found: Sweep, pairs: Mapping[str, Pair]) -> None:
 
 
 def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Markup:
-    """Endpoint against the student's size: a plot for each arm, a curve for each budget, optima where there are any.
+    """Endpoint against the student's size: a plot for each arm, a curve for each budget, optima
+    where there are any.
 
     Args:
         found: the content of sweep.json.
@@ -259,7 +263,8 @@ def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Ma
 
 
 def _losses_beside(found: Sweep, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The reference losses of the text in the first combination of swept settings that has these."""
+    """The reference losses of the text in the first combination of swept settings that has
+    these."""
     for group in found["groups"]:
         if all(group["settings"].get(name) == value for name, value in settings.items()):
             losses: Mapping[str, Any] | None = group.get("reference_losses")

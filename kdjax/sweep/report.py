@@ -77,10 +77,13 @@ def _basis(found: Sweep) -> str:
     seeds = f"{min(shared)}" + (f" to {max(shared)}" if len(shared) > 1 else "")
     false = expected_false(count, evaluation["confidence"])
     return (
-        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {seeds} seeds, budget by budget; "
-        f"{count} were looked at, not adjusted for their number: were no two arms different, about {false:.1f} of them "
+        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {seeds} "
+        "seeds, budget by budget; "
+        f"{count} were looked at, not adjusted for their number: were no two arms different, "
+        f"about {false:.1f} of them "
         f"would leave out 0. Ties: the interval lies within ±{evaluation['margin']:g}. "
-        "Ahead or behind: otherwise, it leaves out 0. The intervals speak of other seeds, not of other test rows, "
+        "Ahead or behind: otherwise, it leaves out 0. The intervals speak of other seeds, not of "
+        "other test rows, "
         "corpora or tunings."
     )
 
@@ -200,6 +203,8 @@ def _shared(found: Sweep) -> str:
     seeds = found["config"]["seeds"]
     own = "The same seed" if len(seeds) == 1 else "The same seeds"
     return (
-        f"{own} ({numbers.listed([str(seed) for seed in seeds])}) in every study: arms are compared seed by seed at "
-        "one budget, and a seed has one start, data order and masks over arms and budgets. All else is the recipe's."
+        f"{own} ({numbers.listed([str(seed) for seed in seeds])}) in every study: arms are "
+        "compared seed by seed at "
+        "one budget, and a seed has one start, data order and masks over arms and budgets. All "
+        "else is the recipe's."
     )

@@ -27,10 +27,10 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         results: of each, the content of its results.json.
 
     Returns:
-        `cells`: settings, budget and digest of each study. `rows`: one for each run, with its settings. `groups`: for
-        each combination of the settings other than the budget, by endpoint, the arms' `curves` over the budget and the
-        `pairs` of arms with their difference at each budget and where it changes sign. `profiles`: see
-        `kdjax.sweep.isoflop`.
+        `cells`: settings, budget and digest of each study. `rows`: one for each run, with its
+        settings. `groups`: for each combination of the settings other than the budget, by endpoint,
+        the arms' `curves` over the budget and the `pairs` of arms with their difference at each
+        budget and where it changes sign. `profiles`: see `kdjax.sweep.isoflop`.
     """
     values = plain(to_dict(config))
     rows = [
@@ -152,7 +152,8 @@ def _curve(
 def _pairs(
     config: Config, members: Sequence[Results], endpoint: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Every pair of arms on an endpoint: the paired difference first − second at each budget, and where it is 0."""
+    """Every pair of arms on an endpoint: the paired difference first − second at each budget, and
+    where it is 0."""
     settings, pairs = config.evaluation, []
     arms = endpoint["arms"]
     for a, b in ((a, b) for n, a in enumerate(arms) for b in arms[n + 1 :]):

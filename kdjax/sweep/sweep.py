@@ -1,4 +1,5 @@
-"""A sweep: one study for every combination of some settings' values, all on the same seeds, text and teacher."""
+"""A sweep: one study for every combination of some settings' values, all on the same seeds, text
+and teacher."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ def sweep(config: Config, out: Path) -> dict[str, Any]:
 
     Args:
         config: the recipe, with `sweep`.
-        out: the sweep's directory. It gets `sweep.json` and `sweep.html`, and holds `cells/NAME/`, each a study's
-            directory, and in `shared/` what they have in common.
+        out: the sweep's directory. It gets `sweep.json` and `sweep.html`, and holds `cells/NAME/`,
+            each a study's directory, and in `shared/` what they have in common.
 
     Returns:
         What `sweep.json` holds.

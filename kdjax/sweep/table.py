@@ -1,4 +1,5 @@
-"""A sweep in the terminal: what it says, each arm's scores over the budgets, and where arms overtake one another."""
+"""A sweep in the terminal: what it says, each arm's scores over the budgets, and where arms
+overtake one another."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, headline, sente
 
 
 def summary(found: Sweep) -> Parts:
-    """A table for each endpoint and combination of the other settings, and under it what it says of pairs of arms.
+    """A table for each endpoint and combination of the other settings, and under it what it says of
+    pairs of arms.
 
     Args:
         found: the content of sweep.json.

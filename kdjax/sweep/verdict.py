@@ -31,11 +31,13 @@ _COUNTED = {
 }
 _OTHER_WAY = {"BEATS": "LOSES", "LOSES": "BEATS"}
 _FEW = 4
-"""So many endpoints, over all combinations of the other settings, have a sentence each in the headline."""
+"""So many endpoints, over all combinations of the other settings, have a sentence each in the
+headline."""
 
 
 def yardstick(found: Sweep) -> str:
-    """The arm the others are held against: the first one without a teacher, or the first where all have one."""
+    """The arm the others are held against: the first one without a teacher, or the first where all
+    have one."""
     arms: list[str] = list(found["arms"])
     return next((arm for arm in arms if not _taught(found, arm)), arms[0])
 
@@ -98,7 +100,8 @@ def intervals(found: Sweep) -> int:
 
 
 def headline(found: Sweep) -> str:
-    """The sweep in a few sentences: who is ahead of the yardstick at which budgets, and where they cross."""
+    """The sweep in a few sentences: who is ahead of the yardstick at which budgets, and where they
+    cross."""
     other = yardstick(found)
     compared = [
         (group, endpoint, pairs)
@@ -113,7 +116,8 @@ def headline(found: Sweep) -> str:
         return f"Nothing was compared with {other}: a difference needs two arms with an endpoint in common."
     if all(point["n"] < 2 for point in points):
         return (
-            "This sweep cannot tell the arms apart: an interval needs at least two seeds that both arms share, and no "
+            "This sweep cannot tell the arms apart: an interval needs at least two seeds that "
+            "both arms share, and no "
             "pair has them."
         )
     if all(point["verdict"] == "INCONCLUSIVE" for point in points):
@@ -154,7 +158,8 @@ def _counted(compared: Sequence[tuple[Group, Endpoint, Mapping[str, Pair]]], oth
 
 
 def sentences(found: Sweep, group: Group, endpoint: Endpoint) -> list[str]:
-    """For each pair of arms on an endpoint: who is ahead at which budgets, and where their means cross.
+    """For each pair of arms on an endpoint: who is ahead at which budgets, and where their means
+    cross.
 
     Pairs with the yardstick come first and are read from the other arm's side.
     """
@@ -166,13 +171,15 @@ def sentences(found: Sweep, group: Group, endpoint: Endpoint) -> list[str]:
         if p["endpoint"] == endpoint["name"] and other not in (p["a"], p["b"])
     ]
     return [
-        f"{pair['a']} {_standing(pair, found['kind'], pair['b'])}{_crossed(pair, found['kind'], every=True)}."
+        f"{pair['a']} "
+        f"{_standing(pair, found['kind'], pair['b'])}{_crossed(pair, found['kind'], every=True)}."
         for pair in pairs
     ]
 
 
 def _told(pair: Pair, kind: str, other: str, several: int) -> str:
-    """What is told of a pair, briefly: `is ahead of scratch up to 7.00e11 FLOPs, else undecided`."""
+    """What is told of a pair, briefly: `is ahead of scratch up to 7.00e11 FLOPs, else
+    undecided`."""
     told = {point["verdict"] for point in pair["points"]}
     if told == {"INCONCLUSIVE"} or "INCONCLUSIVE" not in told:
         return _standing(pair, kind, other, several)
@@ -210,7 +217,8 @@ def _crossed(pair: Pair, kind: str, every: bool = False) -> str:
 
 
 def bracket(low: float | None, high: float | None, ends: tuple[float, float], kind: str) -> str:
-    """A crossing's interval; where it is open, it goes on beyond the budgets looked at, which end at `ends`."""
+    """A crossing's interval; where it is open, it goes on beyond the budgets looked at, which end
+    at `ends`."""
     if low is None and high is None:
         return "[open at both ends]"
     texts = [
@@ -221,7 +229,8 @@ def bracket(low: float | None, high: float | None, ends: tuple[float, float], ki
 
 
 def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
-    """Some of the budgets, in words: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 and 4.00e12 FLOPs`."""
+    """Some of the budgets, in words: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 and
+    4.00e12 FLOPs`."""
     some, count = list(budgets), len(budgets)
     if some == list(every) and count > 1:
         return "at every budget"

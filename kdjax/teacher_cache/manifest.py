@@ -17,7 +17,8 @@ from kdjax.files import digest, read_json, write_json
 
 NAME = "manifest.json"
 PLAN = "plan.json"
-"""What the directory is built for; written first, so that a restart can tell whether it may go on."""
+"""What the directory is built for; written first, so that a restart can tell whether it may go
+on."""
 VERSION = 1
 
 Totals = dict[str, float | int]
@@ -63,12 +64,14 @@ class CacheManifest:
 
     Attributes:
         version: of this format.
-        identity: what the arrays depend on besides sequence and view: whose they are. Plain JSON values.
+        identity: what the arrays depend on besides sequence and view: whose they are. Plain JSON
+            values.
         fields: the arrays of a record, in the order of their bytes.
         sequences: of the training split.
         views: mask views of each sequence.
         records_per_shard: the last shard may have fewer.
-        shards: the files. Record number `view * sequences + sequence` is in shard `number // records_per_shard`.
+        shards: the files. Record number `view * sequences + sequence` is in shard `number //
+            records_per_shard`.
         totals: the numbers that came with the arrays, summed over the shards.
         bytes: of all shards.
         digest: SHA-256 of all of the above.
@@ -101,13 +104,15 @@ class CacheManifest:
         """Reads a cache's manifest.
 
         Raises:
-            InputError: no cache, an unfinished one or one of another version, or a manifest that was changed.
+            InputError: no cache, an unfinished one or one of another version, or a manifest that
+                was changed.
         """
         path = directory / NAME
         if not path.is_file():
             if (directory / PLAN).is_file():
                 raise InputError(
-                    f"{directory}: is an unfinished cache; the command that began it goes on with it"
+                    f"{directory}: is an unfinished cache; the command that began it goes on with "
+                    "it"
                 )
             raise InputError(f"{directory}: holds no cache, expected a directory with a {NAME}")
         values = read_json(path)
@@ -128,13 +133,15 @@ class CacheManifest:
             ) from None
         if manifest.digest != manifest.signed().digest:
             raise InputError(
-                f"{path}: does not match its own digest, expected the manifest as its builder wrote it"
+                f"{path}: does not match its own digest, expected the manifest as its builder "
+                "wrote it"
             )
         return manifest
 
 
 def bias(manifest: CacheManifest) -> dict[str, float]:
-    """Return how far the stored distributions are off the teacher's, a position; empty for whole logits.
+    """Return how far the stored distributions are off the teacher's, a position; empty for whole
+    logits.
 
     `kdjax.training.fill_teacher_cache.build` adds up the totals.
     """

@@ -1,4 +1,5 @@
-"""Arrays that belong to masked sequences, such as a teacher's outputs: stored once, read by sequence and view."""
+"""Arrays that belong to masked sequences, such as a teacher's outputs: stored once, read by
+sequence and view."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from kdjax.teacher_cache.manifest import (
 __all__ = ["Cache", "CacheManifest", "Field", "build", "record_bytes"]
 
 Make = Callable[[np.ndarray, np.ndarray], tuple[dict[str, np.ndarray], Totals]]
-"""(sequence numbers `[n]`, views `[n]`) -> the fields' arrays, each `[n, *shape]`, and numbers to be added up."""
+"""(sequence numbers `[n]`, views `[n]`) -> the fields' arrays, each `[n, *shape]`, and numbers to
+be added up."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,10 @@ def build(
         sequences: of the training split.
         views: mask views of each sequence.
         block: records that are made together and make a shard: the most that a kill loses.
-        make: makes a block. A pure function: then the same bytes come about however often the build was interrupted.
-        progress: told after each block how many records are done, those found done included, and how many there are.
+        make: makes a block. A pure function: then the same bytes come about however often the build
+            was interrupted.
+        progress: told after each block how many records are done, those found done included, and
+            how many there are.
 
     Raises:
         InputError: the directory holds something else, is in use or cannot be written.
@@ -147,7 +151,8 @@ def build(
         or len({f.name for f in fields}) < len(fields)
     ):
         raise ValueError(
-            f"{sequences=}, {views=}, {block=}, {fields=}: expected at least 1 each, and distinct fields"
+            f"{sequences=}, {views=}, {block=}, {fields=}: expected at least 1 each, and distinct "
+            "fields"
         )
     known = json.loads(json.dumps(identity))
     empty = CacheManifest(
@@ -200,7 +205,8 @@ def _check_plan(directory: Path, empty: CacheManifest) -> None:
 
 
 def _difference(found: Any, expected: Any, name: str) -> tuple[str, Any, Any] | None:
-    """The first setting that differs: its dotted name, what was found and what was expected; None: none does."""
+    """The first setting that differs: its dotted name, what was found and what was expected; None:
+    none does."""
     if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
         found, expected = dict(enumerate(found)), dict(enumerate(expected))
     if not (isinstance(found, dict) and isinstance(expected, dict)):
@@ -262,7 +268,8 @@ def _encoded(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: i
         array = arrays[field.name]
         if array.shape != (count, *field.shape) or array.dtype != field.dtype:
             raise ValueError(
-                f"made {field.name} {array.dtype} {array.shape}, expected {field.dtype} {(count, *field.shape)}"
+                f"made {field.name} {array.dtype} {array.shape}, expected {field.dtype} "
+                f"{(count, *field.shape)}"
             )
         stored.append(np.asarray(array, field.stored))
     return [b"".join(array[row].tobytes() for array in stored) for row in range(count)]

@@ -68,7 +68,8 @@ class Arm:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the teacher's parameters are needed: a phase looks at it, or the student starts from it."""
+        """Whether the teacher's parameters are needed: a phase looks at it, or the student starts
+        from it."""
         return self.uses_teacher or self.start.source == "teacher"
 
     @property
@@ -93,7 +94,8 @@ class Arm:
 
     @property
     def needs_mlm_head(self) -> bool:
-        """Whether the teacher's MLM head is needed: a phase asks for its logits, or the student starts with it."""
+        """Whether the teacher's MLM head is needed: a phase asks for its logits, or the student
+        starts with it."""
         return self.start.source == "teacher" or any(
             phase.needs.teacher.head for phase in self.phases
         )
@@ -122,7 +124,8 @@ class Arm:
         shape: Shape,
         upfront: Mapping[str, int] | None = None,
     ) -> tuple[PhaseSpan, ...]:
-        """The arm's phases in a budget (`kdjax.budget.ledger.schedule_phases`), from the price of a step of each.
+        """The arm's phases in a budget (`kdjax.budget.ledger.schedule_phases`), from the price of a
+        step of each.
 
         Args:
             budget: of FLOPs or tokens.
@@ -156,7 +159,8 @@ def resolve(
         cache: how teacher outputs are stored, for an arm that reads them.
 
     Raises:
-        InputError: an unknown preset, term or setting, or an objective or start these two models do not allow.
+        InputError: an unknown preset, term or setting, or an objective or start these two models do
+            not allow.
     """
     found = arm_of(name, config)
     objectives = objectives_of(name, found)
@@ -202,7 +206,8 @@ def _check_shared(phases: list[Phase]) -> None:
             found = jax.tree.map(lambda x: x.shape, params)
             if shapes.setdefault(key, found) != found:
                 raise InputError(
-                    f"{key}: has parameters of other shapes in another phase, {shapes[key]} and {found}, expected the "
+                    f"{key}: has parameters of other shapes in another phase, {shapes[key]} and "
+                    f"{found}, expected the "
                     "same ones: phases share them"
                 )
 

@@ -1,4 +1,5 @@
-"""Checkpoints of a run: state, ledger and records, together or not at all. The only file that knows Orbax."""
+"""Checkpoints of a run: state, ledger and records, together or not at all. The only file that knows
+Orbax."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Restored:
         state: as it was saved.
         ledger: the account at that step.
         records: what the run had written down by then, by file name.
-        damaged: newer checkpoints that could not be read: what is wrong with each, and where it lies now.
+        damaged: newer checkpoints that could not be read: what is wrong with each, and where it
+            lies now.
     """
 
     state: Any
@@ -71,10 +73,11 @@ def sha256(tree: Any) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one run in one directory. A context manager: leaving it waits for the save in progress.
+    """The checkpoints of one run in one directory. A context manager: leaving it waits for the save
+    in progress.
 
-    A checkpoint is written in the background, under a temporary name until it is whole; a kill or a full disk leaves
-    those before it. The newest `keep` stay.
+    A checkpoint is written in the background, under a temporary name until it is whole; a kill or a
+    full disk leaves those before it. The newest `keep` stay.
     """
 
     def __init__(self, directory: Path | str, keep: int = KEEP):
@@ -168,13 +171,16 @@ class Checkpoints:
         return True
 
     def restore(self, like: Any) -> Restored | None:
-        """The newest checkpoint that is whole; newer ones are moved aside. None: there is no checkpoint.
+        """The newest checkpoint that is whole; newer ones are moved aside. None: there is no
+        checkpoint.
 
         Args:
-            like: a state of `jax.ShapeDtypeStruct` with the shardings to restore to, whatever they were before.
+            like: a state of `jax.ShapeDtypeStruct` with the shardings to restore to, whatever they
+                were before.
 
         Raises:
-            InputError: there are checkpoints, but every one is truncated, altered, or of another model.
+            InputError: there are checkpoints, but every one is truncated, altered, or of another
+                model.
         """
         wrong: dict[int, str] = {}
         for step in hosts.broadcast_from_main(self._steps()):
@@ -191,7 +197,8 @@ class Checkpoints:
             return None
         each = "; ".join(f"{step}: {why}" for step, why in wrong.items())
         raise InputError(
-            f"{self._directory}: expected a whole checkpoint, found damaged ones alone ({each}); move the directory "
+            f"{self._directory}: expected a whole checkpoint, found damaged ones alone ({each}); "
+            "move the directory "
             "away to start this run from its beginning"
         )
 
@@ -203,7 +210,8 @@ class Checkpoints:
         return sorted((one.step for one in found), reverse=True)
 
     def _read(self, step: int, like: Any) -> tuple[Any, Any, dict[str, str], str | None]:
-        """A checkpoint's state, ledger and records, and what is wrong with it: on one process is on all."""
+        """A checkpoint's state, ledger and records, and what is wrong with it: on one process is on
+        all."""
         path, why, state, facts = self._directory / str(step), "", None, {}
         try:
             facts = dict(ocp.checkpointables_metadata(path).custom_metadata or {})
@@ -221,7 +229,8 @@ class Checkpoints:
         return state, Ledger.from_json(facts["ledger"]), facts["records"], None
 
     def _move_aside(self, step: int, why: str) -> str:
-        """Gives a damaged checkpoint another name, so that its step can be saved again; returns what to say of it."""
+        """Gives a damaged checkpoint another name, so that its step can be saved again; returns
+        what to say of it."""
         path, aside = self._directory / str(step), self._directory / f"{step}{DAMAGED}"
         if hosts.is_main_process():
             if aside.exists():
@@ -254,7 +263,8 @@ class _Damaged(Exception):
 
 
 def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
-    """Return the coroutines of Orbax that were not started, or not ended, in the order in which they were made."""
+    """Return the coroutines of Orbax that were not started, or not ended, in the order in which
+    they were made."""
     waiting = (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
     return [
         found
@@ -267,7 +277,8 @@ def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
 
 
 def _close_abandoned_reads() -> None:
-    """Close what Orbax left of a load of which another part had failed; else Python warns of it when it is collected.
+    """Close what Orbax left of a load of which another part had failed; else Python warns of it
+    when it is collected.
 
     Nothing else of Orbax's is under way: a run reads its checkpoints before it writes any.
     """
@@ -292,7 +303,8 @@ def _reason(error: Exception, within: Any = None) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep Orbax's and TensorStore's threads from printing what goes wrong in them; the exception says it too."""
+    """Keep Orbax's and TensorStore's threads from printing what goes wrong in them; the exception
+    says it too."""
     log = logging.getLogger("asyncio")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -321,7 +333,8 @@ def _pass_over_closed_loops() -> None:
 
 
 def save_params(path: Path, params: Any) -> None:
-    """Writes parameters as safetensors, whole or not at all; a tensor's name is its path, joined by dots.
+    """Writes parameters as safetensors, whole or not at all; a tensor's name is its path, joined by
+    dots.
 
     Raises:
         InputError: it cannot be written.

@@ -1,4 +1,5 @@
-"""A checksum of every array of a tree, computed where the arrays are: it is the same on any mesh and any host."""
+"""A checksum of every array of a tree, computed where the arrays are: it is the same on any mesh
+and any host."""
 
 from __future__ import annotations
 
@@ -18,12 +19,14 @@ _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 def checksums(tree: Any) -> dict[str, str]:
     """The path of every array in a tree -> its type, shape and checksum.
 
-    Arrays stay on their devices and are read once; no sum is rounded, so it does not matter how they are split over
-    devices. Two arrays that differ in a single element never have the same checksum, and others by chance only (64
+    Arrays stay on their devices and are read once; no sum is rounded, so it does not matter how
+    they are split over devices. Two arrays that differ in a single element never have the same
+    checksum, and others by chance only (64
     bits): elements that changed places are noticed.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    # One after another: emulated devices have too few threads for several programs in which they wait for each other.
+    # One after another: emulated devices have too few threads for several programs in which they
+    # wait for each other.
     sums = [jax.device_get(_of_sharding(_everywhere(leaf))(leaf)) for _, leaf in leaves]
     return {
         jax.tree_util.keystr(
@@ -34,13 +37,15 @@ def checksums(tree: Any) -> dict[str, str]:
 
 
 def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
-    """The paths of arrays whose checksums are not those expected, or that only one of the two has."""
+    """The paths of arrays whose checksums are not those expected, or that only one of the two
+    has."""
     found = checksums(tree)
     return [path for path in {**expected, **found} if found.get(path) != expected.get(path)]
 
 
 def _everywhere(array: Any) -> Sharding | None:
-    """Every device of the array's mesh: a host can read a sum even if it has only a part of the array."""
+    """Every device of the array's mesh: a host can read a sum even if it has only a part of the
+    array."""
     sharding = getattr(array, "sharding", None)
     return (
         NamedSharding(sharding.mesh, PartitionSpec())
@@ -57,8 +62,8 @@ def _of_sharding(result: Sharding | None) -> Any:
 def _checksum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two sums modulo 2^32 over the array's words, each mixed with its place first.
 
-    For each place the first mix is one-to-one in the word, so a word that changes changes the first sum. Its constants
-    are MurmurHash3's (Austin Appleby, public domain).
+    For each place the first mix is one-to-one in the word, so a word that changes changes the first
+    sum. Its constants are MurmurHash3's (Austin Appleby, public domain).
     """
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
@@ -70,7 +75,8 @@ def _checksum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
     again = (mixed ^ (mixed >> 15)) * jnp.uint32(0x2C1B3C6D)
     again ^= again >> 12
     zero = jnp.uint32(0)
-    # One reduction of both: XLA's CPU compiler reads the array at memory speed then, and at a twentieth of it in two.
+    # One reduction of both: XLA's CPU compiler reads the array at memory speed then, and at a
+    # twentieth of it in two.
     return jax.lax.reduce(  # type: ignore[no-any-return]
         (mixed, again),
         (zero, zero),
@@ -80,7 +86,8 @@ def _checksum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _places(shape: tuple[int, ...]) -> jax.Array:
-    """Each element's number in the whole array, modulo 2^32, made in place: nothing is moved between devices."""
+    """Each element's number in the whole array, modulo 2^32, made in place: nothing is moved
+    between devices."""
     places = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         stride = math.prod(shape[axis + 1 :]) % 2**32

@@ -1,4 +1,5 @@
-"""Running the teacher once over all mask views of the training text, and storing what objectives need of it."""
+"""Running the teacher once over all mask views of the training text, and storing what objectives
+need of it."""
 
 from __future__ import annotations
 
@@ -56,10 +57,11 @@ def build(
 ) -> CacheManifest:
     """Stores the teacher's outputs for every view of every training sequence; resumable.
 
-    The manifest's totals have the FLOPs spent (`flops`) and, where logits are not stored whole, how far the stored
-    distributions are off, as sums over `positions`: `total_variation`; `entropy`, the teacher's entropy in nats;
-    `entropy_error`, the mean of −log p_t under the stored distribution minus that entropy; `kl`, KL(teacher‖stored),
-    for `top_k`.
+    The manifest's totals have the FLOPs spent (`flops`) and, where logits are not stored whole, how
+    far the stored
+    distributions are off, as sums over `positions`: `total_variation`; `entropy`, the teacher's
+    entropy in nats; `entropy_error`, the mean of −log p_t under the stored distribution minus that
+    entropy; `kl`, KL(teacher‖stored), for `top_k`.
 
     Args:
         directory: where to.
@@ -72,7 +74,8 @@ def build(
         progress: told records done and records in all.
 
     Raises:
-        InputError: no mask views, a teacher without an MLM head, or a directory that holds something else.
+        InputError: no mask views, a teacher without an MLM head, or a directory that holds
+            something else.
     """
     if data.views < 1:
         raise InputError(
@@ -80,7 +83,8 @@ def build(
         )
     if request.head and "mlm" not in teacher.params:
         raise InputError(
-            "cache: found a teacher without an MLM head, expected one; teacher.head.budget fits a head"
+            "cache: found a teacher without an MLM head, expected one; teacher.head.budget fits a "
+            "head"
         )
     layout.check_batch(config.batch)
     shape = Shape(config.batch, data.length, data.slots)
@@ -163,7 +167,8 @@ def open_cache(
     data: DataConfig,
     corpus: Corpus,
 ) -> Cache:
-    """Opens stored outputs, and checks that they are this teacher's on these masks and hold what is asked for.
+    """Opens stored outputs, and checks that they are this teacher's on these masks and hold what is
+    asked for.
 
     Raises:
         InputError: they are not, or the directory is unfinished or damaged.
@@ -194,13 +199,15 @@ def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
     for name, x in arrays.items():
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise InputError(
-                f"cache: {name} holds a number that is not finite as {dtype}, expected features within its range; "
+                f"cache: {name} holds a number that is not finite as {dtype}, expected features "
+                "within its range; "
                 "set cache.dtype to float32"
             )
 
 
 def _program(signal: CachedTeacher, layout: Layout) -> Callable[..., Any]:
-    """The teacher's forward pass, what is stored of it, and how far that is off; compiled over the devices."""
+    """The teacher's forward pass, what is stored of it, and how far that is off; compiled over the
+    devices."""
     dtypes = {f.name: f.dtype for f in signal.fields(1, 1)}
 
     def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
@@ -219,7 +226,8 @@ def _program(signal: CachedTeacher, layout: Layout) -> Callable[..., Any]:
 def _off(
     signal: CachedTeacher, features: Features, read: Features, batch: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """Sums over positions of the differences between the teacher's distributions and the stored ones."""
+    """Sums over positions of the differences between the teacher's distributions and the stored
+    ones."""
     kind = signal.config.logits
     if kind == "all" or not signal.request.head:
         return {}

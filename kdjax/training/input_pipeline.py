@@ -25,7 +25,8 @@ class Stream(Protocol):
         """How many sequences there are before they repeat."""
 
     def iterate(self, seen: int, rows: Any = ...) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
-        """The batches that follow on `seen` sequences, each with how many were seen before it, without end."""
+        """The batches that follow on `seen` sequences, each with how many were seen before it,
+        without end."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class HostSignals:
 
     Attributes:
         stop: whether it was told to stop.
-        save: the number of the checkpoint that is due by its clock, which of all processes the lead's decides; 0: none.
+        save: the number of the checkpoint that is due by its clock, which of all processes the
+            lead's decides; 0: none.
     """
 
     stop: bool
@@ -78,7 +80,8 @@ def feed(
 ) -> Iterator[StepInput]:
     """The batches of a phase as they go into its step.
 
-    With several processes they are counted on the devices while these are busy with the step before, so that no step
+    With several processes they are counted on the devices while these are busy with the step
+    before, so that no step
     waits for the count: votes are then as old as that.
 
     Args:
@@ -136,7 +139,8 @@ def _count(
 
 
 def _ballot(layout: Layout, votes: HostSignals) -> jax.Array:
-    """`[devices, 2]`: in the row of a process's first device its vote to stop; in the lead's also what to save."""
+    """`[devices, 2]`: in the row of a process's first device its vote to stop; in the lead's also
+    what to save."""
     mine = np.array([[votes.stop, votes.save if hosts.is_main_process() else 0]], np.int32)
     sharding = NamedSharding(layout.mesh, PartitionSpec(AXES))
     here = [device for device in layout.mesh.devices.flat if device in sharding.addressable_devices]

@@ -1,4 +1,5 @@
-"""Training: runs of one arm, one or several side by side, from their start to the end of their budget."""
+"""Training: runs of one arm, one or several side by side, from their start to the end of their
+budget."""
 
 from __future__ import annotations
 
@@ -24,26 +25,30 @@ from kdjax.training.underway import Underway
 def train(*runs: Run) -> list[Outcome]:
     """Trains until the ledgers are full, or goes on where an interrupted call stopped.
 
-    Several runs go side by side, a seat each in a program compiled for so many; each keeps its own account, journal,
-    metrics and checkpoints, as if it were alone. They differ in seed, start, stream and directory only, and their
-    budget is of FLOPs or tokens, so that all take the same step at the same time. Those that checkpoints leave at
-    different steps go one group after another.
+    Several runs go side by side, a seat each in a program compiled for so many; each keeps its own
+    account, journal, metrics and checkpoints, as if it were alone. They differ in seed, start,
+    stream and directory only, and their budget is of FLOPs or tokens, so that all take the same
+    step at the same time. Those that checkpoints leave at different steps go one group after
+    another.
 
-    A budget of hours waits for each step before it looks at the clock, and starts none that would not end within the
-    budget if it took as long as the one before. What a kill undid is not counted, except in the journal.
+    A budget of hours waits for each step before it looks at the clock, and starts none that would
+    not end within the budget if it took as long as the one before. What a kill undid is not
+    counted, except in the journal.
 
     Args:
         runs: one, or as many as the programs of their legs are compiled for.
 
     Raises:
         Diverged: the loss of a run is not finite; the others beside it are saved.
-        InputError: text would repeat, compiling takes all of the budget's hours, all checkpoints or the journal are
-            damaged, or no checkpoint could be written for `config.checkpoint.patience`; several runs under hours.
+        InputError: text would repeat, compiling takes all of the budget's hours, all checkpoints or
+            the journal are damaged, or no checkpoint could be written for
+            `config.checkpoint.patience`; several runs under hours.
         Stopped: the process was told to stop; a checkpoint of each run is saved.
     """
     if len(runs) > 1 and not runs[0].budget.countable:
         raise InputError(
-            f"{len(runs)} runs side by side under a budget of hours, expected one: each would take its own"
+            f"{len(runs)} runs side by side under a budget of hours, expected one: each would "
+            "take its own"
         )
     with PREEMPTION.between_steps(), ExitStack() as stack:
         underway = [_opened(run, stack) for run in runs]
@@ -85,8 +90,8 @@ def _to_the_end(group: SideBySide) -> None:
 class SideBySide:
     """Runs at one step that go on together: a seat each in the program.
 
-    All that follows from their accounts, but for tokens, is the same for each of them, and read off the first. A seat
-    that no run has computes what the first one's does, for nobody.
+    All that follows from their accounts, but for tokens, is the same for each of them, and read off
+    the first. A seat that no run has computes what the first one's does, for nobody.
     """
 
     def __init__(self, seats: Mapping[int, Underway], states: Mapping[Underway, State]):
@@ -174,7 +179,8 @@ class SideBySide:
         self.saves, self._saved = self.saves + 1, time.monotonic()
 
     def end_phase(self, number: int) -> None:
-        """Has phase `number` told of as done, where someone wants to know; before any step of the next is taken."""
+        """Has phase `number` told of as done, where someone wants to know; before any step of the
+        next is taken."""
         if any(one.run.phase_ended for one in self._runs):
             self._each_with_state(lambda one, state: one.end_phase(number, state))
 
@@ -199,7 +205,8 @@ class SideBySide:
         self._each(lambda one: act(one, self._own(one)))
 
     def _each(self, act: Callable[[Underway], None]) -> None:
-        """Does something for every run. Where one fails nobody goes on, but the others are saved."""
+        """Does something for every run. Where one fails nobody goes on, but the others are
+        saved."""
         failed: dict[Underway, InputError] = {}
         for one in self._runs:
             try:

@@ -1,7 +1,9 @@
-"""The record of a step: every figure of it, by name, for `metrics.jsonl`, TensorBoard and Weights & Biases alike.
+"""The record of a step: every figure of it, by name, for `metrics.jsonl`, TensorBoard and Weights &
+Biases alike.
 
-Names, units and what they are for: docs/observability.md. A name is `group/member`, or `group` for the whole of it.
-What a record says is a pure function of recipe and step, but for what was measured (`MEASURED`).
+Names, units and what they are for: docs/observability.md. A name is `group/member`, or `group` for
+the whole of it. What a record says is a pure function of recipe and step, but for what was measured
+(`MEASURED`).
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class Done:
         ledger: the account with it.
         phase: which phase it is of, from 0.
         moment: when in the run it was.
-        metrics: its figures: `loss`, `grad_norm` and `grad_norm/GROUP`, and each term by its key. Of several runs that
-            go side by side each is an array.
+        metrics: its figures: `loss`, `grad_norm` and `grad_norm/GROUP`, and each term by its key.
+            Of several runs that go side by side each is an array.
         seat: the run's number among them.
     """
 
@@ -82,14 +84,16 @@ class Meter:
             ledger: its account now.
             clock: its stopwatch.
             peak: of a device; None: not known, and records have no utilisation.
-            others: the stopwatches of runs that go side by side with it; time that passes is shared evenly with them.
+            others: the stopwatches of runs that go side by side with it; time that passes is shared
+                evenly with them.
         """
         self._phases, self._devices, self._clock, self._peak = phases, devices, clock, peak
         self._clocks = (clock, *others)
         self._then = self._now(ledger)
 
     def record(self, done: Done, figures: Mapping[str, float]) -> dict[str, Any]:
-        """The record of a step that is done; what is per second is a mean over the steps since the last record."""
+        """The record of a step that is done; what is per second is a mean over the steps since the
+        last record."""
         ledger = done.ledger
         return {
             "flops": ledger.total,
@@ -154,7 +158,8 @@ class Meter:
 
 @dataclass(frozen=True)
 class _Standing:
-    """How a run stood: steps, tokens and model FLOPs so far, seconds that steps took, and those spent on input."""
+    """How a run stood: steps, tokens and model FLOPs so far, seconds that steps took, and those
+    spent on input."""
 
     steps: int
     tokens: int

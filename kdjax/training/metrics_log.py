@@ -1,7 +1,7 @@
 """What a run writes down as it goes: a record of figures now and then, and where the time went.
 
-A record is a flat mapping from names to numbers (`kdjax.training.metrics`). `metrics.jsonl` is what counts; other
-places get the same records.
+A record is a flat mapping from names to numbers (`kdjax.training.metrics`). `metrics.jsonl` is what
+counts; other places get the same records.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def check_log(config: LogConfig) -> None:
 
 
 class Lines:
-    """`metrics.jsonl`: a JSON object a line. Opening drops the lines after `step`: a resumed run writes them again.
+    """`metrics.jsonl`: a JSON object a line. Opening drops the lines after `step`: a resumed run
+    writes them again.
 
     A line that cannot be written waits, and is written with the next.
 
@@ -63,7 +64,8 @@ class Lines:
         os.truncate(path, end)
 
     def write(self, step: int, record: Record) -> None:
-        """Appends a line, or keeps it for the next time where it cannot be written: `flush` raises what stays wrong."""
+        """Appends a line, or keeps it for the next time where it cannot be written: `flush` raises
+        what stays wrong."""
         line = {"step": step, **record}
         self._notice(line)
         self._waiting += json.dumps(line, allow_nan=False) + "\n"
@@ -93,9 +95,11 @@ class Lines:
 
 
 class Log:
-    """A run's records, on their way to `metrics.jsonl` and, from the lead, to TensorBoard and Weights & Biases.
+    """A run's records, on their way to `metrics.jsonl` and, from the lead, to TensorBoard and
+    Weights & Biases.
 
-    Of these two, one that fails is done without from then on, and that is said: no run is lost for it.
+    Of these two, one that fails is done without from then on, and that is said: no run is lost for
+    it.
 
     Attributes:
         reached: the last step that a line was written for before.
@@ -167,7 +171,8 @@ class Log:
             except Exception as e:
                 self._sinks.remove(sink)
                 self._warn(
-                    f"{type(sink).__name__} fails ({type(e).__name__}: {e}); figures are in {NAME} alone now"
+                    f"{type(sink).__name__} fails ({type(e).__name__}: {e}); figures are in "
+                    f"{NAME} alone now"
                 )
 
 
@@ -176,7 +181,8 @@ def _not_finite(figure: Any) -> bool:
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """The lines of a log and where in the file each ends, in bytes; a kill may have cut the last one short."""
+    """The lines of a log and where in the file each ends, in bytes; a kill may have cut the last
+    one short."""
     if not path.exists():
         return
     end = 0

@@ -11,9 +11,11 @@ from kdjax.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, before: float, after: float) -> float:
-    """Learning rate of a step: a line up to the peak over the warm-up, then one down to 0 at the end of the budget.
+    """Learning rate of a step: a line up to the peak over the warm-up, then one down to 0 at the
+    end of the budget.
 
-    Step i (from 0) of n equal steps with a warm-up of w steps has peak * min((i + 1) / w, (n - i) / (n - w)).
+    Step i (from 0) of n equal steps with a warm-up of w steps has peak * min((i + 1) / w, (n - i) /
+    (n - w)).
 
     Args:
         config: peak and warm-up.
@@ -26,7 +28,8 @@ def learning_rate(config: OptimizerConfig, before: float, after: float) -> float
 
 
 def decays(params: Any) -> Any:
-    """Which leaves weight decay shrinks: a tree of booleans, False for biases and LayerNorm scales."""
+    """Which leaves weight decay shrinks: a tree of booleans, False for biases and LayerNorm
+    scales."""
 
     def decayed(path: tuple[Any, ...], _: Any) -> bool:
         return str(path[-1].key).rpartition(".")[2] not in ("bias", "scale")

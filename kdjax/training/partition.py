@@ -1,7 +1,8 @@
-"""The parameters that an objective moves: they alone are differentiated and updated; all others cost nothing.
+"""The parameters that an objective moves: they alone are differentiated and updated; all others
+cost nothing.
 
-The optimiser sees parameters as one flat mapping, dotted path -> array, so that a phase can take its own out of it and
-put them back. What a phase does not move keeps its moments as they are.
+The optimiser sees parameters as one flat mapping, dotted path -> array, so that a phase can take
+its own out of it and put them back. What a phase does not move keeps its moments as they are.
 """
 
 from __future__ import annotations

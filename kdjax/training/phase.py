@@ -1,4 +1,5 @@
-"""A phase of an arm: its models, objective and optimiser as pure functions, and the price of its step."""
+"""A phase of an arm: its models, objective and optimiser as pure functions, and the price of its
+step."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ from kdjax.training.step import (
 from kdjax.training.teacher_source import TeacherSource
 
 REFERENCE_BITS = "rbg"
-"""Dropout bits in the reference program: XLA's own generator counts as no FLOPs; mixing integers is not arithmetic."""
+"""Dropout bits in the reference program: XLA's own generator counts as no FLOPs; mixing integers is
+not arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,10 @@ class Phase:
         optimizer: the optimiser's settings.
         until: share of the arm's budget at which the phase ends.
         batch: sequences of a step, where not the recipe's; 0: those.
-        others: the arm's objectives in its other phases, whose projections travel along in the state.
-        others_teacher: the teacher that `others` look at; None where none of them does. A phase without a teacher may
-            stand beside one whose projection has the teacher's width.
+        others: the arm's objectives in its other phases, whose projections travel along in the
+            state.
+        others_teacher: the teacher that `others` look at; None where none of them does. A phase
+            without a teacher may stand beside one whose projection has the teacher's width.
     """
 
     name: str
@@ -151,7 +154,8 @@ class Phase:
             return None
         if missing := wanted.keys() - params.keys():
             raise InputError(
-                f"arms.{self.name}: found a teacher without an MLM head ({', '.join(missing)}), expected one: the "
+                f"arms.{self.name}: found a teacher without an MLM head ({', '.join(missing)}), "
+                "expected one: the "
                 "objective asks for logits; teacher.head.budget fits a head"
             )
         return {name: params[name] for name in wanted}
@@ -162,7 +166,8 @@ class Phase:
         return self.student.dropout > 0 or self.student.attention_dropout > 0
 
     def init_objective(self, seed: int) -> dict[str, Any]:
-        """The projections of all the arm's phases; a term that comes again under the same name goes on with its own."""
+        """The projections of all the arm's phases; a term that comes again under the same name goes
+        on with its own."""
         projections: dict[str, Any] = {}
         for objective in reversed(self.others):
             teacher = self.others_teacher if objective.needs_teacher else None
@@ -184,7 +189,8 @@ class Phase:
         return make_loss(see, target, self.objective, dtype=compute.dtype, layout=layout)
 
     def check_splits(self) -> None:
-        """Raises InputError if a term looks at a batch as a whole, so that it cannot be taken in parts."""
+        """Raises InputError if a term looks at a batch as a whole, so that it cannot be taken in
+        parts."""
         try:
             jax.eval_shape(self.objective.counts, Shape(1, 8, 1).abstract())
         except InputError as e:
@@ -243,7 +249,8 @@ class Phase:
 
 @cache
 def _trained(phase: Phase) -> Any:
-    """Trace the loss of a phase once; `Phase.trained` of every phase that computes the same has the answer."""
+    """Trace the loss of a phase once; `Phase.trained` of every phase that computes the same has the
+    answer."""
     batch = phase.abstract_batch(Shape(1, 8, 1))
     return trained(
         phase.loss(), phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
@@ -251,12 +258,14 @@ def _trained(phase: Phase) -> Any:
 
 
 def price(phase: Phase, shape: Shape) -> Price:
-    """FLOPs of one step of `phase`, by part: XLA's count of the reference program, checked by the jaxpr count.
+    """FLOPs of one step of `phase`, by part: XLA's count of the reference program, checked by the
+    jaxpr count.
 
     Needs no weights and no data. See `kdjax.budget.price`.
 
     Raises:
-        FlopCountError: XLA's count cannot be trusted: a term with a loop or a branch, or a JAX that counts otherwise.
+        FlopCountError: XLA's count cannot be trusted: a term with a loop or a branch, or a JAX that
+            counts otherwise.
     """
     try:
         return _price(phase.compile_key, shape)

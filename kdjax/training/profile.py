@@ -29,7 +29,8 @@ class Profiler:
             self._skip(f"it goes on after step {done}")
 
     def starts(self, step: int) -> bool:
-        """Whether a capture has to begin before a step: the first of the range, or of what is left of it."""
+        """Whether a capture has to begin before a step: the first of the range, or of what is left
+        of it."""
         return bool(self._steps) and not self._running and self._steps[0] <= step <= self._steps[1]
 
     def start(self) -> None:

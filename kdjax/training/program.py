@@ -1,4 +1,5 @@
-"""A phase compiled: the fused step over the devices, of one run or of several that go side by side."""
+"""A phase compiled: the fused step over the devices, of one run or of several that go side by
+side."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from kdjax.training.vmapped import beside, compile_seeds, nth, stacked
 
 
 class Program:
-    """A phase compiled for a layout and a batch shape; it does not depend on the budget, the seed or the learning rate.
+    """A phase compiled for a layout and a batch shape; it does not depend on the budget, the seed
+    or the learning rate.
 
     Attributes:
         phase: the phase.
@@ -31,10 +33,12 @@ class Program:
         layout: of the devices.
         seeds: runs whose steps it does together.
         compile_seconds: what compiling took.
-        hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation and what every device
-            does for itself included (`kdjax.budget.hardware.hardware_flops`); None where XLA does not say.
+        hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation
+            and what every device does for itself included (`kdjax.budget.hardware.hardware_flops`);
+            None where XLA does not say.
         kernels: FLOPs of the Pallas kernels in it (`kdjax.hlo.kernels.kernels`).
-        memory: bytes a device needs for all of its runs, by the compiler (`kdjax.budget.hardware.memory`).
+        memory: bytes a device needs for all of its runs, by the compiler
+            (`kdjax.budget.hardware.memory`).
     """
 
     def __init__(
@@ -141,8 +145,8 @@ class Program:
         return placed
 
     def place_teacher(self, params: Any) -> Any:
-        """What the step takes of a teacher's parameters, on the devices in the type that is computed in; nothing where
-        no teacher runs."""
+        """What the step takes of a teacher's parameters, on the devices in the type that is
+        computed in; nothing where no teacher runs."""
         taken = jax.tree.map(
             lambda x: x.astype(self._compute.dtype), self.phase.teacher_part(params)
         )
@@ -161,7 +165,8 @@ class Program:
         )
 
     def joined(self, batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """The batches of as many runs as the step takes, as it takes them; where they were, on the host."""
+        """The batches of as many runs as the step takes, as it takes them; where they were, on the
+        host."""
         if self.seeds == 1:
             return {name: batches[0][name] for name in self._batch}
         return {name: np.stack([one[name] for one in batches], axis=1) for name in self._batch}
@@ -174,8 +179,8 @@ class Program:
         Args:
             state: of the run, or of all runs (`together`); used up.
             teacher: the teacher's parameters, placed.
-            batch: of the run, or of all runs (`joined`); placed, or of a process that is the only one on the host:
-                the call itself then places it, in a fraction of the time.
+            batch: of the run, or of all runs (`joined`); placed, or of a process that is the only
+                one on the host: the call itself then places it, in a fraction of the time.
             moment: the same for all runs.
 
         Returns:
@@ -199,7 +204,8 @@ class Program:
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
-        """One step of one run on a batch that is on the host, and may have more arrays than the step takes."""
+        """One step of one run on a batch that is on the host, and may have more arrays than the
+        step takes."""
         return self.step(state, teacher, self.place(batch), schedule_inputs)
 
 
@@ -223,8 +229,8 @@ def program_of(
     compute: ComputeConfig = ComputeConfig(),
     seeds: int = 1,
 ) -> Program:
-    """A phase compiled, or as it was compiled before in this process: runs that differ in budget, seed, learning rate
-    or the arm's name share it."""
+    """A phase compiled, or as it was compiled before in this process: runs that differ in budget,
+    seed, learning rate or the arm's name share it."""
     return _program(phase.compile_key, shape, layout, microbatches, compute, seeds)
 
 

@@ -1,12 +1,13 @@
 """A teacher's parameters fitted into a narrower student by truncated singular value decompositions.
 
-The residual stream is projected on the leading right singular vectors of the teacher's word embedding, P `[D_t, D_s]`:
-a state h of the teacher is stood for by h P. Within their span P is turned so that the LayerNorms' scales, on average,
-stay diagonal, which is all that a LayerNorm of the student can be; they never do exactly, so features drift apart with
-depth. What a head does to the stream are two bilinear forms, of queries with
-keys and of values with outputs; each becomes its best approximation of rank d_s (Eckart & Young 1936). Where positions
-are rotary, queries and keys keep the head's coordinates, since any other would turn at other speeds: heads are then as
-wide as the teacher's, and the form is exact.
+The residual stream is projected on the leading right singular vectors of the teacher's word
+embedding, P `[D_t, D_s]`: a state h of the teacher is stood for by h P. Within their span P is
+turned so that the LayerNorms' scales, on average, stay diagonal, which is all that a LayerNorm of
+the student can be; they never do exactly, so features drift apart with depth. What a head does to
+the stream are two bilinear forms, of queries with keys and of values with outputs; each becomes its
+best approximation of rank d_s (Eckart & Young 1936). Where positions are rotary, queries and keys
+keep the head's coordinates, since any other would turn at other speeds: heads are then as wide as
+the teacher's, and the form is exact.
 Letters: D width, H heads, d head width, F width of the feed-forward block; t teacher, s student.
 """
 
@@ -25,11 +26,13 @@ Params = dict[str, Any]
 def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Params:
     """The parameters of a student, from those of a teacher with as many layers.
 
-    Where the two have the same width, heads and feed-forward width they are the teacher's own. A student with fewer
-    heads keeps those whose values and outputs weigh most, one with a narrower feed-forward block the neurons that do.
+    Where the two have the same width, heads and feed-forward width they are the teacher's own. A
+    student with fewer heads keeps those whose values and outputs weigh most, one with a narrower
+    feed-forward block the neurons that do.
 
     Args:
-        params: the teacher's, with the layers that are kept and as many positions and types as the student has.
+        params: the teacher's, with the layers that are kept and as many positions and types as the
+            student has.
         teacher: its configuration.
         student: the student's.
     """
@@ -77,7 +80,8 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
 
 
 def stream_basis(params: Params, width: int) -> Array:
-    """P, orthonormal columns `[D_t, width]`: the word embedding's leading directions, turned for the LayerNorms."""
+    """P, orthonormal columns `[D_t, width]`: the word embedding's leading directions, turned for
+    the LayerNorms."""
     norms = [params["embeddings"].get("norm"), params.get("final_norm")]
     norms += [
         layer[name]
@@ -95,7 +99,8 @@ def stream_basis(params: Params, width: int) -> Array:
 
 
 def leading_directions(table: Array, count: int) -> Array:
-    """The leading right singular vectors of a table `[V, D]`, as orthonormal columns `[D, count]` with fixed signs."""
+    """The leading right singular vectors of a table `[V, D]`, as orthonormal columns `[D, count]`
+    with fixed signs."""
     wide = table.astype(np.float64)
     _, vectors = np.linalg.eigh(wide.T @ wide)  # ascending
     return _signed(vectors[:, ::-1][:, :count])

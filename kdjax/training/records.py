@@ -1,4 +1,5 @@
-"""What a run writes down besides its state, as it travels in a checkpoint: the journal and the metrics."""
+"""What a run writes down besides its state, as it travels in a checkpoint: the journal and the
+metrics."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ def read(directory: Path) -> dict[str, str]:
 
 
 def restore(directory: Path, kept: Mapping[str, str]) -> None:
-    """Puts a checkpoint's records in their place, but where those there begin with them: a kill may have undone steps
-    that the journal has on record.
+    """Puts a checkpoint's records in their place, but where those there begin with them: a kill may
+    have undone steps that the journal has on record.
 
     They do not on another machine, or where the run went on elsewhere meanwhile.
     """

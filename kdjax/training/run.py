@@ -1,4 +1,5 @@
-"""A run: one arm under one seed. What it is made of, what a watcher is told of it, and what it comes to."""
+"""A run: one arm under one seed. What it is made of, what a watcher is told of it, and what it
+comes to."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Outcome:
     Attributes:
         params: the student's final parameters, on the host.
         ledger: what it spent.
-        curve: figures on held-out text along the budget: step, flops, share (of the budget), mlm_loss, …
+        curve: figures on held-out text along the budget: step, flops, share (of the budget),
+            mlm_loss, …
         params_sha256: SHA-256 of the final parameters.
         journal_sha256: hash of the last entry of `ledger.jsonl`.
         side_by_side: how many runs took their last steps together, itself included.
@@ -70,16 +72,20 @@ class Run:
         start: the student's starting parameters.
         seed: of dropout and of the objective's projections.
         config: training settings.
-        directory: of the run: `checkpoints/`, `metrics.jsonl`, `ledger.jsonl`, and what else `config.log` asks for.
-        upfront: FLOPs spent before the first step, by account: the run's share of what the teacher cost before.
+        directory: of the run: `checkpoints/`, `metrics.jsonl`, `ledger.jsonl`, and what else
+            `config.log` asks for.
+        upfront: FLOPs spent before the first step, by account: the run's share of what the teacher
+            cost before.
         cache_bytes: size of the stored teacher outputs it reads.
         repeats: whether text may be seen again once all of it was.
         evaluate: figures on held-out text from the student's parameters, taken along the budget.
         watch: told after every step.
-        phase_ended: called when the last step of a phase is done and no step of a later one: with the phase's number
-            from 0, the student's parameters on the host and the account. A run that is resumed there calls it again.
+        phase_ended: called when the last step of a phase is done and no step of a later one: with
+            the phase's number from 0, the student's parameters on the host and the account. A run
+            that is resumed there calls it again.
         checkpoints: their directory, a path or gs://bucket/path; None: in `directory`.
-        warn: told, in a line, of a checkpoint that is damaged or cannot be written, or of figures that go nowhere.
+        warn: told, in a line, of a checkpoint that is damaged or cannot be written, or of figures
+            that go nowhere.
         about: whose run it is, for those who look at its figures.
         peak: of a device; None: not known, and no figure says how well the devices are used.
     """

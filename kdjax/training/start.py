@@ -21,11 +21,12 @@ def start_layers(
 ) -> tuple[int, ...]:
     """The teacher layer that each student layer starts from.
 
-    Wang et al. 2023 (arXiv 2305.15032) find lower layers much better than upper ones when logits or hidden states are
-    learned afterwards, and no difference for attention.
+    Wang et al. 2023 (arXiv 2305.15032) find lower layers much better than upper ones when logits or
+    hidden states are learned afterwards, and no difference for attention.
 
     Raises:
-        InputError: an unknown rule, a layer that is not there, or another number of layers than the student's.
+        InputError: an unknown rule, a layer that is not there, or another number of layers than the
+            student's.
     """
     layers = config.layers
     if isinstance(layers, str):
@@ -37,7 +38,8 @@ def start_layers(
             raise InputError(f"start.{e}") from None
     if len(layers) != student.layers:
         raise InputError(
-            f"start.layers names {len(layers)} layers, expected one for each of the student's {student.layers}"
+            f"start.layers names {len(layers)} layers, expected one for each of the student's "
+            f"{student.layers}"
         )
     for layer in layers:
         if not 1 <= layer <= teacher.layers:
@@ -48,8 +50,9 @@ def start_layers(
 def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig | None) -> None:
     """Finds what is wrong with a start from settings alone.
 
-    Positions must be of the teacher's kind: its queries and keys have learned to be compared with them. Where they are
-    rotary, so must the base be and the width of a head, which together say how fast each plane turns.
+    Positions must be of the teacher's kind: its queries and keys have learned to be compared with
+    them. Where they are rotary, so must the base be and the width of a head, which together say how
+    fast each plane turns.
 
     Raises:
         InputError: no teacher to start from, or one this student cannot be cut out of.
@@ -59,7 +62,8 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
     if teacher is None:
         raise InputError("start.source is 'teacher', expected a teacher")
     rotary = teacher.positions == "rotary"
-    # A rotation has no table to cut, and its planes turn at speeds that follow from the heads' width.
+    # A rotation has no table to cut, and its planes turn at speeds that follow from the heads'
+    # width.
     at_most = [
         "width",
         "heads",
@@ -73,7 +77,8 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         own, most = getattr(student, name), getattr(teacher, name)
         if own > most:
             raise InputError(
-                f"start from the teacher: the student's {name} is {own}, expected at most its {most}"
+                f"start from the teacher: the student's {name} is {own}, expected at most its "
+                f"{most}"
             )
     for name in alike:
         own, its = getattr(student, name), getattr(teacher, name)

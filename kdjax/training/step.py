@@ -1,4 +1,5 @@
-"""The fused step: teacher's forward, student's forward and backward, and the update, in one pure function."""
+"""The fused step: teacher's forward, student's forward and backward, and the update, in one pure
+function."""
 
 from __future__ import annotations
 
@@ -26,13 +27,15 @@ Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 Step = Callable[["State", Any, Batch, "ScheduleInputs"], tuple["State", dict[str, Any]]]
 
 GRAD_SQUARES = "grad_squares"
-"""Among a step's metrics, before it is compiled: the sum of squares of each parameter's gradient, by dotted path."""
+"""Among a step's metrics, before it is compiled: the sum of squares of each parameter's gradient,
+by dotted path."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ScheduleInputs:
-    """Where a step stands in its run: all that changes from step to step besides the batch, float32 scalars.
+    """Where a step stands in its run: all that changes from step to step besides the batch, float32
+    scalars.
 
     Attributes:
         progress: share of the budget spent before the step, which schedules go by.
@@ -83,11 +86,14 @@ def make_loss(
     """The loss `(params, teacher_params, batch, dropout_key, progress, shares) -> (loss, terms)`.
 
     Args:
-        see: the student's features, `(params["model"], teacher_params, batch, dropout_key) -> Features`.
-        target: the teacher's features, `(teacher_params, batch) -> Features`; no gradient flows into them.
+        see: the student's features, `(params["model"], teacher_params, batch, dropout_key) ->
+            Features`.
+        target: the teacher's features, `(teacher_params, batch) -> Features`; no gradient flows
+            into them.
         objective: what is minimised.
         dtype: of activations and matmuls.
-        layout: where parameters lie, for a step over several devices; changes the result by rounding alone.
+        layout: where parameters lie, for a step over several devices; changes the result by
+            rounding alone.
     """
 
     def student(
@@ -129,9 +135,9 @@ over_whole: Callable[[Loss], Callable[..., Any]] = functools.partial(
 def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., Any]:
     """As `over_whole`, over a batch taken in parts, one after another, to save memory.
 
-    Each term's value in a part counts by what it is a mean over there (`Term.count`), so the result is that of the
-    whole batch, whatever the parts hold, dropout included. Part i takes sequences i, i + `parts`, …: of each device the
-    same number.
+    Each term's value in a part counts by what it is a mean over there (`Term.count`), so the result
+    is that of the whole batch, whatever the parts hold, dropout included. Part i takes sequences i,
+    i + `parts`, …: of each device the same number.
     """
     graded = over_whole(loss)
 
@@ -170,22 +176,27 @@ def make_step(
     bits: str = "threefry2x32",
     layout: Layout | None = None,
 ) -> Step:
-    """The step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`: one pure function, for `compile_step`.
+    """The step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`: one pure
+    function, for `compile_step`.
 
     Args:
         loss: from `make_loss`.
-        optimizer: an Optax transformation of the parameters as one flat mapping (`kdjax.training.partition`), without
-            the learning rate.
-        trained: from `trained`. What gets no gradient stays as it is, and nothing is computed for it.
+        optimizer: an Optax transformation of the parameters as one flat mapping
+            (`kdjax.training.partition`), without the learning rate.
+        trained: from `trained`. What gets no gradient stays as it is, and nothing is computed for
+            it.
         dropout: whether the loss takes a dropout key, made anew from (seed, step).
         differentiate: makes the loss and its gradients of the loss: `over_whole`, or `accumulated`.
         bits: the generator of dropout's random bits (a name JAX knows).
-        layout: where parameters lie, for a step over several devices; changes the result by rounding alone.
+        layout: where parameters lie, for a step over several devices; changes the result by
+            rounding alone.
 
     Returns:
-        A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key. Beside them
-        `GRAD_SQUARES`, a mapping of scalars: what the gradient norm is the root of the sum of. They are computed
-        anyway, so handing them out adds nothing to the price; `compile_step` makes norms of groups of them.
+        A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key.
+            Beside them
+        `GRAD_SQUARES`, a mapping of scalars: what the gradient norm is the root of the sum of. They
+        are computed anyway, so handing them out adds nothing to the price; `compile_step` makes
+        norms of groups of them.
     """
 
     def step(
@@ -234,7 +245,8 @@ def root_of_sum(squares: Flat) -> jax.Array:
 
 
 def group_norms(squares: Flat) -> dict[str, jax.Array]:
-    """The norms of groups of parameters: `grad_norm/` and embeddings, layer_1, …, head or projections.
+    """The norms of groups of parameters: `grad_norm/` and embeddings, layer_1, …, head or
+    projections.
 
     Args:
         squares: sums of squares, by the parameters' dotted paths.
@@ -254,7 +266,8 @@ def _group(name: str) -> str:
 
 
 def compile_step(step: Step, layout: Layout, state: State, teacher: Any) -> Any:
-    """The step jitted over a layout: the batch split, state and teacher as they are stored, the state donated.
+    """The step jitted over a layout: the batch split, state and teacher as they are stored, the
+    state donated.
 
     Its metrics are scalars alone: besides those of `make_step` the gradient norms of `group_norms`.
     """
@@ -286,7 +299,8 @@ def with_group_norms(step: Step) -> Step:
 def trained(loss: Loss, params: Any, *args: Any) -> Any:
     """Which parameters the loss depends on: a tree like `params` of booleans.
 
-    Read from the traced program: a parameter no equation mentions gets no gradient. Arguments are shapes.
+    Read from the traced program: a parameter no equation mentions gets no gradient. Arguments are
+        shapes.
     """
     traced = jax.make_jaxpr(loss)(params, *args).jaxpr
     used = {v for eqn in traced.eqns for v in eqn.invars if isinstance(v, core.Var)}

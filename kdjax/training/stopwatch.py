@@ -12,8 +12,8 @@ from kdjax.clock import CLOCK
 
 
 class Stopwatch:
-    """Adds up a run's wall-clock seconds by kind: `with clock("input"): ...`; a profile shows the block under that
-    name, and the command's clock counts it."""
+    """Adds up a run's wall-clock seconds by kind: `with clock("input"): ...`; a profile shows the
+    block under that name, and the command's clock counts it."""
 
     def __init__(self, seconds: Mapping[str, float]):
         self._seconds = dict(seconds)

@@ -66,7 +66,8 @@ def read_teacher(directory: Path) -> Model:
     found = sha256(model.params)
     if found != expected:
         raise InputError(
-            f"{directory}: the SHA-256 of the weights is {found[:16]}, expected {str(expected)[:16]}, that of {CARD}; "
+            f"{directory}: the SHA-256 of the weights is {found[:16]}, expected "
+            f"{str(expected)[:16]}, that of {CARD}; "
             "they are not those that the card speaks of"
         )
     return model
@@ -109,20 +110,23 @@ def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
     if not seeds:
         if at != 1:
             raise InputError(
-                f"teacher.at is {at}, expected 1: {source} is a single model, not the seeds and checkpoints of "
+                f"teacher.at is {at}, expected 1: {source} is a single model, not the seeds and "
+                "checkpoints of "
                 "`kdjax teacher`"
             )
         return (TeacherDirectory(source),)
     if config.teacher.head.budget:
         raise InputError(
-            f"teacher.head.budget is {config.teacher.head.budget:g}, expected 0: the teachers in {source} were trained "
+            f"teacher.head.budget is {config.teacher.head.budget:g}, expected 0: the teachers in "
+            f"{source} were trained "
             "with their MLM heads"
         )
     return tuple(TeacherDirectory(_checkpoint(seeds[seed], at), seed) for seed in sorted(seeds))
 
 
 def teacher_seeds(config: Config) -> Sequence[int | None]:
-    """Return the seeds of a recipe's teachers in ascending order; [None] for a single one that is read.
+    """Return the seeds of a recipe's teachers in ascending order; [None] for a single one that is
+    read.
 
     It is [None] too where the source is not on this machine: prices need no weights.
     """

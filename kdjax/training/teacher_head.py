@@ -27,7 +27,8 @@ from kdjax.training.teacher_source import NoTeacher
 
 @dataclass(frozen=True)
 class HeadOnFrozenEncoder(Phase):
-    """A phase that trains an MLM head alone; the encoder below it is given to the step and not trained."""
+    """A phase that trains an MLM head alone; the encoder below it is given to the step and not
+    trained."""
 
     def see(
         self,

@@ -1,4 +1,5 @@
-"""What the student learns from: the teacher run inside the step, or its stored outputs. One interface for both.
+"""What the student learns from: the teacher run inside the step, or its stored outputs. One
+interface for both.
 
 B batch, S slots, L length, V vocabulary, k entries.
 """
@@ -102,11 +103,11 @@ class CachedTeacher(TeacherSource):
     """Stored outputs of the teacher. Logits are whole, or stand for a distribution of few entries.
 
     - `all`: every logit, in the stored dtype.
-    - `top_k`: the k largest probabilities and the mass of the rest, which is spread evenly over the other entries.
-      Biased: the rest is not even.
-    - `sampled`: k draws from the teacher's distribution at `temperature`, each of weight 1/k. Unbiased for a
-      cross-entropy and its gradient (random sampling knowledge distillation with proposal = target, Anshumann et al.
-      2025, arXiv 2503.16870).
+    - `top_k`: the k largest probabilities and the mass of the rest, which is spread evenly over the
+      other entries. Biased: the rest is not even.
+    - `sampled`: k draws from the teacher's distribution at `temperature`, each of weight 1/k.
+      Unbiased for a cross-entropy and its gradient (random sampling knowledge distillation with
+      proposal = target, Anshumann et al. 2025, arXiv 2503.16870).
 
     Other features are stored as they are.
 
@@ -246,17 +247,20 @@ def check_readable(
     """Whether an objective can learn from logits as a cache stores them.
 
     Raises:
-        InputError: k is more than the vocabulary, or draws at another temperature than the term's that reads them.
+        InputError: k is more than the vocabulary, or draws at another temperature than the term's
+            that reads them.
     """
     if config.logits != "all" and config.k >= teacher.vocab_size:
         raise InputError(
-            f"cache.k is {config.k}, expected fewer than the vocabulary's {teacher.vocab_size} entries"
+            f"cache.k is {config.k}, expected fewer than the vocabulary's {teacher.vocab_size} "
+            "entries"
         )
     if config.logits != "sampled":
         return
     for key, _, term in objective.terms:
         if term.needs(student, teacher).teacher.head and term.temperature != config.temperature:
             raise InputError(
-                f"{key}: its temperature is {term.temperature!r}, expected cache.temperature, {config.temperature:g}: "
+                f"{key}: its temperature is {term.temperature!r}, expected cache.temperature, "
+                f"{config.temperature:g}: "
                 "draws stand for the distribution at the temperature they were made at"
             )

@@ -1,4 +1,5 @@
-"""TensorBoard's event files of a run. `tensorboard --logdir OUT/runs` shows a study's arms and seeds side by side."""
+"""TensorBoard's event files of a run. `tensorboard --logdir OUT/runs` shows a study's arms and
+seeds side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from kdjax.training.sinks import About, Record, is_evaluation
 
 BY_BUDGET = "by_budget"
-"""Figures on held-out text once more, over thousandths of the budget: there, arms with steps of any price compare."""
+"""Figures on held-out text once more, over thousandths of the budget: there, arms with steps of any
+price compare."""
 _FLUSH_SECONDS = 30
 _QUEUE = 1000
 """Events that may wait for the disk before the run does."""
@@ -27,8 +29,8 @@ _QUEUE = 1000
 class TensorBoard:
     """A sink: one event file, made anew from `metrics.jsonl` whenever a run goes on.
 
-    So no point is there twice or says something else than `metrics.jsonl`, however often the run was killed, and
-    whoever switches event files on in the middle of a run gets them from its start.
+    So no point is there twice or says something else than `metrics.jsonl`, however often the run
+    was killed, and whoever switches event files on in the middle of a run gets them from its start.
     """
 
     def __init__(

@@ -78,7 +78,8 @@ class Underway:
             together: the runs that go side by side from here on, itself among them.
 
         Raises:
-            InputError: metrics.jsonl or the journal is damaged, or compiling takes all of the budget's hours.
+            InputError: metrics.jsonl or the journal is damaged, or compiling takes all of the
+                budget's hours.
         """
         run, compiled_phases = self.run, self.run.compiled_phases
         self._log = Log(run.directory, self.ledger.steps, run.config.log, run.about, run.warn)
@@ -106,12 +107,14 @@ class Underway:
         self.read_clock()
         if self.ledger.used > self.ledger.budget.amount and not self.ledger.steps:
             raise InputError(
-                f"{run.directory}: budget.hours is {self.ledger.budget.amount:g}, expected more than the "
+                f"{run.directory}: budget.hours is {self.ledger.budget.amount:g}, expected more "
+                "than the "
                 f"{self.ledger.used:.3g} hours that compiling took, as budget.clock counts it"
             )
 
     def begin(self, together: Sequence[Underway]) -> None:
-        """Begins to measure; all of `together` are open. One profile is of all, and the first one's."""
+        """Begins to measure; all of `together` are open. One profile is of all, and the first
+        one's."""
         run, steps = self.run, self.ledger.steps
         phases, devices = (
             [compiled_phase.phase for compiled_phase in run.compiled_phases],
@@ -132,7 +135,8 @@ class Underway:
             and not self.run.repeats
         ):
             raise InputError(
-                f"{self.run.directory}: step {self.ledger.steps + 1} would repeat text, expected none under "
+                f"{self.run.directory}: step {self.ledger.steps + 1} would repeat text, expected "
+                "none under "
                 "data.regime 'unlimited'; add text or lower the budget"
             )
 
@@ -180,7 +184,8 @@ class Underway:
             values = done.fetched(whole=recorded)
             if not np.isfinite(values["loss"]):
                 raise Diverged(
-                    f"{self.run.directory}: the loss is {values['loss']} at step {then.steps}, expected a finite one; "
+                    f"{self.run.directory}: the loss is {values['loss']} at step {then.steps}, "
+                    "expected a finite one; "
                     "lower the optimizer's learning_rate or set its clip"
                 )
             self.run.watch(Progress(then, values))
@@ -222,7 +227,8 @@ class Underway:
         self.read_clock()
 
     def end_phase(self, number: int, state: State) -> None:
-        """Tells whoever wants to know that phase `number` is done, unless the run is in a later one already."""
+        """Tells whoever wants to know that phase `number` is done, unless the run is in a later one
+        already."""
         if self.run.phase_ended is None or any(self.ledger.phases[number + 1 :]):
             return
         self.run.phase_ended(number, hosts.to_host(state.params["model"]), self.ledger)
@@ -304,7 +310,8 @@ class Underway:
         return self._saved_step == self.ledger.steps
 
     def _failed(self, error: OSError | Unsaved) -> None:
-        """Says that a checkpoint cannot be written; the run goes on for as long as the settings say.
+        """Says that a checkpoint cannot be written; the run goes on for as long as the settings
+        say.
 
         Raises:
             InputError: that time is over.
@@ -319,8 +326,10 @@ class Underway:
         )
         if left <= 0:
             raise InputError(
-                f"{what}, expected room for it; the same command goes on from the last whole checkpoint"
+                f"{what}, expected room for it; the same command goes on from the last whole "
+                "checkpoint"
             )
         self.run.warn(
-            f"{what}; the run goes on without a checkpoint of step {self.ledger.steps}, for {left:.0f} s at most"
+            f"{what}; the run goes on without a checkpoint of step {self.ledger.steps}, for "
+            f"{left:.0f} s at most"
         )

@@ -14,11 +14,13 @@ from kdjax.files import read_json, write_json
 from kdjax.training.sinks import About, Record
 
 ID = "wandb.json"
-"""In a run's directory: its name at Weights & Biases, by which it goes on there when it goes on here."""
+"""In a run's directory: its name at Weights & Biases, by which it goes on there when it goes on
+here."""
 
 
 class WandB:
-    """A sink. A run that goes on sends what is not there yet; what was done before and is done once more is there."""
+    """A sink. A run that goes on sends what is not there yet; what was done before and is done once
+    more is there."""
 
     def __init__(
         self,
@@ -34,7 +36,8 @@ class WandB:
             directory: the run's; what is not sent at once lies in its wandb/.
             project: its name.
             records: what there is so far.
-            reached: the last step that there has been a record of, when nobody can ask what was sent.
+            reached: the last step that there has been a record of, when nobody can ask what was
+                sent.
             about: whose run it is.
 
         Raises:
@@ -79,7 +82,8 @@ class WandB:
 
 
 def check(project: str) -> None:
-    """Finds out before anything is spent whether records can be sent; may ask for a key in a terminal.
+    """Finds out before anything is spent whether records can be sent; may ask for a key in a
+    terminal.
 
     Raises:
         InputError: the package is missing, or nobody is logged in.
@@ -98,6 +102,7 @@ def check(project: str) -> None:
 def _package() -> Any:
     if importlib.util.find_spec("wandb") is None:
         raise InputError(
-            "train.log.wandb needs the package wandb, expected it installed: pip install 'kdjax[wandb]'"
+            "train.log.wandb needs the package wandb, expected it installed: pip install "
+            "'kdjax[wandb]'"
         )
     return importlib.import_module("wandb")

@@ -20,24 +20,29 @@ from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError, nearest
 
 SECTIONS = {"optimizer": OptimizerConfig, "student": ModelSpec}
-"""An arm's sections whose settings can be tuned. Those of `finetune` cannot: trials do not fine-tune."""
+"""An arm's sections whose settings can be tuned. Those of `finetune` cannot: trials do not
+fine-tune."""
 
 
 EDGE = 0.1
-"""A value lies at the edge of a range if it is in this share of it, on its scale, at one of its ends."""
+"""A value lies at the edge of a range if it is in this share of it, on its scale, at one of its
+ends."""
 
 
 def distributions_of(config: Config) -> dict[str, BaseDistribution]:
-    """Setting -> what Optuna draws it from, by name: the order in which the recipe lists them must not matter.
+    """Setting -> what Optuna draws it from, by name: the order in which the recipe lists them must
+    not matter.
 
     Raises:
-        InputError: an empty space, an unknown setting, values of another type than the setting's, or values that one
-            of the arms cannot have. Of a range only both ends are tried, and one setting at a time.
+        InputError: an empty space, an unknown setting, values of another type than the setting's,
+            or values that one of the arms cannot have. Of a range only both ends are tried, and one
+            setting at a time.
     """
     space = config.tune.space
     if not space:
         raise InputError(
-            "tune.space is empty, expected settings of an arm: {optimizer.learning_rate: {low, high}}"
+            "tune.space is empty, expected settings of an arm: {optimizer.learning_rate: {low, "
+            "high}}"
         )
     made = {name: _distribution(name, space[name]) for name in sorted(space)}
     for name, distribution in made.items():
@@ -67,7 +72,8 @@ def with_settings(arm: ArmConfig, settings: Mapping[str, Any]) -> ArmConfig:
 
 
 def edge_of(values: RangeConfig, found: Any) -> str | None:
-    """Whether a value lies at the `low` or the `high` end of a range, or of choices that are numbers; else None."""
+    """Whether a value lies at the `low` or the `high` end of a range, or of choices that are
+    numbers; else None."""
     low, high, width = values.low, values.high, EDGE
     if values.choices:
         if len(values.choices) < 2 or not all(
@@ -110,7 +116,8 @@ def _kinds(name: str) -> tuple[Any, ...]:
     }
     if name.startswith("finetune."):
         raise InputError(
-            f"tune.space.{name}: trials do not fine-tune, expected settings of {' or '.join(SECTIONS)}"
+            f"tune.space.{name}: trials do not fine-tune, expected settings of "
+            f"{' or '.join(SECTIONS)}"
         )
     if name not in known:
         raise InputError(f"tune.space: unknown setting {name!r}{nearest(name, known)}")

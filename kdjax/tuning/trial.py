@@ -1,4 +1,5 @@
-"""A trial of an arm: its runs under the tuning's seeds with some settings tried, measured where no evaluation looks."""
+"""A trial of an arm: its runs under the tuning's seeds with some settings tried, measured where no
+evaluation looks."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ NAME = "trial.json"
 
 
 def recipe_of(config: Config) -> Config:
-    """The recipe of trials: the tuning's seeds and share of the budget, and nothing evaluated but the endpoint."""
+    """The recipe of trials: the tuning's seeds and share of the budget, and nothing evaluated but
+    the endpoint."""
     tune, budget, evaluation = config.tune, config.budget, config.evaluation
     task = tune.endpoint.removeprefix("probe.")
     probe = evaluation.mlm_probe
@@ -52,10 +54,12 @@ def recipe_of(config: Config) -> Config:
 
 
 class Trials:
-    """Makes trials, or reads those made before; text, teacher and held-out sequences are the same objects for all.
+    """Makes trials, or reads those made before; text, teacher and held-out sequences are the same
+    objects for all.
 
-    Each lies in `trials/ARM/NNN/` of the tuning's directory as a study of the whole recipe, of which one arm is run:
-    so what arms share, such as stored teacher outputs, is what it is in the recipe.
+    Each lies in `trials/ARM/NNN/` of the tuning's directory as a study of the whole recipe, of
+    which one arm is run: so what arms share, such as stored teacher outputs, is what it is in the
+    recipe.
     """
 
     def __init__(self, config: Config, out: Path, reporter: TrialReporter):
@@ -82,14 +86,16 @@ class Trials:
 
     @property
     def reference_losses(self) -> dict[str, Any]:
-        """The cross-entropies of the trials' text, as results.json has them; empty before the first trial."""
+        """The cross-entropies of the trials' text, as results.json has them; empty before the first
+        trial."""
         return {} if self._first is None else reference_losses(self._first.corpus).figures()
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
         """A trial to its end, however far it had come.
 
         Raises:
-            InputError: anything but divergence: the recipe, the text, the teacher, or a directory of another trial.
+            InputError: anything but divergence: the recipe, the text, the teacher, or a directory
+                of another trial.
         """
         directory = self._directory(arm, number)
         self._reporter.trial = f"trial {number + 1} of {self._config.tune.trials}"
@@ -97,7 +103,8 @@ class Trials:
         record = read_json(directory / NAME)
         if record["settings"] != settings:
             raise InputError(
-                f"{directory / NAME}: this trial's settings are {record['settings']}, expected {settings}; "
+                f"{directory / NAME}: this trial's settings are {record['settings']}, expected "
+                f"{settings}; "
                 "use another --out"
             )
         outcome = self._run(study, arm, directory / NAME, record)
@@ -181,7 +188,8 @@ class TrialReporter(Reporter):
 
     Attributes:
         trial: which.
-        ledger: how the account of the run under way stood at its last finite loss; None before the first.
+        ledger: how the account of the run under way stood at its last finite loss; None before the
+            first.
     """
 
     def __init__(self) -> None:
@@ -227,7 +235,8 @@ class _AtTheEnd(Evaluation):
 
 
 def _value(endpoint: str, row: dict[str, Any]) -> float:
-    """A run's value: the held-out loss, of its own head or of a probe's, or the best linear probe on the dev rows."""
+    """A run's value: the held-out loss, of its own head or of a probe's, or the best linear probe
+    on the dev rows."""
     if endpoint in ("mlm_loss", "mlm_probe"):
         return float(row["metrics"][endpoint])
     return max(float(layer["dev"]) for layer in row["details"][endpoint]["layers"])

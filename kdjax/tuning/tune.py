@@ -1,4 +1,5 @@
-"""Equal tuning: as many trials of the same budget for every arm, and the recipe with each arm's best settings."""
+"""Equal tuning: as many trials of the same budget for every arm, and the recipe with each arm's
+best settings."""
 
 from __future__ import annotations
 
@@ -32,19 +33,20 @@ RECIPE = "tuned.yaml"
 
 
 def tune(config: Config, out: Path) -> dict[str, Any]:
-    """Tunes every arm alike, or goes on with an interrupted tuning: trials that have ended are read.
+    """Tunes every arm alike, or goes on with an interrupted tuning: trials that have ended are
+    read.
 
     Args:
         config: the recipe, with `tune`.
-        out: the tuning's directory. It gets `tuning.json` and `tuned.yaml`, and holds `trials/ARM/NNN/`, each a study's
-            directory, and in `shared/` what they have in common.
+        out: the tuning's directory. It gets `tuning.json` and `tuned.yaml`, and holds
+            `trials/ARM/NNN/`, each a study's directory, and in `shared/` what they have in common.
 
     Returns:
         What `tuning.json` holds.
 
     Raises:
-        InputError: anything wrong with the recipe, the text, the teacher or the directory; or every trial of an arm
-            diverged.
+        InputError: anything wrong with the recipe, the text, the teacher or the directory; or every
+            trial of an arm diverged.
     """
     better = _check(config)
     space = distributions_of(config)
@@ -105,7 +107,8 @@ def _arm(
     best = best_of(trials, better)
     if best is None:
         raise InputError(
-            f"arms.{arm}: all {len(trials)} trials diverged, expected at least one that ends; narrow tune.space in "
+            f"arms.{arm}: all {len(trials)} trials diverged, expected at least one that ends; "
+            "narrow tune.space in "
             "another --out"
         )
     return {
@@ -135,12 +138,14 @@ def _check(config: Config) -> Better:
         raise InputError(f"tune.seeds is {list(tune.seeds)}, expected one or more, each once")
     if shared := sorted({*tune.seeds} & {*config.seeds}):
         raise InputError(
-            f"tune.seeds has {shared}, which are among seeds, expected seeds that the study does not use"
+            f"tune.seeds has {shared}, which are among seeds, expected seeds that the study does "
+            "not use"
         )
     if tune.endpoint == "mlm_loss":
         if without := [name for name, arm in arms.items() if not arm.trains_mlm_head]:
             raise InputError(
-                f"tune.endpoint is 'mlm_loss', which says nothing of {', '.join(without)}: no MLM head is trained; "
+                f"tune.endpoint is 'mlm_loss', which says nothing of {', '.join(without)}: no MLM "
+                "head is trained; "
                 "expected mlm_probe or probe.TASK, or only arms that train one"
             )
         return "lower"

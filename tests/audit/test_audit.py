@@ -48,7 +48,8 @@ Where = str
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two arms, two phases, stored outputs and a fitted head; killed once, while it wrote a checkpoint."""
+    """A study of two arms, two phases, stored outputs and a fitted head; killed once, while it
+    wrote a checkpoint."""
     here = tmp_path_factory.mktemp("audit")
     recipe = small_study.write(here, **CHANGES)
     saves = []
@@ -161,7 +162,8 @@ def test_a_study_as_it_was_made_is_clean(study: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     audit_command(study)
     assert capsys.readouterr().out.strip() == (
-        f"{study}: worked out again: prices 4, runs 4, ledger entries {KILLED + 4 + 3 * 3}, verdicts 1; tokens counted"
+        f"{study}: worked out again: prices 4, runs 4, ledger entries {KILLED + 4 + 3 * 3}, "
+        "verdicts 1; tokens counted"
     )
 
 

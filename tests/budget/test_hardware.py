@@ -78,7 +78,8 @@ def gradient(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_rematerialised_work_counts_again() -> None:
-    """A matmul is done forward, twice backward, and forward once more; XLA sees one turn of either loop."""
+    """A matmul is done forward, twice backward, and forward once more; XLA sees one turn of either
+    loop."""
 
     def body(x: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
         return jnp.tanh(jnp.tanh(x @ w) @ w), None
@@ -94,7 +95,8 @@ def test_rematerialised_work_counts_again() -> None:
 
 
 def test_a_step_in_loops_does_what_the_plain_step_does() -> None:
-    """A wide enough model: in a very small one the most is elementwise work, of which XLA makes more or less."""
+    """A wide enough model: in a very small one the most is elementwise work, of which XLA makes
+    more or less."""
     student = dataclasses.replace(tiny.STUDENT, layers=2, width=128, ffn=512)
     phase, shape = tiny.phase("scratch", student=student), Shape(batch=8, length=16, slots=3)
     params, batch = phase.abstract_params(), phase.abstract_batch(shape)
@@ -242,7 +244,8 @@ def test_there_is_no_memory_figure_where_the_compiler_has_none() -> None:
 
 
 def test_the_high_water_mark_of_the_process_is_in_bytes() -> None:
-    """A quarter of a gigabyte, touched, lies below the mark even when it is gone; nobody's mark is at a terabyte."""
+    """A quarter of a gigabyte, touched, lies below the mark even when it is gone; nobody's mark is
+    at a terabyte."""
     size = 2**28
     np.ones(size, np.uint8)
     most, source = high_water()

@@ -83,12 +83,14 @@ GOLDEN = {
     "tinybert": (8_471_835, (1_083_744, 2_123_024, 4_370_785, 790_469, 103_813)),
     "minilm": (6_918_256, (704_352, 1_374_160, 3_624_289, 1_142_222, 73_233)),
 }
-"""Of the tiny models, in total and by part: since before steps ran lean; the same on JAX 0.10 and 0.12."""
+"""Of the tiny models, in total and by part: since before steps ran lean; the same on JAX 0.10 and
+0.12."""
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_price_stays_what_it_was(name: str) -> None:
-    """Runs of other versions have it on their ledgers. Whoever changes it says so in the changelog."""
+    """Runs of other versions have it on their ledgers. Whoever changes it says so in the
+    changelog."""
     found = price(tiny.phase(name), tiny.SHAPE)
     assert (found.total, tuple(found.parts().values())) == GOLDEN[name]
 

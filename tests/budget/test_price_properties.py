@@ -1,4 +1,5 @@
-"""The price over all sizes: XLA and the jaxpr count agree, and the matmuls are those counted by hand, exactly."""
+"""The price over all sizes: XLA and the jaxpr count agree, and the matmuls are those counted by
+hand, exactly."""
 
 from __future__ import annotations
 
@@ -42,12 +43,14 @@ WHOLE = {
     "paper_as_run_scratch",
     "paper_as_run_logit",
 }
-"""Both models run whole, or are another preset's phases: how many layers they have is in no other formula."""
+"""Both models run whole, or are another preset's phases: how many layers they have is in no other
+formula."""
 
 
 @st.composite
 def cases(draw: st.DrawFn, *, same_width: bool = False, own_heads: bool = False) -> Case:
-    """A student, a teacher of the same vocabulary and a whole multiple of its layers, and a batch."""
+    """A student, a teacher of the same vocabulary and a whole multiple of its layers, and a
+    batch."""
 
     def number(low: int, high: int) -> int:
         return draw(st.integers(low, high))
@@ -64,7 +67,8 @@ def cases(draw: st.DrawFn, *, same_width: bool = False, own_heads: bool = False)
 
 
 def unlike(*, layers: int = 2, same_width: bool = False, own_heads: bool = False) -> Case:
-    """One case that stands for many: no two sizes are alike, so that none can stand in for another in a formula."""
+    """One case that stands for many: no two sizes are alike, so that none can stand in for another
+    in a formula."""
     student = Model(layers, 3, 5, 19, 47)
     teacher = Model(2 * layers, 2 if own_heads else 3, 7, 29, 47)
     if same_width:
@@ -208,7 +212,8 @@ def lowest_layers(case: Case, own: int, other: int) -> tuple[list[TermConfig], i
 def joined_layers_and_first_tokens(
     case: Case, own: int, other: int
 ) -> tuple[list[TermConfig], int]:
-    """Two projections; that of the first tokens is there only where the widths differ, and then at all positions."""
+    """Two projections; that of the first tokens is there only where the widths differ, and then at
+    all positions."""
     student, teacher, batch = case
     widths = student.layers * student.width, teacher.layers * teacher.width
     matmuls = by_hand.both_encoders(*case) + by_hand.matmul(batch.tokens, *widths, STUDENT)
@@ -242,7 +247,8 @@ def check_objective(objective: Objective, case: Case, own: int, other: int) -> N
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_objectives_matmuls_are_those_by_hand(objective: Objective) -> None:
-    """Of the lower of two layers and the third of four, so that there are layers above that must not run."""
+    """Of the lower of two layers and the third of four, so that there are layers above that must
+    not run."""
     check_objective(objective, unlike(), 1, 3)
 
 
@@ -320,7 +326,8 @@ def test_more_heads_of_the_same_width_in_all_cost_no_matmul() -> None:
 
 
 def test_packing_and_padding_do_not_change_the_price() -> None:
-    """Shapes do not know of them: a batch of several segments a sequence, and padding, costs what a full one does."""
+    """Shapes do not know of them: a batch of several segments a sequence, and padding, costs what a
+    full one does."""
     assert [field.name for field in dataclasses.fields(Shape)] == ["batch", "length", "slots"]
     phase, packed = tiny.phase("minilm_v1"), tiny.batch()
     assert packed["segments"].max() > 1 and not packed["valid"].all()
@@ -379,7 +386,8 @@ def test_a_refusal_says_what_was_expected(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_pricing_models_as_wide_as_bert_large_takes_no_weights() -> None:
-    """Their 254 million parameters, of which the words' tables are most, would be 1 GB; a layer of each is enough."""
+    """Their 254 million parameters, of which the words' tables are most, would be 1 GB; a layer of
+    each is enough."""
     unit = 1 if sys.platform == "darwin" else 1024
 
     def resident() -> int:

@@ -11,7 +11,8 @@ from kdjax.data.loader import evenly_spaced, fixed_batches
 
 
 def originals(batch: Batch) -> list[bytes]:
-    """Each row's tokens with the masked ones put back; without the rows that only fill a batch up."""
+    """Each row's tokens with the masked ones put back; without the rows that only fill a batch
+    up."""
     tokens = batch["tokens"].copy()
     rows, slots = np.nonzero(batch["label_weights"])
     tokens[rows, batch["slots"][rows, slots]] = batch["labels"][rows, slots]

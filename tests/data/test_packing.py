@@ -28,7 +28,8 @@ def test_no_two_bins_could_have_been_one(sizes: list[int]) -> None:
 
 
 def test_an_item_goes_where_it_fits_best() -> None:
-    # 14 and 11 open a bin each; 6 fits both and fills the first exactly; 5 and 4 fill the second exactly.
+    # 14 and 11 open a bin each; 6 fits both and fills the first exactly; 5 and 4 fill the second
+    # exactly.
     assert best_fit([4, 14, 6, 11, 5], 20) == [[1, 2], [3, 4, 0]]
 
 

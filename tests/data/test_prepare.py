@@ -1,4 +1,5 @@
-"""Preparation: no token lost, the same bytes however it came about, and nothing left behind by what cannot be used."""
+"""Preparation: no token lost, the same bytes however it came about, and nothing left behind by what
+cannot be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The text's own cross-entropies: against dictionaries, against sources whose entropies are known, and sums of 1."""
+"""The text's own cross-entropies: against dictionaries, against sources whose entropies are known,
+and sums of 1."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def text_of(documents: list[np.ndarray]) -> Neighborhoods:
 def markov(
     documents: int, length: int, size: int, rng: np.random.Generator
 ) -> tuple[list[np.ndarray], float, float]:
-    """Documents of a planted bigram source over ids from 5; the entropies of its chain and of its stationary law."""
+    """Documents of a planted bigram source over ids from 5; the entropies of its chain and of its
+    stationary law."""
     chain = rng.dirichlet(np.full(size, 0.3), size)
     values, vectors = np.linalg.eig(chain.T)
     stationary = np.real(vectors[:, np.argmax(np.real(values))])

@@ -1,4 +1,5 @@
-"""Compressed files are read as what they hold; damaged ones and endless lines are one line of complaint."""
+"""Compressed files are read as what they hold; damaged ones and endless lines are one line of
+complaint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The limited regime: a seeded subset of whole sequences, nested by size, that is used like the corpus it is of."""
+"""The limited regime: a seeded subset of whole sequences, nested by size, that is used like the
+corpus it is of."""
 
 from __future__ import annotations
 
@@ -249,7 +250,8 @@ def test_a_corpus_with_too_few_tokens_says_how_many_are_missing(corpus: Corpus) 
         with pytest.raises(InputError) as caught:
             corpus.limited(available + more, 0)
         assert str(caught.value) == (
-            f"{corpus.directory}: has {available:,} training tokens, expected at least data.unique_tokens, "
+            f"{corpus.directory}: has {available:,} training tokens, expected at least "
+            "data.unique_tokens, "
             f"{available + more:,.0f}; {more:,.0f} are missing"
         )
 
@@ -260,7 +262,8 @@ def test_too_few_tokens_for_a_sequence(corpus: Corpus) -> None:
     with pytest.raises(InputError) as caught:
         corpus.limited(first - 1, 0)
     assert str(caught.value) == (
-        f"data.unique_tokens is {first - 1}, expected at least the tokens of a sequence: up to 24 in {corpus.directory}"
+        f"data.unique_tokens is {first - 1}, expected at least the tokens of a sequence: up to 24 "
+        f"in {corpus.directory}"
     )
 
 

@@ -1,4 +1,5 @@
-"""A trained tokenizer: of the size asked for, blind to held-out documents, and always the same bytes."""
+"""A trained tokenizer: of the size asked for, blind to held-out documents, and always the same
+bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`kdjax compile`: what it finds, prints and refuses. Devices of this machine stand for a slice's."""
+"""`kdjax compile`: what it finds, prints and refuses. Devices of this machine stand for a
+slice's."""
 
 from __future__ import annotations
 
@@ -123,7 +124,8 @@ def test_a_step_that_does_not_fit_is_a_row_and_status_2(
     ("message", "needed"),
     [
         (
-            "the total memory required for HLO temporaries (78.77G) exceeds available HBM (15.75G).",
+            "the total memory required for HLO temporaries (78.77G) exceeds available HBM "
+            "(15.75G).",
             78.77,
         ),
         ("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5),

@@ -24,7 +24,8 @@ MODEL = ModelConfig(
 def inputs(
     rows: int, rng: np.random.Generator, length: int = 8, shortest: int = 4
 ) -> dict[str, np.ndarray]:
-    """Rows of random tokens from 3 to 19 behind a first token 1, of random lengths, padded with 0."""
+    """Rows of random tokens from 3 to 19 behind a first token 1, of random lengths, padded with
+    0."""
     ends = rng.integers(shortest, length + 1, rows)
     valid = np.arange(length) < ends[:, None]
     tokens = np.where(valid, rng.integers(3, 20, (rows, length)), 0)
@@ -38,7 +39,8 @@ def inputs(
 
 
 def topics(rows: int, rng: np.random.Generator) -> Split:
-    """Two classes: the second token of a row is 3 for the one, 4 for the other, and neither stands anywhere else."""
+    """Two classes: the second token of a row is 3 for the one, 4 for the other, and neither stands
+    anywhere else."""
     batch = inputs(rows, rng)
     labels = rng.integers(0, 2, rows).astype(np.int32)
     batch["tokens"] = np.where(np.isin(batch["tokens"], (3, 4)), 5, batch["tokens"]).astype(

@@ -1,4 +1,5 @@
-"""Where one arm overtakes another: a change of sign that at least one side of it can be told from 0."""
+"""Where one arm overtakes another: a change of sign that at least one side of it can be told from
+0."""
 
 from __future__ import annotations
 

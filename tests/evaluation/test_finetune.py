@@ -107,8 +107,8 @@ def test_a_warmup_as_long_as_the_run_or_longer_lasts_the_run(warmup):
 def first_change(**changes):
     """How a first step changes each parameter.
 
-    The learning rate is as large as Adam's epsilon and both are far above the gradients: a first step is then minus the
-    gradient, plus weight decay.
+    The learning rate is as large as Adam's epsilon and both are far above the gradients: a first
+    step is then minus the gradient, plus weight decay.
     """
     settings = dataclasses.replace(
         SETTINGS, **{"learning_rate": 1e4, "eps": 1e4, "warmup": 0, **changes}

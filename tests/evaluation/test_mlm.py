@@ -18,7 +18,8 @@ from tests import tiny
 
 
 def peaked(config, seed, factor, bias):
-    """A model far from uniform predictions, fond of a few tokens, so that two such models agree at some slots."""
+    """A model far from uniform predictions, fond of a few tokens, so that two such models agree at
+    some slots."""
     rng = np.random.default_rng(seed)
 
     def drawn(path, leaf):

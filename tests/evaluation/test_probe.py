@@ -22,7 +22,8 @@ THREE_LAYERS = dataclasses.replace(handmade.MODEL, layers=3)
 
 
 def planted(monkeypatch, signal, labels_of, *, rows=(400, 200, 400), classes=("a", "b", "c")):
-    """A task whose pooled features are noise, plus at each layer `signal[layer]` times the label in some direction.
+    """A task whose pooled features are noise, plus at each layer `signal[layer]` times the label in
+    some direction.
 
     The first feature of a row's tokens says which row it is, so that `pooled` can be replaced.
     """

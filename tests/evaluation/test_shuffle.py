@@ -1,4 +1,5 @@
-"""Shuffling visible tokens keeps every word in its segment, and all that is measured where it was."""
+"""Shuffling visible tokens keeps every word in its segment, and all that is measured where it
+was."""
 
 from __future__ import annotations
 

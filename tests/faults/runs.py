@@ -38,7 +38,8 @@ def run(
     warn: Callable[[str], None] = lambda line: None,
     **checkpoint: Any,
 ) -> Outcome:
-    """A run that saves after every step; `watch` is told of the step before while a step is computed."""
+    """A run that saves after every step; `watch` is told of the step before while a step is
+    computed."""
     program = compiled()
 
     def told(progress: Progress) -> None:
@@ -72,7 +73,8 @@ def straight(directory: Path) -> Outcome:
 
 
 def check_same(found: Outcome, directory: Path, straight_directory: Path) -> None:
-    """The same parameters, account, curve and metrics as without the fault, and a journal whose hashes hold."""
+    """The same parameters, account, curve and metrics as without the fault, and a journal whose
+    hashes hold."""
     expected = straight(straight_directory)
     assert found.params_sha256 == expected.params_sha256
     assert (

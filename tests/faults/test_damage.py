@@ -1,4 +1,5 @@
-"""Damage on the disk: a study goes on from its newest whole checkpoint and says so; text is made again."""
+"""Damage on the disk: a study goes on from its newest whole checkpoint and says so; text is made
+again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A disk that is full: nothing that was saved is lost, and once there is room the run ends as if nothing had been."""
+"""A disk that is full: nothing that was saved is lost, and once there is room the run ends as if
+nothing had been."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ Limit = Callable[[int], AbstractContextManager[None]]
 def test_a_run_goes_on_without_checkpoints_for_a_while_and_ends_the_same(
     tmp_path: Path, straight: Path, files_of_at_most: Limit
 ) -> None:
-    """No file may grow beyond 700 bytes in steps 2 and 3: neither arrays, nor metrics, nor the ledger."""
+    """No file may grow beyond 700 bytes in steps 2 and 3: neither arrays, nor metrics, nor the
+    ledger."""
     said: list[str] = []
     with ExitStack() as full:
 

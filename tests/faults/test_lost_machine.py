@@ -1,4 +1,5 @@
-"""A machine that is lost: from `train.checkpoint.directory` another goes on, or takes back what is finished."""
+"""A machine that is lost: from `train.checkpoint.directory` another goes on, or takes back what is
+finished."""
 
 from __future__ import annotations
 

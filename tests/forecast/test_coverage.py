@@ -24,14 +24,16 @@ DESIGNS = [
 PARAMETERS = ("E", "K", "k")
 AHEAD = ("arm x3", "arm x10", "difference x3", "difference x10")
 
-# 3000 studies in all: one standard error is 0.55 points, so the lower end is 3.6 of them below nominal.
+# 3000 studies in all: one standard error is 0.55 points, so the lower end is 3.6 of them below
+# nominal.
 POOLED = (0.88, 0.96)
 # One design has 500 studies, a standard error of 1.3 points.
 SINGLE = (0.85, 0.98)
 
 
 def hits(budgets, seeds, decades, studies, rng):
-    """Per quantity, whether the interval of each study holds the truth, `[studies]`; and its width over the noise."""
+    """Per quantity, whether the interval of each study holds the truth, `[studies]`; and its width
+    over the noise."""
     truth = planted.truths(rng, studies)
     # The second arm pays more for a token, so it sees fewer of them at the same budgets.
     tokens = planted.SMALLEST * np.geomspace(1, 10**decades, budgets) * np.array([[1.0], [0.6]])
@@ -82,7 +84,8 @@ def test_intervals_cover_at_their_nominal_rate_over_all_designs(quantity):
 
 
 def test_intervals_are_not_wide_for_nothing():
-    # An ideal fit of 4 budgets by 3 seeds has, three budgets beyond, an interval some four standard deviations wide.
+    # An ideal fit of 4 budgets by 3 seeds has, three budgets beyond, an interval some four standard
+    # deviations wide.
     for factor, widest in ((3, 7.0), (10, 10.0)):
         widths = hits_of_design(DESIGNS[0])[f"width x{factor}"]
         assert np.isfinite(widths).all()

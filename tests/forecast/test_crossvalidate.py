@@ -57,7 +57,8 @@ def test_a_hand_made_error_is_found_to_the_digit():
         for run in runs
     ]
     (one,) = hold_out(moved, draws=200).arms
-    # Noise-free smaller budgets predict the curve itself; the largest lies 0.06 above it on average.
+    # Noise-free smaller budgets predict the curve itself; the largest lies 0.06 above it on
+    # average.
     assert one.error == pytest.approx(-0.06, abs=1e-4)
     assert one.noise == pytest.approx(np.std([0.04, 0.05, 0.09], ddof=1), abs=1e-6)
     assert one.relative == pytest.approx(0.06 / one.noise, rel=1e-2)

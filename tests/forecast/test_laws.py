@@ -1,4 +1,5 @@
-"""The published laws, against numbers others worked out from the same tables and against their limits."""
+"""The published laws, against numbers others worked out from the same tables and against their
+limits."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import pytest
 from kdjax import forecast
 from kdjax.errors import InputError
 
-# Parameters, tokens, loss: a reader's table worked out from Table 6 of arXiv 2502.08606, to its three decimals. Two of
-# its rows are off by one unit in the last, as are 1e-3 here.
+# Parameters, tokens, loss: a reader's table worked out from Table 6 of arXiv 2502.08606, to its
+# three decimals. Two of its rows are off by one unit in the last, as are 1e-3 here.
 SUPERVISED = [
     (120e6, 100e9, 2.596),
     (120e6, 300e9, 2.557),
@@ -22,8 +23,8 @@ SUPERVISED = [
     (1.0e9, 100e9, 2.240),
 ]
 
-# Distilled less supervised loss of a student of 120M parameters, from equation 8 and Table 6, by teacher
-# (parameters, tokens) and student tokens, by the same reader.
+# Distilled less supervised loss of a student of 120M parameters, from equation 8 and Table 6, by
+# teacher (parameters, tokens) and student tokens, by the same reader.
 STUDENT_TOKENS = [30e9, 100e9, 300e9, 1e12]
 ADVANTAGE = {
     (1.0e9, 100e9): [-0.073, -0.042, -0.026, -0.018],
@@ -74,7 +75,8 @@ def test_too_good_a_teacher_makes_a_worse_student():
 
 
 def test_the_worked_example_of_effective_data():
-    # Muennighoff et al., Appendix A: one unit, four repeats, R* = 3 is worth 3.21 units and never 4.
+    # Muennighoff et al., Appendix A: one unit, four repeats, R* = 3 is worth 3.21 units and never
+    # 4.
     assert float(forecast.effective_tokens(5, 1, 3)) == pytest.approx(3.21, abs=5e-3)
     assert float(forecast.effective_tokens(101, 1, 3)) <= 4
 
@@ -98,7 +100,8 @@ def test_the_decay_of_repeats_may_be_an_array():
 
 
 def test_the_size_that_suits_unique_tokens_is_the_published_share():
-    # Above 0.051 U parameters the first is discounted, below none is: equation 17 of Muennighoff et al.
+    # Above 0.051 U parameters the first is discounted, below none is: equation 17 of Muennighoff et
+    # al.
     assert float(forecast.effective_parameters(0.050e9, 1e9)) == 0.050e9
     assert float(forecast.effective_parameters(0.053e9, 1e9)) < 0.053e9
     assert float(forecast.effective_parameters(1e15, 1e9)) == pytest.approx(

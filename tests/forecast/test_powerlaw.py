@@ -73,7 +73,8 @@ def test_many_data_sets_are_fitted_as_each_alone():
 
 
 def errors_with_outlier(fit):
-    """Mean error of the extrapolated value over 200 studies, one run of each 15 standard deviations off."""
+    """Mean error of the extrapolated value over 200 studies, one run of each 15 standard deviations
+    off."""
     rng = np.random.default_rng(3)
     truth = planted.truths(rng, 200, 1)
     noise = 0.02 * (truth.at(TOKENS)[:, 0, 0] - truth.at(TOKENS)[:, 0, -1])[:, None]

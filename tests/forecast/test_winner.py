@@ -14,7 +14,8 @@ from kdjax.forecast import contests, fit
 from tests.forecast import pilots
 
 BUDGETS = np.geomspace(1e13, 1e17, 81)
-# Twins differ by nothing; `logit` of LAW below leads up to a budget near 1e15, beyond the pilots, and falls behind.
+# Twins differ by nothing; `logit` of LAW below leads up to a budget near 1e15, beyond the pilots,
+# and falls behind.
 CROSSING = {"scratch": (2.0, 60.0, 0.25), "logit": (2.3, 156.0, 0.35)}
 TWINS = {"scratch": (2.0, 60.0, 0.25), "logit": (2.0, 60.0 * (6 / 9) ** 0.25, 0.25)}
 

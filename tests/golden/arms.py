@@ -1,4 +1,5 @@
-"""The paper's four arms between tiny models: what PyTorch's loss and gradients were recorded for."""
+"""The paper's four arms between tiny models: what PyTorch's loss and gradients were recorded
+for."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class ArmInputs:
 
 
 def random_like(tree: Any, seed: int) -> Any:
-    """Fill a tree of shapes with NumPy's numbers, so wide that attention and logits are far from even."""
+    """Fill a tree of shapes with NumPy's numbers, so wide that attention and logits are far from
+    even."""
     rng = np.random.default_rng(seed)
 
     def fill(path: Any, leaf: Any) -> np.ndarray:
@@ -61,7 +63,8 @@ def random_like(tree: Any, seed: int) -> Any:
 
 
 def inputs(arm: str, pair: str = "bert") -> ArmInputs:
-    """Make the inputs of an arm between a pair of models; they are the same for ever and on every machine.
+    """Make the inputs of an arm between a pair of models; they are the same for ever and on every
+    machine.
 
     Args:
         arm: one of the paper's four.
@@ -94,7 +97,8 @@ def loss_and_gradients(given: ArmInputs) -> dict[str, np.ndarray]:
 
 
 def recorded(arm: str, pair: str = "bert") -> dict[str, np.ndarray]:
-    """Read PyTorch's loss (`loss`) and gradients, by kdjax's path in the parameters and in its layout."""
+    """Read PyTorch's loss (`loss`) and gradients, by kdjax's path in the parameters and in its
+    layout."""
     prefix = f"{pair}:{arm}:"
     with np.load(PATH) as archive:
         return {

@@ -2,8 +2,8 @@
 
     python -m tests.golden.record_hf_classes        (needs PyTorch and transformers)
 
-Each model is saved by this package, read by transformers' AutoModelForMaskedLM and run in PyTorch in float64; its
-logits go to hf_classes.npz.
+Each model is saved by this package, read by transformers' AutoModelForMaskedLM and run in PyTorch
+in float64; its logits go to hf_classes.npz.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Record what PyTorch computes, for tests that compare kdjax with it where PyTorch is not installed.
+"""Record what PyTorch computes, for tests that compare kdjax with it where PyTorch is not
+installed.
 
     make test-parity                      # makes the environment, .venv-parity
     .venv-parity/bin/python -m tests.golden.record_pytorch
 
-writes, below `tests/golden/`:
-    pytorch/masked_lm/, encoder/, pretraining/, sharded/    random BERTs as transformers saves them
-    pytorch/default_config.json                             all settings of a `BertConfig()`
-    pytorch/*.npz                                           a batch and the features of one of the models on it
-    pytorch_arms.npz                                        loss and gradients of the paper's arms
+writes, below `tests/golden/`: pytorch/masked_lm/, encoder/, pretraining/, sharded/    random BERTs
+    as transformers saves them pytorch/default_config.json                             all settings
+    of a `BertConfig()` pytorch/*.npz                                           a batch and the
+    features of one of the models on it pytorch_arms.npz                                        loss
+    and gradients of the paper's arms
 
 `tests/parity/` compares the same numbers with PyTorch as it is now.
 """
@@ -55,7 +56,8 @@ def padded(act: str) -> pytorch.Recorded:
 
 
 def documents() -> pytorch.Recorded:
-    """Record documents that each went through the masked language model alone; then they are padded to one length."""
+    """Record documents that each went through the masked language model alone; then they are padded
+    to one length."""
     model = BertForMaskedLM.from_pretrained(
         pytorch.DIRECTORY / "masked_lm", attn_implementation="eager"
     ).eval()

@@ -165,14 +165,16 @@ def test_an_asynchronous_copy_counts_at_its_start() -> None:
         "%x = f32[1024]{0:T(1024)} parameter(0)",
         "%s = (f32[1024]{0:T(1024)S(1)}, f32[1024]{0:T(1024)}, u32[]{:S(2)}) copy-start(%x)",
         "%d = f32[1024]{0:T(1024)S(1)} copy-done(%s)",
-        "%t = ((f32[1024]{0:T(1024)}), f32[256]{0:T(256)S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:256]}",
+        "%t = ((f32[1024]{0:T(1024)}), f32[256]{0:T(256)S(1)}, s32[]{:S(2)}) slice-start(%x), "
+        "slice={[0:256]}",
         "ROOT %e = f32[256]{0:T(256)S(1)} slice-done(%t)",
     )
     assert [(c.name, c.seconds) for c in of(text).costs] == [("s", 4096 / HBM), ("t", 1024 / HBM)]
 
 
 def test_a_collective_in_several_fusions_counts_once_beside_their_work() -> None:
-    """As the compiler overlaps a gather with matmuls: a fusion that starts it, some that go on with it, and an end."""
+    """As the compiler overlaps a gather with matmuls: a fusion that starts it, some that go on with
+    it, and an end."""
     part = """
 %{0} (a: bf16[8,128]) -> bf16[32,128] {{
   %a{0} = bf16[8,128]{{1,0:T(8,128)(2,1)}} parameter(0)
@@ -249,7 +251,8 @@ def test_work_given_to_another_core_counts() -> None:
     text = entry(
         "%x = f32[4096]{0:T(256)} parameter(0)",
         "%n = s32[8]{0:T(256)} parameter(1)",
-        "%s = ((f32[4096]{0:T(256)}, s32[8]{0:T(256)}), f32[8]{0:T(256)}) call-start(%x, %n), to_apply=%core",
+        "%s = ((f32[4096]{0:T(256)}, s32[8]{0:T(256)}), f32[8]{0:T(256)}) call-start(%x, %n), "
+        "to_apply=%core",
         "ROOT %d = f32[8]{0:T(256)} call-done(%s)",
         before=before,
     )

@@ -1,6 +1,7 @@
 """Small programs compiled for TPUs, whose text tests read.
 
-`python -m tests.hlo.tpu_programs tests/golden/tpu` writes the texts anew; it needs libtpu and no TPU.
+`python -m tests.hlo.tpu_programs tests/golden/tpu` writes the texts anew; it needs libtpu and no
+TPU.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def programs() -> dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct
 
 
 def _shortened(text: str) -> str:
-    """A text without what nobody reads: kernels' code, layouts of arguments, most of the backend's notes, paths."""
+    """A text without what nobody reads: kernels' code, layouts of arguments, most of the backend's
+    notes, paths."""
     text = re.sub(r'"body":"[^"]*"', '"body":""', text)
     text = re.sub(r", backend_config=\{.*$", _notes, text, flags=re.MULTILINE)
     text = re.sub(

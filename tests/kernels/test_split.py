@@ -76,7 +76,8 @@ def phase() -> Phase:
 
 
 def stepped(mesh: MeshConfig, devices: int, **options: Any) -> tuple[Any, float, set[str]]:
-    """The gradients of a step, its loss, and the kernels in it; of runs side by side, the first one's."""
+    """The gradients of a step, its loss, and the kernels in it; of runs side by side, the first
+    one's."""
     program = Program(phase(), SHAPE, Layout.of(mesh, jax.devices()[:devices]), **options)
     start = models.init(STUDENT, 0).params
     teacher = program.place_teacher(models.init(TEACHER, 9).params)

@@ -28,7 +28,8 @@ def config():
 
 @pytest.fixture
 def batch_of():
-    """Builds a batch from rows, each a list of packed documents' lengths; the rest of a row is padding."""
+    """Builds a batch from rows, each a list of packed documents' lengths; the rest of a row is
+    padding."""
 
     def build(rows, *, length=16, slots=4, seed=0, vocab=57, types=False):
         rng = np.random.default_rng(seed)

@@ -50,7 +50,8 @@ def plain(config, params, batch):
         return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
 
     def turned(heads, positions):
-        """Rotary positions as complex numbers: (x_i + j x_{i + d/2}) exp(j m base^(-2i/d)) for position m."""
+        """Rotary positions as complex numbers: (x_i + j x_{i + d/2}) exp(j m base^(-2i/d)) for
+        position m."""
         if config.positions == "learned":
             return heads
         width = heads.shape[-1]
@@ -105,10 +106,17 @@ def plain(config, params, batch):
     return jax.tree.map(lambda *r: np.stack(r), *made)
 
 
-@pytest.mark.parametrize("changes", [
-    {"norm": norm, "embedding_norm": embedding_norm, "gelu": gelu}
-    for norm in ("post", "pre") for embedding_norm in (True, False) for gelu in ("exact", "tanh")
-] + [{"positions": "rotary"}, {"positions": "rotary", "rotary_base": 50.0, "norm": "pre"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": norm, "embedding_norm": embedding_norm, "gelu": gelu}
+        for norm in ("post", "pre")
+        for embedding_norm in (True, False)
+        for gelu in ("exact", "tanh")
+        # fmt: skip
+    ]
+    + [{"positions": "rotary"}, {"positions": "rotary", "rotary_base": 50.0, "norm": "pre"}],
+)
 def test_every_feature_is_what_the_definitions_say(config, batch_of, scrambled, changes):
     config = config(**changes)
     params = scrambled(init(config, 1).params)
@@ -130,7 +138,8 @@ def test_features_do_not_depend_on_what_else_is_asked(config, batch_of, scramble
     for name in ("scores", "query", "key", "value", "hidden"):
         for layer in range(name != "hidden", config.layers + 1):
             alone = forward(config, params, batch, FeatureRequest(**{name: frozenset({layer})}))
-            # No sum is longer than a feed-forward block is wide; there are eight matmuls and norms in a layer.
+            # No sum is longer than a feed-forward block is wide; there are eight matmuls and norms
+            # in a layer.
             sums = {"summands": config.ffn, "stages": 8 * config.layers}
             assert_sums_equal(getattr(alone, name)[layer], getattr(whole, name)[layer], **sums)
             assert [

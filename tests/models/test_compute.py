@@ -1,4 +1,5 @@
-"""Every way of computing gives the reference program's features and gradients, and is the program it says it is."""
+"""Every way of computing gives the reference program's features and gradients, and is the program
+it says it is."""
 
 from collections import Counter
 from dataclasses import replace
@@ -39,7 +40,8 @@ TILED = ModelConfig(layers=3, width=128, heads=2, ffn=20, vocab_size=40, max_pos
 LENGTH = 10
 REMAT = jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0).eqns[0].primitive.name
 LAYER = 8
-"""Matmuls of the reference program: query, key, value, scores, mixing, output, two of the feed-forward block."""
+"""Matmuls of the reference program: query, key, value, scores, mixing, output, two of the
+feed-forward block."""
 LEAN = 6
 """Of the lean one: query, key and value are one."""
 
@@ -211,7 +213,8 @@ def test_these_comparisons_see_dropout(rate):
 
 
 def near(config, name, **compute):
-    """A bfloat16 has 8 significant bits: a rounding errs by up to 2^-8, and dozens of them follow one another."""
+    """A bfloat16 has 8 significant bits: a rounding errs by up to 2^-8, and dozens of them follow
+    one another."""
     got = run(config, SHORT_REQUESTS[name], ComputeConfig(dtype="bfloat16", **compute))
     for part, reference in zip(got, plain(config, name), strict=True):
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(part))
@@ -322,7 +325,8 @@ def test_every_layer_that_runs_whole_is_rematerialised():
 
 @pytest.mark.parametrize(("remat", "again"), [("dots", 2), ("full", LEAN)])
 def test_the_backward_pass_computes_again_what_remat_says(remat, again):
-    """Under dots only the scores and the mixing, whose memory grows with the square of the length."""
+    """Under dots only the scores and the mixing, whose memory grows with the square of the
+    length."""
     stored, recomputed = (
         count(trace(REQUESTS["logits only"], gradient=True, remat=kind), "dot_general")
         for kind in ("none", remat)
@@ -331,7 +335,8 @@ def test_the_backward_pass_computes_again_what_remat_says(remat, again):
 
 
 def test_rematerialised_loops_take_less_memory():
-    """In a loop, as the CPU's compiler undoes it elsewhere: it finds the second computation equal to the first."""
+    """In a loop, as the CPU's compiler undoes it elsewhere: it finds the second computation equal
+    to the first."""
 
     def temporary(remat):
         def loss(params):
@@ -418,7 +423,8 @@ def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(
     )
     assert kernels(eqns)["attention_forward"] == layers * (1 if remat == "none" else 2)
     assert kernels(eqns)["attention_backward"] == layers
-    # Where a layer runs no further than its scores, they are all that is made: three matmuls with their gradients.
+    # Where a layer runs no further than its scores, they are all that is made: three matmuls with
+    # their gradients.
     assert square(eqns) == (name == "scores of the last layer")
 
 

@@ -1,4 +1,5 @@
-"""Dropout by counter: its rate, that elements are independent, and that it is the same however a batch is taken."""
+"""Dropout by counter: its rate, that elements are independent, and that it is the same however a
+batch is taken."""
 
 from __future__ import annotations
 

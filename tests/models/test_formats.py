@@ -1,4 +1,5 @@
-"""Models that are not BERT's: as which class they are saved, and that they are read again bit for bit."""
+"""Models that are not BERT's: as which class they are saved, and that they are read again bit for
+bit."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def test_a_saved_model_reads_back_bit_for_bit(tmp_path, config, model_type, chan
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_a_class_of_transformers_has_the_logits_of_the_model_saved_as_it(model_type):
-    """Recorded by `python -m tests.golden.record_hf_classes`: transformers reads what was saved, in PyTorch."""
+    """Recorded by `python -m tests.golden.record_hf_classes`: transformers reads what was saved, in
+    PyTorch."""
     config = CONFIGS[model_type]
     assert formats.to_json(config, mlm=True)["model_type"] == model_type
     got = forward(config, params_of(config), BATCH, FeatureRequest(token_logits=True)).token_logits

@@ -1,4 +1,5 @@
-"""Reading and writing Hugging Face directories, against recorded numbers of transformers' own BERT in PyTorch."""
+"""Reading and writing Hugging Face directories, against recorded numbers of transformers' own BERT
+in PyTorch."""
 
 import itertools
 import json
@@ -60,7 +61,8 @@ def test_padded_batches_equal_pytorch(tmp_path, act):
 
 
 def packed(recorded, name, length):
-    """An array of the recorded documents, packed into rows as `PACKED` says; the rest of a row is 0."""
+    """An array of the recorded documents, packed into rows as `PACKED` says; the rest of a row is
+    0."""
     rows = np.zeros((len(pytorch.PACKED), length), np.int32)
     documents = iter(recorded[name])
     for row, sizes in zip(rows, pytorch.PACKED, strict=True):
@@ -114,7 +116,8 @@ def test_config_is_read(tmp_path):
 
 
 def rewritten(directory, change):
-    """A copy of the recorded masked language model with other tensors; `change` takes and returns a dict."""
+    """A copy of the recorded masked language model with other tensors; `change` takes and returns a
+    dict."""
     shutil.copytree(MASKED_LM, directory)
     path = directory / "model.safetensors"
     tensors = {

@@ -1,4 +1,5 @@
-"""A directory that cannot be read or written gives one line that names the file or tensor, and changes nothing."""
+"""A directory that cannot be read or written gives one line that names the file or tensor, and
+changes nothing."""
 
 import json
 import sys

@@ -1,4 +1,5 @@
-"""The parts of a layer, each beside plain JAX: values, gradients, their types, and what they keep."""
+"""The parts of a layer, each beside plain JAX: values, gradients, their types, and what they
+keep."""
 
 import functools
 import math
@@ -133,7 +134,8 @@ def density(x):
 
 
 def test_gelu_of_every_bfloat16_is_exact_but_for_its_rounding():
-    """Rounding to bfloat16 errs by up to 2^-8 of the value; the polynomial adds at most 0.6 of 2^-9."""
+    """Rounding to bfloat16 errs by up to 2^-8 of the value; the polynomial adds at most 0.6 of
+    2^-9."""
     every = np.arange(2**16, dtype=np.uint16).view(BF16)
     x = every[np.isfinite(every.astype(np.float32))]
     value, pull = jax.vjp(lean.gelu, jnp.asarray(x))

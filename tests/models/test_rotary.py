@@ -46,7 +46,8 @@ def test_rotary_scores_depend_on_distance_only() -> None:
         scores = np.einsum("BLHd,BMHd->BHLM", turned(query, at), turned(key, at))
         for distance in (-7, 0, 3):
             along = np.diagonal(scores, offset=distance, axis1=2, axis2=3)
-            # An angle of up to 320 is off by 2^-24 of it, and a score by that much of |q||k|, about 32.
+            # An angle of up to 320 is off by 2^-24 of it, and a score by that much of |q||k|, about
+            # 32.
             np.testing.assert_allclose(
                 along, np.broadcast_to(along[..., :1], along.shape), atol=32 * 320 * 2**-22
             )
@@ -93,7 +94,8 @@ def test_rotation_pairs_the_halves_of_a_head_and_the_first_plane_turns_by_a_radi
 
 
 def test_rotation_in_bfloat16_turns_by_float32_angles() -> None:
-    """Position 301 is no bfloat16: a table of that type would turn it like position 302, by a radian more."""
+    """Position 301 is no bfloat16: a table of that type would turn it like position 302, by a
+    radian more."""
     x, at = random_vectors(3, 1), jnp.array([[301]])
     rotation = rotation_of(CONFIG, at)
     assert rotation.cos.dtype == rotation.sin.dtype == jnp.float32
@@ -116,7 +118,8 @@ def test_gradient_of_a_rotation_is_the_rotation_back() -> None:
 
 
 def test_rotary_models_know_the_order_of_tokens() -> None:
-    """Without any positions a mean over the sequence would not: attention is the same for any order."""
+    """Without any positions a mean over the sequence would not: attention is the same for any
+    order."""
     params = init(dataclasses.replace(CONFIG, init_std=0.3), 0).params
     tokens = np.array([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]], np.int32)
     batch = {"tokens": tokens, "segments": np.ones_like(tokens)}
@@ -149,7 +152,8 @@ def test_refuses_settings_that_cannot_be(settings: dict[str, object], message: s
 
 
 def test_price_of_rotary_positions_is_their_rotation_by_hand() -> None:
-    """A coordinate takes two products and a sum; backward as much, and half of them are negated before."""
+    """A coordinate takes two products and a sum; backward as much, and half of them are negated
+    before."""
     learned, rotary = (
         dataclasses.replace(tiny.STUDENT, positions=kind) for kind in ("learned", "rotary")
     )

@@ -16,7 +16,8 @@ from kdjax.objectives import FeatureRequest, Features, Term, get
 SLOTS, VOCABULARY = 3, 11
 
 LENGTH = 16
-"""Of every batch, so that a term is compiled once; it has room for all documents of `packed` side by side."""
+"""Of every batch, so that a term is compiled once; it has room for all documents of `packed` side
+by side."""
 
 STUDENT = ModelConfig(layers=2, width=8, heads=4, ffn=8, vocab_size=VOCABULARY)
 TEACHER = ModelConfig(layers=4, width=8, heads=4, ffn=8, vocab_size=VOCABULARY)
@@ -90,7 +91,8 @@ def packed() -> dict[str, np.ndarray]:
 
 
 def batch_of(segments: list[list[int]], seed: int = 5) -> dict[str, np.ndarray]:
-    """A batch with these segments, padded; one of the slots is unused, with a label that is no word."""
+    """A batch with these segments, padded; one of the slots is unused, with a label that is no
+    word."""
     rng = np.random.default_rng(seed)
     ids = np.array([row + [0] * (LENGTH - len(row)) for row in segments], np.int32)
     labels = rng.integers(0, VOCABULARY, (len(ids), SLOTS)).astype(np.int32)
@@ -151,7 +153,8 @@ def restricted(features: Features, request: FeatureRequest) -> Features:
 def graded(
     term: Term,
 ) -> Callable[..., tuple[jax.Array, tuple[Features, Features, dict[str, jax.Array]]]]:
-    """The loss and its gradients to the student's features, the teacher's and the params, compiled."""
+    """The loss and its gradients to the student's features, the teacher's and the params,
+    compiled."""
     quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(jax.value_and_grad(term, (0, 1, 3)), compiler_options=quickly)
 

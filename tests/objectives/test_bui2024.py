@@ -28,7 +28,8 @@ LOSSES = {
 
 
 def golden_features(golden: dict[str, np.ndarray], who: str, *, masked: bool) -> Features:
-    """One model's features; its scores with the published code's -10000 at padded keys, or raw as kdjax has them."""
+    """One model's features; its scores with the published code's -10000 at padded keys, or raw as
+    kdjax has them."""
 
     def layers(kind: str, first: int) -> dict[int, Any]:
         return {n: jnp.asarray(x) for n, x in enumerate(golden[f"{who}_{kind}"], start=first)}
@@ -64,7 +65,8 @@ def test_the_published_numbers_are_met(file: str, name: str, masked: bool, float
 
 
 def test_attention_in_a_packed_batch_stays_in_its_segment(float64: None) -> None:
-    """The published code has no packing: a packed batch gives what its documents give, each padded by itself."""
+    """The published code has no packing: a packed batch gives what its documents give, each padded
+    by itself."""
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, 1, 2, 4, 4))
     together = {"valid": np.ones((1, 4), bool), "segments": np.array([[1, 1, 2, 2]])}

@@ -37,7 +37,8 @@ FULL = [1] * (LENGTH // 2) + [2] * (LENGTH // 2)
 
 
 def unequal(lengths: list[tuple[int, int]], weights: list[int]) -> dict[str, np.ndarray]:
-    """A full sequence and three of two documents each, of these lengths; slots of unequal weight."""
+    """A full sequence and three of two documents each, of these lengths; slots of unequal
+    weight."""
     batch = batch_of([FULL, *([1] * a + [2] * b for a, b in lengths)])
     batch["label_weights"] = np.reshape(weights, (-1, SLOTS)).astype(np.float32) / 4
     batch["labels"] = np.abs(batch["labels"])

@@ -1,4 +1,5 @@
-"""What holds for every term: padding and packing change nothing, gradients are right, numbers stay finite."""
+"""What holds for every term: padding and packing change nothing, gradients are right, numbers stay
+finite."""
 
 from __future__ import annotations
 
@@ -36,8 +37,9 @@ VECTORS = ("query", "key", "value")
 NOT_ZERO = frozenset(
     {"mlm", "mlm bui2024", "logit bui2024", "pearson bui2024", "hidden_mse", "hidden_concat"}
 )
-"""Terms that are not 0 where student and teacher are equal: those without a teacher, a cross-entropy, correlations of
-padded rows (0 in the published code), and projections, unless they are the identity."""
+"""Terms that are not 0 where student and teacher are equal: those without a teacher, a
+cross-entropy, correlations of padded rows (0 in the published code), and projections, unless they
+are the identity."""
 
 
 def example(

@@ -1,4 +1,5 @@
-"""Schedules: reading them, their values along the budget, and whether they are 0 throughout a stretch of it."""
+"""Schedules: reading them, their values along the budget, and whether they are 0 throughout a
+stretch of it."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ class Host:
         os.kill(self._process, sent)
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        """Wait so many seconds at most, and return the exit status; a process that has not ended by then is killed."""
+        """Wait so many seconds at most, and return the exit status; a process that has not ended by
+        then is killed."""
         limit = time.monotonic() + seconds
         while not ended(self._process) and time.monotonic() < limit:
             time.sleep(0.02)
@@ -159,7 +160,8 @@ def test_two_processes_take_seeds_side_by_side(
 def test_a_run_goes_on_on_another_number_of_hosts(
     hosts: Hosts, alone: dict[str, Any], tmp_path: Path, stops: list[tuple[int, int]]
 ) -> None:
-    """So many hosts, of which the last is told to stop at a step; then two, of which the second dies; then one."""
+    """So many hosts, of which the last is told to stop at a step; then two, of which the second
+    dies; then one."""
     out = tmp_path / "out"
 
     def reach(step: int) -> None:

@@ -1,4 +1,5 @@
-"""A step on any mesh: the one-device result, a share of the memory and the work, and no needless communication."""
+"""A step on any mesh: the one-device result, a share of the memory and the work, and no needless
+communication."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ SHAPE = Shape(batch=16, length=32, slots=3)
 STEPS = 3
 EVERY_KIND = ("mlm", "logit", "attention_mse", "hidden_mse", "relation")
 USUAL = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
-"""Each way of splitting alone, and all three; between them lie the other meshes of eight devices."""
+"""Each way of splitting alone, and all three; between them lie the other meshes of eight
+devices."""
 MESHES = [
     pytest.param(mesh, marks=() if mesh in USUAL else pytest.mark.exhaustive, id=str(mesh))
     for mesh in ((8 // (f * t), f, t) for f in (1, 2, 4, 8) for t in (1, 2, 4, 8) if f * t <= 8)
@@ -46,7 +48,8 @@ MESHES = [
 
 @functools.cache
 def phase(*terms: str) -> Phase:
-    """Of models of two layers; where every layer of both is asked for something, of one: a second is no different."""
+    """Of models of two layers; where every layer of both is asked for something, of one: a second
+    is no different."""
     layers = 1 if terms == EVERY_KIND else 2
     student, teacher = (dataclasses.replace(model, layers=layers) for model in (STUDENT, TEACHER))
     config = ArmConfig(terms=tuple(TermConfig(name) for name in terms))
@@ -109,7 +112,8 @@ def test_every_mesh_gives_the_result_of_one_device(mesh: tuple[int, int, int]) -
 
 
 def test_tolerance_tells_a_batch_that_is_not_summed_over_the_mesh_from_rounding() -> None:
-    """As a mesh would that forgets the devices of one half: the figures of that half of the batch alone."""
+    """As a mesh would that forgets the devices of one half: the figures of that half of the batch
+    alone."""
     compiled = program((1, 1, 1), *EVERY_KIND)
     halves = [slice(0, SHAPE.batch // 2), slice(SHAPE.batch // 2, None)]
     for half in halves:
@@ -167,7 +171,8 @@ def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]
     assert compiled.memory["arguments"] < 1.2 * alone.memory["arguments"] / (fsdp * tensor) + 20_000
     assert compiled.hardware_flops is not None
     assert alone.hardware_flops is not None
-    # Groups of devices update the same parameters; devices of one group do the same norms, residuals, dropout, losses.
+    # Groups of devices update the same parameters; devices of one group do the same norms,
+    # residuals, dropout, losses.
     updates = (data - 1) * price(compiled.phase, SHAPE).optimizer
     assert compiled.hardware_flops - updates < (1.025 + 0.02 * (tensor - 1)) * alone.hardware_flops
 
@@ -221,7 +226,8 @@ def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
     hidden = SHAPE.positions * STUDENT.width * 4
     assert {one.kind for one in found} <= {"all-gather", "all-reduce"}
     reduced = sum(one.bytes // hidden for one in found if one.kind == "all-reduce")
-    # Forward: embeddings, and after attention and feed-forward; backward: before both, for q, k and v one each at most.
+    # Forward: embeddings, and after attention and feed-forward; backward: before both, for q, k and
+    # v one each at most.
     assert 1 + 4 * STUDENT.layers <= reduced <= 1 + 6 * STUDENT.layers
     slots = SHAPE.batch * SHAPE.slots * STUDENT.width * 4
     assert (
@@ -243,7 +249,8 @@ def gradient_bytes(*terms: str) -> int:
 
 
 def stored_split(params: Any) -> int:
-    """Bytes of the parameters that are stored split over fsdp: all tables and kernels but the token types'."""
+    """Bytes of the parameters that are stored split over fsdp: all tables and kernels but the token
+    types'."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return sum(4 * leaf.size for path, leaf in leaves if path[-1].key in ("embedding", "kernel"))
 

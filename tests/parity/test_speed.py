@@ -1,4 +1,5 @@
-"""The speed benchmark's command: what it needs, what it refuses, and one run of it on the smallest sizes."""
+"""The speed benchmark's command: what it needs, what it refuses, and one run of it on the smallest
+sizes."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ NOT_NEEDED = (
 
 
 def run(arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command on a pair of tiny models, in a process of its own, where `NOT_NEEDED` cannot be imported."""
+    """The command on a pair of tiny models, in a process of its own, where `NOT_NEEDED` cannot be
+    imported."""
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))

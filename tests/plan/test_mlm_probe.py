@@ -1,4 +1,5 @@
-"""A plan takes the MLM probe's values from a pilot's runs as it does those of any other endpoint."""
+"""A plan takes the MLM probe's values from a pilot's runs as it does those of any other
+endpoint."""
 
 from __future__ import annotations
 

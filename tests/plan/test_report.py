@@ -1,4 +1,5 @@
-"""A plan's page and its terminal summary: the answer first, the three sources apart, and where extrapolation begins."""
+"""A plan's page and its terminal summary: the answer first, the three sources apart, and where
+extrapolation begins."""
 
 from __future__ import annotations
 
@@ -273,8 +274,10 @@ def test_the_check_is_summed_up_in_words(found):
     given["widening"] = {"scratch": 1.0, "scratch - logit": 2.25}
     said, widened = verdict.sources(given)["Check on held-out budgets"]
     assert said == (
-        "Without the largest budget (1.00e13 FLOPs), the fit misses the arms' means there by 0.050 to 0.125 nats (2.5 "
-        "to 5.0 standard deviations over seeds); 1 of 2 lie in its intervals. Of 2 differences between arms, 1 in its "
+        "Without the largest budget (1.00e13 FLOPs), the fit misses the arms' means there by "
+        "0.050 to 0.125 nats (2.5 "
+        "to 5.0 standard deviations over seeds); 1 of 2 lie in its intervals. Of 2 differences "
+        "between arms, 1 in its "
         "intervals and 1 with the right sign."
     )
     assert "scratch − logit" in widened and "2.25 times" in widened

@@ -10,7 +10,8 @@ VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, ids, references, text, tables by their section's heading and caption."""
+    """What a browser would see: elements, ids, references, text, tables by their section's heading
+    and caption."""
 
     def __init__(self, text):
         super().__init__()
@@ -92,7 +93,8 @@ class Page(HTMLParser):
 
 
 def check_escaped(text, hostile):
-    """Whether a page made with a hostile name, an image and a bold tag for names shows them and runs none."""
+    """Whether a page made with a hostile name, an image and a bold tag for names shows them and
+    runs none."""
     page = Page(text)
     assert "<script" not in text.lower()
     assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0 and page.problems == []

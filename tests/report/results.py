@@ -1,4 +1,5 @@
-"""A plausible results.json, made up: four arms of a small study, with verdicts from the project's own statistics."""
+"""A plausible results.json, made up: four arms of a small study, with verdicts from the project's
+own statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from kdjax.study.cases import cases
 
 BUDGETS = {"flops": 1_500_000_000_000, "tokens": 64_000, "hours": 0.005}
 RATE = 6.1e10  # FLOPs done in a second
-PRICES = {  # FLOPs of one step: student forward, student backward, teacher forward, objective, optimizer
+# FLOPs of one step: student forward, student backward, teacher forward, objective, optimizer
+PRICES = {
     "scratch": (9_300_000_000, 18_900_000_000, 0, 48_000_000, 152_000_000),
     "logit": (9_300_000_000, 18_900_000_000, 23_700_000_000, 190_000_000, 152_000_000),
     "tinybert": (5_850_000_000, 11_950_000_000, 43_600_000_000, 960_000_000, 155_000_000),
@@ -43,7 +45,8 @@ def study(
     training: int = 0,
     students: int = 1,
 ) -> dict:
-    """The whole content of results.json; `training`: what the teacher's cost, 0: not known, shared by `students`."""
+    """The whole content of results.json; `training`: what the teacher's cost, 0: not known, shared
+    by `students`."""
     budget = {
         "kind": kind,
         "amount": BUDGETS[kind],

@@ -1,4 +1,5 @@
-"""What a report says besides its numbers: what the budget holds, how much text there was, what arms share."""
+"""What a report says besides its numbers: what the budget holds, how much text there was, what arms
+share."""
 
 from __future__ import annotations
 
@@ -105,7 +106,8 @@ def trained(seed: int, at: float) -> dict:
         ),
         (
             {**trained(4, 1.0), "teachers": [trained(4, 1.0), trained(5, 1.0)]},
-            "2 teachers were pretrained from scratch by masked language modelling (seeds 4 and 5), 1.50e12 FLOPs each",
+            "2 teachers were pretrained from scratch by masked language modelling (seeds 4 and "
+            "5), 1.50e12 FLOPs each",
             "The teacher was",
         ),
     ],

@@ -1,4 +1,5 @@
-"""What runs used: the budget's three measures, FLOPs by part, wall-clock, the machine; as figures and as bars."""
+"""What runs used: the budget's three measures, FLOPs by part, wall-clock, the machine; as figures
+and as bars."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def test_what_is_left_of_flops_is_held_against_a_step_as_charged():
 def test_flops_by_part_and_which_are_not_charged(results):
     table = usage.parts(results)
     logit = cells(table, "logit")
-    # 28 steps of 53,342,000,000 FLOPs, 9,300,000,000 of them the student's forward pass, 23,700,000,000 the teacher's.
+    # 28 steps of 53,342,000,000 FLOPs, 9,300,000,000 of them the student's forward pass,
+    # 23,700,000,000 the teacher's.
     assert logit["a step"] == ("5.22e10", "1.84×")
     assert logit["student forward"] == ("2.60e11", "17.8%")
     assert logit["teacher forward"] == ("6.64e11", "45.4%")
@@ -173,7 +175,8 @@ def test_the_peak_that_utilisation_is_a_share_of():
 def test_what_a_run_costs_in_each_case(results):
     table = payers.costs(results)
     assert noted(table) == {"inference": "enforced"}
-    # 24 steps: 18,190,000,000 FLOPs of the student, 43,500,000,000 of the teacher; scratch: 52 of 28,400,000,000.
+    # 24 steps: 18,190,000,000 FLOPs of the student, 43,500,000,000 of the teacher; scratch: 52 of
+    # 28,400,000,000.
     costs = {
         "nothing": 24 * 18_190_000_000,
         "inference": 24 * 61_690_000_000,
@@ -188,7 +191,8 @@ def test_what_a_run_costs_in_each_case(results):
 
 
 def bars(results):
-    """The figure of what was spent: of each arm's bar, account -> its width in points, and whether it is faint."""
+    """The figure of what was spent: of each arm's bar, account -> its width in points, and whether
+    it is faint."""
     path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
     found = {}
     for left, top, right, style, part in re.findall(path, plots.spending(results)):

@@ -23,7 +23,8 @@ ENDPOINTS = ("probe.topic", "probe.mood", "finetune.topic", "finetune.mood", "ml
 
 
 def results(verdicts, arms=("scratch", "logit", "minilm"), endpoints=ENDPOINTS, n=3):
-    """As much of results.json as sentences are made of; verdicts as `endpoint: a > b` (beats), `a = b` or `a ? b`."""
+    """As much of results.json as sentences are made of; verdicts as `endpoint: a > b` (beats), `a =
+    b` or `a ? b`."""
     made = []
     for text in verdicts:
         endpoint, pair = text.split(": ")
@@ -72,7 +73,8 @@ def test_probes_separate_and_fine_tuning_does_not():
         ]
     )
     assert verdict.headline(given) == (
-        "At 1.50e12 FLOPs, linear probes put minilm ahead of scratch on both tasks. Fine-tuning separates no pair."
+        "At 1.50e12 FLOPs, linear probes put minilm ahead of scratch on both tasks. Fine-tuning "
+        "separates no pair."
     )
 
 
@@ -110,7 +112,8 @@ def test_tasks_that_disagree_are_told_apart():
     )
     given = results(["finetune.topic: minilm > scratch", "finetune.mood: scratch ? minilm"])
     assert verdict.headline(given) == (
-        "At 1.50e12 FLOPs, on topic, fine-tuning puts minilm ahead of scratch; on mood, it separates no pair."
+        "At 1.50e12 FLOPs, on topic, fine-tuning puts minilm ahead of scratch; on mood, it "
+        "separates no pair."
     )
 
 

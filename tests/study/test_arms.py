@@ -1,4 +1,5 @@
-"""A study of arms that differ in more than terms: stored outputs, phases, a head start, the published scripts."""
+"""A study of arms that differ in more than terms: stored outputs, phases, a head start, the
+published scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whatever a user can get wrong gets one line and status 2, and leaves the output directory to a corrected recipe."""
+"""Whatever a user can get wrong gets one line and status 2, and leaves the output directory to a
+corrected recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Studies under budgets of tokens and hours, under each way to pay for the teacher, and under each regime."""
+"""Studies under budgets of tokens and hours, under each way to pay for the teacher, and under each
+regime."""
 
 from __future__ import annotations
 

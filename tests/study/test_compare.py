@@ -188,7 +188,8 @@ def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
 
 
 def test_every_run_is_held_against_the_teacher(study: Study) -> None:
-    """Its loss as a constant, its divergence at temperature 1, and how often both predict the same token."""
+    """Its loss as a constant, its divergence at temperature 1, and how often both predict the same
+    token."""
     loss = study.results["teacher"]["mlm_loss"]
     for arm in ARMS:
         figures = [line for line in study.lines(arm, 0) if "teacher_mlm_loss" in line]
@@ -342,7 +343,8 @@ def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
     fitted = load_file(directory / "model.safetensors")
     given = load_file(study.recipe.parent / "encoder" / "model.safetensors")
 
-    # Tensors have the names of transformers' masked language model, whose encoder has one layer more.
+    # Tensors have the names of transformers' masked language model, whose encoder has one layer
+    # more.
     theirs = load_file(pytorch.DIRECTORY / "masked_lm" / "model.safetensors")
     more = f"layer.{small_study.TEACHER['layers']}."
     assert {name for name in theirs if more not in name} == fitted.keys() != theirs.keys()

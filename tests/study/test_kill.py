@@ -1,6 +1,8 @@
-"""A study killed at moments of its life, one after another, or told to stop, ends as if nothing had happened.
+"""A study killed at moments of its life, one after another, or told to stop, ends as if nothing had
+happened.
 
-By SIGKILL at four moments; at thirty, of all that a study does, in `make test-all`. By SIGTERM at two.
+By SIGKILL at four moments; at thirty, of all that a study does, in `make test-all`. By SIGTERM at
+two.
 """
 
 from __future__ import annotations

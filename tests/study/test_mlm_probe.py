@@ -1,4 +1,5 @@
-"""A whole study whose arms share one yardstick: the MLM probe, charged to their budgets, on two texts."""
+"""A whole study whose arms share one yardstick: the MLM probe, charged to their budgets, on two
+texts."""
 
 from __future__ import annotations
 

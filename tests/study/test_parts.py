@@ -1,4 +1,5 @@
-"""A study whose runs are spread over several directories, put together again, is the study made in one."""
+"""A study whose runs are spread over several directories, put together again, is the study made in
+one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A study with its own vocabulary: priced before there is text, whole after a restart, recounted by the audit."""
+"""A study with its own vocabulary: priced before there is text, whole after a restart, recounted by
+the audit."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ TOKENIZER = {"train": "wordpiece", "size": SIZE, "alphabet": 12}
 
 
 def recipe_in(directory: Path, **data: object) -> Path:
-    """A recipe of two arms' worth of settings whose vocabulary is its own: one arm without a teacher, one seed."""
+    """A recipe of two arms' worth of settings whose vocabulary is its own: one arm without a
+    teacher, one seed."""
     directory.mkdir(parents=True, exist_ok=True)
     settings = small_study.settings(directory)
     del settings["teacher"]

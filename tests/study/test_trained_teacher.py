@@ -1,4 +1,5 @@
-"""Studies that train their teachers: killed and resumed, reused, swept over, audited, and paid for."""
+"""Studies that train their teachers: killed and resumed, reused, swept over, audited, and paid
+for."""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ def test_fewer_arms_than_were_tuned_are_enough(tmp_path: Path) -> None:
     [
         (
             {"scratch": 1e-3},
-            r"arms.scratch.optimizer.learning_rate is 0.001, expected 0.002, the best of .*tuning.json",
+            r"arms.scratch.optimizer.learning_rate is 0.001, expected 0.002, the best of "
+            r".*tuning.json",
         ),
         ({"scratch": None}, r"arms.scratch.optimizer.learning_rate is None, expected 0.002"),
         ({"logit": 9.1e-3}, r"arms.logit.optimizer.learning_rate is 0.0091, expected 0.009"),
@@ -144,11 +145,15 @@ def test_the_digest_is_of_the_recipe() -> None:
 def test_sentences_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None:
     tuning = written(tmp_path)
     assert notes(tuning) == [
-        "Every arm was tuned alike: 3 trials (qmc, seed 0) over optimizer.learning_rate, each with 1.00e12 FLOPs on "
-        "seeds 7 and 8, judged by the MLM loss on held-out sequences that the evaluation does not use.",
-        "Tuning took 3.00e12 FLOPs for scratch and 3.00e12 FLOPs for logit; that is not in the budget.",
+        "Every arm was tuned alike: 3 trials (qmc, seed 0) over optimizer.learning_rate, each "
+        "with 1.00e12 FLOPs on "
+        "seeds 7 and 8, judged by the MLM loss on held-out sequences that the evaluation does not "
+        "use.",
+        "Tuning took 3.00e12 FLOPs for scratch and 3.00e12 FLOPs for logit; that is not in the "
+        "budget.",
         "scratch: 1 of 3 trials diverged.",
-        "logit: the best optimizer.learning_rate, 0.009, lies at the high end of its range, which may be too narrow.",
+        "logit: the best optimizer.learning_rate, 0.009, lies at the high end of its range, which "
+        "may be too narrow.",
     ]
     from_recipe = tuning_of(tuned(tmp_path))
     assert from_recipe is not None and notes(from_recipe) == notes(tuning)

@@ -1,4 +1,5 @@
-"""A plausible sweep and plan, made up: the pilot recipe, and runs drawn from laws, joined by the project's own code."""
+"""A plausible sweep and plan, made up: the pilot recipe, and runs drawn from laws, joined by the
+project's own code."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def sweep(config, laws=LAWS, *, noise=0.004, best=None):
         config: with a sweep.
         laws: arm -> E, K, k of its held-out loss E + K tokens**-k.
         noise: of a run; a seed shifts all its runs by as much.
-        best: the size at which a student is best; losses grow with the square of the distance from it in logarithm.
+        best: the size at which a student is best; losses grow with the square of the distance from
+            it in logarithm.
     """
     rng, cells = np.random.default_rng(0), _cells(json.dumps(to_dict(config)))
     shifts = {seed: noise * rng.normal() for seed in config.seeds}

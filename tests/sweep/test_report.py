@@ -1,4 +1,5 @@
-"""A sweep's page and its terminal summary: what they say is what the runs say; complete, escaped, self-contained."""
+"""A sweep's page and its terminal summary: what they say is what the runs say; complete, escaped,
+self-contained."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def values(found, arm, budget, endpoint="mlm_loss"):
 
 
 def standing(found, arm, budget, other="scratch"):
-    """1: ahead, -1: behind, 0: neither, by a paired 95% t interval of the loss and a margin of 0.01."""
+    """1: ahead, -1: behind, 0: neither, by a paired 95% t interval of the loss and a margin of
+    0.01."""
     gap = values(found, other, budget) - values(found, arm, budget)
     half = stats.t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
     if abs(gap.mean()) <= half or abs(gap.mean()) + half <= 0.01:
@@ -194,8 +196,8 @@ def test_every_cell_has_its_mean_and_standard_deviation_and_what_its_runs_did(pa
 def test_how_many_intervals_were_looked_at(page):
     # 3 pairs on 2 endpoints at 5 budgets, at 95%.
     assert (
-        "30 were looked at, not adjusted for their number: were no two arms different, about 1.5 of them"
-        in page.text
+        "30 were looked at, not adjusted for their number: were no two arms different, about 1.5 "
+        "of them" in page.text
     )
 
 

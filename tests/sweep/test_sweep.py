@@ -1,4 +1,5 @@
-"""A sweep and the plan fitted to it: studies share text, teacher and compiled steps, and nothing is made twice."""
+"""A sweep and the plan fitted to it: studies share text, teacher and compiled steps, and nothing is
+made twice."""
 
 from __future__ import annotations
 

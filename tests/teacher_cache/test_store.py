@@ -1,4 +1,5 @@
-"""Stored arrays come back as they were made, whatever interrupted the building, or are refused by name."""
+"""Stored arrays come back as they were made, whatever interrupted the building, or are refused by
+name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The TPU compiler of today: slices and their memory, and texts that are read as those kept in tests/golden/tpu."""
+"""The TPU compiler of today: slices and their memory, and texts that are read as those kept in
+tests/golden/tpu."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A cloud for the scripts: a fake gcloud first on PATH, machines that are directories, and a kdjax that only counts."""
+"""A cloud for the scripts: a fake gcloud first on PATH, machines that are directories, and a kdjax
+that only counts."""
 
 from __future__ import annotations
 

@@ -1,16 +1,18 @@
-"""A gcloud that is none: put first on PATH, it keeps machines as directories and does what scripts ask on them, here.
+"""A gcloud that is none: put first on PATH, it keeps machines as directories and does what scripts
+ask on them, here.
 
 Its world is $FAKE_CLOUD:
 
-    calls.json      every call but those of the machines
-    slices/NAME/    the n-th look at it shows the n-th state of its fate; workers/I/ are the homes of its machines
-    bucket/         gs://
-    fates.json      for each slice to come, the states it will go through, a look each; the last one stays, and so does
+    calls.json      every call but those of the machines slices/NAME/    the n-th look at it shows
+    the n-th state of its fate; workers/I/ are the homes of its machines bucket/         gs://
+    fates.json      for each slice to come, the states it will go through, a look each; the last one
+    stays, and so does
                     "STATE until PATTERN" while no file of the world matches
-    faults.json     calls that fail: {"command": a pattern, "says": stderr, "status": 1, "times": 1, "slice": N}, the
-                    last for a fault that is there only while N slices were made
+    faults.json     calls that fail: {"command": a pattern, "says": stderr, "status": 1, "times": 1,
+                    "slice": N}, the last for a fault that is there only while N slices were made
 
-Only flags that the real commands have are taken. It starts a thousand times in the tests, so it imports next to
+Only flags that the real commands have are taken. It starts a thousand times in the tests, so it
+imports next to
 nothing: json, pathlib and re would take twice as long as the interpreter itself.
 """
 
@@ -257,7 +259,8 @@ def ssh(home: str, command: str, worker: int) -> NoReturn:
 def create_queued(words: list[str], flags: dict[str, str]) -> None:
     if Slice(words[0]).there:
         fail(
-            f"ERROR: (gcloud.compute.tpus.queued-resources.create) ALREADY_EXISTS: Resource {words[0]} already exists"
+            "ERROR: (gcloud.compute.tpus.queued-resources.create) ALREADY_EXISTS: Resource "
+            f"{words[0]} already exists"
         )
     Slice(words[0]).make(HOSTS[flags["accelerator-type"]])
 
@@ -301,7 +304,8 @@ def list_instances(words: list[str], flags: dict[str, str]) -> None:
     one = Slice(words[0])
     if not one.there:
         fail(
-            f"ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: {words[0]} was not found"
+            "ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: "
+            f"{words[0]} was not found"
         )
     state, _, error = one.look().partition(":")
     shown = {"ACTIVE": "RUNNING", "WAITING_FOR_RESOURCES": "", "PROVISIONING": "STAGING"}.get(
@@ -326,7 +330,8 @@ def maker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
         with kept("made", []) as made:
             if f"{kind} {words[0]}" in made:
                 fail(
-                    f"ERROR: (gcloud.compute) Could not create resource: {kind} {words[0]} already exists"
+                    f"ERROR: (gcloud.compute) Could not create resource: {kind} {words[0]} "
+                    "already exists"
                 )
             made.append(f"{kind} {words[0]}")
 
@@ -338,7 +343,8 @@ def unmaker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
         with kept("made", []) as made:
             if f"{kind} {words[0]}" not in made:
                 fail(
-                    f"ERROR: (gcloud.compute) Could not fetch resource: {kind} {words[0]} was not found"
+                    f"ERROR: (gcloud.compute) Could not fetch resource: {kind} {words[0]} was not "
+                    "found"
                 )
             made.remove(f"{kind} {words[0]}")
 
@@ -349,7 +355,8 @@ def copy(words: list[str], flags: dict[str, str]) -> None:
     source, target = map(in_world, words)
     if not os.path.isfile(source):
         fail(
-            f"ERROR: (gcloud.storage.cp) The following URLs matched no objects or files:\n-{words[0]}"
+            "ERROR: (gcloud.storage.cp) The following URLs matched no objects or "
+            f"files:\n-{words[0]}"
         )
     copy_file(source, target)
 

@@ -1,7 +1,9 @@
-"""A kdjax that is none: it counts steps, keeps them where checkpoints go, saves on SIGTERM, writes what a study does.
+"""A kdjax that is none: it counts steps, keeps them where checkpoints go, saves on SIGTERM, writes
+what a study does.
 
-$FAKE_CLOUD/kdjax.json has, for the n-th start on a worker, what to do (the last one holds on): {"do": "finish"},
-{"do": "run"} until it is told to stop, {"do": "exit", "status": N, "says": TEXT}, or a mapping of workers to these.
+$FAKE_CLOUD/kdjax.json has, for the n-th start on a worker, what to do (the last one holds on):
+{"do": "finish"}, {"do": "run"} until it is told to stop, {"do": "exit", "status": N, "says": TEXT},
+or a mapping of workers to these.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ def test_missing_settings_are_named_in_one_line(cloud: Cloud, script: str) -> No
     ended = cloud.run(script, without=("ZONE", "BUCKET"))
     refused(
         ended,
-        f"{script}: missing ZONE BUCKET, expected in a settings file (see tpu_scripts/slice.env.example)",
+        f"{script}: missing ZONE BUCKET, expected in a settings file (see "
+        "tpu_scripts/slice.env.example)",
     )
     if script in MISSING:
         ended = cloud.run(script, without=MISSING[script])

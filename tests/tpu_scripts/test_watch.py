@@ -198,7 +198,8 @@ def test_ssh_refused_at_first_is_tried_again(cloud: Cloud) -> None:
     ("fault", "fate"),
     [
         (
-            "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been exceeded. Limit: 0",
+            "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been "
+            "exceeded. Limit: 0",
             "ACTIVE",
         ),
         ("ERROR: (gcloud) PERMISSION_DENIED: Permission 'tpu.nodes.create' denied", "ACTIVE"),

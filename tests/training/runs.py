@@ -43,7 +43,8 @@ def run(
     saves: float = tiny.AT_THE_END,
     **more: Any,
 ) -> Outcome:
-    """A run, optionally interrupted after a step; the checkpoint it goes on from is then of the step before."""
+    """A run, optionally interrupted after a step; the checkpoint it goes on from is then of the
+    step before."""
     program = compiled()
     if stop_at is not None:
         saves = tiny.EVERY_STEP

@@ -86,7 +86,8 @@ def test_every_view_of_every_sequence_is_stored(text: Text, exact: Path) -> None
 
 
 def test_each_record_has_draws_of_its_own(text: Text, draws: Path) -> None:
-    """Those of its number, view by view; where rounding differs, one on the edge between two entries may, too."""
+    """Those of its number, view by view; where rounding differs, one on the edge between two
+    entries may, too."""
     _, logits, _ = everything(text)
     signal, numbers = CachedTeacher(TEACHER, LOGITS, SAMPLED), np.arange(text.sequences)
     found = records(draws, text)["teacher.logits.ids"]
@@ -301,7 +302,8 @@ def test_stored_outputs_of_a_subset_are_those_of_its_sequences_and_no_other_subs
 def test_entries_that_stand_for_something_else_are_refused(
     text: Text, draws: Path, top_k: Path
 ) -> None:
-    """The fields are the same, or there: draws at another temperature, or the ids of the largest probabilities."""
+    """The fields are the same, or there: draws at another temperature, or the ids of the largest
+    probabilities."""
     assert open_changed(draws, text, config=SAMPLED).manifest.views == 2
     with pytest.raises(
         InputError, match=rf"\A{draws}: stored with cache.temperature 1.0, expected 2.0\Z"

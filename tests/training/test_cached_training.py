@@ -1,4 +1,5 @@
-"""Learning from stored outputs: exact ones train as the teacher itself does; of the others the bias is known."""
+"""Learning from stored outputs: exact ones train as the teacher itself does; of the others the bias
+is known."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ def priced(name: str, source: str) -> Price:
 def trained(
     name: str, source: str, stored: Cache | None, text: Text
 ) -> tuple[Any, list[dict[str, float]], Any]:
-    """Ten steps: the final parameters, the losses, and what the compiled step took for a teacher."""
+    """Ten steps: the final parameters, the losses, and what the compiled step took for a
+    teacher."""
     (phase,) = arm(name, source).phases
     program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
     given = program.place_teacher(teacher().params)
@@ -151,7 +153,8 @@ def off(log_p: Array, q: Array) -> dict[str, float]:
 
 
 def positions(text: Text) -> tuple[Array, Array]:
-    """Log-probabilities of all masked positions `[positions, V]`, and where those are among all slots."""
+    """Log-probabilities of all masked positions `[positions, V]`, and where those are among all
+    slots."""
     _, logits, weights = everything(text)
     there = weights > 0
     assert 0 < there.sum() < there.size

@@ -1,4 +1,5 @@
-"""A run's checkpoints: whole or not there; a damaged one is found out, named, and the one before is taken."""
+"""A run's checkpoints: whole or not there; a damaged one is found out, named, and the one before is
+taken."""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ def test_a_place_that_fails_is_done_without_and_that_is_said_once(
         log.write(step, {"flops": 1, "loss": 1.0})
     log.close()
     assert said == [
-        "TensorBoard fails (OSError: No space left on device); figures are in metrics.jsonl alone now"
+        "TensorBoard fails (OSError: No space left on device); figures are in metrics.jsonl alone "
+        "now"
     ]
     assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2]
 

@@ -1,4 +1,5 @@
-"""An arm of several phases: each is compiled and priced by itself, and a run through them can be stopped anywhere."""
+"""An arm of several phases: each is compiled and priced by itself, and a run through them can be
+stopped anywhere."""
 
 from __future__ import annotations
 

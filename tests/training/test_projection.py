@@ -65,7 +65,8 @@ def test_embeddings_are_their_coordinates_along_the_leading_directions() -> None
 
 
 def basis_of(params: Any, count: int) -> Array:
-    """The student's basis by another way: a singular value decomposition of the table, then one of the mean scale."""
+    """The student's basis by another way: a singular value decomposition of the table, then one of
+    the mean scale."""
     _, _, vt = np.linalg.svd(
         np.asarray(params["embeddings"]["word"]["embedding"], np.float64), full_matrices=False
     )
@@ -95,7 +96,8 @@ def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def scores_form(attention: Any, head: int, width: int, basis: Array | None = None) -> Array:
-    """The bilinear form of a head's scores on states [h, 1], those of the student where a basis is given."""
+    """The bilinear form of a head's scores on states [h, 1], those of the student where a basis is
+    given."""
     part = slice(head * width, (head + 1) * width)
     query, key = (
         np.vstack([np.asarray(attention[name]["kernel"], np.float64), attention[name]["bias"]])[
@@ -231,7 +233,8 @@ def test_the_mlm_head_is_the_teacher_s_in_the_new_basis() -> None:
 
 
 def planted(rng: np.random.Generator, plane: Array, rank: int) -> Any:
-    """A teacher whose states stay in the span of `plane` `[24, 16]`, with heads of an inner width of `rank`."""
+    """A teacher whose states stay in the span of `plane` `[24, 16]`, with heads of an inner width
+    of `rank`."""
     config = tiny.TEACHER
 
     def normal(*shape: int) -> Array:

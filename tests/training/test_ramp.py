@@ -1,4 +1,5 @@
-"""A batch ramp: stretches with batches of their own, each at its own price, over one stream of sequences."""
+"""A batch ramp: stretches with batches of their own, each at its own price, over one stream of
+sequences."""
 
 from __future__ import annotations
 

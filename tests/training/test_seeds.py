@@ -1,4 +1,5 @@
-"""Seeds side by side as one program: the results, accounts and files of runs alone, however they are interrupted."""
+"""Seeds side by side as one program: the results, accounts and files of runs alone, however they
+are interrupted."""
 
 from __future__ import annotations
 
@@ -127,7 +128,8 @@ def check_params(found: Any, expected: Any, start: Any) -> None:
 def check_same(
     found: Outcome, expected: Outcome, directory: Path, expected_directory: Path, seed: int
 ) -> None:
-    """The same account to the token, and within rounding the same figures of every step, curve and parameters."""
+    """The same account to the token, and within rounding the same figures of every step, curve and
+    parameters."""
     for name in EXACT:
         assert getattr(found.ledger, name) == getattr(expected.ledger, name), name
     lines, wanted = metrics.same_each_time(directory), metrics.same_each_time(expected_directory)
@@ -218,7 +220,8 @@ def test_a_seed_that_was_left_behind_ends_with_the_same_bits(
 def test_runs_go_on_in_groups_of_another_size(
     here: Path, alone: dict[int, Outcome], tmp_path: Path
 ) -> None:
-    """One alone from the start; then all together; then one of them alone and the others together."""
+    """One alone from the start; then all together; then one of them alone and the others
+    together."""
     with pytest.raises(Interrupted):
         go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
     with pytest.raises(Interrupted):

@@ -184,7 +184,8 @@ SLOTS = 4
 
 @functools.cache
 def drawn(temperature: float, seed: int = 0) -> tuple[Array, Array, Features]:
-    """One distribution at every slot of many records: its logits, the draws and what is read back."""
+    """One distribution at every slot of many records: its logits, the draws and what is read
+    back."""
     (row,) = some_logits(1, spread=1.5, seed=seed)
     logits = np.broadcast_to(row, (RECORDS, SLOTS, V))
     signal = cached(logits="sampled", temperature=temperature)
@@ -236,7 +237,8 @@ def test_draws_depend_on_the_record_s_number_alone() -> None:
 
 
 def gradient(read: Features, own: Array, temperature: float) -> Array:
-    """Of the logit term with respect to the student's logits `own` `[V]`, the same at every position."""
+    """Of the logit term with respect to the student's logits `own` `[V]`, the same at every
+    position."""
     term, places = get("logit", temperature=temperature), read.logits.shape
 
     def loss(x: jax.Array) -> jax.Array:
@@ -251,7 +253,8 @@ def gradient(read: Features, own: Array, temperature: float) -> Array:
 
 
 def true_gradient(row: Array, own: Array, temperature: float) -> tuple[Array, Array]:
-    """T·(p_s − p_t), and how far the mean over all the draws may be off it: its standard deviation."""
+    """T·(p_s − p_t), and how far the mean over all the draws may be off it: its standard
+    deviation."""
     p, q = softmax(row / temperature), softmax(own / temperature)
     return temperature * (q - p), temperature * np.sqrt(p * (1 - p) / (K * RECORDS * SLOTS))
 

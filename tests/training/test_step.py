@@ -1,4 +1,5 @@
-"""The fused step on a mesh: sharding changes nothing, gradients are averaged, the teacher stays as it is."""
+"""The fused step on a mesh: sharding changes nothing, gradients are averaged, the teacher stays as
+it is."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ TEACHER = tiny.SHALLOW_TEACHER
 
 @functools.cache
 def phase(name: str) -> Phase:
-    """An arm's; the student of `logit` drops out, and that of `minilm` has a layer of which its objective sees half."""
+    """An arm's; the student of `logit` drops out, and that of `minilm` has a layer of which its
+    objective sees half."""
     rate = 0.2 if name == "logit" else 0.0
     layers = 2 if name == "minilm" else 1
     student = dataclasses.replace(tiny.STUDENT, layers=layers, dropout=rate, attention_dropout=rate)
@@ -116,7 +118,8 @@ def test_every_arm_lowers_its_loss(name: str) -> None:
 
 
 def by_gradient(phase: Phase) -> Phase:
-    """The phase with plain SGD for an optimiser: at a rate of 1 a step moves parameters by their gradients."""
+    """The phase with plain SGD for an optimiser: at a rate of 1 a step moves parameters by their
+    gradients."""
 
     class Sgd(Phase):
         @property
@@ -127,9 +130,11 @@ def by_gradient(phase: Phase) -> Phase:
 
 
 def test_gradients_are_the_mean_over_the_whole_batch() -> None:
-    """One step of plain SGD over eight devices moves by the gradient computed by hand from the whole batch.
+    """One step of plain SGD over eight devices moves by the gradient computed by hand from the
+    whole batch.
 
-    The devices' slices hold different numbers of masked slots, so a mean of their means would be another gradient.
+    The devices' slices hold different numbers of masked slots, so a mean of their means would be
+    another gradient.
     """
     student = tiny.SHALLOW_STUDENT
     batch, start = tiny.batch(5), tiny.params(student, 0)
@@ -162,7 +167,8 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
 
 @pytest.mark.parametrize("name", [pytest.param("scratch", marks=pytest.mark.exhaustive), *ARMS[1:]])
 def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
-    """The one that is priced: the same parameters after it, the same figures, the same units dropped."""
+    """The one that is priced: the same parameters after it, the same figures, the same units
+    dropped."""
     student = dataclasses.replace(phase(name).student, dropout=0.2, attention_dropout=0.0)
     (only,) = resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig()).phases
     moving = by_gradient(only)
@@ -181,7 +187,8 @@ def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
     with reference():
         want = stepped()
     share = rounding(tiny.SHAPE.batch * tiny.SHAPE.length, stages=20)
-    # Where all that is summed cancels, as in the gradient of a key's bias, the sum says nothing of its size.
+    # Where all that is summed cancels, as in the gradient of a key's bias, the sum says nothing of
+    # its size.
     least = 0.05 * max(float(np.linalg.norm(leaf)) for leaf in jax.tree.leaves(want))
     for got, expected in zip(jax.tree.leaves(stepped()), jax.tree.leaves(want), strict=True):
         assert np.linalg.norm(got - expected) <= share * max(float(np.linalg.norm(expected)), least)

@@ -1,4 +1,5 @@
-"""Weights & Biases: what a run sends there; and, where the package is installed, that it takes it."""
+"""Weights & Biases: what a run sends there; and, where the package is installed, that it takes
+it."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ PROJECT = LogConfig(every=1, tensorboard=False, wandb="mine")
 
 
 class Server:
-    """Stands for the package and what is at the other end: it drops steps that it has already, as theirs does."""
+    """Stands for the package and what is at the other end: it drops steps that it has already, as
+    theirs does."""
 
     class Error(Exception):
         pass

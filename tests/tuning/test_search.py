@@ -1,4 +1,5 @@
-"""The search itself, over trials that cost nothing: a loss that is known for every learning rate."""
+"""The search itself, over trials that cost nothing: a loss that is known for every learning
+rate."""
 
 from __future__ import annotations
 
@@ -101,7 +102,8 @@ def test_tpe_learns_from_each_arm_by_itself() -> None:
 
 
 def test_the_quasi_random_points_fill_the_space() -> None:
-    """Of 32 points, each eighth of each range has about its share, and none lies in the corner of lowest values."""
+    """Of 32 points, each eighth of each range has about its share, and none lies in the corner of
+    lowest values."""
     made = points(found("qmc", 33)["scratch"])[1:]  # the first is drawn at random
     rates = [(math.log10(point["optimizer.learning_rate"]) + 5) / 4 for point in made]
     for places in (rates, [point["optimizer.weight_decay"] for point in made]):

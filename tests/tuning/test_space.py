@@ -44,7 +44,8 @@ def space(values: str) -> dict[str, Any]:
 
 def test_a_range_has_the_setting_s_type() -> None:
     made = space(
-        "{optimizer.learning_rate: {low: 0.001, high: 0.1, log: true}, student.dropout: {low: 0, high: 0.5}, "
+        "{optimizer.learning_rate: {low: 0.001, high: 0.1, log: true}, student.dropout: {low: 0, "
+        "high: 0.5}, "
         "student.layers: {low: 1, high: 4}}"
     )
     assert made == {

@@ -231,7 +231,8 @@ def test_a_tuning_that_was_killed_goes_on_as_if_it_had_not_been(tuning: Tuning, 
     [
         (
             {"sampler_seed": 1},
-            r"trials/scratch/000/trial.json: this trial's settings are .*, expected .*another --out",
+            r"trials/scratch/000/trial.json: this trial's settings are .*, expected .*another "
+            r"--out",
         ),
         (
             {"space": {RATE: RangeConfig(low=1.0, high=2.0)}},

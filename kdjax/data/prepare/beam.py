@@ -1,8 +1,10 @@
-"""The preparation as Apache Beam pipelines, for a corpus that outgrows one machine; the same bytes as `prepare` makes.
+"""The preparation as Apache Beam pipelines, for a corpus that outgrows one machine; the same bytes
+as `prepare` makes.
 
-Which documents make a block follows from how many there are and how long, so the first pipeline counts: every source's
-documents and their sizes, in parallel over the sources. Sums of these say which block a document belongs to, and the
-second pipeline reads the sources again, sends every document to its block, and makes the blocks' shards.
+Which documents make a block follows from how many there are and how long, so the first pipeline
+counts: every source's documents and their sizes, in parallel over the sources. Sums of these say
+which block a document belongs to, and the second pipeline reads the sources again, sends every
+document to its block, and makes the blocks' shards.
 
 Launcher and workers see the sources, the tokenizer and the corpus's directory under the same paths.
 """
@@ -49,7 +51,8 @@ IN_PROCESS = "FnApiRunner"
 SIZES_HELD = 2**16
 
 Piece = tuple[int, tuple[int, list[Document]]]
-"""Consecutive documents of a block: its index, the number of the first document, and the documents."""
+"""Consecutive documents of a block: its index, the number of the first document, and the
+documents."""
 
 
 def prepare(
@@ -57,19 +60,20 @@ def prepare(
 ) -> Manifest:
     """Prepares a corpus with Beam: what `kdjax.data.prepare.local.prepare` makes, byte for byte.
 
-    Interrupted, it counts again and makes only the blocks that are missing; either way to prepare goes on with what the
-    other began. A worker holds the text of one block (`blocks.BLOCK_BYTES`).
+    Interrupted, it counts again and makes only the blocks that are missing; either way to prepare
+    goes on with what the other began. A worker holds the text of one block (`blocks.BLOCK_BYTES`).
 
     Args:
         config: files and settings; `workers` is the runner's business.
-        tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, by this process, which reads
-            all of the text for it, and kept in `out`.
+        tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, by this
+            process, which reads all of the text for it, and kept in `out`.
         out: the corpus's directory.
-        options: Beam's own, as on a command line: `--runner=...`. Without a runner, everything runs in this process and
-            its memory: enough to try a pipeline out.
+        options: Beam's own, as on a command line: `--runner=...`. Without a runner, everything runs
+            in this process and its memory: enough to try a pipeline out.
 
     Raises:
-        InputError: as `kdjax.data.prepare.local.prepare`; options or a runner that Beam does not have.
+        InputError: as `kdjax.data.prepare.local.prepare`; options or a runner that Beam does not
+            have.
     """
     preparation = Preparation.of(config, tokenizer, out)
     runner = _options(options)
@@ -96,7 +100,8 @@ def prepare(
 
 
 def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int, Source]) -> None:
-    """Writes how many documents a source has, the bytes of each, and the source's digest; or why it is unusable.
+    """Writes how many documents a source has, the bytes of each, and the source's digest; or why it
+    is unusable.
 
     Args:
         scan: the directory to write to.
@@ -140,7 +145,8 @@ def read_documents(
     for index, group in itertools.groupby(found, lambda pair: bisect_right(starts, pair[0]) - 1):
         if index == len(starts) - 1:
             raise InputError(
-                f"{source}: has more documents than before, expected text that does not change meanwhile"
+                f"{source}: has more documents than before, expected text that does not change "
+                "meanwhile"
             )
         if finished(directory, index, _documents(starts, index)) is None:
             pairs = list(group)
@@ -152,14 +158,16 @@ def make_shards(
     starts: Sequence[int],
     block: tuple[int, Iterable[tuple[int, list[Document]]]],
 ) -> None:
-    """Makes a block's part of its documents, which come in several pieces where it spans sources."""
+    """Makes a block's part of its documents, which come in several pieces where it spans
+    sources."""
     index, pieces = block
     in_order = sorted(pieces, key=lambda piece: piece[0])
     documents = list(itertools.chain.from_iterable(piece for _, piece in in_order))
     expected = _documents(starts, index)
     if len(documents) != expected:
         raise InputError(
-            f"block {index}: has {len(documents)} documents and {expected} were counted, expected text that does not "
+            f"block {index}: has {len(documents)} documents and {expected} were counted, expected "
+            "text that does not "
             "change meanwhile"
         )
     make_part(Block(index, documents, settings))
@@ -218,7 +226,8 @@ def _run(options: Any, items: Sequence[Any], *steps: Any) -> None:
 
 
 def _raised_by_worker(error: Exception) -> str | None:
-    """The message of an InputError that a worker raised; runners wrap it, or hand on its traceback."""
+    """The message of an InputError that a worker raised; runners wrap it, or hand on its
+    traceback."""
     line = re.search(r"^kdjax\.[\w.]+Error: (.*)$", str(error), re.MULTILINE)
     message = str(error) if isinstance(error, InputError) else line and line[1]
     return message and message.partition(" [while running ")[0]

@@ -1,4 +1,5 @@
-"""The unit of preparation: documents that are packed together into one shard a split, wherever that is done."""
+"""The unit of preparation: documents that are packed together into one shard a split, wherever that
+is done."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from kdjax.data.tokenizer import TextTokenizer
 from kdjax.files import read_json, write_json
 
 BLOCK_BYTES = 32 * 2**20
-"""Text of a block in UTF-8: long documents make blocks of fewer documents, so that a block fits in memory."""
+"""Text of a block in UTF-8: long documents make blocks of fewer documents, so that a block fits in
+memory."""
 
 Item = TypeVar("Item")
 
@@ -54,7 +56,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Part:
-    """A finished block: its counts per split and its shards. Written after its shards, as the proof they are whole."""
+    """A finished block: its counts per split and its shards. Written after its shards, as the proof
+    they are whole."""
 
     index: int
     documents: dict[str, int]

@@ -1,4 +1,5 @@
-"""Raw text into a prepared corpus: tokenised, packed and sharded; the same bytes whatever the number of processes."""
+"""Raw text into a prepared corpus: tokenised, packed and sharded; the same bytes whatever the
+number of processes."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:  # a worker starts sooner without the config library
 __all__ = ["Manifest", "prepare"]
 
 Progress = Callable[[int, int, float], None]
-"""Called after each block with the documents and text tokens prepared by this call so far, and its seconds so far."""
+"""Called after each block with the documents and text tokens prepared by this call so far, and its
+seconds so far."""
 
 
 def prepare(
@@ -32,25 +34,31 @@ def prepare(
     *,
     held_out: bool = False,
 ) -> Manifest:
-    """Prepares a corpus in a directory, or goes on with an interrupted preparation, or finds it done.
+    """Prepares a corpus in a directory, or goes on with an interrupted preparation, or finds it
+    done.
 
-    A document's tokens become chunks of at most `length - 2`; each chunk, framed by [CLS] and [SEP], is one segment;
-    segments are packed into sequences by best fit within a block of at most `shard_documents` documents and
-    `blocks.BLOCK_BYTES` of text. A block is one ArrayRecord shard per split. Shards that are already there are kept
-    when their digests are right, else made again.
+    A document's tokens become chunks of at most `length - 2`; each chunk, framed by [CLS] and
+    [SEP], is one segment; segments are packed into sequences by best fit within a block of at most
+    `shard_documents` documents and `blocks.BLOCK_BYTES` of text. A block is one ArrayRecord shard
+    per split. Shards that are already there are kept when their digests are right, else made again.
 
-    Memory does not grow with the corpus: this process holds two blocks more than there are workers, a worker one.
+    Memory does not grow with the corpus: this process holds two blocks more than there are workers,
+        a worker one.
 
     Args:
         config: files and settings.
-        tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, and kept in `out`.
-        out: the directory: new, empty, or an earlier preparation of the same text with the same settings.
+        tokenizer: a tokenizer.json; None: one is trained first, as `data.tokenizer` says, and kept
+            in `out`.
+        out: the directory: new, empty, or an earlier preparation of the same text with the same
+            settings.
         progress: told after each block.
-        held_out: whether all of the text goes into the validation split, and the training split is empty.
+        held_out: whether all of the text goes into the validation split, and the training split is
+            empty.
 
     Raises:
-        InputError: unusable text or tokenizer, a corpus too small for its splits, or a directory that holds something
-            else, is in use or cannot be written. A directory of unusable text is left as it was found.
+        InputError: unusable text or tokenizer, a corpus too small for its splits, or a directory
+            that holds something else, is in use or cannot be written. A directory of unusable text
+            is left as it was found.
     """
     preparation = Preparation.of(config, tokenizer, out, held_out=held_out)
     plan = preparation.plan([sources.digest(source) for source in preparation.sources])

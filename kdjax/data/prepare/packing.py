@@ -17,7 +17,8 @@ def chunks(ids: np.ndarray, room: int) -> list[np.ndarray]:
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Packs items into bins: the longest first, each into the fullest bin that has room (best fit decreasing).
+    """Packs items into bins: the longest first, each into the fullest bin that has room (best fit
+    decreasing).
 
     Args:
         sizes: of the items, each 1 to `capacity`.
@@ -64,7 +65,8 @@ def positions(segments: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """A sequence as a byte string of fixed size: token ids, then segment numbers, both little-endian.
+    """A sequence as a byte string of fixed size: token ids, then segment numbers, both
+    little-endian.
 
     Attributes:
         length: tokens of a sequence.
@@ -78,7 +80,8 @@ class RecordFormat:
 
     @classmethod
     def smallest(cls, length: int, vocab_size: int) -> RecordFormat:
-        """The narrowest format that holds every sequence; a segment has [CLS], a token and [SEP] at least."""
+        """The narrowest format that holds every sequence; a segment has [CLS], a token and [SEP] at
+        least."""
         return cls(
             length, "<u2" if vocab_size <= 2**16 else "<u4", "u1" if length // 3 < 2**8 else "<u2"
         )
@@ -93,7 +96,8 @@ class RecordFormat:
     def encode(
         self, sequences: Sequence[Sequence[np.ndarray]], *, cls: int, sep: int, pad: int
     ) -> Iterator[bytes]:
-        """Sequences, each of pieces framed by [CLS] and [SEP] and numbered from 1; padding is segment 0."""
+        """Sequences, each of pieces framed by [CLS] and [SEP] and numbered from 1; padding is
+        segment 0."""
         for first in range(0, len(sequences), AT_ONCE):
             yield from self._encode(sequences[first : first + AT_ONCE], cls, sep, pad)
 

@@ -1,4 +1,5 @@
-"""What is prepared, into which directory, and the manifest that says so: the same for every way to prepare."""
+"""What is prepared, into which directory, and the manifest that says so: the same for every way to
+prepare."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from kdjax.errors import InputError
 from kdjax.files import read_json, write_json, write_text
 
 PLAN = "preparation.json"
-"""What the directory is prepared from; written first, so that a restart can tell whether it may go on."""
+"""What the directory is prepared from; written first, so that a restart can tell whether it may go
+on."""
 TOKENIZER = "tokenizer.json"
 """The corpus's own tokenizer, where it was trained on this text."""
 SCAN = ".preparation-scan"
@@ -64,7 +66,8 @@ class Preparation:
             held_out: whether all of the text is held out: the training split is then empty.
 
         Raises:
-            InputError: no text is there, it is of a kind that cannot be read here, or the tokenizer is unusable.
+            InputError: no text is there, it is of a kind that cannot be read here, or the tokenizer
+                is unusable.
         """
         found = tuple(sources.expand(config.files))
         fields = (
@@ -86,7 +89,8 @@ class Preparation:
     def plan(self, digests: Sequence[str]) -> dict[str, Any]:
         """All that the result depends on, given the digests of the sources.
 
-        A tokenizer that is still to be trained has no digest; how it is trained is among the settings then.
+        A tokenizer that is still to be trained has no digest; how it is trained is among the
+        settings then.
         """
         trained = self.config.tokenizer
         training = (
@@ -108,9 +112,11 @@ class Preparation:
         }
 
     def with_tokenizer(self) -> Preparation:
-        """Return the same with its tokenizer: the one given, or the one trained on this text, now or before.
+        """Return the same with its tokenizer: the one given, or the one trained on this text, now
+        or before.
 
-        A trained one lies in the corpus's directory, and its digest in the plan there, before any block is made.
+        A trained one lies in the corpus's directory, and its digest in the plan there, before any
+        block is made.
 
         Raises:
             TextError: unusable text, or too little for so many entries.
@@ -128,7 +134,8 @@ class Preparation:
             write_json(self.out / PLAN, {**plan, "tokenizer_sha256": tokenizer.sha256})
         elif tokenizer.sha256 != expected:
             raise InputError(
-                f"{path}: trained again, it has the digest {tokenizer.sha256[:12]}, expected {expected[:12]}, which "
+                f"{path}: trained again, it has the digest {tokenizer.sha256[:12]}, expected "
+                f"{expected[:12]}, which "
                 "the text here was prepared with; expected that file, or a new directory"
             )
         blocks = dataclasses.replace(self.blocks, tokenizer_sha256=tokenizer.sha256)
@@ -177,7 +184,8 @@ def claimed(out: Path) -> Iterator[None]:
 
 
 def check_ours(out: Path) -> None:
-    """Raises an InputError where a directory holds something else than a corpus or the beginnings of one."""
+    """Raises an InputError where a directory holds something else than a corpus or the beginnings
+    of one."""
     if not (out / PLAN).exists() and any(there.name != SCAN for there in out.iterdir()):
         raise InputError(
             f"{out}: is not empty and holds no prepared corpus, expected a new or empty directory"
@@ -200,19 +208,22 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
         plan["sources"].values()
     ):  # where they lie does not matter
         raise InputError(
-            f"{out}: was prepared from other text than {', '.join(plan['sources'])}, expected a new directory"
+            f"{out}: was prepared from other text than {', '.join(plan['sources'])}, expected a "
+            "new directory"
         )
     for name in ("version", "tokenizer_sha256"):
         to_be_trained = name == "tokenizer_sha256" and plan[name] is None
         if found[name] != plan[name] and not to_be_trained:
             raise InputError(
-                f"{out}: was prepared with {name} {found[name]}, expected {plan[name]} or a new directory"
+                f"{out}: was prepared with {name} {found[name]}, expected {plan[name]} or a new "
+                "directory"
             )
     for name, value in plan["settings"].items():
         before = found["settings"].get(name, "a file that was given")  # a tokenizer
         if before != value:
             raise InputError(
-                f"{out}: was prepared with data.{name} {before}, expected {value} or a new directory"
+                f"{out}: was prepared with data.{name} {before}, expected {value} or a new "
+                "directory"
             )
 
 
@@ -233,8 +244,10 @@ def _manifest(plan: Mapping[str, Any], tokenizer: TextTokenizer, parts: Sequence
             raise TextError(f"{', '.join(plan['sources'])}: no document has a token, expected text")
     elif not all(sequences.values()):
         raise TextError(
-            f"{', '.join(plan['sources'])}: {sum(documents.values())} documents make {sequences['train']} training and "
-            f"{sequences['validation']} validation sequences, expected some of each: more text or other "
+            f"{', '.join(plan['sources'])}: {sum(documents.values())} documents make "
+            f"{sequences['train']} training and "
+            f"{sequences['validation']} validation sequences, expected some of each: more text or "
+            "other "
             "data.validation (in a .txt file documents are separated by blank lines)"
         )
     record_format = RecordFormat.smallest(length, tokenizer.vocab_size)

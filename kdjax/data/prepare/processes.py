@@ -21,7 +21,8 @@ AHEAD = 2
 
 
 def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) -> Iterator[Result]:
-    """The results of all jobs, in any order. At most `AHEAD` jobs are taken before there is a worker for them.
+    """The results of all jobs, in any order. At most `AHEAD` jobs are taken before there is a
+    worker for them.
 
     One job alone, or one worker, needs no other process and gets none.
 
@@ -47,8 +48,10 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
         yield from (future.result() for future in as_completed(running))
     except BrokenProcessPool:
         raise InputError(
-            f"one of {workers} preparing processes was killed, perhaps for want of memory (fewer data.workers or "
-            "smaller data.shard_documents need less), or a script calls prepare outside `if __name__ == '__main__':`; "
+            f"one of {workers} preparing processes was killed, perhaps for want of memory (fewer "
+            "data.workers or "
+            "smaller data.shard_documents need less), or a script calls prepare outside `if "
+            "__name__ == '__main__':`; "
             "what is finished is kept"
         ) from None
     finally:
@@ -56,7 +59,8 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
 
 
 def _start() -> None:
-    """A worker leaves Ctrl-C to its parent, keeps to one core, and does not outlive a killed parent."""
+    """A worker leaves Ctrl-C to its parent, keeps to one core, and does not outlive a killed
+    parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with_parent, daemon=True).start()

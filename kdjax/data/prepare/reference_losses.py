@@ -1,20 +1,24 @@
-"""What a text itself says of a masked token: cross-entropies that a masked language model's loss is held against.
+"""What a text itself says of a masked token: cross-entropies that a masked language model's loss is
+held against.
 
-Three predictors that know nothing but counts: how frequent a token is (unigram), what follows its left neighbour, and
-what stands between both its neighbours, all of them visible. They are counted on the training split and measured on
-the held-out split, in nats a token, as the loss of a model is. Special tokens are not predicted, as they are never
-masked; [CLS] and [SEP] are neighbours at the ends of a document's chunks.
+Three predictors that know nothing but counts: how frequent a token is (unigram), what follows its
+left neighbour, and what stands between both its neighbours, all of them visible. They are counted
+on the training split and measured on the held-out split, in nats a token, as the loss of a model
+is. Special tokens are not predicted, as they are never masked; [CLS] and [SEP] are neighbours at
+the ends of a document's chunks.
 
-Counts are smoothed by interpolation (Jelinek and Mercer, 1980, "Interpolated estimation of Markov source parameters
-from sparse data"; Chen and Goodman, 1999, "An empirical study of smoothing techniques for language modeling"):
+Counts are smoothed by interpolation (Jelinek and Mercer, 1980, "Interpolated estimation of Markov
+source parameters from sparse data"; Chen and Goodman, 1999, "An empirical study of smoothing
+techniques for language modeling"):
 
     P(w)       = a U + (1 - a) N(w) / N
     P(w | l)   = b P(w) + (1 - b) N(l w) / N(l .)
     P(w | r)   = c P(w) + (1 - c) N(w r) / N(. r)
     P(w | l r) = d P(w) + e P(w | l) + f P(w | r) + g N(l w r) / N(l . r)
 
-U is uniform over the tokens that can be masked. Weights depend on how often the neighbours were seen together (by
-powers of two) and are fitted by expectation maximisation on training sequences that are not counted.
+U is uniform over the tokens that can be masked. Weights depend on how often the neighbours were
+seen together (by powers of two) and are fitted by expectation maximisation on training sequences
+that are not counted.
 """
 
 from __future__ import annotations
@@ -45,7 +49,8 @@ ITERATIONS = 50
 TOLERANCE = 1e-6
 """Expectation maximisation ends where no weight moves by more."""
 BUCKETS = 16
-"""Kinds of contexts with weights of their own: not seen, seen once, 2 to 3 times, 4 to 7 times, and so on."""
+"""Kinds of contexts with weights of their own: not seen, seen once, 2 to 3 times, 4 to 7 times, and
+so on."""
 CHUNK = 8192
 """Sequences read at a time."""
 
@@ -66,7 +71,8 @@ class ReferenceLosses:
         tokens: training tokens that were counted, special tokens aside.
         fitted_tokens: training tokens that the weights were fitted on.
         held_out_tokens: held-out tokens that were measured.
-        unknown: share of [UNK] among the tokens of the text, of the training and the held-out split.
+        unknown: share of [UNK] among the tokens of the text, of the training and the held-out
+            split.
     """
 
     version: int
@@ -114,10 +120,12 @@ class Neighborhoods:
 
 
 def reference_losses(corpus: Corpus) -> ReferenceLosses:
-    """Return a corpus's reference losses: those stored beside its manifest, or computed and stored there now.
+    """Return a corpus's reference losses: those stored beside its manifest, or computed and stored
+    there now.
 
-    A subset of a corpus has its own: its counts are of what a run may see. The file's name has the beginning of the
-    digest of the corpus or subset, its content the whole. A directory that cannot be written is left without.
+    A subset of a corpus has its own: its counts are of what a run may see. The file's name has the
+    beginning of the digest of the corpus or subset, its content the whole. A directory that cannot
+    be written is left without.
 
     Raises:
         InputError: a shard is damaged.
@@ -139,7 +147,8 @@ def path_of(corpus: Corpus) -> Path:
 
 
 def _read(path: Path, corpus: Corpus) -> ReferenceLosses | None:
-    """The losses stored in a file; None where it is not there, of another estimator or of another corpus."""
+    """The losses stored in a file; None where it is not there, of another estimator or of another
+    corpus."""
     if not path.is_file():
         return None
     values = read_json(path)
@@ -200,7 +209,8 @@ def compute(
 
 
 def spread(available: int, most: int) -> NDArray[np.int64]:
-    """Numbers of at most `most` of `available` sequences, ascending and evenly spread; at least one."""
+    """Numbers of at most `most` of `available` sequences, ascending and evenly spread; at least
+    one."""
     count = min(available, max(1, most))
     return np.arange(count, dtype=np.int64) * available // count
 
@@ -209,7 +219,8 @@ def neighborhoods(tokens: Ids, segments: Ids, special: NDArray[Any]) -> Neighbor
     """Find the tokens of packed sequences and their neighbours.
 
     Args:
-        tokens: `[n, length]`; each segment begins with [CLS] and ends with [SEP], so neighbours are of its own.
+        tokens: `[n, length]`; each segment begins with [CLS] and ends with [SEP], so neighbours are
+            of its own.
         segments: `[n, length]`, 0 where there is padding.
         special: ids of special tokens, which are left out but may be neighbours.
     """
@@ -267,7 +278,8 @@ class NeighborModel:
         self._weights["both"] = _fit(*self._both_parts(events, smoothed, *sides))
 
     def probabilities(self, events: Neighborhoods) -> tuple[Floats, Floats, Floats]:
-        """The probability of each token: by its frequency, given its left neighbour, given both; each `[n]`."""
+        """The probability of each token: by its frequency, given its left neighbour, given both;
+        each `[n]`."""
         unigram = self._mix("unigram", self._unigram_parts(events))
         left = self._mix("left", self._side_parts("left", events, unigram))
         right = self._mix("right", self._side_parts("right", events, unigram))
@@ -275,7 +287,8 @@ class NeighborModel:
         return unigram, left, both
 
     def _code(self, *ids: Ids) -> NDArray[np.int64]:
-        """One number for several ids: the digits of a number to the base of the vocabulary's size."""
+        """One number for several ids: the digits of a number to the base of the vocabulary's
+        size."""
         code = np.zeros(len(ids[0]), np.int64)
         for part in ids:
             code *= self.vocab_size
@@ -283,7 +296,8 @@ class NeighborModel:
         return code
 
     def _unigram_parts(self, events: Neighborhoods) -> tuple[Floats, NDArray[np.int64]]:
-        """What is mixed into a token's probability, `[n, 2]`, and the bucket of each event, `[n]`."""
+        """What is mixed into a token's probability, `[n, 2]`, and the bucket of each event,
+        `[n]`."""
         uniform = np.full(len(events), self._uniform)
         relative = _ratio(self._unigrams[events.tokens], self._total)
         return np.stack([uniform, relative], axis=1), _bucket(np.full(len(events), self._total))
@@ -351,7 +365,8 @@ def _bucket(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _even(parts: int) -> Floats:
-    """Even weights of every bucket, `[BUCKETS, parts]`; the last part has none where its context was never seen."""
+    """Even weights of every bucket, `[BUCKETS, parts]`; the last part has none where its context
+    was never seen."""
     weights = np.ones((BUCKETS, parts))
     weights[0, -1] = 0.0
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
@@ -360,8 +375,8 @@ def _even(parts: int) -> Floats:
 def _fit(values: Floats, buckets: NDArray[np.int64]) -> Floats:
     """Fit the weights of a mixture by expectation maximisation.
 
-    Every part is credited with one event more than it explains, so no weight that can be above 0 becomes 0, and what
-    was never seen keeps a probability.
+    Every part is credited with one event more than it explains, so no weight that can be above 0
+    becomes 0, and what was never seen keeps a probability.
 
     Args:
         values: `[n, parts]`, each part's probability of each event.

@@ -1,8 +1,11 @@
-"""Train a WordPiece tokenizer on the training documents of a corpus: the same text gives the same bytes.
+"""Train a WordPiece tokenizer on the training documents of a corpus: the same text gives the same
+bytes.
 
-The entries are merged by the tokenizers library, pair by pair, the most frequent pair first. By itself its result
-depends on the order in which a hash table hands it words: characters get their numbers in that order, and pairs that
-are equally frequent are told apart by these numbers. So characters are counted and numbered here, before it begins.
+The entries are merged by the tokenizers library, pair by pair, the most frequent pair first. By
+itself its result
+depends on the order in which a hash table hands it words: characters get their numbers in that
+order, and pairs that are equally frequent are told apart by these numbers. So characters are
+counted and numbered here, before it begins.
 """
 
 from __future__ import annotations
@@ -47,10 +50,11 @@ class TrainedTokenizer:
 
 
 def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer:
-    """Train a lowercase WordPiece tokenizer with BERT's normalizer, which strips accents, and its word splitter.
+    """Train a lowercase WordPiece tokenizer with BERT's normalizer, which strips accents, and its
+    word splitter.
 
-    Entries are, in this order: the special tokens, the most frequent characters by code point, the same characters as
-    they continue a word, and what the trainer merges of these.
+    Entries are, in this order: the special tokens, the most frequent characters by code point, the
+    same characters as they continue a word, and what the trainer merges of these.
 
     Args:
         config: kind, size and alphabet.
@@ -72,7 +76,8 @@ def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer
         CONTINUING + character for character in alphabet if _continues(tokenizer, character)
     ]
 
-    # The trainer numbers what it takes for special tokens in the order given, before it looks at any word.
+    # The trainer numbers what it takes for special tokens in the order given, before it looks at
+    # any word.
     fixed = [*SPECIAL_NAMES, *alphabet, *continuing]
     trainer = trainers.WordPieceTrainer(
         vocab_size=config.size,
@@ -87,7 +92,8 @@ def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     if len(vocabulary) != config.size:
         raise TextError(
-            f"{where}: the training text has words for {len(vocabulary):,} entries, expected data.tokenizer.size, "
+            f"{where}: the training text has words for {len(vocabulary):,} entries, expected "
+            "data.tokenizer.size, "
             f"{config.size:,}: more text or a smaller size"
         )
 
@@ -100,7 +106,8 @@ def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer
 
 
 def training_texts(config: DataConfig) -> Iterator[str]:
-    """The texts of a corpus's training documents, in order: those that are held out are passed over.
+    """The texts of a corpus's training documents, in order: those that are held out are passed
+    over.
 
     Raises:
         TextError: unusable text; see `kdjax.data.text.sources.documents`.
@@ -111,7 +118,8 @@ def training_texts(config: DataConfig) -> Iterator[str]:
 
 
 def train_on_corpus(config: DataConfig) -> TrainedTokenizer:
-    """Train the tokenizer that `data.tokenizer` describes, on the training documents of `data.files`.
+    """Train the tokenizer that `data.tokenizer` describes, on the training documents of
+    `data.files`.
 
     Raises:
         TextError: unusable text, or too little of it.
@@ -127,7 +135,8 @@ def train_on_corpus(config: DataConfig) -> TrainedTokenizer:
 
 
 def write_directory(trained: TrainedTokenizer, directory: Path) -> None:
-    """Write a directory that `transformers.AutoTokenizer` reads: tokenizer.json and tokenizer_config.json.
+    """Write a directory that `transformers.AutoTokenizer` reads: tokenizer.json and
+    tokenizer_config.json.
 
     Args:
         trained: the tokenizer.
@@ -154,7 +163,8 @@ def _count_characters(normalizer: normalizers.Normalizer, texts: Iterable[str]) 
 
 
 def _continues(tokenizer: tokenizers.Tokenizer, character: str) -> bool:
-    """Return whether a character can stand within a word: punctuation is always a word of its own."""
+    """Return whether a character can stand within a word: punctuation is always a word of its
+    own."""
     return len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{character}")) == 1
 
 

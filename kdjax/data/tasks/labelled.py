@@ -63,7 +63,8 @@ class Task:
 
     @property
     def baseline(self) -> float:
-        """Test score without the text: the accuracy of the most frequent training class; Pearson's r 0 for numbers."""
+        """Test score without the text: the accuracy of the most frequent training class; Pearson's
+        r 0 for numbers."""
         if self.regression:
             return 0.0
         frequent = np.bincount(self.train.labels, minlength=len(self.classes)).argmax()
@@ -79,9 +80,11 @@ class _Row:
 
 
 def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
-    """Reads a task and splits it by `sources.split_fraction`: test below `test`, dev below `test + dev`, else train.
+    """Reads a task and splits it by `sources.split_fraction`: test below `test`, dev below `test +
+    dev`, else train.
 
-    Within a split, rows are in the order of their hash. Text beyond `length` tokens, [CLS] and [SEP] included, is cut.
+    Within a split, rows are in the order of their hash. Text beyond `length` tokens, [CLS] and
+    [SEP] included, is cut.
 
     Args:
         name: of the task.
@@ -90,7 +93,8 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
         length: tokens of a row.
 
     Raises:
-        InputError: a missing file or column, a label that is no number, fewer than 2 classes, an empty split.
+        InputError: a missing file or column, a label that is no number, fewer than 2 classes, an
+            empty split.
     """
     where = f"task {name}, {config.file}"
     rows = _selected(config, where)
@@ -113,7 +117,8 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
     ):
         if start >= stop:
             raise InputError(
-                f"{where}: {len(rows)} rows leave the {split} split empty, expected a row in each split"
+                f"{where}: {len(rows)} rows leave the {split} split empty, expected a row in each "
+                "split"
             )
         splits[split] = Split(
             {name: values[start:stop] for name, values in batch.items()}, labels[start:stop]
@@ -146,7 +151,8 @@ def _selected(config: TaskConfig, where: str) -> list[_Row]:
     for label in config.drop_labels:
         if label not in dropped:
             raise InputError(
-                f"{where}: no row has the label {label!r} of drop_labels{nearest(label, {r.label for r in rows})}"
+                f"{where}: no row has the label {label!r} of "
+                f"drop_labels{nearest(label, {r.label for r in rows})}"
             )
     return rows
 
@@ -165,7 +171,8 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[source
     for number, row in rows:
         if len(row) != len(header):
             raise InputError(
-                f"{path}, line {number}: has {len(row)} columns, expected the header's {len(header)}"
+                f"{path}, line {number}: has {len(row)} columns, expected the header's "
+                f"{len(header)}"
             )
         yield sources.Record(f"{path}, line {number}", None, dict(zip(header, row, strict=True)))
 

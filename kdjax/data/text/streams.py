@@ -53,7 +53,8 @@ def check_readable(path: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, decompressed by its suffix; archives of several members or frames are one text.
+    """The bytes of a file, decompressed by its suffix; archives of several members or frames are
+    one text.
 
     Raises:
         TextError: cannot be read, is damaged or ends early; also while it is read inside the block.
@@ -79,7 +80,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers from 1, without their line ends and a byte-order mark.
+    """The lines of a UTF-8 file with their numbers from 1, without their line ends and a byte-order
+    mark.
 
     Raises:
         TextError: cannot be read, a line of more than `LINE_BYTES`, or not UTF-8; says the byte.
@@ -92,7 +94,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
                 return
             if len(line) > LINE_BYTES:
                 raise TextError(
-                    f"{path}, line {number}: is longer than {mebibytes(LINE_BYTES)}, expected shorter lines"
+                    f"{path}, line {number}: is longer than {mebibytes(LINE_BYTES)}, expected "
+                    "shorter lines"
                 )
             text = decode(line, path, start)
             yield number, text.removeprefix("\ufeff" if number == 1 else "").rstrip("\r\n")
@@ -123,7 +126,8 @@ def sha256(path: Path) -> str:
 
 
 def decode(data: bytes, path: Path, start: int) -> str:
-    """UTF-8 as text; `start` is where in the file the data begin, for the message of the TextError."""
+    """UTF-8 as text; `start` is where in the file the data begin, for the message of the
+    TextError."""
     try:
         return data.decode()
     except UnicodeDecodeError as e:

@@ -48,7 +48,8 @@ class TfdsSplit:
 
 
 def find(uri: str) -> TfdsSplit:
-    """The split that `tfds:DIRECTORY:SPLIT` names; of a data set with one split, `tfds:DIRECTORY` is enough.
+    """The split that `tfds:DIRECTORY:SPLIT` names; of a data set with one split, `tfds:DIRECTORY`
+    is enough.
 
     Raises:
         InputError: TFDS, or the TensorFlow this directory's format needs, is not installed.
@@ -58,19 +59,22 @@ def find(uri: str) -> TfdsSplit:
     directory = Path(place).expanduser()
     if not (directory / INFO).is_file():
         raise TextError(
-            f"{uri}: {directory} holds no {INFO}, expected the directory of one version of a data set"
+            f"{uri}: {directory} holds no {INFO}, expected the directory of one version of a data "
+            "set"
         )
     builder = _builder(directory)
     splits = list(builder.info.splits)
     if not split and len(splits) != 1:
         raise TextError(
-            f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one of them"
+            f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one "
+            "of them"
         )
     found = TfdsSplit(directory, split or splits[0])
     if not _random_access(builder) and importlib.util.find_spec("tensorflow") is None:
         stored = builder.info.file_format.value
         raise InputError(
-            f"{uri}: is stored as {stored}, which only TensorFlow reads: pip install tensorflow, or prepare the data "
+            f"{uri}: is stored as {stored}, which only TensorFlow reads: pip install tensorflow, "
+            "or prepare the data "
             "set with file_format='array_record'"
         )
     try:
@@ -84,7 +88,8 @@ def find(uri: str) -> TfdsSplit:
 
 
 def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
-    """The examples of a split in the order they are stored, each with those of the features that it has.
+    """The examples of a split in the order they are stored, each with those of the features that it
+    has.
 
     array_record needs no TensorFlow; other formats are read with it.
 
