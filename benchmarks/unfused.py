@@ -52,7 +52,7 @@ class Unfused:
         schedule_inputs = ScheduleInputs.abstract(layout.replicated)
 
         def look(teacher: Any, batch: Any) -> Features:
-            return phase.target(teacher, batch, compute)
+            return phase.teacher_features(teacher, batch, compute)
 
         self._look = jax.jit(look).lower(self._teacher, self._batches[0]).compile()
         seen = jax.tree.map(
@@ -60,7 +60,7 @@ class Unfused:
             jax.eval_shape(look, self._teacher, self._batches[0]),
         )
         loss = make_loss(
-            lambda p, _, b, key: phase.see(p, None, b, key, compute),
+            lambda p, _, b, key: phase.student_features(p, None, b, key, compute),
             lambda seen, _: seen,
             phase.objective,
         )

@@ -62,8 +62,8 @@ class Price:
         student_backward, teacher_forward, objective, optimizer: XLA's counts of the parts traced by
             themselves, scaled by a common factor (within 1% of 1) so that they add up to `total`
             exactly.
-        witness_matmul: the independent count of the step's matmuls.
-        witness_elementwise: the independent count of the rest.
+        jaxpr_matmul: the independent count of the step's matmuls.
+        jaxpr_elementwise: the independent count of the rest.
     """
 
     total: int

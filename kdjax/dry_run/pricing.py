@@ -266,9 +266,11 @@ def _cache(
     )  # a sequence and an epoch, over the arm's phases by their share of the budget
     begin = 0.0
     for phase, cost in zip(arm.phases, costs, strict=True):
-        if isinstance(phase.signal, CachedTeacher):
+        if isinstance(phase.teacher_source, CachedTeacher):
             shape = phase.shape(shape_of(config))
-            online = price(replace(phase, signal=OnlineTeacher(phase.signal.teacher)), shape)
+            online = price(
+                replace(phase, teacher_source=OnlineTeacher(phase.teacher_source.teacher)), shape
+            )
             saved += Fraction(phase.until - begin) * Fraction(
                 online.total - cost.total, shape.batch
             )

@@ -15,10 +15,10 @@ from kdjax.models.features import FeatureRequest, Features
 from kdjax.models.hf import check_saveable, from_pretrained, pretrained_config, save_pretrained
 
 __all__ = [
+    "FeatureRequest",
     "Features",
     "Model",
     "Parameters",
-    "FeatureRequest",
     "abstract_params",
     "check_saveable",
     "classify",

@@ -27,7 +27,7 @@ from kdjax.objectives.relations import (
     ValueRelationBui2024,
 )
 
-__all__ = ["Features", "FeatureNeeds", "FeatureRequest", "Term", "get", "term"]
+__all__ = ["FeatureNeeds", "FeatureRequest", "Features", "Term", "get", "term"]
 
 _TERMS: dict[str, dict[str, custom.Kind]] = {
     "mlm": {"original": Mlm, "bui2024": Mlm},

@@ -33,7 +33,7 @@ def hardware_use(
     """What a run's steps did to the devices.
 
     Args:
-        legs: its phases.
+        compiled_phases: its phases.
         ledger: its account.
         side_by_side: how many runs took their steps together, itself included.
 

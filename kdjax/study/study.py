@@ -500,7 +500,7 @@ class Study:
             program = program_of(
                 phase, shape, self.layout, train.microbatches, train.compute, len(seeds)
             )
-            cache = self.cache if isinstance(phase.signal, CachedTeacher) else None
+            cache = self.cache if isinstance(phase.teacher_source, CachedTeacher) else None
             teacher = program.place_teacher(taught_by.model.params if taught_by else None)
             for seed, compiled_phases in made.items():
                 stream = corpora.train_batches(

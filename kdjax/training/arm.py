@@ -78,7 +78,9 @@ class Arm:
         asked = FeatureRequest()
         for phase in self.phases:
             asked |= (
-                phase.needs.teacher if isinstance(phase.signal, CachedTeacher) else FeatureRequest()
+                phase.needs.teacher
+                if isinstance(phase.teacher_source, CachedTeacher)
+                else FeatureRequest()
             )
         return asked
 
@@ -173,7 +175,7 @@ def resolve(
         for n, (objective, phase) in enumerate(zip(objectives, found.phases, strict=True)):
             seen = teacher if objective.needs_teacher else None
             objective.needs(model, seen)
-            signal: TeacherSource = NoTeacher() if seen is None else OnlineTeacher(seen)
+            teacher_source: TeacherSource = NoTeacher() if seen is None else OnlineTeacher(seen)
             others = objectives[:n] + objectives[n + 1 :]
             others_teacher = teacher if any(other.needs_teacher for other in others) else None
             phases.append(
@@ -181,7 +183,7 @@ def resolve(
                     name,
                     model,
                     seen,
-                    signal,
+                    teacher_source,
                     objective,
                     settings,
                     phase.until,
@@ -221,6 +223,8 @@ def _reading(phases: list[Phase], cache: CacheConfig) -> list[Phase]:
         if phase.teacher is not None:
             if phase.needs.teacher.head:
                 check_readable(phase.objective, cache, phase.student, phase.teacher)
-            phase = replace(phase, signal=CachedTeacher(phase.teacher, phase.needs.teacher, cache))  # noqa: PLW2901
+            phase = replace(
+                phase, teacher_source=CachedTeacher(phase.teacher, phase.needs.teacher, cache)
+            )
         made.append(phase)
     return made

@@ -88,11 +88,11 @@ def build(
         )
     layout.check_batch(config.batch)
     shape = Shape(config.batch, data.length, data.slots)
-    signal = CachedTeacher(teacher.config, request, config)
-    fields = signal.fields(data.length, data.slots)
+    teacher_source = CachedTeacher(teacher.config, request, config)
+    fields = teacher_source.fields(data.length, data.slots)
     params = {name: part for name, part in teacher.params.items() if name != "mlm" or request.head}
     flops = cache_price(teacher.config, request, shape)
-    run = _program(signal, layout)
+    run = _program(teacher_source, layout)
     placed = jax.device_put(params, layout.replicated)
     sequences = corpus.sequences("train")
 
@@ -205,33 +205,41 @@ def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
             )
 
 
-def _program(signal: CachedTeacher, layout: Layout) -> Callable[..., Any]:
+def _program(teacher_source: CachedTeacher, layout: Layout) -> Callable[..., Any]:
     """The teacher's forward pass, what is stored of it, and how far that is off; compiled over the
     devices."""
-    dtypes = {f.name: f.dtype for f in signal.fields(1, 1)}
+    dtypes = {f.name: f.dtype for f in teacher_source.fields(1, 1)}
 
     def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
         with layout.mesh_context():
-            features = forward(signal.teacher, params, batch, signal.request)
+            features = forward(teacher_source.teacher, params, batch, teacher_source.request)
         stored = {
             name: x.astype(dtypes[name])
-            for name, x in signal.encode(features, batch["records"]).items()
+            for name, x in teacher_source.encode(features, batch["records"]).items()
         }
-        return stored, _off(signal, features, signal.features(None, stored, signal.request), batch)
+        return stored, _off(
+            teacher_source,
+            features,
+            teacher_source.features(None, stored, teacher_source.request),
+            batch,
+        )
 
     split, everywhere = layout.batch_sharding, layout.replicated
     return jax.jit(run, in_shardings=(everywhere, split), out_shardings=(split, everywhere))
 
 
 def _off(
-    signal: CachedTeacher, features: Features, read: Features, batch: Mapping[str, jax.Array]
+    teacher_source: CachedTeacher,
+    features: Features,
+    read: Features,
+    batch: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
     """Sums over positions of the differences between the teacher's distributions and the stored
     ones."""
-    kind = signal.config.logits
-    if kind == "all" or not signal.request.head:
+    kind = teacher_source.config.logits
+    if kind == "all" or not teacher_source.request.head:
         return {}
-    temperature = signal.config.temperature if kind == "sampled" else 1.0
+    temperature = teacher_source.config.temperature if kind == "sampled" else 1.0
     sums: dict[str, jax.Array] = {}
     for name, weights in (("logits", batch["label_weights"]), ("token_logits", batch["valid"])):
         if getattr(features, name) is None:

@@ -39,7 +39,7 @@ class Done:
     Attributes:
         ledger: the account with it.
         phase: which phase it is of, from 0.
-        moment: when in the run it was.
+        schedule_inputs: when in the run it was.
         metrics: its figures: `loss`, `grad_norm` and `grad_norm/GROUP`, and each term by its key.
             Of several runs that go side by side each is an array.
         seat: the run's number among them.
@@ -125,7 +125,7 @@ class Meter:
             jax.local_devices(backend="cpu")[0]
         ):  # the others are busy with the next step
             return {
-                f"weight/{key}": float(value(weight, done.schedule_inputs.progress))
+                f"weight/{key}": float(value(weight, done.schedule_inputs.budget_fraction))
                 for key, weight in changing.items()
             }
 

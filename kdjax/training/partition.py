@@ -24,20 +24,20 @@ def name_of(path: tuple[Any, ...]) -> str:
     return ".".join(str(key.key) for key in path)
 
 
-def split(params: Any, trained: Any) -> tuple[Flat, Flat]:
+def partition(params: Any, trained: Any) -> tuple[Flat, Flat]:
     """Parameters in two: those that are trained, and the rest."""
     moves, leaves = flat(trained), flat(params)
-    moving = {name: leaf for name, leaf in leaves.items() if moves[name]}
-    return moving, {name: leaf for name, leaf in leaves.items() if not moves[name]}
+    trainable = {name: leaf for name, leaf in leaves.items() if moves[name]}
+    return trainable, {name: leaf for name, leaf in leaves.items() if not moves[name]}
 
 
-def join(moving: Flat, still: Flat, like: Any) -> Any:
-    """The inverse of `split`; `like` is any tree of the parameters' structure."""
-    both = {**moving, **still}
+def combine(trainable: Flat, frozen: Flat, like: Any) -> Any:
+    """The inverse of `partition`; `like` is any tree of the parameters' structure."""
+    both = {**trainable, **frozen}
     return jax.tree_util.tree_map_with_path(lambda path, _: both[name_of(path)], like)
 
 
-def part(opt: Any, names: Flat) -> Any:
+def select_optimizer_state(opt: Any, names: Flat) -> Any:
     """Of an optimiser's state over flat parameters, that of some of them."""
     return jax.tree.map(
         lambda node: {name: node[name] for name in names} if _is_flat(node) else node,
@@ -46,7 +46,7 @@ def part(opt: Any, names: Flat) -> Any:
     )
 
 
-def put_back(opt: Any, new: Any) -> Any:
+def merge_optimizer_state(opt: Any, new: Any) -> Any:
     """An optimiser's state with that of some parameters renewed."""
     return jax.tree.map(
         lambda old, node: {**old, **node} if _is_flat(old) else node, opt, new, is_leaf=_is_flat

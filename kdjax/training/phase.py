@@ -21,7 +21,7 @@ from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import Layout
 from kdjax.training.optimizer import adamw, apply, learning_rate
-from kdjax.training.partition import part, split
+from kdjax.training.partition import partition, select_optimizer_state
 from kdjax.training.step import (
     Loss,
     ScheduleInputs,
@@ -77,7 +77,7 @@ class Phase:
         name: the arm's, as the recipe calls it.
         student: the student.
         teacher: the teacher, or None when no term looks at one.
-        signal: where the teacher's features come from.
+        teacher_source: where the teacher's features come from.
         objective: what is minimised.
         optimizer: the optimiser's settings.
         until: share of the arm's budget at which the phase ends.
@@ -91,7 +91,7 @@ class Phase:
     name: str
     student: ModelConfig
     teacher: ModelConfig | None
-    signal: TeacherSource
+    teacher_source: TeacherSource
     objective: Objective
     optimizer: OptimizerConfig
     until: float = 1.0
@@ -99,7 +99,7 @@ class Phase:
     others: tuple[Objective, ...] = ()
     others_teacher: ModelConfig | None = None
 
-    def see(
+    def student_features(
         self,
         params: Any,
         teacher_params: Any,
@@ -117,11 +117,11 @@ class Phase:
             compute=compute,
         )
 
-    def target(
+    def teacher_features(
         self, teacher_params: Any, batch: Any, compute: ComputeConfig = ComputeConfig()
     ) -> Features:
         """The teacher's features: those the objective needs."""
-        return self.signal.features(teacher_params, batch, self.needs.teacher, compute)
+        return self.teacher_source.features(teacher_params, batch, self.needs.teacher, compute)
 
     def shape(self, shape: Shape) -> Shape:
         """The shape of its batches, from the recipe's."""
@@ -129,7 +129,7 @@ class Phase:
 
     def abstract_batch(self, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch of this phase, as shapes."""
-        stored = self.signal.fields(shape.length, shape.slots)
+        stored = self.teacher_source.fields(shape.length, shape.slots)
         return shape.abstract() | {
             field.name: jax.ShapeDtypeStruct((shape.batch, *field.shape), jnp.dtype(field.dtype))
             for field in stored
@@ -141,7 +141,7 @@ class Phase:
 
     def abstract_teacher(self) -> Any:
         """What the step is given and does not train, as shapes; None where no teacher runs."""
-        return self.signal.params(self.needs.teacher)
+        return self.teacher_source.params(self.needs.teacher)
 
     def teacher_part(self, params: Any) -> Any:
         """Of a teacher's parameters, those the step is given.
@@ -185,7 +185,10 @@ class Phase:
 
     def loss(self, compute: ComputeConfig = ComputeConfig(), layout: Layout | None = None) -> Loss:
         """The pure loss (`kdjax.training.step.make_loss`)."""
-        see, target = (functools.partial(run, compute=compute) for run in (self.see, self.target))
+        see, target = (
+            functools.partial(run, compute=compute)
+            for run in (self.student_features, self.teacher_features)
+        )
         return make_loss(see, target, self.objective, dtype=compute.dtype, layout=layout)
 
     def check_splits(self) -> None:
@@ -290,32 +293,36 @@ def _price(phase: Phase, shape: Shape) -> Price:
     schedule_inputs = ScheduleInputs.abstract()
 
     def forward_and_backward(p: Any, t: Any, b: Any, k: Any, cotangent: Features) -> Any:
-        seen, pull = jax.vjp(lambda q: phase.see(q, t, b, k), p)
+        seen, pull = jax.vjp(lambda q: phase.student_features(q, t, b, k), p)
         return seen, pull(cotangent)
 
-    def objective(seen: Features, own: Any, target: Features, b: Any, progress: Any) -> Any:
+    def objective(seen: Features, own: Any, target: Features, b: Any, budget_fraction: Any) -> Any:
         return jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)(
-            seen, target, b, own, progress
+            seen, target, b, own, budget_fraction
         )
 
     def renew(grads: Any, opt: Any, p: Any, rate: Any) -> Any:
         return apply(transformation, grads, opt, p, rate), global_norm(grads)
 
-    moving, _ = split(params, phase.trained)
+    trainable, _ = partition(params, phase.trained)
     model = params["model"]
-    seen = jax.eval_shape(phase.see, model, teacher, batch, key)
-    target = jax.eval_shape(phase.target, teacher, batch)
-    forward_flops = measure(phase.see, model, teacher, batch, key).flops
+    seen = jax.eval_shape(phase.student_features, model, teacher, batch, key)
+    target = jax.eval_shape(phase.teacher_features, teacher, batch)
+    forward_flops = measure(phase.student_features, model, teacher, batch, key).flops
     return reconcile(
         measure(phase.step(bits=REFERENCE_BITS), state, teacher, batch, schedule_inputs),
         student_forward=forward_flops,
         student_backward=measure(forward_and_backward, model, teacher, batch, key, seen).flops
         - forward_flops,
-        teacher_forward=measure(phase.target, teacher, batch).flops,
+        teacher_forward=measure(phase.teacher_features, teacher, batch).flops,
         objective=measure(
-            objective, seen, params["objective"], target, batch, schedule_inputs.progress
+            objective, seen, params["objective"], target, batch, schedule_inputs.budget_fraction
         ).flops,
         optimizer=measure(
-            renew, moving, part(state.opt, moving), moving, schedule_inputs.learning_rate
+            renew,
+            trainable,
+            select_optimizer_state(state.opt, trainable),
+            trainable,
+            schedule_inputs.learning_rate,
         ).flops,
     )

@@ -181,7 +181,7 @@ class Program:
             teacher: the teacher's parameters, placed.
             batch: of the run, or of all runs (`joined`); placed, or of a process that is the only
                 one on the host: the call itself then places it, in a fraction of the time.
-            moment: the same for all runs.
+            schedule_inputs: the same for all runs.
 
         Returns:
             The state after it, and its figures: scalars, or `[seeds]`.

@@ -67,7 +67,7 @@ class Run:
     """One run, to be trained by `kdjax.training.loop.train`.
 
     Attributes:
-        legs: the arm's phases.
+        compiled_phases: the arm's phases.
         budget: what may be spent.
         start: the student's starting parameters.
         seed: of dropout and of the objective's projections.

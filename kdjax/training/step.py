@@ -19,7 +19,14 @@ from kdjax.models.features import Features
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import Layout
 from kdjax.training.optimizer import apply
-from kdjax.training.partition import Flat, flat, join, part, put_back, split
+from kdjax.training.partition import (
+    Flat,
+    combine,
+    flat,
+    merge_optimizer_state,
+    partition,
+    select_optimizer_state,
+)
 
 Batch = Mapping[str, jax.Array]
 Forward = Callable[..., Features]
@@ -38,11 +45,11 @@ class ScheduleInputs:
     scalars.
 
     Attributes:
-        progress: share of the budget spent before the step, which schedules go by.
+        budget_fraction: share of the budget spent before the step, which schedules go by.
         learning_rate: of the step.
     """
 
-    progress: Any
+    budget_fraction: Any
     learning_rate: Any
 
     @staticmethod
@@ -76,19 +83,19 @@ def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, 
 
 
 def make_loss(
-    see: Forward,
-    target: Forward,
+    student_features: Forward,
+    teacher_features: Forward,
     objective: Objective,
     *,
     dtype: str = "float32",
     layout: Layout | None = None,
 ) -> Loss:
-    """The loss `(params, teacher_params, batch, dropout_key, progress, shares) -> (loss, terms)`.
+    """The loss `(params, teacher_params, batch, dropout_key, budget_fraction, shares) -> (loss, terms)`.
 
     Args:
-        see: the student's features, `(params["model"], teacher_params, batch, dropout_key) ->
+        student_features: the student's features, `(params["model"], teacher_params, batch, dropout_key) ->
             Features`.
-        target: the teacher's features, `(teacher_params, batch) -> Features`; no gradient flows
+        teacher_features: the teacher's features, `(teacher_params, batch) -> Features`; no gradient flows
             into them.
         objective: what is minimised.
         dtype: of activations and matmuls.
@@ -99,10 +106,10 @@ def make_loss(
     def student(
         params: Any, teacher_params: Any, batch: Batch, dropout_key: jax.Array | None
     ) -> Features:
-        return see(params["model"], teacher_params, batch, dropout_key)
+        return student_features(params["model"], teacher_params, batch, dropout_key)
 
     def teacher(params: None, teacher_params: Any, batch: Batch, dropout_key: None) -> Features:
-        return target(teacher_params, batch)
+        return teacher_features(teacher_params, batch)
 
     if layout is not None:
         student, teacher = (
@@ -115,13 +122,13 @@ def make_loss(
         teacher_params: Any,
         batch: Batch,
         dropout_key: jax.Array | None,
-        progress: jax.Array | float,
+        budget_fraction: jax.Array | float,
         shares: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         own = params["objective"] if layout is None else layout.all_gather(params["objective"])
         seen = student({"model": params["model"]}, teacher_params, batch, dropout_key)
         wanted = jax.lax.stop_gradient(teacher(None, teacher_params, batch, None))
-        return objective(seen, wanted, batch, own, progress, shares)
+        return objective(seen, wanted, batch, own, budget_fraction, shares)
 
     return loss
 
@@ -142,7 +149,7 @@ def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., A
     graded = over_whole(loss)
 
     def run(
-        params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, progress: Any
+        params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, budget_fraction: Any
     ) -> Any:
         whole = objective.counts(batch)
         pieces = jax.tree.map(
@@ -154,12 +161,12 @@ def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., A
             counts = objective.counts(piece)
             shares = {name: counts[name] / jnp.maximum(whole[name], 1e-9) for name in counts}
             return jax.tree.map(
-                jnp.add, total, graded(params, teacher_params, piece, own, progress, shares)
+                jnp.add, total, graded(params, teacher_params, piece, own, budget_fraction, shares)
             ), None
 
         nothing = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(graded, params, teacher_params, batch, key, progress, whole),
+            jax.eval_shape(graded, params, teacher_params, batch, key, budget_fraction, whole),
         )
         return jax.lax.scan(add, nothing, pieces)[0]
 
@@ -208,23 +215,29 @@ def make_step(
             else None
         )
         key = seeds(key, len(batch["tokens"]))
-        params, still = split(state.params, trained)
+        params, frozen = partition(state.params, trained)
 
-        def of_moving(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return loss(join(params, still, trained), *rest)
+        def loss_of_trainable(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return loss(combine(params, frozen, trained), *rest)
 
         with contextlib.nullcontext() if layout is None else layout.mesh_context():
-            (value, terms), grads = differentiate(of_moving)(
-                params, teacher_params, batch, key, schedule_inputs.progress
+            (value, terms), grads = differentiate(loss_of_trainable)(
+                params, teacher_params, batch, key, schedule_inputs.budget_fraction
             )
         grads = grads if layout is None else layout.reduce_scatter(grads)
         params, opt = apply(
-            optimizer, grads, part(state.opt, params), params, schedule_inputs.learning_rate
+            optimizer,
+            grads,
+            select_optimizer_state(state.opt, params),
+            params,
+            schedule_inputs.learning_rate,
         )
         squares = sums_of_squares(grads)
         metrics = {"loss": value, "grad_norm": root_of_sum(squares), GRAD_SQUARES: squares, **terms}
-        after = join(params, still, trained)
-        return State(state.step + 1, state.seed, after, put_back(state.opt, opt)), metrics
+        after = combine(params, frozen, trained)
+        return State(
+            state.step + 1, state.seed, after, merge_optimizer_state(state.opt, opt)
+        ), metrics
 
     return step
 

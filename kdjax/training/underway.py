@@ -153,7 +153,7 @@ class Underway:
         Args:
             number: of its phase.
             read: what the run reads in it.
-            moment: when in the run it is.
+            schedule_inputs: when in the run it is.
             metrics: its figures, of all runs that take it.
             seat: the run's number among these.
         """

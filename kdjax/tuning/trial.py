@@ -197,9 +197,9 @@ class TrialReporter(Reporter):
         self.trial = ""
         self.ledger: Ledger | None = None
 
-    def watch(self, name: str) -> Callable[[Progress], None]:
-        """As `Reporter.watch`."""
-        told = super().watch(f"{self.trial}: {name}")
+    def track(self, name: str) -> Callable[[Progress], None]:
+        """As `Reporter.track`."""
+        told = super().track(f"{self.trial}: {name}")
         self.ledger = None
 
         def kept(now: Progress) -> None:

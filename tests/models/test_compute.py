@@ -216,9 +216,9 @@ def near(config, name, **compute):
     """A bfloat16 has 8 significant bits: a rounding errs by up to 2^-8, and dozens of them follow
     one another."""
     got = run(config, SHORT_REQUESTS[name], ComputeConfig(dtype="bfloat16", **compute))
-    for part, reference in zip(got, plain(config, name), strict=True):
+    for part, expected in zip(got, plain(config, name), strict=True):
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(part))
-        assert 2**-10 < distance(part, reference) < 2**-5
+        assert 2**-10 < distance(part, expected) < 2**-5
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,10 @@ def test_each_record_has_draws_of_its_own(text: Text, draws: Path) -> None:
     """Those of its number, view by view; where rounding differs, one on the edge between two
     entries may, too."""
     _, logits, _ = everything(text)
-    signal, numbers = CachedTeacher(TEACHER, LOGITS, SAMPLED), np.arange(text.sequences)
+    teacher_source, numbers = CachedTeacher(TEACHER, LOGITS, SAMPLED), np.arange(text.sequences)
     found = records(draws, text)["teacher.logits.ids"]
     for view in range(2):
-        ids = signal.encode(Features(logits=logits[view]), view * text.sequences + numbers)[
+        ids = teacher_source.encode(Features(logits=logits[view]), view * text.sequences + numbers)[
             "teacher.logits.ids"
         ]
         assert np.mean(np.asarray(ids) == found[view]) > 0.999

@@ -23,7 +23,7 @@ from kdjax.models.reference import reference
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.optimizer import decays, learning_rate
-from kdjax.training.partition import flat, split
+from kdjax.training.partition import flat, partition
 from kdjax.training.phase import REFERENCE_BITS, Phase, Shape, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs, State, init_state
@@ -171,16 +171,16 @@ def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
     dropped."""
     student = dataclasses.replace(phase(name).student, dropout=0.2, attention_dropout=0.0)
     (only,) = resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig()).phases
-    moving = by_gradient(only)
+    trainable = by_gradient(only)
     rng = np.random.default_rng(0)
     params, target = (
         jax.tree.map(lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), shapes)
-        for shapes in (moving.abstract_params(), moving.abstract_teacher())
+        for shapes in (trainable.abstract_params(), trainable.abstract_teacher())
     )
-    state = init_state(params, moving.transformation, 3)
+    state = init_state(params, trainable.transformation, 3)
 
     def stepped() -> Any:
-        step = jax.jit(moving.step(bits=REFERENCE_BITS))
+        step = jax.jit(trainable.step(bits=REFERENCE_BITS))
         after, metrics = step(state, target, tiny.batch(5), ScheduleInputs(0.0, 1.0))
         return jax.tree.map(np.subtract, params, after.params), metrics
 
@@ -228,9 +228,9 @@ def test_decay_spares_biases_and_norms() -> None:
 
 def test_what_gets_no_gradient_costs_no_update() -> None:
     phase = tiny.phase("minilm", teacher=TEACHER)
-    moving, still = split(phase.abstract_params(), phase.trained)
-    assert "model.mlm.dense.kernel" in still
-    sizes = [sum(leaf.size for leaf in leaves.values()) for leaves in (moving, still)]
+    trainable, frozen = partition(phase.abstract_params(), phase.trained)
+    assert "model.mlm.dense.kernel" in frozen
+    sizes = [sum(leaf.size for leaf in leaves.values()) for leaves in (trainable, frozen)]
     everything = price(tiny.phase("scratch"), tiny.SHAPE).optimizer / sum(sizes)
     assert price(phase, tiny.SHAPE).optimizer / sizes[0] == pytest.approx(everything, rel=0.02)
 

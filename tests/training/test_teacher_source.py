@@ -49,16 +49,17 @@ def cached(request: FeatureRequest = LOGITS, **how: Any) -> CachedTeacher:
 
 
 def through(
-    signal: CachedTeacher, features: Features, records: Any
+    teacher_source: CachedTeacher, features: Features, records: Any
 ) -> tuple[dict[str, Array], Features]:
     """What is stored of features, in its types, and what is read back."""
-    dtypes = {f.name: f.dtype for f in signal.fields(tiny.SHAPE.length, tiny.SHAPE.slots)}
+    dtypes = {f.name: f.dtype for f in teacher_source.fields(tiny.SHAPE.length, tiny.SHAPE.slots)}
 
     def run(features: Features, records: jax.Array) -> Any:
         stored = {
-            name: x.astype(dtypes[name]) for name, x in signal.encode(features, records).items()
+            name: x.astype(dtypes[name])
+            for name, x in teacher_source.encode(features, records).items()
         }
-        return stored, signal.features(None, stored, signal.request)
+        return stored, teacher_source.features(None, stored, teacher_source.request)
 
     return jax.device_get(jax.jit(run)(features, jnp.asarray(records, jnp.int32)))  # type: ignore[no-any-return]
 
@@ -76,19 +77,19 @@ def some_logits(*shape: int, spread: float = 2.0, seed: int = 0) -> Array:
 
 
 def test_online_is_the_teacher_s_forward_pass() -> None:
-    signal, params = OnlineTeacher(tiny.TEACHER), tiny.params(tiny.TEACHER, 9)
-    found = jax.jit(lambda p, b: signal.features(p, b, EVERYTHING))(params, tiny.batch())
+    teacher_source, params = OnlineTeacher(tiny.TEACHER), tiny.params(tiny.TEACHER, 9)
+    found = jax.jit(lambda p, b: teacher_source.features(p, b, EVERYTHING))(params, tiny.batch())
     assert jax.tree.structure(found) == jax.tree.structure(seen())
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(seen()), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert signal.fields(12, 3) == ()
+    assert teacher_source.fields(12, 3) == ()
 
 
 def test_online_takes_the_head_only_where_logits_are_asked_for() -> None:
-    signal = OnlineTeacher(tiny.TEACHER)
-    assert "mlm" in signal.params(LOGITS)
-    assert "mlm" in signal.params(FeatureRequest(token_logits=True))
-    assert "mlm" not in signal.params(FeatureRequest(hidden=frozenset({4})))
+    teacher_source = OnlineTeacher(tiny.TEACHER)
+    assert "mlm" in teacher_source.params(LOGITS)
+    assert "mlm" in teacher_source.params(FeatureRequest(token_logits=True))
+    assert "mlm" not in teacher_source.params(FeatureRequest(hidden=frozenset({4})))
 
 
 def test_without_a_teacher_there_is_nothing() -> None:
@@ -104,9 +105,9 @@ def test_without_a_teacher_there_is_nothing() -> None:
 @pytest.mark.parametrize("logits", ["all", "top_k", "sampled"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_fields_describe_what_is_stored(logits: str, dtype: str) -> None:
-    signal = cached(EVERYTHING, logits=logits, dtype=dtype)
-    fields = signal.fields(tiny.SHAPE.length, tiny.SHAPE.slots)
-    stored, _ = through(signal, seen(), np.arange(8))
+    teacher_source = cached(EVERYTHING, logits=logits, dtype=dtype)
+    fields = teacher_source.fields(tiny.SHAPE.length, tiny.SHAPE.slots)
+    stored, _ = through(teacher_source, seen(), np.arange(8))
     assert {f.name for f in fields} == set(stored)
     for f in fields:
         assert stored[f.name].shape == (8, *f.shape)
@@ -140,9 +141,9 @@ def test_other_features_are_stored_as_they_are_up_to_float16(logits: str) -> Non
 
 
 def test_only_what_is_asked_for_is_read() -> None:
-    signal = cached(EVERYTHING, logits="all")
-    stored, _ = through(signal, seen(), np.arange(8))
-    read = signal.features(None, stored, FeatureRequest(hidden=frozenset({4})))
+    teacher_source = cached(EVERYTHING, logits="all")
+    stored, _ = through(teacher_source, seen(), np.arange(8))
+    read = teacher_source.features(None, stored, FeatureRequest(hidden=frozenset({4})))
     assert read.hidden.keys() == {4}
     assert len(jax.tree.leaves(read)) == 1
 
@@ -188,8 +189,8 @@ def drawn(temperature: float, seed: int = 0) -> tuple[Array, Array, Features]:
     back."""
     (row,) = some_logits(1, spread=1.5, seed=seed)
     logits = np.broadcast_to(row, (RECORDS, SLOTS, V))
-    signal = cached(logits="sampled", temperature=temperature)
-    stored, read = through(signal, Features(logits=logits), np.arange(RECORDS))
+    teacher_source = cached(logits="sampled", temperature=temperature)
+    stored, read = through(teacher_source, Features(logits=logits), np.arange(RECORDS))
     return row, stored["teacher.logits.ids"], read
 
 
@@ -221,15 +222,17 @@ def test_draws_of_records_and_slots_are_independent() -> None:
 
 
 def test_draws_depend_on_the_record_s_number_alone() -> None:
-    logits, signal = some_logits(5, 3), cached(logits="sampled")
+    logits, teacher_source = some_logits(5, 3), cached(logits="sampled")
     records = np.array([4, 17, 3, 99, 2**20])
-    whole = through(signal, Features(logits=logits), records)[0]["teacher.logits.ids"]
+    whole = through(teacher_source, Features(logits=logits), records)[0]["teacher.logits.ids"]
     for rows in ([3, 0, 1, 4, 2], [2], [2, 4]):
-        part = through(signal, Features(logits=logits[rows]), records[rows])[0][
+        part = through(teacher_source, Features(logits=logits[rows]), records[rows])[0][
             "teacher.logits.ids"
         ]
         np.testing.assert_array_equal(part, whole[rows])
-    renumbered = through(signal, Features(logits=logits), records + 1)[0]["teacher.logits.ids"]
+    renumbered = through(teacher_source, Features(logits=logits), records + 1)[0][
+        "teacher.logits.ids"
+    ]
     assert (renumbered != whole).mean() > 0.5
 
 
@@ -340,9 +343,9 @@ def test_a_term_that_reads_no_stored_logits_has_no_temperature_to_match() -> Non
 def test_the_temperature_of_a_term_of_one_s_own_is_its_option() -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
     check_readable(
-        objective(get("tests.training.test_signal:own", temperature=2.0)), config, *MODELS
+        objective(get("tests.training.test_teacher_source:own", temperature=2.0)), config, *MODELS
     )
     with pytest.raises(
         InputError, match=r"own_0: its temperature is 1\.0, expected cache\.temperature, 2"
     ):
-        check_readable(objective(get("tests.training.test_signal:own")), config, *MODELS)
+        check_readable(objective(get("tests.training.test_teacher_source:own")), config, *MODELS)
