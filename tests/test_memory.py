@@ -15,7 +15,7 @@ import json, resource, sys
 import jax, jax.numpy as jnp
 from kdjax import memory
 
-kept = memory.keep_freed() if sys.argv[1] == "kept" else False
+kept = memory.configure_malloc() if sys.argv[1] == "kept" else False
 step = jax.jit(lambda x: (x @ x.T @ x).sum())  # 72 MB in between
 x = jnp.ones((4243, 8))
 for _ in range(2):

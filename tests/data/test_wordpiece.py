@@ -101,7 +101,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from kdjax.config import DataConfig, TokenizerConfig
-from kdjax.data import wordpiece
+from kdjax.data.prepare import wordpiece
 config = DataConfig(files=sys.argv[1], validation=0.2, tokenizer=TokenizerConfig(size=160, alphabet=30))
 sys.stdout.write(wordpiece.train_on_corpus(config).json)
 """

@@ -206,7 +206,7 @@ def test_a_topology_that_there_is_not_is_one_line(
 
 def test_accelerators_of_this_machine_are_left_alone() -> None:
     """Whatever JAX was told to use before."""
-    program = "from kdjax.parallel import aot; aot.offline(); import jax; print(jax.devices()[0].platform)"
+    program = "from kdjax.hlo import aot; aot.offline(); import jax; print(jax.devices()[0].platform)"
     environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
     ended = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True

@@ -97,7 +97,7 @@ FULL = """
     from kdjax.errors import InputError
     from tests import prices
     from tests.faults import runs
-    compiled.keep()
+    compiled.enable_compilation_cache()
     prices.keep()
     disk = Path("{disk}")
     def fill(step):

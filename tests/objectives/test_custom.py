@@ -28,11 +28,11 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from kdjax.objectives import Needs, Request, Term, term
+from kdjax.objectives import FeatureNeeds, FeatureRequest, Term, term
 
 
 def last(config):
-    return Request(hidden=frozenset({config.layers}))
+    return FeatureRequest(hidden=frozenset({config.layers}))
 
 
 @term(student=last, teacher=last, count="valid")
@@ -51,7 +51,7 @@ def shifted(student, teacher, batch, params, *, shape=(1, 2)):
     return jnp.sum((student.hidden[max(student.hidden)] + params["shift"]) ** 2)
 
 
-@term(student=lambda config: Request(logits=True), count="slots")
+@term(student=lambda config: FeatureRequest(logits=True), count="slots")
 def strict(student, teacher, batch, params, *, power):
     return jnp.mean(student.logits.astype(jnp.bfloat16)) ** power
 
@@ -66,7 +66,7 @@ def nothing(student, teacher, batch, params):
     return None
 
 
-@term(student=lambda config: Request(hidden=frozenset({config.layers + 1})))
+@term(student=lambda config: FeatureRequest(hidden=frozenset({config.layers + 1})))
 def too_deep(student, teacher, batch, params):
     return 0.0
 
@@ -82,7 +82,7 @@ class Constant(Term):
     size: float = 2.0
 
     def needs(self, student, teacher):
-        return Needs(Request(), Request())
+        return FeatureNeeds(FeatureRequest(), FeatureRequest())
 
     def _loss(self, student, teacher, batch, params):
         return self.size
@@ -92,7 +92,7 @@ class Loose(Constant.__mro__[1]):
     name: ClassVar[str] = "loose"
 
     def needs(self, student, teacher):
-        return Needs(Request(), Request())
+        return FeatureNeeds(FeatureRequest(), FeatureRequest())
 
     def _loss(self, student, teacher, batch, params):
         return 0.0
@@ -272,7 +272,7 @@ def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: 
             "found a int, expected a function decorated with kdjax.objectives.term or a subclass",
         ),
         ("own_terms:undecorated", {}, "found a function, expected a function decorated with"),
-        ("own_terms:Needs", {}, "found a type, expected"),
+        ("own_terms:FeatureNeeds", {}, "found a type, expected"),
         ("own_terms:Unfinished", {}, "a Term without _loss, needs, expected them"),
         ("own_terms:Loose", {}, "a Term that is no frozen dataclass"),
         ("own_terms:", {}, "not a term's name, expected MODULE:NAME"),
@@ -339,15 +339,15 @@ def test_it_has_one_variant(own: str) -> None:
 
 
 TROUBLE = """
-from kdjax.objectives import Request, term
+from kdjax.objectives import FeatureRequest, term
 import jax
 import jax.numpy as jnp
 
-@term(student=lambda c: Request(hidden=frozenset({1})))
+@term(student=lambda c: FeatureRequest(hidden=frozenset({1})))
 def misfit(student, teacher, batch, params):
     return jnp.sum(student.hidden[1] @ jnp.ones((3, 3)))
 
-@term(student=lambda c: Request(hidden=frozenset({1})))
+@term(student=lambda c: FeatureRequest(hidden=frozenset({1})))
 def looping(student, teacher, batch, params):
     return jax.lax.scan(lambda total, row: (total + jnp.sum(row), None), 0.0, student.hidden[1])[0]
 """

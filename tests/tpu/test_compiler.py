@@ -60,7 +60,7 @@ SMALL = {
     "budget": {"flops": 1.0e15},
     "train": {"batch": 64, "compute": {"dtype": "bfloat16"}},
 }
-OFFLINE = "import json; from kdjax.parallel import aot; aot.offline()\n"
+OFFLINE = "import json; from kdjax.hlo import aot; aot.offline()\n"
 TOO_LARGE = """
 import jax, jax.numpy as jnp
 said = {}

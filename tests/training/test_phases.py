@@ -205,10 +205,10 @@ def test_a_projection_goes_on_in_the_next_phase_that_has_the_term() -> None:
 
 
 MODULE = """
-from kdjax.objectives import Request, term
+from kdjax.objectives import FeatureRequest, term
 import jax.numpy as jnp
 
-@term(student=lambda c: Request(hidden=frozenset({{1}})), params=lambda s, t, seed: {{"kernel": jnp.zeros({width})}})
+@term(student=lambda c: FeatureRequest(hidden=frozenset({{1}})), params=lambda s, t, seed: {{"kernel": jnp.zeros({width})}})
 def own(student, teacher, batch, params):
     return jnp.sum(params["kernel"])
 """
