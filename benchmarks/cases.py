@@ -25,7 +25,7 @@ from kdjax.config import (
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 
@@ -92,7 +92,7 @@ class Case:
 
     arm: str
     pair: Pair
-    shape: Shape
+    shape: BatchShape
     compute: ComputeConfig = ComputeConfig()
 
     @cached_property
@@ -111,21 +111,21 @@ class Case:
         return price(self.phase, self.shape)
 
 
-def batch(shape: Shape, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
+def batch(shape: BatchShape, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
     """A batch of random tokens in full sequences, each two packed segments, with every slot in
     use."""
     rng = np.random.default_rng(seed)
-    tokens, slots = (shape.batch, shape.length), (shape.batch, shape.slots)
-    cut = rng.integers(shape.length // 4, 3 * shape.length // 4, (shape.batch, 1))
-    place = np.broadcast_to(np.arange(shape.length), tokens)
+    tokens, slots = (shape.batch_size, shape.seq_len), (shape.batch_size, shape.max_predictions)
+    cut = rng.integers(shape.seq_len // 4, 3 * shape.seq_len // 4, (shape.batch_size, 1))
+    place = np.broadcast_to(np.arange(shape.seq_len), tokens)
     return {
         "tokens": rng.integers(0, vocabulary, tokens, np.int32),
         "segments": np.where(place < cut, 1, 2).astype(np.int32),
         "positions": np.where(place < cut, place, place - cut).astype(np.int32),
         "valid": np.ones(tokens, np.bool_),
-        "slots": np.sort(rng.random(tokens).argsort(axis=1)[:, : shape.slots], axis=1).astype(
-            np.int32
-        ),
+        "slots": np.sort(
+            rng.random(tokens).argsort(axis=1)[:, : shape.max_predictions], axis=1
+        ).astype(np.int32),
         "labels": rng.integers(0, vocabulary, slots, np.int32),
         "label_weights": np.ones(slots, np.float32),
     }

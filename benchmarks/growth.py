@@ -35,7 +35,7 @@ from benchmarks.timing import Ratio, in_turn, ratio
 from kdjax import memory
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 
 BASE = {
     "length": 64,
@@ -119,7 +119,7 @@ def case(arm: str, sizes: dict[str, int], compute: ComputeConfig) -> Case:
         )
 
     pair = Pair(model(sizes["depth"], sizes["width"]), model(TEACHER_DEPTH, sizes["teacher width"]))
-    return Case(arm, pair, Shape(sizes["batch"], sizes["length"], sizes["slots"]), compute)
+    return Case(arm, pair, BatchShape(sizes["batch"], sizes["length"], sizes["slots"]), compute)
 
 
 def measure(
@@ -150,11 +150,11 @@ def measure(
     seconds = {name: getattr(found, options.clock) for name, found in times.items()}
 
     def price(name: str) -> float:
-        return cases[name].price.total / cases[name].shape.positions
+        return cases[name].price.total / cases[name].shape.tokens_per_step
 
     def point(size: str, value: int) -> Point:
         name = "base" if value == base[size] else f"{size} {value}"
-        places = cases[name].shape.positions / cases["base"].shape.positions
+        places = cases[name].shape.tokens_per_step / cases["base"].shape.tokens_per_step
         program = runners[name].program
         return Point(
             size,

@@ -49,11 +49,11 @@ from kdjax.data.text import sources
 from kdjax.progress import Reporter
 from kdjax.training.input_pipeline import HostSignals, StepInput, feed
 from kdjax.training.loop import train
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 from kdjax.training.run import CompiledPhase, Run
 
-DEMO = Shape(batch=32, length=32, slots=6)
-LARGE = Shape(batch=8, length=128, slots=20)
+DEMO = BatchShape(batch_size=32, seq_len=32, max_predictions=6)
+LARGE = BatchShape(batch_size=8, seq_len=128, max_predictions=20)
 DEMO_TOKENIZER = Path(__file__).parents[1] / "configs" / "demo-teacher" / "tokenizer.json"
 TEXT = 4_000_000
 """Bytes of text that batches are read from."""
@@ -115,10 +115,10 @@ def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
     stream = Batches(
         corpus(here, "large", LARGE),
         "train",
-        batch=LARGE.batch,
+        batch=LARGE.batch_size,
         seed=0,
         rate=0.15,
-        slots=LARGE.slots,
+        slots=LARGE.max_predictions,
     )
     step = Kdjax(
         Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches("large", LARGE)
@@ -129,7 +129,8 @@ def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
         ("by processor seconds", lambda t: t.processor),
     ):
         rates = {
-            name: LARGE.positions / statistics.median(found(taken)) for name, taken in times.items()
+            name: LARGE.tokens_per_step / statistics.median(found(taken))
+            for name, taken in times.items()
         }
         yield (
             f"{kind}: {rates['loader']:,.0f} tokens/s, a step of logit takes {rates['step']:,.0f}, "
@@ -145,10 +146,10 @@ def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
         stream = Batches(
             corpus(here / name, pair, shape),
             "train",
-            batch=shape.batch,
+            batch=shape.batch_size,
             seed=0,
             rate=0.15,
-            slots=shape.slots,
+            slots=shape.max_predictions,
         )
         made = [
             Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(pair, shape))
@@ -171,13 +172,21 @@ def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
 
 def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
     stream = Batches(
-        corpus(here, "tiny", DEMO), "train", batch=DEMO.batch, seed=0, rate=0.15, slots=DEMO.slots
+        corpus(here, "tiny", DEMO),
+        "train",
+        batch=DEMO.batch_size,
+        seed=0,
+        rate=0.15,
+        slots=DEMO.max_predictions,
     )
     case = Case("scratch", PAIRS["tiny"], DEMO)
     params, teacher = parameters("tiny")
     step = Kdjax(case, params, teacher, batches("tiny", DEMO))
     ways = {
-        "ledger, records and progress": (Same(stream[0], DEMO.batch), Still(step, takes=False)),
+        "ledger, records and progress": (
+            Same(stream[0], DEMO.batch_size),
+            Still(step, takes=False),
+        ),
         "all": (stream, Still(step)),
     }
     numbers = iter(range(10**6))
@@ -193,7 +202,7 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
                     Budget.flops(steps * case.price.total),
                     start=params,
                     seed=0,
-                    config=TrainConfig(batch=DEMO.batch, evaluations=1),
+                    config=TrainConfig(batch_size=DEMO.batch_size, evaluations=1),
                     directory=here / str(next(numbers)),
                     watch=reporter.track("host"),
                 )
@@ -225,14 +234,14 @@ def share(found: Ratio) -> str:
     return f"{found.median:.2%} [{found.low:.2%}, {found.high:.2%}]"
 
 
-def corpus(here: Path, pair: str, shape: Shape) -> Corpus:
+def corpus(here: Path, pair: str, shape: BatchShape) -> Corpus:
     """Prepare a corpus of a few thousand sequences in the vocabulary of a pair of models."""
     here.mkdir(exist_ok=True)
     write_corpus(here / "text.jsonl", TEXT, 8)
     config = DataConfig(
         files=str(here / "text.jsonl"),
-        length=shape.length,
-        slots=shape.slots,
+        seq_len=shape.seq_len,
+        max_predictions=shape.max_predictions,
         validation=0.05,
         workers=1,
     )
@@ -245,7 +254,7 @@ def parameters(pair: str) -> tuple[Any, Any]:
     return start(PAIRS[pair].student, 0), start(PAIRS[pair].teacher, 1)
 
 
-def batches(pair: str, shape: Shape) -> Sequence[Any]:
+def batches(pair: str, shape: BatchShape) -> Sequence[Any]:
     return [batch(shape, PAIRS[pair].student.vocab_size, seed) for seed in range(2)]
 
 

@@ -26,7 +26,7 @@ from kdjax.config import ArmConfig, MeshConfig, ModelConfig, OptimizerConfig
 from kdjax.hlo.collectives import KINDS, collectives
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 
@@ -39,20 +39,23 @@ SIZES = {
 }
 STUDENT = ModelConfig(layers=3, width=192, ffn=768, **SIZES)
 TEACHER = ModelConfig(layers=6, width=384, ffn=1536, **SIZES)
-SHAPE = Shape(batch=16, length=64, slots=10)
+SHAPE = BatchShape(batch_size=16, seq_len=64, max_predictions=10)
 
 
 def batch() -> dict[str, np.ndarray]:
     """Random tokens, one segment a sequence."""
     rng = np.random.default_rng(0)
-    tokens, slots = (SHAPE.batch, SHAPE.length), (SHAPE.batch, SHAPE.slots)
+    tokens, slots = (SHAPE.batch_size, SHAPE.seq_len), (SHAPE.batch_size, SHAPE.max_predictions)
     return {
         "tokens": rng.integers(0, STUDENT.vocab_size, tokens).astype(np.int32),
         "segments": np.ones(tokens, np.int32),
-        "positions": np.broadcast_to(np.arange(SHAPE.length, dtype=np.int32), tokens).copy(),
+        "positions": np.broadcast_to(np.arange(SHAPE.seq_len, dtype=np.int32), tokens).copy(),
         "valid": np.ones(tokens, bool),
         "slots": np.stack(
-            [rng.permutation(SHAPE.length)[: SHAPE.slots] for _ in range(SHAPE.batch)]
+            [
+                rng.permutation(SHAPE.seq_len)[: SHAPE.max_predictions]
+                for _ in range(SHAPE.batch_size)
+            ]
         ).astype(np.int32),
         "labels": rng.integers(0, STUDENT.vocab_size, slots).astype(np.int32),
         "label_weights": np.ones(slots, np.float32),

@@ -32,13 +32,13 @@ from kdjax.training.arm import resolve
 from kdjax.training.loop import train
 from kdjax.training.metrics import Done, Meter
 from kdjax.training.metrics_log import NAME, Log
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
 from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 
-SHAPE = Shape(batch=8, length=64, slots=10)
+SHAPE = BatchShape(batch_size=8, seq_len=64, max_predictions=10)
 STUDENT = ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=30522, max_positions=64)
 EVERY = 10
 WATCHED = LogConfig(every=EVERY)
@@ -52,13 +52,13 @@ class Noise:
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
-        tokens, slots = (SHAPE.batch, SHAPE.length), (SHAPE.batch, SHAPE.slots)
+        tokens, slots = (SHAPE.batch_size, SHAPE.seq_len), (SHAPE.batch_size, SHAPE.max_predictions)
         self._batch = {
             "tokens": rng.integers(0, STUDENT.vocab_size, tokens, np.int32),
             "segments": np.ones(tokens, np.int32),
-            "positions": np.broadcast_to(np.arange(SHAPE.length, dtype=np.int32), tokens),
+            "positions": np.broadcast_to(np.arange(SHAPE.seq_len, dtype=np.int32), tokens),
             "valid": np.ones(tokens, np.bool_),
-            "slots": np.broadcast_to(np.arange(SHAPE.slots, dtype=np.int32), slots),
+            "slots": np.broadcast_to(np.arange(SHAPE.max_predictions, dtype=np.int32), slots),
             "labels": rng.integers(0, STUDENT.vocab_size, slots, np.int32),
             "label_weights": np.ones(slots, np.float32),
         }
@@ -68,7 +68,7 @@ class Noise:
     ) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
         while True:
             yield seen, {name: array[rows] for name, array in self._batch.items()}
-            seen += SHAPE.batch
+            seen += SHAPE.batch_size
 
 
 def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[float, float]:
@@ -81,7 +81,7 @@ def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[flo
                 Budget.flops(steps * cost.total),
                 start=models.init(STUDENT, 0).params,
                 seed=0,
-                config=TrainConfig(batch=SHAPE.batch, log=log, evaluations=1),
+                config=TrainConfig(batch_size=SHAPE.batch_size, log=log, evaluations=1),
                 directory=Path(directory),
             )
         )
@@ -107,7 +107,12 @@ def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
         with contextlib.closing(Log(Path(directory), 0, WATCHED)) as log:
             for step in range(1, records + 1):
                 ledger = ledger.charge(
-                    0, cost, SHAPE.positions, SHAPE.positions, SHAPE.positions, SHAPE.batch
+                    0,
+                    cost,
+                    SHAPE.tokens_per_step,
+                    SHAPE.tokens_per_step,
+                    SHAPE.tokens_per_step,
+                    SHAPE.batch_size,
                 )
                 started = time.perf_counter()
                 log.write(

@@ -36,7 +36,7 @@ from kdjax.config import (
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.loop import train
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
 from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.step import ScheduleInputs
@@ -47,21 +47,24 @@ STUDENTS = {
     "3x192": ModelConfig(layers=3, width=192, heads=12, ffn=768, **SIZES),
 }
 TEACHER = ModelConfig(layers=6, width=384, heads=12, ffn=1536, **SIZES)
-SHAPE = Shape(batch=8, length=64, slots=10)
+SHAPE = BatchShape(batch_size=8, seq_len=64, max_predictions=10)
 MOMENT = ScheduleInputs(0.5, 1e-4)
 
 
 def batch(seed: int) -> dict[str, np.ndarray]:
     """Random tokens, one segment a sequence."""
     rng = np.random.default_rng(seed)
-    tokens, slots = (SHAPE.batch, SHAPE.length), (SHAPE.batch, SHAPE.slots)
+    tokens, slots = (SHAPE.batch_size, SHAPE.seq_len), (SHAPE.batch_size, SHAPE.max_predictions)
     return {
         "tokens": rng.integers(0, SIZES["vocab_size"], tokens).astype(np.int32),
         "segments": np.ones(tokens, np.int32),
-        "positions": np.broadcast_to(np.arange(SHAPE.length, dtype=np.int32), tokens).copy(),
+        "positions": np.broadcast_to(np.arange(SHAPE.seq_len, dtype=np.int32), tokens).copy(),
         "valid": np.ones(tokens, bool),
         "slots": np.stack(
-            [rng.permutation(SHAPE.length)[: SHAPE.slots] for _ in range(SHAPE.batch)]
+            [
+                rng.permutation(SHAPE.seq_len)[: SHAPE.max_predictions]
+                for _ in range(SHAPE.batch_size)
+            ]
         ).astype(np.int32),
         "labels": rng.integers(0, SIZES["vocab_size"], slots).astype(np.int32),
         "label_weights": np.ones(slots, np.float32),
@@ -125,7 +128,7 @@ def loop(phase: Phase, made: Seeds, steps: int) -> float:
                                 phase,
                                 made.program,
                                 cost,
-                                Same(batch(seed), SHAPE.batch),
+                                Same(batch(seed), SHAPE.batch_size),
                                 made.teacher,
                             )
                         ],
@@ -133,7 +136,9 @@ def loop(phase: Phase, made: Seeds, steps: int) -> float:
                         start=models.init(phase.student, seed).params,
                         seed=seed,
                         config=TrainConfig(
-                            batch=SHAPE.batch, log=LogConfig(tensorboard=False), evaluations=1
+                            batch_size=SHAPE.batch_size,
+                            log=LogConfig(tensorboard=False),
+                            evaluations=1,
                         ),
                         directory=Path(directory) / str(seed),
                     )

@@ -46,7 +46,7 @@ from benchmarks.unfused import Unfused
 from kdjax import memory
 from kdjax.config import ComputeConfig
 from kdjax.errors import InputError
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 
 SEQUENCES = {
     "cpu": {"tiny": 32, "small": 16, "large": 8},
@@ -137,7 +137,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
         flops=case.price.total,
         seconds=medians,
         processor={name: float(np.median(found.processor)) for name, found in times.items()},
-        tokens={name: case.shape.positions / seconds for name, seconds in medians.items()},
+        tokens={name: case.shape.tokens_per_step / seconds for name, seconds in medians.items()},
         speedup=ratio(times["torch"].wall, times["kdjax"].wall),
         speedup_processor=ratio(times["torch"].processor, times["kdjax"].processor),
         share={
@@ -171,7 +171,9 @@ def same(case: Case) -> float:
         there are.
     """
     pair = case.pair.dropped(0.0)
-    small = replace(case, pair=pair, shape=replace(case.shape, batch=2), compute=ComputeConfig())
+    small = replace(
+        case, pair=pair, shape=replace(case.shape, batch_size=2), compute=ComputeConfig()
+    )
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         found = sameness.differences(
             small,
@@ -384,15 +386,15 @@ def check(options: argparse.Namespace) -> None:
             raise InputError(f"--{name} is {value}, expected at least 1")
     for pair in options.pair:
         shape = shape_of(pair, options)
-        if shape.slots > shape.length:
+        if shape.max_predictions > shape.seq_len:
             raise InputError(
-                f"--slots is {shape.slots}, expected at most --length, {shape.length} ({pair})"
+                f"--slots is {shape.max_predictions}, expected at most --length, {shape.seq_len} ({pair})"
             )
 
 
-def shape_of(pair: str, options: argparse.Namespace) -> Shape:
+def shape_of(pair: str, options: argparse.Namespace) -> BatchShape:
     """Return the shape of a pair's batches: its own, but for what the command line says."""
-    return Shape(
+    return BatchShape(
         options.batch or SEQUENCES[options.device][pair],
         options.length or PAIRS[pair].length,
         options.slots or PAIRS[pair].slots,
@@ -457,7 +459,7 @@ def show_profile(pair: str, case: Case, steps: int) -> None:
         runner.step()
     runner.wait()
     print(
-        f"## {pair} {case.arm}, {case.shape.batch} x {case.shape.length}, dropout "
+        f"## {pair} {case.arm}, {case.shape.batch_size} x {case.shape.seq_len}, dropout "
         f"{case.pair.student.dropout:g}\n"
     )
 

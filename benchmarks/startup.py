@@ -80,12 +80,14 @@ def child(pair: str, arm: str) -> Iterator[None]:
     yield
     from benchmarks.cases import PAIRS, RATE, Case, batch, start
     from kdjax.parallel.layout import Layout
-    from kdjax.training.phase import Shape
+    from kdjax.training.phase import BatchShape
     from kdjax.training.program import Program
     from kdjax.training.step import ScheduleInputs
 
     models = PAIRS[pair]
-    case = Case(arm, models, Shape(batch=16, length=models.length, slots=models.slots))
+    case = Case(
+        arm, models, BatchShape(batch_size=16, seq_len=models.length, max_predictions=models.slots)
+    )
     assert case.price.total > 0
     yield
     program = Program(case.phase, case.shape, Layout.of(devices=jax.devices()[:1]))

@@ -204,7 +204,7 @@ NO_RECIPE = ("audit", "merge")
 """Commands that take no recipe."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """How the system says that a disk is full, or a quota or a limit on files used up."""
-PAPER = Config(train=TrainConfig(batch=1024))
+PAPER = Config(train=TrainConfig(batch_size=1024))
 """The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked
 slots."""
 

@@ -1,7 +1,7 @@
 """Reading a recipe: one YAML file plus dotted overrides becomes a `Config`, or one line says what
 is wrong.
 
-`load(path, ["--data.length", "64"])` reads it, applies the overrides, and checks names and types.
+`load(path, ["--data.seq_len", "64"])` reads it, applies the overrides, and checks names and types.
 jsonargparse does the
 reading: it takes plain dataclasses as they are.
 """
@@ -24,7 +24,7 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from kdjax.config import Config, ModelSpec, TokenizerConfig, plain, to_dict
+from kdjax.config import Config, ModelSpec, TokenizerConfig, new_name, plain, to_dict
 from kdjax.errors import InputError, nearest
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -83,7 +83,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: a YAML file.
-        overrides: dotted overrides as on a command line, for instance `["--data.length", "64"]`.
+        overrides: dotted overrides as on a command line, for instance `["--data.seq_len", "64"]`.
 
     Raises:
         InputError: no such file, not YAML, an unknown key or a value of the wrong type; names the
@@ -174,7 +174,9 @@ def _check_keys(raw: Any, hint: Any, where: str, path: tuple[str, ...]) -> None:
         for key, value in raw.items():
             if key not in known:
                 name = ".".join((*path, str(key)))
-                raise InputError(f"{where}: unknown setting '{name}'{nearest(str(key), known)}")
+                now = new_name(name)
+                hint = f": it is now '{now}'" if now else nearest(str(key), known)
+                raise InputError(f"{where}: unknown setting '{name}'{hint}")
             _check_keys(value, known[key], where, (*path, str(key)))
     elif get_origin(hint) is dict and isinstance(raw, dict):
         for key, value in raw.items():
@@ -192,6 +194,10 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             known = _fields_of(hint)
             if known is not None:
                 if part not in known:
+                    if now := new_name(name):
+                        raise InputError(
+                            f"command line: unknown setting '--{name}': it is now '--{now}'"
+                        )
                     shown = ".".join(
                         [
                             *parts[:n],

@@ -17,7 +17,7 @@ from typing import Any
 
 from kdjax.budget.price import Price
 from kdjax.training import phase as phases
-from kdjax.training.phase import Phase, Shape
+from kdjax.training.phase import BatchShape, Phase
 
 
 class Strangers(Exception):
@@ -39,7 +39,7 @@ class KeyPickler(pickle.Pickler):
         return NotImplemented
 
 
-def key(phase: Phase, shape: Shape) -> str | None:
+def key(phase: Phase, shape: BatchShape) -> str | None:
     """A name for what has this price; None where it has code of its own."""
     written = io.BytesIO()
     try:
@@ -54,7 +54,7 @@ def keep() -> None:
     found = phases._price
 
     @functools.cache
-    def price(phase: Phase, shape: Shape) -> Price:
+    def price(phase: Phase, shape: BatchShape) -> Price:
         name = key(phase, shape)
         if name is None:
             return found(phase, shape)

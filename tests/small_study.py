@@ -71,7 +71,7 @@ def deeper(directory: Path) -> dict[str, Any]:
         "teacher": {
             "source": str(source),
             "architecture": {**TEACHER, "layers": tiny.TEACHER.layers},
-            "head": {"budget": 2 * HEAD, "batch": 8},
+            "head": {"budget": 2 * HEAD, "batch_size": 8},
         },
     }
 
@@ -82,7 +82,7 @@ def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
     made = with_head(directory)
     if not head:
         make_teacher(directory / "encoder")
-        made["head"] = {"budget": HEAD, "batch": 8}
+        made["head"] = {"budget": HEAD, "batch_size": 8}
     return {"student": STUDENT, "teacher": made}
 
 
@@ -106,8 +106,8 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
     return {
         "data": {
             "files": str(make_corpus(directory / "text.jsonl")),
-            "length": 16,
-            "slots": 3,
+            "seq_len": 16,
+            "max_predictions": 3,
             "validation": 0.15,
             "workers": 1,
         },
@@ -116,12 +116,12 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
             "source": str(make_teacher(directory / "encoder")),
             "architecture": TEACHER,
             "note": "An untrained encoder.",
-            "head": {"budget": HEAD, "batch": 8},
+            "head": {"budget": HEAD, "batch_size": 8},
         },
         "arms": {arm: {} for arm in ARMS},
         "budget": {"flops": BUDGET},
         "train": {
-            "batch": 8,
+            "batch_size": 8,
             "log": {"every": 1},
             "evaluations": 3,
             "optimizer": {"learning_rate": 1.0e-2},
@@ -138,7 +138,7 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
                 for task in TASKS
             },
             "probe": {"examples": 60, "strengths": [0.1, 1.0]},
-            "finetune": {"steps": 3, "batch": 8},
+            "finetune": {"steps": 3, "batch_size": 8},
         },
         **changes,
     }

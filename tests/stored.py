@@ -21,18 +21,18 @@ from kdjax.models.features import FeatureRequest
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache.store import Cache
 from kdjax.training import fill_teacher_cache as cache
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 from tests import tiny
 from tests.corpora import make_corpus, make_tokenizer
 
 Array = np.ndarray
-SHAPE = Shape(batch=8, length=16, slots=3)
+SHAPE = BatchShape(batch_size=8, seq_len=16, max_predictions=3)
 TEACHER = dataclasses.replace(tiny.TEACHER, layers=2)
 LOGITS = FeatureRequest(logits=True)
 BOTH = FeatureRequest(hidden=frozenset({0, 2}), logits=True)
-EXACT = CacheConfig(logits="all", dtype="float32", batch=8)
-TOP_K = CacheConfig(logits="top_k", k=3, batch=8)
-SAMPLED = CacheConfig(logits="sampled", k=48, batch=8)
+EXACT = CacheConfig(logits="all", dtype="float32", batch_size=8)
+TOP_K = CacheConfig(logits="top_k", k=3, batch_size=8)
+SAMPLED = CacheConfig(logits="sampled", k=48, batch_size=8)
 
 
 @functools.cache
@@ -62,10 +62,10 @@ def prepared(directory: Path, seed: int = 0) -> Text:
     """About 65 training sequences under two views; no whole number of batches."""
     data = DataConfig(
         files=str(make_corpus(directory / "text.jsonl", 44, seed)),
-        length=SHAPE.length,
-        slots=SHAPE.slots,
+        seq_len=SHAPE.seq_len,
+        max_predictions=SHAPE.max_predictions,
         validation=0.2,
-        views=2,
+        mask_copies=2,
         workers=1,
     )
     prepare(data, make_tokenizer(directory / "tokenizer.json"), directory / "prepared")
@@ -103,7 +103,11 @@ def everything(text: Text) -> tuple[Array, Array, Array]:
     found = []
     for view in range(2):
         batch = text.corpus.viewed(
-            "train", numbers, np.full_like(numbers, view), rate=data.mask_rate, slots=data.slots
+            "train",
+            numbers,
+            np.full_like(numbers, view),
+            rate=data.mlm_probability,
+            slots=data.max_predictions,
         )
         seen = jax.device_get(_seen()(teacher().params, batch))
         found.append((seen.hidden[2], seen.logits, batch["label_weights"]))

@@ -78,9 +78,9 @@ def test_the_command_line_overrides_by_dotted_name(
         (
             "{}",
             ["--data.lenght", "3"],
-            r"unknown setting '--data.lenght' \(did you mean '--data.length'\?\)",
+            r"unknown setting '--data.lenght' \(did you mean '--data.seq_len'\?\)",
         ),
-        ("data: {length: many}", [], r"data.length: Expected a int. Got value: many"),
+        ("data: {length: many}", [], r"data.seq_len: Expected a int. Got value: many"),
         ("{}", ["--student.norm", "middle"], r"student.norm.*Expected.*'post', 'pre'.*middle"),
         (
             "student: {positions: 64}",
@@ -115,9 +115,9 @@ def test_the_command_line_overrides_by_dotted_name(
         ),
         ("cache: {logits: top}", [], r"cache.logits: Expected a Literal"),
         ("cache: {k: 0}", [], r"cache.k is 0, expected at least 1"),
-        ("data: {views: -1}", [], r"data.views is -1, expected at least 0"),
-        ("data: {length: 4}", [], r"data.length is 4, expected at least 8"),
-        ("{}", ["--data.mask_rate", "1.5"], r"data.mask_rate is 1.5, expected a share"),
+        ("data: {views: -1}", [], r"data.mask_copies is -1, expected at least 0"),
+        ("data: {length: 4}", [], r"data.seq_len is 4, expected at least 8"),
+        ("{}", ["--data.mlm_probability", "1.5"], r"data.mlm_probability is 1.5, expected a share"),
         ("a: b: c", [], r"not a readable YAML recipe"),
         ("[1, 2]", [], r"expected a mapping of settings, found list"),
     ],
@@ -154,7 +154,7 @@ def test_help_documents_every_setting() -> None:
         if line.startswith("  ") and not line.startswith("   ")
     ]
     for name in (
-        "data.length",
+        "data.seq_len",
         "teacher.head.optimizer.eps",
         "arms.NAME.terms.N.options",
         "evaluation.tasks.NAME.test",

@@ -14,7 +14,7 @@ from kdjax import models
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.input_pipeline import Stream
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
 from kdjax.training.run import CompiledPhase
 from kdjax.training.step import ScheduleInputs
@@ -34,7 +34,7 @@ TEACHER = ModelConfig(layers=4, width=24, heads=2, ffn=48, vocab_size=VOCABULARY
 SHALLOW_STUDENT = replace(STUDENT, layers=1)
 SHALLOW_TEACHER = replace(TEACHER, layers=2)
 """For what does not depend on the number of layers: they compile in half the time."""
-SHAPE = Shape(batch=8, length=12, slots=3)
+SHAPE = BatchShape(batch_size=8, seq_len=12, max_predictions=3)
 EVERY_STEP, AT_THE_END = 0.0, 1e9
 """Seconds between checkpoints."""
 
@@ -94,11 +94,11 @@ def compiled_phase(
     return CompiledPhase(phase, program, price(phase, program.shape), stream, teacher)
 
 
-def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
+def batch(seed: int = 0, shape: BatchShape = SHAPE) -> dict[str, np.ndarray]:
     """A random batch: two packed segments and some padding in every sequence, and now and then an
     unused slot."""
     rng = np.random.default_rng(seed)
-    b, length, slots = shape.batch, shape.length, shape.slots
+    b, length, slots = shape.batch_size, shape.seq_len, shape.max_predictions
     cut = rng.integers(2, length - 3, (b, 1))
     end = rng.integers(length - 2, length + 1, (b, 1))
     place = np.broadcast_to(np.arange(length), (b, length))
@@ -118,10 +118,13 @@ def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
 class Batches:
     """Batches like the loader's, without a corpus: the n-th is of its number."""
 
-    def __init__(self, seed: int = 0, shape: Shape = SHAPE, sequences: int = 40):
+    def __init__(self, seed: int = 0, shape: BatchShape = SHAPE, sequences: int = 40):
         self.seed, self.shape, self.sequences = seed, shape, sequences
 
     def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
-        for step in itertools.count(seen // self.shape.batch):
+        for step in itertools.count(seen // self.shape.batch_size):
             whole = batch(1000 * self.seed + step, self.shape)
-            yield step * self.shape.batch, {name: values[rows] for name, values in whole.items()}
+            yield (
+                step * self.shape.batch_size,
+                {name: values[rows] for name, values in whole.items()},
+            )

@@ -24,7 +24,7 @@ from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.checkpoint import sha256
 from kdjax.training.metrics_log import CURVE
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 
 
 class AuditedStudy(Protocol):
@@ -39,7 +39,7 @@ class AuditedStudy(Protocol):
         """Of a run."""
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> BatchShape:
         """Of a batch."""
 
     @property
@@ -143,7 +143,7 @@ class RunAudit:
         """What a ledger has to say after so many steps of each phase."""
         steps, counts = sum(phases), self._study.counts(self._seed)
         sequences = sum(
-            done * shape.batch for done, shape in zip(phases, self._shapes, strict=True)
+            done * shape.batch_size for done, shape in zip(phases, self._shapes, strict=True)
         )
         spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
         for done, price_of in zip(phases, self._cost.prices, strict=True):
@@ -153,7 +153,7 @@ class RunAudit:
             "budget": plain(asdict(self._budget)),
             "spent": spent,
             "phases": self._phases(steps) or list(phases),
-            "positions": sequences * self._study.shape.length,
+            "positions": sequences * self._study.shape.seq_len,
         }
         if not self._arm.stored:
             made["cache_bytes"] = 0
@@ -174,7 +174,7 @@ class RunAudit:
         before: list[dict[str, Any]] = []
         opening = {
             "prices": [one.to_json() for one in self._cost.prices],
-            "positions": [shape.positions for shape in self._shapes],
+            "positions": [shape.tokens_per_step for shape in self._shapes],
         }
         book.same(path, {name: entries[0].get(name) for name in opening}, opening, "entry 0")
         for number, entry in enumerate(entries):
@@ -228,14 +228,14 @@ class RunAudit:
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
             "phases": [
-                {"steps": n, "batch": shape.batch, "flops": n * cost.total}
+                {"steps": n, "batch": shape.batch_size, "flops": n * cost.total}
                 for n, shape, cost in phases
             ],
             "positions": ledger.positions,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.positions / self._study.shape.length / self._study.sequences,
+            "epochs": ledger.positions / self._study.shape.seq_len / self._study.sequences,
             # The evaluation at the end comes after the ledger is closed.
             "wall_clock": {**ledger.seconds, "evaluation": result["wall_clock"]["evaluation"]},
             "params_sha256": closing["params_sha256"],

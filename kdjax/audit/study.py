@@ -44,7 +44,7 @@ from kdjax.study.results import corpus_facts, judged, teacher_facts
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.checkpoint import sha256
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.teacher_directories import (
     CARD,
     read_card,
@@ -67,7 +67,7 @@ class StudyAudit:
     config: Config
     arms: dict[str, Arm]
     places: dict[str, Path]
-    shape: Shape
+    shape: BatchShape
     budget: Budget
 
     def __init__(self, out: Path, shared: Path | None, book: Book):
@@ -189,14 +189,18 @@ class StudyAudit:
                 "head_flops": before.head,
             }
             if head.budget:
-                shape = Shape(head.batch, config.data.length, config.data.slots)
+                shape = BatchShape(
+                    head.batch_size, config.data.seq_len, config.data.max_predictions
+                )
                 cost = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
-                (fit,) = schedule_phases(Budget.flops(head.budget), [(1.0, cost)], shape.positions)
+                (fit,) = schedule_phases(
+                    Budget.flops(head.budget), [(1.0, cost)], shape.tokens_per_step
+                )
                 account = "tuning_flops" if head.encoder == "tuned" else "head_flops"
                 expected[account] += fit.steps * cost.total
                 expected["head_steps"] = fit.steps
                 if counts := self.counts(0):
-                    expected["head_tokens"] = counts.at(fit.steps * head.batch)["tokens"]
+                    expected["head_tokens"] = counts.at(fit.steps * head.batch_size)["tokens"]
                 self._prices += 1
             found = {name: self.facts.get(name, 0) for name in expected}
             self._book.same(path, found, expected, name, self._note)
@@ -316,7 +320,14 @@ class StudyAudit:
         if self.corpus is None:
             return None
         data, corpus = self.config.data, self.corpus
-        key = (corpus.directory, corpus.digest, seed, data.mask_rate, data.slots, data.views)
+        key = (
+            corpus.directory,
+            corpus.digest,
+            seed,
+            data.mlm_probability,
+            data.max_predictions,
+            data.mask_copies,
+        )
         if key not in self._book.counts:
             self._book.counts[key] = Counts(
                 train_batches(self.config, corpus, min(COUNTED, corpus.sequences("train")), seed)

@@ -51,7 +51,7 @@ class TeacherAudit:
             note,
         )
         self._settings = config.teacher.train
-        self._shape = batch_shape(config, self._settings.batch)
+        self._shape = batch_shape(config, self._settings.batch_size)
         self.card: dict[str, Any] = {}
         self.entries = 0
 
@@ -96,10 +96,10 @@ class TeacherAudit:
         parts = price.parts()
         account: dict[str, Any] = {
             "spent": {name: steps * parts[name] if name in PARTS else 0 for name in ACCOUNTS},
-            "positions": steps * self._shape.positions,
+            "positions": steps * self._shape.tokens_per_step,
         }
         if counts is not None:
-            account |= counts.at(steps * self._shape.batch)
+            account |= counts.at(steps * self._shape.batch_size)
         return account
 
     def _ledger(
@@ -146,7 +146,7 @@ class TeacherAudit:
             return
         training = {"seed": self._seed, "at": share, "steps": span.stop, "step_flops": price.total}
         if counts is not None:
-            training["tokens"] = counts.at(span.stop * self._shape.batch)["tokens"]
+            training["tokens"] = counts.at(span.stop * self._shape.batch_size)["tokens"]
         found = {name: card["pretraining"].get(name, NOTHING) for name in training}
         self._book.same(target / CARD, found, training, "pretraining")
         costs = {"training_flops": span.stop * price.total, "tuning_flops": 0, "head_flops": 0}

@@ -23,7 +23,7 @@ from kdjax.config.train import (
     RampConfig,
     TrainConfig,
 )
-from kdjax.config.values import changed, first_difference, plain, to_dict
+from kdjax.config.values import changed, first_difference, new_name, plain, to_dict
 
 __all__ = [
     "KINDS",
@@ -60,6 +60,7 @@ __all__ = [
     "TuneConfig",
     "changed",
     "first_difference",
+    "new_name",
     "plain",
     "to_dict",
 ]

@@ -69,14 +69,14 @@ class DataConfig:
     """A Hugging Face tokenizer.json (path or package:NAME/PATH), or how one is trained on this
     text, for instance {train: wordpiece, size: 512}. Empty: the one beside the teacher's
     weights."""
-    length: int = 128
+    seq_len: int = 128
     """Tokens of a sequence, [CLS] and [SEP] included."""
-    slots: int = 20
+    max_predictions: int = 20
     """Masked positions a sequence can have: fixed, so that shapes are; unused ones get weight 0."""
-    mask_rate: float = 0.15
+    mlm_probability: float = 0.15
     """Share of a sequence's tokens that are masked (never special tokens or padding), at most
-    `slots`."""
-    views: int = 0
+    `max_predictions`."""
+    mask_copies: int = 0
     """Mask views of a sequence: epoch e of seed s sees view (e + s) modulo this, the same for every
     seed. 0: new masks in every epoch, and of every seed."""
     validation: float = 0.05
@@ -101,22 +101,22 @@ class DataConfig:
     directory."""
 
     def __post_init__(self) -> None:
-        if self.length < 8:
-            raise InputError(f"data.length is {self.length}, expected at least 8 tokens")
-        if not 1 <= self.slots < self.length:
+        if self.seq_len < 8:
+            raise InputError(f"data.seq_len is {self.seq_len}, expected at least 8 tokens")
+        if not 1 <= self.max_predictions < self.seq_len:
             raise InputError(
-                f"data.slots is {self.slots}, expected 1 to data.length - 1 ({self.length - 1})"
+                f"data.max_predictions is {self.max_predictions}, expected 1 to data.seq_len - 1 ({self.seq_len - 1})"
             )
-        if not 0 < self.mask_rate < 1:
+        if not 0 < self.mlm_probability < 1:
             raise InputError(
-                f"data.mask_rate is {self.mask_rate}, expected a share between 0 and 1"
+                f"data.mlm_probability is {self.mlm_probability}, expected a share between 0 and 1"
             )
         if not 0 < self.validation < 1:
             raise InputError(
                 f"data.validation is {self.validation}, expected a share between 0 and 1"
             )
-        if self.views < 0:
-            raise InputError(f"data.views is {self.views}, expected at least 0")
+        if self.mask_copies < 0:
+            raise InputError(f"data.mask_copies is {self.mask_copies}, expected at least 0")
         if self.shard_documents < 1:
             raise InputError(f"data.shard_documents is {self.shard_documents}, expected at least 1")
         if (self.regime == "limited") != (self.unique_tokens > 0):

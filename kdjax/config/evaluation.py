@@ -66,7 +66,7 @@ class FinetuneConfig:
 
     steps: int = 100
     """Steps; 0: no fine-tuning."""
-    batch: int = 32
+    batch_size: int = 32
     """Rows of a step."""
     learning_rate: float = 1e-4
     """Peak learning rate; linear decay to 0."""
@@ -83,7 +83,7 @@ class FinetuneConfig:
     tokens, which needs less training."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch", 1)):
+        for name, least in (("steps", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise InputError(
                     f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least "
@@ -109,7 +109,7 @@ class MlmProbeConfig:
     tokens: float = 0.0
     """Tokens of the training text it is fitted on, batch x length a step, padding included; the
     same for every model, whatever its budget. 0: no probe."""
-    batch: int = 8
+    batch_size: int = 8
     """Sequences of a step."""
     decoder: Literal["free", "tied"] = "free"
     """`free`: an output matrix of its own. `tied`: the model's word embedding, as BERT's head has
@@ -131,8 +131,8 @@ class MlmProbeConfig:
         where = "evaluation.mlm_probe"
         if not 0 <= self.tokens < math.inf:
             raise InputError(f"{where}.tokens is {self.tokens}, expected a number of at least 0")
-        if self.batch < 1:
-            raise InputError(f"{where}.batch is {self.batch}, expected at least 1")
+        if self.batch_size < 1:
+            raise InputError(f"{where}.batch_size is {self.batch_size}, expected at least 1")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"{where}.learning_rate is {self.learning_rate}, expected more than 0")
         if not 0 <= self.tolerance < math.inf:

@@ -26,7 +26,7 @@ class ModelOptions:
     """Base of the rotation's wavelengths, from 2 pi to about 2 pi times it, in tokens. A small base
     (100) suits short sequences (32 tokens): with a large one most of a head's width hardly turns
     over so few."""
-    types: int = 2
+    type_vocab_size: int = 2
     """Entries of the token type embedding."""
     norm: Literal["post", "pre"] = "post"
     """Where LayerNorm stands: after each residual sum (post, BERT's) or before each block (pre)."""
@@ -62,7 +62,15 @@ class ModelConfig(ModelOptions):
     """Width of the feed-forward block."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "ffn", "vocab_size", "max_positions", "types"):
+        for name in (
+            "layers",
+            "width",
+            "heads",
+            "ffn",
+            "vocab_size",
+            "max_positions",
+            "type_vocab_size",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"model: {name} is {getattr(self, name)}, expected at least 1")
         if self.positions not in ("learned", "rotary"):

@@ -20,7 +20,7 @@ class HeadConfig:
     """FLOPs to spend; 0: the teacher is used as it is."""
     encoder: Literal["frozen", "tuned"] = "frozen"
     """Whether the encoder's parameters stay or are trained with the head."""
-    batch: int = 32
+    batch_size: int = 32
     """Sequences of a step."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
     """Its optimiser."""
@@ -34,7 +34,7 @@ class PretrainingConfig:
     budget: float = 0.0
     """FLOPs of one teacher's training; 0: the teacher is not trained here, but read from
     `teacher.source`."""
-    batch: int = 256
+    batch_size: int = 256
     """Sequences of a step."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Its optimiser; warm-up and decay follow the whole budget, whichever checkpoint the study
@@ -51,8 +51,8 @@ class PretrainingConfig:
             raise InputError(
                 f"teacher.train.budget is {self.budget}, expected a number of FLOPs, or 0"
             )
-        if self.batch < 1:
-            raise InputError(f"teacher.train.batch is {self.batch}, expected at least 1")
+        if self.batch_size < 1:
+            raise InputError(f"teacher.train.batch_size is {self.batch_size}, expected at least 1")
         distinct = set(self.seeds)
         if not distinct or len(distinct) < len(self.seeds) or min(distinct) < 0:
             raise InputError(
@@ -125,7 +125,7 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Stored teacher outputs, for arms with `teacher: cached`. The corpus needs `data.views`."""
+    """Stored teacher outputs, for arms with `teacher: cached`. The corpus needs `data.mask_copies`."""
 
     source: str = ""
     """Directory that `kdjax cache` made. Empty: the study makes one in its output directory."""
@@ -138,13 +138,13 @@ class CacheConfig:
     """Temperature at which `sampled` draws: that of the term that will read them."""
     dtype: Literal["float32", "float16"] = "float16"
     """How numbers are stored."""
-    batch: int = 32
+    batch_size: int = 32
     """Sequences of one of the teacher's forward passes."""
     shared_by: int = 0
     """Runs over which the cache's FLOPs are shared; 0: those of this recipe that read it."""
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 1), ("batch", 1), ("shared_by", 0)):
+        for name, least in (("k", 1), ("batch_size", 1), ("shared_by", 0)):
             if getattr(self, name) < least:
                 raise InputError(
                     f"cache.{name} is {getattr(self, name)}, expected at least {least}"

@@ -154,31 +154,31 @@ class RampConfig:
 
     until: float
     """Share of the budget at which it ends."""
-    batch: int
+    batch_size: int
     """Sequences of a step."""
 
     def __post_init__(self) -> None:
         if not 0 < self.until < 1:
             raise InputError(
-                f"train.ramp: until is {self.until}, expected a share of the budget between 0 and 1"
+                f"train.batch_ramp: until is {self.until}, expected a share of the budget between 0 and 1"
             )
-        if self.batch < 1:
-            raise InputError(f"train.ramp: batch is {self.batch}, expected at least 1")
+        if self.batch_size < 1:
+            raise InputError(f"train.batch_ramp: batch is {self.batch_size}, expected at least 1")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run."""
 
-    batch: int = 256
+    batch_size: int = 256
     """Sequences of a step, over all devices."""
-    ramp: tuple[RampConfig, ...] = ()
+    batch_ramp: tuple[RampConfig, ...] = ()
     """Batch ramp: stretches of the budget, one after another, with batches of their own; `batch` is
     what follows. Each has its own price and compiled step."""
-    microbatches: int = 1
+    grad_accum_steps: int = 1
     """Parts in which each device takes its sequences, one after another, to save memory. Changes
     neither the result (but for rounding) nor the price."""
-    seeds_at_once: int = 1
+    vmapped_seeds: int = 1
     """Seeds of an arm that train side by side as one vmapped program, which keeps a large device
     busy with small models. Each has the price, the account and the files of a run alone, and but
     for rounding its result; the time that passes is shared evenly. Under a budget of hours runs go
@@ -198,9 +198,11 @@ class TrainConfig:
     `evaluation.mlm_probe.along_the_way` is set, the MLM probe too."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "microbatches", "seeds_at_once", "evaluations"):
+        for name in ("batch_size", "grad_accum_steps", "vmapped_seeds", "evaluations"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")
-        ends = [one.until for one in self.ramp]
+        ends = [one.until for one in self.batch_ramp]
         if sorted(set(ends)) != ends:
-            raise InputError(f"train.ramp ends at {ends}, expected ascending shares of the budget")
+            raise InputError(
+                f"train.batch_ramp ends at {ends}, expected ascending shares of the budget"
+            )

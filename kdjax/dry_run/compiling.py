@@ -29,7 +29,7 @@ from kdjax.hlo.materialised import materialised
 from kdjax.hlo.text import Module, parse
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
-from kdjax.training.phase import Phase, Shape
+from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.program import program_of
 
 GIB = 2**30
@@ -79,7 +79,7 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
     chosen = {name: ready[name] for name in arms or ready}
     layout, shape = Layout.of(config.train.mesh, on.devices), shape_of(config)
     for phase in itertools.chain(*(arm.phases for arm in chosen.values())):
-        layout.check_batch(phase.shape(shape).batch, config.train.microbatches)
+        layout.check_batch(phase.shape(shape).batch_size, config.train.grad_accum_steps)
     costs = prices(config)
     rows: dict[str, list[dict[str, Any]]] = {}
     with Reporter() as reporter:
@@ -109,7 +109,7 @@ def _phase(
     try:
         with uncached():
             program = program_of(
-                phase, shape, layout, config.train.microbatches, config.train.compute
+                phase, shape, layout, config.train.grad_accum_steps, config.train.compute
             )
     except jax.errors.JaxRuntimeError as e:
         if (full := out_of_memory(str(e))) is None:
@@ -126,7 +126,7 @@ def _phase(
         for one in (phase.student, phase.teacher)
         if one is not None
     }
-    written = materialised(module, _at_once(config, layout, shape), heads, shape.length)
+    written = materialised(module, _at_once(config, layout, shape), heads, shape.seq_len)
     needed = program.memory
     assert needed is not None
     return {
@@ -147,9 +147,9 @@ def _phase(
     }
 
 
-def _at_once(config: Config, layout: Layout, shape: Shape) -> int:
+def _at_once(config: Config, layout: Layout, shape: BatchShape) -> int:
     """Sequences that a device works on at once."""
-    return shape.batch // layout.batch_parts // config.train.microbatches
+    return shape.batch_size // layout.batch_parts // config.train.grad_accum_steps
 
 
 def _collectives(module: Module) -> dict[str, dict[str, int]]:
@@ -205,7 +205,7 @@ def check_fits(found: dict[str, Any]) -> None:
         raise InputError(
             f"{', '.join(full)}: do not fit in the {_gib(found['hbm'])} GiB of HBM of a device of "
             f"{found['topology']}, "
-            "expected a larger slice, or train.microbatches, train.compute.remat or "
+            "expected a larger slice, or train.grad_accum_steps, train.compute.remat or "
             "train.mesh.fsdp to need less"
         )
 

@@ -24,7 +24,7 @@ from kdjax.models import FeatureRequest, zoo
 from kdjax.teacher_cache.manifest import CacheManifest, record_bytes
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.fill_teacher_cache import cache_price, passes
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.teacher_directories import teacher_seeds
 from kdjax.training.teacher_source import CachedTeacher, OnlineTeacher
 
@@ -32,9 +32,9 @@ WIDTH = 136
 """Columns that the table of prices takes at least."""
 
 
-def shape_of(config: Config) -> Shape:
+def shape_of(config: Config) -> BatchShape:
     """The shape of a recipe's batch."""
-    return Shape(config.train.batch, config.data.length, config.data.slots)
+    return BatchShape(config.train.batch_size, config.data.seq_len, config.data.max_predictions)
 
 
 def arms_of(config: Config) -> dict[str, Arm]:
@@ -49,7 +49,7 @@ def arms_of(config: Config) -> dict[str, Arm]:
     teacher, spec = zoo.resolve(config.teacher.architecture), config.student
     arms = {
         name: resolve(name, arm, spec, teacher, config.train.optimizer, config.cache).ramped(
-            config.train.ramp
+            config.train.batch_ramp
         )
         for name, arm in config.arms.items()
     }
@@ -62,18 +62,18 @@ def arms_of(config: Config) -> dict[str, Arm]:
                 f"{vocabulary}: arms read the same text"
             )
         finetuning_of(config, arm)
-        if config.data.length > arm.student.max_positions:
+        if config.data.seq_len > arm.student.max_positions:
             raise InputError(
-                f"data.length is {config.data.length}, expected at most student.max_positions, "
+                f"data.seq_len is {config.data.seq_len}, expected at most student.max_positions, "
                 f"{arm.student.max_positions} tokens"
             )
-        if arm.uses_teacher and config.data.length > teacher.max_positions:
+        if arm.uses_teacher and config.data.seq_len > teacher.max_positions:
             raise InputError(
-                f"data.length is {config.data.length}, expected at most "
+                f"data.seq_len is {config.data.seq_len}, expected at most "
                 "teacher.architecture.max_positions, "
                 f"{teacher.max_positions} tokens"
             )
-        if config.train.microbatches > 1:
+        if config.train.grad_accum_steps > 1:
             for phase in arm.phases:
                 phase.check_splits()
         if arm.stored and config.budget.kind == "hours":
@@ -88,9 +88,9 @@ def arms_of(config: Config) -> dict[str, Arm]:
                 "seeds "
                 f"{list(teachers)}, expected 'online': outputs are stored of one teacher"
             )
-        if arm.stored and config.data.views < 1:
+        if arm.stored and config.data.mask_copies < 1:
             raise InputError(
-                f"arms.{name}: teacher is 'cached' and data.views 0, expected at least 1: stored "
+                f"arms.{name}: teacher is 'cached' and data.mask_copies 0, expected at least 1: stored "
                 "outputs belong to "
                 "fixed masks"
             )
@@ -110,9 +110,11 @@ def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
     return made
 
 
-def probe_shape(config: Config) -> Shape:
+def probe_shape(config: Config) -> BatchShape:
     """Return the shape of the batches that an MLM probe is fitted on."""
-    return Shape(config.evaluation.mlm_probe.batch, config.data.length, config.data.slots)
+    return BatchShape(
+        config.evaluation.mlm_probe.batch_size, config.data.seq_len, config.data.max_predictions
+    )
 
 
 def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
@@ -154,9 +156,9 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
     cost, in FLOPs."""
     if config.cache.source:
         return int(CacheManifest.read(Path(config.cache.source)).totals["flops"])
-    shape = Shape(config.cache.batch, config.data.length, config.data.slots)
+    shape = BatchShape(config.cache.batch_size, config.data.seq_len, config.data.max_predictions)
     once = cache_price(zoo.resolve(config.teacher.architecture), request, shape)
-    return once * passes(sequences, config.data.views, shape.batch)
+    return once * passes(sequences, config.data.mask_copies, shape.batch_size)
 
 
 def share(flops: int, runs: int) -> int:
@@ -199,7 +201,7 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
                 **cost.to_json(),
                 "charged": budget.charges(cost.parts()),
                 "until": phase.until,
-                "batch": phase.shape(shape).batch,
+                "batch": phase.shape(shape).batch_size,
                 **row,
                 **({"cache": cache} if cache else {}),
                 **({"mlm_probe": probed} if probed else {}),
@@ -225,7 +227,7 @@ def _reach(
         upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
     for span in arm.schedule_phases(Budget.of(config.budget), costs, shape_of(config), upfront):
         positions = span.steps * span.positions
-        sequences = positions // config.data.length
+        sequences = positions // config.data.seq_len
         row: dict[str, Any] = {"steps": span.steps, "tokens": positions, "epochs": None}
         if corpus is not None:
             row["epochs"] = sequences / corpus.sequences("train")
@@ -256,10 +258,14 @@ def _cache(
         stored_by(arms),
         sharing(config, arms),
     )
-    shape = Shape(config.cache.batch, config.data.length, config.data.slots)
-    fields = CachedTeacher(teacher, request, config.cache).fields(shape.length, shape.slots)
+    shape = BatchShape(config.cache.batch_size, config.data.seq_len, config.data.max_predictions)
+    fields = CachedTeacher(teacher, request, config.cache).fields(
+        shape.seq_len, shape.max_predictions
+    )
     a_sequence = (
-        Fraction(cache_price(teacher, request, shape), shape.batch) * config.data.views / runs
+        Fraction(cache_price(teacher, request, shape), shape.batch_size)
+        * config.data.mask_copies
+        / runs
     )
     saved = Fraction(
         0
@@ -272,15 +278,15 @@ def _cache(
                 replace(phase, teacher_source=OnlineTeacher(phase.teacher_source.teacher)), shape
             )
             saved += Fraction(phase.until - begin) * Fraction(
-                online.total - cost.total, shape.batch
+                online.total - cost.total, shape.batch_size
             )
         begin = phase.until
     total = None if corpus is None else cache_flops(config, request, corpus.sequences("train"))
     return {
-        "bytes_a_sequence": record_bytes(fields) * config.data.views,
+        "bytes_a_sequence": record_bytes(fields) * config.data.mask_copies,
         "bytes": None
         if corpus is None
-        else record_bytes(fields) * config.data.views * corpus.sequences("train"),
+        else record_bytes(fields) * config.data.mask_copies * corpus.sequences("train"),
         "flops": total,
         "shared_by": runs,
         "share": None if total is None else share(total, runs),
@@ -304,7 +310,7 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        title=f"FLOPs of a step of {shape.batch} x {shape.length} tokens, {shape.slots} masked slots a sequence; "
+        title=f"FLOPs of a step of {shape.batch_size} x {shape.seq_len} tokens, {shape.max_predictions} masked slots a sequence; "
         f"what {Budget.of(config.budget)} buy",
     )
     table.add_column("arm", no_wrap=True)
@@ -359,8 +365,8 @@ def _teacher_line(config: Config) -> str:
     )
 
 
-def _batch(phase: dict[str, Any], shape: Shape) -> str:
-    return "" if phase["batch"] == shape.batch else f", batch {phase['batch']}"
+def _batch(phase: dict[str, Any], shape: BatchShape) -> str:
+    return "" if phase["batch"] == shape.batch_size else f", batch {phase['batch']}"
 
 
 def _probe_line(rows: dict[str, list[dict[str, Any]]]) -> str:

@@ -12,7 +12,7 @@ from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.teacher_directories import read_card, source_directories
 from kdjax.training.teacher_head import head_phase
 from kdjax.training.teacher_pretraining import pretraining_flops
@@ -70,9 +70,9 @@ class TeacherCost:
             )
 
 
-def batch_shape(config: Config, batch: int) -> Shape:
+def batch_shape(config: Config, batch: int) -> BatchShape:
     """Return the shape of a teacher's batch of so many sequences."""
-    return Shape(batch, config.data.length, config.data.slots)
+    return BatchShape(batch, config.data.seq_len, config.data.max_predictions)
 
 
 def cost_by_recipe(config: Config) -> TeacherCost:
@@ -87,7 +87,7 @@ def cost_by_recipe(config: Config) -> TeacherCost:
     """
     teacher, architecture = config.teacher, zoo.resolve(config.teacher.architecture)
     if teacher.train.budget:
-        shape = batch_shape(config, teacher.train.batch)
+        shape = batch_shape(config, teacher.train.batch_size)
         return TeacherCost(
             training=pretraining_flops(architecture, teacher.train, shape, teacher.at)
         )
@@ -109,12 +109,12 @@ def fit_flops(config: Config) -> int:
         InputError: its budget buys no step.
     """
     head = config.teacher.head
-    shape = batch_shape(config, head.batch)
+    shape = batch_shape(config, head.batch_size)
     step_price = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
     spans = schedule_phases(
         Budget.flops(head.budget),
         [(1.0, step_price)],
-        shape.positions,
+        shape.tokens_per_step,
         setting="teacher.head.budget",
     )
     return spans[0].steps * step_price.total

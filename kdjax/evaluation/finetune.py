@@ -101,11 +101,11 @@ def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDAr
     """
     rows, epoch = np.empty(0, np.intp), 0
     for _ in range(settings.steps):
-        while len(rows) < settings.batch:
+        while len(rows) < settings.batch_size:
             rows = np.concatenate([rows, np.random.default_rng([seed, epoch]).permutation(count)])
             epoch += 1
-        yield rows[: settings.batch]
-        rows = rows[settings.batch :]
+        yield rows[: settings.batch_size]
+        rows = rows[settings.batch_size :]
 
 
 def optimizer_of(settings: FinetuneConfig) -> OptimizerConfig:

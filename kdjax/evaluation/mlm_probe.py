@@ -33,7 +33,7 @@ from kdjax.models.encoder import gelu
 from kdjax.models.features import FeatureRequest
 from kdjax.objectives.reductions import cross_entropy, log_softmax, weighted_mean
 from kdjax.training.optimizer import apply, learning_rate
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 
 HEAD_SEED = 20240420
 """Seed of the head's start in every study."""
@@ -248,7 +248,7 @@ class MlmProbe:
 
     settings: MlmProbeConfig
     text: TrainingText
-    shape: Shape
+    shape: BatchShape
 
     def fit(self, model: ModelConfig, params: Params) -> FittedProbe:
         """Fit a head on a model's frozen states; see `fit`."""
@@ -265,7 +265,7 @@ def fit(
     model: ModelConfig,
     params: Params,
     batches: Iterable[Mapping[str, Any]],
-    shape: Shape,
+    shape: BatchShape,
 ) -> FittedProbe:
     """Fit a head on the frozen model; a pure function of its arguments.
 
@@ -306,23 +306,23 @@ def fit(
     return FittedProbe(form, encoder, whole[0], half[0], tuple(values.tolist()))
 
 
-def steps_of(settings: MlmProbeConfig, shape: Shape) -> int:
+def steps_of(settings: MlmProbeConfig, shape: BatchShape) -> int:
     """Count the steps that the tokens allow.
 
     Raises:
         InputError: fewer than two.
     """
-    steps = int(settings.tokens // shape.positions)
+    steps = int(settings.tokens // shape.tokens_per_step)
     if steps < 2:
         raise InputError(
             f"evaluation.mlm_probe.tokens is {settings.tokens:g}, expected 0, or at least two "
             "steps of "
-            f"evaluation.mlm_probe.batch x data.length, {2 * shape.positions} tokens"
+            f"evaluation.mlm_probe.batch_size x data.seq_len, {2 * shape.tokens_per_step} tokens"
         )
     return steps
 
 
-def cost_of(settings: MlmProbeConfig, model: ModelConfig, shape: Shape) -> ProbeCost:
+def cost_of(settings: MlmProbeConfig, model: ModelConfig, shape: BatchShape) -> ProbeCost:
     """Count a probe's FLOPs from shapes alone, by the FLOP counter that prices training steps.
 
     Args:
@@ -354,7 +354,7 @@ def _rate(settings: MlmProbeConfig, number: int, steps: int) -> np.float32:
 
 
 @functools.cache
-def _flops(form: ProbeHead, shape: Shape) -> tuple[int, int]:
+def _flops(form: ProbeHead, shape: BatchShape) -> tuple[int, int]:
     """FLOPs of the frozen forward pass on a batch, and of one step of a head."""
     encoder = abstract_params(form.model, mlm=False)
     batch = shape.abstract()

@@ -63,7 +63,7 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         self.position = (
             Embedding(config, config.max_positions, rngs) if config.positions == "learned" else None
         )
-        self.type = Embedding(config, config.types, rngs)
+        self.type = Embedding(config, config.type_vocab_size, rngs)
         self.norm = norm(config, rngs, compute) if config.embedding_norm else None
         self.dropout, self.dtype = config.dropout, compute.dtype
 

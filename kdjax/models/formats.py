@@ -42,7 +42,7 @@ _SETTINGS: dict[str, tuple[str, int | float]] = {
     "ffn": ("intermediate_size", 3072),
     "vocab_size": ("vocab_size", 30522),
     "max_positions": ("max_position_embeddings", 512),
-    "types": ("type_vocab_size", 2),
+    "type_vocab_size": ("type_vocab_size", 2),
     "dropout": ("hidden_dropout_prob", 0.1),
     "attention_dropout": ("attention_probs_dropout_prob", 0.1),
     "norm_eps": ("layer_norm_eps", 1e-12),

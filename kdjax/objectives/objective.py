@@ -65,7 +65,7 @@ class Objective:
         for key, count in found.items():
             if count is None:
                 raise InputError(
-                    f"{key}: looks at a batch as a whole, expected train.microbatches to be 1"
+                    f"{key}: looks at a batch as a whole, expected train.grad_accum_steps to be 1"
                 )
         return {key: count for key, count in found.items() if count is not None}
 

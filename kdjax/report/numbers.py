@@ -122,5 +122,5 @@ def listed(words: Sequence[str]) -> str:
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """Settings as running text: `student.size 3x192, data.length 64`."""
+    """Settings as running text: `student.size 3x192, data.seq_len 64`."""
     return ", ".join(f"{name} {value}" for name, value in values.items())

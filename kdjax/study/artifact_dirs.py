@@ -14,7 +14,13 @@ MADE = ("data", "texts", "teacher", "cache", "references")
 and the models measured for reference."""
 
 _REGIME = ("regime", "unique_tokens", "subset_seed")
-_LOADING = ("mask_rate", "slots", "views", "workers", "prepared")
+_LOADING = (
+    "mlm_probability",
+    "max_predictions",
+    "mask_copies",
+    "workers",
+    "prepared",
+)
 
 
 def places(config: Config, out: Path, shared: Path | None = None) -> dict[str, Path]:
@@ -47,7 +53,7 @@ def _depends(config: Config) -> dict[str, Any]:
     used = [whole["data"], whole["teacher"]]
     texts = [text, whole["teacher"]["source"], whole["evaluation"]["texts"]]
     arms = {name: arm for name, arm in whole["arms"].items() if arm["teacher"] == "cached"}
-    references = [*used, whole["student"], whole["evaluation"], whole["train"]["batch"]]
+    references = [*used, whole["student"], whole["evaluation"], whole["train"]["batch_size"]]
     return {
         "data": corpus,
         "texts": texts,

@@ -106,10 +106,10 @@ def corpus_of(
         prepare.prepare(config.data, given, directory, told)
         corpus = Corpus.open(directory)
     manifest = corpus.manifest
-    if manifest.length != config.data.length:
+    if manifest.length != config.data.seq_len:
         raise InputError(
-            f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length, "
-            f"{config.data.length}"
+            f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.seq_len, "
+            f"{config.data.seq_len}"
         )
     _check_training(config, corpus)
     tokenizer = tokenizer_of(config, corpus)
@@ -178,9 +178,9 @@ def train_batches(
         "train",
         batch=batch,
         seed=seed,
-        rate=config.data.mask_rate,
-        slots=config.data.slots,
-        views=config.data.views,
+        rate=config.data.mlm_probability,
+        slots=config.data.max_predictions,
+        views=config.data.mask_copies,
         cache=cache,
     )
 
@@ -190,7 +190,7 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
 
     The seed is a constant, not the student's, so that what a probe owes to its text is the same for
     all and leaves their differences alone; a teacher has no seed anyway. Masks are new in every
-    epoch, whatever `data.views` says: they belong to the yardstick.
+    epoch, whatever `data.mask_copies` says: they belong to the yardstick.
 
     Raises:
         InputError: fewer training sequences than a batch has.
@@ -199,13 +199,13 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
         return Batches(
             corpus,
             "train",
-            batch=config.evaluation.mlm_probe.batch,
+            batch=config.evaluation.mlm_probe.batch_size,
             seed=PROBE_SEED,
-            rate=config.data.mask_rate,
-            slots=config.data.slots,
+            rate=config.data.mlm_probability,
+            slots=config.data.max_predictions,
         )
     except InputError as e:
-        raise InputError(f"evaluation.mlm_probe.batch: {e}") from None
+        raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
 
 
 def text_of(config: Config, corpus: Corpus, name: str, directory: Path) -> Corpus:
@@ -268,11 +268,11 @@ def _fixed(config: Config, corpus: Corpus, besides: int = 0) -> list[dict[str, n
     return fixed_batches(
         corpus,
         "validation",
-        batch=config.train.batch,
+        batch=config.train.batch_size,
         limit=config.evaluation.mlm_sequences,
         seed=HELD_OUT_SEED,
-        rate=config.data.mask_rate,
-        slots=config.data.slots,
+        rate=config.data.mlm_probability,
+        slots=config.data.max_predictions,
         besides=besides,
     )
 

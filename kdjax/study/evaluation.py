@@ -131,11 +131,11 @@ class Evaluation:
             "gain": gain,
             "tolerance": probe.settings.tolerance,
             "converged": gain <= probe.settings.tolerance,
-            "tokens": cost.steps * probe.shape.positions,
+            "tokens": cost.steps * probe.shape.tokens_per_step,
             "steps": cost.steps,
             "flops": cost.total,
             "layer_weights": fitted.layer_weights,
-            "curve": fitted.curve(probe.shape.positions),
+            "curve": fitted.curve(probe.shape.tokens_per_step),
         }
 
 

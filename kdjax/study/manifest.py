@@ -93,7 +93,7 @@ def shared_settings(config: Config) -> dict[str, Any]:
         del settings[name]
     for section, names in (
         ("data", ("workers",)),
-        ("train", ("mesh", "seeds_at_once", "checkpoint", "log")),
+        ("train", ("mesh", "vmapped_seeds", "checkpoint", "log")),
     ):
         for name in names:
             del settings[section][name]  # change no result

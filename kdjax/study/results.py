@@ -172,7 +172,7 @@ def corpus_facts(
         "whole": {"sequences": corpus.manifest.sequences, "tokens": corpus.manifest.tokens},
         "digest": corpus.digest,
         "length": corpus.manifest.length,
-        "views": config.data.views,
+        "views": config.data.mask_copies,
         "vocabulary": corpus.manifest.vocab_size,
         "tokenizer": corpus.manifest.tokenizer_sha256,
         "reference_losses": losses.figures(),

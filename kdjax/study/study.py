@@ -43,7 +43,7 @@ from kdjax.training.arm import Arm
 from kdjax.training.checkpoint import save_params
 from kdjax.training.loop import train
 from kdjax.training.metrics_log import check_log
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
 from kdjax.training.run import CompiledPhase, Outcome, Run
 from kdjax.training.sinks import About
@@ -92,8 +92,8 @@ class Study:
             self._lay_out(arm, self._prices[arm.name], pricing.probe_charge(config, arm))
         self._needs_teacher = any(arm.needs_teacher for arm in self.arms.values())
         self.layout = Layout.of(config.train.mesh)
-        for batch in (self.shape.batch, *(one.batch for one in config.train.ramp)):
-            self.layout.check_batch(batch, config.train.microbatches)
+        for batch in (self.shape.batch_size, *(one.batch_size for one in config.train.batch_ramp)):
+            self.layout.check_batch(batch, config.train.grad_accum_steps)
 
     def _prices_of(self, arm: Arm) -> tuple[Price, ...]:
         """Return what a step of each phase of an arm costs: as stored with the study, or counted
@@ -163,7 +163,7 @@ class Study:
         """The downstream tasks."""
         corpus = self.corpus if corpora.trains_tokenizer(self.config) else None
         tokenizer = corpora.tokenizer_of(self.config, corpus)
-        length = self.config.data.length
+        length = self.config.data.seq_len
         with CLOCK("text"):
             return tuple(
                 tasks.load(name, task, tokenizer, length)
@@ -219,7 +219,7 @@ class Study:
             with CLOCK("teacher", whole=True):
                 check_teacher(self.config, self.layout)
         _ = self.tasks
-        corpora.train_batches(self.config, self.corpus, self.shape.batch, seed=0)
+        corpora.train_batches(self.config, self.corpus, self.shape.batch_size, seed=0)
         for (
             name,
             spans,
@@ -271,7 +271,7 @@ class Study:
         Args:
             runs: arm and seed of each.
         """
-        at_once = self.config.train.seeds_at_once if self.budget.countable else 1
+        at_once = self.config.train.vmapped_seeds if self.budget.countable else 1
         rows: dict[tuple[str, int], dict[str, Any]] = {}
         for arm, seeds in groups(runs, at_once, self._shared_teacher):
             rows |= zip([(arm, seed) for seed in seeds], self.run_together(arm, seeds), strict=True)
@@ -370,7 +370,7 @@ class Study:
             "phases": [
                 {
                     "steps": steps,
-                    "batch": compiled_phase.program.shape.batch,
+                    "batch": compiled_phase.program.shape.batch_size,
                     "flops": steps * compiled_phase.price.total,
                 }
                 for steps, compiled_phase in zip(ledger.phases, compiled_phases, strict=True)
@@ -379,7 +379,7 @@ class Study:
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.positions / self.shape.length / self.corpus.sequences("train"),
+            "epochs": ledger.positions / self.shape.seq_len / self.corpus.sequences("train"),
             "wall_clock": clock.seconds,
             "hardware": hardware_use(compiled_phases, ledger, outcome.side_by_side),
             "metrics": metrics,
@@ -498,13 +498,13 @@ class Study:
         for phase, cost in zip(arm.phases, self.costs[arm.name].prices, strict=True):
             shape = phase.shape(self.shape)
             program = program_of(
-                phase, shape, self.layout, train.microbatches, train.compute, len(seeds)
+                phase, shape, self.layout, train.grad_accum_steps, train.compute, len(seeds)
             )
             cache = self.cache if isinstance(phase.teacher_source, CachedTeacher) else None
             teacher = program.place_teacher(taught_by.model.params if taught_by else None)
             for seed, compiled_phases in made.items():
                 stream = corpora.train_batches(
-                    self.config, self.corpus, shape.batch, seed, cache=cache
+                    self.config, self.corpus, shape.batch_size, seed, cache=cache
                 )
                 compiled_phases.append(CompiledPhase(phase, program, cost, stream, teacher))
         return made
@@ -537,9 +537,9 @@ class Study:
         mirror.claim(manifest)
 
 
-def _sequences(spans: Sequence[PhaseSpan], shape: Shape) -> int:
+def _sequences(spans: Sequence[PhaseSpan], shape: BatchShape) -> int:
     """How many sequences a run reads."""
-    return sum(one.steps * one.positions for one in spans) // shape.length
+    return sum(one.steps * one.positions for one in spans) // shape.seq_len
 
 
 def _check_run(place: Any, found: Any, identity: Mapping[str, Any], setting: str) -> None:

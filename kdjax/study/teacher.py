@@ -32,7 +32,7 @@ from kdjax.study.corpus import (
 )
 from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
 from kdjax.training.checkpoint import sha256
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.teacher_directories import CARD, read_card, read_teacher, source_directories
 from kdjax.training.teacher_head import fit_head, head_phase
 
@@ -96,11 +96,11 @@ def check_teacher(config: Config, layout: Layout) -> None:
     for directory in source_directories(config):
         encoder = _read(config, directory.path)
     if head.budget:
-        layout.check_batch(head.batch)
-        shape = Shape(head.batch, config.data.length, config.data.slots)
+        layout.check_batch(head.batch_size)
+        shape = BatchShape(head.batch_size, config.data.seq_len, config.data.max_predictions)
         phases = [(1.0, price(head_phase(encoder.config, head), shape))]
         schedule_phases(
-            Budget.flops(head.budget), phases, shape.positions, setting="teacher.head.budget"
+            Budget.flops(head.budget), phases, shape.tokens_per_step, setting="teacher.head.budget"
         )
 
 
@@ -255,8 +255,8 @@ def _fit(
     return fit_head(
         encoder,
         head,
-        Shape(head.batch, config.data.length, config.data.slots),
-        train_batches(config, corpus, head.batch, seed=0),
+        BatchShape(head.batch_size, config.data.seq_len, config.data.max_predictions),
+        train_batches(config, corpus, head.batch_size, seed=0),
         directory=directory,
         layout=layout,
         evaluate=lambda params: {"mlm_loss": held_out_loss(encoder.config, params, held_out).loss},

@@ -32,7 +32,7 @@ from kdjax.study.run_backup import RESULT, Mirror
 from kdjax.training import metrics_log as log
 from kdjax.training.checkpoint import sha256
 from kdjax.training.loop import train
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 from kdjax.training.program import program_of
 from kdjax.training.run import CompiledPhase, Outcome, Run
 from kdjax.training.sinks import About
@@ -65,14 +65,14 @@ def check_trained_teacher(config: Config, layout: Layout) -> None:
             one of the checkpoints, or sequences longer than the architecture's positions.
     """
     settings, architecture = config.teacher.train, zoo.resolve(config.teacher.architecture)
-    layout.check_batch(settings.batch, config.train.microbatches)
-    if config.data.length > architecture.max_positions:
+    layout.check_batch(settings.batch_size, config.train.grad_accum_steps)
+    if config.data.seq_len > architecture.max_positions:
         raise InputError(
-            f"data.length is {config.data.length}, expected at most "
+            f"data.seq_len is {config.data.seq_len}, expected at most "
             "teacher.architecture.max_positions, "
             f"{architecture.max_positions} tokens"
         )
-    shape = batch_shape(config, settings.batch)
+    shape = batch_shape(config, settings.batch_size)
     pretraining_spans(settings, pretraining_price(architecture, settings, shape), shape)
 
 
@@ -108,6 +108,10 @@ def trained_teacher(
     return read_teacher(chosen), read_card(chosen)
 
 
+_MASKED_TEXT = ("seq_len", "max_predictions", "mlm_probability", "mask_copies")
+"""Settings of the text, and of what is masked of it, that a teacher depends on."""
+
+
 def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:
     """Return all that a teacher's parameters depend on, as plain values.
 
@@ -118,7 +122,7 @@ def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str
     """
     settings: dict[str, Any] = plain(to_dict(config.teacher.train))
     del settings["seeds"]  # a teacher is not another for those trained beside it
-    data = {name: getattr(config.data, name) for name in ("length", "slots", "mask_rate", "views")}
+    data = {name: getattr(config.data, name) for name in _MASKED_TEXT}
     return {
         "architecture": asdict(zoo.resolve(config.teacher.architecture)),
         "train": settings,
@@ -151,7 +155,7 @@ class _Training:
     def __post_init__(self) -> None:
         self._settings = self.config.teacher.train
         self._architecture: ModelConfig = zoo.resolve(self.config.teacher.architecture)
-        self._shape: Shape = batch_shape(self.config, self._settings.batch)
+        self._shape: BatchShape = batch_shape(self.config, self._settings.batch_size)
         self._folders = [checkpoint_name(share) for share in self._settings.checkpoints]
         self._mirror = Mirror(
             self.config.train.checkpoint.directory, self.directory, "teacher", FINISHED
@@ -212,7 +216,9 @@ class _Training:
     def run(self) -> None:
         """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
         spans = pretraining_spans(self._settings, self._price, self._shape)
-        check_regime(self.config, self.corpus, "teacher.train", spans[-1].stop * self._shape.batch)
+        check_regime(
+            self.config, self.corpus, "teacher.train", spans[-1].stop * self._shape.batch_size
+        )
         compiled_phases = self._legs()
         try:
             (outcome,) = train(self._trainer_run(compiled_phases))
@@ -237,12 +243,12 @@ class _Training:
         self.reporter.status(f"{self._name}: compiling")
         settings = self.config.train
         stream = train_batches(
-            self.config, self.corpus, self._settings.batch, stream_seed(self.seed)
+            self.config, self.corpus, self._settings.batch_size, stream_seed(self.seed)
         )
         compiled_phases = []
         for phase in pretraining_phases(self._architecture, self._settings):
             program = program_of(
-                phase, self._shape, self.layout, settings.microbatches, settings.compute
+                phase, self._shape, self.layout, settings.grad_accum_steps, settings.compute
             )
             compiled_phases.append(CompiledPhase(phase, program, self._price, stream))
         return compiled_phases
@@ -254,7 +260,7 @@ class _Training:
         # Only when and where things are written down is the students' setting; what is trained is
         # the teacher's own.
         training = TrainConfig(
-            batch=self._settings.batch,
+            batch_size=self._settings.batch_size,
             optimizer=self._settings.optimizer,
             compute=settings.compute,
             checkpoint=settings.checkpoint,
@@ -320,12 +326,12 @@ class _Training:
                 "seed": self.seed,
                 "at": share,
                 "budget": int(self._settings.budget),
-                "batch": self._settings.batch,
+                "batch_size": self._settings.batch_size,
                 "steps": ledger.steps,
                 "step_flops": self._price.total,
                 "tokens": ledger.tokens,
                 "unique_tokens": ledger.unique_tokens,
-                "epochs": ledger.positions / self._shape.length / self.corpus.sequences("train"),
+                "epochs": ledger.positions / self._shape.seq_len / self.corpus.sequences("train"),
                 "corpus": self.corpus.digest,
                 "corpus_tokens": self.corpus.tokens("train"),
             },
@@ -383,7 +389,7 @@ training budget.
 | vocabulary | {model["vocab_size"]:,} entries |
 | training budget | {training["budget"]:.4g} FLOPs, of which this checkpoint has used {share:.4g} |
 | spent on training it | {facts["training_flops"]:.6g} FLOPs: {steps} |
-| batch | {training["batch"]:,} sequences |
+| batch | {training["batch_size"]:,} sequences |
 | tokens seen | {training["tokens"]:,}, {training["unique_tokens"]:,} of them unique |
 | epochs | {training["epochs"]:.2f} |
 | seed | {training["seed"]} |

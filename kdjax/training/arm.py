@@ -26,7 +26,7 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.features import FeatureRequest
 from kdjax.objectives.presets import arm_of, objectives_of
-from kdjax.training.phase import Phase, Shape
+from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.start import check_start
 from kdjax.training.teacher_source import (
     CachedTeacher,
@@ -112,7 +112,7 @@ class Arm:
                 for both in zip(self.phases, self.config.phases, strict=True)
                 if end <= both[0].until
             )
-            batch = next((one.batch for one in ramp if end <= one.until), 0)
+            batch = next((one.batch_size for one in ramp if end <= one.until), 0)
             phases.append(replace(phase, until=end, batch=batch))
             settings.append(replace(setting, until=end))
         return replace(
@@ -123,7 +123,7 @@ class Arm:
         self,
         budget: Budget,
         prices: Sequence[Price],
-        shape: Shape,
+        shape: BatchShape,
         upfront: Mapping[str, int] | None = None,
     ) -> tuple[PhaseSpan, ...]:
         """The arm's phases in a budget (`kdjax.budget.ledger.schedule_phases`), from the price of a
@@ -135,7 +135,7 @@ class Arm:
             shape: of the recipe's batch.
             upfront: FLOPs spent before the first step, by account.
         """
-        positions = [phase.shape(shape).positions for phase in self.phases]
+        positions = [phase.shape(shape).tokens_per_step for phase in self.phases]
         phases = [(phase.until, price) for phase, price in zip(self.phases, prices, strict=True)]
         return schedule_phases(
             budget, phases, positions, upfront, f"arms.{self.name}: budget.{budget.kind}"

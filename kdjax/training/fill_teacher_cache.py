@@ -23,7 +23,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache import store as cache
 from kdjax.teacher_cache.store import Cache, CacheManifest
 from kdjax.training.checkpoint import sha256
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 from kdjax.training.teacher_source import CachedTeacher
 
 SHARD_BYTES = 64 * 2**20
@@ -31,8 +31,8 @@ SHARD_BYTES = 64 * 2**20
 
 
 @functools.cache
-def cache_price(teacher: ModelConfig, request: FeatureRequest, shape: Shape) -> int:
-    """FLOPs of one forward pass of the teacher over `shape.batch` sequences, by XLA's count.
+def cache_price(teacher: ModelConfig, request: FeatureRequest, shape: BatchShape) -> int:
+    """FLOPs of one forward pass of the teacher over `shape.batch_size` sequences, by XLA's count.
 
     Choosing the entries that are kept, a few operations a vocabulary entry, is not in it.
     """
@@ -77,19 +77,19 @@ def build(
         InputError: no mask views, a teacher without an MLM head, or a directory that holds
             something else.
     """
-    if data.views < 1:
+    if data.mask_copies < 1:
         raise InputError(
-            "data.views is 0, expected at least 1: stored outputs belong to fixed masks"
+            "data.mask_copies is 0, expected at least 1: stored outputs belong to fixed masks"
         )
     if request.head and "mlm" not in teacher.params:
         raise InputError(
             "cache: found a teacher without an MLM head, expected one; teacher.head.budget fits a "
             "head"
         )
-    layout.check_batch(config.batch)
-    shape = Shape(config.batch, data.length, data.slots)
+    layout.check_batch(config.batch_size)
+    shape = BatchShape(config.batch_size, data.seq_len, data.max_predictions)
     teacher_source = CachedTeacher(teacher.config, request, config)
-    fields = teacher_source.fields(data.length, data.slots)
+    fields = teacher_source.fields(data.seq_len, data.max_predictions)
     params = {name: part for name, part in teacher.params.items() if name != "mlm" or request.head}
     flops = cache_price(teacher.config, request, shape)
     run = _program(teacher_source, layout)
@@ -101,18 +101,23 @@ def build(
     ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
         made: list[dict[str, np.ndarray]] = []
         totals: dict[str, float | int] = {"flops": 0}
-        for start in range(0, len(numbers), config.batch):
-            chosen = slice(start, start + config.batch)
+        for start in range(0, len(numbers), config.batch_size):
+            chosen = slice(start, start + config.batch_size)
             batch = corpus.viewed(
-                "train", numbers[chosen], views[chosen], rate=data.mask_rate, slots=data.slots
+                "train",
+                numbers[chosen],
+                views[chosen],
+                rate=data.mlm_probability,
+                slots=data.max_predictions,
             )
             rows = len(numbers[chosen])
             whole = {
-                name: np.pad(x, ((0, config.batch - rows), (0, 0))) for name, x in batch.items()
+                name: np.pad(x, ((0, config.batch_size - rows), (0, 0)))
+                for name, x in batch.items()
             }
-            records = np.resize(views[chosen] * sequences + numbers[chosen], config.batch).astype(
-                np.int32
-            )
+            records = np.resize(
+                views[chosen] * sequences + numbers[chosen], config.batch_size
+            ).astype(np.int32)
             whole = jax.device_put({**whole, "records": records}, layout.batch_sharding)
             stored, sums = jax.device_get(run(placed, whole))
             made.append({name: x[:rows] for name, x in stored.items()})
@@ -122,14 +127,14 @@ def build(
                 totals[name] = totals.get(name, 0.0) + float(value)
         return {f.name: np.concatenate([one[f.name] for one in made]) for f in fields}, totals
 
-    per_shard = max(1, SHARD_BYTES // (cache.record_bytes(fields) * config.batch))
+    per_shard = max(1, SHARD_BYTES // (cache.record_bytes(fields) * config.batch_size))
     return cache.build(
         directory,
         identity=identity(teacher, request, config, data, corpus),
         fields=fields,
         sequences=sequences,
-        views=data.views,
-        block=per_shard * config.batch,
+        views=data.mask_copies,
+        block=per_shard * config.batch_size,
         make=make,
         progress=progress,
     )
@@ -151,9 +156,9 @@ def identity(
         "corpus": corpus.digest,
         "encoder": sha256({name: part for name, part in teacher.params.items() if name != "mlm"}),
         "head": sha256(teacher.params["mlm"]) if request.head else None,
-        "views": data.views,
-        "mask_rate": data.mask_rate,
-        "slots": data.slots,
+        "mask_copies": data.mask_copies,
+        "mlm_probability": data.mlm_probability,
+        "max_predictions": data.max_predictions,
         "cache": {name: value for name, value in how.items() if name not in unused},
         "stored": plain(asked),
     }
@@ -175,7 +180,7 @@ def open_cache(
     """
     opened = Cache.open(directory)
     found, wanted = opened.manifest.identity, identity(teacher, request, config, data, corpus)
-    for name in ("corpus", "encoder", "head", "views", "mask_rate", "slots"):
+    for name in ("corpus", "encoder", "head", "mask_copies", "mlm_probability", "max_predictions"):
         if found[name] != wanted[name] and wanted[name] is not None:
             raise InputError(
                 f"{directory}: stored for {name} {found[name]!r}, expected {wanted[name]!r}"
@@ -189,7 +194,9 @@ def open_cache(
                 f"{directory}: stored with cache.{name} {stored!r}, expected {asked!r}"
             )
     there = {f.name: f for f in opened.manifest.fields}
-    for f in CachedTeacher(teacher.config, request, config).fields(data.length, data.slots):
+    for f in CachedTeacher(teacher.config, request, config).fields(
+        data.seq_len, data.max_predictions
+    ):
         if there.get(f.name) != f:
             raise InputError(f"{directory}: holds {there.get(f.name)}, expected {f}")
     return opened

@@ -90,7 +90,7 @@ def feed(
         seen: sequences that each saw before.
         votes: asked once a step.
     """
-    size = program.shape.batch
+    size = program.shape.batch_size
     if not hosts.is_multiprocess():
         for each in zip(*(stream.iterate(seen) for stream in streams), strict=True):
             reads = [

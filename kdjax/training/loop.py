@@ -72,7 +72,9 @@ def _to_the_end(group: SideBySide) -> None:
     for number, compiled_phase in enumerate(group.compiled_phases):
         batches = group.feed(number)
         while group.ledger.affords(
-            compiled_phase.price, compiled_phase.program.shape.positions, compiled_phase.phase.until
+            compiled_phase.price,
+            compiled_phase.program.shape.tokens_per_step,
+            compiled_phase.phase.until,
         ):
             share = group.ledger.share
             with group.profiled():
@@ -135,7 +137,7 @@ class SideBySide:
         """What goes into the steps of phase `number`."""
         program = self.compiled_phases[number].program
         streams = [one.run.compiled_phases[number].stream for one in self._seated]
-        return feed(program, streams, self.ledger.positions // program.shape.length, self._votes)
+        return feed(program, streams, self.ledger.positions // program.shape.seq_len, self._votes)
 
     def step(self, number: int, batches: Iterator[StepInput]) -> HostSignals:
         """One step of phase `number`; what all processes want after it."""
@@ -147,7 +149,7 @@ class SideBySide:
         before = ledger.training_share
         after = (
             before
-            + ledger.step(compiled_phase.price, compiled_phase.program.shape.positions)
+            + ledger.step(compiled_phase.price, compiled_phase.program.shape.tokens_per_step)
             / ledger.training_amount
         )
         schedule_inputs = ScheduleInputs(before, compiled_phase.phase.learning_rate(before, after))

@@ -42,21 +42,28 @@ not arithmetic."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Shapes of a batch: sequences, tokens of a sequence, masked slots of a sequence."""
+class BatchShape:
+    """The shape of a batch.
 
-    batch: int
-    length: int
-    slots: int
+    Attributes:
+        batch_size: sequences.
+        seq_len: tokens of a sequence.
+        max_predictions: masked positions of a sequence, at most.
+    """
+
+    batch_size: int
+    seq_len: int
+    max_predictions: int
 
     @property
-    def positions(self) -> int:
+    def tokens_per_step(self) -> int:
         """Places of a batch, padding included."""
-        return self.batch * self.length
+        return self.batch_size * self.seq_len
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The batch as shapes and types."""
-        tokens, slots = (self.batch, self.length), (self.batch, self.slots)
+        tokens = (self.batch_size, self.seq_len)
+        slots = (self.batch_size, self.max_predictions)
         return {
             **{
                 name: jax.ShapeDtypeStruct(tokens, jnp.int32)
@@ -123,15 +130,17 @@ class Phase:
         """The teacher's features: those the objective needs."""
         return self.teacher_source.features(teacher_params, batch, self.needs.teacher, compute)
 
-    def shape(self, shape: Shape) -> Shape:
+    def shape(self, shape: BatchShape) -> BatchShape:
         """The shape of its batches, from the recipe's."""
-        return replace(shape, batch=self.batch or shape.batch)
+        return replace(shape, batch_size=self.batch or shape.batch_size)
 
-    def abstract_batch(self, shape: Shape) -> dict[str, jax.ShapeDtypeStruct]:
+    def abstract_batch(self, shape: BatchShape) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch of this phase, as shapes."""
-        stored = self.teacher_source.fields(shape.length, shape.slots)
+        stored = self.teacher_source.fields(shape.seq_len, shape.max_predictions)
         return shape.abstract() | {
-            field.name: jax.ShapeDtypeStruct((shape.batch, *field.shape), jnp.dtype(field.dtype))
+            field.name: jax.ShapeDtypeStruct(
+                (shape.batch_size, *field.shape), jnp.dtype(field.dtype)
+            )
             for field in stored
         }
 
@@ -195,7 +204,7 @@ class Phase:
         """Raises InputError if a term looks at a batch as a whole, so that it cannot be taken in
         parts."""
         try:
-            jax.eval_shape(self.objective.counts, Shape(1, 8, 1).abstract())
+            jax.eval_shape(self.objective.counts, BatchShape(1, 8, 1).abstract())
         except InputError as e:
             raise InputError(f"arms.{self.name}: {e}") from None
 
@@ -254,13 +263,13 @@ class Phase:
 def _trained(phase: Phase) -> Any:
     """Trace the loss of a phase once; `Phase.trained` of every phase that computes the same has the
     answer."""
-    batch = phase.abstract_batch(Shape(1, 8, 1))
+    batch = phase.abstract_batch(BatchShape(1, 8, 1))
     return trained(
         phase.loss(), phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
     )
 
 
-def price(phase: Phase, shape: Shape) -> Price:
+def price(phase: Phase, shape: BatchShape) -> Price:
     """FLOPs of one step of `phase`, by part: XLA's count of the reference program, checked by the
     jaxpr count.
 
@@ -277,7 +286,7 @@ def price(phase: Phase, shape: Shape) -> Price:
 
 
 @cache
-def _price(phase: Phase, shape: Shape) -> Price:
+def _price(phase: Phase, shape: BatchShape) -> Price:
     params, teacher, batch = (
         phase.abstract_params(),
         phase.abstract_teacher(),

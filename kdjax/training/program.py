@@ -18,7 +18,7 @@ from kdjax.hlo.fusion import repeated_flops
 from kdjax.hlo.kernels import kernels
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
-from kdjax.training.phase import Phase, Shape
+from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.step import ScheduleInputs, State, Step, compile_step, init_state
 from kdjax.training.vmapped import beside, compile_seeds, nth, stacked
 
@@ -44,7 +44,7 @@ class Program:
     def __init__(
         self,
         phase: Phase,
-        shape: Shape,
+        shape: BatchShape,
         layout: Layout,
         *,
         microbatches: int = 1,
@@ -64,7 +64,7 @@ class Program:
         Raises:
             InputError: a batch that does not split over the devices and the microbatches.
         """
-        layout.check_batch(shape.batch, microbatches)
+        layout.check_batch(shape.batch_size, microbatches)
         layout.check_model(phase.student, "the student")
         if phase.teacher:
             layout.check_model(phase.teacher, "the teacher")
@@ -161,7 +161,7 @@ class Program:
     def place(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """A batch on the devices: from this process its rows (`Layout.rows`)."""
         return self.layout.place_batch(
-            {name: batch[name] for name in self._batch}, self.shape.batch
+            {name: batch[name] for name in self._batch}, self.shape.batch_size
         )
 
     def joined(self, batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -212,7 +212,7 @@ class Program:
 @functools.cache
 def _program(
     phase: Phase,
-    shape: Shape,
+    shape: BatchShape,
     layout: Layout,
     microbatches: int,
     compute: ComputeConfig,
@@ -223,7 +223,7 @@ def _program(
 
 def program_of(
     phase: Phase,
-    shape: Shape,
+    shape: BatchShape,
     layout: Layout,
     microbatches: int = 1,
     compute: ComputeConfig = ComputeConfig(),

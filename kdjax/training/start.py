@@ -68,7 +68,7 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         "width",
         "heads",
         "ffn",
-        "types",
+        "type_vocab_size",
         *(() if rotary else ("head_width", "max_positions")),
     ]
     alike = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
@@ -112,7 +112,7 @@ def start_params(
         **given,
         "layers": {str(n): given["layers"][str(layer)] for n, layer in enumerate(layers, start=1)},
     }
-    tables = {"position": student.max_positions, "type": student.types}
+    tables = {"position": student.max_positions, "type": student.type_vocab_size}
     tables = {name: rows for name, rows in tables.items() if name in given["embeddings"]}
     cut = {
         name: {"embedding": given["embeddings"][name]["embedding"][:rows]}

@@ -19,7 +19,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.input_pipeline import Stream
 from kdjax.training.loop import train
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import program_of
 from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.teacher_source import NoTeacher
@@ -63,7 +63,7 @@ def head_phase(architecture: ModelConfig, config: HeadConfig) -> Phase:
 def fit_head(
     encoder: Model,
     config: HeadConfig,
-    shape: Shape,
+    shape: BatchShape,
     stream: Stream,
     *,
     directory: Path,
@@ -94,7 +94,7 @@ def fit_head(
     frozen = config.encoder == "frozen"
     phase, budget = head_phase(encoder.config, config), Budget.flops(config.budget)
     cost = price(phase, shape)
-    schedule_phases(budget, [(1.0, cost)], shape.positions, setting="teacher.head.budget")
+    schedule_phases(budget, [(1.0, cost)], shape.tokens_per_step, setting="teacher.head.budget")
     program = program_of(phase, shape, layout)
 
     def whole(params: Any) -> Any:
@@ -106,7 +106,7 @@ def fit_head(
             budget,
             start=head if frozen else {**body, **head},
             seed=0,
-            config=TrainConfig(batch=shape.batch, optimizer=config.optimizer),
+            config=TrainConfig(batch_size=shape.batch_size, optimizer=config.optimizer),
             directory=directory,
             evaluate=lambda params: evaluate(whole(params)),
             watch=watch,

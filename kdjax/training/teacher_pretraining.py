@@ -13,7 +13,7 @@ from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, ModelConfig, PretrainingConfig
 from kdjax.errors import InputError
 from kdjax.objectives.presets import arm_of, objectives_of
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.teacher_source import NoTeacher
 
 SETTING = "teacher.train.budget"
@@ -37,13 +37,15 @@ def pretraining_phases(architecture: ModelConfig, config: PretrainingConfig) -> 
     )
 
 
-def pretraining_price(architecture: ModelConfig, config: PretrainingConfig, shape: Shape) -> Price:
+def pretraining_price(
+    architecture: ModelConfig, config: PretrainingConfig, shape: BatchShape
+) -> Price:
     """Return the price of one step: FLOPs by part."""
     return price(pretraining_phases(architecture, config)[0], shape)
 
 
 def pretraining_spans(
-    config: PretrainingConfig, step_price: Price, shape: Shape
+    config: PretrainingConfig, step_price: Price, shape: BatchShape
 ) -> tuple[PhaseSpan, ...]:
     """Return the steps between checkpoints, one span for each.
 
@@ -56,7 +58,9 @@ def pretraining_spans(
         InputError: the budget buys no step before one of the checkpoints.
     """
     phases = [(share, step_price) for share in config.checkpoints]
-    return schedule_phases(Budget.flops(config.budget), phases, shape.positions, setting=SETTING)
+    return schedule_phases(
+        Budget.flops(config.budget), phases, shape.tokens_per_step, setting=SETTING
+    )
 
 
 def steps_at(spans: Sequence[PhaseSpan], checkpoints: Sequence[float], share: float) -> int:
@@ -73,7 +77,7 @@ def steps_at(spans: Sequence[PhaseSpan], checkpoints: Sequence[float], share: fl
 
 
 def pretraining_flops(
-    architecture: ModelConfig, config: PretrainingConfig, shape: Shape, share: float
+    architecture: ModelConfig, config: PretrainingConfig, shape: BatchShape, share: float
 ) -> int:
     """Return the FLOPs that one teacher has cost when it is saved at a share of its budget: steps
     times their price.

@@ -94,7 +94,7 @@ class Underway:
         else:
             prices = [compiled_phase.price.to_json() for compiled_phase in compiled_phases]
             positions = [
-                compiled_phase.program.shape.positions for compiled_phase in compiled_phases
+                compiled_phase.program.shape.tokens_per_step for compiled_phase in compiled_phases
             ]
             self._journal.add(
                 "open", self.ledger, side_by_side=len(together), prices=prices, positions=positions
@@ -131,7 +131,7 @@ class Underway:
     def check(self, number: int, read: BatchCounts) -> None:
         """Raises InputError where a step of phase `number` repeats text that must not repeat."""
         if (
-            read.fresh < self.run.compiled_phases[number].program.shape.batch
+            read.fresh < self.run.compiled_phases[number].program.shape.batch_size
             and not self.run.repeats
         ):
             raise InputError(
@@ -162,7 +162,7 @@ class Underway:
         self.ledger = self.ledger.charge(
             number,
             compiled_phase.price,
-            compiled_phase.program.shape.positions,
+            compiled_phase.program.shape.tokens_per_step,
             read.tokens,
             read.unique,
             read.masked,

@@ -36,10 +36,10 @@ CHANGES = {
     "arms": {"kd": {"phases": STAGES, "teacher": "cached"}, "scratch": {}},
     "cache": {"k": 8, "shared_by": 40},
     "budget": {"flops": 4.0e7, "teacher": "both", "students": 4},
-    "train": {"batch": 8, "log": {"every": 1}, "evaluations": 1},
+    "train": {"batch_size": 8, "log": {"every": 1}, "evaluations": 1},
     "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
 }
-OVERRIDES = ["--data.views", "2", "--teacher.training_flops", "4e6"]
+OVERRIDES = ["--data.mask_copies", "2", "--teacher.training_flops", "4e6"]
 KILLED = 3
 """The step of the first run whose checkpoint a kill interrupts."""
 Where = str

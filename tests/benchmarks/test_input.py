@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import cases
 from benchmarks import input as benchmark
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 
 OPTIONS = argparse.Namespace(rounds=1, megabytes=0.2, seconds=0.01)
 
@@ -28,7 +28,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "PAIRS", dict.fromkeys(cases.PAIRS, pair))
     monkeypatch.setattr(benchmark, "PAIRS", cases.PAIRS)
     for name in ("DEMO", "LARGE"):
-        monkeypatch.setattr(benchmark, name, Shape(batch=2, length=16, slots=2))
+        monkeypatch.setattr(
+            benchmark, name, BatchShape(batch_size=2, seq_len=16, max_predictions=2)
+        )
     for name, value in (("FEW", 2), ("MANY", 12), ("TEXT", 100_000), ("SLEEP", 0.0)):
         monkeypatch.setattr(benchmark, name, value)
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kdjax.budget.hardware import Peak, hardware_flops, high_water, memory, peak, utilisation
 from kdjax.budget.price import FlopCountError, JaxprCount, count_jaxpr, measure
 from kdjax.config import ComputeConfig
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.step import ScheduleInputs, init_state
 from tests import tiny
 
@@ -98,7 +98,10 @@ def test_a_step_in_loops_does_what_the_plain_step_does() -> None:
     """A wide enough model: in a very small one the most is elementwise work, of which XLA makes
     more or less."""
     student = dataclasses.replace(tiny.STUDENT, layers=2, width=128, ffn=512)
-    phase, shape = tiny.phase("scratch", student=student), Shape(batch=8, length=16, slots=3)
+    phase, shape = (
+        tiny.phase("scratch", student=student),
+        BatchShape(batch_size=8, seq_len=16, max_predictions=3),
+    )
     params, batch = phase.abstract_params(), phase.abstract_batch(shape)
     state = jax.eval_shape(lambda params: init_state(params, phase.transformation, 0), params)
     plain, looped = (

@@ -23,10 +23,10 @@ from kdjax.models import zoo
 from kdjax.models.reference import reference
 from kdjax.objectives.reductions import cross_entropy
 from kdjax.training.arm import resolve
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from tests import tiny
 
-PAPER = Shape(batch=4, length=128, slots=20)
+PAPER = BatchShape(batch_size=4, seq_len=128, max_predictions=20)
 
 
 def only_phase(name: str, student: ModelConfig, teacher: ModelConfig) -> Phase:
@@ -40,16 +40,16 @@ def paper_price(name: str) -> Price:
 
 def encoder_matmuls(layers: int, width: int, ffn: int) -> int:
     """Forward matmul FLOPs of an encoder, written out; 2 FLOPs a multiply-add."""
-    tokens = PAPER.batch * PAPER.length
+    tokens = PAPER.batch_size * PAPER.seq_len
     projections = 4 * 2 * width * width  # query, key, value, output
-    attention = 2 * 2 * PAPER.length * width  # scores, and their mixing of the values
+    attention = 2 * 2 * PAPER.seq_len * width  # scores, and their mixing of the values
     feed_forward = 2 * 2 * width * ffn
     return layers * tokens * (projections + attention + feed_forward)
 
 
 def head_matmuls(width: int, vocabulary: int = 30522) -> int:
     """Forward matmul FLOPs of an MLM head on the masked slots."""
-    return PAPER.batch * PAPER.slots * (2 * width * width + 2 * width * vocabulary)
+    return PAPER.batch_size * PAPER.max_predictions * (2 * width * width + 2 * width * vocabulary)
 
 
 def test_scratch_at_the_papers_size_is_three_forwards_by_hand() -> None:
@@ -136,7 +136,7 @@ def test_an_arm_without_logits_does_not_pay_for_the_mlm_head() -> None:
 
 def test_price_grows_with_the_batch_but_for_the_update() -> None:
     once, twice = (
-        price(tiny.phase("logit"), dataclasses.replace(tiny.SHAPE, batch=b)) for b in (8, 16)
+        price(tiny.phase("logit"), dataclasses.replace(tiny.SHAPE, batch_size=b)) for b in (8, 16)
     )
     assert twice.optimizer == pytest.approx(once.optimizer, rel=0.02)
     assert twice.teacher_forward == pytest.approx(2 * once.teacher_forward, rel=1e-3)

@@ -21,7 +21,7 @@ from kdjax.config import ArmConfig, HeadConfig, ModelConfig, OptimizerConfig, Te
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.training.arm import resolve
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.teacher_head import head_phase
 from tests import tiny
 from tests.budget import by_hand
@@ -99,7 +99,8 @@ def phases(
 def prices(arm: str, case: Case, *terms: TermConfig, **optimizer: float) -> list[Price]:
     student, teacher, batch = case
     return [
-        price(phase, Shape(*batch)) for phase in phases(arm, student, teacher, *terms, **optimizer)
+        price(phase, BatchShape(*batch))
+        for phase in phases(arm, student, teacher, *terms, **optimizer)
     ]
 
 
@@ -149,7 +150,7 @@ def test_matmuls_of_rotary_models_are_those_by_hand_too(preset: str) -> None:
         dataclasses.replace(config(model), positions="rotary") for model in (student, teacher)
     )
     (phase,) = resolve(preset, ArmConfig(), own, other, OptimizerConfig()).phases
-    found = price(phase, Shape(*batch))
+    found = price(phase, BatchShape(*batch))
     check_sound(found)
     assert found.jaxpr_matmul == by_hand.PRESETS[preset][0](student, teacher, batch)
 
@@ -270,7 +271,7 @@ def test_an_objectives_matmuls_at_drawn_sizes_are_those_by_hand(
 
 def test_fitting_a_head_has_no_gradient_below_it() -> None:
     model, batch = Model(2, 2, 6, 20, 70), Batch(3, 10, 3)
-    found = price(head_phase(config(model), HeadConfig(budget=1e9)), Shape(*batch))
+    found = price(head_phase(config(model), HeadConfig(budget=1e9)), BatchShape(*batch))
     check_sound(found)
     assert found.jaxpr_matmul == by_hand.head_on_frozen_encoder(model, batch)
 
@@ -328,7 +329,7 @@ def test_more_heads_of_the_same_width_in_all_cost_no_matmul() -> None:
 def test_packing_and_padding_do_not_change_the_price() -> None:
     """Shapes do not know of them: a batch of several segments a sequence, and padding, costs what a
     full one does."""
-    assert [field.name for field in dataclasses.fields(Shape)] == ["batch", "length", "slots"]
+    assert [field.name for field in dataclasses.fields(BatchShape)] == ["batch", "length", "slots"]
     phase, packed = tiny.phase("minilm_v1"), tiny.batch()
     assert packed["segments"].max() > 1 and not packed["valid"].all()
     whole = {
@@ -399,7 +400,7 @@ def test_pricing_models_as_wide_as_bert_large_takes_no_weights() -> None:
     before, arrays = resident(), held()
     large = dataclasses.replace(zoo.get("large"), layers=1, vocab_size=110_000)
     (phase,) = resolve("logit", ArmConfig(), large, large, OptimizerConfig()).phases
-    found = price(phase, Shape(batch=256, length=128, slots=20))
+    found = price(phase, BatchShape(batch_size=256, seq_len=128, max_predictions=20))
     assert held() - arrays < 2**20
     assert resident() - before < 2**29
     model = Model(1, 16, 64, 4096, 110_000)

@@ -34,7 +34,7 @@ def test_blocks_hold_as_much_as_they_may_and_no_more(
 def config(tmp_path: Path) -> DataConfig:
     files = str(make_corpus(tmp_path / "text.jsonl", 240))
     return DataConfig(
-        files=files, length=24, slots=4, validation=0.2, shard_documents=64, workers=1
+        files=files, seq_len=24, max_predictions=4, validation=0.2, shard_documents=64, workers=1
     )
 
 

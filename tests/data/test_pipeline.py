@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> DataConfig:
         make_corpus(tmp_path / "text" / f"{n}.jsonl", documents, seed=n)
     files = f"{tmp_path}/text/*.jsonl"
     return DataConfig(
-        files=files, length=24, slots=4, validation=0.2, shard_documents=50, workers=1
+        files=files, seq_len=24, max_predictions=4, validation=0.2, shard_documents=50, workers=1
     )
 
 

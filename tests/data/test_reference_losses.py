@@ -232,8 +232,8 @@ def test_sequences_are_spread_evenly_and_none_is_taken_twice() -> None:
 def own_corpus(tmp_path: Path) -> Corpus:
     config = DataConfig(
         files=str(make_corpus(tmp_path / "text.jsonl", 240)),
-        length=24,
-        slots=4,
+        seq_len=24,
+        max_predictions=4,
         validation=0.2,
         workers=1,
     )

@@ -52,8 +52,8 @@ def config(tmp_path: Path) -> DataConfig:
     return DataConfig(
         files=str(path),
         tokenizer=TRAINING,
-        length=24,
-        slots=4,
+        seq_len=24,
+        max_predictions=4,
         validation=0.2,
         shard_documents=200,
         workers=1,

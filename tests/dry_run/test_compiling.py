@@ -28,12 +28,12 @@ from tests import small_study
 from tests.study.conftest import kdjax
 
 RECIPE = {
-    "data": {"length": 16, "slots": 3},
+    "data": {"seq_len": 16, "max_predictions": 3},
     "student": {**small_study.STUDENT, "width": 32, "ffn": 64},
     "teacher": {"architecture": {**small_study.TEACHER, "width": 32, "ffn": 64, "layers": 2}},
     "arms": {"scratch": {}, "two_stage": {}},
     "budget": {"flops": 1.0e8},
-    "train": {"batch": 16},
+    "train": {"batch_size": 16},
     "seeds": [0, 1, 2],
 }
 V5E = chip("v5e")
@@ -179,7 +179,10 @@ def test_what_is_unknown_is_said_and_leaves_no_utilisation(
             ["--arm", "scrtch"],
             "--arm is 'scrtch', expected an arm of the recipe (did you mean 'scratch'?)",
         ),
-        (["--train.batch", "12"], "a batch has 12 sequences, expected a multiple of the 8 parts"),
+        (
+            ["--train.batch_size", "12"],
+            "a batch has 12 sequences, expected a multiple of the 8 parts",
+        ),
         (["--train.mesh.fsdp", "3"], "on 8 devices, expected sizes whose product is that"),
         (["--top", "-1"], "--top is -1, expected at least 0"),
     ],
@@ -206,7 +209,9 @@ def test_a_topology_that_there_is_not_is_one_line(
 
 def test_accelerators_of_this_machine_are_left_alone() -> None:
     """Whatever JAX was told to use before."""
-    program = "from kdjax.hlo import aot; aot.offline(); import jax; print(jax.devices()[0].platform)"
+    program = (
+        "from kdjax.hlo import aot; aot.offline(); import jax; print(jax.devices()[0].platform)"
+    )
     environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
     ended = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True

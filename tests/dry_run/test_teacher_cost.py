@@ -19,7 +19,7 @@ from tests.study.conftest import kdjax
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 TRAINING = 4.0e6
-HEAD = {"budget": 1.0e7, "batch": 8}
+HEAD = {"budget": 1.0e7, "batch_size": 8}
 CHANGES: dict[str, Any] = {
     "arms": {"logit": {}, "minilm": {}},
     "seeds": [0],

@@ -17,7 +17,7 @@ from kdjax.models import init, init_task_head
 from kdjax.training.optimizer import learning_rate
 from tests.evaluation import handmade
 
-SETTINGS = FinetuneConfig(steps=40, batch=16, learning_rate=3e-3)
+SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3)
 
 
 def test_it_learns_a_separable_task():
@@ -46,7 +46,7 @@ def test_labels_without_a_pattern_stay_at_chance():
 def test_a_seed_decides_everything_and_dropout_is_the_models():
     task, settings = (
         handmade.task(handmade.grades),
-        FinetuneConfig(steps=6, batch=16, learning_rate=1e-3),
+        FinetuneConfig(steps=6, batch_size=16, learning_rate=1e-3),
     )
     params = init(handmade.MODEL, 0).params
 
@@ -181,7 +181,7 @@ def test_weight_decay_leaves_biases_and_layer_norms_alone():
 
 def test_the_order_is_a_function_of_seed_and_epoch_and_leaves_no_row_out():
     def order(steps, seed=3):
-        return np.concatenate(list(batch_rows(10, FinetuneConfig(steps=steps, batch=4), seed)))
+        return np.concatenate(list(batch_rows(10, FinetuneConfig(steps=steps, batch_size=4), seed)))
 
     long = order(10)
     assert len(long) == 40
@@ -193,7 +193,7 @@ def test_the_order_is_a_function_of_seed_and_epoch_and_leaves_no_row_out():
 
 
 def test_a_batch_may_be_larger_than_the_task():
-    (rows,) = batch_rows(3, FinetuneConfig(steps=1, batch=8), 0)
+    (rows,) = batch_rows(3, FinetuneConfig(steps=1, batch_size=8), 0)
     assert sorted(rows[:3]) == sorted(rows[3:6]) == [0, 1, 2]
     assert len(rows) == 8
 
@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_is_refused_by_its_step():
     ("name", "value"),
     [
         ("steps", -1),
-        ("batch", 0),
+        ("batch_size", 0),
         ("learning_rate", 0.0),
         ("warmup", -0.1),
         ("weight_decay", -1.0),

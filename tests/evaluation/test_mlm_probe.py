@@ -17,13 +17,15 @@ from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.mlm_probe import MlmProbe, ProbeHead, cost_of, fit, standardized, steps_of
 from kdjax.models import Model, forward, init
 from kdjax.models.features import FeatureRequest
-from kdjax.training.phase import Shape
+from kdjax.training.phase import BatchShape
 from tests import tiny
 
 MODEL = replace(tiny.STUDENT, layers=1)
 """What the probe is fitted on here: compiled once for all tests."""
-SHAPE = Shape(batch=16, length=12, slots=3)
-SETTINGS = MlmProbeConfig(tokens=120 * SHAPE.positions, batch=SHAPE.batch, learning_rate=2e-2)
+SHAPE = BatchShape(batch_size=16, seq_len=12, max_predictions=3)
+SETTINGS = MlmProbeConfig(
+    tokens=120 * SHAPE.tokens_per_step, batch_size=SHAPE.batch_size, learning_rate=2e-2
+)
 TOKENS = 10
 """Tokens that planted text consists of: ids from 5 on."""
 
@@ -77,7 +79,7 @@ def test_equal_models_have_equal_probes_bitwise_and_are_left_as_they_were():
     config, params = model()
     before = jax.tree.map(np.array, params)
     copies = [jax.tree.map(np.array, params) for _ in range(2)]
-    settings = replace(SETTINGS, tokens=4 * SHAPE.positions)
+    settings = replace(SETTINGS, tokens=4 * SHAPE.tokens_per_step)
     first = fit(settings, config, copies[0], text(1, 9, planted=True), SHAPE)
     second = fit(settings, config, copies[1], text(1, 9, planted=True), SHAPE)
     assert first.losses == second.losses and len(first.losses) == 4
@@ -89,7 +91,7 @@ def test_equal_models_have_equal_probes_bitwise_and_are_left_as_they_were():
 
 def test_a_model_without_a_head_of_its_own_has_the_same_probe():
     config, params = model()
-    settings = replace(SETTINGS, tokens=4 * SHAPE.positions)
+    settings = replace(SETTINGS, tokens=4 * SHAPE.tokens_per_step)
     bare = {name: part for name, part in params.items() if name != "mlm"}
     first = fit(settings, config, params, text(1, 4, planted=True), SHAPE)
     second = fit(settings, config, bare, text(1, 4, planted=True), SHAPE)
@@ -98,8 +100,8 @@ def test_a_model_without_a_head_of_its_own_has_the_same_probe():
 
 def test_the_twin_is_the_probe_of_half_of_the_tokens():
     batches = text(1, 10, planted=True)
-    whole = fit(replace(SETTINGS, tokens=10 * SHAPE.positions), *model(), batches, SHAPE)
-    half = fit(replace(SETTINGS, tokens=5 * SHAPE.positions), *model(), batches, SHAPE)
+    whole = fit(replace(SETTINGS, tokens=10 * SHAPE.tokens_per_step), *model(), batches, SHAPE)
+    half = fit(replace(SETTINGS, tokens=5 * SHAPE.tokens_per_step), *model(), batches, SHAPE)
     jax.tree.map(np.testing.assert_array_equal, whole.half, half.head)
 
 
@@ -107,9 +109,14 @@ def test_the_first_prediction_is_uniform_and_the_first_mix_even():
     form = ProbeHead(MODEL, "free", "mix")
     states = form.states(model().params, text(1, 1, planted=True)[0])
     logits = form.logits(form.init(), states, model().params["embeddings"]["word"]["embedding"])
-    np.testing.assert_array_equal(logits, np.zeros((SHAPE.batch, SHAPE.slots, MODEL.vocab_size)))
+    np.testing.assert_array_equal(
+        logits, np.zeros((SHAPE.batch_size, SHAPE.max_predictions, MODEL.vocab_size))
+    )
     fitted = fit(
-        replace(SETTINGS, tokens=2 * SHAPE.positions), *model(), text(1, 2, planted=True), SHAPE
+        replace(SETTINGS, tokens=2 * SHAPE.tokens_per_step),
+        *model(),
+        text(1, 2, planted=True),
+        SHAPE,
     )
     assert fitted.losses[0] == pytest.approx(math.log(MODEL.vocab_size), rel=1e-6)
     assert sum(fitted.layer_weights) == pytest.approx(1)
@@ -135,14 +142,14 @@ def test_scale_and_shift_of_states_decide_nothing():
 @pytest.mark.parametrize("decoder", ["free", "tied"])
 def test_flops_are_the_formulas_within_a_tenth(features, decoder):
     model = ModelConfig(layers=2, width=128, heads=4, ffn=512, vocab_size=1024, max_positions=64)
-    shape = Shape(batch=16, length=64, slots=10)
+    shape = BatchShape(batch_size=16, seq_len=64, max_predictions=10)
     settings = MlmProbeConfig(
-        tokens=11 * shape.positions, batch=16, features=features, decoder=decoder
+        tokens=11 * shape.tokens_per_step, batch_size=16, features=features, decoder=decoder
     )
     cost = cost_of(settings, model, shape)
     slots, width = 16 * 10, 128
     layer = 4 * width * width + 2 * width * 512 + 2 * 64 * width
-    assert cost.forward == pytest.approx(2 * shape.positions * 2 * layer, rel=0.1)
+    assert cost.forward == pytest.approx(2 * shape.tokens_per_step * 2 * layer, rel=0.1)
     # Forward, and backward to the parameters and, but for the first map, to its input.
     dense, output = 2 * slots * width * width, 2 * slots * width * 1024
     matmuls = 2 * dense + (3 if decoder == "free" else 2) * output
@@ -166,7 +173,7 @@ def test_fewer_tokens_than_two_steps_are_refused():
     "setting",
     [
         {"tokens": -1},
-        {"batch": 0},
+        {"batch_size": 0},
         {"learning_rate": 0},
         {"tolerance": -0.1},
         {"charged": True, "along_the_way": True},
@@ -179,8 +186,12 @@ def test_settings_that_cannot_be_are_refused(setting):
 
 def test_the_curve_is_the_mean_training_loss_of_even_parts():
     batches = text(1, 40, planted=True)
-    probe = MlmProbe(replace(SETTINGS, tokens=40 * SHAPE.positions), tiny.Batches(0, SHAPE), SHAPE)
+    probe = MlmProbe(
+        replace(SETTINGS, tokens=40 * SHAPE.tokens_per_step), tiny.Batches(0, SHAPE), SHAPE
+    )
     fitted = fit(probe.settings, *model(), batches, SHAPE)
-    curve = fitted.curve(SHAPE.positions)
-    assert [point["tokens"] for point in curve] == [2 * n * SHAPE.positions for n in range(1, 21)]
+    curve = fitted.curve(SHAPE.tokens_per_step)
+    assert [point["tokens"] for point in curve] == [
+        2 * n * SHAPE.tokens_per_step for n in range(1, 21)
+    ]
     assert curve[3]["loss"] == pytest.approx(np.mean(fitted.losses[6:8]))

@@ -52,7 +52,7 @@ def run(
             start=tiny.params(program.phase.student, 0),
             seed=0,
             config=TrainConfig(
-                batch=8,
+                batch_size=8,
                 checkpoint=CheckpointConfig(**{"seconds": 0.0, **checkpoint}),
                 log=LogConfig(every=1, tensorboard=False),
                 evaluations=3,

@@ -17,7 +17,8 @@ from kdjax.config import ModelConfig
 from tests import tiny
 
 BERT = Pair(
-    replace(tiny.STUDENT, types=2), replace(tiny.TEACHER, dropout=0.0, attention_dropout=0.0)
+    replace(tiny.STUDENT, type_vocab_size=2),
+    replace(tiny.TEACHER, dropout=0.0, attention_dropout=0.0),
 )
 """Models with learned positions and post-LN."""
 

@@ -27,7 +27,7 @@ from kdjax.kernels.split import EACH, ROWS, on_tpu, split
 from kdjax.parallel.layout import Layout
 from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.arm import resolve
-from kdjax.training.phase import Phase, Shape
+from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.teacher_source import CachedTeacher
@@ -46,7 +46,7 @@ STUDENT = ModelConfig(
     positions="rotary",
 )
 TEACHER = dataclasses.replace(STUDENT, layers=1, positions="learned")
-SHAPE = Shape(batch=8, length=128, slots=16)
+SHAPE = BatchShape(batch_size=8, seq_len=128, max_predictions=16)
 TERMS = (
     TermConfig("mlm"),
     TermConfig("attention_kl"),
@@ -116,7 +116,7 @@ def test_a_step_with_kernels_is_the_step_without(
 ) -> None:
     gradients, loss, found = stepped(mesh, devices, **options)
     assert found == KERNELS
-    sums = {"summands": SHAPE.batch * SHAPE.length, "stages": 20}  # matmuls and sums in a row
+    sums = {"summands": SHAPE.batch_size * SHAPE.seq_len, "stages": 20}  # matmuls and sums in a row
     assert_metrics_equal({"loss": loss}, {"loss": lean[1]}, **sums)
     largest = max(float(np.max(np.abs(gradient))) for gradient in jax.tree.leaves(lean[0]))
     assert_sums_equal(gradients, lean[0], size=largest, **sums)
@@ -147,7 +147,7 @@ def test_stored_outputs_of_a_teacher_are_made_by_kernels_on_each_device() -> Non
     """XLA does not split a kernel's work: a TPU refuses one that is not in a shard_map."""
     layout, request = Layout.of(), models.FeatureRequest(hidden=frozenset({1}))
     program = cache._program(CachedTeacher(TEACHER, request, CacheConfig()), layout)
-    batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch,), jnp.int32)}
+    batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch_size,), jnp.int32)}
     traced = program.trace(models.abstract_params(TEACHER, mlm=False), batch).jaxpr
     assert set(kernels(traced)) and not lonely(traced.jaxpr)
 

@@ -160,7 +160,7 @@ def test_price_of_rotary_positions_is_their_rotation_by_hand() -> None:
     without, with_rotation = (
         price(tiny.phase(student=student), tiny.SHAPE) for student in (learned, rotary)
     )
-    tokens, planes = tiny.SHAPE.batch * tiny.SHAPE.length, tiny.STUDENT.head_width // 2
+    tokens, planes = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, tiny.STUDENT.head_width // 2
     coordinates = tiny.STUDENT.layers * 2 * tokens * tiny.STUDENT.width  # of queries and keys
     angles = (
         tokens + tokens * planes

@@ -143,7 +143,7 @@ def test_two_processes_of_two_devices_equal_one_of_four(
 def test_two_processes_take_seeds_side_by_side(
     hosts: Hosts, alone: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.seeds_at_once", "2")
+    found = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.vmapped_seeds", "2")
     assert_same(found, alone)
     first, second = found["runs"]
     assert first["hardware"]["side_by_side"] == second["hardware"]["side_by_side"] == 2

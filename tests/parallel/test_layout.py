@@ -25,7 +25,7 @@ from kdjax.errors import InputError
 from kdjax.hlo.collectives import Collective, collectives, total
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.phase import Phase, Shape, price
+from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
 from kdjax.training.step import State
 from tests import tiny
@@ -34,7 +34,7 @@ from tests.tolerance import assert_metrics_equal, assert_updates_equal
 SIZES = {"vocab_size": 64, "max_positions": 32, "dropout": 0.1, "attention_dropout": 0.1}
 STUDENT = ModelConfig(layers=2, width=64, heads=8, ffn=256, **SIZES)
 TEACHER = ModelConfig(layers=2, width=128, heads=8, ffn=512, **SIZES)
-SHAPE = Shape(batch=16, length=32, slots=3)
+SHAPE = BatchShape(batch_size=16, seq_len=32, max_predictions=3)
 STEPS = 3
 EVERY_KIND = ("mlm", "logit", "attention_mse", "hidden_mse", "relation")
 USUAL = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
@@ -78,11 +78,11 @@ def check_same(
 ) -> None:
     """Assert that two programs did the same steps, but for the order of sums."""
     sums = {
-        "summands": SHAPE.batch * SHAPE.length,
+        "summands": SHAPE.batch_size * SHAPE.seq_len,
         "stages": 20 * STEPS,
     }  # 20 matmuls and sums in a row a step
     # Attention and relations are distributions over the positions, and logits over the vocabulary.
-    parts = {"relation": math.log(SHAPE.length), "logit": math.log(STUDENT.vocab_size)}
+    parts = {"relation": math.log(SHAPE.seq_len), "logit": math.log(STUDENT.vocab_size)}
     assert_metrics_equal(taken[1], expected[1], parts=parts, **sums)
     assert_updates_equal(taken[0], expected[0], jax.device_get(start.params), **sums)
 
@@ -115,7 +115,7 @@ def test_tolerance_tells_a_batch_that_is_not_summed_over_the_mesh_from_rounding(
     """As a mesh would that forgets the devices of one half: the figures of that half of the batch
     alone."""
     compiled = program((1, 1, 1), *EVERY_KIND)
-    halves = [slice(0, SHAPE.batch // 2), slice(SHAPE.batch // 2, None)]
+    halves = [slice(0, SHAPE.batch_size // 2), slice(SHAPE.batch_size // 2, None)]
     for half in halves:
         with pytest.raises(AssertionError, match="relation"):
             check_same(stepped(compiled, without=half), trained((1, 1, 1)), started(compiled))
@@ -148,7 +148,9 @@ def test_a_rotary_student_on_a_mesh_gives_the_result_of_one_device() -> None:
         state, _ = compiled(state, None, tiny.batch(0, SHAPE), tiny.schedule_inputs(only, 0, 5))
         stepped_params.append(jax.device_get(state.params["model"]))
     expected, found = stepped_params
-    assert_updates_equal(found, expected, start, summands=SHAPE.batch * SHAPE.length, stages=20)
+    assert_updates_equal(
+        found, expected, start, summands=SHAPE.batch_size * SHAPE.seq_len, stages=20
+    )
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -206,7 +208,7 @@ def test_the_teacher_is_gathered_once_and_gets_no_gradient() -> None:
 def test_what_tensor_splits_is_not_gathered_over_it() -> None:
     params = phase("mlm").abstract_params()["model"]
     found = total(collectives(program((2, 2, 2), "mlm").text), "all-gather")
-    slots = 2 * SHAPE.batch * SHAPE.slots * STUDENT.width * 4
+    slots = 2 * SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
     # Tables are split over fsdp alone, but for the words.
     tables = 4 * sum(params["embeddings"][name]["embedding"].size for name in ("position", "type"))
     assert found <= (stored_split(params) + tables) / 2 + slots
@@ -223,13 +225,13 @@ def test_a_teacher_that_is_whole_on_every_device_is_not_gathered() -> None:
 
 def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
     found = collectives(program((1, 1, 8), "mlm").text)
-    hidden = SHAPE.positions * STUDENT.width * 4
+    hidden = SHAPE.tokens_per_step * STUDENT.width * 4
     assert {one.kind for one in found} <= {"all-gather", "all-reduce"}
     reduced = sum(one.bytes // hidden for one in found if one.kind == "all-reduce")
     # Forward: embeddings, and after attention and feed-forward; backward: before both, for q, k and
     # v one each at most.
     assert 1 + 4 * STUDENT.layers <= reduced <= 1 + 6 * STUDENT.layers
-    slots = SHAPE.batch * SHAPE.slots * STUDENT.width * 4
+    slots = SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
     assert (
         max(one.bytes for one in found if one.kind == "all-gather") <= slots
     )  # of the MLM head; no parameter
@@ -238,7 +240,7 @@ def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
 @pytest.mark.parametrize("mesh", MESHES)
 def test_nothing_is_laid_out_anew(mesh: tuple[int, int, int]) -> None:
     found = collectives(program(mesh, *EVERY_KIND).text)
-    hidden = SHAPE.positions * STUDENT.width * 4
+    hidden = SHAPE.tokens_per_step * STUDENT.width * 4
     moved = [one for one in found if one.kind in ("all-to-all", "collective-permute")]
     assert sum(one.bytes for one in moved) <= hidden, moved
 

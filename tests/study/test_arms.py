@@ -23,7 +23,7 @@ ARMS: dict[str, Any] = {
     "head_start": {"preset": "tinybert", "start": {"source": "teacher", "layers": "spread"}},
     "as_run": {"preset": "paper_as_run_scratch"},
 }
-CACHE = {"logits": "all", "dtype": "float32", "batch": 8, "shared_by": 10}
+CACHE = {"logits": "all", "dtype": "float32", "batch_size": 8, "shared_by": 10}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     settings = small_study.settings(here)
     changes = {
         **(small_study.deeper(here / "deeper") if request.param == "deeper" else {}),
-        "data": {**settings["data"], "views": 2},
+        "data": {**settings["data"], "mask_copies": 2},
         "arms": ARMS,
         "cache": CACHE,
         "seeds": [0],

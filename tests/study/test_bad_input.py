@@ -65,8 +65,8 @@ def rename_token(path: Path) -> None:
 
 
 SETTINGS = [
-    ("--data.lenght 3", r"unknown setting '--data.lenght' \(did you mean '--data.length'\?\)"),
-    ("--data.length many", r"data.length.*Expected a int"),
+    ("--data.lenght 3", r"unknown setting '--data.lenght' \(did you mean '--data.seq_len'\?\)"),
+    ("--data.seq_len many", r"data.seq_len.*Expected a int"),
     ("--student.heads 3", r"3 heads do not divide the width 16"),
     ("--student.heads 4", r"arms.tinybert: attention_mse: .*4.*2"),
     (
@@ -75,11 +75,11 @@ SETTINGS = [
     ),
     (
         "--student.max_positions 12",
-        r"data.length is 16, expected at most student.max_positions, 12",
+        r"data.seq_len is 16, expected at most student.max_positions, 12",
     ),
     (
         "--teacher.architecture.max_positions 12",
-        r"data.length is 16, expected at most teacher.architecture.max_positions, 12",
+        r"data.seq_len is 16, expected at most teacher.architecture.max_positions, 12",
     ),
     ("--budget.flops 1e3", r"budget.flops is 1000, expected at least the price of one step"),
     (
@@ -113,7 +113,7 @@ SETTINGS = [
         r"arms.a: relation: relation_heads is 7",
     ),
     (
-        "--arms {scratch:{}} --train.batch 512 --budget.flops 1e12",
+        "--arms {scratch:{}} --train.batch_size 512 --budget.flops 1e12",
         r"too small to fill a batch of 512",
     ),
     ("--data.files no/such/*.txt", r"no/such/\*.txt.*"),
@@ -192,7 +192,7 @@ def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
     refused(r"required: --out", "compare", recipe)
     refused(r"none.yaml", "price", tmp_path / "none.yaml")
     refused(r"not a readable YAML", "price", written(tmp_path / "bad.yaml", "a: b: c"))
-    refused(r"has no value", "price", recipe, "--data.length")
+    refused(r"has no value", "price", recipe, "--data.seq_len")
     refused(
         r"--student.size changes a recipe, expected CONFIG before it",
         "arms",
@@ -216,7 +216,7 @@ def test_a_corrected_recipe_can_have_the_directory(recipe: Path, tmp_path: Path)
         "--out",
         out,
         *ALONE,
-        "--train.batch",
+        "--train.batch_size",
         "512",
         "--budget.flops",
         "1e12",

@@ -26,7 +26,7 @@ from tests.corpora import WORDS
 from tests.study.conftest import kdjax
 
 ARMS = ("scratch", "minilm")
-PROBE = {"tokens": 2000, "batch": 8}
+PROBE = {"tokens": 2000, "batch_size": 8}
 BUDGET = 3.0e7
 
 
@@ -218,7 +218,7 @@ def test_trials_of_another_endpoint_keep_a_probe_only_where_it_is_charged(config
     ("change", "found"),
     [
         ({"mlm_probe": {"tokens": 100}}, "evaluation.mlm_probe.tokens is 100"),
-        ({"mlm_probe": {"tokens": 1e6, "batch": 100000}}, "evaluation.mlm_probe"),
+        ({"mlm_probe": {"tokens": 1e6, "batch_size": 100000}}, "evaluation.mlm_probe"),
         ({"texts": {"a.b": "x.txt"}}, "evaluation.texts has 'a.b'"),
         ({"texts": {"a": "nowhere/*.txt"}}, "evaluation.texts.a: nowhere/*.txt: no file matches"),
     ],

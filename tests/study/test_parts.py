@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 CHANGES: dict[str, Any] = {
     "arms": {"scratch": {}, "minilm": {}},
-    "train": {"batch": 8, "evaluations": 1},
+    "train": {"batch_size": 8, "evaluations": 1},
     "evaluation": {"mlm_sequences": 16, "tasks": {}},
 }
 SPENT_BY_THE_CLOCK = ("wall_clock", "hardware", "ledger_sha256")
@@ -118,9 +118,9 @@ MANIFEST = "runs/minilm-seed1/manifest.json"
     [
         (
             "study.json",
-            ("config", "train", "batch"),
+            ("config", "train", "batch_size"),
             16,
-            r"this part's train.batch is 16, expected 8, as in .*part-1",
+            r"this part's train.batch_size is 16, expected 8, as in .*part-1",
         ),
         (
             "study.json",

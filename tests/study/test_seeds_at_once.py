@@ -56,7 +56,7 @@ def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
         "train", recipe, "--out", out, "--arm", "scratch", "--seed", "1"
     )  # is there already then
     assert first.status == 0, first.err
-    found = compared(recipe, out, "--train.seeds_at_once", "2")
+    found = compared(recipe, out, "--train.vmapped_seeds", "2")
     assert [(run["arm"], run["seed"]) for run in found["runs"]] == [
         (arm, seed) for seed in SEEDS for arm in ARMS
     ]
@@ -68,7 +68,7 @@ def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
     assert [run["hardware"]["side_by_side"] for run in found["runs"]] == [1, 2, 1, 2, 1, 1]
     assert any("Up to 2 seeds of an arm trained side by side" in note for note in found["notes"])
     assert kdjax("audit", out).status == 0
-    again = compared(recipe, out, "--train.seeds_at_once", "3")  # another setting, the same study
+    again = compared(recipe, out, "--train.vmapped_seeds", "3")  # another setting, the same study
     assert again["runs"] == found["runs"]
 
 
@@ -85,7 +85,7 @@ def test_under_a_budget_of_hours_runs_go_one_by_one(
         return [10 * seed for seed in seeds]
 
     study: Any = SimpleNamespace(
-        config=Config(train=TrainConfig(seeds_at_once=2)),
+        config=Config(train=TrainConfig(vmapped_seeds=2)),
         budget=Budget(kind, 10**9),
         run_together=run_together,
         _shared_teacher=lambda arm, seed: 0,

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 TRAIN = {
     "budget": 8.0e7,
-    "batch": 8,
+    "batch_size": 8,
     "seeds": [3, 0],
     "checkpoints": [0.25, 1.0],
     "optimizer": {"learning_rate": 1.0e-2},
@@ -60,7 +60,7 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
         "arms": {arm: {} for arm in ARMS},
         "seeds": list(SEEDS),
         "budget": {"flops": 3.0e7, "teacher": "both", "students": STUDENTS},
-        "train": {**plain["train"], "seeds_at_once": 3, "evaluations": 1},
+        "train": {**plain["train"], "vmapped_seeds": 3, "evaluations": 1},
         "evaluation": {"mlm_sequences": 16, "tasks": {}},
         **changes,
     }
@@ -382,7 +382,7 @@ def test_bad_settings_are_refused_in_one_line(
 
 
 def test_stored_outputs_of_several_teachers_are_refused(recipe: Path, tmp_path: Path) -> None:
-    words = ("--arms", "{logit: {teacher: cached}}", "--data.views", "2", "--cache.k", "8")
+    words = ("--arms", "{logit: {teacher: cached}}", "--data.mask_copies", "2", "--cache.k", "8")
     ended = kdjax("compare", recipe, "--out", tmp_path / "out", *words)
     assert ended.status == 2
     assert (

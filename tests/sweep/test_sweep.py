@@ -26,7 +26,7 @@ BUDGETS = [1.0e7, 2.0e7, 4.0e7, 8.0e7]
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
     "train": {
-        "batch": 8,
+        "batch_size": 8,
         "log": {"every": 1},
         "evaluations": 1,
         "optimizer": {"learning_rate": 1.0e-2},
@@ -178,7 +178,7 @@ def test_without_a_pilot_a_plan_has_prices_and_published_laws(swept: Swept, tmp_
             "--plan.pilot {out} --plan.endpoint mlm_los",
             "plan.endpoint is 'mlm_los', expected one of mlm_loss",
         ),
-        ("--plan.pilot {out} --train.batch 4", "its train is not the recipe's"),
+        ("--plan.pilot {out} --train.batch_size 4", "its train is not the recipe's"),
         (
             "--plan.pilot {out} --plan.budgets [-1.0]",
             "plan.budgets is [-1.0], expected numbers of FLOPs above 0",

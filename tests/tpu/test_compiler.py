@@ -44,7 +44,7 @@ SLICES = {
 }
 """Devices of slices: a chip is one, but on TPU7x two."""
 SMALL = {
-    "data": {"length": 128, "slots": 4},
+    "data": {"seq_len": 128, "max_predictions": 4},
     "student": {
         "layers": 1,
         "width": 128,
@@ -58,7 +58,7 @@ SMALL = {
     },
     "arms": {"logit": {}},
     "budget": {"flops": 1.0e15},
-    "train": {"batch": 64, "compute": {"dtype": "bfloat16"}},
+    "train": {"batch_size": 64, "compute": {"dtype": "bfloat16"}},
 }
 OFFLINE = "import json; from kdjax.hlo import aot; aot.offline()\n"
 TOO_LARGE = """

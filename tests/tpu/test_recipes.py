@@ -44,7 +44,7 @@ def test_the_topology_is_that_of_the_slice(recipe: Path) -> None:
         int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
     )
     assert devices == chips * DEVICES.get(chip, 1)
-    assert sequences * devices == recipes.load(recipe).train.batch
+    assert sequences * devices == recipes.load(recipe).train.batch_size
 
 
 @pytest.mark.tpu
@@ -59,7 +59,7 @@ def test_it_compiles_and_fits(recipe: Path) -> None:
         int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
     )
     assert found["devices"] == devices
-    assert config.train.batch == sequences * devices
+    assert config.train.batch_size == sequences * devices
     assert found["arms"].keys() == config.arms.keys()
     for arm, (phase,) in found["arms"].items():
         assert phase["fits"] and phase["hbm"] < found["hbm"]

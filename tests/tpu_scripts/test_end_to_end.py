@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 CHANGES: dict[str, Any] = {
     "arms": {"scratch": {}},
     "seeds": [0],
-    "train": {"batch": 8, "evaluations": 1, "checkpoint": {"seconds": 0}},
+    "train": {"batch_size": 8, "evaluations": 1, "checkpoint": {"seconds": 0}},
     "evaluation": {"mlm_sequences": 8, "tasks": {}},
 }
 KDJAX = """#!/bin/bash

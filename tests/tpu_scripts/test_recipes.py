@@ -48,7 +48,7 @@ def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
         int, said(name, r"(\d+) sequences of a batch on each of (\d+) devices")
     )
     assert found.train.mesh == MeshConfig(fsdp=min(devices, 8), teacher="whole")
-    assert sequences * devices == found.train.batch
+    assert sequences * devices == found.train.batch_size
 
 
 def test_the_steps_are_what_the_budget_buys() -> None:

@@ -154,7 +154,7 @@ def test_restarts_are_bounded(cloud: Cloud) -> None:
 
 
 def test_bad_input_ends_it_with_the_line(cloud: Cloud) -> None:
-    says = "kdjax: train.batch is 7, expected a multiple of 8"
+    says = "kdjax: train.batch_size is 7, expected a multiple of 8"
     cloud.kdjax({"do": "exit", "status": 2, "says": says})
     ended = cloud.run("watch.sh")
     assert ended.status == 2 and len(cloud.starts()) == 1

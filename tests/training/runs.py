@@ -68,7 +68,7 @@ def run(
             start=tiny.params(program.phase.student, 0),
             seed=0,
             config=TrainConfig(
-                batch=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=2
+                batch_size=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=2
             ),
             directory=directory,
             evaluate=lambda params: {

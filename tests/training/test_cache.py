@@ -38,7 +38,7 @@ from tests.stored import (
     teacher,
 )
 
-SHARD_BYTES = 2 * SAMPLED.batch * SHAPE.slots * SAMPLED.k * 2
+SHARD_BYTES = 2 * SAMPLED.batch * SHAPE.max_predictions * SAMPLED.k * 2
 """Two passes, so that a tiny cache of draws has several shards."""
 
 
@@ -102,10 +102,10 @@ def test_a_build_is_charged_its_passes(text: Text, exact: Path, tmp_path: Path) 
     one = cache.cache_price(TEACHER, BOTH, SHAPE)
     arm = resolve("logit", ArmConfig(), tiny.STUDENT, TEACHER, OptimizerConfig())
     assert one == pytest.approx(price(arm.phases[0], SHAPE).teacher_forward, rel=0.01)
-    passes = math.ceil(2 * text.sequences / SHAPE.batch)
-    assert cache.passes(text.sequences, 2, SHAPE.batch) == passes
+    passes = math.ceil(2 * text.sequences / SHAPE.batch_size)
+    assert cache.passes(text.sequences, 2, SHAPE.batch_size) == passes
     assert CacheManifest.read(exact).totals == {"flops": passes * one}
-    lower, twice = FeatureRequest(hidden=frozenset({1})), dataclasses.replace(SHAPE, batch=16)
+    lower, twice = FeatureRequest(hidden=frozenset({1})), dataclasses.replace(SHAPE, batch_size=16)
     cheaper = math.ceil(2 * text.sequences / 16) * cache.cache_price(TEACHER, lower, twice)
     assert build(tmp_path, text, lower, dataclasses.replace(EXACT, batch=16)).totals == {
         "flops": cheaper
@@ -173,7 +173,7 @@ def test_devices_change_nothing(text: Text, draws: Path, tmp_path: Path) -> None
 
 
 def test_a_corpus_without_views_is_refused(text: Text, tmp_path: Path) -> None:
-    without = dataclasses.replace(text, data=dataclasses.replace(text.data, views=0))
+    without = dataclasses.replace(text, data=dataclasses.replace(text.data, mask_copies=0))
     with pytest.raises(
         InputError, match=r"\Adata.views is 0, expected at least 1: stored outputs belong to fixed"
     ):
@@ -233,9 +233,9 @@ def test_a_part_of_what_is_stored_may_be_asked_for(text: Text, exact: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"data": {"views": 3}}, r"stored for views 2, expected 3\Z"),
-        ({"data": {"mask_rate": 0.3}}, r"stored for mask_rate 0.15, expected 0.3\Z"),
-        ({"data": {"slots": 2}}, r"stored for slots 3, expected 2\Z"),
+        ({"data": {"mask_copies": 3}}, r"stored for mask_copies 2, expected 3\Z"),
+        ({"data": {"mlm_probability": 0.3}}, r"stored for mlm_probability 0.15, expected 0.3\Z"),
+        ({"data": {"max_predictions": 2}}, r"stored for max_predictions 3, expected 2\Z"),
         (
             {"request": FeatureRequest(hidden=frozenset({1}))},
             "holds None, expected Field.*teacher.hidden.1",

@@ -48,7 +48,7 @@ ARMS = {"logit": ArmConfig(), "hidden": ArmConfig(terms=(TermConfig("hidden_mse"
 def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     made = prepared(tmp_path_factory.mktemp("text"))
     assert (
-        SHAPE.batch < made.sequences < SHAPE.batch * STEPS
+        SHAPE.batch_size < made.sequences < SHAPE.batch_size * STEPS
     )  # the steps pass into the second epoch
     return made
 
@@ -93,9 +93,9 @@ def trained(
         text.corpus,
         batch=8,
         seed=1,
-        rate=data.mask_rate,
-        slots=data.slots,
-        views=data.views,
+        rate=data.mlm_probability,
+        slots=data.max_predictions,
+        views=data.mask_copies,
         cache=stored,
     )
     losses = []

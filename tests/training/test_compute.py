@@ -73,7 +73,7 @@ def test_every_version_of_a_run_ends_like_the_plain_one(version: str) -> None:
         np.testing.assert_allclose(losses, expected, rtol=2e-2)
         return
     sums = {
-        "summands": tiny.SHAPE.batch * tiny.SHAPE.length,
+        "summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len,
         "stages": 20 * STEPS,
     }  # 20 matmuls in a row a step
     for found, wanted in zip(losses, expected, strict=True):

@@ -27,7 +27,7 @@ from kdjax.training.run import Outcome, Run
 from tests import metrics, tiny
 
 STEPS = 6
-CONFIG = TrainConfig(batch=8, log=LogConfig(every=1), evaluations=3)
+CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=3)
 LEARNING_RATE = 1e-2
 
 
@@ -167,9 +167,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(tmp_path: Path) -> 
 
 
 def test_a_budget_of_tokens_counts_positions_and_charges_flops_besides(tmp_path: Path) -> None:
-    outcome = run(tmp_path, budget=Budget("tokens", 4 * tiny.SHAPE.positions + 1))
+    outcome = run(tmp_path, budget=Budget("tokens", 4 * tiny.SHAPE.tokens_per_step + 1))
     assert outcome.ledger.steps == 4
-    assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.positions
+    assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.tokens_per_step
     assert outcome.ledger.total == 4 * price(phase(), tiny.SHAPE).total
     assert outcome.ledger.masked_tokens == sum(
         int((tiny.batch(s)["label_weights"] > 0).sum()) for s in range(4)

@@ -141,7 +141,7 @@ def test_speed_is_of_the_steps_since_the_last_record(monkeypatch: pytest.MonkeyP
     ledger, seconds = Ledger.open(runs.Budget.flops(100 * cost.total)), Stopwatch({})
     meter = Meter([phase], 4, ledger, seconds, PEAK)
     for _ in range(5):
-        ledger = ledger.charge(0, cost, tiny.SHAPE.positions, 60, 60, 9)
+        ledger = ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9)
     clock.now = 12.0
     seconds.add("input", 1.0)
     seconds.add("evaluation", 2.0)  # no step waits for it
@@ -153,7 +153,10 @@ def test_speed_is_of_the_steps_since_the_last_record(monkeypatch: pytest.MonkeyP
     clock.now = 13.0
     after = meter.record(
         Done(
-            ledger.charge(0, cost, tiny.SHAPE.positions, 60, 60, 9), 0, ScheduleInputs(0.0, 0.1), {}
+            ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9),
+            0,
+            ScheduleInputs(0.0, 0.1),
+            {},
         ),
         {},
     )

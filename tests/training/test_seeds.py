@@ -34,7 +34,7 @@ STEPS = 6
 EXACT = ("spent", "phases", "positions", "tokens", "unique_tokens", "masked_tokens")
 STUDENT = tiny.SHALLOW_STUDENT
 LEARNING_RATE = 1e-2
-SUMMANDS = tiny.SHAPE.batch * tiny.SHAPE.length
+SUMMANDS = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
 """Tokens of a batch."""
 STAGES = 20 * STEPS
 """Matmuls and sums one after another, 20 a step."""
@@ -89,7 +89,7 @@ def go(
     program, cost = compiled(len(seeds)), price(phase(), tiny.SHAPE)
     teacher = program.place_teacher(teacher_params())
     config = TrainConfig(
-        batch=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3
+        batch_size=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3
     )
     runs = [
         Run(

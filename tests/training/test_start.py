@@ -111,7 +111,7 @@ def test_a_head_the_teacher_lacks_is_bert_s_of_the_seed(student: ModelConfig) ->
 
 def test_fewer_positions_and_types_are_the_first() -> None:
     given = teacher().params["embeddings"]
-    made = start(narrow(max_positions=9, types=1), teacher())["embeddings"]
+    made = start(narrow(max_positions=9, type_vocab_size=1), teacher())["embeddings"]
     assert_equal(made["position"]["embedding"], given["position"]["embedding"][:9])
     assert_equal(made["type"]["embedding"], given["type"]["embedding"][:1])
 
@@ -122,7 +122,7 @@ def test_fewer_positions_and_types_are_the_first() -> None:
         ({"width": 16}, {}),
         ({"width": 12, "heads": 1, "ffn": 20}, {}),
         ({"ffn": 20}, {}),
-        ({"width": 8, "heads": 4, "max_positions": 13, "types": 1}, {"heads": 4}),
+        ({"width": 8, "heads": 4, "max_positions": 13, "type_vocab_size": 1}, {"heads": 4}),
         ({"width": 16}, {"norm": "pre"}),
         ({"width": 16}, {"norm": "pre", "embedding_norm": False, "gelu": "tanh"}),
     ],
@@ -157,7 +157,7 @@ def test_the_teacher_is_left_as_it_is() -> None:
         ({"width": 16, "heads": 1}, "the student's head_width is 16, expected at most its 12"),
         ({"ffn": 49}, "the student's ffn is 49, expected at most its 48"),
         ({"max_positions": 25}, "the student's max_positions is 25, expected at most its 24"),
-        ({"types": 3}, "the student's types is 3, expected at most its 2"),
+        ({"type_vocab_size": 3}, "the student's type_vocab_size is 3, expected at most its 2"),
         ({"vocab_size": 52}, "the student's vocab_size is 52, expected its 53"),
         ({"norm": "pre"}, "the student's norm is pre, expected its post"),
         ({"embedding_norm": False}, "the student's embedding_norm is False, expected its True"),

@@ -24,7 +24,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.optimizer import decays, learning_rate
 from kdjax.training.partition import flat, partition
-from kdjax.training.phase import REFERENCE_BITS, Phase, Shape, price
+from kdjax.training.phase import REFERENCE_BITS, BatchShape, Phase, price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs, State, init_state
 from tests import tiny
@@ -82,9 +82,9 @@ def largest_difference(a: Any, b: Any) -> float:
 def test_eight_devices_equal_one(name: str) -> None:
     params_1, losses_1, _ = run(name, 1)
     params_8, losses_8, _ = run(name, 8)
-    tokens = tiny.SHAPE.batch * tiny.SHAPE.length
+    tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
     # Attention and relations are distributions over the positions, and logits over the vocabulary.
-    parts = {"logit": math.log(tiny.VOCABULARY), "relation": math.log(tiny.SHAPE.length)}
+    parts = {"logit": math.log(tiny.VOCABULARY), "relation": math.log(tiny.SHAPE.seq_len)}
     for step, (one, eight) in enumerate(zip(losses_1, losses_8, strict=True), start=1):
         assert_metrics_equal(eight, one, summands=tokens, stages=20 * step, parts=parts)
     start = jax.device_get(started(program(name, 1)).params)
@@ -159,7 +159,7 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
         lambda before, after: before - after, start, jax.device_get(state.params["model"])
     )
     largest = max(float(np.max(np.abs(gradient))) for gradient in jax.tree.leaves(whole))
-    sums = {"summands": tiny.SHAPE.batch * tiny.SHAPE.length, "stages": 20, "size": largest}
+    sums = {"summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, "stages": 20, "size": largest}
     assert_sums_equal(moved, whole, **sums)
     with pytest.raises(AssertionError, match="tolerance"):
         assert_sums_equal(mean_of_means, whole, **sums)
@@ -186,7 +186,7 @@ def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
 
     with reference():
         want = stepped()
-    share = rounding(tiny.SHAPE.batch * tiny.SHAPE.length, stages=20)
+    share = rounding(tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, stages=20)
     # Where all that is summed cancels, as in the gradient of a key's bias, the sum says nothing of
     # its size.
     least = 0.05 * max(float(np.linalg.norm(leaf)) for leaf in jax.tree.leaves(want))
@@ -261,4 +261,4 @@ def test_a_term_of_weight_zero_costs_nothing() -> None:
 
 def test_a_batch_that_does_not_split_over_the_devices_is_refused() -> None:
     with pytest.raises(InputError, match="multiple of the 8 parts"):
-        Program(tiny.phase(), Shape(12, 12, 3), Layout.of())
+        Program(tiny.phase(), BatchShape(12, 12, 3), Layout.of())

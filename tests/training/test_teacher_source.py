@@ -52,7 +52,10 @@ def through(
     teacher_source: CachedTeacher, features: Features, records: Any
 ) -> tuple[dict[str, Array], Features]:
     """What is stored of features, in its types, and what is read back."""
-    dtypes = {f.name: f.dtype for f in teacher_source.fields(tiny.SHAPE.length, tiny.SHAPE.slots)}
+    dtypes = {
+        f.name: f.dtype
+        for f in teacher_source.fields(tiny.SHAPE.seq_len, tiny.SHAPE.max_predictions)
+    }
 
     def run(features: Features, records: jax.Array) -> Any:
         stored = {
@@ -106,7 +109,7 @@ def test_without_a_teacher_there_is_nothing() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_fields_describe_what_is_stored(logits: str, dtype: str) -> None:
     teacher_source = cached(EVERYTHING, logits=logits, dtype=dtype)
-    fields = teacher_source.fields(tiny.SHAPE.length, tiny.SHAPE.slots)
+    fields = teacher_source.fields(tiny.SHAPE.seq_len, tiny.SHAPE.max_predictions)
     stored, _ = through(teacher_source, seen(), np.arange(8))
     assert {f.name for f in fields} == set(stored)
     for f in fields:

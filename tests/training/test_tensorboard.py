@@ -43,13 +43,13 @@ def check_same(run: Path) -> EventAccumulator:
 
 
 def test_a_run_has_the_figures_of_its_lines(tmp_path: Path) -> None:
-    about = About("study", "tinybert", 0, {"train": {"batch": 8}})
+    about = About("study", "tinybert", 0, {"train": {"batch_size": 8}})
     runs.run(tmp_path, about=about)
     events = check_same(tmp_path)
     assert [step for step, _ in points(events, "mlm_loss")] == runs.EVALUATED
     assert [step for step, _ in points(events, "by_budget/mlm_loss")] == [500, 1000]
     (recipe,) = events.Tensors("recipe")
-    assert b'"batch": 8' in recipe.tensor_proto.string_val[0]
+    assert b'"batch_size": 8' in recipe.tensor_proto.string_val[0]
     assert SESSION_START_INFO_TAG in events.summary_metadata
 
 

@@ -83,12 +83,12 @@ def sent(run: Path) -> dict[int, dict[str, Any]]:
 
 
 def test_a_run_has_the_figures_of_its_lines(server: Server, tmp_path: Path) -> None:
-    runs.run(tmp_path, PROJECT, about=About("study", "tinybert", 7, {"train": {"batch": 8}}))
+    runs.run(tmp_path, PROJECT, about=About("study", "tinybert", 7, {"train": {"batch_size": 8}}))
     (history,) = server.runs.values()
     assert history == sent(tmp_path)
     (began,) = server.began
     assert (began["project"], began["group"], began["name"]) == ("mine", "study", tmp_path.name)
-    assert began["config"] == {"train": {"batch": 8}, "arm": "tinybert", "seed": 7}
+    assert began["config"] == {"train": {"batch_size": 8}, "arm": "tinybert", "seed": 7}
     assert server.finished == 1
 
 
@@ -167,7 +167,7 @@ def test_the_package_itself_takes_it_offline(
     runs.run(
         tmp_path,
         PROJECT,
-        about=About("study", "tinybert", 0, {"train": {"batch": 8}}),
+        about=About("study", "tinybert", 0, {"train": {"batch_size": 8}}),
         warn=said.append,
     )
     assert said == []

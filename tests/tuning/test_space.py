@@ -25,7 +25,7 @@ from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from tests import small_study
 
 CONFIG = Config(
-    data=DataConfig(length=16, slots=3),
+    data=DataConfig(seq_len=16, max_predictions=3),
     student=ModelSpec(**small_study.STUDENT),
     teacher=TeacherConfig(architecture=ModelSpec(**small_study.TEACHER)),
     arms={

@@ -322,7 +322,7 @@ def test_a_probe_s_value_is_its_best_dev_score_and_nothing_is_fine_tuned(
 def test_stored_outputs_are_made_once_for_all_trials(config: Config, tmp_path: Path) -> None:
     stored = replace(
         config,
-        data=replace(config.data, views=1),
+        data=replace(config.data, mask_copies=1),
         arms={"read": ArmConfig("logit", teacher="cached")},
         cache=replace(config.cache, k=8, shared_by=1000),
     )
@@ -379,7 +379,7 @@ def test_a_trial_gets_its_share_of_any_budget(config: Config, kind: str, amount:
         config,
         budget=BudgetConfig(**{kind: amount}),
         tuning="before.json",
-        sweep={"train.batch": [8]},
+        sweep={"train.batch_size": [8]},
     )
     made = recipe_of(with_tune(whole, share=0.25))
     assert made.budget == BudgetConfig(**{kind: amount / 4})
@@ -393,7 +393,7 @@ def test_a_trial_is_charged_for_stored_outputs_what_a_run_of_the_recipe_is(confi
     arms = {"scratch": ArmConfig(), "one": ArmConfig("logit", teacher="cached")}
     small = replace(config.cache, k=8)
     stored = replace(
-        config, cache=small, seeds=(0, 1, 2), data=replace(config.data, views=2), arms=arms
+        config, cache=small, seeds=(0, 1, 2), data=replace(config.data, mask_copies=2), arms=arms
     )
     assert recipe_of(stored).cache.shared_by == 3
     arms = {**arms, "two": ArmConfig("logit", teacher="cached")}

@@ -78,7 +78,7 @@ class Preparation:
         path = tokenizer or out / TOKENIZER
         # A document is held out where its fraction, below 1, is below this share.
         validation = 1.0 if held_out else config.validation
-        blocks = BlockSettings(out, path, digest, config.length, validation)
+        blocks = BlockSettings(out, path, digest, config.seq_len, validation)
         return cls(found, fields, config.shard_documents, read, blocks, config)
 
     @property
