@@ -115,7 +115,8 @@ def batch(shape: BatchShape, vocabulary: int, seed: int) -> dict[str, np.ndarray
     """A batch of random tokens in full sequences, each two packed segments, with every slot in
     use."""
     rng = np.random.default_rng(seed)
-    tokens, slots = (shape.batch_size, shape.seq_len), (shape.batch_size, shape.max_predictions)
+    tokens = (shape.batch_size, shape.seq_len)
+    slots = (shape.batch_size, shape.max_predictions)
     cut = rng.integers(shape.seq_len // 4, 3 * shape.seq_len // 4, (shape.batch_size, 1))
     place = np.broadcast_to(np.arange(shape.seq_len), tokens)
     return {
@@ -142,7 +143,8 @@ class Same:
     sequences = 10**9
 
     def __init__(self, batch: Mapping[str, np.ndarray], size: int):
-        self._batch, self._size = batch, size
+        self._batch = batch
+        self._size = size
 
     def iterate(
         self, seen: int, rows: Any = slice(None)

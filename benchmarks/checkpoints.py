@@ -37,7 +37,9 @@ def measured(size: str, saves: int, directory: Path) -> list[str]:
     layout = Layout.of()
     state = jax.device_put(init_state(params, phase.transformation, 0), layout.replicated)
     jax.block_until_ready(state)
-    held, whole, sums = [], [], []
+    held = []
+    whole = []
+    sums = []
     with Checkpoints(directory) as checkpoints:
         for step in range(saves + 1):
             started = time.perf_counter()

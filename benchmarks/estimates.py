@@ -21,8 +21,12 @@ from kdjax.hlo import aot
 from kdjax.hlo.estimate import Estimate, estimate
 
 TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
-BF16, F32 = jnp.bfloat16, jnp.float32
-TOKENS, WIDTH, HEADS, LENGTH = 16384, 768, 12, 128
+BF16 = jnp.bfloat16
+F32 = jnp.float32
+TOKENS = 16384
+WIDTH = 768
+HEADS = 12
+LENGTH = 128
 """128 sequences of 128 tokens on a device, as in the recipes for eight chips."""
 
 
@@ -156,7 +160,8 @@ def main() -> None:
         for operation in OPERATIONS:
             cells = []
             for on in slices.values():
-                found, allowed = estimated(operation, on), ideal(operation, on)
+                found = estimated(operation, on)
+                allowed = ideal(operation, on)
                 assert found.seconds is not None
                 moves = (
                     f", moves {found.by_source['moves'] / allowed:.2f}"

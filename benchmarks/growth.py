@@ -137,7 +137,8 @@ def measure(
         None,
         None,
     )  # not compiled first: the first program pays for what JAX loads once
-    cases, runners = {}, {}
+    cases = {}
+    runners = {}
     for name, (size, value) in keys.items():
         cases[name] = case(arm, base if size is None else {**base, size: value}, compute)
         runners[name] = _runner(cases[name])
@@ -220,7 +221,10 @@ def cells(points: list[Point]) -> list[list[str]]:
     ]
 
 
-INK, GREY, MEASURED, PRICE = "#222222", "#888888", "#1f6fb4", "#d1662a"
+INK = "#222222"
+GREY = "#888888"
+MEASURED = "#1f6fb4"
+PRICE = "#d1662a"
 
 
 def plot(points: list[Point], title: str, path: Path) -> None:
@@ -239,7 +243,8 @@ def plot(points: list[Point], title: str, path: Path) -> None:
     ):
         columns = 4
         figure, axes = plt.subplots(3, columns, figsize=(12, 8.6), layout="constrained")
-        growth, rest = list(axes[:2].flat), axes[2]
+        growth = list(axes[:2].flat)
+        rest = axes[2]
         both = [y for one in points for y in (one.price, one.time.low, one.time.high)]
         limits = (min(both) / 1.25, max(both) * 1.25)
         for axis, size in zip(growth, sizes, strict=False):
@@ -267,7 +272,8 @@ def plot(points: list[Point], title: str, path: Path) -> None:
 
 
 def _growth(axis: Any, points: list[Point], limits: tuple[float, float]) -> None:
-    x, middle = [one.value for one in points], [one.time.median for one in points]
+    x = [one.value for one in points]
+    middle = [one.time.median for one in points]
     spread = [
         [one.time.median - one.time.low for one in points],
         [one.time.high - one.time.median for one in points],

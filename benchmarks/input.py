@@ -57,7 +57,8 @@ LARGE = BatchShape(batch_size=8, seq_len=128, max_predictions=20)
 DEMO_TOKENIZER = Path(__file__).parents[1] / "configs" / "demo-teacher" / "tokenizer.json"
 TEXT = 4_000_000
 """Bytes of text that batches are read from."""
-FEW, MANY = 100, 1100
+FEW = 100
+MANY = 1100
 """Steps of the runs whose difference is the steps' own."""
 SLEEP = 0.005
 """Seconds of a step that computes nothing."""
@@ -83,7 +84,8 @@ def main() -> None:
 
 
 def preparation(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    text, tokenizer = here / "text.jsonl", sources.locate(TOKENIZER)
+    text = here / "text.jsonl"
+    tokenizer = sources.locate(TOKENIZER)
     write_corpus(text, int(options.megabytes * 1e6), 8)
     rates: dict[str, list[tuple[float, float]]] = {"alone": [], "ours": []}
     for n in range(options.rounds):
@@ -209,7 +211,8 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
             )
             return time.thread_time() - before
 
-    few, many = FEW, MANY
+    few = FEW
+    many = MANY
     a_run("all", few)
     taken: dict[str, list[float]] = {way: [] for way in ways}
     steps = []

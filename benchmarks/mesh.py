@@ -45,7 +45,8 @@ SHAPE = BatchShape(batch_size=16, seq_len=64, max_predictions=10)
 def batch() -> dict[str, np.ndarray]:
     """Random tokens, one segment a sequence."""
     rng = np.random.default_rng(0)
-    tokens, slots = (SHAPE.batch_size, SHAPE.seq_len), (SHAPE.batch_size, SHAPE.max_predictions)
+    tokens = (SHAPE.batch_size, SHAPE.seq_len)
+    slots = (SHAPE.batch_size, SHAPE.max_predictions)
     return {
         "tokens": rng.integers(0, STUDENT.vocab_size, tokens).astype(np.int32),
         "segments": np.ones(tokens, np.int32),

@@ -89,7 +89,9 @@ def write_corpus(path: Path, size: int, most: int) -> None:
     """Documents of 1 to `most` paragraphs drawn at random, until the file has the size."""
     values = json.loads(sources.locate(TEXT).read_text(encoding="utf-8")).values()
     paragraphs = [value["extract"] for value in values if value.get("extract")]
-    chance, written, number = random.Random(0), 0, 0
+    chance = random.Random(0)
+    written = 0
+    number = 0
     with path.open("w", encoding="utf-8") as file:
         while written < size:
             text = "\n".join(chance.choices(paragraphs, k=chance.randint(1, most)))
@@ -102,7 +104,8 @@ def write_corpus(path: Path, size: int, most: int) -> None:
 def watched(command: list[str]) -> tuple[float, int]:
     """Runs a command; its seconds, and the most bytes that it and all it started had at one
     time."""
-    start, peak = time.monotonic(), 0
+    start = time.monotonic()
+    peak = 0
     process = subprocess.Popen(command)
     while process.poll() is None:
         peak = max(peak, sum(map(proportional_set_size, tree(process.pid))))

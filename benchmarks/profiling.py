@@ -152,7 +152,8 @@ def profile(step: Callable[[], object], text: str, steps: int) -> Profile:
         steps: how many to run.
     """
     operations = operations_of(text)
-    shares, walls = [], []
+    shares = []
+    walls = []
     for _ in range(steps):
         running = [span for span in _capture(step) if span[2] in operations]
         shares.append(share_out(running))
@@ -305,7 +306,8 @@ def _flops(one: _Instruction) -> int:
     """Of a matmul: twice the product of its dimensions."""
     if one.opcode != "dot":
         return 0
-    left, out = _dims(one.rest), _dims(one.shape)
+    left = _dims(one.rest)
+    out = _dims(one.shape)
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
     over = [left[int(axis)] for axis in contracted[1].split(",")] if contracted else []
     return 2 * math.prod(out) * math.prod(over)

@@ -52,7 +52,8 @@ class Noise:
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
-        tokens, slots = (SHAPE.batch_size, SHAPE.seq_len), (SHAPE.batch_size, SHAPE.max_predictions)
+        tokens = (SHAPE.batch_size, SHAPE.seq_len)
+        slots = (SHAPE.batch_size, SHAPE.max_predictions)
         self._batch = {
             "tokens": rng.integers(0, STUDENT.vocab_size, tokens, np.int32),
             "segments": np.ones(tokens, np.int32),
@@ -73,7 +74,8 @@ class Noise:
 
 def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[float, float]:
     """Seconds of one run: of its steps by its own clock, and of processors, all of it."""
-    cost, before = price(phase, SHAPE), time.process_time()
+    cost = price(phase, SHAPE)
+    before = time.process_time()
     with tempfile.TemporaryDirectory() as directory:
         (outcome,) = train(
             Run(
@@ -93,7 +95,9 @@ def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[flo
 def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
     """Of a record: seconds of the training loop to make it and hand it on, bytes of its line,
     seconds to read it."""
-    cost, clock, taken = price(phase, SHAPE), Stopwatch({}), []
+    cost = price(phase, SHAPE)
+    clock = Stopwatch({})
+    taken = []
     ledger = Ledger.open(Budget.flops((records + 1) * cost.total))
     groups = ("embeddings", *(f"layer_{n}" for n in range(1, STUDENT.layers + 1)), "head")
     figures = {

@@ -39,7 +39,8 @@ def differences(
         other_teacher: PyTorch's teacher, where it is another one.
     """
     phase = case.phase
-    whole, given = {"model": params, "objective": objective}, phase.teacher_part(teacher)
+    whole = {"model": params, "objective": objective}
+    given = phase.teacher_part(teacher)
     graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss()(p, t, b, None, 0.0)[0]))
     loss, grads = graded(whole, given, dict(batch))
     own = named(_where(phase.trained, grads))

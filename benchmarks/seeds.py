@@ -54,7 +54,8 @@ MOMENT = ScheduleInputs(0.5, 1e-4)
 def batch(seed: int) -> dict[str, np.ndarray]:
     """Random tokens, one segment a sequence."""
     rng = np.random.default_rng(seed)
-    tokens, slots = (SHAPE.batch_size, SHAPE.seq_len), (SHAPE.batch_size, SHAPE.max_predictions)
+    tokens = (SHAPE.batch_size, SHAPE.seq_len)
+    slots = (SHAPE.batch_size, SHAPE.max_predictions)
     return {
         "tokens": rng.integers(0, SIZES["vocab_size"], tokens).astype(np.int32),
         "segments": np.ones(tokens, np.int32),
@@ -117,7 +118,9 @@ def runs(phase: Phase, seeds: int, at_once: int, compute: ComputeConfig) -> Seed
 
 def loop(phase: Phase, made: Seeds, steps: int) -> float:
     """Seconds that whole runs of so many steps take, by their own clocks."""
-    cost, seconds, first = price(phase, SHAPE), 0.0, 0
+    cost = price(phase, SHAPE)
+    seconds = 0.0
+    first = 0
     for _ in made.states:
         with tempfile.TemporaryDirectory() as directory:
             outcomes = train(

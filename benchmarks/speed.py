@@ -105,7 +105,8 @@ class Row:
 
 def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulRate) -> Row:
     """Compares one arm."""
-    params, teacher = start(case.pair.student, 0), start(case.pair.teacher, 1)
+    params = start(case.pair.student, 0)
+    teacher = start(case.pair.teacher, 1)
     vocabulary = case.pair.student.vocab_size
     batches = [batch(case.shape, vocabulary, seed) for seed in range(BATCHES)]
     objective = case.phase.init_objective(0)
@@ -193,7 +194,8 @@ def same(case: Case) -> float:
 
 def check_losses(case: Case, kdjax: Kdjax, other: Torch) -> None:
     """Ends the run unless the two programs that are about to be timed start at the same loss."""
-    own, theirs = float(kdjax.step()["loss"]), other.step().item()
+    own = float(kdjax.step()["loss"])
+    theirs = other.step().item()
     if not abs(own - theirs) <= LOSSES_AGREE[case.compute.dtype] * abs(own):
         sys.exit(f"{case.arm}: the first loss is {own:.6g} in kdjax and {theirs:.6g} in PyTorch")
 
@@ -202,7 +204,9 @@ def tables(
     rows: list[Row], rates: dict[str, list[float]]
 ) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, header and cells of what is shown."""
-    speed, cost, split = [], [], []
+    speed = []
+    cost = []
+    split = []
     for row in rows:
         who = [row.pair, row.arm, f"{row.dropout:g}"]
         speed.append(

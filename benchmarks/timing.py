@@ -43,7 +43,8 @@ class Times:
         threads fall asleep."""
         runner.step()
         runner.wait()
-        wall, processor = time.perf_counter(), time.process_time()
+        wall = time.perf_counter()
+        processor = time.process_time()
         for _ in range(steps):
             runner.step()
         runner.wait()

@@ -61,7 +61,8 @@ def processors() -> float:
 def main() -> None:
     which, *rest = sys.argv[1:]
     work = {"alone": alone, "ours": ours}[which](*rest)
-    before, clock = processors(), time.perf_counter()
+    before = processors()
+    clock = time.perf_counter()
     tokens = work()
     print(tokens, time.perf_counter() - clock, processors() - before)
 

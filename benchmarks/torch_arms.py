@@ -100,7 +100,8 @@ class Attention(nn.Module):
         super().__init__()
         self.joined = nn.Linear(config.width, 3 * config.width)
         self.output = nn.Linear(config.width, config.width)
-        self.heads, self.drop = config.heads, config.attention_dropout
+        self.heads = config.heads
+        self.drop = config.attention_dropout
         self.scale = 1 / math.sqrt(config.head_width)
 
     def parts(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
@@ -206,7 +207,8 @@ class Encoder(nn.Module):
         if self.config.positions == "rotary":
             rotary = rotary_tables(self.config, batch["positions"])
         for n in range(1, top + 1):
-            layer, asked = self.layers[str(n)], request.attention(n)
+            layer = self.layers[str(n)]
+            asked = request.attention(n)
             if n <= whole:
                 x, parts = layer(x, mask, rotary, scores="scores" in asked)
             else:
@@ -233,7 +235,8 @@ def scratch(
 
 def logit(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
     """That, and the mean over the masked slots of KL(p_t‖p_s), at temperature 1."""
-    own, weights = F.log_softmax(student.logits.float(), -1), batch["weights"]
+    own = F.log_softmax(student.logits.float(), -1)
+    weights = batch["weights"]
     divergence = _kl(own, teacher.logits.float())
     return F.nll_loss(own, batch["labels"]) + (divergence * weights).sum() / weights.sum()
 
@@ -242,8 +245,13 @@ def tinybert(
     student: Features, teacher: Features, batch: Batch, project: nn.Linear | None
 ) -> Tensor:
     """Squared differences of attention scores and of projected hidden states, uniform layer map."""
-    together, valid, losses = _together(batch), batch["valid"], []
-    apart, pairs, padding, tokens = ~together, together.sum(), ~valid[..., None], valid.sum()
+    together = _together(batch)
+    valid = batch["valid"]
+    losses = []
+    apart = ~together
+    pairs = together.sum()
+    padding = ~valid[..., None]
+    tokens = valid.sum()
     for n, own in student.scores.items():
         target = teacher.scores[n * max(teacher.scores) // max(student.scores)]
         difference = (own - target).float().masked_fill_(apart, 0)
@@ -263,7 +271,9 @@ def minilm(
     relation_heads: int = 0,
 ) -> Tensor:
     """KL between the relations of queries, of keys and of values of the last layers."""
-    apart, rows, losses = ~_together(batch), batch["valid"][:, None].float(), []
+    apart = ~_together(batch)
+    rows = batch["valid"][:, None].float()
+    losses = []
     for kind in ("query", "key", "value"):
         (own,), (target,) = getattr(student, kind).values(), getattr(teacher, kind).values()
         heads = Relation(relation_heads=relation_heads).heads(
@@ -347,12 +357,10 @@ class Torch:
             adamw: the implementation of `torch.optim.AdamW`.
         """
         needs = case.phase.needs
-        self._loss, self._needs, self._precision, self._device = (
-            LOSSES[case.arm],
-            needs,
-            precision,
-            device,
-        )
+        self._loss = LOSSES[case.arm]
+        self._needs = needs
+        self._precision = precision
+        self._device = device
         if case.arm == "minilm":
             self._loss = functools.partial(minilm, relation_heads=case.pair.relation_heads)
         self.student = _loaded(Encoder(case.pair.student), params).to(device).train()
@@ -427,7 +435,8 @@ class Torch:
             for m, p in zip(self._master, self._trained.parameters(), strict=True)
             if p.grad is not None
         ]
-        masters, copies = [m for m, _ in pairs], [p for _, p in pairs]
+        masters = [m for m, _ in pairs]
+        copies = [p for _, p in pairs]
         for master, copy in pairs:
             master.grad = copy.grad.float()
             copy.grad = None

@@ -46,9 +46,12 @@ class Unfused:
             batches: on the host.
             fused: the fused step, which places everything.
         """
-        phase, layout, compute = case.phase, Layout.of(devices=jax.devices()[:1]), case.compute
+        phase = case.phase
+        layout = Layout.of(devices=jax.devices()[:1])
+        compute = case.compute
         self._batches = [fused.place(one) for one in batches]
-        self._state, self._teacher = fused.start(params, seed=0), fused.place_teacher(teacher)
+        self._state = fused.start(params, seed=0)
+        self._teacher = fused.place_teacher(teacher)
         schedule_inputs = ScheduleInputs.abstract(layout.replicated)
 
         def look(teacher: Any, batch: Any) -> Features:
@@ -73,7 +76,8 @@ class Unfused:
             .compile()
         )
         self.handed_over = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(seen))
-        self.teacher_memory, self.student_memory = memory(self._look), memory(self._step)
+        self.teacher_memory = memory(self._look)
+        self.student_memory = memory(self._step)
         self._moment = layout.place(
             jax.tree.map(np.float32, ScheduleInputs(0.5, RATE)), layout.replicated
         )

@@ -35,9 +35,12 @@ class Clock:
 
     def __init__(self) -> None:
         """Starts, with `SETTING_UP`."""
-        self._kinds, self._whole = [SETTING_UP], False
+        self._kinds = [SETTING_UP]
+        self._whole = False
         self._seconds: dict[str, float] = {}
-        self._since, self._compiled, self._listens = time.perf_counter(), 0.0, False
+        self._since = time.perf_counter()
+        self._compiled = 0.0
+        self._listens = False
 
     def listen(self) -> None:
         """Hears from JAX from now on."""

@@ -95,7 +95,8 @@ class Entries:
             limit: bytes that all of them take at most, -1: no limit. What was not used for longest
                 is deleted first.
         """
-        self._path, self._limit = directory, limit
+        self._path = directory
+        self._limit = limit
         self._size: int | None = None  # of all, as far as this process knows
         self._unwritable = False
 

@@ -44,7 +44,8 @@ def append_text(path: Path, text: str, *, durable: bool) -> None:
         OSError: it cannot be written; a part that was is taken back.
     """
     with path.open("ab", buffering=0) as f:
-        end, left = f.seek(0, os.SEEK_END), memoryview(text.encode())
+        end = f.seek(0, os.SEEK_END)
+        left = memoryview(text.encode())
         try:
             while left:
                 left = left[f.write(left) :]

@@ -12,7 +12,8 @@ import os
 
 import jax
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD = -1
+_MMAP_MAX = -4
 """Parameters of glibc's mallopt (malloc.h)."""
 _LARGEST = 2**31 - 1
 _OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")

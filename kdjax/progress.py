@@ -85,7 +85,9 @@ class Reporter:
     def set_budget(self, budget: float) -> None:
         """Sets what all runs from now on may spend together, in their budgets' unit; the time left
         follows from it."""
-        self._budget, self._spent, self._started = budget, 0, None
+        self._budget = budget
+        self._spent = 0
+        self._started = None
 
     def track(self, name: str) -> Callable[[Progress], None]:
         """A watcher for one run: shows its budget, loss, speed and the time left for it and for
@@ -104,7 +106,8 @@ class Reporter:
                 last = now.ledger.used
                 self._started = self._started or begun
                 return
-            self._spent, last = self._spent + now.ledger.used - last, now.ledger.used
+            self._spent = self._spent + now.ledger.used - last
+            last = now.ledger.used
             seconds = time.monotonic() - begun
             rate = (now.ledger.used - first.ledger.used) / seconds
             speed = (now.ledger.tokens - first.ledger.tokens) / seconds

@@ -61,7 +61,8 @@ def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, 
     }
     hints = get_type_hints(cls)
     for f in dataclasses.fields(cls):
-        hint, default = hints[f.name], getattr(instance, f.name, dataclasses.MISSING)
+        hint = hints[f.name]
+        default = getattr(instance, f.name, dataclasses.MISSING)
         inner = next((arg for arg in get_args(hint) if dataclasses.is_dataclass(arg)), None)
         if dataclasses.is_dataclass(hint):
             yield from _settings(hint, default, f"{prefix}{f.name}.")

@@ -23,7 +23,8 @@ from tests.corpora import WORDS, make_corpus, make_tokenizer
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 SEEDS = (0, 1)
 TASKS = ("halves", "parity")
-BUDGET, HEAD = 5.0e7, 1.0e7
+BUDGET = 5.0e7
+HEAD = 1.0e7
 """FLOPs of a run, and of fitting the teacher's head: 8 steps of `tinybert`, 19 of `scratch`."""
 STUDENT = {
     "layers": tiny.SHALLOW_STUDENT.layers,

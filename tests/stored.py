@@ -86,7 +86,8 @@ def build(
 
 def records(directory: Path, text: Text) -> dict[str, Array]:
     """What is stored, `[2, n, …]`."""
-    opened, numbers = Cache.open(directory), np.arange(text.sequences)
+    opened = Cache.open(directory)
+    numbers = np.arange(text.sequences)
     read = [opened.read(numbers, np.full_like(numbers, view)) for view in range(2)]
     return {name: np.stack([one[name] for one in read]) for name in read[0]}
 
@@ -99,7 +100,8 @@ def _seen() -> Callable[..., Any]:
 def everything(text: Text) -> tuple[Array, Array, Array]:
     """Last hidden states, logits and slot weights of all views `[2, n, …]`, by the teacher itself,
     a view at a time."""
-    data, numbers = text.data, np.arange(text.sequences)
+    data = text.data
+    numbers = np.arange(text.sequences)
     found = []
     for view in range(2):
         batch = text.corpus.viewed(

@@ -150,10 +150,8 @@ def test_the_term_of_ones_own_is_priced(own_terms: Any, tmp_path: Path) -> None:
 
 def test_the_term_of_ones_own_is_what_it_says(own_terms: Any) -> None:
     rng = np.random.default_rng(0)
-    h_s, h_t = (
-        rng.normal(size=(2, 5, 3)).astype(np.float32),
-        rng.normal(size=(2, 5, 4)).astype(np.float32),
-    )
+    h_s = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    h_t = rng.normal(size=(2, 5, 4)).astype(np.float32)
     segments = np.array([[1, 1, 2, 2, 0], [1, 1, 1, 0, 0]])
     batch = {"segments": segments, "valid": segments > 0}
 
@@ -216,7 +214,8 @@ def test_the_prices_of_named_arms_are_those_in_the_text(named: dict[str, dict[st
 
 @pytest.mark.exhaustive
 def test_the_prices_of_all_named_arms_are_those_in_the_text() -> None:
-    table, listed = arms_in_table(), arms.listed(cli.PAPER)
+    table = arms_in_table()
+    listed = arms.listed(cli.PAPER)
     shown = {name: f"{row['relative']:.3f}" for name, row in listed.items() if "relative" in row}
     assert shown == {name: table[name][0] for name in shown} and len(shown) > 8
 

@@ -79,8 +79,10 @@ def divergence(classes: int, distance: float, *, lanes: int) -> tuple[float, flo
         total = in_lanes(np.exp(shifted), lanes) if dtype is np.float32 else np.sum(np.exp(shifted))
         return shifted - np.log(total)
 
-    p, q = log_softmax(logits, np.float32), log_softmax(moved, np.float32)
-    exact_p, exact_q = log_softmax(logits, np.float64), log_softmax(moved, np.float64)
+    p = log_softmax(logits, np.float32)
+    q = log_softmax(moved, np.float32)
+    exact_p = log_softmax(logits, np.float64)
+    exact_q = log_softmax(moved, np.float64)
     return float(in_lanes(np.exp(p) * (p - q), lanes)), float(
         np.sum(np.exp(exact_p) * (exact_p - exact_q))
     )
@@ -99,7 +101,9 @@ def test_divergence_of_near_distributions_is_within_the_tolerance_of_its_parts(l
 
 def adam(gradients: list[np.ndarray]) -> np.ndarray:
     """Parameters after Adam's steps from 0, at a learning rate of 1."""
-    params, first, second = np.zeros_like(gradients[0]), 0.0, 0.0
+    params = np.zeros_like(gradients[0])
+    first = 0.0
+    second = 0.0
     for step, gradient in enumerate(gradients, start=1):
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2

@@ -35,7 +35,8 @@ SHALLOW_STUDENT = replace(STUDENT, layers=1)
 SHALLOW_TEACHER = replace(TEACHER, layers=2)
 """For what does not depend on the number of layers: they compile in half the time."""
 SHAPE = BatchShape(batch_size=8, seq_len=12, max_predictions=3)
-EVERY_STEP, AT_THE_END = 0.0, 1e9
+EVERY_STEP = 0.0
+AT_THE_END = 1e9
 """Seconds between checkpoints."""
 
 
@@ -98,7 +99,9 @@ def batch(seed: int = 0, shape: BatchShape = SHAPE) -> dict[str, np.ndarray]:
     """A random batch: two packed segments and some padding in every sequence, and now and then an
     unused slot."""
     rng = np.random.default_rng(seed)
-    b, length, slots = shape.batch_size, shape.seq_len, shape.max_predictions
+    b = shape.batch_size
+    length = shape.seq_len
+    slots = shape.max_predictions
     cut = rng.integers(2, length - 3, (b, 1))
     end = rng.integers(length - 2, length + 1, (b, 1))
     place = np.broadcast_to(np.arange(length), (b, length))
@@ -119,7 +122,9 @@ class Batches:
     """Batches like the loader's, without a corpus: the n-th is of its number."""
 
     def __init__(self, seed: int = 0, shape: BatchShape = SHAPE, sequences: int = 40):
-        self.seed, self.shape, self.sequences = seed, shape, sequences
+        self.seed = seed
+        self.shape = shape
+        self.sequences = sequences
 
     def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
         for step in itertools.count(seen // self.shape.batch_size):

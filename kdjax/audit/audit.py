@@ -58,7 +58,8 @@ def _audited(directory: Path) -> Book:
 
 def _sweep(directory: Path, book: Book) -> None:
     """Every cell, and what the sweep makes of them."""
-    path, found = directory / sweep.NAME, {}
+    path = directory / sweep.NAME
+    found = {}
     for cell in sorted((directory / "cells").glob("*/")):
         found[cell.name] = StudyAudit(cell, directory / "shared", book).audit()
     if told := book.read(path):

@@ -74,7 +74,8 @@ class Book:
             note: what else is to be said of an expected value.
         """
         if isinstance(found, list) and isinstance(expected, list):
-            found, expected = dict(enumerate(found)), dict(enumerate(expected))
+            found = dict(enumerate(found))
+            expected = dict(enumerate(expected))
         if isinstance(found, dict) and isinstance(expected, dict):
             for key in [*expected, *(key for key in found if key not in expected)]:
                 pair = found.get(key, NOTHING), expected.get(key, NOTHING)

@@ -11,7 +11,8 @@ class Counts:
     """Tokens of the first sequences that a seed sees, counted from the text as far as asked."""
 
     def __init__(self, batches: Batches):
-        self._batches, self._size = batches, len(batches[0]["valid"])
+        self._batches = batches
+        self._size = len(batches[0]["valid"])
         self._sums: list[
             np.ndarray
         ] = []  # a batch each: by row, the sums from the very first sequence on
@@ -20,7 +21,8 @@ class Counts:
         """Tokens seen, seen for the first time, and masked in so many sequences."""
         number, row = divmod(max(0, sequences - 1), self._size)
         while len(self._sums) <= number:
-            batch, before = self._batches[len(self._sums)], len(self._sums) * self._size
+            batch = self._batches[len(self._sums)]
+            before = len(self._sums) * self._size
             tokens = batch["valid"].sum(axis=1)
             fresh = (
                 np.arange(before, before + self._size) < self._batches.sequences

@@ -73,14 +73,13 @@ class RunAudit:
     """
 
     def __init__(self, study: AuditedStudy, arm: Arm, seed: int, directory: Path, book: Book):
-        self._study, self._arm, self._seed, self._directory, self._book = (
-            study,
-            arm,
-            seed,
-            directory,
-            book,
-        )
-        self._cost, self._budget = study.costs[arm.name], study.budget
+        self._study = study
+        self._arm = arm
+        self._seed = seed
+        self._directory = directory
+        self._book = book
+        self._cost = study.costs[arm.name]
+        self._budget = study.budget
         self._shapes = [phase.shape(study.shape) for phase in arm.phases]
         self._stretches: tuple[PhaseSpan, ...] = ()
         if self._budget.countable:
@@ -92,7 +91,8 @@ class RunAudit:
 
     def audit(self) -> None:
         """All of it."""
-        book, directory = self._book, self._directory
+        book = self._book
+        directory = self._directory
         if not directory.is_dir():
             book.add(directory, "no run", "one for every arm and seed of the recipe")
             return
@@ -121,7 +121,8 @@ class RunAudit:
 
     def _manifest(self, path: Path) -> None:
         """Whose the run is."""
-        study, manifest = self._study, self._book.read(path)
+        study = self._study
+        manifest = self._book.read(path)
         if not manifest:
             return
         expected = {
@@ -141,7 +142,8 @@ class RunAudit:
 
     def _account(self, phases: Sequence[int]) -> dict[str, Any]:
         """What a ledger has to say after so many steps of each phase."""
-        steps, counts = sum(phases), self._study.counts(self._seed)
+        steps = sum(phases)
+        counts = self._study.counts(self._seed)
         sequences = sum(
             done * shape.batch_size for done, shape in zip(phases, self._shapes, strict=True)
         )
@@ -170,7 +172,8 @@ class RunAudit:
     def _ledgers(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:
         """Every entry of the journal; returns the account at its end, as far as it can be worked
         out so."""
-        book, expected = self._book, {}
+        book = self._book
+        expected = {}
         before: list[dict[str, Any]] = []
         opening = {
             "prices": [one.to_json() for one in self._cost.prices],
@@ -242,7 +245,8 @@ class RunAudit:
             "ledger_sha256": closing["sha256"],
         }
         self._book.same(path, {name: result.get(name, NOTHING) for name in expected}, expected)
-        model, seconds = sum(ledger.spent[part] for part in PARTS), ledger.seconds["compute"]
+        model = sum(ledger.spent[part] for part in PARTS)
+        seconds = ledger.seconds["compute"]
         expected = {"model_flops": model}
         for kind, flops in (("model", model), ("hardware", hardware["hardware_flops"])):
             if flops:

@@ -71,7 +71,9 @@ class StudyAudit:
     budget: Budget
 
     def __init__(self, out: Path, shared: Path | None, book: Book):
-        self._out, self._shared, self._book = out, shared, book
+        self._out = out
+        self._shared = shared
+        self._book = book
         self.corpus: Corpus | None = None
         self.cache: CacheManifest | None = None
         self.costs: dict[str, Cost] = {}
@@ -80,18 +82,18 @@ class StudyAudit:
 
     def audit(self) -> dict[str, Any]:
         """All of it; returns the content of results.json."""
-        book, runs = self._book, self._out / "runs"
-        self._results, self._stored = (
-            book.read(self._out / RESULTS),
-            book.read(self._out / record.NAME),
-        )
+        book = self._book
+        runs = self._out / "runs"
+        self._results = book.read(self._out / RESULTS)
+        self._stored = book.read(self._out / record.NAME)
         manifests = [book.read(path) for path in sorted(runs.glob("*/manifest.json"))]
         self._recipes = [
             found["config"] for found in manifests if isinstance(found.get("config"), dict)
         ]
         try:
             self.config = from_dict(plain(self._recipe()))
-            self.arms, self.shape = arms_of(self.config), shape_of(self.config)
+            self.arms = arms_of(self.config)
+            self.shape = shape_of(self.config)
             self.budget = Budget.of(self.config.budget)
         except (
             Exception
@@ -142,7 +144,8 @@ class StudyAudit:
     def _recipe(self) -> dict[str, Any]:
         """The recipe by results.json; where that does not match its digest, by a run, but for arms
         and seeds."""
-        told, digested = self._results.get("config"), self._results.get("config_digest")
+        told = self._results.get("config")
+        digested = self._results.get("config_digest")
         others = self._recipes
         if not isinstance(told, dict):
             return others[0] if others else {}
@@ -176,7 +179,8 @@ class StudyAudit:
             "teacher",
         )
         if head.budget and self.places["teacher"].exists():
-            path, name = self.places["teacher"] / CARD, ""
+            path = self.places["teacher"] / CARD
+            name = ""
             self.facts = self._book.read(path) or self.facts
         with self._book.reading(path):
             if self.facts is None or not sources.locate(config.teacher.source).exists():
@@ -227,7 +231,8 @@ class StudyAudit:
 
     def _read_trained_teachers(self) -> None:
         """The teachers that the study trained: their ledgers, checkpoints and cards."""
-        place, corpus = self.places["teacher"], self.corpus
+        place = self.places["teacher"]
+        corpus = self.corpus
         if not place.exists():
             return
         cards = []
@@ -319,7 +324,8 @@ class StudyAudit:
         """Of the text in a seed's order; None where the text is not there."""
         if self.corpus is None:
             return None
-        data, corpus = self.config.data, self.corpus
+        data = self.config.data
+        corpus = self.corpus
         key = (
             corpus.directory,
             corpus.digest,
@@ -341,7 +347,9 @@ class StudyAudit:
 
     def _judge(self, runs: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
         """results.json: its rows are the runs', and all else follows from them."""
-        path, results, book = self._out / RESULTS, self._results, self._book
+        path = self._out / RESULTS
+        results = self._results
+        book = self._book
         if not results:
             return
         with book.reading(path):

@@ -43,13 +43,11 @@ class TeacherAudit:
             book: takes what is found.
             note: what is to be said of an expected price.
         """
-        self._config, self._directory, self._seed, self._book, self._note = (
-            config,
-            directory,
-            seed,
-            book,
-            note,
-        )
+        self._config = config
+        self._directory = directory
+        self._seed = seed
+        self._book = book
+        self._note = note
         self._settings = config.teacher.train
         self._shape = batch_shape(config, self._settings.batch_size)
         self.card: dict[str, Any] = {}
@@ -62,7 +60,8 @@ class TeacherAudit:
             corpus_digest: of the study's text; None where the text is gone.
             counts: of the text's tokens in this teacher's order; None where the text is gone.
         """
-        book, directory = self._book, self._directory
+        book = self._book
+        directory = self._directory
         manifest = book.read(directory / MANIFEST)
         with book.reading(directory / MANIFEST):
             digest = corpus_digest or manifest["identity"]["corpus"]

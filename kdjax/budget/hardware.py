@@ -20,7 +20,8 @@ from jax.extend import core
 
 from kdjax.budget.price import FlopCountError, count_jaxpr
 
-_CLOUD, _NVIDIA = "Google Cloud's TPU documentation", "NVIDIA's data sheet, without sparsity"
+_CLOUD = "Google Cloud's TPU documentation"
+_NVIDIA = "NVIDIA's data sheet, without sparsity"
 
 _PEAKS = {
     # A JAX device is a core on v3 and on TPU7x, two to a chip; elsewhere it is a whole chip.
@@ -99,7 +100,8 @@ def hardware_flops(
     if flops is None or not math.isfinite(flops) or flops <= 0:
         return None
     try:
-        once, whole = count_jaxpr(traced.jaxpr, "once"), count_jaxpr(traced.jaxpr, "whole")
+        once = count_jaxpr(traced.jaxpr, "once")
+        whole = count_jaxpr(traced.jaxpr, "whole")
     except FlopCountError:
         return None
     total = (round(flops) - repeated) * devices + whole.total - once.total
@@ -152,8 +154,10 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
     found = compiled.memory_analysis()
     if found is None:
         return None
-    arguments, outputs = found.argument_size_in_bytes, found.output_size_in_bytes
-    aliased, temporaries = found.alias_size_in_bytes, found.temp_size_in_bytes
+    arguments = found.argument_size_in_bytes
+    outputs = found.output_size_in_bytes
+    aliased = found.alias_size_in_bytes
+    temporaries = found.temp_size_in_bytes
     return {
         "arguments": arguments,
         "outputs": outputs,
@@ -195,7 +199,9 @@ def _known(kind: str) -> str | None:
 def _fastest_matmul(device: jax.Device) -> float:
     """The best rate among square float32 matmuls of growing size, in FLOPs a second."""
     multiply = jax.jit(jnp.matmul)
-    best, spent, size = 0.0, 0.0, 128
+    best = 0.0
+    spent = 0.0
+    size = 128
     while spent + (4 * 2 * size**3 / best if best else 0.0) < _MEASURING:
         square = jax.device_put(jnp.ones((size, size), jnp.float32), device)
         multiply(square, square).block_until_ready()  # compiles
@@ -203,6 +209,7 @@ def _fastest_matmul(device: jax.Device) -> float:
             started = time.perf_counter()
             multiply(square, square).block_until_ready()
             seconds = time.perf_counter() - started
-            best, spent = max(best, 2 * size**3 / seconds), spent + seconds
+            best = max(best, 2 * size**3 / seconds)
+            spent = spent + seconds
         size *= 2
     return best

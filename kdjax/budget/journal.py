@@ -74,7 +74,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: an entry was changed, removed or reordered; names the first that does not fit.
     """
-    previous, entries = "", []
+    previous = ""
+    entries = []
     for number, entry in enumerate(_lines(path)):
         content = {name: value for name, value in entry.items() if name != "sha256"}
         if entry.get("sha256") != digest(content):

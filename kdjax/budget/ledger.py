@@ -58,7 +58,8 @@ def schedule_phases(
         InputError: a phase without a single step.
     """
     spans: list[PhaseSpan] = []
-    used, first = Ledger.open(budget, len(phases), upfront).used, 0
+    used = Ledger.open(budget, len(phases), upfront).used
+    first = 0
     each = [positions] * len(phases) if isinstance(positions, int) else positions
     for n, ((until, price), size) in enumerate(zip(phases, each, strict=True), start=1):
         a_step = budget.step(price, size)
@@ -72,7 +73,8 @@ def schedule_phases(
                 f"{a_step:.4g}"
             )
         spans.append(PhaseSpan(price, first, steps, size))
-        used, first = used + steps * a_step, first + steps
+        used = used + steps * a_step
+        first = first + steps
     return tuple(spans)
 
 
@@ -220,5 +222,6 @@ class Ledger:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Ledger:
         """The inverse of `to_json`."""
-        budget, phases = Budget.from_json(values["budget"]), tuple(values["phases"])
+        budget = Budget.from_json(values["budget"])
+        phases = tuple(values["phases"])
         return Ledger(**{**values, "budget": budget, "phases": phases})

@@ -130,7 +130,8 @@ def checked(count: Count, what: str) -> int:
     Raises:
         FlopCountError: the two disagree.
     """
-    flops, jaxpr_count = count.flops, count.jaxpr_count
+    flops = count.flops
+    jaxpr_count = count.jaxpr_count
     if flops < jaxpr_count.matmul or abs(flops - jaxpr_count.total) > AGREEMENT * jaxpr_count.total:
         raise FlopCountError(
             f"XLA counts {flops:.6g} FLOPs in {what}, the jaxpr count {jaxpr_count.matmul:.6g} in "
@@ -211,7 +212,8 @@ def _rolled(scan: core.JaxprEqn) -> bool:
 
 def _turns(scan: core.JaxprEqn, loops: Loops) -> int:
     """How often a scan's body counts."""
-    length, unroll = scan.params["length"], scan.params["unroll"]
+    length = scan.params["length"]
+    unroll = scan.params["unroll"]
     if loops == "once" and _rolled(scan):
         # JAX makes a loop whose body is `unroll` turns, and writes out what is left over beside it.
         return int(unroll + length % unroll)
@@ -276,7 +278,8 @@ _TRANSCENDENTAL = frozenset(  # XLA counts these apart from FLOPs
 
 def _elementwise_flops(eqn: core.JaxprEqn) -> int:
     """One FLOP an element: of the result, of what a reduction takes in, of what a scatter adds."""
-    name, size = eqn.primitive.name, _size(eqn.outvars[0])
+    name = eqn.primitive.name
+    size = _size(eqn.outvars[0])
     if name.startswith(("reduce_", "arg")):
         return _size(eqn.invars[0]) - size
     if name.startswith("scatter"):

@@ -166,7 +166,8 @@ class Corpus:
         Raises:
             InputError: a shard is damaged there.
         """
-        source, records = self._sources[split], []
+        source = self._sources[split]
+        records = []
         for number in self._numbers(split, sequences):
             try:
                 records.append(source[int(number)])

@@ -108,14 +108,14 @@ class Batches:
             InputError: the split has fewer sequences than a batch, or the cache has not its
                 sequences and views.
         """
-        self._corpus, self._split, self._batch = corpus, split, batch
-        self._seed, self._rate, self._slots, self._views, self._cache = (
-            seed,
-            rate,
-            slots,
-            views,
-            cache,
-        )
+        self._corpus = corpus
+        self._split = split
+        self._batch = batch
+        self._seed = seed
+        self._rate = rate
+        self._slots = slots
+        self._views = views
+        self._cache = cache
         if self.sequences < batch:
             raise InputError(
                 f"{corpus.directory}: {self.sequences} {split} sequences are too small to fill a "
@@ -162,7 +162,10 @@ class Batches:
     def _read(self, seen: int, rows: Rows, number: int, sequences: np.ndarray) -> Batch:
         sequences = sequences[rows]
         epochs = (seen + number * self._batch + np.arange(self._batch)[rows]) // self.sequences
-        corpus, split, rate, slots = self._corpus, self._split, self._rate, self._slots
+        corpus = self._corpus
+        split = self._split
+        rate = self._rate
+        slots = self._slots
         if not self._views:
             return corpus.batch(split, sequences, epochs, seed=self._seed, rate=rate, slots=slots)
         views = view_of(epochs, self._seed, self._views)

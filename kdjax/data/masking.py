@@ -66,10 +66,8 @@ def mask(
     masked = tokens.astype(np.int32)
     hidden = masked[chosen]
     masked[chosen] = np.where(action < 0.8, mask_id, np.where(action < 0.9, drawn, hidden))
-    places, labels, weights = (
-        np.zeros(slots, np.int32),
-        np.zeros(slots, np.int32),
-        np.zeros(slots, np.float32),
-    )
+    places = np.zeros(slots, np.int32)
+    labels = np.zeros(slots, np.int32)
+    weights = np.zeros(slots, np.float32)
     places[:count], labels[:count], weights[:count] = chosen, hidden, 1.0
     return masked, places, labels, weights

@@ -77,7 +77,8 @@ def write_shard(directory: Path, name: str, split: str, records: Iterable[bytes]
         writer.close()
         with beside.open("rb") as written:
             os.fsync(written.fileno())
-        digest, size = sha256(beside), beside.stat().st_size
+        digest = sha256(beside)
+        size = beside.stat().st_size
         beside.replace(path)
     except (OSError, RuntimeError) as e:
         raise InputError(

@@ -48,7 +48,8 @@ def take(
         sums = held + np.cumsum(tokens_of(order[start : start + BLOCK]))
         fitting = int(np.searchsorted(sums, unique_tokens, side="right"))
         if fitting:
-            taken, held = start + fitting, int(sums[fitting - 1])
+            taken = start + fitting
+            held = int(sums[fitting - 1])
         if fitting < len(sums):
             break
     return Subset(seed, order[:taken].copy(), held)  # a copy lets go of the rest

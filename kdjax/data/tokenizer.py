@@ -58,7 +58,8 @@ class TextTokenizer:
         Raises:
             InputError: not such a file, or it lacks one of the special tokens.
         """
-        digest, backend = sha256(path), read_backend(path)
+        digest = sha256(path)
+        backend = read_backend(path)
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
@@ -92,7 +93,8 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
     for text in texts:
         if batch and (len(batch) == BATCH or characters + len(text) > BATCH_CHARACTERS):
             yield batch
-            batch, characters = [], 0
+            batch = []
+            characters = 0
         batch.append(text)
         characters += len(text)
     if batch:

@@ -77,7 +77,8 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
                 f"--arm is {name!r}, expected an arm of the recipe{nearest(name, ready)}"
             )
     chosen = {name: ready[name] for name in arms or ready}
-    layout, shape = Layout.of(config.train.mesh, on.devices), shape_of(config)
+    layout = Layout.of(config.train.mesh, on.devices)
+    shape = shape_of(config)
     for phase in itertools.chain(*(arm.phases for arm in chosen.values())):
         layout.check_batch(phase.shape(shape).batch_size, config.train.grad_accum_steps)
     costs = prices(config)
@@ -120,7 +121,8 @@ def _phase(
             **dict.fromkeys(("compile_seconds", "collectives", "attention", "estimated")),
         }
     text = program.text
-    module, found = parse(text), estimate(text, on.chip, program.kernels)
+    module = parse(text)
+    found = estimate(text, on.chip, program.kernels)
     heads = {
         one.heads // layout.mesh.shape["tensor"]
         for one in (phase.student, phase.teacher)
@@ -175,7 +177,8 @@ def _add_hours(phases: list[dict[str, Any]]) -> None:
     """Adds to each phase the hours that a run spends in it."""
     for phase in phases:
         if (estimated := phase["estimated"]) is not None:
-            seconds, steps = estimated["step_seconds"], phase["steps"]
+            seconds = estimated["step_seconds"]
+            steps = phase["steps"]
             estimated["hours"] = (
                 None if seconds is None or steps is None else steps * seconds / 3600
             )
@@ -184,10 +187,8 @@ def _add_hours(phases: list[dict[str, Any]]) -> None:
 def _in_short(phase: dict[str, Any]) -> str:
     if phase["estimated"] is None:
         return f"needs more than {_gib(phase['hbm'])} GiB"
-    seconds, compiling = (
-        phase["estimated"]["step_seconds"],
-        f"compiled in {phase['compile_seconds']:.0f} s",
-    )
+    seconds = phase["estimated"]["step_seconds"]
+    compiling = f"compiled in {phase['compile_seconds']:.0f} s"
     step = (
         "a step of unknown length"
         if seconds is None
@@ -245,10 +246,8 @@ def _title(found: dict[str, Any]) -> str:
 def _cells(phase: dict[str, Any]) -> list[str]:
     if not phase["fits"] and phase["estimated"] is None:
         return [f"> {_gib(phase['hbm'])} too much", *["-"] * 7]
-    estimated, sent_bytes = (
-        phase["estimated"],
-        sum(kind["bytes"] for kind in phase["collectives"].values()),
-    )
+    estimated = phase["estimated"]
+    sent_bytes = sum(kind["bytes"] for kind in phase["collectives"].values())
     seconds = estimated["step_seconds"]
     return [
         _gib(phase["hbm"]) + ("" if phase["fits"] else " too much"),

@@ -46,7 +46,8 @@ def arms_of(config: Config) -> dict[str, Arm]:
     """
     if not config.arms:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
-    teacher, spec = zoo.resolve(config.teacher.architecture), config.student
+    teacher = zoo.resolve(config.teacher.architecture)
+    spec = config.student
     arms = {
         name: resolve(name, arm, spec, teacher, config.train.optimizer, config.cache).ramped(
             config.train.batch_ramp
@@ -177,12 +178,10 @@ def prices(config: Config) -> dict[str, list[dict[str, Any]]]:
     steps. With an MLM probe there is `mlm_probe`: what it costs a run, and whether that is
     `charged`.
     """
-    shape, corpus, arms, budget = (
-        shape_of(config),
-        _prepared(config),
-        arms_of(config),
-        Budget.of(config.budget),
-    )
+    shape = shape_of(config)
+    corpus = _prepared(config)
+    arms = arms_of(config)
+    budget = Budget.of(config.budget)
     rows = {}
     for name, arm in arms.items():
         found = [price(phase, phase.shape(shape)) for phase in arm.phases]
@@ -253,11 +252,9 @@ def _cache(
 ) -> dict[str, Any]:
     """What stored outputs cost a run, and after how many epochs they are cheaper than the teacher
     in every step."""
-    teacher, request, runs = (
-        zoo.resolve(config.teacher.architecture),
-        stored_by(arms),
-        sharing(config, arms),
-    )
+    teacher = zoo.resolve(config.teacher.architecture)
+    request = stored_by(arms)
+    runs = sharing(config, arms)
     shape = BatchShape(config.cache.batch_size, config.data.seq_len, config.data.max_predictions)
     fields = CachedTeacher(teacher, request, config.cache).fields(
         shape.seq_len, shape.max_predictions
@@ -357,7 +354,8 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
 
 def _teacher_line(config: Config) -> str:
     """Return what the teachers that are trained here cost, in a line."""
-    training, count = config.teacher.train, len(config.teacher.train.seeds)
+    training = config.teacher.train
+    count = len(config.teacher.train.seeds)
     return (
         f"teacher: {count} trained here, each with {training.budget:.4g} FLOPs; at "
         f"{config.teacher.at:g} of that it "

@@ -35,10 +35,12 @@ class TeacherCost:
     @staticmethod
     def of_facts(facts: Mapping[str, Any]) -> TeacherCost:
         """Return what a teacher's card, or a study's facts of it, say."""
-        tuning, head = int(facts.get("tuning_flops", 0)), int(facts.get("head_flops", 0))
+        tuning = int(facts.get("tuning_flops", 0))
+        head = int(facts.get("head_flops", 0))
         if "tuning_flops" not in facts and facts.get("encoder") == "tuned":
             # Cards of earlier versions book the tuning of an encoder as its head's.
-            tuning, head = head, 0
+            tuning = head
+            head = 0
         return TeacherCost(int(facts.get("training_flops", 0)), tuning, head)
 
     @property

@@ -53,7 +53,8 @@ def crossings(
     told: list[int | None] = [n for n, sign in enumerate(signs) if sign]
     found = []
     for before, after in pairwise([None, *told, None]):
-        start, stop = before or 0, len(x) - 1 if after is None else after
+        start = before or 0
+        stop = len(x) - 1 if after is None else after
         changes = [
             n
             for n in range(start, stop)

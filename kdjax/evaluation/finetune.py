@@ -71,7 +71,9 @@ def finetune(
     }
     recipe = _Recipe(config, settings, task.regression)
     state = trained, recipe.optimizer.init(trained)
-    targets, key, losses = _targets(task), jax.random.key(seed), []
+    targets = _targets(task)
+    key = jax.random.key(seed)
+    losses = []
     for step, rows in enumerate(batch_rows(len(task.train), settings, seed)):
         batch = {name: values[rows] for name, values in task.train.batch.items()}
         rate = learning_rate(
@@ -99,7 +101,8 @@ def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDAr
         settings: steps and batch.
         seed: not negative.
     """
-    rows, epoch = np.empty(0, np.intp), 0
+    rows = np.empty(0, np.intp)
+    epoch = 0
     for _ in range(settings.steps):
         while len(rows) < settings.batch_size:
             rows = np.concatenate([rows, np.random.default_rng([seed, epoch]).permutation(count)])

@@ -19,7 +19,9 @@ def score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, regress
     """
     if not regression:
         return float(np.mean(predicted == truth))
-    x, y = predicted.astype(np.float64), truth.astype(np.float64)
-    x, y = x - x.mean(), y - y.mean()
+    x = predicted.astype(np.float64)
+    y = truth.astype(np.float64)
+    x = x - x.mean()
+    y = y - y.mean()
     size = np.sqrt(np.sum(x * x) * np.sum(y * y))
     return float(np.sum(x * y) / size) if size > 0 else 0.0

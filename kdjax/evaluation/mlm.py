@@ -105,7 +105,8 @@ class HeldOut:
         """
         targets: list[NDArray[np.float32]] | list[None] = [None] * len(self.batches)
         if self._teacher is not None:
-            found, expected = config.vocab_size, self._teacher.config.vocab_size
+            found = config.vocab_size
+            expected = self._teacher.config.vocab_size
             if found != expected:
                 raise InputError(
                     f"held-out KL: the model has {found} vocabulary entries, expected the "
@@ -124,7 +125,8 @@ class HeldOut:
     def _predictions(self) -> tuple[MlmResult, list[NDArray[np.float32]]]:
         """The teacher's result, and its log-probabilities `[B, S, V]` for each batch."""
         assert self._teacher is not None  # nothing asks otherwise
-        sums, targets = [], []
+        sums = []
+        targets = []
         for batch in self.batches:
             log_probs, part = _predict(*self._teacher, batch)
             targets.append(np.asarray(log_probs, np.float32))
@@ -201,7 +203,8 @@ def over_slots(
     Returns:
         Sums: `loss`, `accuracy`, `weight`, `count`; beside a teacher also `kl` and `agreement`.
     """
-    labels, weights = batch["labels"], batch["label_weights"]
+    labels = batch["labels"]
+    weights = batch["label_weights"]
 
     def summed(values: jax.Array) -> jax.Array:
         # Not `weights * values`: what an unused slot has may be infinite, and 0 times infinity is

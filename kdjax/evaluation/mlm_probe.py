@@ -77,7 +77,8 @@ class ProbeHead:
 
         The mix is even and the output matrix 0, so that the first prediction is uniform.
         """
-        width, vocabulary = self.model.width, self.model.vocab_size
+        width = self.model.width
+        vocabulary = self.model.vocab_size
         normal = jax.nn.initializers.truncated_normal(stddev=1 / math.sqrt(width))
         kernel = normal(jax.random.key(HEAD_SEED), (width, width), jnp.float32)
         head: Params = {

@@ -165,7 +165,8 @@ def _probe_layer(
     converge."""
     scaler = StandardScaler().fit(features[0])
     x, x_dev, x_test = (scaler.transform(split) for split in features)
-    tried, unconverged = [], 0
+    tried = []
+    unconverged = 0
     for strength in strengths:
         if task.regression:
             model = Ridge(alpha=1 / strength).fit(x, labels)

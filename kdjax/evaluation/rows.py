@@ -33,7 +33,8 @@ def over_rows(
     """
     full = batch["valid"].shape[1]
     lengths = np.minimum(-(-batch["valid"].sum(axis=1) // STEP) * STEP, full)
-    places, results = [], []
+    places = []
+    results = []
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
         size = max(1, TOKENS // length)

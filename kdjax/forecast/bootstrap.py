@@ -72,12 +72,15 @@ def joint(
         same_seeds: whether the question is about these very seeds rather than about seeds at large;
             their shifts are then part of the answer and not noise.
     """
-    lead, arms, places = fits[0].theta.shape[:-1], len(models), int(cell_seed.max()) + 1
+    lead = fits[0].theta.shape[:-1]
+    arms = len(models)
+    places = int(cell_seed.max()) + 1
     df = np.array(
         [degrees_of_freedom(m, s) for m, s in zip(models, seeds, strict=True)], np.float64
     )
     seed_df = np.array([len(s) - 1 for s in study_seeds], np.float64)
-    residuals, shifts = np.zeros((*lead, arms, len(cell_seed))), np.zeros((*lead, arms, places))
+    residuals = np.zeros((*lead, arms, len(cell_seed)))
+    shifts = np.zeros((*lead, arms, places))
     for a, fit in enumerate(fits):
         residuals[..., a, cells[a]] = fit.residuals / np.sqrt(df[a])
         shifts[..., a, study_seeds[a]] = fit.shifts / np.sqrt(max(seed_df[a], 1.0))
@@ -88,7 +91,8 @@ def joint(
     noise *= _stretch(rng, df, (*lead, count))[..., None, :]
     moves = rng.normal(size=(*lead, count, places, arms)) @ _root(shifts)[..., None, :, :]
     moves *= _stretch(rng, seed_df, (*lead, count))[..., None, :]
-    theta, fresh = [], []
+    theta = []
+    fresh = []
     for a, (model, fit) in enumerate(zip(models, fits, strict=True)):
         error = noise[..., cells[a], a]
         if not same_seeds and seed_df[a] > 0:

@@ -110,7 +110,8 @@ def hold_out(
         same_seeds=True,
     )
     points = sorted({(run.flops, run.parameters) for run in held})
-    arms, differences = [], []
+    arms = []
+    differences = []
     for flops, parameters in points:
         here = {
             arm: {
@@ -137,7 +138,9 @@ def _compare(
     here: dict[str, dict[int, Run]],
 ) -> HeldOut:
     seeds = sorted(set.intersection(*(set(here[arm]) for arm, _ in signed)))
-    values, predicted, draws = np.zeros(len(seeds)), 0.0, np.zeros(1)
+    values = np.zeros(len(seeds))
+    predicted = 0.0
+    draws = np.zeros(1)
     for arm, sign in signed:
         mine = [here[arm][seed] for seed in seeds]
         values = values + sign * np.array([run.value for run in mine])
@@ -149,7 +152,9 @@ def _compare(
         draws = draws + sign * (law.draws[:, 0] + fits.arms[arm].fresh_noise(len(seeds)))
     tail = (1 - fits.confidence) / 2
     low, high = (float(x) for x in np.quantile(draws, [tail, 1 - tail]))
-    low, high, observed = min(low, predicted), max(high, predicted), float(values.mean())
+    low = min(low, predicted)
+    high = max(high, predicted)
+    observed = float(values.mean())
     return HeldOut(
         name=" - ".join(arm for arm, _ in signed),
         flops=float(flops),

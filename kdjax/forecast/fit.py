@@ -204,7 +204,8 @@ def fit(
         )
     if draws < 100:
         raise InputError(f"forecast: {draws} draws, expected at least 100")
-    study, sign = tabulate(runs), 1.0 if better == "lower" else -1.0
+    study = tabulate(runs)
+    sign = 1.0 if better == "lower" else -1.0
     floor = sign * (best if best is not None else 0.0 if better == "lower" else 1.0)
     for run in runs:
         if sign * run.value <= floor:
@@ -260,7 +261,8 @@ def _assemble(
     confidence: float,
 ) -> Fit:
     y = sign * table.values
-    values, sampled = form.model.named(found.theta), form.model.named(theta)
+    values = form.model.named(found.theta)
+    sampled = form.model.named(theta)
     estimates = {}
     for name, value in values.items():
         flip = sign if name == "E" else 1.0

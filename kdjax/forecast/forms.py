@@ -45,7 +45,8 @@ def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
     Raises:
         InputError: too few budgets, sizes or runs for either.
     """
-    sizes, budgets = len(np.unique(runs.parameters)), len(_merged(np.log(runs.tokens)))
+    sizes = len(np.unique(runs.parameters))
+    budgets = len(_merged(np.log(runs.tokens)))
     points = len(np.unique(_points(runs)))
     sign = "+" if better == "lower" else "-"
     model: Model
@@ -110,7 +111,8 @@ def misfit(form: Form, fit: RobustFit, runs: ArmRuns, y: Array) -> float | None:
     left = y - form.model.values(fit.theta) - fit.shifts[runs.seed]
     point = _points(runs)
     groups = np.unique(point)
-    lack, pure = len(groups) - form.model.size, len(y) - len(groups) - int(runs.seed.max())
+    lack = len(groups) - form.model.size
+    pure = len(y) - len(groups) - int(runs.seed.max())
     if lack < 1 or pure < 1:
         return None
     means = np.array([left[point == group].mean() for group in groups])

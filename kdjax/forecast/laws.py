@@ -161,7 +161,8 @@ def supervised_loss(
     Raises:
         InputError: a count that is not above 0.
     """
-    n, d = _positive("parameters", parameters), _positive("tokens", tokens)
+    n = _positive("parameters", parameters)
+    d = _positive("tokens", tokens)
     return np.asarray(law.e + (law.a / n**law.alpha + law.b / d**law.beta) ** law.gamma)
 
 
@@ -186,7 +187,8 @@ def distilled_loss(
     Raises:
         InputError: a count or a loss that is not above 0.
     """
-    n, d = _positive("parameters", parameters), _positive("tokens", tokens)
+    n = _positive("parameters", parameters)
+    d = _positive("tokens", tokens)
     teacher = _positive("teacher_loss", teacher_loss)
     ratio = teacher / (supervised_loss(n, d, law.supervised) * law.d1)
     mixing = np.exp(-law.c1 * law.f1 * np.log1p(ratio ** (1 / law.f1)))
@@ -235,7 +237,8 @@ def effective_parameters(
     Raises:
         InputError: an argument that is not above 0.
     """
-    n, u = _positive("parameters", parameters), _positive("unique", unique)
+    n = _positive("parameters", parameters)
+    u = _positive("unique", unique)
     balance = (law.alpha * law.a / (law.beta * law.b)) ** (1 / (law.alpha + law.beta))
     return _discount(
         n, (u * balance) ** (law.beta / law.alpha) * balance, np.asarray(law.parameter_decay)

@@ -133,7 +133,8 @@ class _Sums:
 
 
 def _block(z: Array, y: Array, w: Array) -> Array:
-    wy, total = w * y, w.sum(-1, keepdims=True)
+    wy = w * y
+    total = w.sum(-1, keepdims=True)
     fixed = total, wy.sum(-1, keepdims=True) / total, (wy * y).sum(-1, keepdims=True)
     basis = -np.expm1(-np.outer(EXPONENTS, z)) / EXPONENTS[:, None]
     grid = _Sums(*fixed, w @ basis.T / total, w @ (basis**2).T, wy @ basis.T, EXPONENTS)
@@ -147,8 +148,10 @@ def _block(z: Array, y: Array, w: Array) -> Array:
     level, slope, free_loss = grid.free()
     inside = level * EXPONENTS >= slope
     bound_loss = grid.bound()[2]
-    row, ratio = np.arange(len(y)), float(np.log(EXPONENTS[1] / EXPONENTS[0]))
-    curves, losses = [], []
+    row = np.arange(len(y))
+    ratio = float(np.log(EXPONENTS[1] / EXPONENTS[0]))
+    curves = []
+    losses = []
     for loss, best in (
         (free_loss, np.where(inside, free_loss, np.inf).argmin(-1)),
         (bound_loss, bound_loss.argmin(-1)),

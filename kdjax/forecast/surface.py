@@ -83,7 +83,8 @@ class Surface:
         return np.asarray(np.log(tokens) - np.log(self.tokens).mean())
 
     def _starts(self, y: Array) -> list[Array]:
-        middle, best = y.mean(-1), y.min(-1)
+        middle = y.mean(-1)
+        best = y.min(-1)
         starts = []
         for asymptote in (0.3, 0.9):
             for share in (0.2, 0.8):
@@ -109,11 +110,13 @@ class Surface:
     def _descend(self, y: Array, weights: Array, start: Array) -> tuple[Array, Array]:
         lowest = np.concatenate([[self.floor], _LOWEST])[: self.size]
         highest = np.concatenate([[np.inf], _HIGHEST])[: self.size]
-        zn, zd = self._size(self.parameters), self._data(self.tokens)
+        zn = self._size(self.parameters)
+        zd = self._data(self.tokens)
         root = np.sqrt(weights)
         theta = np.clip(start, lowest, highest)
         residual = root * (y - _law(theta, zn, zd))
-        loss, damping = (residual**2).sum(-1), np.full(len(y), 1e-2)
+        loss = (residual**2).sum(-1)
+        damping = np.full(len(y), 1e-2)
         for _ in range(_STEPS):
             slope = root[..., None] * _gradient(theta, zn, zd)
             pull = np.einsum("rnp,rn->rp", slope, residual)
@@ -148,11 +151,14 @@ def _law(theta: Array, zn: Array, zd: Array) -> Array:
 
 def _gradient(theta: Array, zn: Array, zd: Array) -> Array:
     _, log_a, a, log_b, b = (theta[..., i, None] for i in range(5))
-    size, data = np.exp(log_a - a * zn), np.exp(log_b - b * zd)
+    size = np.exp(log_a - a * zn)
+    data = np.exp(log_b - b * zd)
     if theta.shape[-1] == 5:
         return np.stack([np.ones_like(size), size, -zn * size, data, -zd * data], -1)
-    g, inner = theta[..., 5, None], size + data
-    chain, value = g * inner ** (g - 1), inner**g
+    g = theta[..., 5, None]
+    inner = size + data
+    chain = g * inner ** (g - 1)
+    value = inner**g
     columns = [
         np.ones_like(size),
         chain * size,

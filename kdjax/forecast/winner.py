@@ -179,7 +179,8 @@ def _crossing(
     high = np.quantile(above, 1 - tail, method="higher")
     value = None if np.isnan(where) else float(np.exp(where))
     if value is not None:
-        low, high = min(low, where), max(high, where)
+        low = min(low, where)
+        high = max(high, where)
     return Crossing(
         value,
         float(np.exp(low)),
@@ -195,7 +196,8 @@ def _last_change(logs: Array, gaps: Array) -> Array:
     change = np.sign(gaps[:, :-1]) * np.sign(gaps[:, 1:]) < 0
     last = change.shape[1] - 1 - change[:, ::-1].argmax(1)
     row = np.arange(len(gaps))
-    left, right = gaps[row, last], gaps[row, last + 1]
+    left = gaps[row, last]
+    right = gaps[row, last + 1]
     share = left / np.where(left == right, 1.0, left - right)
     where = logs[last] + share * (logs[last + 1] - logs[last])
     return np.asarray(np.where(change.any(1), where, np.nan))

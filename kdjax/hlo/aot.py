@@ -104,7 +104,8 @@ def slice_of(topology: str) -> Slice:
         raise InputError(
             f"--topology is {topology!r}, expected one of {', '.join(CHIPS)} before the colon"
         )
-    kind, shape = CHIPS[found["chip"]], tuple(int(n) for n in found["shape"].split("x"))
+    kind = CHIPS[found["chip"]]
+    shape = tuple(int(n) for n in found["shape"].split("x"))
     _check(topology, found["chip"], shape)
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
@@ -129,10 +130,8 @@ def _check(topology: str, name: str, shape: tuple[int, ...]) -> None:
     """Raises InputError unless there are such slices."""
     cubes = all(side % 4 == 0 and side > 0 for side in shape) and tuple(sorted(shape)) == shape
     if _TORUS[name] == 2:
-        there_is, shapes = (
-            shape in _FLAT,
-            ", ".join("x".join(map(str, one)) for one in sorted(_FLAT)),
-        )
+        there_is = shape in _FLAT
+        shapes = ", ".join("x".join(map(str, one)) for one in sorted(_FLAT))
     else:
         there_is = len(shape) == 3 and (shape in _SMALL or cubes)
         shapes = (

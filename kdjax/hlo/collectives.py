@@ -49,9 +49,12 @@ def collectives(text: str) -> list[Collective]:
     Args:
         text: `jax.stages.Compiled.as_text()`.
     """
-    found, chains = [], set()
+    found = []
+    chains = set()
     for call in _CALL.finditer(re.sub(r"/\*.*?\*/", "", text)):
-        kind, group, chain = call["kind"], _group(call["rest"]), re.search(CHAIN, call["rest"])
+        kind = call["kind"]
+        group = _group(call["rest"])
+        chain = re.search(CHAIN, call["rest"])
         if group == 1:
             continue
         if chain is not None:

@@ -257,7 +257,9 @@ class _Walk:
     """Goes through what a program executes and puts a price on each operation."""
 
     def __init__(self, module: Module, chip: Chip, kernels: Kernels):
-        self.module, self.chip, self.kernels = module, chip, kernels
+        self.module = module
+        self.chip = chip
+        self.kernels = kernels
         self.unknown: list[str] = []
         self._sent: dict[str, list[Collective]] = {}
         for found in sent(module):

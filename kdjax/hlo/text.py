@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-HBM, VMEM = 0, 1
+HBM = 0
+VMEM = 1
 """Memory spaces of a TPU's layouts; what is in others (semaphores, scalars) is a few bytes."""
 
 _BYTES = {"pred": 1, "token": 0, "opaque": 0}
@@ -130,10 +131,8 @@ class Module:
         """Where in the source it comes from, as file:line; empty where the text does not say."""
         if frame := instruction.attribute(r"\bstack_frame_id=(\d+)"):
             return self.places.get(int(frame), "")
-        file, line = (
-            instruction.attribute(r'source_file="([^"]*)"'),
-            instruction.attribute(r"source_line=(\d+)"),
-        )
+        file = instruction.attribute(r'source_file="([^"]*)"')
+        line = instruction.attribute(r"source_line=(\d+)")
         return f"{file}:{line}" if file and line else ""
 
 
@@ -144,7 +143,8 @@ def parse(text: str) -> Module:
         ValueError: the text has no entry computation.
     """
     computations: dict[str, list[Instruction]] = {}
-    entry, here = "", None
+    entry = ""
+    here = None
     for line in _COMMENT.sub("", text).splitlines():
         if header := _COMPUTATION.match(line):
             here = computations.setdefault(header["name"], [])
@@ -219,9 +219,11 @@ def _places(text: str) -> dict[int, str]:
 
 def _own(frames: dict[int, tuple[str, int]], number: int) -> str:
     """The place of a frame, or of the first around it that is not in an installed package."""
-    here, around = number, frames[number][1]
+    here = number
+    around = frames[number][1]
     while "site-packages" in frames[here][0] and around in frames:
-        here, around = around, frames[around][1]
+        here = around
+        around = frames[around][1]
     return frames[number if "site-packages" in frames[here][0] else here][0]
 
 

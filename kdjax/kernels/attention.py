@@ -64,7 +64,9 @@ def forward(
     Returns: `[B, L, D]` and, if asked, `[B, H, L, L]`, of the type given. Products are accumulated
         and the softmax is taken in float32.
     """
-    batch, length, width = joined.shape[0], joined.shape[1], joined.shape[2] // 3
+    batch = joined.shape[0]
+    length = joined.shape[1]
+    width = joined.shape[2] // 3
     made = [(batch, length, width), *([(batch, heads, length, length)] if scores else [])]
     return _call(_forward, [joined], segments, made, heads, seeds, rate, interpret)
 
@@ -111,7 +113,8 @@ def _call(
     interpret: bool,
 ) -> tuple[jax.Array, ...]:
     """One of the two kernels over blocks of sequences."""
-    joined, is_forward = arrays[0], body is _forward
+    joined = arrays[0]
+    is_forward = body is _forward
     batch, length, width = joined.shape
     itemsize = joined.dtype.itemsize
     block = max(
@@ -149,7 +152,8 @@ def _forward(segments: Any, *rest: Any, heads: int, rate: float | None) -> None:
     seeds, joined, out, *scores = rest if rate is not None else (None, *rest)
 
     def sequence(n: jax.Array, _: None) -> None:
-        hidden, kept = apart(segments[n]), _dropped(seeds, n, joined.shape[1], rate)
+        hidden = apart(segments[n])
+        kept = _dropped(seeds, n, joined.shape[1], rate)
         mixed = []
         for h in range(heads):
             query, key, value = _head(joined, n, h, heads)
@@ -166,10 +170,12 @@ def _forward(segments: Any, *rest: Any, heads: int, rate: float | None) -> None:
 def _backward(segments: Any, *rest: Any, heads: int, rate: float | None) -> None:
     seeds, joined, gradient, *given, out = rest if rate is not None else (None, *rest)
     block, length, width = gradient.shape
-    d, scale = width // heads, math.sqrt(heads / width)
+    d = width // heads
+    scale = math.sqrt(heads / width)
 
     def sequence(n: jax.Array, _: None) -> None:
-        hidden, kept = apart(segments[n]), _dropped(seeds, n, length, rate)
+        hidden = apart(segments[n])
+        kept = _dropped(seeds, n, length, rate)
         made: tuple[list[jax.Array], ...] = ([], [], [])
         for h in range(heads):
             query, key, value = _head(joined, n, h, heads)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 GOLDEN = 0x9E3779B9 - 2**32
 """2³² over the golden ratio: multiples of it are spread evenly."""
-_FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
+_FIRST = 0x7FEB352D
+_SECOND = 0x846CA68B - 2**32
 """Multipliers of a hash of little bias (Wellons, "Prospecting for Hash Functions", 2018)."""
 _BITS = 24
 

@@ -54,10 +54,8 @@ def _call(
     rows, width = arrays[0].shape
     most = max(ROWS, _BLOCK_BYTES // (width * arrays[0].dtype.itemsize))
     block = max(n for n in range(ROWS, most + 1, ROWS) if rows % n == 0)
-    whole, part = (
-        pl.BlockSpec((1, width), lambda i: (0, 0)),
-        pl.BlockSpec((block, width), lambda i: (i, 0)),
-    )
+    whole = pl.BlockSpec((1, width), lambda i: (0, 0))
+    part = pl.BlockSpec((block, width), lambda i: (i, 0))
     moved = [*arrays, *(x for x in made if len(x.shape) == 2 and x.shape[0] == rows)]
     return pl.pallas_call(
         body,

@@ -109,7 +109,8 @@ def _backward(
         made = []
         for h in range(heads):
             x = _head(student, n, h, heads)
-            own, target = _logarithms(x, hidden), _logarithms(_head(teacher, n, h, heads), hidden)
+            own = _logarithms(x, hidden)
+            target = _logarithms(_head(teacher, n, h, heads), hidden)
             to_products = (gradient[n] * (jnp.exp(own) - jnp.exp(target))).astype(x.dtype)
             to_x = dot(to_products, x, ACROSS) + dot(to_products, x, DOWN)
             made.append(to_x * (1 / math.sqrt(x.shape[1])))

@@ -15,7 +15,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 BATCH = ("data", "fsdp")
 """The axes of a mesh over which a batch is split."""
-ROWS, EACH = PartitionSpec(BATCH), PartitionSpec()
+ROWS = PartitionSpec(BATCH)
+EACH = PartitionSpec()
 """Arrays split over the devices that take different sequences (`kdjax.config.MeshConfig`), and
 arrays they all have."""
 

@@ -38,7 +38,8 @@ def fold(key: Key, number: int | jax.Array) -> Any:
         return None
     if _is_key(key):
         return jax.random.fold_in(key, number)
-    first, second = key[:, 0], key[:, 1]
+    first = key[:, 0]
+    second = key[:, 1]
     # The halves change places, so that either is mixed with the other.
     number = jnp.asarray(number, jnp.int32) + 1
     return jnp.stack(

@@ -65,7 +65,8 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         )
         self.type = Embedding(config, config.type_vocab_size, rngs)
         self.norm = norm(config, rngs, compute) if config.embedding_norm else None
-        self.dropout, self.dtype = config.dropout, compute.dtype
+        self.dropout = config.dropout
+        self.dtype = compute.dtype
 
     def __call__(self, batch: Batch, key: Key) -> jax.Array:
         """Their sum, normalised where the model does that: `[B, L, D]`."""
@@ -100,8 +101,10 @@ class Attention(nnx.Module):  # type: ignore[misc]
         self.query, self.key, self.value, self.output = (
             linear(config, config.width, config.width, rngs, compute) for _ in range(4)
         )
-        self.heads, self.dropout = config.heads, config.attention_dropout
-        self.scale, self.fused = 1 / math.sqrt(config.head_width), compute.attention == "auto"
+        self.heads = config.heads
+        self.dropout = config.attention_dropout
+        self.scale = 1 / math.sqrt(config.head_width)
+        self.fused = compute.attention == "auto"
 
     def __call__(
         self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
@@ -214,7 +217,8 @@ class Layer(nnx.Module):  # type: ignore[misc]
         self.attention_norm = norm(config, rngs, compute)
         self.ffn = FeedForward(config, rngs, compute)
         self.ffn_norm = norm(config, rngs, compute)
-        self.pre, self.dropout = config.norm == "pre", config.dropout
+        self.pre = config.norm == "pre"
+        self.dropout = config.dropout
 
     def __call__(
         self, n: int | jax.Array, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
@@ -266,7 +270,8 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self.final_norm = norm(config, rngs, compute) if config.norm == "pre" else None
         if mlm:
             self.mlm = MlmHead(config, rngs, compute)
-        self.config, self.compute = config, compute
+        self.config = config
+        self.compute = compute
 
     def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
         """The features asked for; the layers above them are not run, nor the rest of the highest
@@ -286,14 +291,16 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             else None
         )
         x = self.embeddings(batch, fold(key, 0))
-        hidden, parts = {0: x}, {}
+        hidden = {0: x}
+        parts = {}
         runs = (
             request.runs(whole)
             if self.compute.scan
             else [range(n, n + 1) for n in range(1, whole + 1)]
         )
         for run in runs:
-            first, last = run[0], run[-1]
+            first = run[0]
+            last = run[-1]
             if first < last:
                 x = self._loop(run, x, seen, key)
             else:

@@ -35,7 +35,8 @@ def attention(
     Returns: `[B, L, D]` and, if wanted, `[B, H, L, L]`; None where there is no such kernel for this
         device, type, shape or mesh.
     """
-    length, width = joined.shape[1], joined.shape[2] // 3
+    length = joined.shape[1]
+    width = joined.shape[2] // 3
     if on_tpu() and attention_kernel.fits(length, width, heads, scores=scores):
         mixed, *raw = _attention(joined, segments, seeds, heads, rate, scores)
         return mixed, raw[0] if scores else None

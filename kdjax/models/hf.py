@@ -62,7 +62,8 @@ def from_pretrained(directory: str | Path) -> Model:
     config = pretrained_config(directory)
     settings = _read_config(directory / "config.json")
     before = formats.rows_before_positions(settings)
-    stored_as, naming = formats.FORMATS.get(settings["model_type"]), NAMINGS[settings["model_type"]]
+    stored_as = formats.FORMATS.get(settings["model_type"])
+    naming = NAMINGS[settings["model_type"]]
     where = _weights(directory)
     tensors = naming.plain(_read(where), where)
 

@@ -235,7 +235,8 @@ def _attention_backward(
     of_taken = _mix("BHLd,BHMd->BHLM", shared, value) / (1 - rate)
     taken = powers
     if kept is not None:
-        of_taken, taken = jnp.where(kept, of_taken, 0), jnp.where(kept, powers, 0)
+        of_taken = jnp.where(kept, of_taken, 0)
+        taken = jnp.where(kept, powers, 0)
     of_scores = (powers * (of_taken - common) + to_scores).astype(query.dtype)
     return (
         scale * jnp.einsum("BHLM,BHMd->BHLd", of_scores, key),

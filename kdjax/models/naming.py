@@ -78,7 +78,8 @@ class Naming:
             return ".".join((*module, leaf)), False
         layer = ""
         if module[0] == "layers":
-            layer, module = f"encoder.layer.{int(module[1]) - 1}.", module[2:]
+            layer = f"encoder.layer.{int(module[1]) - 1}."
+            module = module[2:]
         return (
             f"{layer}{self.modules[tuple(module)]}.{'bias' if leaf == 'bias' else 'weight'}",
             leaf == "kernel",

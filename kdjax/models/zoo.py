@@ -71,7 +71,8 @@ def _size(name: str) -> Size:
             f"model size {name!r}: expected LAYERSxWIDTH (as in 6x768) or a named "
             f"size{nearest(name, SIZES)}"
         )
-    layers, width = int(written[1]), int(written[2])
+    layers = int(written[1])
+    width = int(written[2])
     if width % _HEAD_WIDTH:
         raise InputError(
             f"model size {name!r}: width {width}, expected a multiple of the head width "

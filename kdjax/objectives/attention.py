@@ -103,7 +103,8 @@ class AttentionMseBui2024(TeacherTerm):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        own, target = masked_scores(_last(student), batch), masked_scores(_last(teacher), batch)
+        own = masked_scores(_last(student), batch)
+        target = masked_scores(_last(teacher), batch)
         return mse(jnp.where(own <= _CLEARED, 0, own), jnp.where(target <= _CLEARED, 0, target))
 
 
@@ -202,6 +203,7 @@ def _published_keys(batch: Batch) -> jax.Array:
     The published code knows no packing; where sequences are packed, a valid row sees its own
     segment, as in the model.
     """
-    segments, valid = batch["segments"], batch["valid"]
+    segments = batch["segments"]
+    valid = batch["valid"]
     same = segments[:, :, None] == segments[:, None, :]
     return (valid[:, None, :] & (same | ~valid[:, :, None]))[:, None]

@@ -37,13 +37,11 @@ class TermFunction:
         params: Init | None,
     ):
         self.name: str = getattr(function, "__name__", repr(function))
-        self.function, self.student, self.teacher, self.count, self.params = (
-            function,
-            student,
-            teacher,
-            count,
-            params,
-        )
+        self.function = function
+        self.student = student
+        self.teacher = teacher
+        self.count = count
+        self.params = params
         self.__doc__ = function.__doc__
         signature = inspect.signature(function)
         keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]

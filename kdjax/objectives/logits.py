@@ -92,7 +92,8 @@ class LogitBui2024(TeacherTerm):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        own, target = log_softmax(given(student.logits)), log_softmax(given(teacher.logits))
+        own = log_softmax(given(student.logits))
+        target = log_softmax(given(teacher.logits))
         return weighted_mean(-jnp.mean(jnp.exp(target) * own, axis=-1), batch["label_weights"])
 
 

@@ -43,10 +43,12 @@ class Objective:
         Raises:
             InputError: a term cannot be computed between these two models.
         """
-        ask_student, ask_teacher = FeatureRequest(), FeatureRequest()
+        ask_student = FeatureRequest()
+        ask_teacher = FeatureRequest()
         for _, _, term in self.terms:
             needs = term.needs(student, teacher)
-            ask_student, ask_teacher = ask_student | needs.student, ask_teacher | needs.teacher
+            ask_student = ask_student | needs.student
+            ask_teacher = ask_teacher | needs.teacher
         return FeatureNeeds(ask_student, ask_teacher)
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:

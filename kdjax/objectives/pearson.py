@@ -54,7 +54,8 @@ class Pearson(TeacherTerm):
     def count(self, batch: Batch) -> jax.Array | None:
         """What is compared: rows or columns, pairs of positions, or None where both are, each with
         its own mean."""
-        names, where = _read_axes(self.axes, _AXES), _where(batch)
+        names = _read_axes(self.axes, _AXES)
+        where = _where(batch)
         if "head" not in names:
             return counts.number(jnp.any(where, axis=-1))
         return counts.number(where) if len(names) == 1 else None

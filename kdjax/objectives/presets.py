@@ -214,7 +214,8 @@ def objectives_of(name: str, config: ArmConfig) -> tuple[Objective, ...]:
         InputError: a term that does not exist, an option it does not have, or a phase in which
             nothing counts.
     """
-    made, begin = [], 0.0
+    made = []
+    begin = 0.0
     for n, phase in enumerate(config.phases, start=1):
         where = f"arms.{name}" if len(config.phases) == 1 else f"arms.{name}: phase {n}"
         try:

@@ -37,7 +37,8 @@ def given(logits: jax.Array | None) -> jax.Array:
 
 def valid_pairs(batch: Mapping[str, jax.Array]) -> jax.Array:
     """Which pairs of positions belong together: both valid, in one segment; bool `[B, 1, L, L]`."""
-    segments, valid = batch["segments"], batch["valid"]
+    segments = batch["segments"]
+    valid = batch["valid"]
     same = segments[:, :, None] == segments[:, None, :]
     return (same & valid[:, :, None] & valid[:, None, :])[:, None]
 
@@ -120,7 +121,8 @@ def _kl_forward(
 
 def _kl_backward(kept: tuple[Any, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, None]:
     student, teacher, where, divergence, total, target_total = kept
-    own, target = _at(student, where) - total, _at(teacher, where) - target_total
+    own = _at(student, where) - total
+    target = _at(teacher, where) - target_total
     to_student = jnp.exp(own) - jnp.exp(target)
     to_teacher = jnp.exp(target) * (
         target - own - divergence[..., None]

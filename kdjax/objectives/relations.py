@@ -34,7 +34,8 @@ from kdjax.objectives.reductions import kl, kl_of_scores, log_softmax, mean, val
 
 _KINDS = ("query", "key", "value")
 
-_LARGE_LAYERS, _LARGE_LAYER = 24, 21
+_LARGE_LAYERS = 24
+_LARGE_LAYER = 21
 """Layers of large size, and the one that MiniLMv2 learns from."""
 
 
@@ -108,9 +109,11 @@ class Relation(TeacherTerm):
         where = valid_pairs(batch)
         losses = []
         for kind, weight in self._weights.items():
-            seen, target = getattr(student, kind), getattr(teacher, kind)
+            seen = getattr(student, kind)
+            target = getattr(teacher, kind)
             own, other = self._pair(max(seen), max(target))
-            x, y = seen[own], target[other]
+            x = seen[own]
+            y = target[other]
             heads = self.heads(x.shape[1] * x.shape[3], y.shape[1] * y.shape[3])
             losses.append(weight * _divergence(x, y, heads, batch, where))
         return sum(losses[1:], start=losses[0])
@@ -227,7 +230,8 @@ def _divergence(
     x: jax.Array, y: jax.Array, heads: int, batch: Batch, where: jax.Array
 ) -> jax.Array:
     """KL(R_t‖R_s), mean over relation heads and valid rows."""
-    own, target = _join(x), _join(y)
+    own = _join(x)
+    target = _join(y)
     if (
         not is_canonical()
         and on_tpu()

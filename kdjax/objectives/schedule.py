@@ -46,7 +46,8 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
             raise InputError(
                 f"{what}: unknown setting {key!r} of a schedule{nearest(str(key), known)}"
             )
-    shape, points = setting.get("shape", Schedule.shape), setting.get("points", ())
+    shape = setting.get("shape", Schedule.shape)
+    points = setting.get("points", ())
     if shape not in _SHAPES:
         raise InputError(f"{what}: unknown shape {shape!r}{nearest(str(shape), _SHAPES)}")
     if not isinstance(points, (list, tuple)) or not all(_is_point(point) for point in points):
@@ -93,7 +94,8 @@ def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
     """Whether the number is 0 at every share of the budget in [begin, end)."""
     if not isinstance(setting, Schedule):
         return setting == 0
-    first, last = setting.points[0][1], setting.points[-1][1]
+    first = setting.points[0][1]
+    last = setting.points[-1][1]
     for (start, before), (stop, after) in pairwise(
         [(-math.inf, first), *setting.points, (math.inf, last)]
     ):

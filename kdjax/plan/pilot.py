@@ -32,7 +32,8 @@ def pilot_of(config: Config) -> dict[str, Any]:
         raise InputError(
             f"{path}: sweeps over {', '.join(found['fields'])}, expected budget.flops among them"
         )
-    own, theirs = plain(to_dict(config)), found["config"]
+    own = plain(to_dict(config))
+    theirs = found["config"]
     swept = {name.split(".")[0] for name in found["fields"]}
     for section in ("data", "student", "teacher", "train"):
         if section not in swept and own[section] != theirs[section]:

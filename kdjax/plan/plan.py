@@ -71,7 +71,8 @@ def forecasts(config: Config) -> dict[str, Any]:
         `contests` (case of who pays for the teacher -> pairs of arms: who wins at which budget,
         where they cross). The last four are None without a pilot.
     """
-    arms, shape = arms_of(config), shape_of(config)
+    arms = arms_of(config)
+    shape = shape_of(config)
     pilot = pilot_of(config) if config.plan.pilot else None
     runs = runs_of(config, pilot) if pilot else []
     budgets = _budgets(config, runs)
@@ -125,7 +126,8 @@ def _fitted(
 ) -> dict[str, Any]:
     """What the pilot's runs say."""
     endpoint = next(e for e in pilot["endpoints"] if e["name"] == config.plan.endpoint)
-    better, confidence = endpoint["better"], config.evaluation.confidence
+    better = endpoint["better"]
+    confidence = config.evaluation.confidence
     how: dict[str, Any] = {
         "better": better,
         "confidence": confidence,
@@ -136,10 +138,8 @@ def _fitted(
     levels = sorted({run.flops for run in runs})
     held = [forecast.hold_out(runs, budgets=n, **how) for n in (1, 2) if len(levels) - n >= 3]
     widening = _widening(held)
-    case, grid = (
-        config.budget.teacher,
-        np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets),
-    )
+    case = config.budget.teacher
+    grid = np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
     known = [
         one for one in CASES if one in ("nothing", "inference") or cost_by_recipe(config).known
     ]

@@ -23,8 +23,10 @@ def curves(found: Plan) -> Markup | None:
     fits = {arm: fit for arm, fit in found["fits"].items() if fit["curve"]}
     if not fits:
         return None
-    runs, endpoint = found["pilot"]["runs"], found["pilot"]["endpoint"]
-    seen, ends = [run["value"] for run in runs], list[float]()
+    runs = found["pilot"]["runs"]
+    endpoint = found["pilot"]["endpoint"]
+    seen = [run["value"] for run in runs]
+    ends = list[float]()
     with svg.style():
         figure = Figure(figsize=(WIDTH, 4.4))
         ax = figure.subplots()
@@ -76,7 +78,8 @@ def _marker(found: Plan, arm: str) -> str:
 def _runs(ax: Axes, found: Plan, arm: str) -> None:
     """The pilot's runs of an arm light; the mean of those of the recipe's size bold."""
     runs = [run for run in found["pilot"]["runs"] if run["arm"] == arm]
-    colour, size = _colour(found, arm), found["arms"][arm]["parameters_without_embeddings"]
+    colour = _colour(found, arm)
+    size = found["arms"][arm]["parameters_without_embeddings"]
     ax.plot(
         [run["flops"] for run in runs],
         [run["value"] for run in runs],
@@ -98,7 +101,8 @@ def _held(ax: Axes, found: Plan) -> list[float]:
     """What the fit without the largest budget predicted for it, beside what was reached; returns
     the predictions."""
     rows = [row for check in found["held_out"] if check["budgets"] == 1 for row in check["arms"]]
-    arms, shown = list(found["arms"]), []
+    arms = list(found["arms"])
+    shown = []
     for row in rows:
         if row["parameters"] != found["arms"][row["name"]]["parameters_without_embeddings"]:
             continue
@@ -174,11 +178,9 @@ def differences(found: Plan) -> Markup | None:
 
 
 def _difference(ax: Axes, found: Plan, contest: Contest) -> None:
-    endpoint, margin, points = (
-        found["pilot"]["endpoint"],
-        found["config"]["evaluation"]["margin"],
-        contest["points"],
-    )
+    endpoint = found["pilot"]["endpoint"]
+    margin = found["config"]["evaluation"]["margin"]
+    points = contest["points"]
     colours = {
         "a wins": _colour(found, contest["a"]),
         "b wins": _colour(found, contest["b"]),
@@ -196,7 +198,8 @@ def _difference(ax: Axes, found: Plan, contest: Contest) -> None:
         ax.plot(at, mean, color=colours[one["verdict"]], linewidth=2)
     crossing = contest["crossing"]
     if crossing["value"] is not None:
-        low, high = crossing["low"] or points[0]["flops"], crossing["high"] or points[-1]["flops"]
+        low = crossing["low"] or points[0]["flops"]
+        high = crossing["high"] or points[-1]["flops"]
         ax.plot([low, high], [0, 0], color=svg.INK, linewidth=1.6)
         for end, mark in (("low", "<"), ("high", ">")):
             if crossing[end] is None:

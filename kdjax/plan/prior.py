@@ -80,7 +80,8 @@ def _loss(law: str | None, parameters: float, tokens: float, teacher_loss: float
 
 def _outside(parameters: Sequence[float], tokens: Sequence[float]) -> list[str]:
     """How far sizes and tokens are from those the supervised law was fitted on."""
-    source, made = forecast.SUPERVISED.source, []
+    source = forecast.SUPERVISED.source
+    made = []
     for what, found, (low, high) in (
         ("student", parameters, source.parameters),
         ("token count", tokens, source.tokens),

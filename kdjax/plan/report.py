@@ -70,7 +70,8 @@ def _heads(found: Plan) -> list[tuple[str, str]]:
     """Budgets, and how they lie to the pilot."""
     if found["fits"] is None:
         return [(numbers.flops(flops), "") for flops in found["budgets"]]
-    largest, smallest = reach(found), min(found["pilot"]["budgets"])
+    largest = reach(found)
+    smallest = min(found["pilot"]["budgets"])
     return [
         (numbers.flops(flops), "" if smallest <= flops <= largest else "extrapolated")
         for flops in found["budgets"]
@@ -86,7 +87,8 @@ def _rows(found: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _row(found: Plan, n: int, arm: str) -> dict[str, Any]:
-    bought, flops = found["arms"][arm]["bought"][n], found["budgets"][n]
+    bought = found["arms"][arm]["bought"][n]
+    flops = found["budgets"][n]
     if bought is None:
         return {"arm": arm, "bought": False, "prediction": "", "interval": ""}
     told = None
@@ -202,7 +204,8 @@ def _prices(found: Plan) -> Table:
 
 def _prior(found: Plan) -> dict[str, Any]:
     """What published laws say of each arm at each budget."""
-    prior, other = found["prior"], yardstick(found)
+    prior = found["prior"]
+    other = yardstick(found)
     theirs = prior["arms"][other]["losses"]
     rows = {}
     for arm, one in prior["arms"].items():

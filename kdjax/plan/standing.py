@@ -129,7 +129,8 @@ def spans(found: Plan, case: str | None = None) -> list[PhaseSpan]:
         return made
     for n, point in enumerate(pairs[0]["points"]):
         told = {(one["a"], one["b"]): one["points"][n]["verdict"] for one in pairs}
-        now, flops = _standing(told, order), point["flops"]
+        now = _standing(told, order)
+        flops = point["flops"]
         before = made[-1].standing if made else None
         if before and before.kind == now.kind == "open":
             both = tuple(arm for arm in order if arm in (*before.arms, *now.arms))

@@ -47,7 +47,8 @@ def headline(found: Plan) -> str:
     measured = places([found["pilot"]["endpoint"]])
     told = f"By the fit to this pilot, on {measured}, {'; '.join(_clauses(found, parts))}."
     if len(parts) == 1 and parts[0].standing.kind == "open":
-        low, high = parts[0].low, parts[0].high
+        low = parts[0].low
+        high = parts[0].high
         told = (
             f"The fit to this pilot cannot tell, on {measured}, which of "
             f"{numbers.listed(parts[0].standing.arms)} is "
@@ -106,7 +107,8 @@ def _span(n: int, count: int, low: float, high: float) -> str:
 def answers(found: Plan) -> dict[str, str]:
     """Arm -> how it is forecast to do against the yardstick, with intervals at the largest
     budgets."""
-    other, made = yardstick(found), {}
+    other = yardstick(found)
+    made = {}
     for contest in contests(found):
         if other in (contest["a"], contest["b"]):
             arm = contest["b"] if contest["a"] == other else contest["a"]
@@ -115,7 +117,8 @@ def answers(found: Plan) -> dict[str, str]:
 
 
 def _answer(contest: Mapping[str, Any], found: Plan) -> str:
-    other, ranges = contest["b"], contest["ranges"]
+    other = contest["b"]
+    ranges = contest["ranges"]
     if lost := [arm for arm in (contest["a"], other) if arm in unusable(found)]:
         return f"{contest['a']} cannot be told from {other}: nothing is forecast of {numbers.listed(lost)}."
     words = {
@@ -181,7 +184,8 @@ def sources(found: Plan) -> dict[str, list[str]]:
 def _of_fit(found: Plan) -> list[str]:
     if found["fits"] is None:
         return ["None: plan.pilot names no finished sweep."]
-    runs, budgets = found["pilot"]["runs"], found["pilot"]["budgets"]
+    runs = found["pilot"]["runs"]
+    budgets = found["pilot"]["budgets"]
     seeds = len({run["seed"] for run in runs})
     warned = {arm: fit["cautions"] for arm, fit in found["fits"].items() if fit["cautions"]}
     made = [
@@ -224,7 +228,8 @@ def _checked(check: Mapping[str, Any], unit: str) -> str:
         if len(levels) == 1
         else f"the {len(levels)} largest budgets ({amounts(levels, 'flops')})"
     )
-    arms, pairs = check["arms"], check["differences"]
+    arms = check["arms"]
+    pairs = check["differences"]
     missed = [abs(row["error"]) for row in arms]
     deviations = [row["relative"] for row in arms if row["relative"] is not None]
     text = (
@@ -243,13 +248,16 @@ def _checked(check: Mapping[str, Any], unit: str) -> str:
 
 
 def _spread(values: Sequence[float], digits: str) -> str:
-    low, high = f"{min(values):{digits}}", f"{max(values):{digits}}"
+    low = f"{min(values):{digits}}"
+    high = f"{max(values):{digits}}"
     return low if low == high else f"{low} to {high}"
 
 
 def of_prior(found: Plan) -> list[str]:
     """What published laws say of arms against the yardstick, and of which arms they say nothing."""
-    other, arms, made = yardstick(found), found["prior"]["arms"], []
+    other = yardstick(found)
+    arms = found["prior"]["arms"]
+    made = []
     lacking = [arm for arm, one in arms.items() if one["law"] is None]
     for arm, one in arms.items():
         if arm in (other, *lacking) or arms[other]["law"] is None:

@@ -30,7 +30,8 @@ def level(ax: Axes, y: float) -> None:
 def name_levels(ax: Axes, levels: Mapping[str, float]) -> None:
     """Writes names to the right of the plot, at their heights but clear of one another."""
     low, high = ax.get_ylim()
-    least, at = 0.07 * (high - low), float("-inf")
+    least = 0.07 * (high - low)
+    at = float("-inf")
     for name, height in sorted(levels.items(), key=lambda item: item[1]):
         at = max(height, at + least)
         right(ax, at, short(name), 5, color=svg.MUTED, fontsize=8.5)
@@ -65,7 +66,8 @@ def logarithmic(
         places: those that are drawn, ascending. They are marked if they are few and clear of one
             another.
     """
-    low, high = places[0], places[-1]
+    low = places[0]
+    high = places[-1]
     room = (high / low) ** 0.04 if high > low else 1.5
     ax.set_xscale("log")
     ax.set_xlim(low / room, high * room)
@@ -92,6 +94,7 @@ def brief(value: float) -> str:
 def limits(ax: Axes, kept: Iterable[float], room: float) -> None:
     """Sets the height of a plot to what must be seen, and `room` times its span on either side."""
     values = list(kept)
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     span = (high - low) or abs(high) * 0.1 or 1.0
     ax.set_ylim(low - room * span, high + room * span)

@@ -64,7 +64,8 @@ def _shown(results: Results, endpoint: Endpoint, arm: str, other: str) -> bool:
 def _forest(
     ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, str]], other: str
 ) -> None:
-    arms, margin = list(results["arms"]), results["config"]["evaluation"]["margin"]
+    arms = list(results["arms"])
+    margin = results["config"]["evaluation"]["margin"]
     ax.axvspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axvline(0, color=svg.MUTED, linewidth=1)
     for y, (endpoint, arm) in enumerate(rows):
@@ -74,7 +75,8 @@ def _forest(
         if found is None or found.mean is None:
             continue
         index = arms.index(arm)
-        colour, text = svg.arm_colour(index), numbers.signed(found.mean)
+        colour = svg.arm_colour(index)
+        text = numbers.signed(found.mean)
         ours, theirs = (summary.by_seed(results, name, endpoint) for name in (arm, other))
         seeds = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
         ax.plot(
@@ -119,7 +121,8 @@ def spending(results: Results) -> Markup | None:
     """
     if not results["runs"]:
         return None
-    budget, paid = results["budget"], paid_for(results)
+    budget = results["budget"]
+    paid = paid_for(results)
     amounts = {
         arm: {
             account: mean(run["spent"][account] for run in runs(results, arm))
@@ -139,7 +142,8 @@ def spending(results: Results) -> Markup | None:
         for y, (arm, of) in enumerate(amounts.items()):
             left = 0.0
             for account in sorted(ACCOUNTS, key=lambda account: account not in paid):
-                seen, counts = max(0.0, min(of[account], edge - left)), account in paid
+                seen = max(0.0, min(of[account], edge - left))
+                counts = account in paid
                 if seen:
                     look: dict[str, Any] = {
                         "color": svg.part_colour(ACCOUNTS.index(account)),
@@ -203,7 +207,8 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
     with svg.style():
         canvas = Figure(figsize=(WIDTH, 3.3))
         whole, end = canvas.subplots(1, 2)
-        late, stop = list[float](), amount
+        late = list[float]()
+        stop = amount
         for arm, found in curves.items():
             look: dict[str, Any] = {"color": svg.arm_colour(arms.index(arm))}
             seeds = [

@@ -54,7 +54,8 @@ def _covered(teacher: Mapping[str, Any] | None) -> str:
 def _trained_teacher(teacher: Mapping[str, Any]) -> str:
     """How a teacher that kdjax pretrained was made."""
     training = teacher["pretraining"]
-    count, share = len(teacher.get("teachers", ())) or 1, training["at"]
+    count = len(teacher.get("teachers", ())) or 1
+    share = training["at"]
     seeds = [one["pretraining"]["seed"] for one in teacher.get("teachers", (teacher,))]
     made = "The teacher was pretrained" if count == 1 else f"{count} teachers were pretrained"
     said = (

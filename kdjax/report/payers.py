@@ -49,7 +49,8 @@ def sentences(results: Results) -> dict[str, list[str]]:
 def terms(results: Results) -> list[str]:
     """What readers need to know to read the sentences."""
     found = {row["verdict"] for case in results["cases"] for row in case["verdicts"]}
-    students, teacher = results["config"]["budget"]["students"], results["teacher"]
+    students = results["config"]["budget"]["students"]
+    teacher = results["teacher"]
     said = [
         "Costs are of these very runs. Assumed: no arm would have done worse for spending more."
     ]
@@ -75,7 +76,8 @@ def terms(results: Results) -> list[str]:
             if students == 1
             else f"is shared by {students} students"
         )
-        head, tuning = teacher["head_flops"], teacher.get("tuning_flops", 0)
+        head = teacher["head_flops"]
+        tuning = teacher.get("tuning_flops", 0)
         besides = f", tuning its encoder {numbers.flops(tuning)}" if tuning else ""
         besides += (
             f", and fitting its MLM head, for arms that use it, {numbers.flops(head)}"
@@ -91,7 +93,8 @@ def terms(results: Results) -> list[str]:
 
 
 def _sentences(results: Results, case: Mapping[str, Any]) -> list[str]:
-    rows, before = case["verdicts"], results["verdicts"]
+    rows = case["verdicts"]
+    before = results["verdicts"]
     if not rows:
         return ["Nothing was compared."]
     if all(
@@ -131,7 +134,8 @@ _GROUPS = {
 def _predicate(row: Mapping[str, Any], before: str, unknown: Sequence[str]) -> tuple[str, str]:
     """A verdict's kind of sentence, and the sentence, with places for the arms and for where it
     holds."""
-    ratio, students = numbers.times(row["ratio"]), row.get("students")
+    ratio = numbers.times(row["ratio"])
+    students = row.get("students")
     if row["verdict"] == "BEATS":
         return "beats", "{a} beats {b} {on}"
     if row["verdict"] == "TIES":

@@ -34,7 +34,8 @@ _PHRASES = {
 def headline(results: Results) -> str:
     """The study in a few sentences: which arms are ahead of which, by which measure, and where
     nothing can be told."""
-    within, verdicts = numbers.within(results["budget"]), results["verdicts"]
+    within = numbers.within(results["budget"])
+    verdicts = results["verdicts"]
     within = within[0].upper() + within[1:]
     if not verdicts:
         return (
@@ -123,7 +124,8 @@ def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
         e["name"]: {(v["a"], v["b"]) for v in verdicts[e["name"]] if v["verdict"] == "BEATS"}
         for e in endpoints
     }
-    subject, plural = _subject(endpoints), kind == "probe" and len(endpoints) > 1
+    subject = _subject(endpoints)
+    plural = kind == "probe" and len(endpoints) > 1
     put = "put" if plural else "puts"
     if not any(beats.values()):
         return (

@@ -45,7 +45,10 @@ FAINT = 0.35
 
 # Matplotlib wants real colours. Each of these stands for a variable of the style sheet and is
 # replaced in the SVG.
-INK, MUTED, RULE, PAGE = "#0c0c01", "#0c0c02", "#0c0c03", "#0c0c04"
+INK = "#0c0c01"
+MUTED = "#0c0c02"
+RULE = "#0c0c03"
+PAGE = "#0c0c04"
 _VARIABLES = {
     INK: "ink",
     MUTED: "muted",

@@ -50,7 +50,8 @@ class Table:
 def measures(results: Results) -> Table:
     """The three measures of a run side by side, whichever was enforced, and how much text it
     read."""
-    budget, other = results["budget"], summary.yardstick(results)
+    budget = results["budget"]
+    other = summary.yardstick(results)
     kinds: dict[str, Callable[[float], str]] = {
         "flops": numbers.flops,
         "tokens": numbers.count,
@@ -100,7 +101,8 @@ def measures(results: Results) -> Table:
 
 def parts(results: Results) -> Table:
     """FLOPs of a step and of a run by account; accounts that no run has are left out."""
-    other, paid = summary.yardstick(results), paid_for(results)
+    other = summary.yardstick(results)
+    paid = paid_for(results)
     shown = [
         account for account in ACCOUNTS if any(run["spent"][account] for run in results["runs"])
     ]
@@ -207,7 +209,8 @@ def memory(results: Results) -> Table:
     """What a run's steps needed of memory, and how large its model is."""
 
     def row(arm: str) -> list[Cell]:
-        found, described = runs(results, arm), results["arms"][arm]
+        found = runs(results, arm)
+        described = results["arms"][arm]
         needed = known(run["hardware"]["program_bytes"] for run in found)
         return [
             (numbers.count(described["parameters"]), ""),
@@ -250,7 +253,8 @@ def waters(results: Results) -> str:
 
 def unspent(results: Results, run: Mapping[str, Any]) -> str:
     """What a run left of its budget: in its last steps, or in seconds where a clock decided."""
-    budget, left = run["budget"], run["budget"]["amount"] - run["used"]
+    budget = run["budget"]
+    left = run["budget"]["amount"] - run["used"]
     if budget["kind"] == "hours":
         return f"{3600 * left:.1f} s".replace("-", numbers.MINUS)
     last = results["arms"][run["arm"]]["phases"][-1]["price"]

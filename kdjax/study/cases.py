@@ -91,7 +91,9 @@ def _row(
     arms: Mapping[str, Mapping[str, Any]],
     students: int,
 ) -> dict[str, Any]:
-    a, b, found = verdict["a"], verdict["b"], verdict["verdict"]
+    a = verdict["a"]
+    b = verdict["b"]
+    found = verdict["verdict"]
     # The same budget leaves each arm less than one of its steps, so costs that near are the same.
     near = max(steps[a], steps[b], SAME * min(costs[a], costs[b]))
     same = abs(costs[a] - costs[b]) <= near and a not in unknown and b not in unknown

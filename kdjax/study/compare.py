@@ -124,7 +124,8 @@ def finish(study: Study, out: Path, begun: Mark) -> dict[str, Any]:
         out: its directory.
         begun: when the work on it began.
     """
-    config, made = study.config, study.left == 0 and (out / RESULTS).exists()
+    config = study.config
+    made = study.left == 0 and (out / RESULTS).exists()
     with nullcontext() if made else wall_clock.kept(out, begun):
         runs = study.run_all([(arm, seed) for seed in config.seeds for arm in config.arms])
         references = study.references()

@@ -48,7 +48,8 @@ def hardware_use(
     """
     programs = [compiled_phase.program for compiled_phase in compiled_phases]
     layout = programs[0].layout
-    most, seconds = peak(jax.local_devices()[0]), ledger.seconds.get("compute", 0.0)
+    most = peak(jax.local_devices()[0])
+    seconds = ledger.seconds.get("compute", 0.0)
     done = [p.hardware_flops for p in programs]
     model = sum(ledger.spent[part] for part in PARTS)
     hardware = (

@@ -56,7 +56,8 @@ class Record:
             InputError: the directory belongs to another recipe, holds something else, or cannot be
                 written.
         """
-        self._path, self._identity = out / NAME, shared_settings(config)
+        self._path = out / NAME
+        self._identity = shared_settings(config)
         self.new = not self._path.exists()
         self.costs: dict[str, Cost] = {}
         if self.new:

@@ -81,7 +81,8 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
             f"{out}: holds files but no study, expected a new or empty directory for --out"
         )
     sources = [out, *parts] if taken else list(parts)
-    record, runs = _record(sources), _runs(sources)
+    record = _record(sources)
+    runs = _runs(sources)
     check_writable(out)
     write_json(out / NAME, record)  # first: a directory with runs but without it would be nobody's
     for source in sources:

@@ -88,7 +88,8 @@ def judged(
             one.
         cache: of stored teacher outputs; None where no arm reads them.
     """
-    values, budget = plain(to_dict(config)), Budget.of(config.budget)
+    values = plain(to_dict(config))
+    budget = Budget.of(config.budget)
     described = {name: _describe(arm, costs[name], runs) for name, arm in arms.items()}
     tested = primary.primary_endpoint(config.evaluation, endpoints, described, runs)
     verdicts = []
@@ -308,7 +309,8 @@ def _losses(
 def _verdicts(
     config: Config, endpoint: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    name, better = endpoint["name"], endpoint["better"]
+    name = endpoint["name"]
+    better = endpoint["better"]
     values = {
         arm: {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm}
         for arm in endpoint["arms"]

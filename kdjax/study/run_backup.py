@@ -19,7 +19,9 @@ from kdjax.errors import InputError
 from kdjax.parallel import hosts
 from kdjax.training import metrics_log as log
 
-MANIFEST, RESULT, CHECKPOINTS = "manifest.json", "result.json", "checkpoints"
+MANIFEST = "manifest.json"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
 FINISHED = ("params.safetensors", journal.NAME, log.NAME, RESULT)
 """What a finished run consists of besides its manifest; whoever finds the last finds all."""
 
@@ -58,7 +60,9 @@ class Mirror:
             finished: the files that a finished run of its kind consists of; whoever finds the last
                 finds all.
         """
-        self._run, self._kind, self._finished = epath.Path(run.absolute()), kind, finished
+        self._run = epath.Path(run.absolute())
+        self._kind = kind
+        self._finished = finished
         self.place = epath.Path(directory) / kind / run.name if directory else None
         if self.place is not None and "://" not in directory:
             self.place = epath.Path(Path(self.place).absolute())

@@ -56,11 +56,9 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     request = stored_by(arms_of(config))
     if not request:
         raise InputError("no arm has teacher: cached, expected at least one, to know what to store")
-    data, fitted, layout = (
-        out.with_name(f"{out.name}.data"),
-        out.with_name(f"{out.name}.teacher"),
-        Layout.of(config.train.mesh),
-    )
+    data = out.with_name(f"{out.name}.data")
+    fitted = out.with_name(f"{out.name}.teacher")
+    layout = Layout.of(config.train.mesh)
     with Reporter() as reporter, undone_by_bad_input(out, data, fitted):
         check_teacher(config, layout)
         corpus = corpus_of(config, data, reporter)

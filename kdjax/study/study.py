@@ -79,11 +79,9 @@ class Study:
             reporter,
             places(config, out, shared),
         )
-        self.arms, self.shape, self.budget = (
-            arms_of(config),
-            shape_of(config),
-            Budget.of(config.budget),
-        )
+        self.arms = arms_of(config)
+        self.shape = shape_of(config)
+        self.budget = Budget.of(config.budget)
         check_log(config.train.log)
         self._compiled: set[str] = set()  # arms
         self._record = Record(config, out)
@@ -136,10 +134,8 @@ class Study:
         request = pricing.stored_by(self.arms)
         if not request or not self.teachers:
             return None
-        teacher, corpus = (
-            self.teachers[0].model,
-            self.corpus,
-        )  # the only one: `arms_of` refuses more
+        teacher = self.teachers[0].model
+        corpus = self.corpus  # the only one: `arms_of` refuses more
         with CLOCK("stored outputs", whole=True):
             return stored.cache_of(
                 self.config, request, teacher, corpus, self.places["cache"], local(), self._reporter
@@ -293,7 +289,8 @@ class Study:
         Raises:
             InputError: as `run`; a budget of hours with several.
         """
-        rows, mirrors = {}, {}
+        rows = {}
+        mirrors = {}
         for seed in seeds:
             directory = self._directory(arm, seed)
             mirrors[seed] = mirror = Mirror(self.config.train.checkpoint.directory, directory)
@@ -312,7 +309,8 @@ class Study:
         self, arm: Arm, seeds: Sequence[int], mirrors: Mapping[int, Mirror]
     ) -> dict[int, dict[str, Any]]:
         """Seed -> the row of its run, trained side by side with the others."""
-        compiled_phases, rows = self._legs(arm, seeds), {}
+        compiled_phases = self._legs(arm, seeds)
+        rows = {}
         outcomes = train(
             *(self._run(arm, seed, compiled_phases[seed], mirrors[seed]) for seed in seeds)
         )
@@ -325,7 +323,8 @@ class Study:
         self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], mirror: Mirror
     ) -> Run:
         """A run, ready to be trained."""
-        evaluation, mlm = self.evaluation_for(seed), arm.trains_mlm_head
+        evaluation = self.evaluation_for(seed)
+        mlm = arm.trains_mlm_head
         return Run(
             compiled_phases,
             self.budget,
@@ -348,7 +347,8 @@ class Study:
         self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], outcome: Outcome
     ) -> dict[str, Any]:
         """Measures a run that was trained, and writes its files; a row of `results.json`."""
-        directory, ledger = self._directory(arm.name, seed), outcome.ledger
+        directory = self._directory(arm.name, seed)
+        ledger = outcome.ledger
         self._reporter.status(f"{arm.name}, seed {seed}: evaluating")
         clock = Stopwatch(ledger.seconds)
         with clock("evaluation"):
@@ -458,7 +458,8 @@ class Study:
             return self._record.costs[arm.name]
         upfront = pricing.probe_charge(self.config, arm)
         if arm.stored:
-            request, sequences = pricing.stored_by(self.arms), self.corpus.sequences("train")
+            request = pricing.stored_by(self.arms)
+            sequences = self.corpus.sequences("train")
             flops = pricing.cache_flops(self.config, request, sequences)
             upfront["teacher_cache"] = pricing.share(flops, pricing.sharing(self.config, self.arms))
         if arm.needs_teacher:
@@ -493,7 +494,8 @@ class Study:
         if arm.name not in self._compiled:
             self._compiled.add(arm.name)
             self._reporter.status(f"{arm.name}: compiling")
-        train, made = self.config.train, {seed: list[CompiledPhase]() for seed in seeds}
+        train = self.config.train
+        made = {seed: list[CompiledPhase]() for seed in seeds}
         taught_by = self.teacher_for(seeds[0])
         for phase, cost in zip(arm.phases, self.costs[arm.name].prices, strict=True):
             shape = phase.shape(self.shape)
@@ -515,7 +517,8 @@ class Study:
     def _claim_run(self, directory: Path, arm: str, seed: int, mirror: Mirror) -> None:
         """Writes the run's manifest, or checks that the one there, and the one kept elsewhere, is
         this run's."""
-        path, kept = directory / "manifest.json", mirror.manifest()
+        path = directory / "manifest.json"
+        kept = mirror.manifest()
         teacher = self.teacher_for(seed) if self.arms[arm].needs_teacher else None
         identity = {
             "arm": arm,

@@ -218,7 +218,8 @@ def teacher_of(
     given = _given(config, corpus, sources.locate(config.teacher.source), config.teacher.source)
     if not config.teacher.head.budget:
         return given
-    encoder, facts = given.model, given.facts
+    encoder = given.model
+    facts = given.facts
     model, ledger = _fit(
         config, encoder, corpus, directory.with_name(directory.name + ".fit"), layout, reporter
     )
@@ -308,7 +309,8 @@ def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig)
     for field in fields(ModelConfig):
         if field.name in ignored:
             continue
-        here, there = getattr(found, field.name), getattr(expected, field.name)
+        here = getattr(found, field.name)
+        there = getattr(expected, field.name)
         if here != there:
             raise InputError(
                 f"{source}: the model's {field.name} is {here}, expected teacher.architecture's "
@@ -331,7 +333,8 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
             "teacher.head.budget and teacher.train.budget are 0, expected the FLOPs to spend on "
             "one of them"
         )
-    data, layout = out.with_name(f"{out.name}.data"), Layout.of(config.train.mesh)
+    data = out.with_name(f"{out.name}.data")
+    layout = Layout.of(config.train.mesh)
     with Reporter() as reporter, undone_by_bad_input(out, data, out.with_name(f"{out.name}.fit")):
         if trained:
             _check_only_seeds(out)

@@ -64,7 +64,8 @@ def check_trained_teacher(config: Config, layout: Layout) -> None:
         InputError: a batch that the devices do not share evenly, a budget that buys no step before
             one of the checkpoints, or sequences longer than the architecture's positions.
     """
-    settings, architecture = config.teacher.train, zoo.resolve(config.teacher.architecture)
+    settings = config.teacher.train
+    architecture = zoo.resolve(config.teacher.architecture)
     layout.check_batch(settings.batch_size, config.train.grad_accum_steps)
     if config.data.seq_len > architecture.max_positions:
         raise InputError(
@@ -255,7 +256,8 @@ class _Training:
 
     def _trainer_run(self, compiled_phases: Sequence[CompiledPhase]) -> Run:
         """Return the run, ready for the trainer."""
-        seed, settings = stream_seed(self.seed), self.config.train
+        seed = stream_seed(self.seed)
+        settings = self.config.train
         held_out = HeldOut(held_out_batches(self.config, self.corpus))
         # Only when and where things are written down is the students' setting; what is trained is
         # the teacher's own.
@@ -367,7 +369,8 @@ def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
         facts: what is known of it.
         corpus: the text it was trained on, whose own cross-entropies stand beside its loss.
     """
-    model, training = facts["architecture"], facts["pretraining"]
+    model = facts["architecture"]
+    training = facts["pretraining"]
     share = training["at"]
     schedule = ""
     if share < 1:

@@ -80,7 +80,9 @@ def notes(tuning: Mapping[str, Any]) -> list[str]:
     Args:
         tuning: from `tuning_of`, or the content of tuning.json.
     """
-    count, seeds, arms = tuning["trials"], tuning["seeds"], tuning["arms"]
+    count = tuning["trials"]
+    seeds = tuning["seeds"]
+    arms = tuning["arms"]
     spent = [f"{numbers.flops(arm['charged'])} FLOPs for {name}" for name, arm in arms.items()]
     apart = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
     where = (

@@ -49,7 +49,8 @@ def cells_of(config: Config) -> list[Cell]:
             raise InputError(
                 f"sweep.{name}: cannot be swept over, expected a setting of a single study"
             )
-    base, made = replace(config, sweep={}), []
+    base = replace(config, sweep={})
+    made = []
     for values in itertools.product(*config.sweep.values()):
         settings = dict(zip(config.sweep, values, strict=True))
         made.append(Cell(_name(settings), settings, recipes.changed(base, settings)))

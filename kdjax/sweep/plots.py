@@ -83,7 +83,8 @@ def _heights(rows: int) -> list[float]:
 def _aside(found: Sweep, arm: str, budgets: Sequence[float]) -> float:
     """A factor on budgets so that arms do not hide one another."""
     gaps = [b / a for a, b in pairwise(budgets)]
-    index, count = found["arms"].index(arm), len(found["arms"])
+    index = found["arms"].index(arm)
+    count = len(found["arms"])
     return float(min([*gaps, 3.0]) ** (0.08 * (index - (count - 1) / 2)))
 
 
@@ -92,7 +93,8 @@ def _scores(
 ) -> None:
     rows = rows_of(found, group)
     for arm, points in told.items():
-        index, budgets = found["arms"].index(arm), [point["budget"] for point in points]
+        index = found["arms"].index(arm)
+        budgets = [point["budget"] for point in points]
         look: dict[str, Any] = {"color": svg.arm_colour(index)}
         aside = _aside(found, arm, budgets)
         seeds = [row for row in rows if row["arm"] == arm and endpoint["name"] in row["metrics"]]
@@ -121,16 +123,16 @@ def _differences(
     ax: Axes, found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair]
 ) -> None:
     """Differences to the yardstick with intervals; turned so that better is up."""
-    other, margin = yardstick(found), found["config"]["evaluation"]["margin"]
+    other = yardstick(found)
+    margin = found["config"]["evaluation"]["margin"]
     ax.axhspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axhline(0, color=svg.MUTED, linewidth=1)
-    seen, ends = [0.0, -margin, margin], list[float]()
+    seen = [0.0, -margin, margin]
+    ends = list[float]()
     for arm, pair in pairs.items():
         index = found["arms"].index(arm)
-        colour, points = (
-            svg.arm_colour(index),
-            [p for p in pair["points"] if p["difference"] is not None],
-        )
+        colour = svg.arm_colour(index)
+        points = [p for p in pair["points"] if p["difference"] is not None]
         aside = _aside(found, arm, [point["budget"] for point in points])
         budgets = [point["budget"] * aside for point in points]
         means = [point["difference"] for point in points]
@@ -198,12 +200,11 @@ def _strip(ax: Axes, found: Sweep, pairs: Mapping[str, Pair]) -> None:
     at."""
     for y, (arm, pair) in enumerate(pairs.items()):
         index = found["arms"].index(arm)
-        colour, ends = (
-            svg.arm_colour(index),
-            (pair["points"][0]["budget"], pair["points"][-1]["budget"]),
-        )
+        colour = svg.arm_colour(index)
+        ends = (pair["points"][0]["budget"], pair["points"][-1]["budget"])
         for crossing in pair["crossings"]:
-            low, high = crossing["low"] or ends[0], crossing["high"] or ends[1]
+            low = crossing["low"] or ends[0]
+            high = crossing["high"] or ends[1]
             ax.plot([low, high], [y, y], color=colour, linewidth=1.8)
             ax.plot(crossing["at"], y, "|", color=colour, markersize=11, markeredgewidth=2.2)
             if crossing["low"] is None:
@@ -273,9 +274,11 @@ def _losses_beside(found: Sweep, settings: Mapping[str, Any]) -> Mapping[str, An
 
 
 def _profile(ax: Axes, profile: Mapping[str, Any], index: int, strength: float) -> None:
-    points, optimum = profile["points"], profile["optimum"]
+    points = profile["points"]
+    optimum = profile["optimum"]
     look: dict[str, Any] = {"color": svg.arm_colour(index), "alpha": strength}
-    sizes, means = [p["parameters"] for p in points], [p["mean"] for p in points]
+    sizes = [p["parameters"] for p in points]
+    means = [p["mean"] for p in points]
     ax.errorbar(
         sizes,
         means,

@@ -64,7 +64,8 @@ def _counted(count: int, one: str, many: str) -> str:
 
 def _basis(found: Sweep) -> str:
     """What the verdicts rest on."""
-    evaluation, count = found["config"]["evaluation"], verdict.intervals(found)
+    evaluation = found["config"]["evaluation"]
+    count = verdict.intervals(found)
     if not count:
         return "No difference has an interval: that takes two seeds that both arms share."
     shared = {

@@ -154,7 +154,8 @@ def _pairs(
 ) -> list[dict[str, Any]]:
     """Every pair of arms on an endpoint: the paired difference first − second at each budget, and
     where it is 0."""
-    settings, pairs = config.evaluation, []
+    settings = config.evaluation
+    pairs = []
     arms = endpoint["arms"]
     for a, b in ((a, b) for n, a in enumerate(arms) for b in arms[n + 1 :]):
         points = []
@@ -185,7 +186,9 @@ def _pairs(
 
 def _from_side(verdict: Comparison, a: str) -> dict[str, Any]:
     """A verdict read from arm a's side: `BEATS`, `LOSES`, `TIES` or `INCONCLUSIVE`."""
-    found, low, high = verdict.difference, verdict.low, verdict.high
+    found = verdict.difference
+    low = verdict.low
+    high = verdict.high
     if verdict.a != a:
         found, low, high = (None if x is None else -x for x in (found, high, low))
     told = verdict.verdict if verdict.a == a else "LOSES"

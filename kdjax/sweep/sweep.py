@@ -77,7 +77,8 @@ def _runs(cell: Cell) -> int:
 def _claim(config: Config, out: Path) -> None:
     """Takes the directory for this recipe; more arms, seeds and values may join."""
     check_writable(out)
-    identity, path = shared_settings(config), out / RECIPE
+    identity = shared_settings(config)
+    path = out / RECIPE
     if path.exists():
         if difference := first_difference(read_json(path), identity):
             name, before, now = difference

@@ -231,7 +231,8 @@ def bracket(low: float | None, high: float | None, ends: tuple[float, float], ki
 def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
     """Some of the budgets, in words: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 and
     4.00e12 FLOPs`."""
-    some, count = list(budgets), len(budgets)
+    some = list(budgets)
+    count = len(budgets)
     if some == list(every) and count > 1:
         return "at every budget"
     if count > 1 and some == list(every[-count:]):

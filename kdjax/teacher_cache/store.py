@@ -208,7 +208,8 @@ def _difference(found: Any, expected: Any, name: str) -> tuple[str, Any, Any] | 
     """The first setting that differs: its dotted name, what was found and what was expected; None:
     none does."""
     if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        found, expected = dict(enumerate(found)), dict(enumerate(expected))
+        found = dict(enumerate(found))
+        expected = dict(enumerate(expected))
     if not (isinstance(found, dict) and isinstance(expected, dict)):
         return None if found == expected else (name.removeprefix("identity."), found, expected)
     for key in [*expected, *(key for key in found if key not in expected)]:
@@ -222,7 +223,8 @@ def _parts(
     directory: Path, empty: CacheManifest, make: Make, progress: Callable[[int, int], None] | None
 ) -> list[Part]:
     """Every block's part in order: those found whole, and those made now."""
-    block, records = empty.records_per_shard, empty.sequences * empty.views
+    block = empty.records_per_shard
+    records = empty.sequences * empty.views
     found = [_finished(directory, index) for index in range(-(-records // block))]
     done = sum(part.shard.sequences for part in found if part)
     parts = []

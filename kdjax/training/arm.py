@@ -105,7 +105,8 @@ class Arm:
     def ramped(self, ramp: Sequence[RampConfig]) -> Arm:
         """The arm with a batch ramp: a phase in which the batch changes becomes several."""
         ends = sorted({*(phase.until for phase in self.phases), *(one.until for one in ramp)})
-        phases, settings = [], []
+        phases = []
+        settings = []
         for end in ends:
             phase, setting = next(
                 both

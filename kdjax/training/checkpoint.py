@@ -87,7 +87,8 @@ class Checkpoints:
             directory: a path or gs://bucket/path.
             keep: how many stay.
         """
-        self._directory, self._keep = epath.Path(directory), keep
+        self._directory = epath.Path(directory)
+        self._keep = keep
         if "://" not in str(directory):
             self._directory = epath.Path(Path(directory).absolute())
         self._orbax: Any = None
@@ -212,7 +213,10 @@ class Checkpoints:
     def _read(self, step: int, like: Any) -> tuple[Any, Any, dict[str, str], str | None]:
         """A checkpoint's state, ledger and records, and what is wrong with it: on one process is on
         all."""
-        path, why, state, facts = self._directory / str(step), "", None, {}
+        path = self._directory / str(step)
+        why = ""
+        state = None
+        facts = {}
         try:
             facts = dict(ocp.checkpointables_metadata(path).custom_metadata or {})
             if facts.pop("sha256", None) != digest(facts):
@@ -231,7 +235,8 @@ class Checkpoints:
     def _move_aside(self, step: int, why: str) -> str:
         """Gives a damaged checkpoint another name, so that its step can be saved again; returns
         what to say of it."""
-        path, aside = self._directory / str(step), self._directory / f"{step}{DAMAGED}"
+        path = self._directory / str(step)
+        aside = self._directory / f"{step}{DAMAGED}"
         if hosts.is_main_process():
             if aside.exists():
                 aside.rmtree()
@@ -253,7 +258,8 @@ class Checkpoints:
     def _close(self) -> None:
         if self._orbax is None:
             return
-        orbax, self._orbax = self._orbax, None
+        orbax = self._orbax
+        self._orbax = None
         with suppress(Exception):  # of a save that failed, once more
             orbax.close()
 

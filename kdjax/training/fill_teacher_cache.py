@@ -179,7 +179,8 @@ def open_cache(
         InputError: they are not, or the directory is unfinished or damaged.
     """
     opened = Cache.open(directory)
-    found, wanted = opened.manifest.identity, identity(teacher, request, config, data, corpus)
+    found = opened.manifest.identity
+    wanted = identity(teacher, request, config, data, corpus)
     for name in ("corpus", "encoder", "head", "mask_copies", "mlm_probability", "max_predictions"):
         if found[name] != wanted[name] and wanted[name] is not None:
             raise InputError(
@@ -188,7 +189,8 @@ def open_cache(
     for name in (
         ("logits", "temperature") if request.head else ()
     ):  # the fields do not show what entries stand for
-        stored, asked = found["cache"].get(name), wanted["cache"].get(name)
+        stored = found["cache"].get(name)
+        asked = wanted["cache"].get(name)
         if stored != asked:
             raise InputError(
                 f"{directory}: stored with cache.{name} {stored!r}, expected {asked!r}"
@@ -231,7 +233,8 @@ def _program(teacher_source: CachedTeacher, layout: Layout) -> Callable[..., Any
             batch,
         )
 
-    split, everywhere = layout.batch_sharding, layout.replicated
+    split = layout.batch_sharding
+    everywhere = layout.replicated
     return jax.jit(run, in_shardings=(everywhere, split), out_shardings=(split, everywhere))
 
 
@@ -254,7 +257,9 @@ def _off(
         log_p, log_q = (
             jax.nn.log_softmax(getattr(x, name) / temperature) for x in (features, read)
         )
-        p, q, counts = jnp.exp(log_p), jnp.exp(log_q), weights > 0
+        p = jnp.exp(log_p)
+        q = jnp.exp(log_q)
+        counts = weights > 0
         values = {
             "total_variation": jnp.sum(jnp.abs(p - q), -1) / 2,
             "entropy": -jnp.sum(p * log_p, -1),

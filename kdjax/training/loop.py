@@ -103,7 +103,8 @@ class SideBySide:
             seats: number of a seat -> run.
             states: run -> its state, which is used up.
         """
-        self._seats, self._runs = seats, list(seats.values())
+        self._seats = seats
+        self._runs = list(seats.values())
         self._first = self._runs[0]
         self._program = self.compiled_phases[0].program
         self._seat_of = {one: number for number, one in seats.items()}
@@ -131,7 +132,8 @@ class SideBySide:
             one.open(self._runs)
         for one in self._runs:
             one.begin(self._runs)
-        self.saves, self._saved = 0, time.monotonic()
+        self.saves = 0
+        self._saved = time.monotonic()
 
     def feed(self, number: int) -> Iterator[StepInput]:
         """What goes into the steps of phase `number`."""
@@ -141,7 +143,8 @@ class SideBySide:
 
     def step(self, number: int, batches: Iterator[StepInput]) -> HostSignals:
         """One step of phase `number`; what all processes want after it."""
-        compiled_phase, ledger = self.compiled_phases[number], self.ledger
+        compiled_phase = self.compiled_phases[number]
+        ledger = self.ledger
         with self._clock("input"):
             fed = next(batches)
         for seat, one in self._seats.items():
@@ -178,7 +181,8 @@ class SideBySide:
     def save(self) -> None:
         """Begins a checkpoint of each."""
         self._each_with_state(Underway.save)
-        self.saves, self._saved = self.saves + 1, time.monotonic()
+        self.saves = self.saves + 1
+        self._saved = time.monotonic()
 
     def end_phase(self, number: int) -> None:
         """Has phase `number` told of as done, where someone wants to know; before any step of the

@@ -87,7 +87,10 @@ class Meter:
             others: the stopwatches of runs that go side by side with it; time that passes is shared
                 evenly with them.
         """
-        self._phases, self._devices, self._clock, self._peak = phases, devices, clock, peak
+        self._phases = phases
+        self._devices = devices
+        self._clock = clock
+        self._peak = peak
         self._clocks = (clock, *others)
         self._then = self._now(ledger)
 
@@ -130,9 +133,11 @@ class Meter:
             }
 
     def _speed(self, ledger: Ledger) -> dict[str, float]:
-        before, self._then = self._then, self._now(ledger)
+        before = self._then
+        self._then = self._now(ledger)
         now = self._then
-        steps, seconds = now.steps - before.steps, now.seconds - before.seconds
+        steps = now.steps - before.steps
+        seconds = now.seconds - before.seconds
         if steps <= 0 or seconds <= 0:
             return {}
         speed = {

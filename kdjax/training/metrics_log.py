@@ -51,7 +51,9 @@ class Lines:
     """
 
     def __init__(self, path: Path, step: int):
-        self._path, self._waiting, self.reached = path, "", step
+        self._path = path
+        self._waiting = ""
+        self.reached = step
         self.curve: list[dict[str, Any]] = []
         end = 0
         for line, after in _whole_lines(path):
@@ -125,7 +127,8 @@ class Log:
         Raises:
             InputError: metrics.jsonl is damaged, or Weights & Biases cannot be had.
         """
-        self._lines, self._warn = Lines(directory / NAME, step), warn
+        self._lines = Lines(directory / NAME, step)
+        self._warn = warn
         self.reached = self._lines.reached
         self._sinks: list[Sink] = []
         if not hosts.is_main_process():

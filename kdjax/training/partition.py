@@ -26,7 +26,8 @@ def name_of(path: tuple[Any, ...]) -> str:
 
 def partition(params: Any, trained: Any) -> tuple[Flat, Flat]:
     """Parameters in two: those that are trained, and the rest."""
-    moves, leaves = flat(trained), flat(params)
+    moves = flat(trained)
+    leaves = flat(params)
     trainable = {name: leaf for name, leaf in leaves.items() if moves[name]}
     return trainable, {name: leaf for name, leaf in leaves.items() if not moves[name]}
 

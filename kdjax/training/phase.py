@@ -287,11 +287,9 @@ def price(phase: Phase, shape: BatchShape) -> Price:
 
 @cache
 def _price(phase: Phase, shape: BatchShape) -> Price:
-    params, teacher, batch = (
-        phase.abstract_params(),
-        phase.abstract_teacher(),
-        phase.abstract_batch(shape),
-    )
+    params = phase.abstract_params()
+    teacher = phase.abstract_teacher()
+    batch = phase.abstract_batch(shape)
     transformation = phase.transformation
     state = jax.eval_shape(lambda p: init_state(p, transformation, 0), params)
     key = (

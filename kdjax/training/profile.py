@@ -23,8 +23,11 @@ class Profiler:
             done: how many the run has done before.
             warn: told, in a line, why nothing is captured.
         """
-        self._directory, self._steps, self._warn = directory, steps, warn
-        self._running, self._captured = False, directory.exists()
+        self._directory = directory
+        self._steps = steps
+        self._warn = warn
+        self._running = False
+        self._captured = directory.exists()
         if steps and done >= steps[1] and not self._captured:
             self._skip(f"it goes on after step {done}")
 

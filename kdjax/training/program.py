@@ -68,13 +68,11 @@ class Program:
         layout.check_model(phase.student, "the student")
         if phase.teacher:
             layout.check_model(phase.teacher, "the teacher")
-        self.phase, self.shape, self.layout, self.seeds, self._compute = (
-            phase,
-            shape,
-            layout,
-            seeds,
-            compute,
-        )
+        self.phase = phase
+        self.shape = shape
+        self.layout = layout
+        self.seeds = seeds
+        self._compute = compute
         self._batch = phase.abstract_batch(shape)
         started = time.perf_counter()
         step = phase.step(microbatches=microbatches, compute=compute, layout=layout)
@@ -91,15 +89,15 @@ class Program:
 
     def _traced(self, step: Step) -> Any:
         """The step, of as many runs as there are."""
-        state, batch = self.abstract_state(), self._batch
+        state = self.abstract_state()
+        batch = self._batch
         teacher = self._abstract_teacher()
         if self.seeds == 1:
-            jitted, states = compile_step(step, self.layout, state, teacher), state
+            jitted = compile_step(step, self.layout, state, teacher)
+            states = state
         else:
-            jitted, states = (
-                compile_seeds(step, self.layout, state, teacher),
-                self._abstract_states(),
-            )
+            jitted = compile_seeds(step, self.layout, state, teacher)
+            states = self._abstract_states()
             batch = jax.eval_shape(functools.partial(stacked, axis=1), [batch] * self.seeds)
         placed = jax.tree.map(lambda x: _placed(x, self.layout.batch_sharding), batch)
         return jitted.trace(

@@ -119,13 +119,16 @@ def factors(left: Array, right: Array, rank: int) -> tuple[Array, Array]:
     """
     (q_left, r_left), (q_right, r_right) = np.linalg.qr(left), np.linalg.qr(right)
     u, s, vt = np.linalg.svd(r_left @ r_right.T)
-    a, b = q_left @ u[:, :rank], q_right @ vt[:rank].T
-    signs, root = _signs(a), np.sqrt(s[:rank])
+    a = q_left @ u[:, :rank]
+    b = q_right @ vt[:rank].T
+    signs = _signs(a)
+    root = np.sqrt(s[:rank])
     return a * signs * root, b * signs * root
 
 
 def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConfig) -> Params:
-    rank, of_scores = student.head_width, (student.head_width / teacher.head_width) ** 0.25
+    rank = student.head_width
+    of_scores = (student.head_width / teacher.head_width) ** 0.25
     joined = {
         name: np.vstack([basis.T @ p[name]["kernel"], p[name]["bias"]])
         for name in ("query", "key", "value")
@@ -139,7 +142,8 @@ def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConf
     weights = [np.linalg.norm(v @ o) for v, o in zip(heads["value"], outputs, strict=True)]
     made: dict[str, list[Array]] = {name: [] for name in ("query", "key", "value", "output")}
     for head in _largest(weights, student.heads):
-        query, key = heads["query"][head], heads["key"][head]
+        query = heads["query"][head]
+        key = heads["key"][head]
         if teacher.positions == "learned":
             query, key = factors(query, key, rank)
         value, output = factors(heads["value"][head], outputs[head].T, rank)
@@ -159,7 +163,8 @@ def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConf
 
 
 def _feed_forward(p: Params, basis: Array, width: int) -> Params:
-    up, down = basis.T @ p["up"]["kernel"], p["down"]["kernel"] @ basis
+    up = basis.T @ p["up"]["kernel"]
+    down = p["down"]["kernel"] @ basis
     kept = _largest(np.linalg.norm(up, axis=0) * np.linalg.norm(down, axis=1), width)
     return {
         "up": {"kernel": up[:, kept], "bias": p["up"]["bias"][kept]},

@@ -74,14 +74,16 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
     alike = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
     alike += ["rotary_base", "head_width"] if rotary else []
     for name in at_most:
-        own, most = getattr(student, name), getattr(teacher, name)
+        own = getattr(student, name)
+        most = getattr(teacher, name)
         if own > most:
             raise InputError(
                 f"start from the teacher: the student's {name} is {own}, expected at most its "
                 f"{most}"
             )
     for name in alike:
-        own, its = getattr(student, name), getattr(teacher, name)
+        own = getattr(student, name)
+        its = getattr(teacher, name)
         if own != its:
             raise InputError(
                 f"start from the teacher: the student's {name} is {own}, expected its {its}"

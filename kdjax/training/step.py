@@ -112,10 +112,8 @@ def make_loss(
         return teacher_features(teacher_params, batch)
 
     if layout is not None:
-        student, teacher = (
-            layout.shard_forward(student, dtype),
-            layout.shard_forward(teacher, dtype),
-        )
+        student = layout.shard_forward(student, dtype)
+        teacher = layout.shard_forward(teacher, dtype)
 
     def loss(
         params: dict[str, Any],

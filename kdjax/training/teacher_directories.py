@@ -105,7 +105,8 @@ def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
     """
     if not config.teacher.source:
         raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")
-    source, at = sources.locate(config.teacher.source), config.teacher.at
+    source = sources.locate(config.teacher.source)
+    at = config.teacher.at
     seeds = {} if (source / "config.json").exists() else _seeds_in(source)
     if not seeds:
         if at != 1:

@@ -92,7 +92,8 @@ def fit_head(
     body = {name: params for name, params in encoder.params.items() if name != "mlm"}
     head = {"mlm": encoder.params.get("mlm") or init_mlm_head(encoder.config, seed=0)}
     frozen = config.encoder == "frozen"
-    phase, budget = head_phase(encoder.config, config), Budget.flops(config.budget)
+    phase = head_phase(encoder.config, config)
+    budget = Budget.flops(config.budget)
     cost = price(phase, shape)
     schedule_phases(budget, [(1.0, cost)], shape.tokens_per_step, setting="teacher.head.budget")
     program = program_of(phase, shape, layout)

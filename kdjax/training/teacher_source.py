@@ -127,7 +127,8 @@ class CachedTeacher(TeacherSource):
 
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
         """The stored arrays."""
-        wide, number = self.config.dtype, self.teacher
+        wide = self.config.dtype
+        number = self.teacher
         shapes = {
             "scores": (number.heads, length, length),
             **dict.fromkeys(("query", "key", "value"), (number.heads, length, number.head_width)),
@@ -144,7 +145,8 @@ class CachedTeacher(TeacherSource):
         return tuple(stored)
 
     def _logit_fields(self, name: str, places: int) -> list[Field]:
-        config, vocabulary = self.config, self.teacher.vocab_size
+        config = self.config
+        vocabulary = self.teacher.vocab_size
         if config.logits == "all":
             return [Field(name, config.dtype, (places, vocabulary))]
         ids = Field(
@@ -183,7 +185,8 @@ class CachedTeacher(TeacherSource):
         """Logits `[B, S, V]` in float32 whose softmax is the stored distribution."""
         if self.config.logits == "all":
             return batch[name].astype(jnp.float32)
-        ids, vocabulary = batch[f"{name}.ids"].astype(jnp.int32), self.teacher.vocab_size
+        ids = batch[f"{name}.ids"].astype(jnp.int32)
+        vocabulary = self.teacher.vocab_size
         if self.config.logits == "sampled":
             counts = _each(lambda i: jnp.zeros(vocabulary).at[i].add(1.0))(ids)
             drawn = self.config.temperature * jnp.log(jnp.maximum(counts, 1.0) / self.config.k)

@@ -61,7 +61,8 @@ class Underway:
         found = self._checkpoints.restore(program.abstract_state())
         if found is None:
             return program.start(self.run.start, self.run.seed)
-        self.ledger, self._damaged = found.ledger, found.damaged
+        self.ledger = found.ledger
+        self._damaged = found.damaged
         self.clock = Stopwatch(self.ledger.seconds)
         records.restore(self.run.directory, found.records)
         if found.damaged:
@@ -115,17 +116,17 @@ class Underway:
     def begin(self, together: Sequence[Underway]) -> None:
         """Begins to measure; all of `together` are open. One profile is of all, and the first
         one's."""
-        run, steps = self.run, self.ledger.steps
-        phases, devices = (
-            [compiled_phase.phase for compiled_phase in run.compiled_phases],
-            run.compiled_phases[0].program.layout.devices,
-        )
+        run = self.run
+        steps = self.ledger.steps
+        phases = [compiled_phase.phase for compiled_phase in run.compiled_phases]
+        devices = run.compiled_phases[0].program.layout.devices
         others = [one.clock for one in together if one is not self]
         self._meter = Meter(phases, devices, self.ledger, self.clock, run.peak, others)
         captured = run.config.log.profile if hosts.is_main_process() and self is together[0] else ()
         self._profiler = Profiler(run.directory / "profile", captured, steps, run.warn)
         self._opened.callback(lambda: self._profiler.close(self.ledger.steps))
-        self._side_by_side, self._evaluated = len(together), steps
+        self._side_by_side = len(together)
+        self._evaluated = steps
         self._saved_step: int | None = steps
 
     def check(self, number: int, read: BatchCounts) -> None:
@@ -180,7 +181,8 @@ class Underway:
         """
         while len(self._waiting) > ahead:
             done = self._waiting.pop(0)
-            then, recorded = done.ledger, done.ledger.steps % self.run.config.log.every == 0
+            then = done.ledger
+            recorded = done.ledger.steps % self.run.config.log.every == 0
             values = done.fetched(whole=recorded)
             if not np.isfinite(values["loss"]):
                 raise Diverged(
@@ -201,7 +203,8 @@ class Underway:
     @contextmanager
     def profiled(self) -> Iterator[None]:
         """Has the step in the block captured, if it is one of those that the settings name."""
-        step, profiler = self.ledger.steps + 1, self._profiler
+        step = self.ledger.steps + 1
+        profiler = self._profiler
         if profiler.starts(step):
             self.settle()
             with self.clock("profile"):

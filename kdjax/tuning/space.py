@@ -74,13 +74,17 @@ def with_settings(arm: ArmConfig, settings: Mapping[str, Any]) -> ArmConfig:
 def edge_of(values: RangeConfig, found: Any) -> str | None:
     """Whether a value lies at the `low` or the `high` end of a range, or of choices that are
     numbers; else None."""
-    low, high, width = values.low, values.high, EDGE
+    low = values.low
+    high = values.high
+    width = EDGE
     if values.choices:
         if len(values.choices) < 2 or not all(
             type(choice) in (int, float) for choice in values.choices
         ):
             return None
-        low, high, width = min(values.choices), max(values.choices), 0.0
+        low = min(values.choices)
+        high = max(values.choices)
+        width = 0.0
     ends = [math.log(end) if values.log else end for end in (low, high, found)]
     place = (ends[2] - ends[0]) / (ends[1] - ends[0])
     return "low" if place <= width else "high" if place >= 1 - width else None
@@ -99,7 +103,8 @@ def _distribution(name: str, values: RangeConfig) -> BaseDistribution:
         raise InputError(
             f"tune.space.{name}: found a range, expected choices: the setting is no number"
         )
-    low, high = values.low, values.high
+    low = values.low
+    high = values.high
     if low != int(low) or high != int(high):
         raise InputError(
             f"tune.space.{name}: found low {low:g} and high {high:g}, expected whole numbers"

@@ -33,7 +33,9 @@ NAME = "trial.json"
 def recipe_of(config: Config) -> Config:
     """The recipe of trials: the tuning's seeds and share of the budget, and nothing evaluated but
     the endpoint."""
-    tune, budget, evaluation = config.tune, config.budget, config.evaluation
+    tune = config.tune
+    budget = config.budget
+    evaluation = config.evaluation
     task = tune.endpoint.removeprefix("probe.")
     probe = evaluation.mlm_probe
     # A charged probe stays whatever the endpoint is: the runs of a trial pay what the recipe's do.
@@ -70,7 +72,9 @@ class Trials:
             out: the tuning's directory.
             reporter: told what goes on.
         """
-        self._config, self._out, self._reporter = config, out, reporter
+        self._config = config
+        self._out = out
+        self._reporter = reporter
         self._recipe = recipe_of(config)
         self._first: Study | None = None
 
@@ -140,11 +144,9 @@ class Trials:
             own_place = below(config, str(directory.relative_to(self._out)))
             study = Study(own_place, directory, self._reporter, self._out / "shared")
             if self._first is not None:
-                study.corpus, study.tasks, study.teachers = (
-                    self._first.corpus,
-                    self._first.tasks,
-                    self._first.teachers,
-                )
+                study.corpus = self._first.corpus
+                study.tasks = self._first.tasks
+                study.teachers = self._first.teachers
                 study.evaluations = self._first.evaluations
                 if stored_by(study.arms) == stored_by(self._first.arms):
                     study.cache = self._first.cache

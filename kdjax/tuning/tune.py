@@ -83,7 +83,8 @@ def tuning_of_trials(
     Raises:
         InputError: every trial of an arm diverged.
     """
-    tune, values = config.tune, plain(to_dict(config))
+    tune = config.tune
+    values = plain(to_dict(config))
     return {
         **versions(),
         "optuna": optuna.__version__,
@@ -131,7 +132,8 @@ def _arm(
 
 def _check(config: Config) -> Better:
     """Which values of the endpoint are better, if the recipe can be tuned."""
-    tune, arms = config.tune, arms_of(config)
+    tune = config.tune
+    arms = arms_of(config)
     if not tune.trials:
         raise InputError("tune.trials is 0, expected at least 1")
     if not tune.seeds or len(set(tune.seeds)) < len(tune.seeds):

@@ -27,7 +27,8 @@ from tests import small_study
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-SCRATCH, KD = "runs/scratch-seed0", "runs/kd-seed0"
+SCRATCH = "runs/scratch-seed0"
+KD = "runs/kd-seed0"
 STAGES = [
     {"terms": [{"name": "mlm"}], "until": 0.5},
     {"terms": [{"name": "mlm"}, {"name": "logit"}]},
@@ -460,7 +461,8 @@ def test_every_difference_has_its_line_and_the_command_ends_as_bad_input(
 def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, tokens = tmp_path / "out", [3 * 128, 40 * 128]
+    out = tmp_path / "out"
+    tokens = [3 * 128, 40 * 128]
     recipe = small_study.write(
         tmp_path, **{**CHANGES, "arms": {"scratch": {}}, "seeds": [0], "budget": {}}
     )
@@ -488,7 +490,8 @@ def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
 
 @pytest.mark.usefixtures("study")
 def test_hours_are_audited(tmp_path: Path) -> None:
-    out, run = tmp_path / "out", tmp_path / "out" / SCRATCH
+    out = tmp_path / "out"
+    run = tmp_path / "out" / SCRATCH
     changes = {"arms": {"scratch": {}}, "seeds": [0], "budget": {"hours": 1e-4}}
     compare(recipes.load(small_study.write(tmp_path, **{**CHANGES, **changes})), out)
     assert audit(out) == []

@@ -14,7 +14,9 @@ class Sleeper:
     """A runner whose steps take a known time, and a record of when it ran."""
 
     def __init__(self, name: str, seconds: float, record: list[str]):
-        self.name, self.seconds, self.record = name, seconds, record
+        self.name = name
+        self.seconds = seconds
+        self.record = record
 
     def step(self) -> None:
         self.record.append(self.name)

@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-STUDENT, TEACHER = 2, 0
+STUDENT = 2
+TEACHER = 0
 """Gradients of a matmul."""
 
-QK, QKV = ("query", "key"), ("query", "key", "value")
+QK = ("query", "key")
+QKV = ("query", "key", "value")
 SCORES = (*QK, "scores")
 
 

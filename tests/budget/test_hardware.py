@@ -22,7 +22,9 @@ from kdjax.training.phase import BatchShape, price
 from kdjax.training.step import ScheduleInputs, init_state
 from tests import tiny
 
-WIDTH, ROWS, LAYERS = 32, 16, 6
+WIDTH = 32
+ROWS = 16
+LAYERS = 6
 MATMUL = 2 * ROWS * WIDTH * WIDTH
 
 X = jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.float32)
@@ -84,10 +86,8 @@ def test_rematerialised_work_counts_again() -> None:
     def body(x: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
         return jnp.tanh(jnp.tanh(x @ w) @ w), None
 
-    plain, again = (
-        flops(gradient(body), WEIGHTS, X),
-        flops(gradient(jax.checkpoint(body)), WEIGHTS, X),
-    )
+    plain = flops(gradient(body), WEIGHTS, X)
+    again = flops(gradient(jax.checkpoint(body)), WEIGHTS, X)
     assert plain == pytest.approx(
         LAYERS * 2 * 3 * MATMUL, rel=0.05
     )  # besides, the derivative of tanh
@@ -98,11 +98,10 @@ def test_a_step_in_loops_does_what_the_plain_step_does() -> None:
     """A wide enough model: in a very small one the most is elementwise work, of which XLA makes
     more or less."""
     student = dataclasses.replace(tiny.STUDENT, layers=2, width=128, ffn=512)
-    phase, shape = (
-        tiny.phase("scratch", student=student),
-        BatchShape(batch_size=8, seq_len=16, max_predictions=3),
-    )
-    params, batch = phase.abstract_params(), phase.abstract_batch(shape)
+    phase = tiny.phase("scratch", student=student)
+    shape = BatchShape(batch_size=8, seq_len=16, max_predictions=3)
+    params = phase.abstract_params()
+    batch = phase.abstract_batch(shape)
     state = jax.eval_shape(lambda params: init_state(params, phase.transformation, 0), params)
     plain, looped = (
         flops(
@@ -124,10 +123,8 @@ def test_eight_devices_together_do_what_one_does_on_its_own() -> None:
     shardings = {"in_shardings": (everywhere, rows), "out_shardings": everywhere}
     program = gradient(lambda x, w: (jnp.tanh(x @ w), None))
     batch = jax.ShapeDtypeStruct((8 * ROWS, WIDTH), jnp.float32)
-    one, eight = (
-        flops(program, WEIGHTS, batch),
-        flops(program, WEIGHTS, batch, devices=8, **shardings),
-    )
+    one = flops(program, WEIGHTS, batch)
+    eight = flops(program, WEIGHTS, batch, devices=8, **shardings)
     assert one == pytest.approx(8 * LAYERS * 3 * MATMUL, rel=0.1)
     assert eight == pytest.approx(one, rel=0.05)
 

@@ -93,7 +93,8 @@ def test_a_budget_of_hours_counts_what_its_clock_names() -> None:
 def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
     prices: list[Price], upfront: int, large: int, case: str
 ) -> None:
-    n, largest = len(prices), max(price.total for price in prices)
+    n = len(prices)
+    largest = max(price.total for price in prices)
     before = {"teacher_cache": upfront // 3, "teacher_training": upfront - upfront // 3}
     paid = charged(before, case)
     budget = Budget("flops", n * upfront + n * 10 * largest + large, teacher=case)

@@ -123,7 +123,8 @@ def test_a_program_is_counted_canonically_whether_it_was_traced_before_or_not(
 
 
 def test_an_arm_without_logits_does_not_pay_for_the_mlm_head() -> None:
-    narrow, wide = tiny.STUDENT, dataclasses.replace(tiny.STUDENT, vocab_size=10 * tiny.VOCABULARY)
+    narrow = tiny.STUDENT
+    wide = dataclasses.replace(tiny.STUDENT, vocab_size=10 * tiny.VOCABULARY)
     teacher = dataclasses.replace(tiny.TEACHER, vocab_size=10 * tiny.VOCABULARY)
     small = price(only_phase("minilm", narrow, tiny.TEACHER), tiny.SHAPE)
     large = price(only_phase("minilm", wide, teacher), tiny.SHAPE)
@@ -145,10 +146,8 @@ def test_price_grows_with_the_batch_but_for_the_update() -> None:
 
 def test_dropout_costs_elementwise_work_and_no_random_bits() -> None:
     dropping = dataclasses.replace(tiny.STUDENT, dropout=0.1, attention_dropout=0.1)
-    without, with_dropout = (
-        price(tiny.phase(), tiny.SHAPE),
-        price(tiny.phase(student=dropping), tiny.SHAPE),
-    )
+    without = price(tiny.phase(), tiny.SHAPE)
+    with_dropout = price(tiny.phase(student=dropping), tiny.SHAPE)
     assert with_dropout.jaxpr_matmul == without.jaxpr_matmul
     assert without.total < with_dropout.total < 1.25 * without.total
 

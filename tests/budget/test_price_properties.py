@@ -55,7 +55,9 @@ def cases(draw: st.DrawFn, *, same_width: bool = False, own_heads: bool = False)
     def number(low: int, high: int) -> int:
         return draw(st.integers(low, high))
 
-    layers, vocabulary, ffn = number(1, 2), number(2, 120), number(1, 32)
+    layers = number(1, 2)
+    vocabulary = number(2, 120)
+    ffn = number(1, 32)
     student = Model(layers, number(1, 4), number(1, 8), ffn, vocabulary)
     heads = number(1, 4) if own_heads else student.heads
     head_width = number(1, 8)
@@ -145,7 +147,9 @@ def test_a_presets_matmuls_at_drawn_sizes_are_those_by_hand(
 
 @pytest.mark.parametrize("preset", ["scratch", "minilm"])
 def test_matmuls_of_rotary_models_are_those_by_hand_too(preset: str) -> None:
-    student, teacher, batch = Model(1, 2, 8, 16, 50), Model(2, 2, 8, 24, 50), Batch(3, 12, 2)
+    student = Model(1, 2, 8, 16, 50)
+    teacher = Model(2, 2, 8, 24, 50)
+    batch = Batch(3, 12, 2)
     own, other = (
         dataclasses.replace(config(model), positions="rotary") for model in (student, teacher)
     )
@@ -270,7 +274,8 @@ def test_an_objectives_matmuls_at_drawn_sizes_are_those_by_hand(
 
 
 def test_fitting_a_head_has_no_gradient_below_it() -> None:
-    model, batch = Model(2, 2, 6, 20, 70), Batch(3, 10, 3)
+    model = Model(2, 2, 6, 20, 70)
+    batch = Batch(3, 10, 3)
     found = price(head_phase(config(model), HeadConfig(budget=1e9)), BatchShape(*batch))
     check_sound(found)
     assert found.jaxpr_matmul == by_hand.head_on_frozen_encoder(model, batch)
@@ -289,7 +294,8 @@ def test_a_price_is_linear_in_the_batch_but_for_the_update(preset: str) -> None:
         2 * once.jaxpr_matmul,
         3 * once.jaxpr_matmul,
     ]
-    more, again = twice.total - once.total, thrice.total - twice.total
+    more = twice.total - once.total
+    again = thrice.total - twice.total
     assert more == pytest.approx(again, rel=1e-4)
     assert 0 < once.optimizer == pytest.approx(once.total - more, rel=0.02)
     assert once.optimizer == pytest.approx(thrice.optimizer, rel=0.005)
@@ -305,8 +311,11 @@ def test_a_price_is_linear_in_the_batch_but_for_the_update(preset: str) -> None:
     ],
 )
 def test_a_price_grows_with_every_size(size: str) -> None:
-    student, teacher, batch = Model(1, 2, 4, 12, 30), Model(2, 2, 4, 12, 30), Batch(2, 6, 2)
-    larger, more = student, batch
+    student = Model(1, 2, 4, 12, 30)
+    teacher = Model(2, 2, 4, 12, 30)
+    batch = Batch(2, 6, 2)
+    larger = student
+    more = batch
     if size in Batch._fields:
         more = batch._replace(**{size: getattr(batch, size) + 1})
     else:
@@ -318,7 +327,8 @@ def test_a_price_grows_with_every_size(size: str) -> None:
 
 
 def test_more_heads_of_the_same_width_in_all_cost_no_matmul() -> None:
-    teacher, batch = Model(1, 1, 8, 8, 30), Batch(2, 6, 2)
+    teacher = Model(1, 1, 8, 8, 30)
+    batch = Batch(2, 6, 2)
     one, four = (
         prices("scratch", (Model(1, n, 8 // n, 12, 30), teacher, batch))[0] for n in (1, 4)
     )
@@ -330,14 +340,16 @@ def test_packing_and_padding_do_not_change_the_price() -> None:
     """Shapes do not know of them: a batch of several segments a sequence, and padding, costs what a
     full one does."""
     assert [field.name for field in dataclasses.fields(BatchShape)] == ["batch", "length", "slots"]
-    phase, packed = tiny.phase("minilm_v1"), tiny.batch()
+    phase = tiny.phase("minilm_v1")
+    packed = tiny.batch()
     assert packed["segments"].max() > 1 and not packed["valid"].all()
     whole = {
         **packed,
         "segments": np.ones_like(packed["segments"]),
         "valid": np.ones_like(packed["valid"]),
     }
-    params, teacher = phase.abstract_params(), phase.abstract_teacher()
+    params = phase.abstract_params()
+    teacher = phase.abstract_teacher()
     counts = [measure(phase.loss(), params, teacher, batch, None, 0.0) for batch in (packed, whole)]
     assert (
         counts[0]
@@ -362,7 +374,8 @@ def test_packing_and_padding_do_not_change_the_price() -> None:
 def test_xla_and_the_witness_count_elementwise_work_alike(
     program: Callable[..., jax.Array],
 ) -> None:
-    x, i = jax.ShapeDtypeStruct((11, 12), jnp.float32), jax.ShapeDtypeStruct((7, 3), jnp.int32)
+    x = jax.ShapeDtypeStruct((11, 12), jnp.float32)
+    i = jax.ShapeDtypeStruct((7, 3), jnp.int32)
     count = measure(program, x, i)
     assert count.flops > 0
     assert abs(count.flops - count.jaxpr_count.total) <= 3  # a scalar here or there
@@ -397,7 +410,8 @@ def test_pricing_models_as_wide_as_bert_large_takes_no_weights() -> None:
     def held() -> int:
         return sum(array.nbytes for array in jax.live_arrays())
 
-    before, arrays = resident(), held()
+    before = resident()
+    arrays = held()
     large = dataclasses.replace(zoo.get("large"), layers=1, vocab_size=110_000)
     (phase,) = resolve("logit", ArmConfig(), large, large, OptimizerConfig()).phases
     found = price(phase, BatchShape(batch_size=256, seq_len=128, max_predictions=20))

@@ -31,7 +31,8 @@ def places(corpus: Corpus, limit: int, besides: int) -> list[int]:
 
 @given(available=st.integers(0, 300), limit=st.integers(1, 300), besides=st.integers(1, 300))
 def test_two_evaluations_share_no_sequence(available: int, limit: int, besides: int) -> None:
-    taken, others = evenly_spaced(available, besides), evenly_spaced(available, limit, besides)
+    taken = evenly_spaced(available, besides)
+    others = evenly_spaced(available, limit, besides)
     assert not set(taken) & set(others)
     for chosen in (taken, others):
         assert list(chosen) == sorted({*chosen}) and set(chosen) <= set(range(available))
@@ -49,7 +50,8 @@ def test_both_see_the_whole_split_thinned_out(available: int, limit: int, beside
 
 def test_a_second_evaluation_has_the_sequences_that_the_first_leaves(corpus: Corpus) -> None:
     count = corpus.sequences("validation")
-    first, second = places(corpus, 10, 0), places(corpus, 10**6, 10)
+    first = places(corpus, 10, 0)
+    second = places(corpus, 10**6, 10)
     assert len(first) == 10 and len(second) == count - 10
     assert sorted(first + second) == list(range(count))
     assert places(corpus, 3, count) == []

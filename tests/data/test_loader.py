@@ -75,7 +75,8 @@ def test_a_batch_has_the_promised_arrays(corpus: Corpus) -> None:
 
 
 def test_indexing_equals_iterating_from_anywhere(corpus: Corpus) -> None:
-    stream, again = batches(corpus), batches(corpus)
+    stream = batches(corpus)
+    again = batches(corpus)
     for start, stop in ((0, 40), (33, 36), (10**6, 10**6 + 3)):
         seen = []
         for step, (before, batch) in enumerate(
@@ -149,7 +150,8 @@ def test_runs_with_neighbouring_seeds_share_no_epoch_s_order(corpus: Corpus) -> 
 def test_a_sequence_is_masked_anew_in_each_epoch_and_alike_in_any_batch(corpus: Corpus) -> None:
     count = corpus.sequences("train")
     masks: dict[bytes, list[bytes]] = {}
-    by_one, by_many = batches(corpus, batch=1), batches(corpus)
+    by_one = batches(corpus, batch=1)
+    by_many = batches(corpus)
     for step in range(2 * count // BATCH):
         for row, values in enumerate(zip(*by_many[step].values(), strict=True)):
             single = by_one[step * BATCH + row]
@@ -164,7 +166,8 @@ def test_a_sequence_is_masked_anew_in_each_epoch_and_alike_in_any_batch(corpus: 
 
 
 def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus) -> None:
-    count, manifest = corpus.sequences("train"), corpus.manifest
+    count = corpus.sequences("train")
+    manifest = corpus.manifest
     tokens, segments = corpus.read("train", np.arange(count))
     numbers = {row.tobytes(): number for number, row in enumerate(tokens)}
     assert len(numbers) == count
@@ -211,7 +214,8 @@ def test_the_views_of_a_sequence_are_distinct_masks_of_it(corpus: Corpus) -> Non
 
 
 def test_all_seeds_see_the_same_views_in_orders_of_their_own(corpus: Corpus) -> None:
-    count, k = corpus.sequences("train"), 2
+    count = corpus.sequences("train")
+    k = 2
     masked: dict[tuple[int, bytes], set[bytes]] = {}
     firsts = set()
     for seed in range(3):
@@ -227,7 +231,8 @@ def test_all_seeds_see_the_same_views_in_orders_of_their_own(corpus: Corpus) -> 
 
 
 def test_views_leave_the_order_as_it_is(corpus: Corpus) -> None:
-    plain, viewed = batches(corpus, 4), batches(corpus, 4, views=2)
+    plain = batches(corpus, 4)
+    viewed = batches(corpus, 4, views=2)
     for step in (0, 11, corpus.sequences("train") // BATCH, 500):
         assert originals(plain[step]) == originals(viewed[step])
         assert not np.array_equal(plain[step]["tokens"], viewed[step]["tokens"])
@@ -260,10 +265,8 @@ def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(
     corpus: Corpus, stored: Cache, seed: int
 ) -> None:
     count = corpus.sequences("train")
-    with_cache, without = (
-        batches(corpus, seed, views=2, cache=stored),
-        batches(corpus, seed, views=2),
-    )
+    with_cache = batches(corpus, seed, views=2, cache=stored)
+    without = batches(corpus, seed, views=2)
     straddling = count // BATCH
     assert count % BATCH
     for start in (0, straddling, 2 * count // BATCH):
@@ -279,7 +282,8 @@ def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(
 def test_a_cache_of_other_sequences_or_fewer_views_is_refused(
     corpus: Corpus, stored: Cache
 ) -> None:
-    train, validation = corpus.sequences("train"), corpus.sequences("validation")
+    train = corpus.sequences("train")
+    validation = corpus.sequences("validation")
     with pytest.raises(InputError, match=r"found data\.views 0, expected at least 1"):
         batches(corpus, cache=stored)
     with pytest.raises(
@@ -300,7 +304,8 @@ def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Cor
     assert [len(batch["tokens"]) for batch in made] == [8] * (count // 8 + 1)
     rows = [row for batch in made for row in originals(batch)]
     assert rows[:count] == [row.tobytes() for row in corpus.read("validation", np.arange(count))[0]]
-    last, real = made[-1], count % 8
+    last = made[-1]
+    real = count % 8
     assert last["label_weights"][:real].any(axis=1).all()
     assert not any(
         last[name][real:].any()

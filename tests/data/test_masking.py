@@ -71,7 +71,8 @@ def test_eighty_ten_ten_and_every_place_alike() -> None:
     for number in range(2000):
         tokens, segments = sequence(number)
         changed, slots, labels, weights = masked(tokens, segments, sequence=number)
-        chosen, labels = slots[weights > 0], labels[weights > 0]
+        chosen = slots[weights > 0]
+        labels = labels[weights > 0]
         now = changed[chosen]
         places[chosen] += 1
         counts["mask"] += int(np.sum(now == MASK))
@@ -94,7 +95,8 @@ def test_eighty_ten_ten_and_every_place_alike() -> None:
 
 def test_all_ordinary_tokens_can_be_drawn_when_special_ones_lie_between() -> None:
     special = (0, 3, 4, 7)
-    tokens, segments = np.full(64, 5, np.int32), np.ones(64, np.int32)
+    tokens = np.full(64, 5, np.int32)
+    segments = np.ones(64, np.int32)
     seen: set[int] = set()
     for epoch in range(400):
         changed, *_ = masked(
@@ -123,7 +125,8 @@ def test_all_ordinary_tokens_can_be_drawn_when_special_ones_lie_between() -> Non
     ],
 )
 def test_how_many_are_masked(maskable: int, rate: float, slots: int, count: int) -> None:
-    tokens, segments = np.full(maskable + 2, 9, np.int32), np.ones(maskable + 2, np.int32)
+    tokens = np.full(maskable + 2, 9, np.int32)
+    segments = np.ones(maskable + 2, np.int32)
     tokens[0], tokens[-1] = 2, 3
     changed, places, _, weights = masked(tokens, segments, rate=rate, slots=slots)
     assert weights.sum() == count

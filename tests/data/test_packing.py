@@ -54,10 +54,8 @@ def test_a_record_is_read_as_it_was_written(vocab_size: int) -> None:
 
 
 def test_records_do_not_depend_on_what_is_encoded_with_them() -> None:
-    record_format, sizes = (
-        RecordFormat.smallest(12, 50),
-        np.random.default_rng(0).integers(1, 5, 3000),
-    )
+    record_format = RecordFormat.smallest(12, 50)
+    sizes = np.random.default_rng(0).integers(1, 5, 3000)
     pieces = [np.arange(5, 5 + size, dtype=np.uint16) for size in sizes]
     sequences = [pieces[n : n + 2] for n in range(0, len(pieces), 2)]
     together = list(record_format.encode(sequences, cls=1, sep=2, pad=0))

@@ -82,7 +82,8 @@ def test_what_is_malformed_is_found_where_the_standard_library_finds_it(
         json.loads(text)
     with pytest.raises(TextError) as e:
         read(tmp_path / "a.json")
-    line, column = expected.value.lineno, expected.value.colno
+    line = expected.value.lineno
+    column = expected.value.colno
     assert f"a.json, line {line}: malformed JSON, " in str(e.value)
     assert str(e.value).endswith(f" at column {column}")
 

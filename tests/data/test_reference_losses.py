@@ -23,7 +23,8 @@ from kdjax.data.prepare.reference_losses import (
 from tests.corpora import VOCABULARY, WORDS, make_corpus, make_tokenizer
 
 SPECIAL = np.arange(5)
-CLS, SEP = 2, 3
+CLS = 2
+SEP = 3
 
 
 def text_of(documents: list[np.ndarray]) -> Neighborhoods:
@@ -194,7 +195,9 @@ def by_dictionaries(
 def test_losses_are_those_of_dictionaries_of_counts() -> None:
     rng = np.random.default_rng(4)
     documents, _, _ = markov(60, 15, 8, rng)
-    counted, held_back, measured = documents[:40], documents[40:50], documents[50:]
+    counted = documents[:40]
+    held_back = documents[40:50]
+    measured = documents[50:]
     model = NeighborModel(text_of(counted), 20, SPECIAL)
     model.fit(text_of(held_back))
     expected = by_dictionaries(counted, held_back, measured, 20)

@@ -137,10 +137,8 @@ def test_seeds_take_different_sequences(corpus: Corpus) -> None:
 
 def test_a_subset_reads_the_sequences_it_has_chosen(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
-    found, expected = (
-        small.read("train", np.array([2, 0])),
-        corpus.read("train", numbers_of(small)[[2, 0]]),
-    )
+    found = small.read("train", np.array([2, 0]))
+    expected = corpus.read("train", numbers_of(small)[[2, 0]])
     for own, of_the_whole in zip(found, expected, strict=True):
         assert np.array_equal(own, of_the_whole)
 

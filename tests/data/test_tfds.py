@@ -27,7 +27,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pkg_dir_path = Path(__file__).parent
 
         def _info(self) -> Any:
-            text, label = tfds.features.Text(), tfds.features.ClassLabel(num_classes=2)
+            text = tfds.features.Text()
+            label = tfds.features.ClassLabel(num_classes=2)
             features = tfds.features.FeaturesDict({"id": text, "text": text, "label": label})
             return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 

@@ -155,7 +155,8 @@ def test_prepared_corpus_has_its_tokenizer_and_its_digest(
 def test_preparation_killed_around_its_training_goes_on(
     config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
+    whole = tmp_path / "whole"
+    out = tmp_path / "out"
     made = prepare(config, None, whole)
 
     class Killed(BaseException):

@@ -63,7 +63,8 @@ def command(recipe: Path, *words: str) -> Any:
 
 def test_figures_follow_from_one_another(recipe: Path, here: None) -> None:
     ended = command(recipe, "--json", "--top", "2")
-    found, costs = json.loads(ended.out), prices(recipes.load(recipe))
+    found = json.loads(ended.out)
+    costs = prices(recipes.load(recipe))
     assert ended.status == 0
     assert (found["topology"], found["chips"], found["devices"], found["hbm"]) == (
         "v5e:2x4",

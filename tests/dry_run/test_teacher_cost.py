@@ -43,7 +43,8 @@ def recipe(directory: Path, encoder: str) -> Path:
 def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_it(
     encoder: str, tmp_path: Path
 ) -> None:
-    path, out = recipe(tmp_path / "recipe", encoder), tmp_path / "out"
+    path = recipe(tmp_path / "recipe", encoder)
+    out = tmp_path / "out"
     ended = kdjax("compare", path, "--out", out)
     assert ended.status == 0, ended.err
     results = json.loads((out / "results.json").read_text())

@@ -21,7 +21,8 @@ SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3)
 
 
 def test_it_learns_a_separable_task():
-    model, task = init(handmade.MODEL, 0), handmade.task()
+    model = init(handmade.MODEL, 0)
+    task = handmade.task()
     found = finetune(*model, task, SETTINGS, seed=0)
     assert task.baseline < 0.7
     assert found.test > 0.95
@@ -35,7 +36,8 @@ def test_it_learns_a_regression_of_any_scale():
 
 
 def test_labels_without_a_pattern_stay_at_chance():
-    task, rng = handmade.task(test=400), np.random.default_rng(1)
+    task = handmade.task(test=400)
+    rng = np.random.default_rng(1)
     task = dataclasses.replace(
         task, train=Split(task.train.batch, rng.permutation(task.train.labels))
     )
@@ -44,10 +46,8 @@ def test_labels_without_a_pattern_stay_at_chance():
 
 
 def test_a_seed_decides_everything_and_dropout_is_the_models():
-    task, settings = (
-        handmade.task(handmade.grades),
-        FinetuneConfig(steps=6, batch_size=16, learning_rate=1e-3),
-    )
+    task = handmade.task(handmade.grades)
+    settings = FinetuneConfig(steps=6, batch_size=16, learning_rate=1e-3)
     params = init(handmade.MODEL, 0).params
 
     def r(seed, **options):
@@ -60,7 +60,8 @@ def test_a_seed_decides_everything_and_dropout_is_the_models():
 
 
 def test_the_models_parameters_stay_and_the_mlm_head_plays_no_part():
-    model, task = init(handmade.MODEL, 0), handmade.task(handmade.grades)
+    model = init(handmade.MODEL, 0)
+    task = handmade.task(handmade.grades)
     before = jax.tree.map(np.array, model.params)
     settings = dataclasses.replace(SETTINGS, steps=3)
     found = finetune(*model, task, settings, seed=0)
@@ -113,10 +114,8 @@ def first_change(**changes):
     settings = dataclasses.replace(
         SETTINGS, **{"learning_rate": 1e4, "eps": 1e4, "warmup": 0, **changes}
     )
-    recipe, train = (
-        tuning._Recipe(handmade.MODEL, settings, regression=False),
-        handmade.task().train,
-    )
+    recipe = tuning._Recipe(handmade.MODEL, settings, regression=False)
+    train = handmade.task().train
     trained = {
         "model": {
             name: part for name, part in init(handmade.MODEL, 0).params.items() if name != "mlm"
@@ -199,7 +198,8 @@ def test_a_batch_may_be_larger_than_the_task():
 
 
 def test_the_step_compiles_once_for_many_runs():
-    task, settings = handmade.task(), dataclasses.replace(SETTINGS, steps=3)
+    task = handmade.task()
+    settings = dataclasses.replace(SETTINGS, steps=3)
     finetune(*init(handmade.MODEL, 0), task, settings, seed=0)
     before = tuning._step._cache_size(), tuning._classify._cache_size()
     for seed in range(1, 3):
@@ -208,7 +208,8 @@ def test_the_step_compiles_once_for_many_runs():
 
 
 def test_a_loss_that_is_not_finite_is_refused_by_its_step():
-    model, task = init(handmade.MODEL, 0), handmade.task()
+    model = init(handmade.MODEL, 0)
+    task = handmade.task()
     task.train.batch["tokens"][7, 2] = 19
     task.train.batch["tokens"][[n for n in range(200) if n != 7]] %= 19
     word = np.array(model.params["embeddings"]["word"]["embedding"])

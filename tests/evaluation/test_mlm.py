@@ -125,16 +125,15 @@ def test_padded_rows_do_not_count():
     padded = {
         name: np.concatenate([values, np.zeros_like(values)]) for name, values in batch.items()
     }
-    one, other = (
-        held_out_loss(tiny.STUDENT, PARAMS, [padded]),
-        held_out_loss(tiny.STUDENT, PARAMS, [batch]),
-    )
+    one = held_out_loss(tiny.STUDENT, PARAMS, [padded])
+    other = held_out_loss(tiny.STUDENT, PARAMS, [batch])
     assert one.count == other.count
     assert one.loss == pytest.approx(other.loss, rel=1e-6)
 
 
 def test_a_batch_counts_by_its_slots():
-    full, sparse = tiny.batch(0), tiny.batch(1)
+    full = tiny.batch(0)
+    sparse = tiny.batch(1)
     sparse["label_weights"] = np.zeros_like(sparse["label_weights"])
     sparse["label_weights"][0, 0] = 1
     found = held_out_loss(tiny.STUDENT, PARAMS, [full, sparse])
@@ -145,7 +144,8 @@ def test_a_batch_counts_by_its_slots():
 
 def test_it_compiles_once_for_many_runs():
     def measure(seed):
-        batches, params = [tiny.batch(seed), tiny.batch(seed + 1)], tiny.params(tiny.STUDENT, seed)
+        batches = [tiny.batch(seed), tiny.batch(seed + 1)]
+        params = tiny.params(tiny.STUDENT, seed)
         held_out_loss(tiny.STUDENT, params, batches)
         HeldOut(batches, TEACHER).measure(tiny.STUDENT, params)
 
@@ -175,12 +175,16 @@ def test_a_diverged_model_is_refused():
 
 
 def test_kl_and_agreement_are_numpys_at_the_slots_in_use():
-    batches, student = [unequal(0), unequal(1, rows=5)], Model(tiny.STUDENT, PARAMS)
+    batches = [unequal(0), unequal(1, rows=5)]
+    student = Model(tiny.STUDENT, PARAMS)
     kl = same = weight = 0.0
     for batch in batches:
-        own, target = log_probs(student, batch), log_probs(TEACHER, batch)
+        own = log_probs(student, batch)
+        target = log_probs(TEACHER, batch)
         for row, slot in zip(*np.nonzero(batch["label_weights"]), strict=True):
-            s, t, w = own[row, slot], target[row, slot], float(batch["label_weights"][row, slot])
+            s = own[row, slot]
+            t = target[row, slot]
+            w = float(batch["label_weights"][row, slot])
             kl += w * sum(np.exp(a) * (a - b) for a, b in zip(t, s, strict=True))
             same += w * (s.argmax() == t.argmax())
             weight += w
@@ -193,10 +197,8 @@ def test_kl_and_agreement_are_numpys_at_the_slots_in_use():
 def test_a_teacher_changes_nothing_else_and_is_measured_like_any_model():
     batches = [unequal(0), unequal(1, rows=5)]
     held_out = HeldOut(batches, TEACHER)
-    found, alone = (
-        held_out.measure(tiny.STUDENT, PARAMS),
-        held_out_loss(tiny.STUDENT, PARAMS, batches),
-    )
+    found = held_out.measure(tiny.STUDENT, PARAMS)
+    alone = held_out_loss(tiny.STUDENT, PARAMS, batches)
     assert (found.loss, found.accuracy) == pytest.approx((alone.loss, alone.accuracy), rel=1e-6)
     assert found.count == alone.count
     own = held_out_loss(*TEACHER, batches)
@@ -242,7 +244,8 @@ def test_unused_slots_may_hold_anything():
 
 
 def test_how_sequences_are_batched_does_not_matter():
-    one, two = unequal(0), unequal(1)
+    one = unequal(0)
+    two = unequal(1)
     joined = {name: np.concatenate([one[name], two[name]]) for name in one}
     order = np.random.default_rng(0).permutation(16)
 
@@ -280,7 +283,8 @@ def test_a_teacher_that_predicts_nothing_is_compared_with_nothing(teacher, monke
 
 
 def test_the_teacher_runs_once_and_not_before_it_is_asked(monkeypatch):
-    calls, predict = [], mlm._predict
+    calls = []
+    predict = mlm._predict
     monkeypatch.setattr(mlm, "_predict", lambda *given: calls.append(given) or predict(*given))
     held_out = HeldOut([tiny.batch(0), tiny.batch(1)], TEACHER)
     assert not calls

@@ -147,11 +147,13 @@ def test_flops_are_the_formulas_within_a_tenth(features, decoder):
         tokens=11 * shape.tokens_per_step, batch_size=16, features=features, decoder=decoder
     )
     cost = cost_of(settings, model, shape)
-    slots, width = 16 * 10, 128
+    slots = 16 * 10
+    width = 128
     layer = 4 * width * width + 2 * width * 512 + 2 * 64 * width
     assert cost.forward == pytest.approx(2 * shape.tokens_per_step * 2 * layer, rel=0.1)
     # Forward, and backward to the parameters and, but for the first map, to its input.
-    dense, output = 2 * slots * width * width, 2 * slots * width * 1024
+    dense = 2 * slots * width * width
+    output = 2 * slots * width * 1024
     matmuls = 2 * dense + (3 if decoder == "free" else 2) * output
     # Adam takes some 15 operations a parameter, the softmax some 10 a logit, the mix a few a state.
     parameters = width * width + (1024 * width if decoder == "free" else 0)

@@ -28,7 +28,8 @@ def planted(monkeypatch, signal, labels_of, *, rows=(400, 200, 400), classes=("a
     The first feature of a row's tokens says which row it is, so that `pooled` can be replaced.
     """
     rng = np.random.default_rng(0)
-    splits, stored = [], []
+    splits = []
+    stored = []
     for n in rows:
         truth = rng.integers(0, 3, n)
         x = rng.normal(size=(n, len(signal), 12)).astype(np.float32)
@@ -110,8 +111,10 @@ def test_a_regression_is_the_ridge_solution_in_closed_form(monkeypatch):
         ProbeConfig(),
     )
     train, _, test = (s[:, 0].astype(np.float64) for s in stored)
-    mean, scale = train.mean(0), train.std(0)
-    x, y = (train - mean) / scale, task.train.labels.astype(np.float64)
+    mean = train.mean(0)
+    scale = train.std(0)
+    x = (train - mean) / scale
+    y = task.train.labels.astype(np.float64)
     # |w|^2 / 2 + C / 2 |y - x w|^2 is least where (x'x + 1/C) w = x'y.
     w = np.linalg.solve(x.T @ x + np.eye(12) / found.strength, x.T @ (y - y.mean()))
     assert found.layer == 0
@@ -155,13 +158,15 @@ def test_pooled_is_the_mean_of_each_layers_valid_tokens():
 
 
 def test_padding_tokens_change_nothing():
-    model, batch = init(handmade.MODEL, 0), handmade.inputs(20, np.random.default_rng(0))
+    model = init(handmade.MODEL, 0)
+    batch = handmade.inputs(20, np.random.default_rng(0))
     other = {**batch, "tokens": np.where(batch["valid"], batch["tokens"], 9).astype(np.int32)}
     np.testing.assert_allclose(pooled(*model, other), pooled(*model, batch), atol=1e-6)
 
 
 def test_a_real_model_on_a_task_its_embeddings_can_do():
-    model, task = init(handmade.MODEL, 0), handmade.task(train=400)
+    model = init(handmade.MODEL, 0)
+    task = handmade.task(train=400)
     found = probe(*model, task, ProbeConfig())
     assert found.test > 0.95
     assert found == probe(*model, task, ProbeConfig())

@@ -64,7 +64,9 @@ def test_nominal_95_percent_covers_95_percent_of_simulated_studies(n):
 
 
 def test_expected_false_is_what_studies_without_a_difference_show():
-    studies, arms, seeds = 5_000, 4, 3
+    studies = 5_000
+    arms = 4
+    seeds = 3
     values = np.random.default_rng(0).normal(size=(studies, arms, seeds))
     pairs = [(i, j) for i in range(arms) for j in range(i)]
     d = np.stack([values[:, i] - values[:, j] for i, j in pairs], 1)
@@ -88,14 +90,16 @@ def test_verdicts():
 
 
 def test_a_sure_but_negligible_difference_is_a_tie():
-    a, b = by_seed([0.5010, 0.5011, 0.5012]), by_seed([0.5, 0.5, 0.5])
+    a = by_seed([0.5010, 0.5011, 0.5012])
+    b = by_seed([0.5, 0.5, 0.5])
     assert paired(a, b, confidence=0.95, margin=0.01).low > 0
     assert paired(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
     assert paired(a, b, confidence=0.95, margin=0.0).verdict == "BEATS"
 
 
 def test_the_winner_is_stored_first_and_lower_can_be_better():
-    low_loss, high_loss = by_seed([2.0, 2.1, 2.0]), by_seed([3.0, 3.1, 3.1])
+    low_loss = by_seed([2.0, 2.1, 2.0])
+    high_loss = by_seed([3.0, 3.1, 3.1])
     found = paired(
         high_loss,
         low_loss,
@@ -124,10 +128,8 @@ values_by_seed = st.dictionaries(st.integers(0, 5), st.floats(-10, 10), max_size
 @given(values_by_seed, values_by_seed, st.sampled_from(["higher", "lower"]))
 def test_swapping_the_arms_says_the_same(a, b, better):
     options = dict(confidence=0.95, margin=0.5, better=better)
-    one, other = (
-        paired(a, b, names=("x", "y"), **options),
-        paired(b, a, names=("y", "x"), **options),
-    )
+    one = paired(a, b, names=("x", "y"), **options)
+    other = paired(b, a, names=("y", "x"), **options)
     assert one.verdict == other.verdict
     if one.verdict == "BEATS":
         assert one == other
@@ -166,7 +168,8 @@ def test_equal_differences_give_no_width_whatever_rounding_does(difference, n):
 
 
 def test_only_shared_seeds_count():
-    a, b = {0: 1.0, 1: 1.1, 2: 1.2, 7: 100.0}, {2: 0.1, 1: 0.2, 0: 0.3, 9: -100.0}
+    a = {0: 1.0, 1: 1.1, 2: 1.2, 7: 100.0}
+    b = {2: 0.1, 1: 0.2, 0: 0.3, 9: -100.0}
     shared = [0, 1, 2]
     assert paired(a, b, confidence=0.95, margin=0.01) == paired(
         {s: a[s] for s in shared}, {s: b[s] for s in shared}, confidence=0.95, margin=0.01
@@ -244,7 +247,8 @@ def test_paired_p_value_is_that_of_scipys_paired_test():
 
 
 def test_identical_arms_name_a_winner_in_at_most_one_study_in_twenty():
-    studies, seeds = 1_000, 4
+    studies = 1_000
+    seeds = 4
     rng = np.random.default_rng(0)
     false_winners = 0
     for _ in range(studies):

@@ -37,7 +37,8 @@ class Machine:
 
 def ended_after(machine: Machine, saves: int, kept: str) -> None:
     """The process ends once so many checkpoints were begun."""
-    left, save = iter(range(saves)), Checkpoints.save
+    left = iter(range(saves))
+    save = Checkpoints.save
 
     def counted(self: Checkpoints, *what: Any) -> None:
         if next(left, None) is None:

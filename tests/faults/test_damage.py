@@ -32,7 +32,8 @@ def in_half(checkpoint: Path) -> None:
 def test_the_newest_is_truncated(
     machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path, kept: str
 ) -> None:
-    here, place = machine(), str(tmp_path / kept) if kept else ""
+    here = machine()
+    place = str(tmp_path / kept) if kept else ""
     ended_after(here, 4, place)
     checkpoints = (Path(place) if kept else here.out) / RUN / "checkpoints"
     before, newest = steps(checkpoints)

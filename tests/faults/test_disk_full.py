@@ -83,7 +83,8 @@ def test_an_entry_cut_short_by_a_full_disk_is_taken_back(
 ) -> None:
     ledger = runs.run(tmp_path).ledger
     path = tmp_path / "ledger.jsonl"
-    before, opened = path.read_bytes(), journal.Journal(path)
+    before = path.read_bytes()
+    opened = journal.Journal(path)
     with files_of_at_most(len(before) + 40), pytest.raises(OSError, match="File too large") as full:
         opened.add("steps", ledger)
     assert full.value.errno == errno.EFBIG and path.read_bytes() == before

@@ -63,7 +63,9 @@ def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
 def test_the_first_machine_may_come_back_after_the_run_went_on_elsewhere(
     machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    kept, first, second = str(tmp_path / "kept"), machine(), machine()
+    kept = str(tmp_path / "kept")
+    first = machine()
+    second = machine()
     ended_after(first, 2, kept)
     ended_after(second, 2, kept)
     ledgers = [(one.out / RUN / "ledger.jsonl").read_text() for one in (first, second)]

@@ -32,7 +32,8 @@ class Truth:
 def truths(rng, studies, arms=2):
     """Losses of 2 to 6 nats at the first budget, of which 20% to 90% can never be learnt, and k
     from 0.1 to 0.8."""
-    start, share = rng.uniform(2, 6, (studies, arms)), rng.uniform(0.2, 0.9, (studies, arms))
+    start = rng.uniform(2, 6, (studies, arms))
+    share = rng.uniform(0.2, 0.9, (studies, arms))
     return Truth(start * share, start * (1 - share), rng.uniform(0.1, 0.8, (studies, arms)))
 
 
@@ -68,7 +69,9 @@ def refit(rng, values, tokens, draws, block=100, same_seeds=False):
         PowerLaw(np.repeat(np.broadcast_to(tokens, (arms, budgets))[a], seeds), 0.0)
         for a in range(arms)
     ]
-    points, sampled, fresh = [[] for _ in models], [[] for _ in models], [[] for _ in models]
+    points = [[] for _ in models]
+    sampled = [[] for _ in models]
+    fresh = [[] for _ in models]
     for start in range(0, studies, block):
         part = values[start : start + block].reshape(-1, arms, budgets * seeds)
         fits = [robust.huber(model, part[:, a], seed) for a, model in enumerate(models)]

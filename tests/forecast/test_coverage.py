@@ -100,7 +100,9 @@ def test_this_test_would_catch_a_bootstrap_without_student_tails(monkeypatch):
 
 def test_pairing_narrows_differences_of_arms_and_not_their_coverage():
     rng = np.random.default_rng(12)
-    tokens, covered, widths = planted.SMALLEST * np.geomspace(1, 30, 4), {}, {}
+    tokens = planted.SMALLEST * np.geomspace(1, 30, 4)
+    covered = {}
+    widths = {}
     for shared in (0.0, 0.95):
         truth = planted.truths(rng, 300)
         truth = planted.Truth(
@@ -146,8 +148,10 @@ def test_a_plateau_gets_a_finite_interval_that_holds_it():
 )
 def test_intervals_survive_noise_of_another_kind(what):
     rng = np.random.default_rng(14)
-    studies, tokens = 400, planted.SMALLEST * np.geomspace(1, 30, 4)
-    truth, level = planted.truths(rng, studies, 1), np.full(studies, 0.02)
+    studies = 400
+    tokens = planted.SMALLEST * np.geomspace(1, 30, 4)
+    truth = planted.truths(rng, studies, 1)
+    level = np.full(studies, 0.02)
     law = truth.at(tokens)[..., None]
     improvement = law[:, :, :1] - law[:, :, -1:]
     values = planted.observe(rng, truth, tokens, 3, level, level)
@@ -172,14 +176,17 @@ def test_intervals_survive_noise_of_another_kind(what):
 
 def test_a_held_out_budget_lies_in_its_interval_at_the_nominal_rate():
     rng = np.random.default_rng(15)
-    studies, seeds = 800, 3
+    studies = 800
+    seeds = 3
     tokens = planted.SMALLEST * np.geomspace(1, 30, 5)
-    truth, noise = planted.truths(rng, studies), 10 ** rng.uniform(-2.3, -1, studies)
+    truth = planted.truths(rng, studies)
+    noise = 10 ** rng.uniform(-2.3, -1, studies)
     values = planted.observe(rng, truth, tokens, seeds, noise, 2 * noise)
     _, draws, fresh, models = planted.refit(
         rng, values[:, :, :-1], tokens[:-1], DRAWS, same_seeds=True
     )
-    held, reached = tokens[-1:], values[:, :, -1].mean(-1)
+    held = tokens[-1:]
+    reached = values[:, :, -1].mean(-1)
     guess = [
         model.at(theta, held, held)[..., 0] + new / np.sqrt(seeds)
         for model, theta, new in zip(models, draws, fresh, strict=True)

@@ -54,7 +54,8 @@ def test_a_score_is_the_mirror_image_of_a_loss():
         [change(run, value=10 - run.value) for run in runs], better="higher", best=10.0, draws=200
     )
     for arm in pilots.LAW:
-        one, two = losses.arms[arm], scores.arms[arm]
+        one = losses.arms[arm]
+        two = scores.arms[arm]
         assert two.formula == "E - K * D'^-k"
         assert two.parameters["E"].value == pytest.approx(10 - one.parameters["E"].value, rel=1e-6)
         assert two.parameters["E"].low == pytest.approx(10 - one.parameters["E"].high, rel=1e-6)

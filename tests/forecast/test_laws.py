@@ -47,7 +47,8 @@ def test_distillation_gains_what_the_published_law_says(teacher):
 
 
 def test_supervised_loss_falls_with_size_and_tokens_to_its_floor():
-    sizes, tokens = np.geomspace(1e6, 1e14, 30), np.geomspace(1e6, 1e16, 40)
+    sizes = np.geomspace(1e6, 1e14, 30)
+    tokens = np.geomspace(1e6, 1e16, 40)
     losses = forecast.supervised_loss(sizes[:, None], tokens)
     assert losses.shape == (30, 40)
     assert (np.diff(losses, axis=0) < 0).all()

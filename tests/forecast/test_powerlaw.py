@@ -29,10 +29,12 @@ def test_an_exact_curve_comes_back():
 
 def test_the_sum_of_squares_is_as_small_as_a_general_optimiser_finds():
     rng = np.random.default_rng(0)
-    model, worse = PowerLaw(TOKENS, 0.0), []
+    model = PowerLaw(TOKENS, 0.0)
+    worse = []
     for _ in range(40):
         truth = rng.uniform(0.1, 3), rng.uniform(0.5, 3), rng.uniform(0.1, 1.2)
-        y, weights = law(truth) + rng.normal(size=12) * 0.05, rng.uniform(0.1, 1, 12)
+        y = law(truth) + rng.normal(size=12) * 0.05
+        weights = rng.uniform(0.1, 1, 12)
         bounds = ([0, 0, EXPONENTS[0]], [np.inf, np.inf, EXPONENTS[-1]])
         best = min(
             optimize.least_squares(

@@ -44,7 +44,8 @@ def test_the_optimiser_finds_what_scipy_finds():
         y = law(sizes, tokens, truth) + 0.01 * rng.normal(size=len(sizes))
         found = model.solve(y)
         start = np.asarray(found) * 1.05
-        low, high = np.full(model.size, -30.0), np.full(model.size, 30.0)
+        low = np.full(model.size, -30.0)
+        high = np.full(model.size, 30.0)
         low[0] = 0.0
         best = optimize.least_squares(
             lambda theta, model=model, y=y: model.values(theta) - y,

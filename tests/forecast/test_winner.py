@@ -60,7 +60,8 @@ def test_the_crossing_is_found_and_each_side_has_its_winner():
 
 
 def test_crossings_are_covered_at_their_nominal_rate():
-    where, inside = true_crossing(), []
+    where = true_crossing()
+    inside = []
     for study in range(150):
         found = contest(
             np.random.default_rng(1000 + study), CROSSING, draws=200, noise=0.006
@@ -71,7 +72,8 @@ def test_crossings_are_covered_at_their_nominal_rate():
 
 
 def test_equal_arms_are_told_apart_no_more_often_than_promised():
-    last, wrong = len(BUDGETS) - 1, []
+    last = len(BUDGETS) - 1
+    wrong = []
     for study in range(150):
         found = contest(np.random.default_rng(2000 + study), TWINS, draws=200)
         wrong.append([found.verdicts[i] in ("a wins", "b wins") for i in (0, 30, last)])

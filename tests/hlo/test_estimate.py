@@ -15,7 +15,10 @@ from kdjax.hlo.text import parse
 from tests.hlo.tpu_programs import read
 
 V5E = chip("v5e")
-CLOCK, HBM, LINK, PEAK = 197e12 / (2 * 4 * 128 * 128), 819e9, 50e9, 197e12
+CLOCK = 197e12 / (2 * 4 * 128 * 128)
+HBM = 819e9
+LINK = 50e9
+PEAK = 197e12
 
 
 def of(text: str) -> Estimate:
@@ -152,7 +155,8 @@ def test_rows_added_to_a_table_move_without_the_table() -> None:
 
 
 def test_what_lies_on_the_chip_moves_no_slower_than_hbm_allows() -> None:
-    here, there = "f32[1024]{0:T(1024)S(1)}", "f32[1024]{0:T(1024)}"
+    here = "f32[1024]{0:T(1024)S(1)}"
+    there = "f32[1024]{0:T(1024)}"
     text = "%x = {} parameter(0)", "ROOT %y = {} copy(%x)"
     for taken, made, moved in ((here, there, 4096), (there, there, 8192), (here, here, 8192)):
         assert of(entry(text[0].format(taken), text[1].format(made))).seconds == pytest.approx(
@@ -286,7 +290,8 @@ def test_a_call_of_the_compilers_that_does_something_moves_its_bytes() -> None:
 
 def test_a_faster_chip_is_faster_by_what_it_does_faster() -> None:
     half = replace(V5E, hbm_bandwidth=HBM / 2, link_bandwidth=LINK / 2)
-    whole, slower = of(read("loop")).by_source, estimate(read("loop"), half).by_source
+    whole = of(read("loop")).by_source
+    slower = estimate(read("loop"), half).by_source
     assert slower["compute"] == whole["compute"]
     assert slower["moves"] == pytest.approx(2 * whole["moves"])
     assert slower["collectives"] == pytest.approx(2 * whole["collectives"])

@@ -123,7 +123,9 @@ def chain(x: jax.Array, weights: jax.Array) -> list[jax.Array]:
 
 
 def test_count_without_copies_is_the_mathematics_on_every_version_of_xla() -> None:
-    rows, width, blocks = 32, 16, 12
+    rows = 32
+    width = 16
+    blocks = 12
     shapes = (
         jax.ShapeDtypeStruct((rows, width), jnp.float32),
         jax.ShapeDtypeStruct((blocks, width, width), jnp.float32),

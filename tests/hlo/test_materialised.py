@@ -6,7 +6,9 @@ from kdjax.hlo.materialised import Materialised, materialised
 from kdjax.hlo.text import parse
 from tests.hlo.tpu_programs import read
 
-SEQUENCES, HEADS, LENGTH = 8, 4, 512
+SEQUENCES = 8
+HEADS = 4
+LENGTH = 512
 SCORES = SEQUENCES * HEADS * LENGTH * LENGTH
 
 
@@ -56,10 +58,8 @@ def test_names_for_arrays_are_not_written() -> None:
 
 
 def test_a_copy_counts_where_it_goes() -> None:
-    here, there = (
-        "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)S(1)}",
-        "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)}",
-    )
+    here = "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)S(1)}"
+    there = "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)}"
     assert written(f"({there}, {here}, u32[]{{:S(2)}})", "copy-start") == [
         Materialised("bf16", 1, 2 * SCORES)
     ]

@@ -21,7 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kdjax.hlo import aot
 
 TEXTS = Path(__file__).parents[1] / "golden" / "tpu"
-DATA, ALL = PartitionSpec("data"), PartitionSpec()
+DATA = PartitionSpec("data")
+ALL = PartitionSpec()
 
 
 def read(name: str) -> str:

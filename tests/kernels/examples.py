@@ -10,7 +10,8 @@ import numpy as np
 
 from tests.tolerance import rounding
 
-F32, BF16 = jnp.float32, jnp.bfloat16
+F32 = jnp.float32
+BF16 = jnp.bfloat16
 LENGTH = 128
 ROUNDING = {F32: rounding(LENGTH), BF16: 2**-6}
 """How far apart two ways of computing may be, relative to the norm of a whole array; no sum is

@@ -15,7 +15,8 @@ from kdjax.kernels import attention
 from kdjax.models.dropout import kept, seeds
 from tests.kernels.examples import BF16, F32, LENGTH, drawn, near, segments
 
-HEADS, WIDTH = 2, 128
+HEADS = 2
+WIDTH = 128
 
 
 def plain(

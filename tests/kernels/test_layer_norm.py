@@ -12,7 +12,8 @@ import pytest
 from kdjax.kernels import layer_norm
 from tests.kernels.examples import BF16, F32, drawn, near
 
-WIDTH, EPSILON = 128, 1e-5
+WIDTH = 128
+EPSILON = 1e-5
 
 
 def plain(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
@@ -27,8 +28,10 @@ def test_the_kernel_is_plain_layer_norm(
     monkeypatch: pytest.MonkeyPatch, dtype: Any, rows: int, blocks: int
 ) -> None:
     monkeypatch.setattr(layer_norm, "_BLOCK_BYTES", 2048 * WIDTH * jnp.dtype(dtype).itemsize)
-    x, gradient = 3 + drawn(rows, WIDTH, dtype=dtype), drawn(rows, WIDTH, seed=1, dtype=dtype)
-    scale, bias = drawn(WIDTH, seed=2), drawn(WIDTH, seed=3)
+    x = 3 + drawn(rows, WIDTH, dtype=dtype)
+    gradient = drawn(rows, WIDTH, seed=1, dtype=dtype)
+    scale = drawn(WIDTH, seed=2)
+    bias = drawn(WIDTH, seed=3)
 
     def run(x: jax.Array, scale: jax.Array, bias: jax.Array, gradient: jax.Array) -> Any:
         made = layer_norm.forward(x, scale, bias, EPSILON, interpret=True)

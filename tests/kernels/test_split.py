@@ -123,7 +123,8 @@ def test_a_step_with_kernels_is_the_step_without(
 
 
 def test_each_device_is_given_its_own_sequences() -> None:
-    x, scale = jnp.arange(8.0).reshape(8, 1), jnp.array([2.0])
+    x = jnp.arange(8.0).reshape(8, 1)
+    scale = jnp.array([2.0])
     sizes = []
 
     def kernel(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -145,7 +146,8 @@ def test_each_device_is_given_its_own_sequences() -> None:
 @pytest.mark.usefixtures("tpu")
 def test_stored_outputs_of_a_teacher_are_made_by_kernels_on_each_device() -> None:
     """XLA does not split a kernel's work: a TPU refuses one that is not in a shard_map."""
-    layout, request = Layout.of(), models.FeatureRequest(hidden=frozenset({1}))
+    layout = Layout.of()
+    request = models.FeatureRequest(hidden=frozenset({1}))
     program = cache._program(CachedTeacher(TEACHER, request, CacheConfig()), layout)
     batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch_size,), jnp.int32)}
     traced = program.trace(models.abstract_params(TEACHER, mlm=False), batch).jaxpr

@@ -121,7 +121,8 @@ def test_every_feature_is_what_the_definitions_say(config, batch_of, scrambled, 
     config = config(**changes)
     params = scrambled(init(config, 1).params)
     batch = batch_of([[16], [5, 4, 3], [9]], types=config.gelu == "tanh")
-    got, want = forward(config, params, batch, everything(config)), plain(config, params, batch)
+    got = forward(config, params, batch, everything(config))
+    want = plain(config, params, batch)
     for name, expected in want.items():
         for value, reference in zip(
             jax.tree.leaves(getattr(got, name)), jax.tree.leaves(expected), strict=True
@@ -133,7 +134,8 @@ def test_every_feature_is_what_the_definitions_say(config, batch_of, scrambled, 
 @pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"positions": "rotary"}], ids=str)
 def test_features_do_not_depend_on_what_else_is_asked(config, batch_of, scrambled, changes):
     config = config(**changes)
-    params, batch = scrambled(init(config, 1).params), batch_of([[16], [5, 4]])
+    params = scrambled(init(config, 1).params)
+    batch = batch_of([[16], [5, 4]])
     whole = forward(config, params, batch, everything(config))
     for name in ("scores", "query", "key", "value", "hidden"):
         for layer in range(name != "hidden", config.layers + 1):
@@ -151,7 +153,8 @@ def test_features_do_not_depend_on_what_else_is_asked(config, batch_of, scramble
 
 def test_a_model_first_used_inside_a_trace_works_outside_it_too(config, batch_of):
     config = config(layers=1, ffn=41)  # no other test has built this one
-    batch, request = batch_of([[16]]), FeatureRequest(logits=True, hidden=frozenset({0}))
+    batch = batch_of([[16]])
+    request = FeatureRequest(logits=True, hidden=frozenset({0}))
     shapes = jax.eval_shape(lambda: init(config, 0).params)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
@@ -196,14 +199,16 @@ def test_padding_and_packing_change_nothing(config, batch_of, scrambled, changes
 
 
 def test_a_row_of_padding_alone_is_finite(config, batch_of):
-    config, batch = config(), batch_of([[4], [4]])
+    config = config()
+    batch = batch_of([[4], [4]])
     batch["segments"][1] = 0
     features = forward(config, init(config, 0).params, batch, everything(config))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(features))
 
 
 def test_gradients_are_finite_and_stay_inside_a_segment(config, batch_of):
-    config, batch = config(layers=2), batch_of([[6, 5]])
+    config = config(layers=2)
+    batch = batch_of([[6, 5]])
     params = init(config, 0).params
 
     def first_segment(table):
@@ -223,23 +228,19 @@ def test_gradients_are_finite_and_stay_inside_a_segment(config, batch_of):
 
 def test_dropout_is_off_without_a_key_and_a_function_of_the_key(config, batch_of):
     config = config()
-    params, batch, request = (
-        init(config, 0).params,
-        batch_of([[16]]),
-        FeatureRequest(hidden=frozenset({0, 1, 2, 3})),
-    )
+    params = init(config, 0).params
+    batch = batch_of([[16]])
+    request = FeatureRequest(hidden=frozenset({0, 1, 2, 3}))
 
     def run(key, config=config):
         return jax.tree.map(
             np.asarray, forward(config, params, batch, request, dropout_key=key).hidden
         )
 
-    plain, one, again, two = (
-        run(None),
-        run(jax.random.key(1)),
-        run(jax.random.key(1)),
-        run(jax.random.key(2)),
-    )
+    plain = run(None)
+    one = run(jax.random.key(1))
+    again = run(jax.random.key(1))
+    two = run(jax.random.key(2))
     undropped = run(
         jax.random.key(1),
         config.__class__(**{**vars(config), "dropout": 0.0, "attention_dropout": 0.0}),
@@ -253,11 +254,9 @@ def test_dropout_is_off_without_a_key_and_a_function_of_the_key(config, batch_of
 
 def test_embedding_dropout_has_its_rate_and_keeps_the_mean(config, batch_of):
     config = config()
-    params, batch, request = (
-        init(config, 0).params,
-        batch_of([[16]] * 40),
-        FeatureRequest(hidden=frozenset({0})),
-    )
+    params = init(config, 0).params
+    batch = batch_of([[16]] * 40)
+    request = FeatureRequest(hidden=frozenset({0}))
     plain = np.asarray(forward(config, params, batch, request).hidden[0])
     dropped = np.asarray(
         forward(config, params, batch, request, dropout_key=jax.random.key(3)).hidden[0]
@@ -291,11 +290,9 @@ def test_every_dropout_site_and_layer_has_its_own_numbers(config, batch_of, monk
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
 def test_each_rate_works_alone(config, batch_of, rate):
     config = config(**{"dropout": 0.0, "attention_dropout": 0.0, rate: 0.5})
-    params, batch, request = (
-        init(config, 0).params,
-        batch_of([[16]]),
-        FeatureRequest(hidden=frozenset({3})),
-    )
+    params = init(config, 0).params
+    batch = batch_of([[16]])
+    request = FeatureRequest(hidden=frozenset({3}))
     plain, dropped = (
         forward(config, params, batch, request, dropout_key=k).hidden[3]
         for k in (None, jax.random.key(0))
@@ -376,7 +373,8 @@ def test_abstract_params_may_be_changed_by_the_caller(config):
 
 
 def test_a_new_mlm_head_fits_a_model_without_one(config, batch_of):
-    config, batch = config(), batch_of([[16]])
+    config = config()
+    batch = batch_of([[16]])
     params = init(config, 0).params
     head = init_mlm_head(config, 7)
     assert jax.tree.map(jnp.shape, head) == jax.tree.map(jnp.shape, params["mlm"])
@@ -395,8 +393,10 @@ def test_counts_parameters():
 
 
 def test_classify_pools_the_first_token(config, batch_of, scrambled):
-    config, batch = config(), batch_of([[16], [5, 4]])
-    params, head = scrambled(init(config, 0).params), scrambled(init_task_head(config, 3, 0))
+    config = config()
+    batch = batch_of([[16], [5, 4]])
+    params = scrambled(init(config, 0).params)
+    head = scrambled(init_task_head(config, 3, 0))
     last = np.asarray(
         forward(config, params, batch, FeatureRequest(hidden=frozenset({3}))).hidden[3], np.float64
     )
@@ -415,8 +415,10 @@ def test_classify_pools_the_first_token(config, batch_of, scrambled):
 
 
 def test_classify_pools_the_mean_over_valid_tokens(config, batch_of, scrambled):
-    config, batch = config(), batch_of([[16], [5]])
-    params, head = scrambled(init(config, 0).params), scrambled(init_task_head(config, 3, 0))
+    config = config()
+    batch = batch_of([[16], [5]])
+    params = scrambled(init(config, 0).params)
+    head = scrambled(init_task_head(config, 3, 0))
     last = np.asarray(
         forward(config, params, batch, FeatureRequest(hidden=frozenset({3}))).hidden[3], np.float64
     )
@@ -437,7 +439,8 @@ def test_classify_pools_the_mean_over_valid_tokens(config, batch_of, scrambled):
 
 def test_classify_drops_out_the_pooled_vector(config, batch_of):
     config = config(dropout=0.5, attention_dropout=0.0)
-    params, batch = init(config, 0).params, batch_of([[16]] * 40)
+    params = init(config, 0).params
+    batch = batch_of([[16]] * 40)
     head = init_task_head(config, 1, 0)
     head["pooler"] = {
         "kernel": jnp.zeros((24, 24)),
@@ -484,7 +487,8 @@ def test_refuses_what_the_model_does_not_have(config, batch_of, request_, messag
 
 def test_refuses_sequences_longer_than_the_positions(config, batch_of):
     config = config()
-    params, head = init(config, 0).params, init_task_head(config, 2, 0)
+    params = init(config, 0).params
+    head = init_task_head(config, 2, 0)
     assert forward(
         config, params, batch_of([[20]], length=20), FeatureRequest(hidden=frozenset({1}))
     ).hidden[1].shape == (

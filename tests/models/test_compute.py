@@ -130,7 +130,8 @@ def distance(tree, reference):
 
 def same(config, name, **compute):
     """One unit dropped in the one and kept in the other would differ by far more than rounding."""
-    got, want = run(config, SHORT_REQUESTS[name], ComputeConfig(**compute)), plain(config, name)
+    got = run(config, SHORT_REQUESTS[name], ComputeConfig(**compute))
+    want = plain(config, name)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), got, want)
     assert max(map(distance, got, want)) < 2e-6

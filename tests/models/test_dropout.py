@@ -13,7 +13,9 @@ import pytest
 from kdjax.kernels.counter import mix, step
 from kdjax.models.dropout import drop, fold, keep, kept, seeds
 
-SEQUENCES, LENGTH, WIDTH = 64, 32, 64
+SEQUENCES = 64
+LENGTH = 32
+WIDTH = 64
 SHAPE = (SEQUENCES, LENGTH, WIDTH)
 SEEDS = seeds(jax.random.key(0), SEQUENCES)
 
@@ -67,7 +69,8 @@ def test_every_high_bit_of_the_hash_turns_with_every_bit_of_the_counter() -> Non
 
 
 def test_a_sequence_is_dropped_by_its_own_seed_alone() -> None:
-    whole, some = kept(SEEDS, SHAPE, 0.3), np.array([5, 0, 63])
+    whole = kept(SEEDS, SHAPE, 0.3)
+    some = np.array([5, 0, 63])
     np.testing.assert_array_equal(whole[some], kept(SEEDS[some], (3, *SHAPE[1:]), 0.3))
     np.testing.assert_array_equal(fold(fold(SEEDS, 2), 1)[some], fold(fold(SEEDS[some], 2), 1))
 

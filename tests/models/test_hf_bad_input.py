@@ -208,7 +208,8 @@ def test_a_failed_save_leaves_what_was_there(saved, config, monkeypatch, step):
 
 
 def test_a_failed_rename_brings_the_old_directory_back(saved, config, monkeypatch):
-    before, rename = snapshot(saved), type(saved).rename
+    before = snapshot(saved)
+    rename = type(saved).rename
 
     def fail_for_the_new_one(path, target):
         if path.name.endswith(".tmp"):

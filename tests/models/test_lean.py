@@ -13,7 +13,8 @@ from scipy.special import ndtr
 from kdjax.models import lean
 from tests.tolerance import rounding
 
-F32, BF16 = jnp.float32, jnp.bfloat16
+F32 = jnp.float32
+BF16 = jnp.bfloat16
 ROUNDING = {F32: rounding(128), BF16: 2**-7}
 """How far apart two ways of computing may be, relative to the norm of a whole array."""
 
@@ -78,7 +79,8 @@ def test_decode_gives_float32(dtype):
 @pytest.mark.parametrize("part", ["linear", "decode"])
 def test_the_gradient_of_a_bias_is_summed_in_float32(part):
     """In bfloat16 a sum of ones stands still at 256."""
-    x, kernel = jnp.ones((1, 3000, 1), BF16), jnp.ones((1, 1))
+    x = jnp.ones((1, 3000, 1), BF16)
+    kernel = jnp.ones((1, 1))
     made, pull = jax.vjp(lambda bias: getattr(lean, part)(x, kernel, bias), jnp.zeros(1))
     np.testing.assert_array_equal(pull(jnp.ones_like(made))[0], [3000])
 

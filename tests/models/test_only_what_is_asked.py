@@ -136,7 +136,8 @@ def test_dropout_numbers_are_drawn_where_they_are_used():
 
 
 def test_what_is_not_needed_gets_no_gradient():
-    config, rng = replace(CONFIG, layers=4), np.random.default_rng(0)
+    config = replace(CONFIG, layers=4)
+    rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: rng.normal(0.1, 0.1, x.shape).astype(np.float32), abstract_params(config)
     )

@@ -21,7 +21,8 @@ from tests import tiny
 CONFIG = ModelConfig(
     layers=1, width=32, heads=2, ffn=16, vocab_size=9, positions="rotary", rotary_base=100.0
 )
-HEADS, HEAD_WIDTH = CONFIG.heads, CONFIG.head_width
+HEADS = CONFIG.heads
+HEAD_WIDTH = CONFIG.head_width
 
 
 def turned(x: np.ndarray, position_ids: np.ndarray) -> np.ndarray:
@@ -96,7 +97,8 @@ def test_rotation_pairs_the_halves_of_a_head_and_the_first_plane_turns_by_a_radi
 def test_rotation_in_bfloat16_turns_by_float32_angles() -> None:
     """Position 301 is no bfloat16: a table of that type would turn it like position 302, by a
     radian more."""
-    x, at = random_vectors(3, 1), jnp.array([[301]])
+    x = random_vectors(3, 1)
+    at = jnp.array([[301]])
     rotation = rotation_of(CONFIG, at)
     assert rotation.cos.dtype == rotation.sin.dtype == jnp.float32
     narrow = rotate(jnp.asarray(x, jnp.bfloat16), rotation, HEADS)
@@ -107,10 +109,8 @@ def test_rotation_in_bfloat16_turns_by_float32_angles() -> None:
 
 def test_gradient_of_a_rotation_is_the_rotation_back() -> None:
     at = jnp.arange(6)[None]
-    x, gradient = (
-        jnp.asarray(random_vectors(4, 6), jnp.float32),
-        jnp.asarray(random_vectors(5, 6), jnp.float32),
-    )
+    x = jnp.asarray(random_vectors(4, 6), jnp.float32)
+    gradient = jnp.asarray(random_vectors(5, 6), jnp.float32)
     rotation = rotation_of(CONFIG, at)
     _, pull = jax.vjp(lambda y: rotate(y, rotation, HEADS), x)
     back = rotate(gradient, rotation_of(CONFIG, -at), HEADS)
@@ -129,7 +129,8 @@ def test_rotary_models_know_the_order_of_tokens() -> None:
         hidden = forward(CONFIG, params, given, FeatureRequest(hidden=frozenset({1}))).hidden[1]
         return np.asarray(hidden.mean(axis=1))
 
-    ordered, unordered = means(np.arange(6)), means(np.zeros(6))
+    ordered = means(np.arange(6))
+    unordered = means(np.zeros(6))
     np.testing.assert_allclose(unordered[0], unordered[1], atol=1e-5)
     assert np.abs(ordered[0] - ordered[1]).max() > 0.01
 
@@ -160,7 +161,8 @@ def test_price_of_rotary_positions_is_their_rotation_by_hand() -> None:
     without, with_rotation = (
         price(tiny.phase(student=student), tiny.SHAPE) for student in (learned, rotary)
     )
-    tokens, planes = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, tiny.STUDENT.head_width // 2
+    tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
+    planes = tiny.STUDENT.head_width // 2
     coordinates = tiny.STUDENT.layers * 2 * tokens * tiny.STUDENT.width  # of queries and keys
     angles = (
         tokens + tokens * planes

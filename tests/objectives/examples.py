@@ -13,7 +13,8 @@ import numpy as np
 from kdjax.config import ModelConfig
 from kdjax.objectives import FeatureRequest, Features, Term, get
 
-SLOTS, VOCABULARY = 3, 11
+SLOTS = 3
+VOCABULARY = 11
 
 LENGTH = 16
 """Of every batch, so that a term is compiled once; it has room for all documents of `packed` side

@@ -45,7 +45,8 @@ def test_attention_mse_is_a_sum_over_layers_of_means_inside_documents(
     make: MakeBatch, layers: Any, mapped: list[tuple[int, int]], float64: None
 ) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     expected = 0.0
     for m, n in mapped:
         differences = [
@@ -63,7 +64,8 @@ def test_attention_kl_is_a_mean_over_rows_inside_documents(
     make: MakeBatch, teacher_layer: int, float64: None
 ) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     divergences = [
         kl(target, own)
         for x, y in zip(
@@ -83,7 +85,8 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
 @BATCHES
 def test_pearson_correlates_rows_and_columns(make: MakeBatch, float64: None) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     both = list(zip(blocks(student, 2, batch), blocks(teacher, 4, batch), strict=True))
     probabilities = [(softmax(x), softmax(y)) for x, y in both]
     longer = [(p, q) for p, q in probabilities if len(p) > 1]
@@ -103,7 +106,8 @@ def test_pearson_correlates_rows_and_columns(make: MakeBatch, float64: None) -> 
 @BATCHES
 def test_pearson_over_heads_takes_each_pair_of_positions(make: MakeBatch, float64: None) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     correlations = []
     for b, at in groups(batch):
         p, q = (

@@ -135,7 +135,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def absolute_difference(batch: dict[str, np.ndarray]) -> float:
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     distance = np.abs(np.asarray(student.hidden[2]) - np.asarray(teacher.hidden[4]))
     return float(distance[batch["valid"]].mean())
 
@@ -151,7 +152,8 @@ def test_it_computes_what_its_function_does(
     own: str, example: Any, call: Callable[..., Any]
 ) -> None:
     expected = absolute_difference(example[2])
-    term, scaled = get(f"{own}:last_hidden_l1"), get(f"{own}:last_hidden_l1", scale=2.5)
+    term = get(f"{own}:last_hidden_l1")
+    scaled = get(f"{own}:last_hidden_l1", scale=2.5)
     assert call(term)(*example, {}) == pytest.approx(expected, rel=1e-12)
     assert call(scaled)(*example, {}) == pytest.approx(2.5 * expected, rel=1e-12)
 
@@ -166,7 +168,8 @@ def test_its_function_can_still_be_called(own: str, example: Any) -> None:
 
 
 def test_it_says_what_it_needs_and_what_its_mean_is_over(own: str, example: Any) -> None:
-    term, batch = get(f"{own}:last_hidden_l1"), example[2]
+    term = get(f"{own}:last_hidden_l1")
+    batch = example[2]
     assert term.name == "last_hidden_l1"
     assert term.needs(STUDENT, TEACHER) == FeatureNeeds(
         FeatureRequest(hidden=frozenset({STUDENT.layers})),

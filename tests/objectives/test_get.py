@@ -202,9 +202,11 @@ def names_of(request: FeatureRequest) -> set[tuple[str, int]]:
 
 @pytest.mark.parametrize("label", every_term())
 def test_a_term_uses_all_it_asks_for_and_nothing_else(label: str, float64: None) -> None:
-    term, batch = every_term()[label], packed()
+    term = every_term()[label]
+    batch = packed()
     needs = term.needs(STUDENT, TEACHER)
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     params = params_of(term, STUDENT, TEACHER)
     alone = term(
         restricted(student, needs.student), restricted(teacher, needs.teacher), batch, params

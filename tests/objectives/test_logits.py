@@ -108,7 +108,8 @@ def test_unused_slots_may_hold_anything(example: Any, name: str, variant: str) -
 
 def test_slots_count_by_their_weight(example: Any) -> None:
     student, teacher, batch = example
-    one, two = np.zeros_like(batch["label_weights"]), np.zeros_like(batch["label_weights"])
+    one = np.zeros_like(batch["label_weights"])
+    two = np.zeros_like(batch["label_weights"])
     one[1, 0], two[2, 1] = 1, 1
     alone = [
         float(get("mlm")(student, teacher, {**batch, "label_weights": w}, {})) for w in (one, two)

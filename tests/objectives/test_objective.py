@@ -26,7 +26,8 @@ SCHEDULED = Objective(
 
 @pytest.fixture(scope="module")
 def example() -> tuple[Any, Any, Any]:
-    batch, logits = packed(), FeatureRequest(logits=True)
+    batch = packed()
+    logits = FeatureRequest(logits=True)
     seen = (
         features(config, batch, seed, np.float32) for config, seed in ((STUDENT, 1), (TEACHER, 2))
     )

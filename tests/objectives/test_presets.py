@@ -10,7 +10,8 @@ from kdjax.config import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConf
 from kdjax.errors import InputError
 from kdjax.objectives.presets import PRESETS, arm_of, objectives_of
 
-MLM, LOGIT = TermConfig("mlm"), TermConfig("logit")
+MLM = TermConfig("mlm")
+LOGIT = TermConfig("logit")
 
 
 def terms(name: str) -> list[list[tuple[str, float, str, dict[str, Any]]]]:

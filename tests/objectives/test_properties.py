@@ -46,7 +46,8 @@ def example(
     label: str, batch: dict[str, np.ndarray], dtype: Any
 ) -> tuple[Term, Features, Features, dict[str, Any]]:
     term = TERMS[label]
-    student, teacher = features(STUDENT, batch, 1, dtype), features(TEACHER, batch, 2, dtype)
+    student = features(STUDENT, batch, 1, dtype)
+    teacher = features(TEACHER, batch, 2, dtype)
     return (
         term,
         student,
@@ -94,7 +95,8 @@ def test_the_published_logit_term_is_least_where_the_student_equals_its_teacher(
     float64: None,
 ) -> None:
     """A cross-entropy, so that its least value is the teacher's entropy."""
-    batch, term = packed(), TERMS["logit bui2024"]
+    batch = packed()
+    term = TERMS["logit bui2024"]
     seen = features(STUDENT, batch, 1)
     value, (grads, *_) = graded(term)(seen, seen, batch, {})
     assert 0 < value < graded(term)(seen, features(STUDENT, batch, 2), batch, {})[0]
@@ -116,7 +118,8 @@ def test_a_projection_can_make_student_and_teacher_equal(name: str, float64: Non
 def disturbed(seen: Features, batch: dict[str, np.ndarray], seed: int) -> Features:
     """Other values wherever a padded position or another document is involved."""
     rng = np.random.default_rng(seed)
-    valid, ids = batch["valid"], batch["segments"]
+    valid = batch["valid"]
+    ids = batch["segments"]
     inside = ((ids[:, :, None] == ids[:, None, :]) & valid[:, :, None])[:, None]
 
     def noise(x: jax.Array, where: np.ndarray) -> jax.Array:

@@ -45,7 +45,8 @@ def same(got: Any, want: Any) -> None:
 def test_cross_entropy_is_optaxs(monkeypatch: pytest.MonkeyPatch, size: float, device: str) -> None:
     """On TPUs the label's logit is found by another program."""
     monkeypatch.setattr(reductions, "platform", lambda: device)
-    logits, labels = drawn(0, size), jnp.asarray(np.random.default_rng(1).integers(0, 7, SHAPE[:2]))
+    logits = drawn(0, size)
+    labels = jnp.asarray(np.random.default_rng(1).integers(0, 7, SHAPE[:2]))
     same(
         differentiated(lambda logits: cross_entropy(logits, labels), logits),
         differentiated(
@@ -74,7 +75,9 @@ def divergence(student: jax.Array, teacher: jax.Array, where: jax.Array | None) 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("size", SIZES)
 def test_kl_of_scores_is_jaxs_and_so_are_both_gradients(size: float, where: str) -> None:
-    student, teacher, kept = drawn(0, size), drawn(1, size), WHERE[where]
+    student = drawn(0, size)
+    teacher = drawn(1, size)
+    kept = WHERE[where]
     same(
         differentiated(lambda *scores: kl_of_scores(*scores, kept), student, teacher),
         differentiated(lambda *scores: divergence(*scores, kept), student, teacher),
@@ -82,7 +85,8 @@ def test_kl_of_scores_is_jaxs_and_so_are_both_gradients(size: float, where: str)
 
 
 def test_kl_of_scores_is_optaxs() -> None:
-    student, teacher = drawn(0), drawn(1)
+    student = drawn(0)
+    teacher = drawn(1)
     want = optax.losses.kl_divergence_with_log_targets(
         log_softmax(student, -1), log_softmax(teacher, -1)
     )
@@ -91,7 +95,9 @@ def test_kl_of_scores_is_optaxs() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_is_priced_is_what_runs(size: float) -> None:
-    student, teacher, labels = drawn(0, size), drawn(1, size), jnp.zeros(SHAPE[:2], int)
+    student = drawn(0, size)
+    teacher = drawn(1, size)
+    labels = jnp.zeros(SHAPE[:2], int)
     kept = WHERE["other entries of each row"]
 
     def both(student: jax.Array, teacher: jax.Array) -> jax.Array:

@@ -32,7 +32,8 @@ def divergence(
     own: np.ndarray, target: np.ndarray, heads: int, batch: dict[str, np.ndarray]
 ) -> float:
     """Mean over relation heads and valid rows, from vectors `[B, H, L, d]`."""
-    total, rows = 0.0, 0
+    total = 0.0
+    rows = 0
     for b, at in groups(batch):
         relations = []
         for x in (own, target):
@@ -53,7 +54,8 @@ def test_relation_splits_both_widths_anew(
     make: MakeBatch, teacher_config: ModelConfig, heads: int, float64: None
 ) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
     expected = sum(
         divergence(np.asarray(own[2]), np.asarray(target[4]), heads, batch)
         for own, target in (
@@ -69,7 +71,8 @@ def test_relation_splits_both_widths_anew(
 
 def test_relation_weighs_its_parts_and_takes_a_named_teacher_layer(float64: None) -> None:
     batch = packed()
-    student, teacher = features(STUDENT, batch, 1), features(WIDE, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(WIDE, batch, 2)
     key = divergence(np.asarray(student.key[2]), np.asarray(teacher.key[3]), 2, batch)
     value = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[3]), 2, batch)
     term = get("relation", relation_heads=2, teacher_layer=3, query=0, key=1, value=0.5)
@@ -81,12 +84,14 @@ def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(
     layers: int, chosen: int, float64: None
 ) -> None:
     """Also next to terms that ask for other layers. No other term makes this choice."""
-    batch, teacher_config = packed(), dataclasses.replace(TEACHER, layers=layers)
+    batch = packed()
+    teacher_config = dataclasses.replace(TEACHER, layers=layers)
     needs = get("relation").needs(STUDENT, teacher_config)
     assert needs.teacher.query == needs.teacher.value == {chosen} and needs.student.key == {2}
     assert get("value_relation").needs(STUDENT, teacher_config).teacher.value == {layers}
     assert get("attention_kl").needs(STUDENT, teacher_config).teacher.scores == {layers}
-    student, whole = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    student = features(STUDENT, batch, 1)
+    whole = features(teacher_config, batch, 2)
     expected = get("relation", teacher_layer=chosen)(student, whole, batch, {})
     for others in ({}, {22}, {23}, {24}, {1, 22, 24}):
         query = {n: whole.query[n] for n in {chosen, *others} if n <= layers}
@@ -119,7 +124,8 @@ def test_value_relation_compares_head_by_head(make: MakeBatch, width: int, float
     teacher_config = ModelConfig(
         layers=4, width=width, heads=4, ffn=8, vocab_size=STUDENT.vocab_size
     )
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
     expected = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[4]), 4, batch)
     assert get("value_relation")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
 
@@ -127,8 +133,10 @@ def test_value_relation_compares_head_by_head(make: MakeBatch, width: int, float
 def test_published_value_relation_scales_both_sides_by_the_students_width(float64: None) -> None:
     batch = padded()
     teacher_config = ModelConfig(layers=1, width=12, heads=4, ffn=8, vocab_size=STUDENT.vocab_size)
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
-    own, target = np.asarray(student.value[2]), np.asarray(teacher.value[1])
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
+    own = np.asarray(student.value[2])
+    target = np.asarray(teacher.value[1])
     relations = [softmax(np.einsum("bhld,bhmd->bhlm", x, x) / math.sqrt(2)) for x in (own, target)]
     expected = kl(relations[1], relations[0]) / math.prod(own.shape[:3])
     assert get("value_relation", "bui2024")(student, teacher, batch, {}) == pytest.approx(

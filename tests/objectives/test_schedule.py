@@ -72,7 +72,8 @@ def test_zero_in_a_stretch_means_zero_at_each_of_its_moments(
     setting: Schedule, span: tuple[int, int]
 ) -> None:
     """Points lie at eighths; moments at 32nds, so that each piece of a curve is met inside."""
-    begin, end = span[0] / 16, max(span[1], span[0] + 1) / 16
+    begin = span[0] / 16
+    end = max(span[1], span[0] + 1) / 16
     moments = [n / 32 for n in range(32) if begin <= n / 32 < end]
     assert is_zero(setting, begin, end) == (not any(plain_value(setting, at) for at in moments))
 

@@ -110,7 +110,8 @@ def alone(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """The first run of each is the same."""
-    a, b = found["runs"][0], expected["runs"][0]
+    a = found["runs"][0]
+    b = expected["runs"][0]
     for name in (
         "steps",
         "spent",
@@ -165,7 +166,8 @@ def test_a_run_goes_on_on_another_number_of_hosts(
     out = tmp_path / "out"
 
     def reach(step: int) -> None:
-        stop, metrics = time.monotonic() + PATIENCE, out / "runs" / "logit-seed0" / "metrics.jsonl"
+        stop = time.monotonic() + PATIENCE
+        metrics = out / "runs" / "logit-seed0" / "metrics.jsonl"
         while not metrics.exists() or metrics.read_text().count("\n") < step:
             assert time.monotonic() < stop
             time.sleep(0.02)

@@ -94,7 +94,8 @@ def stepped(compiled: Program, without: slice | None = None) -> tuple[Any, dict[
         teacher = compiled.place_teacher(
             tiny.spread(tiny.params(compiled.phase.teacher, 9), factor=4)
         )
-    state, metrics = started(compiled), {}
+    state = started(compiled)
+    metrics = {}
     for step in range(STEPS):
         batch = tiny.batch(step, SHAPE)
         if without is not None:
@@ -155,7 +156,8 @@ def test_a_rotary_student_on_a_mesh_gives_the_result_of_one_device() -> None:
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]) -> None:
-    compiled, alone = program(mesh, *EVERY_KIND), program((1, 1, 1), *EVERY_KIND)
+    compiled = program(mesh, *EVERY_KIND)
+    alone = program((1, 1, 1), *EVERY_KIND)
     data, fsdp, tensor = mesh
     state = compiled.start(tiny.params(compiled.phase.student, 0), seed=1)
     for tree in (state.params, state.opt):
@@ -216,7 +218,8 @@ def test_what_tensor_splits_is_not_gathered_over_it() -> None:
 
 def test_a_teacher_that_is_whole_on_every_device_is_not_gathered() -> None:
     layout = Layout.of(MeshConfig(fsdp=8, teacher="whole"))
-    whole, split = Program(phase("mlm", "logit"), SHAPE, layout), program((1, 8, 1), "mlm", "logit")
+    whole = Program(phase("mlm", "logit"), SHAPE, layout)
+    split = program((1, 8, 1), "mlm", "logit")
     assert total(collectives(whole.text), "all-gather") == stored_split(
         phase("mlm").abstract_params()["model"]
     )

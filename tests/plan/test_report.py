@@ -168,7 +168,8 @@ def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_beg
         ]
         return losses[0] - losses[1]
 
-    head, planted = verdict.headline(found), brentq(gap, 3e11, 5e12)
+    head = verdict.headline(found)
+    planted = brentq(gap, 3e11, 5e12)
     first, between, last = standing.spans(found)
     assert first.standing == Standing("wins", ("logit",)) and last.standing == Standing(
         "wins", ("scratch",)
@@ -219,7 +220,8 @@ def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page, found):
     _, *rows = page.tables[caption]
     assert len(rows) == 5 * 3
     for n, row in enumerate(rows):
-        budget, arm = found["budgets"][n // 3], list(found["arms"])[n % 3]
+        budget = found["budgets"][n // 3]
+        arm = list(found["arms"])[n % 3]
         bought = found["arms"][arm]["bought"][n // 3]
         (told,) = [p for p in found["fits"][arm]["predictions"] if p["flops"] == budget]
         assert row[0] == (flops(budget) if n % 3 == 0 else "")

@@ -15,16 +15,17 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.ids, self.links, self.words, self.cells = (
-            [],
-            Counter(),
-            [],
-            [],
-            [],
-            {},
-        )
-        self.problems, self._heading, self._titles = [], "", []
-        self.tables, self._caption = {}, ""
+        self.open = []
+        self.tags = Counter()
+        self.ids = []
+        self.links = []
+        self.words = []
+        self.cells = {}
+        self.problems = []
+        self._heading = ""
+        self._titles = []
+        self.tables = {}
+        self._caption = ""
         self.feed(text)
         self.close()
 

@@ -35,7 +35,10 @@ ACCURACY = {  # what an arm reaches on average
 NOISE = {"probe": 0.003, "finetune": 0.014}
 MLM = {"scratch": 7.21, "logit": 7.16}
 LABELS = {"probe": "linear probe, best layer", "finetune": "fine-tuned"}
-LENGTH, BATCH, SEQUENCES, TOKENS = 64, 32, 15_810, 906_112
+LENGTH = 64
+BATCH = 32
+SEQUENCES = 15_810
+TOKENS = 906_112
 
 
 def study(
@@ -229,7 +232,9 @@ def _arm(arm: str, run: dict) -> dict:
 def _run(
     arm: str, seed: int, budget: dict, training: int, starts: dict, rng: np.random.Generator
 ) -> dict:
-    price, kind, amount = PRICES[arm], budget["kind"], budget["amount"]
+    price = PRICES[arm]
+    kind = budget["kind"]
+    amount = budget["amount"]
     a_second = RATE * rng.uniform(0.97, 1.03)
     upfront = 0 if arm == "scratch" else training
     charged = upfront if budget["teacher"] in ("training", "both") else 0
@@ -247,7 +252,8 @@ def _run(
         "tokens": steps * BATCH * LENGTH,
         "hours": (seconds + 0.008 * steps) / 3600,
     }[kind]
-    metrics, details = {}, {}
+    metrics = {}
+    details = {}
     for name, means in ACCURACY.items():
         measure = name.split(".")[0]
         metrics[name] = means[arm] + starts[name, seed] + rng.normal(0, NOISE[measure])

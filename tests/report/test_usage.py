@@ -44,7 +44,8 @@ def mean(results, arm, figure):
 
 def test_a_budget_of_flops_and_the_other_two_measures(results):
     table = usage.measures(results)
-    scratch, minilm = cells(table, "scratch"), cells(table, "minilm")
+    scratch = cells(table, "scratch")
+    minilm = cells(table, "minilm")
     # 52 steps of 28,400,000,000 FLOPs and 32 x 64 tokens; 24 of 61,690,000,000.
     assert scratch["FLOPs charged"] == ("1.48e12", "98.5%")
     assert minilm["FLOPs charged"] == ("1.48e12", "98.7%")

@@ -23,7 +23,8 @@ class Ended:
 
 def kdjax(*words: str | Path) -> Ended:
     """Runs a command line in this process."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.StringIO()
+    err = io.StringIO()
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),

@@ -64,7 +64,8 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_every_arm_spends_to_the_same_budget(study: Study) -> None:
     for arm, described in study.results["arms"].items():
-        run, last = study.run(arm), described["phases"][-1]["price"]["total"]
+        run = study.run(arm)
+        last = described["phases"][-1]["price"]["total"]
         spent = run["spent"]
         assert spent["total"] == sum(
             flops for account, flops in spent.items() if account in ACCOUNTS
@@ -90,7 +91,8 @@ def test_the_heads_fit_is_on_the_account_of_those_who_use_the_head_and_charged_t
 
 def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Study) -> None:
     cache = study.results["cache"]
-    online, stored = study.run("logit")["spent"], study.run("stored")["spent"]
+    online = study.run("logit")["spent"]
+    stored = study.run("stored")["spent"]
     assert stored["teacher_cache"] == -(-cache["flops"] // 10) > 0 == online["teacher_cache"]
     assert stored["teacher_forward"] < 0.01 * online["teacher_forward"]
     assert cache["bias"] == {} and cache["views"] == 2
@@ -103,7 +105,8 @@ def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Stu
 
 
 def test_whole_stored_logits_give_the_losses_of_the_teacher_itself(study: Study) -> None:
-    online, stored = study.lines("logit"), study.lines("stored")
+    online = study.lines("logit")
+    stored = study.lines("stored")
     assert stored[0]["loss/logit"] == pytest.approx(online[0]["loss/logit"], rel=1e-5)
     assert stored[0]["loss/mlm"] == pytest.approx(online[0]["loss/mlm"], rel=1e-6)
 

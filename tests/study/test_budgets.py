@@ -91,7 +91,8 @@ def test_each_way_to_pay_for_the_teacher_is_enforced(
 ) -> None:
     changes = ("--budget.teacher", case, "--teacher.training_flops", "4e7", "--budget.students", 2)
     results = compared(recipe, tmp_path / "out", *changes)
-    scratch, logit = runs(results)["scratch"], runs(results)["logit"]
+    scratch = runs(results)["scratch"]
+    logit = runs(results)["logit"]
     steps = {arm: results["arms"][arm]["phases"][0]["price"] for arm in results["arms"]}
     assert scratch["spent"]["teacher_training"] == 0
     assert logit["spent"]["teacher_training"] == -(

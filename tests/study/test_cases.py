@@ -21,8 +21,10 @@ COSTS = {
     "training": {"scratch": 3_000, "kd": 11_500},
     "both": {"scratch": 3_000, "kd": 13_000},
 }
-KD_WINS, SCRATCH_WINS = ("kd", "BEATS", "scratch"), ("scratch", "BEATS", "kd")
-TIE, UNTOLD = ("scratch", "TIES", "kd"), ("scratch", "INCONCLUSIVE", "kd")
+KD_WINS = ("kd", "BEATS", "scratch")
+SCRATCH_WINS = ("scratch", "BEATS", "kd")
+TIE = ("scratch", "TIES", "kd")
+UNTOLD = ("scratch", "INCONCLUSIVE", "kd")
 
 
 def judged(*verdicts, **given):

@@ -97,7 +97,8 @@ def test_there_is_a_row_for_every_arm_and_seed(study: Study) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("arm", ARMS)
 def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> None:
-    run, price = study.run(arm, seed), study.price(arm)
+    run = study.run(arm, seed)
+    price = study.price(arm)
     spent = run["spent"]
     assert run["budget"] == study.results["budget"]
     assert (run["budget"]["kind"], run["budget"]["amount"], run["budget"]["teacher"]) == (
@@ -367,7 +368,8 @@ def test_the_same_command_again_trains_nothing(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_module, "train", no_training)
-    before, files = (study.out / "results.json").read_bytes(), written(study.out / "runs")
+    before = (study.out / "results.json").read_bytes()
+    files = written(study.out / "runs")
     ended = kdjax("compare", study.recipe, "--out", study.out)
     assert ended.status == 0, ended.err
     assert (study.out / "results.json").read_bytes() == before
@@ -441,7 +443,8 @@ def test_pricing_needs_neither_text_nor_weights(study: Study) -> None:
 def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
     study: Study, tmp_path: Path
 ) -> None:
-    prepared, fitted = tmp_path / "prepared", tmp_path / "fitted"
+    prepared = tmp_path / "prepared"
+    fitted = tmp_path / "fitted"
     assert kdjax("prepare", study.recipe, "--out", prepared).status == 0
     made = kdjax("teacher", study.recipe, "--out", fitted)
     assert made.status == 0, made.err

@@ -105,10 +105,8 @@ def closed(seen: Seen) -> bool:
     return ledger.exists() and '"event": "close"' in ledger.read_text().rstrip().splitlines()[-1]
 
 
-A_SAVE, A_CHECKPOINT = (
-    new("/runs/", "/checkpoints/", "tmp"),
-    new("/runs/", "/checkpoints/", "/commit_success.txt"),
-)
+A_SAVE = new("/runs/", "/checkpoints/", "tmp")
+A_CHECKPOINT = new("/runs/", "/checkpoints/", "/commit_success.txt")
 MOMENTS = [
     Moment("prepare", new("/data/shards/"), 0.0),
     *[Moment("start-up", started, 0.4)] * 5,
@@ -172,7 +170,8 @@ class Study:
 
     def check_same(self, out: Path) -> None:
         """Another one has ended as the undisturbed one did."""
-        found, expected = result(out), result(self.straight)
+        found = result(out)
+        expected = result(self.straight)
         for name in (
             "params_sha256",
             "spent",
@@ -225,7 +224,8 @@ def test_a_command_told_to_stop_ends_with_status_75_and_goes_on(
     tmp_path: Path, forks: Forks, study: Study
 ) -> None:
     """What one process does then is in tests/faults/test_sigterm.py."""
-    stopped, errors = tmp_path / "stopped", tmp_path / "errors"
+    stopped = tmp_path / "stopped"
+    errors = tmp_path / "errors"
     words = study.words(stopped, 1e9)
     for sign, said in (
         (

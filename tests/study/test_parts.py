@@ -70,7 +70,8 @@ def test_each_part_makes_its_own_runs(parts: list[Path]) -> None:
 def test_merged_parts_are_the_study_made_in_one(
     recipe: Path, parts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merged, whole = recipe.parent / "merged", recipe.parent / "whole"
+    merged = recipe.parent / "merged"
+    whole = recipe.parent / "whole"
     ended = kdjax("merge", *parts, "--out", merged)
     assert (ended.status, ended.err) == (0, "")
     assert "4 finished runs: minilm-seed0, scratch-seed0, minilm-seed1, scratch-seed1" in ended.out

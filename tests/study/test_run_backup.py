@@ -21,11 +21,9 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def test_a_folder_that_is_kept_comes_back_on_another_machine(tmp_path: Path) -> None:
-    place, first, second = (
-        tmp_path / "place",
-        tmp_path / "first" / "seed0",
-        tmp_path / "second" / "seed0",
-    )
+    place = tmp_path / "place"
+    first = tmp_path / "first" / "seed0"
+    second = tmp_path / "second" / "seed0"
     write(first / "at-0.5", FILES)
     Mirror(str(place), first, "teacher").keep_folder("at-0.5", CARD)
     assert read(place / "teacher" / "seed0" / "at-0.5") == FILES
@@ -34,7 +32,8 @@ def test_a_folder_that_is_kept_comes_back_on_another_machine(tmp_path: Path) -> 
 
 
 def test_a_folder_without_its_last_file_does_not_come_back(tmp_path: Path) -> None:
-    place, run = tmp_path / "place", tmp_path / "out" / "seed0"
+    place = tmp_path / "place"
+    run = tmp_path / "out" / "seed0"
     half = {name: text for name, text in FILES.items() if name != CARD}
     write(place / "teacher" / "seed0" / "at-0.5", half)
     Mirror(str(place), run, "teacher").bring_folder("at-0.5", CARD)

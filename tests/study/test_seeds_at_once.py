@@ -18,7 +18,8 @@ from tests.study.conftest import kdjax
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ARMS, SEEDS = ("scratch", "minilm"), (0, 1, 2)
+ARMS = ("scratch", "minilm")
+SEEDS = (0, 1, 2)
 EXACT = (
     "budget",
     "used",
@@ -51,7 +52,8 @@ def compared(recipe: Path, out: Path, *words: str) -> dict[str, Any]:
 
 
 def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
-    alone, out = compared(recipe, tmp_path / "alone"), tmp_path / "together"
+    alone = compared(recipe, tmp_path / "alone")
+    out = tmp_path / "together"
     first = kdjax(
         "train", recipe, "--out", out, "--arm", "scratch", "--seed", "1"
     )  # is there already then

@@ -148,7 +148,8 @@ def test_a_killed_study_ends_with_the_teachers_of_one_go(study: Path, teachers: 
 
 
 def test_a_card_says_what_the_checkpoint_cost_and_is(teachers: Path) -> None:
-    early, whole = card(teachers, 0, "0.25"), card(teachers, 0, "1")
+    early = card(teachers, 0, "0.25")
+    whole = card(teachers, 0, "1")
     step = early["pretraining"]["step_flops"]
     assert early["training_flops"] == int(0.25 * TRAIN["budget"] / step) * step
     assert whole["training_flops"] == int(TRAIN["budget"] / step) * step

@@ -72,7 +72,8 @@ def test_a_report_gets_what_each_arm_was_given(tmp_path: Path) -> None:
         "sampler": "qmc",
     }
     assert tuning["budget"]["amount"] == 1e12
-    scratch, logit = tuning["arms"]["scratch"], tuning["arms"]["logit"]
+    scratch = tuning["arms"]["scratch"]
+    logit = tuning["arms"]["logit"]
     assert scratch["best"] == {"number": 1, "settings": {RATE: 2e-3}, "value": 3.5}
     assert scratch["values"] == [4.0, 3.5, None]
     assert (scratch["diverged"], logit["diverged"]) == (1, 0)

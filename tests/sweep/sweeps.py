@@ -52,7 +52,8 @@ def sweep(config, laws=LAWS, *, noise=0.004, best=None):
         best: the size at which a student is best; losses grow with the square of the distance from
             it in logarithm.
     """
-    rng, cells = np.random.default_rng(0), _cells(json.dumps(to_dict(config)))
+    rng = np.random.default_rng(0)
+    cells = _cells(json.dumps(to_dict(config)))
     shifts = {seed: noise * rng.normal() for seed in config.seeds}
     return collect(
         config, cells, [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells]

@@ -29,11 +29,9 @@ FIELDS = (
     Field("change", "int32", ()),
     Field("exact", "float64", (2,)),
 )
-SEQUENCES, VIEWS, BLOCK = (
-    11,
-    3,
-    5,
-)  # 33 records: six blocks of five, which straddle views, and one of three
+SEQUENCES = 11
+VIEWS = 3
+BLOCK = 5  # 33 records: six blocks of five, which straddle views, and one of three
 HUGE = 2**53 + 1
 IDENTITY = {
     "teacher": {"sha256": "abc", "layers": [1, 4]},
@@ -110,8 +108,10 @@ def test_every_record_comes_back_in_any_order(tmp_path: Path, block: int) -> Non
     build(tmp_path, block=block)
     opened = Cache.open(tmp_path)
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(SEQUENCES * VIEWS), 2))
-    sequences, views = order % SEQUENCES, order // SEQUENCES
-    expected, found = rows(sequences, views), opened.read(sequences, views)
+    sequences = order % SEQUENCES
+    views = order // SEQUENCES
+    expected = rows(sequences, views)
+    found = opened.read(sequences, views)
     assert list(found) == [field.name for field in FIELDS]
     for field in FIELDS:
         assert found[field.name].dtype == np.dtype(field.dtype)

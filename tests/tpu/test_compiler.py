@@ -94,7 +94,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(path.stem for path in TEXTS.iterdir()))
 def test_texts_are_read_as_before(name: str, texts: Path) -> None:
     text = (texts / f"{name}.txt").read_text(encoding="utf-8")
-    before, now = estimate(read(name), chip("v5e")), estimate(text, chip("v5e"))
+    before = estimate(read(name), chip("v5e"))
+    now = estimate(text, chip("v5e"))
     assert (now.seconds is None) == (name in UNKNOWN)
     assert sum(now.by_source.values()) == pytest.approx(sum(before.by_source.values()), rel=0.5)
     assert {turns for _, turns in executed(parse(text))} == ({1, 6} if name == "loop" else {1})
@@ -111,10 +112,8 @@ def test_a_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> N
     slices = {name: f"{name}:{'2x2' if name in ('v5e', 'v6e') else '2x2x1'}" for name in CHIPS}
     said = printed(TOO_LARGE % list(slices.values()))
     for name, topology in slices.items():
-        needed, limit = (
-            out_of_memory(said[topology]),
-            re.search(r"HBM \((\d+\.\d+)G\)", said[topology]),
-        )
+        needed = out_of_memory(said[topology])
+        limit = re.search(r"HBM \((\d+\.\d+)G\)", said[topology])
         assert needed is not None and needed > chip(name).hbm
         assert limit is not None and float(limit[1]) == pytest.approx(
             chip(name).hbm / GIB, abs=0.005

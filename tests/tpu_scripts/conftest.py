@@ -146,7 +146,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
-    world, work = tmp_path / "world", tmp_path / "work"
+    world = tmp_path / "world"
+    work = tmp_path / "work"
     for directory in (world / "bin", work):
         directory.mkdir(parents=True)
     for name, script in (("gcloud", "gcloud.py"), ("kdjax-stub", "kdjax.py")):

@@ -133,7 +133,8 @@ class kept:
     def __init__(self, name: str, empty: Any):
         import fcntl
 
-        self.path, self.value = f"{WORLD}/{name}.json", empty
+        self.path = f"{WORLD}/{name}.json"
+        self.value = empty
         self.lock = os.open(f"{WORLD}/{name}.lock", os.O_WRONLY | os.O_CREAT)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
 
@@ -201,7 +202,8 @@ class Slice:
         """SIGTERM to everything on its machines, time to save, SIGKILL."""
         import time
 
-        groups, workers = [], f"{self.place}/workers"
+        groups = []
+        workers = f"{self.place}/workers"
         for worker in os.listdir(workers) if os.path.isdir(workers) else ():
             try:
                 groups.append(os.getpgid(int(read(f"{workers}/{worker}/kdjax/job.pid"))))
@@ -428,7 +430,8 @@ def main(arguments: list[str]) -> None:
     if fault is not None:
         fail(fault["says"], fault.get("status", 1))
     command = next(known for known in DOES if tuple(arguments[: len(known)]) == known)
-    words, flags = [], {}
+    words = []
+    flags = {}
     for word in arguments[len(command) :]:
         if not word.startswith("--"):
             words.append(word)

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-WORLD, WORKER = Path(os.environ["FAKE_CLOUD"]), os.environ["FAKE_WORKER"]
+WORLD = Path(os.environ["FAKE_CLOUD"])
+WORKER = os.environ["FAKE_WORKER"]
 
 
 def after(flag: str) -> str:
@@ -32,7 +33,8 @@ runs = (
     / "runs"
     / f"part{part[0]}"
 )
-saved, step = runs / "checkpoints" / "step", 0
+saved = runs / "checkpoints" / "step"
+step = 0
 if saved.exists():
     step = int(saved.read_text())
 starts = WORLD / f"starts-{part[0]}-{WORKER}.jsonl"

@@ -37,7 +37,8 @@ def recipe(name: str) -> Config:
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
-    paper, found = recipe("paper/unlimited-24h"), recipe(f"tpu/{name}")
+    paper = recipe("paper/unlimited-24h")
+    found = recipe(f"tpu/{name}")
     expected = replace(
         paper,
         teacher=replace(paper.teacher, source="teacher"),

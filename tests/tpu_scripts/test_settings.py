@@ -126,7 +126,8 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_environme
 
 
 def test_odd_paths_survive(cloud: Cloud) -> None:
-    config, out = "it's a $HOME; recipe.yaml", 'my "results"; $(x)'
+    config = "it's a $HOME; recipe.yaml"
+    out = 'my "results"; $(x)'
     (cloud.work / config).write_text("odd\n")
     (cloud.work / "prepared" / "shards").mkdir(parents=True)
     (cloud.work / "prepared" / "shards" / "a").touch()

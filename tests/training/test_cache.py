@@ -89,7 +89,8 @@ def test_each_record_has_draws_of_its_own(text: Text, draws: Path) -> None:
     """Those of its number, view by view; where rounding differs, one on the edge between two
     entries may, too."""
     _, logits, _ = everything(text)
-    teacher_source, numbers = CachedTeacher(TEACHER, LOGITS, SAMPLED), np.arange(text.sequences)
+    teacher_source = CachedTeacher(TEACHER, LOGITS, SAMPLED)
+    numbers = np.arange(text.sequences)
     found = records(draws, text)["teacher.logits.ids"]
     for view in range(2):
         ids = teacher_source.encode(Features(logits=logits[view]), view * text.sequences + numbers)[
@@ -105,7 +106,8 @@ def test_a_build_is_charged_its_passes(text: Text, exact: Path, tmp_path: Path) 
     passes = math.ceil(2 * text.sequences / SHAPE.batch_size)
     assert cache.passes(text.sequences, 2, SHAPE.batch_size) == passes
     assert CacheManifest.read(exact).totals == {"flops": passes * one}
-    lower, twice = FeatureRequest(hidden=frozenset({1})), dataclasses.replace(SHAPE, batch_size=16)
+    lower = FeatureRequest(hidden=frozenset({1}))
+    twice = dataclasses.replace(SHAPE, batch_size=16)
     cheaper = math.ceil(2 * text.sequences / 16) * cache.cache_price(TEACHER, lower, twice)
     assert build(tmp_path, text, lower, dataclasses.replace(EXACT, batch=16)).totals == {
         "flops": cheaper
@@ -161,7 +163,8 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(
 
 def test_devices_change_nothing(text: Text, draws: Path, tmp_path: Path) -> None:
     cache.build(tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, Layout.of())
-    one, eight = Cache.open(draws), Cache.open(tmp_path)
+    one = Cache.open(draws)
+    eight = Cache.open(tmp_path)
     assert len(one.manifest.shards) > 3
     assert len(eight.manifest.shards) == 1
     numbers = np.arange(text.sequences)

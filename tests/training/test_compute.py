@@ -56,7 +56,8 @@ def trained(version: str) -> tuple[Any, list[float]]:
     """The student after a few steps, and its losses."""
     made = program(version)
     teacher = made.place_teacher(tiny.params(TEACHER, 9))
-    state, losses = made.start(tiny.params(STUDENT, 0), seed=1), []
+    state = made.start(tiny.params(STUDENT, 0), seed=1)
+    losses = []
     for step in range(STEPS):
         state, metrics = made(
             state, teacher, tiny.batch(step), tiny.schedule_inputs(phase(), step, STEPS)

@@ -40,7 +40,8 @@ def of_steps(finished: tuple[Outcome, list[dict[str, Any]]]) -> list[dict[str, A
 
 
 def test_a_record_agrees_with_the_ledger(finished: tuple[Outcome, list[dict[str, Any]]]) -> None:
-    ledger, last = finished[0].ledger, of_steps(finished)[-1]
+    ledger = finished[0].ledger
+    last = of_steps(finished)[-1]
     assert (last["step"], last["flops"], last["share"]) == (runs.STEPS, ledger.total, ledger.share)
     assert {account: last[f"spent/{account}"] for account in ACCOUNTS} == ledger.spent
     assert last["flops"] == sum(last[f"spent/{part}"] for part in PARTS)
@@ -69,7 +70,8 @@ def test_norms_of_groups_make_up_the_norm_of_the_whole(
 
 
 def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
-    program, phase = runs.compiled(), runs.compiled().phase
+    program = runs.compiled()
+    phase = runs.compiled().phase
     teacher = program.place_teacher(tiny.params(runs.TEACHER, 9))
     state = program.start(tiny.params(phase.student, 0), seed=0)
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -138,7 +140,8 @@ def test_speed_is_of_the_steps_since_the_last_record(monkeypatch: pytest.MonkeyP
     clock = Clock()
     monkeypatch.setattr(module.time, "perf_counter", clock)
     phase, cost = runs.compiled().phase, price(runs.compiled().phase, tiny.SHAPE)
-    ledger, seconds = Ledger.open(runs.Budget.flops(100 * cost.total)), Stopwatch({})
+    ledger = Ledger.open(runs.Budget.flops(100 * cost.total))
+    seconds = Stopwatch({})
     meter = Meter([phase], 4, ledger, seconds, PEAK)
     for _ in range(5):
         ledger = ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9)

@@ -59,7 +59,8 @@ def stepped(
     dropped."""
     program = compiled(devices, microbatches)
     teacher = program.place_teacher(tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9)))
-    state, metrics = started(program), {}
+    state = started(program)
+    metrics = {}
     for step in range(2):
         batch = tiny.batch(step)
         batch["label_weights"][::2] = 0  # every part but one holds no slot in half of its sequences

@@ -30,7 +30,8 @@ from kdjax.training.run import Outcome, Run
 from tests import metrics, tiny
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
-STUDENT, TEACHER = tiny.SHALLOW_STUDENT, tiny.SHALLOW_TEACHER
+STUDENT = tiny.SHALLOW_STUDENT
+TEACHER = tiny.SHALLOW_TEACHER
 CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=1)
 
 

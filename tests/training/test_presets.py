@@ -76,7 +76,8 @@ def arm(name: str) -> Arm:
     ],
 )
 def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path) -> None:
-    made, mesh = arm(name), Layout.of(devices=jax.devices()[:1])
+    made = arm(name)
+    mesh = Layout.of(devices=jax.devices()[:1])
     costs = [price(phase, SHAPE) for phase in made.phases]
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)

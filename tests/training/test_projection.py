@@ -22,7 +22,8 @@ Array = np.ndarray
 )
 def test_factors_are_the_best_approximation(rows: int, others: int, inner: int, rank: int) -> None:
     rng = np.random.default_rng(rows)
-    left, right = rng.standard_normal((rows, inner)), rng.standard_normal((others, inner))
+    left = rng.standard_normal((rows, inner))
+    right = rng.standard_normal((others, inner))
     a, b = factors(left, right, rank)
     assert a.shape == (rows, rank)
     assert b.shape == (others, rank)
@@ -45,7 +46,8 @@ def test_leading_directions_are_the_right_singular_vectors() -> None:
 def test_signs_are_fixed() -> None:
     """The factors of a form do not depend on how it was factored before."""
     rng = np.random.default_rng(2)
-    left, right = rng.standard_normal((17, 12)), rng.standard_normal((16, 12))
+    left = rng.standard_normal((17, 12))
+    right = rng.standard_normal((16, 12))
     turn = np.linalg.qr(rng.standard_normal((12, 12)))[0]
     a, b = factors(left, right, 8)
     for given in ((left @ turn, right @ turn), (-left, -right), (left / 3, 3 * right)):
@@ -56,7 +58,8 @@ def test_signs_are_fixed() -> None:
 
 
 def test_embeddings_are_their_coordinates_along_the_leading_directions() -> None:
-    given, made = teacher().params["embeddings"], start(narrow(width=16), teacher())["embeddings"]
+    given = teacher().params["embeddings"]
+    made = start(narrow(width=16), teacher())["embeddings"]
     basis = basis_of(teacher().params, 16)
     for name in ("word", "position", "type"):
         np.testing.assert_allclose(
@@ -137,7 +140,8 @@ def truncated(form: Array, rank: int) -> Array:
 def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(
     form: Any, of: dict[str, Any]
 ) -> None:
-    given, student = teacher(**of), narrow(teacher(**of).config, width=16)
+    given = teacher(**of)
+    student = narrow(teacher(**of).config, width=16)
     made = start(student, given)
     basis = basis_of(given.params, 16)
     rank = student.head_width
@@ -178,8 +182,10 @@ def test_heads_of_equal_width_are_the_projected_teacher_s_and_the_heaviest_are_k
 @pytest.mark.parametrize("width", [24, 16])
 def test_a_narrower_feed_forward_block_keeps_the_heaviest_neurons(width: int) -> None:
     config, params = teacher()
-    params, kept = jax.tree.map(np.copy, params), [0, 7, 8, 30, 47]
-    up, down = params["layers"]["1"]["ffn"]["up"], params["layers"]["1"]["ffn"]["down"]
+    params = jax.tree.map(np.copy, params)
+    kept = [0, 7, 8, 30, 47]
+    up = params["layers"]["1"]["ffn"]["up"]
+    down = params["layers"]["1"]["ffn"]["down"]
     up["kernel"][:, kept[:3]] *= 20
     down["kernel"][kept[3:]] *= 20
     made = start(narrow(width=width, ffn=5), Model(config, params))["layers"]["1"]["ffn"]
@@ -192,9 +198,11 @@ def test_a_narrower_feed_forward_block_keeps_the_heaviest_neurons(width: int) ->
 
 def test_only_the_feed_forward_block_is_cut_where_the_width_is_equal() -> None:
     """Heads may be written in another basis, but compute the same."""
-    given, made = teacher(), start(narrow(ffn=20), teacher())
+    given = teacher()
+    made = start(narrow(ffn=20), teacher())
     for layer in ("1", "2"):
-        own, its = made["layers"][layer], given.params["layers"][layer]
+        own = made["layers"][layer]
+        its = given.params["layers"][layer]
         for head in range(2):
             for form in (scores_form, output_form):
                 np.testing.assert_allclose(
@@ -224,9 +232,11 @@ def test_norms_keep_their_diagonal_in_the_new_basis() -> None:
 
 
 def test_the_mlm_head_is_the_teacher_s_in_the_new_basis() -> None:
-    given, made = teacher().params, start(narrow(width=16), teacher())
+    given = teacher().params
+    made = start(narrow(width=16), teacher())
     basis = basis_of(given, 16)
-    own, its = made["mlm"]["dense"], given["mlm"]["dense"]
+    own = made["mlm"]["dense"]
+    its = given["mlm"]["dense"]
     np.testing.assert_allclose(own["kernel"], basis.T @ its["kernel"] @ basis, atol=1e-5)
     np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
     np.testing.assert_array_equal(made["mlm"]["bias"], given["mlm"]["bias"])
@@ -274,7 +284,8 @@ def test_a_teacher_that_fits_into_the_student_is_reproduced() -> None:
         np.testing.assert_allclose(own @ basis.T, its, atol=1e-9)
     states = rng.standard_normal((7, 16)) @ plane.T
     for layer in params["layers"]:
-        own, its = made["layers"][layer], params["layers"][layer]
+        own = made["layers"][layer]
+        its = params["layers"][layer]
         for name in ("up", "down"):
             x, y = (states, states @ basis) if name == "up" else (rng.standard_normal((7, 48)),) * 2
             back = np.eye(48) if name == "up" else basis.T

@@ -86,7 +86,8 @@ def go(
     saves: float = tiny.AT_THE_END,
 ) -> dict[int, Outcome]:
     """Runs of these seeds side by side, each in a directory of its name."""
-    program, cost = compiled(len(seeds)), price(phase(), tiny.SHAPE)
+    program = compiled(len(seeds))
+    cost = price(phase(), tiny.SHAPE)
     teacher = program.place_teacher(teacher_params())
     config = TrainConfig(
         batch_size=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3
@@ -132,7 +133,8 @@ def check_same(
     parameters."""
     for name in EXACT:
         assert getattr(found.ledger, name) == getattr(expected.ledger, name), name
-    lines, wanted = metrics.same_each_time(directory), metrics.same_each_time(expected_directory)
+    lines = metrics.same_each_time(directory)
+    wanted = metrics.same_each_time(expected_directory)
     assert [line.keys() for line in lines] == [line.keys() for line in wanted]
     for line, other in zip(lines, wanted, strict=True):
         check_figures(line, other)
@@ -309,7 +311,8 @@ def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -
 
 
 def test_the_teacher_is_not_copied() -> None:
-    one, three = compiled(1), compiled(3)
+    one = compiled(1)
+    three = compiled(3)
     assert one.memory is not None and three.memory is not None
     held = sum(
         math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(phase().abstract_teacher())

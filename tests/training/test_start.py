@@ -84,7 +84,8 @@ def test_a_lower_start_of_equal_width_is_the_bottom_of_its_teacher() -> None:
     ],
 )
 def test_layers_are_copied_as_the_rule_says(layers: Any, taken: tuple[int, int]) -> None:
-    given, made = teacher().params, start(narrow(), teacher(), layers)
+    given = teacher().params
+    made = start(narrow(), teacher(), layers)
     assert_equal(made["embeddings"], given["embeddings"])
     assert_equal(made["mlm"], given["mlm"])
     assert list(made["layers"]) == ["1", "2"]
@@ -227,7 +228,8 @@ def test_a_narrower_rotary_start_keeps_a_head_s_coordinates() -> None:
     ],
 )
 def test_layers_that_are_not_there_are_refused(layers: Any, student: int, complaint: str) -> None:
-    config, own = StartConfig("teacher", layers), dataclasses.replace(tiny.TEACHER, layers=student)
+    config = StartConfig("teacher", layers)
+    own = dataclasses.replace(tiny.TEACHER, layers=student)
     for refuse in (start_layers, check_start):
         with pytest.raises(InputError) as refused:
             refuse(config, own, tiny.TEACHER)

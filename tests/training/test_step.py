@@ -108,7 +108,8 @@ def test_dropout_changes_from_step_to_step() -> None:
 def test_every_arm_lowers_its_loss(name: str) -> None:
     compiled = program(name, 1)
     teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
-    state, losses = compiled.start(tiny.params(compiled.phase.student, 0), seed=3), []
+    state = compiled.start(tiny.params(compiled.phase.student, 0), seed=3)
+    losses = []
     for step in range(STEPS):
         state, metrics = compiled(
             state, teacher, tiny.batch(0), tiny.schedule_inputs(compiled.phase, step, STEPS)
@@ -137,7 +138,8 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
     another gradient.
     """
     student = tiny.SHALLOW_STUDENT
-    batch, start = tiny.batch(5), tiny.params(student, 0)
+    batch = tiny.batch(5)
+    start = tiny.params(student, 0)
 
     def loss(params: Any, rows: Any) -> jax.Array:
         log_p = jax.nn.log_softmax(
@@ -212,9 +214,11 @@ def test_what_gets_no_gradient_does_not_decay() -> None:
     params, _, _ = run("minilm", 1)
     untouched = ("mlm",), ("layers", "2", "ffn"), ("layers", "2", "attention", "output")
     for path in untouched:
-        before, after = start, params["model"]
+        before = start
+        after = params["model"]
         for key in path:
-            before, after = before[key], after[key]
+            before = before[key]
+            after = after[key]
         assert largest_difference(before, after) == 0
     assert largest_difference(start["layers"]["1"], params["model"]["layers"]["1"]) > 0
 

@@ -80,7 +80,8 @@ def some_logits(*shape: int, spread: float = 2.0, seed: int = 0) -> Array:
 
 
 def test_online_is_the_teacher_s_forward_pass() -> None:
-    teacher_source, params = OnlineTeacher(tiny.TEACHER), tiny.params(tiny.TEACHER, 9)
+    teacher_source = OnlineTeacher(tiny.TEACHER)
+    params = tiny.params(tiny.TEACHER, 9)
     found = jax.jit(lambda p, b: teacher_source.features(p, b, EVERYTHING))(params, tiny.batch())
     assert jax.tree.structure(found) == jax.tree.structure(seen())
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(seen()), strict=True):
@@ -136,7 +137,8 @@ def test_whole_logits_in_float32_give_the_features_back_exactly() -> None:
 def test_other_features_are_stored_as_they_are_up_to_float16(logits: str) -> None:
     _, read = through(cached(EVERYTHING, logits=logits, dtype="float16"), seen(), np.arange(8))
     for name in (*ATTENTION_FEATURES, "hidden"):
-        own, its = getattr(read, name), getattr(seen(), name)
+        own = getattr(read, name)
+        its = getattr(seen(), name)
         assert own.keys() == its.keys() == getattr(EVERYTHING, name)
         for layer in own:
             assert own[layer].dtype == np.float32
@@ -158,7 +160,8 @@ def test_only_what_is_asked_for_is_read() -> None:
 def test_top_k_keeps_the_largest_and_spreads_the_rest_evenly(dtype: str, tolerance: float) -> None:
     logits = some_logits(8, 3)
     _, read = through(cached(logits="top_k", dtype=dtype), Features(logits=logits), np.arange(8))
-    found, p = softmax(read.logits).reshape(-1, V), softmax(logits).reshape(-1, V)
+    found = softmax(read.logits).reshape(-1, V)
+    p = softmax(logits).reshape(-1, V)
     for q, own in zip(found, p, strict=True):
         largest = np.argsort(-own)[:K]
         wanted = np.full(V, (1 - own[largest].sum()) / (V - K))
@@ -200,7 +203,8 @@ def drawn(temperature: float, seed: int = 0) -> tuple[Array, Array, Features]:
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_draws_follow_the_teacher_s_distribution(temperature: float) -> None:
     row, ids, _ = drawn(temperature)
-    p, counts = softmax(row / temperature), np.bincount(ids.ravel(), minlength=V)
+    p = softmax(row / temperature)
+    counts = np.bincount(ids.ravel(), minlength=V)
     assert counts.sum() == RECORDS * SLOTS * K
     assert stats.chisquare(counts, p * counts.sum()).pvalue > 1e-3
     others = softmax(row / (3 - temperature))
@@ -225,7 +229,8 @@ def test_draws_of_records_and_slots_are_independent() -> None:
 
 
 def test_draws_depend_on_the_record_s_number_alone() -> None:
-    logits, teacher_source = some_logits(5, 3), cached(logits="sampled")
+    logits = some_logits(5, 3)
+    teacher_source = cached(logits="sampled")
     records = np.array([4, 17, 3, 99, 2**20])
     whole = through(teacher_source, Features(logits=logits), records)[0]["teacher.logits.ids"]
     for rows in ([3, 0, 1, 4, 2], [2], [2, 4]):
@@ -245,7 +250,8 @@ def test_draws_depend_on_the_record_s_number_alone() -> None:
 def gradient(read: Features, own: Array, temperature: float) -> Array:
     """Of the logit term with respect to the student's logits `own` `[V]`, the same at every
     position."""
-    term, places = get("logit", temperature=temperature), read.logits.shape
+    term = get("logit", temperature=temperature)
+    places = read.logits.shape
 
     def loss(x: jax.Array) -> jax.Array:
         return term(
@@ -261,7 +267,8 @@ def gradient(read: Features, own: Array, temperature: float) -> Array:
 def true_gradient(row: Array, own: Array, temperature: float) -> tuple[Array, Array]:
     """T·(p_s − p_t), and how far the mean over all the draws may be off it: its standard
     deviation."""
-    p, q = softmax(row / temperature), softmax(own / temperature)
+    p = softmax(row / temperature)
+    q = softmax(own / temperature)
     return temperature * (q - p), temperature * np.sqrt(p * (1 - p) / (K * RECORDS * SLOTS))
 
 

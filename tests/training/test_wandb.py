@@ -45,7 +45,8 @@ class Server:
     def init(self, **facts: Any) -> SimpleNamespace:
         self.began.append(facts)
         history = self.runs.setdefault(facts["id"], {})
-        before, began = set(history), set[int]()
+        before = set(history)
+        began = set[int]()
         next_step = 0 if self.offline else max(history, default=-1) + 1
 
         def log(record: dict[str, Any], step: int) -> None:
@@ -62,8 +63,10 @@ class Server:
     def package(self) -> ModuleType:
         made = ModuleType("wandb")
         made.__spec__ = importlib.util.spec_from_loader("wandb", None)
-        made.init, made.login = self.init, self.login  # type: ignore[attr-defined]
-        made.errors, made.Settings = SimpleNamespace(Error=self.Error), SimpleNamespace  # type: ignore[attr-defined]
+        made.init = self.init
+        made.login = self.login  # type: ignore[attr-defined]
+        made.errors = SimpleNamespace(Error=self.Error)
+        made.Settings = SimpleNamespace  # type: ignore[attr-defined]
         return made
 
 

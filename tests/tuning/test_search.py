@@ -142,7 +142,8 @@ def test_a_search_that_was_killed_goes_on_with_the_same_trials(sampler: str) -> 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_more_trials_begin_with_those_there_were(sampler: str) -> None:
-    few, more = found(sampler, 5), found(sampler, 9)
+    few = found(sampler, 5)
+    more = found(sampler, 9)
     assert {arm: trials[:5] for arm, trials in more.items()} == few
 
 
@@ -168,7 +169,8 @@ def test_the_best_is_the_first_of_equals_and_never_one_that_diverged() -> None:
     trials = [
         Trial(n, {}, outcome(value)) for n, value in enumerate([None, 2.0, 1.0, 1.0, 3.0, 3.0])
     ]
-    lowest, highest = best_of(trials, "lower"), best_of(trials, "higher")
+    lowest = best_of(trials, "lower")
+    highest = best_of(trials, "higher")
     assert lowest is not None and highest is not None
     assert (lowest.number, highest.number) == (2, 4)
     assert best_of(trials[:1], "lower") is None

@@ -65,7 +65,8 @@ def test_choices_have_the_setting_s_type() -> None:
 
 
 def test_the_order_in_the_recipe_does_not_matter() -> None:
-    one, other = "student.dropout: {low: 0, high: 0.5}", "optimizer.weight_decay: {low: 0, high: 1}"
+    one = "student.dropout: {low: 0, high: 0.5}"
+    other = "optimizer.weight_decay: {low: 0, high: 1}"
     assert list(space(f"{{{one}, {other}}}")) == list(space(f"{{{other}, {one}}}"))
 
 

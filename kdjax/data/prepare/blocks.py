@@ -80,7 +80,8 @@ def cut(documents: Iterable[Item], size: Callable[[Item], int], most: int) -> It
         more = size(document)
         if len(block) == most or (block and bytes_ + more > BLOCK_BYTES):
             yield block
-            block, bytes_ = [], 0
+            block = []
+            bytes_ = 0
         block.append(document)
         bytes_ += more
     if block:
@@ -97,7 +98,10 @@ def make_part(block: Block) -> Part:
         "sep": tokenizer.named["[SEP]"],
         "pad": tokenizer.named["[PAD]"],
     }
-    documents, tokens, text_tokens, shards = {}, {}, {}, []
+    documents = {}
+    tokens = {}
+    text_tokens = {}
+    shards = []
     texts: dict[str, list[str]] = {split: [] for split in SPLITS}
     for document in block.documents:
         texts["validation" if document.is_held_out(settings.validation) else "train"].append(

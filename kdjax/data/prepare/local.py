@@ -95,7 +95,9 @@ def _parts(blocks: Iterable[Block], workers: int, progress: Progress | None) -> 
                 kept.append(part)
 
     made: list[Part] = []
-    documents, tokens, start = 0, 0, time.monotonic()
+    documents = 0
+    tokens = 0
+    start = time.monotonic()
     for part in processes.run(make_part, missing(), workers):
         made.append(part)
         documents += sum(part.documents.values())

@@ -39,7 +39,8 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
             if not with_room[room]:
                 occupied ^= 1 << room
         else:
-            room, chosen = capacity, len(bins)
+            room = capacity
+            chosen = len(bins)
             bins.append([])
         bins[chosen].append(item)
         left = room - size

@@ -231,10 +231,8 @@ def _manifest(plan: Mapping[str, Any], tokenizer: TextTokenizer, parts: Sequence
     shards = tuple(
         shard for split in SPLITS for part in parts for shard in part.shards if shard.split == split
     )
-    documents, tokens = (
-        total(part.documents for part in parts),
-        total(part.tokens for part in parts),
-    )
+    documents = total(part.documents for part in parts)
+    tokens = total(part.tokens for part in parts)
     sequences = {
         split: sum(shard.sequences for shard in shards if shard.split == split) for split in SPLITS
     }

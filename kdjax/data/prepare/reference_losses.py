@@ -248,7 +248,9 @@ class NeighborModel:
         self.vocab_size = vocab_size
         self._uniform = 1.0 / (vocab_size - len(special))
         self._total = len(counted)
-        tokens, left, right = counted.tokens, counted.left, counted.right
+        tokens = counted.tokens
+        left = counted.left
+        right = counted.right
         self._unigrams = np.bincount(tokens, minlength=vocab_size)
         self._left_contexts = np.bincount(left, minlength=vocab_size)
         self._right_contexts = np.bincount(right, minlength=vocab_size)

@@ -128,11 +128,13 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
 
 def _selected(config: TaskConfig, where: str) -> list[_Row]:
     """The rows the config asks for; every label that is dropped must occur."""
-    rows, dropped = [], set()
+    rows = []
+    dropped = set()
     for record in _records(sources.locate(config.file)):
         if any(_field(record, column) != value for column, value in config.where.items()):
             continue
-        text, label = _field(record, config.text), _field(record, config.label)
+        text = _field(record, config.text)
+        label = _field(record, config.label)
         if label in config.drop_labels:
             dropped.add(label)
             continue

@@ -70,10 +70,14 @@ class _Json:
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path, self._file = path, file
-        self._text, self._place = "", 0  # what is held, and how far it is parsed
-        self._undecoded, self._decoded = b"", 0  # the start of a character, and the bytes before it
-        self._line, self._column = 1, 1  # of the first character held
+        self._path = path
+        self._file = file
+        self._text = ""
+        self._place = 0  # what is held, and how far it is parsed
+        self._undecoded = b""
+        self._decoded = 0  # the start of a character, and the bytes before it
+        self._line = 1
+        self._column = 1  # of the first character held
         self._ended = False
 
     def next_character(self) -> str:
@@ -149,7 +153,9 @@ class _Json:
             ) from None
         first = self._decoded == 0
         self._text = self._text[self._place :] + text.removeprefix("\ufeff" if first else "")
-        self._undecoded, self._decoded, self._place = data[used:], self._decoded + used, 0
+        self._undecoded = data[used:]
+        self._decoded = self._decoded + used
+        self._place = 0
 
     def _position(self, place: int) -> tuple[int, int]:
         """Line and column of a character that is held."""

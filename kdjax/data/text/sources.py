@@ -204,11 +204,13 @@ def _check_kind(path: Path) -> None:
 
 def _paragraphs(path: Path) -> Iterator[Document]:
     paragraph: list[str] = []
-    size, first = 0, 1
+    size = 0
+    first = 1
     for number, line in lines(path):
         if line.strip():
             if not paragraph:
-                size, first = 0, number
+                size = 0
+                first = number
             paragraph.append(line.rstrip())
             size += len(line)
             if size > DOCUMENT_BYTES:  # a byte a character at least: before more of it is held
