@@ -328,7 +328,10 @@ def markdown(points: list[Point]) -> str:
     lines = [HEADER, ["---"] * len(HEADER), *cells(points)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     powers = "\n".join(f"| {s} | {p:.2f} | {t:.2f} |" for s, (p, t) in exponents(points).items())
-    return f"{table}\n\n| size | price grows with its power | time with its power |\n|---|---|---|\n{powers}\n"
+    return (
+        f"{table}\n\n| size | price grows with its power | time with its power "
+        f"|\n|---|---|---|\n{powers}\n"
+    )
 
 
 def main() -> None:
@@ -343,7 +346,10 @@ def main() -> None:
         "--clock",
         choices=("wall", "processor"),
         default="wall",
-        help="what is measured; seconds of processors, with --threads 1, are worth something on a busy machine too",
+        help=(
+            "what is measured; seconds of processors, with --threads 1, are worth something on a "
+            "busy machine too"
+        ),
     )
     parser.add_argument(
         "--threads", type=int, help="cores to use, of those this process may; default: all of them"

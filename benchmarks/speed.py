@@ -392,7 +392,8 @@ def check(options: argparse.Namespace) -> None:
         shape = shape_of(pair, options)
         if shape.max_predictions > shape.seq_len:
             raise InputError(
-                f"--slots is {shape.max_predictions}, expected at most --length, {shape.seq_len} ({pair})"
+                f"--slots is {shape.max_predictions}, expected at most --length, {shape.seq_len} "
+                f"({pair})"
             )
 
 

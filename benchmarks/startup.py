@@ -52,7 +52,8 @@ def rows(pair: str, arm: str, rounds: int) -> Iterator[str]:
                 kind.append(started(pair, arm, cache))
     for name, kind in found.items():
         middle = [statistics.median(stage) for stage in zip(*kind, strict=True)]
-        yield f"| {pair} {arm} | {name} | {' | '.join(f'{seconds:.2f}' for seconds in (*middle, sum(middle)))} |"
+        cells = " | ".join(f"{seconds:.2f}" for seconds in (*middle, sum(middle)))
+        yield f"| {pair} {arm} | {name} | {cells} |"
 
 
 def started(pair: str, arm: str, cache: str) -> Sequence[float]:

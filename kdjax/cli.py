@@ -358,7 +358,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kdjax",
-        description="Distil or pretrain? Masked language models compared under one exact compute budget.",
+        description="Distil or pretrain? Masked language models compared under one exact compute "
+        "budget.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kdjax {kdjax.__version__}")

@@ -214,7 +214,10 @@ def test_another_machine_has_a_directory_of_its_own(
 def test_processes_at_one_time(home: Path) -> None:
     """They compile the same programs together, and each gets the right result."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
-    script = "import jax; from kdjax import compiled; compiled.enable_compilation_cache(); print(int(jax.jit(lambda x: 3 * x)(14)))"
+    script = (
+        "import jax; from kdjax import compiled; compiled.enable_compilation_cache(); "
+        "print(int(jax.jit(lambda x: 3 * x)(14)))"
+    )
     started = [
         subprocess.Popen(
             [sys.executable, "-c", script],

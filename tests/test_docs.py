@@ -250,7 +250,10 @@ def test_stored_outputs_take_and_cost_what_the_text_says(
     (found,) = [
         cells for cells in rows(OBJECTIVES / "stored-outputs.md") if cells[0] == "`{logits: top_k}`"
     ]
-    settings = f"data: {{views: 10}}\ncache: {code(found[0])[0]}\narms: {code(found[1])[0]}\ntrain: {{batch: 1024}}\n"
+    settings = (
+        f"data: {{views: 10}}\ncache: {code(found[0])[0]}\narms: {code(found[1])[0]}\ntrain: "
+        f"{{batch: 1024}}\n"
+    )
     config = recipe(f"{settings}budget: {{flops: {LARGE:g}}}\n", tmp_path)
     ((((row,),)),) = (prices(config).values(),)
     assert f"{row['cache']['bytes_a_sequence']:,}" == found[2]

@@ -105,7 +105,8 @@ class DataConfig:
             raise InputError(f"data.seq_len is {self.seq_len}, expected at least 8 tokens")
         if not 1 <= self.max_predictions < self.seq_len:
             raise InputError(
-                f"data.max_predictions is {self.max_predictions}, expected 1 to data.seq_len - 1 ({self.seq_len - 1})"
+                f"data.max_predictions is {self.max_predictions}, expected 1 to data.seq_len - 1 "
+                f"({self.seq_len - 1})"
             )
         if not 0 < self.mlm_probability < 1:
             raise InputError(

@@ -125,7 +125,8 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Stored teacher outputs, for arms with `teacher: cached`. The corpus needs `data.mask_copies`."""
+    """Stored teacher outputs, for arms with `teacher: cached`. The corpus needs
+    `data.mask_copies`."""
 
     source: str = ""
     """Directory that `kdjax cache` made. Empty: the study makes one in its output directory."""

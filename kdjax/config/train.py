@@ -160,7 +160,8 @@ class RampConfig:
     def __post_init__(self) -> None:
         if not 0 < self.until < 1:
             raise InputError(
-                f"train.batch_ramp: until is {self.until}, expected a share of the budget between 0 and 1"
+                f"train.batch_ramp: until is {self.until}, expected a share of the budget between "
+                "0 and 1"
             )
         if self.batch_size < 1:
             raise InputError(f"train.batch_ramp: batch is {self.batch_size}, expected at least 1")

@@ -176,7 +176,8 @@ class Batches:
         stored = cache.manifest
         if not self._views:
             raise InputError(
-                f"{cache.directory}: stored outputs belong to mask views, found data.mask_copies 0, "
+                f"{cache.directory}: stored outputs belong to mask views, found data.mask_copies "
+                "0, "
                 "expected at least 1"
             )
         if stored.sequences != self.sequences or stored.views < self._views:

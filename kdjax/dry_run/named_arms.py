@@ -56,8 +56,10 @@ def arms_table(config: Config) -> None:
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
-        title=f"Arms, priced for a {_size(config.student)} student and a {_size(config.teacher.architecture)} teacher, "
-        f"{shape.batch_size} x {shape.seq_len} tokens a step, {shape.max_predictions} masked slots a sequence",
+        title=f"Arms, priced for a {_size(config.student)} student and a "
+        f"{_size(config.teacher.architecture)} teacher, "
+        f"{shape.batch_size} x {shape.seq_len} tokens a step, {shape.max_predictions} masked "
+        "slots a sequence",
     )
     table.add_column("arm", no_wrap=True)
     for head in ("does", "asks of the teacher", "source"):

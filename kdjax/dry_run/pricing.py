@@ -91,7 +91,8 @@ def arms_of(config: Config) -> dict[str, Arm]:
             )
         if arm.stored and config.data.mask_copies < 1:
             raise InputError(
-                f"arms.{name}: teacher is 'cached' and data.mask_copies 0, expected at least 1: stored "
+                f"arms.{name}: teacher is 'cached' and data.mask_copies 0, expected at least 1: "
+                "stored "
                 "outputs belong to "
                 "fixed masks"
             )
@@ -307,7 +308,8 @@ def price_table(config: Config, rows: dict[str, list[dict[str, Any]]]) -> None:
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
-        title=f"FLOPs of a step of {shape.batch_size} x {shape.seq_len} tokens, {shape.max_predictions} masked slots a sequence; "
+        title=f"FLOPs of a step of {shape.batch_size} x {shape.seq_len} tokens, "
+        f"{shape.max_predictions} masked slots a sequence; "
         f"what {Budget.of(config.budget)} buy",
     )
     table.add_column("arm", no_wrap=True)
@@ -372,7 +374,8 @@ def _probe_line(rows: dict[str, list[dict[str, Any]]]) -> str:
     probes = {name: phases[0]["mlm_probe"] for name, phases in rows.items()}
     each = ", ".join(f"{name} {probe['flops']:.4g}" for name, probe in probes.items())
     charged = next(iter(probes.values()))["charged"]
-    return f"FLOPs of a run's MLM probe, {'charged' if charged else 'not charged'} to its budget: {each}"
+    told = "charged" if charged else "not charged"
+    return f"FLOPs of a run's MLM probe, {told} to its budget: {each}"
 
 
 def _cache_line(cache: dict[str, Any]) -> str:

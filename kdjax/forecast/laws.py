@@ -122,7 +122,10 @@ DISTILLATION = DistillationLaw(
     supervised=SUPERVISED,
     source=Source(
         citation="Busbridge et al. 2025, arXiv 2502.08606, equation 8 and Table 6 (distillation)",
-        fitted_on="decoder language models, logits of a teacher as the only target, temperature 1, English C4",
+        fitted_on=(
+            "decoder language models, logits of a teacher as the only target, temperature 1, "
+            "English C4"
+        ),
         parameters=(143e6, 7.75e9),
         tokens=(3.7e9, 515e9),
     ),

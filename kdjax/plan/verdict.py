@@ -55,7 +55,10 @@ def headline(found: Plan) -> str:
             f"ahead anywhere from {numbers.flops(low)} to {numbers.flops(high)} FLOPs."
         )
     if parts[-1].high > reach(found):
-        told += f" Beyond {numbers.flops(reach(found))} FLOPs, the pilot's largest budget, this is extrapolated."
+        told += (
+            f" Beyond {numbers.flops(reach(found))} FLOPs, the pilot's largest budget, this is "
+            "extrapolated."
+        )
     if lost := unusable(found):
         told += (
             f" Of {numbers.listed(lost)} nothing is forecast: values get worse with more tokens."
@@ -120,7 +123,10 @@ def _answer(contest: Mapping[str, Any], found: Plan) -> str:
     other = contest["b"]
     ranges = contest["ranges"]
     if lost := [arm for arm in (contest["a"], other) if arm in unusable(found)]:
-        return f"{contest['a']} cannot be told from {other}: nothing is forecast of {numbers.listed(lost)}."
+        return (
+            f"{contest['a']} cannot be told from {other}: nothing is forecast of "
+            f"{numbers.listed(lost)}."
+        )
     words = {
         "a wins": f"is forecast ahead of {other}",
         "b wins": f"is forecast behind {other}",
@@ -147,7 +153,10 @@ def _answer(contest: Mapping[str, Any], found: Plan) -> str:
     if crossing["value"] is not None:
         ends = contest["points"][0]["flops"], contest["points"][-1]["flops"]
         place = f"{numbers.flops(crossing['value'])} FLOPs {crossing_interval(crossing, ends)}"
-        text += f" The fitted curves cross at {place}; beyond, that of {crossing['later']} is the better one."
+        text += (
+            f" The fitted curves cross at {place}; beyond, that of {crossing['later']} is the "
+            "better one."
+        )
     return text.strip()
 
 

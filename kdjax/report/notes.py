@@ -105,7 +105,10 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
             "with a logit term use it."
         )
     if tuning := teacher.get("tuning_flops"):
-        said += f" Nor is the tuning of the teacher's encoder, {numbers.flops(tuning)} FLOPs; every arm with it uses it."
+        said += (
+            f" Nor is the tuning of the teacher's encoder, {numbers.flops(tuning)} FLOPs; every "
+            "arm with it uses it."
+        )
     return said
 
 
@@ -211,7 +214,10 @@ def regime(results: Mapping[str, Any]) -> str:
     )
     if corpus["regime"] == "limited":
         whole = corpus["whole"]["tokens"]["train"]
-        return f"limited: {held}, a seeded subset of {whole:,} tokens, repeated as long as the budget lasts"
+        return (
+            f"limited: {held}, a seeded subset of {whole:,} tokens, repeated as long as the "
+            "budget lasts"
+        )
     if corpus["regime"] == "unlimited":
         return f"unlimited: {held}, none of them seen twice in a run"
     repeated = any(arm["epochs"] > 1 for arm in results["arms"].values())
@@ -227,4 +233,7 @@ def masks(results: Mapping[str, Any]) -> str:
     views = results["corpus"]["views"]
     if not views:
         return "new ones in every epoch, and of every seed"
-    return f"fixed: {views} view{'' if views == 1 else 's'} of a sequence, an epoch each, the same for every seed"
+    return (
+        f"fixed: {views} view{'' if views == 1 else 's'} of a sequence, an epoch each, the same "
+        "for every seed"
+    )

@@ -13,9 +13,15 @@ from kdjax.report.usage import Cell, Column, Table
 
 MEANINGS = {
     "nothing": "the student's steps alone: the teacher and what it says come free",
-    "inference": "the student's steps, and the teacher's forward passes or a share of its stored outputs",
-    "training": "the student's steps, and a share of the teacher's training: what it says is stored and comes free",
-    "both": "the student's steps, the teacher's forward passes or stored outputs, and a share of its training",
+    "inference": "the student's steps, and the teacher's forward passes or a share of its stored outputs",  # noqa: E501
+    "training": (
+        "the student's steps, and a share of the teacher's training: what it says is stored and "
+        "comes free"
+    ),
+    "both": (
+        "the student's steps, the teacher's forward passes or stored outputs, and a share of its "
+        "training"
+    ),
 }
 """What is paid for in each case."""
 

@@ -47,7 +47,10 @@ def headline(results: Results) -> str:
             "an interval needs at least two seeds that both arms share, and no pair has them."
         )
     if all(v["verdict"] == "TIES" for v in verdicts):
-        return f"{within}, every pair of arms ties on every endpoint: each interval lies within the margin."
+        return (
+            f"{within}, every pair of arms ties on every endpoint: each interval lies within the "
+            "margin."
+        )
     if all(v["verdict"] != "BEATS" for v in verdicts):
         ties = sum(v["verdict"] == "TIES" for v in verdicts)
         why = (
@@ -139,7 +142,10 @@ def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
     noun = "texts" if kind in _LOSSES else "tasks"
     rest = {task_of(e) or _OWN_TEXT: beats[e["name"]] - common for e in endpoints}
     if common:
-        everywhere = f"{_relations(common, order)} on {'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} {noun}"
+        everywhere = (
+            f"{_relations(common, order)} on "
+            f"{'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} {noun}"
+        )
         also = "; ".join(
             f"on {task}, also {_relations(more, order)}" for task, more in rest.items() if more
         )

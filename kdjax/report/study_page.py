@@ -105,7 +105,10 @@ def _basis(results: Results) -> str:
     evaluation = results["config"]["evaluation"]
     shared = sorted({v["n"] for v in results["verdicts"]})
     if not shared or shared[-1] < 2:
-        return "No pair of arms can have an interval, so every verdict is INCONCLUSIVE. Differences are of a single seed."
+        return (
+            "No pair of arms can have an interval, so every verdict is INCONCLUSIVE. Differences "
+            "are of a single seed."
+        )
     over = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
     count = sum(v["low"] is not None for v in results["verdicts"])
     return (
@@ -124,7 +127,10 @@ def _after_holm(results: Results) -> str:
     if not primary_endpoint:
         return ""
     percent = numbers.percent(1 - results["config"]["evaluation"]["confidence"])
-    return f" and, on the primary endpoint against {primary_endpoint['baseline']}, p adjusted by Holm is at most {percent}"
+    return (
+        f" and, on the primary endpoint against {primary_endpoint['baseline']}, p adjusted by "
+        f"Holm is at most {percent}"
+    )
 
 
 def _scores(results: Results, other: str) -> dict[str, list[dict[str, Any]]]:
@@ -182,7 +188,10 @@ def _enforced(results: Results) -> str:
     taught = any(arm["needs_teacher"] for arm in results["arms"].values())
     paid = payers.MEANINGS[budget["teacher"]] if taught else "the student's steps"
     if budget["kind"] == "flops":
-        return f"A run may spend {numbers.budget(budget)}. Charged are {paid}. Tokens and wall-clock are not limited."
+        return (
+            f"A run may spend {numbers.budget(budget)}. Charged are {paid}. Tokens and wall-clock "
+            "are not limited."
+        )
     if budget["kind"] == "tokens":
         return (
             f"A run may see {numbers.budget(budget)}, padding included. "

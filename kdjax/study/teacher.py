@@ -297,7 +297,7 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
 FLOPs are XLA's count of the steps that fitted it.
-"""
+"""  # noqa: E501
 
 
 def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig) -> None:

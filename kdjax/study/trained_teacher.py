@@ -403,4 +403,4 @@ training budget.
 | parameters | SHA-256 {facts["params_sha256"]} |
 
 FLOPs are XLA's count of the training steps.
-"""
+"""  # noqa: E501

@@ -38,7 +38,8 @@ def html(found: Sweep) -> str:
         headline=verdict.headline(found),
         basis=_basis(found),
         other=verdict.yardstick(found),
-        sizes=f"{_counted(len(found['cells']), 'study', 'studies')}, {_counted(len(found['arms']), 'arm', 'arms')}, "
+        sizes=f"{_counted(len(found['cells']), 'study', 'studies')}, "
+        f"{_counted(len(found['arms']), 'arm', 'arms')}, "
         f"{_counted(len(found['config']['seeds']), 'seed', 'seeds')}",
         over=f"{amounts(budgets[:1], found['kind'])}"
         + (f" to {amounts(budgets[-1:], found['kind'])}" if len(budgets) > 1 else ""),

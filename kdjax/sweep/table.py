@@ -32,7 +32,10 @@ def _table(found: Sweep, group: Group, endpoint: Endpoint) -> Table:
     budgets = sorted({point["budget"] for curve in curves.values() for point in curve})
     where = numbers.settings(group["settings"])
     better = "↑" if endpoint["better"] == "higher" else "↓"
-    title = f"{endpoint['label']} ({endpoint['unit']} {better}), mean ± sd over seeds{f'; {where}' if where else ''}"
+    title = (
+        f"{endpoint['label']} ({endpoint['unit']} {better}), mean ± sd over "
+        f"seeds{f'; {where}' if where else ''}"
+    )
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("arm", no_wrap=True)
     for budget in budgets:

@@ -113,7 +113,10 @@ def headline(found: Sweep) -> str:
         point for *_, pairs in compared for pair in pairs.values() for point in pair["points"]
     ]
     if not points:
-        return f"Nothing was compared with {other}: a difference needs two arms with an endpoint in common."
+        return (
+            f"Nothing was compared with {other}: a difference needs two arms with an endpoint in "
+            "common."
+        )
     if all(point["n"] < 2 for point in points):
         return (
             "This sweep cannot tell the arms apart: an interval needs at least two seeds that "
@@ -183,7 +186,10 @@ def _told(pair: Pair, kind: str, other: str, several: int) -> str:
     told = {point["verdict"] for point in pair["points"]}
     if told == {"INCONCLUSIVE"} or "INCONCLUSIVE" not in told:
         return _standing(pair, kind, other, several)
-    return f"{_standing(pair, kind, other, several, leave_out=('INCONCLUSIVE',))} and otherwise undecided"
+    return (
+        f"{_standing(pair, kind, other, several, leave_out=('INCONCLUSIVE',))} and otherwise "
+        "undecided"
+    )
 
 
 def _standing(

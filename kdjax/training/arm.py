@@ -224,8 +224,8 @@ def _reading(phases: list[Phase], cache: CacheConfig) -> list[Phase]:
         if phase.teacher is not None:
             if phase.needs.teacher.head:
                 check_readable(phase.objective, cache, phase.student, phase.teacher)
-            phase = replace(
-                phase, teacher_source=CachedTeacher(phase.teacher, phase.needs.teacher, cache)
-            )
-        made.append(phase)
+            stored = CachedTeacher(phase.teacher, phase.needs.teacher, cache)
+            made.append(replace(phase, teacher_source=stored))
+        else:
+            made.append(phase)
     return made

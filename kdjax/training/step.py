@@ -90,13 +90,14 @@ def make_loss(
     dtype: str = "float32",
     layout: Layout | None = None,
 ) -> Loss:
-    """The loss `(params, teacher_params, batch, dropout_key, budget_fraction, shares) -> (loss, terms)`.
+    """The loss `(params, teacher_params, batch, dropout_key, budget_fraction, shares) -> (loss,
+    terms)`.
 
     Args:
-        student_features: the student's features, `(params["model"], teacher_params, batch, dropout_key) ->
-            Features`.
-        teacher_features: the teacher's features, `(teacher_params, batch) -> Features`; no gradient flows
-            into them.
+        student_features: the student's features, `(params["model"], teacher_params, batch,
+            dropout_key) -> Features`.
+        teacher_features: the teacher's features, `(teacher_params, batch) -> Features`; no gradient
+            flows into them.
         objective: what is minimised.
         dtype: of activations and matmuls.
         layout: where parameters lie, for a step over several devices; changes the result by

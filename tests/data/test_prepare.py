@@ -155,7 +155,7 @@ def wait_to_be_killed(documents, tokens, seconds):
 
 if __name__ == "__main__":
     prepare({config!r}, Path({str(tokenizer)!r}), Path({str(tmp_path / "out")!r}), wait_to_be_killed)
-""")
+""")  # noqa: E501
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, text=True
@@ -309,7 +309,10 @@ def test_too_little_text_for_two_splits(
 
 
 def test_workers_do_not_import_jax() -> None:
-    code = "import sys, kdjax.data.prepare.local; sys.exit('jax' in sys.modules or 'grain' in sys.modules)"
+    code = (
+        "import sys, kdjax.data.prepare.local; sys.exit('jax' in sys.modules or 'grain' in "
+        "sys.modules)"
+    )
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )

@@ -104,7 +104,7 @@ from kdjax.config import DataConfig, TokenizerConfig
 from kdjax.data.prepare import wordpiece
 config = DataConfig(files=sys.argv[1], validation=0.2, tokenizer=TokenizerConfig(size=160, alphabet=30))
 sys.stdout.write(wordpiece.train_on_corpus(config).json)
-"""
+"""  # noqa: E501
 
 
 def test_processes_and_threads_do_not_change_the_bytes(config: DataConfig) -> None:

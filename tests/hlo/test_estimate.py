@@ -184,7 +184,7 @@ def test_a_collective_in_several_fusions_counts_once_beside_their_work() -> None
   %a{0} = bf16[8,128]{{1,0:T(8,128)(2,1)}} parameter(0)
   ROOT %g{0} = bf16[32,128]{{1,0:T(8,128)(2,1)}} all-gather(%a{0}), channel_id=3, replica_groups=[1,4]<=[4], {chain}
 }}
-"""
+"""  # noqa: E501
     chain = 'frontend_attributes={chain_id="7"}'
     line = "%{0} = bf16[32,128]{{1,0:T(8,128)(2,1)S(1)}} fusion(%x), kind=kCustom, calls=%c{0}"
     text = entry(

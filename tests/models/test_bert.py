@@ -113,7 +113,6 @@ def plain(config, params, batch):
         for norm in ("post", "pre")
         for embedding_norm in (True, False)
         for gelu in ("exact", "tanh")
-        # fmt: skip
     ]
     + [{"positions": "rotary"}, {"positions": "rotary", "rotary_base": 50.0, "norm": "pre"}],
 )

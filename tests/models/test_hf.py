@@ -110,7 +110,7 @@ def test_config_is_read(tmp_path):
     directory = with_settings(tmp_path / "model", **changes)
     assert pretrained_config(directory) == from_pretrained(directory).config
     assert pretrained_config(directory) == ModelConfig(
-        layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, gelu="tanh", dropout=0.2,
+        layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, gelu="tanh", dropout=0.2,  # noqa: E501
         attention_dropout=0.05, norm_eps=1e-7,
     )  # fmt: skip
 
@@ -293,7 +293,7 @@ from kdjax.models import from_pretrained, init, save_pretrained
 save_pretrained({str(tmp_path / "bert")!r}, init(ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=9), 0))
 from_pretrained({str(tmp_path / "bert")!r})
 assert not {{"torch", "transformers"}} & sys.modules.keys()
-"""
+"""  # noqa: E501
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )

@@ -108,14 +108,20 @@ def undecorated(student, teacher, batch, params):
 
 
 NUMBER = 3
-'''
+'''  # noqa: E501
 
 BROKEN = {
     "raises": "1 / 0\n",
     "wants_another": "import a_package_nobody_has\n",
     "leaves": "raise SystemExit('bye')\n",
-    "takes_three": "from kdjax.objectives import term\n@term(student=None)\ndef f(student, teacher, batch): ...\n",
-    "miscounts": "from kdjax.objectives import term\n@term(student=None, count='row')\ndef f(a, b, c, d): ...\n",
+    "takes_three": (
+        "from kdjax.objectives import term\n@term(student=None)\ndef f(student, teacher, batch): "
+        "...\n"
+    ),
+    "miscounts": (
+        "from kdjax.objectives import term\n@term(student=None, count='row')\ndef f(a, b, c, d): "
+        "...\n"
+    ),
 }
 
 

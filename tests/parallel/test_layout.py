@@ -324,7 +324,7 @@ def test_collectives_are_read_in_all_the_forms_they_are_written() -> None:
   %f = f32[3]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
   %alone = f32[3]{0} all-reduce(%x), replica_groups={{0},{1}}, to_apply=%s
   %g = f32[3]{0} fusion(%all-gather), calls=%h
-"""
+"""  # noqa: E501
     assert collectives(text) == [
         Collective("all-gather", 1, 128, 2),
         Collective("all-reduce", 3, 28, 3),

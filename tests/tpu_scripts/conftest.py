@@ -23,7 +23,7 @@ case $1 in
   venv) mkdir -p venv/bin ;;
   pip) [[ -f kdjax.tar.gz ]] && for name in kdjax python; do cp "$FAKE_CLOUD/bin/$name-stub" "venv/bin/$name"; done ;;
 esac
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
     for name, script in (("gcloud", "gcloud.py"), ("kdjax-stub", "kdjax.py")):
         program(
             world / "bin" / name,
-            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(HERE / script))} "$@"\n',
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(HERE / script))} "$@"\n',  # noqa: E501
         )
     program(world / "bin" / "python-stub", "#!/bin/sh\necho kdjax, Python 3.12.0\n")
     program(world / "bin" / "uv", UV)

@@ -211,7 +211,7 @@ import jax.numpy as jnp
 @term(student=lambda c: FeatureRequest(hidden=frozenset({{1}})), params=lambda s, t, seed: {{"kernel": jnp.zeros({width})}})
 def own(student, teacher, batch, params):
     return jnp.sum(params["kernel"])
-"""
+"""  # noqa: E501
 
 
 def test_phases_that_would_share_unequal_parameters_are_refused(

