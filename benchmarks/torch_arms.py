@@ -57,7 +57,7 @@ class Embeddings(nn.Module):
         self.position = None
         if config.positions == "learned":
             self.position = nn.Embedding(config.max_positions, config.width)
-        self.token_type = nn.Embedding(config.types, config.width)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.width)
         self.norm = nn.Identity()
         if config.embedding_norm:
             self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)

@@ -169,11 +169,11 @@ def lonely(jaxpr: core.Jaxpr) -> list[str]:
 def test_there_are_no_kernels_where_devices_share_the_work_of_a_layer() -> None:
     assert on_tpu()
     for mesh, expected in ((MeshConfig(fsdp=2), True), (MeshConfig(tensor=2), False)):
-        with Layout.of(mesh).seen():
+        with Layout.of(mesh).mesh_context():
             assert on_tpu() is expected
 
 
 def test_a_cpu_has_no_kernels() -> None:
     assert not on_tpu()
-    with Layout.of().seen():
+    with Layout.of().mesh_context():
         assert not on_tpu()

@@ -467,7 +467,7 @@ def test_attention_without_a_kernel_is_lean(device, options):
 def test_a_layer_split_over_devices_has_no_kernel(device):
     device("tpu")
     for mesh, expected in ((MeshConfig(tensor=3), 0), (MeshConfig(fsdp=3), TILED.layers)):
-        with Layout.of(mesh, jax.devices()[:3]).seen():
+        with Layout.of(mesh, jax.devices()[:3]).mesh_context():
             eqns = trace(REQUESTS["logits only"], config=TILED, length=128, dropout=False)
         assert kernels(eqns)["attention_forward"] == expected
 

@@ -26,7 +26,7 @@ from kdjax.report import primary_endpoint
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
 from kdjax.study import primary
-from tests.study import results as made_up
+from tests.report import results as made_up
 
 PROBE = MlmProbeConfig(tokens=1_000_000)
 

@@ -38,14 +38,14 @@ from tests.stored import (
     teacher,
 )
 
-SHARD_BYTES = 2 * SAMPLED.batch * SHAPE.max_predictions * SAMPLED.k * 2
+SHARD_BYTES = 2 * SAMPLED.batch_size * SHAPE.max_predictions * SAMPLED.k * 2
 """Two passes, so that a tiny cache of draws has several shards."""
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     made = prepared(tmp_path_factory.mktemp("text"))
-    assert 2 * made.sequences % EXACT.batch  # the last pass is not full
+    assert 2 * made.sequences % EXACT.batch_size  # the last pass is not full
     return made
 
 
@@ -109,7 +109,7 @@ def test_a_build_is_charged_its_passes(text: Text, exact: Path, tmp_path: Path) 
     lower = FeatureRequest(hidden=frozenset({1}))
     twice = dataclasses.replace(SHAPE, batch_size=16)
     cheaper = math.ceil(2 * text.sequences / 16) * cache.cache_price(TEACHER, lower, twice)
-    assert build(tmp_path, text, lower, dataclasses.replace(EXACT, batch=16)).totals == {
+    assert build(tmp_path, text, lower, dataclasses.replace(EXACT, batch_size=16)).totals == {
         "flops": cheaper
     }
     assert cheaper < passes * one
@@ -198,7 +198,7 @@ def test_a_pass_that_does_not_split_over_the_devices_is_refused(text: Text, tmp_
             tmp_path / "cache",
             teacher(),
             LOGITS,
-            dataclasses.replace(EXACT, batch=12),
+            dataclasses.replace(EXACT, batch_size=12),
             text.data,
             text.corpus,
             Layout.of(),

@@ -17,7 +17,8 @@ from kdjax.budget.price import Price
 from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.data.loader import Batches
 from kdjax.parallel.layout import Layout
-from kdjax.teacher_cache.manifest import Cache, CacheManifest, bias
+from kdjax.teacher_cache.manifest import CacheManifest, bias
+from kdjax.teacher_cache.store import Cache
 from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import price
