@@ -41,6 +41,7 @@ from kdjax.study.corpus import train_batches
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
 from kdjax.study.results import corpus_facts, judged, teacher_facts
+from kdjax.study.tuned import tuning_of
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
 from kdjax.training.checkpoint import sha256
@@ -389,6 +390,7 @@ class StudyAudit:
                 endpoints=results["endpoints"],
                 teacher=self.facts,
                 cache=self.cache,
+                tuning=self._tuning(results.get("tuning")),
             )
             left_out: set[str] = set()
             if results["kdjax"] != kdjax.__version__:
@@ -400,6 +402,12 @@ class StudyAudit:
                 for x in (results, made)
             )
             book.same(path, found, plain(made))
+
+    def _tuning(self, found: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return how the arms were tuned; as it was found where the tuning's file is not there."""
+        if self.config.tuning and not Path(self.config.tuning).exists():
+            return found
+        return tuning_of(self.config)
 
     def _corpus_facts(self, found: dict[str, Any]) -> dict[str, Any]:
         """What the text and the texts for evaluation say; what is not there any more, as it was

@@ -107,7 +107,8 @@ class ModelSpec(ModelOptions):
     """A model by name, with whatever shall differ from the name."""
 
     size: str = "6x768"
-    """A named size (`kdjax.models.zoo`): sets layers, width, heads and ffn."""
+    """A named size, such as mini, or layers x width, such as 6x768, with heads of width 64: sets
+    layers, width, heads and ffn."""
     layers: int | None = None
     """Transformer layers, where not the named size's."""
     width: int | None = None

@@ -50,7 +50,7 @@ def rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         "FLOPs of a step": per_phase(lambda phase: numbers.flops(phase["price"]["total"])),
         "spent on the teacher's forward passes": forward_passes,
         "steps (and length of the schedule)": per_phase(lambda phase: f"{phase['steps']:,}"),
-        "tokens seen": lambda arm: f"{arm['tokens']:,}",
+        "tokens seen, first seed": lambda arm: f"{arm['tokens']:,}",
         "epochs": lambda arm: f"{arm['epochs']:.3f}",
         "parameters without a gradient": lambda arm: ", ".join(arm["untrained"]) or "none",
     }

@@ -57,6 +57,7 @@ def collect(
             endpoints=_endpoints(config, corpus, study.tasks, study.arms),
             teacher=teacher_facts([teacher.facts for teacher in study.teachers]),
             cache=study.cache.manifest if study.cache else None,
+            tuning=tuned.tuning_of(config),
         ),
     }
 
@@ -72,9 +73,9 @@ def judged(
     endpoints: Sequence[Mapping[str, Any]],
     teacher: Mapping[str, Any] | None,
     cache: CacheManifest | None,
+    tuning: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What results.json says besides versions: a function of the recipe, its runs and facts (and
-    its tuning's file).
+    """What results.json says besides versions: a function of the recipe, its runs and facts.
 
     Args:
         config: the recipe.
@@ -87,6 +88,7 @@ def judged(
         teacher: what is known of it, or of all together (`teacher_facts`); None where no arm needs
             one.
         cache: of stored teacher outputs; None where no arm reads them.
+        tuning: how the arms were tuned (`kdjax.study.tuned.tuning_of`); None where they were not.
     """
     values = plain(to_dict(config))
     budget = Budget.of(config.budget)
@@ -97,7 +99,6 @@ def judged(
         verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tested)
     first = next(iter(arms.values())).student
     false = expected_false(len(verdicts), config.evaluation.confidence)
-    tuning = tuned.tuning_of(config)
     enforced = budget.teacher if budget.kind == "flops" else None
     return {
         "config": values,

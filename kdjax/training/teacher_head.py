@@ -30,7 +30,7 @@ class HeadOnFrozenEncoder(Phase):
     """A phase that trains an MLM head alone; the encoder below it is given to the step and not
     trained."""
 
-    def see(
+    def student_features(
         self,
         params: Any,
         teacher_params: Any,
