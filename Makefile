@@ -91,6 +91,7 @@ clean:
 	rm -rf $(DEMO) .venv-test .venv-test-* $(PARITY) $(SPEED) runs/demo runs/bench
 
 define environment
+	@echo "setting up $(1): a minute or two, silent while pip installs"
 	@test -n "$(PYTHON)" || { echo "kdjax needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(1)
 endef

@@ -121,9 +121,8 @@ class Reporter:
                 )
                 left += f", {_duration(max(own, overall))} for all runs"
             self.status(
-                f"{name}: {now.ledger.share:4.0%} of {now.ledger.budget}, "
-                f"step {now.ledger.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s, "
-                f"{left}"
+                f"{name}: {now.ledger.share:4.0%} of {now.ledger.budget}, {left}, "
+                f"step {now.ledger.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s"
             )
 
         return told
