@@ -73,11 +73,15 @@ def check_writable(directory: Path) -> None:
 
 
 @contextmanager
-def undone_by_bad_input(*directories: Path) -> Iterator[None]:
-    """Takes away what the block made of these directories if it ends in bad input; those there
-    before stay.
+def undone_by_bad_input(*directories: Path, unless: str = "") -> Iterator[None]:
+    """Take away what the block made of these directories if it ends in bad input.
 
-    Nothing is taken away of work that is `Unfinished`.
+    Those that were there before stay, and so does work that is `Unfinished`.
+
+    Args:
+        directories: what the block makes.
+        unless: a pattern of paths within one of them; where any is there, work that took long is
+            done, and nothing at all is taken away.
     """
     new = [directory for directory in directories if not directory.exists()]
     try:
@@ -85,6 +89,8 @@ def undone_by_bad_input(*directories: Path) -> Iterator[None]:
     except Unfinished:
         raise
     except InputError:
+        if unless and any(True for directory in new for _ in directory.glob(unless)):
+            raise
         for directory in new:
             shutil.rmtree(directory, ignore_errors=True)
         raise

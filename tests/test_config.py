@@ -12,7 +12,7 @@ from kdjax.config import ArmConfig, Config, EvaluationConfig, TermConfig, to_dic
 from kdjax.errors import InputError
 
 RECIPE = """
-data: {files: [a/*.txt, b.jsonl], length: 64, slots: 10}
+data: {files: [a/*.txt, b.jsonl], seq_len: 64, max_predictions: 10}
 student: {size: 3x192, dropout: 0}
 arms:
   scratch: {}
@@ -68,7 +68,11 @@ def test_the_command_line_overrides_by_dotted_name(
 @pytest.mark.parametrize(
     ("yaml", "words", "said"),
     [
-        ("data: {lenght: 3}", [], r"unknown setting 'data.lenght' \(did you mean 'length'\?\)"),
+        (
+            "data: {seq_lenn: 3}",
+            [],
+            r"unknown setting 'data.seq_lenn' \(did you mean 'seq_len'\?\)",
+        ),
         (
             "arms: {a: {presett: x}}",
             [],
@@ -77,10 +81,10 @@ def test_the_command_line_overrides_by_dotted_name(
         ("bugdet: {flops: 3}", [], r"unknown setting 'bugdet' \(did you mean 'budget'\?\)"),
         (
             "{}",
-            ["--data.lenght", "3"],
-            r"unknown setting '--data.lenght' \(did you mean '--data.seq_len'\?\)",
+            ["--data.seq_lenn", "3"],
+            r"unknown setting '--data.seq_lenn' \(did you mean '--data.seq_len'\?\)",
         ),
-        ("data: {length: many}", [], r"data.seq_len: Expected a int. Got value: many"),
+        ("data: {seq_len: many}", [], r"data.seq_len: Expected a int. Got value: many"),
         ("{}", ["--student.norm", "middle"], r"student.norm.*Expected.*'post', 'pre'.*middle"),
         (
             "student: {positions: 64}",
@@ -115,9 +119,20 @@ def test_the_command_line_overrides_by_dotted_name(
         ),
         ("cache: {logits: top}", [], r"cache.logits: Expected a Literal"),
         ("cache: {k: 0}", [], r"cache.k is 0, expected at least 1"),
-        ("data: {views: -1}", [], r"data.mask_copies is -1, expected at least 0"),
-        ("data: {length: 4}", [], r"data.seq_len is 4, expected at least 8"),
+        ("data: {mask_copies: -1}", [], r"data.mask_copies is -1, expected at least 0"),
+        ("data: {seq_len: 4}", [], r"data.seq_len is 4, expected at least 8"),
         ("{}", ["--data.mlm_probability", "1.5"], r"data.mlm_probability is 1.5, expected a share"),
+        ("data: {length: 64}", [], r"unknown setting 'data.length': it is now 'data.seq_len'$"),
+        ("train: {batch: 8}", [], r"'train.batch': it is now 'train.batch_size'$"),
+        ("student: {types: 1}", [], r"'student.types': it is now 'student.type_vocab_size'$"),
+        (
+            "{}",
+            ["--train.seeds_at_once", "2"],
+            r"'--train.seeds_at_once': it is now '--train.vmapped_seeds'$",
+        ),
+        ("seeds: [-1]", [], r"seeds has -1, expected whole numbers from 0 to 2\^32 - 1"),
+        ("seeds: [4294967296]", [], r"seeds has 4294967296, expected whole numbers"),
+        ("evaluation: {texts: {1: a.txt}}", [], r"evaluation.texts has 1, expected names"),
         ("a: b: c", [], r"not a readable YAML recipe"),
         ("[1, 2]", [], r"expected a mapping of settings, found list"),
     ],

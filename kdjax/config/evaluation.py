@@ -9,7 +9,7 @@ from typing import Literal
 
 from kdjax.errors import InputError
 
-TEXT_NAME = re.compile(r"[A-Za-z0-9_-]+")
+TEXT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a text of `evaluation.texts` may be called: its name is part of an endpoint's."""
 
 
@@ -183,9 +183,10 @@ class EvaluationConfig:
                 f"evaluation.margin is {self.margin}, expected a finite number of at least 0"
             )
         for name, files in self.texts.items():
-            if not TEXT_NAME.fullmatch(name):
+            if not TEXT_NAME.fullmatch(str(name)) or not isinstance(name, str):
                 raise InputError(
-                    f"evaluation.texts has {name!r}, expected names of letters, digits, - and _"
+                    f"evaluation.texts has {name!r:.80}, expected names of at most 64 letters, "
+                    "digits, - and _, quoted where YAML reads something else"
                 )
             if not files:
                 raise InputError(f"evaluation.texts.{name} is empty, expected files")

@@ -93,8 +93,17 @@ class ModelConfig(ModelOptions):
             )
         if not 1 < self.rotary_base < math.inf:
             raise InputError(f"model: rotary_base is {self.rotary_base}, expected a number above 1")
-        if not 0 < self.init_std < math.inf:
-            raise InputError(f"model: init_std is {self.init_std}, expected a number above 0")
+        if not 0 < self.norm_eps < 1:
+            raise InputError(f"model: norm_eps is {self.norm_eps}, expected more than 0, below 1")
+        for name, known in (("gelu", ("exact", "tanh")), ("init", ("fixed", "by_width"))):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"model: {name} is {getattr(self, name)!r}, expected {' or '.join(known)}"
+                )
+        if not 0 < self.init_std <= 10:
+            raise InputError(
+                f"model: init_std is {self.init_std}, expected more than 0, at most 10"
+            )
 
     @property
     def head_width(self) -> int:

@@ -132,6 +132,9 @@ class Config:
     """Forecasts, for `kdjax plan`."""
 
     def __post_init__(self) -> None:
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise InputError(f"seeds has {seed}, expected whole numbers from 0 to 2^32 - 1")
         # A tokenizer that is trained says how many rows both models' word embeddings have; so
         # prices need no data.
         tokenizer = self.data.tokenizer

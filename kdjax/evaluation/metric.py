@@ -21,6 +21,8 @@ def score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, regress
         return float(np.mean(predicted == truth))
     x = predicted.astype(np.float64)
     y = truth.astype(np.float64)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
     x = x - x.mean()
     y = y - y.mean()
     size = np.sqrt(np.sum(x * x) * np.sum(y * y))

@@ -23,6 +23,7 @@ from kdjax.study import manifest as record
 from kdjax.study.parts import Part
 from kdjax.study.results import collect
 from kdjax.study.study import Study
+from kdjax.training.teacher_directories import CARD
 
 RESULTS = "results.json"
 """In the study's directory."""
@@ -110,7 +111,8 @@ def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None =
         reporter: told what goes on.
         shared: a directory for what other studies use too.
     """
-    with undone_by_bad_input(out, *(out / name for name in record.BEFORE)):
+    made = [out / name for name in record.BEFORE]
+    with undone_by_bad_input(out, *made, unless=f"teacher/**/{CARD}"):
         study = Study(config, out, reporter, shared)
         study.claim()
     return study

@@ -335,7 +335,9 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
         )
     data = out.with_name(f"{out.name}.data")
     layout = Layout.of(config.train.mesh)
-    with Reporter() as reporter, undone_by_bad_input(out, data, out.with_name(f"{out.name}.fit")):
+    fitting = out.with_name(f"{out.name}.fit")
+    undone = undone_by_bad_input(out, data, fitting, unless=f"**/{CARD}")
+    with Reporter() as reporter, undone:
         if trained:
             _check_only_seeds(out)
         else:

@@ -30,6 +30,8 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         InputError: the recipe trains none, its text is unusable or too small, or the directory is
             not empty.
     """
+    if out.is_symlink() or out.resolve() == Path.cwd():
+        raise InputError(f"{out}: expected a directory of its own for --out, that can be replaced")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
     with Reporter() as reporter:
@@ -40,9 +42,16 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         check_writable(out.absolute().parent)
         beside = out.absolute().with_name(f".{out.name}.{os.getpid()}.tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        wordpiece.write_directory(trained, beside)
-        beside.replace(out)
+        try:
+            beside.mkdir()
+            wordpiece.write_directory(trained, beside)
+            beside.replace(out)
+        except OSError as e:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise InputError(
+                f"{out}: cannot be written ({e.strerror}), expected room and a name that the "
+                "file system takes"
+            ) from None
         path = out / "tokenizer.json"
         reporter.log(
             f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the "

@@ -165,9 +165,16 @@ class _Training:
 
     @property
     def finished(self) -> bool:
-        """Whether the training has ended and all its checkpoints are here."""
-        whole = all((self.directory / folder / CARD).exists() for folder in self._folders)
-        return whole and (self.directory / RESULT).exists()
+        """Return whether the training has ended and all its checkpoints are here.
+
+        Raises:
+            InputError: its result is not whole.
+        """
+        result = self.directory / RESULT
+        if not result.exists():
+            return False
+        read_json(result)
+        return all((self.directory / folder / CARD).exists() for folder in self._folders)
 
     def claim(self) -> None:
         """Take the directory, and the place that outlives the machine, for this training.

@@ -154,7 +154,7 @@ def _checkpoint(directory: Path, share: float) -> Path:
     found = directory / checkpoint_name(share)
     if not (found / CARD).is_file():
         there = [card.parent.name.removeprefix("at-") for card in directory.glob(f"at-*/{CARD}")]
-        listed = ", ".join(sorted(there, key=float)) or "none"
+        listed = ", ".join(sorted(there)) or "none"
         raise InputError(
             f"teacher.at is {share:g}, expected a checkpoint of {directory}; it has {listed}"
         )

@@ -281,7 +281,7 @@ def test_a_truncated_checkpoint(
         return told
 
     with monkeypatch.context() as patched:
-        patched.setattr(comparing.Reporter, "watch", watch)
+        patched.setattr(comparing.Reporter, "track", watch)
         assert kdjax("compare", *words).status == 130
     checkpoints = tmp_path / "out" / "runs" / "scratch-seed0" / "checkpoints"
     for path in checkpoints.glob("*/state/**/*"):

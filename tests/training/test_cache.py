@@ -178,7 +178,8 @@ def test_devices_change_nothing(text: Text, draws: Path, tmp_path: Path) -> None
 def test_a_corpus_without_views_is_refused(text: Text, tmp_path: Path) -> None:
     without = dataclasses.replace(text, data=dataclasses.replace(text.data, mask_copies=0))
     with pytest.raises(
-        InputError, match=r"\Adata.views is 0, expected at least 1: stored outputs belong to fixed"
+        InputError,
+        match=r"\Adata.mask_copies is 0, expected at least 1: stored outputs belong to fixed",
     ):
         build(tmp_path / "cache", without)
     assert not (tmp_path / "cache").exists()

@@ -90,7 +90,7 @@ def test_a_place_that_fails_is_done_without_and_that_is_said_once(
 def test_the_lead_alone_writes_anywhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "lead", lambda: False)
+    monkeypatch.setattr(hosts, "is_main_process", lambda: False)
     log = Log(tmp_path, 0, LogConfig(wandb="never asked for"))
     log.write(1, {"flops": 1, "loss": 1.0})
     log.close()
