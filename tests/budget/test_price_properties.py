@@ -339,7 +339,8 @@ def test_more_heads_of_the_same_width_in_all_cost_no_matmul() -> None:
 def test_packing_and_padding_do_not_change_the_price() -> None:
     """Shapes do not know of them: a batch of several segments a sequence, and padding, costs what a
     full one does."""
-    assert [field.name for field in dataclasses.fields(BatchShape)] == ["batch", "length", "slots"]
+    names = [field.name for field in dataclasses.fields(BatchShape)]
+    assert names == ["batch_size", "seq_len", "max_predictions"]
     phase = tiny.phase("minilm_v1")
     packed = tiny.batch()
     assert packed["segments"].max() > 1 and not packed["valid"].all()

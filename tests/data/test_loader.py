@@ -284,7 +284,7 @@ def test_a_cache_of_other_sequences_or_fewer_views_is_refused(
 ) -> None:
     train = corpus.sequences("train")
     validation = corpus.sequences("validation")
-    with pytest.raises(InputError, match=r"found data\.views 0, expected at least 1"):
+    with pytest.raises(InputError, match=r"found data\.mask_copies 0, expected at least 1"):
         batches(corpus, cache=stored)
     with pytest.raises(
         InputError, match=f"holds 2 views of {train} sequences, expected 3 of the {train} train"

@@ -152,8 +152,8 @@ def test_the_command(
     data = {
         "files": config.files,
         "tokenizer": str(tokenizer),
-        "length": 24,
-        "slots": 4,
+        "seq_len": 24,
+        "max_predictions": 4,
         "validation": 0.2,
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps({"data": data}))

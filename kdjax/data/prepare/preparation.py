@@ -221,8 +221,9 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
     for name, value in plan["settings"].items():
         before = found["settings"].get(name, "a file that was given")  # a tokenizer
         if before != value:
+            setting = {"length": "seq_len"}.get(name, name)  # corpora keep the name they began with
             raise InputError(
-                f"{out}: was prepared with data.{name} {before}, expected {value} or a new "
+                f"{out}: was prepared with data.{setting} {before}, expected {value} or a new "
                 "directory"
             )
 
