@@ -96,7 +96,7 @@ def test_compiling_counts_as_such_wherever_it_happens() -> None:
 
 def test_a_runs_stopwatch_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("kdjax.training.metrics_log.CLOCK", clock)
+    monkeypatch.setattr("kdjax.training.stopwatch.CLOCK", clock)
     run = Stopwatch({})
     with run("input"):
         time.sleep(0.001)

@@ -29,7 +29,7 @@ before = loglines.head()
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from kdjax.progress import Reporter
 with Reporter() as reporter:
-    reporter.say("all is well")
+    reporter.log("all is well")
     reporter.warn("all is not well")
 logging.getLogger("orbax").warning("of a library")
 warnings.warn("of Python")

@@ -192,7 +192,7 @@ def test_a_killed_process_loses_the_block_it_was_making(tmp_path: Path, whole: P
     script = f"""
 import os, signal
 from pathlib import Path
-from tests.data.test_cache import build, make
+from tests.teacher_cache.test_store import build, make
 
 def killed(sequences, views):
     if views[0] == 1:
