@@ -66,7 +66,7 @@ class Row:
 
     Attributes:
         pair, arm, dropout: which.
-        batch, length, slots: of a step.
+        batch_size, seq_len, max_predictions: of a step.
         flops: price of a step.
         seconds: of a step, by implementation.
         processor: seconds of all the process's threads, by implementation.
@@ -86,9 +86,9 @@ class Row:
     pair: str
     arm: str
     dropout: float
-    batch: int
-    length: int
-    slots: int
+    batch_size: int
+    seq_len: int
+    max_predictions: int
     flops: int
     seconds: dict[str, float]
     processor: dict[str, float]
@@ -221,7 +221,7 @@ def tables(
         cost.append(
             [
                 *who,
-                f"{row.batch} x {row.length}, {row.slots}",
+                f"{row.batch_size} x {row.seq_len}, {row.max_predictions}",
                 f"{row.flops / 1e9:.1f}",
                 *(f"{1e3 * row.processor[name]:.0f}" for name in ("kdjax", "torch")),
                 str(row.speedup_processor),

@@ -112,7 +112,7 @@ def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None =
         shared: a directory for what other studies use too.
     """
     made = [out / name for name in record.BEFORE]
-    with undone_by_bad_input(out, *made, unless=f"teacher/**/{CARD}"):
+    with undone_by_bad_input(out, *made, unless=f"**/seed*/at-*/{CARD}"):
         study = Study(config, out, reporter, shared)
         study.claim()
     return study

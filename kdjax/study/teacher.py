@@ -336,7 +336,7 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     data = out.with_name(f"{out.name}.data")
     layout = Layout.of(config.train.mesh)
     fitting = out.with_name(f"{out.name}.fit")
-    undone = undone_by_bad_input(out, data, fitting, unless=f"**/{CARD}")
+    undone = undone_by_bad_input(out, data, fitting, unless=f"**/seed*/at-*/{CARD}")
     with Reporter() as reporter, undone:
         if trained:
             _check_only_seeds(out)

@@ -140,7 +140,7 @@ def test_rotary_models_know_the_order_of_tokens() -> None:
     [
         ({"width": 6, "heads": 2}, "heads are 3 wide, expected an even width"),
         ({"rotary_base": 1.0}, "rotary_base is 1.0, expected a number above 1"),
-        ({"init_std": 0.0}, "init_std is 0.0, expected a number above 0"),
+        ({"init_std": 0.0}, "init_std is 0.0, expected more than 0"),
         (
             {"positions": 128},
             r"positions is 128, expected learned or rotary \(the longest sequence is now max_posi",
