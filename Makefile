@@ -4,7 +4,7 @@
 # make test-parity: transformers and PyTorch beside kdjax, live. The tests hold the same by recorded numbers.
 # make test-tpu: compiles the recipes of configs/tpu for their slices, with the TPU compiler and without a TPU.
 # make bench: a step of every arm against the same in PyTorch; BENCH='--pair small' passes arguments on.
-# TESTS='tests/train -k resume' passes arguments on to pytest.
+# TESTS='tests/training -k resume' passes arguments on to pytest.
 # Each makes its own virtual environment and installs all it needs. PYTHON=python3.12 chooses another Python.
 # make test VERSIONS='3.13 0.12.0.1': the tests on that Python and that JAX, in an environment of their own.
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu makes test-parity and bench install PyTorch's build for CPUs, a tenth
@@ -91,6 +91,7 @@ clean:
 	rm -rf $(DEMO) .venv-test .venv-test-* $(PARITY) $(SPEED) runs/demo runs/bench
 
 define environment
+	@echo "setting up $(1): a minute or two, silent while pip installs"
 	@test -n "$(PYTHON)" || { echo "kdjax needs Python 3.11 or newer; name one with PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(1)
 endef

@@ -14,13 +14,20 @@ import numpy as np
 
 from kdjax import models
 from kdjax.budget.price import Price
-from kdjax.config import ArmConfig, ComputeConfig, ModelConfig, ModelSpec, OptimizerConfig, TermConfig
+from kdjax.config import (
+    ArmConfig,
+    ComputeConfig,
+    ModelConfig,
+    ModelSpec,
+    OptimizerConfig,
+    TermConfig,
+)
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.step import Moment
+from kdjax.training.arm import resolve
+from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.program import Program
+from kdjax.training.step import ScheduleInputs
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 VOCABULARY = 30522
@@ -85,7 +92,7 @@ class Case:
 
     arm: str
     pair: Pair
-    shape: Shape
+    shape: BatchShape
     compute: ComputeConfig = ComputeConfig()
 
     @cached_property
@@ -104,18 +111,22 @@ class Case:
         return price(self.phase, self.shape)
 
 
-def batch(shape: Shape, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
-    """A batch of random tokens in full sequences, each two packed segments, with every slot in use."""
+def batch(shape: BatchShape, vocabulary: int, seed: int) -> dict[str, np.ndarray]:
+    """A batch of random tokens in full sequences, each two packed segments, with every slot in
+    use."""
     rng = np.random.default_rng(seed)
-    tokens, slots = (shape.batch, shape.length), (shape.batch, shape.slots)
-    cut = rng.integers(shape.length // 4, 3 * shape.length // 4, (shape.batch, 1))
-    place = np.broadcast_to(np.arange(shape.length), tokens)
+    tokens = (shape.batch_size, shape.seq_len)
+    slots = (shape.batch_size, shape.max_predictions)
+    cut = rng.integers(shape.seq_len // 4, 3 * shape.seq_len // 4, (shape.batch_size, 1))
+    place = np.broadcast_to(np.arange(shape.seq_len), tokens)
     return {
         "tokens": rng.integers(0, vocabulary, tokens, np.int32),
         "segments": np.where(place < cut, 1, 2).astype(np.int32),
         "positions": np.where(place < cut, place, place - cut).astype(np.int32),
         "valid": np.ones(tokens, np.bool_),
-        "slots": np.sort(rng.random(tokens).argsort(axis=1)[:, : shape.slots], axis=1).astype(np.int32),
+        "slots": np.sort(
+            rng.random(tokens).argsort(axis=1)[:, : shape.max_predictions], axis=1
+        ).astype(np.int32),
         "labels": rng.integers(0, vocabulary, slots, np.int32),
         "label_weights": np.ones(slots, np.float32),
     }
@@ -132,9 +143,12 @@ class Same:
     sequences = 10**9
 
     def __init__(self, batch: Mapping[str, np.ndarray], size: int):
-        self._batch, self._size = batch, size
+        self._batch = batch
+        self._size = size
 
-    def iterate(self, seen: int, rows: Any = slice(None)) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+    def iterate(
+        self, seen: int, rows: Any = slice(None)
+    ) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
         for before in itertools.count(seen, self._size):
             yield before, {name: array[rows] for name, array in self._batch.items()}
 
@@ -152,7 +166,9 @@ class Kdjax:
 
     name = "kdjax"
 
-    def __init__(self, case: Case, params: Any, teacher: Any, batches: list[Mapping[str, np.ndarray]]):
+    def __init__(
+        self, case: Case, params: Any, teacher: Any, batches: list[Mapping[str, np.ndarray]]
+    ):
         """Compiles, and places all it needs.
 
         Args:
@@ -161,7 +177,9 @@ class Kdjax:
             teacher: the teacher's, whole.
             batches: on the host.
         """
-        self.program = Program(case.phase, case.shape, Layout.of(devices=jax.devices()[:1]), compute=case.compute)
+        self.program = Program(
+            case.phase, case.shape, Layout.of(devices=jax.devices()[:1]), compute=case.compute
+        )
         self.state = self.program.start(params, seed=0)
         self.teacher = self.program.place_teacher(teacher)
         taken = []
@@ -176,7 +194,9 @@ class Kdjax:
     def step(self) -> dict[str, jax.Array]:
         """One step on the next batch; it may still run when this returns."""
         here = self.batches[self._done % len(self.batches)]
-        self.state, metrics = self.program.step(self.state, self.teacher, here, Moment(0.5, RATE))
+        self.state, metrics = self.program.step(
+            self.state, self.teacher, here, ScheduleInputs(0.5, RATE)
+        )
         self._done += 1
         return metrics
 

@@ -1,7 +1,8 @@
-"""How far the estimated time of an operation is from what the chip allows: single operations, compiled for TPUs.
+"""How far the estimated time of an operation is from what the chip allows: single operations,
+compiled for TPUs.
 
-The ideal is the longer of FLOPs over the peak and bytes over HBM's bandwidth. Needs libtpu (`pip install 'kdjax[tpu]'`)
-and no TPU. `python benchmarks/estimates.py`
+The ideal is the longer of FLOPs over the peak and bytes over HBM's bandwidth. Needs libtpu (`pip
+install 'kdjax[tpu]'`) and no TPU. `python benchmarks/estimates.py`
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
-from kdjax.parallel import aot
-from kdjax.parallel.estimate import Estimate, estimate
+from kdjax.hlo import aot
+from kdjax.hlo.estimate import Estimate, estimate
 
 TOPOLOGIES = {"v5e": "v5e:2x2", "v6e": "v6e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
-BF16, F32 = jnp.bfloat16, jnp.float32
-TOKENS, WIDTH, HEADS, LENGTH = 16384, 768, 12, 128
+BF16 = jnp.bfloat16
+F32 = jnp.float32
+TOKENS = 16384
+WIDTH = 768
+HEADS = 12
+LENGTH = 128
 """128 sequences of 128 tokens on a device, as in the recipes for eight chips."""
 
 
@@ -48,17 +53,25 @@ def product(name: str, equation: str, *shapes: tuple[int, ...], dtype: Any = BF1
     """A matmul, with float32 sums, rounded to the arguments' type."""
     terms, made = equation.split("->")
     taken = terms.split(",")
-    sizes = {axis: n for axes, shape in zip(taken, shapes, strict=True) for axis, n in zip(axes, shape, strict=True)}
+    sizes = {
+        axis: n
+        for axes, shape in zip(taken, shapes, strict=True)
+        for axis, n in zip(axes, shape, strict=True)
+    }
     contracted = set("".join(taken)) - set(made)
     flops = 2 * math.prod(sizes[axis] for axis in (*made, *contracted))
-    return Operation(name, lambda *x: jnp.einsum(equation, *x), tuple((shape, dtype) for shape in shapes), flops)
+    return Operation(
+        name, lambda *x: jnp.einsum(equation, *x), tuple((shape, dtype) for shape in shapes), flops
+    )
 
 
 def layer_norm(x: jax.Array) -> jax.Array:
     """Over the last axis, in float32, without parameters."""
     wide = x.astype(F32)
     centred = wide - wide.mean(-1, keepdims=True)
-    return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-12)).astype(x.dtype)
+    return (centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-12)).astype(
+        x.dtype
+    )
 
 
 def softmax(x: jax.Array) -> jax.Array:
@@ -72,13 +85,30 @@ OPERATIONS = (
     product("matmul 8192 x 8192 x 8192", "MK,KN->MN", (8192, 8192), (8192, 8192)),
     product("matmul 4096 x 4096 x 4096", "MK,KN->MN", (4096, 4096), (4096, 4096)),
     product("matmul 16384 x 768 x 768 (query)", "MK,KN->MN", (TOKENS, WIDTH), (WIDTH, WIDTH)),
-    product("matmul 16384 x 768 x 3072 (feed-forward up)", "MK,KN->MN", (TOKENS, WIDTH), (WIDTH, 4 * WIDTH)),
-    product("matmul 16384 x 3072 x 768 (feed-forward down)", "MK,KN->MN", (TOKENS, 4 * WIDTH), (4 * WIDTH, WIDTH)),
-    product("matmul 768 x 16384 x 3072 (its gradient)", "MK,MN->KN", (TOKENS, WIDTH), (TOKENS, 4 * WIDTH)),
+    product(
+        "matmul 16384 x 768 x 3072 (feed-forward up)",
+        "MK,KN->MN",
+        (TOKENS, WIDTH),
+        (WIDTH, 4 * WIDTH),
+    ),
+    product(
+        "matmul 16384 x 3072 x 768 (feed-forward down)",
+        "MK,KN->MN",
+        (TOKENS, 4 * WIDTH),
+        (4 * WIDTH, WIDTH),
+    ),
+    product(
+        "matmul 768 x 16384 x 3072 (its gradient)",
+        "MK,MN->KN",
+        (TOKENS, WIDTH),
+        (TOKENS, 4 * WIDTH),
+    ),
     product("matmul 2560 x 768 x 30522 (vocabulary)", "MK,NK->MN", (2560, WIDTH), (30522, WIDTH)),
     product("1536 matmuls 128 x 64 x 128 (scores)", "BHQD,BHKD->BHQK", QUERIES, QUERIES),
     product("1536 matmuls 128 x 128 x 64 (values)", "BHQK,BHKD->BHQD", SCORES, QUERIES),
-    product("matmul 4096 x 4096 x 4096, float32", "MK,KN->MN", (4096, 4096), (4096, 4096), dtype=F32),
+    product(
+        "matmul 4096 x 4096 x 4096, float32", "MK,KN->MN", (4096, 4096), (4096, 4096), dtype=F32
+    ),
     Operation("x + y", lambda x, y: x + y, (((8 * TOKENS, WIDTH), BF16),) * 2),
     Operation("x + y, float32", lambda x, y: x + y, (((8 * TOKENS, WIDTH), F32),) * 2),
     Operation("gelu", lambda x: jax.nn.gelu(x, approximate=False), (((TOKENS, 4 * WIDTH), BF16),)),
@@ -118,7 +148,9 @@ def _bytes(x: Any) -> int:
 def main() -> None:
     """Prints the table: estimated time over the ideal, what of it is moves, and the ideal."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("chips", nargs="*", default=list(TOPOLOGIES), metavar="CHIP", help=", ".join(TOPOLOGIES))
+    parser.add_argument(
+        "chips", nargs="*", default=list(TOPOLOGIES), metavar="CHIP", help=", ".join(TOPOLOGIES)
+    )
     chips = parser.parse_args().chips
     aot.offline()
     slices = {name: aot.slice_of(TOPOLOGIES[name]) for name in chips}
@@ -128,9 +160,14 @@ def main() -> None:
         for operation in OPERATIONS:
             cells = []
             for on in slices.values():
-                found, allowed = estimated(operation, on), ideal(operation, on)
+                found = estimated(operation, on)
+                allowed = ideal(operation, on)
                 assert found.seconds is not None
-                moves = f", moves {found.by_source['moves'] / allowed:.2f}" if found.by_source["moves"] else ""
+                moves = (
+                    f", moves {found.by_source['moves'] / allowed:.2f}"
+                    if found.by_source["moves"]
+                    else ""
+                )
                 cells.append(f"{found.seconds / allowed:.2f}{moves} ({1e6 * allowed:.0f} µs)")
             print(f"| {operation.name} | {' | '.join(cells)} |", flush=True)
 

@@ -2,11 +2,12 @@
 
     python -m benchmarks.growth --out runs/bench
 
-One size is varied at a time around a base that two cores run in a fraction of a second. All steps are compiled first;
-then blocks of steps of all of them take turns in random order, and a point's time relative to the base's is the median
-over rounds, with its 95% interval by bootstrap. Time and price are per token (a place of the batch). What grows faster
-than its price by more than a tenth, interval included, is flagged. Compile time and the memory that the compiler asks
-for are of the same programs. Writes growth.json, growth.md and growth.png to --out.
+One size is varied at a time around a base that two cores run in a fraction of a second. All steps
+are compiled first; then blocks of steps of all of them take turns in random order, and a point's
+time relative to the base's is the median over rounds, with its 95% interval by bootstrap. Time and
+price are per token (a place of the batch). What grows faster than its price by more than a tenth,
+interval included, is flagged. Compile time and the memory that the compiler asks for are of the
+same programs. Writes growth.json, growth.md and growth.png to --out.
 """
 
 from __future__ import annotations
@@ -34,9 +35,17 @@ from benchmarks.timing import Ratio, in_turn, ratio
 from kdjax import memory
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
-from kdjax.train.phase import Shape
+from kdjax.training.phase import BatchShape
 
-BASE = {"length": 64, "width": 128, "depth": 2, "vocabulary": 8192, "slots": 10, "batch": 16, "teacher width": 256}
+BASE = {
+    "length": 64,
+    "width": 128,
+    "depth": 2,
+    "vocabulary": 8192,
+    "slots": 10,
+    "batch": 16,
+    "teacher width": 256,
+}
 VALUES = {
     "length": (32, 64, 128, 256, 512),
     "width": (64, 128, 256, 512),
@@ -47,7 +56,15 @@ VALUES = {
     "teacher width": (128, 256, 512),
 }
 TEACHER_DEPTH = 4
-FACTOR_ON_GPU = {"length": 2, "width": 4, "depth": 3, "vocabulary": 4, "slots": 2, "batch": 16, "teacher width": 4}
+FACTOR_ON_GPU = {
+    "length": 2,
+    "width": 4,
+    "depth": 3,
+    "vocabulary": 4,
+    "slots": 2,
+    "batch": 16,
+    "teacher width": 4,
+}
 """By how much a base is larger that keeps a GPU busy."""
 TOLERATED = 1.1
 """How much faster than its price a time may grow before it is flagged."""
@@ -102,28 +119,43 @@ def case(arm: str, sizes: dict[str, int], compute: ComputeConfig) -> Case:
         )
 
     pair = Pair(model(sizes["depth"], sizes["width"]), model(TEACHER_DEPTH, sizes["teacher width"]))
-    return Case(arm, pair, Shape(sizes["batch"], sizes["length"], sizes["slots"]), compute)
+    return Case(arm, pair, BatchShape(sizes["batch"], sizes["length"], sizes["slots"]), compute)
 
 
-def measure(arm: str, base: dict[str, int], values: dict[str, tuple[int, ...]], options: Any) -> list[Point]:
+def measure(
+    arm: str, base: dict[str, int], values: dict[str, tuple[int, ...]], options: Any
+) -> list[Point]:
     """Compiles all steps, times them in turn, and sets them beside their prices."""
     compute = ComputeConfig(dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
-    keys = {f"{size} {value}": (size, value) for size, many in values.items() for value in many if value != base[size]}
-    keys["base"] = (None, None)  # not compiled first: the first program pays for what JAX loads once
-    cases, runners = {}, {}
+    keys = {
+        f"{size} {value}": (size, value)
+        for size, many in values.items()
+        for value in many
+        if value != base[size]
+    }
+    keys["base"] = (
+        None,
+        None,
+    )  # not compiled first: the first program pays for what JAX loads once
+    cases = {}
+    runners = {}
     for name, (size, value) in keys.items():
         cases[name] = case(arm, base if size is None else {**base, size: value}, compute)
         runners[name] = _runner(cases[name])
-        print(f"compiled {name}: {runners[name].program.compile_seconds:.1f} s", file=sys.stderr, flush=True)
+        print(
+            f"compiled {name}: {runners[name].program.compile_seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     times = in_turn(runners, options.rounds, options.seconds)
     seconds = {name: getattr(found, options.clock) for name, found in times.items()}
 
     def price(name: str) -> float:
-        return cases[name].price.total / cases[name].shape.positions
+        return cases[name].price.total / cases[name].shape.tokens_per_step
 
     def point(size: str, value: int) -> Point:
         name = "base" if value == base[size] else f"{size} {value}"
-        places = cases[name].shape.positions / cases["base"].shape.positions
+        places = cases[name].shape.tokens_per_step / cases["base"].shape.tokens_per_step
         program = runners[name].program
         return Point(
             size,
@@ -150,12 +182,25 @@ def exponents(points: list[Point]) -> dict[str, tuple[float, float]]:
     for size in dict.fromkeys(one.size for one in points):
         own = [one for one in points if one.size == size]
         x = np.log([one.value for one in own])
-        slopes = [np.polyfit(x, np.log(y), 1)[0] for y in ([o.price for o in own], [o.time.median for o in own])]
+        slopes = [
+            np.polyfit(x, np.log(y), 1)[0]
+            for y in ([o.price for o in own], [o.time.median for o in own])
+        ]
         found[size] = (float(slopes[0]), float(slopes[1]))
     return found
 
 
-HEADER = ["size", "value", "price", "time [95%]", "time / price", "step ms", "compile s", "peak MB", ""]
+HEADER = [
+    "size",
+    "value",
+    "price",
+    "time [95%]",
+    "time / price",
+    "step ms",
+    "compile s",
+    "peak MB",
+    "",
+]
 
 
 def cells(points: list[Point]) -> list[list[str]]:
@@ -176,17 +221,30 @@ def cells(points: list[Point]) -> list[list[str]]:
     ]
 
 
-INK, GREY, MEASURED, PRICE = "#222222", "#888888", "#1f6fb4", "#d1662a"
+INK = "#222222"
+GREY = "#888888"
+MEASURED = "#1f6fb4"
+PRICE = "#d1662a"
 
 
 def plot(points: list[Point], title: str, path: Path) -> None:
-    """Small multiples: a panel a size with time and price, then compile time and memory over depth and width."""
+    """Small multiples: a panel a size with time and price, then compile time and memory over depth
+    and width."""
     sizes = list(dict.fromkeys(one.size for one in points))
-    style = {"font.size": 9, "axes.edgecolor": GREY, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK}
-    with plt.rc_context({**style, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False}):
+    style = {
+        "font.size": 9,
+        "axes.edgecolor": GREY,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+    }
+    with plt.rc_context(
+        {**style, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False}
+    ):
         columns = 4
         figure, axes = plt.subplots(3, columns, figsize=(12, 8.6), layout="constrained")
-        growth, rest = list(axes[:2].flat), axes[2]
+        growth = list(axes[:2].flat)
+        rest = axes[2]
         both = [y for one in points for y in (one.price, one.time.low, one.time.high)]
         limits = (min(both) / 1.25, max(both) * 1.25)
         for axis, size in zip(growth, sizes, strict=False):
@@ -197,7 +255,9 @@ def plot(points: list[Point], title: str, path: Path) -> None:
         for axis in growth[len(sizes) :]:
             axis.axis("off")
             axis.legend(handles, labels, loc="center left", frameon=False, fontsize=10)
-        for n, (size, what) in enumerate((s, w) for w in ("compile", "memory") for s in ("depth", "width")):
+        for n, (size, what) in enumerate(
+            (s, w) for w in ("compile", "memory") for s in ("depth", "width")
+        ):
             own = [one for one in points if one.size == size]
             if not own:
                 rest[n].axis("off")
@@ -212,12 +272,33 @@ def plot(points: list[Point], title: str, path: Path) -> None:
 
 
 def _growth(axis: Any, points: list[Point], limits: tuple[float, float]) -> None:
-    x, middle = [one.value for one in points], [one.time.median for one in points]
-    spread = [[one.time.median - one.time.low for one in points], [one.time.high - one.time.median for one in points]]
+    x = [one.value for one in points]
+    middle = [one.time.median for one in points]
+    spread = [
+        [one.time.median - one.time.low for one in points],
+        [one.time.high - one.time.median for one in points],
+    ]
     axis.axhline(1, color=GREY, linewidth=0.6)
     axis.axvline(points[0].base, color=GREY, linewidth=0.6, linestyle=":")
-    axis.plot(x, [one.price for one in points], color=PRICE, marker="s", markersize=4, linestyle="--", label="price")
-    axis.errorbar(x, middle, spread, color=MEASURED, marker="o", markersize=4, capsize=2, label="measured time, 95%")
+    axis.plot(
+        x,
+        [one.price for one in points],
+        color=PRICE,
+        marker="s",
+        markersize=4,
+        linestyle="--",
+        label="price",
+    )
+    axis.errorbar(
+        x,
+        middle,
+        spread,
+        color=MEASURED,
+        marker="o",
+        markersize=4,
+        capsize=2,
+        label="measured time, 95%",
+    )
     axis.set_ylim(*limits)
     axis.set_yscale("log")
     ticks = [t for t in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32) if limits[0] <= t <= limits[1]]
@@ -247,11 +328,16 @@ def markdown(points: list[Point]) -> str:
     lines = [HEADER, ["---"] * len(HEADER), *cells(points)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     powers = "\n".join(f"| {s} | {p:.2f} | {t:.2f} |" for s, (p, t) in exponents(points).items())
-    return f"{table}\n\n| size | price grows with its power | time with its power |\n|---|---|---|\n{powers}\n"
+    return (
+        f"{table}\n\n| size | price grows with its power | time with its power "
+        f"|\n|---|---|---|\n{powers}\n"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arm", choices=ARMS, default="logit")
     parser.add_argument("--sizes", nargs="+", choices=VALUES, default=list(VALUES), metavar="SIZE")
     parser.add_argument("--rounds", type=int, default=9)
@@ -260,9 +346,14 @@ def main() -> None:
         "--clock",
         choices=("wall", "processor"),
         default="wall",
-        help="what is measured; seconds of processors, with --threads 1, are worth something on a busy machine too",
+        help=(
+            "what is measured; seconds of processors, with --threads 1, are worth something on a "
+            "busy machine too"
+        ),
     )
-    parser.add_argument("--threads", type=int, help="cores to use, of those this process may; default: all of them")
+    parser.add_argument(
+        "--threads", type=int, help="cores to use, of those this process may; default: all of them"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     options = parser.parse_args()
     try:
@@ -276,7 +367,7 @@ def run(options: argparse.Namespace) -> None:
     """Everything the command line asks for."""
     if options.rounds < 1:
         raise InputError(f"--rounds is {options.rounds}, expected at least 1")
-    memory.keep_freed()  # as kdjax's commands do
+    memory.configure_malloc()  # as kdjax's commands do
     restrict(options.threads)
     scale = {size: 1 if jax.default_backend() == "cpu" else FACTOR_ON_GPU[size] for size in BASE}
     base = {size: value * scale[size] for size, value in BASE.items()}
@@ -296,7 +387,9 @@ def run(options: argparse.Namespace) -> None:
     (options.out / "growth.md").write_text(f"{about}\n\n{markdown(points)}", encoding="utf-8")
     student = f"{base['depth']} x {base['width']}"
     step = f"{base['batch']} x {base['length']} tokens a step"
-    title = f"{options.arm}: cost of a token around a {student} student, {step}, {options.clock} time"
+    title = (
+        f"{options.arm}: cost of a token around a {student} student, {step}, {options.clock} time"
+    )
     plot(points, title, options.out / "growth.png")
     print(f"{options.out}/growth.json, growth.md, growth.png")
 

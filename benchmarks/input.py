@@ -1,18 +1,21 @@
-"""Whether input and the host's work between steps ever hold a device up. Every ratio is of things measured in turn.
+"""Whether input and the host's work between steps ever hold a device up. Every ratio is of things
+measured in turn.
 
-    python -m benchmarks.input                      all four, a few minutes on two cores that do nothing else
-    python -m benchmarks.input --only preparation   one of them
+    python -m benchmarks.input                      all four, a few minutes on two cores that do
+    nothing else python -m benchmarks.input --only preparation   one of them
 
-preparation: tokens a second of `kdjax prepare` on all cores, against the tokenizer library alone on the same text in
-memory (`encode_batch`, 1,000 documents a call). `a core`: by processor seconds of all processes, which say something on
-a busy machine, too.
-loader: tokens a second that the loader delivers, against what a step of the larger pair (6 x 768 student, 12 x 768
-teacher) takes.
-real: a step with batches from the loader, placed and counted, against the same step on batches that lie on the device.
-host: what the training loop does besides computing: the same run with a step that sleeps, so that the loader keeps
-ahead as it does behind a real step. Processor seconds of the loop's own thread: ledger, records, event files and the
-progress line; then all, which is reading and placing batches, too. They are held against the demo's shortest step:
-`scratch`, 3 x 192, 8 x 64 tokens.
+preparation: tokens a second of `kdjax prepare` on all cores, against the tokenizer library alone on
+    the same text in
+memory (`encode_batch`, 1,000 documents a call). `a core`: by processor seconds of all processes,
+which say something on a busy machine, too.
+loader: tokens a second that the loader delivers, against what a step of the larger pair (6 x 768
+student, 12 x 768 teacher) takes.
+real: a step with batches from the loader, placed and counted, against the same step on batches that
+    lie on the device.
+host: what the training loop does besides computing: the same run with a step that sleeps, so that
+the loader keeps ahead as it does behind a real step. Processor seconds of the loop's own thread:
+ledger, records, event files and the progress line; then all, which is reading and placing batches,
+too. They are held against the demo's shortest step: `scratch`, 3 x 192, 8 x 64 tokens.
 """
 
 from __future__ import annotations
@@ -39,36 +42,39 @@ from benchmarks.timing import Ratio, in_turn, ratio
 from kdjax import memory
 from kdjax.budget.accounting import Budget
 from kdjax.config import DataConfig, TrainConfig
-from kdjax.data import sources
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
-from kdjax.data.prepare import prepare
-from kdjax.study.progress import Reporter
-from kdjax.train.feed import Fed, Votes, feed
-from kdjax.train.loop import train
-from kdjax.train.phase import Shape
-from kdjax.train.run import Leg, Run
+from kdjax.data.prepare.local import prepare
+from kdjax.data.text import sources
+from kdjax.progress import Reporter
+from kdjax.training.input_pipeline import HostSignals, StepInput, feed
+from kdjax.training.loop import train
+from kdjax.training.phase import BatchShape
+from kdjax.training.run import CompiledPhase, Run
 
-DEMO = Shape(batch=32, length=32, slots=6)
-LARGE = Shape(batch=8, length=128, slots=20)
+DEMO = BatchShape(batch_size=32, seq_len=32, max_predictions=6)
+LARGE = BatchShape(batch_size=8, seq_len=128, max_predictions=20)
 DEMO_TOKENIZER = Path(__file__).parents[1] / "configs" / "demo-teacher" / "tokenizer.json"
 TEXT = 4_000_000
 """Bytes of text that batches are read from."""
-FEW, MANY = 100, 1100
+FEW = 100
+MANY = 1100
 """Steps of the runs whose difference is the steps' own."""
 SLEEP = 0.005
 """Seconds of a step that computes nothing."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=list(PARTS), action="append")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=float, default=100, help="of text to prepare")
     parser.add_argument("--seconds", type=float, default=2, help="of a block of steps or batches")
     parser.add_argument("--directory", type=Path, help="for temporary files")
     options = parser.parse_args()
-    memory.keep_freed()  # as kdjax's commands do
+    memory.configure_malloc()  # as kdjax's commands do
     print(json.dumps(describe(), indent=1))
     for name in options.only or PARTS:
         with tempfile.TemporaryDirectory(dir=options.directory) as directory:
@@ -78,13 +84,22 @@ def main() -> None:
 
 
 def preparation(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    text, tokenizer = here / "text.jsonl", sources.locate(TOKENIZER)
+    text = here / "text.jsonl"
+    tokenizer = sources.locate(TOKENIZER)
     write_corpus(text, int(options.megabytes * 1e6), 8)
     rates: dict[str, list[tuple[float, float]]] = {"alone": [], "ours": []}
     for n in range(options.rounds):
         for which in sorted(rates, reverse=bool(n % 2)):
             out = [str(here / f"out-{n}")] if which == "ours" else []
-            command = [sys.executable, "-m", "benchmarks.tokens", which, str(text), str(tokenizer), *out]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.tokens",
+                which,
+                str(text),
+                str(tokenizer),
+                *out,
+            ]
             found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             tokens, clock, processors = map(float, found.split())
             rates[which].append((tokens / clock, tokens / processors))
@@ -92,17 +107,33 @@ def preparation(here: Path, options: argparse.Namespace) -> Iterator[str]:
         each = {name: [rate[kind] for rate in found] for name, found in rates.items()}
         middle = {name: statistics.median(found) for name, found in each.items()}
         yield (
-            f"{what}: kdjax {middle['ours']:,.0f} tokens/s, tokenizer alone {middle['alone']:,.0f}, "
+            f"{what}: kdjax {middle['ours']:,.0f} tokens/s, tokenizer alone "
+            f"{middle['alone']:,.0f}, "
             f"ratio {ratio(each['ours'], each['alone'])}"
         )
 
 
 def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    stream = Batches(corpus(here, "large", LARGE), "train", batch=LARGE.batch, seed=0, rate=0.15, slots=LARGE.slots)
-    step = Kdjax(Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches("large", LARGE))
+    stream = Batches(
+        corpus(here, "large", LARGE),
+        "train",
+        batch=LARGE.batch_size,
+        seed=0,
+        rate=0.15,
+        slots=LARGE.max_predictions,
+    )
+    step = Kdjax(
+        Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches("large", LARGE)
+    )
     times = in_turn({"loader": Reading(stream), "step": step}, options.rounds, options.seconds)
-    for kind, found in (("by the clock", lambda t: t.wall), ("by processor seconds", lambda t: t.processor)):
-        rates = {name: LARGE.positions / statistics.median(found(taken)) for name, taken in times.items()}
+    for kind, found in (
+        ("by the clock", lambda t: t.wall),
+        ("by processor seconds", lambda t: t.processor),
+    ):
+        rates = {
+            name: LARGE.tokens_per_step / statistics.median(found(taken))
+            for name, taken in times.items()
+        }
         yield (
             f"{kind}: {rates['loader']:,.0f} tokens/s, a step of logit takes {rates['step']:,.0f}, "
             f"ratio {ratio(found(times['step']), found(times['loader']))}"
@@ -110,27 +141,54 @@ def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
 
 
 def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    for name, pair, shape, arm in (("demo", "tiny", DEMO, "scratch"), ("large", "large", LARGE, "scratch")):
+    for name, pair, shape, arm in (
+        ("demo", "tiny", DEMO, "scratch"),
+        ("large", "large", LARGE, "scratch"),
+    ):
         stream = Batches(
-            corpus(here / name, pair, shape), "train", batch=shape.batch, seed=0, rate=0.15, slots=shape.slots
+            corpus(here / name, pair, shape),
+            "train",
+            batch=shape.batch_size,
+            seed=0,
+            rate=0.15,
+            slots=shape.max_predictions,
         )
-        made = [Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(pair, shape)) for _ in range(2)]
-        times = in_turn({"real": Fedding(made[0], stream), "lying": made[1]}, options.rounds, options.seconds)
-        for kind, found in (("by the clock", lambda t: t.wall), ("by processor seconds", lambda t: t.processor)):
+        made = [
+            Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(pair, shape))
+            for _ in range(2)
+        ]
+        times = in_turn(
+            {"real": Fedding(made[0], stream), "lying": made[1]}, options.rounds, options.seconds
+        )
+        for kind, found in (
+            ("by the clock", lambda t: t.wall),
+            ("by processor seconds", lambda t: t.processor),
+        ):
             middle = {one: 1e3 * statistics.median(found(taken)) for one, taken in times.items()}
             yield (
-                f"{name}, {kind}: {middle['real']:.1f} ms with real input, {middle['lying']:.1f} ms without, "
+                f"{name}, {kind}: {middle['real']:.1f} ms with real input, {middle['lying']:.1f} "
+                "ms without, "
                 f"ratio {ratio(found(times['real']), found(times['lying']))}"
             )
 
 
 def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
-    stream = Batches(corpus(here, "tiny", DEMO), "train", batch=DEMO.batch, seed=0, rate=0.15, slots=DEMO.slots)
+    stream = Batches(
+        corpus(here, "tiny", DEMO),
+        "train",
+        batch=DEMO.batch_size,
+        seed=0,
+        rate=0.15,
+        slots=DEMO.max_predictions,
+    )
     case = Case("scratch", PAIRS["tiny"], DEMO)
     params, teacher = parameters("tiny")
     step = Kdjax(case, params, teacher, batches("tiny", DEMO))
     ways = {
-        "ledger, records and progress": (Same(stream[0], DEMO.batch), Still(step, takes=False)),
+        "ledger, records and progress": (
+            Same(stream[0], DEMO.batch_size),
+            Still(step, takes=False),
+        ),
         "all": (stream, Still(step)),
     }
     numbers = iter(range(10**6))
@@ -142,18 +200,19 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
             before = time.thread_time()
             train(
                 Run(
-                    [Leg(case.phase, still, case.price, read)],  # type: ignore[arg-type]
+                    [CompiledPhase(case.phase, still, case.price, read)],  # type: ignore[arg-type]
                     Budget.flops(steps * case.price.total),
                     start=params,
                     seed=0,
-                    config=TrainConfig(batch=DEMO.batch, evaluations=1),
+                    config=TrainConfig(batch_size=DEMO.batch_size, evaluations=1),
                     directory=here / str(next(numbers)),
-                    watch=reporter.watch("host"),
+                    watch=reporter.track("host"),
                 )
             )
             return time.thread_time() - before
 
-    few, many = FEW, MANY
+    few = FEW
+    many = MANY
     a_run("all", few)
     taken: dict[str, list[float]] = {way: [] for way in ways}
     steps = []
@@ -178,12 +237,16 @@ def share(found: Ratio) -> str:
     return f"{found.median:.2%} [{found.low:.2%}, {found.high:.2%}]"
 
 
-def corpus(here: Path, pair: str, shape: Shape) -> Corpus:
+def corpus(here: Path, pair: str, shape: BatchShape) -> Corpus:
     """Prepare a corpus of a few thousand sequences in the vocabulary of a pair of models."""
     here.mkdir(exist_ok=True)
     write_corpus(here / "text.jsonl", TEXT, 8)
     config = DataConfig(
-        files=str(here / "text.jsonl"), length=shape.length, slots=shape.slots, validation=0.05, workers=1
+        files=str(here / "text.jsonl"),
+        seq_len=shape.seq_len,
+        max_predictions=shape.max_predictions,
+        validation=0.05,
+        workers=1,
     )
     tokenizer = DEMO_TOKENIZER if pair == "tiny" else sources.locate(TOKENIZER)
     prepare(config, tokenizer, here / "data")
@@ -194,7 +257,7 @@ def parameters(pair: str) -> tuple[Any, Any]:
     return start(PAIRS[pair].student, 0), start(PAIRS[pair].teacher, 1)
 
 
-def batches(pair: str, shape: Shape) -> Sequence[Any]:
+def batches(pair: str, shape: BatchShape) -> Sequence[Any]:
     return [batch(shape, PAIRS[pair].student.vocab_size, seed) for seed in range(2)]
 
 
@@ -216,7 +279,9 @@ class Fedding:
 
     def __init__(self, kdjax: Kdjax, stream: Batches):
         self._kdjax = kdjax
-        self._fed: Iterator[Fed] = feed(kdjax.program, [stream], 0, lambda: Votes(False, 0))
+        self._fed: Iterator[StepInput] = feed(
+            kdjax.program, [stream], 0, lambda: HostSignals(False, 0)
+        )
 
     def step(self) -> None:
         self._kdjax.batches = [next(self._fed).batch]
@@ -232,13 +297,17 @@ class Still:
     def __init__(self, made: Kdjax, takes: bool = True):
         self._program = made.program
         self._metrics = made.step()
-        self._take = jax.jit(lambda *taken: jnp.zeros(()), keep_unused=True) if takes else lambda *taken: None
+        self._take = (
+            jax.jit(lambda *taken: jnp.zeros(()), keep_unused=True)
+            if takes
+            else lambda *taken: None
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._program, name)
 
-    def step(self, state: Any, _: Any, batch: Any, moment: Any) -> tuple[Any, Any]:
-        self._take(batch, jax.tree.map(np.float32, moment))
+    def step(self, state: Any, _: Any, batch: Any, schedule_inputs: Any) -> tuple[Any, Any]:
+        self._take(batch, jax.tree.map(np.float32, schedule_inputs))
         time.sleep(SLEEP)
         return state, self._metrics
 

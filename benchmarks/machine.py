@@ -19,14 +19,17 @@ def threads() -> int:
 
 
 def restrict(cores: int | None) -> int:
-    """Keeps this process to some of its cores, if asked; before JAX is first used. Returns how many it may use.
+    """Keeps this process to some of its cores, if asked; before JAX is first used. Returns how many
+    it may use.
 
     Raises:
         InputError: fewer than one, more than there are, or a system that cannot do it.
     """
     if cores is not None:
         if not hasattr(os, "sched_setaffinity"):
-            raise InputError("--threads: this system cannot keep a process to some cores, expected Linux")
+            raise InputError(
+                "--threads: this system cannot keep a process to some cores, expected Linux"
+            )
         mine = sorted(os.sched_getaffinity(0))
         if not 1 <= cores <= len(mine):
             raise InputError(f"--threads is {cores}, expected 1 to {len(mine)}")
@@ -45,7 +48,13 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "settings": {
             name: os.environ[name]
-            for name in ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MALLOC_ARENA_MAX")
+            for name in (
+                "GLIBC_TUNABLES",
+                "XLA_FLAGS",
+                "OMP_NUM_THREADS",
+                "OMP_WAIT_POLICY",
+                "MALLOC_ARENA_MAX",
+            )
             if name in os.environ
         },
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,

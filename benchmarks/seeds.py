@@ -2,11 +2,12 @@
 
     python -m benchmarks.seeds [--seeds N ...] [--arms NAME ...] [--dtype bfloat16]
 
-Step: of each of N seeds, the batch brought to the device included, by the program of one seed N times or by the program
-of N seeds once. Loop: the same within whole runs (`kdjax.train.loop`), with all that the host does for a step, but
-without compiling and the checkpoint at the end. Both ways run in turn, a ratio is of neighbours, its interval that of
-the median. Students read 8 x 64 tokens with 10 masked slots; the teacher is 6 x 384. Prints a Markdown
-table.
+Step: of each of N seeds, the batch brought to the device included, by the program of one seed N
+    times or by the program
+of N seeds once. Loop: the same within whole runs (`kdjax.training.loop`), with all that the host
+does for a step, but without compiling and the checkpoint at the end. Both ways run in turn, a ratio
+is of neighbours, its interval that of the median. Students read 8 x 64 tokens with 10 masked slots;
+the teacher is 6 x 384. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -24,14 +25,21 @@ from benchmarks.cases import Same
 from benchmarks.timing import in_turn, ratio
 from kdjax import memory, models
 from kdjax.budget.accounting import Budget
-from kdjax.config import ArmConfig, ComputeConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from kdjax.config import (
+    ArmConfig,
+    ComputeConfig,
+    LogConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.loop import train
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.run import Leg, Run
-from kdjax.train.step import Moment
+from kdjax.training.arm import resolve
+from kdjax.training.loop import train
+from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.program import Program
+from kdjax.training.run import CompiledPhase, Run
+from kdjax.training.step import ScheduleInputs
 
 SIZES = {"vocab_size": 30522, "max_positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
 STUDENTS = {
@@ -39,20 +47,26 @@ STUDENTS = {
     "3x192": ModelConfig(layers=3, width=192, heads=12, ffn=768, **SIZES),
 }
 TEACHER = ModelConfig(layers=6, width=384, heads=12, ffn=1536, **SIZES)
-SHAPE = Shape(batch=8, length=64, slots=10)
-MOMENT = Moment(0.5, 1e-4)
+SHAPE = BatchShape(batch_size=8, seq_len=64, max_predictions=10)
+MOMENT = ScheduleInputs(0.5, 1e-4)
 
 
 def batch(seed: int) -> dict[str, np.ndarray]:
     """Random tokens, one segment a sequence."""
     rng = np.random.default_rng(seed)
-    tokens, slots = (SHAPE.batch, SHAPE.length), (SHAPE.batch, SHAPE.slots)
+    tokens = (SHAPE.batch_size, SHAPE.seq_len)
+    slots = (SHAPE.batch_size, SHAPE.max_predictions)
     return {
         "tokens": rng.integers(0, SIZES["vocab_size"], tokens).astype(np.int32),
         "segments": np.ones(tokens, np.int32),
-        "positions": np.broadcast_to(np.arange(SHAPE.length, dtype=np.int32), tokens).copy(),
+        "positions": np.broadcast_to(np.arange(SHAPE.seq_len, dtype=np.int32), tokens).copy(),
         "valid": np.ones(tokens, bool),
-        "slots": np.stack([rng.permutation(SHAPE.length)[: SHAPE.slots] for _ in range(SHAPE.batch)]).astype(np.int32),
+        "slots": np.stack(
+            [
+                rng.permutation(SHAPE.seq_len)[: SHAPE.max_predictions]
+                for _ in range(SHAPE.batch_size)
+            ]
+        ).astype(np.int32),
         "labels": rng.integers(0, SIZES["vocab_size"], slots).astype(np.int32),
         "label_weights": np.ones(slots, np.float32),
     }
@@ -77,7 +91,9 @@ class Seeds:
     def step(self) -> None:
         """A step of each seed."""
         for n, of_group in enumerate(self.batches):
-            self.states[n], _ = self.program.step(self.states[n], self.teacher, self.program.joined(of_group), MOMENT)
+            self.states[n], _ = self.program.step(
+                self.states[n], self.teacher, self.program.joined(of_group), MOMENT
+            )
 
     def wait(self) -> None:
         """Until the devices are done."""
@@ -86,11 +102,15 @@ class Seeds:
 
 def runs(phase: Phase, seeds: int, at_once: int, compute: ComputeConfig) -> Seeds:
     """Runs at their start."""
-    program = Program(phase, SHAPE, Layout.of(devices=jax.devices()[:1]), compute=compute, seeds=at_once)
+    program = Program(
+        phase, SHAPE, Layout.of(devices=jax.devices()[:1]), compute=compute, seeds=at_once
+    )
     teacher = program.place_teacher(models.init(TEACHER, 0).params if phase.teacher else None)
     groups = [range(first, first + at_once) for first in range(0, seeds, at_once)]
     states = [
-        program.together([program.start(models.init(phase.student, seed).params, seed) for seed in group])
+        program.together(
+            [program.start(models.init(phase.student, seed).params, seed) for seed in group]
+        )
         for group in groups
     ]
     return Seeds(program, states, [[batch(seed) for seed in group] for group in groups], teacher)
@@ -98,24 +118,40 @@ def runs(phase: Phase, seeds: int, at_once: int, compute: ComputeConfig) -> Seed
 
 def loop(phase: Phase, made: Seeds, steps: int) -> float:
     """Seconds that whole runs of so many steps take, by their own clocks."""
-    cost, seconds, first = price(phase, SHAPE), 0.0, 0
+    cost = price(phase, SHAPE)
+    seconds = 0.0
+    first = 0
     for _ in made.states:
         with tempfile.TemporaryDirectory() as directory:
             outcomes = train(
                 *(
                     Run(
-                        [Leg(phase, made.program, cost, Same(batch(seed), SHAPE.batch), made.teacher)],
+                        [
+                            CompiledPhase(
+                                phase,
+                                made.program,
+                                cost,
+                                Same(batch(seed), SHAPE.batch_size),
+                                made.teacher,
+                            )
+                        ],
                         Budget.flops(steps * cost.total),
                         start=models.init(phase.student, seed).params,
                         seed=seed,
-                        config=TrainConfig(batch=SHAPE.batch, log=LogConfig(tensorboard=False), evaluations=1),
+                        config=TrainConfig(
+                            batch_size=SHAPE.batch_size,
+                            log=LogConfig(tensorboard=False),
+                            evaluations=1,
+                        ),
                         directory=Path(directory) / str(seed),
                     )
                     for seed in range(first, first + made.program.seeds)
                 )
             )
         first += made.program.seeds
-        seconds += sum(one.ledger.seconds["compute"] + one.ledger.seconds["input"] for one in outcomes)
+        seconds += sum(
+            one.ledger.seconds["compute"] + one.ledger.seconds["input"] for one in outcomes
+        )
     return seconds
 
 
@@ -132,7 +168,10 @@ def row(student: str, arm: str, seeds: int, options: argparse.Namespace) -> list
         for name, made in both.items():
             loops[name].append(loop(phase, made, steps))
     in_loop = {name: float(np.median(found)) / steps / seeds for name, found in loops.items()}
-    needed = [1e-6 * made.program.memory["peak"] if made.program.memory else float("nan") for made in both.values()]
+    needed = [
+        1e-6 * made.program.memory["peak"] if made.program.memory else float("nan")
+        for made in both.values()
+    ]
     return [
         student,
         arm,
@@ -148,17 +187,26 @@ def row(student: str, arm: str, seeds: int, options: argparse.Namespace) -> list
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 4], metavar="N")
-    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS, metavar="SIZE")
+    parser.add_argument(
+        "--students", nargs="+", default=list(STUDENTS), choices=STUDENTS, metavar="SIZE"
+    )
     parser.add_argument("--arms", nargs="+", default=["scratch", "logit"], metavar="NAME")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rounds", type=int, default=9, help="blocks of each")
     parser.add_argument("--loops", type=int, default=5, help="loops of each")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a block, and of a seed in a loop, one by one")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="of a block, and of a seed in a loop, one by one"
+    )
     options = parser.parse_args()
-    memory.keep_freed()  # as kdjax's commands do
-    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.dtype}; a step of one seed\n")
+    memory.configure_malloc()  # as kdjax's commands do
+    print(
+        f"{jax.devices()[0].device_kind}, JAX {jax.__version__}, {options.dtype}; a step of one "
+        "seed\n"
+    )
     both = ("one by one", "at once")
     heads = [*(f"step, {way}" for way in both), "ratio", *(f"loop, {way}" for way in both), "ratio"]
     heads += [f"{what}, {of}" for what in ("compile", "device") for of in ("one", "all")]

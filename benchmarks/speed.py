@@ -1,15 +1,17 @@
-"""kdjax's four arms against the same mathematics in eager PyTorch, and the fused step against one of two programs.
+"""kdjax's four arms against the same mathematics in eager PyTorch, and the fused step against one
+of two programs.
 
-    make bench                                            on this machine's CPU, in an environment of its own
-    python -m benchmarks.speed --pair small --arms logit
-    python -m benchmarks.speed --profile --arms scratch   where the time of kdjax's step goes, and nothing else
+    make bench                                            on this machine's CPU, in an environment
+    of its own python -m benchmarks.speed --pair small --arms logit python -m benchmarks.speed
+    --profile --arms scratch   where the time of kdjax's step goes, and nothing else
 
 On a GPU that both JAX and PyTorch see, the same command takes that, bfloat16 and larger batches.
 
-Of every arm, the loss and every gradient are compared between the two (float32, relative 1e-4). Arms come in random
-order; of an arm, blocks of steps of kdjax, of PyTorch and of the unfused step alternate in random order, with matmuls
-between them, and every ratio is the median of ratios of blocks of the same round, with its 95% interval by bootstrap.
-Steps are full optimiser steps on batches that lie on the device. Writes speed.json and speed.md to --out.
+Of every arm, the loss and every gradient are compared between the two (float32, relative 1e-4).
+Arms come in random order; of an arm, blocks of steps of kdjax, of PyTorch and of the unfused step
+alternate in random order, with matmuls between them, and every ratio is the median of ratios of
+blocks of the same round, with its 95% interval by bootstrap. Steps are full optimiser steps on
+batches that lie on the device. Writes speed.json and speed.md to --out.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is shared with PyTorch here
+os.environ.setdefault(
+    "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+)  # a GPU's memory is shared with PyTorch here
 
 import jax
 import numpy as np
@@ -42,14 +46,18 @@ from benchmarks.unfused import Unfused
 from kdjax import memory
 from kdjax.config import ComputeConfig
 from kdjax.errors import InputError
-from kdjax.train.phase import Shape
+from kdjax.training.phase import BatchShape
 
-SEQUENCES = {"cpu": {"tiny": 32, "small": 16, "large": 8}, "gpu": {"tiny": 1024, "small": 256, "large": 128}}
+SEQUENCES = {
+    "cpu": {"tiny": 32, "small": 16, "large": 8},
+    "gpu": {"tiny": 1024, "small": 256, "large": 128},
+}
 """Sequences of a step by default."""
 MATMULS = {"cpu": (1024, 2048), "gpu": (4096, 8192)}
 """Sizes of the square matmuls that the best rate is taken of."""
 LOSSES_AGREE = {"float32": 1e-3, "bfloat16": 2e-2}
-"""Largest relative difference between the losses of the two programs as they are timed, without dropout."""
+"""Largest relative difference between the losses of the two programs as they are timed, without
+dropout."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +66,29 @@ class Row:
 
     Attributes:
         pair, arm, dropout: which.
-        batch, length, slots: of a step.
+        batch_size, seq_len, max_predictions: of a step.
         flops: price of a step.
         seconds: of a step, by implementation.
         processor: seconds of all the process's threads, by implementation.
         tokens: places a second, by implementation.
         speedup: PyTorch's time over kdjax's.
-        speedup_processor: the same by processor seconds. With --threads 1 worth something on a busy machine too; with
-            more, threads that wait for one another count as busy.
+        speedup_processor: the same by processor seconds. With --threads 1 worth something on a busy
+            machine too; with more, threads that wait for one another count as busy.
         share: price / time / the best matmul rate of the same round, by implementation.
         placing: of a batch on kdjax's device.
         compiling: of kdjax's step.
         memory: bytes that kdjax's step needs, by the compiler.
-        unfused: the unfused step's time over the fused one's, and what it needs; None where no teacher runs.
+        unfused: the unfused step's time over the fused one's, and what it needs; None where no
+            teacher runs.
         difference: the largest relative difference of the loss and of any gradient.
     """
 
     pair: str
     arm: str
     dropout: float
-    batch: int
-    length: int
-    slots: int
+    batch_size: int
+    seq_len: int
+    max_predictions: int
     flops: int
     seconds: dict[str, float]
     processor: dict[str, float]
@@ -96,7 +105,8 @@ class Row:
 
 def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulRate) -> Row:
     """Compares one arm."""
-    params, teacher = start(case.pair.student, 0), start(case.pair.teacher, 1)
+    params = start(case.pair.student, 0)
+    teacher = start(case.pair.teacher, 1)
     vocabulary = case.pair.student.vocab_size
     batches = [batch(case.shape, vocabulary, seed) for seed in range(BATCHES)]
     objective = case.phase.init_objective(0)
@@ -114,7 +124,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
     runners: dict[str, Any] = {"kdjax": kdjax, "torch": other}
     if case.phase.teacher:
         runners["unfused"] = Unfused(case, params, teacher, batches, kdjax.program)
-    if not case.phase.drops:
+    if not case.phase.uses_dropout:
         check_losses(case, kdjax, other)
     before = len(matmuls.best)
     times = in_turn(runners, options.rounds, options.seconds, matmuls)
@@ -128,7 +138,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
         flops=case.price.total,
         seconds=medians,
         processor={name: float(np.median(found.processor)) for name, found in times.items()},
-        tokens={name: case.shape.positions / seconds for name, seconds in medians.items()},
+        tokens={name: case.shape.tokens_per_step / seconds for name, seconds in medians.items()},
         speedup=ratio(times["torch"].wall, times["kdjax"].wall),
         speedup_processor=ratio(times["torch"].processor, times["kdjax"].processor),
         share={
@@ -155,12 +165,16 @@ def apart(unfused: Unfused, times: Any) -> dict[str, Any]:
 
 
 def same(case: Case) -> float:
-    """The largest relative difference between the two implementations; ends the run if it is too large.
+    """The largest relative difference between the two implementations; ends the run if it is too
+    large.
 
-    On the CPU, in float32, without dropout, with two sequences: it does not depend on how many there are.
+    On the CPU, in float32, without dropout, with two sequences: it does not depend on how many
+        there are.
     """
     pair = case.pair.dropped(0.0)
-    small = replace(case, pair=pair, shape=replace(case.shape, batch=2), compute=ComputeConfig())
+    small = replace(
+        case, pair=pair, shape=replace(case.shape, batch_size=2), compute=ComputeConfig()
+    )
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         found = sameness.differences(
             small,
@@ -171,20 +185,28 @@ def same(case: Case) -> float:
         )
     name, largest = max(found.items(), key=lambda item: item[1])
     if not largest <= sameness.TOLERANCE:
-        sys.exit(f"{case.arm}: {name} differs by {largest:.2g} between kdjax and PyTorch, at most {sameness.TOLERANCE}")
+        sys.exit(
+            f"{case.arm}: {name} differs by {largest:.2g} between kdjax and PyTorch, at most "
+            f"{sameness.TOLERANCE}"
+        )
     return largest
 
 
 def check_losses(case: Case, kdjax: Kdjax, other: Torch) -> None:
     """Ends the run unless the two programs that are about to be timed start at the same loss."""
-    own, theirs = float(kdjax.step()["loss"]), other.step().item()
+    own = float(kdjax.step()["loss"])
+    theirs = other.step().item()
     if not abs(own - theirs) <= LOSSES_AGREE[case.compute.dtype] * abs(own):
         sys.exit(f"{case.arm}: the first loss is {own:.6g} in kdjax and {theirs:.6g} in PyTorch")
 
 
-def tables(rows: list[Row], rates: dict[str, list[float]]) -> list[tuple[str, list[str], list[list[str]]]]:
+def tables(
+    rows: list[Row], rates: dict[str, list[float]]
+) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, header and cells of what is shown."""
-    speed, cost, split = [], [], []
+    speed = []
+    cost = []
+    split = []
     for row in rows:
         who = [row.pair, row.arm, f"{row.dropout:g}"]
         speed.append(
@@ -199,7 +221,7 @@ def tables(rows: list[Row], rates: dict[str, list[float]]) -> list[tuple[str, li
         cost.append(
             [
                 *who,
-                f"{row.batch} x {row.length}, {row.slots}",
+                f"{row.batch_size} x {row.seq_len}, {row.max_predictions}",
                 f"{row.flops / 1e9:.1f}",
                 *(f"{1e3 * row.processor[name]:.0f}" for name in ("kdjax", "torch")),
                 str(row.speedup_processor),
@@ -221,11 +243,14 @@ def tables(rows: list[Row], rates: dict[str, list[float]]) -> list[tuple[str, li
                     _mb(row.unfused["handed over"]),
                 ]
             )
-    measured = ", ".join(f"{name} {np.median(found) / 1e9:,.0f} GFLOP/s" for name, found in rates.items())
+    measured = ", ".join(
+        f"{name} {np.median(found) / 1e9:,.0f} GFLOP/s" for name, found in rates.items()
+    )
     who = ["pair", "arm", "dropout"]
     return [
         (
-            f"A step in kdjax and in eager PyTorch (best matmul rate, median over rounds: {measured})",
+            "A step in kdjax and in eager PyTorch (best matmul rate, median over rounds: "
+            f"{measured})",
             [
                 *who,
                 "kdjax ms",
@@ -292,23 +317,41 @@ def show(console: Console, title: str, header: list[str], cells: list[list[str]]
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--pair", nargs="+", choices=PAIRS, default=list(PAIRS), help="models; default: all")
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     add("--batch", type=int, help="sequences of a step; default: by pair and device")
     add("--length", type=int, help="tokens of a sequence; default: by pair")
     add("--slots", type=int, help="masked positions of a sequence; default: by pair")
-    add("--dropout", type=float, nargs="+", help="of the student; default: 0, and for the first arm 0.1 as well")
+    add(
+        "--dropout",
+        type=float,
+        nargs="+",
+        help="of the student; default: 0, and for the first arm 0.1 as well",
+    )
     add("--rounds", type=int, default=9, help="blocks of each implementation")
     add("--seconds", type=float, default=1.0, help="about how long a block lasts")
     add("--threads", type=int, help="cores to use, of those this process may; default: all of them")
     for name, hint in get_type_hints(ComputeConfig).items():
-        add(f"--{name}", choices=get_args(hint) or ("true", "false"), help="as in a recipe's train.compute")
+        add(
+            f"--{name}",
+            choices=get_args(hint) or ("true", "false"),
+            help="as in a recipe's train.compute",
+        )
     add(
-        "--torch-adamw", choices=("foreach", "fused"), help="default: foreach on a CPU, fused on a GPU, the faster ones"
+        "--torch-adamw",
+        choices=("foreach", "fused"),
+        help="default: foreach on a CPU, fused on a GPU, the faster ones",
     )
-    add("--torch-bfloat16", choices=("autocast", "master"), default="master", help="on a GPU; master is the faster one")
+    add(
+        "--torch-bfloat16",
+        choices=("autocast", "master"),
+        default="master",
+        help="on a GPU; master is the faster one",
+    )
     add("--profile", action="store_true", help="only show where the time of kdjax's step goes")
     add("--out", type=Path, default=Path("runs/bench"))
     return parser.parse_args()
@@ -316,10 +359,17 @@ def arguments() -> argparse.Namespace:
 
 def computed(options: argparse.Namespace) -> ComputeConfig:
     """How kdjax computes: its defaults, bfloat16 on a GPU, and what the command line says."""
-    given = {name: getattr(options, name) for name in get_type_hints(ComputeConfig) if getattr(options, name)}
+    given = {
+        name: getattr(options, name)
+        for name in get_type_hints(ComputeConfig)
+        if getattr(options, name)
+    }
     dtype = "float32" if options.device == "cpu" else "bfloat16"
     return ComputeConfig(
-        **{"dtype": dtype, **{name: {"true": True, "false": False}.get(v, v) for name, v in given.items()}}
+        **{
+            "dtype": dtype,
+            **{name: {"true": True, "false": False}.get(v, v) for name, v in given.items()},
+        }
     )
 
 
@@ -340,13 +390,16 @@ def check(options: argparse.Namespace) -> None:
             raise InputError(f"--{name} is {value}, expected at least 1")
     for pair in options.pair:
         shape = shape_of(pair, options)
-        if shape.slots > shape.length:
-            raise InputError(f"--slots is {shape.slots}, expected at most --length, {shape.length} ({pair})")
+        if shape.max_predictions > shape.seq_len:
+            raise InputError(
+                f"--slots is {shape.max_predictions}, expected at most --length, {shape.seq_len} "
+                f"({pair})"
+            )
 
 
-def shape_of(pair: str, options: argparse.Namespace) -> Shape:
+def shape_of(pair: str, options: argparse.Namespace) -> BatchShape:
     """Return the shape of a pair's batches: its own, but for what the command line says."""
-    return Shape(
+    return BatchShape(
         options.batch or SEQUENCES[options.device][pair],
         options.length or PAIRS[pair].length,
         options.slots or PAIRS[pair].slots,
@@ -358,14 +411,17 @@ def run(options: argparse.Namespace) -> None:
     has_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
     options.device = "gpu" if has_gpu else "cpu"
     check(options)
-    memory.keep_freed()  # as kdjax's commands do, for both
+    memory.configure_malloc()  # as kdjax's commands do, for both
     torch.set_num_threads(restrict(options.threads))
     console = Console(width=None if sys.stdout.isatty() else 180)
     options.torch_adamw = options.torch_adamw or ("foreach" if options.device == "cpu" else "fused")
     config = computed(options)
     where = "cpu" if options.device == "cpu" else "cuda"
     matmuls = MatmulRate(
-        {"XLA": xla_product(config.dtype), "PyTorch": torch_product(where, getattr(torch, config.dtype))},
+        {
+            "XLA": xla_product(config.dtype),
+            "PyTorch": torch_product(where, getattr(torch, config.dtype)),
+        },
         MATMULS[options.device],
     )
     wanted = []
@@ -383,12 +439,17 @@ def run(options: argparse.Namespace) -> None:
     machine = describe()
     for done, n in enumerate(order, 1):
         pair, case = wanted[n]
-        console.print(f"{done}/{len(order)}: {pair} {case.arm}, dropout {case.pair.student.dropout:g}", style="dim")
+        console.print(
+            f"{done}/{len(order)}: {pair} {case.arm}, dropout {case.pair.student.dropout:g}",
+            style="dim",
+        )
         found[n] = measure(case, pair, options, matmuls)
         gc.collect()
         rows = [found[n] for n in sorted(found)]
         made = tables(rows, matmuls.found)
-        write(options.out, machine, rows, matmuls, made)  # after every arm: whatever ends the run, those done are kept
+        write(
+            options.out, machine, rows, matmuls, made
+        )  # after every arm: whatever ends the run, those done are kept
     for title, header, cells in made:
         if cells:
             show(console, title, header, cells)
@@ -402,7 +463,10 @@ def show_profile(pair: str, case: Case, steps: int) -> None:
     for _ in range(3):
         runner.step()
     runner.wait()
-    print(f"## {pair} {case.arm}, {case.shape.batch} x {case.shape.length}, dropout {case.pair.student.dropout:g}\n")
+    print(
+        f"## {pair} {case.arm}, {case.shape.batch_size} x {case.shape.seq_len}, dropout "
+        f"{case.pair.student.dropout:g}\n"
+    )
 
     def whole() -> Any:
         runner.step()
@@ -411,7 +475,9 @@ def show_profile(pair: str, case: Case, steps: int) -> None:
     print(profile(whole, runner.program.text, steps).table(), "\n", flush=True)
 
 
-def write(out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, made: Any) -> None:
+def write(
+    out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, made: Any
+) -> None:
     """speed.json and speed.md."""
     out.mkdir(parents=True, exist_ok=True)
     about = {
@@ -419,9 +485,17 @@ def write(out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRa
         "load after": describe()["load"],
         "command": " ".join(["python -m benchmarks.speed", *sys.argv[1:]]),
     }
-    everything = {"machine": about, "rows": [asdict(row) for row in rows], "matmul rates": matmuls.found}
+    everything = {
+        "machine": about,
+        "rows": [asdict(row) for row in rows],
+        "matmul rates": matmuls.found,
+    }
     (out / "speed.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
-    lines = [*(f"- {name}: {value}" for name, value in about.items()), "", *(markdown(*one) for one in made if one[2])]
+    lines = [
+        *(f"- {name}: {value}" for name, value in about.items()),
+        "",
+        *(markdown(*one) for one in made if one[2]),
+    ]
     (out / "speed.md").write_text("\n".join(lines), encoding="utf-8")
 
 

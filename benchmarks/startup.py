@@ -2,10 +2,10 @@
 
     python -m benchmarks.startup [--pair small|large ...] [--arms NAME ...] [--rounds 3]
 
-recipe: starting Python, reading and checking `configs/demo.yaml`. imports: what `kdjax compare` imports. price: that
-of an arm's step. compile: of that step. parameters: the models' and the optimiser's. step: the first one. With an empty
-compile cache, and with one that another process has filled. A batch has 16 x 128 tokens and 20 slots. Prints a Markdown
-table of medians in seconds.
+recipe: starting Python, reading and checking `configs/demo.yaml`. imports: what `kdjax compare`
+imports. price: that of an arm's step. compile: of that step. parameters: the models' and the
+optimiser's. step: the first one. With an empty compile cache, and with one that another process has
+filled. A batch has 16 x 128 tokens and 20 slots. Prints a Markdown table of medians in seconds.
 """
 
 # ruff: noqa: PLC0415 - when something is imported is what is measured
@@ -29,7 +29,9 @@ RECIPE = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pair", nargs="+", default=["small", "large"])
     parser.add_argument("--arms", nargs="+", default=["scratch", "logit", "tinybert", "minilm"])
     parser.add_argument("--rounds", type=int, default=3)
@@ -50,7 +52,8 @@ def rows(pair: str, arm: str, rounds: int) -> Iterator[str]:
                 kind.append(started(pair, arm, cache))
     for name, kind in found.items():
         middle = [statistics.median(stage) for stage in zip(*kind, strict=True)]
-        yield f"| {pair} {arm} | {name} | {' | '.join(f'{seconds:.2f}' for seconds in (*middle, sum(middle)))} |"
+        cells = " | ".join(f"{seconds:.2f}" for seconds in (*middle, sum(middle)))
+        yield f"| {pair} {arm} | {name} | {cells} |"
 
 
 def started(pair: str, arm: str, cache: str) -> Sequence[float]:
@@ -73,17 +76,19 @@ def child(pair: str, arm: str) -> Iterator[None]:
     from kdjax import compiled, memory
     from kdjax.study import compare  # noqa: F401
 
-    memory.keep_freed()
-    compiled.keep()
+    memory.configure_malloc()
+    compiled.enable_compilation_cache()
     yield
     from benchmarks.cases import PAIRS, RATE, Case, batch, start
     from kdjax.parallel.layout import Layout
-    from kdjax.train.phase import Shape
-    from kdjax.train.program import Program
-    from kdjax.train.step import Moment
+    from kdjax.training.phase import BatchShape
+    from kdjax.training.program import Program
+    from kdjax.training.step import ScheduleInputs
 
     models = PAIRS[pair]
-    case = Case(arm, models, Shape(batch=16, length=models.length, slots=models.slots))
+    case = Case(
+        arm, models, BatchShape(batch_size=16, seq_len=models.length, max_predictions=models.slots)
+    )
     assert case.price.total > 0
     yield
     program = Program(case.phase, case.shape, Layout.of(devices=jax.devices()[:1]))
@@ -92,7 +97,7 @@ def child(pair: str, arm: str) -> Iterator[None]:
     teacher = program.place_teacher(start(case.pair.teacher, 1))
     yield
     read = batch(case.shape, case.pair.student.vocab_size, seed=0)
-    jax.block_until_ready(program(state, teacher, read, Moment(0.5, RATE)))
+    jax.block_until_ready(program(state, teacher, read, ScheduleInputs(0.5, RATE)))
     yield
 
 

@@ -1,4 +1,5 @@
-"""Timing that survives a busy machine: what is compared runs in turn, and ratios are made of neighbours."""
+"""Timing that survives a busy machine: what is compared runs in turn, and ratios are made of
+neighbours."""
 
 from __future__ import annotations
 
@@ -38,10 +39,12 @@ class Times:
     processor: list[float] = field(default_factory=list)
 
     def block(self, runner: Runner, steps: int) -> None:
-        """Times some steps, after one that is not timed: it brings back caches and lets other threads fall asleep."""
+        """Times some steps, after one that is not timed: it brings back caches and lets other
+        threads fall asleep."""
         runner.step()
         runner.wait()
-        wall, processor = time.perf_counter(), time.process_time()
+        wall = time.perf_counter()
+        processor = time.process_time()
         for _ in range(steps):
             runner.step()
         runner.wait()
@@ -69,7 +72,9 @@ class Ratio:
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
     """The median of ratios of neighbours, and its 95% interval."""
     ratios = np.asarray(numerator) / np.asarray(denominator)
-    resampled = ratios[np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))]
+    resampled = ratios[
+        np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    ]
     low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5])
     return Ratio(float(np.median(ratios)), float(low), float(high))
 
@@ -114,14 +119,19 @@ class MatmulRate:
         found: by library, one entry a measurement.
     """
 
-    def __init__(self, libraries: Mapping[str, Callable[[int], Callable[[], None]]], sizes: Sequence[int]):
+    def __init__(
+        self, libraries: Mapping[str, Callable[[int], Callable[[], None]]], sizes: Sequence[int]
+    ):
         """Prepares the products.
 
         Args:
-            libraries: by name, a function that takes a size and returns one that does a product and waits for it.
+            libraries: by name, a function that takes a size and returns one that does a product and
+                waits for it.
             sizes: of the matrices.
         """
-        self._products = {name: {size: make(size) for size in sizes} for name, make in libraries.items()}
+        self._products = {
+            name: {size: make(size) for size in sizes} for name, make in libraries.items()
+        }
         self.found: dict[str, list[float]] = {name: [] for name in libraries}
 
     def __call__(self, repeats: int = 3) -> None:

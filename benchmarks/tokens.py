@@ -1,10 +1,11 @@
-"""Tokens a second, once: of `kdjax prepare`'s work, or of the tokenizer library alone. `benchmarks.input` runs it.
+"""Tokens a second, once: of `kdjax prepare`'s work, or of the tokenizer library alone.
+`benchmarks.input` runs it.
 
     python -m benchmarks.tokens ours TEXT.jsonl TOKENIZER OUT
     python -m benchmarks.tokens alone TEXT.jsonl TOKENIZER
 
-Prints tokens, seconds by the clock, and seconds of processors, those of worker processes included. A process of its
-own, since workers import what the process that starts them runs.
+Prints tokens, seconds by the clock, and seconds of processors, those of worker processes included.
+A process of its own, since workers import what the process that starts them runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdjax.config import DataConfig
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
 from kdjax.data.tokenizer import TextTokenizer
 
 AT_ONCE = 1000
@@ -26,7 +27,8 @@ AT_ONCE = 1000
 
 
 def alone(text: str, tokenizer: str) -> Callable[[], int]:
-    """The tokenizer on all cores; the text is in memory, and what it gives is counted and dropped."""
+    """The tokenizer on all cores; the text is in memory, and what it gives is counted and
+    dropped."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     backend = TextTokenizer.read(Path(tokenizer))._backend
     with Path(text).open(encoding="utf-8") as file:
@@ -34,14 +36,20 @@ def alone(text: str, tokenizer: str) -> Callable[[], int]:
 
     def run() -> int:
         some = (texts[first : first + AT_ONCE] for first in range(0, len(texts), AT_ONCE))
-        return sum(len(found) for each in some for found in backend.encode_batch(each, add_special_tokens=False))
+        return sum(
+            len(found)
+            for each in some
+            for found in backend.encode_batch(each, add_special_tokens=False)
+        )
 
     return run
 
 
 def ours(text: str, tokenizer: str, out: str) -> Callable[[], int]:
     """The preparation, from the file to shards and manifest."""
-    return lambda: sum(prepare(DataConfig(files=text), Path(tokenizer), Path(out)).text_tokens.values())
+    return lambda: sum(
+        prepare(DataConfig(files=text), Path(tokenizer), Path(out)).text_tokens.values()
+    )
 
 
 def processors() -> float:
@@ -53,7 +61,8 @@ def processors() -> float:
 def main() -> None:
     which, *rest = sys.argv[1:]
     work = {"alone": alone, "ours": ours}[which](*rest)
-    before, clock = processors(), time.perf_counter()
+    before = processors()
+    clock = time.perf_counter()
     tokens = work()
     print(tokens, time.perf_counter() - clock, processors() - before)
 

@@ -1,9 +1,10 @@
 """The four arms in plain eager PyTorch: the baseline that the speed benchmark compares kdjax with.
 
-The mathematics of `kdjax.models` and `kdjax.objectives` (default variants) as one would write it by hand: attention
-through `scaled_dot_product_attention` where nobody asks for scores, the MLM head at the masked slots alone, a teacher
-without gradients that stops at the last layer needed, one log-softmax of the student's logits where two terms read it.
-Modules are named as kdjax's parameters are, so that parameters and gradients can be handed over and compared.
+The mathematics of `kdjax.models` and `kdjax.objectives` (default variants) as one would write it by
+hand: attention through `scaled_dot_product_attention` where nobody asks for scores, the MLM head at
+the masked slots alone, a teacher without gradients that stops at the last layer needed, one
+log-softmax of the student's logits where two terms read it. Modules are named as kdjax's parameters
+are, so that parameters and gradients can be handed over and compared.
 
 Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary.
 """
@@ -25,13 +26,14 @@ from torch.nn import functional as F
 
 from benchmarks.cases import OPTIMIZER, RATE, Case
 from kdjax.config import ModelConfig
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.objectives.relations import Relation
 
 Batch = Mapping[str, Tensor]
 AdamW = Literal["foreach", "fused"]
 Precision = Literal["float32", "autocast", "master"]
-"""How a step is computed: in float32; in bfloat16 by `torch.autocast`; or by a bfloat16 copy of float32 parameters."""
+"""How a step is computed: in float32; in bfloat16 by `torch.autocast`; or by a bfloat16 copy of
+float32 parameters."""
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 
@@ -55,7 +57,7 @@ class Embeddings(nn.Module):
         self.position = None
         if config.positions == "learned":
             self.position = nn.Embedding(config.max_positions, config.width)
-        self.token_type = nn.Embedding(config.types, config.width)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.width)
         self.norm = nn.Identity()
         if config.embedding_norm:
             self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -69,7 +71,8 @@ class Embeddings(nn.Module):
 
 
 class Rotary(NamedTuple):
-    """The cosines and sines of rotary positions (Su et al. 2021, arXiv 2104.09864), each `[B, 1, L, d]`."""
+    """The cosines and sines of rotary positions (Su et al. 2021, arXiv 2104.09864), each `[B, 1, L,
+    d]`."""
 
     cos: Tensor
     sin: Tensor
@@ -90,18 +93,23 @@ def rotary_tables(config: ModelConfig, positions: Tensor) -> Rotary:
 
 
 class Attention(nn.Module):
-    """Queries, keys and values come from one product: every arm needs all three of every layer it runs."""
+    """Queries, keys and values come from one product: every arm needs all three of every layer it
+    runs."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.joined = nn.Linear(config.width, 3 * config.width)
         self.output = nn.Linear(config.width, config.width)
-        self.heads, self.drop = config.heads, config.attention_dropout
+        self.heads = config.heads
+        self.drop = config.attention_dropout
         self.scale = 1 / math.sqrt(config.head_width)
 
     def parts(self, x: Tensor, rotary: Rotary | None, *, scores: bool) -> dict[str, Tensor]:
-        """Query, key, value `[B, H, L, d]` and, if wanted, the scores `[B, H, L, L]` before mask and softmax."""
-        query, key, value = self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        """Query, key, value `[B, H, L, d]` and, if wanted, the scores `[B, H, L, L]` before mask
+        and softmax."""
+        query, key, value = (
+            self.joined(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        )
         if rotary is not None:
             query = rotary.rotate(query)
             key = rotary.rotate(key)
@@ -115,7 +123,12 @@ class Attention(nn.Module):
             mixed = (F.dropout(weights, drop) if drop else weights) @ parts["value"]
         else:
             mixed = F.scaled_dot_product_attention(
-                parts["query"], parts["key"], parts["value"], attn_mask=mask, dropout_p=drop, scale=self.scale
+                parts["query"],
+                parts["key"],
+                parts["value"],
+                attn_mask=mask,
+                dropout_p=drop,
+                scale=self.scale,
             )
         return self.output(mixed.transpose(1, 2).flatten(2))
 
@@ -180,8 +193,9 @@ class Encoder(nn.Module):
             self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.mlm = MlmHead(config)
 
-    def forward(self, batch: Batch, request: Request) -> Features:
-        """The features asked for; the layers above them are not run, nor the rest of the highest one."""
+    def forward(self, batch: Batch, request: FeatureRequest) -> Features:
+        """The features asked for; the layers above them are not run, nor the rest of the highest
+        one."""
         found = Features()
         top = len(self.layers) if request.head else request.depth
         whole = top if request.head or top in request.hidden else top - 1
@@ -193,7 +207,8 @@ class Encoder(nn.Module):
         if self.config.positions == "rotary":
             rotary = rotary_tables(self.config, batch["positions"])
         for n in range(1, top + 1):
-            layer, asked = self.layers[str(n)], request.attention(n)
+            layer = self.layers[str(n)]
+            asked = request.attention(n)
             if n <= whole:
                 x, parts = layer(x, mask, rotary, scores="scores" in asked)
             else:
@@ -211,22 +226,32 @@ class Encoder(nn.Module):
         return found
 
 
-def scratch(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
+def scratch(
+    student: Features, teacher: Features, batch: Batch, project: nn.Linear | None
+) -> Tensor:
     """The mean cross-entropy of the masked tokens."""
     return F.cross_entropy(student.logits.float(), batch["labels"])
 
 
 def logit(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
     """That, and the mean over the masked slots of KL(p_t‖p_s), at temperature 1."""
-    own, weights = F.log_softmax(student.logits.float(), -1), batch["weights"]
+    own = F.log_softmax(student.logits.float(), -1)
+    weights = batch["weights"]
     divergence = _kl(own, teacher.logits.float())
     return F.nll_loss(own, batch["labels"]) + (divergence * weights).sum() / weights.sum()
 
 
-def tinybert(student: Features, teacher: Features, batch: Batch, project: nn.Linear | None) -> Tensor:
+def tinybert(
+    student: Features, teacher: Features, batch: Batch, project: nn.Linear | None
+) -> Tensor:
     """Squared differences of attention scores and of projected hidden states, uniform layer map."""
-    together, valid, losses = _together(batch), batch["valid"], []
-    apart, pairs, padding, tokens = ~together, together.sum(), ~valid[..., None], valid.sum()
+    together = _together(batch)
+    valid = batch["valid"]
+    losses = []
+    apart = ~together
+    pairs = together.sum()
+    padding = ~valid[..., None]
+    tokens = valid.sum()
     for n, own in student.scores.items():
         target = teacher.scores[n * max(teacher.scores) // max(student.scores)]
         difference = (own - target).float().masked_fill_(apart, 0)
@@ -239,16 +264,24 @@ def tinybert(student: Features, teacher: Features, batch: Batch, project: nn.Lin
 
 
 def minilm(
-    student: Features, teacher: Features, batch: Batch, project: nn.Linear | None, relation_heads: int = 0
+    student: Features,
+    teacher: Features,
+    batch: Batch,
+    project: nn.Linear | None,
+    relation_heads: int = 0,
 ) -> Tensor:
     """KL between the relations of queries, of keys and of values of the last layers."""
-    apart, rows, losses = ~_together(batch), batch["valid"][:, None].float(), []
+    apart = ~_together(batch)
+    rows = batch["valid"][:, None].float()
+    losses = []
     for kind in ("query", "key", "value"):
         (own,), (target,) = getattr(student, kind).values(), getattr(teacher, kind).values()
         heads = Relation(relation_heads=relation_heads).heads(
             own.shape[1] * own.shape[3], target.shape[1] * target.shape[3]
         )
-        divergence = _kl(F.log_softmax(_relation(own, heads, apart), dim=-1), _relation(target, heads, apart))
+        divergence = _kl(
+            F.log_softmax(_relation(own, heads, apart), dim=-1), _relation(target, heads, apart)
+        )
         losses.append((divergence * rows).sum() / (rows.sum() * heads))
     return torch.stack(losses).sum()
 
@@ -263,7 +296,8 @@ def _relation(x: Tensor, heads: int, apart: Tensor) -> Tensor:
 def _kl(own: Tensor, target: Tensor) -> Tensor:
     """KL(target‖own) over the last axis, of log-probabilities and of scores.
 
-    A softmax of its own is faster than `F.kl_div`, whose exp of log-probabilities near -1e30 is slow on a CPU.
+    A softmax of its own is faster than `F.kl_div`, whose exp of log-probabilities near -1e30 is
+    slow on a CPU.
     """
     return (F.softmax(target, -1) * (F.log_softmax(target, -1) - own)).sum(-1)
 
@@ -279,10 +313,14 @@ def _together(batch: Batch) -> Tensor:
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
+        ~allowed, -torch.inf
+    )
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {f.__name__: f for f in (scratch, logit, tinybert, minilm)}
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    f.__name__: f for f in (scratch, logit, tinybert, minilm)
+}
 
 
 class Torch:
@@ -319,18 +357,28 @@ class Torch:
             adamw: the implementation of `torch.optim.AdamW`.
         """
         needs = case.phase.needs
-        self._loss, self._needs, self._precision, self._device = LOSSES[case.arm], needs, precision, device
+        self._loss = LOSSES[case.arm]
+        self._needs = needs
+        self._precision = precision
+        self._device = device
         if case.arm == "minilm":
             self._loss = functools.partial(minilm, relation_heads=case.pair.relation_heads)
         self.student = _loaded(Encoder(case.pair.student), params).to(device).train()
         self.teacher = None
         if case.phase.teacher:
             wide = torch.float32 if precision == "float32" else torch.bfloat16
-            self.teacher = _loaded(Encoder(case.pair.teacher), teacher).to(device, wide).eval().requires_grad_(False)
+            self.teacher = (
+                _loaded(Encoder(case.pair.teacher), teacher)
+                .to(device, wide)
+                .eval()
+                .requires_grad_(False)
+            )
         self.project = None
         self._trained = nn.ModuleDict({"model": self.student})
         for name, own in objective.items():
-            self.project = _loaded(nn.Linear(case.pair.student.width, case.pair.teacher.width), own).to(device)
+            self.project = _loaded(
+                nn.Linear(case.pair.student.width, case.pair.teacher.width), own
+            ).to(device)
             self._trained["objective"] = nn.ModuleDict({name: self.project})
         self.batches = [_placed(one, device) for one in batches]
         self._master = None
@@ -349,7 +397,9 @@ class Torch:
             {"params": decayed, "weight_decay": OPTIMIZER.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=RATE, betas=(OPTIMIZER.b1, OPTIMIZER.b2), eps=OPTIMIZER.eps, **{kind: True})
+        return torch.optim.AdamW(
+            groups, lr=RATE, betas=(OPTIMIZER.b1, OPTIMIZER.b2), eps=OPTIMIZER.eps, **{kind: True}
+        )
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a placed batch."""
@@ -380,8 +430,13 @@ class Torch:
 
     def _through_master(self) -> None:
         """The update of the float32 parameters, and their copy in bfloat16."""
-        pairs = [(m, p) for m, p in zip(self._master, self._trained.parameters(), strict=True) if p.grad is not None]
-        masters, copies = [m for m, _ in pairs], [p for _, p in pairs]
+        pairs = [
+            (m, p)
+            for m, p in zip(self._master, self._trained.parameters(), strict=True)
+            if p.grad is not None
+        ]
+        masters = [m for m, _ in pairs]
+        copies = [p for _, p in pairs]
         for master, copy in pairs:
             master.grad = copy.grad.float()
             copy.grad = None
@@ -395,7 +450,8 @@ class Torch:
             torch.cuda.synchronize()
 
     def gradients(self, batch: int = 0) -> tuple[float, dict[str, np.ndarray]]:
-        """The loss of one of the batches and its gradients, by kdjax's dotted paths and in its layout."""
+        """The loss of one of the batches and its gradients, by kdjax's dotted paths and in its
+        layout."""
         loss = self.loss(self.batches[batch])
         loss.backward()
         found = {}
@@ -415,12 +471,16 @@ def named(tree: Any) -> dict[str, np.ndarray]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         *module, last = (str(key.key) for key in path)
         array = np.asarray(leaf, np.float32)
-        module = ["token_type" if name == "type" else name for name in module]  # every nn.Module has a method `type`
+        module = [
+            "token_type" if name == "type" else name for name in module
+        ]  # every nn.Module has a method `type`
         found[".".join([*module, _LEAVES[last]])] = array.T if last == "kernel" else array
     for name in [name for name in found if ".query." in name]:
         parts = [name.replace(".query.", f".{kind}.") for kind in ("query", "key", "value")]
         if all(part in found for part in parts):
-            found[name.replace(".query.", ".joined.")] = np.concatenate([found.pop(part) for part in parts])
+            found[name.replace(".query.", ".joined.")] = np.concatenate(
+                [found.pop(part) for part in parts]
+            )
     return found
 
 

@@ -1,4 +1,5 @@
-"""The step in two programs, as frameworks without a fused one run it: the teacher hands its features to the student."""
+"""The step in two programs, as frameworks without a fused one run it: the teacher hands its
+features to the student."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from benchmarks.cases import RATE, Case
 from kdjax.budget.hardware import memory
 from kdjax.models.features import Features
 from kdjax.parallel.layout import Layout
-from kdjax.train.program import Program
-from kdjax.train.step import Moment, compile_step, make_loss, make_step
+from kdjax.training.program import Program
+from kdjax.training.step import ScheduleInputs, compile_step, make_loss, make_step
 
 
 class Unfused:
@@ -28,7 +29,14 @@ class Unfused:
 
     name = "unfused"
 
-    def __init__(self, case: Case, params: Any, teacher: Any, batches: list[Mapping[str, np.ndarray]], fused: Program):
+    def __init__(
+        self,
+        case: Case,
+        params: Any,
+        teacher: Any,
+        batches: list[Mapping[str, np.ndarray]],
+        fused: Program,
+    ):
         """Compiles both programs.
 
         Args:
@@ -38,36 +46,47 @@ class Unfused:
             batches: on the host.
             fused: the fused step, which places everything.
         """
-        phase, layout, compute = case.phase, Layout.of(devices=jax.devices()[:1]), case.compute
+        phase = case.phase
+        layout = Layout.of(devices=jax.devices()[:1])
+        compute = case.compute
         self._batches = [fused.place(one) for one in batches]
-        self._state, self._teacher = fused.start(params, seed=0), fused.place_teacher(teacher)
-        moment = Moment.abstract(layout.everywhere)
+        self._state = fused.start(params, seed=0)
+        self._teacher = fused.place_teacher(teacher)
+        schedule_inputs = ScheduleInputs.abstract(layout.replicated)
 
         def look(teacher: Any, batch: Any) -> Features:
-            return phase.target(teacher, batch, compute)
+            return phase.teacher_features(teacher, batch, compute)
 
         self._look = jax.jit(look).lower(self._teacher, self._batches[0]).compile()
         seen = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.everywhere),
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.replicated),
             jax.eval_shape(look, self._teacher, self._batches[0]),
         )
         loss = make_loss(
-            lambda p, _, b, key: phase.see(p, None, b, key, compute), lambda seen, _: seen, phase.objective
+            lambda p, _, b, key: phase.student_features(p, None, b, key, compute),
+            lambda seen, _: seen,
+            phase.objective,
         )
-        step = make_step(loss, phase.transformation, phase.trained, dropout=phase.drops, layout=layout)
+        step = make_step(
+            loss, phase.transformation, phase.trained, dropout=phase.uses_dropout, layout=layout
+        )
         self._step = (
             compile_step(step, layout, fused.abstract_state(), seen)
-            .lower(fused.abstract_state(), seen, self._batches[0], moment)
+            .lower(fused.abstract_state(), seen, self._batches[0], schedule_inputs)
             .compile()
         )
         self.handed_over = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(seen))
-        self.teacher_memory, self.student_memory = memory(self._look), memory(self._step)
-        self._moment = layout.place(jax.tree.map(np.float32, Moment(0.5, RATE)), layout.everywhere)
+        self.teacher_memory = memory(self._look)
+        self.student_memory = memory(self._step)
+        self._moment = layout.place(
+            jax.tree.map(np.float32, ScheduleInputs(0.5, RATE)), layout.replicated
+        )
         self._done = 0
 
     @property
     def peak(self) -> int | None:
-        """Bytes at most: the larger of the two programs, with what the other one needs lying beside it."""
+        """Bytes at most: the larger of the two programs, with what the other one needs lying beside
+        it."""
         if self.teacher_memory is None or self.student_memory is None:
             return None
         return max(
@@ -78,7 +97,9 @@ class Unfused:
     def step(self) -> dict[str, jax.Array]:
         """One step on the next batch; it may still run when this returns."""
         batch = self._batches[self._done % len(self._batches)]
-        self._state, metrics = self._step(self._state, self._look(self._teacher, batch), batch, self._moment)
+        self._state, metrics = self._step(
+            self._state, self._look(self._teacher, batch), batch, self._moment
+        )
         self._done += 1
         return metrics
 

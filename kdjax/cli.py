@@ -54,7 +54,7 @@ def _audit(options: argparse.Namespace, config: Config) -> None:
 
 
 def _price(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.pricing import price_table, prices
+    from kdjax.dry_run.pricing import price_table, prices
 
     rows = prices(config)
     if options.json:
@@ -64,10 +64,10 @@ def _price(options: argparse.Namespace, config: Config) -> None:
 
 
 def _compile(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.parallel import aot
+    from kdjax.hlo import aot
 
     aot.offline()
-    from kdjax.study.compiling import check_fits, compiled, compiled_table
+    from kdjax.dry_run.compiling import check_fits, compiled, compiled_table
 
     found = compiled(config, aot.slice_of(options.topology), options.arm, options.top)
     if options.json:
@@ -102,7 +102,7 @@ def _cache(options: argparse.Namespace, config: Config) -> None:
 
 
 def _arms(options: argparse.Namespace, config: Config) -> None:
-    from kdjax.study.arms import arms_table, listed
+    from kdjax.dry_run.named_arms import arms_table, listed
 
     if options.json:
         print(json.dumps(listed(config), indent=1))
@@ -130,34 +130,67 @@ def _merge(options: argparse.Namespace, config: Config) -> None:
 
 
 COMMANDS: dict[str, tuple[Command, str]] = {
-    "compare": (_compare, "Train every arm under every seed within the budget, evaluate, and write the report."),
-    "sweep": (_sweep, "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any setting."),
-    "tune": (_tune, "The same number of trials for every arm; writes a recipe with the best settings found."),
-    "plan": (_plan, "What each arm would reach at budgets nobody has spent, from published laws and a pilot's runs."),
-    "audit": (_audit, "Recount every price and every sum of a finished study or sweep, and report any difference."),
-    "price": (_price, "What one step of each arm costs, and how far the budget reaches. Needs no weights and no data."),
+    "compare": (
+        _compare,
+        "Train every arm under every seed within the budget, evaluate, and write the report.",
+    ),
+    "sweep": (
+        _sweep,
+        "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any "
+        "setting.",
+    ),
+    "tune": (
+        _tune,
+        "The same number of trials for every arm; writes a recipe with the best settings found.",
+    ),
+    "plan": (
+        _plan,
+        "What each arm would reach at budgets nobody has spent, from published laws and a pilot's "
+        "runs.",
+    ),
+    "audit": (
+        _audit,
+        "Recount every price and every sum of a finished study or sweep, and report any "
+        "difference.",
+    ),
+    "price": (
+        _price,
+        "What one step of each arm costs, and how far the budget reaches. Needs no weights and no "
+        "data.",
+    ),
     "compile": (
         _compile,
-        "Compile every arm's step for a TPU slice without one: memory, collectives, estimated time and utilisation.",
+        "Compile every arm's step for a TPU slice without one: memory, collectives, estimated "
+        "time and utilisation.",
     ),
     "prepare": (_prepare, "Turn raw text into packed, sharded sequences."),
-    "tokenizer": (_tokenizer, "Train the recipe's tokenizer on its text, for `data.tokenizer` of any recipe."),
+    "tokenizer": (
+        _tokenizer,
+        "Train the recipe's tokenizer on its text, for `data.tokenizer` of any recipe.",
+    ),
     "teacher": (
         _teacher,
-        "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that says its cost.",
+        "Train a teacher from scratch, or fit an MLM head on an encoder; saved with a card that "
+        "says its cost.",
     ),
-    "cache": (_cache, "Run the teacher once over all mask views and store what the recipe's arms need of it."),
+    "cache": (
+        _cache,
+        "Run the teacher once over all mask views and store what the recipe's arms need of it.",
+    ),
     "arms": (
         _arms,
-        "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the paper's sizes.",
+        "The named arms: what each does, asks of the teacher and costs. Without CONFIG, at the "
+        "paper's sizes.",
     ),
     "train": (
         _train,
-        "One arm under one seed of a study, or one part of its runs; `compare` with the same --out takes it up.",
+        "One arm under one seed of a study, or one part of its runs; `compare` with the same "
+        "--out takes it up.",
     ),
     "merge": (
         _merge,
-        "The finished runs of a study's parts in one directory; `compare` with the same --out takes it up.",
+        "The finished runs of a study's parts in one directory; `compare` with the same --out "
+        "takes it up.",
     ),
 }
 
@@ -165,20 +198,23 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 PRINTS = ("price", "compile", "arms")
 """Commands that print and write nothing."""
 TOGETHER = ("compare", "sweep", "tune", "train", "teacher")
-"""Commands that several processes run as one; of the others, the first process runs what there is to run."""
+"""Commands that several processes run as one; of the others, the first process runs what there is
+to run."""
 NO_RECIPE = ("audit", "merge")
 """Commands that take no recipe."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """How the system says that a disk is full, or a quota or a limit on files used up."""
-PAPER = Config(train=TrainConfig(batch=1024))
-"""The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked slots."""
+PAPER = Config(train=TrainConfig(batch_size=1024))
+"""The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked
+slots."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits.
 
-    0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted. Each but the first
-    with one line that says it; after 75 and 130 the same command goes on. 1: a bug, with a traceback.
+    0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted.
+    Each but the first with one line that says it; after 75 and 130 the same command goes on. 1: a
+    bug, with a traceback.
     """
     begun = CLOCK.mark()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -189,14 +225,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         plain, overrides = split_overrides(words)
         options = _parser().parse_args(plain, argparse.Namespace(others=others, begun=begun))
         if others and not getattr(options, "beam", False):
-            raise InputError(f"command line: -- {others[0]}: expected such options of `kdjax prepare --beam` alone")
+            raise InputError(
+                f"command line: -- {others[0]}: expected such options of `kdjax prepare --beam` "
+                "alone"
+            )
         if overrides and not options.config:
-            raise InputError(f"command line: {overrides[0]} changes a recipe, expected CONFIG before it")
+            raise InputError(
+                f"command line: {overrides[0]} changes a recipe, expected CONFIG before it"
+            )
         config = recipes.load(options.config, overrides) if options.config else PAPER
         _keep_memory()
         if _joined(options):
             _keep_compiled()
-            with PREEMPTION.heeded():
+            with PREEMPTION.sigterm_handler():
                 COMMANDS[options.command][0](options, config)
     except Stopped as e:
         loglines.warn(str(e))
@@ -225,7 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _end(status: int) -> NoReturn:
-    """Exits early. A process that others wait for does so at once: a polite end would wait for them in turn."""
+    """Exits early. A process that others wait for does so at once: a polite end would wait for them
+    in turn."""
     if os.environ.get("KDJAX_DISTRIBUTED"):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -238,7 +280,7 @@ def _other_gone(error: Exception) -> bool:
         return False
     from kdjax.parallel import hosts
 
-    return hosts.gone(error)
+    return hosts.peer_lost(error)
 
 
 def _joined(options: argparse.Namespace) -> bool:
@@ -249,21 +291,21 @@ def _joined(options: argparse.Namespace) -> bool:
 
     hosts.start()
     if options.command in TOGETHER:
-        options.out = hosts.own(options.out)
+        options.out = hosts.process_dir(options.out)
         return True
-    return hosts.lead()
+    return hosts.is_main_process()
 
 
 def _keep_memory() -> None:
     from kdjax import memory
 
-    memory.keep_freed()
+    memory.configure_malloc()
 
 
 def _keep_compiled() -> None:
     from kdjax import compiled
 
-    compiled.keep()
+    compiled.enable_compilation_cache()
 
 
 def _split_others(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -273,7 +315,8 @@ def _split_others(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Parts a command line into its own words and the overrides of the recipe: `--section.setting VALUE`."""
+    """Parts a command line into its own words and the overrides of the recipe: `--section.setting
+    VALUE`."""
     sections = {field.name for field in dataclasses.fields(Config)}
     plain: list[str] = []
     overrides: list[str] = []
@@ -302,7 +345,8 @@ class _Parser(argparse.ArgumentParser):
     takes_recipe = False
 
     def format_help(self) -> str:
-        """Return the help; settings are looked up only now, since that takes longer than all other parsing."""
+        """Return the help; settings are looked up only now, since that takes longer than all other
+        parsing."""
         if self.takes_recipe:
             self.epilog = recipes.help_text()
         return super().format_help()
@@ -314,11 +358,14 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kdjax",
-        description="Distil or pretrain? Masked language models compared under one exact compute budget.",
+        description="Distil or pretrain? Masked language models compared under one exact compute "
+        "budget.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kdjax {kdjax.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
     for name, (_, summary) in COMMANDS.items():
         takes = {
             "audit": "DIR",
@@ -337,32 +384,57 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.takes_recipe = name not in NO_RECIPE
         if name == "merge":
-            command.add_argument("parts", type=Path, nargs="+", metavar="PART", help="directory of a part")
-            command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+            command.add_argument(
+                "parts", type=Path, nargs="+", metavar="PART", help="directory of a part"
+            )
+            command.add_argument(
+                "--out", type=Path, required=True, metavar="DIR", help="output directory"
+            )
             command.set_defaults(config=None)
             continue
         if name == "audit":
-            command.add_argument("directory", type=Path, metavar="DIR", help="of a study or a sweep")
+            command.add_argument(
+                "directory", type=Path, metavar="DIR", help="of a study or a sweep"
+            )
             command.set_defaults(config=None)
             continue
         count = "?" if name == "arms" else None
-        command.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file", nargs=count)
+        command.add_argument(
+            "config", metavar="CONFIG", help="the recipe, a YAML file", nargs=count
+        )
         if name in PRINTS:
-            command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+            command.add_argument(
+                "--json", action="store_true", help="print JSON instead of a table"
+            )
         else:
-            command.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+            command.add_argument(
+                "--out", type=Path, required=True, metavar="DIR", help="output directory"
+            )
         if name == "compile":
             command.add_argument(
-                "--topology", required=True, metavar="CHIP:AxB", help="of the slice: v5e:2x4, v6e:4x4, v5p:2x2x1..."
+                "--topology",
+                required=True,
+                metavar="CHIP:AxB",
+                help="of the slice: v5e:2x4, v6e:4x4, v5p:2x2x1...",
             )
-            command.add_argument("--arm", nargs="+", default=[], metavar="NAME", help="arms of the recipe; else all")
-            command.add_argument("--top", type=int, default=0, metavar="N", help="list a step's N longest operations")
+            command.add_argument(
+                "--arm", nargs="+", default=[], metavar="NAME", help="arms of the recipe; else all"
+            )
+            command.add_argument(
+                "--top", type=int, default=0, metavar="N", help="list a step's N longest operations"
+            )
         if name == "prepare":
-            command.add_argument("--beam", action="store_true", help="by Apache Beam; its own options follow after --")
+            command.add_argument(
+                "--beam",
+                action="store_true",
+                help="by Apache Beam; its own options follow after --",
+            )
         if name == "train":
             command.add_argument("--arm", help="which arm of the recipe")
             command.add_argument("--seed", type=int, help="which seed")
-            command.add_argument("--part", metavar="I/N", help="in their place: the I-th of N parts of all runs")
+            command.add_argument(
+                "--part", metavar="I/N", help="in their place: the I-th of N parts of all runs"
+            )
     return parser
 
 

@@ -1,4 +1,5 @@
-"""Where the wall-clock of a command goes: every moment counts once, so the parts add up to the whole."""
+"""Where the wall-clock of a command goes: every moment counts once, so the parts add up to the
+whole."""
 
 from __future__ import annotations
 
@@ -27,15 +28,19 @@ class Mark:
 class Clock:
     """Adds up the seconds of the main thread by kind: `with CLOCK("text"): ...`.
 
-    Of blocks inside one another the inner one counts. Whatever the block, tracing and compiling count as `compile`,
+    Of blocks inside one another the inner one counts. Whatever the block, tracing and compiling
+    count as `compile`,
     once `listen` was called: JAX tells when it did so.
     """
 
     def __init__(self) -> None:
         """Starts, with `SETTING_UP`."""
-        self._kinds, self._whole = [SETTING_UP], False
+        self._kinds = [SETTING_UP]
+        self._whole = False
         self._seconds: dict[str, float] = {}
-        self._since, self._compiled, self._listens = time.perf_counter(), 0.0, False
+        self._since = time.perf_counter()
+        self._compiled = 0.0
+        self._listens = False
 
     def listen(self) -> None:
         """Hears from JAX from now on."""
@@ -74,7 +79,9 @@ class Clock:
     def since(self, mark: Mark) -> dict[str, float]:
         """Seconds by kind since a moment; they add up to all that has passed."""
         now = self.mark()
-        passed = {kind: seconds - mark.seconds.get(kind, 0.0) for kind, seconds in now.seconds.items()}
+        passed = {
+            kind: seconds - mark.seconds.get(kind, 0.0) for kind, seconds in now.seconds.items()
+        }
         return {kind: seconds for kind, seconds in passed.items() if seconds > 0}
 
     def _count(self) -> None:
@@ -86,7 +93,8 @@ class Clock:
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
     def _heard(self, event: str, start_time: float, end_time: float, **_: Any) -> None:
-        """JAX has traced or compiled, for instance a function that another one calls: each second counts once."""
+        """JAX has traced or compiled, for instance a function that another one calls: each second
+        counts once."""
         own = threading.current_thread() is threading.main_thread()
         if own and not self._whole and event.startswith(_COMPILING):
             seconds = max(0.0, end_time - max(start_time, self._compiled))

@@ -1,9 +1,12 @@
-"""Compiled programs, kept between processes in the user's cache directory: what was compiled once is read again.
+"""Compiled programs, kept between processes in the user's cache directory: what was compiled once
+is read again.
 
-JAX's persistent compilation cache does it (https://docs.jax.dev/en/latest/persistent_compilation_cache.html), with
-files of our own in place of its own: they are written whole or not at all, carry a SHA-256, and are deleted where it
-does not match. JAX's own are neither, and one that a kill has cut short stays for good. There is no public way to give
-JAX another store; in a JAX whose private one has changed, its own files are used (`private_store`).
+JAX's persistent compilation cache does it
+(https://docs.jax.dev/en/latest/persistent_compilation_cache.html), with
+files of our own in place of its own: they are written whole or not at all, carry a SHA-256, and are
+deleted where it does not match. JAX's own are neither, and one that a kill has cut short stays for
+good. There is no public way to give JAX another store; in a JAX whose private one has changed, its
+own files are used (`private_store`).
 """
 
 from __future__ import annotations
@@ -23,29 +26,37 @@ from kdjax import loglines
 from kdjax.files import digest
 
 LIMIT = 2 * 2**30
-"""Bytes that all entries together take at most, unless `JAX_COMPILATION_CACHE_MAX_SIZE` says otherwise."""
+"""Bytes that all entries together take at most, unless `JAX_COMPILATION_CACHE_MAX_SIZE` says
+otherwise."""
 _CPU_INFO = Path("/proc/cpuinfo")
 _HASH = hashlib.sha256().digest_size
 
 
-def keep() -> None:
+def enable_compilation_cache() -> None:
     """From now on, what this process compiles is kept, and what was kept is not compiled again.
 
-    Entries lie in `$XDG_CACHE_HOME/kdjax/compiled`, or `~/.cache/kdjax/compiled`. A cache that JAX was told of before,
-    by `JAX_COMPILATION_CACHE_DIR` or in the program, is left as it is; told of an empty one, nothing is kept. Small
-    programs are kept too: a study on a CPU has many. Where the directory cannot be used, or others may write to it
-    (whoever writes an entry has it run), one line says so, and everything is compiled.
+    Entries lie in `$XDG_CACHE_HOME/kdjax/compiled`, or `~/.cache/kdjax/compiled`. A cache that JAX
+    was told of before, by `JAX_COMPILATION_CACHE_DIR` or in the program, is left as it is; told of
+    an empty one, nothing is kept. Small
+    programs are kept too: a study on a CPU has many. Where the directory cannot be used, or others
+    may write to it (whoever writes an entry has it run), one line says so, and everything is
+    compiled.
     """
     told = jax.config.values["jax_compilation_cache_dir"]
     limit = _limit()
     if told == "":
-        jax.config.update("jax_compilation_cache_dir", None)  # JAX takes it for a directory in places
+        jax.config.update(
+            "jax_compilation_cache_dir", None
+        )  # JAX takes it for a directory in places
     if told is not None or limit == 0:
         return
     try:
         directory = _directory()
     except (OSError, RuntimeError) as e:
-        loglines.warn(f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another place, or none")
+        loglines.warn(
+            f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another "
+            "place, or none"
+        )
         return
     _default("jax_persistent_cache_min_compile_time_secs", 0.0)
     _default("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -58,7 +69,8 @@ def keep() -> None:
 
 
 def private_store() -> ModuleType | None:
-    """Return JAX's module that opens the store of compiled programs; the only private one that kdjax knows.
+    """Return JAX's module that opens the store of compiled programs; the only private one that
+    kdjax knows.
 
     None where this JAX has no such module, or one that opens the store in another way.
     """
@@ -66,20 +78,25 @@ def private_store() -> ModuleType | None:
         from jax._src import compilation_cache  # noqa: PLC0415
     except ImportError:
         return None
-    return compilation_cache if callable(getattr(compilation_cache, "get_file_cache", None)) else None
+    return (
+        compilation_cache if callable(getattr(compilation_cache, "get_file_cache", None)) else None
+    )
 
 
 class Entries:
-    """A directory of compiled programs by JAX's keys, for JAX to get and put; nothing wrong with it is an error."""
+    """A directory of compiled programs by JAX's keys, for JAX to get and put; nothing wrong with it
+    is an error."""
 
     def __init__(self, directory: Path, limit: int):
         """Opens it.
 
         Args:
             directory: of this kind of machine, beside those of others.
-            limit: bytes that all of them take at most, -1: no limit. What was not used for longest is deleted first.
+            limit: bytes that all of them take at most, -1: no limit. What was not used for longest
+                is deleted first.
         """
-        self._path, self._limit = directory, limit
+        self._path = directory
+        self._limit = limit
         self._size: int | None = None  # of all, as far as this process knows
         self._unwritable = False
 
@@ -124,7 +141,8 @@ class Entries:
         self._unwritable = True
 
     def _make_room(self, size: int) -> None:
-        """Deletes entries until one more of this size is within the limit; other processes may do so, too."""
+        """Deletes entries until one more of this size is within the limit; other processes may do
+        so, too."""
         if self._limit < 0:
             return
         if self._size is not None and self._size + size <= self._limit:
@@ -174,11 +192,14 @@ def _directory() -> Path:
 
 
 def _machine() -> list[str]:
-    """What code for this CPU depends on and JAX's key does not hold: its kind and instructions, and how many cores
-    XLA splits the work over. Where the system does not list them, the machine's name stands for it."""
+    """What code for this CPU depends on and JAX's key does not hold: its kind and instructions, and
+    how many cores XLA splits the work over. Where the system does not list them, the machine's name
+    stands for it."""
     kind = [platform.machine(), platform.system()]
     if _CPU_INFO.exists():
-        lines = re.findall(r"^(?:model name|flags|Features|CPU part)\s*:.*$", _CPU_INFO.read_text(), re.MULTILINE)
+        lines = re.findall(
+            r"^(?:model name|flags|Features|CPU part)\s*:.*$", _CPU_INFO.read_text(), re.MULTILINE
+        )
         kind += sorted(set(lines))
     else:
         kind.append(platform.node())

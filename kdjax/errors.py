@@ -1,4 +1,5 @@
-"""What a user can get wrong: every such error is an `InputError`, which the command line prints as one line.
+"""What a user can get wrong: every such error is an `InputError`, which the command line prints as
+one line.
 
 And `Stopped`, which is nobody's mistake.
 """
@@ -12,8 +13,8 @@ from collections.abc import Iterable
 class InputError(Exception):
     """Something given to kdjax cannot be used.
 
-    The message is one line: what was found, where, and what was expected. The command line prints it and ends with
-    status 2; a library caller catches it.
+    The message is one line: what was found, where, and what was expected. The command line prints
+    it and ends with status 2; a library caller catches it.
     """
 
     def __init__(self, message: str):
@@ -25,14 +26,15 @@ class Diverged(InputError):
 
 
 class Unfinished(InputError):
-    """Work that took long stopped before its end, and what is done of it stays: the same command goes on with it."""
+    """Work that took long stopped before its end, and what is done of it stays: the same command
+    goes on with it."""
 
 
 class Stopped(SystemExit):
     """The process was told to stop, and nothing is lost: the same command goes on.
 
-    Its code, the exit status, is 75: the `EX_TEMPFAIL` of sysexits.h, "try again later". `except Exception` lets it
-    through.
+    Its code, the exit status, is 75: the `EX_TEMPFAIL` of sysexits.h, "try again later". `except
+    Exception` lets it through.
     """
 
     STATUS = 75

@@ -16,7 +16,8 @@ from kdjax.errors import InputError, Unfinished
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name beside it, then renames: a kill leaves the old file or the new one."""
+    """Writes a file under a temporary name beside it, then renames: a kill leaves the old file or
+    the new one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -26,7 +27,9 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(f.fileno())
         beside.replace(path)
     except OSError as e:
-        raise InputError(f"{path}: cannot be written ({e.strerror}), expected a writable directory") from None
+        raise InputError(
+            f"{path}: cannot be written ({e.strerror}), expected a writable directory"
+        ) from None
 
 
 def append_text(path: Path, text: str, *, durable: bool) -> None:
@@ -41,7 +44,8 @@ def append_text(path: Path, text: str, *, durable: bool) -> None:
         OSError: it cannot be written; a part that was is taken back.
     """
     with path.open("ab", buffering=0) as f:
-        end, left = f.seek(0, os.SEEK_END), memoryview(text.encode())
+        end = f.seek(0, os.SEEK_END)
+        left = memoryview(text.encode())
         try:
             while left:
                 left = left[f.write(left) :]
@@ -63,14 +67,21 @@ def check_writable(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as e:
-        raise InputError(f"{directory}: cannot be written ({e.strerror}), expected a writable directory") from None
+        raise InputError(
+            f"{directory}: cannot be written ({e.strerror}), expected a writable directory"
+        ) from None
 
 
 @contextmanager
-def undone_by_bad_input(*directories: Path) -> Iterator[None]:
-    """Takes away what the block made of these directories if it ends in bad input; those there before stay.
+def undone_by_bad_input(*directories: Path, unless: str = "") -> Iterator[None]:
+    """Take away what the block made of these directories if it ends in bad input.
 
-    Nothing is taken away of work that is `Unfinished`.
+    Those that were there before stay, and so does work that is `Unfinished`.
+
+    Args:
+        directories: what the block makes.
+        unless: a pattern of paths within one of them; where any is there, work that took long is
+            done, and nothing at all is taken away.
     """
     new = [directory for directory in directories if not directory.exists()]
     try:
@@ -78,6 +89,8 @@ def undone_by_bad_input(*directories: Path) -> Iterator[None]:
     except Unfinished:
         raise
     except InputError:
+        if unless and any(True for directory in new for _ in directory.glob(unless)):
+            raise
         for directory in new:
             shutil.rmtree(directory, ignore_errors=True)
         raise

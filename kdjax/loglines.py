@@ -1,7 +1,8 @@
-"""Log lines that name the process: where several run as one, each line begins with which of them it is from.
+"""Log lines that name the process: where several run as one, each line begins with which of them it
+is from.
 
-JAX knows which process this is once `jax.distributed` is initialised. Asking it before would start its backend, which
-has to wait for that; so until then a process counts as alone.
+JAX knows which process this is once `jax.distributed` is initialised. Asking it before would start
+its backend, which has to wait for that; so until then a process counts as alone.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import logging
 import sys
 
 
-def lead() -> bool:
+def is_main_process() -> bool:
     """Whether this process tells how things go on; the others tell of warnings and errors alone."""
     return _which()[0] == 0
 
 
 def head() -> str:
-    """What every line begins with: `[3/8] ` in process 3 of 8, counted from 0; nothing in a process that is alone."""
+    """What every line begins with: `[3/8] ` in process 3 of 8, counted from 0; nothing in a process
+    that is alone."""
     number, count = _which()
     return f"[{number}/{count}] " if count > 1 else ""
 
@@ -27,15 +29,19 @@ def warn(text: str) -> None:
 
 
 def claim_logging() -> None:
-    """Python's warnings and the logging of libraries (absl, Orbax, JAX) go to standard error, a line each with its
-    head, from level WARNING on. A program that has set up logging before keeps its own."""
+    """Python's warnings and the logging of libraries (absl, Orbax, JAX) go to standard error, a
+    line each with its head, from level WARNING on. A program that has set up logging before keeps
+    its own."""
     if not logging.root.handlers:
-        logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", handlers=[_Named()])
+        logging.basicConfig(
+            level=logging.WARNING, format="%(name)s: %(message)s", handlers=[_Named()]
+        )
         logging.captureWarnings(True)
 
 
 class _Named(logging.Handler):
-    """Writes to whatever standard error is at the moment, so that a live progress line stays below."""
+    """Writes to whatever standard error is at the moment, so that a live progress line stays
+    below."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

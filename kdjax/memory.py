@@ -1,7 +1,8 @@
 """Memory on CPUs: what a step frees, the next step finds again.
 
-XLA's CPU client asks malloc for a step's temporary memory anew in every step, and glibc gives so large a piece back to
-the system when it is freed. Then every step faults in all its pages again, which took a third of a small model's step.
+XLA's CPU client asks malloc for a step's temporary memory anew in every step, and glibc gives so
+large a piece back to the system when it is freed. Then every step faults in all its pages again,
+which took a third of a small model's step.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ import os
 
 import jax
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD = -1
+_MMAP_MAX = -4
 """Parameters of glibc's mallopt (malloc.h)."""
 _LARGEST = 2**31 - 1
 _OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """What people tell glibc's malloc by."""
 
 
-def keep_freed() -> bool:
-    """From now on, what the main thread frees stays the process's, and steps on CPUs run on the main thread.
+def configure_malloc() -> bool:
+    """From now on, what the main thread frees stays the process's, and steps on CPUs run on the
+    main thread.
 
-    For programs of their own, before JAX first uses a device; kdjax's commands do it. The process keeps the most that
-    it ever used. What the environment says of malloc or of JAX's dispatch holds instead.
+    For programs of their own, before JAX first uses a device; kdjax's commands do it. The process
+    keeps the most that it ever used. What the environment says of malloc or of JAX's dispatch holds
+    instead.
 
     Returns:
         Whether it is so: the C library is glibc, and nobody told it otherwise.
     """
-    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}) or any(name in os.environ for name in _OWN):
+    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}) or any(
+        name in os.environ for name in _OWN
+    ):
         return False
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         # On a thread of JAX's own, malloc would take it from another place, which it cannot keep.

@@ -1,6 +1,8 @@
-"""Reading a recipe: one YAML file plus dotted overrides becomes a `Config`, or one line says what is wrong.
+"""Reading a recipe: one YAML file plus dotted overrides becomes a `Config`, or one line says what
+is wrong.
 
-`load(path, ["--data.length", "64"])` reads it, applies the overrides, and checks names and types. jsonargparse does the
+`load(path, ["--data.seq_len", "64"])` reads it, applies the overrides, and checks names and types.
+jsonargparse does the
 reading: it takes plain dataclasses as they are.
 """
 
@@ -22,7 +24,7 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from kdjax.config import Config, ModelSpec, TokenizerConfig, plain, to_dict
+from kdjax.config import Config, ModelSpec, TokenizerConfig, new_name, plain, to_dict
 from kdjax.errors import InputError, nearest
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -59,13 +61,19 @@ def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, 
     }
     hints = get_type_hints(cls)
     for f in dataclasses.fields(cls):
-        hint, default = hints[f.name], getattr(instance, f.name, dataclasses.MISSING)
+        hint = hints[f.name]
+        default = getattr(instance, f.name, dataclasses.MISSING)
         inner = next((arg for arg in get_args(hint) if dataclasses.is_dataclass(arg)), None)
         if dataclasses.is_dataclass(hint):
             yield from _settings(hint, default, f"{prefix}{f.name}.")
             continue
         kind = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-        yield f"{prefix}{f.name}", re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", kind), default, meanings.get(f.name, "")
+        yield (
+            f"{prefix}{f.name}",
+            re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", kind),
+            default,
+            meanings.get(f.name, ""),
+        )
         if inner is not None:
             among = {dict: ".NAME", tuple: ".N"}.get(get_origin(hint), "")
             yield from _settings(inner, inner, f"{prefix}{f.name}{among}.")
@@ -76,10 +84,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: a YAML file.
-        overrides: dotted overrides as on a command line, for instance `["--data.length", "64"]`.
+        overrides: dotted overrides as on a command line, for instance `["--data.seq_len", "64"]`.
 
     Raises:
-        InputError: no such file, not YAML, an unknown key or a value of the wrong type; names the nearest valid key.
+        InputError: no such file, not YAML, an unknown key or a value of the wrong type; names the
+            nearest valid key.
     """
     path = Path(path)
     try:
@@ -96,9 +105,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         instance = parser().instantiate(namespace)
     except InputError:
         raise
-    except (
-        Exception
-    ) as e:  # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
+    # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
+    except Exception as e:
         if isinstance(e.__cause__, InputError):
             raise e.__cause__ from None
         where = " ".join([str(path), *overrides])
@@ -123,12 +131,18 @@ _READABLE = (
     (r"typing\.|Parser key ", ""),
     (r"\"([\w.]+)\": Problem with given class_path '[\w.]+': ", r"\1."),
     (r"- Problem with given class_path '[\w.]+': ", ""),
-    (r"Does not validate against any of the Union subtypes Subtypes: \[([\w, ]+)\] Errors:", r"expected one of \1:"),
+    (
+        r"Does not validate against any of the Union subtypes Subtypes: \[([\w, ]+)\] Errors:",
+        r"expected one of \1:",
+    ),
     (r" - Expected a (?:float|NoneType)\b", ""),
     (r" - Expected a dot import path string:", " got"),
     (r" Given value type: .*$", ""),
     (r"\"(\w[\w.]*)\": ", r"\1: "),
-    (r"(\.positions: Expected .* Got value: \d+)$", r"\1 (the longest sequence is now max_positions)"),
+    (
+        r"(\.positions: Expected .* Got value: \d+)$",
+        r"\1 (the longest sequence is now max_positions)",
+    ),
 )
 """What jsonargparse says of nested dataclasses, and how a user would say it."""
 
@@ -142,7 +156,9 @@ def _one_line(message: str) -> str:
 
 def _fields_of(hint: Any) -> dict[str, Any] | None:
     """The settings below a dataclass, or below one that may also be None or a plain number."""
-    found = next((one for one in (hint, *_alternatives(hint)) if dataclasses.is_dataclass(one)), None)
+    found = next(
+        (one for one in (hint, *_alternatives(hint)) if dataclasses.is_dataclass(one)), None
+    )
     return get_type_hints(found) if found is not None else None
 
 
@@ -159,7 +175,9 @@ def _check_keys(raw: Any, hint: Any, where: str, path: tuple[str, ...]) -> None:
         for key, value in raw.items():
             if key not in known:
                 name = ".".join((*path, str(key)))
-                raise InputError(f"{where}: unknown setting '{name}'{nearest(str(key), known)}")
+                now = new_name(name)
+                hint = f": it is now '{now}'" if now else nearest(str(key), known)
+                raise InputError(f"{where}: unknown setting '{name}'{hint}")
             _check_keys(value, known[key], where, (*path, str(key)))
     elif get_origin(hint) is dict and isinstance(raw, dict):
         for key, value in raw.items():
@@ -177,8 +195,19 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             known = _fields_of(hint)
             if known is not None:
                 if part not in known:
-                    shown = ".".join([*parts[:n], difflib.get_close_matches(part, list(known), n=1, cutoff=0.0)[0]])
-                    raise InputError(f"command line: unknown setting '--{name}' (did you mean '--{shown}'?)")
+                    if now := new_name(name):
+                        raise InputError(
+                            f"command line: unknown setting '--{name}': it is now '--{now}'"
+                        )
+                    shown = ".".join(
+                        [
+                            *parts[:n],
+                            difflib.get_close_matches(part, list(known), n=1, cutoff=0.0)[0],
+                        ]
+                    )
+                    raise InputError(
+                        f"command line: unknown setting '--{name}' (did you mean '--{shown}'?)"
+                    )
                 hint = known[part]
             elif get_origin(hint) is dict:
                 hint = get_args(hint)[1]
@@ -222,7 +251,8 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
-    """Set the models' vocabulary sizes back to the default where they follow from the tokenizer that is trained.
+    """Set the models' vocabulary sizes back to the default where they follow from the tokenizer
+    that is trained.
 
     Args:
         config: the recipe.

@@ -1,6 +1,7 @@
 """Tests see eight emulated CPU devices; single-device code uses the first.
 
-Compiling is most of what they take, so less is optimised, and what one test or command compiled the others read."""
+Compiling is most of what they take, so less is optimised, and what one test or command compiled the
+others read."""
 
 import atexit
 import ctypes
@@ -21,10 +22,13 @@ FLAGS = [
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_parallel_codegen_split_count=1",  # programs are so small that splitting them costs more than it gives
+    # programs are so small that splitting them costs more than it gives
+    "--xla_cpu_parallel_codegen_split_count=1",
 ]
 if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 11):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # they take as long as all else in compiling; later always used
+    FLAGS.append(
+        "--xla_cpu_use_fusion_emitters=false"
+    )  # they take as long as all else in compiling; later always used
 
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -37,7 +41,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from
 MEMORY_LIMIT = 2**31
 """Bytes of memory above which a worker forgets its compiled programs after a file of tests."""
 COLLECTED_EVERY = 2**28
-"""Bytes by which a worker's memory grows before it looks for garbage: that takes half a second each time."""
+"""Bytes by which a worker's memory grows before it looks for garbage: that takes half a second each
+time."""
 
 
 memory_when_collected = 0
@@ -55,16 +60,19 @@ def pytest_configure(config: pytest.Config) -> None:
     from kdjax import compiled, memory
     from tests import prices
 
-    compiled.keep()
-    memory.keep_freed = lambda: False
-    gc.set_threshold(10_000, 50, 1_000_000)  # else walks over all that JAX keeps take a tenth of the time
+    compiled.enable_compilation_cache()
+    memory.configure_malloc = lambda: False
+    gc.set_threshold(
+        10_000, 50, 1_000_000
+    )  # else walks over all that JAX keeps take a tenth of the time
     prices.keep()
 
 
 @pytest.fixture(scope="module")
 def undrawn() -> Iterator[None]:
-    """Figures are laid out and not drawn, where nobody looks at the pages of studies: a tenth of a second each."""
-    from kdjax.study import svg
+    """Figures are laid out and not drawn, where nobody looks at the pages of studies: a tenth of a
+    second each."""
+    from kdjax.report import svg
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "render", lambda figure, name, description: "")
@@ -72,7 +80,8 @@ def undrawn() -> Iterator[None]:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Collect what files of tests left behind; what stays then stays to the end, unless memory grows too large."""
+    """Collect what files of tests left behind; what stays then stays to the end, unless memory
+    grows too large."""
     global memory_when_collected  # noqa: PLW0603
     if nextitem is not None and nextitem.path == item.path:
         return
@@ -93,7 +102,8 @@ def memory_in_use() -> int:
 
 
 def forget_compiled_programs() -> None:
-    """Drop every compiled program of this process and give the memory back; the compilation cache on disk has them."""
+    """Drop every compiled program of this process and give the memory back; the compilation cache
+    on disk has them."""
     import jax
 
     gc.unfreeze()
@@ -104,7 +114,8 @@ def forget_compiled_programs() -> None:
 
 
 def peak_memory() -> dict[str, float]:
-    """Return the largest memory so far of this process (`own`) and of any child process (`child`), in GB."""
+    """Return the largest memory so far of this process (`own`) and of any child process (`child`),
+    in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     peaks = {"own": resource.RUSAGE_SELF, "child": resource.RUSAGE_CHILDREN}
     return {name: unit * resource.getrusage(who).ru_maxrss / 1e9 for name, who in peaks.items()}
@@ -133,21 +144,43 @@ class PeaksOfWorkers:
         """One line a worker."""
         for worker, peak in sorted(self._peaks.items()):
             terminalreporter.write_line(
-                f"{worker}: at most {peak['own']:.2f} GB of memory, a process it started {peak['child']:.2f} GB"
+                f"{worker}: at most {peak['own']:.2f} GB of memory, a process it started "
+                f"{peak['child']:.2f} GB"
             )
 
 
-SYSTEM = ("test_kill.py", "test_hosts.py", "faults", "test_compare.py", "test_arms.py", "test_seeds_at_once.py")
-SYSTEM += ("test_budgets.py", "test_compiling.py", "test_sweep.py", "audit", "test_tune.py", "tpu_scripts")
+SYSTEM = (
+    "test_kill.py",
+    "test_hosts.py",
+    "faults",
+    "test_compare.py",
+    "test_arms.py",
+    "test_seeds_at_once.py",
+)
+SYSTEM += (
+    "test_budgets.py",
+    "test_compiling.py",
+    "test_sweep.py",
+    "audit",
+    "test_tune.py",
+    "tpu_scripts",
+)
 SYSTEM += ("test_docs.py", "benchmarks", "test_compiled.py", "test_memory.py")
-SYSTEM += ("test_trained_teacher.py", "test_teacher_cost.py", "study/test_tokenizer.py", "study/test_mlm_probe.py")
+SYSTEM += (
+    "test_trained_teacher.py",
+    "test_teacher_cost.py",
+    "study/test_tokenizer.py",
+    "study/test_mlm_probe.py",
+)
 SYSTEM += ("test_parts.py", "test_bad_input.py")
-"""Files and folders of tests that run whole commands, studies and processes; half of the time is theirs."""
+"""Files and folders of tests that run whole commands, studies and processes; half of the time is
+theirs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of whole commands, and puts the longest files first: no worker is left with one at the end."""
-    order = [*SYSTEM, "train"]
+    """Marks the tests of whole commands, and puts the longest files first: no worker is left with
+    one at the end."""
+    order = [*SYSTEM, "training"]
 
     def place(item: pytest.Item) -> int:
         names = (*item.path.parts, "/".join(item.path.parts[-2:]))

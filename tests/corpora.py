@@ -14,15 +14,20 @@ WORDS = tuple(f"w{n}" for n in range(48))
 VOCABULARY = len(SPECIAL) + len(WORDS)
 
 
-def make_tokenizer(path: Path, special: tuple[str, ...] = SPECIAL, words: tuple[str, ...] = WORDS) -> Path:
-    """A tokenizer.json of whole words; its truncation and padding are on, as in files found in the wild."""
+def make_tokenizer(
+    path: Path, special: tuple[str, ...] = SPECIAL, words: tuple[str, ...] = WORDS
+) -> Path:
+    """A tokenizer.json of whole words; its truncation and padding are on, as in files found in the
+    wild."""
     vocabulary = {token: n for n, token in enumerate((*special, *words))}
     made = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.add_special_tokens(list(special))
     if {"[CLS]", "[SEP]"} <= set(special):
-        made.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+        made.post_processor = processors.BertProcessing(
+            ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+        )
     made.enable_truncation(6)
     made.enable_padding(length=6)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +44,9 @@ def texts(documents: int, seed: int = 0, longest: int = 40) -> list[str]:
 def make_corpus(path: Path, documents: int = 200, seed: int = 0, longest: int = 40) -> Path:
     """A .jsonl file of random documents with ids."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"id": f"document {n}", "text": text} for n, text in enumerate(texts(documents, seed, longest))]
+    rows = [
+        {"id": f"document {n}", "text": text}
+        for n, text in enumerate(texts(documents, seed, longest))
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

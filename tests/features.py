@@ -8,29 +8,37 @@ import jax
 import numpy as np
 
 from kdjax.config import ModelConfig
-from kdjax.models import Request
+from kdjax.models import FeatureRequest
 
 ATTENTION = ("query", "key", "value", "scores")
 TOLERANCE = 1e-4
 """Absolute, in float32: features here are of the size of 1 to 10."""
 
 
-def request(config: ModelConfig, *, logits: bool = True) -> Request:
+def request(config: ModelConfig, *, logits: bool = True) -> FeatureRequest:
     """Ask for every feature of every layer."""
     layers = frozenset(range(1, config.layers + 1))
-    return Request(layers, layers, layers, layers, hidden=layers | {0}, logits=logits)
+    return FeatureRequest(layers, layers, layers, layers, hidden=layers | {0}, logits=logits)
 
 
 def assert_equal(
-    ours: Any, row: int, span: slice, reference: dict[str, Any], reference_row: int, *, slots: Any = None
+    ours: Any,
+    row: int,
+    span: slice,
+    reference: dict[str, Any],
+    reference_row: int,
+    *,
+    slots: Any = None,
 ) -> None:
-    """Assert that a document's features equal those that stand at the start of a row of the reference.
+    """Assert that a document's features equal those that stand at the start of a row of the
+    reference.
 
     Args:
         ours: kdjax's features.
         row: where the document is in our batch.
         span: its positions in that row.
-        reference: features by name and layer, as `tests.parity.bert.features` returns them; layers may be left out.
+        reference: features by name and layer, as `tests.parity.bert.features` returns them; layers
+            may be left out.
         reference_row: where the document is in the reference, from position 0 on.
         slots: `[S]` positions of our row that have logits; None: logits are not compared.
     """
@@ -43,7 +51,9 @@ def assert_equal(
             if name == "scores":
                 found = found[:, :, span]
                 wanted = wanted[:, :, :size]
-            np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=0, err_msg=f"{name} {layer}")
+            np.testing.assert_allclose(
+                found, wanted, atol=TOLERANCE, rtol=0, err_msg=f"{name} {layer}"
+            )
     for layer, expected in reference["hidden"].items():
         found = ours.hidden[layer][row][span]
         wanted = expected[reference_row][:size]

@@ -6,14 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdjax.train.metrics import MEASURED
+from kdjax.training.metrics import MEASURED
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
     """As they are."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def same_each_time(run: Path) -> list[dict[str, Any]]:
     """Without what was measured: a run that was stopped and went on has the same."""
-    return [{name: figure for name, figure in line.items() if not name.startswith(MEASURED)} for line in lines(run)]
+    return [
+        {name: figure for name, figure in line.items() if not name.startswith(MEASURED)}
+        for line in lines(run)
+    ]

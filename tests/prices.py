@@ -1,7 +1,7 @@
 """Prices of steps, kept between the processes of one run of the tests, as compiled programs are.
 
-`kdjax` keeps them in a process. Here every worker and every command that a test starts asks for the same few, half a
-second each.
+`kdjax` keeps them in a process. Here every worker and every command that a test starts asks for the
+same few, half a second each.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.budget.price import Price
-from kdjax.train import phase as phases
-from kdjax.train.phase import Phase, Shape
+from kdjax.training import phase as phases
+from kdjax.training.phase import BatchShape, Phase
 
 
 class Strangers(Exception):
@@ -29,12 +29,17 @@ class KeyPickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         code = value if isinstance(value, type) or callable(value) else type(value)
-        if getattr(code, "__module__", "").partition(".")[0] not in ("kdjax", "builtins", "collections", "pathlib"):
+        if getattr(code, "__module__", "").partition(".")[0] not in (
+            "kdjax",
+            "builtins",
+            "collections",
+            "pathlib",
+        ):
             raise Strangers(repr(code))
         return NotImplemented
 
 
-def key(phase: Phase, shape: Shape) -> str | None:
+def key(phase: Phase, shape: BatchShape) -> str | None:
     """A name for what has this price; None where it has code of its own."""
     written = io.BytesIO()
     try:
@@ -49,7 +54,7 @@ def keep() -> None:
     found = phases._price
 
     @functools.cache
-    def price(phase: Phase, shape: Shape) -> Price:
+    def price(phase: Phase, shape: BatchShape) -> Price:
         name = key(phase, shape)
         if name is None:
             return found(phase, shape)

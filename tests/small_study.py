@@ -1,7 +1,8 @@
-"""A whole study small enough for a test: text, tokenizer, a teacher without an MLM head, two tasks and a recipe.
+"""A whole study small enough for a test: text, tokenizer, a teacher without an MLM head, two tasks
+and a recipe.
 
-Its models have 1 and 2 layers. Prices and programs are shared by all tests of a process that leave models, batch and
-length as they are here.
+Its models have 1 and 2 layers. Prices and programs are shared by all tests of a process that leave
+models, batch and length as they are here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tests.corpora import WORDS, make_corpus, make_tokenizer
 ARMS = ("scratch", "logit", "tinybert", "minilm")
 SEEDS = (0, 1)
 TASKS = ("halves", "parity")
-BUDGET, HEAD = 5.0e7, 1.0e7
+BUDGET = 5.0e7
+HEAD = 1.0e7
 """FLOPs of a run, and of fitting the teacher's head: 8 steps of `tinybert`, 19 of `scratch`."""
 STUDENT = {
     "layers": tiny.SHALLOW_STUDENT.layers,
@@ -44,7 +46,9 @@ TEACHER = {
 }
 
 
-def make_teacher(directory: Path, *, head: bool = False, config: ModelConfig = tiny.SHALLOW_TEACHER) -> Path:
+def make_teacher(
+    directory: Path, *, head: bool = False, config: ModelConfig = tiny.SHALLOW_TEACHER
+) -> Path:
     """A Hugging Face directory of an untrained encoder with its tokenizer."""
     config, params = models.init(config, 9)
     kept = {name: part for name, part in params.items() if head or name != "mlm"}
@@ -60,29 +64,32 @@ def with_head(directory: Path) -> dict[str, Any]:
 
 
 def deeper(directory: Path) -> dict[str, Any]:
-    """The recipe's sections `student` and `teacher` with models of 2 and 4 layers, which take twice as long."""
+    """The recipe's sections `student` and `teacher` with models of 2 and 4 layers, which take twice
+    as long."""
     source = make_teacher(directory / "encoder", config=tiny.TEACHER)
     return {
         "student": {**STUDENT, "layers": tiny.STUDENT.layers},
         "teacher": {
             "source": str(source),
             "architecture": {**TEACHER, "layers": tiny.TEACHER.layers},
-            "head": {"budget": 2 * HEAD, "batch": 8},
+            "head": {"budget": 2 * HEAD, "batch_size": 8},
         },
     }
 
 
 def shallow(directory: Path, *, head: bool = False) -> dict[str, Any]:
-    """The recipe's sections `student` and `teacher` as they are, the teacher with or without its MLM head."""
+    """The recipe's sections `student` and `teacher` as they are, the teacher with or without its
+    MLM head."""
     made = with_head(directory)
     if not head:
         make_teacher(directory / "encoder")
-        made["head"] = {"budget": HEAD, "batch": 8}
+        made["head"] = {"budget": HEAD, "batch_size": 8}
     return {"student": STUDENT, "teacher": made}
 
 
 def make_task(path: Path, task: str, rows: int = 160) -> Path:
-    """Short texts labelled by their first word: which half of the vocabulary it is from, or its parity."""
+    """Short texts labelled by their first word: which half of the vocabulary it is from, or its
+    parity."""
     rng = np.random.default_rng(TASKS.index(task))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -95,12 +102,13 @@ def make_task(path: Path, task: str, rows: int = 160) -> Path:
 
 
 def settings(directory: Path, **changes: Any) -> dict[str, Any]:
-    """The recipe as plain values, its files made in `directory`; `changes` replaces whole sections."""
+    """The recipe as plain values, its files made in `directory`; `changes` replaces whole
+    sections."""
     return {
         "data": {
             "files": str(make_corpus(directory / "text.jsonl")),
-            "length": 16,
-            "slots": 3,
+            "seq_len": 16,
+            "max_predictions": 3,
             "validation": 0.15,
             "workers": 1,
         },
@@ -109,20 +117,29 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
             "source": str(make_teacher(directory / "encoder")),
             "architecture": TEACHER,
             "note": "An untrained encoder.",
-            "head": {"budget": HEAD, "batch": 8},
+            "head": {"budget": HEAD, "batch_size": 8},
         },
         "arms": {arm: {} for arm in ARMS},
         "budget": {"flops": BUDGET},
-        "train": {"batch": 8, "log": {"every": 1}, "evaluations": 3, "optimizer": {"learning_rate": 1.0e-2}},
+        "train": {
+            "batch_size": 8,
+            "log": {"every": 1},
+            "evaluations": 3,
+            "optimizer": {"learning_rate": 1.0e-2},
+        },
         "seeds": list(SEEDS),
         "evaluation": {
             "mlm_sequences": 16,
             "tasks": {
-                task: {"file": str(make_task(directory / f"{task}.csv", task)), "dev": 0.2, "test": 0.2}
+                task: {
+                    "file": str(make_task(directory / f"{task}.csv", task)),
+                    "dev": 0.2,
+                    "test": 0.2,
+                }
                 for task in TASKS
             },
             "probe": {"examples": 60, "strengths": [0.1, 1.0]},
-            "finetune": {"steps": 3, "batch": 8},
+            "finetune": {"steps": 3, "batch_size": 8},
         },
         **changes,
     }
@@ -132,5 +149,7 @@ def write(directory: Path, **changes: Any) -> Path:
     """The recipe's file, with all it names beside it."""
     directory.mkdir(parents=True, exist_ok=True)
     recipe = directory / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8")
+    recipe.write_text(
+        yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8"
+    )
     return recipe

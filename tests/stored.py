@@ -1,4 +1,5 @@
-"""Stored teacher outputs small enough for a test: their corpus, their teacher, and what it makes of every view."""
+"""Stored teacher outputs small enough for a test: their corpus, their teacher, and what it makes of
+every view."""
 
 from __future__ import annotations
 
@@ -13,32 +14,35 @@ import numpy as np
 
 from kdjax import models
 from kdjax.config import CacheConfig, DataConfig
-from kdjax.data.cache import Cache
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
 from kdjax.models import Model, forward
-from kdjax.models.features import Request
+from kdjax.models.features import FeatureRequest
 from kdjax.parallel.layout import Layout
-from kdjax.train import cache
-from kdjax.train.phase import Shape
+from kdjax.teacher_cache.store import Cache
+from kdjax.training import fill_teacher_cache as cache
+from kdjax.training.phase import BatchShape
 from tests import tiny
 from tests.corpora import make_corpus, make_tokenizer
 
 Array = np.ndarray
-SHAPE = Shape(batch=8, length=16, slots=3)
+SHAPE = BatchShape(batch_size=8, seq_len=16, max_predictions=3)
 TEACHER = dataclasses.replace(tiny.TEACHER, layers=2)
-LOGITS = Request(logits=True)
-BOTH = Request(hidden=frozenset({0, 2}), logits=True)
-EXACT = CacheConfig(logits="all", dtype="float32", batch=8)
-TOP_K = CacheConfig(logits="top_k", k=3, batch=8)
-SAMPLED = CacheConfig(logits="sampled", k=48, batch=8)
+LOGITS = FeatureRequest(logits=True)
+BOTH = FeatureRequest(hidden=frozenset({0, 2}), logits=True)
+EXACT = CacheConfig(logits="all", dtype="float32", batch_size=8)
+TOP_K = CacheConfig(logits="top_k", k=3, batch_size=8)
+SAMPLED = CacheConfig(logits="sampled", k=48, batch_size=8)
 
 
 @functools.cache
 def teacher(seed: int = 9) -> Model:
     """A teacher that is surer than an untrained one, so that its distributions are not flat."""
     config, params = models.init(TEACHER, seed)
-    head = {**params["mlm"], "norm": {**params["mlm"]["norm"], "scale": 20 * params["mlm"]["norm"]["scale"]}}
+    head = {
+        **params["mlm"],
+        "norm": {**params["mlm"]["norm"], "scale": 20 * params["mlm"]["norm"]["scale"]},
+    }
     return Model(config, {**params, "mlm": head})
 
 
@@ -58,17 +62,23 @@ def prepared(directory: Path, seed: int = 0) -> Text:
     """About 65 training sequences under two views; no whole number of batches."""
     data = DataConfig(
         files=str(make_corpus(directory / "text.jsonl", 44, seed)),
-        length=SHAPE.length,
-        slots=SHAPE.slots,
+        seq_len=SHAPE.seq_len,
+        max_predictions=SHAPE.max_predictions,
         validation=0.2,
-        views=2,
+        mask_copies=2,
         workers=1,
     )
     prepare(data, make_tokenizer(directory / "tokenizer.json"), directory / "prepared")
     return Text(data, Corpus.open(directory / "prepared"))
 
 
-def build(directory: Path, text: Text, request: Request = LOGITS, config: CacheConfig = EXACT, **more: Any) -> Any:
+def build(
+    directory: Path,
+    text: Text,
+    request: FeatureRequest = LOGITS,
+    config: CacheConfig = EXACT,
+    **more: Any,
+) -> Any:
     model = more.pop("teacher", teacher())
     mesh = Layout.of(devices=jax.devices()[:1])
     return cache.build(directory, model, request, config, text.data, text.corpus, mesh, **more)
@@ -76,7 +86,8 @@ def build(directory: Path, text: Text, request: Request = LOGITS, config: CacheC
 
 def records(directory: Path, text: Text) -> dict[str, Array]:
     """What is stored, `[2, n, …]`."""
-    opened, numbers = Cache.open(directory), np.arange(text.sequences)
+    opened = Cache.open(directory)
+    numbers = np.arange(text.sequences)
     read = [opened.read(numbers, np.full_like(numbers, view)) for view in range(2)]
     return {name: np.stack([one[name] for one in read]) for name in read[0]}
 
@@ -87,11 +98,19 @@ def _seen() -> Callable[..., Any]:
 
 
 def everything(text: Text) -> tuple[Array, Array, Array]:
-    """Last hidden states, logits and slot weights of all views `[2, n, …]`, by the teacher itself, a view at a time."""
-    data, numbers = text.data, np.arange(text.sequences)
+    """Last hidden states, logits and slot weights of all views `[2, n, …]`, by the teacher itself,
+    a view at a time."""
+    data = text.data
+    numbers = np.arange(text.sequences)
     found = []
     for view in range(2):
-        batch = text.corpus.viewed("train", numbers, np.full_like(numbers, view), rate=data.mask_rate, slots=data.slots)
+        batch = text.corpus.viewed(
+            "train",
+            numbers,
+            np.full_like(numbers, view),
+            rate=data.mlm_probability,
+            slots=data.max_predictions,
+        )
         seen = jax.device_get(_seen()(teacher().params, batch))
         found.append((seen.hidden[2], seen.logits, batch["label_weights"]))
     hidden, logits, weights = (np.stack(part) for part in zip(*found, strict=True))

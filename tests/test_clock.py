@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from kdjax.clock import COMPILE, SETTING_UP, Clock
-from kdjax.train.log import Stopwatch
+from kdjax.training.stopwatch import Stopwatch
 
 
 @pytest.fixture
@@ -76,19 +76,27 @@ def test_compiling_counts_as_such_wherever_it_happens() -> None:
     with clock("evaluation"):
         jax.jit(lambda x: x @ x.T + 1)(jax.numpy.ones((3, 5))).block_until_ready()
     parts = clock.since(begun)
-    assert parts[COMPILE] > 0 and sum(parts.values()) == pytest.approx(clock.mark().moment - begun.moment, abs=1e-3)
+    assert parts[COMPILE] > 0 and sum(parts.values()) == pytest.approx(
+        clock.mark().moment - begun.moment, abs=1e-3
+    )
     with clock("teacher", whole=True):
         jax.jit(lambda x: x @ x.T + 2)(jax.numpy.ones((3, 5)))
     assert clock.since(begun)[COMPILE] == parts[COMPILE]
     with clock("evaluation"):
-        jax.monitoring.record_event_time_span("/jax/core/compile/inner", *(time.time() + x for x in (11, 12)))
-        jax.monitoring.record_event_time_span("/jax/core/compile/outer", *(time.time() + x for x in (10, 13)))
-    assert clock.since(begun)[COMPILE] == pytest.approx(parts[COMPILE] + 2, abs=0.1)  # none of it twice
+        jax.monitoring.record_event_time_span(
+            "/jax/core/compile/inner", *(time.time() + x for x in (11, 12))
+        )
+        jax.monitoring.record_event_time_span(
+            "/jax/core/compile/outer", *(time.time() + x for x in (10, 13))
+        )
+    assert clock.since(begun)[COMPILE] == pytest.approx(
+        parts[COMPILE] + 2, abs=0.1
+    )  # none of it twice
 
 
 def test_a_runs_stopwatch_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("kdjax.train.log.CLOCK", clock)
+    monkeypatch.setattr("kdjax.training.stopwatch.CLOCK", clock)
     run = Stopwatch({})
     with run("input"):
         time.sleep(0.001)

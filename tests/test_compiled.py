@@ -1,4 +1,5 @@
-"""Compiled programs are kept: the same results from them, and nothing that is wrong with them is an error."""
+"""Compiled programs are kept: the same results from them, and nothing that is wrong with them is an
+error."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from kdjax import compiled, models
 from kdjax.compiled import Entries
 from kdjax.parallel.layout import Layout
-from kdjax.train.checkpoint import sha256
-from kdjax.train.program import Program
+from kdjax.training.checkpoint import sha256
+from kdjax.training.program import Program
 from tests import tiny
 from tests.limits import files_of_at_most
 from tests.study.conftest import kdjax
@@ -71,7 +72,9 @@ def trained() -> dict[str, Any]:
     teacher = program.place_teacher(None)
     state = program.start(models.init(tiny.STUDENT, 0).params, seed=0)
     for step in range(3):
-        state, metrics = program(state, teacher, tiny.batch(step), tiny.moment(program.phase, step, 3))
+        state, metrics = program(
+            state, teacher, tiny.batch(step), tiny.schedule_inputs(program.phase, step, 3)
+        )
     return {
         "params": sha256(state.params),
         "loss": float(metrics["loss"]),
@@ -84,7 +87,7 @@ def trained() -> dict[str, Any]:
 def test_a_program_that_was_kept_is_the_one_that_was_compiled(home: Path) -> None:
     without = trained()
     assert not kept(home)
-    compiled.keep()
+    compiled.enable_compilation_cache()
     cold = trained()
     entries = {path: path.stat().st_ino for path in kept(home)}
     warm = trained()
@@ -103,7 +106,7 @@ def test_jax_keeps_programs_itself_where_its_private_store_has_changed(
     monkeypatch.setitem(sys.modules, store.__name__, without)
     monkeypatch.delattr(sys.modules[package], name)
     assert compiled.private_store() is None
-    compiled.keep()
+    compiled.enable_compilation_cache()
     assert doubled() == 42
     entries = {path: path.read_bytes() for path in kept(home)}
     assert entries and jax.config.jax_compilation_cache_max_size == compiled.LIMIT
@@ -112,30 +115,38 @@ def test_jax_keeps_programs_itself_where_its_private_store_has_changed(
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
-def test_a_damaged_entry_is_made_again(home: Path, damage: bytes | None, capfd: pytest.CaptureFixture[str]) -> None:
-    compiled.keep()
+def test_a_damaged_entry_is_made_again(
+    home: Path, damage: bytes | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    compiled.enable_compilation_cache()
     assert doubled() == 42
     entries = {path: path.read_bytes() for path in kept(home)}
     for path, content in entries.items():
         path.write_bytes(content[:-9] + bytes(9) if damage is None else damage)
     assert doubled() == 42
     said = capfd.readouterr().err.splitlines()
-    assert len(said) == len(entries) and all("damaged; deleted and compiled again" in line for line in said)
+    assert len(said) == len(entries) and all(
+        "damaged; deleted and compiled again" in line for line in said
+    )
     assert {path: path.read_bytes() for path in kept(home)}.keys() == entries.keys()
     assert doubled() == 42 and not capfd.readouterr().err
 
 
 def test_a_full_disk_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compiled.keep()
+    compiled.enable_compilation_cache()
     with files_of_at_most(100):
         assert doubled() == 42
-    assert capsys.readouterr().err.count("compiled programs are no longer kept (File too large)") == 1
+    assert (
+        capsys.readouterr().err.count("compiled programs are no longer kept (File too large)") == 1
+    )
     assert not kept(home)
 
 
-def test_a_place_that_cannot_be_used_is_one_line(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_place_that_cannot_be_used_is_one_line(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (home / "kdjax").write_text("a file")
-    compiled.keep()
+    compiled.enable_compilation_cache()
     assert doubled() == 42
     assert capfd.readouterr().err.count("compiled programs are not kept") == 1
 
@@ -143,7 +154,7 @@ def test_a_place_that_cannot_be_used_is_one_line(home: Path, capfd: pytest.Captu
 def test_what_others_may_write_to_is_not_run(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (home / "kdjax" / "compiled").mkdir(parents=True)
     (home / "kdjax" / "compiled").chmod(0o777)
-    compiled.keep()
+    compiled.enable_compilation_cache()
     assert doubled() == 42 and not kept(home)
     assert "is not this user's alone to write to" in capfd.readouterr().err
 
@@ -152,7 +163,7 @@ def test_what_others_may_write_to_is_not_run(home: Path, capfd: pytest.CaptureFi
 def test_a_cache_that_jax_was_told_of_stays(home: Path, told: str) -> None:
     named = str(home / told) if told else ""
     jax.config.update("jax_compilation_cache_dir", named)
-    compiled.keep()
+    compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == (named or None)
     assert doubled() == 42 and not kept(home)
 
@@ -160,7 +171,7 @@ def test_a_cache_that_jax_was_told_of_stays(home: Path, told: str) -> None:
 def test_a_size_of_0_is_off(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "0")
     jax.config.update("jax_compilation_cache_max_size", 0)
-    compiled.keep()
+    compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None
 
 
@@ -174,7 +185,11 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
         os.utime(tmp_path / ("b" if entries is there else "a") / key, (number, number))
     assert there.get("0") == bytes(100)  # it was used now
     here.put("3", bytes(100))
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == ["a/2", "a/3", "b/0"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
+        "a/2",
+        "a/3",
+        "b/0",
+    ]
     here.put("too large", bytes(1000))
     assert here.get("too large") is None and here.get("3") == bytes(100)
 
@@ -199,10 +214,16 @@ def test_another_machine_has_a_directory_of_its_own(
 def test_processes_at_one_time(home: Path) -> None:
     """They compile the same programs together, and each gets the right result."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
-    script = "import jax; from kdjax import compiled; compiled.keep(); print(int(jax.jit(lambda x: 3 * x)(14)))"
+    script = (
+        "import jax; from kdjax import compiled; compiled.enable_compilation_cache(); "
+        "print(int(jax.jit(lambda x: 3 * x)(14)))"
+    )
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", script],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for _ in range(3)
     ]

@@ -12,7 +12,7 @@ from kdjax.config import ArmConfig, Config, EvaluationConfig, TermConfig, to_dic
 from kdjax.errors import InputError
 
 RECIPE = """
-data: {files: [a/*.txt, b.jsonl], length: 64, slots: 10}
+data: {files: [a/*.txt, b.jsonl], seq_len: 64, max_predictions: 10}
 student: {size: 3x192, dropout: 0}
 arms:
   scratch: {}
@@ -37,7 +37,9 @@ def test_a_recipe_becomes_dataclasses(recipe: Path) -> None:
     assert read.budget.flops == 1e13
     assert read.student.dropout == 0.0
     assert read.arms["scratch"] == ArmConfig()
-    assert read.arms["mine"].terms == (TermConfig("relation", weight=2.0, options={"relation_heads": 12}),)
+    assert read.arms["mine"].terms == (
+        TermConfig("relation", weight=2.0, options={"relation_heads": 12}),
+    )
     assert read.evaluation.tasks["topic"].drop_labels == ("Other",)
     assert read.train == Config().train
 
@@ -50,10 +52,15 @@ def test_a_recipe_becomes_dataclasses(recipe: Path) -> None:
         (["--arms.mine.preset", "logit"], lambda c: c.arms["mine"].preset == "logit"),
         (["--seeds", "[4, 5]"], lambda c: c.seeds == (4, 5)),
         (["--arms", "{minilm: {}}"], lambda c: list(c.arms) == ["minilm"]),
-        (["--evaluation.tasks.topic.text", "body"], lambda c: c.evaluation.tasks["topic"].text == "body"),
+        (
+            ["--evaluation.tasks.topic.text", "body"],
+            lambda c: c.evaluation.tasks["topic"].text == "body",
+        ),
     ],
 )
-def test_the_command_line_overrides_by_dotted_name(recipe: Path, words: list[str], value: object) -> None:
+def test_the_command_line_overrides_by_dotted_name(
+    recipe: Path, words: list[str], value: object
+) -> None:
     assert callable(value)
     assert value(recipes.load(recipe, words))
 
@@ -61,15 +68,39 @@ def test_the_command_line_overrides_by_dotted_name(recipe: Path, words: list[str
 @pytest.mark.parametrize(
     ("yaml", "words", "said"),
     [
-        ("data: {lenght: 3}", [], r"unknown setting 'data.lenght' \(did you mean 'length'\?\)"),
-        ("arms: {a: {presett: x}}", [], r"unknown setting 'arms.a.presett' \(did you mean 'preset'\?\)"),
+        (
+            "data: {seq_lenn: 3}",
+            [],
+            r"unknown setting 'data.seq_lenn' \(did you mean 'seq_len'\?\)",
+        ),
+        (
+            "arms: {a: {presett: x}}",
+            [],
+            r"unknown setting 'arms.a.presett' \(did you mean 'preset'\?\)",
+        ),
         ("bugdet: {flops: 3}", [], r"unknown setting 'bugdet' \(did you mean 'budget'\?\)"),
-        ("{}", ["--data.lenght", "3"], r"unknown setting '--data.lenght' \(did you mean '--data.length'\?\)"),
-        ("data: {length: many}", [], r"data.length: Expected a int. Got value: many"),
+        (
+            "{}",
+            ["--data.seq_lenn", "3"],
+            r"unknown setting '--data.seq_lenn' \(did you mean '--data.seq_len'\?\)",
+        ),
+        ("data: {seq_len: many}", [], r"data.seq_len: Expected a int. Got value: many"),
         ("{}", ["--student.norm", "middle"], r"student.norm.*Expected.*'post', 'pre'.*middle"),
-        ("student: {positions: 64}", [], r"student.positions: .*'rotary'.* 64 \(the longest sequence is now max_posit"),
-        ("{}", ["--student.positions", "64"], r"Got value: 64 \(the longest sequence is now max_positions\)$"),
-        ("arms: {a: {terms: [{name: mlm, variant: bui}]}}", [], r"arms.terms.variant: Expected a Literal.*bui$"),
+        (
+            "student: {positions: 64}",
+            [],
+            r"student.positions: .*'rotary'.* 64 \(the longest sequence is now max_posit",
+        ),
+        (
+            "{}",
+            ["--student.positions", "64"],
+            r"Got value: 64 \(the longest sequence is now max_positions\)$",
+        ),
+        (
+            "arms: {a: {terms: [{name: mlm, variant: bui}]}}",
+            [],
+            r"arms.terms.variant: Expected a Literal.*bui$",
+        ),
         (
             "arms: {a: {terms: [{name: mlm, weight: big}]}}",
             [],
@@ -78,14 +109,30 @@ def test_the_command_line_overrides_by_dotted_name(recipe: Path, words: list[str
         (
             "arms: {a: {terms: [{name: mlm, weight: {points: [[0.5, 1], [0, 2]]}}]}}",
             [],
-            r"schedule: points are at \[0.5, 0.0\], expected ascending shares of the budget from 0 to 1$",
+            r"schedule: points are at \[0.5, 0.0\], expected ascending shares of the budget from "
+            r"0 to 1$",
         ),
-        ("arms: {a: {terms: [{name: mlm, weight: {shap: step}}]}}", [], r"weight.shap' .did you mean 'shape'"),
+        (
+            "arms: {a: {terms: [{name: mlm, weight: {shap: step}}]}}",
+            [],
+            r"weight.shap' .did you mean 'shape'",
+        ),
         ("cache: {logits: top}", [], r"cache.logits: Expected a Literal"),
         ("cache: {k: 0}", [], r"cache.k is 0, expected at least 1"),
-        ("data: {views: -1}", [], r"data.views is -1, expected at least 0"),
-        ("data: {length: 4}", [], r"data.length is 4, expected at least 8"),
-        ("{}", ["--data.mask_rate", "1.5"], r"data.mask_rate is 1.5, expected a share"),
+        ("data: {mask_copies: -1}", [], r"data.mask_copies is -1, expected at least 0"),
+        ("data: {seq_len: 4}", [], r"data.seq_len is 4, expected at least 8"),
+        ("{}", ["--data.mlm_probability", "1.5"], r"data.mlm_probability is 1.5, expected a share"),
+        ("data: {length: 64}", [], r"unknown setting 'data.length': it is now 'data.seq_len'$"),
+        ("train: {batch: 8}", [], r"'train.batch': it is now 'train.batch_size'$"),
+        ("student: {types: 1}", [], r"'student.types': it is now 'student.type_vocab_size'$"),
+        (
+            "{}",
+            ["--train.seeds_at_once", "2"],
+            r"'--train.seeds_at_once': it is now '--train.vmapped_seeds'$",
+        ),
+        ("seeds: [-1]", [], r"seeds has -1, expected whole numbers from 0 to 2\^32 - 1"),
+        ("seeds: [4294967296]", [], r"seeds has 4294967296, expected whole numbers"),
+        ("evaluation: {texts: {1: a.txt}}", [], r"evaluation.texts has 1, expected names"),
         ("a: b: c", [], r"not a readable YAML recipe"),
         ("[1, 2]", [], r"expected a mapping of settings, found list"),
     ],
@@ -116,9 +163,13 @@ def test_a_config_survives_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
 def test_help_documents_every_setting() -> None:
     text = recipes.help_text()
     lines = text.splitlines()
-    names = [line.split(":")[0].strip() for line in lines if line.startswith("  ") and not line.startswith("   ")]
+    names = [
+        line.split(":")[0].strip()
+        for line in lines
+        if line.startswith("  ") and not line.startswith("   ")
+    ]
     for name in (
-        "data.length",
+        "data.seq_len",
         "teacher.head.optimizer.eps",
         "arms.NAME.terms.N.options",
         "evaluation.tasks.NAME.test",
@@ -130,7 +181,8 @@ def test_help_documents_every_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"confidence": 1.0}, {"confidence": -1.0}, {"margin": -5.0}, {"margin": float("inf")}]
+    "settings",
+    [{"confidence": 1.0}, {"confidence": -1.0}, {"margin": -5.0}, {"margin": float("inf")}],
 )
 def test_confidence_or_margin_out_of_range_is_refused_before_anything_runs(settings):
     name, value = next(iter(settings.items()))

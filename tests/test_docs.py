@@ -1,4 +1,5 @@
-"""The documentation: its examples run as they stand, its figures are the code's, its links lead somewhere."""
+"""The documentation: its examples run as they stand, its figures are the code's, its links lead
+somewhere."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ import yaml
 
 from kdjax import cli, objectives, recipes
 from kdjax.config import ArmConfig, Config, TermConfig
+from kdjax.dry_run import named_arms as arms
+from kdjax.dry_run.pricing import arms_of, prices
 from kdjax.errors import InputError
 from kdjax.models.features import Features
 from kdjax.objectives import custom
 from kdjax.objectives.presets import PRESETS
-from kdjax.study import arms
-from kdjax.study.pricing import arms_of, prices
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -52,7 +53,8 @@ def recipe(text: str, directory: Path) -> Config:
 
 
 def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
-    """Of every row of the objectives' price tables: page, the term, and its price alone and beside `mlm`."""
+    """Of every row of the objectives' price tables: page, the term, and its price alone and beside
+    `mlm`."""
     for page in sorted(OBJECTIVES.glob("*.md")):
         for cells in rows(page):
             if cells[0].startswith("`{name:"):
@@ -62,12 +64,16 @@ def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
 def paper(terms: list[dict[str, Any]]) -> Config:
     """The paper's sizes, with one arm."""
     made = tuple(TermConfig(**term) for term in terms)
-    return replace(cli.PAPER, arms={"x": ArmConfig(terms=made)}, budget=replace(cli.PAPER.budget, flops=LARGE))
+    return replace(
+        cli.PAPER, arms={"x": ArmConfig(terms=made)}, budget=replace(cli.PAPER.budget, flops=LARGE)
+    )
 
 
 def arms_in_table() -> dict[str, list[str]]:
     """Named arm -> its price and what gets no gradient."""
-    table = [cells for cells in rows(OBJECTIVES / "README.md") if re.fullmatch(r"\d\.\d{3}", cells[1])]
+    table = [
+        cells for cells in rows(OBJECTIVES / "README.md") if re.fullmatch(r"\d\.\d{3}", cells[1])
+    ]
     return {code(cells[0])[0]: cells[1:] for cells in table}
 
 
@@ -104,7 +110,9 @@ def test_the_librarys_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(loss) > 0
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_recipe_loads_and_survives_being_written(path: Path, tmp_path: Path) -> None:
     loaded = recipes.load(path)
     copy = tmp_path / "copy.yaml"
@@ -112,10 +120,12 @@ def test_every_recipe_loads_and_survives_being_written(path: Path, tmp_path: Pat
     assert recipes.load(copy) == loaded
 
 
-@pytest.mark.parametrize("page", ["mlm-and-logits", "attention", "hidden-states", "relations", "pearson"])
+@pytest.mark.parametrize(
+    "page", ["mlm-and-logits", "attention", "hidden-states", "relations", "pearson"]
+)
 def test_equations_worked_by_hand_give_what_the_terms_compute(page: str) -> None:
     (block,) = blocks(OBJECTIVES / f"{page}.md", "python")
-    assert block.count("assert_allclose(get(") >= 2
+    assert block.count("assert_allclose(") >= 2
     exec(block, {})
 
 
@@ -140,7 +150,8 @@ def test_the_term_of_ones_own_is_priced(own_terms: Any, tmp_path: Path) -> None:
 
 def test_the_term_of_ones_own_is_what_it_says(own_terms: Any) -> None:
     rng = np.random.default_rng(0)
-    h_s, h_t = rng.normal(size=(2, 5, 3)).astype(np.float32), rng.normal(size=(2, 5, 4)).astype(np.float32)
+    h_s = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    h_t = rng.normal(size=(2, 5, 4)).astype(np.float32)
     segments = np.array([[1, 1, 2, 2, 0], [1, 1, 1, 0, 0]])
     batch = {"segments": segments, "valid": segments > 0}
 
@@ -150,16 +161,23 @@ def test_the_term_of_ones_own_is_what_it_says(own_terms: Any) -> None:
     means = []
     for row, ids in enumerate(segments):
         pairs = [(i, j) for i in range(5) for j in range(5) if ids[i] == ids[j] > 0]
-        means.append(np.mean([abs(cosine(h_s[row], i, j) - cosine(h_t[row], i, j)) ** 1.5 for i, j in pairs]))
+        means.append(
+            np.mean([abs(cosine(h_s[row], i, j) - cosine(h_t[row], i, j)) ** 1.5 for i, j in pairs])
+        )
     term = objectives.get("my_terms:similarity", power=1.5)
     loss = term(Features(hidden={6: h_s}), Features(hidden={12: h_t}), batch, {})
     assert float(loss) == pytest.approx(np.mean(means), rel=1e-5)
 
 
 def test_every_term_variant_and_option_is_documented() -> None:
-    documented = {(term["name"], term.get("variant", "original")) for term in map(yaml.safe_load, terms_in_tables())}
+    documented = {
+        (term["name"], term.get("variant", "original"))
+        for term in map(yaml.safe_load, terms_in_tables())
+    }
     registered = {
-        (name, variant): kind for name, variants in objectives._TERMS.items() for variant, kind in variants.items()
+        (name, variant): kind
+        for name, variants in objectives._TERMS.items()
+        for variant, kind in variants.items()
     }
     same = ("mlm", "bui2024")  # the original under another name
     assert documented == registered.keys() - {same}
@@ -174,9 +192,13 @@ def terms_in_tables() -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["value_relation"])
-def test_the_prices_of_terms_are_those_in_the_text(name: str, named: dict[str, dict[str, Any]]) -> None:
+def test_the_prices_of_terms_are_those_in_the_text(
+    name: str, named: dict[str, dict[str, Any]]
+) -> None:
     scratch = named["scratch"]["flops"]
-    label, alone, beside = next(found for _, *found in priced_terms() if yaml.safe_load(found[0])["name"] == name)
+    label, alone, beside = next(
+        found for _, *found in priced_terms() if yaml.safe_load(found[0])["name"] == name
+    )
     term = yaml.safe_load(label)
     assert f"{step(paper([term])) / scratch:.3f}" == alone
     if name == "value_relation":
@@ -192,20 +214,28 @@ def test_the_prices_of_named_arms_are_those_in_the_text(named: dict[str, dict[st
 
 @pytest.mark.exhaustive
 def test_the_prices_of_all_named_arms_are_those_in_the_text() -> None:
-    table, listed = arms_in_table(), arms.listed(cli.PAPER)
+    table = arms_in_table()
+    listed = arms.listed(cli.PAPER)
     shown = {name: f"{row['relative']:.3f}" for name, row in listed.items() if "relative" in row}
     assert shown == {name: table[name][0] for name in shown} and len(shown) > 8
 
 
 def test_the_text_says_what_named_arms_do_not_train() -> None:
-    """Whatever the number of layers: two and four here, which are traced sooner than the paper's."""
+    """Whatever the number of layers: two and four here, which are traced sooner than the
+    paper's."""
     table = arms_in_table()
-    teacher = replace(cli.PAPER.teacher, architecture=replace(cli.PAPER.teacher.architecture, layers=4))
+    teacher = replace(
+        cli.PAPER.teacher, architecture=replace(cli.PAPER.teacher.architecture, layers=4)
+    )
     shallow = replace(cli.PAPER, student=replace(cli.PAPER.student, layers=2), teacher=teacher)
-    for name, arm in arms_of(replace(shallow, arms={name: ArmConfig() for name in PRESETS})).items():
+    for name, arm in arms_of(
+        replace(shallow, arms={name: ArmConfig() for name in PRESETS})
+    ).items():
         model = arm.trained["model"]
         assert ("MLM head" in table[name][1]) != any(model["mlm"]["dense"].values()), name
-        assert ("attention output" in table[name][1]) != any(model["layers"]["2"]["ffn"]["up"].values()), name
+        assert ("attention output" in table[name][1]) != any(
+            model["layers"]["2"]["ffn"]["up"].values()
+        ), name
 
 
 def test_every_arm_is_described() -> None:
@@ -214,9 +244,16 @@ def test_every_arm_is_described() -> None:
         assert f"`{name}`" in described or f"`…_{name.rpartition('_')[2]}`" in described, name
 
 
-def test_stored_outputs_take_and_cost_what_the_text_says(named: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    (found,) = [cells for cells in rows(OBJECTIVES / "stored-outputs.md") if cells[0] == "`{logits: top_k}`"]
-    settings = f"data: {{views: 10}}\ncache: {code(found[0])[0]}\narms: {code(found[1])[0]}\ntrain: {{batch: 1024}}\n"
+def test_stored_outputs_take_and_cost_what_the_text_says(
+    named: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    (found,) = [
+        cells for cells in rows(OBJECTIVES / "stored-outputs.md") if cells[0] == "`{logits: top_k}`"
+    ]
+    settings = (
+        f"data: {{mask_copies: 10}}\ncache: {code(found[0])[0]}\narms: {code(found[1])[0]}\ntrain: "
+        f"{{batch_size: 1024}}\n"
+    )
     config = recipe(f"{settings}budget: {{flops: {LARGE:g}}}\n", tmp_path)
     ((((row,),)),) = (prices(config).values(),)
     assert f"{row['cache']['bytes_a_sequence']:,}" == found[2]
@@ -225,7 +262,11 @@ def test_stored_outputs_take_and_cost_what_the_text_says(named: dict[str, dict[s
 
 
 def test_refusals_are_those_in_the_text(tmp_path: Path) -> None:
-    table = [cells for cells in rows(ROOT / "docs" / "arms.md") if code(cells[1])[:1] and code(cells[1])[0][0] == "{"]
+    table = [
+        cells
+        for cells in rows(ROOT / "docs" / "arms.md")
+        if code(cells[1])[:1] and code(cells[1])[0][0] == "{"
+    ]
     assert len(table) > 12
     for cells in table:
         with pytest.raises(InputError) as refusal:
@@ -233,7 +274,9 @@ def test_refusals_are_those_in_the_text(tmp_path: Path) -> None:
         assert str(refusal.value).endswith(code(cells[0])[0])
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("http"):
@@ -243,4 +286,6 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), link
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, link
+            assert anchor in {
+                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+            }, link

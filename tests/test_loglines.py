@@ -16,7 +16,7 @@ import jax
 import pytest
 
 from kdjax import loglines
-from kdjax.study.progress import Reporter
+from kdjax.progress import Reporter
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,9 +27,9 @@ loglines.claim_logging()
 import jax, logging, warnings
 before = loglines.head()
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from kdjax.study.progress import Reporter
+from kdjax.progress import Reporter
 with Reporter() as reporter:
-    reporter.say("all is well")
+    reporter.log("all is well")
     reporter.warn("all is not well")
 logging.getLogger("orbax").warning("of a library")
 warnings.warn("of Python")
@@ -55,10 +55,16 @@ def test_two_processes_name_themselves_and_the_lead_alone_tells_of_progress() ->
     ended = [process.communicate(timeout=120) for process in both]
     for number, (out, err) in enumerate(ended):
         assert both[number].returncode == 0, err
-        # Before they have met, nobody asks JAX: they could not meet if its devices had been started.
+        # Before they have met, nobody asks JAX: they could not meet if its devices had been
+        # started.
         assert json.loads(out) == ""
         named = [line for line in err.splitlines() if line.startswith(f"[{number}/2] ")]
-        expected = ["kdjax: all is not well", "orbax: of a library", "UserWarning: of Python", "kdjax: the end"]
+        expected = [
+            "kdjax: all is not well",
+            "orbax: of a library",
+            "UserWarning: of Python",
+            "kdjax: the end",
+        ]
         for text in ["all is well", *expected] if number == 0 else expected:
             assert any(text in line for line in named), (text, err)
         assert ("all is well" in err) == (number == 0)
@@ -80,19 +86,19 @@ def printed(act: object) -> str:
 
 def tell() -> None:
     with Reporter() as reporter:
-        reporter.say("said")
-        reporter.show("shown")
+        reporter.log("said")
+        reporter.status("shown")
         reporter.warn("warned")
 
 
 @pytest.mark.usefixtures("third_of_eight")
 def test_a_process_that_is_not_the_lead_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdjax.study.progress.INTERVAL", 0.0)
+    monkeypatch.setattr("kdjax.progress.INTERVAL", 0.0)
     assert printed(tell) == "[3/8] kdjax: warned\n"
 
 
 def test_a_process_that_is_alone_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdjax.study.progress.INTERVAL", 0.0)
+    monkeypatch.setattr("kdjax.progress.INTERVAL", 0.0)
     assert printed(tell) == "said\nshown\nkdjax: warned\n"
 
 

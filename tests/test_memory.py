@@ -15,7 +15,7 @@ import json, resource, sys
 import jax, jax.numpy as jnp
 from kdjax import memory
 
-kept = memory.keep_freed() if sys.argv[1] == "kept" else False
+kept = memory.configure_malloc() if sys.argv[1] == "kept" else False
 step = jax.jit(lambda x: (x @ x.T @ x).sum())  # 72 MB in between
 x = jnp.ones((4243, 8))
 for _ in range(2):
@@ -32,11 +32,19 @@ PAGES = 4243 * 4243 * 4 // os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def faults(how: str, **environment: str) -> tuple[bool, bool, int]:
-    """Whether memory is said to be kept, whether JAX has threads of its own for steps, and page faults of a step, the
-    median."""
-    own = {name: value for name, value in os.environ.items() if "MALLOC" not in name and "XLA_FLAGS" not in name}
+    """Whether memory is said to be kept, whether JAX has threads of its own for steps, and page
+    faults of a step, the median."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if "MALLOC" not in name and "XLA_FLAGS" not in name
+    }
     ended = subprocess.run(
-        [sys.executable, "-c", STEPS, how], env=own | environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", STEPS, how],
+        env=own | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     kept, own_threads, count = json.loads(ended.stdout)
     return kept, own_threads, count

@@ -21,7 +21,9 @@ def one_after_another(numbers: np.ndarray) -> np.float32:
 
 def in_lanes(numbers: np.ndarray, lanes: int) -> np.float32:
     """Add up as a vector unit with as many lanes does."""
-    return one_after_another(np.array([one_after_another(numbers[lane::lanes]) for lane in range(lanes)]))
+    return one_after_another(
+        np.array([one_after_another(numbers[lane::lanes]) for lane in range(lanes)])
+    )
 
 
 def orders(numbers: np.ndarray) -> list[np.float32]:
@@ -66,7 +68,8 @@ def test_wrong_sum_is_outside_the_tolerance(fault: str) -> None:
 
 
 def divergence(classes: int, distance: float, *, lanes: int) -> tuple[float, float]:
-    """KL(p‖q) of two distributions that are as near as `distance`: added up in float32 lanes, and in float64."""
+    """KL(p‖q) of two distributions that are as near as `distance`: added up in float32 lanes, and
+    in float64."""
     logits = drawn(classes)
     moved = logits + np.float32(distance) * drawn(classes, seed=1)
 
@@ -76,9 +79,13 @@ def divergence(classes: int, distance: float, *, lanes: int) -> tuple[float, flo
         total = in_lanes(np.exp(shifted), lanes) if dtype is np.float32 else np.sum(np.exp(shifted))
         return shifted - np.log(total)
 
-    p, q = log_softmax(logits, np.float32), log_softmax(moved, np.float32)
-    exact_p, exact_q = log_softmax(logits, np.float64), log_softmax(moved, np.float64)
-    return float(in_lanes(np.exp(p) * (p - q), lanes)), float(np.sum(np.exp(exact_p) * (exact_p - exact_q)))
+    p = log_softmax(logits, np.float32)
+    q = log_softmax(moved, np.float32)
+    exact_p = log_softmax(logits, np.float64)
+    exact_q = log_softmax(moved, np.float64)
+    return float(in_lanes(np.exp(p) * (p - q), lanes)), float(
+        np.sum(np.exp(exact_p) * (exact_p - exact_q))
+    )
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 16])
@@ -86,13 +93,17 @@ def test_divergence_of_near_distributions_is_within_the_tolerance_of_its_parts(l
     classes = 64
     found, exact = divergence(classes, 1e-3, lanes=lanes)
     parts = {"kl": math.log(classes)}
-    assert abs(found - exact) > rounding(classes) * exact  # the size of the divergence would be no measure
+    assert (
+        abs(found - exact) > rounding(classes) * exact
+    )  # the size of the divergence would be no measure
     assert_metrics_equal({"kl": found}, {"kl": exact}, summands=classes, stages=1, parts=parts)
 
 
 def adam(gradients: list[np.ndarray]) -> np.ndarray:
     """Parameters after Adam's steps from 0, at a learning rate of 1."""
-    params, first, second = np.zeros_like(gradients[0]), 0.0, 0.0
+    params = np.zeros_like(gradients[0])
+    first = 0.0
+    second = 0.0
     for step, gradient in enumerate(gradients, start=1):
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
@@ -110,7 +121,11 @@ def test_updates_tell_rounding_from_a_dropped_part(fault: str | None) -> None:
     rounded = [functools.reduce(np.add, each[:kept]).astype(np.float64) / kept for each in examples]
     start = np.zeros(entries)
     if fault is None:
-        assert_updates_equal(adam(rounded), adam(exact), start, summands=SUMMANDS // PARTS, stages=3)
+        assert_updates_equal(
+            adam(rounded), adam(exact), start, summands=SUMMANDS // PARTS, stages=3
+        )
     else:
         with pytest.raises(AssertionError, match="of their norm"):
-            assert_updates_equal(adam(rounded), adam(exact), start, summands=SUMMANDS // PARTS, stages=3)
+            assert_updates_equal(
+                adam(rounded), adam(exact), start, summands=SUMMANDS // PARTS, stages=3
+            )

@@ -12,23 +12,31 @@ import numpy as np
 
 from kdjax import models
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
-from kdjax.train.arm import Arm, resolve
-from kdjax.train.feed import Stream
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.run import Leg
-from kdjax.train.step import Moment
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.input_pipeline import Stream
+from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.program import Program
+from kdjax.training.run import CompiledPhase
+from kdjax.training.step import ScheduleInputs
 
 VOCABULARY = 53
 STUDENT = ModelConfig(
-    layers=2, width=16, heads=2, ffn=32, vocab_size=VOCABULARY, max_positions=24, dropout=0.0, attention_dropout=0.0
+    layers=2,
+    width=16,
+    heads=2,
+    ffn=32,
+    vocab_size=VOCABULARY,
+    max_positions=24,
+    dropout=0.0,
+    attention_dropout=0.0,
 )
 TEACHER = ModelConfig(layers=4, width=24, heads=2, ffn=48, vocab_size=VOCABULARY, max_positions=24)
 SHALLOW_STUDENT = replace(STUDENT, layers=1)
 SHALLOW_TEACHER = replace(TEACHER, layers=2)
 """For what does not depend on the number of layers: they compile in half the time."""
-SHAPE = Shape(batch=8, length=12, slots=3)
-EVERY_STEP, AT_THE_END = 0.0, 1e9
+SHAPE = BatchShape(batch_size=8, seq_len=12, max_predictions=3)
+EVERY_STEP = 0.0
+AT_THE_END = 1e9
 """Seconds between checkpoints."""
 
 
@@ -42,13 +50,23 @@ def params(config: ModelConfig, seed: int) -> Any:
     return jax.tree.map(lambda leaf: leaf, _drawn(config, seed))
 
 
-def arm(name: str = "scratch", student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER, **optimizer: Any) -> Arm:
+def arm(
+    name: str = "scratch",
+    student: ModelConfig = STUDENT,
+    teacher: ModelConfig = TEACHER,
+    **optimizer: Any,
+) -> Arm:
     """A preset between the tiny models."""
-    return resolve(name, ArmConfig(), student, teacher, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer}))
+    return resolve(
+        name, ArmConfig(), student, teacher, OptimizerConfig(**{"learning_rate": 1e-2, **optimizer})
+    )
 
 
 def phase(
-    name: str = "scratch", student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER, **optimizer: Any
+    name: str = "scratch",
+    student: ModelConfig = STUDENT,
+    teacher: ModelConfig = TEACHER,
+    **optimizer: Any,
 ) -> Phase:
     """A preset's only phase."""
     (only,) = arm(name, student, teacher, **optimizer).phases
@@ -56,28 +74,34 @@ def phase(
 
 
 def spread(params: Any, factor: float = 8.0) -> Any:
-    """Return a model's parameters with larger matrices, so that no distribution of it is nearly uniform.
+    """Return a model's parameters with larger matrices, so that no distribution of it is nearly
+    uniform.
 
-    At the start the attention and the relations of any two models are nearly the same, and a divergence between them
-    is a difference that rounding covers.
+    At the start the attention and the relations of any two models are nearly the same, and a
+    divergence between them is a difference that rounding covers.
     """
     return jax.tree.map(lambda x: x * np.float32(factor) if x.ndim > 1 else x, params)
 
 
-def moment(phase: Phase, step: int, steps: int) -> Moment:
+def schedule_inputs(phase: Phase, step: int, steps: int) -> ScheduleInputs:
     """Where step `step` of a phase stands in a run of `steps` steps of the same price."""
-    return Moment(step / steps, phase.learning_rate(step / steps, (step + 1) / steps))
+    return ScheduleInputs(step / steps, phase.learning_rate(step / steps, (step + 1) / steps))
 
 
-def leg(phase: Phase, program: Program, stream: Stream, teacher: Any = None) -> Leg:
+def compiled_phase(
+    phase: Phase, program: Program, stream: Stream, teacher: Any = None
+) -> CompiledPhase:
     """A phase of a run, at its price."""
-    return Leg(phase, program, price(phase, program.shape), stream, teacher)
+    return CompiledPhase(phase, program, price(phase, program.shape), stream, teacher)
 
 
-def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
-    """A random batch: two packed segments and some padding in every sequence, and now and then an unused slot."""
+def batch(seed: int = 0, shape: BatchShape = SHAPE) -> dict[str, np.ndarray]:
+    """A random batch: two packed segments and some padding in every sequence, and now and then an
+    unused slot."""
     rng = np.random.default_rng(seed)
-    b, length, slots = shape.batch, shape.length, shape.slots
+    b = shape.batch_size
+    length = shape.seq_len
+    slots = shape.max_predictions
     cut = rng.integers(2, length - 3, (b, 1))
     end = rng.integers(length - 2, length + 1, (b, 1))
     place = np.broadcast_to(np.arange(length), (b, length))
@@ -97,10 +121,15 @@ def batch(seed: int = 0, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
 class Batches:
     """Batches like the loader's, without a corpus: the n-th is of its number."""
 
-    def __init__(self, seed: int = 0, shape: Shape = SHAPE, sequences: int = 40):
-        self.seed, self.shape, self.sequences = seed, shape, sequences
+    def __init__(self, seed: int = 0, shape: BatchShape = SHAPE, sequences: int = 40):
+        self.seed = seed
+        self.shape = shape
+        self.sequences = sequences
 
     def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
-        for step in itertools.count(seen // self.shape.batch):
+        for step in itertools.count(seen // self.shape.batch_size):
             whole = batch(1000 * self.seed + step, self.shape)
-            yield step * self.shape.batch, {name: values[rows] for name, values in whole.items()}
+            yield (
+                step * self.shape.batch_size,
+                {name: values[rows] for name, values in whole.items()},
+            )

@@ -1,14 +1,16 @@
-"""How far two results may differ that were added up in another order: the one way of the suite to compare them.
+"""How far two results may differ that were added up in another order: the one way of the suite to
+compare them.
 
-Floating-point addition is not associative. Another mesh, batch split, vector width or number of threads adds the same
-numbers up in another order, and rounds them another way. The roundings of n additions have either sign, so that with
-a probability of at least 1 - 2 exp(-λ²/2) a sum is off by no more than λ √n u Σ|x|, u half the distance from 1 to the
-next number (Higham and Mary, 2019, "A new approach to probabilistic rounding error analysis", theorem 2.4).
+Floating-point addition is not associative. Another mesh, batch split, vector width or number of
+threads adds the same numbers up in another order, and rounds them another way. The roundings of n
+additions have either sign, so that with a probability of at least 1 - 2 exp(-λ²/2) a sum is off by
+no more than λ √n u Σ|x|, u half the distance from 1 to the next number (Higham and Mary, 2019, "A
+new approach to probabilistic rounding error analysis", theorem 2.4).
 
-What decides is Σ|x|, the size of what is summed, and not the size of the sum: a divergence of two distributions that
-are nearly equal is a small difference of large sums. So a tolerance is asked for with the number of summands and
-their size, and no test has a number of its own. What is promised bit for bit (resuming on the same machine, loading)
-is compared bit for bit.
+What decides is Σ|x|, the size of what is summed, and not the size of the sum: a divergence of two
+distributions that are nearly equal is a small difference of large sums. So a tolerance is asked for
+with the number of summands and their size, and no test has a number of its own. What is promised
+bit for bit (resuming on the same machine, loading) is compared bit for bit.
 """
 
 from __future__ import annotations
@@ -27,19 +29,27 @@ UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-9}
 
 
 def rounding(summands: int, *, stages: int = 1, dtype: str = "float32") -> float:
-    """Return by how much two sums of the same numbers may differ, in units of the sum of their absolute values.
+    """Return by how much two sums of the same numbers may differ, in units of the sum of their
+    absolute values.
 
     Args:
-        summands: numbers in the longest sum: tokens for a mean over a batch, the width for a matmul.
-        stages: sums that follow from one another, each of no more than `summands`; their roundings add up to those of
-            one sum that is as many times as long.
+        summands: numbers in the longest sum: tokens for a mean over a batch, the width for a
+            matmul.
+        stages: sums that follow from one another, each of no more than `summands`; their roundings
+            add up to those of one sum that is as many times as long.
         dtype: type that is added up in.
     """
     return 2 * CONFIDENCE * math.sqrt(summands * stages) * UNITS[dtype]
 
 
 def assert_sums_equal(
-    found: Any, expected: Any, *, summands: int, stages: int = 1, size: float | None = None, dtype: str = "float32"
+    found: Any,
+    expected: Any,
+    *,
+    summands: int,
+    stages: int = 1,
+    size: float | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Assert that arrays are the same sums in another order.
 
@@ -48,17 +58,21 @@ def assert_sums_equal(
         expected: a tree of the same structure.
         summands: numbers in the longest sum.
         stages: sums that follow from one another.
-        size: sum of the absolute values of what one entry adds up; by default an array's largest absolute value,
-            which fits where the summands do not cancel in all entries alike.
+        size: sum of the absolute values of what one entry adds up; by default an array's largest
+            absolute value, which fits where the summands do not cancel in all entries alike.
         dtype: type that is added up in.
     """
     share = rounding(summands, stages=stages, dtype=dtype)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
         one = np.asarray(a, np.float64)
         other = np.asarray(b, np.float64)
         largest = float(np.max(np.abs(other), initial=0.0)) if size is None else size
-        np.testing.assert_allclose(one, other, rtol=0, atol=share * largest, err_msg=jax.tree_util.keystr(path))
+        np.testing.assert_allclose(
+            one, other, rtol=0, atol=share * largest, err_msg=jax.tree_util.keystr(path)
+        )
 
 
 def assert_metrics_equal(
@@ -76,9 +90,9 @@ def assert_metrics_equal(
         expected: the same figures.
         summands: numbers in the longest sum: tokens of the batch.
         stages: matmuls and sums one after another, over all steps.
-        parts: sizes of what a figure is a difference of, where that is more than the figure itself, by the figure's
-            name: the logarithm of the number of classes for a divergence between distributions. All other figures are
-            sums of numbers of one sign.
+        parts: sizes of what a figure is a difference of, where that is more than the figure itself,
+            by the figure's name: the logarithm of the number of classes for a divergence between
+            distributions. All other figures are sums of numbers of one sign.
     """
     share = rounding(summands, stages=stages)
     assert found.keys() == expected.keys(), (sorted(found), sorted(expected))
@@ -90,12 +104,16 @@ def assert_metrics_equal(
     assert not off, off
 
 
-def assert_updates_equal(found: Any, expected: Any, start: Any, *, summands: int, stages: int) -> None:
-    """Assert that an optimizer made the same updates of gradients that were added up in another order.
+def assert_updates_equal(
+    found: Any, expected: Any, start: Any, *, summands: int, stages: int
+) -> None:
+    """Assert that an optimizer made the same updates of gradients that were added up in another
+    order.
 
-    Adam divides a gradient by its own size, so an entry whose gradient is smaller than its rounding error may move
-    either way, as far as all others. With gradients spread about 0 the share of such entries is that of the rounding
-    error in a gradient; so the norm of all differences is, relative to the norm of all updates, its square root.
+    Adam divides a gradient by its own size, so an entry whose gradient is smaller than its rounding
+    error may move either way, as far as all others. With gradients spread about 0 the share of such
+    entries is that of the rounding error in a gradient; so the norm of all differences is, relative
+    to the norm of all updates, its square root.
 
     Args:
         found: parameters after the updates.
@@ -107,7 +125,9 @@ def assert_updates_equal(found: Any, expected: Any, start: Any, *, summands: int
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     share = distance(found, expected) / distance(expected, start)
     limit = math.sqrt(rounding(summands, stages=stages))
-    assert share <= limit, f"updates differ by {share:.2g} of their norm, expected at most {limit:.2g}"
+    assert share <= limit, (
+        f"updates differ by {share:.2g} of their norm, expected at most {limit:.2g}"
+    )
 
 
 def distance(found: Any, expected: Any) -> float:

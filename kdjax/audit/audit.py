@@ -1,8 +1,9 @@
-"""`kdjax audit DIR`: every price and every sum of a study worked out anew, and held against what its files say.
+"""`kdjax audit DIR`: every price and every sum of a study worked out anew, and held against what
+its files say.
 
-Nothing is trained and nothing is written. From the recipe follow the prices; from prices and steps what a run has
-spent; from budget and prices its steps; from the text its tokens; from the runs' figures the verdicts. What was
-measured is taken as the run wrote it down.
+Nothing is trained and nothing is written. From the recipe follow the prices; from prices and steps
+what a run has spent; from budget and prices its steps; from the text its tokens; from the runs'
+figures the verdicts. What was measured is taken as the run wrote it down.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from kdjax.audit.study import RESULTS, StudyAudit, without_versions
 from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
-from kdjax.study import record
+from kdjax.study import manifest as record
 from kdjax.sweep import results, sweep
+from kdjax.sweep.cells import cells_of
 
 
 def audit(directory: Path) -> list[Difference]:
@@ -28,7 +30,8 @@ def audit(directory: Path) -> list[Difference]:
 
 
 def audit_command(directory: Path) -> None:
-    """The `audit` command: what was worked out anew, a line a study, and a line for every difference.
+    """The `audit` command: what was worked out anew, a line a study, and a line for every
+    difference.
 
     Raises:
         InputError: there are differences, or nothing to audit.
@@ -47,19 +50,24 @@ def _audited(directory: Path) -> Book:
     elif any((directory / name).exists() for name in (record.NAME, RESULTS, "runs")):
         StudyAudit(directory, None, book).audit()
     else:
-        raise InputError(f"{directory}: holds no study, expected the directory of kdjax compare or kdjax sweep")
+        raise InputError(
+            f"{directory}: holds no study, expected the directory of kdjax compare or kdjax sweep"
+        )
     return book
 
 
 def _sweep(directory: Path, book: Book) -> None:
     """Every cell, and what the sweep makes of them."""
-    path, found = directory / sweep.NAME, {}
+    path = directory / sweep.NAME
+    found = {}
     for cell in sorted((directory / "cells").glob("*/")):
         found[cell.name] = StudyAudit(cell, directory / "shared", book).audit()
     if told := book.read(path):
         with book.reading(path):
             config = from_dict(plain(told["config"]))
-            cells = sweep.cells_of(config)
+            cells = cells_of(config)
             made = results.collect(config, cells, [found[cell.name] for cell in cells])
             book.same(path, without_versions(told), plain(without_versions(made)))
-    book.lines.append(f"{directory}: worked out again: what the sweep makes of its studies, {len(found)}")
+    book.lines.append(
+        f"{directory}: worked out again: what the sweep makes of its studies, {len(found)}"
+    )

@@ -15,7 +15,8 @@ from kdjax.errors import InputError
 from kdjax.files import read_json
 
 CLOSE = 1e-9
-"""Relative difference up to which real numbers are the same: another library may round the last digits otherwise."""
+"""Relative difference up to which real numbers are the same: another library may round the last
+digits otherwise."""
 NOTHING = "nothing"
 WRITTEN = "the file as kdjax wrote it"
 
@@ -59,8 +60,11 @@ class Book:
         if made not in self.differences:
             self.differences.append(made)
 
-    def same(self, where: object, found: Any, expected: Any, name: str = "", note: str = "") -> None:
-        """Holds one tree of plain values against another; a difference for every leaf that is another.
+    def same(
+        self, where: object, found: Any, expected: Any, name: str = "", note: str = ""
+    ) -> None:
+        """Holds one tree of plain values against another; a difference for every leaf that is
+        another.
 
         Args:
             where: the file.
@@ -70,7 +74,8 @@ class Book:
             note: what else is to be said of an expected value.
         """
         if isinstance(found, list) and isinstance(expected, list):
-            found, expected = dict(enumerate(found)), dict(enumerate(expected))
+            found = dict(enumerate(found))
+            expected = dict(enumerate(expected))
         if isinstance(found, dict) and isinstance(expected, dict):
             for key in [*expected, *(key for key in found if key not in expected)]:
                 pair = found.get(key, NOTHING), expected.get(key, NOTHING)
@@ -80,12 +85,15 @@ class Book:
 
     @contextmanager
     def reading(self, where: Path) -> Iterator[None]:
-        """What goes wrong in the block is a difference: there is no end to what a mangled file can cause."""
+        """What goes wrong in the block is a difference: there is no end to what a mangled file can
+        cause."""
         try:
             yield
         except InputError as e:
             place, _, text = str(e).partition(": ")
-            found, _, expected = (text if place.startswith(str(where)) else str(e)).partition(", expected ")
+            found, _, expected = (text if place.startswith(str(where)) else str(e)).partition(
+                ", expected "
+            )
             self.add(place if place.startswith(str(where)) else where, found, expected or WRITTEN)
         except Exception as e:
             self.add(where, f"{type(e).__name__}: {e}", WRITTEN)
@@ -115,7 +123,10 @@ class Book:
 
 def _equal(found: Any, expected: Any) -> bool:
     """Whether two leaves are the same."""
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (found, expected))
+    numbers = all(
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+        for value in (found, expected)
+    )
     if numbers and isinstance(found + expected, float):
         return math.isclose(found, expected, rel_tol=CLOSE, abs_tol=1e-12)
     return type(found) is type(expected) and bool(found == expected)

@@ -6,23 +6,62 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from safetensors.numpy import load_file
 
 from kdjax.audit.book import NOTHING, Book, among
+from kdjax.audit.counts import Counts
 from kdjax.budget import journal
-from kdjax.budget.accounting import ACCOUNTS
+from kdjax.budget.accounting import ACCOUNTS, Budget
 from kdjax.budget.hardware import Peak, utilisation
-from kdjax.budget.ledger import Ledger, Stretch
+from kdjax.budget.ledger import Ledger, PhaseSpan
 from kdjax.budget.price import PARTS
 from kdjax.config import plain, to_dict
-from kdjax.train.arm import Arm
-from kdjax.train.checkpoint import sha256
-from kdjax.train.log import CURVE
+from kdjax.data.corpus import Corpus
+from kdjax.study.manifest import Cost
+from kdjax.teacher_cache.manifest import CacheManifest
+from kdjax.training.arm import Arm
+from kdjax.training.checkpoint import sha256
+from kdjax.training.metrics_log import CURVE
+from kdjax.training.phase import BatchShape
 
-if TYPE_CHECKING:
-    from kdjax.audit.study import StudyAudit
+
+class AuditedStudy(Protocol):
+    """What the audit of a run asks of its study (`kdjax.audit.study.StudyAudit`)."""
+
+    @property
+    def costs(self) -> Mapping[str, Cost]:
+        """What a run of each arm costs."""
+
+    @property
+    def budget(self) -> Budget:
+        """Of a run."""
+
+    @property
+    def shape(self) -> BatchShape:
+        """Of a batch."""
+
+    @property
+    def corpus(self) -> Corpus | None:
+        """The text; None where it is not there any more."""
+
+    @property
+    def cache(self) -> CacheManifest | None:
+        """The stored teacher outputs; None where there are none."""
+
+    @property
+    def sequences(self) -> int:
+        """Of the training split."""
+
+    def facts_for(self, seed: int) -> Any:
+        """Return what the study says of the teacher of a seed."""
+
+    def run_config(self) -> dict[str, Any]:
+        """Return the part of the recipe that all runs share."""
+
+    def counts(self, seed: int) -> Counts | None:
+        """Return the tokens of the text in a seed's order; None where the text is not there."""
 
 
 class RunAudit:
@@ -33,19 +72,27 @@ class RunAudit:
         result: the content of result.json.
     """
 
-    def __init__(self, study: StudyAudit, arm: Arm, seed: int, directory: Path, book: Book):
-        self._study, self._arm, self._seed, self._directory, self._book = study, arm, seed, directory, book
-        self._cost, self._budget = study.costs[arm.name], study.budget
+    def __init__(self, study: AuditedStudy, arm: Arm, seed: int, directory: Path, book: Book):
+        self._study = study
+        self._arm = arm
+        self._seed = seed
+        self._directory = directory
+        self._book = book
+        self._cost = study.costs[arm.name]
+        self._budget = study.budget
         self._shapes = [phase.shape(study.shape) for phase in arm.phases]
-        self._stretches: tuple[Stretch, ...] = ()
+        self._stretches: tuple[PhaseSpan, ...] = ()
         if self._budget.countable:
-            self._stretches = arm.lay_out(self._budget, self._cost.prices, study.shape, self._cost.upfront)
+            self._stretches = arm.schedule_phases(
+                self._budget, self._cost.prices, study.shape, self._cost.upfront
+            )
         self.entries = 0
         self.result: dict[str, Any] = {}
 
     def audit(self) -> None:
         """All of it."""
-        book, directory = self._book, self._directory
+        book = self._book
+        directory = self._directory
         if not directory.is_dir():
             book.add(directory, "no run", "one for every arm and seed of the recipe")
             return
@@ -65,11 +112,17 @@ class RunAudit:
                 self._metrics(directory / "metrics.jsonl")
         path = directory / "params.safetensors"
         with book.reading(path):
-            book.same(path, sha256(_tree(load_file(path))), self.result.get("params_sha256", NOTHING), "SHA-256")
+            book.same(
+                path,
+                sha256(_tree(load_file(path))),
+                self.result.get("params_sha256", NOTHING),
+                "SHA-256",
+            )
 
     def _manifest(self, path: Path) -> None:
         """Whose the run is."""
-        study, manifest = self._study, self._book.read(path)
+        study = self._study
+        manifest = self._book.read(path)
         if not manifest:
             return
         expected = {
@@ -83,12 +136,17 @@ class RunAudit:
             **({"corpus": study.corpus.digest} if study.corpus else {}),
         }
         found = {name: manifest.get(name, NOTHING) for name in expected}
-        self._book.same(path, {**found, "config": among(found["config"], expected["config"])}, expected)
+        self._book.same(
+            path, {**found, "config": among(found["config"], expected["config"])}, expected
+        )
 
     def _account(self, phases: Sequence[int]) -> dict[str, Any]:
         """What a ledger has to say after so many steps of each phase."""
-        steps, counts = sum(phases), self._study.counts(self._seed)
-        sequences = sum(done * shape.batch for done, shape in zip(phases, self._shapes, strict=True))
+        steps = sum(phases)
+        counts = self._study.counts(self._seed)
+        sequences = sum(
+            done * shape.batch_size for done, shape in zip(phases, self._shapes, strict=True)
+        )
         spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
         for done, price_of in zip(phases, self._cost.prices, strict=True):
             for part, flops in price_of.parts().items():
@@ -97,7 +155,7 @@ class RunAudit:
             "budget": plain(asdict(self._budget)),
             "spent": spent,
             "phases": self._phases(steps) or list(phases),
-            "positions": sequences * self._study.shape.length,
+            "positions": sequences * self._study.shape.seq_len,
         }
         if not self._arm.stored:
             made["cache_bytes"] = 0
@@ -109,31 +167,53 @@ class RunAudit:
 
     def _phases(self, steps: int) -> list[int]:
         """How many of so many steps are of each phase; empty where a clock decides."""
-        return [min(max(steps - stretch.first, 0), stretch.steps) for stretch in self._stretches]
+        return [min(max(steps - span.first, 0), span.steps) for span in self._stretches]
 
     def _ledgers(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:
-        """Every entry of the journal; returns the account at its end, as far as it can be worked out so."""
-        book, expected = self._book, {}
+        """Every entry of the journal; returns the account at its end, as far as it can be worked
+        out so."""
+        book = self._book
+        expected = {}
         before: list[dict[str, Any]] = []
         opening = {
             "prices": [one.to_json() for one in self._cost.prices],
-            "positions": [shape.positions for shape in self._shapes],
+            "positions": [shape.tokens_per_step for shape in self._shapes],
         }
         book.same(path, {name: entries[0].get(name) for name in opening}, opening, "entry 0")
         for number, entry in enumerate(entries):
             found = entry["ledger"]
             expected = self._account(found["phases"])
-            book.same(path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger")
+            book.same(
+                path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger"
+            )
             if entry["event"] == "restart" and found not in before:
-                book.add(f"{path}: entry {number}", "a restart from an account of its own", "one of an entry before")
+                book.add(
+                    f"{path}: entry {number}",
+                    "a restart from an account of its own",
+                    "one of an entry before",
+                )
             elif entry["event"] != "restart" and before and not _follows(before[-1], found):
-                book.add(f"{path}: entry {number}", "less than in the entry before", "no less, but for restarts")
+                book.add(
+                    f"{path}: entry {number}",
+                    "less than in the entry before",
+                    "no less, but for restarts",
+                )
             before.append(found)
-        book.same(path, [entries[0]["event"], entries[-1]["event"]], ["open", "close"], "first and last event")
+        book.same(
+            path,
+            [entries[0]["event"], entries[-1]["event"]],
+            ["open", "close"],
+            "first and last event",
+        )
         ledger = Ledger.from_json({**before[-1], **expected})
-        end = [stretch.steps for stretch in self._stretches]
+        end = [span.steps for span in self._stretches]
         if end:
-            book.same(path, before[-1]["phases"], end, f"entry {len(entries) - 1}: ledger.phases at the end")
+            book.same(
+                path,
+                before[-1]["phases"],
+                end,
+                f"entry {len(entries) - 1}: ledger.phases at the end",
+            )
         elif (used := _before_last_step(ledger)) > self._budget.amount:
             book.add(path, f"{used} hours before the last step", f"at most {self._budget.amount}")
         return ledger
@@ -150,28 +230,37 @@ class RunAudit:
             "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
-            "phases": [{"steps": n, "batch": shape.batch, "flops": n * cost.total} for n, shape, cost in phases],
+            "phases": [
+                {"steps": n, "batch": shape.batch_size, "flops": n * cost.total}
+                for n, shape, cost in phases
+            ],
             "positions": ledger.positions,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
-            "epochs": ledger.positions / self._study.shape.length / self._study.sequences,
+            "epochs": ledger.positions / self._study.shape.seq_len / self._study.sequences,
             # The evaluation at the end comes after the ledger is closed.
             "wall_clock": {**ledger.seconds, "evaluation": result["wall_clock"]["evaluation"]},
             "params_sha256": closing["params_sha256"],
             "ledger_sha256": closing["sha256"],
         }
         self._book.same(path, {name: result.get(name, NOTHING) for name in expected}, expected)
-        model, seconds = sum(ledger.spent[part] for part in PARTS), ledger.seconds["compute"]
+        model = sum(ledger.spent[part] for part in PARTS)
+        seconds = ledger.seconds["compute"]
         expected = {"model_flops": model}
         for kind, flops in (("model", model), ("hardware", hardware["hardware_flops"])):
             if flops:
-                share_of_peak = utilisation(flops, seconds, Peak(**hardware["peak"]), hardware["devices"])
+                share_of_peak = utilisation(
+                    flops, seconds, Peak(**hardware["peak"]), hardware["devices"]
+                )
                 expected[f"{kind}_utilisation"] = share_of_peak
-        self._book.same(path, {name: hardware.get(name, NOTHING) for name in expected}, expected, "hardware")
+        self._book.same(
+            path, {name: hardware.get(name, NOTHING) for name in expected}, expected, "hardware"
+        )
 
     def _metrics(self, path: Path) -> None:
-        """The figures written on the way: FLOPs by their step, and the curve that the result has of them."""
+        """The figures written on the way: FLOPs by their step, and the curve that the result has of
+        them."""
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         curve = [line for line in lines if any(name in line for name in CURVE)]
         self._book.same(path.with_name("result.json"), self.result.get("curve"), curve, "curve")
@@ -196,11 +285,14 @@ def _follows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether nothing on a ledger is less than it was."""
     counts = ("positions", "tokens", "unique_tokens", "masked_tokens")
     pairs = [(before[name], after[name]) for name in counts]
-    pairs += [(seconds, after["seconds"].get(kind, -1.0)) for kind, seconds in before["seconds"].items()]
+    pairs += [
+        (seconds, after["seconds"].get(kind, -1.0)) for kind, seconds in before["seconds"].items()
+    ]
     return all(a <= b for a, b in pairs)
 
 
 def _before_last_step(ledger: Ledger) -> float:
-    """Hours that the clock showed, at least, when the last step began; what came after it may have taken longer."""
+    """Hours that the clock showed, at least, when the last step began; what came after it may have
+    taken longer."""
     kinds = [kind for kind in ledger.budget.clock if kind not in ("evaluation", "checkpoint")]
     return (sum(ledger.seconds.get(kind, 0.0) for kind in kinds) - ledger.step_seconds) / 3600

@@ -13,16 +13,16 @@ from kdjax.audit.book import NOTHING, Book
 from kdjax.audit.counts import Counts
 from kdjax.budget import journal
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.budget.ledger import Stretch
+from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config
+from kdjax.dry_run.teacher_cost import batch_shape
 from kdjax.models import zoo
-from kdjax.study.mirror import RESULT
-from kdjax.study.teacher_cost import batch_shape
-from kdjax.study.teacher_directories import CARD, checkpoint_name
+from kdjax.study.run_backup import RESULT
 from kdjax.study.trained_teacher import MANIFEST, training_identity
-from kdjax.train.checkpoint import sha256
-from kdjax.train.pretraining import pretraining_price, pretraining_spans
+from kdjax.training.checkpoint import sha256
+from kdjax.training.teacher_directories import CARD, checkpoint_name
+from kdjax.training.teacher_pretraining import pretraining_price, pretraining_spans
 
 
 class TeacherAudit:
@@ -43,9 +43,13 @@ class TeacherAudit:
             book: takes what is found.
             note: what is to be said of an expected price.
         """
-        self._config, self._directory, self._seed, self._book, self._note = config, directory, seed, book, note
+        self._config = config
+        self._directory = directory
+        self._seed = seed
+        self._book = book
+        self._note = note
         self._settings = config.teacher.train
-        self._shape = batch_shape(config, self._settings.batch)
+        self._shape = batch_shape(config, self._settings.batch_size)
         self.card: dict[str, Any] = {}
         self.entries = 0
 
@@ -56,7 +60,8 @@ class TeacherAudit:
             corpus_digest: of the study's text; None where the text is gone.
             counts: of the text's tokens in this teacher's order; None where the text is gone.
         """
-        book, directory = self._book, self._directory
+        book = self._book
+        directory = self._directory
         manifest = book.read(directory / MANIFEST)
         with book.reading(directory / MANIFEST):
             digest = corpus_digest or manifest["identity"]["corpus"]
@@ -66,7 +71,9 @@ class TeacherAudit:
                 training_identity(self._config, self._seed, digest),
                 "identity",
             )
-        price = pretraining_price(zoo.resolve(self._config.teacher.architecture), self._settings, self._shape)
+        price = pretraining_price(
+            zoo.resolve(self._config.teacher.architecture), self._settings, self._shape
+        )
         if manifest:
             book.same(directory / MANIFEST, manifest["price"], price.to_json(), "price", self._note)
             price = Price(**manifest["price"]) if self._note else price
@@ -80,29 +87,40 @@ class TeacherAudit:
                 self._checkpoint(target, share, price, spans[number], counts)
         self.card = book.read(directory / checkpoint_name(self._config.teacher.at) / CARD)
 
-    def _account(self, phases: Sequence[int], price: Price, counts: Counts | None) -> dict[str, Any]:
+    def _account(
+        self, phases: Sequence[int], price: Price, counts: Counts | None
+    ) -> dict[str, Any]:
         """Return what a ledger has to say after so many steps up to each checkpoint."""
         steps = sum(phases)
         parts = price.parts()
         account: dict[str, Any] = {
             "spent": {name: steps * parts[name] if name in PARTS else 0 for name in ACCOUNTS},
-            "positions": steps * self._shape.positions,
+            "positions": steps * self._shape.tokens_per_step,
         }
         if counts is not None:
-            account |= counts.at(steps * self._shape.batch)
+            account |= counts.at(steps * self._shape.batch_size)
         return account
 
-    def _ledger(self, path: Path, price: Price, spans: Sequence[Stretch], counts: Counts | None) -> None:
+    def _ledger(
+        self, path: Path, price: Price, spans: Sequence[PhaseSpan], counts: Counts | None
+    ) -> None:
         """Audit every entry of the journal, and the result against the last."""
         entries = journal.read(path)
         self.entries = len(entries)
         for number, entry in enumerate(entries):
             found = entry["ledger"]
             expected = self._account(found["phases"], price, counts)
-            self._book.same(path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger")
+            self._book.same(
+                path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger"
+            )
         end = [span.steps for span in spans]
         last = entries[-1]
-        self._book.same(path, last["ledger"]["phases"], end, f"entry {len(entries) - 1}: ledger.phases at the end")
+        self._book.same(
+            path,
+            last["ledger"]["phases"],
+            end,
+            f"entry {len(entries) - 1}: ledger.phases at the end",
+        )
         result = self._book.read(self._directory / RESULT)
         spent = last["ledger"]["spent"]
         total = sum(spent.values())
@@ -118,14 +136,16 @@ class TeacherAudit:
         found_result = {name: result.get(name, NOTHING) for name in expected}
         self._book.same(self._directory / RESULT, found_result, expected)
 
-    def _checkpoint(self, target: Path, share: float, price: Price, span: Stretch, counts: Counts | None) -> None:
+    def _checkpoint(
+        self, target: Path, share: float, price: Price, span: PhaseSpan, counts: Counts | None
+    ) -> None:
         """Audit one checkpoint's card, and its parameters."""
         card: Mapping[str, Any] = self._book.read(target / CARD)
         if not card:
             return
         training = {"seed": self._seed, "at": share, "steps": span.stop, "step_flops": price.total}
         if counts is not None:
-            training["tokens"] = counts.at(span.stop * self._shape.batch)["tokens"]
+            training["tokens"] = counts.at(span.stop * self._shape.batch_size)["tokens"]
         found = {name: card["pretraining"].get(name, NOTHING) for name in training}
         self._book.same(target / CARD, found, training, "pretraining")
         costs = {"training_flops": span.stop * price.total, "tuning_flops": 0, "head_flops": 0}

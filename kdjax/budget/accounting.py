@@ -1,7 +1,8 @@
 """What a budget is held against: its kind, and who pays for the teacher.
 
-Busbridge et al. 2025 (arXiv 2502.08606) name four cases. The teacher may cost nothing (it is there, and what it says is
-stored or shared by many), its forward passes, its training (what it says being stored), or both.
+Busbridge et al. 2025 (arXiv 2502.08606) name four cases. The teacher may cost nothing (it is there,
+and what it says is stored or shared by many), its forward passes, its training (what it says being
+stored), or both.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from kdjax.config import BudgetConfig
 from kdjax.errors import InputError
 
 ACCOUNTS = (*PARTS, "teacher_cache", "teacher_training", "mlm_probe")
-"""What a run causes: the parts of its steps, its shares of stored teacher outputs and of the teacher's training, and
-the probe it ends with, where the recipe has that charged (`evaluation.mlm_probe.charged`)."""
+"""What a run causes: the parts of its steps, its shares of stored teacher outputs and of the
+teacher's training, and the probe it ends with, where the recipe has that charged
+(`evaluation.mlm_probe.charged`)."""
 
 _STUDENT = ("student_forward", "student_backward", "objective", "optimizer", "mlm_probe")
 _INFERENCE = ("teacher_forward", "teacher_cache")
@@ -55,8 +57,15 @@ class Budget:
         """
         amount = getattr(config, config.kind)
         if not amount:
-            raise InputError("budget is not set, expected one of budget.flops, budget.tokens and budget.hours")
-        return Budget(config.kind, amount if config.kind == "hours" else int(amount), config.teacher, config.clock)
+            raise InputError(
+                "budget is not set, expected one of budget.flops, budget.tokens and budget.hours"
+            )
+        return Budget(
+            config.kind,
+            amount if config.kind == "hours" else int(amount),
+            config.teacher,
+            config.clock,
+        )
 
     @staticmethod
     def flops(amount: float) -> Budget:

@@ -1,6 +1,7 @@
 """What the hardware does for a step: FLOPs really done, peak rates, memory, utilisation.
 
-These figures depend on the machine, and on rematerialisation, kernels and sharding; a price does not.
+These figures depend on the machine, and on rematerialisation, kernels and sharding; a price does
+not.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from kdjax.budget.price import MeterError, witness_of
+from kdjax.budget.price import FlopCountError, count_jaxpr
 
-_CLOUD, _NVIDIA = "Google Cloud's TPU documentation", "NVIDIA's data sheet, without sparsity"
+_CLOUD = "Google Cloud's TPU documentation"
+_NVIDIA = "NVIDIA's data sheet, without sparsity"
 
 _PEAKS = {
     # A JAX device is a core on v3 and on TPU7x, two to a chip; elsewhere it is a whole chip.
@@ -48,7 +50,8 @@ _PEAKS = {
     "H200": (989, "bfloat16", _NVIDIA),
     "H200 NVL": (835, "bfloat16", _NVIDIA),
 }
-"""Teraflops a second of a JAX device. TPUs by their whole kind, GPUs by words in it: the entry with the most counts."""
+"""Teraflops a second of a JAX device. TPUs by their whole kind, GPUs by words in it: the entry with
+the most counts."""
 
 _MEASURING = 0.5
 """Seconds of matmuls from which a peak is measured."""
@@ -74,35 +77,40 @@ def hardware_flops(
 ) -> int | None:
     """Count the FLOPs that all devices together do in one run of a compiled program.
 
-    The count is XLA's of what it compiled, less what its fusions repeat, times the devices: what is rematerialised
-    or computed on every device counts each time, what XLA optimised away does not. XLA counts the body of a loop
-    once, so what the loops do in their other turns is added from the traced program, by the count that checks prices
-    (`kdjax.budget.price.witness_of`). How often XLA writes the same elementwise work into its fusions changes with its
-    version, and in models a few dozen wide it doubles the figure, so the copies are left out.
+    The count is XLA's of what it compiled, less what its fusions repeat, times the devices: what is
+    rematerialised or computed on every device counts each time, what XLA optimised away does not.
+    XLA counts the body of a loop once, so what the loops do in their other turns is added from the
+    traced program, by the count that checks prices (`kdjax.budget.price.count_jaxpr`). How often
+    XLA writes the same elementwise work into its fusions changes with its version, and in models a
+    few dozen wide it doubles the figure, so the copies are left out.
 
     Args:
         compiled: the program, compiled.
         traced: the same program, traced: `jax.jit(program).trace(...).jaxpr`.
         devices: number of devices that it runs on.
-        repeated: FLOPs of elementwise work on a device that fusions repeat (`kdjax.parallel.fusion.repeated_flops`).
+        repeated: FLOPs of elementwise work on a device that fusions repeat
+            (`kdjax.hlo.fusion.repeated_flops`).
 
     Returns:
-        None where XLA gives no count, or one that cannot be right: the program holds a kernel, a branch or a loop of
-        unknown length, or the count is less than half of its matmuls, which kernels that XLA cannot look into then do.
+        None where XLA gives no count, or one that cannot be right: the program holds a kernel, a
+        branch or a loop of unknown length, or the count is less than half of its matmuls, which
+        kernels that XLA cannot look into then do.
     """
     flops = (compiled.cost_analysis() or {}).get("flops")
     if flops is None or not math.isfinite(flops) or flops <= 0:
         return None
     try:
-        once, whole = witness_of(traced.jaxpr, "once"), witness_of(traced.jaxpr, "whole")
-    except MeterError:
+        once = count_jaxpr(traced.jaxpr, "once")
+        whole = count_jaxpr(traced.jaxpr, "whole")
+    except FlopCountError:
         return None
     total = (round(flops) - repeated) * devices + whole.total - once.total
     return total if 2 * total >= whole.matmul else None
 
 
 def makers_peak(kind: str) -> Peak | None:
-    """The maker's figure for a kind of device (`jax.Device.device_kind`); None for a kind that is not known."""
+    """The maker's figure for a kind of device (`jax.Device.device_kind`); None for a kind that is
+    not known."""
     known = _known(kind)
     if known is None:
         return None
@@ -112,10 +120,12 @@ def makers_peak(kind: str) -> Peak | None:
 
 @cache
 def peak(device: jax.Device) -> Peak:
-    """The peak of a device: the maker's figure for its kind, or, for a kind that is not known, a measured one.
+    """The peak of a device: the maker's figure for its kind, or, for a kind that is not known, a
+    measured one.
 
-    Makers' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured one is the best of some
-    float32 matmuls, half a second of them. CPU devices share the cores of the machine, so each has its part of them.
+    Makers' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured one
+    is the best of some float32 matmuls, half a second of them. CPU devices share the cores of the
+    machine, so each has its part of them.
     """
     if known := makers_peak(device.device_kind):
         return known
@@ -138,15 +148,16 @@ def utilisation(flops: float, seconds: float, peak: Peak, devices: int) -> float
 def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
     """What a compiled program needs on each device, by the compiler's own figures, in bytes.
 
-    Returns:
-        `arguments`, `outputs`, `aliased` (outputs that take the place of arguments), `temporaries`, and `peak`, all of
-        them at once; None where the backend does not say.
+    Returns: `arguments`, `outputs`, `aliased` (outputs that take the place of arguments),
+        `temporaries`, and `peak`, all of them at once; None where the backend does not say.
     """
     found = compiled.memory_analysis()
     if found is None:
         return None
-    arguments, outputs = found.argument_size_in_bytes, found.output_size_in_bytes
-    aliased, temporaries = found.alias_size_in_bytes, found.temp_size_in_bytes
+    arguments = found.argument_size_in_bytes
+    outputs = found.output_size_in_bytes
+    aliased = found.alias_size_in_bytes
+    temporaries = found.temp_size_in_bytes
     return {
         "arguments": arguments,
         "outputs": outputs,
@@ -162,11 +173,16 @@ def high_water() -> tuple[int, str]:
     Returns:
         Of the fullest local device where devices keep count; elsewhere of this process.
     """
-    counts = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    counts = [
+        (device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()
+    ]
     if max(counts) > 0:
         return max(counts), "the fullest device"
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most, "the process, resident set"  # macOS has bytes, Linux KiB
+    return (
+        most if sys.platform == "darwin" else 1024 * most,
+        "the process, resident set",
+    )  # macOS has bytes, Linux KiB
 
 
 def _known(kind: str) -> str | None:
@@ -183,7 +199,9 @@ def _known(kind: str) -> str | None:
 def _fastest_matmul(device: jax.Device) -> float:
     """The best rate among square float32 matmuls of growing size, in FLOPs a second."""
     multiply = jax.jit(jnp.matmul)
-    best, spent, size = 0.0, 0.0, 128
+    best = 0.0
+    spent = 0.0
+    size = 128
     while spent + (4 * 2 * size**3 / best if best else 0.0) < _MEASURING:
         square = jax.device_put(jnp.ones((size, size), jnp.float32), device)
         multiply(square, square).block_until_ready()  # compiles
@@ -191,6 +209,7 @@ def _fastest_matmul(device: jax.Device) -> float:
             started = time.perf_counter()
             multiply(square, square).block_until_ready()
             seconds = time.perf_counter() - started
-            best, spent = max(best, 2 * size**3 / seconds), spent + seconds
+            best = max(best, 2 * size**3 / seconds)
+            spent = spent + seconds
         size *= 2
     return best

@@ -1,8 +1,10 @@
-"""`ledger.jsonl`: a run's account over time, only ever added to. Each entry carries the hash of the one before.
+"""`ledger.jsonl`: a run's account over time, only ever added to. Each entry carries the hash of the
+one before.
 
-An entry says what happened and how the ledger stood then: `open`, `steps` (more were done), `restart` (from a
-checkpoint; what was done after it is done again), `close` (nothing more fits). Whoever changes, removes or reorders
-an entry has to recompute every hash after it, and the last one is in the run's result.
+An entry says what happened and how the ledger stood then: `open`, `steps` (more were done),
+`restart` (from a checkpoint; what was done after it is done again), `close` (nothing more fits).
+Whoever changes, removes or reorders an entry has to recompute every hash after it, and the last one
+is in the run's result.
 """
 
 from __future__ import annotations
@@ -72,14 +74,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: an entry was changed, removed or reordered; names the first that does not fit.
     """
-    previous, entries = "", []
+    previous = ""
+    entries = []
     for number, entry in enumerate(_lines(path)):
         content = {name: value for name, value in entry.items() if name != "sha256"}
         if entry.get("sha256") != digest(content):
-            raise InputError(f"{path}: entry {number} does not match its SHA-256, expected it as it was written")
+            raise InputError(
+                f"{path}: entry {number} does not match its SHA-256, expected it as it was written"
+            )
         if entry.get("previous") != previous or entry.get("entry") != number:
             raise InputError(
-                f"{path}: entry {number} does not follow the one before it, expected entries in order and none removed"
+                f"{path}: entry {number} does not follow the one before it, expected entries in "
+                "order and none removed"
             )
         previous = entry["sha256"]
         entries.append(entry)
@@ -98,5 +104,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError:
             entry = None
         if not isinstance(entry, dict):
-            raise InputError(f"{path}: entry {number} is not JSON, expected a run's ledger as it was written")
+            raise InputError(
+                f"{path}: entry {number} is not JSON, expected a run's ledger as it was written"
+            )
         yield entry

@@ -1,4 +1,5 @@
-"""What a run has spent, by part, whether it can afford another step, and how its phases lie in its budget."""
+"""What a run has spent, by part, whether it can afford another step, and how its phases lie in its
+budget."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from kdjax.errors import InputError
 
 
 @dataclass(frozen=True)
-class Stretch:
+class PhaseSpan:
     """A phase as it lies in a budget.
 
     Attributes:
@@ -35,18 +36,20 @@ class Stretch:
         return self.first + self.steps
 
 
-def lay_out(
+def schedule_phases(
     budget: Budget,
     phases: Sequence[tuple[float, Price]],
     positions: int | Sequence[int],
     upfront: Mapping[str, int] | None = None,
     setting: str = "budget.flops",
-) -> tuple[Stretch, ...]:
-    """Lays phases out in a budget: none spends beyond its end, and less than one step is left over at the last.
+) -> tuple[PhaseSpan, ...]:
+    """Lays phases out in a budget: none spends beyond its end, and less than one step is left over
+    at the last.
 
     Args:
         budget: of FLOPs or tokens.
-        phases: of each, the share of the budget at which it ends (the last: 1) and the price of its steps.
+        phases: of each, the share of the budget at which it ends (the last: 1) and the price of its
+            steps.
         positions: of a step, batch x length: of all phases, or of each.
         upfront: FLOPs spent before the first step, by account.
         setting: where the budget was set, for messages.
@@ -54,8 +57,9 @@ def lay_out(
     Raises:
         InputError: a phase without a single step.
     """
-    stretches: list[Stretch] = []
-    used, first = Ledger.open(budget, len(phases), upfront).used, 0
+    spans: list[PhaseSpan] = []
+    used = Ledger.open(budget, len(phases), upfront).used
+    first = 0
     each = [positions] * len(phases) if isinstance(positions, int) else positions
     for n, ((until, price), size) in enumerate(zip(phases, each, strict=True), start=1):
         a_step = budget.step(price, size)
@@ -64,12 +68,14 @@ def lay_out(
             before = f" after {used:.4g} spent before" if used else ""
             which = f" of phase {n} (it ends at {until:g})" if len(phases) > 1 else ""
             raise InputError(
-                f"{setting} is {budget.amount:.4g}, expected at least the price of one step{which}{before}, "
+                f"{setting} is {budget.amount:.4g}, expected at least the price of one "
+                f"step{which}{before}, "
                 f"{a_step:.4g}"
             )
-        stretches.append(Stretch(price, first, steps, size))
-        used, first = used + steps * a_step, first + steps
-    return tuple(stretches)
+        spans.append(PhaseSpan(price, first, steps, size))
+        used = used + steps * a_step
+        first = first + steps
+    return tuple(spans)
 
 
 @dataclass(frozen=True)
@@ -78,14 +84,16 @@ class Ledger:
 
     Attributes:
         budget: what the run may spend.
-        spent: FLOPs that the run has caused, by account (`ACCOUNTS`), whether they are charged or not.
+        spent: FLOPs that the run has caused, by account (`ACCOUNTS`), whether they are charged or
+            not.
         phases: optimiser steps done in each phase.
         positions: places of the sequences seen, padding included.
         tokens: tokens seen, padding not counted.
         unique_tokens: those of them seen for the first time.
         masked_tokens: those of them that were masked: what a masked language model predicts.
         cache_bytes: size of the stored teacher outputs that the run reads.
-        seconds: wall-clock by kind (compute, input, compile, evaluation, checkpoint), over all restarts.
+        seconds: wall-clock by kind (compute, input, compile, evaluation, checkpoint), over all
+            restarts.
         step_seconds: what the last step took, of what the budget's clock counts.
     """
 
@@ -101,7 +109,12 @@ class Ledger:
     step_seconds: float = 0.0
 
     @staticmethod
-    def open(budget: Budget, phases: int = 1, upfront: Mapping[str, int] | None = None, cache_bytes: int = 0) -> Ledger:
+    def open(
+        budget: Budget,
+        phases: int = 1,
+        upfront: Mapping[str, int] | None = None,
+        cache_bytes: int = 0,
+    ) -> Ledger:
         """A new account, from which what was spent on the teacher before is paid at once."""
         spent = {**dict.fromkeys(ACCOUNTS, 0), **(upfront or {})}
         return Ledger(budget, spent, (0,) * phases, cache_bytes=cache_bytes)
@@ -142,7 +155,8 @@ class Ledger:
     def training_share(self) -> float:
         """The share of `training_amount` that is used up.
 
-        Learning rate and schedules go by it: they begin at 0 although the probe, which comes last, is charged first.
+        Learning rate and schedules go by it: they begin at 0 although the probe, which comes last,
+            is charged first.
         """
         return (self.used - self._set_aside) / self.training_amount
 
@@ -156,15 +170,22 @@ class Ledger:
         return self.budget.amount - self.used
 
     def step(self, price: Price, positions: int) -> float:
-        """What the next step takes, in the budget's unit; of hours, as long as the last one took."""
-        return self.budget.step(price, positions) if self.budget.countable else self.step_seconds / 3600
+        """What the next step takes, in the budget's unit; of hours, as long as the last one
+        took."""
+        return (
+            self.budget.step(price, positions)
+            if self.budget.countable
+            else self.step_seconds / 3600
+        )
 
     def affords(self, price: Price, positions: int, until: float = 1.0) -> bool:
         """Whether another step ends before a share of the budget is used up."""
         end = Fraction(until) * Fraction(self.budget.amount)
         return Fraction(self.used) + Fraction(self.step(price, positions)) <= end
 
-    def charge(self, phase: int, price: Price, positions: int, tokens: int, unique: int, masked: int) -> Ledger:
+    def charge(
+        self, phase: int, price: Price, positions: int, tokens: int, unique: int, masked: int
+    ) -> Ledger:
         """The ledger after one more step.
 
         Args:
@@ -179,7 +200,10 @@ class Ledger:
             ValueError: the step does not fit.
         """
         if not self.affords(price, positions):
-            raise ValueError(f"a step of {self.step(price, positions)}, expected at most the {self.remaining} left")
+            raise ValueError(
+                f"a step of {self.step(price, positions)}, expected at most the {self.remaining} "
+                "left"
+            )
         parts = price.parts()
         return replace(
             self,
@@ -198,5 +222,6 @@ class Ledger:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Ledger:
         """The inverse of `to_json`."""
-        budget, phases = Budget.from_json(values["budget"]), tuple(values["phases"])
+        budget = Budget.from_json(values["budget"])
+        phases = tuple(values["phases"])
         return Ledger(**{**values, "budget": budget, "phases": phases})

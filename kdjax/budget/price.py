@@ -1,11 +1,11 @@
-"""The meter: FLOPs of a program by XLA's cost analysis, beside an independent count.
+"""The FLOP counter: FLOPs of a program by XLA's cost analysis, beside an independent count.
 
-The price of a step is `Lowered.cost_analysis()` of its canonical program: the step function itself, traced with
-abstract shapes for one CPU device, float32, layers unrolled, no rematerialisation, no accumulation loop, plain
-attention. XLA counts a loop's body once and a custom call as nothing, so a program with either is refused (a scan that
-is unrolled whole is no loop). The witness walks the traced program (the jaxpr) by itself: every `dot_general` at 2 x
-the product of its dimensions, plus one FLOP an element of elementwise work. Price and witness must agree, or nothing
-runs.
+The price of a step is `Lowered.cost_analysis()` of its reference program: the step function itself,
+traced with abstract shapes for one CPU device, float32, layers unrolled, no rematerialisation, no
+accumulation loop, plain attention. XLA counts a loop's body once and a custom call as nothing, so a
+program with either is refused (a scan that is unrolled whole is no loop). The jaxpr count walks the
+traced program (the jaxpr) by itself: every `dot_general` at 2 x the product of its dimensions, plus
+one FLOP an element of elementwise work. Price and witness must agree, or nothing runs.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ import jax
 from jax.extend import core
 
 from kdjax.errors import InputError
-from kdjax.models.canonical import canonical
+from kdjax.models.reference import reference
 
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 
 AGREEMENT = 0.01
-"""Largest relative difference between XLA's count and the witness, and between the parts of a step and the whole."""
+"""Largest relative difference between XLA's count and the jaxpr count, and between the parts of a
+step and the whole."""
 
 Loops = Literal["refused", "once", "whole"]
-"""What a witness does with a loop: refuses it, counts it as XLA does (its body once), or by its trip count."""
+"""What a witness does with a loop: refuses it, counts it as XLA does (its body once), or by its
+trip count."""
 
 
-class MeterError(InputError):
-    """XLA's count of a program cannot be trusted: absent, not positive, or in disagreement with the witness.
+class FlopCountError(InputError):
+    """XLA's count of a program cannot be trusted: absent, not positive, or in disagreement with the
+    jaxpr count.
 
     An objective of the user's own can cause it, or a version of JAX that counts otherwise.
     """
 
 
 @dataclass(frozen=True)
-class Witness:
+class JaxprCount:
     """The independent count of a traced program, in FLOPs."""
 
     matmul: int
@@ -55,11 +58,12 @@ class Price:
     """FLOPs of one optimiser step, by part.
 
     Attributes:
-        total: XLA's count of the whole step; the budget is charged this.
-        student_forward, student_backward, teacher_forward, objective, optimizer: XLA's counts of the parts traced by
-            themselves, scaled by a common factor (within 1% of 1) so that they add up to `total` exactly.
-        witness_matmul: the independent count of the step's matmuls.
-        witness_elementwise: the independent count of the rest.
+        total: XLA's count of the whole step; the budget is charged this. student_forward,
+        student_backward, teacher_forward, objective, optimizer: XLA's counts of the parts traced by
+            themselves, scaled by a common factor (within 1% of 1) so that they add up to `total`
+            exactly.
+        jaxpr_matmul: the independent count of the step's matmuls.
+        jaxpr_elementwise: the independent count of the rest.
     """
 
     total: int
@@ -68,8 +72,8 @@ class Price:
     teacher_forward: int
     objective: int
     optimizer: int
-    witness_matmul: int
-    witness_elementwise: int
+    jaxpr_matmul: int
+    jaxpr_elementwise: int
 
     def parts(self) -> dict[str, int]:
         """FLOPs by part; they add up to `total`."""
@@ -82,38 +86,41 @@ class Price:
 
 @dataclass(frozen=True)
 class Count:
-    """One program counted twice: by XLA and by the witness, in FLOPs."""
+    """One program counted twice: by XLA and by the jaxpr count, in FLOPs."""
 
     flops: int
-    witness: Witness
+    jaxpr_count: JaxprCount
 
 
 def measure(program: Callable[..., Any], *shapes: Any) -> Count:
-    """Counts the FLOPs of a program from the shapes of its arguments, on one CPU device; nothing is compiled or run.
+    """Counts the FLOPs of a program from the shapes of its arguments, on one CPU device; nothing is
+    compiled or run.
 
     Args:
         program: a pure function.
         shapes: its arguments as `jax.ShapeDtypeStruct`.
 
     Raises:
-        MeterError: XLA gives no usable count, or the program holds what XLA does not count truly.
+        FlopCountError: XLA gives no usable count, or the program holds what XLA does not count
+            truly.
     """
-    with canonical(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with reference(), jax.default_device(jax.local_devices(backend="cpu")[0]):
         traced = jax.jit(program).trace(*shapes)
         analysis = traced.lower(lowering_platforms=("cpu",)).cost_analysis() or {}
-    witness = witness_of(traced.jaxpr.jaxpr)
+    jaxpr_count = count_jaxpr(traced.jaxpr.jaxpr)
     flops = analysis.get("flops")
-    if witness.total == 0 and flops is None:
-        return Count(0, witness)
+    if jaxpr_count.total == 0 and flops is None:
+        return Count(0, jaxpr_count)
     if flops is None or not math.isfinite(flops) or flops <= 0:
-        raise MeterError(
-            f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, expected about the witness's "
-            f"{witness.total:.6g}"
+        raise FlopCountError(
+            f"XLA's cost analysis gives {flops!r} FLOPs for {_name(program)}, expected about the "
+            "jaxpr count's "
+            f"{jaxpr_count.total:.6g}"
         )
-    return Count(round(flops), witness)
+    return Count(round(flops), jaxpr_count)
 
 
-def agreed(count: Count, what: str) -> int:
+def checked(count: Count, what: str) -> int:
     """Return XLA's count of a program, once the independent count agrees with it.
 
     Args:
@@ -121,56 +128,71 @@ def agreed(count: Count, what: str) -> int:
         what: the program, for messages.
 
     Raises:
-        MeterError: the two disagree.
+        FlopCountError: the two disagree.
     """
-    flops, witness = count.flops, count.witness
-    if flops < witness.matmul or abs(flops - witness.total) > AGREEMENT * witness.total:
-        raise MeterError(
-            f"XLA counts {flops:.6g} FLOPs in {what}, the witness {witness.matmul:.6g} in matmuls and "
-            f"{witness.elementwise:.6g} besides: expected no less than the matmuls, and the sum within {AGREEMENT:.0%}"
+    flops = count.flops
+    jaxpr_count = count.jaxpr_count
+    if flops < jaxpr_count.matmul or abs(flops - jaxpr_count.total) > AGREEMENT * jaxpr_count.total:
+        raise FlopCountError(
+            f"XLA counts {flops:.6g} FLOPs in {what}, the jaxpr count {jaxpr_count.matmul:.6g} in "
+            "matmuls and "
+            f"{jaxpr_count.elementwise:.6g} besides: expected no less than the matmuls, and the "
+            f"sum within {AGREEMENT:.0%}"
         )
     return flops
 
 
-def settle(whole: Count, **parts: int) -> Price:
+def reconcile(whole: Count, **parts: int) -> Price:
     """The price of a step from the count of the whole and of its parts, each traced by itself.
 
     Raises:
-        MeterError: XLA and the witness disagree on the whole, or the parts do not add up to it within 1%.
+        FlopCountError: XLA and the jaxpr count disagree on the whole, or the parts do not add up to
+            it within 1%.
     """
-    flops = agreed(whole, "a step")
+    flops = checked(whole, "a step")
     total = sum(parts.values())
     if abs(total - flops) > AGREEMENT * flops:
-        raise MeterError(
-            f"the parts of a step add up to {total:.6g} FLOPs, expected the whole's {flops:.6g} within {AGREEMENT:.0%}"
+        raise FlopCountError(
+            f"the parts of a step add up to {total:.6g} FLOPs, expected the whole's {flops:.6g} "
+            f"within {AGREEMENT:.0%}"
         )
     shared = {name: round(parts[name] * whole.flops / total) for name in PARTS}
-    shared["student_backward"] += whole.flops - sum(shared.values())  # the rounding, a few FLOPs, to the largest part
+    shared["student_backward"] += whole.flops - sum(
+        shared.values()
+    )  # the rounding, a few FLOPs, to the largest part
     return Price(
-        total=whole.flops, witness_matmul=whole.witness.matmul, witness_elementwise=whole.witness.elementwise, **shared
+        total=whole.flops,
+        jaxpr_matmul=whole.jaxpr_count.matmul,
+        jaxpr_elementwise=whole.jaxpr_count.elementwise,
+        **shared,
     )
 
 
-def witness_of(jaxpr: core.Jaxpr, loops: Loops = "refused") -> Witness:
-    """Counts a traced program without XLA; what its results do not depend on is left out, as XLA leaves it out.
+def count_jaxpr(jaxpr: core.Jaxpr, loops: Loops = "refused") -> JaxprCount:
+    """Counts a traced program without XLA; what its results do not depend on is left out, as XLA
+    leaves it out.
 
     Args:
         jaxpr: the program.
         loops: what to do with a scan that is not unrolled whole.
 
     Raises:
-        MeterError: it holds a loop that is refused, a loop of unknown length, a branch or a custom kernel.
+        FlopCountError: it holds a loop that is refused, a loop of unknown length, a branch or a
+            custom kernel.
     """
     matmul = elementwise = 0
     zeros: set[core.Var] = set()
     for eqn in _live(jaxpr):
         name = eqn.primitive.name
         if name in _UNCOUNTABLE or (name == "scan" and loops == "refused" and _rolled(eqn)):
-            raise MeterError(
-                f"the program holds `{name}`, whose FLOPs XLA does not count truly: expected the plain program, "
+            raise FlopCountError(
+                f"the program holds `{name}`, whose FLOPs XLA does not count truly: expected the "
+                "plain program, "
                 "without loops, branches and custom kernels"
             )
-        inner = [] if name.startswith("scatter") else [witness_of(sub, loops) for sub in _inner(eqn)]
+        inner = (
+            [] if name.startswith("scatter") else [count_jaxpr(sub, loops) for sub in _inner(eqn)]
+        )
         if inner:
             times = _turns(eqn, loops) if name == "scan" else 1
             matmul += times * sum(count.matmul for count in inner)
@@ -181,7 +203,7 @@ def witness_of(jaxpr: core.Jaxpr, loops: Loops = "refused") -> Witness:
             zeros.update(eqn.outvars)
         elif name not in _MOVES | _TRANSCENDENTAL and not _changes_nothing(eqn, zeros):
             elementwise += _elementwise_flops(eqn)
-    return Witness(matmul, elementwise)
+    return JaxprCount(matmul, elementwise)
 
 
 def _rolled(scan: core.JaxprEqn) -> bool:
@@ -190,7 +212,8 @@ def _rolled(scan: core.JaxprEqn) -> bool:
 
 def _turns(scan: core.JaxprEqn, loops: Loops) -> int:
     """How often a scan's body counts."""
-    length, unroll = scan.params["length"], scan.params["unroll"]
+    length = scan.params["length"]
+    unroll = scan.params["unroll"]
     if loops == "once" and _rolled(scan):
         # JAX makes a loop whose body is `unroll` turns, and writes out what is left over beside it.
         return int(unroll + length % unroll)
@@ -208,22 +231,55 @@ def _live(jaxpr: core.Jaxpr) -> list[core.JaxprEqn]:
     return kept[::-1]
 
 
-_UNCOUNTABLE = frozenset({"while", "cond", "pallas_call", "custom_call", "ffi_call", "tpu_custom_call"})
+_UNCOUNTABLE = frozenset(
+    {"while", "cond", "pallas_call", "custom_call", "ffi_call", "tpu_custom_call"}
+)
 
 _MOVES = frozenset(  # data from place to place
-    {"reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "dynamic_slice", "concatenate"}
+    {
+        "reshape",
+        "broadcast_in_dim",
+        "transpose",
+        "squeeze",
+        "expand_dims",
+        "slice",
+        "dynamic_slice",
+        "concatenate",
+    }
     | {"dynamic_update_slice", "pad", "rev", "iota", "copy", "copy_p", "split", "stop_gradient"}
-    | {"random_bits", "random_wrap", "random_unwrap", "random_seed", "random_fold_in", "optimization_barrier"}
+    | {
+        "random_bits",
+        "random_wrap",
+        "random_unwrap",
+        "random_seed",
+        "random_fold_in",
+        "optimization_barrier",
+    }
 )
 
 _TRANSCENDENTAL = frozenset(  # XLA counts these apart from FLOPs
-    {"exp", "exp2", "log", "log1p", "expm1", "tanh", "sin", "cos", "erf", "sqrt", "rsqrt", "cbrt", "pow"}
+    {
+        "exp",
+        "exp2",
+        "log",
+        "log1p",
+        "expm1",
+        "tanh",
+        "sin",
+        "cos",
+        "erf",
+        "sqrt",
+        "rsqrt",
+        "cbrt",
+        "pow",
+    }
 )
 
 
 def _elementwise_flops(eqn: core.JaxprEqn) -> int:
     """One FLOP an element: of the result, of what a reduction takes in, of what a scatter adds."""
-    name, size = eqn.primitive.name, _size(eqn.outvars[0])
+    name = eqn.primitive.name
+    size = _size(eqn.outvars[0])
     if name.startswith(("reduce_", "arg")):
         return _size(eqn.invars[0]) - size
     if name.startswith("scatter"):
@@ -238,7 +294,8 @@ def _elementwise_flops(eqn: core.JaxprEqn) -> int:
 
 
 def _checks(gather: core.JaxprEqn) -> int:
-    """What JAX makes of a look-up that fills where an index is out of range; any other only moves data."""
+    """What JAX makes of a look-up that fills where an index is out of range; any other only moves
+    data."""
     if gather.params["mode"] != jax.lax.GatherScatterMode.FILL_OR_DROP:
         return 0
     coordinates: Any = gather.invars[1].aval
@@ -255,7 +312,9 @@ def _changes_nothing(eqn: core.JaxprEqn, zeros: set[core.Var]) -> bool:
 
 def _is(number: int, value: core.Var | core.Literal, zeros: set[core.Var]) -> bool:
     """Whether a value is this constant, written in the program or among its `zeros`."""
-    return value.val == number if isinstance(value, core.Literal) else number == 0 and value in zeros
+    return (
+        value.val == number if isinstance(value, core.Literal) else number == 0 and value in zeros
+    )
 
 
 def _dot_flops(eqn: core.JaxprEqn) -> int:

@@ -1,4 +1,5 @@
-"""Every setting of kdjax: frozen dataclasses. `kdjax.recipes` reads them from YAML and the command line."""
+"""Every setting of kdjax: frozen dataclasses. `kdjax.recipes` reads them from YAML and the command
+line."""
 
 from kdjax.config.arms import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConfig
 from kdjax.config.budget import KINDS, BudgetConfig
@@ -22,7 +23,7 @@ from kdjax.config.train import (
     RampConfig,
     TrainConfig,
 )
-from kdjax.config.values import changed, first_difference, plain, to_dict
+from kdjax.config.values import changed, first_difference, new_name, plain, to_dict
 
 __all__ = [
     "KINDS",
@@ -59,6 +60,7 @@ __all__ = [
     "TuneConfig",
     "changed",
     "first_difference",
+    "new_name",
     "plain",
     "to_dict",
 ]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from kdjax.errors import InputError
 
-TEXT_NAME = re.compile(r"[A-Za-z0-9_-]+")
+TEXT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What a text of `evaluation.texts` may be called: its name is part of an endpoint's."""
 
 
@@ -24,7 +24,8 @@ class TaskConfig:
     label: str = "label"
     """Column of the label."""
     identity: str = ""
-    """Column whose hash decides the split; empty: the record's key in a .json mapping, else the text."""
+    """Column whose hash decides the split; empty: the record's key in a .json mapping, else the
+    text."""
     where: dict[str, str] = field(default_factory=dict)
     """Column -> value: only rows that have it are used."""
     drop_labels: tuple[str, ...] = ()
@@ -34,8 +35,9 @@ class TaskConfig:
     dev: float = 0.1
     """Share of rows for choosing (layer, regularisation)."""
     test: float = 0.1
-    """Share of rows for the reported figure. With the corpus's `validation` share or more, a task on the corpus's own
-    documents is tested on none the student was trained on only if this is at most that share."""
+    """Share of rows for the reported figure. With the corpus's `validation` share or more, a task
+    on the corpus's own documents is tested on none the student was trained on only if this is at
+    most that share."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ class ProbeConfig:
     examples: int = 3000
     """Most training rows used."""
     strengths: tuple[float, ...] = (0.01, 0.1, 1.0)
-    """Inverse regularisation strengths C tried; the best on dev is kept, together with the layer."""
+    """Inverse regularisation strengths C tried; the best on dev is kept, together with the
+    layer."""
 
     def __post_init__(self) -> None:
         if self.examples < 2:
             raise InputError(f"evaluation.probe.examples is {self.examples}, expected at least 2")
         if not self.strengths or min(self.strengths) <= 0:
-            raise InputError(f"evaluation.probe.strengths is {self.strengths}, expected one or more numbers above 0")
+            raise InputError(
+                f"evaluation.probe.strengths is {self.strengths}, expected one or more numbers "
+                "above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class FinetuneConfig:
 
     steps: int = 100
     """Steps; 0: no fine-tuning."""
-    batch: int = 32
+    batch_size: int = 32
     """Rows of a step."""
     learning_rate: float = 1e-4
     """Peak learning rate; linear decay to 0."""
@@ -77,16 +83,23 @@ class FinetuneConfig:
     tokens, which needs less training."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch", 1)):
+        for name, least in (("steps", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
-                raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least {least}")
+                raise InputError(
+                    f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least "
+                    f"{least}"
+                )
         if self.learning_rate <= 0:
-            raise InputError(f"evaluation.finetune.learning_rate is {self.learning_rate}, expected more than 0")
+            raise InputError(
+                f"evaluation.finetune.learning_rate is {self.learning_rate}, expected more than 0"
+            )
         if self.eps <= 0:
             raise InputError(f"evaluation.finetune.eps is {self.eps}, expected more than 0")
         for name in ("warmup", "weight_decay", "clip"):
             if getattr(self, name) < 0:
-                raise InputError(f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least 0")
+                raise InputError(
+                    f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least 0"
+                )
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ class MlmProbeConfig:
     tokens: float = 0.0
     """Tokens of the training text it is fitted on, batch x length a step, padding included; the
     same for every model, whatever its budget. 0: no probe."""
-    batch: int = 8
+    batch_size: int = 8
     """Sequences of a step."""
     decoder: Literal["free", "tied"] = "free"
     """`free`: an output matrix of its own. `tied`: the model's word embedding, as BERT's head has
@@ -118,8 +131,8 @@ class MlmProbeConfig:
         where = "evaluation.mlm_probe"
         if not 0 <= self.tokens < math.inf:
             raise InputError(f"{where}.tokens is {self.tokens}, expected a number of at least 0")
-        if self.batch < 1:
-            raise InputError(f"{where}.batch is {self.batch}, expected at least 1")
+        if self.batch_size < 1:
+            raise InputError(f"{where}.batch_size is {self.batch_size}, expected at least 1")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"{where}.learning_rate is {self.learning_rate}, expected more than 0")
         if not 0 <= self.tolerance < math.inf:
@@ -133,8 +146,8 @@ class MlmProbeConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured once the budget is spent: the same for every arm, and not charged to the budget (but for
-    `mlm_probe` where it says so)."""
+    """What is measured once the budget is spent: the same for every arm, and not charged to the
+    budget (but for `mlm_probe` where it says so)."""
 
     mlm_sequences: int = 256
     """Held-out sequences for the MLM loss, with fixed masks."""
@@ -150,22 +163,30 @@ class EvaluationConfig:
     finetune: FinetuneConfig = FinetuneConfig()
     """Fine-tuning."""
     primary: str = ""
-    """The endpoint on which every arm is tested against the baseline arm (the first one without a teacher), with
-    Holm's adjustment for the number of arms: mlm_loss, mlm_probe, probe.TASK or finetune.TASK. Empty: none."""
+    """The endpoint on which every arm is tested against the baseline arm (the first one without a
+    teacher), with Holm's adjustment for the number of arms: mlm_loss, mlm_probe, probe.TASK or
+    finetune.TASK. Empty: none."""
     confidence: float = 0.95
     """Confidence of the paired intervals over seeds."""
     margin: float = 0.01
-    """Two arms tie when the whole interval lies within this much of 0 (accuracy, r; for the MLM loss in nats)."""
+    """Two arms tie when the whole interval lies within this much of 0 (accuracy, r; for the MLM
+    loss in nats)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
             raise InputError(
-                f"evaluation.confidence is {self.confidence}, expected a number between 0 and 1, both excluded"
+                f"evaluation.confidence is {self.confidence}, expected a number between 0 and 1, "
+                "both excluded"
             )
         if not 0 <= self.margin < math.inf:
-            raise InputError(f"evaluation.margin is {self.margin}, expected a finite number of at least 0")
+            raise InputError(
+                f"evaluation.margin is {self.margin}, expected a finite number of at least 0"
+            )
         for name, files in self.texts.items():
-            if not TEXT_NAME.fullmatch(name):
-                raise InputError(f"evaluation.texts has {name!r}, expected names of letters, digits, - and _")
+            if not TEXT_NAME.fullmatch(str(name)) or not isinstance(name, str):
+                raise InputError(
+                    f"evaluation.texts has {name!r:.80}, expected names of at most 64 letters, "
+                    "digits, - and _, quoted where YAML reads something else"
+                )
             if not files:
                 raise InputError(f"evaluation.texts.{name} is empty, expected files")

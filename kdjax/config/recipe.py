@@ -34,26 +34,32 @@ class RangeConfig:
             raise InputError("tune.space: found choices and a range, expected one of them")
         if not self.choices and not (self.low < self.high and (self.low > 0 or not self.log)):
             kind = "0 < low < high" if self.log else "low < high"
-            raise InputError(f"tune.space: found low {self.low:g} and high {self.high:g}, expected {kind}, or choices")
+            raise InputError(
+                f"tune.space: found low {self.low:g} and high {self.high:g}, expected {kind}, or "
+                "choices"
+            )
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Equal tuning: every arm gets the same number of trials of the same budget, on seeds of their own."""
+    """Equal tuning: every arm gets the same number of trials of the same budget, on seeds of their
+    own."""
 
     trials: int = 0
     """Trials of each arm."""
     space: dict[str, RangeConfig] = field(default_factory=dict)
     """An arm's own setting -> the values to try, for instance optimizer.learning_rate."""
     endpoint: str = "mlm_loss"
-    """What is optimised: mlm_loss or mlm_probe, on held-out sequences that no evaluation uses, or probe.TASK on its dev
-    rows."""
+    """What is optimised: mlm_loss or mlm_probe, on held-out sequences that no evaluation uses, or
+    probe.TASK on its dev rows."""
     share: float = 1.0
     """Budget of a trial, as a share of the recipe's."""
     seeds: tuple[int, ...] = (1000,)
-    """Seeds of a trial; its value is the mean over them. None of them may be among the recipe's seeds."""
+    """Seeds of a trial; its value is the mean over them. None of them may be among the recipe's
+    seeds."""
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
-    """Optuna's sampler: tpe learns from the arm's trials so far; random and qmc give every arm the same points."""
+    """Optuna's sampler: tpe learns from the arm's trials so far; random and qmc give every arm the
+    same points."""
     sampler_seed: int = 0
     """Its seed."""
 
@@ -61,7 +67,9 @@ class TuneConfig:
         if self.trials < 0:
             raise InputError(f"tune.trials is {self.trials}, expected at least 0")
         if not 0 < self.share <= 1:
-            raise InputError(f"tune.share is {self.share}, expected a share of the budget above 0, up to 1")
+            raise InputError(
+                f"tune.share is {self.share}, expected a share of the budget above 0, up to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,11 @@ class PlanConfig:
     """A forecast of what each arm would reach at budgets nobody has spent."""
 
     pilot: str = ""
-    """Directory of a finished sweep over budgets with this recipe's arms: what the forecast is fitted to. Empty: only
-    prices and published laws."""
+    """Directory of a finished sweep over budgets with this recipe's arms: what the forecast is
+    fitted to. Empty: only prices and published laws."""
     budgets: tuple[float, ...] = ()
-    """Budgets to forecast, in FLOPs. Empty: 1, 3, 10, 30 and 100 times the pilot's largest, or the recipe's."""
+    """Budgets to forecast, in FLOPs. Empty: 1, 3, 10, 30 and 100 times the pilot's largest, or the
+    recipe's."""
     endpoint: str = "mlm_loss"
     """Which endpoint is forecast."""
     resamples: int = 1000
@@ -84,7 +93,9 @@ class PlanConfig:
         if self.resamples < 100:
             raise InputError(f"plan.resamples is {self.resamples}, expected at least 100")
         if any(not 0 < budget < math.inf for budget in self.budgets):
-            raise InputError(f"plan.budgets is {list(self.budgets)}, expected numbers of FLOPs above 0")
+            raise InputError(
+                f"plan.budgets is {list(self.budgets)}, expected numbers of FLOPs above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -110,20 +121,30 @@ class Config:
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation."""
     sweep: dict[str, Any] = field(default_factory=dict)
-    """A dotted setting -> a list of values, for `kdjax sweep`: every combination of values is a study."""
+    """A dotted setting -> a list of values, for `kdjax sweep`: every combination of values is a
+    study."""
     tune: TuneConfig = TuneConfig()
     """Tuning, for `kdjax tune`."""
     tuning: str = ""
-    """The tuning.json that this recipe's settings come from; its trials are counted in the report."""
+    """The tuning.json that this recipe's settings come from; its trials are counted in the
+    report."""
     plan: PlanConfig = PlanConfig()
     """Forecasts, for `kdjax plan`."""
 
     def __post_init__(self) -> None:
-        # A tokenizer that is trained says how many rows both models' word embeddings have; so prices need no data.
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise InputError(f"seeds has {seed}, expected whole numbers from 0 to 2^32 - 1")
+        # A tokenizer that is trained says how many rows both models' word embeddings have; so
+        # prices need no data.
         tokenizer = self.data.tokenizer
         if isinstance(tokenizer, TokenizerConfig):
-            architecture = _with_vocabulary(self.teacher.architecture, tokenizer.size, "teacher.architecture")
-            object.__setattr__(self, "student", _with_vocabulary(self.student, tokenizer.size, "student"))
+            architecture = _with_vocabulary(
+                self.teacher.architecture, tokenizer.size, "teacher.architecture"
+            )
+            object.__setattr__(
+                self, "student", _with_vocabulary(self.student, tokenizer.size, "student")
+            )
             object.__setattr__(self, "teacher", replace(self.teacher, architecture=architecture))
 
 
@@ -140,6 +161,7 @@ def _with_vocabulary(model: ModelSpec, size: int, name: str) -> ModelSpec:
     """
     if model.vocab_size not in (size, ModelSpec().vocab_size):
         raise InputError(
-            f"{name}.vocab_size is {model.vocab_size}, expected data.tokenizer.size, {size}, or none given"
+            f"{name}.vocab_size is {model.vocab_size}, expected data.tokenizer.size, {size}, or "
+            "none given"
         )
     return replace(model, vocab_size=size)

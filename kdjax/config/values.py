@@ -36,20 +36,68 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
     known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     for name, value in changes.items():
         if name not in known:
-            raise InputError(f"{where}: unknown setting {name!r}{nearest(name, known)}")
+            now = new_name(f"{where}.{name}")
+            hint = f": it is now {now}" if now else nearest(name, known)
+            raise InputError(f"{where}: unknown setting {name!r}{hint}")
         before = known[name]
-        same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(before, bool)
-        whole_for_real = isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
+        same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(
+            before, bool
+        )
+        whole_for_real = (
+            isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
+        )
         if before is not None and not (same or whole_for_real):
-            raise InputError(f"{where}.{name} is {value!r}, expected {type(before).__name__}{renamed(name, value)}")
+            raise InputError(
+                f"{where}.{name} is {value!r}, expected "
+                f"{type(before).__name__}{renamed(name, value)}"
+            )
     try:
         return dataclasses.replace(config, **changes)
     except InputError as e:
         raise InputError(f"{where}: {e}") from None
 
 
+RENAMED_SETTINGS = {
+    "data.length": "data.seq_len",
+    "data.slots": "data.max_predictions",
+    "data.mask_rate": "data.mlm_probability",
+    "data.views": "data.mask_copies",
+    "student.types": "student.type_vocab_size",
+    "teacher.architecture.types": "teacher.architecture.type_vocab_size",
+    "teacher.head.batch": "teacher.head.batch_size",
+    "teacher.train.batch": "teacher.train.batch_size",
+    "cache.batch": "cache.batch_size",
+    "train.batch": "train.batch_size",
+    "train.microbatches": "train.grad_accum_steps",
+    "train.ramp": "train.batch_ramp",
+    "train.seeds_at_once": "train.vmapped_seeds",
+    "evaluation.finetune.batch": "evaluation.finetune.batch_size",
+    "evaluation.mlm_probe.batch": "evaluation.mlm_probe.batch_size",
+}
+"""Former name of a setting -> what it is called now."""
+RENAMED_FIELDS = {"types": "type_vocab_size", "batch": "batch_size"}
+"""The same, of settings that stand in more places, such as an arm's own."""
+
+
+def new_name(name: str) -> str | None:
+    """Return what a setting with this former name is called now, or None.
+
+    Args:
+        name: dotted, such as `data.length`.
+    """
+    section, _, field = name.rpartition(".")
+    if name in RENAMED_SETTINGS:
+        return RENAMED_SETTINGS[name]
+    return f"{section}.{RENAMED_FIELDS[field]}" if field in RENAMED_FIELDS else None
+
+
 def renamed(name: str, value: Any) -> str:
-    """Return what to add to a complaint about a value that belongs to a setting with a new name, or nothing."""
+    """Return what to add to a complaint about a value of a setting whose meaning has moved.
+
+    Args:
+        name: the setting's own name, without its section.
+        value: what was given.
+    """
     was_length = name == "positions" and isinstance(value, int)
     return " (the longest sequence is now max_positions)" if was_length else ""
 
@@ -58,7 +106,9 @@ def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, A
     """The first setting in which two configs differ: its dotted name and both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(key for key in now if key not in before)]:
-            found = first_difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+            found = first_difference(
+                before.get(key), now.get(key), f"{name}.{key}" if name else key
+            )
             if found:
                 return found
         return None

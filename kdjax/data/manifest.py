@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdjax.data.packing import RecordFormat
-from kdjax.data.sources import sha256
+from kdjax.data.prepare.packing import RecordFormat
+from kdjax.data.text.sources import sha256
 from kdjax.errors import InputError
 from kdjax.files import digest, read_json, write_json
 
@@ -63,7 +63,8 @@ class Manifest:
         text_tokens: tokens of the documents alone: the unique tokens of the regime.
         fill: share of the sequences' places that `tokens` take.
         shards: the files, in the order their sequences are numbered.
-        digest: SHA-256 of all of the above but the names and digests of the sources: equal digests, equal sequences.
+        digest: SHA-256 of all of the above but the names and digests of the sources: equal digests,
+            equal sequences.
     """
 
     version: int
@@ -91,7 +92,9 @@ class Manifest:
 
     def signed(self) -> Manifest:
         """The same with its digest filled in."""
-        content = {k: v for k, v in dataclasses.asdict(self).items() if k not in ("sources", "digest")}
+        content = {
+            k: v for k, v in dataclasses.asdict(self).items() if k not in ("sources", "digest")
+        }
         return dataclasses.replace(self, digest=digest(content))
 
     def write(self, directory: Path) -> None:
@@ -107,18 +110,27 @@ class Manifest:
         """
         path = directory / NAME
         if not path.is_file():
-            raise InputError(f"{directory}: holds no {NAME}, expected a corpus that kdjax prepare finished")
+            raise InputError(
+                f"{directory}: holds no {NAME}, expected a corpus that kdjax prepare finished"
+            )
         values = read_json(path)
         found = values.get("version") if isinstance(values, dict) else None
         if found != VERSION:
-            raise InputError(f"{path}: is of version {found}, expected {VERSION}; prepare the corpus again")
+            raise InputError(
+                f"{path}: is of version {found}, expected {VERSION}; prepare the corpus again"
+            )
         try:
             values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
             manifest = Manifest(**{**values, "special_ids": tuple(values["special_ids"])})
         except (KeyError, TypeError) as e:
-            raise InputError(f"{path}: not a corpus's manifest ({e}), expected the one kdjax prepare wrote") from None
+            raise InputError(
+                f"{path}: not a corpus's manifest ({e}), expected the one kdjax prepare wrote"
+            ) from None
         if manifest.digest != manifest.signed().digest:
-            raise InputError(f"{path}: does not match its own digest, expected the manifest as kdjax prepare wrote it")
+            raise InputError(
+                f"{path}: does not match its own digest, expected the manifest as kdjax prepare "
+                "wrote it"
+            )
         return manifest
 
 

@@ -12,19 +12,20 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from kdjax.data.manifest import Shard
-from kdjax.data.sources import sha256
+from kdjax.data.text.sources import sha256
 from kdjax.errors import InputError
 
 SHARDS = "shards"
 """Where in the directory they lie."""
-# Uncompressed: token ids hardly compress, and a record is then read without decompressing. One record a group is what
-# random access wants.
+# Uncompressed: token ids hardly compress, and a record is then read without decompressing. One
+# record a group is what random access wants.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @contextlib.contextmanager
 def held(directory: Path, plan: str, work: str) -> Iterator[None]:
-    """Holds a directory, made if there is none, for this process, and clears what a kill left half-written in it.
+    """Holds a directory, made if there is none, for this process, and clears what a kill left
+    half-written in it.
 
     Args:
         directory: the directory.
@@ -38,7 +39,9 @@ def held(directory: Path, plan: str, work: str) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as e:
-        raise InputError(f"{directory}: cannot be used ({e.strerror}), expected a writable directory") from None
+        raise InputError(
+            f"{directory}: cannot be used ({e.strerror}), expected a writable directory"
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         half_written = [*directory.glob(f".{plan}.*.tmp"), *(directory / SHARDS).glob(".*.tmp")]
@@ -48,7 +51,9 @@ def held(directory: Path, plan: str, work: str) -> Iterator[None]:
             file.unlink(missing_ok=True)
         yield
     except BlockingIOError:
-        raise InputError(f"{directory}: another process {work} here, expected it to end first") from None
+        raise InputError(
+            f"{directory}: another process {work} here, expected it to end first"
+        ) from None
     finally:
         os.close(handle)
 
@@ -72,8 +77,11 @@ def write_shard(directory: Path, name: str, split: str, records: Iterable[bytes]
         writer.close()
         with beside.open("rb") as written:
             os.fsync(written.fileno())
-        digest, size = sha256(beside), beside.stat().st_size
+        digest = sha256(beside)
+        size = beside.stat().st_size
         beside.replace(path)
     except (OSError, RuntimeError) as e:
-        raise InputError(f"{path}: cannot be written ({e}), expected a writable directory with room") from None
+        raise InputError(
+            f"{path}: cannot be written ({e}), expected a writable directory with room"
+        ) from None
     return Shard(file, split, count, size, digest)

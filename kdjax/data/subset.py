@@ -1,4 +1,5 @@
-"""The limited regime's text: a seeded subset of the training sequences, in which every smaller one lies."""
+"""The limited regime's text: a seeded subset of the training sequences, in which every smaller one
+lies."""
 
 from __future__ import annotations
 
@@ -26,11 +27,14 @@ class Subset:
     tokens: int
 
 
-def take(sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[np.ndarray], np.ndarray]) -> Subset:
-    """As many sequences from the start of the seed's permutation as hold at most `unique_tokens` tokens together.
+def take(
+    sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[np.ndarray], np.ndarray]
+) -> Subset:
+    """As many sequences from the start of the seed's permutation as hold at most `unique_tokens`
+    tokens together.
 
-    Under one seed a smaller subset is the start of a larger one. Tokens are counted in blocks, and only as far as the
-    subset reaches.
+    Under one seed a smaller subset is the start of a larger one. Tokens are counted in blocks, and
+    only as far as the subset reaches.
 
     Args:
         sequences: how many the split has.
@@ -44,15 +48,20 @@ def take(sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[n
         sums = held + np.cumsum(tokens_of(order[start : start + BLOCK]))
         fitting = int(np.searchsorted(sums, unique_tokens, side="right"))
         if fitting:
-            taken, held = start + fitting, int(sums[fitting - 1])
+            taken = start + fitting
+            held = int(sums[fitting - 1])
         if fitting < len(sums):
             break
     return Subset(seed, order[:taken].copy(), held)  # a copy lets go of the rest
 
 
 def permutation(sequences: int, seed: int) -> np.ndarray:
-    """The numbers from 0 to `sequences - 1`, `[sequences]` int64, in an order that depends on the arguments alone."""
-    # NumPy promises the same raw bits in every version, and no such thing of `Generator.permutation`.
-    key = np.array([seed % 2**64, sequences], np.uint64)  # a list with a number from 2^63 on would become floats
+    """The numbers from 0 to `sequences - 1`, `[sequences]` int64, in an order that depends on the
+    arguments alone."""
+    # NumPy promises the same raw bits in every version, and no such thing of
+    # `Generator.permutation`.
+    key = np.array(
+        [seed % 2**64, sequences], np.uint64
+    )  # a list with a number from 2^63 on would become floats
     bits = np.random.Philox(key=key).random_raw(sequences)
     return np.argsort(bits, kind="stable")

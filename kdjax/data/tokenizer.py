@@ -8,14 +8,15 @@ from pathlib import Path
 
 import tokenizers
 
-from kdjax.data.sources import sha256
+from kdjax.data.text.sources import sha256
 from kdjax.errors import InputError
 
 SPECIAL_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BATCH = 256
 """Texts tokenised in one call, at most."""
 BATCH_CHARACTERS = 2**18
-"""Characters tokenised in one call, unless one text has more: a call takes about a hundred bytes for each."""
+"""Characters tokenised in one call, unless one text has more: a call takes about a hundred bytes
+for each."""
 
 
 def read_backend(path: Path) -> tokenizers.Tokenizer:
@@ -34,8 +35,8 @@ def read_backend(path: Path) -> tokenizers.Tokenizer:
 class TextTokenizer:
     """A tokenizer that adds nothing, cuts nothing and takes text at its word.
 
-    A file's own truncation and padding are off, and `[MASK]` written in a text is four characters and brackets, not the
-    special token.
+    A file's own truncation and padding are off, and `[MASK]` written in a text is four characters
+    and brackets, not the special token.
 
     Attributes:
         sha256: of the file.
@@ -57,7 +58,8 @@ class TextTokenizer:
         Raises:
             InputError: not such a file, or it lacks one of the special tokens.
         """
-        digest, backend = sha256(path), read_backend(path)
+        digest = sha256(path)
+        backend = read_backend(path)
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
@@ -66,9 +68,12 @@ class TextTokenizer:
         missing = [name for name in SPECIAL_NAMES if name not in named]
         if missing:
             raise InputError(
-                f"{path}: has no {', '.join(missing)}, expected a BERT tokenizer with {', '.join(SPECIAL_NAMES)}"
+                f"{path}: has no {', '.join(missing)}, expected a BERT tokenizer with "
+                f"{', '.join(SPECIAL_NAMES)}"
             )
-        added = {index for index, token in backend.get_added_tokens_decoder().items() if token.special}
+        added = {
+            index for index, token in backend.get_added_tokens_decoder().items() if token.special
+        }
         special_ids = tuple(sorted(added | set(named.values())))
         return cls(digest, max(vocabulary.values()) + 1, named, special_ids, backend)
 
@@ -76,7 +81,9 @@ class TextTokenizer:
         """The token ids of each text, without [CLS] and [SEP]."""
         for batch in _batches(texts):
             found = self._backend.encode_batch_fast(batch, add_special_tokens=False)
-            while found:  # each is let go of before more is tokenised: it takes far more memory than its ids
+            while (
+                found
+            ):  # each is let go of before more is tokenised: it takes far more memory than its ids
                 yield found.pop(0).ids
 
 
@@ -86,7 +93,8 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
     for text in texts:
         if batch and (len(batch) == BATCH or characters + len(text) > BATCH_CHARACTERS):
             yield batch
-            batch, characters = [], 0
+            batch = []
+            characters = 0
         batch.append(text)
         characters += len(text)
     if batch:

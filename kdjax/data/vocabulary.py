@@ -13,7 +13,8 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
 
     Args:
         tokenizer: the corpus's tokenizer.json.
-        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is compared.
+        directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is
+            compared.
         vocab_size: entries of the model's word embedding, compared in any case.
 
     Raises:
@@ -29,14 +30,17 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
     for index in sorted(ours.keys() | theirs.keys()) if theirs else ():
         if ours.get(index) != theirs.get(index):
             raise InputError(
-                f"{tokenizer}: entry {index} is {ours.get(index)!r}, expected {theirs.get(index)!r} as in {directory}"
+                f"{tokenizer}: entry {index} is {ours.get(index)!r}, expected "
+                f"{theirs.get(index)!r} as in {directory}"
             )
 
 
 def _vocabulary_of(directory: Path) -> dict[int, str]:
     """The entries of a model's own vocabulary; none where its directory has no tokenizer."""
     if (directory / "tokenizer.json").is_file():
-        return _entries(read_backend(directory / "tokenizer.json").get_vocab(with_added_tokens=True))
+        return _entries(
+            read_backend(directory / "tokenizer.json").get_vocab(with_added_tokens=True)
+        )
     if (directory / "vocab.txt").is_file():
         return dict(enumerate((directory / "vocab.txt").read_text(encoding="utf-8").splitlines()))
     return {}

@@ -1,4 +1,5 @@
-"""Forecasts of what each arm would reach at a budget nobody has spent: published laws, and fits to pilot runs."""
+"""Forecasts of what each arm would reach at a budget nobody has spent: published laws, and fits to
+pilot runs."""
 
 from kdjax.forecast.crossvalidate import CrossValidation, HeldOut, hold_out
 from kdjax.forecast.fit import Estimate, Fit, Fits, Point, Prediction, fit

@@ -1,4 +1,5 @@
-"""How wrong the fit would have been: hold out the largest budgets, fit the rest, compare with what was reached."""
+"""How wrong the fit would have been: hold out the largest budgets, fit the rest, compare with what
+was reached."""
 
 from __future__ import annotations
 
@@ -24,11 +25,12 @@ class HeldOut:
         name: the arm, or `a - b` for the difference of two.
         flops: the held-out budget.
         parameters: size of the student.
-        predicted, low, high: prediction for the held-out mean, in the endpoint's unit; the interval has the noise of
-            the held-out runs in it.
+        predicted, low, high: prediction for the held-out mean, in the endpoint's unit; the interval
+            has the noise of the held-out runs in it.
         observed: mean over the held-out seeds (for a difference, over those that both arms have).
         error: predicted - observed.
-        noise: standard deviation of the held-out values over seeds (of their paired differences); None for one seed.
+        noise: standard deviation of the held-out values over seeds (of their paired differences);
+            None for one seed.
         covered: whether the interval holds `observed`.
     """
 
@@ -50,7 +52,8 @@ class HeldOut:
 
     @property
     def widening(self) -> float:
-        """How many times wider the interval would have to be to hold what was observed; 1 where it does."""
+        """How many times wider the interval would have to be to hold what was observed; 1 where it
+        does."""
         if self.covered:
             return 1.0
         end = self.high if self.observed > self.predicted else self.low
@@ -59,7 +62,8 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What holding out the largest `budgets` budgets shows: `arms` one by one, and `differences` of every pair."""
+    """What holding out the largest `budgets` budgets shows: `arms` one by one, and `differences` of
+    every pair."""
 
     budgets: int
     arms: tuple[HeldOut, ...]
@@ -76,7 +80,8 @@ def hold_out(
     draws: int = 2000,
     seed: int = 0,
 ) -> CrossValidation:
-    """Hold out the largest budgets of the study, fit every arm to the rest, and predict the held-out means.
+    """Hold out the largest budgets of the study, fit every arm to the rest, and predict the
+    held-out means.
 
     Args:
         runs: pilot runs of one endpoint.
@@ -84,21 +89,36 @@ def hold_out(
         better, best, confidence, draws, seed: as for `fit`.
 
     Raises:
-        InputError: fewer than one budget held out, or too few left to fit (three for one size; see `choose`).
+        InputError: fewer than one budget held out, or too few left to fit (three for one size; see
+            `choose`).
     """
     levels = sorted({run.flops for run in runs})
     if not 1 <= budgets <= len(levels) - 3:
         raise InputError(
-            f"forecast: {budgets} of {len(levels)} budgets to hold out, expected at least 1 and at least 3 left to fit"
+            f"forecast: {budgets} of {len(levels)} budgets to hold out, expected at least 1 and "
+            "at least 3 left to fit"
         )
     held = [run for run in runs if run.flops in levels[-budgets:]]
     rest = [run for run in runs if run.flops not in levels[-budgets:]]
-    fits = fit(rest, better=better, best=best, confidence=confidence, draws=draws, seed=seed, same_seeds=True)
+    fits = fit(
+        rest,
+        better=better,
+        best=best,
+        confidence=confidence,
+        draws=draws,
+        seed=seed,
+        same_seeds=True,
+    )
     points = sorted({(run.flops, run.parameters) for run in held})
-    arms, differences = [], []
+    arms = []
+    differences = []
     for flops, parameters in points:
         here = {
-            arm: {run.seed: run for run in held if (run.arm, run.flops, run.parameters) == (arm, flops, parameters)}
+            arm: {
+                run.seed: run
+                for run in held
+                if (run.arm, run.flops, run.parameters) == (arm, flops, parameters)
+            }
             for arm in fits.arms
         }
         present = [arm for arm in here if here[arm]]
@@ -111,10 +131,16 @@ def hold_out(
 
 
 def _compare(
-    fits: Fits, flops: float, parameters: float, signed: list[tuple[str, float]], here: dict[str, dict[int, Run]]
+    fits: Fits,
+    flops: float,
+    parameters: float,
+    signed: list[tuple[str, float]],
+    here: dict[str, dict[int, Run]],
 ) -> HeldOut:
     seeds = sorted(set.intersection(*(set(here[arm]) for arm, _ in signed)))
-    values, predicted, draws = np.zeros(len(seeds)), 0.0, np.zeros(1)
+    values = np.zeros(len(seeds))
+    predicted = 0.0
+    draws = np.zeros(1)
     for arm, sign in signed:
         mine = [here[arm][seed] for seed in seeds]
         values = values + sign * np.array([run.value for run in mine])
@@ -126,7 +152,9 @@ def _compare(
         draws = draws + sign * (law.draws[:, 0] + fits.arms[arm].fresh_noise(len(seeds)))
     tail = (1 - fits.confidence) / 2
     low, high = (float(x) for x in np.quantile(draws, [tail, 1 - tail]))
-    low, high, observed = min(low, predicted), max(high, predicted), float(values.mean())
+    low = min(low, predicted)
+    high = max(high, predicted)
+    observed = float(values.mean())
     return HeldOut(
         name=" - ".join(arm for arm, _ in signed),
         flops=float(flops),

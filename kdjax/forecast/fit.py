@@ -1,4 +1,5 @@
-"""Scaling laws fitted to a user's own pilot runs, arm by arm, with intervals from one joint bootstrap."""
+"""Scaling laws fitted to a user's own pilot runs, arm by arm, with intervals from one joint
+bootstrap."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Point:
-    """Where a law is asked: a student of `parameters` (non-embedding) sees `tokens`, `unique` of them different."""
+    """Where a law is asked: a student of `parameters` (non-embedding) sees `tokens`, `unique` of
+    them different."""
 
     parameters: ArrayLike
     tokens: ArrayLike
@@ -53,7 +55,9 @@ class Prediction:
 
     def widened(self, times: float) -> Prediction:
         """The same with its interval, and its draws, so many times as far from the mean."""
-        low, high, draws = (self.mean + times * (x - self.mean) for x in (self.low, self.high, self.draws))
+        low, high, draws = (
+            self.mean + times * (x - self.mean) for x in (self.low, self.high, self.draws)
+        )
         return Prediction(self.mean, low, high, draws)
 
 
@@ -69,7 +73,8 @@ class Fit:
         residual_sd: how much runs of one seed scatter around the law, in the endpoint's unit.
         shift_sd: how much seeds differ in their means over budgets; 0 where there is one seed.
         cautions: what to know before trusting it, one sentence each.
-        usable: whether the law may be extrapolated; where it is not, values get worse with more tokens.
+        usable: whether the law may be extrapolated; where it is not, values get worse with more
+            tokens.
         sizes: smallest and largest N of the runs.
         tokens: smallest and largest D' of the runs.
         confidence: nominal coverage of every interval.
@@ -92,7 +97,9 @@ class Fit:
     _fresh: Array
     _sign: float
 
-    def predict(self, parameters: ArrayLike, tokens: ArrayLike, unique: ArrayLike = np.inf) -> Prediction:
+    def predict(
+        self, parameters: ArrayLike, tokens: ArrayLike, unique: ArrayLike = np.inf
+    ) -> Prediction:
         """The law's value at new points, with its interval.
 
         Args:
@@ -101,23 +108,32 @@ class Fit:
             unique: different tokens among them.
 
         Raises:
-            InputError: a count that is not above 0; another size than that of the runs, where they had one.
+            InputError: a count that is not above 0; another size than that of the runs, where they
+                had one.
         """
         effective = np.atleast_1d(effective_tokens(tokens, unique))
-        sizes, effective = np.broadcast_arrays(np.atleast_1d(np.asarray(parameters, np.float64)), effective)
+        sizes, effective = np.broadcast_arrays(
+            np.atleast_1d(np.asarray(parameters, np.float64)), effective
+        )
         lowest, highest = self.sizes
         if not (sizes > 0).all():
-            raise InputError(f"forecast: arm {self.arm!r}: parameters are {sizes}, expected numbers above 0")
+            raise InputError(
+                f"forecast: arm {self.arm!r}: parameters are {sizes}, expected numbers above 0"
+            )
         if lowest == highest and not np.allclose(sizes, lowest):
             raise InputError(
-                f"forecast: arm {self.arm!r} was fitted at {lowest:g} parameters only, found {sizes.max():g}: "
+                f"forecast: arm {self.arm!r} was fitted at {lowest:g} parameters only, found "
+                f"{sizes.max():g}: "
                 "expected the same size, or pilot runs of at least 3 sizes"
             )
         value = self._sign * self._model.at(self._theta, sizes, effective)
-        return _interval(value, self._sign * self._model.at(self._draws, sizes, effective), self.confidence)
+        return _interval(
+            value, self._sign * self._model.at(self._draws, sizes, effective), self.confidence
+        )
 
     def fresh_noise(self, runs: int) -> Array:
-        """`[draws]` draws of the noise in the mean of `runs` new runs at a new budget, for the study's own seeds."""
+        """`[draws]` draws of the noise in the mean of `runs` new runs at a new budget, for the
+        study's own seeds."""
         return np.asarray(self._fresh / np.sqrt(runs))
 
 
@@ -158,41 +174,53 @@ def fit(
 ) -> Fits:
     """Fit every arm's law to its pilot runs (`forms.choose`, `robust.huber`, `bootstrap.joint`).
 
-    Intervals are percentiles of the bootstrap. On simulated studies of 4 to 6 budgets by 3 to 5 seeds, those of
-    parameters and of predictions and differences up to ten times beyond the largest budget cover at their nominal
-    rate, or up to 5 points above it: the more, the fewer the seeds, as the spread of seeds and that of runs within a
-    seed are studentised each for itself. In the full law predictions do the same; its single parameters fall up to 5
-    points short. Intervals take the law for true: of a law that bends later they know nothing, and `hold_out` is the
-    check there is.
+    Intervals are percentiles of the bootstrap. On simulated studies of 4 to 6 budgets by 3 to 5
+    seeds, those of parameters and of predictions and differences up to ten times beyond the largest
+    budget cover at their nominal
+    rate, or up to 5 points above it: the more, the fewer the seeds, as the spread of seeds and that
+    of runs within a seed are studentised each for itself. In the full law predictions do the same;
+    its single parameters fall up to 5
+    points short. Intervals take the law for true: of a law that bends later they know nothing, and
+    `hold_out` is the check there is.
 
     Args:
         runs: pilot runs of one endpoint.
         better: whether lower or higher values are better.
-        best: the best value the endpoint can have, which E does not pass; by default 0 for lower, 1 for higher.
+        best: the best value the endpoint can have, which E does not pass; by default 0 for lower, 1
+            for higher.
         confidence: nominal coverage of the intervals.
         draws: number of bootstrap draws.
         seed: of the bootstrap.
         same_seeds: whether predictions are for the study's own seeds instead of for seeds at large.
 
     Raises:
-        InputError: runs that cannot be used (`tabulate`, `choose`), values beyond `best`, a confidence outside (0, 1),
-            fewer than 100 draws.
+        InputError: runs that cannot be used (`tabulate`, `choose`), values beyond `best`, a
+            confidence outside (0, 1), fewer than 100 draws.
     """
     if not 0 < confidence < 1:
-        raise InputError(f"forecast: confidence is {confidence}, expected a number between 0 and 1, both excluded")
+        raise InputError(
+            f"forecast: confidence is {confidence}, expected a number between 0 and 1, both "
+            "excluded"
+        )
     if draws < 100:
         raise InputError(f"forecast: {draws} draws, expected at least 100")
-    study, sign = tabulate(runs), 1.0 if better == "lower" else -1.0
+    study = tabulate(runs)
+    sign = 1.0 if better == "lower" else -1.0
     floor = sign * (best if best is not None else 0.0 if better == "lower" else 1.0)
     for run in runs:
         if sign * run.value <= floor:
             raise InputError(
-                f"forecast: arm {run.arm!r}, seed {run.seed}, budget {run.flops:g}: value is {run.value:g}, expected "
-                f"one {'above' if better == 'lower' else 'below'} the best possible, {sign * floor:g}"
+                f"forecast: arm {run.arm!r}, seed {run.seed}, budget {run.flops:g}: value is "
+                f"{run.value:g}, expected "
+                f"one {'above' if better == 'lower' else 'below'} the best possible, "
+                f"{sign * floor:g}"
             )
     tables = study.arms
     chosen = {arm: forms.choose(arm, table, better, floor) for arm, table in tables.items()}
-    found = {arm: robust.huber(chosen[arm].model, sign * table.values, table.seed) for arm, table in tables.items()}
+    found = {
+        arm: robust.huber(chosen[arm].model, sign * table.values, table.seed)
+        for arm, table in tables.items()
+    }
     sampled = bootstrap.joint(
         np.random.default_rng(seed),
         draws,
@@ -208,7 +236,15 @@ def fit(
     for i, (arm, table) in enumerate(tables.items()):
         spread = float(sampled.residual_sd[i]), float(sampled.shift_sd[i])
         arms[arm] = _assemble(
-            arm, table, chosen[arm], found[arm], sampled.theta[i], sampled.fresh[i], spread, sign, confidence
+            arm,
+            table,
+            chosen[arm],
+            found[arm],
+            sampled.theta[i],
+            sampled.fresh[i],
+            spread,
+            sign,
+            confidence,
         )
     return Fits(arms, better, confidence)
 
@@ -225,7 +261,8 @@ def _assemble(
     confidence: float,
 ) -> Fit:
     y = sign * table.values
-    values, sampled = form.model.named(found.theta), form.model.named(theta)
+    values = form.model.named(found.theta)
+    sampled = form.model.named(theta)
     estimates = {}
     for name, value in values.items():
         flip = sign if name == "E" else 1.0
@@ -254,5 +291,6 @@ def _assemble(
 
 def _interval(value: Array, draws: Array, confidence: float) -> Prediction:
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    # A bound can hold the draws on one side of the estimate; the interval then reaches to the estimate.
+    # A bound can hold the draws on one side of the estimate; the interval then reaches to the
+    # estimate.
     return Prediction(value, np.minimum(low, value), np.maximum(high, value), draws)

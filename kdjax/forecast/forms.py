@@ -38,20 +38,24 @@ class Form:
 def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
     """The richest law that the runs can carry.
 
-    One size: y = E + K * D'**-k, from three budgets on. At least three sizes and three budgets: the full law, with g
-    from twelve different points on (two for each parameter) and g = 1 from seven on.
+    One size: y = E + K * D'**-k, from three budgets on. At least three sizes and three budgets: the
+    full law, with g from twelve different points on (two for each parameter) and g = 1 from seven
+    on.
 
     Raises:
         InputError: too few budgets, sizes or runs for either.
     """
-    sizes, budgets = len(np.unique(runs.parameters)), len(_merged(np.log(runs.tokens)))
+    sizes = len(np.unique(runs.parameters))
+    budgets = len(_merged(np.log(runs.tokens)))
     points = len(np.unique(_points(runs)))
     sign = "+" if better == "lower" else "-"
     model: Model
     if sizes == 1:
         model = PowerLaw(runs.tokens, floor)
         form = Form(
-            model, f"E {sign} K * D'^-k", f"one student size: its {budgets} budgets show the effect of tokens only"
+            model,
+            f"E {sign} K * D'^-k",
+            f"one student size: its {budgets} budgets show the effect of tokens only",
         )
         enough = budgets >= 3
     else:
@@ -61,12 +65,18 @@ def choose(arm: str, runs: ArmRuns, better: str, floor: float) -> Form:
         if outer:
             form = Form(model, f"E {sign} (A/N^a + B/D'^b)^g", f"{why} carry six parameters")
         else:
-            form = Form(model, f"E {sign} (A/N^a + B/D'^b)", f"{why}: too few for the exponent g, which is 1")
+            form = Form(
+                model,
+                f"E {sign} (A/N^a + B/D'^b)",
+                f"{why}: too few for the exponent g, which is 1",
+            )
         enough = sizes >= 3 and budgets >= 3 and points >= 7
     if not enough or degrees_of_freedom(model, runs.seed) < 1:
         raise InputError(
-            f"forecast: arm {arm!r} has {len(runs.values)} runs of {sizes} size(s) at {budgets} budget(s), expected "
-            "one size at 3 or more budgets, or 3 or more sizes at 3 or more budgets, with more runs than parameters"
+            f"forecast: arm {arm!r} has {len(runs.values)} runs of {sizes} size(s) at {budgets} "
+            "budget(s), expected "
+            "one size at 3 or more budgets, or 3 or more sizes at 3 or more budgets, with more "
+            "runs than parameters"
         )
     return form
 
@@ -93,14 +103,16 @@ def worsens(runs: ArmRuns, y: Array, confidence: float) -> bool:
 
 
 def misfit(form: Form, fit: RobustFit, runs: ArmRuns, y: Array) -> float | None:
-    """Significance of the lack-of-fit F test: scatter of points around the law against scatter of seeds at a point.
+    """Significance of the lack-of-fit F test: scatter of points around the law against scatter of
+    seeds at a point.
 
     None where no point has two seeds or the law has as many parameters as there are points.
     """
     left = y - form.model.values(fit.theta) - fit.shifts[runs.seed]
     point = _points(runs)
     groups = np.unique(point)
-    lack, pure = len(groups) - form.model.size, len(y) - len(groups) - int(runs.seed.max())
+    lack = len(groups) - form.model.size
+    pure = len(y) - len(groups) - int(runs.seed.max())
     if lack < 1 or pure < 1:
         return None
     means = np.array([left[point == group].mean() for group in groups])
@@ -110,7 +122,9 @@ def misfit(form: Form, fit: RobustFit, runs: ArmRuns, y: Array) -> float | None:
     return float(stats.f.sf(between / lack / (within / pure), lack, pure))
 
 
-def cautions(form: Form, fit: RobustFit, runs: ArmRuns, y: Array, draws: Array, confidence: float) -> tuple[str, ...]:
+def cautions(
+    form: Form, fit: RobustFit, runs: ArmRuns, y: Array, draws: Array, confidence: float
+) -> tuple[str, ...]:
     """What a reader of the fit must know, one sentence each.
 
     Args:
@@ -121,23 +135,34 @@ def cautions(form: Form, fit: RobustFit, runs: ArmRuns, y: Array, draws: Array, 
     """
     notes = []
     if worsens(runs, y, confidence):
-        notes.append("values get worse with more tokens: no law here describes that, and nothing is forecast from it")
+        notes.append(
+            "values get worse with more tokens: no law here describes that, and nothing is "
+            "forecast from it"
+        )
     tail = (1 - confidence) / 2
     if isinstance(form.model, PowerLaw):
         ends = np.array([runs.tokens.min(), runs.tokens.max()])
         first, last = form.model.at(draws, runs.parameters[:2], ends).T
         k = np.quantile(draws[:, 2], [tail, 1 - tail])
         if np.quantile(first - last, tail) <= 0:
-            notes.append("no improvement with tokens beyond noise: K may be 0, and then k means nothing")
+            notes.append(
+                "no improvement with tokens beyond noise: K may be 0, and then k means nothing"
+            )
         elif k[1] > 20 * k[0]:
-            notes.append(f"the exponent is hardly determined: k lies between {k[0]:.2g} and {k[1]:.2g}")
+            notes.append(
+                f"the exponent is hardly determined: k lies between {k[0]:.2g} and {k[1]:.2g}"
+            )
         if ends[1] < 3 * ends[0]:
-            notes.append(f"the budgets span a factor of {ends[1] / ends[0]:.2g} in tokens, less than 3")
+            notes.append(
+                f"the budgets span a factor of {ends[1] / ends[0]:.2g} in tokens, less than 3"
+            )
     if runs.seed.max() == 0:
         notes.append("one seed: the intervals say nothing about other seeds")
     doubt = misfit(form, fit, runs, y)
     if doubt is not None and doubt < _DOUBT:
-        notes.append(f"the law misses the points by more than seeds differ (lack of fit, p = {doubt:.1g})")
+        notes.append(
+            f"the law misses the points by more than seeds differ (lack of fit, p = {doubt:.1g})"
+        )
     return tuple(notes)
 
 

@@ -1,12 +1,12 @@
 """Published scaling laws, with the coefficients their authors fitted to decoder language models.
 
-They are a prior and no more: next-token losses of decoders on C4, three orders of magnitude above a small masked
-language model. Differences and shapes may carry over; values do not. Losses are in nats per token, and Busbridge et
-al. count parameters without embeddings.
+They are a prior and no more: next-token losses of decoders on C4, three orders of magnitude above a
+small masked language model. Differences and shapes may carry over; values do not. Losses are in
+nats per token, and Busbridge et al. count parameters without embeddings.
 
-Sources: Busbridge, Shidani, Weers, Ramapuram, Littwin and Webb (2025), Distillation Scaling Laws, arXiv 2502.08606;
-Muennighoff, Rush, Barak, Le Scao, Piktus, Tazi, Pyysalo, Wolf and Raffel (2023), Scaling Data-Constrained Language
-Models, arXiv 2305.16264.
+Sources: Busbridge, Shidani, Weers, Ramapuram, Littwin and Webb (2025), Distillation Scaling Laws,
+arXiv 2502.08606; Muennighoff, Rush, Barak, Le Scao, Piktus, Tazi, Pyysalo, Wolf and Raffel (2023),
+Scaling Data-Constrained Language Models, arXiv 2305.16264.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Source:
-    """Where coefficients come from, and where they were fitted: outside those ranges they extrapolate.
+    """Where coefficients come from, and where they were fitted: outside those ranges they
+    extrapolate.
 
     Attributes:
         citation: paper and table or equation.
@@ -52,12 +53,14 @@ class SupervisedLaw:
 
 @dataclass(frozen=True)
 class DistillationLaw:
-    """L(N, D, T) = T + T**-c0 * (1 + (T / (S * d1))**(1 / f1))**(-c1 * f1) * (a / N**alpha + b / D**beta)**gamma.
+    """L(N, D, T) = T + T**-c0 * (1 + (T / (S * d1))**(1 / f1))**(-c1 * f1) * (a / N**alpha + b /
+    D**beta)**gamma.
 
-    T is the teacher's loss, and S what `supervised` predicts for the student's own N and D. With the published
-    coefficients the last factor hardly depends on D, so tokens act through S alone, and small students with few
-    tokens come out too good: against the 354 students the paper plots, the median error is 0.7%, but those of 143M
-    parameters and 26 tokens for each lie 0.11 nats above the law on average.
+    T is the teacher's loss, and S what `supervised` predicts for the student's own N and D. With
+    the published coefficients the last factor hardly depends on D, so tokens act through S alone,
+    and small students with few
+    tokens come out too good: against the 354 students the paper plots, the median error is 0.7%,
+    but those of 143M parameters and 26 tokens for each lie 0.11 nats above the law on average.
     """
 
     a: float
@@ -77,7 +80,8 @@ class DistillationLaw:
 class RepeatedDataLaw:
     """L = e + a / N'**alpha + b / D'**beta with effective N' and D' (see `effective_tokens`).
 
-    `token_decay` is R*_D and `parameter_decay` R*_N: repeats after which a further repeat is worth 1/e of a new one.
+    `token_decay` is R*_D and `parameter_decay` R*_N: repeats after which a further repeat is worth
+        1/e of a new one.
     """
 
     e: float
@@ -118,7 +122,10 @@ DISTILLATION = DistillationLaw(
     supervised=SUPERVISED,
     source=Source(
         citation="Busbridge et al. 2025, arXiv 2502.08606, equation 8 and Table 6 (distillation)",
-        fitted_on="decoder language models, logits of a teacher as the only target, temperature 1, English C4",
+        fitted_on=(
+            "decoder language models, logits of a teacher as the only target, temperature 1, "
+            "English C4"
+        ),
         parameters=(143e6, 7.75e9),
         tokens=(3.7e9, 515e9),
     ),
@@ -141,7 +148,9 @@ REPEATED_DATA = RepeatedDataLaw(
 )
 
 
-def supervised_loss(parameters: ArrayLike, tokens: ArrayLike, law: SupervisedLaw = SUPERVISED) -> Array:
+def supervised_loss(
+    parameters: ArrayLike, tokens: ArrayLike, law: SupervisedLaw = SUPERVISED
+) -> Array:
     """Loss of a model trained on text alone.
 
     Args:
@@ -155,14 +164,19 @@ def supervised_loss(parameters: ArrayLike, tokens: ArrayLike, law: SupervisedLaw
     Raises:
         InputError: a count that is not above 0.
     """
-    n, d = _positive("parameters", parameters), _positive("tokens", tokens)
+    n = _positive("parameters", parameters)
+    d = _positive("tokens", tokens)
     return np.asarray(law.e + (law.a / n**law.alpha + law.b / d**law.beta) ** law.gamma)
 
 
 def distilled_loss(
-    parameters: ArrayLike, tokens: ArrayLike, teacher_loss: ArrayLike, law: DistillationLaw = DISTILLATION
+    parameters: ArrayLike,
+    tokens: ArrayLike,
+    teacher_loss: ArrayLike,
+    law: DistillationLaw = DISTILLATION,
 ) -> Array:
-    """Loss of a student trained on a teacher's logits: never below the teacher's, and worse under too good a teacher.
+    """Loss of a student trained on a teacher's logits: never below the teacher's, and worse under
+    too good a teacher.
 
     Args:
         parameters: N of the student, non-embedding; the three broadcast.
@@ -176,7 +190,8 @@ def distilled_loss(
     Raises:
         InputError: a count or a loss that is not above 0.
     """
-    n, d = _positive("parameters", parameters), _positive("tokens", tokens)
+    n = _positive("parameters", parameters)
+    d = _positive("tokens", tokens)
     teacher = _positive("teacher_loss", teacher_loss)
     ratio = teacher / (supervised_loss(n, d, law.supervised) * law.d1)
     mixing = np.exp(-law.c1 * law.f1 * np.log1p(ratio ** (1 / law.f1)))
@@ -184,12 +199,16 @@ def distilled_loss(
     return np.asarray(teacher + teacher**-law.c0 * mixing * capacity)
 
 
-def effective_tokens(tokens: ArrayLike, unique: ArrayLike, decay: ArrayLike = REPEATED_DATA.token_decay) -> Array:
-    """How many new tokens the tokens seen are worth: U + U R* (1 - exp(-R / R*)) with R = D / U - 1 repeats.
+def effective_tokens(
+    tokens: ArrayLike, unique: ArrayLike, decay: ArrayLike = REPEATED_DATA.token_decay
+) -> Array:
+    """How many new tokens the tokens seen are worth: U + U R* (1 - exp(-R / R*)) with R = D / U - 1
+    repeats.
 
-    Equations 5 and 13 of Muennighoff et al. Below one epoch nothing is repeated and D itself comes back; over many it
-    saturates at U (1 + R*). The published R* is for decoders, whose targets are the same in every epoch; a masked
-    language model with new masks in each epoch may get more out of a repeat.
+    Equations 5 and 13 of Muennighoff et al. Below one epoch nothing is repeated and D itself comes
+    back; over many it saturates at U (1 + R*). The published R* is for decoders, whose targets are
+    the same in every epoch; a masked language model with new masks in each epoch may get more out
+    of a repeat.
 
     Args:
         tokens: D, tokens seen, repeats included; the three broadcast.
@@ -199,14 +218,19 @@ def effective_tokens(tokens: ArrayLike, unique: ArrayLike, decay: ArrayLike = RE
     Raises:
         InputError: an argument that is not above 0.
     """
-    return _discount(_positive("tokens", tokens), _positive("unique", unique), _positive("decay", decay))
+    return _discount(
+        _positive("tokens", tokens), _positive("unique", unique), _positive("decay", decay)
+    )
 
 
-def effective_parameters(parameters: ArrayLike, unique: ArrayLike, law: RepeatedDataLaw = REPEATED_DATA) -> Array:
-    """How many parameters count where unique text is scarce: the same discount beyond the size that suits U.
+def effective_parameters(
+    parameters: ArrayLike, unique: ArrayLike, law: RepeatedDataLaw = REPEATED_DATA
+) -> Array:
+    """How many parameters count where unique text is scarce: the same discount beyond the size that
+    suits U.
 
-    That size is the compute-optimal one for U tokens, (U G)**(beta / alpha) G with
-    G = (alpha a / (beta b))**(1 / (alpha + beta)) (equation 15 of Muennighoff et al.; 0.051 U as published).
+    That size is the compute-optimal one for U tokens, (U G)**(beta / alpha) G with G = (alpha a /
+    (beta b))**(1 / (alpha + beta)) (equation 15 of Muennighoff et al.; 0.051 U as published).
 
     Args:
         parameters: N; broadcast against `unique`.
@@ -216,13 +240,19 @@ def effective_parameters(parameters: ArrayLike, unique: ArrayLike, law: Repeated
     Raises:
         InputError: an argument that is not above 0.
     """
-    n, u = _positive("parameters", parameters), _positive("unique", unique)
+    n = _positive("parameters", parameters)
+    u = _positive("unique", unique)
     balance = (law.alpha * law.a / (law.beta * law.b)) ** (1 / (law.alpha + law.beta))
-    return _discount(n, (u * balance) ** (law.beta / law.alpha) * balance, np.asarray(law.parameter_decay))
+    return _discount(
+        n, (u * balance) ** (law.beta / law.alpha) * balance, np.asarray(law.parameter_decay)
+    )
 
 
 def repeated_loss(
-    parameters: ArrayLike, tokens: ArrayLike, unique: ArrayLike, law: RepeatedDataLaw = REPEATED_DATA
+    parameters: ArrayLike,
+    tokens: ArrayLike,
+    unique: ArrayLike,
+    law: RepeatedDataLaw = REPEATED_DATA,
 ) -> Array:
     """Loss of a model trained on repeated text (equation 14 of Muennighoff et al.), nats per token.
 

@@ -1,9 +1,10 @@
-"""The saturating power law of one arm, y = E + K * D**-k: fitted to many data sets at once by variable projection.
+"""The saturating power law of one arm, y = E + K * D**-k: fitted to many data sets at once by
+variable projection.
 
-With z = log(D / D0) the curve is written level - slope * (1 - exp(-k z)) / k. Level is the value at D0, slope the
-improvement per e-fold of tokens there, so both are well determined by runs around D0, and k -> 0 is the straight line
-in log D rather than a singularity. E = level - slope / k and K = slope / k * D0**k. Values are losses throughout:
-lower is better; a score is fitted as its negative.
+With z = log(D / D0) the curve is written level - slope * (1 - exp(-k z)) / k. Level is the value at
+D0, slope the improvement per e-fold of tokens there, so both are well determined by runs around D0,
+and k -> 0 is the straight line in log D rather than a singularity. E = level - slope / k and K =
+slope / k * D0**k. Values are losses throughout: lower is better; a score is fitted as its negative.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 EXPONENTS: Array = np.geomspace(0.02, 2.5, 72)
-"""Candidate k. Below, 1.5 decades of tokens show a straight line in log D; above, a step after the first budget."""
+"""Candidate k. Below, 1.5 decades of tokens show a straight line in log D; above, a step after the
+first budget."""
 
 _ROWS = 16384  # data sets fitted per block: bounds the memory of the grid
 
@@ -37,7 +39,8 @@ class PowerLaw:
     size = 3
 
     def at(self, theta: Array, parameters: Array, tokens: Array) -> Array:
-        """Values `[..., m]` of curves `[..., 3]` at `[m]` effective tokens; the size plays no part."""
+        """Values `[..., m]` of curves `[..., 3]` at `[m]` effective tokens; the size plays no
+        part."""
         return evaluate(theta[..., None, :], self._data(tokens))
 
     def values(self, theta: Array) -> Array:
@@ -45,13 +48,18 @@ class PowerLaw:
         return evaluate(theta[..., None, :], self._data(self.tokens))
 
     def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
-        """Weighted least squares of `[..., n]` values; the search is global, so `near` is not needed."""
+        """Weighted least squares of `[..., n]` values; the search is global, so `near` is not
+        needed."""
         return least_squares(self._data(self.tokens), y, self.floor, weights)
 
     def named(self, theta: Array) -> Mapping[str, Array]:
         """The published symbols E, K and k, with K for D counted in ones."""
         level, slope, k = np.moveaxis(theta, -1, 0)
-        return {"E": level - slope / k, "K": slope / k * np.exp(k * np.log(self.tokens).mean()), "k": k}
+        return {
+            "E": level - slope / k,
+            "K": slope / k * np.exp(k * np.log(self.tokens).mean()),
+            "k": k,
+        }
 
     def _data(self, tokens: Array) -> Array:
         return np.asarray(np.log(tokens) - np.log(self.tokens).mean())
@@ -71,9 +79,10 @@ def evaluate(curves: Array, z: Array | float) -> Array:
 def least_squares(z: Array, y: Array, floor: float, weights: Array | None = None) -> Array:
     """The best curve of every data set, by weighted least squares under slope >= 0 and E >= floor.
 
-    For each k of a grid, level and slope have a closed form (variable projection, Golub and Pereyra 1973). The best
-    curve has either E above the floor, and is then the best without that bound, or E at the floor: the minimum over k
-    is found for both, refined twice by a parabola through neighbours, and the better one taken.
+    For each k of a grid, level and slope have a closed form (variable projection, Golub and Pereyra
+    1973). The best curve has either E above the floor, and is then the best without that bound, or
+    E at the floor: the minimum over k is found for both, refined twice by a parabola through
+    neighbours, and the better one taken.
 
     Args:
         z: `[n]`: log(D / D0) of the runs.
@@ -90,12 +99,15 @@ def least_squares(z: Array, y: Array, floor: float, weights: Array | None = None
         _block(z, rows[i : i + _ROWS] - floor, mass if weights is None else mass[i : i + _ROWS])
         for i in range(0, len(rows), _ROWS)
     ]
-    return np.asarray((np.concatenate(blocks) + np.array([floor, 0.0, 0.0])).reshape(*y.shape[:-1], 3))
+    return np.asarray(
+        (np.concatenate(blocks) + np.array([floor, 0.0, 0.0])).reshape(*y.shape[:-1], 3)
+    )
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Weighted sums of data sets y and of the rise x_k(z) = (1 - exp(-k z)) / k at some k; all broadcast together."""
+    """Weighted sums of data sets y and of the rise x_k(z) = (1 - exp(-k z)) / k at some k; all
+    broadcast together."""
 
     total: Array
     mean: Array
@@ -113,14 +125,16 @@ class _Sums:
         return self.mean + slope * self.rise, slope, loss
 
     def bound(self) -> tuple[Array, Array, Array]:
-        """The same with E = 0, where the curve is amplitude * exp(-k z) and exp(-k z) = 1 - k * rise."""
+        """The same with E = 0, where the curve is amplitude * exp(-k z) and exp(-k z) = 1 - k *
+        rise."""
         decay_square = self.total * (1 - 2 * self.k * self.rise) + self.k**2 * self.rise_square
         amplitude = np.maximum((self.total * self.mean - self.k * self.cross) / decay_square, 0.0)
         return amplitude, self.k * amplitude, self.square - amplitude**2 * decay_square
 
 
 def _block(z: Array, y: Array, w: Array) -> Array:
-    wy, total = w * y, w.sum(-1, keepdims=True)
+    wy = w * y
+    total = w.sum(-1, keepdims=True)
     fixed = total, wy.sum(-1, keepdims=True) / total, (wy * y).sum(-1, keepdims=True)
     basis = -np.expm1(-np.outer(EXPONENTS, z)) / EXPONENTS[:, None]
     grid = _Sums(*fixed, w @ basis.T / total, w @ (basis**2).T, wy @ basis.T, EXPONENTS)
@@ -134,8 +148,10 @@ def _block(z: Array, y: Array, w: Array) -> Array:
     level, slope, free_loss = grid.free()
     inside = level * EXPONENTS >= slope
     bound_loss = grid.bound()[2]
-    row, ratio = np.arange(len(y)), float(np.log(EXPONENTS[1] / EXPONENTS[0]))
-    curves, losses = [], []
+    row = np.arange(len(y))
+    ratio = float(np.log(EXPONENTS[1] / EXPONENTS[0]))
+    curves = []
+    losses = []
     for loss, best in (
         (free_loss, np.where(inside, free_loss, np.inf).argmin(-1)),
         (bound_loss, bound_loss.argmin(-1)),

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 THRESHOLD = 2.0
-"""Huber's threshold in units of the scale: 99% efficient for normal noise, and one bad run moves the fit little."""
+"""Huber's threshold in units of the scale: 99% efficient for normal noise, and one bad run moves
+the fit little."""
 
 _PASSES = 12
 
 
 class Model(Protocol):
-    """A law at the runs of one arm: fits many data sets `[..., n]` at once to parameters `[..., size]`."""
+    """A law at the runs of one arm: fits many data sets `[..., n]` at once to parameters `[...,
+    size]`."""
 
     @property
     def size(self) -> int:
@@ -43,10 +45,11 @@ class RobustFit:
 
     Attributes:
         theta: `[..., size]`: the model's parameters.
-        shifts: `[..., seeds]`: how far each seed lies from the law, over its runs; they sum to zero.
-        residuals: `[..., n]`: winsorised residuals after the shift, scaled so that their sum of squares over
-            `degrees_of_freedom` is the variance of the noise as the fit sees it (Huber 1981, section 7.6, with his
-            correction for few runs).
+        shifts: `[..., seeds]`: how far each seed lies from the law, over its runs; they sum to
+            zero.
+        residuals: `[..., n]`: winsorised residuals after the shift, scaled so that their sum of
+            squares over `degrees_of_freedom` is the variance of the noise as the fit sees it (Huber
+            1981, section 7.6, with his correction for few runs).
     """
 
     theta: Array
@@ -57,10 +60,11 @@ class RobustFit:
 def huber(model: Model, y: Array, seed: NDArray[np.intp]) -> RobustFit:
     """Fit y = law + shift of the seed + noise with Huber's loss, its scale estimated from the data.
 
-    Hoffmann et al. (2022, arXiv 2203.15556, section 3.3) fit with Huber's loss at a fixed threshold of 1e-3 in log
-    loss. Here the threshold follows the noise: the start is the least absolute deviations fit, which one bad run
-    cannot pull; the median of its residuals, over those that it does not force to zero, gives the scale; Huber's
-    estimate follows by reweighting.
+    Hoffmann et al. (2022, arXiv 2203.15556, section 3.3) fit with Huber's loss at a fixed threshold
+    of 1e-3 in log
+    loss. Here the threshold follows the noise: the start is the least absolute deviations fit,
+    which one bad run cannot pull; the median of its residuals, over those that it does not force to
+    zero, gives the scale; Huber's estimate follows by reweighting.
 
     Args:
         model: the law at the runs.

@@ -1,4 +1,5 @@
-"""Pilot runs as a table: what one run was and what it reached, and the cells that pair runs of different arms."""
+"""Pilot runs as a table: what one run was and what it reached, and the cells that pair runs of
+different arms."""
 
 from __future__ import annotations
 
@@ -22,11 +23,13 @@ class Run:
     Attributes:
         arm: name of the arm.
         seed: its seed; runs of one seed share start, data order and masks over arms and budgets.
-        flops: the budget it was given, in FLOPs. Runs of several arms are paired where this number and the seed agree.
+        flops: the budget it was given, in FLOPs. Runs of several arms are paired where this number
+            and the seed agree.
         parameters: non-embedding parameters of the student.
         tokens: tokens seen, repeats included.
         unique: different tokens among them; infinity where nothing was repeated.
-        value: the endpoint, such as the held-out masked-language-model loss in nats, or an accuracy.
+        value: the endpoint, such as the held-out masked-language-model loss in nats, or an
+            accuracy.
     """
 
     arm: str
@@ -76,7 +79,8 @@ def tabulate(runs: Sequence[Run]) -> Study:
     """Sort runs into a study, and refuse what cannot be fitted.
 
     Raises:
-        InputError: no runs; a number that is not finite or not above 0 where it must be; a run given twice.
+        InputError: no runs; a number that is not finite or not above 0 where it must be; a run
+            given twice.
     """
     if not runs:
         raise InputError("forecast: found no runs, expected the pilot runs of at least one arm")
@@ -91,7 +95,9 @@ def tabulate(runs: Sequence[Run]) -> Study:
             raise InputError(f"{where}: value is {run.value}, expected a finite number")
         key = (run.arm, run.flops, run.parameters, run.seed)
         if key in seen:
-            raise InputError(f"{where}: found two runs, expected one for each arm, size, budget and seed")
+            raise InputError(
+                f"{where}: found two runs, expected one for each arm, size, budget and seed"
+            )
         seen.add(key)
     seeds = sorted({run.seed for run in runs})
     cells = sorted({(run.flops, run.parameters, run.seed) for run in runs})

@@ -1,7 +1,8 @@
-"""The full law of one arm, y = E + (A / N**a + B / D**b)**g, by batched Levenberg-Marquardt steps within bounds.
+"""The full law of one arm, y = E + (A / N**a + B / D**b)**g, by batched Levenberg-Marquardt steps
+within bounds.
 
-Fitted in log amplitudes at the runs' own mean size and tokens, where they are well determined. Values are losses
-throughout; a score is fitted as its negative.
+Fitted in log amplitudes at the runs' own mean size and tokens, where they are well determined.
+Values are losses throughout; a score is fitted as its negative.
 """
 
 from __future__ import annotations
@@ -49,9 +50,14 @@ class Surface:
         return self.at(theta, self.parameters, self.tokens)
 
     def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
-        """Weighted least squares of `[..., n]` values: from `near` `[..., size]`, or the best of several starts."""
+        """Weighted least squares of `[..., n]` values: from `near` `[..., size]`, or the best of
+        several starts."""
         rows = y.reshape(-1, y.shape[-1])
-        mass = np.ones_like(rows) if weights is None else np.broadcast_to(weights, y.shape).reshape(rows.shape)
+        mass = (
+            np.ones_like(rows)
+            if weights is None
+            else np.broadcast_to(weights, y.shape).reshape(rows.shape)
+        )
         if near is not None:
             start = np.broadcast_to(near, (*y.shape[:-1], self.size)).reshape(-1, self.size)
             return self._descend(rows, mass, start)[0].reshape(*y.shape[:-1], self.size)
@@ -77,7 +83,8 @@ class Surface:
         return np.asarray(np.log(tokens) - np.log(self.tokens).mean())
 
     def _starts(self, y: Array) -> list[Array]:
-        middle, best = y.mean(-1), y.min(-1)
+        middle = y.mean(-1)
+        best = y.min(-1)
         starts = []
         for asymptote in (0.3, 0.9):
             for share in (0.2, 0.8):
@@ -85,18 +92,31 @@ class Surface:
                     for outer in (1.0, 0.5) if self.outer else (1.0,):
                         low = np.maximum(self.floor, best - (middle - best) / asymptote * 0.7)
                         inner = np.maximum(middle - low, 1e-12) ** (1 / outer)
-                        columns = [low, np.log(share * inner), exponent, np.log((1 - share) * inner), exponent, outer]
-                        starts.append(np.stack([np.broadcast_to(c, low.shape) for c in columns[: self.size]], -1))
+                        columns = [
+                            low,
+                            np.log(share * inner),
+                            exponent,
+                            np.log((1 - share) * inner),
+                            exponent,
+                            outer,
+                        ]
+                        starts.append(
+                            np.stack(
+                                [np.broadcast_to(c, low.shape) for c in columns[: self.size]], -1
+                            )
+                        )
         return starts
 
     def _descend(self, y: Array, weights: Array, start: Array) -> tuple[Array, Array]:
         lowest = np.concatenate([[self.floor], _LOWEST])[: self.size]
         highest = np.concatenate([[np.inf], _HIGHEST])[: self.size]
-        zn, zd = self._size(self.parameters), self._data(self.tokens)
+        zn = self._size(self.parameters)
+        zd = self._data(self.tokens)
         root = np.sqrt(weights)
         theta = np.clip(start, lowest, highest)
         residual = root * (y - _law(theta, zn, zd))
-        loss, damping = (residual**2).sum(-1), np.full(len(y), 1e-2)
+        loss = (residual**2).sum(-1)
+        damping = np.full(len(y), 1e-2)
         for _ in range(_STEPS):
             slope = root[..., None] * _gradient(theta, zn, zd)
             pull = np.einsum("rnp,rn->rp", slope, residual)
@@ -104,7 +124,10 @@ class Surface:
             slope = np.where(stuck[:, None, :], 0.0, slope)
             normal = np.einsum("rnp,rnq->rpq", slope, slope)
             scale = np.einsum("rpp->rp", normal) + 1e-12
-            normal += np.eye(self.size) * (damping[:, None] * scale)[:, None, :] + np.eye(self.size) * 1e-12
+            normal += (
+                np.eye(self.size) * (damping[:, None] * scale)[:, None, :]
+                + np.eye(self.size) * 1e-12
+            )
             step = np.linalg.solve(normal, np.where(stuck, 0.0, pull)[..., None])[..., 0]
             tried = np.clip(theta + step, lowest, highest)
             left = root * (y - _law(tried, zn, zd))
@@ -128,10 +151,19 @@ def _law(theta: Array, zn: Array, zd: Array) -> Array:
 
 def _gradient(theta: Array, zn: Array, zd: Array) -> Array:
     _, log_a, a, log_b, b = (theta[..., i, None] for i in range(5))
-    size, data = np.exp(log_a - a * zn), np.exp(log_b - b * zd)
+    size = np.exp(log_a - a * zn)
+    data = np.exp(log_b - b * zd)
     if theta.shape[-1] == 5:
         return np.stack([np.ones_like(size), size, -zn * size, data, -zd * data], -1)
-    g, inner = theta[..., 5, None], size + data
-    chain, value = g * inner ** (g - 1), inner**g
-    columns = [np.ones_like(size), chain * size, -zn * chain * size, chain * data, -zd * chain * data]
+    g = theta[..., 5, None]
+    inner = size + data
+    chain = g * inner ** (g - 1)
+    value = inner**g
+    columns = [
+        np.ones_like(size),
+        chain * size,
+        -zn * chain * size,
+        chain * data,
+        -zd * chain * data,
+    ]
     return np.stack([*columns, value * np.log(inner)], -1)

@@ -1,9 +1,11 @@
-"""Self-attention as one TPU kernel: scores and probabilities of a few sequences live in on-chip memory alone.
+"""Self-attention as one TPU kernel: scores and probabilities of a few sequences live in on-chip
+memory alone.
 
-For sequences short enough that a head's scores `[L, L]` fit there whole, so there is no running softmax (unlike Dao et
-al. 2022, arXiv 2205.14135, whose backward pass this follows: the probabilities are computed anew). It reads and writes
-`[B, L, D]` as the linear layers around it have them; heads are columns. B batch, L length, D width, H heads, d head
-width.
+For sequences short enough that a head's scores `[L, L]` fit there whole, so there is no running
+softmax (unlike Dao et
+al. 2022, arXiv 2205.14135, whose backward pass this follows: the probabilities are computed anew).
+It reads and writes `[B, L, D]` as the linear layers around it have them; heads are columns. B
+batch, L length, D width, H heads, d head width.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ MOST_SCORES = 12 * 256**2
 """Entries of a sequence's scores, where they are handed out."""
 
 _BLOCK_BYTES = 1 << 20
-"""Of one array that a step of the kernel's grid takes: large enough to hide the step's start, small enough for VMEM."""
+"""Of one array that a step of the kernel's grid takes: large enough to hide the step's start, small
+enough for VMEM."""
 
 
 def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
@@ -52,16 +55,18 @@ def forward(
         joined: queries, keys and values, one after another in `[B, L, 3 D]`.
         segments: int32 `[B, L]`.
         heads: H.
-        seeds: int32 `[B, 2]`, of dropout of the probabilities (`kdjax.models.dropout.kept`); None: there is none.
+        seeds: int32 `[B, 2]`, of dropout of the probabilities (`kdjax.models.dropout.kept`); None:
+            there is none.
         rate: of dropout.
         scores: whether q kᵀ/√d is handed out too.
         interpret: run it as plain JAX, on any device.
 
-    Returns:
-        `[B, L, D]` and, if asked, `[B, H, L, L]`, of the type given. Products are accumulated and the softmax is taken
-        in float32.
+    Returns: `[B, L, D]` and, if asked, `[B, H, L, L]`, of the type given. Products are accumulated
+        and the softmax is taken in float32.
     """
-    batch, length, width = joined.shape[0], joined.shape[1], joined.shape[2] // 3
+    batch = joined.shape[0]
+    length = joined.shape[1]
+    width = joined.shape[2] // 3
     made = [(batch, length, width), *([(batch, heads, length, length)] if scores else [])]
     return _call(_forward, [joined], segments, made, heads, seeds, rate, interpret)
 
@@ -85,7 +90,16 @@ def backward(
         to_scores: `[B, H, L, L]`, or None where scores were not asked for.
     """
     given = [] if to_scores is None else [to_scores]
-    return _call(_backward, [joined, gradient, *given], segments, [joined.shape], heads, seeds, rate, interpret)[0]
+    return _call(
+        _backward,
+        [joined, gradient, *given],
+        segments,
+        [joined.shape],
+        heads,
+        seeds,
+        rate,
+        interpret,
+    )[0]
 
 
 def _call(
@@ -99,10 +113,15 @@ def _call(
     interpret: bool,
 ) -> tuple[jax.Array, ...]:
     """One of the two kernels over blocks of sequences."""
-    joined, is_forward = arrays[0], body is _forward
+    joined = arrays[0]
+    is_forward = body is _forward
     batch, length, width = joined.shape
     itemsize = joined.dtype.itemsize
-    block = max(n for n in range(1, max(1, _BLOCK_BYTES // (length * width * itemsize)) + 1) if batch % n == 0)
+    block = max(
+        n
+        for n in range(1, max(1, _BLOCK_BYTES // (length * width * itemsize)) + 1)
+        if batch % n == 0
+    )
 
     def sequences(shape: tuple[int, ...]) -> pl.BlockSpec:
         return pl.BlockSpec((block, *shape[1:]), lambda i: (i,) + (0,) * (len(shape) - 1))
@@ -133,7 +152,8 @@ def _forward(segments: Any, *rest: Any, heads: int, rate: float | None) -> None:
     seeds, joined, out, *scores = rest if rate is not None else (None, *rest)
 
     def sequence(n: jax.Array, _: None) -> None:
-        hidden, kept = apart(segments[n]), _dropped(seeds, n, joined.shape[1], rate)
+        hidden = apart(segments[n])
+        kept = _dropped(seeds, n, joined.shape[1], rate)
         mixed = []
         for h in range(heads):
             query, key, value = _head(joined, n, h, heads)
@@ -150,29 +170,37 @@ def _forward(segments: Any, *rest: Any, heads: int, rate: float | None) -> None:
 def _backward(segments: Any, *rest: Any, heads: int, rate: float | None) -> None:
     seeds, joined, gradient, *given, out = rest if rate is not None else (None, *rest)
     block, length, width = gradient.shape
-    d, scale = width // heads, math.sqrt(heads / width)
+    d = width // heads
+    scale = math.sqrt(heads / width)
 
     def sequence(n: jax.Array, _: None) -> None:
-        hidden, kept = apart(segments[n]), _dropped(seeds, n, length, rate)
+        hidden = apart(segments[n])
+        kept = _dropped(seeds, n, length, rate)
         made: tuple[list[jax.Array], ...] = ([], [], [])
         for h in range(heads):
             query, key, value = _head(joined, n, h, heads)
             to_mixed = gradient[n, :, h * d : (h + 1) * d]
             weights = _weights(_scores(query, key), hidden)
             to_weights = kept(dot(to_mixed, value, ALIKE), h)
-            to_scores = weights * (to_weights - jnp.sum(weights * to_weights, axis=1, keepdims=True))
+            to_scores = weights * (
+                to_weights - jnp.sum(weights * to_weights, axis=1, keepdims=True)
+            )
             if given:
                 to_scores += given[0][n, h].astype(jnp.float32)
             to_scores = (scale * to_scores).astype(query.dtype)
             made[0].append(dot(to_scores, key, ACROSS).astype(out.dtype))
             made[1].append(dot(to_scores, query, DOWN).astype(out.dtype))
-            made[2].append(dot(kept(weights, h).astype(to_mixed.dtype), to_mixed, DOWN).astype(out.dtype))
+            made[2].append(
+                dot(kept(weights, h).astype(to_mixed.dtype), to_mixed, DOWN).astype(out.dtype)
+            )
         out[n] = jnp.concatenate([one for part in made for one in part], axis=1)
 
     jax.lax.fori_loop(0, block, sequence, None)
 
 
-def _dropped(seeds: Any, n: jax.Array, length: int, rate: float | None) -> Callable[[jax.Array, int], jax.Array]:
+def _dropped(
+    seeds: Any, n: jax.Array, length: int, rate: float | None
+) -> Callable[[jax.Array, int], jax.Array]:
     """Dropout of what a sequence has for each pair of positions `[L, L]`, by head."""
     if rate is None:
         return lambda x, h: x
@@ -181,7 +209,9 @@ def _dropped(seeds: Any, n: jax.Array, length: int, rate: float | None) -> Calla
     count = rows * step(length) + columns * step(1) + own[:1]
 
     def dropped(x: jax.Array, h: int) -> jax.Array:
-        return jnp.where(is_kept(mix(count + step(h * length**2), own[1:]), rate), x * (1 / (1 - rate)), 0.0)
+        return jnp.where(
+            is_kept(mix(count + step(h * length**2), own[1:]), rate), x * (1 / (1 - rate)), 0.0
+        )
 
     return dropped
 
@@ -190,7 +220,9 @@ def _head(joined: Any, n: jax.Array, h: int, heads: int) -> tuple[jax.Array, ...
     """Queries, keys and values of a head `[L, d]`."""
     width = joined.shape[2] // 3
     d = width // heads
-    return tuple(joined[n, :, part * width + h * d : part * width + (h + 1) * d] for part in range(3))
+    return tuple(
+        joined[n, :, part * width + h * d : part * width + (h + 1) * d] for part in range(3)
+    )
 
 
 def _scores(query: jax.Array, key: jax.Array) -> jax.Array:

@@ -1,4 +1,5 @@
-"""Random bits by counter, alike inside kernels and outside: a hash of where an element is, in int32 arithmetic."""
+"""Random bits by counter, alike inside kernels and outside: a hash of where an element is, in int32
+arithmetic."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 
 GOLDEN = 0x9E3779B9 - 2**32
 """2³² over the golden ratio: multiples of it are spread evenly."""
-_FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
+_FIRST = 0x7FEB352D
+_SECOND = 0x846CA68B - 2**32
 """Multipliers of a hash of little bias (Wellons, "Prospecting for Hash Functions", 2018)."""
 _BITS = 24
 
@@ -26,7 +28,8 @@ def mix(count: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def is_kept(mixed: jax.Array, rate: float) -> jax.Array:
-    """Which elements dropout keeps, by what `mix` gives for them: all but a share `rate`, to within 2⁻²⁵."""
+    """Which elements dropout keeps, by what `mix` gives for them: all but a share `rate`, to within
+    2⁻²⁵."""
     kept: jax.Array = _right(mixed, 32 - _BITS) >= round(rate * 2**_BITS)
     return kept
 

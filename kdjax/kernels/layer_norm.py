@@ -21,10 +21,17 @@ def fits(rows: int, width: int) -> bool:
     return rows % ROWS == 0 and width % LANES == 0
 
 
-def forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, interpret: bool = False) -> jax.Array:
+def forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, interpret: bool = False
+) -> jax.Array:
     """LayerNorm of each row of `[R, D]`, with statistics in float32."""
     made: jax.Array = _call(
-        functools.partial(_forward, epsilon=epsilon), [x], [scale, bias], [x], interpret, "layer_norm_forward"
+        functools.partial(_forward, epsilon=epsilon),
+        [x],
+        [scale, bias],
+        [x],
+        interpret,
+        "layer_norm_forward",
     )[0]
     return made
 
@@ -39,12 +46,16 @@ def backward(
     return made[0], made[1], made[2]
 
 
-def _call(body: Any, arrays: list[Any], vectors: list[Any], made: list[Any], interpret: bool, name: str) -> Any:
-    """A kernel over blocks of rows. Of what it makes, arrays come block by block; sums over all rows stay in place."""
+def _call(
+    body: Any, arrays: list[Any], vectors: list[Any], made: list[Any], interpret: bool, name: str
+) -> Any:
+    """A kernel over blocks of rows. Of what it makes, arrays come block by block; sums over all
+    rows stay in place."""
     rows, width = arrays[0].shape
     most = max(ROWS, _BLOCK_BYTES // (width * arrays[0].dtype.itemsize))
     block = max(n for n in range(ROWS, most + 1, ROWS) if rows % n == 0)
-    whole, part = pl.BlockSpec((1, width), lambda i: (0, 0)), pl.BlockSpec((block, width), lambda i: (i, 0))
+    whole = pl.BlockSpec((1, width), lambda i: (0, 0))
+    part = pl.BlockSpec((block, width), lambda i: (i, 0))
     moved = [*arrays, *(x for x in made if len(x.shape) == 2 and x.shape[0] == rows)]
     return pl.pallas_call(
         body,
@@ -68,7 +79,9 @@ def _forward(x: Any, scale: Any, bias: Any, out: Any, *, epsilon: float) -> None
     out[...] = (normal * scale[...] + bias[...]).astype(out.dtype)
 
 
-def _backward(x: Any, gradient: Any, scale: Any, to_x: Any, to_scale: Any, to_bias: Any, *, epsilon: float) -> None:
+def _backward(
+    x: Any, gradient: Any, scale: Any, to_x: Any, to_scale: Any, to_bias: Any, *, epsilon: float
+) -> None:
     @pl.when(pl.program_id(0) == 0)
     def _() -> None:
         to_scale[...] = jnp.zeros_like(to_scale)

@@ -1,7 +1,9 @@
-"""KL between self-relations as one TPU kernel: R = softmax(X Xᵀ/√d) of a relation head lives in on-chip memory alone.
+"""KL between self-relations as one TPU kernel: R = softmax(X Xᵀ/√d) of a relation head lives in
+on-chip memory alone.
 
-For MiniLMv2 (Wang et al. 2021, arXiv 2012.15828). X Xᵀ is symmetric, so a column stands for a row: the softmax is taken
-down columns, which a TPU's vector unit adds up fastest. B batch, L length, A relation heads.
+For MiniLMv2 (Wang et al. 2021, arXiv 2012.15828). X Xᵀ is symmetric, so a column stands for a row:
+the softmax is taken down columns, which a TPU's vector unit adds up fastest. B batch, L length, A
+relation heads.
 """
 
 from __future__ import annotations
@@ -56,10 +58,14 @@ def backward(
 ) -> jax.Array:
     """The gradient with respect to `student`, from that with respect to what `forward` returns."""
     made = jax.ShapeDtypeStruct(student.shape, student.dtype)
-    return _call(_backward, [groups[:, None], student, teacher, gradient[:, None]], made, heads, interpret)
+    return _call(
+        _backward, [groups[:, None], student, teacher, gradient[:, None]], made, heads, interpret
+    )
 
 
-def _call(body: Any, arrays: list[jax.Array], made: jax.ShapeDtypeStruct, heads: int, interpret: bool) -> jax.Array:
+def _call(
+    body: Any, arrays: list[jax.Array], made: jax.ShapeDtypeStruct, heads: int, interpret: bool
+) -> jax.Array:
     batch, length, width = arrays[1].shape
     block = max(n for n in range(1, _BLOCK + 1) if batch % n == 0)
     other = arrays[2].shape[2]
@@ -72,7 +78,8 @@ def _call(body: Any, arrays: list[jax.Array], made: jax.ShapeDtypeStruct, heads:
         out_shape=made,
         cost_estimate=pl.CostEstimate(
             flops=2 * batch * length * length * sum(products if len(arrays) == 4 else products[:1]),
-            bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays) + made.size * made.dtype.itemsize,
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in arrays)
+            + made.size * made.dtype.itemsize,
             transcendentals=3 * batch * heads * length * length,
         ),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
@@ -94,13 +101,16 @@ def _forward(groups: Any, student: Any, teacher: Any, out: Any, *, heads: int) -
     jax.lax.fori_loop(0, len(out), sequence, None)
 
 
-def _backward(groups: Any, student: Any, teacher: Any, gradient: Any, out: Any, *, heads: int) -> None:
+def _backward(
+    groups: Any, student: Any, teacher: Any, gradient: Any, out: Any, *, heads: int
+) -> None:
     def sequence(n: jax.Array, _: None) -> None:
         hidden = apart(groups[n])
         made = []
         for h in range(heads):
             x = _head(student, n, h, heads)
-            own, target = _logarithms(x, hidden), _logarithms(_head(teacher, n, h, heads), hidden)
+            own = _logarithms(x, hidden)
+            target = _logarithms(_head(teacher, n, h, heads), hidden)
             to_products = (gradient[n] * (jnp.exp(own) - jnp.exp(target))).astype(x.dtype)
             to_x = dot(to_products, x, ACROSS) + dot(to_products, x, DOWN)
             made.append(to_x * (1 / math.sqrt(x.shape[1])))

@@ -1,6 +1,8 @@
-"""Kernels on the devices of a mesh: XLA does not split a kernel's work, so each device is given its own sequences.
+"""Kernels on the devices of a mesh: XLA does not split a kernel's work, so each device is given its
+own sequences.
 
-The device is that of the mesh under which a program is traced (`kdjax.parallel.layout.Layout.seen`).
+The device is that of the mesh under which a program is traced
+(`kdjax.parallel.layout.Layout.seen`).
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from jax.sharding import AxisType, PartitionSpec
 
 BATCH = ("data", "fsdp")
 """The axes of a mesh over which a batch is split."""
-ROWS, EACH = PartitionSpec(BATCH), PartitionSpec()
-"""Arrays split over the devices that take different sequences (`kdjax.config.MeshConfig`), and arrays they all have."""
+ROWS = PartitionSpec(BATCH)
+EACH = PartitionSpec()
+"""Arrays split over the devices that take different sequences (`kdjax.config.MeshConfig`), and
+arrays they all have."""
 
 
 def platform() -> str:
-    """For which kind of device a program is traced (cpu, gpu, tpu): that of the mesh it sees, or JAX's default."""
+    """For which kind of device a program is traced (cpu, gpu, tpu): that of the mesh it sees, or
+    JAX's default."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else str(device.platform)
 

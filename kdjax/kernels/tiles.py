@@ -18,7 +18,8 @@ DOWN = (((0,), (0,)), ((), ()))
 
 
 def apart(segments: jax.Array) -> jax.Array:
-    """Which pairs of positions do not see each other, `[L, L]`, from the segments of a sequence `[1, L]`."""
+    """Which pairs of positions do not see each other, `[L, L]`, from the segments of a sequence
+    `[1, L]`."""
     of_keys = jnp.broadcast_to(segments, (segments.shape[1],) * 2)
     return of_keys != of_keys.T
 

@@ -11,14 +11,14 @@ from kdjax.models.bert import (
     init_mlm_head,
     init_task_head,
 )
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.models.hf import check_saveable, from_pretrained, pretrained_config, save_pretrained
 
 __all__ = [
+    "FeatureRequest",
     "Features",
     "Model",
     "Parameters",
-    "Request",
     "abstract_params",
     "check_saveable",
     "classify",

@@ -18,7 +18,7 @@ from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.models.dropout import fold, seeds
 from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead
-from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
 from kdjax.models.starts import ShapesOnly
 
 Params = dict[str, Any]
@@ -29,8 +29,8 @@ class Model(NamedTuple):
 
     Attributes:
         config: its configuration.
-        params: `{"embeddings": …, "layers": {"1": …, …}, "final_norm": … for pre-LN, "mlm": …}`; "mlm" is absent where
-            a checkpoint has no MLM head.
+        params: `{"embeddings": …, "layers": {"1": …, …}, "final_norm": … for pre-LN, "mlm": …}`;
+            "mlm" is absent where a checkpoint has no MLM head.
     """
 
     config: ModelConfig
@@ -45,9 +45,11 @@ class Parameters(NamedTuple):
 
 
 def init(config: ModelConfig | str, seed: int) -> Model:
-    """A model as BERT starts: kernels and embeddings truncated normal, biases 0, LayerNorm scales 1.
+    """A model as BERT starts: kernels and embeddings truncated normal, biases 0, LayerNorm scales
+    1.
 
-    The normal's standard deviation is BERT's 0.02, or what `kdjax.models.starts` makes of the configuration.
+    The normal's standard deviation is BERT's 0.02, or what `kdjax.models.starts` makes of the
+    configuration.
 
     Args:
         config: a configuration, or a named size (`kdjax.models.zoo`).
@@ -79,27 +81,30 @@ def forward(
     config: ModelConfig,
     params: Params,
     batch: Batch,
-    request: Request,
+    request: FeatureRequest,
     *,
     dropout_key: jax.Array | None = None,
     compute: ComputeConfig = ComputeConfig(),
 ) -> Features:
     """The features asked for; nothing else is traced.
 
-    However they are computed, features are float32: inside one compiled program the cast joins whatever reads them, so
-    that it takes no memory of its own.
+    However they are computed, features are float32: inside one compiled program the cast joins
+    whatever reads them, so that it takes no memory of its own.
 
     Args:
         config: the model's configuration.
         params: its parameters.
-        batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`; `types` int32
-            `[B, L]` where token types are not all 0. Attention stays inside a segment.
+        batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`;
+            `types` int32 `[B, L]` where token types are not all 0. Attention stays inside a
+            segment.
         request: which features.
-        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.dropout.seeds`); without, there is no dropout.
+        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.dropout.seeds`); without, there
+            is no dropout.
         compute: how they are computed. Dropout's random numbers do not depend on it.
 
     Raises:
-        InputError: a layer the model does not have, logits without an MLM head, sequences longer than the positions.
+        InputError: a layer the model does not have, logits without an MLM head, sequences longer
+            than the positions.
     """
     if not request:
         return Features()
@@ -133,7 +138,7 @@ def classify(
     Raises:
         InputError: sequences longer than the positions.
     """
-    last = Request(hidden=frozenset({config.layers}))
+    last = FeatureRequest(hidden=frozenset({config.layers}))
     dropout_key = seeds(dropout_key, len(batch["tokens"]))
     hidden = forward(config, params, batch, last, dropout_key=dropout_key).hidden[config.layers]
     task = nnx.merge(_task_head(config, head["output"]["bias"].shape[0]), head)
@@ -143,7 +148,8 @@ def classify(
 
 
 def mean_pool(hidden: jax.Array, valid: jax.Array) -> jax.Array:
-    """The mean of `hidden` `[B, L, D]` over valid tokens, float32 `[B, D]`; 0 where a row has none."""
+    """The mean of `hidden` `[B, L, D]` over valid tokens, float32 `[B, D]`; 0 where a row has
+    none."""
     weights = valid.astype(jnp.float32)[..., None]
     return jnp.sum(hidden * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1)
 
@@ -151,26 +157,38 @@ def mean_pool(hidden: jax.Array, valid: jax.Array) -> jax.Array:
 def count_params(params: Params) -> Parameters:
     """Counts parameters, given as arrays or as shapes."""
     total = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-    tables = [module["embedding"] for module in params["embeddings"].values() if "embedding" in module]
+    tables = [
+        module["embedding"] for module in params["embeddings"].values() if "embedding" in module
+    ]
     in_tables = sum(math.prod(table.shape) for table in tables)
     return Parameters(in_tables, total - in_tables)
 
 
-def _check(config: ModelConfig, params: Params, batch: Batch, request: Request) -> None:
+def _check(config: ModelConfig, params: Params, batch: Batch, request: FeatureRequest) -> None:
     for name in (*ATTENTION_FEATURES, "hidden"):
         lowest = 0 if name == "hidden" else 1
         for layer in sorted(getattr(request, name)):
             if not lowest <= layer <= config.layers:
-                raise InputError(f"{name} of layer {layer} asked, expected a layer from {lowest} to {config.layers}")
+                raise InputError(
+                    f"{name} of layer {layer} asked, expected a layer from {lowest} to "
+                    f"{config.layers}"
+                )
     if request.head and "mlm" not in params:
-        raise InputError("logits asked of a model without an MLM head, expected parameters with 'mlm'")
+        raise InputError(
+            "logits asked of a model without an MLM head, expected parameters with 'mlm'"
+        )
     length = batch["tokens"].shape[1]
     if length > config.max_positions:
-        raise InputError(f"sequences of {length} tokens, expected at most the model's {config.max_positions} positions")
+        raise InputError(
+            f"sequences of {length} tokens, expected at most the model's {config.max_positions} "
+            "positions"
+        )
 
 
 @cache
-def _encoder(config: ModelConfig, compute: ComputeConfig, mlm: bool) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
+def _encoder(
+    config: ModelConfig, compute: ComputeConfig, mlm: bool
+) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
     return nnx.split(nnx.eval_shape(lambda: Encoder(config, ShapesOnly(), compute, mlm=mlm)))  # type: ignore[no-any-return]
 
 

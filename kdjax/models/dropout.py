@@ -1,7 +1,9 @@
-"""Dropout by counter: whether an element is kept is a hash of its sequence's seed, of layer and site, and of its place.
+"""Dropout by counter: whether an element is kept is a hash of its sequence's seed, of layer and
+site, and of its place.
 
-So it is the same however a batch is split over devices or taken in parts, it takes a dozen integer operations where
-threefry takes a hundred, and a kernel can make it where it is used. B batch, L length.
+So it is the same however a batch is split over devices or taken in parts, it takes a dozen integer
+operations where threefry takes a hundred, and a kernel can make it where it is used. B batch, L
+length.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ Key = jax.Array | None
 def seeds(key: Key, sequences: int) -> Key:
     """A seed for each sequence of a batch, int32 `[B, 2]`.
 
-    A key of JAX's generator `rbg` stays one, and so do seeds: the canonical program draws from XLA's own generator,
-    whose work counts as no FLOPs.
+    A key of JAX's generator `rbg` stays one, and so do seeds: the reference program draws from
+    XLA's own generator, whose work counts as no FLOPs.
     """
     if key is None or not _is_key(key) or jax.random.key_impl(key) == "rbg":
         return key
@@ -36,10 +38,13 @@ def fold(key: Key, number: int | jax.Array) -> Any:
         return None
     if _is_key(key):
         return jax.random.fold_in(key, number)
-    first, second = key[:, 0], key[:, 1]
+    first = key[:, 0]
+    second = key[:, 1]
     # The halves change places, so that either is mixed with the other.
     number = jnp.asarray(number, jnp.int32) + 1
-    return jnp.stack([mix(second + number * step(1), first), mix(first + number * step(1), second)], axis=1)
+    return jnp.stack(
+        [mix(second + number * step(1), first), mix(first + number * step(1), second)], axis=1
+    )
 
 
 def drop(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
@@ -67,7 +72,9 @@ def kept(seeds: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
 
     count = along(0, seeds[:, 0])
     for axis in range(1, len(shape)):
-        count = count + along(axis, jnp.arange(shape[axis], dtype=jnp.int32) * step(math.prod(shape[axis + 1 :])))
+        count = count + along(
+            axis, jnp.arange(shape[axis], dtype=jnp.int32) * step(math.prod(shape[axis + 1 :]))
+        )
     return is_kept(mix(count, along(0, seeds[:, 1])), rate)
 
 

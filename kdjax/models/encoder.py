@@ -1,8 +1,8 @@
 """The parts of BERT (Devlin et al. 2019, arXiv 1810.04805) as Flax NNX modules.
 
-Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary. `key` is a dropout key
-(`kdjax.models.dropout`); every layer and site folds its own number in. Layers are unrolled unless a loop is asked for:
-it would hide FLOPs from XLA.
+Letters in shapes: B batch, L length, H heads, d head width, D width, S slots, V vocabulary. `key`
+is a dropout key (`kdjax.models.dropout`); every layer and site folds its own number in. Layers are
+unrolled unless a loop is asked for: it would hide FLOPs from XLA.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.kernels.split import layers_are_split
 from kdjax.models import fused, lean
-from kdjax.models.canonical import is_canonical
 from kdjax.models.dropout import Key, drop, fold, keep
-from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
+from kdjax.models.reference import is_canonical
 from kdjax.models.rotary import Rotation, rotate, rotation_of
 from kdjax.models.starts import initializer
 
@@ -31,18 +31,22 @@ Parts = dict[str, jax.Array]
 _PRODUCTS = ("query", "key", "value")
 
 _SAVED = {
-    # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest FLOPs.
+    # Not the attention's own two products: scores are [B, H, L, L], the most memory for the fewest
+    # FLOPs.
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the backward pass of a layer finds stored, besides the layer's input, by `ComputeConfig.remat`."""
+"""What the backward pass of a layer finds stored, besides the layer's input, by
+`ComputeConfig.remat`."""
 
 
 class Embedding(nnx.Module):  # type: ignore[misc]
     """A table of vectors."""
 
     def __init__(self, config: ModelConfig, entries: int, rngs: nnx.Rngs):
-        self.embedding = nnx.Param(initializer(config)(rngs.params(), (entries, config.width), jnp.float32))
+        self.embedding = nnx.Param(
+            initializer(config)(rngs.params(), (entries, config.width), jnp.float32)
+        )
 
     def __call__(self, index: jax.Array) -> jax.Array:
         """The vectors at `index`; NaN where it is out of range."""
@@ -56,22 +60,28 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig):
         self.word = Embedding(config, config.vocab_size, rngs)
-        self.position = Embedding(config, config.max_positions, rngs) if config.positions == "learned" else None
-        self.type = Embedding(config, config.types, rngs)
+        self.position = (
+            Embedding(config, config.max_positions, rngs) if config.positions == "learned" else None
+        )
+        self.type = Embedding(config, config.type_vocab_size, rngs)
         self.norm = norm(config, rngs, compute) if config.embedding_norm else None
-        self.dropout, self.dtype = config.dropout, compute.dtype
+        self.dropout = config.dropout
+        self.dtype = compute.dtype
 
     def __call__(self, batch: Batch, key: Key) -> jax.Array:
         """Their sum, normalised where the model does that: `[B, L, D]`."""
         types = self.type(batch["types"]) if "types" in batch else self.type.embedding[0]
         x = self.word(batch["tokens"]) + types
         x = x if self.position is None else x + self.position(batch["positions"])
-        x = x.astype(self.dtype)  # after the look-up: a frequent token's gradient, a long sum, is summed in float32
+        x = x.astype(
+            self.dtype
+        )  # after the look-up: a frequent token's gradient, a long sum, is summed in float32
         return drop(x if self.norm is None else self.norm(x), self.dropout, key, site=0)
 
 
 class Seen(NamedTuple):
-    """Which positions each may look at: those of its own segment, itself included; and how they are turned.
+    """Which positions each may look at: those of its own segment, itself included; and how they are
+    turned.
 
     Attributes:
         segments: int32 `[B, L]`.
@@ -91,18 +101,24 @@ class Attention(nnx.Module):  # type: ignore[misc]
         self.query, self.key, self.value, self.output = (
             linear(config, config.width, config.width, rngs, compute) for _ in range(4)
         )
-        self.heads, self.dropout = config.heads, config.attention_dropout
-        self.scale, self.fused = 1 / math.sqrt(config.head_width), compute.attention == "auto"
+        self.heads = config.heads
+        self.dropout = config.attention_dropout
+        self.scale = 1 / math.sqrt(config.head_width)
+        self.fused = compute.attention == "auto"
 
-    def __call__(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+    def __call__(
+        self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
+    ) -> tuple[jax.Array, Parts]:
         """The output `[B, L, D]`, and what is asked of the parts."""
         mixed, parts = (self._plain if is_canonical() else self._lean)(x, seen, key, asked)
         return self.output(mixed), {name: parts[name] for name in asked}
 
     def parts(self, x: jax.Array, rotation: Rotation | None, asked: frozenset[str]) -> Parts:
-        """What is asked of `query`, `key`, `value` `[B, H, L, d]` and `scores` `[B, H, L, L]`, and what that needs.
+        """What is asked of `query`, `key`, `value` `[B, H, L, d]` and `scores` `[B, H, L, L]`, and
+        what that needs.
 
-        Queries and keys are those that are compared: where positions are rotary, after the rotation.
+        Queries and keys are those that are compared: where positions are rotary, after the
+            rotation.
         """
         needed = asked | {"query", "key"} if "scores" in asked else asked
         made: Parts = {}
@@ -115,13 +131,17 @@ class Attention(nnx.Module):  # type: ignore[misc]
             made["scores"] = self.scale * jnp.einsum("BHLd,BHMd->BHLM", made["query"], made["key"])
         return made
 
-    def _plain(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+    def _plain(
+        self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
+    ) -> tuple[jax.Array, Parts]:
         parts = self.parts(x, seen.rotation, asked | {"scores", "value"})
         masked = jnp.where(seen.allowed, parts["scores"], -jnp.inf).astype(jnp.float32)
         weights = drop(jax.nn.softmax(masked).astype(x.dtype), self.dropout, key, site=0)
         return self._width(jnp.einsum("BHLM,BHMd->BLHd", weights, parts["value"])), parts
 
-    def _lean(self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]) -> tuple[jax.Array, Parts]:
+    def _lean(
+        self, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
+    ) -> tuple[jax.Array, Parts]:
         own = fold(key, 0) if self.dropout else None
         if layers_are_split():  # joined, heads would be laid out anew
             parts = self.parts(x, seen.rotation, frozenset(_PRODUCTS))
@@ -133,10 +153,19 @@ class Attention(nnx.Module):  # type: ignore[misc]
                 key_product = self._turned(key_product, seen.rotation)
                 # What a fused attention takes; where there is none, XLA drops it.
                 joined = jnp.concatenate([query, key_product, value], axis=-1)
-            parts = {"query": self._heads(query), "key": self._heads(key_product), "value": self._heads(value)}
+            parts = {
+                "query": self._heads(query),
+                "key": self._heads(key_product),
+                "value": self._heads(value),
+            }
             if self.fused:
                 made = fused.attention(
-                    joined, seen.segments, self.heads, seeds=own, rate=self.dropout, scores="scores" in asked
+                    joined,
+                    seen.segments,
+                    self.heads,
+                    seeds=own,
+                    rate=self.dropout,
+                    scores="scores" in asked,
                 )
                 if made is not None:
                     mixed, scores = made
@@ -152,7 +181,8 @@ class Attention(nnx.Module):  # type: ignore[misc]
         """Queries, keys and values in `[B, L, 3 D]`: one product in place of three."""
         layers = [getattr(self, name) for name in _PRODUCTS]
         kernel, bias = (
-            jnp.concatenate([getattr(one, part)[...] for one in layers], axis=-1) for part in ("kernel", "bias")
+            jnp.concatenate([getattr(one, part)[...] for one in layers], axis=-1)
+            for part in ("kernel", "bias")
         )
         return lean.linear(x, kernel, bias)
 
@@ -187,7 +217,8 @@ class Layer(nnx.Module):  # type: ignore[misc]
         self.attention_norm = norm(config, rngs, compute)
         self.ffn = FeedForward(config, rngs, compute)
         self.ffn_norm = norm(config, rngs, compute)
-        self.pre, self.dropout = config.norm == "pre", config.dropout
+        self.pre = config.norm == "pre"
+        self.dropout = config.dropout
 
     def __call__(
         self, n: int | jax.Array, x: jax.Array, seen: Seen, key: Key, asked: frozenset[str]
@@ -233,35 +264,59 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig, *, mlm: bool):
         self.embeddings = Embeddings(config, rngs, compute)
-        self.layers = nnx.Dict({str(n): Layer(config, rngs, compute) for n in range(1, config.layers + 1)})
+        self.layers = nnx.Dict(
+            {str(n): Layer(config, rngs, compute) for n in range(1, config.layers + 1)}
+        )
         self.final_norm = norm(config, rngs, compute) if config.norm == "pre" else None
         if mlm:
             self.mlm = MlmHead(config, rngs, compute)
-        self.config, self.compute = config, compute
+        self.config = config
+        self.compute = compute
 
-    def __call__(self, batch: Batch, request: Request, key: Key) -> Features:
-        """The features asked for; the layers above them are not run, nor the rest of the highest one."""
+    def __call__(self, batch: Batch, request: FeatureRequest, key: Key) -> Features:
+        """The features asked for; the layers above them are not run, nor the rest of the highest
+        one."""
         top = len(self.layers) if request.head else request.depth
         whole = top if request.head or top in request.hidden else top - 1
-        # Once, not in every layer. Positions start anew in each segment, so that packing changes nothing.
-        rotation = rotation_of(self.config, batch["positions"]) if self.config.positions == "rotary" else None
-        seen = Seen(batch["segments"], _same_segment(batch["segments"]), rotation) if whole > 0 else None
+        # Once, not in every layer. Positions start anew in each segment, so that packing changes
+        # nothing.
+        rotation = (
+            rotation_of(self.config, batch["positions"])
+            if self.config.positions == "rotary"
+            else None
+        )
+        seen = (
+            Seen(batch["segments"], _same_segment(batch["segments"]), rotation)
+            if whole > 0
+            else None
+        )
         x = self.embeddings(batch, fold(key, 0))
-        hidden, parts = {0: x}, {}
-        runs = request.runs(whole) if self.compute.scan else [range(n, n + 1) for n in range(1, whole + 1)]
+        hidden = {0: x}
+        parts = {}
+        runs = (
+            request.runs(whole)
+            if self.compute.scan
+            else [range(n, n + 1) for n in range(1, whole + 1)]
+        )
         for run in runs:
-            first, last = run[0], run[-1]
+            first = run[0]
+            last = run[-1]
             if first < last:
                 x = self._loop(run, x, seen, key)
             else:
                 layer = self._recomputed(self.layers[str(first)], request.attention(first))
                 x, parts[first] = layer(first, x, seen, key)
-            x = self.final_norm(x) if self.final_norm is not None and last == len(self.layers) else x
+            x = (
+                self.final_norm(x)
+                if self.final_norm is not None and last == len(self.layers)
+                else x
+            )
             hidden[last] = x
         if whole < top:
             parts[top] = self.layers[str(top)].attend(x, rotation, request.attention(top))
         attention: dict[str, Any] = {
-            name: {n: parts[n][name] for n in sorted(getattr(request, name))} for name in ATTENTION_FEATURES
+            name: {n: parts[n][name] for n in sorted(getattr(request, name))}
+            for name in ATTENTION_FEATURES
         }
         at_slots, everywhere = self._logits(x, batch, request) if request.head else (None, None)
         features = Features(
@@ -272,18 +327,24 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         )
         return jax.tree.map(lambda feature: feature.astype(jnp.float32), features)  # type: ignore[no-any-return]
 
-    def _recomputed(self, layer: Layer, asked: frozenset[str], *, looped: bool = False) -> Callable[..., Any]:
-        """`layer`, which hands out what is asked, with what `remat` says computed again by the backward pass."""
+    def _recomputed(
+        self, layer: Layer, asked: frozenset[str], *, looped: bool = False
+    ) -> Callable[..., Any]:
+        """`layer`, which hands out what is asked, with what `remat` says computed again by the
+        backward pass."""
         run = partial(layer, asked=asked)
         if self.compute.remat == "none":
             return run
-        # Unrolled, XLA would find the second computation equal to the first and keep that; a loop hides it already.
+        # Unrolled, XLA would find the second computation equal to the first and keep that; a loop
+        # hides it already.
         return jax.checkpoint(run, policy=_SAVED[self.compute.remat], prevent_cse=not looped)
 
     def _loop(self, run: range, x: jax.Array, seen: Seen | None, key: Key) -> jax.Array:
-        """The output of consecutive layers of which nothing is asked, as one loop over their stacked parameters."""
+        """The output of consecutive layers of which nothing is asked, as one loop over their
+        stacked parameters."""
         graphs, params = zip(*(nnx.split(self.layers[str(n)]) for n in run), strict=True)
-        # Cast here as a layer casts its parameters anyway, so that the stacked copy is no larger than that.
+        # Cast here as a layer casts its parameters anyway, so that the stacked copy is no larger
+        # than that.
         stacked = jax.tree.map(lambda *layers: jnp.stack(layers, dtype=self.compute.dtype), *params)
 
         def body(x: jax.Array, of_layer: tuple[jax.Array, nnx.State]) -> tuple[jax.Array, None]:
@@ -293,8 +354,11 @@ class Encoder(nnx.Module):  # type: ignore[misc]
 
         return jax.lax.scan(body, x, (jnp.arange(run.start, run.stop), stacked))[0]
 
-    def _logits(self, hidden: jax.Array, batch: Batch, request: Request) -> tuple[jax.Array | None, jax.Array | None]:
-        """Logits at the slots and everywhere. The MLM head runs once: everywhere if that is asked, or at the slots."""
+    def _logits(
+        self, hidden: jax.Array, batch: Batch, request: FeatureRequest
+    ) -> tuple[jax.Array | None, jax.Array | None]:
+        """Logits at the slots and everywhere. The MLM head runs once: everywhere if that is asked,
+        or at the slots."""
 
         def at_slots(x: jax.Array) -> jax.Array:
             return jnp.take_along_axis(x, batch["slots"][..., None], axis=1)
@@ -338,29 +402,37 @@ class LayerNorm(nnx.LayerNorm):  # type: ignore[misc]
         return lean.layer_norm(x.astype(self.dtype), self.scale[...], self.bias[...], self.epsilon)
 
 
-def linear(config: ModelConfig, width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig) -> Linear:
+def linear(
+    config: ModelConfig, width: int, out: int, rngs: nnx.Rngs, compute: ComputeConfig
+) -> Linear:
     """A linear layer with bias, as models of this configuration start."""
-    return Linear(width, out, kernel_init=initializer(config), dtype=jnp.dtype(compute.dtype), rngs=rngs)
+    return Linear(
+        width, out, kernel_init=initializer(config), dtype=jnp.dtype(compute.dtype), rngs=rngs
+    )
 
 
 def norm(config: ModelConfig, rngs: nnx.Rngs, compute: ComputeConfig) -> LayerNorm:
     """A LayerNorm over the width; its statistics are float32, whatever it takes and gives."""
     # The fast variance, E[x^2] - E[x]^2, cancels where trained encoders have outlier features.
     dtype = jnp.dtype(compute.dtype)
-    return LayerNorm(config.width, epsilon=config.norm_eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
+    return LayerNorm(
+        config.width, epsilon=config.norm_eps, use_fast_variance=False, dtype=dtype, rngs=rngs
+    )
 
 
 def gelu(x: jax.Array, kind: str) -> jax.Array:
     """The exact GELU or its tanh approximation."""
     if kind == "tanh":
         return jax.nn.gelu(x)
-    # jax.nn.gelu's exact form uses erfc, which XLA expands into a polynomial and counts as 66 FLOPs an element.
+    # jax.nn.gelu's exact form uses erfc, which XLA expands into a polynomial and counts as 66 FLOPs
+    # an element.
     return 0.5 * x * (1 + _erf(x * math.sqrt(0.5))) if is_canonical() else lean.gelu(x)
 
 
 @jax.custom_jvp
 def _erf(x: jax.Array) -> jax.Array:
-    """The error function. JAX 0.12 takes 23 FLOPs an element for its derivative, XLA's count, and JAX 0.10 takes 3."""
+    """The error function. JAX 0.12 takes 23 FLOPs an element for its derivative, XLA's count, and
+    JAX 0.10 takes 3."""
     return jax.lax.erf(x)
 
 

@@ -15,14 +15,18 @@ ATTENTION_FEATURES = ("scores", "query", "key", "value")
 class Features:
     """The features a forward pass computed, float32; anything not asked for is empty or None.
 
-    Layer 1 is the first layer. B batch, H heads, L length, d head width, D width, S slots, V vocabulary.
+    Layer 1 is the first layer. B batch, H heads, L length, d head width, D width, S slots, V
+    vocabulary.
 
     Attributes:
-        scores: layer -> `[B, H, L, L]` attention scores: scaled by 1/sqrt(d), before the mask and the softmax.
-        query: layer -> `[B, H, L, d]`; with rotary positions after the rotation, as scores compare them.
+        scores: layer -> `[B, H, L, L]` attention scores: scaled by 1/sqrt(d), before the mask and
+            the softmax.
+        query: layer -> `[B, H, L, d]`; with rotary positions after the rotation, as scores compare
+            them.
         key: layer -> `[B, H, L, d]`, not transposed; after the rotation likewise.
         value: layer -> `[B, H, L, d]`.
-        hidden: layer -> `[B, L, D]`; 0 is the embedding output, the last is what the MLM head reads.
+        hidden: layer -> `[B, L, D]`; 0 is the embedding output, the last is what the MLM head
+            reads.
         logits: `[B, S, V]` MLM logits at the masked slots.
         token_logits: `[B, L, V]` MLM logits at every position.
     """
@@ -37,7 +41,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Request:
+class FeatureRequest:
     """Which features a forward pass shall compute. Requests join with `|`.
 
     Attributes:
@@ -55,11 +59,13 @@ class Request:
     logits: bool = False
     token_logits: bool = False
 
-    def __or__(self, other: Request) -> Request:
-        return Request(**{f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self)})
+    def __or__(self, other: FeatureRequest) -> FeatureRequest:
+        return FeatureRequest(
+            **{f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self)}
+        )
 
     def __bool__(self) -> bool:
-        return self != Request()
+        return self != FeatureRequest()
 
     @property
     def head(self) -> bool:
@@ -68,15 +74,20 @@ class Request:
 
     @property
     def depth(self) -> int:
-        """The highest layer named (the logits need all layers besides; the model knows how many there are)."""
-        return max((layer for f in (*ATTENTION_FEATURES, "hidden") for layer in getattr(self, f)), default=0)
+        """The highest layer named (the logits need all layers besides; the model knows how many
+        there are)."""
+        return max(
+            (layer for f in (*ATTENTION_FEATURES, "hidden") for layer in getattr(self, f)),
+            default=0,
+        )
 
     def attention(self, layer: int) -> frozenset[str]:
         """Which of `scores`, `query`, `key`, `value` are asked of `layer`."""
         return frozenset(name for name in ATTENTION_FEATURES if layer in getattr(self, name))
 
     def runs(self, layers: int) -> list[range]:
-        """Layers 1 to `layers` in runs of consecutive ones of which no feature is asked; every other one by itself."""
+        """Layers 1 to `layers` in runs of consecutive ones of which no feature is asked; every
+        other one by itself."""
         silent = [not self.attention(n) and n not in self.hidden for n in range(layers + 1)]
         runs: list[range] = []
         for n in range(1, layers + 1):

@@ -1,11 +1,14 @@
-"""As which Hugging Face class a model is stored, and how its settings and arrays are written for it.
+"""As which Hugging Face class a model is stored, and how its settings and arrays are written for
+it.
 
-| model                                                       | `model_type`         | transformers' class             |
+| model                                                       | `model_type`         | transformers'
+class             |
 |-------------------------------------------------------------|----------------------|---------------------------------|
-| post-LN, learned positions, embedding LN                    | bert                 | BertForMaskedLM                 |
-| post-LN, rotary positions of base 10,000, embedding LN      | roformer             | RoFormerForMaskedLM             |
-| pre-LN, learned positions, embedding LN, exact GELU         | roberta-prelayernorm | RobertaPreLayerNormForMaskedLM  |
-| any other                                                   | kdjax                | none: this package reads it     |
+| post-LN, learned positions, embedding LN                    | bert                 |
+BertForMaskedLM                 | | post-LN, rotary positions of base 10,000, embedding LN      |
+roformer             | RoFormerForMaskedLM             | | pre-LN, learned positions, embedding LN,
+exact GELU         | roberta-prelayernorm | RobertaPreLayerNormForMaskedLM  | | any other
+| kdjax                | none: this package reads it     |
 
 A class is named only where its logits are equal (`tests/golden/hf_classes.npz`).
 """
@@ -23,9 +26,14 @@ from kdjax.config import ModelConfig
 from kdjax.errors import InputError, nearest
 
 OWN = "kdjax"
-"""The `model_type` of what no class of transformers computes; its config.json has `ModelConfig`'s own names."""
+"""The `model_type` of what no class of transformers computes; its config.json has `ModelConfig`'s
+own names."""
 
-_GELUS: dict[str, Literal["exact", "tanh"]] = {"gelu": "exact", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_GELUS: dict[str, Literal["exact", "tanh"]] = {
+    "gelu": "exact",
+    "gelu_new": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+}
 
 _SETTINGS: dict[str, tuple[str, int | float]] = {
     "layers": ("num_hidden_layers", 12),
@@ -34,12 +42,13 @@ _SETTINGS: dict[str, tuple[str, int | float]] = {
     "ffn": ("intermediate_size", 3072),
     "vocab_size": ("vocab_size", 30522),
     "max_positions": ("max_position_embeddings", 512),
-    "types": ("type_vocab_size", 2),
+    "type_vocab_size": ("type_vocab_size", 2),
     "dropout": ("hidden_dropout_prob", 0.1),
     "attention_dropout": ("attention_probs_dropout_prob", 0.1),
     "norm_eps": ("layer_norm_eps", 1e-12),
 }
-"""`ModelConfig`'s names; those of config.json, and what holds where it has none: transformers' defaults for BERT."""
+"""`ModelConfig`'s names; those of config.json, and what holds where it has none: transformers'
+defaults for BERT."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,12 @@ class Format:
         without_head: the class of a model without one.
         expressed: `ModelConfig`'s settings that the class has, all the same for every model of it.
         only: settings of config.json that this package knows one value of.
-        defaults: `ModelConfig`'s settings -> what holds where config.json has none, where that is not BERT's.
-        turns_neighbours: whether rotary planes are made of neighbouring coordinates, not of a head's halves.
-        pad_token_id: the token whose id comes before the first position's row, by default; None: row 0 is position 0.
+        defaults: `ModelConfig`'s settings -> what holds where config.json has none, where that is
+            not BERT's.
+        turns_neighbours: whether rotary planes are made of neighbouring coordinates, not of a
+            head's halves.
+        pad_token_id: the token whose id comes before the first position's row, by default; None:
+            row 0 is position 0.
     """
 
     model_type: str
@@ -81,7 +93,12 @@ FORMATS = {
         model_type="roformer",
         with_head="RoFormerForMaskedLM",
         without_head="RoFormerModel",
-        expressed={"norm": "post", "positions": "rotary", "rotary_base": 10000.0, "embedding_norm": True},
+        expressed={
+            "norm": "post",
+            "positions": "rotary",
+            "rotary_base": 10000.0,
+            "embedding_norm": True,
+        },
         only={"rotary_value": False, **_ENCODER_ONLY},
         defaults={"vocab_size": 50000, "max_positions": 1536},
         turns_neighbours=True,
@@ -125,7 +142,8 @@ def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
         **{theirs: getattr(config, ours) for ours, (theirs, _) in _SETTINGS.items()},
     }
     if stored_as.pad_token_id is not None:
-        # Rows up to the padding token's id are before position 0: one, for id 0, which is [PAD] as BERT numbers it.
+        # Rows up to the padding token's id are before position 0: one, for id 0, which is [PAD] as
+        # BERT numbers it.
         settings |= {"pad_token_id": 0, "max_position_embeddings": config.max_positions + 1}
     return settings
 
@@ -160,7 +178,9 @@ def from_json(raw: Any, where: object) -> ModelConfig:
     sizes["max_positions"] -= rows_before_positions(raw)
     embedded = raw.get("embedding_size") or sizes["width"]
     if embedded != sizes["width"]:
-        raise InputError(f"{where}: embedding_size is {embedded!r}, expected the hidden_size, {sizes['width']}")
+        raise InputError(
+            f"{where}: embedding_size is {embedded!r}, expected the hidden_size, {sizes['width']}"
+        )
     settings = {"gelu": _GELUS[act], **sizes, **stored_as.expressed}
     if settings["gelu"] != _GELUS[act]:
         raise InputError(f"{where}: hidden_act is {act!r}, expected 'gelu'")
@@ -168,7 +188,8 @@ def from_json(raw: Any, where: object) -> ModelConfig:
 
 
 def rows_before_positions(raw: Mapping[str, Any]) -> int:
-    """Return how many rows of the position table come before that of position 0, from config.json."""
+    """Return how many rows of the position table come before that of position 0, from
+    config.json."""
     stored_as = FORMATS.get(raw.get("model_type", ""))
     if stored_as is None or stored_as.pad_token_id is None:
         return 0
@@ -190,7 +211,8 @@ def neighbours_of_halves(array: np.ndarray, heads: int) -> np.ndarray:
 
 
 def sine_table(config: ModelConfig) -> np.ndarray:
-    """Return RoFormer's table of its rotation, which its checkpoints hold: sines, then cosines, `[L, d]`."""
+    """Return RoFormer's table of its rotation, which its checkpoints hold: sines, then cosines,
+    `[L, d]`."""
     planes = np.arange(config.head_width // 2)
     frequencies = config.rotary_base ** (-2.0 * planes / config.head_width)
     angles = np.arange(config.max_positions)[:, None] * frequencies
@@ -215,7 +237,9 @@ def _own_from_json(raw: Mapping[str, Any], where: object) -> ModelConfig:
         like = 1 if one.default is dataclasses.MISSING else one.default
         if isinstance(like, (str, bool)):
             if type(settings[name]) is not type(like):
-                raise InputError(f"{where}: {name} is {settings[name]!r}, expected a {type(like).__name__}")
+                raise InputError(
+                    f"{where}: {name} is {settings[name]!r}, expected a {type(like).__name__}"
+                )
         else:
             settings[name] = _number(settings[name], like, f"{where}: {name}")
     return _checked(settings, where)
@@ -232,5 +256,7 @@ def _number(found: Any, like: Any, what: str) -> int | float:
     """Return a setting, checked to be of the kind of its default."""
     kind = type(like)
     if isinstance(found, bool) or not isinstance(found, (kind, int)):
-        raise InputError(f"{what} is {found!r}, expected {'an integer' if kind is int else 'a number'}")
+        raise InputError(
+            f"{what} is {found!r}, expected {'an integer' if kind is int else 'a number'}"
+        )
     return kind(found)  # type: ignore[no-any-return]

@@ -32,11 +32,11 @@ def attention(
         rate: of dropout.
         scores: whether q kᵀ/√d is wanted too.
 
-    Returns:
-        `[B, L, D]` and, if wanted, `[B, H, L, L]`; None where there is no such kernel for this device, type, shape or
-        mesh.
+    Returns: `[B, L, D]` and, if wanted, `[B, H, L, L]`; None where there is no such kernel for this
+        device, type, shape or mesh.
     """
-    length, width = joined.shape[1], joined.shape[2] // 3
+    length = joined.shape[1]
+    width = joined.shape[2] // 3
     if on_tpu() and attention_kernel.fits(length, width, heads, scores=scores):
         mixed, *raw = _attention(joined, segments, seeds, heads, rate, scores)
         return mixed, raw[0] if scores else None
@@ -48,16 +48,30 @@ def attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _attention(
-    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, heads: int, rate: float, scores: bool
+    joined: jax.Array,
+    segments: jax.Array,
+    seeds: jax.Array | None,
+    heads: int,
+    rate: float,
+    scores: bool,
 ) -> tuple[jax.Array, ...]:
     return _attention_forward(joined, segments, seeds, heads, rate, scores)[0]
 
 
 def _attention_forward(
-    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, heads: int, rate: float, scores: bool
+    joined: jax.Array,
+    segments: jax.Array,
+    seeds: jax.Array | None,
+    heads: int,
+    rate: float,
+    scores: bool,
 ) -> tuple[tuple[jax.Array, ...], tuple[Any, ...]]:
-    def kernel(joined: jax.Array, segments: jax.Array, seeds: jax.Array | None) -> tuple[jax.Array, ...]:
-        return attention_kernel.forward(joined, segments, heads, seeds=seeds, rate=rate, scores=scores)
+    def kernel(
+        joined: jax.Array, segments: jax.Array, seeds: jax.Array | None
+    ) -> tuple[jax.Array, ...]:
+        return attention_kernel.forward(
+            joined, segments, heads, seeds=seeds, rate=rate, scores=scores
+        )
 
     return split(kernel, ROWS, ROWS)(joined, segments, seeds), (joined, segments, seeds)
 
@@ -66,10 +80,16 @@ def _attention_backward(
     heads: int, rate: float, scores: bool, kept: tuple[Any, ...], gradients: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, None, None]:
     def kernel(
-        joined: jax.Array, segments: jax.Array, seeds: jax.Array | None, gradient: jax.Array, *to_scores: jax.Array
+        joined: jax.Array,
+        segments: jax.Array,
+        seeds: jax.Array | None,
+        gradient: jax.Array,
+        *to_scores: jax.Array,
     ) -> jax.Array:
         back = to_scores[0] if scores else None
-        return attention_kernel.backward(joined, segments, gradient, back, heads, seeds=seeds, rate=rate)
+        return attention_kernel.backward(
+            joined, segments, gradient, back, heads, seeds=seeds, rate=rate
+        )
 
     return split(kernel, ROWS, ROWS)(*kept, *gradients), None, None
 
@@ -86,7 +106,9 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     """LayerNorm over the last axis of `[B, L, D]`, with statistics in float32."""
 
     def rows(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-        return layer_norm_kernel.forward(x.reshape(-1, x.shape[-1]), scale, bias, epsilon).reshape(x.shape)
+        return layer_norm_kernel.forward(x.reshape(-1, x.shape[-1]), scale, bias, epsilon).reshape(
+            x.shape
+        )
 
     made: jax.Array = split(rows, (ROWS, EACH, EACH), ROWS)(x, scale, bias)
     return made
@@ -102,7 +124,9 @@ def layer_norm_gradients(
         to_x, *sums = layer_norm_kernel.backward(next(flat), scale, next(flat), epsilon)
         return (to_x.reshape(x.shape), *sums)
 
-    to_x, to_scale, to_bias = split(rows, (ROWS, EACH, ROWS), (ROWS, ROWS, ROWS))(x, scale, gradient)
+    to_x, to_scale, to_bias = split(rows, (ROWS, EACH, ROWS), (ROWS, ROWS, ROWS))(
+        x, scale, gradient
+    )
     return to_x, jnp.sum(to_scale, axis=0), jnp.sum(to_bias, axis=0)
 
 
@@ -114,5 +138,7 @@ def _cudnn_takes(length: int, head_width: int) -> bool:
 def _cudnn(joined: jax.Array, segments: jax.Array, heads: int) -> jax.Array:
     query, key, value = (x.reshape(*x.shape[:2], heads, -1) for x in jnp.split(joined, 3, axis=-1))
     same = segments[:, None, :, None] == segments[:, None, None, :]
-    mixed: jax.Array = jax.nn.dot_product_attention(query, key, value, mask=same, implementation="cudnn")
+    mixed: jax.Array = jax.nn.dot_product_attention(
+        query, key, value, mask=same, implementation="cudnn"
+    )
     return mixed.reshape(*mixed.shape[:2], -1)

@@ -1,4 +1,5 @@
-"""Directories of models: reading Hugging Face's, and writing ones that transformers reads where it has such a class."""
+"""Directories of models: reading Hugging Face's, and writing ones that transformers reads where it
+has such a class."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def pretrained_config(directory: str | Path) -> ModelConfig:
     """The configuration of a saved model, from its config.json.
 
     Raises:
-        InputError: no such file, or it describes something other than an encoder that this package has.
+        InputError: no such file, or it describes something other than an encoder that this package
+            has.
     """
     path = Path(directory) / "config.json"
     return formats.from_json(_read_config(path), path)
@@ -43,21 +45,25 @@ def _read_config(path: Path) -> Any:
 
 
 def from_pretrained(directory: str | Path) -> Model:
-    """Reads a Hugging Face directory of a class in `kdjax.models.formats`, or one of our own `model_type`.
+    """Reads a Hugging Face directory of a class in `kdjax.models.formats`, or one of our own
+    `model_type`.
 
-    The weights are in model.safetensors (one file or sharded) or, where PyTorch is installed, pytorch_model.bin. Names
-    come with or without the prefix `bert.`, LayerNorms as weight/bias or gamma/beta. Without an MLM head there is no
-    "mlm" in the parameters; other heads are not read. Parameters are float32.
+    The weights are in model.safetensors (one file or sharded) or, where PyTorch is installed,
+    pytorch_model.bin. Names come with or without the prefix `bert.`, LayerNorms as weight/bias or
+    gamma/beta. Without an MLM head there is no "mlm" in the parameters; other heads are not read.
+    Parameters are float32.
 
     Raises:
-        InputError: a file is missing, truncated or not what it should be; a tensor is missing, unexpected or of another
-            shape than config.json says; the MLM decoder differs from the word embedding.
+        InputError: a file is missing, truncated or not what it should be; a tensor is missing,
+            unexpected or of another shape than config.json says; the MLM decoder differs from the
+            word embedding.
     """
     directory = Path(directory)
     config = pretrained_config(directory)
     settings = _read_config(directory / "config.json")
     before = formats.rows_before_positions(settings)
-    stored_as, naming = formats.FORMATS.get(settings["model_type"]), NAMINGS[settings["model_type"]]
+    stored_as = formats.FORMATS.get(settings["model_type"])
+    naming = NAMINGS[settings["model_type"]]
     where = _weights(directory)
     tensors = naming.plain(_read(where), where)
 
@@ -70,9 +76,13 @@ def from_pretrained(directory: str | Path) -> Model:
         if before and name == _POSITIONS:
             shape = (shape[0] + before, shape[1])
         if found.shape != shape:
-            raise InputError(f"{where}: tensor {name!r} has the shape {found.shape}, config.json says {shape}")
+            raise InputError(
+                f"{where}: tensor {name!r} has the shape {found.shape}, config.json says {shape}"
+            )
         if not jnp.issubdtype(found.dtype, jnp.floating):
-            raise InputError(f"{where}: tensor {name!r} holds {found.dtype}, expected floating point numbers")
+            raise InputError(
+                f"{where}: tensor {name!r} holds {found.dtype}, expected floating point numbers"
+            )
         array = found.T if transposed else found
         if before and name == _POSITIONS:
             array = array[before:]
@@ -80,20 +90,27 @@ def from_pretrained(directory: str | Path) -> Model:
             array = formats.halves_of_neighbours(array, config.heads)
         return jnp.asarray(array, jnp.float32)
 
-    params = jax.tree_util.tree_map_with_path(take, abstract_params(config, mlm=naming.has_mlm_head(tensors)))
+    params = jax.tree_util.tree_map_with_path(
+        take, abstract_params(config, mlm=naming.has_mlm_head(tensors))
+    )
     if tensors:
-        raise InputError(f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as config.json says")
+        raise InputError(
+            f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as "
+            "config.json says"
+        )
     return Model(config, params)
 
 
 def save_pretrained(
     directory: str | Path, model: Model, *, tokenizer: Path | None = None, card: str | None = None
 ) -> None:
-    """Writes a directory that `from_pretrained` reads again, bit for bit, and transformers where it has such a class.
+    """Writes a directory that `from_pretrained` reads again, bit for bit, and transformers where it
+    has such a class.
 
-    That is `BertForMaskedLM` for BERT as it is (`BertModel` without an MLM head), `RoFormerForMaskedLM` or
-    `RobertaPreLayerNormForMaskedLM` for some others (`kdjax.models.formats`), with equal logits. What none of them
-    computes, as pre-LN with rotary positions, has the `model_type` "kdjax", which transformers refuses by name.
+    That is `BertForMaskedLM` for BERT as it is (`BertModel` without an MLM head),
+    `RoFormerForMaskedLM` or `RobertaPreLayerNormForMaskedLM` for some others
+    (`kdjax.models.formats`), with equal logits. What none of them computes, as pre-LN with rotary
+    positions, has the `model_type` "kdjax", which transformers refuses by name.
 
     All or nothing: what was there before stays until the new directory is whole.
 
@@ -112,9 +129,12 @@ def save_pretrained(
     shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed here
     try:
         beside.mkdir(parents=True)
-        (beside / "config.json").write_text(_config_json(config, mlm="mlm" in params), encoding="utf-8")
+        (beside / "config.json").write_text(
+            _config_json(config, mlm="mlm" in params), encoding="utf-8"
+        )
         save_file(_tensors(config, params), beside / "model.safetensors", metadata={"format": "pt"})
-        # The library gives its file to its owner alone; a model is read by whoever reads its config.
+        # The library gives its file to its owner alone; a model is read by whoever reads its
+        # config.
         shutil.copymode(beside / "config.json", beside / "model.safetensors")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, beside / "tokenizer.json")
@@ -133,8 +153,12 @@ def check_saveable(directory: Path) -> None:
     Raises:
         InputError: it holds other files.
     """
-    if directory.exists() and not (directory.is_dir() and {f.name for f in directory.iterdir()} <= _WRITTEN):
-        raise InputError(f"{directory}: holds other files, expected a new directory or an earlier saved model")
+    if directory.exists() and not (
+        directory.is_dir() and {f.name for f in directory.iterdir()} <= _WRITTEN
+    ):
+        raise InputError(
+            f"{directory}: holds other files, expected a new directory or an earlier saved model"
+        )
 
 
 def _weights(directory: Path) -> Path:
@@ -169,12 +193,21 @@ def _read_pickle(path: Path) -> Tensors:
     try:
         import torch  # noqa: PLC0415 (optional; only this old format needs it)
     except ImportError:
-        raise InputError(f"{path}: reading it needs PyTorch, expected model.safetensors or PyTorch installed") from None
+        raise InputError(
+            f"{path}: reading it needs PyTorch, expected model.safetensors or PyTorch installed"
+        ) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(name): (x.float() if x.is_floating_point() else x).numpy() for name, x in loaded.items()}
-    except Exception as e:  # torch raises pickle, zip, end-of-file and runtime errors for a damaged file
-        raise InputError(f"{path}: not a whole PyTorch file of tensors: {type(e).__name__}") from None
+        return {
+            str(name): (x.float() if x.is_floating_point() else x).numpy()
+            for name, x in loaded.items()
+        }
+    except (
+        Exception
+    ) as e:  # torch raises pickle, zip, end-of-file and runtime errors for a damaged file
+        raise InputError(
+            f"{path}: not a whole PyTorch file of tensors: {type(e).__name__}"
+        ) from None
 
 
 def _tensors(config: ModelConfig, params: Params) -> Tensors:

@@ -1,8 +1,9 @@
-"""The parts of a layer as they run: each with a backward pass of its own, which moves less memory than JAX's.
+"""The parts of a layer as they run: each with a backward pass of its own, which moves less memory
+than JAX's.
 
-What they compute is what `kdjax.models.encoder` writes plainly; they keep what is dear to compute again and nothing
-else, join passes over large arrays, and sum gradients of biases in float32. B batch, L length, D width, H heads, d head
-width, V vocabulary.
+What they compute is what `kdjax.models.encoder` writes plainly; they keep what is dear to compute
+again and nothing else, join passes over large arrays, and sum gradients of biases in float32. B
+batch, L length, D width, H heads, d head width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = F
 
     Args:
         x, kernel, bias: the arrays.
-        activated: whether an elementwise function follows. On TPUs its gradient's column sums then cost next to nothing
-            beside the matmul that the gradient comes from.
+        activated: whether an elementwise function follows. On TPUs its gradient's column sums then
+            cost next to nothing beside the matmul that the gradient comes from.
     """
     return _linear(x, cast(kernel, x.dtype), bias, activated)
 
@@ -36,14 +37,18 @@ def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -
     return _linear_forward(x, kernel, bias, activated)[0]
 
 
-def _linear_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> tuple[jax.Array, Residuals]:
+def _linear_forward(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool
+) -> tuple[jax.Array, Residuals]:
     return x @ kernel + bias.astype(x.dtype), (x, kernel)  # in plain sight of `remat: dots`
 
 
 def _linear_backward(activated: bool, kept: Residuals, gradient: jax.Array) -> Residuals:
     x, kernel = kept
     joined = activated and on_tpu()
-    to_bias = jnp.sum(gradient, axis=_rows(x), dtype=jnp.float32) if joined else _column_sums(gradient)
+    to_bias = (
+        jnp.sum(gradient, axis=_rows(x), dtype=jnp.float32) if joined else _column_sums(gradient)
+    )
     return gradient @ kernel.T, _over_rows(x, gradient), to_bias
 
 
@@ -63,12 +68,16 @@ def _look_up(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> ja
     return jnp.take(table, index, axis=0).astype(jnp.float32)
 
 
-def _look_up_forward(table: jax.Array, index: jax.Array, entries: int, dtype: str) -> tuple[jax.Array, jax.Array]:
+def _look_up_forward(
+    table: jax.Array, index: jax.Array, entries: int, dtype: str
+) -> tuple[jax.Array, jax.Array]:
     return _look_up(table, index, entries, dtype), index
 
 
 def _look_up_backward(entries: int, dtype: str, index: jax.Array, gradient: jax.Array) -> Residuals:
-    whole = jnp.zeros((entries, gradient.shape[-1]), jnp.float32).at[index].add(gradient, mode="drop")
+    whole = (
+        jnp.zeros((entries, gradient.shape[-1]), jnp.float32).at[index].add(gradient, mode="drop")
+    )
     return whole.astype(dtype), None
 
 
@@ -76,7 +85,8 @@ _look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def decode(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
-    """Logits x Eᵀ + b: `[..., D]` with `[V, D]` and `[V]` to float32 `[..., V]`; the product is in the type of `x`."""
+    """Logits x Eᵀ + b: `[..., D]` with `[V, D]` and `[V]` to float32 `[..., V]`; the product is in
+    the type of `x`."""
     return _decode(x, cast(table, x.dtype), bias)
 
 
@@ -100,11 +110,14 @@ _decode.defvjp(_decode_forward, _decode_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
-    """LayerNorm over the last axis, in the type of `x`; statistics are float32, the variance that of the centred x."""
+    """LayerNorm over the last axis, in the type of `x`; statistics are float32, the variance that
+    of the centred x."""
     return _layer_norm_forward(x, scale, bias, epsilon)[0]
 
 
-def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, Residuals]:
+def _layer_norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, Residuals]:
     if fused.has_layer_norm(x):
         return fused.layer_norm(x, scale, bias, epsilon), (x, None, None, scale)
     wide = x.astype(jnp.float32)
@@ -129,15 +142,17 @@ def _layer_norm_backward(epsilon: float, kept: Residuals, gradient: jax.Array) -
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 _ODD = (0.7961174295761695, 0.03796868956329325, -0.000497519778369374, 4.605169149735897e-06)
-"""Of g, an odd polynomial with tanh(g(x)) ≈ erf(x/√2), fitted to the least error of GELU and of its derivative."""
+"""Of g, an odd polynomial with tanh(g(x)) ≈ erf(x/√2), fitted to the least error of GELU and of its
+derivative."""
 
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
     """The exact GELU, x Φ(x).
 
-    In float32 by the error function. In bfloat16 Φ is (1 + tanh(g(x)))/2 with a polynomial g: off by at most 0.6 of 2⁻⁹
-    of the value, less than what rounding to bfloat16 takes (2⁻⁸ of it at most).
+    In float32 by the error function. In bfloat16 Φ is (1 + tanh(g(x)))/2 with a polynomial g: off
+    by at most 0.6 of 2⁻⁹ of the value, less than what rounding to bfloat16 takes (2⁻⁸ of it at
+    most).
     """
     return _gelu_forward(x)[0]
 
@@ -174,8 +189,9 @@ def attention(
 ) -> tuple[jax.Array, jax.Array]:
     """softmax(q kᵀ/√d) v of each head, and the scores q kᵀ/√d.
 
-    Of arrays `[B, H, L, L]` the backward pass keeps the softmax's numerators alone. Denominators are divided out of the
-    products' other sides, which are smaller (as Dao et al. 2022, arXiv 2205.14135).
+    Of arrays `[B, H, L, L]` the backward pass keeps the softmax's numerators alone. Denominators
+    are divided out of the products' other sides, which are smaller (as Dao et al. 2022, arXiv
+    2205.14135).
 
     Args:
         query, key, value: `[B, H, L, d]`.
@@ -208,7 +224,9 @@ def _attention_forward(
     return (mixed, scores), (query, key, value, powers, total, mixed, kept)
 
 
-def _attention_backward(rate: float, residuals: Residuals, gradients: tuple[jax.Array, jax.Array]) -> Residuals:
+def _attention_backward(
+    rate: float, residuals: Residuals, gradients: tuple[jax.Array, jax.Array]
+) -> Residuals:
     query, key, value, powers, total, mixed, kept = residuals
     to_mixed, to_scores = gradients
     scale = 1 / math.sqrt(query.shape[-1])
@@ -217,7 +235,8 @@ def _attention_backward(rate: float, residuals: Residuals, gradients: tuple[jax.
     of_taken = _mix("BHLd,BHMd->BHLM", shared, value) / (1 - rate)
     taken = powers
     if kept is not None:
-        of_taken, taken = jnp.where(kept, of_taken, 0), jnp.where(kept, powers, 0)
+        of_taken = jnp.where(kept, of_taken, 0)
+        taken = jnp.where(kept, powers, 0)
     of_scores = (powers * (of_taken - common) + to_scores).astype(query.dtype)
     return (
         scale * jnp.einsum("BHLM,BHMd->BHLd", of_scores, key),
@@ -232,8 +251,8 @@ attention.defvjp(_attention_forward, _attention_backward)
 
 
 def cast(x: jax.Array, dtype: Any) -> jax.Array:
-    """In another type, once: left to itself, XLA for TPUs casts in each tile of each matmul anew, and gathers what is
-    split over devices before it casts."""
+    """In another type, once: left to itself, XLA for TPUs casts in each tile of each matmul anew,
+    and gathers what is split over devices before it casts."""
     return x if x.dtype == dtype else jax.lax.optimization_barrier(x.astype(dtype))
 
 
@@ -245,7 +264,8 @@ def _rows(x: jax.Array) -> tuple[int, ...]:
 def _over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
     """xᵀ y over all axes but the last: `[..., D]` and `[..., E]` to `[D, E]`."""
     if x.shape[-1] > y.shape[-1] and platform() == "cpu":
-        # XLA's CPU compiler copies the first operand to transpose it: the smaller one, and then the small result.
+        # XLA's CPU compiler copies the first operand to transpose it: the smaller one, and then the
+        # small result.
         return _over_rows(y, x).T
     product: jax.Array = jax.lax.dot_general(x, y, ((_rows(x), _rows(y)), ((), ())))
     return product
@@ -253,7 +273,8 @@ def _over_rows(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _column_sums(x: jax.Array) -> jax.Array:
     """Over all axes but the last, accumulated in float32: `[..., E]` to `[E]`."""
-    # A matmul: XLA sums columns slowly, on CPUs and on TPUs. The barrier keeps it from making that sum of it.
+    # A matmul: XLA sums columns slowly, on CPUs and on TPUs. The barrier keeps it from making that
+    # sum of it.
     ones = jax.lax.optimization_barrier(jnp.ones((*x.shape[:-1], 8 if on_tpu() else 1), x.dtype))
     dimensions = ((_rows(ones), _rows(x)), ((), ()))
     sums: jax.Array = jax.lax.dot_general(ones, x, dimensions, preferred_element_type=jnp.float32)

@@ -1,4 +1,5 @@
-"""The names that tensors have in checkpoints: Hugging Face's, old and new, by the kind of model, and our own."""
+"""The names that tensors have in checkpoints: Hugging Face's, old and new, by the kind of model,
+and our own."""
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ _PRE_NORM: dict[tuple[str, ...], str] = {
     ("mlm",): "lm_head",
 }
 
-# Other heads read the encoder and change nothing in it; old versions of transformers stored index buffers, and a table
-# of sines that no setting changes.
+# Other heads read the encoder and change nothing in it; old versions of transformers stored index
+# buffers, and a table of sines that no setting changes.
 _NOT_READ = re.compile(
     r"pooler\.|cls\.(?!predictions\.)|embeddings\.(position|token_type)_ids$|encoder\.embed_positions\.weight$"
 )
@@ -55,8 +56,8 @@ class Naming:
     Attributes:
         prefix: what a model with an MLM head puts before the names of the encoder's tensors.
         head: what the names of the MLM head's tensors begin with.
-        modules: a module's path in `Model.params` (in its layer, for a layer's) -> its name; empty: the dotted path
-            itself, and nothing transposed.
+        modules: a module's path in `Model.params` (in its layer, for a layer's) -> its name; empty:
+            the dotted path itself, and nothing transposed.
     """
 
     prefix: str
@@ -77,8 +78,12 @@ class Naming:
             return ".".join((*module, leaf)), False
         layer = ""
         if module[0] == "layers":
-            layer, module = f"encoder.layer.{int(module[1]) - 1}.", module[2:]
-        return f"{layer}{self.modules[tuple(module)]}.{'bias' if leaf == 'bias' else 'weight'}", leaf == "kernel"
+            layer = f"encoder.layer.{int(module[1]) - 1}."
+            module = module[2:]
+        return (
+            f"{layer}{self.modules[tuple(module)]}.{'bias' if leaf == 'bias' else 'weight'}",
+            leaf == "kernel",
+        )
 
     def full_name(self, name: str, *, mlm: bool) -> str:
         """Return the name with the prefix that it has in a model with or without an MLM head."""
@@ -89,10 +94,12 @@ class Naming:
         return any(name.startswith(self.head) for name in tensors)
 
     def plain(self, tensors: Mapping[str, np.ndarray], where: object) -> Tensors:
-        """Tensors under the names `name_of` gives: no prefix, no legacy names, no copies, nothing that is not read.
+        """Tensors under the names `name_of` gives: no prefix, no legacy names, no copies, nothing
+        that is not read.
 
         Raises:
-            InputError: two different tensors under one name, or an MLM decoder that is not the word embedding.
+            InputError: two different tensors under one name, or an MLM decoder that is not the word
+                embedding.
         """
         if not self.modules:
             return dict(tensors)
@@ -106,7 +113,9 @@ class Naming:
                 raise InputError(f"{where}: tensor {short!r} is there twice, under two names")
             renamed[short] = tensor
         _drop_copy(renamed, f"{self.head}decoder.bias", f"{self.head}bias", where)
-        _drop_copy(renamed, f"{self.head}decoder.weight", "embeddings.word_embeddings.weight", where)
+        _drop_copy(
+            renamed, f"{self.head}decoder.weight", "embeddings.word_embeddings.weight", where
+        )
         return renamed
 
 

@@ -1,12 +1,12 @@
 """Rotary positions (RoFormer, Su et al. 2021, arXiv 2104.09864).
 
-A query at position m and a key at position n are turned by angles m θ_i and n θ_i, in each plane i of a
-head's width, so that their product depends on m and n through m − n alone. The wavelengths
+A query at position m and a key at position n are turned by angles m θ_i and n θ_i, in each plane i
+of a head's width, so that their product depends on m and n through m − n alone. The wavelengths
 2π/θ_i = 2π base^(2i/d) go from 2π to about 2π · base tokens.
 
-Planes are half-split: coordinate i turns with coordinate i + d/2, as in GPT-NeoX, Llama and ModernBERT
-("rotate_half"). RoFormer's own code turns neighbours, 2i with 2i + 1: the same up to the order of a
-head's coordinates.
+Planes are half-split: coordinate i turns with coordinate i + d/2, as in GPT-NeoX, Llama and
+ModernBERT ("rotate_half"). RoFormer's own code turns neighbours, 2i with 2i + 1: the same up to the
+order of a head's coordinates.
 
 Letters in shapes: B batch, L length, H heads, d head width, D = H d width.
 """
@@ -50,7 +50,8 @@ def rotation_of(config: ModelConfig, position_ids: jax.Array) -> Rotation:
 def rotate(x: jax.Array, rotation: Rotation, heads: int) -> jax.Array:
     """Turn the queries or the keys of all heads.
 
-    A rotation is linear and its transpose is the rotation back, so JAX's own backward pass stores no
+    A rotation is linear and its transpose is the rotation back, so JAX's own backward pass stores
+    no
     activation and reads the gradient once: it is the optimized one too.
 
     Args:

@@ -1,7 +1,8 @@
 """The spread of a random start, by width.
 
-All matrices and tables share one standard deviation, as BERT's do: embeddings pass a LayerNorm, so does
-what the MLM head's dense layer makes, and output projections are not scaled by depth as GPT-2's are.
+All matrices and tables share one standard deviation, as BERT's do: embeddings pass a LayerNorm, so
+does what the MLM head's dense layer makes, and output projections are not scaled by depth as
+GPT-2's are.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ BERT_WIDTH = 768
 EXPONENT = 0.75
 """Of the rule by width.
 
-Measured as right: 0.125 at width 64 and 0.09 at 128, exponents of 0.74 and 0.84 (docs/starts.md). 1/2
-would keep the size of activations (LeCun; Nguyen & Salazar 2019, arXiv 1910.05895), and is too little
-for short budgets.
+Measured as right: 0.125 at width 64 and 0.09 at 128, exponents of 0.74 and 0.84 (docs/starts.md).
+1/2 would keep the size of activations (LeCun; Nguyen & Salazar 2019, arXiv 1910.05895), and is too
+little for short budgets.
 """
 
 
 def init_std(config: ModelConfig) -> float:
-    """Return the standard deviation that matrices and embeddings start with, before the normal is cut."""
+    """Return the standard deviation that matrices and embeddings start with, before the normal is
+    cut."""
     if config.init == "fixed":
         return config.init_std
     wider: float = (BERT_WIDTH / config.width) ** EXPONENT
@@ -34,7 +36,8 @@ def init_std(config: ModelConfig) -> float:
 
 
 def initializer(config: ModelConfig) -> jax.nn.initializers.Initializer:
-    """Return what draws a matrix or an embedding table: a normal, cut at two standard deviations as BERT's.
+    """Return what draws a matrix or an embedding table: a normal, cut at two standard deviations as
+    BERT's.
 
     Given no key, as by `ShapesOnly`, it draws nothing and gives zeros.
     """

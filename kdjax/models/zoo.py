@@ -1,4 +1,5 @@
-"""Named model sizes: BERT's, the smaller ones of Turc et al. (2019, arXiv 1908.08962), and MiniLM's six layers."""
+"""Named model sizes: BERT's, the smaller ones of Turc et al. (2019, arXiv 1908.08962), and MiniLM's
+six layers."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ SIZES = {
     "large": _bert(24, 1024),
     "minilm-l6": Size(6, 384, 12, 1536),
 }
-"""Sizes with a name of their own. Besides, LxW (as in 6x768) is L layers of width W with W/64 heads and ffn 4W."""
+"""Sizes with a name of their own. Besides, LxW (as in 6x768) is L layers of width W with W/64 heads
+and ffn 4W."""
 
 
 def resolve(spec: ModelSpec) -> ModelConfig:
@@ -66,12 +68,15 @@ def _size(name: str) -> Size:
     written = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", name)
     if written is None:
         raise InputError(
-            f"model size {name!r}: expected LAYERSxWIDTH (as in 6x768) or a named size{nearest(name, SIZES)}"
+            f"model size {name!r}: expected LAYERSxWIDTH (as in 6x768) or a named "
+            f"size{nearest(name, SIZES)}"
         )
-    layers, width = int(written[1]), int(written[2])
+    layers = int(written[1])
+    width = int(written[2])
     if width % _HEAD_WIDTH:
         raise InputError(
-            f"model size {name!r}: width {width}, expected a multiple of the head width {_HEAD_WIDTH}; "
+            f"model size {name!r}: width {width}, expected a multiple of the head width "
+            f"{_HEAD_WIDTH}; "
             "other sizes are written as layers, width, heads and ffn"
         )
     return _bert(layers, width)

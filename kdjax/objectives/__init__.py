@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdjax.errors import InputError, nearest
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import custom
 from kdjax.objectives.attention import (
     AttentionKl,
@@ -14,15 +14,20 @@ from kdjax.objectives.attention import (
     AttentionMseBui2024,
     FirstScoresMseBui2024,
 )
-from kdjax.objectives.base import Needs, Term
+from kdjax.objectives.base import FeatureNeeds, Term
 from kdjax.objectives.custom import term
 from kdjax.objectives.hidden import Cosine, HiddenCls, HiddenConcat, HiddenMse, HiddenMseBui2024
 from kdjax.objectives.logits import Logit, LogitBui2024
 from kdjax.objectives.mlm import Mlm
 from kdjax.objectives.pearson import Pearson, PearsonBui2024
-from kdjax.objectives.relations import Relation, RelationBui2024, ValueRelation, ValueRelationBui2024
+from kdjax.objectives.relations import (
+    Relation,
+    RelationBui2024,
+    ValueRelation,
+    ValueRelationBui2024,
+)
 
-__all__ = ["Features", "Needs", "Request", "Term", "get", "term"]
+__all__ = ["FeatureNeeds", "FeatureRequest", "Features", "Term", "get", "term"]
 
 _TERMS: dict[str, dict[str, custom.Kind]] = {
     "mlm": {"original": Mlm, "bui2024": Mlm},
@@ -44,11 +49,14 @@ def get(name: str, variant: str = "original", **options: Any) -> Term:
     """A term by its name.
 
     Args:
-        name: mlm, logit, cosine, attention_mse, first_scores_mse, hidden_mse, relation, attention_kl, value_relation,
-            hidden_cls, hidden_concat or pearson; or `module:attribute`, a term of your own (`kdjax.objectives.term`),
-            whose module is imported and so run.
-        variant: `original`, what the method's own paper says, or `bui2024`, what the code of arXiv 2404.19319 computes.
-        options: the term's own: the fields of its dataclass, or the keyword-only arguments of its function.
+        name: mlm, logit, cosine, attention_mse, first_scores_mse, hidden_mse, relation,
+            attention_kl, value_relation, hidden_cls, hidden_concat or pearson; or
+            `module:attribute`, a term of your own (`kdjax.objectives.term`), whose module is
+            imported and so run.
+        variant: `original`, what the method's own paper says, or `bui2024`, what the code of arXiv
+            2404.19319 computes.
+        options: the term's own: the fields of its dataclass, or the keyword-only arguments of its
+            function.
 
     Raises:
         InputError: an unknown name, variant or option, or a value the option cannot take.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives.reductions import precise
 
 Batch = Mapping[str, jax.Array]
@@ -21,7 +21,7 @@ Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Needs:
+class FeatureNeeds:
     """The features a term or an objective asks for.
 
     Attributes:
@@ -29,16 +29,18 @@ class Needs:
         teacher: of the teacher; empty when no term looks at one.
     """
 
-    student: Request
-    teacher: Request
+    student: FeatureRequest
+    teacher: FeatureRequest
 
 
 class Term(ABC):
     """One pure loss; its options are the fields of a frozen dataclass, its `name` a class variable.
 
-    A term does not hold the models' sizes. It asks for features by layer in `needs`, and when called it reads the same
-    layers off the features it is given: where its rule speaks of a model's last layer, `needs` always asks for that
-    layer, so the largest layer present is the last one, however many layers other terms have asked for.
+    A term does not hold the models' sizes. It asks for features by layer in `needs`, and when
+    called it reads the same
+    layers off the features it is given: where its rule speaks of a model's last layer, `needs`
+    always asks for that layer, so the largest layer present is the last one, however many layers
+    other terms have asked for.
     """
 
     @property
@@ -62,7 +64,7 @@ class Term(ABC):
         return any(isinstance(option, Schedule) for option in vars(self).values())
 
     @abstractmethod
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> Needs:
+    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
         """The features this term uses, and no others.
 
         Raises:
@@ -76,24 +78,28 @@ class Term(ABC):
     def count(self, batch: Batch) -> jax.Array | None:
         """What the loss of this batch is a mean over, up to a constant factor: a float32 scalar.
 
-        It is the weight with which the losses of parts of a batch make the loss of the whole, however the batch is
-        split: loss(whole) = Σ count(part)·loss(part) / Σ count(part). None: no weights do, so the batch must not be
-        split.
+        It is the weight with which the losses of parts of a batch make the loss of the whole,
+        however the batch is
+        split: loss(whole) = Σ count(part)·loss(part) / Σ count(part). None: no weights do, so the
+        batch must not be split.
 
         Args:
             batch: as for the loss.
         """
         return None
 
-    def __call__(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def __call__(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         """The loss.
 
         Args:
             student: the student's features, at least those `needs` asks for.
             teacher: the teacher's.
-            batch: `valid` bool `[B, L]`, `segments` int32 `[B, L]` (0 is padding), `labels` int32 `[B, S]` and
-                `label_weights` float32 `[B, S]` (0 at an unused slot). `progress`, float32 scalar: the share of the
-                arm's budget spent before this step, which schedules among the options go by; absent means 0.
+            batch: `valid` bool `[B, L]`, `segments` int32 `[B, L]` (0 is padding), `labels` int32
+                `[B, S]` and `label_weights` float32 `[B, S]` (0 at an unused slot). `progress`,
+                float32 scalar: the share of the arm's budget spent before this step, which
+                schedules among the options go by; absent means 0.
             params: from `init`.
 
         Returns:
@@ -110,7 +116,9 @@ class Term(ABC):
         return precise(jnp.asarray(loss))
 
     @abstractmethod
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         """What the term computes."""
 
 
@@ -122,7 +130,7 @@ class TeacherTerm(Term):
         """Yes."""
         return True
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> Needs:
+    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
         """As of `Term`; a missing teacher is refused."""
         if teacher is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
@@ -132,19 +140,23 @@ class TeacherTerm(Term):
             raise InputError(f"{self.name}: {e}") from None
 
     @abstractmethod
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         """`needs`, with a teacher."""
 
 
 def check_equal(what: str, student: int, teacher: int) -> None:
     """Raises InputError unless the two models have equally many of `what`."""
     if student != teacher:
-        raise InputError(f"the student has {student} {what}, the teacher {teacher}, expected equal numbers")
+        raise InputError(
+            f"the student has {student} {what}, the teacher {teacher}, expected equal numbers"
+        )
 
 
 def is_amount(value: Any, *, positive: bool = False) -> bool:
     """Whether an option is a finite number, at least 0 or, if `positive`, above 0."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    )
     return is_number and (value > 0 if positive else value >= 0)
 
 

@@ -1,4 +1,5 @@
-"""Terms of a user's own: a function or a class in an importable module, named `module:attribute`."""
+"""Terms of a user's own: a function or a class in an importable module, named
+`module:attribute`."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ import jax
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError, nearest
-from kdjax.models.features import ATTENTION_FEATURES, Features, Request
+from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
 from kdjax.objectives import counts
-from kdjax.objectives.base import Batch, Needs, Params, Term
+from kdjax.objectives.base import Batch, FeatureNeeds, Params, Term
 from kdjax.objectives.schedule import current, read
 
 _COUNTS = {"slots": counts.slots, "valid": counts.valid, "sequences": counts.sequences}
 
-Ask = Callable[[ModelConfig], Request]
+Ask = Callable[[ModelConfig], FeatureRequest]
 Init = Callable[[ModelConfig, ModelConfig | None, int], dict[str, Any]]
 
 
@@ -28,10 +29,19 @@ class TermFunction:
     """A function that `term` has made a term of; it can still be called as what it was."""
 
     def __init__(
-        self, function: Callable[..., Any], student: Ask, teacher: Ask | None, count: str | None, params: Init | None
+        self,
+        function: Callable[..., Any],
+        student: Ask,
+        teacher: Ask | None,
+        count: str | None,
+        params: Init | None,
     ):
         self.name: str = getattr(function, "__name__", repr(function))
-        self.function, self.student, self.teacher, self.count, self.params = function, student, teacher, count, params
+        self.function = function
+        self.student = student
+        self.teacher = teacher
+        self.count = count
+        self.params = params
         self.__doc__ = function.__doc__
         signature = inspect.signature(function)
         keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -43,7 +53,9 @@ class TermFunction:
                 f"{self.name}{signature}: expected (student, teacher, batch, params, *, options)"
             ) from None
         if count is not None and count not in _COUNTS:
-            raise InputError(f"{self.name}: count is {count!r}, expected None or one of {', '.join(_COUNTS)}")
+            raise InputError(
+                f"{self.name}: count is {count!r}, expected None or one of {', '.join(_COUNTS)}"
+            )
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """What the function computes."""
@@ -51,20 +63,26 @@ class TermFunction:
 
 
 def term(
-    *, student: Ask, teacher: Ask | None = None, count: str | None = None, params: Init | None = None
+    *,
+    student: Ask,
+    teacher: Ask | None = None,
+    count: str | None = None,
+    params: Init | None = None,
 ) -> Callable[[Callable[..., Any]], TermFunction]:
     """Makes a term of a function `(student, teacher, batch, params, *, options) -> scalar`.
 
-    The function is called with what any term is called with (`kdjax.objectives.base.Term`). It is traced, so it must be
-    pure. Its keyword-only arguments are the term's options; one that a recipe gives as a schedule {shape, points} comes
-    as its value at the moment.
+    The function is called with what any term is called with (`kdjax.objectives.base.Term`). It is
+    traced, so it must be pure. Its keyword-only arguments are the term's options; one that a recipe
+    gives as a schedule {shape, points} comes as its value at the moment.
 
     Args:
         student: which of the student's features it looks at, from the student's config.
         teacher: the same of the teacher; None: it looks at none.
-        count: what its loss is a mean over: the masked `slots` by their weights, the `valid` positions, or the
-            `sequences`, padding included. None: something else, and then a batch cannot be split.
-        params: (student config, teacher config, seed) -> the parameters it learns, a dict of arrays. None: none.
+        count: what its loss is a mean over: the masked `slots` by their weights, the `valid`
+            positions, or the `sequences`, padding included. None: something else, and then a batch
+            cannot be split.
+        params: (student config, teacher config, seed) -> the parameters it learns, a dict of
+            arrays. None: none.
 
     Raises:
         InputError: the function does not take these arguments, or an unknown count.
@@ -109,7 +127,7 @@ class CustomTerm(Term):
         """Whether an option changes over the budget."""
         return any(isinstance(option, Schedule) for _, option in self.options)
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> Needs:
+    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
         """What the function was declared to look at.
 
         Raises:
@@ -117,10 +135,10 @@ class CustomTerm(Term):
         """
         own = self._request(self.function.student, student, "student")
         if self.function.teacher is None:
-            return Needs(own, Request())
+            return FeatureNeeds(own, FeatureRequest())
         if teacher is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
-        return Needs(own, self._request(self.function.teacher, teacher, "teacher"))
+        return FeatureNeeds(own, self._request(self.function.teacher, teacher, "teacher"))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
         """What the function was declared to learn."""
@@ -130,30 +148,38 @@ class CustomTerm(Term):
         """What the function's loss was declared to be a mean over."""
         return None if self.function.count is None else _COUNTS[self.function.count](batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         options = {
-            name: current(option, batch) if isinstance(option, Schedule) else option for name, option in self.options
+            name: current(option, batch) if isinstance(option, Schedule) else option
+            for name, option in self.options
         }
         try:
             return cast(jax.Array, self.function(student, teacher, batch, params, **options))
         except InputError:
             raise
-        except Exception as e:  # whatever is wrong with a user's function is for its user to see in a line
-            raise InputError(f"{self.name}: {_where(e, self.function.function)}{type(e).__name__}: {e}"[:500]) from e
+        except (
+            Exception
+        ) as e:  # whatever is wrong with a user's function is for its user to see in a line
+            raise InputError(
+                f"{self.name}: {_where(e, self.function.function)}{type(e).__name__}: {e}"[:500]
+            ) from e
 
-    def _request(self, ask: Ask, config: ModelConfig, whose: str) -> Request:
+    def _request(self, ask: Ask, config: ModelConfig, whose: str) -> FeatureRequest:
         try:
             request = ask(config)
         except InputError as e:
             raise InputError(f"{self.name}: {e}") from None
-        if not isinstance(request, Request):
+        if not isinstance(request, FeatureRequest):
             raise InputError(f"{self.name}: asks the {whose} for {request!r}, expected a Request")
         for kind in (*ATTENTION_FEATURES, "hidden"):
             lowest = 0 if kind == "hidden" else 1
             for layer in getattr(request, kind):
                 if not lowest <= layer <= config.layers:
                     raise InputError(
-                        f"{self.name}: asks for {kind} of {whose} layer {layer}, expected {lowest} to {config.layers}"
+                        f"{self.name}: asks for {kind} of {whose} layer {layer}, expected "
+                        f"{lowest} to {config.layers}"
                     )
         return request
 
@@ -161,7 +187,11 @@ class CustomTerm(Term):
 def _where(error: Exception, function: Callable[..., Any]) -> str:
     """The line of a function's file at which an error came up: `FILE, line N: `."""
     file = inspect.getsourcefile(function)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == file
+    ]
     return f"{file}, line {lines[-1]}: " if lines else ""
 
 
@@ -174,7 +204,11 @@ def options_of(kind: Kind) -> dict[str, bool]:
     if isinstance(kind, TermFunction):
         return kind.options
     found = fields(cast(Any, kind))
-    return {f.name: f.default is not MISSING or f.default_factory is not MISSING for f in found if f.init}
+    return {
+        f.name: f.default is not MISSING or f.default_factory is not MISSING
+        for f in found
+        if f.init
+    }
 
 
 def make(kind: Kind, options: Mapping[str, Any]) -> Term:
@@ -184,7 +218,9 @@ def make(kind: Kind, options: Mapping[str, Any]) -> Term:
         InputError: a value the option cannot take.
     """
     if isinstance(kind, TermFunction):
-        return CustomTerm(kind, tuple((name, _hashable(name, value)) for name, value in sorted(options.items())))
+        return CustomTerm(
+            kind, tuple((name, _hashable(name, value)) for name, value in sorted(options.items()))
+        )
     return kind(**options)
 
 
@@ -192,7 +228,8 @@ def find(name: str) -> Kind:
     """What `module:attribute` names; the module is imported, which runs it.
 
     Raises:
-        InputError: no such module, one that cannot be imported, no such attribute, or one that is no term.
+        InputError: no such module, one that cannot be imported, no such attribute, or one that is
+            no term.
     """
     path, _, attribute = name.partition(":")
     if not attribute.isidentifier() or not all(part.isidentifier() for part in path.split(".")):
@@ -200,7 +237,11 @@ def find(name: str) -> Kind:
     try:
         module = importlib.import_module(path)
     except (Exception, SystemExit) as e:
-        if isinstance(e, ModuleNotFoundError) and e.name is not None and f"{path}.".startswith(f"{e.name}."):
+        if (
+            isinstance(e, ModuleNotFoundError)
+            and e.name is not None
+            and f"{path}.".startswith(f"{e.name}.")
+        ):
             raise InputError(
                 f"{name}: found no module {e.name!r}, expected one on Python's path (PYTHONPATH)"
             ) from None
@@ -213,12 +254,15 @@ def find(name: str) -> Kind:
         return found
     if not (isinstance(found, type) and issubclass(found, Term)):
         raise InputError(
-            f"{name}: found a {type(found).__name__}, expected a function decorated with kdjax.objectives.term or a "
+            f"{name}: found a {type(found).__name__}, expected a function decorated with "
+            "kdjax.objectives.term or a "
             "subclass of Term"
         )
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
-        raise InputError(f"{name}: a Term without {', '.join(missing)}, expected them to be defined")
+        raise InputError(
+            f"{name}: a Term without {', '.join(missing)}, expected them to be defined"
+        )
     if not is_dataclass(found) or not cast(Any, found).__dataclass_params__.frozen:
         raise InputError(f"{name}: a Term that is no frozen dataclass, expected one")
     return found

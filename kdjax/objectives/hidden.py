@@ -1,4 +1,5 @@
-"""Learning from the teacher's hidden states. B batch, L length, D_s and D_t the student's and the teacher's width."""
+"""Learning from the teacher's hidden states. B batch, L length, D_s and D_t the student's and the
+teacher's width."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import counts
-from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal
+from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal
 from kdjax.objectives.layers import LayerMap, Pairs, pairs, read_map
 from kdjax.objectives.reductions import mean, mse, precise
 
@@ -29,7 +30,7 @@ class Cosine(TeacherTerm):
 
     name: ClassVar[str] = "cosine"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         check_equal("hidden units", student.width, teacher.width)
         return _hidden_needs(((student.layers, teacher.layers),))
 
@@ -37,17 +38,21 @@ class Cosine(TeacherTerm):
         """Valid positions."""
         return counts.valid(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         cosine = jnp.sum(_direction(_last(student)) * _direction(_last(teacher)), axis=-1)
         return mean(1 - cosine, batch["valid"])
 
 
 @dataclass(frozen=True)
 class HiddenMse(TeacherTerm):
-    """Σ_m MSE(h_s^m W + b, h_t^g(m)) over m = 0…n_s, 0 the embedding output; mean over valid positions and width.
+    """Σ_m MSE(h_s^m W + b, h_t^g(m)) over m = 0…n_s, 0 the embedding output; mean over valid
+    positions and width.
 
-    TinyBERT, Jiao et al. 2020, arXiv 1909.10351: L_hidn and L_embd, and L_model with λ = 1. One learned W
-    `[D_s, D_t]` with bias is shared by all m, as in the authors' code, and is used even where the widths are equal.
+    TinyBERT, Jiao et al. 2020, arXiv 1909.10351: L_hidn and L_embd, and L_model with λ = 1. One
+    learned W `[D_s, D_t]` with bias is shared by all m, as in the authors' code, and is used even
+    where the widths are equal.
     """
 
     name: ClassVar[str] = "hidden_mse"
@@ -58,7 +63,7 @@ class HiddenMse(TeacherTerm):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", read_map(self.layers))
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _hidden_needs(pairs(self.layers, student.layers, teacher.layers, embeddings=True))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
@@ -69,10 +74,15 @@ class HiddenMse(TeacherTerm):
         """Valid positions."""
         return counts.valid(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = batch["valid"][..., None]
         mapped = pairs(self.layers, max(student.hidden), max(teacher.hidden), embeddings=True)
-        losses = [mse(_project(student.hidden[own], params), teacher.hidden[other], where) for own, other in mapped]
+        losses = [
+            mse(_project(student.hidden[own], params), teacher.hidden[other], where)
+            for own, other in mapped
+        ]
         return sum(losses[1:], start=losses[0])
 
 
@@ -80,12 +90,13 @@ class HiddenMse(TeacherTerm):
 class HiddenMseBui2024(TeacherTerm):
     """MSE of the last hidden states over all B·L·D elements, padding included.
 
-    The published code of arXiv 2404.19319 (`hidden_mse`): no projection, so the widths must be equal.
+    The published code of arXiv 2404.19319 (`hidden_mse`): no projection, so the widths must be
+        equal.
     """
 
     name: ClassVar[str] = "hidden_mse"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         check_equal("hidden units", student.width, teacher.width)
         return _hidden_needs(((student.layers, teacher.layers),))
 
@@ -93,21 +104,24 @@ class HiddenMseBui2024(TeacherTerm):
         """Sequences."""
         return counts.sequences(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         return mse(_last(student), _last(teacher))
 
 
 @dataclass(frozen=True)
 class HiddenCls(TeacherTerm):
-    """MSE(h_s W + b, h_t) of the last hidden states at position 0 of each segment, mean over segments and width.
+    """MSE(h_s W + b, h_t) of the last hidden states at position 0 of each segment, mean over
+    segments and width.
 
-    The [CLS] transfer among the strategies of arXiv 2404.19319, by its intent: the published code compares another
-    axis. W is there only where the widths differ.
+    The [CLS] transfer among the strategies of arXiv 2404.19319, by its intent: the published code
+    compares another axis. W is there only where the widths differ.
     """
 
     name: ClassVar[str] = "hidden_cls"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _hidden_needs(((student.layers, teacher.layers),))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
@@ -119,7 +133,9 @@ class HiddenCls(TeacherTerm):
         """Segments."""
         return counts.number(_segment_starts(batch))
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         own = _project(_last(student), params) if params else _last(student)
         return mse(own, _last(teacher), _segment_starts(batch)[..., None])
 
@@ -128,15 +144,15 @@ class HiddenCls(TeacherTerm):
 class HiddenConcat(TeacherTerm):
     """MSE([h_s^1 … h_s^n_s] W + b, [h_t^1 … h_t^n_t]), all layers joined along their features.
 
-    Mean over valid positions and the n_t·D_t joined features. One of the strategies of arXiv 2404.19319, by its intent:
-    the published code cannot run. W is `[n_s·D_s, n_t·D_t]`, learned.
+    Mean over valid positions and the n_t·D_t joined features. One of the strategies of arXiv
+    2404.19319, by its intent: the published code cannot run. W is `[n_s·D_s, n_t·D_t]`, learned.
     """
 
     name: ClassVar[str] = "hidden_concat"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         own, other = (frozenset(range(1, config.layers + 1)) for config in (student, teacher))
-        return Needs(Request(hidden=own), Request(hidden=other))
+        return FeatureNeeds(FeatureRequest(hidden=own), FeatureRequest(hidden=other))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
         """W and b: `kernel` `[n_s·D_s, n_t·D_t]`, `bias` `[n_t·D_t]`."""
@@ -147,13 +163,15 @@ class HiddenConcat(TeacherTerm):
         """Valid positions."""
         return counts.valid(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         return mse(_project(_joined(student), params), _joined(teacher), batch["valid"][..., None])
 
 
-def _hidden_needs(mapped: Pairs) -> Needs:
+def _hidden_needs(mapped: Pairs) -> FeatureNeeds:
     own, other = (frozenset(side) for side in zip(*mapped, strict=True))
-    return Needs(Request(hidden=own), Request(hidden=other))
+    return FeatureNeeds(FeatureRequest(hidden=own), FeatureRequest(hidden=other))
 
 
 def _present(teacher: ModelConfig | None) -> ModelConfig:
@@ -163,8 +181,11 @@ def _present(teacher: ModelConfig | None) -> ModelConfig:
 
 
 def _projection(width: int, target: int, seed: int) -> dict[str, Any]:
-    """A linear layer as BERT starts its own: truncated normal with standard deviation 0.02, bias 0."""
-    kernel = jax.nn.initializers.truncated_normal(stddev=0.02)(jax.random.key(seed), (width, target), jnp.float32)
+    """A linear layer as BERT starts its own: truncated normal with standard deviation 0.02, bias
+    0."""
+    kernel = jax.nn.initializers.truncated_normal(stddev=0.02)(
+        jax.random.key(seed), (width, target), jnp.float32
+    )
     return {"kernel": kernel, "bias": jnp.zeros(target, jnp.float32)}
 
 
@@ -178,7 +199,9 @@ def _last(features: Features) -> jax.Array:
 
 
 def _joined(features: Features) -> jax.Array:
-    return jnp.concatenate([features.hidden[layer] for layer in sorted(features.hidden) if layer > 0], axis=-1)
+    return jnp.concatenate(
+        [features.hidden[layer] for layer in sorted(features.hidden) if layer > 0], axis=-1
+    )
 
 
 def _direction(x: jax.Array) -> jax.Array:

@@ -25,23 +25,28 @@ def read_map(layers: Any) -> LayerMap:
         return layers
     if isinstance(layers, (list, tuple)) and layers and all(_is_pair(pair) for pair in layers):
         return tuple((pair[0], pair[1]) for pair in layers)
-    raise InputError(f"layers: found {layers!r}, expected {', '.join(RULES)} or a list of [student, teacher] pairs")
+    raise InputError(
+        f"layers: found {layers!r}, expected {', '.join(RULES)} or a list of [student, teacher] "
+        "pairs"
+    )
 
 
 def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = False) -> Pairs:
     """The pairs (student layer, teacher layer) of a map.
 
-    With n_s student and n_t teacher layers, student layer m = 1…n_s learns from teacher layer: `uniform` m·n_t/n_s,
-    n_t/n_s whole; `lower` m; `upper` m + n_t - n_s (the three mapping functions of TinyBERT, Jiao et al. 2020, arXiv
-    1909.10351); `spread` evenly from 1 to n_t, rounded (1, 3, 5, 8, 10, 12 of twelve: DistilBERT, Sanh et al. 2019,
-    arXiv 1910.01108). `last` pairs the two last layers alone.
+    With n_s student and n_t teacher layers, student layer m = 1…n_s learns from teacher layer:
+    `uniform` m·n_t/n_s, n_t/n_s whole; `lower` m; `upper` m + n_t - n_s (the three mapping
+    functions of TinyBERT, Jiao et al. 2020, arXiv 1909.10351); `spread` evenly from 1 to n_t,
+    rounded (1, 3, 5, 8, 10, 12 of twelve: DistilBERT, Sanh et al. 2019, arXiv 1910.01108). `last`
+    pairs the two last layers alone.
 
     Args:
         layers: from `read_map`.
         student: n_s. When a term is called, the largest layer among the student's features.
-        teacher: n_t, or the largest layer among the teacher's features. `lower` asks for no more than n_s of them.
-        embeddings: whether there is a layer 0 (hidden states: the embedding output). Then all rules but `last` also
-            pair 0 with 0.
+        teacher: n_t, or the largest layer among the teacher's features. `lower` asks for no more
+            than n_s of them.
+        embeddings: whether there is a layer 0 (hidden states: the embedding output). Then all rules
+            but `last` also pair 0 with 0.
 
     Raises:
         InputError: a layer that is not there.
@@ -60,7 +65,10 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
             "expected a whole multiple in the teacher"
         )
     if teacher < student:
-        raise InputError(f"layers: {layers!r} from {teacher} teacher layers to {student}, expected at least as many")
+        raise InputError(
+            f"layers: {layers!r} from {teacher} teacher layers to {student}, expected at least as "
+            "many"
+        )
     mapped = tuple(enumerate(_mapped(layers, student, teacher), start=1))
     return ((0, 0), *mapped) if embeddings else mapped
 
@@ -70,7 +78,10 @@ def _mapped(rule: str, student: int, teacher: int) -> list[int]:
     own = range(1, student + 1)
     if rule == "spread":
         # A single layer is the last one.
-        return [teacher if student == 1 else round(1 + (m - 1) * (teacher - 1) / (student - 1)) for m in own]
+        return [
+            teacher if student == 1 else round(1 + (m - 1) * (teacher - 1) / (student - 1))
+            for m in own
+        ]
     return {
         "uniform": [m * (teacher // student) for m in own],
         "lower": list(own),

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import counts
-from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal
+from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal
 from kdjax.objectives.reductions import given, kl_of_scores, log_softmax, mean, weighted_mean
 from kdjax.objectives.schedule import current, read
 
@@ -23,34 +23,46 @@ _POSITIONS = ("masked", "all")
 class Logit(TeacherTerm):
     """T²·KL(p_t‖p_s), p = softmax(logits / T), summed over the vocabulary, mean over positions.
 
-    Hinton et al. 2015, arXiv 1503.02531: the factor T² keeps the gradient's size when T changes. DistilBERT (Sanh et
-    al. 2019, arXiv 1910.01108) compares all valid positions, not only the masked ones.
+    Hinton et al. 2015, arXiv 1503.02531: the factor T² keeps the gradient's size when T changes.
+    DistilBERT (Sanh et al. 2019, arXiv 1910.01108) compares all valid positions, not only the
+    masked ones.
     """
 
     name: ClassVar[str] = "logit"
 
     temperature: float | Schedule = 1.0
-    """T, a number or a schedule over the budget: above 1 the teacher's unlikely tokens count more."""
+    """T, a number or a schedule over the budget: above 1 the teacher's unlikely tokens count
+    more."""
     positions: str = "masked"
-    """Where the two are compared: `masked`, by the weight of each slot, or `all` valid positions. The latter runs both
-    MLM heads at every position and costs accordingly."""
+    """Where the two are compared: `masked`, by the weight of each slot, or `all` valid positions.
+    The latter runs both MLM heads at every position and costs accordingly."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "temperature", read(self.temperature, "temperature", positive=True))
+        object.__setattr__(
+            self, "temperature", read(self.temperature, "temperature", positive=True)
+        )
         if self.positions not in _POSITIONS:
             raise InputError(f"positions is {self.positions!r}, expected {' or '.join(_POSITIONS)}")
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
-        both = Request(token_logits=True) if self.positions == "all" else Request(logits=True)
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+        both = (
+            FeatureRequest(token_logits=True)
+            if self.positions == "all"
+            else FeatureRequest(logits=True)
+        )
         return _needs(student, teacher, both)
 
     def count(self, batch: Batch) -> jax.Array:
         """Masked slots by their weights, or valid positions."""
         return counts.valid(batch) if self.positions == "all" else counts.slots(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         temperature = current(self.temperature, batch)
-        divergence = kl_of_scores(*(self._logits(features) / temperature for features in (student, teacher)))
+        divergence = kl_of_scores(
+            *(self._logits(features) / temperature for features in (student, teacher))
+        )
         if self.positions == "all":
             return temperature**2 * mean(divergence, batch["valid"])
         return temperature**2 * weighted_mean(divergence, batch["label_weights"])
@@ -63,24 +75,28 @@ class Logit(TeacherTerm):
 class LogitBui2024(TeacherTerm):
     """−Σ p_t log p_s averaged over the N masked positions and the V vocabulary entries, T = 1.
 
-    The published code of arXiv 2404.19319 (`predictions_ce`). The mean over V makes it V times smaller than a
+    The published code of arXiv 2404.19319 (`predictions_ce`). The mean over V makes it V times
+    smaller than a
     cross-entropy: beside an MLM loss of weight 1 it all but vanishes.
     """
 
     name: ClassVar[str] = "logit"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
-        return _needs(student, teacher, Request(logits=True))
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+        return _needs(student, teacher, FeatureRequest(logits=True))
 
     def count(self, batch: Batch) -> jax.Array:
         """Masked slots, by their weights."""
         return counts.slots(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
-        own, target = log_softmax(given(student.logits)), log_softmax(given(teacher.logits))
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
+        own = log_softmax(given(student.logits))
+        target = log_softmax(given(teacher.logits))
         return weighted_mean(-jnp.mean(jnp.exp(target) * own, axis=-1), batch["label_weights"])
 
 
-def _needs(student: ModelConfig, teacher: ModelConfig, both: Request) -> Needs:
+def _needs(student: ModelConfig, teacher: ModelConfig, both: FeatureRequest) -> FeatureNeeds:
     check_equal("vocabulary entries", student.vocab_size, teacher.vocab_size)
-    return Needs(both, both)
+    return FeatureNeeds(both, both)

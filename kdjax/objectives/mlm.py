@@ -8,9 +8,9 @@ from typing import ClassVar
 import jax
 
 from kdjax.config import ModelConfig
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import counts
-from kdjax.objectives.base import Batch, Needs, Params, Term
+from kdjax.objectives.base import Batch, FeatureNeeds, Params, Term
 from kdjax.objectives.reductions import cross_entropy, given, weighted_mean
 
 
@@ -23,15 +23,17 @@ class Mlm(Term):
 
     name: ClassVar[str] = "mlm"
 
-    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> Needs:
+    def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
         """The student's logits."""
-        return Needs(Request(logits=True), Request())
+        return FeatureNeeds(FeatureRequest(logits=True), FeatureRequest())
 
     def count(self, batch: Batch) -> jax.Array:
         """Masked slots, by their weights."""
         return counts.slots(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         logits = given(student.logits)
         losses = cross_entropy(logits, batch["labels"])
         return weighted_mean(losses, batch["label_weights"])

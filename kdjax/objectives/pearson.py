@@ -14,22 +14,25 @@ from kdjax.errors import InputError, nearest
 from kdjax.models.features import Features
 from kdjax.objectives import counts
 from kdjax.objectives.attention import masked_scores, scores_needs
-from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm
+from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm
 from kdjax.objectives.reductions import log_softmax, mean, valid_pairs
 
 _AXES = {"key": 3, "query": 2, "head": 1, "batch": 0}
 _FLAT = 1e-24
-"""Sum of squared deviations below which probabilities have no shape: their correlation with others is 0."""
+"""Sum of squared deviations below which probabilities have no shape: their correlation with others
+is 0."""
 _EPS = 1e-8
 
 
 @dataclass(frozen=True)
 class Pearson(TeacherTerm):
-    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the axis).
+    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the
+    axis).
 
-    After DIST, Huang et al. 2022, arXiv 2205.10536, with attention in place of class probabilities. Along `key` each
-    valid row is compared, along `query` each valid column, along `head` each valid pair of positions. A row or column
-    holds the positions of its own segment. A segment of a single position has no correlations and does not count.
+    After DIST, Huang et al. 2022, arXiv 2205.10536, with attention in place of class probabilities.
+    Along `key` each valid row is compared, along `query` each valid column, along `head` each valid
+    pair of positions. A row or column holds the positions of its own segment. A segment of a single
+    position has no correlations and does not count.
     """
 
     name: ClassVar[str] = "pearson"
@@ -40,19 +43,26 @@ class Pearson(TeacherTerm):
     def __post_init__(self) -> None:
         _read_axes(self.axes, ("key", "query", "head"))
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         if "head" in self.axes and student.heads < 2:
-            raise InputError(f"axes is {self.axes!r} with {student.heads} head, expected at least 2 heads to correlate")
+            raise InputError(
+                f"axes is {self.axes!r} with {student.heads} head, expected at least 2 heads to "
+                "correlate"
+            )
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
     def count(self, batch: Batch) -> jax.Array | None:
-        """What is compared: rows or columns, pairs of positions, or None where both are, each with its own mean."""
-        names, where = _read_axes(self.axes, _AXES), _where(batch)
+        """What is compared: rows or columns, pairs of positions, or None where both are, each with
+        its own mean."""
+        names = _read_axes(self.axes, _AXES)
+        where = _where(batch)
         if "head" not in names:
             return counts.number(jnp.any(where, axis=-1))
         return counts.number(where) if len(names) == 1 else None
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = _where(batch)
         own, target = (
             jnp.where(where, jnp.exp(log_softmax(features.scores[max(features.scores)], where)), 0)
@@ -71,18 +81,22 @@ class Pearson(TeacherTerm):
 
 @dataclass(frozen=True)
 class PearsonBui2024(TeacherTerm):
-    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the axis), padding too.
+    """Σ_axis (1 − mean Pearson correlation of the last layer's attention probabilities along the
+    axis), padding too.
 
-    The published code of arXiv 2404.19319 (`pear_col`): along keys, queries, heads and the sequences of the batch, with
-    1e-8 added to the product of the lengths. Padded rows and columns count.
+    The published code of arXiv 2404.19319 (`pear_col`): along keys, queries, heads and the
+    sequences of the batch, with 1e-8 added to the product of the lengths. Padded rows and columns
+    count.
     """
 
     name: ClassVar[str] = "pearson"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         own, target = (
             jnp.exp(log_softmax(masked_scores(features.scores[max(features.scores)], batch)))
             for features in (student, teacher)
@@ -112,7 +126,9 @@ def _read_axes(axes: Any, known: Sequence[str] | dict[str, int]) -> list[str]:
         if name not in known:
             raise InputError(f"axes: unknown axis {name!r}{nearest(name, known)}")
     if not names or len(set(names)) < len(names):
-        raise InputError(f"axes is {axes!r}, expected different ones of {', '.join(known)}, joined by commas")
+        raise InputError(
+            f"axes is {axes!r}, expected different ones of {', '.join(known)}, joined by commas"
+        )
     return names
 
 

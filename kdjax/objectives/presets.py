@@ -35,7 +35,8 @@ def _arm(*terms: TermConfig, start: StartConfig = StartConfig(), **settings: Any
 
 
 def _as_run(*terms: TermConfig) -> ArmConfig:
-    """An arm of the published scripts: its student, learning rate and fine-tuning depend on whether it distils."""
+    """An arm of the published scripts: its student, learning rate and fine-tuning depend on whether
+    it distils."""
     if any(term.name != "mlm" for term in terms):
         return _arm(
             *terms,
@@ -60,7 +61,9 @@ _HEAD = "an MLM head; the same vocabulary"
 _HEADS = "as many heads as the student"
 
 PRESETS: dict[str, Preset] = {
-    "scratch": Preset("masked language modelling", "nothing", "Devlin et al. 2019", _arm(TermConfig("mlm"))),
+    "scratch": Preset(
+        "masked language modelling", "nothing", "Devlin et al. 2019", _arm(TermConfig("mlm"))
+    ),
     "logit": Preset(
         "MLM + the teacher's distribution at the masked positions (vanilla KD)",
         _HEAD,
@@ -80,7 +83,8 @@ PRESETS: dict[str, Preset] = {
         _arm(TermConfig("relation")),
     ),
     "distilbert": Preset(
-        "5 x logit (T = 2, all positions) + 2 x MLM + cosine of last hidden states; starts from the teacher's layers",
+        "5 x logit (T = 2, all positions) + 2 x MLM + cosine of last hidden states; starts from "
+        "the teacher's layers",
         f"{_HEAD}; the same width",
         "Sanh et al. 2019, arXiv 1910.01108",
         _arm(
@@ -142,13 +146,17 @@ PRESETS: dict[str, Preset] = {
         _as_run(TermConfig("mlm"), _published("logit")),
     ),
     "paper_as_run_tinybert": Preset(
-        "tinybert as the published scripts ran it: first and last layer's scores, last hidden states",
+        "tinybert as the published scripts ran it: first and last layer's scores, last hidden "
+        "states",
         f"{_HEADS}; the same width",
         _BUI,
-        _as_run(_published("first_scores_mse"), _published("attention_mse"), _published("hidden_mse")),
+        _as_run(
+            _published("first_scores_mse"), _published("attention_mse"), _published("hidden_mse")
+        ),
     ),
     "paper_as_run_minilm": Preset(
-        "minilm as the published scripts ran it: as many relation heads as attention heads, padding included",
+        "minilm as the published scripts ran it: as many relation heads as attention heads, "
+        "padding included",
         _HEADS,
         _BUI,
         _as_run(_published("relation")),
@@ -158,14 +166,16 @@ PRESETS: dict[str, Preset] = {
 
 
 def arm_of(name: str, config: ArmConfig) -> ArmConfig:
-    """A recipe's arm with nothing left open: `phases` and `start` are given, a preset's settings joined with its own.
+    """A recipe's arm with nothing left open: `phases` and `start` are given, a preset's settings
+    joined with its own.
 
     Args:
         name: as the recipe calls it; without preset, terms and phases it names its preset.
         config: its settings.
 
     Raises:
-        InputError: no such preset, more than one of preset, terms and phases, or phases that do not fill the budget.
+        InputError: no such preset, more than one of preset, terms and phases, or phases that do not
+            fill the budget.
     """
     given = [what for what in ("preset", "terms", "phases") if getattr(config, what)]
     if len(given) > 1:
@@ -185,26 +195,33 @@ def arm_of(name: str, config: ArmConfig) -> ArmConfig:
         )
     ends = [0.0, *(phase.until for phase in found.phases)]
     if ends[-1] != 1 or not all(a < b for a, b in pairwise(ends)):
-        raise InputError(f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up to 1")
+        raise InputError(
+            f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up "
+            "to 1"
+        )
     return found
 
 
 def objectives_of(name: str, config: ArmConfig) -> tuple[Objective, ...]:
-    """The objective of each phase of an arm; terms whose weight is 0 throughout a phase are left out.
+    """The objective of each phase of an arm; terms whose weight is 0 throughout a phase are left
+    out.
 
     Args:
         name: as the recipe calls it.
         config: from `arm_of`.
 
     Raises:
-        InputError: a term that does not exist, an option it does not have, or a phase in which nothing counts.
+        InputError: a term that does not exist, an option it does not have, or a phase in which
+            nothing counts.
     """
-    made, begin = [], 0.0
+    made = []
+    begin = 0.0
     for n, phase in enumerate(config.phases, start=1):
         where = f"arms.{name}" if len(config.phases) == 1 else f"arms.{name}: phase {n}"
         try:
             terms = tuple(
-                (key, term.weight, get(term.name, term.variant, **term.options)) for key, term in _keys(phase)
+                (key, term.weight, get(term.name, term.variant, **term.options))
+                for key, term in _keys(phase)
             )
         except InputError as e:
             raise InputError(f"{where}: {e}") from None
@@ -220,10 +237,16 @@ def _keys(phase: PhaseConfig) -> list[tuple[str, TermConfig]]:
     """A phase's terms under their names, numbered where a name comes twice."""
     names = [term.name.rpartition(":")[2] for term in phase.terms]
     before = [names[:n].count(name) for n, name in enumerate(names)]
-    return [(f"{name}_{n + 1}" if n else name, term) for name, n, term in zip(names, before, phase.terms, strict=True)]
+    return [
+        (f"{name}_{n + 1}" if n else name, term)
+        for name, n, term in zip(names, before, phase.terms, strict=True)
+    ]
 
 
 def _preset(arm: str, preset: str) -> ArmConfig:
     if preset not in PRESETS:
-        raise InputError(f"arms.{arm}: unknown arm {preset!r}{nearest(preset, PRESETS)}; or give its terms or phases")
+        raise InputError(
+            f"arms.{arm}: unknown arm {preset!r}{nearest(preset, PRESETS)}; or give its terms or "
+            "phases"
+        )
     return PRESETS[preset].arm

@@ -1,4 +1,5 @@
-"""Means over what counts, in float32 or wider. B batch, H heads, L length, S slots, V vocabulary."""
+"""Means over what counts, in float32 or wider. B batch, H heads, L length, S slots, V
+vocabulary."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ import optax
 
 from kdjax.errors import InputError
 from kdjax.kernels.split import platform
-from kdjax.models.canonical import is_canonical
+from kdjax.models.reference import is_canonical
 
 _MASKED = -1e30
-"""Stands for a score that is not there: finite, so that 0 x (its difference from another) is 0 and not NaN."""
+"""Stands for a score that is not there: finite, so that 0 x (its difference from another) is 0 and
+not NaN."""
 
 
 def precise(x: jax.Array) -> jax.Array:
@@ -35,7 +37,8 @@ def given(logits: jax.Array | None) -> jax.Array:
 
 def valid_pairs(batch: Mapping[str, jax.Array]) -> jax.Array:
     """Which pairs of positions belong together: both valid, in one segment; bool `[B, 1, L, L]`."""
-    segments, valid = batch["segments"], batch["valid"]
+    segments = batch["segments"]
+    valid = batch["valid"]
     same = segments[:, :, None] == segments[:, None, :]
     return (same & valid[:, :, None] & valid[:, None, :])[:, None]
 
@@ -45,13 +48,15 @@ def mean(values: jax.Array, where: jax.Array | None = None) -> jax.Array:
     if where is None:
         return jnp.mean(precise(values))
     kept = jnp.where(where, precise(values), 0)
-    # Counted in integers: a float32 count stops growing at 2^24, which a batch's pairs of positions reach.
+    # Counted in integers: a float32 count stops growing at 2^24, which a batch's pairs of positions
+    # reach.
     count = jnp.sum(where, dtype=jnp.int32).astype(kept.dtype) * (values.size // where.size)
     return jnp.sum(kept) / jnp.maximum(count, 1)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Mean of the values by their weights; 0 if no weight is above 0. What has weight 0 may hold anything."""
+    """Mean of the values by their weights; 0 if no weight is above 0. What has weight 0 may hold
+    anything."""
     weights = precise(weights)
     total = jnp.sum(weights)
     return jnp.sum(jnp.where(weights > 0, values, 0) * weights) / jnp.where(total > 0, total, 1)
@@ -66,7 +71,8 @@ def mse(student: jax.Array, teacher: jax.Array, where: jax.Array | None = None) 
 
 
 def log_softmax(scores: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """Log-probabilities over the last axis; entries outside `where` have probability 0 and stay finite."""
+    """Log-probabilities over the last axis; entries outside `where` have probability 0 and stay
+    finite."""
     return jax.nn.log_softmax(_at(precise(scores), where))
 
 
@@ -76,7 +82,9 @@ def kl(student: jax.Array, teacher: jax.Array) -> jax.Array:
     return divergence
 
 
-def kl_of_scores(student: jax.Array, teacher: jax.Array, where: jax.Array | None = None) -> jax.Array:
+def kl_of_scores(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None = None
+) -> jax.Array:
     """KL(p_t‖p_s) over the last axis, p = softmax(scores) over the entries at `where`."""
     if is_canonical():
         return kl(log_softmax(student, where), log_softmax(teacher, where))
@@ -91,7 +99,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return _cross_entropy(logits, labels)
 
 
-# Differentiated by hand, a loss over a distribution reads the scores once more and writes their gradient, no more.
+# Differentiated by hand, a loss over a distribution reads the scores once more and writes their
+# gradient, no more.
 
 
 @jax.custom_vjp
@@ -99,18 +108,25 @@ def _kl_of_scores(student: jax.Array, teacher: jax.Array, where: jax.Array | Non
     return kl(log_softmax(student, where), log_softmax(teacher, where))
 
 
-def _kl_forward(student: jax.Array, teacher: jax.Array, where: jax.Array | None) -> tuple[jax.Array, tuple[Any, ...]]:
+def _kl_forward(
+    student: jax.Array, teacher: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, tuple[Any, ...]]:
     totals = [_log_total(_at(scores, where)) for scores in (student, teacher)]
-    own, target = (_at(scores, where) - total for scores, total in zip((student, teacher), totals, strict=True))
+    own, target = (
+        _at(scores, where) - total for scores, total in zip((student, teacher), totals, strict=True)
+    )
     divergence = jnp.sum(jnp.exp(target) * (target - own), axis=-1)
     return divergence, (student, teacher, where, divergence, *totals)
 
 
 def _kl_backward(kept: tuple[Any, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, None]:
     student, teacher, where, divergence, total, target_total = kept
-    own, target = _at(student, where) - total, _at(teacher, where) - target_total
+    own = _at(student, where) - total
+    target = _at(teacher, where) - target_total
     to_student = jnp.exp(own) - jnp.exp(target)
-    to_teacher = jnp.exp(target) * (target - own - divergence[..., None])  # where nobody wants it, XLA drops it
+    to_teacher = jnp.exp(target) * (
+        target - own - divergence[..., None]
+    )  # where nobody wants it, XLA drops it
     return gradient[..., None] * to_student, gradient[..., None] * to_teacher, None
 
 
@@ -122,7 +138,9 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return _cross_entropy_forward(logits, labels)[0]
 
 
-def _cross_entropy_forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _cross_entropy_forward(
+    logits: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     total = _log_total(logits)
     if platform() == "tpu":  # where a look-up would need the logits written out in float32
         right = jnp.sum(jnp.where(_is_label(labels, logits), logits, 0), axis=-1)
@@ -131,7 +149,9 @@ def _cross_entropy_forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Ar
     return total[..., 0] - right, (logits, labels, total)
 
 
-def _cross_entropy_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, None]:
+def _cross_entropy_backward(
+    kept: tuple[jax.Array, ...], gradient: jax.Array
+) -> tuple[jax.Array, None]:
     logits, labels, total = kept
     return gradient[..., None] * (jnp.exp(logits - total) - _is_label(labels, logits)), None
 

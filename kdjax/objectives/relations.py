@@ -1,4 +1,5 @@
-"""Learning how the teacher's queries, keys and values relate to each other (MiniLM). H heads, d head width, D = H·d."""
+"""Learning how the teacher's queries, keys and values relate to each other (MiniLM). H heads, d
+head width, D = H·d."""
 
 from __future__ import annotations
 
@@ -15,33 +16,45 @@ from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.kernels import relation
 from kdjax.kernels.split import ROWS, on_tpu, split
-from kdjax.models.canonical import is_canonical
-from kdjax.models.features import Features, Request
+from kdjax.models.features import FeatureRequest, Features
+from kdjax.models.reference import is_canonical
 from kdjax.objectives import counts
 from kdjax.objectives.attention import FLOOR
-from kdjax.objectives.base import Batch, Needs, Params, TeacherTerm, check_equal, check_number, check_whole
+from kdjax.objectives.base import (
+    Batch,
+    FeatureNeeds,
+    Params,
+    TeacherTerm,
+    check_equal,
+    check_number,
+    check_whole,
+)
 from kdjax.objectives.layers import last_pair
 from kdjax.objectives.reductions import kl, kl_of_scores, log_softmax, mean, valid_pairs
 
 _KINDS = ("query", "key", "value")
 
-_LARGE_LAYERS, _LARGE_LAYER = 24, 21
+_LARGE_LAYERS = 24
+_LARGE_LAYER = 21
 """Layers of large size, and the one that MiniLMv2 learns from."""
 
 
 @dataclass(frozen=True)
 class Relation(TeacherTerm):
-    """Σ_X w_X · KL(R_t‖R_s), R = softmax(X Xᵀ/√(D/A)), X in query, key, value; mean over A heads and valid rows.
+    """Σ_X w_X · KL(R_t‖R_s), R = softmax(X Xᵀ/√(D/A)), X in query, key, value; mean over A heads
+    and valid rows.
 
-    MiniLMv2, Wang et al. 2021, arXiv 2012.15828. The heads are joined to the width D and split anew into A relation
-    heads, so the two models may differ in heads and in width. Keys outside a row's segment have probability 0.
+    MiniLMv2, Wang et al. 2021, arXiv 2012.15828. The heads are joined to the width D and split anew
+    into A relation heads, so the two models may differ in heads and in width. Keys outside a row's
+    segment have probability 0.
     """
 
     name: ClassVar[str] = "relation"
 
     relation_heads: int = 0
-    """A; it divides both widths. 0: as many as base size takes, 48, or large size, 64 (a teacher wider than 768); where
-    that does not divide both widths, the largest smaller number that does."""
+    """A; it divides both widths. 0: as many as base size takes, 48, or large size, 64 (a teacher
+    wider than 768); where that does not divide both widths, the largest smaller number that
+    does."""
     teacher_layer: int = 0
     """The teacher's layer; 0: the method's choice, the last, but 21 of the 24 of large size."""
     query: float = 1.0
@@ -75,56 +88,65 @@ class Relation(TeacherTerm):
             return max(n for n in range(1, most + 1) if common % n == 0)
         if common % self.relation_heads:
             raise InputError(
-                f"relation_heads is {self.relation_heads}, expected a divisor of the student's width {student_width} "
+                f"relation_heads is {self.relation_heads}, expected a divisor of the student's "
+                f"width {student_width} "
                 f"and the teacher's {teacher_width}"
             )
         return self.relation_heads
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         self.heads(student.width, teacher.width)
         own, other = self._pair(student.layers, teacher.layers)
-        return Needs(_request(self._weights, own), _request(self._weights, other))
+        return FeatureNeeds(_request(self._weights, own), _request(self._weights, other))
 
     def count(self, batch: Batch) -> jax.Array:
         """Valid rows."""
         return counts.valid(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = valid_pairs(batch)
         losses = []
         for kind, weight in self._weights.items():
-            seen, target = getattr(student, kind), getattr(teacher, kind)
+            seen = getattr(student, kind)
+            target = getattr(teacher, kind)
             own, other = self._pair(max(seen), max(target))
-            x, y = seen[own], target[other]
+            x = seen[own]
+            y = target[other]
             heads = self.heads(x.shape[1] * x.shape[3], y.shape[1] * y.shape[3])
             losses.append(weight * _divergence(x, y, heads, batch, where))
         return sum(losses[1:], start=losses[0])
 
     def _pair(self, student: int, teacher: int) -> tuple[int, int]:
-        # Layers 22 and 23 count as large size too: when called, the largest layer present may be another term's.
+        # Layers 22 and 23 count as large size too: when called, the largest layer present may be
+        # another term's.
         chosen = _LARGE_LAYER if _LARGE_LAYER <= teacher <= _LARGE_LAYERS else 0
         return last_pair(self.teacher_layer or chosen, student, teacher)
 
 
 @dataclass(frozen=True)
 class RelationBui2024(TeacherTerm):
-    """Σ_X KL(R_t‖R_s) over the attention heads of the last layers, mean over B·H·L rows; nothing is masked.
+    """Σ_X KL(R_t‖R_s) over the attention heads of the last layers, mean over B·H·L rows; nothing is
+    masked.
 
-    The published code of arXiv 2404.19319 (`minilm_v2`). Its regrouping into the teacher's heads is right only where
-    the two models have equally many; others are refused.
+    The published code of arXiv 2404.19319 (`minilm_v2`). Its regrouping into the teacher's heads is
+    right only where the two models have equally many; others are refused.
     """
 
     name: ClassVar[str] = "relation"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         check_equal("heads", student.heads, teacher.heads)
-        return Needs(_request(_KINDS, student.layers), _request(_KINDS, teacher.layers))
+        return FeatureNeeds(_request(_KINDS, student.layers), _request(_KINDS, teacher.layers))
 
     def count(self, batch: Batch) -> jax.Array:
         """Sequences."""
         return counts.sequences(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         losses = []
         for kind in _KINDS:
             both = (getattr(features, kind) for features in (student, teacher))
@@ -134,9 +156,11 @@ class RelationBui2024(TeacherTerm):
 
 @dataclass(frozen=True)
 class ValueRelation(TeacherTerm):
-    """KL(R_t‖R_s), R = softmax(V Vᵀ/√d) of each head of the last layer, mean over heads and valid rows.
+    """KL(R_t‖R_s), R = softmax(V Vᵀ/√d) of each head of the last layer, mean over heads and valid
+    rows.
 
-    MiniLM, Wang et al. 2020, arXiv 2002.10957: L_VR; masked like the attention. Head widths may differ.
+    MiniLM, Wang et al. 2020, arXiv 2002.10957: L_VR; masked like the attention. Head widths may
+        differ.
     """
 
     name: ClassVar[str] = "value_relation"
@@ -147,17 +171,21 @@ class ValueRelation(TeacherTerm):
     def __post_init__(self) -> None:
         check_whole("teacher_layer", self.teacher_layer)
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _value_needs(student, teacher, self.teacher_layer)
 
     def count(self, batch: Batch) -> jax.Array:
         """Valid rows."""
         return counts.valid(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         where = valid_pairs(batch)
         own, other = last_pair(self.teacher_layer, max(student.value), max(teacher.value))
-        divergence = kl_of_scores(_products(student.value[own]), _products(teacher.value[other]), where)
+        divergence = kl_of_scores(
+            _products(student.value[own]), _products(teacher.value[other]), where
+        )
         return mean(divergence, batch["valid"][:, None])
 
 
@@ -165,41 +193,50 @@ class ValueRelation(TeacherTerm):
 class ValueRelationBui2024(TeacherTerm):
     """KL(R_t‖R_s) of the last layers' values, mean over B·H·L rows; nothing is masked.
 
-    The published code of arXiv 2404.19319 (`att_val_kl`): both sides are scaled by the student's √d, and the student's
-    probabilities are at least 1e-7 in the logarithm.
+    The published code of arXiv 2404.19319 (`att_val_kl`): both sides are scaled by the student's
+    √d, and the student's probabilities are at least 1e-7 in the logarithm.
     """
 
     name: ClassVar[str] = "value_relation"
 
-    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> Needs:
+    def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _value_needs(student, teacher, 0)
 
     def count(self, batch: Batch) -> jax.Array:
         """Sequences."""
         return counts.sequences(batch)
 
-    def _loss(self, student: Features, teacher: Features, batch: Batch, params: Params) -> jax.Array:
+    def _loss(
+        self, student: Features, teacher: Features, batch: Batch, params: Params
+    ) -> jax.Array:
         seen, target = (features.value[max(features.value)] for features in (student, teacher))
         width = seen.shape[-1]
         own = jnp.maximum(log_softmax(_products(seen, width)), math.log(FLOOR))
         return mean(kl(own, log_softmax(_products(target, width))))
 
 
-def _value_needs(student: ModelConfig, teacher: ModelConfig, teacher_layer: int) -> Needs:
+def _value_needs(student: ModelConfig, teacher: ModelConfig, teacher_layer: int) -> FeatureNeeds:
     check_equal("heads", student.heads, teacher.heads)
     own, other = last_pair(teacher_layer, student.layers, teacher.layers)
-    return Needs(_request(["value"], own), _request(["value"], other))
+    return FeatureNeeds(_request(["value"], own), _request(["value"], other))
 
 
-def _request(kinds: Iterable[str], layer: int) -> Request:
+def _request(kinds: Iterable[str], layer: int) -> FeatureRequest:
     layers: dict[str, Any] = {kind: frozenset({layer}) for kind in kinds}
-    return Request(**layers)
+    return FeatureRequest(**layers)
 
 
-def _divergence(x: jax.Array, y: jax.Array, heads: int, batch: Batch, where: jax.Array) -> jax.Array:
+def _divergence(
+    x: jax.Array, y: jax.Array, heads: int, batch: Batch, where: jax.Array
+) -> jax.Array:
     """KL(R_t‖R_s), mean over relation heads and valid rows."""
-    own, target = _join(x), _join(y)
-    if not is_canonical() and on_tpu() and relation.fits(own.shape[1], (own.shape[2], target.shape[2]), heads):
+    own = _join(x)
+    target = _join(y)
+    if (
+        not is_canonical()
+        and on_tpu()
+        and relation.fits(own.shape[1], (own.shape[2], target.shape[2]), heads)
+    ):
         groups = jnp.where(batch["valid"], batch["segments"], 0)
         return mean(_rows(own, target, groups, heads), batch["valid"]) / heads
     divergence = kl_of_scores(_products(_part(own, heads)), _products(_part(target, heads)), where)
@@ -208,7 +245,8 @@ def _divergence(x: jax.Array, y: jax.Array, heads: int, batch: Batch, where: jax
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _rows(student: jax.Array, teacher: jax.Array, groups: jax.Array, heads: int) -> jax.Array:
-    """KL(R_t‖R_s) of each row, summed over relation heads: `[B, L]`; no gradient for the teacher."""
+    """KL(R_t‖R_s) of each row, summed over relation heads: `[B, L]`; no gradient for the
+    teacher."""
     return _rows_forward(student, teacher, groups, heads)[0]
 
 
@@ -220,7 +258,9 @@ def _rows_forward(
     return made, (student, teacher, groups)
 
 
-def _rows_backward(heads: int, kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, None, None]:
+def _rows_backward(
+    heads: int, kept: tuple[jax.Array, ...], gradient: jax.Array
+) -> tuple[jax.Array, None, None]:
     kernel = functools.partial(relation.backward, heads=heads)
     return split(kernel, (ROWS,) * 4, ROWS)(*kept, gradient), None, None
 
@@ -239,6 +279,9 @@ def _part(x: jax.Array, heads: int) -> jax.Array:
 
 
 def _products(x: jax.Array, width: int | None = None) -> jax.Array:
-    """X Xᵀ/√width over the positions, `[B, H, L, L]` in float32 or wider; `width` is x's own unless given."""
+    """X Xᵀ/√width over the positions, `[B, H, L, L]` in float32 or wider; `width` is x's own unless
+    given."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum("BHLd,BHMd->BHLM", x, x, preferred_element_type=wide) / math.sqrt(width or x.shape[-1])
+    return jnp.einsum("BHLd,BHMd->BHLM", x, x, preferred_element_type=wide) / math.sqrt(
+        width or x.shape[-1]
+    )

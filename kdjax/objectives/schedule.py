@@ -23,7 +23,8 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
     """A number or a schedule, as a recipe gives it.
 
     Args:
-        setting: a number, a `Schedule`, or a mapping {shape, points} with points [share of the budget, value].
+        setting: a number, a `Schedule`, or a mapping {shape, points} with points [share of the
+            budget, value].
         what: its name, for messages.
         positive: whether every value must be above 0, not only at least 0.
 
@@ -35,20 +36,29 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
         setting = {"shape": setting.shape, "points": setting.points}
     if not isinstance(setting, Mapping):
         if not is_amount(setting, positive=positive):
-            raise InputError(f"{what} is {setting!r}, expected a number {least} or a schedule {{shape, points}}")
+            raise InputError(
+                f"{what} is {setting!r}, expected a number {least} or a schedule {{shape, points}}"
+            )
         return float(setting)
     known = [f.name for f in fields(Schedule)]
     for key in setting:
         if key not in known:
-            raise InputError(f"{what}: unknown setting {key!r} of a schedule{nearest(str(key), known)}")
-    shape, points = setting.get("shape", Schedule.shape), setting.get("points", ())
+            raise InputError(
+                f"{what}: unknown setting {key!r} of a schedule{nearest(str(key), known)}"
+            )
+    shape = setting.get("shape", Schedule.shape)
+    points = setting.get("points", ())
     if shape not in _SHAPES:
         raise InputError(f"{what}: unknown shape {shape!r}{nearest(str(shape), _SHAPES)}")
     if not isinstance(points, (list, tuple)) or not all(_is_point(point) for point in points):
-        raise InputError(f"{what}: points are {points!r}, expected a list of pairs [share of the budget, value]")
+        raise InputError(
+            f"{what}: points are {points!r}, expected a list of pairs [share of the budget, value]"
+        )
     for share, number in points:
         if not is_amount(number, positive=positive):
-            raise InputError(f"{what} is {number!r} at {share!r} of the budget, expected a number {least}")
+            raise InputError(
+                f"{what} is {number!r} at {share!r} of the budget, expected a number {least}"
+            )
     try:
         return Schedule(shape, tuple((float(share), float(number)) for share, number in points))
     except InputError as e:
@@ -58,8 +68,9 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
 def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax.Array:
     """The number at a moment of the budget; pure, and may be traced.
 
-    Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v - u)(1 - cos πt)/2;
-    `step` u, until the next point is reached. Constant before the first point and after the last.
+    Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v -
+    u)(1 - cos πt)/2; `step` u, until the next point is reached. Constant before the first point and
+    after the last.
 
     Args:
         setting: from `read`.
@@ -83,8 +94,11 @@ def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
     """Whether the number is 0 at every share of the budget in [begin, end)."""
     if not isinstance(setting, Schedule):
         return setting == 0
-    first, last = setting.points[0][1], setting.points[-1][1]
-    for (start, before), (stop, after) in pairwise([(-math.inf, first), *setting.points, (math.inf, last)]):
+    first = setting.points[0][1]
+    last = setting.points[-1][1]
+    for (start, before), (stop, after) in pairwise(
+        [(-math.inf, first), *setting.points, (math.inf, last)]
+    ):
         stays = before == 0 and (after == 0 or setting.shape == "step")
         if start < end and begin < stop and not stays:
             return False

@@ -1,9 +1,11 @@
-"""How devices are laid out, and where arrays lie on them: the mesh, and the rules by which parameters are split.
+"""How devices are laid out, and where arrays lie on them: the mesh, and the rules by which
+parameters are split.
 
-The mesh has three axes. A batch is split over `data` and `fsdp`, and every group of `tensor` devices works on the same
-sequences. Parameters, the optimiser's state and the teacher are stored split over `fsdp` and gathered whole for the
-step, whose gradients are split again (Rajbhandari et al. 2020, arXiv 1910.02054, stage 3); over `tensor` they are split
-by heads, feed-forward units and vocabulary entries for the work itself (Shoeybi et al. 2019, arXiv 1909.08053).
+The mesh has three axes. A batch is split over `data` and `fsdp`, and every group of `tensor`
+devices works on the same sequences. Parameters, the optimiser's state and the teacher are stored
+split over `fsdp` and gathered whole for the step, whose gradients are split again (Rajbhandari et
+al. 2020, arXiv 1910.02054, stage 3); over `tensor` they are split by heads, feed-forward units and
+vocabulary entries for the work itself (Shoeybi et al. 2019, arXiv 1909.08053).
 """
 
 from __future__ import annotations
@@ -43,8 +45,9 @@ RULES: tuple[Rule, ...] = (
     ("*mlm.bias", ("tensor",)),  # [V]
     ("objective.*.bias", ("tensor",)),
 )
-"""A pattern over a parameter's dotted path -> the mesh axis over which each of its own is split. The first that
-matches counts; what none matches is whole on every device, and so is an axis that the devices do not divide."""
+"""A pattern over a parameter's dotted path -> the mesh axis over which each of its own is split.
+The first that matches counts; what none matches is whole on every device, and so is an axis that
+the devices do not divide."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +65,37 @@ class Layout:
     splits_teacher: bool = True
 
     @staticmethod
-    def of(config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None) -> Layout:
+    def of(
+        config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None
+    ) -> Layout:
         """A recipe's layout over the given devices (default: all of all processes).
 
         Raises:
-            InputError: the axes' sizes do not make up the devices, or a rule names no axis of the mesh.
+            InputError: the axes' sizes do not make up the devices, or a rule names no axis of the
+                mesh.
         """
         devices = list(devices or jax.devices())
         inner = config.fsdp * config.tensor
         data = config.data or len(devices) // inner
         if data * inner != len(devices):
             sizes = f"data {config.data or 'any'}, fsdp {config.fsdp}, tensor {config.tensor}"
-            raise InputError(f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is that")
+            raise InputError(
+                f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is "
+                "that"
+            )
         own = tuple(config.rules.items())
         for pattern, axes in own:
             if unknown := set(axes) - {"fsdp", "tensor", NONE}:
-                raise InputError(f"train.mesh.rules.{pattern}: {min(unknown)!r}, expected fsdp, tensor or none")
+                raise InputError(
+                    f"train.mesh.rules.{pattern}: {min(unknown)!r}, expected fsdp, tensor or none"
+                )
             if len(set(axes) - {NONE}) < len([axis for axis in axes if axis != NONE]):
-                raise InputError(f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once")
-        mesh = jax.make_mesh((data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * 3, devices=devices)
+                raise InputError(
+                    f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once"
+                )
+        mesh = jax.make_mesh(
+            (data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * 3, devices=devices
+        )
         return Layout(mesh, own + RULES, config.teacher == "split")
 
     @property
@@ -89,12 +104,12 @@ class Layout:
         return self.mesh.size
 
     @property
-    def everywhere(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """The same array on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
-    def by_batch(self) -> NamedSharding:
+    def batch_sharding(self) -> NamedSharding:
         """The first axis split over the devices that take different sequences."""
         return NamedSharding(self.mesh, PartitionSpec(BATCH))
 
@@ -105,7 +120,7 @@ class Layout:
 
     def rows(self, batch: int) -> np.ndarray:
         """Which rows of a batch the devices of this process take, ascending."""
-        taken = self.by_batch.addressable_devices_indices_map((batch,)).values()
+        taken = self.batch_sharding.addressable_devices_indices_map((batch,)).values()
         return np.unique(np.concatenate([np.arange(batch)[index] for index in taken]))
 
     def place_batch(self, batch: Mapping[str, np.ndarray], size: int) -> dict[str, jax.Array]:
@@ -116,7 +131,7 @@ class Layout:
             size: rows of the whole batch, over all processes.
         """
         if jax.process_count() == 1:
-            return jax.device_put(dict(batch), self.by_batch)  # type: ignore[no-any-return]
+            return jax.device_put(dict(batch), self.batch_sharding)  # type: ignore[no-any-return]
         rows = self.rows(size)
 
         def part(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
@@ -124,7 +139,9 @@ class Layout:
             return array[here[0] : here[-1] + 1]
 
         return {
-            name: jax.make_array_from_callback((size, *x.shape[1:]), self.by_batch, functools.partial(part, x))
+            name: jax.make_array_from_callback(
+                (size, *x.shape[1:]), self.batch_sharding, functools.partial(part, x)
+            )
             for name, x in batch.items()
         }
 
@@ -137,43 +154,58 @@ class Layout:
         """
         if jax.process_count() == 1:
             return jax.device_put(tree, where)
-        shardings = jax.tree.map(lambda _: where, tree) if isinstance(where, jax.sharding.Sharding) else where
+        shardings = (
+            jax.tree.map(lambda _: where, tree)
+            if isinstance(where, jax.sharding.Sharding)
+            else where
+        )
 
         def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-            return jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index])
+            return jax.make_array_from_callback(
+                np.shape(x), sharding, lambda index: np.asarray(x)[index]
+            )
 
         return jax.tree.map(put, jax.device_get(tree), shardings)
 
-    def stored(self, tree: Any) -> Any:
-        """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state over them."""
+    def param_sharding(self, tree: Any) -> Any:
+        """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state
+        over them."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
-    def stored_teacher(self, tree: Any) -> Any:
+    def teacher_sharding(self, tree: Any) -> Any:
         """Where the leaves of a teacher's parameters lie."""
-        return self.stored(tree) if self.splits_teacher else _whole(self.stored(tree))
+        return (
+            self.param_sharding(tree)
+            if self.splits_teacher
+            else _unsharded(self.param_sharding(tree))
+        )
 
-    def alone(self, forward: Callable[..., Any], dtype: str) -> Callable[..., Any]:
-        """Inside a compiled function: a forward pass that each group of devices does for its own sequences.
+    def shard_forward(self, forward: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+        """Inside a compiled function: a forward pass that each group of devices does for its own
+        sequences.
 
-        Matrices are cast to `dtype` where they are stored, and gathered over `fsdp` as that. So are gradients summed:
-        once for each parameter, however often it is used, and over `fsdp` each device gets what it stores.
+        Matrices are cast to `dtype` where they are stored, and gathered over `fsdp` as that. So are
+        gradients summed: once for each parameter, however often it is used, and over `fsdp` each
+        device gets what it stores.
 
         Args:
             forward: `(params, teacher_params, batch, dropout_key)` to a tree of arrays `[B, ...]`.
             dtype: of what is sent.
         """
-        # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are not, it gathers by
-        # itself: told to in the function, it would gather over `tensor` too.
+        # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are
+        # not, it gathers by itself: told to in the function, it would gather over `tensor` too.
         whole = self.mesh.shape["tensor"] == 1
         manual = set(AXES if whole else BATCH)
 
         def run(params: Any, teacher_params: Any, batch: Any, key: Any = None) -> Any:
-            given = jax.tree.map(lambda x: x if x.ndim < 2 else cast(x, dtype), (params, teacher_params))
+            given = jax.tree.map(
+                lambda x: x if x.ndim < 2 else cast(x, dtype), (params, teacher_params)
+            )
             if self.batch_parts == 1:
                 return forward(*given, batch, key)
-            stored = self.stored(given[0]), self.stored_teacher(given[1])
+            stored = self.param_sharding(given[0]), self.teacher_sharding(given[1])
             if not whole:
-                stored = _whole(stored)
+                stored = _unsharded(stored)
                 given = jax.lax.with_sharding_constraint(given, stored)
             specs = jax.tree.map(self._over_fsdp, stored)
 
@@ -181,43 +213,58 @@ class Layout:
                 return forward(*jax.tree.map(_gathered, given, specs), batch, key)
 
             split = jax.shard_map(
-                of_device, in_specs=(specs, ROWS, ROWS), out_specs=ROWS, axis_names=manual, check_vma=False
+                of_device,
+                in_specs=(specs, ROWS, ROWS),
+                out_specs=ROWS,
+                axis_names=manual,
+                check_vma=False,
             )
             return split(given, batch, key)
 
         return run
 
-    def gather(self, tree: Any) -> Any:
-        """Inside a compiled function: parameters as the work needs them, no longer split over `fsdp`."""
-        return jax.lax.with_sharding_constraint(tree, _whole(self.stored(tree)))
+    def all_gather(self, tree: Any) -> Any:
+        """Inside a compiled function: parameters as the work needs them, no longer split over
+        `fsdp`."""
+        return jax.lax.with_sharding_constraint(tree, _unsharded(self.param_sharding(tree)))
 
-    def scatter(self, gradients: Any) -> Any:
+    def reduce_scatter(self, gradients: Any) -> Any:
         """Inside a compiled function: gradients of parameters, as those are stored."""
-        return jax.lax.with_sharding_constraint(gradients, self.stored(gradients))
+        return jax.lax.with_sharding_constraint(gradients, self.param_sharding(gradients))
 
-    def seen(self) -> AbstractContextManager[Any]:
-        """Inside a compiled function: what is traced in the block sees the mesh (`kdjax.models.fused`)."""
-        context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
+    def mesh_context(self) -> AbstractContextManager[Any]:
+        """Inside a compiled function: what is traced in the block sees the mesh
+        (`kdjax.models.fused`)."""
+        context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(
+            self.mesh.abstract_mesh
+        )
         return context
 
     def check_batch(self, batch: int, microbatches: int = 1) -> None:
-        """Raises InputError unless a batch splits evenly over the devices and, on each, over the microbatches."""
+        """Raises InputError unless a batch splits evenly over the devices and, on each, over the
+        microbatches."""
         if batch % (self.batch_parts * microbatches):
             parts = f" times {microbatches} microbatches" if microbatches > 1 else ""
             raise InputError(
-                f"a batch has {batch} sequences, expected a multiple of the {self.batch_parts} parts the mesh splits "
+                f"a batch has {batch} sequences, expected a multiple of the {self.batch_parts} "
+                "parts the mesh splits "
                 f"it into{parts}"
             )
 
     def check_model(self, model: ModelConfig, whose: str) -> None:
         """Raises InputError unless the model's heads split evenly over `tensor`."""
         if model.heads % (tensor := self.mesh.shape["tensor"]):
-            raise InputError(f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of {whose}")
+            raise InputError(
+                f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of "
+                f"{whose}"
+            )
 
     def _over_fsdp(self, sharding: NamedSharding) -> PartitionSpec:
         """How an array is split over `fsdp` alone."""
         several = self.mesh.shape["fsdp"] > 1
-        return PartitionSpec(*("fsdp" if axis == "fsdp" and several else None for axis in sharding.spec))
+        return PartitionSpec(
+            *("fsdp" if axis == "fsdp" and several else None for axis in sharding.spec)
+        )
 
     def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         axes = self._axes(_dotted(path))
@@ -230,19 +277,24 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*split))
 
     def _axes(self, name: str) -> tuple[str, ...]:
-        return next((axes for pattern, axes in self.rules if fnmatch.fnmatchcase(name, pattern)), ())
+        return next(
+            (axes for pattern, axes in self.rules if fnmatch.fnmatchcase(name, pattern)), ()
+        )
 
 
 def local() -> Layout:
-    """The devices of this process, for work that each does alone: a batch split over all of them."""
+    """The devices of this process, for work that each does alone: a batch split over all of
+    them."""
     return Layout.of(devices=jax.local_devices())
 
 
-def _whole(shardings: Any) -> Any:
+def _unsharded(shardings: Any) -> Any:
     """The same, but not split over `fsdp`."""
 
     def whole(one: NamedSharding) -> NamedSharding:
-        return NamedSharding(one.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in one.spec)))
+        return NamedSharding(
+            one.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in one.spec))
+        )
 
     return jax.tree.map(whole, shardings)
 

@@ -12,19 +12,21 @@ from kdjax.errors import Stopped
 
 
 class Preemption:
-    """Whether this process was told to stop. Until `heeded` is entered, SIGTERM does what it did before.
+    """Whether this process was told to stop. Until `sigterm_handler` is entered, SIGTERM does what
+    it did before.
 
-    Outside of `between_steps` it ends what is being done at once, which is as safe as a kill. Inside, it is only noted:
-    whoever trains asks `told` once a step, saves, and ends.
+    Outside of `between_steps` it ends what is being done at once, which is as safe as a kill.
+    Inside, it is only noted: whoever trains asks `told` once a step, saves, and ends.
     """
 
     def __init__(self) -> None:
-        self._told = False
+        self._stop_requested = False
         self._training = False
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """SIGTERM ends the block with `Stopped`; but in the main thread, which alone hears signals, nothing changes."""
+    def sigterm_handler(self) -> Iterator[None]:
+        """SIGTERM ends the block with `Stopped`; but in the main thread, which alone hears signals,
+        nothing changes."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -33,7 +35,7 @@ class Preemption:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
-            self._told = False
+            self._stop_requested = False
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
@@ -47,15 +49,18 @@ class Preemption:
             yield
         finally:
             self._training = False
-        if self._told:
+        if self._stop_requested:
             raise Stopped
 
-    def told(self) -> bool:
-        """Whether to save, and end; what several processes make of it is for them to agree on (`kdjax.train.feed`)."""
-        return self._told
+    def stop_requested(self) -> bool:
+        """Return whether to save, and end.
+
+        What several processes make of it they agree on in `kdjax.training.input_pipeline`.
+        """
+        return self._stop_requested
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
+        self._stop_requested = True
         if not self._training:
             raise Stopped
 

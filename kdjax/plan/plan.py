@@ -1,4 +1,5 @@
-"""`kdjax plan`: what each arm would reach at budgets nobody has spent, from published laws and from pilot runs."""
+"""`kdjax plan`: what each arm would reach at budgets nobody has spent, from published laws and from
+pilot runs."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ from rich.console import Console
 from kdjax import forecast
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
+from kdjax.dry_run.pricing import arms_of, shape_of
+from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, write_json
 from kdjax.plan import prior, report, table
@@ -23,12 +26,11 @@ from kdjax.plan.pilot import pilot_of, runs_of, text_of
 from kdjax.plan.spending import Spending
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
-from kdjax.study.pricing import arms_of, shape_of
-from kdjax.study.teacher_cost import cost_by_recipe
-from kdjax.train.phase import price
+from kdjax.training.phase import price
 
 BEYOND = (1, 3, 10, 30, 100)
-"""Budgets that are forecast where the recipe names none, as multiples of the largest that was spent."""
+"""Budgets that are forecast where the recipe names none, as multiples of the largest that was
+spent."""
 GRID = 60
 """Budgets between the smallest and the largest at which pairs of arms are compared."""
 
@@ -60,21 +62,29 @@ def plan(config: Config, out: Path) -> dict[str, Any]:
 def forecasts(config: Config) -> dict[str, Any]:
     """The content of `plan.json`.
 
-    Returns:
-        `budgets`, `arms` (prices, parameters and what each budget buys: steps, tokens, epochs and, of repeated text,
-        the tokens it is worth), `prior` (published laws: see `kdjax.plan.prior`), and from pilot runs `fits` (arm ->
-        formula, parameters with intervals, predictions at the budgets and on a grid), `held_out` (errors of the
-        fit when the largest budgets are left out), `widening` (arm or `a - b` -> by how much intervals were widened
-        because held-out budgets lay outside), `contests` (case of who pays for the teacher -> pairs of arms: who
-        wins at which budget, where they cross). The last four are None without a pilot.
+    Returns: `budgets`, `arms` (prices, parameters and what each budget buys: steps, tokens, epochs
+        and, of repeated text,
+        the tokens it is worth), `prior` (published laws: see `kdjax.plan.prior`), and from pilot
+        runs `fits` (arm -> formula, parameters with intervals, predictions at the budgets and on a
+        grid), `held_out` (errors of the fit when the largest budgets are left out), `widening` (arm
+        or `a - b` -> by how much intervals were widened because held-out budgets lay outside),
+        `contests` (case of who pays for the teacher -> pairs of arms: who wins at which budget,
+        where they cross). The last four are None without a pilot.
     """
-    arms, shape = arms_of(config), shape_of(config)
+    arms = arms_of(config)
+    shape = shape_of(config)
     pilot = pilot_of(config) if config.plan.pilot else None
     runs = runs_of(config, pilot) if pilot else []
     budgets = _budgets(config, runs)
     fill, unique = text_of(config, pilot)
     spending = {
-        name: Spending(arm, tuple(price(phase, phase.shape(shape)) for phase in arm.phases), config, fill, unique)
+        name: Spending(
+            arm,
+            tuple(price(phase, phase.shape(shape)) for phase in arm.phases),
+            config,
+            fill,
+            unique,
+        )
         for name, arm in arms.items()
     }
     case = config.budget.teacher
@@ -116,7 +126,8 @@ def _fitted(
 ) -> dict[str, Any]:
     """What the pilot's runs say."""
     endpoint = next(e for e in pilot["endpoints"] if e["name"] == config.plan.endpoint)
-    better, confidence = endpoint["better"], config.evaluation.confidence
+    better = endpoint["better"]
+    confidence = config.evaluation.confidence
     how: dict[str, Any] = {
         "better": better,
         "confidence": confidence,
@@ -127,8 +138,11 @@ def _fitted(
     levels = sorted({run.flops for run in runs})
     held = [forecast.hold_out(runs, budgets=n, **how) for n in (1, 2) if len(levels) - n >= 3]
     widening = _widening(held)
-    case, grid = config.budget.teacher, np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
-    known = [one for one in CASES if one in ("nothing", "inference") or cost_by_recipe(config).known]
+    case = config.budget.teacher
+    grid = np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
+    known = [
+        one for one in CASES if one in ("nothing", "inference") or cost_by_recipe(config).known
+    ]
     return {
         "pilot": {
             "directory": config.plan.pilot,
@@ -139,13 +153,16 @@ def _fitted(
             "reference_losses": _same_losses(pilot),
         },
         "fits": {
-            name: _fit(fits.arms[name], spending[name], budgets, grid, case, widening.get(name, 1.0))
+            name: _fit(
+                fits.arms[name], spending[name], budgets, grid, case, widening.get(name, 1.0)
+            )
             for name in fits.arms
         },
         "held_out": [_held_out(one) for one in held],
         "widening": widening,
         "contests": {
-            one: [_contest(c) for c in _contests(config, fits, spending, grid, one, widening)] for one in known
+            one: [_contest(c) for c in _contests(config, fits, spending, grid, one, widening)]
+            for one in known
         },
     }
 
@@ -165,7 +182,9 @@ def _contests(
     widening: Mapping[str, float],
 ) -> tuple[forecast.Contest, ...]:
     """Pairs of arms over the budgets that every arm can spend in this case."""
-    affordable = np.array([flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)])
+    affordable = np.array(
+        [flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)]
+    )
     if len(affordable) < 2:
         return ()
     return forecast.contests(
@@ -173,12 +192,15 @@ def _contests(
         affordable,
         lambda arm, flops: spending[arm].point(flops, case),
         margin=config.evaluation.margin,
-        widen={(a, b): widening.get(f"{a} - {b}", 1.0) for a, b in itertools.permutations(fits.arms, 2)},
+        widen={
+            (a, b): widening.get(f"{a} - {b}", 1.0) for a, b in itertools.permutations(fits.arms, 2)
+        },
     )
 
 
 def _widening(held: Sequence[forecast.CrossValidation]) -> dict[str, float]:
-    """Arm, or `a - b` -> by how much an interval is widened: as the held-out budgets show that it has to be."""
+    """Arm, or `a - b` -> by how much an interval is widened: as the held-out budgets show that it
+    has to be."""
     found: dict[str, float] = {}
     for one in itertools.chain.from_iterable((*check.arms, *check.differences) for check in held):
         found[one.name] = max(found.get(one.name, 1.0), one.widening)
@@ -190,12 +212,20 @@ def _budgets(config: Config, runs: Sequence[forecast.Run]) -> list[float]:
         return sorted(config.plan.budgets)
     largest = max((run.flops for run in runs), default=Budget.of(config.budget).amount)
     if not runs and config.budget.kind != "flops":
-        raise InputError(f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to forecast for")
+        raise InputError(
+            f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to "
+            "forecast for"
+        )
     return [times * largest for times in BEYOND]
 
 
 def _fit(
-    fit: forecast.Fit, spending: Spending, budgets: Sequence[float], grid: Array, case: str, widening: float
+    fit: forecast.Fit,
+    spending: Spending,
+    budgets: Sequence[float],
+    grid: Array,
+    case: str,
+    widening: float,
 ) -> dict[str, Any]:
     """An arm's law and what it says; intervals of what it says are widened."""
 
@@ -206,7 +236,10 @@ def _fit(
         point = spending.point(asked, case)
         law = fit.predict(point.parameters, point.tokens, point.unique).widened(widening)
         columns = zip(asked, law.mean, law.low, law.high, strict=True)
-        return [dict(zip(("flops", "mean", "low", "high"), map(float, row), strict=True)) for row in columns]
+        return [
+            dict(zip(("flops", "mean", "low", "high"), map(float, row), strict=True))
+            for row in columns
+        ]
 
     return {
         "formula": fit.formula,
@@ -234,7 +267,8 @@ def _held_out(found: forecast.CrossValidation) -> dict[str, Any]:
     rows: dict[str, Any] = {"budgets": found.budgets}
     for name in ("arms", "differences"):
         rows[name] = [
-            {**asdict(one), "relative": one.relative, "widening": one.widening} for one in getattr(found, name)
+            {**asdict(one), "relative": one.relative, "widening": one.widening}
+            for one in getattr(found, name)
         ]
     return rows
 
@@ -247,7 +281,13 @@ def _contest(found: forecast.Contest) -> dict[str, Any]:
         "a": found.a,
         "b": found.b,
         "points": [
-            {"flops": float(f), "mean": float(m), "low": float(low), "high": float(high), "verdict": verdict}
+            {
+                "flops": float(f),
+                "mean": float(m),
+                "low": float(low),
+                "high": float(high),
+                "verdict": verdict,
+            }
             for f, m, low, high, verdict in zip(
                 found.flops, found.mean, found.low, found.high, found.verdicts, strict=True
             )

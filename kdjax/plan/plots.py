@@ -1,4 +1,5 @@
-"""The figures of a plan whose pilot was fitted. Each returns an `<svg>` element, or None where it would be empty."""
+"""The figures of a plan whose pilot was fitted. Each returns an `<svg>` element, or None where it
+would be empty."""
 
 from __future__ import annotations
 
@@ -12,39 +13,58 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdjax.plan.standing import Contest, Plan, contests, reach, sided, yardstick
-from kdjax.study import numbers, reference_losses, summary, svg
-from kdjax.study.axes import WIDTH, brief, limits, logarithmic, right, short
+from kdjax.report import numbers, reference_losses, summary, svg
+from kdjax.report.axes import WIDTH, brief, limits, logarithmic, right, short
 
 
 def curves(found: Plan) -> Markup | None:
-    """Each arm's fitted law with its interval, the pilot's runs, and what was predicted of budgets held out."""
+    """Each arm's fitted law with its interval, the pilot's runs, and what was predicted of budgets
+    held out."""
     fits = {arm: fit for arm, fit in found["fits"].items() if fit["curve"]}
     if not fits:
         return None
-    runs, endpoint = found["pilot"]["runs"], found["pilot"]["endpoint"]
-    seen, ends = [run["value"] for run in runs], list[float]()
+    runs = found["pilot"]["runs"]
+    endpoint = found["pilot"]["endpoint"]
+    seen = [run["value"] for run in runs]
+    ends = list[float]()
     with svg.style():
         figure = Figure(figsize=(WIDTH, 4.4))
         ax = figure.subplots()
         for arm, fit in fits.items():
             colour = _colour(found, arm)
-            at, mean, low, high = ([p[name] for p in fit["curve"]] for name in ("flops", "mean", "low", "high"))
+            at, mean, low, high = (
+                [p[name] for p in fit["curve"]] for name in ("flops", "mean", "low", "high")
+            )
             ax.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
             for edge in (low, high):
                 ax.plot(at, edge, color=colour, linewidth=0.7, alpha=0.55)
-            ax.plot(at, mean, color=colour, linewidth=1.9, linestyle="-" if fit["usable"] else (0, (2, 2)))
+            ax.plot(
+                at,
+                mean,
+                color=colour,
+                linewidth=1.9,
+                linestyle="-" if fit["usable"] else (0, (2, 2)),
+            )
             _runs(ax, found, arm)
             seen += mean
             ends += [*low, *high]
         seen += _held(ax, found)
         span = max(seen) - min(seen) or 1.0
-        limits(ax, seen + [min(max(end, min(seen) - span / 2), max(seen) + span / 2) for end in ends], 0.05)
+        limits(
+            ax,
+            seen + [min(max(end, min(seen) - span / 2), max(seen) + span / 2) for end in ends],
+            0.05,
+        )
         _budgets(ax, found, [p["flops"] for fit in fits.values() for p in fit["curve"]])
         _reach(ax, found)
         levels = reference_losses.of_endpoint(found["pilot"].get("reference_losses"), endpoint)
         reference_losses.draw(ax, levels, extend=False)
         ax.set_ylabel(f"{endpoint['unit']} ({endpoint['better']} is better)")
-        return svg.render(figure, "laws", f"{endpoint['label']} over the budget: fitted laws and the pilot's runs.")
+        return svg.render(
+            figure,
+            "laws",
+            f"{endpoint['label']} over the budget: fitted laws and the pilot's runs.",
+        )
 
 
 def _colour(found: Plan, arm: str) -> str:
@@ -58,7 +78,8 @@ def _marker(found: Plan, arm: str) -> str:
 def _runs(ax: Axes, found: Plan, arm: str) -> None:
     """The pilot's runs of an arm light; the mean of those of the recipe's size bold."""
     runs = [run for run in found["pilot"]["runs"] if run["arm"] == arm]
-    colour, size = _colour(found, arm), found["arms"][arm]["parameters_without_embeddings"]
+    colour = _colour(found, arm)
+    size = found["arms"][arm]["parameters_without_embeddings"]
     ax.plot(
         [run["flops"] for run in runs],
         [run["value"] for run in runs],
@@ -69,15 +90,19 @@ def _runs(ax: Axes, found: Plan, arm: str) -> None:
         alpha=0.5,
     )
     for flops in sorted({run["flops"] for run in runs}):
-        spread = summary.spread(r["value"] for r in runs if r["flops"] == flops and r["parameters"] == size)
+        spread = summary.spread(
+            r["value"] for r in runs if r["flops"] == flops and r["parameters"] == size
+        )
         if spread is not None:
             ax.plot(flops, spread.mean, _marker(found, arm), color=colour, markersize=6)
 
 
 def _held(ax: Axes, found: Plan) -> list[float]:
-    """What the fit without the largest budget predicted for it, beside what was reached; returns the predictions."""
+    """What the fit without the largest budget predicted for it, beside what was reached; returns
+    the predictions."""
     rows = [row for check in found["held_out"] if check["budgets"] == 1 for row in check["arms"]]
-    arms, shown = list(found["arms"]), []
+    arms = list(found["arms"])
+    shown = []
     for row in rows:
         if row["parameters"] != found["arms"][row["name"]]["parameters_without_embeddings"]:
             continue
@@ -100,7 +125,12 @@ def _held(ax: Axes, found: Plan) -> list[float]:
 def _budgets(ax: Axes, found: Plan, drawn: Sequence[float]) -> None:
     """The axis of budgets."""
     budgets = [*found["budgets"], *found["pilot"]["budgets"]]
-    logarithmic(ax, "budget: FLOPs", brief, sorted({*drawn, *(b for b in budgets if min(drawn) <= b <= max(drawn))}))
+    logarithmic(
+        ax,
+        "budget: FLOPs",
+        brief,
+        sorted({*drawn, *(b for b in budgets if min(drawn) <= b <= max(drawn))}),
+    )
 
 
 def _reach(ax: Axes, found: Plan) -> None:
@@ -119,9 +149,14 @@ def _reach(ax: Axes, found: Plan) -> None:
 
 
 def differences(found: Plan) -> Markup | None:
-    """Each arm's forecast difference to the yardstick, in the colour of whoever is told ahead; better is up."""
+    """Each arm's forecast difference to the yardstick, in the colour of whoever is told ahead;
+    better is up."""
     other = yardstick(found)
-    pairs = {one["a" if one["b"] == other else "b"]: one for one in contests(found) if other in (one["a"], one["b"])}
+    pairs = {
+        one["a" if one["b"] == other else "b"]: one
+        for one in contests(found)
+        if other in (one["a"], one["b"])
+    }
     shown = {arm: sided(one, arm) for arm, one in pairs.items()}
     if not shown:
         return None
@@ -135,11 +170,17 @@ def differences(found: Plan) -> Markup | None:
         for ax, (arm, contest) in zip(axes, shown.items(), strict=False):
             _difference(ax, found, contest)
             ax.set_title(f"{short(arm, 24)} less {short(other, 24)}")
-        return svg.render(figure, "differences", f"Forecast differences to {other} over the budget, with intervals.")
+        return svg.render(
+            figure,
+            "differences",
+            f"Forecast differences to {other} over the budget, with intervals.",
+        )
 
 
 def _difference(ax: Axes, found: Plan, contest: Contest) -> None:
-    endpoint, margin, points = found["pilot"]["endpoint"], found["config"]["evaluation"]["margin"], contest["points"]
+    endpoint = found["pilot"]["endpoint"]
+    margin = found["config"]["evaluation"]["margin"]
+    points = contest["points"]
     colours = {
         "a wins": _colour(found, contest["a"]),
         "b wins": _colour(found, contest["b"]),
@@ -157,7 +198,8 @@ def _difference(ax: Axes, found: Plan, contest: Contest) -> None:
         ax.plot(at, mean, color=colours[one["verdict"]], linewidth=2)
     crossing = contest["crossing"]
     if crossing["value"] is not None:
-        low, high = crossing["low"] or points[0]["flops"], crossing["high"] or points[-1]["flops"]
+        low = crossing["low"] or points[0]["flops"]
+        high = crossing["high"] or points[-1]["flops"]
         ax.plot([low, high], [0, 0], color=svg.INK, linewidth=1.6)
         for end, mark in (("low", "<"), ("high", ">")):
             if crossing[end] is None:
@@ -176,7 +218,8 @@ def _difference(ax: Axes, found: Plan, contest: Contest) -> None:
 
 
 def _verdicts(ax: Axes, contest: Contest, colours: Mapping[str, str]) -> None:
-    """Along the top, what is told from where to where; left out where there is no room for the words."""
+    """Along the top, what is told from where to where; left out where there is no room for the
+    words."""
     words = {
         "a wins": f"{short(contest['a'], 14)} ahead",
         "b wins": f"{short(contest['b'], 14)} ahead",
@@ -209,14 +252,17 @@ def _verdicts(ax: Axes, contest: Contest, colours: Mapping[str, str]) -> None:
 
 
 def held_out(found: Plan) -> Markup | None:
-    """Errors of the fits that had not seen the largest budgets, with their intervals; 0 is what was reached."""
+    """Errors of the fits that had not seen the largest budgets, with their intervals; 0 is what was
+    reached."""
     checks = [(check, [*check["arms"], *check["differences"]]) for check in found["held_out"]]
     if not checks:
         return None
     heights = [len(rows) + 0.6 for _, rows in checks]
     with svg.style():
         figure = Figure(figsize=(WIDTH, 0.26 * sum(heights) + 0.75 * len(checks)))
-        axes = figure.subplots(len(checks), squeeze=False, gridspec_kw={"height_ratios": heights}, sharex=True)[:, 0]
+        axes = figure.subplots(
+            len(checks), squeeze=False, gridspec_kw={"height_ratios": heights}, sharex=True
+        )[:, 0]
         for ax, (check, rows) in zip(axes, checks, strict=True):
             _errors(ax, found, rows)
             ax.tick_params(axis="x", labelbottom=True)
@@ -226,7 +272,9 @@ def held_out(found: Plan) -> Markup | None:
                 else f"Without the {check['budgets']} largest budgets"
             )
         axes[-1].set_xlabel(f"predicted less reached ({found['pilot']['endpoint']['unit']})")
-        return svg.render(figure, "held-out", "Errors of predictions for budgets that were held out.")
+        return svg.render(
+            figure, "held-out", "Errors of predictions for budgets that were held out."
+        )
 
 
 def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -237,7 +285,12 @@ def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
         colour = _colour(found, row["name"]) if alone else svg.MUTED
         if row["noise"]:
             ax.barh(y, 2 * row["noise"], 0.7, -row["noise"], color=svg.RULE, linewidth=0)
-        ax.plot([row["low"] - row["observed"], row["high"] - row["observed"]], [y, y], color=colour, linewidth=1.8)
+        ax.plot(
+            [row["low"] - row["observed"], row["high"] - row["observed"]],
+            [y, y],
+            color=colour,
+            linewidth=1.8,
+        )
         ax.plot(
             row["error"],
             y,
@@ -249,7 +302,13 @@ def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
         )
         deviations = "" if row["relative"] is None else f", {row['relative']:.1f} sd"
         right(ax, y, f"{numbers.signed(row['error'])}{deviations}", 8)
-        right(ax, y, "inside" if row["covered"] else "outside", 108, weight="normal" if row["covered"] else "bold")
+        right(
+            ax,
+            y,
+            "inside" if row["covered"] else "outside",
+            108,
+            weight="normal" if row["covered"] else "bold",
+        )
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [_row_name(row, len(sizes) > 1) for row in rows])
     ax.tick_params(axis="y", length=0)
@@ -260,4 +319,6 @@ def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _row_name(row: Mapping[str, Any], sizes: bool) -> str:
     name = short(row["name"].replace(" - ", f" {numbers.MINUS} "))
-    return f"{name}, {brief(row['flops'])}" + (f", {brief(row['parameters'])} parameters" if sizes else "")
+    return f"{name}, {brief(row['flops'])}" + (
+        f", {brief(row['parameters'])} parameters" if sizes else ""
+    )

@@ -11,9 +11,9 @@ from kdjax.budget.price import PARTS
 from kdjax.files import write_text
 from kdjax.plan import plots, verdict
 from kdjax.plan.standing import Plan, at, contests, reach, standing, yardstick
-from kdjax.study import numbers, page
-from kdjax.study.payers import MEANINGS
-from kdjax.study.usage import Cell, Column, Table
+from kdjax.report import numbers, page
+from kdjax.report.payers import MEANINGS
+from kdjax.report.usage import Cell, Column, Table
 
 
 def write(found: dict[str, Any], path: Path) -> None:
@@ -32,7 +32,9 @@ def write(found: dict[str, Any], path: Path) -> None:
 def html(found: Plan) -> str:
     """The page."""
     fitted = found["fits"] is not None
-    taught = any(price["teacher_forward"] for arm in found["arms"].values() for price in arm["prices"])
+    taught = any(
+        price["teacher_forward"] for arm in found["arms"].values() for price in arm["prices"]
+    )
     return page.render(
         "plan.html.j2",
         found["arms"],
@@ -51,7 +53,9 @@ def html(found: Plan) -> str:
         },
         rows=_rows(found),
         verdicts=_verdicts(found) if fitted else [],
-        leaders=[verdict.leader(standing(found, flops)) for flops in found["budgets"]] if fitted else [],
+        leaders=[verdict.leader(standing(found, flops)) for flops in found["budgets"]]
+        if fitted
+        else [],
         laws=_laws(found) if fitted else {},
         cases=_cases(found) if fitted and taught else [],
         prices=_prices(found),
@@ -66,9 +70,11 @@ def _heads(found: Plan) -> list[tuple[str, str]]:
     """Budgets, and how they lie to the pilot."""
     if found["fits"] is None:
         return [(numbers.flops(flops), "") for flops in found["budgets"]]
-    largest, smallest = reach(found), min(found["pilot"]["budgets"])
+    largest = reach(found)
+    smallest = min(found["pilot"]["budgets"])
     return [
-        (numbers.flops(flops), "" if smallest <= flops <= largest else "extrapolated") for flops in found["budgets"]
+        (numbers.flops(flops), "" if smallest <= flops <= largest else "extrapolated")
+        for flops in found["budgets"]
     ]
 
 
@@ -81,12 +87,15 @@ def _rows(found: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _row(found: Plan, n: int, arm: str) -> dict[str, Any]:
-    bought, flops = found["arms"][arm]["bought"][n], found["budgets"][n]
+    bought = found["arms"][arm]["bought"][n]
+    flops = found["budgets"][n]
     if bought is None:
         return {"arm": arm, "bought": False, "prediction": "", "interval": ""}
     told = None
     if found["fits"] is not None and arm in found["fits"]:
-        told = next((one for one in found["fits"][arm]["predictions"] if one["flops"] == flops), None)
+        told = next(
+            (one for one in found["fits"][arm]["predictions"] if one["flops"] == flops), None
+        )
     return {
         "arm": arm,
         "bought": True,
@@ -111,7 +120,13 @@ def _verdicts(found: Plan) -> list[tuple[str, list[tuple[str, str, str]]]]:
                 cells.append(("–", "", ""))
             else:
                 told = words[point["verdict"]] if point["verdict"] in words else point["verdict"]
-                cells.append((told, numbers.signed(point["mean"]), numbers.interval(point["low"], point["high"])))
+                cells.append(
+                    (
+                        told,
+                        numbers.signed(point["mean"]),
+                        numbers.interval(point["low"], point["high"]),
+                    )
+                )
         made.append((f"{contest['a']} {numbers.MINUS} {contest['b']}", cells))
     return made
 
@@ -122,7 +137,9 @@ def _laws(found: Plan) -> dict[str, dict[str, Any]]:
         arm: {
             **fit,
             "formula": _formula(fit["formula"]),
-            "symbols": [(name, _value(one["value"]), _range(one)) for name, one in fit["parameters"].items()],
+            "symbols": [
+                (name, _value(one["value"]), _range(one)) for name, one in fit["parameters"].items()
+            ],
         }
         for arm, fit in found["fits"].items()
     }
@@ -130,14 +147,23 @@ def _laws(found: Plan) -> dict[str, dict[str, Any]]:
 
 def _formula(text: str) -> str:
     """A law as people write it: `E + K · D′⁻ᵏ`."""
-    for plain, written in (("^-k", "⁻ᵏ"), ("^a", "ᵃ"), ("^b", "ᵇ"), ("^g", "ᵍ"), ("'", "′"), ("*", "·")):
+    for plain, written in (
+        ("^-k", "⁻ᵏ"),
+        ("^a", "ᵃ"),
+        ("^b", "ᵇ"),
+        ("^g", "ᵍ"),
+        ("'", "′"),
+        ("*", "·"),
+    ):
         text = text.replace(plain, written)
     return text.replace(" - ", f" {numbers.MINUS} ")
 
 
 def _range(one: Mapping[str, float | None]) -> str:
     """A parameter's interval; an end that is None lies beyond what numbers can hold."""
-    return f"[{', '.join('∞' if end is None else _value(end) for end in (one['low'], one['high']))}]"
+    return (
+        f"[{', '.join('∞' if end is None else _value(end) for end in (one['low'], one['high']))}]"
+    )
 
 
 def _value(value: float) -> str:
@@ -165,7 +191,9 @@ def _prices(found: Plan) -> Table:
     columns = ("total", *PARTS)
 
     def cell(arm: str, part: str) -> Cell:
-        return "; then ".join(numbers.flops(price[part]) for price in found["arms"][arm]["prices"]), ""
+        return "; then ".join(
+            numbers.flops(price[part]) for price in found["arms"][arm]["prices"]
+        ), ""
 
     return Table(
         "FLOPs of a step",
@@ -176,18 +204,25 @@ def _prices(found: Plan) -> Table:
 
 def _prior(found: Plan) -> dict[str, Any]:
     """What published laws say of each arm at each budget."""
-    prior, other = found["prior"], yardstick(found)
+    prior = found["prior"]
+    other = yardstick(found)
     theirs = prior["arms"][other]["losses"]
     rows = {}
     for arm, one in prior["arms"].items():
         cells: list[Cell] = []
         for mine, yours in zip(one["losses"], theirs, strict=True):
-            gap = "" if arm == other or mine is None or yours is None else numbers.signed(mine - yours)
+            gap = (
+                ""
+                if arm == other or mine is None or yours is None
+                else numbers.signed(mine - yours)
+            )
             cells.append(("–" if mine is None else numbers.score(mine), gap))
         rows[arm] = [(one["law"] or "none", ""), *cells]
     heads = (Column("law"), *(Column(numbers.flops(flops)) for flops in found["budgets"]))
     return {
-        "table": Table(f"Loss by published laws, nats per token; below, the difference to {other}", heads, rows),
+        "table": Table(
+            f"Loss by published laws, nats per token; below, the difference to {other}", heads, rows
+        ),
         "sentences": verdict.of_prior(found),
         "sources": [
             (

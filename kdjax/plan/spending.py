@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from kdjax import forecast
 from kdjax.budget.accounting import CASES, Budget
-from kdjax.budget.ledger import Stretch
+from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.config import Config
+from kdjax.dry_run.pricing import probe_charge, shape_of, share, teacher_flops
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, count_params
-from kdjax.study.pricing import probe_charge, shape_of, share, teacher_flops
-from kdjax.train.arm import Arm
+from kdjax.training.arm import Arm
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Spending:
         """Parameters of the student, without embeddings."""
         return count_params(abstract_params(self.arm.student)).others
 
-    def stretches(self, flops: float, case: str) -> tuple[Stretch, ...]:
+    def spans(self, flops: float, case: str) -> tuple[PhaseSpan, ...]:
         """The arm's phases in a budget whose case is `case`.
 
         Raises:
@@ -52,21 +52,23 @@ class Spending:
         """
         before = probe_charge(self.config, self.arm)
         if self.arm.needs_teacher and "teacher_training" in CASES[case]:
-            before["teacher_training"] = share(teacher_flops(self.config, self.arm), self.config.budget.students)
+            before["teacher_training"] = share(
+                teacher_flops(self.config, self.arm), self.config.budget.students
+            )
         budget = replace(Budget.flops(flops), teacher=case)
-        return self.arm.lay_out(budget, self.prices, shape_of(self.config), before)
+        return self.arm.schedule_phases(budget, self.prices, shape_of(self.config), before)
 
     def affords(self, flops: float, case: str) -> bool:
         """Whether every phase gets at least one step."""
         try:
-            self.stretches(flops, case)
+            self.spans(flops, case)
         except InputError:
             return False
         return True
 
     def tokens(self, flops: float, case: str) -> float:
         """Tokens the arm sees, padding not counted."""
-        return sum(one.steps * one.positions for one in self.stretches(flops, case)) * self.fill
+        return sum(one.steps * one.positions for one in self.spans(flops, case)) * self.fill
 
     def point(self, flops: Array, case: str) -> forecast.Point:
         """Where the arm's law is asked at these budgets."""
@@ -74,13 +76,14 @@ class Spending:
         return forecast.Point(self.parameters, tokens, self.unique)
 
     def bought(self, flops: float, case: str) -> dict[str, Any] | None:
-        """Steps, tokens, epochs of a budget, and how many new tokens those are worth; None: less than a step."""
+        """Steps, tokens, epochs of a budget, and how many new tokens those are worth; None: less
+        than a step."""
         if not self.affords(flops, case):
             return None
         tokens = self.tokens(flops, case)
         return {
             "flops": flops,
-            "steps": self.stretches(flops, case)[-1].stop,
+            "steps": self.spans(flops, case)[-1].stop,
             "tokens": tokens,
             "epochs": None if np.isinf(self.unique) else tokens / self.unique,
             "effective_tokens": float(forecast.effective_tokens(tokens, self.unique)),

@@ -1,4 +1,5 @@
-"""A plan in the terminal: who is forecast ahead, what each arm would reach, and how far to trust that."""
+"""A plan in the terminal: who is forecast ahead, what each arm would reach, and how far to trust
+that."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from kdjax.plan.standing import Plan, reach, standing
 from kdjax.plan.verdict import answers, headline, leader, sources
-from kdjax.study import numbers
+from kdjax.report import numbers
 
 
 def summary(found: Plan) -> Group:
@@ -29,7 +30,9 @@ def summary(found: Plan) -> Group:
 
 def _bought(found: Plan) -> Table:
     """What budgets buy."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text("What a budget buys: steps, tokens (epochs)"))
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, title=Text("What a budget buys: steps, tokens (epochs)")
+    )
     table.add_column("FLOPs", justify="right", no_wrap=True)
     for arm in found["arms"]:
         table.add_column(Text(arm), justify="right", overflow="fold")
@@ -65,7 +68,9 @@ def _forecasts(found: Plan) -> Table:
         for fit in found["fits"].values():
             told = next((one for one in fit["predictions"] if one["flops"] == flops), None)
             cells.append(
-                "–" if told is None else f"{numbers.score(told['mean'])} {numbers.between(told['low'], told['high'])}"
+                "–"
+                if told is None
+                else f"{numbers.score(told['mean'])} {numbers.between(told['low'], told['high'])}"
             )
         table.add_row(numbers.flops(flops), *cells, Text(leader(standing(found, flops))))
     return table

@@ -1,4 +1,5 @@
-"""What a plan says, in plain sentences: by the fit of the pilot, by the check on held-out budgets, by published laws.
+"""What a plan says, in plain sentences: by the fit of the pilot, by the check on held-out budgets,
+by published laws.
 
 `found` is the content of plan.json throughout.
 """
@@ -8,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.plan.standing import Plan, Standing, Stretch, at, contests, reach, sided, stretches, yardstick
-from kdjax.study import numbers
-from kdjax.study.verdict import places
+from kdjax.plan.standing import (
+    PhaseSpan,
+    Plan,
+    Standing,
+    at,
+    contests,
+    reach,
+    sided,
+    spans,
+    yardstick,
+)
+from kdjax.report import numbers
+from kdjax.report.sentences import places
 from kdjax.sweep.verdict import amounts, where
 
 PRIOR = "Decoder language models, next-token loss, extrapolated"
@@ -21,29 +32,41 @@ def headline(found: Plan) -> str:
     """Who is forecast to be ahead at which budgets, and from where on that is extrapolated."""
     if found["fits"] is None:
         return (
-            "No pilot was fitted, so nothing is forecast from these arms' own runs: this plan has prices, what budgets "
+            "No pilot was fitted, so nothing is forecast from these arms' own runs: this plan has "
+            "prices, what budgets "
             "buy, and what published laws say."
         )
-    parts = stretches(found)
+    parts = spans(found)
     if not parts:
-        why = "it has one arm" if len(found["fits"]) == 1 else "no two of these budgets buy every arm a step"
+        why = (
+            "it has one arm"
+            if len(found["fits"]) == 1
+            else "no two of these budgets buy every arm a step"
+        )
         return f"The fit to this pilot compares nothing: {why}."
     measured = places([found["pilot"]["endpoint"]])
     told = f"By the fit to this pilot, on {measured}, {'; '.join(_clauses(found, parts))}."
     if len(parts) == 1 and parts[0].standing.kind == "open":
-        low, high = parts[0].low, parts[0].high
+        low = parts[0].low
+        high = parts[0].high
         told = (
-            f"The fit to this pilot cannot tell, on {measured}, which of {numbers.listed(parts[0].standing.arms)} is "
+            f"The fit to this pilot cannot tell, on {measured}, which of "
+            f"{numbers.listed(parts[0].standing.arms)} is "
             f"ahead anywhere from {numbers.flops(low)} to {numbers.flops(high)} FLOPs."
         )
     if parts[-1].high > reach(found):
-        told += f" Beyond {numbers.flops(reach(found))} FLOPs, the pilot's largest budget, this is extrapolated."
+        told += (
+            f" Beyond {numbers.flops(reach(found))} FLOPs, the pilot's largest budget, this is "
+            "extrapolated."
+        )
     if lost := unusable(found):
-        told += f" Of {numbers.listed(lost)} nothing is forecast: values get worse with more tokens."
+        told += (
+            f" Of {numbers.listed(lost)} nothing is forecast: values get worse with more tokens."
+        )
     return told
 
 
-def _clauses(found: Plan, parts: Sequence[Stretch]) -> list[str]:
+def _clauses(found: Plan, parts: Sequence[PhaseSpan]) -> list[str]:
     """Who is ahead where, and then where that cannot be told."""
     made = [(part, _span(n, len(parts), part.low, part.high)) for n, part in enumerate(parts)]
     made.sort(key=lambda one: one[0].standing.kind == "open")
@@ -85,8 +108,10 @@ def _span(n: int, count: int, low: float, high: float) -> str:
 
 
 def answers(found: Plan) -> dict[str, str]:
-    """Arm -> how it is forecast to do against the yardstick, with intervals at the largest budgets."""
-    other, made = yardstick(found), {}
+    """Arm -> how it is forecast to do against the yardstick, with intervals at the largest
+    budgets."""
+    other = yardstick(found)
+    made = {}
     for contest in contests(found):
         if other in (contest["a"], contest["b"]):
             arm = contest["b"] if contest["a"] == other else contest["a"]
@@ -95,9 +120,13 @@ def answers(found: Plan) -> dict[str, str]:
 
 
 def _answer(contest: Mapping[str, Any], found: Plan) -> str:
-    other, ranges = contest["b"], contest["ranges"]
+    other = contest["b"]
+    ranges = contest["ranges"]
     if lost := [arm for arm in (contest["a"], other) if arm in unusable(found)]:
-        return f"{contest['a']} cannot be told from {other}: nothing is forecast of {numbers.listed(lost)}."
+        return (
+            f"{contest['a']} cannot be told from {other}: nothing is forecast of "
+            f"{numbers.listed(lost)}."
+        )
     words = {
         "a wins": f"is forecast ahead of {other}",
         "b wins": f"is forecast behind {other}",
@@ -105,27 +134,44 @@ def _answer(contest: Mapping[str, Any], found: Plan) -> str:
         "cannot tell": f"cannot be told from {other}",
     }
     clauses = [
-        f"{words[one['verdict']]} {_span(n, len(ranges), one['low'], one['high'])}" for n, one in enumerate(ranges)
+        f"{words[one['verdict']]} {_span(n, len(ranges), one['low'], one['high'])}"
+        for n, one in enumerate(ranges)
     ]
     asked = dict.fromkeys((reach(found), max(found["budgets"])))
-    shown = [f"{difference(point)} at {numbers.flops(flops)} FLOPs" for flops in asked if (point := at(contest, flops))]
+    shown = [
+        f"{difference(point)} at {numbers.flops(flops)} FLOPs"
+        for flops in asked
+        if (point := at(contest, flops))
+    ]
     text = f"{contest['a']} {'; '.join(clauses)}. "
-    text += f"Difference, in {found['pilot']['endpoint']['unit']}: {numbers.listed(shown)}." if shown else ""
+    text += (
+        f"Difference, in {found['pilot']['endpoint']['unit']}: {numbers.listed(shown)}."
+        if shown
+        else ""
+    )
     crossing = contest["crossing"]
     if crossing["value"] is not None:
         ends = contest["points"][0]["flops"], contest["points"][-1]["flops"]
         place = f"{numbers.flops(crossing['value'])} FLOPs {crossing_interval(crossing, ends)}"
-        text += f" The fitted curves cross at {place}; beyond, that of {crossing['later']} is the better one."
+        text += (
+            f" The fitted curves cross at {place}; beyond, that of {crossing['later']} is the "
+            "better one."
+        )
     return text.strip()
 
 
 def crossing_interval(crossing: Mapping[str, Any], ends: tuple[float, float]) -> str:
-    """A crossing's interval; where it is open, it goes on beyond the budgets asked (`ends`), or to never."""
+    """A crossing's interval; where it is open, it goes on beyond the budgets asked (`ends`), or to
+    never."""
     if crossing["low"] is None and crossing["high"] is None:
         return "[open at both ends]"
     texts = [
-        f"below {numbers.flops(ends[0])}" if crossing["low"] is None else numbers.flops(crossing["low"]),
-        f"above {numbers.flops(ends[1])} or never" if crossing["high"] is None else numbers.flops(crossing["high"]),
+        f"below {numbers.flops(ends[0])}"
+        if crossing["low"] is None
+        else numbers.flops(crossing["low"]),
+        f"above {numbers.flops(ends[1])} or never"
+        if crossing["high"] is None
+        else numbers.flops(crossing["high"]),
     ]
     return f"[{', '.join(texts)}]"
 
@@ -147,16 +193,21 @@ def sources(found: Plan) -> dict[str, list[str]]:
 def _of_fit(found: Plan) -> list[str]:
     if found["fits"] is None:
         return ["None: plan.pilot names no finished sweep."]
-    runs, budgets = found["pilot"]["runs"], found["pilot"]["budgets"]
+    runs = found["pilot"]["runs"]
+    budgets = found["pilot"]["budgets"]
     seeds = len({run["seed"] for run in runs})
     warned = {arm: fit["cautions"] for arm, fit in found["fits"].items() if fit["cautions"]}
     made = [
-        f"A law for each arm, fitted to {len(runs)} runs at {len(budgets)} budgets from {numbers.flops(min(budgets))} "
-        f"to {numbers.flops(max(budgets))} FLOPs, {seeds} seed{'' if seeds == 1 else 's'}. It takes the law for true: "
+        f"A law for each arm, fitted to {len(runs)} runs at {len(budgets)} budgets from "
+        f"{numbers.flops(min(budgets))} "
+        f"to {numbers.flops(max(budgets))} FLOPs, {seeds} seed{'' if seeds == 1 else 's'}. It "
+        "takes the law for true: "
         "of a curve that bends later it knows nothing."
     ]
     if warned:
-        made.append(f"Cautions: {'. '.join(f'{arm}: ' + '; '.join(said) for arm, said in warned.items())}.")
+        made.append(
+            f"Cautions: {'. '.join(f'{arm}: ' + '; '.join(said) for arm, said in warned.items())}."
+        )
     return made
 
 
@@ -171,7 +222,8 @@ def _of_check(found: Plan) -> list[str]:
         most = max(widened.values())
         names = [name.replace(" - ", f" {numbers.MINUS} ") for name in widened]
         made.append(
-            f"What lay outside is made up for: intervals of {numbers.listed(names)} are so many times wider here as "
+            f"What lay outside is made up for: intervals of {numbers.listed(names)} are so many "
+            "times wider here as "
             f"would have held it, up to {most:.2f} times."
         )
     return made
@@ -185,41 +237,55 @@ def _checked(check: Mapping[str, Any], unit: str) -> str:
         if len(levels) == 1
         else f"the {len(levels)} largest budgets ({amounts(levels, 'flops')})"
     )
-    arms, pairs = check["arms"], check["differences"]
+    arms = check["arms"]
+    pairs = check["differences"]
     missed = [abs(row["error"]) for row in arms]
     deviations = [row["relative"] for row in arms if row["relative"] is not None]
-    text = f"Without {gone}, the fit misses the arms' means there by {_spread(missed, '.3f')} {unit}"
+    text = (
+        f"Without {gone}, the fit misses the arms' means there by {_spread(missed, '.3f')} {unit}"
+    )
     text += f" ({_spread(deviations, '.1f')} standard deviations over seeds)" if deviations else ""
     text += f"; {sum(row['covered'] for row in arms)} of {len(arms)} lie in its intervals"
     if pairs:
         right = sum((row["predicted"] > 0) == (row["observed"] > 0) for row in pairs)
         text += (
             f". Of {len(pairs)} difference{'' if len(pairs) == 1 else 's'} between arms, "
-            f"{sum(row['covered'] for row in pairs)} in its intervals and {right} with the right sign"
+            f"{sum(row['covered'] for row in pairs)} in its intervals and {right} with the right "
+            "sign"
         )
     return f"{text}."
 
 
 def _spread(values: Sequence[float], digits: str) -> str:
-    low, high = f"{min(values):{digits}}", f"{max(values):{digits}}"
+    low = f"{min(values):{digits}}"
+    high = f"{max(values):{digits}}"
     return low if low == high else f"{low} to {high}"
 
 
 def of_prior(found: Plan) -> list[str]:
     """What published laws say of arms against the yardstick, and of which arms they say nothing."""
-    other, arms, made = yardstick(found), found["prior"]["arms"], []
+    other = yardstick(found)
+    arms = found["prior"]["arms"]
+    made = []
     lacking = [arm for arm, one in arms.items() if one["law"] is None]
     for arm, one in arms.items():
         if arm in (other, *lacking) or arms[other]["law"] is None:
             continue
         both = [
             (flops, mine - theirs)
-            for flops, mine, theirs in zip(found["budgets"], one["losses"], arms[other]["losses"], strict=True)
+            for flops, mine, theirs in zip(
+                found["budgets"], one["losses"], arms[other]["losses"], strict=True
+            )
             if mine is not None and theirs is not None
         ]
         every = [flops for flops, _ in both]
-        signs = [("below", [f for f, gap in both if gap < 0]), ("not below", [f for f, gap in both if gap >= 0])]
-        clauses = [f"{word} that of {other} {where(at_, every, 'flops')}" for word, at_ in signs if at_]
+        signs = [
+            ("below", [f for f, gap in both if gap < 0]),
+            ("not below", [f for f, gap in both if gap >= 0]),
+        ]
+        clauses = [
+            f"{word} that of {other} {where(at_, every, 'flops')}" for word, at_ in signs if at_
+        ]
         if clauses:
             made.append(f"They put the loss of {arm} {numbers.listed(clauses)}.")
     if lacking:
@@ -231,7 +297,7 @@ def cases(found: Plan) -> dict[str, list[str]]:
     """Case of who pays for the teacher -> who is ahead where, in a sentence for each standing."""
     made: dict[str, list[str]] = {}
     for case in found["contests"]:
-        parts = stretches(found, case)
+        parts = spans(found, case)
         told = [f"{_capital(clause)}." for clause in _clauses(found, parts)]
         made[case] = told or ["No two of these budgets buy every arm a step."]
     return made

@@ -1,4 +1,5 @@
-"""A study: every arm under every seed within one budget, evaluated alike, written down as results and a report."""
+"""A study: every arm under every seed within one budget, evaluated alike, written down as results
+and a report."""
 
 from __future__ import annotations
 
@@ -14,11 +15,15 @@ from kdjax.config import Config
 from kdjax.errors import InputError, nearest
 from kdjax.files import undone_by_bad_input, write_json
 from kdjax.parallel import hosts
-from kdjax.study import record, report, table, wall_clock
+from kdjax.progress import Reporter
+from kdjax.report import study_page as report
+from kdjax.report import terminal as table
+from kdjax.report import wall_clock
+from kdjax.study import manifest as record
 from kdjax.study.parts import Part
-from kdjax.study.progress import Reporter
 from kdjax.study.results import collect
 from kdjax.study.study import Study
+from kdjax.training.teacher_directories import CARD
 
 RESULTS = "results.json"
 """In the study's directory."""
@@ -27,12 +32,13 @@ PLAIN_WIDTH = 120
 
 
 def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, Any]:
-    """Runs a study, or goes on with an interrupted one: finished runs are kept, a half-finished one goes on.
+    """Runs a study, or goes on with an interrupted one: finished runs are kept, a half-finished one
+    goes on.
 
     Args:
         config: the recipe.
-        out: the study's directory. It gets `results.json` and `report.html`, and holds `runs/ARM-seedN/` and the
-            corpus and the teacher made for the study.
+        out: the study's directory. It gets `results.json` and `report.html`, and holds
+            `runs/ARM-seedN/` and the corpus and the teacher made for the study.
         begun: when the command began; None: now.
 
     Returns:
@@ -44,14 +50,15 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, A
     begun = begun or CLOCK.mark()
     if config.sweep:
         raise InputError(
-            f"the recipe sweeps over {', '.join(config.sweep)}, expected `kdjax sweep` for it, or no sweep"
+            f"the recipe sweeps over {', '.join(config.sweep)}, expected `kdjax sweep` for it, or "
+            "no sweep"
         )
     with Reporter() as reporter:
         study = claimed(config, out, reporter)
-        reporter.plan(study.left)
+        reporter.set_budget(study.left)
         results = finish(study, out, begun)
-        reporter.say(f"wall-clock, {wall_clock.told(CLOCK.since(begun))}")
-    if hosts.lead():
+        reporter.log(f"wall-clock, {wall_clock.told(CLOCK.since(begun))}")
+    if hosts.is_main_process():
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
         print(f"report: {out / 'report.html'}")
     return results
@@ -64,15 +71,20 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
         InputError: as `compare`; or the recipe has no such arm or seed.
     """
     if arm not in config.arms:
-        raise InputError(f"--arm is {arm!r}, expected an arm of the recipe{nearest(arm, config.arms)}")
+        raise InputError(
+            f"--arm is {arm!r}, expected an arm of the recipe{nearest(arm, config.arms)}"
+        )
     if seed not in config.seeds:
-        raise InputError(f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}")
+        raise InputError(
+            f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}"
+        )
     with Reporter() as reporter:
         return claimed(config, out, reporter).run(arm, seed)
 
 
 def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
-    """The runs of one part of a study, and with the first part the references; `merge` puts parts together.
+    """The runs of one part of a study, and with the first part the references; `merge` puts parts
+    together.
 
     Raises:
         InputError: as `compare`.
@@ -80,7 +92,9 @@ def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
     with Reporter() as reporter:
         study = claimed(config, out, reporter)
         mine = part.of(study)
-        reporter.plan(study.budget.amount * sum(not study.finished(arm, seed) for arm, seed in mine))
+        reporter.set_budget(
+            study.budget.amount * sum(not study.finished(arm, seed) for arm, seed in mine)
+        )
         rows = study.run_all(mine)
         if part.number == 1:
             study.references()
@@ -88,7 +102,8 @@ def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
 
 
 def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None = None) -> Study:
-    """A study ready to run. Bad input leaves the directory as it was found, so that a corrected recipe can have it.
+    """A study ready to run. Bad input leaves the directory as it was found, so that a corrected
+    recipe can have it.
 
     Args:
         config: the recipe.
@@ -96,7 +111,8 @@ def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None =
         reporter: told what goes on.
         shared: a directory for what other studies use too.
     """
-    with undone_by_bad_input(out, *(out / name for name in record.BEFORE)):
+    made = [out / name for name in record.BEFORE]
+    with undone_by_bad_input(out, *made, unless=f"**/seed*/at-*/{CARD}"):
         study = Study(config, out, reporter, shared)
         study.claim()
     return study
@@ -110,7 +126,8 @@ def finish(study: Study, out: Path, begun: Mark) -> dict[str, Any]:
         out: its directory.
         begun: when the work on it began.
     """
-    config, made = study.config, study.left == 0 and (out / RESULTS).exists()
+    config = study.config
+    made = study.left == 0 and (out / RESULTS).exists()
     with nullcontext() if made else wall_clock.kept(out, begun):
         runs = study.run_all([(arm, seed) for seed in config.seeds for arm in config.arms])
         references = study.references()

@@ -1,4 +1,5 @@
-"""A study's text: the prepared corpus, and the batches that training and evaluation take from it."""
+"""A study's text: the prepared corpus, and the batches that training and evaluation take from
+it."""
 
 from __future__ import annotations
 
@@ -9,25 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.config import Config, TokenizerConfig
-from kdjax.data import prepare, sources
-from kdjax.data.cache import Cache
-from kdjax.data.corpus import Corpus
+from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.manifest import Manifest
-from kdjax.data.preparation import TOKENIZER
-from kdjax.data.reference_losses import reference_losses
-from kdjax.data.streams import optional
+from kdjax.data.prepare import local as prepare
+from kdjax.data.prepare.preparation import TOKENIZER
+from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.text import sources
+from kdjax.data.text.streams import optional
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm import HeldOut
-from kdjax.evaluate.shuffle import shuffle_visible
+from kdjax.evaluation.mlm import HeldOut
+from kdjax.evaluation.shuffle import shuffle_visible
 from kdjax.models import zoo
-from kdjax.study.progress import Reporter
-from kdjax.study.teacher_directories import source_directories
+from kdjax.progress import Reporter
+from kdjax.teacher_cache.store import Cache
+from kdjax.training.teacher_directories import source_directories
 
 HELD_OUT_SEED = 20240419
 """Seed of the masks held-out sequences have in every study, and of the shuffled control."""
 PROBE_SEED = 0x6B646A61785F7072
-"""Seed of the order and masks in which an MLM probe reads the training text: no likely seed of a run."""
+"""Seed of the order and masks in which an MLM probe reads the training text: no likely seed of a
+run."""
 
 
 def trains_tokenizer(config: Config) -> bool:
@@ -40,7 +43,8 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
 
     Args:
         config: the recipe.
-        corpus: its text, which holds the tokenizer that was trained on it; None where the recipe trains none.
+        corpus: its text, which holds the tokenizer that was trained on it; None where the recipe
+            trains none.
 
     Raises:
         InputError: there is none.
@@ -50,13 +54,16 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
             raise ValueError("the tokenizer is trained on the corpus, expected the prepared corpus")
         path = corpus.directory / TOKENIZER
         if not path.is_file():
-            raise InputError(f"{path}: no such file, expected the tokenizer that was trained on this text")
+            raise InputError(
+                f"{path}: no such file, expected the tokenizer that was trained on this text"
+            )
         return path
     if config.data.tokenizer:
         return sources.locate(config.data.tokenizer)
     if not config.teacher.source:
         raise InputError(
-            "data.tokenizer is empty and there is no teacher.source, expected the path of a tokenizer.json"
+            "data.tokenizer is empty and there is no teacher.source, expected the path of a "
+            "tokenizer.json"
         )
     beside = source_directories(config)[0].path / "tokenizer.json"
     if not beside.is_file():
@@ -64,7 +71,9 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
     return beside
 
 
-def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None = None) -> Corpus:
+def corpus_of(
+    config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None = None
+) -> Corpus:
     """The prepared corpus: the one the recipe names, or one prepared in `directory`.
 
     Args:
@@ -74,46 +83,55 @@ def corpus_of(config: Config, directory: Path, reporter: Reporter, beam: Sequenc
         beam: options of Apache Beam, where it shall prepare.
 
     Raises:
-        InputError: unusable text, a tokenizer that does not fit the student, or a damaged directory.
+        InputError: unusable text, a tokenizer that does not fit the student, or a damaged
+            directory.
     """
     given = None if trains_tokenizer(config) else tokenizer_of(config)
     if config.data.prepared:
         corpus = Corpus.open(Path(config.data.prepared))
     elif beam is not None:
         optional("apache_beam", "beam", "--beam")
-        from kdjax.data import pipeline  # noqa: PLC0415 (Beam is an extra)
+        from kdjax.data.prepare import beam as pipeline  # noqa: PLC0415 - an extra
 
         pipeline.prepare(config.data, given, directory, beam)
         corpus = Corpus.open(directory)
     else:
 
         def told(documents: int, tokens: int, seconds: float) -> None:
-            reporter.show(f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s")
+            reporter.status(
+                f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} "
+                "tokens/s"
+            )
 
         prepare.prepare(config.data, given, directory, told)
         corpus = Corpus.open(directory)
     manifest = corpus.manifest
-    if manifest.length != config.data.length:
+    if manifest.length != config.data.seq_len:
         raise InputError(
-            f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.length, {config.data.length}"
+            f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.seq_len, "
+            f"{config.data.seq_len}"
         )
     _check_training(config, corpus)
     tokenizer = tokenizer_of(config, corpus)
     if manifest.tokenizer_sha256 != sources.sha256(tokenizer):
-        raise InputError(f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}")
+        raise InputError(
+            f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
+        )
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
-            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most student.vocab_size, {student.vocab_size}"
+            f"{tokenizer}: has {manifest.vocab_size} entries, expected at most "
+            f"student.vocab_size, {student.vocab_size}"
         )
-    seen = regime_of(config, corpus)
-    reporter.show("prepare: the text's own cross-entropies")
+    seen = regime_of(config.data, corpus)
+    reporter.status("prepare: the text's own cross-entropies")
     reference_losses(seen)
     return seen
 
 
 def _check_training(config: Config, corpus: Corpus) -> None:
-    """Check that a tokenizer that the recipe trains is the one that a prepared corpus was made with.
+    """Check that a tokenizer that the recipe trains is the one that a prepared corpus was made
+    with.
 
     Raises:
         InputError: it was made with one that was given, or that was trained in another way.
@@ -123,18 +141,10 @@ def _check_training(config: Config, corpus: Corpus) -> None:
         found = corpus.manifest.settings.get("tokenizer")
         if found != expected:
             before = f"a tokenizer trained by {found}" if found else "a tokenizer that was given"
-            raise InputError(f"{corpus.directory}: was prepared with {before}, expected data.tokenizer {expected}")
-
-
-def regime_of(config: Config, corpus: Corpus) -> Corpus:
-    """The corpus, or of the limited regime its subset.
-
-    Raises:
-        InputError: the corpus has fewer tokens than the subset shall have.
-    """
-    if config.data.regime == "limited":
-        return corpus.limited(config.data.unique_tokens, config.data.subset_seed)
-    return corpus
+            raise InputError(
+                f"{corpus.directory}: was prepared with {before}, expected data.tokenizer "
+                f"{expected}"
+            )
 
 
 def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> None:
@@ -152,21 +162,25 @@ def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> 
     if config.data.regime == "unlimited" and (missing := corpus.missing_tokens(sequences)):
         raise InputError(
             f"{whose}: its budget reads {sequences:,} sequences, {corpus.directory} has "
-            f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': about {missing:,} "
+            f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': "
+            f"about {missing:,} "
             "tokens are missing; add text, lower the budget or set another regime"
         )
 
 
-def train_batches(config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None) -> Batches:
-    """The training batches of a seed: the same order and masks for every arm, stored teacher outputs or not."""
+def train_batches(
+    config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None
+) -> Batches:
+    """The training batches of a seed: the same order and masks for every arm, stored teacher
+    outputs or not."""
     return Batches(
         corpus,
         "train",
         batch=batch,
         seed=seed,
-        rate=config.data.mask_rate,
-        slots=config.data.slots,
-        views=config.data.views,
+        rate=config.data.mlm_probability,
+        slots=config.data.max_predictions,
+        views=config.data.mask_copies,
         cache=cache,
     )
 
@@ -176,7 +190,7 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
 
     The seed is a constant, not the student's, so that what a probe owes to its text is the same for
     all and leaves their differences alone; a teacher has no seed anyway. Masks are new in every
-    epoch, whatever `data.views` says: they belong to the yardstick.
+    epoch, whatever `data.mask_copies` says: they belong to the yardstick.
 
     Raises:
         InputError: fewer training sequences than a batch has.
@@ -185,13 +199,13 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
         return Batches(
             corpus,
             "train",
-            batch=config.evaluation.mlm_probe.batch,
+            batch=config.evaluation.mlm_probe.batch_size,
             seed=PROBE_SEED,
-            rate=config.data.mask_rate,
-            slots=config.data.slots,
+            rate=config.data.mlm_probability,
+            slots=config.data.max_predictions,
         )
     except InputError as e:
-        raise InputError(f"evaluation.mlm_probe.batch: {e}") from None
+        raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
 
 
 def text_of(config: Config, corpus: Corpus, name: str, directory: Path) -> Corpus:
@@ -241,8 +255,10 @@ def tuning_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]
     batches = _fixed(config, corpus, besides=config.evaluation.mlm_sequences)
     if not batches:
         raise InputError(
-            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} held-out sequences, expected "
-            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or a probe as "
+            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} "
+            "held-out sequences, expected "
+            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or "
+            "a probe as "
             "tune.endpoint"
         )
     return batches
@@ -252,27 +268,30 @@ def _fixed(config: Config, corpus: Corpus, besides: int = 0) -> list[dict[str, n
     return fixed_batches(
         corpus,
         "validation",
-        batch=config.train.batch,
+        batch=config.train.batch_size,
         limit=config.evaluation.mlm_sequences,
         seed=HELD_OUT_SEED,
-        rate=config.data.mask_rate,
-        slots=config.data.slots,
+        rate=config.data.mlm_probability,
+        slots=config.data.max_predictions,
         besides=besides,
     )
 
 
 def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None) -> Manifest:
-    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe; given options of Beam, by Beam."""
+    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe; given options of
+    Beam, by Beam."""
     with Reporter() as reporter:
         corpus = corpus_of(config, out, reporter, beam)
         manifest = corpus.manifest
-        reporter.say(
-            f"{out}: {manifest.sequences['train']:,} training and {manifest.sequences['validation']:,} held-out "
-            f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} tokens of "
+        reporter.log(
+            f"{out}: {manifest.sequences['train']:,} training and "
+            f"{manifest.sequences['validation']:,} held-out "
+            f"sequences of {manifest.length} tokens, {sum(manifest.text_tokens.values()):,} "
+            "tokens of "
             f"{sum(manifest.documents.values()):,} documents, {manifest.fill['train']:.1%} full"
         )
         losses = reference_losses(corpus)
-        reporter.say(
+        reporter.log(
             f"{out}: nats a token by counts: {losses.in_words(3)}; "
             f"{losses.unknown['train']:.3%} of the tokens are [UNK]"
         )

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdjax.config import Config
-from kdjax.study import numbers
-from kdjax.train.arm import Arm
+from kdjax.report import numbers
+from kdjax.training.arm import Arm
 
 
 def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
@@ -17,17 +17,25 @@ def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
     if all(arm.start == found[0].start and arm.student == found[0].student for arm in found):
         same.append("the student and its start, within a seed")
     if not any(arm.config.optimizer for arm in found):
-        length = "follows the clock" if config.budget.kind == "hours" else "in steps follows from the budget"
+        length = (
+            "follows the clock"
+            if config.budget.kind == "hours"
+            else "in steps follows from the budget"
+        )
         same.append(f"optimiser, peak learning rate and the schedule's shape (its length {length})")
     charged = config.budget.kind == "hours" and "evaluation" in config.budget.clock
-    same.append("held-out sequences and masks, and probes" + ("" if charged else ", none of it charged to the budget"))
+    same.append(
+        "held-out sequences and masks, and probes"
+        + ("" if charged else ", none of it charged to the budget")
+    )
     if config.evaluation.finetune.steps and not any(arm.config.finetune for arm in found):
         same.append("fine-tuning")
     return same
 
 
 def rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What arms of a study differ in: the objective, what their own settings change, what follows from the price."""
+    """What arms of a study differ in: the objective, what their own settings change, what follows
+    from the price."""
 
     def per_phase(show: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
         return lambda arm: "; then ".join(show(phase) for phase in arm["phases"])
@@ -42,27 +50,39 @@ def rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         "FLOPs of a step": per_phase(lambda phase: numbers.flops(phase["price"]["total"])),
         "spent on the teacher's forward passes": forward_passes,
         "steps (and length of the schedule)": per_phase(lambda phase: f"{phase['steps']:,}"),
-        "tokens seen": lambda arm: f"{arm['tokens']:,}",
+        "tokens seen, first seed": lambda arm: f"{arm['tokens']:,}",
         "epochs": lambda arm: f"{arm['epochs']:.3f}",
         "parameters without a gradient": lambda arm: ", ".join(arm["untrained"]) or "none",
     }
     sometimes: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "start": lambda arm: (
-            "random" if arm["start"]["source"] == "random" else f"teacher layers: {arm['start']['layers']}"
+            "random"
+            if arm["start"]["source"] == "random"
+            else f"teacher layers: {arm['start']['layers']}"
         ),
-        "teacher's outputs": lambda arm: {"cached": "stored", "online": "every step", None: "none"}[arm["teacher"]],
+        "teacher's outputs": lambda arm: {"cached": "stored", "online": "every step", None: "none"}[
+            arm["teacher"]
+        ],
         **{
             words: lambda arm, name=name: _settings(arm[name])  # type: ignore[misc]
-            for name, words in (("student", "student"), ("optimizer", "optimiser"), ("finetune", "fine-tuning"))
+            for name, words in (
+                ("student", "student"),
+                ("optimizer", "optimiser"),
+                ("finetune", "fine-tuning"),
+            )
         },
     }
-    rows = [(name, {arm: show(row) for arm, row in arms.items()}) for name, show in {**always, **sometimes}.items()]
+    rows = [
+        (name, {arm: show(row) for arm, row in arms.items()})
+        for name, show in {**always, **sometimes}.items()
+    ]
     kept = [(name, values) for name, values in rows if name in always or _worth_a_row(name, values)]
     return [{"setting": name, "values": values} for name, values in kept]
 
 
 def _worth_a_row(name: str, values: Mapping[str, str]) -> bool:
-    """Whether arms differ in it; that one has no teacher and another runs it in every step goes without saying."""
+    """Whether arms differ in it; that one has no teacher and another runs it in every step goes
+    without saying."""
     found = set(values.values())
     return len(found) > 1 and not (name == "teacher's outputs" and "stored" not in found)
 
@@ -76,7 +96,11 @@ def _term(term: Mapping[str, Any]) -> str:
     return (
         f"{_number(weight)} {term['name']}"
         + (f" ({term['variant']})" if term["variant"] != "original" else "")
-        + (f" [{', '.join(f'{k} {_number(v)}' for k, v in term['options'].items())}]" if term["options"] else "")
+        + (
+            f" [{', '.join(f'{k} {_number(v)}' for k, v in term['options'].items())}]"
+            if term["options"]
+            else ""
+        )
     )
 
 

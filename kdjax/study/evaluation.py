@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdjax.config import EvaluationConfig, FinetuneConfig, ModelConfig
-from kdjax.data.tasks import Task
-from kdjax.evaluate.finetune import finetune
-from kdjax.evaluate.mlm import HeldOut, MlmResult
-from kdjax.evaluate.mlm_probe import FittedProbe, MlmProbe
-from kdjax.evaluate.probe import probe
+from kdjax.data.tasks.labelled import Task
+from kdjax.evaluation.finetune import finetune
+from kdjax.evaluation.mlm import HeldOut, MlmResult
+from kdjax.evaluation.mlm_probe import FittedProbe, MlmProbe
+from kdjax.evaluation.probe import probe
 
 Metrics = dict[str, float]
 Details = dict[str, Any]
@@ -19,7 +19,8 @@ Details = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measures a model; the endpoints are named `mlm_loss`, `mlm_probe`, `probe.TASK` and `finetune.TASK`.
+    """Measures a model; the endpoints are named `mlm_loss`, `mlm_probe`, `probe.TASK` and
+    `finetune.TASK`.
 
     On a text from elsewhere, the first two are `mlm_loss.TEXT` and `mlm_probe.TEXT`.
 
@@ -38,10 +39,11 @@ class Evaluation:
     mlm_probe: MlmProbe | None = None
 
     def along_the_way(self, model: ModelConfig, params: Any, *, mlm: bool) -> dict[str, float]:
-        """Figures for the learning curve: the teacher's held-out loss; if `mlm` the student's, and how far it is off.
+        """Figures for the learning curve: the teacher's held-out loss; if `mlm` the student's, and
+        how far it is off.
 
-        `teacher_kl` is at temperature 1, whatever the objective's. `mlm_probe` is there where the recipe has it
-        measured along the way.
+        `teacher_kl` is at temperature 1, whatever the objective's. `mlm_probe` is there where the
+        recipe has it measured along the way.
         """
         teacher = self.held_out.teacher
         figures = {} if teacher is None else {"teacher_mlm_loss": teacher.loss}
@@ -55,7 +57,13 @@ class Evaluation:
         return figures
 
     def measure(
-        self, model: ModelConfig, params: Any, seed: int, *, mlm: bool, finetuning: FinetuneConfig | None
+        self,
+        model: ModelConfig,
+        params: Any,
+        seed: int,
+        *,
+        mlm: bool,
+        finetuning: FinetuneConfig | None,
     ) -> tuple[Metrics, Details]:
         """Endpoints by name, and details of how they came about.
 
@@ -101,7 +109,9 @@ class Evaluation:
                 "layers": [vars(layer) for layer in probed.layers],
             }
             if finetuning is not None and finetuning.steps:
-                metrics[f"finetune.{task.name}"] = finetune(model, params, task, finetuning, seed=seed).test
+                metrics[f"finetune.{task.name}"] = finetune(
+                    model, params, task, finetuning, seed=seed
+                ).test
         return metrics, details
 
     def _named(self, endpoint: str) -> dict[str, HeldOut]:
@@ -109,7 +119,9 @@ class Evaluation:
         texts = {f"{endpoint}.{name}": held_out for name, held_out in self.texts.items()}
         return {endpoint: self.held_out, **texts}
 
-    def _fit_details(self, probe: MlmProbe, model: ModelConfig, fitted: FittedProbe, metrics: Metrics) -> Details:
+    def _fit_details(
+        self, probe: MlmProbe, model: ModelConfig, fitted: FittedProbe, metrics: Metrics
+    ) -> Details:
         """How a probe came about, and whether more tokens would lower its loss."""
         half = fitted.measure(self.held_out, half=True).loss
         gain = half - metrics["mlm_probe"]
@@ -119,11 +131,11 @@ class Evaluation:
             "gain": gain,
             "tolerance": probe.settings.tolerance,
             "converged": gain <= probe.settings.tolerance,
-            "tokens": cost.steps * probe.shape.positions,
+            "tokens": cost.steps * probe.shape.tokens_per_step,
             "steps": cost.steps,
             "flops": cost.total,
             "layer_weights": fitted.layer_weights,
-            "curve": fitted.curve(probe.shape.positions),
+            "curve": fitted.curve(probe.shape.tokens_per_step),
         }
 
 

@@ -15,8 +15,8 @@ def groups(
     Args:
         runs: arm and seed of each.
         at_once: the most that are in a group.
-        teacher_number: of an arm and a seed, the number of the teacher that the run learns from. All of a group share
-            one teacher, which their program is given once.
+        teacher_number: of an arm and a seed, the number of the teacher that the run learns from.
+            All of a group share one teacher, which their program is given once.
 
     Returns:
         Arm and seeds of each group.
@@ -25,6 +25,8 @@ def groups(
     while left:
         arm, seed = left[0]
         shared = teacher_number(arm, seed)
-        together = [run for run in left if run[0] == arm and teacher_number(*run) == shared][:at_once]
+        together = [run for run in left if run[0] == arm and teacher_number(*run) == shared][
+            :at_once
+        ]
         left = [run for run in left if run not in together]
         yield arm, tuple(seed for _, seed in together)

@@ -1,4 +1,5 @@
-"""The machine: what numbers were made with, and what a run asked of it beside what it was charged."""
+"""The machine: what numbers were made with, and what a run asked of it beside what it was
+charged."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import kdjax
 from kdjax.budget.hardware import high_water, peak, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
-from kdjax.train.run import Leg
+from kdjax.training.run import CompiledPhase
 
 
 def versions() -> dict[str, str]:
@@ -26,28 +27,36 @@ def versions() -> dict[str, str]:
     }
 
 
-def hardware_use(legs: Sequence[Leg], ledger: Ledger, side_by_side: int) -> dict[str, Any]:
+def hardware_use(
+    compiled_phases: Sequence[CompiledPhase], ledger: Ledger, side_by_side: int
+) -> dict[str, Any]:
     """What a run's steps did to the devices.
 
     Args:
-        legs: its phases.
+        compiled_phases: its phases.
         ledger: its account.
         side_by_side: how many runs took their steps together, itself included.
 
     Returns:
-        `model_flops`: of all its steps by price, charged or not; `hardware_flops`: what the devices did for them, None
-        where XLA does not say; `devices` and `peak`: how many, and the most that one can do; `model_utilisation` and
-        `hardware_utilisation`: their shares of that over the time the steps took; `side_by_side`: as given, that time
-        is an even share; `program_bytes`: what the largest step, of all runs side by side, needs on a device, by the
-        compiler, None where it does not say; `high_water_bytes` and `high_water_source`: the most memory in use in this
-        process so far.
+        `model_flops`: of all its steps by price, charged or not; `hardware_flops`: what the devices
+        did for them, None where XLA does not say; `devices` and `peak`: how many, and the most that
+        one can do; `model_utilisation` and
+        `hardware_utilisation`: their shares of that over the time the steps took; `side_by_side`:
+        as given, that time is an even share; `program_bytes`: what the largest step, of all runs
+        side by side, needs on a device, by the compiler, None where it does not say;
+        `high_water_bytes` and `high_water_source`: the most memory in use in this process so far.
     """
-    programs = [leg.program for leg in legs]
+    programs = [compiled_phase.program for compiled_phase in compiled_phases]
     layout = programs[0].layout
-    most, seconds = peak(jax.local_devices()[0]), ledger.seconds.get("compute", 0.0)
+    most = peak(jax.local_devices()[0])
+    seconds = ledger.seconds.get("compute", 0.0)
     done = [p.hardware_flops for p in programs]
     model = sum(ledger.spent[part] for part in PARTS)
-    hardware = None if None in done else sum(n * f for n, f in zip(ledger.phases, done, strict=True) if f is not None)
+    hardware = (
+        None
+        if None in done
+        else sum(n * f for n, f in zip(ledger.phases, done, strict=True) if f is not None)
+    )
     needed = [p.memory["peak"] for p in programs if p.memory is not None]
     high, source = high_water()
 
@@ -59,7 +68,11 @@ def hardware_use(legs: Sequence[Leg], ledger: Ledger, side_by_side: int) -> dict
         "hardware_flops": hardware,
         "devices": layout.devices,
         "side_by_side": side_by_side,
-        "peak": {"flops_per_second": most.flops_per_second, "dtype": most.dtype, "source": most.source},
+        "peak": {
+            "flops_per_second": most.flops_per_second,
+            "dtype": most.dtype,
+            "source": most.source,
+        },
         "model_utilisation": used(model),
         "hardware_utilisation": used(hardware),
         "program_bytes": max(needed, default=None),

@@ -12,7 +12,7 @@ from typing import Any
 from kdjax.config import first_difference
 from kdjax.errors import InputError
 from kdjax.files import check_writable, read_json, write_json
-from kdjax.study.record import BEFORE, NAME
+from kdjax.study.manifest import BEFORE, NAME
 from kdjax.study.study import Study
 
 
@@ -37,19 +37,21 @@ class Part:
         """
         found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            raise InputError(f"--part is {text!r}, expected I/N with I from 1 to N, for instance 1/3")
+            raise InputError(
+                f"--part is {text!r}, expected I/N with I from 1 to N, for instance 1/3"
+            )
         return Part(int(found[1]), int(found[2]))
 
     def of(self, study: Study) -> list[tuple[str, int]]:
         """Its runs, as (arm, seed): the I-th of all runs and every N-th after it.
 
-        Runs are listed arm by arm, those that take the most FLOPs first (the recipe's order among equals, and under a
-        budget of hours), and seed by seed within an arm. So the runs of an arm are spread evenly, and no two parts
-        differ by more than the dearest run.
+        Runs are listed arm by arm, those that take the most FLOPs first (the recipe's order among
+        equals, and under a budget of hours), and seed by seed within an arm. So the runs of an arm
+        are spread evenly, and no two parts differ by more than the dearest run.
         """
 
         def flops(arm: str) -> int:
-            return sum(stretch.steps * stretch.price.total for stretch in study.stretches[arm])
+            return sum(span.steps * span.price.total for span in study.spans[arm])
 
         arms = sorted(study.config.arms, key=flops, reverse=True)
         runs = [(arm, seed) for arm in arms for seed in study.config.seeds]
@@ -59,7 +61,8 @@ class Part:
 def merge(parts: Sequence[Path], out: Path) -> list[str]:
     """Puts the finished runs of parts of one study into one directory, which `compare` takes up.
 
-    What runs share (corpus, teacher, stored outputs, references) comes from the first part that has it.
+    What runs share (corpus, teacher, stored outputs, references) comes from the first part that has
+    it.
 
     Args:
         parts: directories of `train --part`, or of any study of the same recipe.
@@ -69,14 +72,17 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
         Names of the runs that `out` now holds.
 
     Raises:
-        InputError: a part without a study or of another one, a run that differs between parts, or `out` holds
-            something else. Nothing is written then.
+        InputError: a part without a study or of another one, a run that differs between parts, or
+            `out` holds something else. Nothing is written then.
     """
     taken = (out / NAME).exists()
     if not taken and out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: holds files but no study, expected a new or empty directory for --out")
+        raise InputError(
+            f"{out}: holds files but no study, expected a new or empty directory for --out"
+        )
     sources = [out, *parts] if taken else list(parts)
-    record, runs = _record(sources), _runs(sources)
+    record = _record(sources)
+    runs = _runs(sources)
     check_writable(out)
     write_json(out / NAME, record)  # first: a directory with runs but without it would be nobody's
     for source in sources:
@@ -103,7 +109,9 @@ def _record(sources: Sequence[Path]) -> dict[str, Any]:
     for source in sources:
         path = source / NAME
         if not path.exists():
-            raise InputError(f"{path}: no such file, expected the directory of a study or of a part of one")
+            raise InputError(
+                f"{path}: no such file, expected the directory of a study or of a part of one"
+            )
         found = read_json(path)
         merged = merged or found
         common = found["costs"].keys() & merged["costs"].keys()
@@ -113,7 +121,10 @@ def _record(sources: Sequence[Path]) -> dict[str, Any]:
         ):
             if difference := first_difference(mine, other):
                 name, here, there = difference
-                raise InputError(f"{path}: this part's {name} is {here!r}, expected {there!r}, as in {sources[0]}")
+                raise InputError(
+                    f"{path}: this part's {name} is {here!r}, expected {there!r}, as in "
+                    f"{sources[0]}"
+                )
         merged = {**merged, "costs": {**merged["costs"], **found["costs"]}}
     return merged
 
@@ -122,7 +133,8 @@ def _runs(sources: Sequence[Path]) -> dict[str, Path]:
     """The finished runs: path within a study -> where it is.
 
     Raises:
-        InputError: they are of different text or teachers, or one run ended differently in two places.
+        InputError: they are of different text or teachers, or one run ended differently in two
+            places.
     """
     runs: dict[str, Path] = {}
     shared: dict[tuple[str, int | None], tuple[Any, Path]] = {}
@@ -139,9 +151,14 @@ def _runs(sources: Sequence[Path]) -> dict[str, Path]:
                 first, where = shared.setdefault((what, trained.get("seed")), (value, run))
                 if difference := first_difference(value, first, what):
                     setting, here, there = difference
-                    raise InputError(f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in {where}")
+                    raise InputError(
+                        f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in "
+                        f"{where}"
+                    )
             if name in runs and _ended(run) != _ended(runs[name]):
-                raise InputError(f"{run}: ended with other parameters than {runs[name]}, expected the same run")
+                raise InputError(
+                    f"{run}: ended with other parameters than {runs[name]}, expected the same run"
+                )
             runs.setdefault(name, run)
     return runs
 
@@ -153,11 +170,14 @@ def _ended(run: Path) -> str:
 
 def _inside(source: Path, kind: str) -> list[str]:
     """Finished runs or references of a directory, by their paths in it."""
-    return sorted(f"{kind}/{result.parent.name}" for result in (source / kind).glob("*/result.json"))
+    return sorted(
+        f"{kind}/{result.parent.name}" for result in (source / kind).glob("*/result.json")
+    )
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a directory, whole or not at all; one that is there already, or is not in the source, is left."""
+    """Copies a directory, whole or not at all; one that is there already, or is not in the source,
+    is left."""
     if target.exists() or not source.exists():
         return
     beside = target.with_name(f".{target.name}.tmp")

@@ -11,21 +11,21 @@ import jax
 
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, ModelConfig, plain, to_dict
-from kdjax.data.cache import CacheManifest
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS
-from kdjax.data.reference_losses import ReferenceLosses, reference_losses
-from kdjax.data.tasks import Task
-from kdjax.evaluate.statistics import compare_all, expected_false
+from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
+from kdjax.data.tasks.labelled import Task
+from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
-from kdjax.study import differences, notes, primary, tuned
+from kdjax.report import notes
+from kdjax.study import differences, primary, tuned
 from kdjax.study.cases import cases
 from kdjax.study.machine import versions
-from kdjax.study.record import Cost
+from kdjax.study.manifest import Cost
 from kdjax.study.study import Study
-from kdjax.train import cache as outputs
-from kdjax.train.arm import Arm
+from kdjax.teacher_cache.manifest import CacheManifest, bias
+from kdjax.training.arm import Arm
 
 
 def collect(
@@ -57,6 +57,7 @@ def collect(
             endpoints=_endpoints(config, corpus, study.tasks, study.arms),
             teacher=teacher_facts([teacher.facts for teacher in study.teachers]),
             cache=study.cache.manifest if study.cache else None,
+            tuning=tuned.tuning_of(config),
         ),
     }
 
@@ -72,8 +73,9 @@ def judged(
     endpoints: Sequence[Mapping[str, Any]],
     teacher: Mapping[str, Any] | None,
     cache: CacheManifest | None,
+    tuning: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What results.json says besides versions: a function of the recipe, its runs and facts (and its tuning's file).
+    """What results.json says besides versions: a function of the recipe, its runs and facts.
 
     Args:
         config: the recipe.
@@ -83,10 +85,13 @@ def judged(
         references: the same of what was not trained here.
         corpus: see `corpus_facts`.
         endpoints: what is measured, as results.json has it.
-        teacher: what is known of it, or of all together (`teacher_facts`); None where no arm needs one.
+        teacher: what is known of it, or of all together (`teacher_facts`); None where no arm needs
+            one.
         cache: of stored teacher outputs; None where no arm reads them.
+        tuning: how the arms were tuned (`kdjax.study.tuned.tuning_of`); None where they were not.
     """
-    values, budget = plain(to_dict(config)), Budget.of(config.budget)
+    values = plain(to_dict(config))
+    budget = Budget.of(config.budget)
     described = {name: _describe(arm, costs[name], runs) for name, arm in arms.items()}
     tested = primary.primary_endpoint(config.evaluation, endpoints, described, runs)
     verdicts = []
@@ -94,7 +99,6 @@ def judged(
         verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tested)
     first = next(iter(arms.values())).student
     false = expected_false(len(verdicts), config.evaluation.confidence)
-    tuning = tuned.tuning_of(config)
     enforced = budget.teacher if budget.kind == "flops" else None
     return {
         "config": values,
@@ -104,7 +108,10 @@ def judged(
         "teacher": dict(teacher) if teacher else None,
         "cache": _stored(cache) if cache else None,
         "student": {
-            **{name: getattr(first, name) for name in ("layers", "width", "heads", "ffn", "vocab_size")},
+            **{
+                name: getattr(first, name)
+                for name in ("layers", "width", "heads", "ffn", "vocab_size")
+            },
             **_parameters(first),
         },
         "arms": described,
@@ -132,11 +139,11 @@ def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
     """What is known of a study's teacher, or of its teachers together.
 
     Args:
-        teachers: the facts of each, in the order in which students take them; none where no arm needs one.
+        teachers: the facts of each, in the order in which students take them; none where no arm
+            needs one.
 
-    Returns:
-        Those of the only one. Of several what the first has, with the means of `mlm_loss` and `mlm_accuracy`, and in
-        `teachers` the facts of each.
+    Returns: Those of the only one. Of several what the first has, with the means of `mlm_loss` and
+        `mlm_accuracy`, and in `teachers` the facts of each.
     """
     if not teachers:
         return None
@@ -167,7 +174,7 @@ def corpus_facts(
         "whole": {"sequences": corpus.manifest.sequences, "tokens": corpus.manifest.tokens},
         "digest": corpus.digest,
         "length": corpus.manifest.length,
-        "views": config.data.views,
+        "views": config.data.mask_copies,
         "vocabulary": corpus.manifest.vocab_size,
         "tokenizer": corpus.manifest.tokenizer_sha256,
         "reference_losses": losses.figures(),
@@ -184,7 +191,8 @@ def corpus_facts(
 
 
 def _parameters(model: ModelConfig) -> dict[str, int]:
-    """How many parameters a model has, its MLM head's included: in all, and but for the embedding tables."""
+    """How many parameters a model has, its MLM head's included: in all, and but for the embedding
+    tables."""
     embeddings, others = count_params(abstract_params(model))
     return {"parameters": embeddings + others, "parameters_without_embeddings": others}
 
@@ -208,7 +216,7 @@ def _describe(arm: Arm, cost: Cost, runs: Sequence[Mapping[str, Any]]) -> dict[s
         "student": arm.config.student,
         "optimizer": arm.config.optimizer,
         "finetune": arm.config.finetune,
-        "teacher": ("cached" if arm.stored else "online") if arm.distils else None,
+        "teacher": ("cached" if arm.stored else "online") if arm.uses_teacher else None,
         "steps": own["steps"],
         "spent": own["spent"],
         "tokens": own["tokens_seen"],
@@ -221,14 +229,15 @@ def _describe(arm: Arm, cost: Cost, runs: Sequence[Mapping[str, Any]]) -> dict[s
 
 
 def _stored(cache: CacheManifest) -> dict[str, Any]:
-    """What is known of stored teacher outputs: how they are stored, what they cost, how far they are off a position."""
+    """What is known of stored teacher outputs: how they are stored, what they cost, how far they
+    are off a position."""
     return {
         **cache.identity["cache"],
         "views": cache.views,
         "sequences": cache.sequences,
         "flops": cache.totals["flops"],
         "bytes": cache.bytes,
-        "bias": outputs.bias(cache),
+        "bias": bias(cache),
     }
 
 
@@ -238,7 +247,11 @@ def _untrained(tree: Any, name: str = "") -> list[str]:
         return [name]
     if not isinstance(tree, dict):
         return []
-    return [part for key, below in tree.items() for part in _untrained(below, f"{name}.{key}" if name else key)]
+    return [
+        part
+        for key, below in tree.items()
+        for part in _untrained(below, f"{name}.{key}" if name else key)
+    ]
 
 
 def _endpoints(
@@ -247,7 +260,9 @@ def _endpoints(
     with_head = [name for name, arm in arms.items() if arm.trains_mlm_head]
     rows = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
     if config.evaluation.mlm_probe.tokens:
-        rows += _losses(config, corpus, "mlm_probe", "mlm_probe", "MLM probe, held-out loss", list(arms))
+        rows += _losses(
+            config, corpus, "mlm_probe", "mlm_probe", "MLM probe, held-out loss", list(arms)
+        )
     kinds = [("probe", "linear probe, best layer")]
     if config.evaluation.finetune.steps:
         kinds.append(("finetune", "fine-tuned"))
@@ -274,7 +289,8 @@ def _losses(
     """A held-out loss on the study's own text and on each of `evaluation.texts`."""
     own = {name: (label, corpus["sequences"]["validation"])}
     others = {
-        f"{name}.{text}": (f"{label}, {text}", facts["sequences"]) for text, facts in corpus.get("texts", {}).items()
+        f"{name}.{text}": (f"{label}, {text}", facts["sequences"])
+        for text, facts in corpus.get("texts", {}).items()
     }
     return [
         {
@@ -291,9 +307,17 @@ def _losses(
     ]
 
 
-def _verdicts(config: Config, endpoint: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    name, better = endpoint["name"], endpoint["better"]
-    values = {arm: {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm} for arm in endpoint["arms"]}
+def _verdicts(
+    config: Config, endpoint: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    name = endpoint["name"]
+    better = endpoint["better"]
+    values = {
+        arm: {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm}
+        for arm in endpoint["arms"]
+    }
     settings = config.evaluation
-    found = compare_all(values, confidence=settings.confidence, margin=settings.margin, better=better)
+    found = compare_all(
+        values, confidence=settings.confidence, margin=settings.margin, better=better
+    )
     return [{"endpoint": name, **asdict(comparison)} for comparison in found]

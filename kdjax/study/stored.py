@@ -6,22 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdjax.config import Config
-from kdjax.data.cache import Cache, CacheManifest
 from kdjax.data.corpus import Corpus
+from kdjax.dry_run.pricing import arms_of, stored_by
 from kdjax.errors import InputError
 from kdjax.files import undone_by_bad_input
-from kdjax.models import Model, Request
+from kdjax.models import FeatureRequest, Model
 from kdjax.parallel.layout import Layout
+from kdjax.progress import Reporter
 from kdjax.study.corpus import corpus_of
-from kdjax.study.pricing import arms_of, stored_by
-from kdjax.study.progress import Reporter
 from kdjax.study.teacher import check_teacher, teachers_of
-from kdjax.train import cache as outputs
+from kdjax.teacher_cache.manifest import bias
+from kdjax.teacher_cache.store import Cache, CacheManifest
+from kdjax.training import fill_teacher_cache as outputs
 
 
 def cache_of(
     config: Config,
-    request: Request,
+    request: FeatureRequest,
     teacher: Model,
     corpus: Corpus,
     directory: Path,
@@ -38,7 +39,7 @@ def cache_of(
     else:
 
         def told(done: int, total: int) -> None:
-            reporter.show(f"cache: {done:,} of {total:,} views of sequences")
+            reporter.status(f"cache: {done:,} of {total:,} views of sequences")
 
         outputs.build(directory, teacher, request, config.cache, config.data, corpus, layout, told)
     return outputs.open_cache(directory, teacher, request, config.cache, config.data, corpus)
@@ -55,15 +56,15 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     request = stored_by(arms_of(config))
     if not request:
         raise InputError("no arm has teacher: cached, expected at least one, to know what to store")
-    data, fitted, layout = (
-        out.with_name(f"{out.name}.data"),
-        out.with_name(f"{out.name}.teacher"),
-        Layout.of(config.train.mesh),
-    )
+    data = out.with_name(f"{out.name}.data")
+    fitted = out.with_name(f"{out.name}.teacher")
+    layout = Layout.of(config.train.mesh)
     with Reporter() as reporter, undone_by_bad_input(out, data, fitted):
         check_teacher(config, layout)
         corpus = corpus_of(config, data, reporter)
-        (teacher,) = teachers_of(config, corpus, fitted, layout, reporter)  # `arms_of` refuses several
+        (teacher,) = teachers_of(
+            config, corpus, fitted, layout, reporter
+        )  # `arms_of` refuses several
         manifest = cache_of(
             replace(config, cache=replace(config.cache, source="")),
             request,
@@ -73,9 +74,12 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
             layout,
             reporter,
         ).manifest
-        off = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in outputs.bias(manifest).items())
-        reporter.say(
-            f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, {manifest.bytes:,} bytes, "
+        off = "".join(
+            f", {name.replace('_', ' ')} {value:.4g}" for name, value in bias(manifest).items()
+        )
+        reporter.log(
+            f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, "
+            f"{manifest.bytes:,} bytes, "
             f"{manifest.totals['flops']:.4g} FLOPs{off}"
         )
         return manifest

@@ -9,25 +9,32 @@ from typing import Any
 
 from kdjax import models
 from kdjax.budget.accounting import Budget
-from kdjax.budget.ledger import Ledger, lay_out
+from kdjax.budget.ledger import Ledger, schedule_phases
 from kdjax.config import Config, ModelConfig, plain, to_dict
-from kdjax.data import sources, vocabulary
+from kdjax.data import vocabulary
 from kdjax.data.corpus import Corpus
-from kdjax.data.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.data.text import sources
+from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm import held_out_loss
+from kdjax.evaluation.mlm import held_out_loss
 from kdjax.files import undone_by_bad_input, write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
-from kdjax.study.corpus import corpus_of, held_out_batches, tokenizer_of, train_batches, trains_tokenizer
-from kdjax.study.progress import Reporter
-from kdjax.study.teacher_cost import TeacherCost
-from kdjax.study.teacher_directories import CARD, read_card, read_teacher, source_directories
+from kdjax.progress import Reporter
+from kdjax.study.corpus import (
+    corpus_of,
+    held_out_batches,
+    tokenizer_of,
+    train_batches,
+    trains_tokenizer,
+)
 from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
-from kdjax.train.checkpoint import sha256
-from kdjax.train.phase import Shape, price
-from kdjax.train.teacher import fit_head, head_phase
+from kdjax.training.checkpoint import sha256
+from kdjax.training.phase import BatchShape, price
+from kdjax.training.teacher_directories import CARD, read_card, read_teacher, source_directories
+from kdjax.training.teacher_head import fit_head, head_phase
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,9 @@ class Teacher:
 
     Attributes:
         model: configuration and parameters.
-        facts: source, encoder, training_flops (0: not known), tuning_flops, head_flops, mlm_loss, mlm_accuracy (None
-            without a head), architecture, params_sha256; of one that kdjax trained also pretraining (seed, at, budget,
-            steps, tokens and more).
+        facts: source, encoder, training_flops (0: not known), tuning_flops, head_flops, mlm_loss,
+            mlm_accuracy (None without a head), architecture, params_sha256; of one that kdjax
+            trained also pretraining (seed, at, budget, steps, tokens and more).
     """
 
     model: Model
@@ -62,11 +69,12 @@ def _read(config: Config, directory: Path, corpus: Corpus | None = None) -> Mode
     Args:
         config: the recipe.
         directory: of the teacher.
-        corpus: its text; None: it is not prepared yet, and a tokenizer that is trained on it not compared.
+        corpus: its text; None: it is not prepared yet, and a tokenizer that is trained on it not
+            compared.
 
     Raises:
-        InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
-            the corpus's.
+        InputError: a directory without usable weights, another architecture than the recipe's,
+            another tokenizer than the corpus's.
     """
     encoder = read_teacher(directory)
     _check_architecture(directory, encoder.config, zoo.resolve(config.teacher.architecture))
@@ -88,16 +96,19 @@ def check_teacher(config: Config, layout: Layout) -> None:
     for directory in source_directories(config):
         encoder = _read(config, directory.path)
     if head.budget:
-        layout.check_batch(head.batch)
-        shape = Shape(head.batch, config.data.length, config.data.slots)
+        layout.check_batch(head.batch_size)
+        shape = BatchShape(head.batch_size, config.data.seq_len, config.data.max_predictions)
         phases = [(1.0, price(head_phase(encoder.config, head), shape))]
-        lay_out(Budget.flops(head.budget), phases, shape.positions, setting="teacher.head.budget")
+        schedule_phases(
+            Budget.flops(head.budget), phases, shape.tokens_per_step, setting="teacher.head.budget"
+        )
 
 
 def teachers_of(
     config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
 ) -> tuple[Teacher, ...]:
-    """The recipe's teachers in ascending order of their seeds: trained here, or read; one that is read may be alone.
+    """The recipe's teachers in ascending order of their seeds: trained here, or read; one that is
+    read may be alone.
 
     Args:
         config: the recipe.
@@ -107,13 +118,15 @@ def teachers_of(
         reporter: told what goes on.
 
     Raises:
-        InputError: as `teacher_of` and `kdjax.study.trained_teacher.trained_teacher`; or the cards of several teachers
-            say that they cost different amounts.
+        InputError: as `teacher_of` and `kdjax.study.trained_teacher.trained_teacher`; or the cards
+            of several teachers say that they cost different amounts.
     """
     if config.teacher.train.budget:
         seeds = sorted(config.teacher.train.seeds)
         _check_seed_directories(directory)
-        made = (trained_teacher(config, corpus, directory, seed, layout, reporter) for seed in seeds)
+        made = (
+            trained_teacher(config, corpus, directory, seed, layout, reporter) for seed in seeds
+        )
         return tuple(Teacher(model, facts) for model, facts in made)
     sources_of_teachers = source_directories(config)
     if sources_of_teachers[0].seed is None:
@@ -122,14 +135,16 @@ def teachers_of(
     for directory_of, teacher in zip(sources_of_teachers, teachers, strict=True):
         if teacher.seed != directory_of.seed:
             raise InputError(
-                f"{directory_of.path / CARD}: the teacher's seed is {teacher.seed}, expected {directory_of.seed}, as "
+                f"{directory_of.path / CARD}: the teacher's seed is {teacher.seed}, expected "
+                f"{directory_of.seed}, as "
                 "`kdjax teacher` writes it"
             )
     costs = {teacher.cost for teacher in teachers}
     if len(costs) > 1:
         spent = ", ".join(f"{teacher.cost.training:.6g}" for teacher in teachers)
         raise InputError(
-            f"{config.teacher.source}: the teachers of its seeds cost {spent} FLOPs, expected the same for all"
+            f"{config.teacher.source}: the teachers of its seeds cost {spent} FLOPs, expected the "
+            "same for all"
         )
     return teachers
 
@@ -137,7 +152,10 @@ def teachers_of(
 def _check_seed_directories(directory: Path) -> None:
     """Raises InputError where the directory for trained teachers holds a model itself."""
     if (directory / "config.json").exists():
-        raise InputError(f"{directory}: holds a single model, expected a new directory for the seeds of teacher.train")
+        raise InputError(
+            f"{directory}: holds a single model, expected a new directory for the seeds of "
+            "teacher.train"
+        )
 
 
 def _given(config: Config, corpus: Corpus, directory: Path, source: str) -> Teacher:
@@ -176,20 +194,23 @@ def _identity(config: Config, corpus: Corpus) -> dict[str, Any]:
     return {"teacher": teacher, "corpus": corpus.digest}
 
 
-def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter) -> Teacher:
-    """The teacher that is read, with an MLM head fitted first where the recipe says so; a fitted one is kept in
-    `directory`.
+def teacher_of(
+    config: Config, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
+) -> Teacher:
+    """The teacher that is read, with an MLM head fitted first where the recipe says so; a fitted
+    one is kept in `directory`.
 
     Raises:
-        InputError: a directory without usable weights, another architecture than the recipe's, another tokenizer than
-            the corpus's.
+        InputError: a directory without usable weights, another architecture than the recipe's,
+            another tokenizer than the corpus's.
     """
     identity = _identity(config, corpus)
-    if hosts.all_of((directory / CARD).exists()):
+    if hosts.all_processes((directory / CARD).exists()):
         facts = read_card(directory)
         if facts.get("identity") != identity:
             raise InputError(
-                f"{directory}: holds a teacher fitted with other settings or text, expected a new directory"
+                f"{directory}: holds a teacher fitted with other settings or text, expected a new "
+                "directory"
             )
         return Teacher(read_teacher(directory), facts)
     if (directory / CARD).exists():  # another process has none: all fit it again
@@ -197,9 +218,13 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
     given = _given(config, corpus, sources.locate(config.teacher.source), config.teacher.source)
     if not config.teacher.head.budget:
         return given
-    encoder, facts = given.model, given.facts
-    model, ledger = _fit(config, encoder, corpus, directory.with_name(directory.name + ".fit"), layout, reporter)
-    # An encoder that is trained on is every arm's; a head on a frozen one is of use to arms with logits alone.
+    encoder = given.model
+    facts = given.facts
+    model, ledger = _fit(
+        config, encoder, corpus, directory.with_name(directory.name + ".fit"), layout, reporter
+    )
+    # An encoder that is trained on is every arm's; a head on a frozen one is of use to arms with
+    # logits alone.
     account = {"tuned": "tuning_flops", "frozen": "head_flops"}[config.teacher.head.encoder]
     facts |= {
         "encoder": config.teacher.head.encoder,
@@ -209,27 +234,34 @@ def teacher_of(config: Config, corpus: Corpus, directory: Path, layout: Layout, 
         **_quality(model, corpus, config),
         "params_sha256": sha256(model.params),
     }
-    models.save_pretrained(directory, model, tokenizer=tokenizer_of(config, corpus), card=card(facts, corpus))
+    models.save_pretrained(
+        directory, model, tokenizer=tokenizer_of(config, corpus), card=card(facts, corpus)
+    )
     write_json(directory / CARD, facts)
-    hosts.all_of(True)  # have saved it
+    hosts.all_processes(True)  # have saved it
     shutil.rmtree(directory.with_name(directory.name + ".fit"))
     return Teacher(model, facts)
 
 
 def _fit(
-    config: Config, encoder: Model, corpus: Corpus, directory: Path, layout: Layout, reporter: Reporter
+    config: Config,
+    encoder: Model,
+    corpus: Corpus,
+    directory: Path,
+    layout: Layout,
+    reporter: Reporter,
 ) -> tuple[Model, Ledger]:
     head = config.teacher.head
     held_out = held_out_batches(config, corpus)
     return fit_head(
         encoder,
         head,
-        Shape(head.batch, config.data.length, config.data.slots),
-        train_batches(config, corpus, head.batch, seed=0),
+        BatchShape(head.batch_size, config.data.seq_len, config.data.max_predictions),
+        train_batches(config, corpus, head.batch_size, seed=0),
         directory=directory,
         layout=layout,
         evaluate=lambda params: {"mlm_loss": held_out_loss(encoder.config, params, held_out).loss},
-        watch=reporter.watch("teacher head"),
+        watch=reporter.track("teacher head"),
     )
 
 
@@ -242,7 +274,8 @@ def _quality(teacher: Model, corpus: Corpus, config: Config) -> dict[str, float 
 
 
 def card(facts: dict[str, Any], corpus: Corpus) -> str:
-    """The model card of a fitted teacher: where it comes from, what it cost, how well it predicts."""
+    """The model card of a fitted teacher: where it comes from, what it cost, how well it
+    predicts."""
     encoder = {
         "frozen": "The encoder is unchanged; only the head was trained.",
         "tuned": "Encoder and head were trained together.",
@@ -264,27 +297,32 @@ def card(facts: dict[str, Any], corpus: Corpus) -> str:
 | fitted on | the training split of corpus {corpus.digest[:16]} |
 
 FLOPs are XLA's count of the steps that fitted it.
-"""
+"""  # noqa: E501
 
 
 def _check_architecture(source: Path, found: ModelConfig, expected: ModelConfig) -> None:
-    # What says nothing of a trained model: its dropout, its start, and the base of a rotation that it does not have.
+    # What says nothing of a trained model: its dropout, its start, and the base of a rotation that
+    # it does not have.
     ignored = {"dropout", "attention_dropout", "init", "init_std"}
     if found.positions == expected.positions == "learned":
         ignored.add("rotary_base")
     for field in fields(ModelConfig):
         if field.name in ignored:
             continue
-        here, there = getattr(found, field.name), getattr(expected, field.name)
+        here = getattr(found, field.name)
+        there = getattr(expected, field.name)
         if here != there:
-            raise InputError(f"{source}: the model's {field.name} is {here}, expected teacher.architecture's {there}")
+            raise InputError(
+                f"{source}: the model's {field.name} is {here}, expected teacher.architecture's "
+                f"{there}"
+            )
 
 
 def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     """The `teacher` command: teachers in `out`, for `teacher.source` of any recipe.
 
-    Either an encoder with a fitted MLM head, a Hugging Face directory, or one that is trained from scratch for each of
-    `teacher.train.seeds`, in `seedJ/at-SHARE/`.
+    Either an encoder with a fitted MLM head, a Hugging Face directory, or one that is trained from
+    scratch for each of `teacher.train.seeds`, in `seedJ/at-SHARE/`.
 
     Raises:
         InputError: as `teachers_of`; or the recipe neither fits a head nor trains a teacher.
@@ -292,10 +330,14 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     trained = bool(config.teacher.train.budget)
     if not trained and not config.teacher.head.budget:
         raise InputError(
-            "teacher.head.budget and teacher.train.budget are 0, expected the FLOPs to spend on one of them"
+            "teacher.head.budget and teacher.train.budget are 0, expected the FLOPs to spend on "
+            "one of them"
         )
-    data, layout = out.with_name(f"{out.name}.data"), Layout.of(config.train.mesh)
-    with Reporter() as reporter, undone_by_bad_input(out, data, out.with_name(f"{out.name}.fit")):
+    data = out.with_name(f"{out.name}.data")
+    layout = Layout.of(config.train.mesh)
+    fitting = out.with_name(f"{out.name}.fit")
+    undone = undone_by_bad_input(out, data, fitting, unless=f"**/seed*/at-*/{CARD}")
+    with Reporter() as reporter, undone:
         if trained:
             _check_only_seeds(out)
         else:
@@ -305,16 +347,28 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
         for teacher in teachers:
             facts = teacher.facts
             spent = teacher.cost.training if trained else teacher.cost.tuning + teacher.cost.head
-            which = f", seed {facts['pretraining']['seed']}, at {config.teacher.at:g}" if trained else ""
-            reporter.say(
-                f"{out}{which}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy {facts['mlm_accuracy']:.1%}, "
+            which = (
+                f", seed {facts['pretraining']['seed']}, at {config.teacher.at:g}"
+                if trained
+                else ""
+            )
+            reporter.log(
+                f"{out}{which}: held-out MLM loss {facts['mlm_loss']:.3f}, accuracy "
+                f"{facts['mlm_accuracy']:.1%}, "
                 f"for {spent:.4g} FLOPs"
             )
         return teachers
 
 
 def _check_only_seeds(out: Path) -> None:
-    """Raises InputError where a directory for trained teachers holds anything but seeds' directories."""
-    others = [path.name for path in out.iterdir() if not path.name.startswith("seed")] if out.exists() else []
+    """Raises InputError where a directory for trained teachers holds anything but seeds'
+    directories."""
+    others = (
+        [path.name for path in out.iterdir() if not path.name.startswith("seed")]
+        if out.exists()
+        else []
+    )
     if others:
-        raise InputError(f"{out}: holds {min(others)}, expected a new directory, or one of trained teachers")
+        raise InputError(
+            f"{out}: holds {min(others)}, expected a new directory, or one of trained teachers"
+        )

@@ -7,15 +7,17 @@ import shutil
 from pathlib import Path
 
 from kdjax.config import Config
-from kdjax.data import sources, wordpiece
+from kdjax.data.prepare import wordpiece
+from kdjax.data.text import sources
 from kdjax.errors import InputError
 from kdjax.files import check_writable
-from kdjax.study import numbers
-from kdjax.study.progress import Reporter
+from kdjax.progress import Reporter
+from kdjax.report import numbers
 
 
 def prepare_tokenizer(config: Config, out: Path) -> Path:
-    """Train the tokenizer of a recipe and write it whole or not at all, for `data.tokenizer` of any recipe.
+    """Train the tokenizer of a recipe and write it whole or not at all, for `data.tokenizer` of any
+    recipe.
 
     Args:
         config: the recipe, whose `data.tokenizer` says how one is trained.
@@ -25,24 +27,35 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         The path of its tokenizer.json.
 
     Raises:
-        InputError: the recipe trains none, its text is unusable or too small, or the directory is not empty.
+        InputError: the recipe trains none, its text is unusable or too small, or the directory is
+            not empty.
     """
+    if out.is_symlink() or out.resolve() == Path.cwd():
+        raise InputError(f"{out}: expected a directory of its own for --out, that can be replaced")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is not empty, expected a new or empty directory for --out")
     with Reporter() as reporter:
-        reporter.show("tokenizer: training")
+        reporter.status("tokenizer: training")
         trained = wordpiece.train_on_corpus(config.data)
 
         # Written beside and renamed: a kill leaves no half of it under the name that was asked for.
         check_writable(out.absolute().parent)
         beside = out.absolute().with_name(f".{out.name}.{os.getpid()}.tmp")
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        wordpiece.write_directory(trained, beside)
-        beside.replace(out)
+        try:
+            beside.mkdir()
+            wordpiece.write_directory(trained, beside)
+            beside.replace(out)
+        except OSError as e:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise InputError(
+                f"{out}: cannot be written ({e.strerror}), expected room and a name that the "
+                "file system takes"
+            ) from None
         path = out / "tokenizer.json"
-        reporter.say(
-            f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the training text's "
+        reporter.log(
+            f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the "
+            "training text's "
             f"characters have none; digest {sources.sha256(path)[:16]}"
         )
     return path

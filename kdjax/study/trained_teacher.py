@@ -17,27 +17,38 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
 from kdjax.data.corpus import Corpus
-from kdjax.data.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.dry_run.teacher_cost import batch_shape
 from kdjax.errors import Diverged, InputError, Unfinished
-from kdjax.evaluate.mlm import HeldOut
+from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, write_json
 from kdjax.models import Model, zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
+from kdjax.progress import Reporter
 from kdjax.study.corpus import check_regime, held_out_batches, tokenizer_of, train_batches
 from kdjax.study.machine import hardware_use, versions
-from kdjax.study.mirror import RESULT, Mirror
-from kdjax.study.progress import Reporter
-from kdjax.study.teacher_cost import batch_shape
-from kdjax.study.teacher_directories import CARD, checkpoint_name, read_card, read_teacher, seed_directory
-from kdjax.train import log
-from kdjax.train.checkpoint import sha256
-from kdjax.train.log import About
-from kdjax.train.loop import train
-from kdjax.train.phase import Shape
-from kdjax.train.pretraining import pretraining_phases, pretraining_price, pretraining_spans, stream_seed
-from kdjax.train.program import program_of
-from kdjax.train.run import Leg, Outcome, Run
+from kdjax.study.run_backup import RESULT, Mirror
+from kdjax.training import metrics_log as log
+from kdjax.training.checkpoint import sha256
+from kdjax.training.loop import train
+from kdjax.training.phase import BatchShape
+from kdjax.training.program import program_of
+from kdjax.training.run import CompiledPhase, Outcome, Run
+from kdjax.training.sinks import About
+from kdjax.training.teacher_directories import (
+    CARD,
+    checkpoint_name,
+    read_card,
+    read_teacher,
+    seed_directory,
+)
+from kdjax.training.teacher_pretraining import (
+    pretraining_phases,
+    pretraining_price,
+    pretraining_spans,
+    stream_seed,
+)
 
 MANIFEST = "manifest.json"
 """Whose training a directory holds."""
@@ -53,14 +64,16 @@ def check_trained_teacher(config: Config, layout: Layout) -> None:
         InputError: a batch that the devices do not share evenly, a budget that buys no step before
             one of the checkpoints, or sequences longer than the architecture's positions.
     """
-    settings, architecture = config.teacher.train, zoo.resolve(config.teacher.architecture)
-    layout.check_batch(settings.batch, config.train.microbatches)
-    if config.data.length > architecture.max_positions:
+    settings = config.teacher.train
+    architecture = zoo.resolve(config.teacher.architecture)
+    layout.check_batch(settings.batch_size, config.train.grad_accum_steps)
+    if config.data.seq_len > architecture.max_positions:
         raise InputError(
-            f"data.length is {config.data.length}, expected at most teacher.architecture.max_positions, "
+            f"data.seq_len is {config.data.seq_len}, expected at most "
+            "teacher.architecture.max_positions, "
             f"{architecture.max_positions} tokens"
         )
-    shape = batch_shape(config, settings.batch)
+    shape = batch_shape(config, settings.batch_size)
     pretraining_spans(settings, pretraining_price(architecture, settings, shape), shape)
 
 
@@ -89,11 +102,15 @@ def trained_teacher(
     training = _Training(config, corpus, seed_directory(directory, seed), seed, layout, reporter)
     training.claim()
     training.bring()
-    if not hosts.all_of(training.finished):
+    if not hosts.all_processes(training.finished):
         training.run()
     training.keep()
     chosen = training.directory / checkpoint_name(config.teacher.at)
     return read_teacher(chosen), read_card(chosen)
+
+
+_MASKED_TEXT = ("seq_len", "max_predictions", "mlm_probability", "mask_copies")
+"""Settings of the text, and of what is masked of it, that a teacher depends on."""
 
 
 def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:
@@ -106,7 +123,7 @@ def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str
     """
     settings: dict[str, Any] = plain(to_dict(config.teacher.train))
     del settings["seeds"]  # a teacher is not another for those trained beside it
-    data = {name: getattr(config.data, name) for name in ("length", "slots", "mask_rate", "views")}
+    data = {name: getattr(config.data, name) for name in _MASKED_TEXT}
     return {
         "architecture": asdict(zoo.resolve(config.teacher.architecture)),
         "train": settings,
@@ -139,16 +156,25 @@ class _Training:
     def __post_init__(self) -> None:
         self._settings = self.config.teacher.train
         self._architecture: ModelConfig = zoo.resolve(self.config.teacher.architecture)
-        self._shape: Shape = batch_shape(self.config, self._settings.batch)
+        self._shape: BatchShape = batch_shape(self.config, self._settings.batch_size)
         self._folders = [checkpoint_name(share) for share in self._settings.checkpoints]
-        self._mirror = Mirror(self.config.train.checkpoint.directory, self.directory, "teacher", FINISHED)
+        self._mirror = Mirror(
+            self.config.train.checkpoint.directory, self.directory, "teacher", FINISHED
+        )
         self._name = f"teacher, seed {self.seed}"
 
     @property
     def finished(self) -> bool:
-        """Whether the training has ended and all its checkpoints are here."""
-        whole = all((self.directory / folder / CARD).exists() for folder in self._folders)
-        return whole and (self.directory / RESULT).exists()
+        """Return whether the training has ended and all its checkpoints are here.
+
+        Raises:
+            InputError: its result is not whole.
+        """
+        result = self.directory / RESULT
+        if not result.exists():
+            return False
+        read_json(result)
+        return all((self.directory / folder / CARD).exists() for folder in self._folders)
 
     def claim(self) -> None:
         """Take the directory, and the place that outlives the machine, for this training.
@@ -165,7 +191,8 @@ class _Training:
             if difference:
                 name, before, now = difference
                 raise InputError(
-                    f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use a new directory"
+                    f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use "
+                    "a new directory"
                 )
         manifest = here or elsewhere
         if manifest is None:
@@ -197,41 +224,52 @@ class _Training:
     def run(self) -> None:
         """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
         spans = pretraining_spans(self._settings, self._price, self._shape)
-        check_regime(self.config, self.corpus, "teacher.train", spans[-1].stop * self._shape.batch)
-        legs = self._legs()
+        check_regime(
+            self.config, self.corpus, "teacher.train", spans[-1].stop * self._shape.batch_size
+        )
+        compiled_phases = self._legs()
         try:
-            (outcome,) = train(self._trainer_run(legs))
+            (outcome,) = train(self._trainer_run(compiled_phases))
         except Diverged:
             raise
         except InputError as error:
             # Hours of training must not go because, say, the disk is full.
             raise Unfinished(str(error)) from None
-        missing = [folder for folder in self._folders if not (self.directory / folder / CARD).exists()]
+        missing = [
+            folder for folder in self._folders if not (self.directory / folder / CARD).exists()
+        ]
         if missing:
             raise Unfinished(
-                f"{self.directory}: {missing[0]} is missing and training has gone on past it, expected it there; move "
+                f"{self.directory}: {missing[0]} is missing and training has gone on past it, "
+                "expected it there; move "
                 "the directory away to train this teacher again"
             )
-        write_json(self.directory / RESULT, self._result(legs, outcome))
+        write_json(self.directory / RESULT, self._result(compiled_phases, outcome))
 
-    def _legs(self) -> list[Leg]:
+    def _legs(self) -> list[CompiledPhase]:
         """Return the training's phases, one up to each checkpoint; they share one compiled step."""
-        self.reporter.show(f"{self._name}: compiling")
+        self.reporter.status(f"{self._name}: compiling")
         settings = self.config.train
-        stream = train_batches(self.config, self.corpus, self._settings.batch, stream_seed(self.seed))
-        legs = []
+        stream = train_batches(
+            self.config, self.corpus, self._settings.batch_size, stream_seed(self.seed)
+        )
+        compiled_phases = []
         for phase in pretraining_phases(self._architecture, self._settings):
-            program = program_of(phase, self._shape, self.layout, settings.microbatches, settings.compute)
-            legs.append(Leg(phase, program, self._price, stream))
-        return legs
+            program = program_of(
+                phase, self._shape, self.layout, settings.grad_accum_steps, settings.compute
+            )
+            compiled_phases.append(CompiledPhase(phase, program, self._price, stream))
+        return compiled_phases
 
-    def _trainer_run(self, legs: Sequence[Leg]) -> Run:
+    def _trainer_run(self, compiled_phases: Sequence[CompiledPhase]) -> Run:
         """Return the run, ready for the trainer."""
-        seed, settings = stream_seed(self.seed), self.config.train
+        seed = stream_seed(self.seed)
+        settings = self.config.train
         held_out = HeldOut(held_out_batches(self.config, self.corpus))
-        # Only when and where things are written down is the students' setting; what is trained is the teacher's own.
+        # Only when and where things are written down is the students' setting; what is trained is
+        # the teacher's own.
         training = TrainConfig(
-            batch=self._settings.batch,
+            batch_size=self._settings.batch_size,
             optimizer=self._settings.optimizer,
             compute=settings.compute,
             checkpoint=settings.checkpoint,
@@ -239,7 +277,7 @@ class _Training:
             evaluations=settings.evaluations,
         )
         return Run(
-            legs,
+            compiled_phases,
             Budget.flops(self._settings.budget),
             start=models.init(self._architecture, seed).params,
             seed=seed,
@@ -247,11 +285,16 @@ class _Training:
             directory=self.directory,
             repeats=self.config.data.regime != "unlimited",
             evaluate=lambda params: {"mlm_loss": held_out.measure(self._architecture, params).loss},
-            watch=self.reporter.watch(self._name),
+            watch=self.reporter.track(self._name),
             phase_ended=self._saver(held_out),
             checkpoints=self._mirror.checkpoints,
             warn=self.reporter.warn,
-            about=About(self.directory.parent.resolve().name, "teacher", self.seed, plain(to_dict(self.config))),
+            about=About(
+                self.directory.parent.resolve().name,
+                "teacher",
+                self.seed,
+                plain(to_dict(self.config)),
+            ),
             peak=peak(self.layout.mesh.local_devices[0]),
         )
 
@@ -264,13 +307,17 @@ class _Training:
                 model = Model(self._architecture, params)
                 facts = self._facts(self._settings.checkpoints[number], model, ledger, held_out)
                 tokenizer = tokenizer_of(self.config, self.corpus)
-                models.save_pretrained(target, model, tokenizer=tokenizer, card=trained_card(facts, self.corpus))
+                models.save_pretrained(
+                    target, model, tokenizer=tokenizer, card=trained_card(facts, self.corpus)
+                )
                 write_json(target / CARD, facts)
             self._mirror.keep_folder(target.name, CARD)
 
         return save
 
-    def _facts(self, share: float, model: Model, ledger: Ledger, held_out: HeldOut) -> dict[str, Any]:
+    def _facts(
+        self, share: float, model: Model, ledger: Ledger, held_out: HeldOut
+    ) -> dict[str, Any]:
         """Return what is known of the teacher at a share of its budget."""
         quality = held_out.measure(model.config, model.params)
         return {
@@ -288,19 +335,19 @@ class _Training:
                 "seed": self.seed,
                 "at": share,
                 "budget": int(self._settings.budget),
-                "batch": self._settings.batch,
+                "batch_size": self._settings.batch_size,
                 "steps": ledger.steps,
                 "step_flops": self._price.total,
                 "tokens": ledger.tokens,
                 "unique_tokens": ledger.unique_tokens,
-                "epochs": ledger.positions / self._shape.length / self.corpus.sequences("train"),
+                "epochs": ledger.positions / self._shape.seq_len / self.corpus.sequences("train"),
                 "corpus": self.corpus.digest,
                 "corpus_tokens": self.corpus.tokens("train"),
             },
             "identity": training_identity(self.config, self.seed, self.corpus.digest),
         }
 
-    def _result(self, legs: Sequence[Leg], outcome: Outcome) -> dict[str, Any]:
+    def _result(self, compiled_phases: Sequence[CompiledPhase], outcome: Outcome) -> dict[str, Any]:
         """Return what the whole training came to."""
         ledger = outcome.ledger
         return {
@@ -314,7 +361,7 @@ class _Training:
             "tokens_unique": ledger.unique_tokens,
             "tokens_masked": ledger.masked_tokens,
             "wall_clock": ledger.seconds,
-            "hardware": hardware_use(legs, ledger, outcome.side_by_side),
+            "hardware": hardware_use(compiled_phases, ledger, outcome.side_by_side),
             "curve": outcome.curve,
             "params_sha256": outcome.params_sha256,
             "ledger_sha256": outcome.journal_sha256,
@@ -322,18 +369,21 @@ class _Training:
 
 
 def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
-    """Return the model card of a teacher that was trained here: what it is, what it cost, how well it predicts.
+    """Return the model card of a teacher that was trained here: what it is, what it cost, how well
+    it predicts.
 
     Args:
         facts: what is known of it.
         corpus: the text it was trained on, whose own cross-entropies stand beside its loss.
     """
-    model, training = facts["architecture"], facts["pretraining"]
+    model = facts["architecture"]
+    training = facts["pretraining"]
     share = training["at"]
     schedule = ""
     if share < 1:
         schedule = (
-            "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the whole budget, so its\n"
+            "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the "
+            "whole budget, so its\n"
             "learning rate was still on its way down to 0.\n\n"
         )
     steps = f"{training['steps']:,} steps of {training['step_flops']:.6g}"
@@ -349,7 +399,7 @@ training budget.
 | vocabulary | {model["vocab_size"]:,} entries |
 | training budget | {training["budget"]:.4g} FLOPs, of which this checkpoint has used {share:.4g} |
 | spent on training it | {facts["training_flops"]:.6g} FLOPs: {steps} |
-| batch | {training["batch"]:,} sequences |
+| batch | {training["batch_size"]:,} sequences |
 | tokens seen | {training["tokens"]:,}, {training["unique_tokens"]:,} of them unique |
 | epochs | {training["epochs"]:.2f} |
 | seed | {training["seed"]} |
@@ -360,4 +410,4 @@ training budget.
 | parameters | SHA-256 {facts["params_sha256"]} |
 
 FLOPs are XLA's count of the training steps.
-"""
+"""  # noqa: E501

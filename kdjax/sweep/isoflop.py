@@ -1,5 +1,5 @@
-"""IsoFLOP profiles: at one budget, how an endpoint depends on the student's size (Hoffmann et al. 2022, arXiv
-2203.15556, their second approach)."""
+"""IsoFLOP profiles: at one budget, how an endpoint depends on the student's size (Hoffmann et al.
+2022, arXiv 2203.15556, their second approach)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdjax.config import KINDS
-from kdjax.evaluate.statistics import interval
-from kdjax.study import summary
+from kdjax.evaluation.statistics import interval
+from kdjax.report import summary
 
 SIZE = "student."
 """Swept settings that begin so make the sizes of a profile."""
@@ -27,16 +27,20 @@ def profiles(
         endpoints: of its studies.
         confidence: of the optima's intervals.
 
-    Returns:
-        For each endpoint, arm, budget and combination of what else was swept (`settings`): `points`, by size
-        (`parameters` without embeddings, mean, sd, n), and the `optimum` from three sizes on: the size at the vertex of
-        a parabola in log parameters, the geometric mean over seeds with its interval. The optimum is None where a
-        seed's parabola has its vertex outside the sizes tried, or none on the better side.
+    Returns: For each endpoint, arm, budget and combination of what else was swept (`settings`):
+        `points`, by size (`parameters` without embeddings, mean, sd, n), and the `optimum` from
+        three sizes on: the size at the vertex of a parabola in log parameters, the geometric mean
+        over seeds with its interval. The optimum is None where a seed's parabola has its vertex
+        outside the sizes tried, or none on the better side.
     """
     found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        other = {name: value for name, value in row["settings"].items() if not _is_size_or_budget(name)}
-        found.setdefault((row["arm"], row["budget"], repr(other)), []).append({**row, "other": other})
+        other = {
+            name: value for name, value in row["settings"].items() if not _is_size_or_budget(name)
+        }
+        found.setdefault((row["arm"], row["budget"], repr(other)), []).append(
+            {**row, "other": other}
+        )
     made = []
     for endpoint in endpoints:
         for (arm, budget, _), runs in found.items():
@@ -62,16 +66,25 @@ def _is_size_or_budget(name: str) -> bool:
 
 
 def _point(runs: Sequence[Mapping[str, Any]], size: int, endpoint: str) -> dict[str, Any]:
-    spread = summary.spread(run["metrics"][endpoint] for run in runs if run["parameters_without_embeddings"] == size)
+    spread = summary.spread(
+        run["metrics"][endpoint] for run in runs if run["parameters_without_embeddings"] == size
+    )
     return {"parameters": size, **vars(spread)}
 
 
 def _optimum(
-    runs: Sequence[Mapping[str, Any]], sizes: Sequence[int], endpoint: Mapping[str, Any], confidence: float
+    runs: Sequence[Mapping[str, Any]],
+    sizes: Sequence[int],
+    endpoint: Mapping[str, Any],
+    confidence: float,
 ) -> dict[str, float | None] | None:
     vertices = []
     for seed in sorted({run["seed"] for run in runs}):
-        own = {r["parameters_without_embeddings"]: r["metrics"][endpoint["name"]] for r in runs if r["seed"] == seed}
+        own = {
+            r["parameters_without_embeddings"]: r["metrics"][endpoint["name"]]
+            for r in runs
+            if r["seed"] == seed
+        }
         if own.keys() != set(sizes) or len(sizes) < 3:
             return None
         curvature, slope, _ = np.polyfit(np.log(sizes), [own[size] for size in sizes], 2)

@@ -1,4 +1,5 @@
-"""The figures of a sweep. Each returns an `<svg>` element, or None where the sweep has nothing to show in it."""
+"""The figures of a sweep. Each returns an `<svg>` element, or None where the sweep has nothing to
+show in it."""
 
 from __future__ import annotations
 
@@ -12,15 +13,16 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdjax.study import reference_losses, svg
-from kdjax.study.axes import WIDTH, brief, limits, logarithmic, short
+from kdjax.report import reference_losses, svg
+from kdjax.report.axes import WIDTH, brief, limits, logarithmic, short
 from kdjax.sweep.verdict import Endpoint, Group, Pair, Sweep, against, rows_of, yardstick
 
 Points = Sequence[Mapping[str, Any]]
 
 
 def curves(found: Sweep, group: Group, endpoint: Endpoint, name: str) -> Markup | None:
-    """Each arm over the budget, and beside it its paired difference to the yardstick and where that changes sign.
+    """Each arm over the budget, and beside it its paired difference to the yardstick and where that
+    changes sign.
 
     Args:
         found: the content of sweep.json.
@@ -41,10 +43,14 @@ def curves(found: Sweep, group: Group, endpoint: Endpoint, name: str) -> Markup 
     budgets = sorted({point["budget"] for points in told.values() for point in points})
     with svg.style():
         figure = Figure(figsize=(WIDTH if pairs else WIDTH / 1.7, 3.7 + 0.2 * len(crossing)))
-        grid = figure.add_gridspec(2 if crossing else 1, 2 if pairs else 1, height_ratios=_heights(len(crossing)))
+        grid = figure.add_gridspec(
+            2 if crossing else 1, 2 if pairs else 1, height_ratios=_heights(len(crossing))
+        )
         ax = figure.add_subplot(grid[:, 0])
         _scores(ax, found, group, endpoint, told)
-        reference_losses.draw(ax, reference_losses.of_endpoint(group.get("reference_losses"), endpoint))
+        reference_losses.draw(
+            ax, reference_losses.of_endpoint(group.get("reference_losses"), endpoint)
+        )
         ax.set_title("Scores")
         ax.set_ylabel(endpoint["unit"])
         logarithmic(ax, label, show, budgets)
@@ -58,7 +64,9 @@ def curves(found: Sweep, group: Group, endpoint: Endpoint, name: str) -> Markup 
             logarithmic(strip, label, show, budgets)
             beside.set_xlabel("")
             beside.tick_params(axis="x", labelbottom=False)
-        return svg.render(figure, name, f"{endpoint['label']} over the budget, and differences between arms.")
+        return svg.render(
+            figure, name, f"{endpoint['label']} over the budget, and differences between arms."
+        )
 
 
 def along(kind: str) -> tuple[str, Callable[[float], str]]:
@@ -75,14 +83,18 @@ def _heights(rows: int) -> list[float]:
 def _aside(found: Sweep, arm: str, budgets: Sequence[float]) -> float:
     """A factor on budgets so that arms do not hide one another."""
     gaps = [b / a for a, b in pairwise(budgets)]
-    index, count = found["arms"].index(arm), len(found["arms"])
+    index = found["arms"].index(arm)
+    count = len(found["arms"])
     return float(min([*gaps, 3.0]) ** (0.08 * (index - (count - 1) / 2)))
 
 
-def _scores(ax: Axes, found: Sweep, group: Group, endpoint: Endpoint, told: Mapping[str, Points]) -> None:
+def _scores(
+    ax: Axes, found: Sweep, group: Group, endpoint: Endpoint, told: Mapping[str, Points]
+) -> None:
     rows = rows_of(found, group)
     for arm, points in told.items():
-        index, budgets = found["arms"].index(arm), [point["budget"] for point in points]
+        index = found["arms"].index(arm)
+        budgets = [point["budget"] for point in points]
         look: dict[str, Any] = {"color": svg.arm_colour(index)}
         aside = _aside(found, arm, budgets)
         seeds = [row for row in rows if row["arm"] == arm and endpoint["name"] in row["metrics"]]
@@ -107,15 +119,20 @@ def _scores(ax: Axes, found: Sweep, group: Group, endpoint: Endpoint, told: Mapp
         )
 
 
-def _differences(ax: Axes, found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair]) -> None:
+def _differences(
+    ax: Axes, found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair]
+) -> None:
     """Differences to the yardstick with intervals; turned so that better is up."""
-    other, margin = yardstick(found), found["config"]["evaluation"]["margin"]
+    other = yardstick(found)
+    margin = found["config"]["evaluation"]["margin"]
     ax.axhspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axhline(0, color=svg.MUTED, linewidth=1)
-    seen, ends = [0.0, -margin, margin], list[float]()
+    seen = [0.0, -margin, margin]
+    ends = list[float]()
     for arm, pair in pairs.items():
         index = found["arms"].index(arm)
-        colour, points = svg.arm_colour(index), [p for p in pair["points"] if p["difference"] is not None]
+        colour = svg.arm_colour(index)
+        points = [p for p in pair["points"] if p["difference"] is not None]
         aside = _aside(found, arm, [point["budget"] for point in points])
         budgets = [point["budget"] * aside for point in points]
         means = [point["difference"] for point in points]
@@ -124,9 +141,18 @@ def _differences(ax: Axes, found: Sweep, group: Group, endpoint: Endpoint, pairs
             for point, budget in zip(points, budgets, strict=True)
             for one in _paired(found, group, endpoint, (arm, other), point["budget"])
         ]
-        ax.plot(*zip(*seeds, strict=True), "o", color=colour, markersize=3, markeredgewidth=0, alpha=0.45)
+        ax.plot(
+            *zip(*seeds, strict=True),
+            "o",
+            color=colour,
+            markersize=3,
+            markeredgewidth=0,
+            alpha=0.45,
+        )
         banded = [
-            (budget, p["low"], p["high"]) for budget, p in zip(budgets, points, strict=True) if p["low"] is not None
+            (budget, p["low"], p["high"])
+            for budget, p in zip(budgets, points, strict=True)
+            if p["low"] is not None
         ]
         if banded:
             at, low, high = zip(*banded, strict=True)
@@ -154,7 +180,9 @@ def _differences(ax: Axes, found: Sweep, group: Group, endpoint: Endpoint, pairs
     ax.set_ylabel(f"{endpoint['unit']}; better →")
 
 
-def _paired(found: Sweep, group: Group, endpoint: Endpoint, arms: tuple[str, str], budget: float) -> list[float]:
+def _paired(
+    found: Sweep, group: Group, endpoint: Endpoint, arms: tuple[str, str], budget: float
+) -> list[float]:
     """Differences of single seeds at a budget."""
     ours, theirs = (
         {
@@ -168,12 +196,15 @@ def _paired(found: Sweep, group: Group, endpoint: Endpoint, arms: tuple[str, str
 
 
 def _strip(ax: Axes, found: Sweep, pairs: Mapping[str, Pair]) -> None:
-    """Where means cross, with intervals; an arrow where one goes on beyond the budgets looked at."""
+    """Where means cross, with intervals; an arrow where one goes on beyond the budgets looked
+    at."""
     for y, (arm, pair) in enumerate(pairs.items()):
         index = found["arms"].index(arm)
-        colour, ends = svg.arm_colour(index), (pair["points"][0]["budget"], pair["points"][-1]["budget"])
+        colour = svg.arm_colour(index)
+        ends = (pair["points"][0]["budget"], pair["points"][-1]["budget"])
         for crossing in pair["crossings"]:
-            low, high = crossing["low"] or ends[0], crossing["high"] or ends[1]
+            low = crossing["low"] or ends[0]
+            high = crossing["high"] or ends[1]
             ax.plot([low, high], [y, y], color=colour, linewidth=1.8)
             ax.plot(crossing["at"], y, "|", color=colour, markersize=11, markeredgewidth=2.2)
             if crossing["low"] is None:
@@ -188,7 +219,8 @@ def _strip(ax: Axes, found: Sweep, pairs: Mapping[str, Pair]) -> None:
 
 
 def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Markup:
-    """Endpoint against the student's size: a plot for each arm, a curve for each budget, optima where there are any.
+    """Endpoint against the student's size: a plot for each arm, a curve for each budget, optima
+    where there are any.
 
     Args:
         found: the content of sweep.json.
@@ -212,7 +244,9 @@ def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Ma
             own = [profile for profile in profiles if profile["arm"] == arm]
             for profile in own:
                 strength = (
-                    1.0 if len(budgets) == 1 else 0.35 + 0.65 * budgets.index(profile["budget"]) / (len(budgets) - 1)
+                    1.0
+                    if len(budgets) == 1
+                    else 0.35 + 0.65 * budgets.index(profile["budget"]) / (len(budgets) - 1)
                 )
                 _profile(ax, profile, found["arms"].index(arm), strength)
             ax.set_title(short(arm))
@@ -222,11 +256,16 @@ def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Ma
         for ax, arm in zip(axes, arms, strict=False):
             last = {show(p["budget"]): p["points"][-1]["mean"] for p in profiles if p["arm"] == arm}
             reference_losses.draw(ax, levels, extend=False, beside=last)
-        return svg.render(figure, name, f"{endpoint['label']} against the student's size, for each arm and budget.")
+        return svg.render(
+            figure,
+            name,
+            f"{endpoint['label']} against the student's size, for each arm and budget.",
+        )
 
 
 def _losses_beside(found: Sweep, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The reference losses of the text in the first combination of swept settings that has these."""
+    """The reference losses of the text in the first combination of swept settings that has
+    these."""
     for group in found["groups"]:
         if all(group["settings"].get(name) == value for name, value in settings.items()):
             losses: Mapping[str, Any] | None = group.get("reference_losses")
@@ -235,9 +274,11 @@ def _losses_beside(found: Sweep, settings: Mapping[str, Any]) -> Mapping[str, An
 
 
 def _profile(ax: Axes, profile: Mapping[str, Any], index: int, strength: float) -> None:
-    points, optimum = profile["points"], profile["optimum"]
+    points = profile["points"]
+    optimum = profile["optimum"]
     look: dict[str, Any] = {"color": svg.arm_colour(index), "alpha": strength}
-    sizes, means = [p["parameters"] for p in points], [p["mean"] for p in points]
+    sizes = [p["parameters"] for p in points]
+    means = [p["mean"] for p in points]
     ax.errorbar(
         sizes,
         means,
@@ -258,5 +299,7 @@ def _profile(ax: Axes, profile: Mapping[str, Any], index: int, strength: float) 
 
 def _parameters(value: float) -> str:
     """A number of parameters, for instance `1.4M`."""
-    size, unit = next(((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if value >= s), (1.0, ""))
+    size, unit = next(
+        ((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if value >= s), (1.0, "")
+    )
     return f"{value / size:.3g}{unit}"

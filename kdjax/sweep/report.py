@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.evaluate.statistics import expected_false
+from kdjax.evaluation.statistics import expected_false
 from kdjax.files import write_text
-from kdjax.study import numbers, page, reference_losses, summary
-from kdjax.study.usage import Cell, Column, Table
+from kdjax.report import numbers, page, reference_losses, summary
+from kdjax.report.usage import Cell, Column, Table
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, rows_of
 
@@ -38,19 +38,23 @@ def html(found: Sweep) -> str:
         headline=verdict.headline(found),
         basis=_basis(found),
         other=verdict.yardstick(found),
-        sizes=f"{_counted(len(found['cells']), 'study', 'studies')}, {_counted(len(found['arms']), 'arm', 'arms')}, "
+        sizes=f"{_counted(len(found['cells']), 'study', 'studies')}, "
+        f"{_counted(len(found['arms']), 'arm', 'arms')}, "
         f"{_counted(len(found['config']['seeds']), 'seed', 'seeds')}",
         over=f"{amounts(budgets[:1], found['kind'])}"
         + (f" to {amounts(budgets[-1:], found['kind'])}" if len(budgets) > 1 else ""),
         groups=[_group(found, n, group) for n, group in enumerate(found["groups"])],
         profiles=[
-            _profiles(found, endpoint, *parts) for endpoint in found["endpoints"] for parts in _sets(found, endpoint)
+            _profiles(found, endpoint, *parts)
+            for endpoint in found["endpoints"]
+            for parts in _sets(found, endpoint)
         ],
         reference_losses_meaning=reference_losses.MEANING,
         fields=_fields(found),
         shared=_shared(found),
         cells=[
-            (numbers.settings(cell["settings"]), cell["name"], cell["results_digest"][:16]) for cell in found["cells"]
+            (numbers.settings(cell["settings"]), cell["name"], cell["results_digest"][:16])
+            for cell in found["cells"]
         ],
     )
 
@@ -61,17 +65,27 @@ def _counted(count: int, one: str, many: str) -> str:
 
 def _basis(found: Sweep) -> str:
     """What the verdicts rest on."""
-    evaluation, count = found["config"]["evaluation"], verdict.intervals(found)
+    evaluation = found["config"]["evaluation"]
+    count = verdict.intervals(found)
     if not count:
         return "No difference has an interval: that takes two seeds that both arms share."
-    shared = {p["n"] for group in found["groups"] for pair in group["pairs"] for p in pair["points"] if p["n"] > 1}
+    shared = {
+        p["n"]
+        for group in found["groups"]
+        for pair in group["pairs"]
+        for p in pair["points"]
+        if p["n"] > 1
+    }
     seeds = f"{min(shared)}" + (f" to {max(shared)}" if len(shared) > 1 else "")
     false = expected_false(count, evaluation["confidence"])
     return (
-        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {seeds} seeds, budget by budget; "
-        f"{count} were looked at, not adjusted for their number: were no two arms different, about {false:.1f} of them "
+        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {seeds} "
+        "seeds, budget by budget; "
+        f"{count} were looked at, not adjusted for their number: were no two arms different, "
+        f"about {false:.1f} of them "
         f"would leave out 0. Ties: the interval lies within ±{evaluation['margin']:g}. "
-        "Ahead or behind: otherwise, it leaves out 0. The intervals speak of other seeds, not of other test rows, "
+        "Ahead or behind: otherwise, it leaves out 0. The intervals speak of other seeds, not of "
+        "other test rows, "
         "corpora or tunings."
     )
 
@@ -87,7 +101,9 @@ def _group(found: Sweep, n: int, group: Group) -> dict[str, Any]:
         "settings": numbers.settings(group["settings"]),
         "endpoints": endpoints,
         "rows": _rows(found, group),
-        "reference_losses": reference_losses.rows(group.get("reference_losses"), found["endpoints"]),
+        "reference_losses": reference_losses.rows(
+            group.get("reference_losses"), found["endpoints"]
+        ),
     }
 
 
@@ -114,7 +130,9 @@ _MEANS = ("steps", "tokens_seen", "tokens_unique", "unique_tokens", "epochs")
 def _score(runs: Sequence[Mapping[str, Any]], arm: str, endpoint: Endpoint) -> str:
     if arm not in endpoint["arms"]:
         return "head untrained" if endpoint["kind"] == "mlm" else "–"
-    found = summary.spread(run["metrics"][endpoint["name"]] for run in runs if endpoint["name"] in run["metrics"])
+    found = summary.spread(
+        run["metrics"][endpoint["name"]] for run in runs if endpoint["name"] in run["metrics"]
+    )
     return numbers.spread(found.mean, found.sd) if found else "–"
 
 
@@ -123,18 +141,25 @@ def _mean(values: Iterable[float]) -> float:
     return found.mean if found else 0.0
 
 
-def _sets(found: Sweep, endpoint: Endpoint) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+def _sets(
+    found: Sweep, endpoint: Endpoint
+) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
     """The profiles of an endpoint by what else was swept."""
     sets: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]] = []
     for profile in (one for one in found["profiles"] if one["endpoint"] == endpoint["name"]):
         if not any(profile["settings"] == settings for settings, _ in sets):
             sets.append((profile["settings"], []))
-        next(members for settings, members in sets if settings == profile["settings"]).append(profile)
+        next(members for settings, members in sets if settings == profile["settings"]).append(
+            profile
+        )
     return sets
 
 
 def _profiles(
-    found: Sweep, endpoint: Endpoint, settings: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+    found: Sweep,
+    endpoint: Endpoint,
+    settings: Mapping[str, Any],
+    members: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     n = found["profiles"].index(members[0])
     budgets = sorted({profile["budget"] for profile in members})
@@ -165,7 +190,12 @@ def _fields(found: Sweep) -> list[tuple[str, str]]:
     """Swept settings and their values."""
     kinds = {f"budget.{kind}": kind for kind in ("flops", "tokens", "hours")}
     return [
-        (name, amounts(sorted(values), kinds[name]) if name in kinds else numbers.listed([str(v) for v in values]))
+        (
+            name,
+            amounts(sorted(values), kinds[name])
+            if name in kinds
+            else numbers.listed([str(v) for v in values]),
+        )
         for name, values in found["fields"].items()
     ]
 
@@ -175,6 +205,8 @@ def _shared(found: Sweep) -> str:
     seeds = found["config"]["seeds"]
     own = "The same seed" if len(seeds) == 1 else "The same seeds"
     return (
-        f"{own} ({numbers.listed([str(seed) for seed in seeds])}) in every study: arms are compared seed by seed at "
-        "one budget, and a seed has one start, data order and masks over arms and budgets. All else is the recipe's."
+        f"{own} ({numbers.listed([str(seed) for seed in seeds])}) in every study: arms are "
+        "compared seed by seed at "
+        "one budget, and a seed has one start, data order and masks over arms and budgets. All "
+        "else is the recipe's."
     )

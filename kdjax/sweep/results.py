@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdjax.config import KINDS, Config, plain, to_dict
-from kdjax.evaluate.crossing import crossings
-from kdjax.evaluate.statistics import Comparison, paired
+from kdjax.evaluation.crossing import crossings
+from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.files import digest
-from kdjax.study import summary
+from kdjax.report import summary
 from kdjax.study.machine import versions
+from kdjax.sweep.cells import Cell
 from kdjax.sweep.isoflop import profiles
-
-if TYPE_CHECKING:
-    from kdjax.sweep.sweep import Cell
 
 Results = Mapping[str, Any]
 
@@ -29,26 +27,44 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
         results: of each, the content of its results.json.
 
     Returns:
-        `cells`: settings, budget and digest of each study. `rows`: one for each run, with its settings. `groups`: for
-        each combination of the settings other than the budget, by endpoint, the arms' `curves` over the budget and the
-        `pairs` of arms with their difference at each budget and where it changes sign. `profiles`: see
-        `kdjax.sweep.isoflop`.
+        `cells`: settings, budget and digest of each study. `rows`: one for each run, with its
+        settings. `groups`: for each combination of the settings other than the budget, by endpoint,
+        the arms' `curves` over the budget and the `pairs` of arms with their difference at each
+        budget and where it changes sign. `profiles`: see `kdjax.sweep.isoflop`.
     """
     values = plain(to_dict(config))
-    rows = [_row(cell, found, run) for cell, found in zip(cells, results, strict=True) for run in found["runs"]]
-    endpoints = [{k: v for k, v in e.items() if k not in ("rows", "baseline")} for e in results[0]["endpoints"]]
+    rows = [
+        _row(cell, found, run)
+        for cell, found in zip(cells, results, strict=True)
+        for run in found["runs"]
+    ]
+    endpoints = [
+        {k: v for k, v in e.items() if k not in ("rows", "baseline")}
+        for e in results[0]["endpoints"]
+    ]
     groups: list[dict[str, Any]] = []
     for other in _distinct([_other(cell.settings) for cell in cells]):
-        members = [found for cell, found in zip(cells, results, strict=True) if _other(cell.settings) == other]
+        members = [
+            found
+            for cell, found in zip(cells, results, strict=True)
+            if _other(cell.settings) == other
+        ]
         groups.append({"settings": other, **_group(config, members, endpoints)})
     return {
         **versions(),
         "config": values,
         "config_digest": digest(values),
-        "kind": config.budget.kind if not _budgets(config) else _budgets(config)[0].removeprefix("budget."),
+        "kind": config.budget.kind
+        if not _budgets(config)
+        else _budgets(config)[0].removeprefix("budget."),
         "fields": {name: list(found) for name, found in config.sweep.items()},
         "cells": [
-            {"name": cell.name, "settings": cell.settings, "budget": found["budget"], "results_digest": digest(found)}
+            {
+                "name": cell.name,
+                "settings": cell.settings,
+                "budget": found["budget"],
+                "results_digest": digest(found),
+            }
             for cell, found in zip(cells, results, strict=True)
         ],
         "arms": list(config.arms),
@@ -66,7 +82,11 @@ def _budgets(config: Config) -> list[str]:
 
 def _other(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A study's settings but for its budget."""
-    return {name: value for name, value in settings.items() if name not in {f"budget.{kind}" for kind in KINDS}}
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in {f"budget.{kind}" for kind in KINDS}
+    }
 
 
 def _distinct(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,7 +106,10 @@ def _row(cell: Cell, found: Results, run: Mapping[str, Any]) -> dict[str, Any]:
         "arm": run["arm"],
         "seed": run["seed"],
         "budget": run["budget"]["amount"],
-        **{name: run[name] for name in ("used", "spent", "steps", "positions", "tokens_seen", "tokens_unique")},
+        **{
+            name: run[name]
+            for name in ("used", "spent", "steps", "positions", "tokens_seen", "tokens_unique")
+        },
         "epochs": run["epochs"],
         "parameters": arm["parameters"],
         "parameters_without_embeddings": arm["parameters_without_embeddings"],
@@ -96,7 +119,9 @@ def _row(cell: Cell, found: Results, run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _group(config: Config, members: Sequence[Results], endpoints: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _group(
+    config: Config, members: Sequence[Results], endpoints: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Studies that differ in their budget only: curves over it, and differences between arms."""
     first = members[0]
     return {
@@ -113,7 +138,9 @@ def _group(config: Config, members: Sequence[Results], endpoints: Sequence[Mappi
     }
 
 
-def _curve(members: Sequence[Results], endpoint: Mapping[str, Any], arm: str) -> list[dict[str, Any]]:
+def _curve(
+    members: Sequence[Results], endpoint: Mapping[str, Any], arm: str
+) -> list[dict[str, Any]]:
     points = []
     for found in members:
         spread = summary.spread(summary.by_seed(found, arm, endpoint).values())
@@ -122,9 +149,13 @@ def _curve(members: Sequence[Results], endpoint: Mapping[str, Any], arm: str) ->
     return points
 
 
-def _pairs(config: Config, members: Sequence[Results], endpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every pair of arms on an endpoint: the paired difference first − second at each budget, and where it is 0."""
-    settings, pairs = config.evaluation, []
+def _pairs(
+    config: Config, members: Sequence[Results], endpoint: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Every pair of arms on an endpoint: the paired difference first − second at each budget, and
+    where it is 0."""
+    settings = config.evaluation
+    pairs = []
     arms = endpoint["arms"]
     for a, b in ((a, b) for n, a in enumerate(arms) for b in arms[n + 1 :]):
         points = []
@@ -155,7 +186,9 @@ def _pairs(config: Config, members: Sequence[Results], endpoint: Mapping[str, An
 
 def _from_side(verdict: Comparison, a: str) -> dict[str, Any]:
     """A verdict read from arm a's side: `BEATS`, `LOSES`, `TIES` or `INCONCLUSIVE`."""
-    found, low, high = verdict.difference, verdict.low, verdict.high
+    found = verdict.difference
+    low = verdict.low
+    high = verdict.high
     if verdict.a != a:
         found, low, high = (None if x is None else -x for x in (found, high, low))
     told = verdict.verdict if verdict.a == a else "LOSES"

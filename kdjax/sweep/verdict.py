@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.study import numbers
-from kdjax.study.verdict import places
+from kdjax.report import numbers
+from kdjax.report.sentences import places
 
 Sweep = Mapping[str, Any]
 Group = Mapping[str, Any]
@@ -31,11 +31,13 @@ _COUNTED = {
 }
 _OTHER_WAY = {"BEATS": "LOSES", "LOSES": "BEATS"}
 _FEW = 4
-"""So many endpoints, over all combinations of the other settings, have a sentence each in the headline."""
+"""So many endpoints, over all combinations of the other settings, have a sentence each in the
+headline."""
 
 
 def yardstick(found: Sweep) -> str:
-    """The arm the others are held against: the first one without a teacher, or the first where all have one."""
+    """The arm the others are held against: the first one without a teacher, or the first where all
+    have one."""
     arms: list[str] = list(found["arms"])
     return next((arm for arm in arms if not _taught(found, arm)), arms[0])
 
@@ -61,7 +63,9 @@ def rows_of(found: Sweep, group: Group) -> list[Mapping[str, Any]]:
 def against(group: Group, endpoint: Endpoint, other: str) -> dict[str, Pair]:
     """Arm -> its pair with `other` on an endpoint, read from the arm's side."""
     pairs = [
-        pair for pair in group["pairs"] if pair["endpoint"] == endpoint["name"] and other in (pair["a"], pair["b"])
+        pair
+        for pair in group["pairs"]
+        if pair["endpoint"] == endpoint["name"] and other in (pair["a"], pair["b"])
     ]
     sided = [pair if pair["b"] == other else _turned(pair) for pair in pairs]
     return {pair["a"]: pair for pair in sided}
@@ -89,12 +93,15 @@ def _minus(value: float | None) -> float | None:
 
 def intervals(found: Sweep) -> int:
     """How many intervals of differences were looked at."""
-    points = [point for group in found["groups"] for pair in group["pairs"] for point in pair["points"]]
+    points = [
+        point for group in found["groups"] for pair in group["pairs"] for point in pair["points"]
+    ]
     return sum(point["low"] is not None for point in points)
 
 
 def headline(found: Sweep) -> str:
-    """The sweep in a few sentences: who is ahead of the yardstick at which budgets, and where they cross."""
+    """The sweep in a few sentences: who is ahead of the yardstick at which budgets, and where they
+    cross."""
     other = yardstick(found)
     compared = [
         (group, endpoint, pairs)
@@ -102,12 +109,18 @@ def headline(found: Sweep) -> str:
         for endpoint in found["endpoints"]
         if (pairs := against(group, endpoint, other))
     ]
-    points = [point for *_, pairs in compared for pair in pairs.values() for point in pair["points"]]
+    points = [
+        point for *_, pairs in compared for pair in pairs.values() for point in pair["points"]
+    ]
     if not points:
-        return f"Nothing was compared with {other}: a difference needs two arms with an endpoint in common."
+        return (
+            f"Nothing was compared with {other}: a difference needs two arms with an endpoint in "
+            "common."
+        )
     if all(point["n"] < 2 for point in points):
         return (
-            "This sweep cannot tell the arms apart: an interval needs at least two seeds that both arms share, and no "
+            "This sweep cannot tell the arms apart: an interval needs at least two seeds that "
+            "both arms share, and no "
             "pair has them."
         )
     if all(point["verdict"] == "INCONCLUSIVE" for point in points):
@@ -119,11 +132,15 @@ def headline(found: Sweep) -> str:
     return " ".join(told)
 
 
-def _on(found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair], other: str) -> str:
+def _on(
+    found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair], other: str
+) -> str:
     """A sentence on one endpoint; arms of which the same is said share a clause."""
     alike: dict[tuple[str, str], list[str]] = {}
     for arm, pair in pairs.items():
-        one, many = (_told(pair, found["kind"], other, n) + _crossed(pair, found["kind"]) for n in (0, 1))
+        one, many = (
+            _told(pair, found["kind"], other, n) + _crossed(pair, found["kind"]) for n in (0, 1)
+        )
         alike.setdefault((one, many), []).append(arm)
     clauses = [f"{numbers.listed(arms)} {said[len(arms) > 1]}" for said, arms in alike.items()]
     where = numbers.settings(group["settings"])
@@ -144,28 +161,40 @@ def _counted(compared: Sequence[tuple[Group, Endpoint, Mapping[str, Pair]]], oth
 
 
 def sentences(found: Sweep, group: Group, endpoint: Endpoint) -> list[str]:
-    """For each pair of arms on an endpoint: who is ahead at which budgets, and where their means cross.
+    """For each pair of arms on an endpoint: who is ahead at which budgets, and where their means
+    cross.
 
     Pairs with the yardstick come first and are read from the other arm's side.
     """
     other = yardstick(found)
     pairs = list(against(group, endpoint, other).values())
-    pairs += [p for p in group["pairs"] if p["endpoint"] == endpoint["name"] and other not in (p["a"], p["b"])]
+    pairs += [
+        p
+        for p in group["pairs"]
+        if p["endpoint"] == endpoint["name"] and other not in (p["a"], p["b"])
+    ]
     return [
-        f"{pair['a']} {_standing(pair, found['kind'], pair['b'])}{_crossed(pair, found['kind'], every=True)}."
+        f"{pair['a']} "
+        f"{_standing(pair, found['kind'], pair['b'])}{_crossed(pair, found['kind'], every=True)}."
         for pair in pairs
     ]
 
 
 def _told(pair: Pair, kind: str, other: str, several: int) -> str:
-    """What is told of a pair, briefly: `is ahead of scratch up to 7.00e11 FLOPs, else undecided`."""
+    """What is told of a pair, briefly: `is ahead of scratch up to 7.00e11 FLOPs, else
+    undecided`."""
     told = {point["verdict"] for point in pair["points"]}
     if told == {"INCONCLUSIVE"} or "INCONCLUSIVE" not in told:
         return _standing(pair, kind, other, several)
-    return f"{_standing(pair, kind, other, several, leave_out=('INCONCLUSIVE',))} and otherwise undecided"
+    return (
+        f"{_standing(pair, kind, other, several, leave_out=('INCONCLUSIVE',))} and otherwise "
+        "undecided"
+    )
 
 
-def _standing(pair: Pair, kind: str, other: str, several: int = 0, leave_out: Sequence[str] = ()) -> str:
+def _standing(
+    pair: Pair, kind: str, other: str, several: int = 0, leave_out: Sequence[str] = ()
+) -> str:
     """`is ahead of scratch up to 7.00e11 FLOPs and cannot be told from it at 1.70e12 FLOPs`."""
     every = [point["budget"] for point in pair["points"]]
     told: dict[str, list[float]] = {}
@@ -184,13 +213,18 @@ def _standing(pair: Pair, kind: str, other: str, several: int = 0, leave_out: Se
 def _crossed(pair: Pair, kind: str, every: bool = False) -> str:
     """Where means cross; unless `every`, only where the arms are told apart on both sides."""
     ends = pair["points"][0]["budget"], pair["points"][-1]["budget"]
-    found = [c for c in pair["crossings"] if every or (c["low"] is not None and c["high"] is not None)]
-    texts = [f"{amounts([c['at']], kind)} {bracket(c['low'], c['high'], ends, kind)}" for c in found]
+    found = [
+        c for c in pair["crossings"] if every or (c["low"] is not None and c["high"] is not None)
+    ]
+    texts = [
+        f"{amounts([c['at']], kind)} {bracket(c['low'], c['high'], ends, kind)}" for c in found
+    ]
     return f"; the means cross at {numbers.listed(texts)}" if texts else ""
 
 
 def bracket(low: float | None, high: float | None, ends: tuple[float, float], kind: str) -> str:
-    """A crossing's interval; where it is open, it goes on beyond the budgets looked at, which end at `ends`."""
+    """A crossing's interval; where it is open, it goes on beyond the budgets looked at, which end
+    at `ends`."""
     if low is None and high is None:
         return "[open at both ends]"
     texts = [
@@ -201,8 +235,10 @@ def bracket(low: float | None, high: float | None, ends: tuple[float, float], ki
 
 
 def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
-    """Some of the budgets, in words: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 and 4.00e12 FLOPs`."""
-    some, count = list(budgets), len(budgets)
+    """Some of the budgets, in words: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 and
+    4.00e12 FLOPs`."""
+    some = list(budgets)
+    count = len(budgets)
     if some == list(every) and count > 1:
         return "at every budget"
     if count > 1 and some == list(every[-count:]):

@@ -1,4 +1,5 @@
-"""An equal search: every arm gets the same number of trials from a sampler of the same kind and seed."""
+"""An equal search: every arm gets the same number of trials from a sampler of the same kind and
+seed."""
 
 from __future__ import annotations
 
@@ -55,10 +56,10 @@ def search(
 ) -> dict[str, list[Trial]]:
     """Arm -> its `tune.trials` trials, in order.
 
-    What is tried next follows from the sampler's seed and the arm's trials so far, and from nothing else: where `run`
-    gives the outcomes of an earlier search again, the search goes on where that one stopped. Arms take turns, so that
-    they have had equally many trials at any time, give or take one. A trial that diverged counts as worse than any
-    that did not.
+    What is tried next follows from the sampler's seed and the arm's trials so far, and from nothing
+    else: where `run` gives the outcomes of an earlier search again, the search goes on where that
+    one stopped. Arms take turns, so that they have had equally many trials at any time, give or
+    take one. A trial that diverged counts as worse than any that did not.
 
     Args:
         arms: their names.
@@ -70,7 +71,9 @@ def search(
     with _quiet():
         # The samplers own their state: one for each arm.
         studies = {
-            arm: optuna.create_study(sampler=_sampler(tune), direction="minimize" if better == "lower" else "maximize")
+            arm: optuna.create_study(
+                sampler=_sampler(tune), direction="minimize" if better == "lower" else "maximize"
+            )
             for arm in arms
         }
     found: dict[str, list[Trial]] = {arm: [] for arm in arms}
@@ -99,13 +102,15 @@ def _sampler(tune: TuneConfig) -> BaseSampler:
         return TPESampler(seed=tune.sampler_seed)
     if tune.sampler == "random":
         return RandomSampler(seed=tune.sampler_seed)
-    # Scrambled: the plain Sobol sequence begins in the corner of all lowest values, and has no seed.
+    # Scrambled: the plain Sobol sequence begins in the corner of all lowest values, and has no
+    # seed.
     return QMCSampler(scramble=True, seed=tune.sampler_seed)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's news of what it makes, and its notice that its quasi-random sampler may change."""
+    """Without Optuna's news of what it makes, and its notice that its quasi-random sampler may
+    change."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

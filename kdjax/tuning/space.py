@@ -16,33 +16,42 @@ from optuna.distributions import (
 )
 
 from kdjax.config import ArmConfig, Config, ModelSpec, OptimizerConfig, RangeConfig
+from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError, nearest
-from kdjax.study.pricing import arms_of
 
 SECTIONS = {"optimizer": OptimizerConfig, "student": ModelSpec}
-"""An arm's sections whose settings can be tuned. Those of `finetune` cannot: trials do not fine-tune."""
+"""An arm's sections whose settings can be tuned. Those of `finetune` cannot: trials do not
+fine-tune."""
 
 
 EDGE = 0.1
-"""A value lies at the edge of a range if it is in this share of it, on its scale, at one of its ends."""
+"""A value lies at the edge of a range if it is in this share of it, on its scale, at one of its
+ends."""
 
 
 def distributions_of(config: Config) -> dict[str, BaseDistribution]:
-    """Setting -> what Optuna draws it from, by name: the order in which the recipe lists them must not matter.
+    """Setting -> what Optuna draws it from, by name: the order in which the recipe lists them must
+    not matter.
 
     Raises:
-        InputError: an empty space, an unknown setting, values of another type than the setting's, or values that one
-            of the arms cannot have. Of a range only both ends are tried, and one setting at a time.
+        InputError: an empty space, an unknown setting, values of another type than the setting's,
+            or values that one of the arms cannot have. Of a range only both ends are tried, and one
+            setting at a time.
     """
     space = config.tune.space
     if not space:
-        raise InputError("tune.space is empty, expected settings of an arm: {optimizer.learning_rate: {low, high}}")
+        raise InputError(
+            "tune.space is empty, expected settings of an arm: {optimizer.learning_rate: {low, "
+            "high}}"
+        )
     made = {name: _distribution(name, space[name]) for name in sorted(space)}
     for name, distribution in made.items():
         for arm, own in config.arms.items():
             for value in _ends(distribution):
                 try:
-                    arms_of(dataclasses.replace(config, arms={arm: with_settings(own, {name: value})}))
+                    arms_of(
+                        dataclasses.replace(config, arms={arm: with_settings(own, {name: value})})
+                    )
                 except InputError as e:
                     raise InputError(f"tune.space.{name}: {e}") from None
     return made
@@ -63,12 +72,19 @@ def with_settings(arm: ArmConfig, settings: Mapping[str, Any]) -> ArmConfig:
 
 
 def edge_of(values: RangeConfig, found: Any) -> str | None:
-    """Whether a value lies at the `low` or the `high` end of a range, or of choices that are numbers; else None."""
-    low, high, width = values.low, values.high, EDGE
+    """Whether a value lies at the `low` or the `high` end of a range, or of choices that are
+    numbers; else None."""
+    low = values.low
+    high = values.high
+    width = EDGE
     if values.choices:
-        if len(values.choices) < 2 or not all(type(choice) in (int, float) for choice in values.choices):
+        if len(values.choices) < 2 or not all(
+            type(choice) in (int, float) for choice in values.choices
+        ):
             return None
-        low, high, width = min(values.choices), max(values.choices), 0.0
+        low = min(values.choices)
+        high = max(values.choices)
+        width = 0.0
     ends = [math.log(end) if values.log else end for end in (low, high, found)]
     place = (ends[2] - ends[0]) / (ends[1] - ends[0])
     return "low" if place <= width else "high" if place >= 1 - width else None
@@ -84,10 +100,15 @@ def _distribution(name: str, values: RangeConfig) -> BaseDistribution:
     if float in kinds:
         return FloatDistribution(float(values.low), float(values.high), log=values.log)
     if int not in kinds:
-        raise InputError(f"tune.space.{name}: found a range, expected choices: the setting is no number")
-    low, high = values.low, values.high
+        raise InputError(
+            f"tune.space.{name}: found a range, expected choices: the setting is no number"
+        )
+    low = values.low
+    high = values.high
     if low != int(low) or high != int(high):
-        raise InputError(f"tune.space.{name}: found low {low:g} and high {high:g}, expected whole numbers")
+        raise InputError(
+            f"tune.space.{name}: found low {low:g} and high {high:g}, expected whole numbers"
+        )
     return IntDistribution(int(low), int(high), log=values.log)
 
 
@@ -99,7 +120,10 @@ def _kinds(name: str) -> tuple[Any, ...]:
         for setting, hint in get_type_hints(cls).items()
     }
     if name.startswith("finetune."):
-        raise InputError(f"tune.space.{name}: trials do not fine-tune, expected settings of {' or '.join(SECTIONS)}")
+        raise InputError(
+            f"tune.space.{name}: trials do not fine-tune, expected settings of "
+            f"{' or '.join(SECTIONS)}"
+        )
     if name not in known:
         raise InputError(f"tune.space: unknown setting {name!r}{nearest(name, known)}")
     hint = known[name]
@@ -112,7 +136,9 @@ def _typed(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
         return float(value)
     if type(value) in kinds or value in (kind for kind in kinds if not isinstance(kind, type)):
         return value
-    wanted = " or ".join("null" if k is NoneType else k.__name__ if isinstance(k, type) else repr(k) for k in kinds)
+    wanted = " or ".join(
+        "null" if k is NoneType else k.__name__ if isinstance(k, type) else repr(k) for k in kinds
+    )
     raise InputError(f"tune.space.{name}: found the choice {value!r}, expected {wanted}")
 
 

@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.study import numbers, reference_losses, tuned
+from kdjax.report import numbers, reference_losses
+from kdjax.study import tuned
 
 
 def summary(found: Mapping[str, Any]) -> Group:
@@ -31,11 +32,18 @@ def summary(found: Mapping[str, Any]) -> Group:
         table.add_column(head, justify="right")
     for arm, own in found["arms"].items():
         values = [trial["value"] for trial in own["trials"] if trial["value"] is not None]
-        count = f"{len(own['trials'])}" + (f" ({own['diverged']} diverged)" if own["diverged"] else "")
+        count = f"{len(own['trials'])}" + (
+            f" ({own['diverged']} diverged)" if own["diverged"] else ""
+        )
         best = [_best(own, name) for name in sorted(found["space"])]
         spread = f"{numbers.score(min(values))} to {numbers.score(max(values))}"
         table.add_row(
-            Text(arm), count, *best, numbers.score(own["best"]["value"]), spread, numbers.flops(own["charged"])
+            Text(arm),
+            count,
+            *best,
+            numbers.score(own["best"]["value"]),
+            spread,
+            numbers.flops(own["charged"]),
         )
     # A loss stands beside what counts of the text alone reach.
     endpoint = {"name": found["endpoint"], "unit": "nats" if found["better"] == "lower" else ""}

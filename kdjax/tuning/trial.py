@@ -1,4 +1,5 @@
-"""A trial of an arm: its runs under the tuning's seeds with some settings tried, measured where no evaluation looks."""
+"""A trial of an arm: its runs under the tuning's seeds with some settings tried, measured where no
+evaluation looks."""
 
 from __future__ import annotations
 
@@ -11,18 +12,17 @@ from typing import Any
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import Config, FinetuneConfig, ModelConfig
-from kdjax.data.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import reference_losses
+from kdjax.dry_run.pricing import arms_of, sharing, stored_by
 from kdjax.errors import Diverged, InputError
-from kdjax.evaluate.mlm import HeldOut
+from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, undone_by_bad_input, write_json
+from kdjax.progress import Progress, Reporter
 from kdjax.study.corpus import tuning_batches
 from kdjax.study.evaluation import Evaluation
-from kdjax.study.mirror import below
-from kdjax.study.pricing import arms_of, sharing, stored_by
-from kdjax.study.progress import Reporter
+from kdjax.study.run_backup import below
 from kdjax.study.study import Study
 from kdjax.study.tuned import shown
-from kdjax.train.run import Progress
 from kdjax.tuning.search import Outcome
 from kdjax.tuning.space import with_settings
 
@@ -31,8 +31,11 @@ NAME = "trial.json"
 
 
 def recipe_of(config: Config) -> Config:
-    """The recipe of trials: the tuning's seeds and share of the budget, and nothing evaluated but the endpoint."""
-    tune, budget, evaluation = config.tune, config.budget, config.evaluation
+    """The recipe of trials: the tuning's seeds and share of the budget, and nothing evaluated but
+    the endpoint."""
+    tune = config.tune
+    budget = config.budget
+    evaluation = config.evaluation
     task = tune.endpoint.removeprefix("probe.")
     probe = evaluation.mlm_probe
     # A charged probe stays whatever the endpoint is: the runs of a trial pay what the recipe's do.
@@ -53,10 +56,12 @@ def recipe_of(config: Config) -> Config:
 
 
 class Trials:
-    """Makes trials, or reads those made before; text, teacher and held-out sequences are the same objects for all.
+    """Makes trials, or reads those made before; text, teacher and held-out sequences are the same
+    objects for all.
 
-    Each lies in `trials/ARM/NNN/` of the tuning's directory as a study of the whole recipe, of which one arm is run:
-    so what arms share, such as stored teacher outputs, is what it is in the recipe.
+    Each lies in `trials/ARM/NNN/` of the tuning's directory as a study of the whole recipe, of
+    which one arm is run: so what arms share, such as stored teacher outputs, is what it is in the
+    recipe.
     """
 
     def __init__(self, config: Config, out: Path, reporter: TrialReporter):
@@ -67,7 +72,9 @@ class Trials:
             out: the tuning's directory.
             reporter: told what goes on.
         """
-        self._config, self._out, self._reporter = config, out, reporter
+        self._config = config
+        self._out = out
+        self._reporter = reporter
         self._recipe = recipe_of(config)
         self._first: Study | None = None
 
@@ -75,20 +82,24 @@ class Trials:
     def left(self) -> float:
         """What trials that have not ended may still spend, in the budget's unit."""
         numbers = range(self._config.tune.trials)
-        ended = sum(self._ended(self._directory(arm, n), arm) for arm in self._config.arms for n in numbers)
+        ended = sum(
+            self._ended(self._directory(arm, n), arm) for arm in self._config.arms for n in numbers
+        )
         runs = len(self._config.arms) * len(numbers) * len(self._recipe.seeds)
         return Budget.of(self._recipe.budget).amount * (runs - ended)
 
     @property
     def reference_losses(self) -> dict[str, Any]:
-        """The cross-entropies of the trials' text, as results.json has them; empty before the first trial."""
+        """The cross-entropies of the trials' text, as results.json has them; empty before the first
+        trial."""
         return {} if self._first is None else reference_losses(self._first.corpus).figures()
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
         """A trial to its end, however far it had come.
 
         Raises:
-            InputError: anything but divergence: the recipe, the text, the teacher, or a directory of another trial.
+            InputError: anything but divergence: the recipe, the text, the teacher, or a directory
+                of another trial.
         """
         directory = self._directory(arm, number)
         self._reporter.trial = f"trial {number + 1} of {self._config.tune.trials}"
@@ -96,12 +107,17 @@ class Trials:
         record = read_json(directory / NAME)
         if record["settings"] != settings:
             raise InputError(
-                f"{directory / NAME}: this trial's settings are {record['settings']}, expected {settings}; "
+                f"{directory / NAME}: this trial's settings are {record['settings']}, expected "
+                f"{settings}; "
                 "use another --out"
             )
         outcome = self._run(study, arm, directory / NAME, record)
-        result = "diverged" if outcome.value is None else f"{self._config.tune.endpoint} {outcome.value:.4f}"
-        self._reporter.say(f"{arm}, {self._reporter.trial}: {shown(settings)}: {result}")
+        result = (
+            "diverged"
+            if outcome.value is None
+            else f"{self._config.tune.endpoint} {outcome.value:.4f}"
+        )
+        self._reporter.log(f"{arm}, {self._reporter.trial}: {shown(settings)}: {result}")
         return outcome
 
     def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
@@ -128,7 +144,9 @@ class Trials:
             own_place = below(config, str(directory.relative_to(self._out)))
             study = Study(own_place, directory, self._reporter, self._out / "shared")
             if self._first is not None:
-                study.corpus, study.tasks, study.teachers = self._first.corpus, self._first.tasks, self._first.teachers
+                study.corpus = self._first.corpus
+                study.tasks = self._first.tasks
+                study.teachers = self._first.teachers
                 study.evaluations = self._first.evaluations
                 if stored_by(study.arms) == stored_by(self._first.arms):
                     study.cache = self._first.cache
@@ -147,7 +165,11 @@ class Trials:
         batches = tuning_batches(self._config, study.corpus) if needs_text else []
         held_out = HeldOut(batches)
         return _AtTheEnd(
-            study.config.evaluation, held_out, study.tasks, mlm_probe=probe, own_head=endpoint == "mlm_loss"
+            study.config.evaluation,
+            held_out,
+            study.tasks,
+            mlm_probe=probe,
+            own_head=endpoint == "mlm_loss",
         )
 
     def _directory(self, arm: str, number: int) -> Path:
@@ -158,7 +180,9 @@ class Trials:
         seeds = self._recipe.seeds
         if (directory / NAME).exists() and read_json(directory / NAME)["diverged"]:
             return len(seeds)
-        return sum((directory / "runs" / f"{arm}-seed{seed}" / "result.json").exists() for seed in seeds)
+        return sum(
+            (directory / "runs" / f"{arm}-seed{seed}" / "result.json").exists() for seed in seeds
+        )
 
 
 class TrialReporter(Reporter):
@@ -166,7 +190,8 @@ class TrialReporter(Reporter):
 
     Attributes:
         trial: which.
-        ledger: how the account of the run under way stood at its last finite loss; None before the first.
+        ledger: how the account of the run under way stood at its last finite loss; None before the
+            first.
     """
 
     def __init__(self) -> None:
@@ -174,9 +199,9 @@ class TrialReporter(Reporter):
         self.trial = ""
         self.ledger: Ledger | None = None
 
-    def watch(self, name: str) -> Callable[[Progress], None]:
-        """As `Reporter.watch`."""
-        told = super().watch(f"{self.trial}: {name}")
+    def track(self, name: str) -> Callable[[Progress], None]:
+        """As `Reporter.track`."""
+        told = super().track(f"{self.trial}: {name}")
         self.ledger = None
 
         def kept(now: Progress) -> None:
@@ -200,13 +225,20 @@ class _AtTheEnd(Evaluation):
         return {}
 
     def measure(
-        self, model: ModelConfig, params: Any, seed: int, *, mlm: bool, finetuning: FinetuneConfig | None
+        self,
+        model: ModelConfig,
+        params: Any,
+        seed: int,
+        *,
+        mlm: bool,
+        finetuning: FinetuneConfig | None,
     ) -> tuple[dict[str, float], dict[str, Any]]:
         return super().measure(model, params, seed, mlm=self.own_head, finetuning=None)
 
 
 def _value(endpoint: str, row: dict[str, Any]) -> float:
-    """A run's value: the held-out loss, of its own head or of a probe's, or the best linear probe on the dev rows."""
+    """A run's value: the held-out loss, of its own head or of a probe's, or the best linear probe
+    on the dev rows."""
     if endpoint in ("mlm_loss", "mlm_probe"):
         return float(row["metrics"][endpoint])
     return max(float(layer["dev"]) for layer in row["details"][endpoint]["layers"])

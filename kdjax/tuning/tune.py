@@ -1,4 +1,5 @@
-"""Equal tuning: as many trials of the same budget for every arm, and the recipe with each arm's best settings."""
+"""Equal tuning: as many trials of the same budget for every arm, and the recipe with each arm's
+best settings."""
 
 from __future__ import annotations
 
@@ -14,12 +15,12 @@ from rich.console import Console
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
+from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError, nearest
 from kdjax.files import check_writable, digest, write_json, write_text
 from kdjax.parallel import hosts
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
-from kdjax.study.pricing import arms_of
 from kdjax.tuning import table
 from kdjax.tuning.search import Better, Trial, best_of, search
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
@@ -32,19 +33,20 @@ RECIPE = "tuned.yaml"
 
 
 def tune(config: Config, out: Path) -> dict[str, Any]:
-    """Tunes every arm alike, or goes on with an interrupted tuning: trials that have ended are read.
+    """Tunes every arm alike, or goes on with an interrupted tuning: trials that have ended are
+    read.
 
     Args:
         config: the recipe, with `tune`.
-        out: the tuning's directory. It gets `tuning.json` and `tuned.yaml`, and holds `trials/ARM/NNN/`, each a study's
-            directory, and in `shared/` what they have in common.
+        out: the tuning's directory. It gets `tuning.json` and `tuned.yaml`, and holds
+            `trials/ARM/NNN/`, each a study's directory, and in `shared/` what they have in common.
 
     Returns:
         What `tuning.json` holds.
 
     Raises:
-        InputError: anything wrong with the recipe, the text, the teacher or the directory; or every trial of an arm
-            diverged.
+        InputError: anything wrong with the recipe, the text, the teacher or the directory; or every
+            trial of an arm diverged.
     """
     better = _check(config)
     space = distributions_of(config)
@@ -52,20 +54,25 @@ def tune(config: Config, out: Path) -> dict[str, Any]:
     reporter = TrialReporter()
     with reporter:
         trials = Trials(config, out, reporter)
-        reporter.plan(trials.left)
+        reporter.set_budget(trials.left)
         outcomes = search(tuple(config.arms), space, config.tune, better, trials)
         found = tuning_of_trials(config, outcomes, better)
         found["reference_losses"] = trials.reference_losses
-    best = {name: with_settings(arm, found["arms"][name]["best"]["settings"]) for name, arm in config.arms.items()}
+    best = {
+        name: with_settings(arm, found["arms"][name]["best"]["settings"])
+        for name, arm in config.arms.items()
+    }
     write_json(out / NAME, found)
     write_text(out / RECIPE, recipes.dump(replace(config, arms=best, tuning=str(out / NAME))))
-    if hosts.lead():
+    if hosts.is_main_process():
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
         print(f"recipe: {out / RECIPE}")
     return found
 
 
-def tuning_of_trials(config: Config, trials: Mapping[str, Sequence[Trial]], better: Better) -> dict[str, Any]:
+def tuning_of_trials(
+    config: Config, trials: Mapping[str, Sequence[Trial]], better: Better
+) -> dict[str, Any]:
     """The content of tuning.json.
 
     Args:
@@ -76,7 +83,8 @@ def tuning_of_trials(config: Config, trials: Mapping[str, Sequence[Trial]], bett
     Raises:
         InputError: every trial of an arm diverged.
     """
-    tune, values = config.tune, plain(to_dict(config))
+    tune = config.tune
+    values = plain(to_dict(config))
     return {
         **versions(),
         "optuna": optuna.__version__,
@@ -94,46 +102,67 @@ def tuning_of_trials(config: Config, trials: Mapping[str, Sequence[Trial]], bett
     }
 
 
-def _arm(arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], better: Better) -> dict[str, Any]:
+def _arm(
+    arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], better: Better
+) -> dict[str, Any]:
     best = best_of(trials, better)
     if best is None:
         raise InputError(
-            f"arms.{arm}: all {len(trials)} trials diverged, expected at least one that ends; narrow tune.space in "
+            f"arms.{arm}: all {len(trials)} trials diverged, expected at least one that ends; "
+            "narrow tune.space in "
             "another --out"
         )
     return {
-        "trials": [{"number": t.number, "settings": t.settings, **asdict(t.outcome)} for t in trials],
+        "trials": [
+            {"number": t.number, "settings": t.settings, **asdict(t.outcome)} for t in trials
+        ],
         "diverged": sum(t.outcome.value is None for t in trials),
         "best": {"number": best.number, "settings": best.settings, "value": best.outcome.value},
-        "edges": {name: end for name, value in best.settings.items() if (end := edge_of(space[name], value))},
-        **{name: sum(getattr(t.outcome, name) for t in trials) for name in ("charged", "total", "steps", "seconds")},
+        "edges": {
+            name: end
+            for name, value in best.settings.items()
+            if (end := edge_of(space[name], value))
+        },
+        **{
+            name: sum(getattr(t.outcome, name) for t in trials)
+            for name in ("charged", "total", "steps", "seconds")
+        },
     }
 
 
 def _check(config: Config) -> Better:
     """Which values of the endpoint are better, if the recipe can be tuned."""
-    tune, arms = config.tune, arms_of(config)
+    tune = config.tune
+    arms = arms_of(config)
     if not tune.trials:
         raise InputError("tune.trials is 0, expected at least 1")
     if not tune.seeds or len(set(tune.seeds)) < len(tune.seeds):
         raise InputError(f"tune.seeds is {list(tune.seeds)}, expected one or more, each once")
     if shared := sorted({*tune.seeds} & {*config.seeds}):
-        raise InputError(f"tune.seeds has {shared}, which are among seeds, expected seeds that the study does not use")
+        raise InputError(
+            f"tune.seeds has {shared}, which are among seeds, expected seeds that the study does "
+            "not use"
+        )
     if tune.endpoint == "mlm_loss":
         if without := [name for name, arm in arms.items() if not arm.trains_mlm_head]:
             raise InputError(
-                f"tune.endpoint is 'mlm_loss', which says nothing of {', '.join(without)}: no MLM head is trained; "
+                f"tune.endpoint is 'mlm_loss', which says nothing of {', '.join(without)}: no MLM "
+                "head is trained; "
                 "expected mlm_probe or probe.TASK, or only arms that train one"
             )
         return "lower"
     if tune.endpoint == "mlm_probe":
         if not config.evaluation.mlm_probe.tokens:
-            raise InputError("tune.endpoint is 'mlm_probe', expected evaluation.mlm_probe.tokens above 0 for it")
+            raise InputError(
+                "tune.endpoint is 'mlm_probe', expected evaluation.mlm_probe.tokens above 0 for it"
+            )
         return "lower"
     known = [f"probe.{task}" for task in config.evaluation.tasks]
     if tune.endpoint not in known:
         hint = nearest(tune.endpoint, ["mlm_loss", "mlm_probe", *known])
-        raise InputError(f"tune.endpoint is {tune.endpoint!r}, expected mlm_loss, mlm_probe or probe.TASK{hint}")
+        raise InputError(
+            f"tune.endpoint is {tune.endpoint!r}, expected mlm_loss, mlm_probe or probe.TASK{hint}"
+        )
     return "higher"
 
 
@@ -143,4 +172,6 @@ def _claim(out: Path) -> None:
     ours = ("shared", "trials", NAME, RECIPE)
     # A kill may leave what was being written under a temporary name.
     if any(path.name not in ours and path.suffix != ".tmp" for path in out.iterdir()):
-        raise InputError(f"{out}: holds files but no tuning, expected a new or empty directory for --out")
+        raise InputError(
+            f"{out}: holds files but no tuning, expected a new or empty directory for --out"
+        )

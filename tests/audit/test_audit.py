@@ -17,25 +17,30 @@ from kdjax.audit import study as audited
 from kdjax.audit.audit import audit, audit_command
 from kdjax.budget.journal import Journal
 from kdjax.config import to_dict
+from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError
 from kdjax.study.compare import compare
-from kdjax.study.pricing import arms_of
-from kdjax.sweep.sweep import cells_of, sweep
-from kdjax.train.checkpoint import Checkpoints
+from kdjax.sweep.cells import cells_of
+from kdjax.sweep.sweep import sweep
+from kdjax.training.checkpoint import Checkpoints
 from tests import small_study
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-SCRATCH, KD = "runs/scratch-seed0", "runs/kd-seed0"
-STAGES = [{"terms": [{"name": "mlm"}], "until": 0.5}, {"terms": [{"name": "mlm"}, {"name": "logit"}]}]
+SCRATCH = "runs/scratch-seed0"
+KD = "runs/kd-seed0"
+STAGES = [
+    {"terms": [{"name": "mlm"}], "until": 0.5},
+    {"terms": [{"name": "mlm"}, {"name": "logit"}]},
+]
 CHANGES = {
     "arms": {"kd": {"phases": STAGES, "teacher": "cached"}, "scratch": {}},
     "cache": {"k": 8, "shared_by": 40},
     "budget": {"flops": 4.0e7, "teacher": "both", "students": 4},
-    "train": {"batch": 8, "log": {"every": 1}, "evaluations": 1},
+    "train": {"batch_size": 8, "log": {"every": 1}, "evaluations": 1},
     "evaluation": {"mlm_sequences": 16, "finetune": {"steps": 0}},
 }
-OVERRIDES = ["--data.views", "2", "--teacher.training_flops", "4e6"]
+OVERRIDES = ["--data.mask_copies", "2", "--teacher.training_flops", "4e6"]
 KILLED = 3
 """The step of the first run whose checkpoint a kill interrupts."""
 Where = str
@@ -44,7 +49,8 @@ Where = str
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two arms, two phases, stored outputs and a fitted head; killed once, while it wrote a checkpoint."""
+    """A study of two arms, two phases, stored outputs and a fitted head; killed once, while it
+    wrote a checkpoint."""
     here = tmp_path_factory.mktemp("audit")
     recipe = small_study.write(here, **CHANGES)
     saves = []
@@ -113,7 +119,9 @@ def put(run: Path, found: list[dict[str, Any]], *, rehashed: bool) -> None:
     for number, entry in enumerate(found if rehashed else []):
         entry.pop("sha256")
         entry |= {"entry": number, "previous": previous}
-        previous = entry["sha256"] = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+        previous = entry["sha256"] = hashlib.sha256(
+            json.dumps(entry, sort_keys=True).encode()
+        ).hexdigest()
     (run / "ledger.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in found))
 
 
@@ -146,14 +154,17 @@ def wheres(out: Path) -> list[str]:
 
 
 def test_a_study_as_it_was_made_is_clean(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    events = {run.name: [entry["event"] for entry in entries(run)] for run in (study / "runs").iterdir()}
+    events = {
+        run.name: [entry["event"] for entry in entries(run)] for run in (study / "runs").iterdir()
+    }
     assert events.pop("kd-seed0") == ["open", *["steps"] * KILLED, "restart", "steps", "close"]
     assert list(events.values()) == [["open", "steps", "close"]] * 3
     assert audit(study) == []
     capsys.readouterr()
     audit_command(study)
     assert capsys.readouterr().out.strip() == (
-        f"{study}: worked out again: prices 4, runs 4, ledger entries {KILLED + 4 + 3 * 3}, verdicts 1; tokens counted"
+        f"{study}: worked out again: prices 4, runs 4, ledger entries {KILLED + 4 + 3 * 3}, "
+        "verdicts 1; tokens counted"
     )
 
 
@@ -234,7 +245,9 @@ FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
         f"{KD}/result.json: budget.amount",
     ),
     "a price": (
-        lambda out: edit(out / "study.json", "costs", "kd", "prices", 1, "teacher_forward", to=one_more),
+        lambda out: edit(
+            out / "study.json", "costs", "kd", "prices", 1, "teacher_forward", to=one_more
+        ),
         "study.json: costs.kd.prices.1.teacher_forward",
     ),
     "a price in a run's manifest": (
@@ -278,11 +291,16 @@ FIGURES: dict[str, tuple[Callable[[Path], None], Where]] = {
         f"{SCRATCH}/params.safetensors: SHA-256",
     ),
     "another run's parameters": (
-        lambda out: shutil.copy(out / KD / "params.safetensors", out / SCRATCH / "params.safetensors"),
+        lambda out: shutil.copy(
+            out / KD / "params.safetensors", out / SCRATCH / "params.safetensors"
+        ),
         f"{SCRATCH}/params.safetensors: SHA-256",
     ),
     "a bit of the text": (lambda out: flip(next((out / "data").rglob("*train*"))), "data/"),
-    "a bit of the stored outputs": (lambda out: flip(next((out / "cache").rglob("*.array_record"))), "cache/"),
+    "a bit of the stored outputs": (
+        lambda out: flip(next((out / "cache").rglob("*.array_record"))),
+        "cache/",
+    ),
 }
 
 
@@ -294,9 +312,18 @@ def test_a_change_is_named(copy: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "figure", [("spent", "optimizer"), ("spent", "teacher_cache"), ("positions",), ("masked_tokens",), ("tokens",)]
+    "figure",
+    [
+        ("spent", "optimizer"),
+        ("spent", "teacher_cache"),
+        ("positions",),
+        ("masked_tokens",),
+        ("tokens",),
+    ],
 )
-def test_a_ledger_forged_with_all_its_hashes_is_caught_by_prices_and_text(copy: Path, figure: tuple[str, ...]) -> None:
+def test_a_ledger_forged_with_all_its_hashes_is_caught_by_prices_and_text(
+    copy: Path, figure: tuple[str, ...]
+) -> None:
     forge(copy / KD, *figure)
     agree(copy, copy / KD)
     assert f"{KD}/ledger.jsonl: entry 1: ledger.{'.'.join(figure)}" in wheres(copy)
@@ -322,7 +349,9 @@ def test_a_restart_from_nowhere_is_caught(copy: Path) -> None:
 def test_a_budget_raised_everywhere_shows_in_the_steps(copy: Path) -> None:
     for path in [*copy.glob("*.json"), *copy.glob("runs/*/*.json*")]:
         raised = (
-            path.read_text().replace("40000000.0", "80000000.0").replace('"amount": 40000000', '"amount": 80000000')
+            path.read_text()
+            .replace("40000000.0", "80000000.0")
+            .replace('"amount": 40000000', '"amount": 80000000')
         )
         path.write_text(raised)
     for run in (copy / "runs").iterdir():
@@ -338,7 +367,8 @@ def test_a_budget_raised_everywhere_shows_in_the_steps(copy: Path) -> None:
     for arm in ("scratch", "kd"):
         last = len(entries(copy / f"runs/{arm}-seed0")) - 1
         assert any(
-            w.startswith(f"runs/{arm}-seed0/ledger.jsonl: entry {last}: ledger.phases at the end") for w in found
+            w.startswith(f"runs/{arm}-seed0/ledger.jsonl: entry {last}: ledger.phases at the end")
+            for w in found
         )
     assert not any(where.startswith("study.json") for where in found)
 
@@ -364,7 +394,13 @@ FILES = (
     "cache/manifest.json",
     *(
         f"{KD}/{name}"
-        for name in ("manifest.json", "result.json", "ledger.jsonl", "metrics.jsonl", "params.safetensors")
+        for name in (
+            "manifest.json",
+            "result.json",
+            "ledger.jsonl",
+            "metrics.jsonl",
+            "params.safetensors",
+        )
     ),
 )
 
@@ -390,7 +426,9 @@ def test_without_what_was_made_for_the_runs_all_but_tokens_is_worked_out(
     for made in ("data", "teacher", "cache"):
         shutil.rmtree(copy / made)
     audit_command(copy)
-    assert f"tokens not counted, there is no whole text in {copy / 'data'}" in capsys.readouterr().out
+    assert (
+        f"tokens not counted, there is no whole text in {copy / 'data'}" in capsys.readouterr().out
+    )
     forge(copy / KD, "spent", "optimizer")
     assert f"{KD}/ledger.jsonl: entry 1: ledger.spent.optimizer" in wheres(copy)
 
@@ -414,13 +452,20 @@ def test_every_difference_has_its_line_and_the_command_ends_as_bad_input(
         audit_command(copy)
     lines = capsys.readouterr().out.splitlines()
     assert f"{copy}/results.json: verdicts.0.n: found 7, expected 2" in lines
-    assert [line for line in lines if ": found " in line] == [str(difference) for difference in audit(copy)]
+    assert [line for line in lines if ": found " in line] == [
+        str(difference) for difference in audit(copy)
+    ]
 
 
 @pytest.mark.usefixtures("study")  # it has compiled the programs
-def test_a_sweep_is_audited_study_by_study_and_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, tokens = tmp_path / "out", [3 * 128, 40 * 128]
-    recipe = small_study.write(tmp_path, **{**CHANGES, "arms": {"scratch": {}}, "seeds": [0], "budget": {}})
+def test_a_sweep_is_audited_study_by_study_and_as_a_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    tokens = [3 * 128, 40 * 128]
+    recipe = small_study.write(
+        tmp_path, **{**CHANGES, "arms": {"scratch": {}}, "seeds": [0], "budget": {}}
+    )
     limited = ["--data.regime", "limited", "--data.unique_tokens", "2000"]
     config = replace(recipes.load(recipe, limited), sweep={"budget.tokens": tokens})
     (few, many) = (cell.name for cell in cells_of(config))
@@ -445,7 +490,8 @@ def test_a_sweep_is_audited_study_by_study_and_as_a_whole(tmp_path: Path, capsys
 
 @pytest.mark.usefixtures("study")
 def test_hours_are_audited(tmp_path: Path) -> None:
-    out, run = tmp_path / "out", tmp_path / "out" / SCRATCH
+    out = tmp_path / "out"
+    run = tmp_path / "out" / SCRATCH
     changes = {"arms": {"scratch": {}}, "seeds": [0], "budget": {"hours": 1e-4}}
     compare(recipes.load(small_study.write(tmp_path, **{**CHANGES, **changes})), out)
     assert audit(out) == []

@@ -13,12 +13,23 @@ from benchmarks.timing import Ratio
 def points(power: float) -> list[Point]:
     """Price grows with the size, time with a power of it."""
     return [
-        Point("width", value, 64, value / 64, Ratio((value / 64) ** power, 0.99 * (value / 64) ** power, 1e3), 1, 2, 3)
+        Point(
+            "width",
+            value,
+            64,
+            value / 64,
+            Ratio((value / 64) ** power, 0.99 * (value / 64) ** power, 1e3),
+            1,
+            2,
+            3,
+        )
         for value in (32, 64, 128)
     ]
 
 
-@pytest.mark.parametrize(("power", "flagged"), [(0.8, False), (1.0, False), (1.05, False), (1.5, True)])
+@pytest.mark.parametrize(
+    ("power", "flagged"), [(0.8, False), (1.0, False), (1.05, False), (1.5, True)]
+)
 def test_what_grows_faster_than_its_price_is_flagged(power: float, flagged: bool) -> None:
     assert [one.flagged for one in points(power)] == [False, False, flagged]
     assert ("faster than its price" in markdown(points(power))) == flagged

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import cases
 from benchmarks import input as benchmark
-from kdjax.train.phase import Shape
+from kdjax.training.phase import BatchShape
 
 OPTIONS = argparse.Namespace(rounds=1, megabytes=0.2, seconds=0.01)
 
@@ -20,27 +20,39 @@ OPTIONS = argparse.Namespace(rounds=1, megabytes=0.2, seconds=0.01)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"layers": 1, "width": 16, "heads": 2, "ffn": 16, "max_positions": 16}
     pair = cases.Pair(
-        *(replace(model, **sizes) for model in (cases.PAIRS["small"].student, cases.PAIRS["small"].teacher))
+        *(
+            replace(model, **sizes)
+            for model in (cases.PAIRS["small"].student, cases.PAIRS["small"].teacher)
+        )
     )
     monkeypatch.setattr(cases, "PAIRS", dict.fromkeys(cases.PAIRS, pair))
     monkeypatch.setattr(benchmark, "PAIRS", cases.PAIRS)
     for name in ("DEMO", "LARGE"):
-        monkeypatch.setattr(benchmark, name, Shape(batch=2, length=16, slots=2))
+        monkeypatch.setattr(
+            benchmark, name, BatchShape(batch_size=2, seq_len=16, max_predictions=2)
+        )
     for name, value in (("FEW", 2), ("MANY", 12), ("TEXT", 100_000), ("SLEEP", 0.0)):
         monkeypatch.setattr(benchmark, name, value)
 
 
 NUMBER = r"-?[\d,.]+"  # a difference of two timings this short can fall below nothing
 LINES = {
-    "preparation": [f"all cores: kdjax {NUMBER} tokens/s, tokenizer alone {NUMBER}, ratio .*", "a core: .*"],
+    "preparation": [
+        f"all cores: kdjax {NUMBER} tokens/s, tokenizer alone {NUMBER}, ratio .*",
+        "a core: .*",
+    ],
     "loader": [
         f"by the clock: {NUMBER} tokens/s, a step of logit takes {NUMBER}, ratio .*",
         "by processor seconds: .*",
     ],
-    "real": [f"(demo|large), by .*: {NUMBER} ms with real input, {NUMBER} ms without, ratio .*"] * 4,
+    "real": [f"(demo|large), by .*: {NUMBER} ms with real input, {NUMBER} ms without, ratio .*"]
+    * 4,
     "host": [
         f"a step: {NUMBER} ms",
-        *(f"{way}: {NUMBER} ms, {NUMBER}% .* of it" for way in ("ledger, records and progress", "all")),
+        *(
+            f"{way}: {NUMBER} ms, {NUMBER}% .* of it"
+            for way in ("ledger, records and progress", "all")
+        ),
     ],
 }
 

@@ -23,17 +23,22 @@ def loss(w: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def test_operations_have_part_kind_source_and_flops() -> None:
-    w, x = jnp.ones((16, 8)), jnp.ones((32, 16))
+    w = jnp.ones((16, 8))
+    x = jnp.ones((32, 16))
     text = jax.jit(jax.grad(loss)).lower(w, x).compile().as_text()
     assert text is not None
     matmuls = [op for op in operations_of(text).values() if op.kind == "matmul"]
     assert {op.part for op in matmuls} == {"forward", "backward"}
     assert [op.flops for op in matmuls] == [2 * 16 * 8 * 32] * 2
-    assert all(op.source.startswith(__file__.rpartition("/")[2]) or "test_profiling.py:" in op.source for op in matmuls)
+    assert all(
+        op.source.startswith(__file__.rpartition("/")[2]) or "test_profiling.py:" in op.source
+        for op in matmuls
+    )
 
 
 def test_a_profile_accounts_for_the_matmuls() -> None:
-    w, x = jnp.ones((512, 512)), jnp.ones((512, 512))
+    w = jnp.ones((512, 512))
+    x = jnp.ones((512, 512))
     compiled = jax.jit(jax.grad(loss)).lower(w, x).compile()
     found = profile(lambda: compiled(w, x), compiled.as_text() or "", 2)
     spent = {found.operations[name].kind for name, ms in found.milliseconds.items() if ms > 0}

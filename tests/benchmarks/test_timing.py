@@ -14,7 +14,9 @@ class Sleeper:
     """A runner whose steps take a known time, and a record of when it ran."""
 
     def __init__(self, name: str, seconds: float, record: list[str]):
-        self.name, self.seconds, self.record = name, seconds, record
+        self.name = name
+        self.seconds = seconds
+        self.record = record
 
     def step(self) -> None:
         self.record.append(self.name)
@@ -43,7 +45,9 @@ def test_runners_take_turns_in_orders_that_change() -> None:
     runners = {name: Sleeper(name, 1e-4, record) for name in "abc"}
     times = in_turn(runners, rounds=6, seconds=1e-5)
     assert all(len(found.wall) == len(found.processor) == 6 for found in times.values())
-    turns = [tuple(record[at : at + 6 : 2]) for at in range(12, len(record), 6)]  # a block is a warm-up and one step
+    turns = [
+        tuple(record[at : at + 6 : 2]) for at in range(12, len(record), 6)
+    ]  # a block is a warm-up and one step
     assert len(turns) == 6
     assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
     assert len(set(turns)) > 1
@@ -65,5 +69,7 @@ def test_the_best_matmul_rate_is_one_a_measurement() -> None:
     rate()
     rate()
     assert set(made) == {32, 64}
-    assert rate.best == [pytest.approx(max(pair)) for pair in zip(*rate.found.values(), strict=True)]
+    assert rate.best == [
+        pytest.approx(max(pair)) for pair in zip(*rate.found.values(), strict=True)
+    ]
     assert len(rate.best) == 2

@@ -1,8 +1,11 @@
-"""FLOPs of the matmuls of one training step, by hand: sizes in, a number out. Nothing here is from the package.
+"""FLOPs of the matmuls of one training step, by hand: sizes in, a number out. Nothing here is from
+the package.
 
-A matmul of `[m, k]` with `[k, n]` takes 2mkn FLOPs, 2 a multiply-add. The gradient of either factor is a matmul of the
-same three sizes, so a matmul costs 2mkn x (1 + gradients): 2 gradients in a student, whose word embeddings are trained,
-so that even the first layer's input has one; 0 in a teacher; 1 where one factor is frozen or an input.
+A matmul of `[m, k]` with `[k, n]` takes 2mkn FLOPs, 2 a multiply-add. The gradient of either factor
+is a matmul of the
+same three sizes, so a matmul costs 2mkn x (1 + gradients): 2 gradients in a student, whose word
+embeddings are trained, so that even the first layer's input has one; 0 in a teacher; 1 where one
+factor is frozen or an input.
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-STUDENT, TEACHER = 2, 0
+STUDENT = 2
+TEACHER = 0
 """Gradients of a matmul."""
 
-QK, QKV = ("query", "key"), ("query", "key", "value")
+QK = ("query", "key")
+QKV = ("query", "key", "value")
 SCORES = (*QK, "scores")
 
 
@@ -48,18 +53,27 @@ def matmul(m: int, k: int, n: int, gradients: int) -> int:
 
 
 def pairs_of_positions(model: Model, batch: Batch, gradients: int) -> int:
-    """Each head's `[L, d]` with `[d, L]`, or its `[L, L]` with `[L, d]`: in either order the same."""
-    return batch.sequences * model.heads * matmul(batch.length, model.head_width, batch.length, gradients)
+    """Each head's `[L, d]` with `[d, L]`, or its `[L, L]` with `[L, d]`: in either order the
+    same."""
+    return (
+        batch.sequences
+        * model.heads
+        * matmul(batch.length, model.head_width, batch.length, gradients)
+    )
 
 
 def attention_parts(model: Model, batch: Batch, parts: Iterable[str], gradients: int) -> int:
     projection = matmul(batch.tokens, model.width, model.width, gradients)
     scores = pairs_of_positions(model, batch, gradients)
-    return sum({"query": projection, "key": projection, "value": projection, "scores": scores}[part] for part in parts)
+    return sum(
+        {"query": projection, "key": projection, "value": projection, "scores": scores}[part]
+        for part in parts
+    )
 
 
 def layer(model: Model, batch: Batch, gradients: int) -> int:
-    """A whole layer: query, key, value, scores; their mixing of the values, the output; up and down."""
+    """A whole layer: query, key, value, scores; their mixing of the values, the output; up and
+    down."""
     return (
         attention_parts(model, batch, (*QKV, "scores"), gradients)
         + pairs_of_positions(model, batch, gradients)
@@ -97,7 +111,9 @@ def projection(student: Model, teacher: Model, batch: Batch, times: int) -> int:
 
 def relation(student: Model, teacher: Model, batch: Batch, heads: int) -> int:
     """X Xᵀ of both models, joined and split anew into `heads`."""
-    own, other = (model._replace(heads=heads, head_width=model.width // heads) for model in (student, teacher))
+    own, other = (
+        model._replace(heads=heads, head_width=model.width // heads) for model in (student, teacher)
+    )
     return pairs_of_positions(own, batch, STUDENT) + pairs_of_positions(other, batch, TEACHER)
 
 
@@ -106,13 +122,15 @@ def scratch(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def logit(student: Model, teacher: Model, batch: Batch) -> int:
-    """Both models whole, both heads at the masked slots; comparing two distributions is elementwise."""
+    """Both models whole, both heads at the masked slots; comparing two distributions is
+    elementwise."""
     target = everything(teacher, batch, TEACHER) + head(teacher, batch.masked, TEACHER)
     return scratch(student, teacher, batch) + target
 
 
 def distilbert(student: Model, teacher: Model, batch: Batch) -> int:
-    """Both heads at every position, once; the masked slots are looked up in that. The cosine is elementwise."""
+    """Both heads at every position, once; the masked slots are looked up in that. The cosine is
+    elementwise."""
     own = everything(student, batch, STUDENT) + head(student, batch.tokens, STUDENT)
     return own + everything(teacher, batch, TEACHER) + head(teacher, batch.tokens, TEACHER)
 
@@ -123,7 +141,9 @@ def both_encoders(student: Model, teacher: Model, batch: Batch) -> int:
 
 def tinybert(student: Model, teacher: Model, batch: Batch) -> int:
     """Scores come on the way; the embedding output and every layer's are projected."""
-    return both_encoders(student, teacher, batch) + projection(student, teacher, batch, student.layers + 1)
+    return both_encoders(student, teacher, batch) + projection(
+        student, teacher, batch, student.layers + 1
+    )
 
 
 def last_hidden(student: Model, teacher: Model, batch: Batch) -> int:
@@ -141,22 +161,32 @@ def attention_transfer(student: Model, teacher: Model, batch: Batch) -> int:
 
 
 def minilm_v1(student: Model, teacher: Model, batch: Batch) -> int:
-    return at_last(student, teacher, batch, (*QKV, "scores")) + relation(student, teacher, batch, student.heads)
+    return at_last(student, teacher, batch, (*QKV, "scores")) + relation(
+        student, teacher, batch, student.heads
+    )
 
 
 def minilm(student: Model, teacher: Model, batch: Batch) -> int:
-    """Both stop at the last layer's queries, keys and values. How many heads relate makes no difference: 1 here."""
+    """Both stop at the last layer's queries, keys and values. How many heads relate makes no
+    difference: 1 here."""
     return at_last(student, teacher, batch, QKV) + 3 * relation(student, teacher, batch, 1)
 
 
 def minilm_as_run(student: Model, teacher: Model, batch: Batch) -> int:
-    return at_last(student, teacher, batch, QKV) + 3 * relation(student, teacher, batch, student.heads)
+    return at_last(student, teacher, batch, QKV) + 3 * relation(
+        student, teacher, batch, student.heads
+    )
 
 
 def head_on_frozen_encoder(model: Model, batch: Batch) -> int:
-    """Nothing else is trained: the dense layer has no gradient of its input, the decoder none of the table."""
+    """Nothing else is trained: the dense layer has no gradient of its input, the decoder none of
+    the table."""
     dense = matmul(batch.masked, model.width, model.width, 1)
-    return everything(model, batch, TEACHER) + dense + matmul(batch.masked, model.width, model.vocabulary, 1)
+    return (
+        everything(model, batch, TEACHER)
+        + dense
+        + matmul(batch.masked, model.width, model.vocabulary, 1)
+    )
 
 
 PRESETS: dict[str, tuple[Callable[[Model, Model, Batch], int], ...]] = {

@@ -16,20 +16,24 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.budget.hardware import Peak, hardware_flops, high_water, memory, peak, utilisation
-from kdjax.budget.price import MeterError, Witness, measure, witness_of
+from kdjax.budget.price import FlopCountError, JaxprCount, count_jaxpr, measure
 from kdjax.config import ComputeConfig
-from kdjax.train.phase import Shape, price
-from kdjax.train.step import Moment, init_state
+from kdjax.training.phase import BatchShape, price
+from kdjax.training.step import ScheduleInputs, init_state
 from tests import tiny
 
-WIDTH, ROWS, LAYERS = 32, 16, 6
+WIDTH = 32
+ROWS = 16
+LAYERS = 6
 MATMUL = 2 * ROWS * WIDTH * WIDTH
 
 X = jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.float32)
 WEIGHTS = jax.ShapeDtypeStruct((LAYERS, WIDTH, WIDTH), jnp.float32)
 
 
-def flops(program: Callable[..., Any], *shapes: Any, devices: int = 1, **options: Any) -> int | None:
+def flops(
+    program: Callable[..., Any], *shapes: Any, devices: int = 1, **options: Any
+) -> int | None:
     traced = jax.jit(program, **options).trace(*shapes)
     return hardware_flops(traced.lower().compile(), traced.jaxpr, devices)
 
@@ -58,11 +62,13 @@ def test_a_loop_in_a_loop_counts_by_the_product_of_turns() -> None:
 
 def test_the_witness_counts_a_loop_by_its_turns_or_once_and_refuses_it_in_a_price() -> None:
     traced = jax.make_jaxpr(layers(1))(jnp.zeros(X.shape), jnp.zeros(WEIGHTS.shape)).jaxpr
-    assert witness_of(traced, "whole") == Witness(LAYERS * MATMUL, 0)
-    assert witness_of(traced, "once") == Witness(MATMUL, 0)
+    assert count_jaxpr(traced, "whole") == JaxprCount(LAYERS * MATMUL, 0)
+    assert count_jaxpr(traced, "once") == JaxprCount(MATMUL, 0)
     by_four = jax.make_jaxpr(layers(4))(jnp.zeros(X.shape), jnp.zeros(WEIGHTS.shape)).jaxpr
-    assert witness_of(by_four, "once").matmul == LAYERS * MATMUL  # one turn of four layers, and two written out
-    with pytest.raises(MeterError, match="expected the plain program"):
+    assert (
+        count_jaxpr(by_four, "once").matmul == LAYERS * MATMUL
+    )  # one turn of four layers, and two written out
+    with pytest.raises(FlopCountError, match="expected the plain program"):
         measure(layers(1), X, WEIGHTS)
 
 
@@ -74,24 +80,37 @@ def gradient(body: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_rematerialised_work_counts_again() -> None:
-    """A matmul is done forward, twice backward, and forward once more; XLA sees one turn of either loop."""
+    """A matmul is done forward, twice backward, and forward once more; XLA sees one turn of either
+    loop."""
 
     def body(x: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
         return jnp.tanh(jnp.tanh(x @ w) @ w), None
 
-    plain, again = flops(gradient(body), WEIGHTS, X), flops(gradient(jax.checkpoint(body)), WEIGHTS, X)
-    assert plain == pytest.approx(LAYERS * 2 * 3 * MATMUL, rel=0.05)  # besides, the derivative of tanh
+    plain = flops(gradient(body), WEIGHTS, X)
+    again = flops(gradient(jax.checkpoint(body)), WEIGHTS, X)
+    assert plain == pytest.approx(
+        LAYERS * 2 * 3 * MATMUL, rel=0.05
+    )  # besides, the derivative of tanh
     assert again == pytest.approx(LAYERS * 2 * 4 * MATMUL, rel=0.05)
 
 
 def test_a_step_in_loops_does_what_the_plain_step_does() -> None:
-    """A wide enough model: in a very small one the most is elementwise work, of which XLA makes more or less."""
+    """A wide enough model: in a very small one the most is elementwise work, of which XLA makes
+    more or less."""
     student = dataclasses.replace(tiny.STUDENT, layers=2, width=128, ffn=512)
-    phase, shape = tiny.phase("scratch", student=student), Shape(batch=8, length=16, slots=3)
-    params, batch = phase.abstract_params(), phase.abstract_batch(shape)
+    phase = tiny.phase("scratch", student=student)
+    shape = BatchShape(batch_size=8, seq_len=16, max_predictions=3)
+    params = phase.abstract_params()
+    batch = phase.abstract_batch(shape)
     state = jax.eval_shape(lambda params: init_state(params, phase.transformation, 0), params)
     plain, looped = (
-        flops(phase.step(microbatches=parts, compute=ComputeConfig(scan=scan)), state, None, batch, Moment.abstract())
+        flops(
+            phase.step(microbatches=parts, compute=ComputeConfig(scan=scan)),
+            state,
+            None,
+            batch,
+            ScheduleInputs.abstract(),
+        )
         for parts, scan in ((1, False), (2, True))
     )
     assert looped == pytest.approx(plain, rel=0.05)
@@ -104,13 +123,18 @@ def test_eight_devices_together_do_what_one_does_on_its_own() -> None:
     shardings = {"in_shardings": (everywhere, rows), "out_shardings": everywhere}
     program = gradient(lambda x, w: (jnp.tanh(x @ w), None))
     batch = jax.ShapeDtypeStruct((8 * ROWS, WIDTH), jnp.float32)
-    one, eight = flops(program, WEIGHTS, batch), flops(program, WEIGHTS, batch, devices=8, **shardings)
+    one = flops(program, WEIGHTS, batch)
+    eight = flops(program, WEIGHTS, batch, devices=8, **shardings)
     assert one == pytest.approx(8 * LAYERS * 3 * MATMUL, rel=0.1)
     assert eight == pytest.approx(one, rel=0.05)
 
 
-@pytest.mark.parametrize("analysis", [None, {}, {"flops": -1.0}, {"flops": 0.0}, {"flops": math.nan}])
-def test_there_is_no_figure_where_the_backend_gives_no_count(analysis: dict[str, float] | None) -> None:
+@pytest.mark.parametrize(
+    "analysis", [None, {}, {"flops": -1.0}, {"flops": 0.0}, {"flops": math.nan}]
+)
+def test_there_is_no_figure_where_the_backend_gives_no_count(
+    analysis: dict[str, float] | None,
+) -> None:
     compiled = SimpleNamespace(cost_analysis=lambda: analysis)
     traced = jax.make_jaxpr(lambda x: x @ x)(jnp.zeros((4, 4)))
     assert hardware_flops(compiled, traced, 1) is None
@@ -118,7 +142,9 @@ def test_there_is_no_figure_where_the_backend_gives_no_count(analysis: dict[str,
 
 def test_there_is_no_figure_where_kernels_hide_the_matmuls() -> None:
     traced = jax.make_jaxpr(lambda x: x @ x)(jnp.zeros((10, 10)))
-    hidden, seen = (SimpleNamespace(cost_analysis=lambda n=n: {"flops": n}) for n in (300.0, 2000.0))
+    hidden, seen = (
+        SimpleNamespace(cost_analysis=lambda n=n: {"flops": n}) for n in (300.0, 2000.0)
+    )
     assert hardware_flops(hidden, traced, 1) is None
     assert hardware_flops(seen, traced, 1) == 2000
     assert hardware_flops(seen, traced, 4) == 8000
@@ -168,7 +194,9 @@ def test_a_known_kind_has_its_makers_figure(kind: str, teraflops: float, dtype: 
     assert found.source.startswith("Google" if kind.startswith("TPU") else "NVIDIA")
 
 
-@pytest.mark.parametrize("kind", ["NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A10G", "TPU v99", "cpu"])
+@pytest.mark.parametrize(
+    "kind", ["NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A10G", "TPU v99", "cpu"]
+)
 def test_any_other_kind_is_measured(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("kdjax.budget.hardware._fastest_matmul", lambda device: 5e9)
     assert peak(Device(kind)) == Peak(5e9, "float32", "measured")
@@ -198,7 +226,8 @@ def test_a_programs_memory_is_the_compilers_figure() -> None:
     square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
     array = 4 * 64 * 64
     kept, donated = (
-        memory(jax.jit(program, donate_argnums=given).trace(square, square).lower().compile()) for given in ((), 0)
+        memory(jax.jit(program, donate_argnums=given).trace(square, square).lower().compile())
+        for given in ((), 0)
     )
     assert kept is not None and donated is not None
     assert kept["arguments"] == donated["arguments"] == 2 * array
@@ -215,7 +244,8 @@ def test_there_is_no_memory_figure_where_the_compiler_has_none() -> None:
 
 
 def test_the_high_water_mark_of_the_process_is_in_bytes() -> None:
-    """A quarter of a gigabyte, touched, lies below the mark even when it is gone; nobody's mark is at a terabyte."""
+    """A quarter of a gigabyte, touched, lies below the mark even when it is gone; nobody's mark is
+    at a terabyte."""
     size = 2**28
     np.ones(size, np.uint8)
     most, source = high_water()
@@ -223,7 +253,9 @@ def test_the_high_water_mark_of_the_process_is_in_bytes() -> None:
     assert size < most < 2**40
 
 
-def test_the_high_water_mark_of_devices_is_the_fullest_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_high_water_mark_of_devices_is_the_fullest_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stats = [{"peak_bytes_in_use": 10, "bytes_in_use": 3}, {"peak_bytes_in_use": 70}, None]
     devices = [SimpleNamespace(memory_stats=lambda s=s: s) for s in stats]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)

@@ -14,7 +14,7 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.errors import InputError
 
-PRICE = Price(15, 1, 2, 3, 4, 5, witness_matmul=0, witness_elementwise=0)
+PRICE = Price(15, 1, 2, 3, 4, 5, jaxpr_matmul=0, jaxpr_elementwise=0)
 
 
 def written(path: Path) -> list[dict]:
@@ -33,7 +33,10 @@ def test_what_is_added_is_read_back_in_order_and_linked(tmp_path: Path) -> None:
     entries = written(tmp_path / "ledger.jsonl")
     assert read(tmp_path / "ledger.jsonl") == entries
     assert [entry["event"] for entry in entries] == ["open", "steps", "steps", "close"]
-    assert [entry["previous"] for entry in entries] == ["", *(entry["sha256"] for entry in entries[:-1])]
+    assert [entry["previous"] for entry in entries] == [
+        "",
+        *(entry["sha256"] for entry in entries[:-1]),
+    ]
     assert Ledger.from_json(entries[2]["ledger"]).total == 30
 
 
@@ -42,7 +45,10 @@ def test_reopening_adds_after_what_is_there(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "ledger.jsonl")
     journal.add("restart", Ledger.open(Budget.flops(100)), lost_steps=2)
     assert read(tmp_path / "ledger.jsonl")[:-1] == before
-    assert journal.entries[-1]["previous"] == before[-1]["sha256"] and journal.head == journal.entries[-1]["sha256"]
+    assert (
+        journal.entries[-1]["previous"] == before[-1]["sha256"]
+        and journal.head == journal.entries[-1]["sha256"]
+    )
 
 
 def test_a_line_cut_short_by_a_kill_is_dropped_and_nothing_else(tmp_path: Path) -> None:
@@ -63,9 +69,15 @@ def change_a_figure(lines: list[str]) -> list[str]:
 
 TAMPERED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "a figure changed": (change_a_figure, "entry 1 does not match its SHA-256"),
-    "an entry removed": (lambda lines: [lines[0], *lines[2:]], "entry 1 does not follow the one before it"),
+    "an entry removed": (
+        lambda lines: [lines[0], *lines[2:]],
+        "entry 1 does not follow the one before it",
+    ),
     "the first removed": (lambda lines: lines[1:], "entry 0 does not follow"),
-    "two swapped": (lambda lines: [lines[0], lines[2], lines[1], lines[3]], "entry 1 does not follow"),
+    "two swapped": (
+        lambda lines: [lines[0], lines[2], lines[1], lines[3]],
+        "entry 1 does not follow",
+    ),
     "not JSON": (lambda lines: [lines[0], "spent: nothing", *lines[2:]], "entry 1 is not JSON"),
 }
 

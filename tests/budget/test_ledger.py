@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdjax.budget.accounting import ACCOUNTS, CASES, Budget, charged
-from kdjax.budget.ledger import Ledger, lay_out
+from kdjax.budget.ledger import Ledger, schedule_phases
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import BudgetConfig
 from kdjax.errors import InputError
@@ -19,7 +19,7 @@ POSITIONS = 96
 
 
 def a_price(*parts: int) -> Price:
-    return Price(sum(parts), *parts, witness_matmul=0, witness_elementwise=0)
+    return Price(sum(parts), *parts, jaxpr_matmul=0, jaxpr_elementwise=0)
 
 
 PRICES = st.lists(st.integers(1, 10**16), min_size=5, max_size=5).map(lambda parts: a_price(*parts))
@@ -30,43 +30,57 @@ def charge(ledger: Ledger, price: Price, phase: int = 0) -> Ledger:
 
 
 @given(PRICES, st.integers(1, 50), st.integers(0, 10**15), st.sampled_from(sorted(CASES)))
-def test_spends_to_the_budget_and_never_over(price: Price, steps: int, rest: int, case: str) -> None:
+def test_spends_to_the_budget_and_never_over(
+    price: Price, steps: int, rest: int, case: str
+) -> None:
     a_step = charged(price.parts(), case)
     budget = Budget("flops", steps * a_step + rest % a_step, teacher=case)
-    (stretch,) = lay_out(budget, [(1.0, price)], POSITIONS)
+    (span,) = schedule_phases(budget, [(1.0, price)], POSITIONS)
     ledger = Ledger.open(budget)
     while ledger.affords(price, POSITIONS):
         ledger = charge(ledger, price)
-    assert stretch.steps == ledger.steps == steps
+    assert span.steps == ledger.steps == steps
     assert 0 <= ledger.remaining < a_step
     assert ledger.total == ledger.used == steps * a_step
     assert ledger.spent == {name: steps * price.parts().get(name, 0) for name in ACCOUNTS}
-    assert (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens) == (7 * steps, 3 * steps, 2 * steps)
+    assert (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens) == (
+        7 * steps,
+        3 * steps,
+        2 * steps,
+    )
     assert ledger.positions == POSITIONS * steps
     with pytest.raises(ValueError, match="expected at most"):
         charge(ledger, price)
 
 
 @given(PRICES, st.integers(1, 50), st.integers(0, POSITIONS - 1))
-def test_a_budget_of_tokens_buys_every_arm_the_same_steps(price: Price, steps: int, rest: int) -> None:
+def test_a_budget_of_tokens_buys_every_arm_the_same_steps(
+    price: Price, steps: int, rest: int
+) -> None:
     budget = Budget("tokens", steps * POSITIONS + rest)
-    (stretch,) = lay_out(budget, [(1.0, price)], POSITIONS)
-    ledger = Ledger.open(budget, upfront={"teacher_cache": 10**18})  # FLOPs are on the account, and take no tokens
+    (span,) = schedule_phases(budget, [(1.0, price)], POSITIONS)
+    ledger = Ledger.open(
+        budget, upfront={"teacher_cache": 10**18}
+    )  # FLOPs are on the account, and take no tokens
     while ledger.affords(price, POSITIONS):
         ledger = charge(ledger, price)
-    assert stretch.steps == ledger.steps == steps
+    assert span.steps == ledger.steps == steps
     assert ledger.used == steps * POSITIONS <= budget.amount
     assert ledger.total == steps * price.total + 10**18
 
 
 def test_a_budget_of_hours_counts_what_its_clock_names() -> None:
     budget = Budget("hours", 1.0, clock=("compute", "compile"))
-    ledger = Ledger(budget, seconds={"compute": 1800.0, "compile": 900.0, "evaluation": 1e6}, step_seconds=890.0)
+    ledger = Ledger(
+        budget, seconds={"compute": 1800.0, "compile": 900.0, "evaluation": 1e6}, step_seconds=890.0
+    )
     assert ledger.used == 0.75 and ledger.share == 0.75
     price = a_price(1, 1, 1, 1, 1)
     assert ledger.affords(price, POSITIONS)
     assert not ledger.affords(price, POSITIONS, until=0.9)
-    slower = Ledger(budget, seconds=ledger.seconds, step_seconds=910.0)  # as long as the last one: it would be over
+    slower = Ledger(
+        budget, seconds=ledger.seconds, step_seconds=910.0
+    )  # as long as the last one: it would be over
     assert not slower.affords(price, POSITIONS)
 
 
@@ -79,31 +93,39 @@ def test_a_budget_of_hours_counts_what_its_clock_names() -> None:
 def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
     prices: list[Price], upfront: int, large: int, case: str
 ) -> None:
-    n, largest = len(prices), max(price.total for price in prices)
+    n = len(prices)
+    largest = max(price.total for price in prices)
     before = {"teacher_cache": upfront // 3, "teacher_training": upfront - upfront // 3}
     paid = charged(before, case)
     budget = Budget("flops", n * upfront + n * 10 * largest + large, teacher=case)
     shares = [(k + 1) / n for k in range(n)]
-    stretches = lay_out(budget, list(zip(shares, prices, strict=True)), POSITIONS, before)
+    spans = schedule_phases(budget, list(zip(shares, prices, strict=True)), POSITIONS, before)
     ledger = Ledger.open(budget, n, before)
     assert ledger.total == paid
-    for number, (stretch, share) in enumerate(zip(stretches, shares, strict=True)):
-        assert ledger.steps == stretch.first
-        assert ledger.affords(stretch.price, POSITIONS, share) and stretch.steps >= 1
-        spent = {name: ledger.spent[name] + stretch.steps * stretch.price.parts().get(name, 0) for name in ACCOUNTS}
-        phases = (*ledger.phases[:number], stretch.steps, *ledger.phases[number + 1 :])
+    for number, (span, share) in enumerate(zip(spans, shares, strict=True)):
+        assert ledger.steps == span.first
+        assert ledger.affords(span.price, POSITIONS, share) and span.steps >= 1
+        spent = {
+            name: ledger.spent[name] + span.steps * span.price.parts().get(name, 0)
+            for name in ACCOUNTS
+        }
+        phases = (*ledger.phases[:number], span.steps, *ledger.phases[number + 1 :])
         ledger = dataclasses.replace(ledger, spent=spent, phases=phases)
-        assert not ledger.affords(stretch.price, POSITIONS, share) and ledger.steps == stretch.stop
+        assert not ledger.affords(span.price, POSITIONS, share) and ledger.steps == span.stop
         left = share * budget.amount - ledger.total
-        assert left + 1 >= 0 and left - 1 < stretch.price.total
-    assert ledger.total == paid + sum(s.steps * s.price.total for s in stretches) <= budget.amount
+        assert left + 1 >= 0 and left - 1 < span.price.total
+    assert ledger.total == paid + sum(s.steps * s.price.total for s in spans) <= budget.amount
     assert ledger.remaining < prices[-1].total
-    assert ledger.spent["teacher_training"] == before["teacher_training"]  # on the account, charged or not
+    assert (
+        ledger.spent["teacher_training"] == before["teacher_training"]
+    )  # on the account, charged or not
 
 
 def test_survives_json_with_integers_beyond_64_bits() -> None:
     budget = Budget("flops", 10**24, "both", ("compute",))
-    opened = Ledger.open(budget, 2, {"teacher_cache": 10**21, "teacher_training": 10**20}, cache_bytes=10**15)
+    opened = Ledger.open(
+        budget, 2, {"teacher_cache": 10**21, "teacher_training": 10**20}, cache_bytes=10**15
+    )
     ledger = charge(opened, a_price(10**22, 1, 2, 3, 4), phase=1)
     assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger
     assert ledger.total == 10**22 + 10**21 + 10**20 + 10
@@ -112,14 +134,18 @@ def test_survives_json_with_integers_beyond_64_bits() -> None:
 
 def test_a_budget_below_one_step_is_refused() -> None:
     price = a_price(1, 2, 3, 4, 5)
-    with pytest.raises(InputError, match=r"budget.flops is 14, expected at least the price of one step, 15"):
-        lay_out(Budget.flops(14), [(1.0, price)], POSITIONS)
+    with pytest.raises(
+        InputError, match=r"budget.flops is 14, expected at least the price of one step, 15"
+    ):
+        schedule_phases(Budget.flops(14), [(1.0, price)], POSITIONS)
     with pytest.raises(InputError, match=r"one step of phase 1 .it ends at 0.5., 15"):
-        lay_out(Budget.flops(20), [(0.5, price), (1.0, a_price(1, 1, 1, 1, 1))], POSITIONS)
+        schedule_phases(Budget.flops(20), [(0.5, price), (1.0, a_price(1, 1, 1, 1, 1))], POSITIONS)
     with pytest.raises(InputError, match=r"one step after 10 spent before, 15"):
-        lay_out(Budget.flops(24), [(1.0, price)], POSITIONS, {"teacher_cache": 10})
-    with pytest.raises(InputError, match=r"budget.tokens is 95, expected at least the price of one step, 96"):
-        lay_out(Budget("tokens", 95), [(1.0, price)], POSITIONS, setting="budget.tokens")
+        schedule_phases(Budget.flops(24), [(1.0, price)], POSITIONS, {"teacher_cache": 10})
+    with pytest.raises(
+        InputError, match=r"budget.tokens is 95, expected at least the price of one step, 96"
+    ):
+        schedule_phases(Budget("tokens", 95), [(1.0, price)], POSITIONS, setting="budget.tokens")
 
 
 def test_the_four_cases_charge_what_their_name_says() -> None:
@@ -142,10 +168,17 @@ def test_training_and_its_schedule_have_the_budget_without_a_charged_probe() -> 
 
 def test_a_recipes_budget_is_of_one_kind() -> None:
     assert Budget.of(BudgetConfig(flops=1.5e12)) == Budget("flops", 1_500_000_000_000)
-    assert Budget.of(BudgetConfig(hours=0.5, clock=("compute", "compile"))).clock == ("compute", "compile")
-    with pytest.raises(InputError, match=r"budget is not set, expected one of budget.flops, budget.tokens"):
+    assert Budget.of(BudgetConfig(hours=0.5, clock=("compute", "compile"))).clock == (
+        "compute",
+        "compile",
+    )
+    with pytest.raises(
+        InputError, match=r"budget is not set, expected one of budget.flops, budget.tokens"
+    ):
         Budget.of(BudgetConfig())
-    with pytest.raises(InputError, match=r"budget.flops 1e.12 and budget.hours 2 are both set, expected one of"):
+    with pytest.raises(
+        InputError, match=r"budget.flops 1e.12 and budget.hours 2 are both set, expected one of"
+    ):
         BudgetConfig(flops=1e12, hours=2)
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match=r"budget.tokens is .*, expected a number above 0"):

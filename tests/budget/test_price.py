@@ -1,4 +1,4 @@
-"""The meter: XLA's count, the witness's, and counts made by hand must agree."""
+"""The FLOP counter: XLA's count, the jaxpr count's, and counts made by hand must agree."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from kdjax.budget.price import PARTS, Count, MeterError, Price, Witness, measure, settle, witness_of
+from kdjax.budget.price import (
+    PARTS,
+    Count,
+    FlopCountError,
+    JaxprCount,
+    Price,
+    count_jaxpr,
+    measure,
+    reconcile,
+)
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.models import zoo
-from kdjax.models.canonical import canonical
+from kdjax.models.reference import reference
 from kdjax.objectives.reductions import cross_entropy
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape, price
+from kdjax.training.arm import resolve
+from kdjax.training.phase import BatchShape, Phase, price
 from tests import tiny
 
-PAPER = Shape(batch=4, length=128, slots=20)
+PAPER = BatchShape(batch_size=4, seq_len=128, max_predictions=20)
 
 
 def only_phase(name: str, student: ModelConfig, teacher: ModelConfig) -> Phase:
@@ -31,22 +40,22 @@ def paper_price(name: str) -> Price:
 
 def encoder_matmuls(layers: int, width: int, ffn: int) -> int:
     """Forward matmul FLOPs of an encoder, written out; 2 FLOPs a multiply-add."""
-    tokens = PAPER.batch * PAPER.length
+    tokens = PAPER.batch_size * PAPER.seq_len
     projections = 4 * 2 * width * width  # query, key, value, output
-    attention = 2 * 2 * PAPER.length * width  # scores, and their mixing of the values
+    attention = 2 * 2 * PAPER.seq_len * width  # scores, and their mixing of the values
     feed_forward = 2 * 2 * width * ffn
     return layers * tokens * (projections + attention + feed_forward)
 
 
 def head_matmuls(width: int, vocabulary: int = 30522) -> int:
     """Forward matmul FLOPs of an MLM head on the masked slots."""
-    return PAPER.batch * PAPER.slots * (2 * width * width + 2 * width * vocabulary)
+    return PAPER.batch_size * PAPER.max_predictions * (2 * width * width + 2 * width * vocabulary)
 
 
 def test_scratch_at_the_papers_size_is_three_forwards_by_hand() -> None:
     found = paper_price("scratch")
     by_hand = 3 * (encoder_matmuls(6, 768, 3072) + head_matmuls(768))
-    assert found.witness_matmul == by_hand
+    assert found.jaxpr_matmul == by_hand
     assert by_hand < found.total < 1.03 * by_hand
     assert found.teacher_forward == 0
 
@@ -55,7 +64,7 @@ def test_logit_at_the_papers_size_adds_one_teacher_forward_by_hand() -> None:
     found = paper_price("logit")
     student = 3 * (encoder_matmuls(6, 768, 3072) + head_matmuls(768))
     teacher = encoder_matmuls(12, 768, 3072) + head_matmuls(768)
-    assert found.witness_matmul == student + teacher
+    assert found.jaxpr_matmul == student + teacher
     assert student + teacher < found.total < 1.03 * (student + teacher)
     assert found.teacher_forward == pytest.approx(teacher, rel=0.02)
     assert found.student_forward + found.student_backward == pytest.approx(student, rel=0.02)
@@ -74,18 +83,22 @@ GOLDEN = {
     "tinybert": (8_471_835, (1_083_744, 2_123_024, 4_370_785, 790_469, 103_813)),
     "minilm": (6_918_256, (704_352, 1_374_160, 3_624_289, 1_142_222, 73_233)),
 }
-"""Of the tiny models, in total and by part: since before steps ran lean; the same on JAX 0.10 and 0.12."""
+"""Of the tiny models, in total and by part: since before steps ran lean; the same on JAX 0.10 and
+0.12."""
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_price_stays_what_it_was(name: str) -> None:
-    """Runs of other versions have it on their ledgers. Whoever changes it says so in the changelog."""
+    """Runs of other versions have it on their ledgers. Whoever changes it says so in the
+    changelog."""
     found = price(tiny.phase(name), tiny.SHAPE)
     assert (found.total, tuple(found.parts().values())) == GOLDEN[name]
 
 
 @pytest.mark.parametrize("lean_first", [True, False])
-def test_a_program_is_counted_canonically_whether_it_was_traced_before_or_not(lean_first: bool) -> None:
+def test_a_program_is_counted_canonically_whether_it_was_traced_before_or_not(
+    lean_first: bool,
+) -> None:
     """JAX keeps what it has traced, of functions that are compiled inside others too."""
 
     @jax.jit
@@ -97,30 +110,35 @@ def test_a_program_is_counted_canonically_whether_it_was_traced_before_or_not(le
 
     shapes = jax.ShapeDtypeStruct((5, 30), jnp.float32), jax.ShapeDtypeStruct((5,), jnp.int32)
 
-    def lean() -> Witness:
+    def lean() -> JaxprCount:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            return witness_of(jax.jit(program).trace(*shapes).jaxpr.jaxpr)
+            return count_jaxpr(jax.jit(program).trace(*shapes).jaxpr.jaxpr)
 
     before = lean() if lean_first else None
-    counted = measure(program, *shapes).witness
-    with canonical():
-        assert counted == witness_of(jax.make_jaxpr(program)(*shapes).jaxpr)
+    counted = measure(program, *shapes).jaxpr_count
+    with reference():
+        assert counted == count_jaxpr(jax.make_jaxpr(program)(*shapes).jaxpr)
     assert counted != lean()
     assert before in (None, lean())
 
 
 def test_an_arm_without_logits_does_not_pay_for_the_mlm_head() -> None:
-    narrow, wide = tiny.STUDENT, dataclasses.replace(tiny.STUDENT, vocab_size=10 * tiny.VOCABULARY)
+    narrow = tiny.STUDENT
+    wide = dataclasses.replace(tiny.STUDENT, vocab_size=10 * tiny.VOCABULARY)
     teacher = dataclasses.replace(tiny.TEACHER, vocab_size=10 * tiny.VOCABULARY)
     small = price(only_phase("minilm", narrow, tiny.TEACHER), tiny.SHAPE)
     large = price(only_phase("minilm", wide, teacher), tiny.SHAPE)
     assert large.student_forward == pytest.approx(small.student_forward, rel=0.002)
     assert large.teacher_forward == pytest.approx(small.teacher_forward, rel=0.002)
-    assert large.student_backward < 1.1 * small.student_backward  # the embedding's own gradient grows, nothing else
+    assert (
+        large.student_backward < 1.1 * small.student_backward
+    )  # the embedding's own gradient grows, nothing else
 
 
 def test_price_grows_with_the_batch_but_for_the_update() -> None:
-    once, twice = (price(tiny.phase("logit"), dataclasses.replace(tiny.SHAPE, batch=b)) for b in (8, 16))
+    once, twice = (
+        price(tiny.phase("logit"), dataclasses.replace(tiny.SHAPE, batch_size=b)) for b in (8, 16)
+    )
     assert twice.optimizer == pytest.approx(once.optimizer, rel=0.02)
     assert twice.teacher_forward == pytest.approx(2 * once.teacher_forward, rel=1e-3)
     assert twice.student_forward == pytest.approx(2 * once.student_forward, rel=1e-3)
@@ -128,8 +146,9 @@ def test_price_grows_with_the_batch_but_for_the_update() -> None:
 
 def test_dropout_costs_elementwise_work_and_no_random_bits() -> None:
     dropping = dataclasses.replace(tiny.STUDENT, dropout=0.1, attention_dropout=0.1)
-    without, with_dropout = price(tiny.phase(), tiny.SHAPE), price(tiny.phase(student=dropping), tiny.SHAPE)
-    assert with_dropout.witness_matmul == without.witness_matmul
+    without = price(tiny.phase(), tiny.SHAPE)
+    with_dropout = price(tiny.phase(student=dropping), tiny.SHAPE)
+    assert with_dropout.jaxpr_matmul == without.jaxpr_matmul
     assert without.total < with_dropout.total < 1.25 * without.total
 
 
@@ -138,7 +157,7 @@ def test_a_scan_unrolled_whole_is_counted_by_its_trip_count() -> None:
         return jax.lax.scan(lambda carry, _: (carry @ carry, None), x, length=7, unroll=True)[0]
 
     traced = jax.make_jaxpr(program)(jnp.zeros((5, 5)))
-    assert witness_of(traced.jaxpr) == Witness(matmul=7 * 2 * 5**3, elementwise=0)
+    assert count_jaxpr(traced.jaxpr) == JaxprCount(matmul=7 * 2 * 5**3, elementwise=0)
     assert measure(program, jax.ShapeDtypeStruct((5, 5), jnp.float32)).flops == 7 * 2 * 5**3
 
 
@@ -148,7 +167,7 @@ def test_what_nothing_depends_on_is_counted_by_neither() -> None:
         return x * 2
 
     traced = jax.make_jaxpr(program)(jnp.zeros((50, 50)))
-    assert witness_of(traced.jaxpr) == Witness(matmul=0, elementwise=50**2)
+    assert count_jaxpr(traced.jaxpr) == JaxprCount(matmul=0, elementwise=50**2)
     assert measure(program, jax.ShapeDtypeStruct((50, 50), jnp.float32)).flops == 50**2
 
 
@@ -159,14 +178,14 @@ def test_a_small_model_with_a_large_vocabulary_is_priced() -> None:
 
 
 def settled(count: Count) -> Price:
-    return settle(count, **{part: count.flops // 5 for part in PARTS})
+    return reconcile(count, **{part: count.flops // 5 for part in PARTS})
 
 
 def test_a_scan_is_refused_because_xla_counts_its_body_once() -> None:
     def program(x: jax.Array) -> jax.Array:
         return jax.lax.scan(lambda carry, _: (carry @ carry, None), x, length=7)[0]
 
-    with pytest.raises(MeterError, match="holds `scan`, whose FLOPs XLA does not count truly"):
+    with pytest.raises(FlopCountError, match="holds `scan`, whose FLOPs XLA does not count truly"):
         measure(program, jax.ShapeDtypeStruct((50, 50), jnp.float32))
 
 
@@ -178,25 +197,25 @@ def test_a_while_loop_and_a_branch_are_refused() -> None:
         return jax.lax.cond(x.sum() > 0, lambda c: c @ c, lambda c: c, x)
 
     for program in (loop, branch):
-        with pytest.raises(MeterError, match="does not count truly"):
+        with pytest.raises(FlopCountError, match="does not count truly"):
             measure(program, jax.ShapeDtypeStruct((5, 5), jnp.float32))
 
 
 @pytest.mark.parametrize("count", [None, 0.0, -1.0, float("nan")])
 def test_an_unusable_count_is_refused(monkeypatch: pytest.MonkeyPatch, count: float | None) -> None:
     monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: {"flops": count})
-    with pytest.raises(MeterError, match="cost analysis gives"):
+    with pytest.raises(FlopCountError, match="cost analysis gives"):
         measure(lambda x: x @ x, jax.ShapeDtypeStruct((5, 5), jnp.float32))
 
 
 @pytest.mark.parametrize("factor", [0.9, 0.97, 1.03, 1.5])
 def test_a_count_that_disagrees_with_the_witness_is_refused(factor: float) -> None:
-    settled(Count(10_100, Witness(10_000, 100)))
-    with pytest.raises(MeterError, match="the witness"):
-        settled(Count(round(factor * 10_100), Witness(10_000, 100)))
+    settled(Count(10_100, JaxprCount(10_000, 100)))
+    with pytest.raises(FlopCountError, match="the jaxpr count"):
+        settled(Count(round(factor * 10_100), JaxprCount(10_000, 100)))
 
 
 def test_parts_that_miss_the_whole_are_refused() -> None:
     parts = dict.fromkeys(PARTS, 10)
-    with pytest.raises(MeterError, match="add up"):
-        settle(Count(60, Witness(50, 10)), **parts)
+    with pytest.raises(FlopCountError, match="add up"):
+        reconcile(Count(60, JaxprCount(50, 10)), **parts)

@@ -8,7 +8,7 @@ import pytest
 
 from kdjax.config import DataConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
 from tests.corpora import make_corpus, make_tokenizer
 
 
@@ -23,8 +23,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     here = tmp_path_factory.mktemp("corpus")
     config = DataConfig(
         files=str(make_corpus(here / "text.jsonl", 240)),
-        length=24,
-        slots=4,
+        seq_len=24,
+        max_predictions=4,
         validation=0.2,
         shard_documents=64,
         workers=1,

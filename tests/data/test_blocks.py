@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdjax.config import DataConfig
-from kdjax.data import blocks
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare import blocks
+from kdjax.data.prepare.local import prepare
 from tests.corpora import make_corpus
 
 
@@ -33,7 +33,9 @@ def test_blocks_hold_as_much_as_they_may_and_no_more(
 @pytest.fixture
 def config(tmp_path: Path) -> DataConfig:
     files = str(make_corpus(tmp_path / "text.jsonl", 240))
-    return DataConfig(files=files, length=24, slots=4, validation=0.2, shard_documents=64, workers=1)
+    return DataConfig(
+        files=files, seq_len=24, max_predictions=4, validation=0.2, shard_documents=64, workers=1
+    )
 
 
 def test_long_documents_make_more_shards_of_the_same_documents(

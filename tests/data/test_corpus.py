@@ -27,7 +27,9 @@ def test_a_truncated_or_missing_shard_is_named(corpus: Corpus, copy: Path) -> No
     shard = copy / corpus.manifest.shards[1].file
     data = shard.read_bytes()
     shard.write_bytes(data[:-100])
-    with pytest.raises(InputError, match=rf"{shard.name}: has {len(data) - 100} bytes, expected {len(data)}"):
+    with pytest.raises(
+        InputError, match=rf"{shard.name}: has {len(data) - 100} bytes, expected {len(data)}"
+    ):
         Corpus.open(copy)
     shard.unlink()
     with pytest.raises(InputError, match=rf"{shard.name}: has 0 bytes"):
@@ -38,7 +40,9 @@ def test_a_truncated_or_missing_shard_is_named(corpus: Corpus, copy: Path) -> No
 
 
 @pytest.mark.parametrize("which", [0, -1])
-def test_a_flipped_bit_is_found_by_verifying_and_by_reading(corpus: Corpus, copy: Path, which: int) -> None:
+def test_a_flipped_bit_is_found_by_verifying_and_by_reading(
+    corpus: Corpus, copy: Path, which: int
+) -> None:
     Corpus.open(copy).verify()
     shards = [shard for shard in corpus.manifest.shards if shard.split == "train"]
     assert len(shards) > 1
@@ -73,7 +77,9 @@ def test_the_tokens_of_a_split_are_those_that_are_not_padding(corpus: Corpus) ->
 
 
 @given(sequences=st.integers(1, 10**12), mean=st.integers(3, 512), more=st.integers(0, 10**12))
-def test_missing_tokens_are_those_of_the_missing_sequences(sequences: int, mean: int, more: int) -> None:
+def test_missing_tokens_are_those_of_the_missing_sequences(
+    sequences: int, mean: int, more: int
+) -> None:
     manifest = _Counts({"train": sequences}, {"train": mean * sequences})
     counted = Corpus(Path(), manifest, {})  # type: ignore[arg-type]
     assert counted.missing_tokens(sequences + more) == mean * more

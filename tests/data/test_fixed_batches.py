@@ -11,7 +11,8 @@ from kdjax.data.loader import evenly_spaced, fixed_batches
 
 
 def originals(batch: Batch) -> list[bytes]:
-    """Each row's tokens with the masked ones put back; without the rows that only fill a batch up."""
+    """Each row's tokens with the masked ones put back; without the rows that only fill a batch
+    up."""
     tokens = batch["tokens"].copy()
     rows, slots = np.nonzero(batch["label_weights"])
     tokens[rows, batch["slots"][rows, slots]] = batch["labels"][rows, slots]
@@ -22,13 +23,16 @@ def places(corpus: Corpus, limit: int, besides: int) -> list[int]:
     """The numbers of the sequences in an evaluation."""
     every = corpus.read("validation", np.arange(corpus.sequences("validation")))[0]
     rows = [row.tobytes() for row in every]
-    made = fixed_batches(corpus, "validation", batch=5, limit=limit, seed=1, rate=0.15, slots=4, besides=besides)
+    made = fixed_batches(
+        corpus, "validation", batch=5, limit=limit, seed=1, rate=0.15, slots=4, besides=besides
+    )
     return [rows.index(row) for batch in made for row in originals(batch)]
 
 
 @given(available=st.integers(0, 300), limit=st.integers(1, 300), besides=st.integers(1, 300))
 def test_two_evaluations_share_no_sequence(available: int, limit: int, besides: int) -> None:
-    taken, others = evenly_spaced(available, besides), evenly_spaced(available, limit, besides)
+    taken = evenly_spaced(available, besides)
+    others = evenly_spaced(available, limit, besides)
     assert not set(taken) & set(others)
     for chosen in (taken, others):
         assert list(chosen) == sorted({*chosen}) and set(chosen) <= set(range(available))
@@ -46,7 +50,8 @@ def test_both_see_the_whole_split_thinned_out(available: int, limit: int, beside
 
 def test_a_second_evaluation_has_the_sequences_that_the_first_leaves(corpus: Corpus) -> None:
     count = corpus.sequences("validation")
-    first, second = places(corpus, 10, 0), places(corpus, 10**6, 10)
+    first = places(corpus, 10, 0)
+    second = places(corpus, 10**6, 10)
     assert len(first) == 10 and len(second) == count - 10
     assert sorted(first + second) == list(range(count))
     assert places(corpus, 3, count) == []

@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdjax.data import cache
-from kdjax.data.cache import Cache, Field
 from kdjax.data.corpus import Batch, Corpus
 from kdjax.data.loader import Batches, fixed_batches, view_of
 from kdjax.data.masking import mask
 from kdjax.errors import InputError
+from kdjax.teacher_cache import store as cache
+from kdjax.teacher_cache.store import Cache, Field
 
 BATCH = 7
-SHAPES = {"tokens": 24, "segments": 24, "positions": 24, "valid": 24, "slots": 4, "labels": 4, "label_weights": 4}
+SHAPES = {
+    "tokens": 24,
+    "segments": 24,
+    "positions": 24,
+    "valid": 24,
+    "slots": 4,
+    "labels": 4,
+    "label_weights": 4,
+}
 
 
 def batches(corpus: Corpus, seed: int = 0, **changes: Any) -> Batches:
@@ -46,11 +54,19 @@ def order(corpus: Corpus, seed: int, epochs: int) -> list[bytes]:
 
 def test_a_batch_has_the_promised_arrays(corpus: Corpus) -> None:
     batch = batches(corpus)[3]
-    assert {name: array.shape for name, array in batch.items()} == {k: (BATCH, n) for k, n in SHAPES.items()}
+    assert {name: array.shape for name, array in batch.items()} == {
+        k: (BATCH, n) for k, n in SHAPES.items()
+    }
     kinds = {name: array.dtype for name, array in batch.items()}
-    assert kinds == {**dict.fromkeys(SHAPES, np.int32), "valid": np.bool_, "label_weights": np.float32}
+    assert kinds == {
+        **dict.fromkeys(SHAPES, np.int32),
+        "valid": np.bool_,
+        "label_weights": np.float32,
+    }
     assert np.array_equal(batch["valid"], batch["segments"] > 0)
-    assert np.array_equal(batch["positions"] == 0, np.diff(batch["segments"], axis=1, prepend=-1) != 0)
+    assert np.array_equal(
+        batch["positions"] == 0, np.diff(batch["segments"], axis=1, prepend=-1) != 0
+    )
     rows = np.arange(BATCH)[:, None]
     used = batch["label_weights"] > 0
     assert used.any(axis=1).all()
@@ -59,10 +75,13 @@ def test_a_batch_has_the_promised_arrays(corpus: Corpus) -> None:
 
 
 def test_indexing_equals_iterating_from_anywhere(corpus: Corpus) -> None:
-    stream, again = batches(corpus), batches(corpus)
+    stream = batches(corpus)
+    again = batches(corpus)
     for start, stop in ((0, 40), (33, 36), (10**6, 10**6 + 3)):
         seen = []
-        for step, (before, batch) in enumerate(itertools.islice(stream.iterate(start * BATCH), stop - start), start):
+        for step, (before, batch) in enumerate(
+            itertools.islice(stream.iterate(start * BATCH), stop - start), start
+        ):
             seen.append(before)
             assert same(batch, again[step])
         assert seen == [step * BATCH for step in range(start, stop)]
@@ -131,11 +150,15 @@ def test_runs_with_neighbouring_seeds_share_no_epoch_s_order(corpus: Corpus) -> 
 def test_a_sequence_is_masked_anew_in_each_epoch_and_alike_in_any_batch(corpus: Corpus) -> None:
     count = corpus.sequences("train")
     masks: dict[bytes, list[bytes]] = {}
-    by_one, by_many = batches(corpus, batch=1), batches(corpus)
+    by_one = batches(corpus, batch=1)
+    by_many = batches(corpus)
     for step in range(2 * count // BATCH):
         for row, values in enumerate(zip(*by_many[step].values(), strict=True)):
             single = by_one[step * BATCH + row]
-            assert all(np.array_equal(value, array[0]) for value, array in zip(values, single.values(), strict=True))
+            assert all(
+                np.array_equal(value, array[0])
+                for value, array in zip(values, single.values(), strict=True)
+            )
             masks.setdefault(originals(single)[0], []).append(single["tokens"].tobytes())
     renewed = [len(set(found)) == len(found) for found in masks.values() if len(found) == 2]
     assert len(renewed) > count - BATCH
@@ -143,7 +166,8 @@ def test_a_sequence_is_masked_anew_in_each_epoch_and_alike_in_any_batch(corpus: 
 
 
 def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus) -> None:
-    count, manifest = corpus.sequences("train"), corpus.manifest
+    count = corpus.sequences("train")
+    manifest = corpus.manifest
     tokens, segments = corpus.read("train", np.arange(count))
     numbers = {row.tobytes(): number for number, row in enumerate(tokens)}
     assert len(numbers) == count
@@ -163,7 +187,9 @@ def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus)
                 special_ids=manifest.special_ids,
                 mask_id=manifest.special["[MASK]"],
             )
-            for name, values in zip(("tokens", "slots", "labels", "label_weights"), expected, strict=True):
+            for name, values in zip(
+                ("tokens", "slots", "labels", "label_weights"), expected, strict=True
+            ):
                 assert np.array_equal(batch[name][row], values)
 
 
@@ -176,7 +202,10 @@ def test_which_view_a_run_sees() -> None:
 
 def test_the_views_of_a_sequence_are_distinct_masks_of_it(corpus: Corpus) -> None:
     sequences = np.arange(corpus.sequences("train"))
-    views = [corpus.viewed("train", sequences, sequences * 0 + view, rate=0.15, slots=4) for view in range(3)]
+    views = [
+        corpus.viewed("train", sequences, sequences * 0 + view, rate=0.15, slots=4)
+        for view in range(3)
+    ]
     tokens = [row.tobytes() for row in corpus.read("train", sequences)[0]]
     for number, batch in enumerate(views):
         assert originals(batch) == tokens
@@ -185,7 +214,8 @@ def test_the_views_of_a_sequence_are_distinct_masks_of_it(corpus: Corpus) -> Non
 
 
 def test_all_seeds_see_the_same_views_in_orders_of_their_own(corpus: Corpus) -> None:
-    count, k = corpus.sequences("train"), 2
+    count = corpus.sequences("train")
+    k = 2
     masked: dict[tuple[int, bytes], set[bytes]] = {}
     firsts = set()
     for seed in range(3):
@@ -201,7 +231,8 @@ def test_all_seeds_see_the_same_views_in_orders_of_their_own(corpus: Corpus) -> 
 
 
 def test_views_leave_the_order_as_it_is(corpus: Corpus) -> None:
-    plain, viewed = batches(corpus, 4), batches(corpus, 4, views=2)
+    plain = batches(corpus, 4)
+    viewed = batches(corpus, 4, views=2)
     for step in (0, 11, corpus.sequences("train") // BATCH, 500):
         assert originals(plain[step]) == originals(viewed[step])
         assert not np.array_equal(plain[step]["tokens"], viewed[step]["tokens"])
@@ -212,37 +243,56 @@ def stored(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """What a teacher of two views might leave: the masked tokens, and twice the labels."""
     directory = tmp_path_factory.mktemp("cache")
 
-    def make(sequences: np.ndarray, views: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
+    def make(
+        sequences: np.ndarray, views: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
         batch = corpus.viewed("train", sequences, views, rate=0.15, slots=4)
-        return {"teacher.seen": batch["tokens"], "teacher.twice": (2 * batch["labels"]).astype(np.float16)}, {}
+        return {
+            "teacher.seen": batch["tokens"],
+            "teacher.twice": (2 * batch["labels"]).astype(np.float16),
+        }, {}
 
     fields = (Field("teacher.seen", "int32", (24,)), Field("teacher.twice", "float16", (4,)))
     count = corpus.sequences("train")
-    cache.build(directory, identity={}, fields=fields, sequences=count, views=2, block=50, make=make)
+    cache.build(
+        directory, identity={}, fields=fields, sequences=count, views=2, block=50, make=make
+    )
     return Cache.open(directory)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(corpus: Corpus, stored: Cache, seed: int) -> None:
+def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(
+    corpus: Corpus, stored: Cache, seed: int
+) -> None:
     count = corpus.sequences("train")
-    with_cache, without = batches(corpus, seed, views=2, cache=stored), batches(corpus, seed, views=2)
+    with_cache = batches(corpus, seed, views=2, cache=stored)
+    without = batches(corpus, seed, views=2)
     straddling = count // BATCH
     assert count % BATCH
     for start in (0, straddling, 2 * count // BATCH):
-        for step, (_, batch) in enumerate(itertools.islice(with_cache.iterate(start * BATCH), 2), start):
+        for step, (_, batch) in enumerate(
+            itertools.islice(with_cache.iterate(start * BATCH), 2), start
+        ):
             assert np.array_equal(batch["teacher.seen"], batch["tokens"])
             assert np.array_equal(batch["teacher.twice"], 2.0 * batch["labels"])
             assert batch["teacher.twice"].dtype == np.float16
             assert same({name: batch[name] for name in SHAPES}, without[step])
 
 
-def test_a_cache_of_other_sequences_or_fewer_views_is_refused(corpus: Corpus, stored: Cache) -> None:
-    train, validation = corpus.sequences("train"), corpus.sequences("validation")
-    with pytest.raises(InputError, match=r"found data\.views 0, expected at least 1"):
+def test_a_cache_of_other_sequences_or_fewer_views_is_refused(
+    corpus: Corpus, stored: Cache
+) -> None:
+    train = corpus.sequences("train")
+    validation = corpus.sequences("validation")
+    with pytest.raises(InputError, match=r"found data\.mask_copies 0, expected at least 1"):
         batches(corpus, cache=stored)
-    with pytest.raises(InputError, match=f"holds 2 views of {train} sequences, expected 3 of the {train} train"):
+    with pytest.raises(
+        InputError, match=f"holds 2 views of {train} sequences, expected 3 of the {train} train"
+    ):
         batches(corpus, views=3, cache=stored)
-    with pytest.raises(InputError, match=f"holds 2 views of {train} .*, expected 2 of the {validation} validation"):
+    with pytest.raises(
+        InputError, match=f"holds 2 views of {train} .*, expected 2 of the {validation} validation"
+    ):
         batches(corpus, split="validation", views=2, cache=stored)
     assert batches(corpus, views=1, cache=stored)[0]["teacher.seen"].shape == (BATCH, 24)
 
@@ -254,10 +304,16 @@ def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Cor
     assert [len(batch["tokens"]) for batch in made] == [8] * (count // 8 + 1)
     rows = [row for batch in made for row in originals(batch)]
     assert rows[:count] == [row.tobytes() for row in corpus.read("validation", np.arange(count))[0]]
-    last, real = made[-1], count % 8
+    last = made[-1]
+    real = count % 8
     assert last["label_weights"][:real].any(axis=1).all()
-    assert not any(last[name][real:].any() for name in ("tokens", "segments", "valid", "label_weights", "labels"))
-    assert {name: array.shape for name, array in last.items()} == {k: (8, n) for k, n in SHAPES.items()}
+    assert not any(
+        last[name][real:].any()
+        for name in ("tokens", "segments", "valid", "label_weights", "labels")
+    )
+    assert {name: array.shape for name, array in last.items()} == {
+        k: (8, n) for k, n in SHAPES.items()
+    }
     again = fixed_batches(corpus, "validation", batch=8, limit=10**6, seed=1, rate=0.15, slots=4)
     assert all(same(a, b) for a, b in zip(made, again, strict=True))
 
@@ -274,5 +330,7 @@ def test_a_limited_evaluation_sees_the_whole_split_thinned_out(corpus: Corpus) -
 def test_a_corpus_smaller_than_a_batch(corpus: Corpus) -> None:
     count = corpus.sequences("train")
     assert batches(corpus, batch=count)[0]["tokens"].shape == (count, 24)
-    with pytest.raises(InputError, match=f"{count} train sequences are too small to fill a batch of {count + 1}"):
+    with pytest.raises(
+        InputError, match=f"{count} train sequences are too small to fill a batch of {count + 1}"
+    ):
         batches(corpus, batch=count + 1)

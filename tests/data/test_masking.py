@@ -46,7 +46,12 @@ def test_slots_labels_and_weights_describe_what_was_hidden() -> None:
     assert not slots[used:].any() and not labels[used:].any()
     untouched = np.setdiff1d(np.arange(128), slots[:used])
     assert np.array_equal(changed[untouched], tokens[untouched])
-    assert [a.dtype for a in (changed, slots, labels, weights)] == [np.int32, np.int32, np.int32, np.float32]
+    assert [a.dtype for a in (changed, slots, labels, weights)] == [
+        np.int32,
+        np.int32,
+        np.int32,
+        np.float32,
+    ]
 
 
 def test_special_tokens_and_padding_are_never_masked_nor_drawn() -> None:
@@ -66,7 +71,8 @@ def test_eighty_ten_ten_and_every_place_alike() -> None:
     for number in range(2000):
         tokens, segments = sequence(number)
         changed, slots, labels, weights = masked(tokens, segments, sequence=number)
-        chosen, labels = slots[weights > 0], labels[weights > 0]
+        chosen = slots[weights > 0]
+        labels = labels[weights > 0]
         now = changed[chosen]
         places[chosen] += 1
         counts["mask"] += int(np.sum(now == MASK))
@@ -89,11 +95,19 @@ def test_eighty_ten_ten_and_every_place_alike() -> None:
 
 def test_all_ordinary_tokens_can_be_drawn_when_special_ones_lie_between() -> None:
     special = (0, 3, 4, 7)
-    tokens, segments = np.full(64, 5, np.int32), np.ones(64, np.int32)
+    tokens = np.full(64, 5, np.int32)
+    segments = np.ones(64, np.int32)
     seen: set[int] = set()
     for epoch in range(400):
         changed, *_ = masked(
-            tokens, segments, epoch=epoch, rate=0.99, slots=63, vocab_size=9, special_ids=special, mask_id=3
+            tokens,
+            segments,
+            epoch=epoch,
+            rate=0.99,
+            slots=63,
+            vocab_size=9,
+            special_ids=special,
+            mask_id=3,
         )
         seen |= set(changed.tolist())
     assert seen == {1, 2, 5, 6, 8, 3}  # the ordinary ones, and [MASK]
@@ -101,10 +115,18 @@ def test_all_ordinary_tokens_can_be_drawn_when_special_ones_lie_between() -> Non
 
 @pytest.mark.parametrize(
     ("maskable", "rate", "slots", "count"),
-    [(0, 0.15, 5, 0), (1, 0.15, 5, 1), (3, 0.01, 5, 1), (40, 0.15, 5, 5), (40, 0.15, 9, 6), (3, 0.999, 20, 3)],
+    [
+        (0, 0.15, 5, 0),
+        (1, 0.15, 5, 1),
+        (3, 0.01, 5, 1),
+        (40, 0.15, 5, 5),
+        (40, 0.15, 9, 6),
+        (3, 0.999, 20, 3),
+    ],
 )
 def test_how_many_are_masked(maskable: int, rate: float, slots: int, count: int) -> None:
-    tokens, segments = np.full(maskable + 2, 9, np.int32), np.ones(maskable + 2, np.int32)
+    tokens = np.full(maskable + 2, 9, np.int32)
+    segments = np.ones(maskable + 2, np.int32)
     tokens[0], tokens[-1] = 2, 3
     changed, places, _, weights = masked(tokens, segments, rate=rate, slots=slots)
     assert weights.sum() == count

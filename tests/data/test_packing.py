@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdjax.data import packing
-from kdjax.data.packing import RecordFormat, best_fit, chunks, positions
+from kdjax.data.prepare import packing
+from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks, positions
 
 CAPACITY = 20
 SIZES = st.lists(st.integers(1, CAPACITY), max_size=60)
@@ -28,7 +28,8 @@ def test_no_two_bins_could_have_been_one(sizes: list[int]) -> None:
 
 
 def test_an_item_goes_where_it_fits_best() -> None:
-    # 14 and 11 open a bin each; 6 fits both and fills the first exactly; 5 and 4 fill the second exactly.
+    # 14 and 11 open a bin each; 6 fits both and fills the first exactly; 5 and 4 fill the second
+    # exactly.
     assert best_fit([4, 14, 6, 11, 5], 20) == [[1, 2], [3, 4, 0]]
 
 
@@ -53,11 +54,14 @@ def test_a_record_is_read_as_it_was_written(vocab_size: int) -> None:
 
 
 def test_records_do_not_depend_on_what_is_encoded_with_them() -> None:
-    record_format, sizes = RecordFormat.smallest(12, 50), np.random.default_rng(0).integers(1, 5, 3000)
+    record_format = RecordFormat.smallest(12, 50)
+    sizes = np.random.default_rng(0).integers(1, 5, 3000)
     pieces = [np.arange(5, 5 + size, dtype=np.uint16) for size in sizes]
     sequences = [pieces[n : n + 2] for n in range(0, len(pieces), 2)]
     together = list(record_format.encode(sequences, cls=1, sep=2, pad=0))
-    alone = [record for one in sequences for record in record_format.encode([one], cls=1, sep=2, pad=0)]
+    alone = [
+        record for one in sequences for record in record_format.encode([one], cls=1, sep=2, pad=0)
+    ]
     assert len(sequences) > packing.AT_ONCE and together == alone
 
 
@@ -66,7 +70,9 @@ def test_segment_numbers_fit_however_short_the_documents(length: int, dtype: str
     record_format = RecordFormat.smallest(length, 50)
     assert record_format.segment_dtype == dtype
     most = length // 3
-    _, segments = record_format.decode(list(record_format.encode([[[9]] * most], cls=1, sep=2, pad=0)))
+    _, segments = record_format.decode(
+        list(record_format.encode([[[9]] * most], cls=1, sep=2, pad=0))
+    )
     assert segments.max() == most
 
 

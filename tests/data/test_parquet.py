@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.data.sources import Document, TextError, documents
+from kdjax.data.text.sources import Document, TextError, documents
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -27,7 +27,10 @@ def test_rows_are_documents_in_their_order_over_many_row_groups(tmp_path: Path) 
     columns = {"text": texts, "id": list(range(1000)), "other": [{"deep": n} for n in range(1000)]}
     expected = [Document(str(n), text) for n, text in enumerate(texts)]
     assert read(write(tmp_path / "a.parquet", columns, row_group_size=130)) == expected
-    assert read(write(tmp_path / "b.parquet", columns, compression="zstd", use_dictionary=["text"])) == expected
+    assert (
+        read(write(tmp_path / "b.parquet", columns, compression="zstd", use_dictionary=["text"]))
+        == expected
+    )
 
 
 def test_the_first_field_with_a_text_is_read_and_white_space_is_skipped(tmp_path: Path) -> None:
@@ -40,14 +43,19 @@ def test_the_first_field_with_a_text_is_read_and_white_space_is_skipped(tmp_path
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"body": ["x"]}, "a.parquet: has the columns body, expected the one data.text_field names"),
+        (
+            {"body": ["x"]},
+            "a.parquet: has the columns body, expected the one data.text_field names",
+        ),
         ({"text": [None]}, "a.parquet, row 0: has none of the text fields text, extract"),
         ({"text": ["x"] * 70 + [None]}, "a.parquet, row 70: has none of the text fields"),
         ({"text": [5]}, "a.parquet, row 0: the field 'text' is a int, expected text"),
         ({"text": arrow.array([], arrow.string())}, "a.parquet: holds no documents"),
     ],
 )
-def test_unusable_rows_say_what_and_where(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+def test_unusable_rows_say_what_and_where(
+    tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
     with pytest.raises(TextError) as e:
         read(write(tmp_path / "a.parquet", columns))
     assert message in str(e.value)
@@ -56,9 +64,16 @@ def test_unusable_rows_say_what_and_where(tmp_path: Path, columns: dict[str, Any
 def test_damaged_files_and_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"text": ["some text"] * 5000}, use_dictionary=False)
     whole = path.read_bytes()
-    for data in (whole[: len(whole) // 2], b"no parquet", b"", whole[:30] + b"\xff" * 30 + whole[60:]):
+    for data in (
+        whole[: len(whole) // 2],
+        b"no parquet",
+        b"",
+        whole[:30] + b"\xff" * 30 + whole[60:],
+    ):
         path.write_bytes(data)
-        with pytest.raises(TextError, match=r"a\.parquet: cannot be read \(.*expected a whole Parquet file"):
+        with pytest.raises(
+            TextError, match=r"a\.parquet: cannot be read \(.*expected a whole Parquet file"
+        ):
             read(path)
     raw = arrow.array([b"fine", b"d\xff"], arrow.binary()).view(arrow.string())
     with pytest.raises(TextError, match=r"a\.parquet: not UTF-8 about row 0"):

@@ -10,14 +10,15 @@ import pytest
 
 from kdjax import cli
 from kdjax.config import DataConfig
-from kdjax.data import blocks, prepare
 from kdjax.data.manifest import Manifest
+from kdjax.data.prepare import blocks
+from kdjax.data.prepare import local as prepare
 from kdjax.errors import InputError
 from tests.corpora import make_corpus
 from tests.data.test_prepare import contents
 
 pytest.importorskip("apache_beam")
-from kdjax.data import pipeline
+from kdjax.data.prepare import beam as pipeline
 
 
 @pytest.fixture
@@ -26,7 +27,9 @@ def config(tmp_path: Path) -> DataConfig:
     for n, documents in enumerate((100, 3, 1, 120, 40)):
         make_corpus(tmp_path / "text" / f"{n}.jsonl", documents, seed=n)
     files = f"{tmp_path}/text/*.jsonl"
-    return DataConfig(files=files, length=24, slots=4, validation=0.2, shard_documents=50, workers=1)
+    return DataConfig(
+        files=files, seq_len=24, max_predictions=4, validation=0.2, shard_documents=50, workers=1
+    )
 
 
 def test_the_result_is_that_of_one_machine(
@@ -60,8 +63,13 @@ def test_either_way_goes_on_with_what_the_other_began(
     assert len(made) == 3
     assert not (out / "manifest.json").exists()
     told: list[int] = []
-    assert prepare.prepare(config, tokenizer, out, lambda documents, *_: told.append(documents)) == whole
-    assert told[-1] == 264 - sum(sum(part.documents.values()) for index in made if (part := read(out, index)))
+    assert (
+        prepare.prepare(config, tokenizer, out, lambda documents, *_: told.append(documents))
+        == whole
+    )
+    assert told[-1] == 264 - sum(
+        sum(part.documents.values()) for index in made if (part := read(out, index))
+    )
     assert contents(out) == contents(tmp_path / "whole")
 
     (out / "manifest.json").unlink()
@@ -138,17 +146,40 @@ def kdjax(*words: str | Path) -> int:
     return ended.value.code
 
 
-def test_the_command(tmp_path: Path, config: DataConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = {"files": config.files, "tokenizer": str(tokenizer), "length": 24, "slots": 4, "validation": 0.2}
+def test_the_command(
+    tmp_path: Path, config: DataConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {
+        "files": config.files,
+        "tokenizer": str(tokenizer),
+        "seq_len": 24,
+        "max_predictions": 4,
+        "validation": 0.2,
+    }
     (tmp_path / "recipe.yaml").write_text(json.dumps({"data": data}))
-    command = ["prepare", tmp_path / "recipe.yaml", "--out", tmp_path / "out", "--data.shard_documents", "50"]
+    command = [
+        "prepare",
+        tmp_path / "recipe.yaml",
+        "--out",
+        tmp_path / "out",
+        "--data.shard_documents",
+        "50",
+    ]
     for options, message in (
-        (["--", "--runner=FnApiRunner"], "kdjax: command line: -- --runner=FnApiRunner: expected such options of"),
-        (["--beam", "--", "--runner=Nobody"], "kdjax: --beam -- --runner=Nobody: Unexpected pipeline runner: Nobody"),
+        (
+            ["--", "--runner=FnApiRunner"],
+            "kdjax: command line: -- --runner=FnApiRunner: expected such options of",
+        ),
+        (
+            ["--beam", "--", "--runner=Nobody"],
+            "kdjax: --beam -- --runner=Nobody: Unexpected pipeline runner: Nobody",
+        ),
         (["--beam", "--", "--direct_num_workers=x"], "kdjax: --beam -- --direct_num_workers=x: "),
     ):
         assert kdjax(*command, *options) == 2
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING")]
+        (line,) = [
+            line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING")
+        ]
         assert line.startswith(message)
         assert not (tmp_path / "out").exists()
     assert kdjax(*command, "--beam", "--", "--runner", "FnApiRunner") == 0

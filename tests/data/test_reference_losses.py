@@ -1,4 +1,5 @@
-"""The text's own cross-entropies: against dictionaries, against sources whose entropies are known, and sums of 1."""
+"""The text's own cross-entropies: against dictionaries, against sources whose entropies are known,
+and sums of 1."""
 
 from __future__ import annotations
 
@@ -10,14 +11,20 @@ import numpy as np
 import pytest
 
 from kdjax.config import DataConfig
-from kdjax.data import reference_losses as references
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare import prepare
-from kdjax.data.reference_losses import CountTable, Neighborhoods, NeighborModel, neighborhoods
+from kdjax.data.prepare import reference_losses as references
+from kdjax.data.prepare.local import prepare
+from kdjax.data.prepare.reference_losses import (
+    CountTable,
+    Neighborhoods,
+    NeighborModel,
+    neighborhoods,
+)
 from tests.corpora import VOCABULARY, WORDS, make_corpus, make_tokenizer
 
 SPECIAL = np.arange(5)
-CLS, SEP = 2, 3
+CLS = 2
+SEP = 3
 
 
 def text_of(documents: list[np.ndarray]) -> Neighborhoods:
@@ -26,8 +33,11 @@ def text_of(documents: list[np.ndarray]) -> Neighborhoods:
     return neighborhoods(flat[None], np.ones((1, len(flat)), np.int32), SPECIAL)
 
 
-def markov(documents: int, length: int, size: int, rng: np.random.Generator) -> tuple[list[np.ndarray], float, float]:
-    """Documents of a planted bigram source over ids from 5; the entropies of its chain and of its stationary law."""
+def markov(
+    documents: int, length: int, size: int, rng: np.random.Generator
+) -> tuple[list[np.ndarray], float, float]:
+    """Documents of a planted bigram source over ids from 5; the entropies of its chain and of its
+    stationary law."""
     chain = rng.dirichlet(np.full(size, 0.3), size)
     values, vectors = np.linalg.eig(chain.T)
     stationary = np.real(vectors[:, np.argmax(np.real(values))])
@@ -76,7 +86,14 @@ def test_probabilities_sum_to_one_over_the_vocabulary() -> None:
     model = NeighborModel(text_of(documents[:50]), 20, SPECIAL)
     model.fit(text_of(documents[50:]))
     tokens = np.arange(5, 20, dtype=np.int32)
-    for left, right in ((CLS, 7), (6, SEP), (8, 9), (17, 18), (17, 6), (CLS, SEP)):  # 14 to 19 were never seen
+    for left, right in (
+        (CLS, 7),
+        (6, SEP),
+        (8, 9),
+        (17, 18),
+        (17, 6),
+        (CLS, SEP),
+    ):  # 14 to 19 were never seen
         around = Neighborhoods(tokens, np.full_like(tokens, left), np.full_like(tokens, right))
         for probs in model.probabilities(around):
             assert probs.min() > 0
@@ -112,17 +129,24 @@ def by_dictionaries(
     def fitted(rows: list[tuple[int, list[float]]]) -> dict[int, list[float]]:
         """Bucket -> weights, by expectation maximisation."""
         parts = len(rows[0][1])
-        start = {b: [1 / (parts - (b == 0))] * (parts - 1) + [0.0 if b == 0 else 1 / parts] for b in range(40)}
+        start = {
+            b: [1 / (parts - (b == 0))] * (parts - 1) + [0.0 if b == 0 else 1 / parts]
+            for b in range(40)
+        }
         weights = dict(start)
         for _ in range(references.ITERATIONS):
             credit = {b: [1.0] * (parts - 1) + [0.0 if b == 0 else 1.0] for b in start}
             for b, values in rows:
-                total = sum(weight * value for weight, value in zip(weights[b], values, strict=True))
+                total = sum(
+                    weight * value for weight, value in zip(weights[b], values, strict=True)
+                )
                 for part in range(parts):
                     credit[b][part] += weights[b][part] * values[part] / total
             renewed = {b: [one / sum(row) for one in row] for b, row in credit.items()}
             moved = max(
-                abs(renewed[b][part] - weights[b][part]) for b in range(references.BUCKETS) for part in range(parts)
+                abs(renewed[b][part] - weights[b][part])
+                for b in range(references.BUCKETS)
+                for part in range(parts)
             )
             weights = renewed
             if moved < references.TOLERANCE:
@@ -140,7 +164,10 @@ def by_dictionaries(
 
     def row_l(event: tuple[int, int, int]) -> tuple[int, list[float]]:
         left, w, _ = event
-        return bucket(count["l"][left]), [mixed(of_w, row_w(event)), relative(count["lw"][left, w], count["l"][left])]
+        return bucket(count["l"][left]), [
+            mixed(of_w, row_w(event)),
+            relative(count["lw"][left, w], count["l"][left]),
+        ]
 
     def row_r(event: tuple[int, int, int]) -> tuple[int, list[float]]:
         _, w, right = event
@@ -159,13 +186,18 @@ def by_dictionaries(
     of_lr = fitted([row_lr(event) for event in back])
     pairs = ((of_w, row_w), (of_l, row_l), (of_lr, row_lr))
     told = events(measured)
-    return [-sum(math.log(mixed(weights, row(event))) for event in told) / len(told) for weights, row in pairs]
+    return [
+        -sum(math.log(mixed(weights, row(event))) for event in told) / len(told)
+        for weights, row in pairs
+    ]
 
 
 def test_losses_are_those_of_dictionaries_of_counts() -> None:
     rng = np.random.default_rng(4)
     documents, _, _ = markov(60, 15, 8, rng)
-    counted, held_back, measured = documents[:40], documents[40:50], documents[50:]
+    counted = documents[:40]
+    held_back = documents[40:50]
+    measured = documents[50:]
     model = NeighborModel(text_of(counted), 20, SPECIAL)
     model.fit(text_of(held_back))
     expected = by_dictionaries(counted, held_back, measured, 20)
@@ -202,7 +234,11 @@ def test_sequences_are_spread_evenly_and_none_is_taken_twice() -> None:
 @pytest.fixture
 def own_corpus(tmp_path: Path) -> Corpus:
     config = DataConfig(
-        files=str(make_corpus(tmp_path / "text.jsonl", 240)), length=24, slots=4, validation=0.2, workers=1
+        files=str(make_corpus(tmp_path / "text.jsonl", 240)),
+        seq_len=24,
+        max_predictions=4,
+        validation=0.2,
+        workers=1,
     )
     prepare(config, make_tokenizer(tmp_path / "tokenizer.json"), tmp_path / "prepared")
     return Corpus.open(tmp_path / "prepared")
@@ -248,7 +284,9 @@ def test_losses_are_stored_once_beside_the_manifest_and_belong_to_their_text(
     assert references.reference_losses(own_corpus) == first
 
 
-def test_directory_that_cannot_be_written_is_left_without(own_corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directory_that_cannot_be_written_is_left_without(
+    own_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kdjax.errors import InputError
 
     def refuse(*_: object) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdjax.data.sources import Document, TextError, documents, expand, locate, split_fraction
+from kdjax.data.text.sources import Document, TextError, documents, expand, locate, split_fraction
 from kdjax.errors import InputError
 
 
@@ -28,7 +28,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_plain_path_is_itself_and_a_package_path_is_found_without_importing(package: Path) -> None:
+def test_a_plain_path_is_itself_and_a_package_path_is_found_without_importing(
+    package: Path,
+) -> None:
     assert locate("some/file.txt") == Path("some/file.txt")
     assert locate("package:carrier_of_text/data/a.txt") == package / "data" / "a.txt"
     assert locate("package:carrier_of_text") == package
@@ -37,7 +39,12 @@ def test_a_plain_path_is_itself_and_a_package_path_is_found_without_importing(pa
 
 
 @pytest.mark.parametrize(
-    "uri", ["package:carrier_of_text/../secret.txt", "package:carrier_of_text//etc/passwd", "package:../x"]
+    "uri",
+    [
+        "package:carrier_of_text/../secret.txt",
+        "package:carrier_of_text//etc/passwd",
+        "package:../x",
+    ],
 )
 def test_a_package_path_stays_inside_the_package(package: Path, uri: str) -> None:
     with pytest.raises(InputError, match=r"a path inside it, without '\.\.'"):
@@ -59,7 +66,11 @@ def test_text_documents_are_separated_by_blank_lines(tmp_path: Path) -> None:
 
 
 def test_identity_is_the_key_else_id_else_title_else_the_text(tmp_path: Path) -> None:
-    rows = [{"id": 7, "title": "t", "text": "a"}, {"title": "t", "text": "b"}, {"id": None, "text": "c"}]
+    rows = [
+        {"id": 7, "title": "t", "text": "a"},
+        {"title": "t", "text": "b"},
+        {"id": None, "text": "c"},
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     (tmp_path / "b.json").write_text(json.dumps(rows))
     (tmp_path / "c.json").write_text(json.dumps({"key": rows[0]}))
@@ -69,7 +80,9 @@ def test_identity_is_the_key_else_id_else_title_else_the_text(tmp_path: Path) ->
     assert read(tmp_path / "c.json") == [Document("key", "a")]
 
 
-def test_the_first_text_field_present_is_read_and_only_whitespace_is_skipped(tmp_path: Path) -> None:
+def test_the_first_text_field_present_is_read_and_only_whitespace_is_skipped(
+    tmp_path: Path,
+) -> None:
     rows = [{"extract": "e", "text": "t"}, {"extract": "f"}, {"text": " \n"}, {"text": "."}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert [d.text for d in read(tmp_path / "a.jsonl")] == ["t", "f", "."]
@@ -107,7 +120,11 @@ def test_documents_are_streamed(tmp_path: Path) -> None:
         ("a.json", b'{"k": {"text": "\xe9"}}', "a.json: not UTF-8 at byte 16"),
         ("a.jsonl", b'{"text": "x"}\n\n{"text": }\n', "a.jsonl, line 3: malformed JSON"),
         ("a.jsonl", b'{"text": "x"}\n["x"]\n', "a.jsonl, line 2: is a list, expected a record"),
-        ("a.jsonl", b'{"body": "x"}\n', "a.jsonl, line 1: has none of the text fields text, extract"),
+        (
+            "a.jsonl",
+            b'{"body": "x"}\n',
+            "a.jsonl, line 1: has none of the text fields text, extract",
+        ),
         ("a.jsonl", b'{"text": 5}\n', "a.jsonl, line 1: the field 'text' is a int"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "a.jsonl, line 1: has half a surrogate pair"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: malformed JSON"),
@@ -119,7 +136,9 @@ def test_documents_are_streamed(tmp_path: Path) -> None:
         ("a.csv", b"text\nx\n", "a.csv: is a .csv, expected .txt"),
     ],
 )
-def test_unusable_text_says_what_and_where(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_unusable_text_says_what_and_where(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TextError) as e:
         read(tmp_path / name)
@@ -147,5 +166,9 @@ def test_split_fractions_are_uniform_and_never_change() -> None:
     fractions = np.array([split_fraction(f"title {n}") for n in range(20_000)])
     assert fractions.min() >= 0 and fractions.max() < 1
     counts, _ = np.histogram(fractions, bins=20, range=(0, 1))
-    assert np.sum((counts - 1000) ** 2 / 1000) < 43.8  # chi-squared, 19 degrees of freedom, p = 0.001
-    assert split_fraction("Albert Einstein") == pytest.approx(0x6B578C2BE3732BCB / 2**64, abs=1e-15)  # b2sum -l 64
+    assert (
+        np.sum((counts - 1000) ** 2 / 1000) < 43.8
+    )  # chi-squared, 19 degrees of freedom, p = 0.001
+    assert split_fraction("Albert Einstein") == pytest.approx(
+        0x6B578C2BE3732BCB / 2**64, abs=1e-15
+    )  # b2sum -l 64

@@ -1,4 +1,5 @@
-"""Compressed files are read as what they hold; damaged ones and endless lines are one line of complaint."""
+"""Compressed files are read as what they hold; damaged ones and endless lines are one line of
+complaint."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kdjax.data import records, sources, streams
-from kdjax.data.sources import Document, documents, expand
-from kdjax.data.streams import TextError
+from kdjax.data.text import records, sources, streams
+from kdjax.data.text.sources import Document, documents, expand
+from kdjax.data.text.streams import TextError
 from kdjax.errors import InputError
 
 TEXT = b"one\ntwo\n\nthree\n"
@@ -26,7 +27,9 @@ def zst(data: bytes) -> bytes:
     return compressed
 
 
-compressions = pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".zst", zst)])
+compressions = pytest.mark.parametrize(
+    ("suffix", "compress"), [(".gz", gzip.compress), (".zst", zst)]
+)
 
 
 @compressions
@@ -41,13 +44,19 @@ def test_a_compressed_file_is_the_text_it_holds(
 
 
 @compressions
-def test_several_members_are_one_text(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
-    (tmp_path / f"a.txt{suffix}").write_bytes(compress(TEXT[:6]) + compress(b"") + compress(TEXT[6:]))
+def test_several_members_are_one_text(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / f"a.txt{suffix}").write_bytes(
+        compress(TEXT[:6]) + compress(b"") + compress(TEXT[6:])
+    )
     assert list(documents(f"{tmp_path}/a.txt{suffix}", "text")) == EXPECTED
 
 
 @compressions
-def test_a_damaged_archive_says_so(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_archive_says_so(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
     whole = compress("".join(f"document {n}\n\n" for n in range(5000)).encode())
     path = tmp_path / f"a.txt{suffix}"
     for data, message in (
@@ -101,7 +110,9 @@ def test_a_record_that_is_too_long_is_refused_before_it_is_held(
     (tmp_path / "a.json").write_text('[{"text": "fine"},\n{"text": "' + "x" * 2**12 + '"}]')
     found = documents(str(tmp_path / "a.json"), "text")
     assert next(found).text == "fine"
-    with pytest.raises(TextError, match=r"a\.json, line 2: malformed JSON, .* or a record is longer than"):
+    with pytest.raises(
+        TextError, match=r"a\.json, line 2: malformed JSON, .* or a record is longer than"
+    ):
         next(found)
 
 
@@ -114,6 +125,8 @@ def test_a_missing_library_is_named_with_its_extra_before_anything_is_read(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match=rf"{name}: needs {module} .*: pip install 'kdjax\[{extra}\]'") as e:
+    with pytest.raises(
+        InputError, match=rf"{name}: needs {module} .*: pip install 'kdjax\[{extra}\]'"
+    ) as e:
         expand(str(tmp_path / name))
     assert not isinstance(e.value, TextError)

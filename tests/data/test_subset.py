@@ -1,4 +1,5 @@
-"""The limited regime: a seeded subset of whole sequences, nested by size, that is used like the corpus it is of."""
+"""The limited regime: a seeded subset of whole sequences, nested by size, that is used like the
+corpus it is of."""
 
 from __future__ import annotations
 
@@ -10,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdjax.data import cache, subset
-from kdjax.data.cache import Cache, Field
+from kdjax.data import subset
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.subset import permutation, take
 from kdjax.errors import InputError
+from kdjax.teacher_cache import store as cache
+from kdjax.teacher_cache.store import Cache, Field
 
 MASKS = {"rate": 0.15, "slots": 4}
 SIZES = st.lists(st.integers(3, 9), min_size=1, max_size=40)
@@ -34,14 +36,18 @@ def sizes_of(corpus: Corpus) -> np.ndarray:
 
 
 @given(sequences=st.integers(0, 500), seed=SEEDS)
-def test_a_permutation_has_every_number_once_and_depends_on_its_arguments_alone(sequences: int, seed: int) -> None:
+def test_a_permutation_has_every_number_once_and_depends_on_its_arguments_alone(
+    sequences: int, seed: int
+) -> None:
     order = permutation(sequences, seed)
     assert sorted(order.tolist()) == list(range(sequences))
     assert np.array_equal(order, permutation(sequences, seed))
 
 
 def test_seeds_and_sizes_have_permutations_of_their_own() -> None:
-    orders = [permutation(100, seed) for seed in (*range(-3, 15), 2**63, 2**63 + 1)] + [permutation(101, 0)[:100]]
+    orders = [permutation(100, seed) for seed in (*range(-3, 15), 2**63, 2**63 + 1)] + [
+        permutation(101, 0)[:100]
+    ]
     for n, order in enumerate(orders):
         for other in (np.arange(100), *orders[:n]):
             assert np.sum(order == other) < 15
@@ -71,13 +77,19 @@ def test_a_subset_ends_before_the_first_sequence_that_does_not_fit(
 
 
 @given(sizes=SIZES, limits=st.tuples(st.integers(0, 400), st.integers(0, 400)), seed=SEEDS)
-def test_a_smaller_subset_is_the_start_of_a_larger_one(sizes: list[int], limits: tuple[int, int], seed: int) -> None:
-    small, large = (take(len(sizes), n, seed, lambda numbers: np.array(sizes)[numbers]) for n in sorted(limits))
+def test_a_smaller_subset_is_the_start_of_a_larger_one(
+    sizes: list[int], limits: tuple[int, int], seed: int
+) -> None:
+    small, large = (
+        take(len(sizes), n, seed, lambda numbers: np.array(sizes)[numbers]) for n in sorted(limits)
+    )
     assert len(small.numbers) <= len(large.numbers)
     assert np.array_equal(small.numbers, large.numbers[: len(small.numbers)])
 
 
-def test_no_more_is_read_than_is_needed_and_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_read_than_is_needed_and_a_block_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(subset, "BLOCK", 10)
     asked: list[int] = []
 
@@ -108,11 +120,16 @@ def test_all_tokens_are_the_whole_split_in_the_seed_s_order(corpus: Corpus) -> N
     whole = corpus.limited(corpus.tokens("train"), 3)
     assert np.array_equal(numbers_of(whole), permutation(corpus.sequences("train"), 3))
     assert whole.tokens("train") == corpus.tokens("train")
-    assert np.array_equal(numbers_of(corpus.limited(corpus.tokens("train") + 0.5, 3)), numbers_of(whole))
+    assert np.array_equal(
+        numbers_of(corpus.limited(corpus.tokens("train") + 0.5, 3)), numbers_of(whole)
+    )
 
 
 def test_seeds_take_different_sequences(corpus: Corpus) -> None:
-    taken = [set(numbers_of(corpus.limited(corpus.tokens("train") // 4, seed)).tolist()) for seed in range(4)]
+    taken = [
+        set(numbers_of(corpus.limited(corpus.tokens("train") // 4, seed)).tolist())
+        for seed in range(4)
+    ]
     for n, numbers in enumerate(taken):
         for other in taken[:n]:
             assert len(numbers & other) < 0.6 * len(numbers)
@@ -120,7 +137,8 @@ def test_seeds_take_different_sequences(corpus: Corpus) -> None:
 
 def test_a_subset_reads_the_sequences_it_has_chosen(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
-    found, expected = small.read("train", np.array([2, 0])), corpus.read("train", numbers_of(small)[[2, 0]])
+    found = small.read("train", np.array([2, 0]))
+    expected = corpus.read("train", numbers_of(small)[[2, 0]])
     for own, of_the_whole in zip(found, expected, strict=True):
         assert np.array_equal(own, of_the_whole)
 
@@ -137,7 +155,10 @@ def test_a_sequence_has_its_masks_in_every_subset(corpus: Corpus) -> None:
                 small.batch("train", own, epochs, seed=4, **MASKS),
                 corpus.batch("train", numbers, epochs, seed=4, **MASKS),
             ),
-            (small.viewed("train", own, epochs, **MASKS), corpus.viewed("train", numbers, epochs, **MASKS)),
+            (
+                small.viewed("train", own, epochs, **MASKS),
+                corpus.viewed("train", numbers, epochs, **MASKS),
+            ),
         ):
             assert found.keys() == expected.keys()
             assert all(np.array_equal(found[name], expected[name]) for name in expected)
@@ -147,7 +168,10 @@ def test_the_validation_split_is_the_same(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
     assert small.sequences("validation") == corpus.sequences("validation")
     assert small.tokens("validation") == corpus.tokens("validation")
-    made, expected = (fixed_batches(one, "validation", batch=8, limit=20, seed=1, **MASKS) for one in (small, corpus))
+    made, expected = (
+        fixed_batches(one, "validation", batch=8, limit=20, seed=1, **MASKS)
+        for one in (small, corpus)
+    )
     assert len(made) == len(expected) == 3
     for a, b in zip(made, expected, strict=True):
         assert all(np.array_equal(a[name], b[name]) for name in b)
@@ -176,7 +200,9 @@ def test_stored_outputs_of_a_subset_come_with_its_sequences(corpus: Corpus, tmp_
     small = corpus.limited(900, 1)
     count = small.sequences("train")
 
-    def make(sequences: np.ndarray, views: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
+    def make(
+        sequences: np.ndarray, views: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
         return {"seen": small.viewed("train", sequences, views, **MASKS)["tokens"]}, {}
 
     fields = (Field("seen", "int32", (24,)),)
@@ -186,7 +212,9 @@ def test_stored_outputs_of_a_subset_come_with_its_sequences(corpus: Corpus, tmp_
     for step in (0, count // 7, 2 * count // 7):
         batch = stream[step]
         assert np.array_equal(batch["seen"], batch["tokens"])
-    with pytest.raises(InputError, match=f"holds 2 views of {count} sequences, expected 2 of the {count + 1} train"):
+    with pytest.raises(
+        InputError, match=f"holds 2 views of {count} sequences, expected 2 of the {count + 1} train"
+    ):
         Batches(one_more(corpus, small), batch=7, seed=1, views=2, cache=stored, **MASKS)
 
 
@@ -201,8 +229,15 @@ def test_a_digest_is_that_of_the_sequences_taken(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
     assert corpus.digest == corpus.manifest.digest
     assert small.digest == corpus.limited(900, 1).digest
-    assert small.digest == corpus.limited(small.tokens("train"), 1).digest  # another limit, the same sequences
-    others = [corpus, corpus.limited(900, 2), one_more(corpus, small), corpus.limited(corpus.tokens("train"), 1)]
+    assert (
+        small.digest == corpus.limited(small.tokens("train"), 1).digest
+    )  # another limit, the same sequences
+    others = [
+        corpus,
+        corpus.limited(900, 2),
+        one_more(corpus, small),
+        corpus.limited(corpus.tokens("train"), 1),
+    ]
     assert len({small.digest, *(other.digest for other in others)}) == 1 + len(others)
     assert corpus.limited(900, 1).manifest == corpus.manifest
 
@@ -213,7 +248,8 @@ def test_a_corpus_with_too_few_tokens_says_how_many_are_missing(corpus: Corpus) 
         with pytest.raises(InputError) as caught:
             corpus.limited(available + more, 0)
         assert str(caught.value) == (
-            f"{corpus.directory}: has {available:,} training tokens, expected at least data.unique_tokens, "
+            f"{corpus.directory}: has {available:,} training tokens, expected at least "
+            "data.unique_tokens, "
             f"{available + more:,.0f}; {more:,.0f} are missing"
         )
 
@@ -224,7 +260,8 @@ def test_too_few_tokens_for_a_sequence(corpus: Corpus) -> None:
     with pytest.raises(InputError) as caught:
         corpus.limited(first - 1, 0)
     assert str(caught.value) == (
-        f"data.unique_tokens is {first - 1}, expected at least the tokens of a sequence: up to 24 in {corpus.directory}"
+        f"data.unique_tokens is {first - 1}, expected at least the tokens of a sequence: up to 24 "
+        f"in {corpus.directory}"
     )
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from kdjax.config import TaskConfig
-from kdjax.data.sources import split_fraction
-from kdjax.data.tasks import Split, Task, load
+from kdjax.data.tasks.labelled import Split, Task, load
+from kdjax.data.text.sources import split_fraction
 from kdjax.errors import InputError
 from tests.corpora import make_tokenizer, texts
 
 ROWS = [
-    {"text": text, "label": "pos" if n < 150 else "neg", "source": "s"} for n, text in enumerate(texts(300, seed=5))
+    {"text": text, "label": "pos" if n < 150 else "neg", "source": "s"}
+    for n, text in enumerate(texts(300, seed=5))
 ]
 
 
@@ -32,7 +33,9 @@ def write_csv(path: Path, rows: list[dict[str, Any]] = ROWS) -> str:
 def rows_of(split: Split) -> list[tuple[tuple[int, ...], float]]:
     return [
         (tuple(tokens[valid].tolist()), label)
-        for tokens, valid, label in zip(split.batch["tokens"], split.batch["valid"], split.labels.tolist(), strict=True)
+        for tokens, valid, label in zip(
+            split.batch["tokens"], split.batch["valid"], split.labels.tolist(), strict=True
+        )
     ]
 
 
@@ -67,7 +70,9 @@ def test_arrays_are_framed_padded_and_cut_to_length(tmp_path: Path, tokenizer: P
     known = {ids(row["text"], 12) for row in ROWS}
     assert all(tokens in known for tokens, _ in rows_of(task.train))
     assert np.array_equal(batch["segments"], batch["valid"].astype(np.int32))
-    assert np.array_equal(batch["positions"][batch["valid"]], np.concatenate([np.arange(n) for n in lengths]))
+    assert np.array_equal(
+        batch["positions"][batch["valid"]], np.concatenate([np.arange(n) for n in lengths])
+    )
     assert not batch["tokens"][~batch["valid"]].any()
     assert task.train.labels.dtype == np.int32
 
@@ -80,18 +85,24 @@ def test_a_file_sorted_by_label_gives_mixed_training_rows(tmp_path: Path, tokeni
 def test_no_text_is_in_two_splits(tmp_path: Path, tokenizer: Path) -> None:
     file = write_csv(tmp_path / "a.csv", ROWS + ROWS[::2] + ROWS[::3])
     task = load("t", TaskConfig(file, dev=0.3, test=0.3), tokenizer, 48)
-    train, dev, test = ({tokens for tokens, _ in rows_of(split)} for split in (task.train, task.dev, task.test))
+    train, dev, test = (
+        {tokens for tokens, _ in rows_of(split)} for split in (task.train, task.dev, task.test)
+    )
     assert sum(map(len, (task.train, task.dev, task.test))) == 550
     assert not train & dev and not train & test and not dev & test
 
 
-def test_a_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(tmp_path: Path, tokenizer: Path) -> None:
+def test_a_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(
+    tmp_path: Path, tokenizer: Path
+) -> None:
     records = {f"title {n}": {**row, "id": n} for n, row in enumerate(ROWS)}
     (tmp_path / "a.json").write_text(json.dumps(records))
     task = load("t", TaskConfig(str(tmp_path / "a.json"), test=0.1), tokenizer, 48)
     validation = {ids(row["text"], 48) for key, row in records.items() if split_fraction(key) < 0.1}
     assert {tokens for tokens, _ in rows_of(task.test)} == validation
-    by_column = load("t", TaskConfig(str(tmp_path / "a.json"), identity="id", test=0.1), tokenizer, 48)
+    by_column = load(
+        "t", TaskConfig(str(tmp_path / "a.json"), identity="id", test=0.1), tokenizer, 48
+    )
     chosen = {ids(row["text"], 48) for n, row in enumerate(ROWS) if split_fraction(str(n)) < 0.1}
     assert {tokens for tokens, _ in rows_of(by_column.test)} == chosen != validation
 
@@ -99,7 +110,8 @@ def test_a_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(tmp_pa
 def test_every_kind_of_file_gives_the_same_task(tmp_path: Path, tokenizer: Path) -> None:
     files = [write_csv(tmp_path / "a.csv")]
     (tmp_path / "a.tsv").write_text(
-        "\ufeffsource\ttext\tlabel\n" + "".join(f"{r['source']}\t{r['text']}\t{r['label']}\n" for r in ROWS),
+        "\ufeffsource\ttext\tlabel\n"
+        + "".join(f"{r['source']}\t{r['text']}\t{r['label']}\n" for r in ROWS),
         encoding="utf-8",
     )
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
@@ -121,11 +133,18 @@ def test_quotation_marks_are_text_in_tsv_and_syntax_in_csv(tmp_path: Path, token
 
 
 def test_rows_are_chosen_by_column_and_label(tmp_path: Path, tokenizer: Path) -> None:
-    rows = [{**r, "source": "ab"[n % 2], "label": "none" if n % 5 == 0 else r["label"]} for n, r in enumerate(ROWS)]
-    config = TaskConfig(write_csv(tmp_path / "a.csv", rows), where={"source": "a"}, drop_labels=("none",))
+    rows = [
+        {**r, "source": "ab"[n % 2], "label": "none" if n % 5 == 0 else r["label"]}
+        for n, r in enumerate(ROWS)
+    ]
+    config = TaskConfig(
+        write_csv(tmp_path / "a.csv", rows), where={"source": "a"}, drop_labels=("none",)
+    )
     task = load("t", config, tokenizer, 48)
     wanted = {ids(r["text"], 48) for r in rows if r["source"] == "a" and r["label"] != "none"}
-    assert {tokens for split in (task.train, task.dev, task.test) for tokens, _ in rows_of(split)} == wanted
+    assert {
+        tokens for split in (task.train, task.dev, task.test) for tokens, _ in rows_of(split)
+    } == wanted
     assert task.classes == ("neg", "pos")
 
 
@@ -143,18 +162,35 @@ def test_the_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_
     def split(*labels: int) -> Split:
         return Split({}, np.array(labels, np.int32))
 
-    assert Task("t", ("a", "b", "c"), split(1, 1, 0, 2), split(0), split(1, 0, 2, 2, 1)).baseline == pytest.approx(0.4)
+    assert Task(
+        "t", ("a", "b", "c"), split(1, 1, 0, 2), split(0), split(1, 0, 2, 2, 1)
+    ).baseline == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "changes", "message"),
     [
         ("a.csv", None, {}, r"a\.csv: cannot be read"),
-        ("a.csv", "txt,label\nx,1\n", {}, r"a\.csv, line 2: has no 'text' \(did you mean 'txt'\?\)"),
-        ("a.csv", "text,label\nx,1\n", {"label": "labels"}, r"line 2: has no 'labels' \(did you mean 'label'\?\)"),
+        (
+            "a.csv",
+            "txt,label\nx,1\n",
+            {},
+            r"a\.csv, line 2: has no 'text' \(did you mean 'txt'\?\)",
+        ),
+        (
+            "a.csv",
+            "text,label\nx,1\n",
+            {"label": "labels"},
+            r"line 2: has no 'labels' \(did you mean 'label'\?\)",
+        ),
         ("a.csv", "text,label\nx,1\n", {"where": {"source": "s"}}, "line 2: has no 'source'"),
         ("a.csv", "text,label\nx,1\n", {"identity": "key"}, "line 2: has no 'key'"),
-        ("a.csv", "text,label\nx,1\ny,2,3\n", {}, r"line 3: has 3 columns, expected the header's 2"),
+        (
+            "a.csv",
+            "text,label\nx,1\ny,2,3\n",
+            {},
+            r"line 3: has 3 columns, expected the header's 2",
+        ),
         ("a.csv", 'text,label\n"x"y,1\n', {}, "line 2: malformed CSV"),
         ("a.csv", "", {}, "no row is left"),
         ("a.csv", "text,label\nx,1\n", {"where": {"label": "2"}}, "no row is left by where"),
@@ -168,9 +204,19 @@ def test_the_baseline_is_the_accuracy_of_always_guessing_the_commonest_training_
             {"regression": True},
             r"line 3: the label is 'high', expected a number",
         ),
-        ("a.csv", "text,label\nx,0.5\ny,nan\n", {"regression": True}, r"line 3: the label is 'nan', expected a number"),
+        (
+            "a.csv",
+            "text,label\nx,0.5\ny,nan\n",
+            {"regression": True},
+            r"line 3: the label is 'nan', expected a number",
+        ),
         ("a.csv", "text,label\nx,1\ny,1\n", {}, "has the one class '1', expected at least 2"),
-        ("a.csv", "text,label\nx,1\ny,2\n", {"drop_labels": ("11",)}, r"no row has the label '11' of drop_labels"),
+        (
+            "a.csv",
+            "text,label\nx,1\ny,2\n",
+            {"drop_labels": ("11",)},
+            r"no row has the label '11' of drop_labels",
+        ),
         ("a.csv", "text,label\nx,1\ny,2\n", {}, "2 rows leave the .* split empty"),
         ("a.xls", "text,label\n", {}, r"expected a \.csv, \.tsv, \.jsonl or \.json file"),
     ],
@@ -181,5 +227,10 @@ def test_bad_files_say_what_and_where(
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message) as e:
-        load("t", TaskConfig(str(tmp_path / name), **changes), make_tokenizer(tmp_path / "tokenizer.json"), 16)
+        load(
+            "t",
+            TaskConfig(str(tmp_path / name), **changes),
+            make_tokenizer(tmp_path / "tokenizer.json"),
+            16,
+        )
     assert "\n" not in str(e.value)

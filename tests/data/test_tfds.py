@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.data.sources import Document, TextError, digest, documents, expand
+from kdjax.data.text.sources import Document, TextError, digest, documents, expand
 from kdjax.errors import InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -27,7 +27,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pkg_dir_path = Path(__file__).parent
 
         def _info(self) -> Any:
-            text, label = tfds.features.Text(), tfds.features.ClassLabel(num_classes=2)
+            text = tfds.features.Text()
+            label = tfds.features.ClassLabel(num_classes=2)
             features = tfds.features.FeaturesDict({"id": text, "text": text, "label": label})
             return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
@@ -55,14 +56,20 @@ def expected(first: int, stop: int) -> list[Document]:
         ("train[30:]+test", expected(30, 40) + expected(0, 10)),
     ],
 )
-def test_a_split_or_a_slice_of_it_is_read_in_order(prepared: Path, split: str, documents_: list[Document]) -> None:
+def test_a_split_or_a_slice_of_it_is_read_in_order(
+    prepared: Path, split: str, documents_: list[Document]
+) -> None:
     assert list(documents(f"tfds:{prepared}:{split}", "text")) == documents_
     assert "tensorflow" not in sys.modules
 
 
-def test_digests_tell_splits_and_contents_apart_but_not_places(prepared: Path, tmp_path: Path) -> None:
+def test_digests_tell_splits_and_contents_apart_but_not_places(
+    prepared: Path, tmp_path: Path
+) -> None:
     def digests(directory: Path) -> list[str]:
-        return [digest(*expand(f"tfds:{directory}:{split}")) for split in ("train", "test", "train[:5]")]
+        return [
+            digest(*expand(f"tfds:{directory}:{split}")) for split in ("train", "test", "train[:5]")
+        ]
 
     moved = tmp_path / "a:b" / "moved"
     shutil.copytree(prepared, moved)
@@ -78,17 +85,25 @@ def test_digests_tell_splits_and_contents_apart_but_not_places(prepared: Path, t
 
 def test_what_is_not_there_says_what_is(prepared: Path) -> None:
     for name, message in (
-        (f"tfds:{prepared}", "has the splits train, test, expected tfds:DIRECTORY:SPLIT with one of them"),
+        (
+            f"tfds:{prepared}",
+            "has the splits train, test, expected tfds:DIRECTORY:SPLIT with one of them",
+        ),
         (f"tfds:{prepared}:dev", "no such split .*expected one of train, test"),
         (f"tfds:{prepared}:train[x]", "no such split .*expected one of train, test"),
-        (f"tfds:{prepared.parent}:train", "holds no dataset_info.json, expected the directory of one version"),
+        (
+            f"tfds:{prepared.parent}:train",
+            "holds no dataset_info.json, expected the directory of one version",
+        ),
         ("tfds:", "holds no dataset_info.json"),
         (str(prepared), "no file matches .a TFDS directory: 'tfds:.*:SPLIT'"),
     ):
         with pytest.raises(TextError, match=message) as e:
             expand(name)
         assert "\n" not in str(e.value)
-    with pytest.raises(TextError, match=r"example 0: has none of the text fields body; see data\.text_field"):
+    with pytest.raises(
+        TextError, match=r"example 0: has none of the text fields body; see data\.text_field"
+    ):
         list(documents(f"tfds:{prepared}:train", "body"))
     with pytest.raises(TextError, match=r"example 0: the field 'label' is a \w+, expected text"):
         list(documents(f"tfds:{prepared}:train", "label"))
@@ -113,11 +128,16 @@ def test_a_format_that_needs_tensorflow_says_so(
     info = json.loads((other / "dataset_info.json").read_text())
     (other / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"is stored as tfrecord, which only TensorFlow reads: pip install tensorflow"):
+    with pytest.raises(
+        InputError,
+        match=r"is stored as tfrecord, which only TensorFlow reads: pip install tensorflow",
+    ):
         expand(f"tfds:{other}:train")
 
 
 def test_without_the_library(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(InputError, match=r"needs tensorflow_datasets .*: pip install 'kdjax\[tfds\]'"):
+    with pytest.raises(
+        InputError, match=r"needs tensorflow_datasets .*: pip install 'kdjax\[tfds\]'"
+    ):
         expand(f"tfds:{prepared}:train")

@@ -13,7 +13,8 @@ from tests.corpora import SPECIAL, VOCABULARY, WORDS, make_tokenizer
 
 def test_nothing_is_added_padded_or_cut(tokenizer: Path) -> None:
     read = TextTokenizer.read(tokenizer)
-    long, short = " ".join(WORDS), "w3"
+    long = " ".join(WORDS)
+    short = "w3"
     assert list(read.ids([long, short, "w0 nothing"])) == [list(range(5, VOCABULARY)), [8], [5, 1]]
     assert list(read.ids([short] * 600)) == [[8]] * 600
     assert read.vocab_size == VOCABULARY
@@ -34,7 +35,9 @@ def test_other_special_tokens_count_as_special(tmp_path: Path) -> None:
 
 def test_a_tokenizer_without_bert_s_special_tokens_is_refused(tmp_path: Path) -> None:
     path = make_tokenizer(tmp_path / "tokenizer.json", special=("[PAD]", "[UNK]", "[CLS]"))
-    with pytest.raises(InputError, match=r"tokenizer.json: has no \[SEP\], \[MASK\], expected a BERT tokenizer"):
+    with pytest.raises(
+        InputError, match=r"tokenizer.json: has no \[SEP\], \[MASK\], expected a BERT tokenizer"
+    ):
         TextTokenizer.read(path)
 
 

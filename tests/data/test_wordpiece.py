@@ -1,4 +1,5 @@
-"""A trained tokenizer: of the size asked for, blind to held-out documents, and always the same bytes."""
+"""A trained tokenizer: of the size asked for, blind to held-out documents, and always the same
+bytes."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ import pytest
 import tokenizers
 
 from kdjax.config import DataConfig, TokenizerConfig
-from kdjax.data import wordpiece
 from kdjax.data.manifest import Manifest
-from kdjax.data.preparation import TOKENIZER
-from kdjax.data.prepare import prepare
-from kdjax.data.sources import split_fraction
+from kdjax.data.prepare import wordpiece
+from kdjax.data.prepare.local import prepare
+from kdjax.data.prepare.preparation import TOKENIZER
+from kdjax.data.text.sources import split_fraction
 from kdjax.data.tokenizer import SPECIAL_NAMES, TextTokenizer
 from kdjax.errors import InputError
 from tests.data.test_prepare import contents
@@ -51,8 +52,8 @@ def config(tmp_path: Path) -> DataConfig:
     return DataConfig(
         files=str(path),
         tokenizer=TRAINING,
-        length=24,
-        slots=4,
+        seq_len=24,
+        max_predictions=4,
         validation=0.2,
         shard_documents=200,
         workers=1,
@@ -80,7 +81,9 @@ def test_words_of_held_out_documents_have_no_entries(config: DataConfig) -> None
     assert HELD_OUT_WORD in seen
 
 
-def test_text_is_lowercase_without_accents_and_rare_characters_are_unknown(config: DataConfig) -> None:
+def test_text_is_lowercase_without_accents_and_rare_characters_are_unknown(
+    config: DataConfig,
+) -> None:
     training = replace(TRAINING, alphabet=10)
     trained = wordpiece.train_on_corpus(replace(config, tokenizer=training))
     tokenizer = tokenizers.Tokenizer.from_str(trained.json)
@@ -98,17 +101,21 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from kdjax.config import DataConfig, TokenizerConfig
-from kdjax.data import wordpiece
+from kdjax.data.prepare import wordpiece
 config = DataConfig(files=sys.argv[1], validation=0.2, tokenizer=TokenizerConfig(size=160, alphabet=30))
 sys.stdout.write(wordpiece.train_on_corpus(config).json)
-"""
+"""  # noqa: E501
 
 
 def test_processes_and_threads_do_not_change_the_bytes(config: DataConfig) -> None:
     expected = wordpiece.train_on_corpus(config).json
     for threads, parallel in (("1", "false"), ("3", "true"), ("2", "true")):
         # Each process has hash tables in an order of its own.
-        environment = {**os.environ, "RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": parallel}
+        environment = {
+            **os.environ,
+            "RAYON_NUM_THREADS": threads,
+            "TOKENIZERS_PARALLELISM": parallel,
+        }
         made = subprocess.run(
             [sys.executable, "-c", PROGRAM, str(config.files)],
             env={**environment, "PYTHONPATH": str(ROOT)},
@@ -119,14 +126,20 @@ def test_processes_and_threads_do_not_change_the_bytes(config: DataConfig) -> No
         assert made.stdout == expected
 
 
-def test_too_little_text_says_how_many_entries_there_are(config: DataConfig, tmp_path: Path) -> None:
+def test_too_little_text_says_how_many_entries_there_are(
+    config: DataConfig, tmp_path: Path
+) -> None:
     wanted = replace(config, tokenizer=replace(TRAINING, size=100_000))
-    with pytest.raises(InputError, match=r"words for [\d,]+ entries, expected data.tokenizer.size, 100,000"):
+    with pytest.raises(
+        InputError, match=r"words for [\d,]+ entries, expected data.tokenizer.size, 100,000"
+    ):
         prepare(wanted, None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_prepared_corpus_has_its_tokenizer_and_its_digest(config: DataConfig, tmp_path: Path) -> None:
+def test_prepared_corpus_has_its_tokenizer_and_its_digest(
+    config: DataConfig, tmp_path: Path
+) -> None:
     made = prepare(config, None, tmp_path / "out")
     path = tmp_path / "out" / TOKENIZER
     assert made.tokenizer_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -142,7 +155,8 @@ def test_prepared_corpus_has_its_tokenizer_and_its_digest(config: DataConfig, tm
 def test_preparation_killed_around_its_training_goes_on(
     config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
+    whole = tmp_path / "whole"
+    out = tmp_path / "out"
     made = prepare(config, None, whole)
 
     class Killed(BaseException):
@@ -152,7 +166,10 @@ def test_preparation_killed_around_its_training_goes_on(
         raise Killed
 
     # Once before the tokenizer is written, once before its digest is in the plan.
-    for name in ("kdjax.data.preparation.write_text", "kdjax.data.preparation.TextTokenizer.read"):
+    for name in (
+        "kdjax.data.prepare.preparation.write_text",
+        "kdjax.data.prepare.preparation.TextTokenizer.read",
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(name, kill)
             with pytest.raises(Killed):
@@ -189,20 +206,24 @@ def test_corpus_of_another_tokenizer_is_refused(config: DataConfig, tmp_path: Pa
     with pytest.raises(InputError, match=r"prepared with data\.tokenizer .*160.*, expected .*170"):
         prepare(replace(config, tokenizer=replace(TRAINING, size=170)), None, trained)
     other = tmp_path / "other.json"
-    other.write_text(wordpiece.train_on_corpus(replace(config, validation=0.3)).json, encoding="utf-8")
+    other.write_text(
+        wordpiece.train_on_corpus(replace(config, validation=0.3)).json, encoding="utf-8"
+    )
     with pytest.raises(InputError, match="prepared with tokenizer_sha256"):
         prepare(replace(config, tokenizer=str(other)), other, trained)
     assert contents(trained) == before
 
     given = tmp_path / "given"
     prepare(replace(config, tokenizer=str(other)), other, given)
-    with pytest.raises(InputError, match=r"prepared with data\.tokenizer a file that was given, expected"):
+    with pytest.raises(
+        InputError, match=r"prepared with data\.tokenizer a file that was given, expected"
+    ):
         prepare(config, None, given)
 
 
 def test_beam_prepares_the_same_bytes(config: DataConfig, tmp_path: Path) -> None:
     pytest.importorskip("apache_beam")
-    from kdjax.data import pipeline
+    from kdjax.data.prepare import beam as pipeline
 
     alone = prepare(config, None, tmp_path / "alone")
     assert pipeline.prepare(config, None, tmp_path / "beam") == alone
@@ -223,6 +244,8 @@ def test_transformers_gives_the_same_ids(config: DataConfig, tmp_path: Path) -> 
     assert len(theirs) == SIZE
 
 
-def test_manifest_of_a_given_tokenizer_has_no_training(tmp_path: Path, tokenizer: Path, config: DataConfig) -> None:
+def test_manifest_of_a_given_tokenizer_has_no_training(
+    tmp_path: Path, tokenizer: Path, config: DataConfig
+) -> None:
     prepare(replace(config, tokenizer=str(tokenizer)), tokenizer, tmp_path / "out")
     assert "tokenizer" not in Manifest.read(tmp_path / "out").settings

@@ -45,7 +45,8 @@ def straight_study(machine: Callable[[], Machine]) -> dict[str, Any]:
 
 @pytest.fixture
 def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
-    """A limit on files, set by the system: a write that would make one larger does a part of it and then fails."""
+    """A limit on files, set by the system: a write that would make one larger does a part of it and
+    then fails."""
     return limits.files_of_at_most
 
 

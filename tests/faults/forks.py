@@ -1,8 +1,10 @@
-"""A process that has imported kdjax, and makes processes that run its command from itself: each starts in no time.
+"""A process that has imported kdjax, and makes processes that run its command from itself: each
+starts in no time.
 
-`python -m tests.faults.forks` reads requests, one a line, as JSON. One with `words` starts a command, which has the
-variables of `environment` besides, and is answered with the new process's number. One with `wait` is answered with the
-exit status of that process (the signal that ended it, negative) once it has ended.
+`python -m tests.faults.forks` reads requests, one a line, as JSON. One with `words` starts a
+command, which has the variables of `environment` besides, and is answered with the new process's
+number. One with `wait` is answered with the exit status of that process (the signal that ended it,
+negative) once it has ended.
 """
 
 from __future__ import annotations
@@ -35,13 +37,18 @@ class Forks:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
-    def start(self, words: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None) -> int:
+    def start(
+        self, words: Sequence[str], errors: Path, environment: Mapping[str, str] | None = None
+    ) -> int:
         """Start `kdjax WORDS` and return its process's number.
 
         Args:
@@ -54,7 +61,8 @@ class Forks:
         return self._last
 
     def wait(self, process: int | None = None) -> int:
-        """Wait for a process, the one that was started last unless another is named, and return its exit status."""
+        """Wait for a process, the one that was started last unless another is named, and return its
+        exit status."""
         return int(self._ask({"wait": process or self._last}))
 
     def _ask(self, request: Mapping[str, Any]) -> str:
@@ -85,7 +93,8 @@ def run(words: Sequence[str], errors: str, environment: Mapping[str, str]) -> No
 
 
 def leave_together() -> None:
-    """Wait for the other processes of a command, as the end of an interpreter does and `os._exit` does not."""
+    """Wait for the other processes of a command, as the end of an interpreter does and `os._exit`
+    does not."""
     import jax
 
     if jax.distributed.is_initialized():
@@ -94,7 +103,7 @@ def leave_together() -> None:
 
 def main() -> None:
     import kdjax.study.compare
-    import kdjax.train.tensorboard  # noqa: F401
+    import kdjax.training.tensorboard  # noqa: F401
     from kdjax.budget import hardware
     from kdjax.parallel import hosts
     from tests import prices

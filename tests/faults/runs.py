@@ -15,10 +15,11 @@ from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.parallel.layout import Layout
-from kdjax.train.loop import train
-from kdjax.train.phase import price
-from kdjax.train.program import Program
-from kdjax.train.run import Outcome, Progress, Run
+from kdjax.progress import Progress
+from kdjax.training.loop import train
+from kdjax.training.phase import price
+from kdjax.training.program import Program
+from kdjax.training.run import Outcome, Run
 from tests import metrics, tiny
 
 STEPS = 6
@@ -26,7 +27,9 @@ STEPS = 6
 
 @functools.cache
 def compiled() -> Program:
-    return Program(tiny.phase(student=tiny.SHALLOW_STUDENT), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+    return Program(
+        tiny.phase(student=tiny.SHALLOW_STUDENT), tiny.SHAPE, Layout.of(devices=jax.devices()[:1])
+    )
 
 
 def run(
@@ -35,7 +38,8 @@ def run(
     warn: Callable[[str], None] = lambda line: None,
     **checkpoint: Any,
 ) -> Outcome:
-    """A run that saves after every step; `watch` is told of the step before while a step is computed."""
+    """A run that saves after every step; `watch` is told of the step before while a step is
+    computed."""
     program = compiled()
 
     def told(progress: Progress) -> None:
@@ -43,12 +47,12 @@ def run(
 
     (outcome,) = train(
         Run(
-            [tiny.leg(program.phase, program, tiny.Batches())],
+            [tiny.compiled_phase(program.phase, program, tiny.Batches())],
             Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
             start=tiny.params(program.phase.student, 0),
             seed=0,
             config=TrainConfig(
-                batch=8,
+                batch_size=8,
                 checkpoint=CheckpointConfig(**{"seconds": 0.0, **checkpoint}),
                 log=LogConfig(every=1, tensorboard=False),
                 evaluations=3,
@@ -69,13 +73,19 @@ def straight(directory: Path) -> Outcome:
 
 
 def check_same(found: Outcome, directory: Path, straight_directory: Path) -> None:
-    """The same parameters, account, curve and metrics as without the fault, and a journal whose hashes hold."""
+    """The same parameters, account, curve and metrics as without the fault, and a journal whose
+    hashes hold."""
     expected = straight(straight_directory)
     assert found.params_sha256 == expected.params_sha256
-    assert found.ledger.spent == expected.ledger.spent and found.ledger.tokens == expected.ledger.tokens
+    assert (
+        found.ledger.spent == expected.ledger.spent
+        and found.ledger.tokens == expected.ledger.tokens
+    )
     assert found.curve == expected.curve
     assert metrics.same_each_time(directory) == metrics.same_each_time(straight_directory)
     entries = journal.read(directory / "ledger.jsonl")
     assert entries[-1]["sha256"] == found.journal_sha256
     saved = [json.dumps(entry["ledger"]) for entry in entries if entry["event"] != "restart"]
-    assert all(json.dumps(entry["ledger"]) in saved for entry in entries if entry["event"] == "restart")
+    assert all(
+        json.dumps(entry["ledger"]) in saved for entry in entries if entry["event"] == "restart"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.train.checkpoint import Checkpoints
+from kdjax.training.checkpoint import Checkpoints
 from tests.study.conftest import Ended, kdjax
 
 RUN = Path("runs") / "scratch-seed0"
@@ -26,7 +26,9 @@ class Machine:
     out: Path
 
     def compare(self, kept: str = "", *words: str) -> Ended:
-        return kdjax("compare", self.recipe, "--out", self.out, "--train.checkpoint.directory", kept, *words)
+        return kdjax(
+            "compare", self.recipe, "--out", self.out, "--train.checkpoint.directory", kept, *words
+        )
 
     def result(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.out / RUN / "result.json").read_text())
@@ -35,7 +37,8 @@ class Machine:
 
 def ended_after(machine: Machine, saves: int, kept: str) -> None:
     """The process ends once so many checkpoints were begun."""
-    left, save = iter(range(saves)), Checkpoints.save
+    left = iter(range(saves))
+    save = Checkpoints.save
 
     def counted(self: Checkpoints, *what: Any) -> None:
         if next(left, None) is None:
@@ -48,5 +51,14 @@ def ended_after(machine: Machine, saves: int, kept: str) -> None:
 
 
 def check_same(found: dict[str, Any], straight: Mapping[str, Any]) -> None:
-    for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "tokens_unique", "metrics", "curve"):
+    for name in (
+        "params_sha256",
+        "spent",
+        "steps",
+        "phases",
+        "tokens_seen",
+        "tokens_unique",
+        "metrics",
+        "curve",
+    ):
         assert found[name] == straight[name], name

@@ -1,4 +1,5 @@
-"""Damage on the disk: a study goes on from its newest whole checkpoint and says so; text is made again."""
+"""Damage on the disk: a study goes on from its newest whole checkpoint and says so; text is made
+again."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def in_half(checkpoint: Path) -> None:
 def test_the_newest_is_truncated(
     machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path, kept: str
 ) -> None:
-    here, place = machine(), str(tmp_path / kept) if kept else ""
+    here = machine()
+    place = str(tmp_path / kept) if kept else ""
     ended_after(here, 4, place)
     checkpoints = (Path(place) if kept else here.out) / RUN / "checkpoints"
     before, newest = steps(checkpoints)
@@ -44,7 +46,9 @@ def test_the_newest_is_truncated(
     assert lines[0].endswith(f"it is now {newest}.damaged; going on from the one of step {before}")
     check_same(here.result(), straight_study)
 
-    entries = [json.loads(line) for line in (here.out / RUN / "ledger.jsonl").read_text().splitlines()]
+    entries = [
+        json.loads(line) for line in (here.out / RUN / "ledger.jsonl").read_text().splitlines()
+    ]
     (restart,) = [entry for entry in entries if entry["event"] == "restart"]
     assert restart["ledger"]["phases"] == [before] and restart["lost_steps"] > 0
     assert str(newest) in restart["damaged"][0]
@@ -76,7 +80,9 @@ def test_a_shard_of_the_text_is_damaged_and_made_again(
     corpus = Corpus.open(here.out / "data")
     (shard,) = (here.out / "data" / "shards").glob("train-*.array_record")
     content = bytearray(shard.read_bytes())
-    for tokens, segments in zip(*corpus.read("train", np.arange(corpus.sequences("train"))), strict=True):
+    for tokens, segments in zip(
+        *corpus.read("train", np.arange(corpus.sequences("train"))), strict=True
+    ):
         place = content.find(tokens.astype("<u2").tobytes() + segments.astype("u1").tobytes())
         assert place > 0
         content[place] ^= 1

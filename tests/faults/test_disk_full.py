@@ -1,4 +1,5 @@
-"""A disk that is full: nothing that was saved is lost, and once there is room the run ends as if nothing had been."""
+"""A disk that is full: nothing that was saved is lost, and once there is room the run ends as if
+nothing had been."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import pytest
 
 from kdjax.budget import journal
 from kdjax.errors import InputError
-from kdjax.train import underway
+from kdjax.training import underway
 from tests.faults import runs
 
 Limit = Callable[[int], AbstractContextManager[None]]
@@ -23,7 +24,8 @@ Limit = Callable[[int], AbstractContextManager[None]]
 def test_a_run_goes_on_without_checkpoints_for_a_while_and_ends_the_same(
     tmp_path: Path, straight: Path, files_of_at_most: Limit
 ) -> None:
-    """No file may grow beyond 700 bytes in steps 2 and 3: neither arrays, nor metrics, nor the ledger."""
+    """No file may grow beyond 700 bytes in steps 2 and 3: neither arrays, nor metrics, nor the
+    ledger."""
     said: list[str] = []
     with ExitStack() as full:
 
@@ -34,7 +36,9 @@ def test_a_run_goes_on_without_checkpoints_for_a_while_and_ends_the_same(
                 full.close()
 
         outcome = runs.run(tmp_path, watch, said.append)
-    assert said and all("File too large" in line and "goes on without a checkpoint" in line for line in said)
+    assert said and all(
+        "File too large" in line and "goes on without a checkpoint" in line for line in said
+    )
     runs.check_same(outcome, tmp_path, straight)
 
 
@@ -47,7 +51,9 @@ def test_a_run_that_may_not_go_on_without_stops_in_one_line_and_the_same_command
             if step == 3:
                 full.enter_context(files_of_at_most(700))
 
-        with pytest.raises(InputError, match=r"File too large.*expected room for it; the same command goes on"):
+        with pytest.raises(
+            InputError, match=r"File too large.*expected room for it; the same command goes on"
+        ):
             runs.run(tmp_path, watch, patience=0.0)
     runs.check_same(runs.run(tmp_path), tmp_path, straight)
 
@@ -72,10 +78,13 @@ def test_the_last_checkpoint_is_waited_for(
     runs.check_same(outcome, tmp_path, straight)
 
 
-def test_an_entry_cut_short_by_a_full_disk_is_taken_back(tmp_path: Path, files_of_at_most: Limit) -> None:
+def test_an_entry_cut_short_by_a_full_disk_is_taken_back(
+    tmp_path: Path, files_of_at_most: Limit
+) -> None:
     ledger = runs.run(tmp_path).ledger
     path = tmp_path / "ledger.jsonl"
-    before, opened = path.read_bytes(), journal.Journal(path)
+    before = path.read_bytes()
+    opened = journal.Journal(path)
     with files_of_at_most(len(before) + 40), pytest.raises(OSError, match="File too large") as full:
         opened.add("steps", ledger)
     assert full.value.errno == errno.EFBIG and path.read_bytes() == before
@@ -89,7 +98,7 @@ FULL = """
     from kdjax.errors import InputError
     from tests import prices
     from tests.faults import runs
-    compiled.keep()
+    compiled.enable_compilation_cache()
     prices.keep()
     disk = Path("{disk}")
     def fill(step):
@@ -121,8 +130,13 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         pytest.skip("this machine lets nobody mount a file system")
     program = textwrap.dedent(FULL.format(disk=disk, straight=tmp_path / "straight"))
     ended = subprocess.run(
-        [*mount, script, "-", sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [*mount, script, "-", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert "could not be written (No space left on device), expected room for it" in ended.stdout, ended.stdout
+    assert "could not be written (No space left on device), expected room for it" in ended.stdout, (
+        ended.stdout
+    )
     assert ended.stdout.endswith("the same\n") and "Traceback" not in ended.stderr

@@ -1,4 +1,5 @@
-"""A machine that is lost: from `train.checkpoint.directory` another goes on, or takes back what is finished."""
+"""A machine that is lost: from `train.checkpoint.directory` another goes on, or takes back what is
+finished."""
 
 from __future__ import annotations
 
@@ -28,7 +29,10 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
-    machine: Callable[[], Machine], straight_study: dict[str, Any], kept: str, monkeypatch: pytest.MonkeyPatch
+    machine: Callable[[], Machine],
+    straight_study: dict[str, Any],
+    kept: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ended_after(machine(), 3, kept)
     place = epath.Path(kept) / str(RUN)
@@ -38,7 +42,10 @@ def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
     ended = second.compare(kept)
     assert ended.status == 0, ended.err
     check_same(second.result(), straight_study)
-    events = [json.loads(line)["event"] for line in (second.out / RUN / "ledger.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line)["event"]
+        for line in (second.out / RUN / "ledger.jsonl").read_text().splitlines()
+    ]
     assert events[:4] == ["open", "steps", "steps", "steps"] and "restart" in events
     assert kdjax("audit", second.out).status == 0
     assert {path.name for path in place.iterdir()} == {
@@ -56,7 +63,9 @@ def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
 def test_the_first_machine_may_come_back_after_the_run_went_on_elsewhere(
     machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    kept, first, second = str(tmp_path / "kept"), machine(), machine()
+    kept = str(tmp_path / "kept")
+    first = machine()
+    second = machine()
     ended_after(first, 2, kept)
     ended_after(second, 2, kept)
     ledgers = [(one.out / RUN / "ledger.jsonl").read_text() for one in (first, second)]
@@ -87,7 +96,10 @@ def test_checkpoints_that_lie_where_the_recipe_said_before_are_not_passed_over(
     ended_after(here, 2, "")
     ended = here.compare(str(tmp_path / "kept"))
     assert ended.status == 2
-    assert f"train.checkpoint.directory was '' and this run's checkpoints are in {here.out / RUN}" in ended.err
+    assert (
+        f"train.checkpoint.directory was '' and this run's checkpoints are in {here.out / RUN}"
+        in ended.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,14 +110,20 @@ def test_checkpoints_that_lie_where_the_recipe_said_before_are_not_passed_over(
         ("/proc/kept", "cannot be used ("),
     ],
 )
-def test_a_place_that_cannot_be_is_one_line(machine: Callable[[], Machine], place: str, said: str) -> None:
+def test_a_place_that_cannot_be_is_one_line(
+    machine: Callable[[], Machine], place: str, said: str
+) -> None:
     ended = machine().compare(place)
     assert ended.status == 2 and said in ended.err.strip().splitlines()[-1], ended.err
 
 
-def test_a_bucket_that_is_not_there_is_one_line(machine: Callable[[], Machine], bucket: str) -> None:
+def test_a_bucket_that_is_not_there_is_one_line(
+    machine: Callable[[], Machine], bucket: str
+) -> None:
     ended = machine().compare("gs://no-such-bucket/kept")
-    assert ended.status == 2 and "train.checkpoint.directory: gs://no-such-bucket/kept" in ended.err, ended.err
+    assert (
+        ended.status == 2 and "train.checkpoint.directory: gs://no-such-bucket/kept" in ended.err
+    ), ended.err
 
 
 def test_a_bucket_without_its_packages_is_one_line(

@@ -26,18 +26,28 @@ def told_at(step: int) -> Callable[[int], None]:
 
 def test_a_run_stops_between_steps_and_ends_the_same(tmp_path: Path, straight: Path) -> None:
     """By its clock no checkpoint is ever due."""
-    with PREEMPTION.heeded(), pytest.raises(Stopped) as stopped:
+    with PREEMPTION.sigterm_handler(), pytest.raises(Stopped) as stopped:
         runs.run(tmp_path, told_at(2), seconds=1e9)
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
-    assert int(checkpoint.name) in (3, 4)  # the step that was on its way, or the one whose batch was
-    assert str(stopped.value) == f"told to stop; saved at step {checkpoint.name}; the same command goes on"
+    assert int(checkpoint.name) in (
+        3,
+        4,
+    )  # the step that was on its way, or the one whose batch was
+    assert (
+        str(stopped.value)
+        == f"told to stop; saved at step {checkpoint.name}; the same command goes on"
+    )
     runs.check_same(runs.run(tmp_path), tmp_path, straight)
 
 
 def test_a_checkpoint_that_cannot_be_written_then_is_said(
     tmp_path: Path, straight: Path, files_of_at_most: Callable[[int], Any]
 ) -> None:
-    with ExitStack() as full, PREEMPTION.heeded(), pytest.raises(InputError, match=r"File too large"):
+    with (
+        ExitStack() as full,
+        PREEMPTION.sigterm_handler(),
+        pytest.raises(InputError, match=r"File too large"),
+    ):
 
         def watch(step: int) -> None:
             if step == 2:
@@ -49,14 +59,17 @@ def test_a_checkpoint_that_cannot_be_written_then_is_said(
 
 
 def test_told_after_the_last_step_the_run_is_still_saved(tmp_path: Path, straight: Path) -> None:
-    with PREEMPTION.heeded(), pytest.raises(Stopped, match="nothing is lost"):
+    with PREEMPTION.sigterm_handler(), pytest.raises(Stopped, match="nothing is lost"):
         runs.run(tmp_path, told_at(runs.STEPS))
     runs.check_same(runs.run(tmp_path), tmp_path, straight)
 
 
 def test_where_nobody_trains_it_ends_at_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match="told to stop; nothing is lost; the same command goes on"), PREEMPTION.heeded():
+    with (
+        pytest.raises(Stopped, match="told to stop; nothing is lost; the same command goes on"),
+        PREEMPTION.sigterm_handler(),
+    ):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
     assert signal.getsignal(signal.SIGTERM) == before

@@ -19,7 +19,9 @@ def loss(arm, flops, law=None):
     return e + amplitude * (np.asarray(flops) / PRICE[arm]) ** -k
 
 
-def study(rng, *, noise=0.01, shift=0.01, seeds=3, flops=FLOPS, law=None, arms=("scratch", "logit")):
+def study(
+    rng, *, noise=0.01, shift=0.01, seeds=3, flops=FLOPS, law=None, arms=("scratch", "logit")
+):
     """Losses of every arm, budget and seed, with the seed's shift common to the arms."""
     runs = []
     for seed in range(seeds):
@@ -27,7 +29,9 @@ def study(rng, *, noise=0.01, shift=0.01, seeds=3, flops=FLOPS, law=None, arms=(
         for budget in flops:
             for arm in arms:
                 value = float(loss(arm, budget, law)) + moved + noise * rng.normal()
-                runs.append(Run(arm, seed, float(budget), SIZE, budget / PRICE[arm], math.inf, value))
+                runs.append(
+                    Run(arm, seed, float(budget), SIZE, budget / PRICE[arm], math.inf, value)
+                )
     return runs
 
 

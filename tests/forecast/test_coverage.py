@@ -13,36 +13,55 @@ from tests.forecast import planted
 NOMINAL = 0.90
 STUDIES = 500
 DRAWS = 250
-DESIGNS = [(4, 3, 1.5), (4, 5, 1.5), (5, 3, 1.5), (5, 4, 1.5), (6, 3, 2.0), (6, 5, 2.0)]  # budgets, seeds, decades
+DESIGNS = [
+    (4, 3, 1.5),
+    (4, 5, 1.5),
+    (5, 3, 1.5),
+    (5, 4, 1.5),
+    (6, 3, 2.0),
+    (6, 5, 2.0),
+]  # budgets, seeds, decades
 PARAMETERS = ("E", "K", "k")
 AHEAD = ("arm x3", "arm x10", "difference x3", "difference x10")
 
-# 3000 studies in all: one standard error is 0.55 points, so the lower end is 3.6 of them below nominal.
+# 3000 studies in all: one standard error is 0.55 points, so the lower end is 3.6 of them below
+# nominal.
 POOLED = (0.88, 0.96)
 # One design has 500 studies, a standard error of 1.3 points.
 SINGLE = (0.85, 0.98)
 
 
 def hits(budgets, seeds, decades, studies, rng):
-    """Per quantity, whether the interval of each study holds the truth, `[studies]`; and its width over the noise."""
+    """Per quantity, whether the interval of each study holds the truth, `[studies]`; and its width
+    over the noise."""
     truth = planted.truths(rng, studies)
     # The second arm pays more for a token, so it sees fewer of them at the same budgets.
     tokens = planted.SMALLEST * np.geomspace(1, 10**decades, budgets) * np.array([[1.0], [0.6]])
     noise = 10 ** rng.uniform(-2.3, -1, studies)
-    values = planted.observe(rng, truth, tokens, seeds, noise, noise * rng.choice([0, 0.5, 2.0], studies))
+    values = planted.observe(
+        rng, truth, tokens, seeds, noise, noise * rng.choice([0, 0.5, 2.0], studies)
+    )
     _, draws, _, models = planted.refit(rng, values, tokens, DRAWS)
     named = models[0].named(draws[0])
-    planted_values = {"E": truth.e[:, 0], "K": truth.amplitude[:, 0] * planted.SMALLEST ** truth.k[:, 0]}
+    planted_values = {
+        "E": truth.e[:, 0],
+        "K": truth.amplitude[:, 0] * planted.SMALLEST ** truth.k[:, 0],
+    }
     planted_values["k"] = truth.k[:, 0]
     out = {name: planted.covered(named[name], planted_values[name], NOMINAL) for name in PARAMETERS}
     for factor in (3, 10):
         ahead = tokens[:, -1:] * factor
         real = truth.at(ahead)[..., 0]
-        one, two = (model.at(theta, x, x)[..., 0] for model, theta, x in zip(models, draws, ahead, strict=True))
+        one, two = (
+            model.at(theta, x, x)[..., 0]
+            for model, theta, x in zip(models, draws, ahead, strict=True)
+        )
         out[f"arm x{factor}"] = planted.covered(one, real[:, 0], NOMINAL)
         out[f"difference x{factor}"] = planted.covered(one - two, real[:, 0] - real[:, 1], NOMINAL)
         improvement = truth.at(tokens)[:, 0, 0] - truth.at(tokens)[:, 0, -1]
-        out[f"width x{factor}"] = np.diff(np.quantile(one, [0.05, 0.95], axis=1), axis=0)[0] / (noise * improvement)
+        out[f"width x{factor}"] = np.diff(np.quantile(one, [0.05, 0.95], axis=1), axis=0)[0] / (
+            noise * improvement
+        )
     return out
 
 
@@ -65,7 +84,8 @@ def test_intervals_cover_at_their_nominal_rate_over_all_designs(quantity):
 
 
 def test_intervals_are_not_wide_for_nothing():
-    # An ideal fit of 4 budgets by 3 seeds has, three budgets beyond, an interval some four standard deviations wide.
+    # An ideal fit of 4 budgets by 3 seeds has, three budgets beyond, an interval some four standard
+    # deviations wide.
     for factor, widest in ((3, 7.0), (10, 10.0)):
         widths = hits_of_design(DESIGNS[0])[f"width x{factor}"]
         assert np.isfinite(widths).all()
@@ -80,19 +100,28 @@ def test_this_test_would_catch_a_bootstrap_without_student_tails(monkeypatch):
 
 def test_pairing_narrows_differences_of_arms_and_not_their_coverage():
     rng = np.random.default_rng(12)
-    tokens, covered, widths = planted.SMALLEST * np.geomspace(1, 30, 4), {}, {}
+    tokens = planted.SMALLEST * np.geomspace(1, 30, 4)
+    covered = {}
+    widths = {}
     for shared in (0.0, 0.95):
         truth = planted.truths(rng, 300)
-        truth = planted.Truth(truth.e, np.repeat(truth.amplitude[:, :1], 2, 1), np.repeat(truth.k[:, :1], 2, 1))
+        truth = planted.Truth(
+            truth.e, np.repeat(truth.amplitude[:, :1], 2, 1), np.repeat(truth.k[:, :1], 2, 1)
+        )
         noise = np.full(300, 0.03)
         values = planted.observe(rng, truth, tokens, 3, noise, noise, shared)
         _, draws, _, models = planted.refit(rng, values, tokens, DRAWS)
         ahead = tokens[-1:] * 3
-        one, two = (model.at(theta, ahead, ahead)[..., 0] for model, theta in zip(models, draws, strict=True))
+        one, two = (
+            model.at(theta, ahead, ahead)[..., 0]
+            for model, theta in zip(models, draws, strict=True)
+        )
         real = truth.at(ahead)[..., 0]
         covered[shared] = planted.covered(one - two, real[:, 0] - real[:, 1], NOMINAL).mean()
         improvement = truth.at(tokens)[:, 0, 0] - truth.at(tokens)[:, 0, -1]
-        widths[shared] = np.median(np.diff(np.quantile(one - two, [0.05, 0.95], axis=1), axis=0)[0] / improvement)
+        widths[shared] = np.median(
+            np.diff(np.quantile(one - two, [0.05, 0.95], axis=1), axis=0)[0] / improvement
+        )
     assert min(covered.values()) > 0.86
     assert widths[0.95] < 0.6 * widths[0.0]
 
@@ -114,12 +143,15 @@ def test_a_plateau_gets_a_finite_interval_that_holds_it():
 
 
 @pytest.mark.parametrize(
-    "what", ["an outlier", "noise that shrinks with budget", "heavy tails", "seeds that differ in slope"]
+    "what",
+    ["an outlier", "noise that shrinks with budget", "heavy tails", "seeds that differ in slope"],
 )
 def test_intervals_survive_noise_of_another_kind(what):
     rng = np.random.default_rng(14)
-    studies, tokens = 400, planted.SMALLEST * np.geomspace(1, 30, 4)
-    truth, level = planted.truths(rng, studies, 1), np.full(studies, 0.02)
+    studies = 400
+    tokens = planted.SMALLEST * np.geomspace(1, 30, 4)
+    truth = planted.truths(rng, studies, 1)
+    level = np.full(studies, 0.02)
     law = truth.at(tokens)[..., None]
     improvement = law[:, :, :1] - law[:, :, -1:]
     values = planted.observe(rng, truth, tokens, 3, level, level)
@@ -131,21 +163,30 @@ def test_intervals_survive_noise_of_another_kind(what):
     elif what == "heavy tails":
         values = law + improvement * 0.02 * rng.standard_t(3, size=(studies, 1, 4, 3))
     else:
-        values = values + improvement * np.linspace(-1, 1, 4)[:, None] * 0.02 * rng.normal(size=(studies, 1, 1, 3))
+        values = values + improvement * np.linspace(-1, 1, 4)[:, None] * 0.02 * rng.normal(
+            size=(studies, 1, 1, 3)
+        )
     _, draws, _, (model,) = planted.refit(rng, values, tokens, DRAWS)
     ahead = tokens[-1:] * 3
-    found = planted.covered(model.at(draws[0], ahead, ahead)[..., 0], truth.at(ahead)[:, 0, 0], NOMINAL)
+    found = planted.covered(
+        model.at(draws[0], ahead, ahead)[..., 0], truth.at(ahead)[:, 0, 0], NOMINAL
+    )
     assert found.mean() > 0.86
 
 
 def test_a_held_out_budget_lies_in_its_interval_at_the_nominal_rate():
     rng = np.random.default_rng(15)
-    studies, seeds = 800, 3
+    studies = 800
+    seeds = 3
     tokens = planted.SMALLEST * np.geomspace(1, 30, 5)
-    truth, noise = planted.truths(rng, studies), 10 ** rng.uniform(-2.3, -1, studies)
+    truth = planted.truths(rng, studies)
+    noise = 10 ** rng.uniform(-2.3, -1, studies)
     values = planted.observe(rng, truth, tokens, seeds, noise, 2 * noise)
-    _, draws, fresh, models = planted.refit(rng, values[:, :, :-1], tokens[:-1], DRAWS, same_seeds=True)
-    held, reached = tokens[-1:], values[:, :, -1].mean(-1)
+    _, draws, fresh, models = planted.refit(
+        rng, values[:, :, :-1], tokens[:-1], DRAWS, same_seeds=True
+    )
+    held = tokens[-1:]
+    reached = values[:, :, -1].mean(-1)
     guess = [
         model.at(theta, held, held)[..., 0] + new / np.sqrt(seeds)
         for model, theta, new in zip(models, draws, fresh, strict=True)

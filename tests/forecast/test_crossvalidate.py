@@ -34,8 +34,14 @@ def test_held_out_errors_are_those_of_a_fit_to_the_rest():
     assert gap.name == "scratch - logit"
     assert gap.error == pytest.approx(found.arms[0].error - found.arms[1].error)
     pairs = [
-        next(run.value for run in runs if (run.arm, run.seed, run.flops) == ("scratch", seed, largest))
-        - next(run.value for run in runs if (run.arm, run.seed, run.flops) == ("logit", seed, largest))
+        next(
+            run.value
+            for run in runs
+            if (run.arm, run.seed, run.flops) == ("scratch", seed, largest)
+        )
+        - next(
+            run.value for run in runs if (run.arm, run.seed, run.flops) == ("logit", seed, largest)
+        )
         for seed in range(3)
     ]
     assert gap.noise == pytest.approx(np.std(pairs, ddof=1))
@@ -45,11 +51,14 @@ def test_a_hand_made_error_is_found_to_the_digit():
     runs = pilots.study(np.random.default_rng(1), noise=0.0, shift=0.0, arms=("scratch",))
     offsets = {0: 0.04, 1: 0.05, 2: 0.09}
     moved = [
-        dataclasses.replace(run, value=run.value + offsets[run.seed]) if run.flops == pilots.FLOPS[-1] else run
+        dataclasses.replace(run, value=run.value + offsets[run.seed])
+        if run.flops == pilots.FLOPS[-1]
+        else run
         for run in runs
     ]
     (one,) = hold_out(moved, draws=200).arms
-    # Noise-free smaller budgets predict the curve itself; the largest lies 0.06 above it on average.
+    # Noise-free smaller budgets predict the curve itself; the largest lies 0.06 above it on
+    # average.
     assert one.error == pytest.approx(-0.06, abs=1e-4)
     assert one.noise == pytest.approx(np.std([0.04, 0.05, 0.09], ddof=1), abs=1e-6)
     assert one.relative == pytest.approx(0.06 / one.noise, rel=1e-2)
@@ -70,7 +79,10 @@ def test_two_budgets_are_held_out_where_five_are_there():
 
 def test_a_law_that_bends_beyond_the_pilots_is_exposed():
     runs = pilots.study(np.random.default_rng(3), noise=0.002, arms=("scratch",))
-    bent = [dataclasses.replace(r, value=r.value + 0.3) if r.flops == pilots.FLOPS[-1] else r for r in runs]
+    bent = [
+        dataclasses.replace(r, value=r.value + 0.3) if r.flops == pilots.FLOPS[-1] else r
+        for r in runs
+    ]
     (one,) = hold_out(bent, draws=200).arms
     assert not one.covered
     assert one.relative > 20
@@ -78,7 +90,9 @@ def test_a_law_that_bends_beyond_the_pilots_is_exposed():
 
 def test_one_seed_has_no_noise_to_measure_by():
     (one,) = hold_out(
-        pilots.study(np.random.default_rng(4), seeds=1, flops=np.geomspace(1e13, 3e14, 5), arms=("scratch",))
+        pilots.study(
+            np.random.default_rng(4), seeds=1, flops=np.geomspace(1e13, 3e14, 5), arms=("scratch",)
+        )
     ).arms
     assert one.noise is None
     assert one.relative is None

@@ -50,9 +50,12 @@ def test_predictions_and_differences_hold_the_planted_values():
 def test_a_score_is_the_mirror_image_of_a_loss():
     runs = pilots.study(np.random.default_rng(2))
     losses = fit(runs, best=0.0, draws=200)
-    scores = fit([change(run, value=10 - run.value) for run in runs], better="higher", best=10.0, draws=200)
+    scores = fit(
+        [change(run, value=10 - run.value) for run in runs], better="higher", best=10.0, draws=200
+    )
     for arm in pilots.LAW:
-        one, two = losses.arms[arm], scores.arms[arm]
+        one = losses.arms[arm]
+        two = scores.arms[arm]
         assert two.formula == "E - K * D'^-k"
         assert two.parameters["E"].value == pytest.approx(10 - one.parameters["E"].value, rel=1e-6)
         assert two.parameters["E"].low == pytest.approx(10 - one.parameters["E"].high, rel=1e-6)
@@ -65,7 +68,9 @@ def test_a_score_is_the_mirror_image_of_a_loss():
 
 def test_the_same_seed_gives_the_same_fit_and_another_seed_other_draws():
     runs = pilots.study(np.random.default_rng(3))
-    one, two, other = (fit(runs, draws=200, seed=seed).arms["logit"].parameters["k"] for seed in (5, 5, 6))
+    one, two, other = (
+        fit(runs, draws=200, seed=seed).arms["logit"].parameters["k"] for seed in (5, 5, 6)
+    )
     assert one.value == two.value == other.value
     np.testing.assert_array_equal(one.draws, two.draws)
     assert (one.draws != other.draws).all()
@@ -87,7 +92,9 @@ def test_repeated_text_counts_as_effective_tokens():
 
 
 def test_noise_free_runs_have_intervals_of_almost_no_width():
-    found = fit(pilots.study(np.random.default_rng(5), noise=0.0, shift=0.0), draws=200).arms["scratch"]
+    found = fit(pilots.study(np.random.default_rng(5), noise=0.0, shift=0.0), draws=200).arms[
+        "scratch"
+    ]
     prediction = found.predict(pilots.SIZE, 1e9)
     assert prediction.mean[0] == pytest.approx(2.0 + 60 * 1e9**-0.25, abs=1e-4)
     assert prediction.high[0] - prediction.low[0] < 1e-4
@@ -95,7 +102,10 @@ def test_noise_free_runs_have_intervals_of_almost_no_width():
 
 def test_a_missing_run_is_no_obstacle():
     runs = pilots.study(np.random.default_rng(6), noise=0.003)
-    fits = fit([run for run in runs if (run.arm, run.seed, run.flops) != ("logit", 1, pilots.FLOPS[2])], draws=200)
+    fits = fit(
+        [run for run in runs if (run.arm, run.seed, run.flops) != ("logit", 1, pilots.FLOPS[2])],
+        draws=200,
+    )
     assert fits.arms["logit"].parameters["k"].low < 0.45 < fits.arms["logit"].parameters["k"].high
 
 
@@ -110,7 +120,9 @@ def test_the_same_seeds_are_predicted_more_closely_than_seeds_at_large():
 
 def test_values_that_do_not_improve_are_called_a_plateau():
     flat = {arm: (3.0, 0.0, 0.3) for arm in pilots.LAW}
-    found = fit(pilots.study(np.random.default_rng(8), law=flat, shift=0.0), draws=400).arms["scratch"]
+    found = fit(pilots.study(np.random.default_rng(8), law=flat, shift=0.0), draws=400).arms[
+        "scratch"
+    ]
     assert any("no improvement" in note for note in found.cautions)
     assert found.usable
     ahead = found.predict(pilots.SIZE, 1e10)
@@ -120,7 +132,9 @@ def test_values_that_do_not_improve_are_called_a_plateau():
 
 def test_values_that_get_worse_are_not_extrapolated():
     runs = pilots.study(np.random.default_rng(9))
-    fits = fit([change(run, value=9 - run.value) if run.arm == "logit" else run for run in runs], draws=200)
+    fits = fit(
+        [change(run, value=9 - run.value) if run.arm == "logit" else run for run in runs], draws=200
+    )
     assert not fits.arms["logit"].usable
     assert any("worse" in note for note in fits.arms["logit"].cautions)
     assert fits.arms["scratch"].usable
@@ -128,13 +142,18 @@ def test_values_that_get_worse_are_not_extrapolated():
 
 def test_a_law_that_does_not_fit_is_reported():
     runs = pilots.study(np.random.default_rng(10), noise=0.002)
-    bent = [change(run, value=run.value + (0.3 if run.flops == pilots.FLOPS[1] else 0.0)) for run in runs]
+    bent = [
+        change(run, value=run.value + (0.3 if run.flops == pilots.FLOPS[1] else 0.0))
+        for run in runs
+    ]
     assert any("lack of fit" in note for note in fit(bent, draws=200).arms["scratch"].cautions)
 
 
 def test_one_seed_and_a_short_range_are_reported():
     short = np.geomspace(1e13, 2.5e13, 5)
-    found = fit(pilots.study(np.random.default_rng(11), seeds=1, flops=short), draws=200).arms["scratch"]
+    found = fit(pilots.study(np.random.default_rng(11), seeds=1, flops=short), draws=200).arms[
+        "scratch"
+    ]
     assert any("one seed" in note for note in found.cautions)
     assert any("less than 3" in note for note in found.cautions)
     assert found.shift_sd == 0

@@ -1,4 +1,5 @@
-"""The published laws, against numbers others worked out from the same tables and against their limits."""
+"""The published laws, against numbers others worked out from the same tables and against their
+limits."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import pytest
 from kdjax import forecast
 from kdjax.errors import InputError
 
-# Parameters, tokens, loss: a reader's table worked out from Table 6 of arXiv 2502.08606, to its three decimals. Two of
-# its rows are off by one unit in the last, as are 1e-3 here.
+# Parameters, tokens, loss: a reader's table worked out from Table 6 of arXiv 2502.08606, to its
+# three decimals. Two of its rows are off by one unit in the last, as are 1e-3 here.
 SUPERVISED = [
     (120e6, 100e9, 2.596),
     (120e6, 300e9, 2.557),
@@ -22,8 +23,8 @@ SUPERVISED = [
     (1.0e9, 100e9, 2.240),
 ]
 
-# Distilled less supervised loss of a student of 120M parameters, from equation 8 and Table 6, by teacher
-# (parameters, tokens) and student tokens, by the same reader.
+# Distilled less supervised loss of a student of 120M parameters, from equation 8 and Table 6, by
+# teacher (parameters, tokens) and student tokens, by the same reader.
 STUDENT_TOKENS = [30e9, 100e9, 300e9, 1e12]
 ADVANTAGE = {
     (1.0e9, 100e9): [-0.073, -0.042, -0.026, -0.018],
@@ -46,12 +47,15 @@ def test_distillation_gains_what_the_published_law_says(teacher):
 
 
 def test_supervised_loss_falls_with_size_and_tokens_to_its_floor():
-    sizes, tokens = np.geomspace(1e6, 1e14, 30), np.geomspace(1e6, 1e16, 40)
+    sizes = np.geomspace(1e6, 1e14, 30)
+    tokens = np.geomspace(1e6, 1e16, 40)
     losses = forecast.supervised_loss(sizes[:, None], tokens)
     assert losses.shape == (30, 40)
     assert (np.diff(losses, axis=0) < 0).all()
     assert (np.diff(losses, axis=1) < 0).all()
-    assert float(forecast.supervised_loss(1e60, 1e60)) == pytest.approx(forecast.SUPERVISED.e, abs=1e-6)
+    assert float(forecast.supervised_loss(1e60, 1e60)) == pytest.approx(
+        forecast.SUPERVISED.e, abs=1e-6
+    )
 
 
 def test_a_student_is_no_better_than_its_teacher_and_approaches_it_with_size_and_tokens():
@@ -72,7 +76,8 @@ def test_too_good_a_teacher_makes_a_worse_student():
 
 
 def test_the_worked_example_of_effective_data():
-    # Muennighoff et al., Appendix A: one unit, four repeats, R* = 3 is worth 3.21 units and never 4.
+    # Muennighoff et al., Appendix A: one unit, four repeats, R* = 3 is worth 3.21 units and never
+    # 4.
     assert float(forecast.effective_tokens(5, 1, 3)) == pytest.approx(3.21, abs=5e-3)
     assert float(forecast.effective_tokens(101, 1, 3)) <= 4
 
@@ -96,10 +101,13 @@ def test_the_decay_of_repeats_may_be_an_array():
 
 
 def test_the_size_that_suits_unique_tokens_is_the_published_share():
-    # Above 0.051 U parameters the first is discounted, below none is: equation 17 of Muennighoff et al.
+    # Above 0.051 U parameters the first is discounted, below none is: equation 17 of Muennighoff et
+    # al.
     assert float(forecast.effective_parameters(0.050e9, 1e9)) == 0.050e9
     assert float(forecast.effective_parameters(0.053e9, 1e9)) < 0.053e9
-    assert float(forecast.effective_parameters(1e15, 1e9)) == pytest.approx(0.051e9 * 6.309743, rel=0.01)
+    assert float(forecast.effective_parameters(1e15, 1e9)) == pytest.approx(
+        0.051e9 * 6.309743, rel=0.01
+    )
 
 
 def test_repeated_loss_is_the_published_formula_rounded():
@@ -109,7 +117,12 @@ def test_repeated_loss_is_the_published_formula_rounded():
         data = u + 15.4 * u * (1 - math.exp(-(d / u - 1) / 15.4))
         return 521 / size**0.353 + 1488 / data**0.353 + 1.87
 
-    for n, d, u in [(8.7e9, 178e9, 25e9), (2.8e9, 55e9, 55e9), (4.2e9, 84e9, 1.9e9), (1e8, 3e10, 1e8)]:
+    for n, d, u in [
+        (8.7e9, 178e9, 25e9),
+        (2.8e9, 55e9, 55e9),
+        (4.2e9, 84e9, 1.9e9),
+        (1e8, 3e10, 1e8),
+    ]:
         assert float(forecast.repeated_loss(n, d, u)) == pytest.approx(rounded(n, d, u), rel=3e-3)
 
 

@@ -29,10 +29,12 @@ def test_an_exact_curve_comes_back():
 
 def test_the_sum_of_squares_is_as_small_as_a_general_optimiser_finds():
     rng = np.random.default_rng(0)
-    model, worse = PowerLaw(TOKENS, 0.0), []
+    model = PowerLaw(TOKENS, 0.0)
+    worse = []
     for _ in range(40):
         truth = rng.uniform(0.1, 3), rng.uniform(0.5, 3), rng.uniform(0.1, 1.2)
-        y, weights = law(truth) + rng.normal(size=12) * 0.05, rng.uniform(0.1, 1, 12)
+        y = law(truth) + rng.normal(size=12) * 0.05
+        weights = rng.uniform(0.1, 1, 12)
         bounds = ([0, 0, EXPONENTS[0]], [np.inf, np.inf, EXPONENTS[-1]])
         best = min(
             optimize.least_squares(
@@ -73,7 +75,8 @@ def test_many_data_sets_are_fitted_as_each_alone():
 
 
 def errors_with_outlier(fit):
-    """Mean error of the extrapolated value over 200 studies, one run of each 15 standard deviations off."""
+    """Mean error of the extrapolated value over 200 studies, one run of each 15 standard deviations
+    off."""
     rng = np.random.default_rng(3)
     truth = planted.truths(rng, 200, 1)
     noise = 0.02 * (truth.at(TOKENS)[:, 0, 0] - truth.at(TOKENS)[:, 0, -1])[:, None]
@@ -82,7 +85,11 @@ def errors_with_outlier(fit):
     ahead = np.array([1e9])
     model = PowerLaw(TOKENS, 0.0)
     theta = fit(model, y)
-    return float(np.median(np.abs(model.at(theta, ahead, ahead)[:, 0] - truth.at(ahead)[:, 0, 0]) / noise[:, 0]))
+    return float(
+        np.median(
+            np.abs(model.at(theta, ahead, ahead)[:, 0] - truth.at(ahead)[:, 0, 0]) / noise[:, 0]
+        )
+    )
 
 
 def test_one_bad_run_moves_the_robust_fit_little():

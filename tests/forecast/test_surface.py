@@ -29,7 +29,9 @@ def pilot(rng, *, sizes=SIZES, flops=FLOPS, noise=0.005, truth=TRUTH):
             for budget in flops:
                 tokens = budget / (6 * size)
                 value = law(size, tokens, truth) + shift + noise * rng.normal()
-                runs.append(Run("scratch", seed, float(budget), float(size), tokens, math.inf, value))
+                runs.append(
+                    Run("scratch", seed, float(budget), float(size), tokens, math.inf, value)
+                )
     return runs
 
 
@@ -42,10 +44,15 @@ def test_the_optimiser_finds_what_scipy_finds():
         y = law(sizes, tokens, truth) + 0.01 * rng.normal(size=len(sizes))
         found = model.solve(y)
         start = np.asarray(found) * 1.05
-        low, high = np.full(model.size, -30.0), np.full(model.size, 30.0)
+        low = np.full(model.size, -30.0)
+        high = np.full(model.size, 30.0)
         low[0] = 0.0
         best = optimize.least_squares(
-            lambda theta, model=model, y=y: model.values(theta) - y, start, bounds=(low, high), xtol=1e-12, ftol=1e-12
+            lambda theta, model=model, y=y: model.values(theta) - y,
+            start,
+            bounds=(low, high),
+            xtol=1e-12,
+            ftol=1e-12,
         )
         assert ((model.values(found) - y) ** 2).sum() <= 2 * best.cost * (1 + 1e-3)
 
@@ -64,7 +71,9 @@ def test_planted_parameters_and_predictions_come_back():
 
 def test_few_points_are_fitted_without_the_outer_exponent():
     truth = {**TRUTH, "g": 1.0}
-    found = fit(pilot(np.random.default_rng(2), flops=FLOPS[:3], truth=truth), draws=200).arms["scratch"]
+    found = fit(pilot(np.random.default_rng(2), flops=FLOPS[:3], truth=truth), draws=200).arms[
+        "scratch"
+    ]
     assert found.formula == "E + (A/N^a + B/D'^b)"
     assert "too few for the exponent g" in found.reason
     assert "g" not in found.parameters
@@ -87,7 +96,9 @@ def test_predictions_cover_at_their_nominal_rate():
 def test_a_score_has_its_own_sign(better):
     runs = pilot(np.random.default_rng(3))
     sign = 1 if better == "lower" else -1
-    turned = [Run(r.arm, r.seed, r.flops, r.parameters, r.tokens, r.unique, sign * r.value) for r in runs]
+    turned = [
+        Run(r.arm, r.seed, r.flops, r.parameters, r.tokens, r.unique, sign * r.value) for r in runs
+    ]
     found = fit(turned, better=better, best=0.0, draws=100).arms["scratch"]
     assert sign * found.predict(1e7, 1e8).mean[0] == pytest.approx(law(1e7, 1e8), abs=0.03)
     assert found.formula.startswith("E +" if better == "lower" else "E -")

@@ -14,7 +14,8 @@ from kdjax.forecast import contests, fit
 from tests.forecast import pilots
 
 BUDGETS = np.geomspace(1e13, 1e17, 81)
-# Twins differ by nothing; `logit` of LAW below leads up to a budget near 1e15, beyond the pilots, and falls behind.
+# Twins differ by nothing; `logit` of LAW below leads up to a budget near 1e15, beyond the pilots,
+# and falls behind.
 CROSSING = {"scratch": (2.0, 60.0, 0.25), "logit": (2.3, 156.0, 0.35)}
 TWINS = {"scratch": (2.0, 60.0, 0.25), "logit": (2.0, 60.0 * (6 / 9) ** 0.25, 0.25)}
 
@@ -28,7 +29,10 @@ def true_crossing(law=CROSSING):
 
 def contest(rng, law, draws=300, confidence=0.9, margin=0.0, **options):
     fits = fit(
-        pilots.study(rng, law=law, **options), draws=draws, confidence=confidence, seed=int(rng.integers(1 << 30))
+        pilots.study(rng, law=law, **options),
+        draws=draws,
+        confidence=confidence,
+        seed=int(rng.integers(1 << 30)),
     )
     (found,) = contests(fits, BUDGETS, pilots.spend, margin=margin)
     return found
@@ -56,16 +60,20 @@ def test_the_crossing_is_found_and_each_side_has_its_winner():
 
 
 def test_crossings_are_covered_at_their_nominal_rate():
-    where, inside = true_crossing(), []
+    where = true_crossing()
+    inside = []
     for study in range(150):
-        found = contest(np.random.default_rng(1000 + study), CROSSING, draws=200, noise=0.006).crossing
+        found = contest(
+            np.random.default_rng(1000 + study), CROSSING, draws=200, noise=0.006
+        ).crossing
         inside.append(found.low <= where <= found.high)
     # One standard error is 2.5 points.
     assert 0.84 <= np.mean(inside) <= 0.99
 
 
 def test_equal_arms_are_told_apart_no_more_often_than_promised():
-    last, wrong = len(BUDGETS) - 1, []
+    last = len(BUDGETS) - 1
+    wrong = []
     for study in range(150):
         found = contest(np.random.default_rng(2000 + study), TWINS, draws=200)
         wrong.append([found.verdicts[i] in ("a wins", "b wins") for i in (0, 30, last)])
@@ -109,7 +117,9 @@ def test_scores_have_the_other_sign():
 
 def test_an_arm_that_gets_worse_with_tokens_wins_nothing():
     runs = pilots.study(np.random.default_rng(7))
-    turned = [dataclasses.replace(run, value=9 - run.value) if run.arm == "logit" else run for run in runs]
+    turned = [
+        dataclasses.replace(run, value=9 - run.value) if run.arm == "logit" else run for run in runs
+    ]
     (found,) = contests(fit(turned, draws=200), BUDGETS, pilots.spend)
     assert {one.verdict for one in found.ranges} == {"cannot tell"}
 
@@ -120,7 +130,11 @@ def test_three_arms_make_three_contests():
     third = pilots.study(rng, arms=("scratch",))
     runs += [dataclasses.replace(run, arm="minilm") for run in third]
     found = contests(fit(runs, draws=100), BUDGETS, lambda arm, c: pilots.spend("scratch", c))
-    assert [(one.a, one.b) for one in found] == [("scratch", "logit"), ("scratch", "minilm"), ("logit", "minilm")]
+    assert [(one.a, one.b) for one in found] == [
+        ("scratch", "logit"),
+        ("scratch", "minilm"),
+        ("logit", "minilm"),
+    ]
 
 
 @pytest.mark.parametrize("budgets", [[1e13], [1e14, 1e13], [0.0, 1e13]])
@@ -137,7 +151,9 @@ def test_a_margin_must_be_a_size():
 
 
 def test_an_interval_that_a_held_out_budget_missed_is_widened_and_tells_less():
-    fits = fit(pilots.study(np.random.default_rng(0), law=CROSSING, noise=0.001, shift=0.001), draws=300)
+    fits = fit(
+        pilots.study(np.random.default_rng(0), law=CROSSING, noise=0.001, shift=0.001), draws=300
+    )
     (plain,) = contests(fits, BUDGETS, pilots.spend)
     (wide,) = contests(fits, BUDGETS, pilots.spend, widen={("scratch", "logit"): 3.0})
     np.testing.assert_allclose(wide.mean, plain.mean)

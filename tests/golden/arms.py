@@ -1,4 +1,5 @@
-"""The paper's four arms between tiny models: what PyTorch's loss and gradients were recorded for."""
+"""The paper's four arms between tiny models: what PyTorch's loss and gradients were recorded
+for."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ from kdjax import models
 from kdjax.config import ModelConfig
 from tests import tiny
 
-BERT = Pair(replace(tiny.STUDENT, types=2), replace(tiny.TEACHER, dropout=0.0, attention_dropout=0.0))
+BERT = Pair(
+    replace(tiny.STUDENT, type_vocab_size=2),
+    replace(tiny.TEACHER, dropout=0.0, attention_dropout=0.0),
+)
 """Models with learned positions and post-LN."""
 
 
@@ -48,7 +52,8 @@ class ArmInputs:
 
 
 def random_like(tree: Any, seed: int) -> Any:
-    """Fill a tree of shapes with NumPy's numbers, so wide that attention and logits are far from even."""
+    """Fill a tree of shapes with NumPy's numbers, so wide that attention and logits are far from
+    even."""
     rng = np.random.default_rng(seed)
 
     def fill(path: Any, leaf: Any) -> np.ndarray:
@@ -59,7 +64,8 @@ def random_like(tree: Any, seed: int) -> Any:
 
 
 def inputs(arm: str, pair: str = "bert") -> ArmInputs:
-    """Make the inputs of an arm between a pair of models; they are the same for ever and on every machine.
+    """Make the inputs of an arm between a pair of models; they are the same for ever and on every
+    machine.
 
     Args:
         arm: one of the paper's four.
@@ -92,7 +98,10 @@ def loss_and_gradients(given: ArmInputs) -> dict[str, np.ndarray]:
 
 
 def recorded(arm: str, pair: str = "bert") -> dict[str, np.ndarray]:
-    """Read PyTorch's loss (`loss`) and gradients, by kdjax's path in the parameters and in its layout."""
+    """Read PyTorch's loss (`loss`) and gradients, by kdjax's path in the parameters and in its
+    layout."""
     prefix = f"{pair}:{arm}:"
     with np.load(PATH) as archive:
-        return {name.removeprefix(prefix): x for name, x in archive.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): x for name, x in archive.items() if name.startswith(prefix)
+        }

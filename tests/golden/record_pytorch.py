@@ -1,13 +1,14 @@
-"""Record what PyTorch computes, for tests that compare kdjax with it where PyTorch is not installed.
+"""Record what PyTorch computes, for tests that compare kdjax with it where PyTorch is not
+installed.
 
     make test-parity                      # makes the environment, .venv-parity
     .venv-parity/bin/python -m tests.golden.record_pytorch
 
-writes, below `tests/golden/`:
-    pytorch/masked_lm/, encoder/, pretraining/, sharded/    random BERTs as transformers saves them
-    pytorch/default_config.json                             all settings of a `BertConfig()`
-    pytorch/*.npz                                           a batch and the features of one of the models on it
-    pytorch_arms.npz                                        loss and gradients of the paper's arms
+writes, below `tests/golden/`: pytorch/masked_lm/, encoder/, pretraining/, sharded/    random BERTs
+    as transformers saves them pytorch/default_config.json                             all settings
+    of a `BertConfig()` pytorch/*.npz                                           a batch and the
+    features of one of the models on it pytorch_arms.npz                                        loss
+    and gradients of the paper's arms
 
 `tests/parity/` compares the same numbers with PyTorch as it is now.
 """
@@ -55,8 +56,11 @@ def padded(act: str) -> pytorch.Recorded:
 
 
 def documents() -> pytorch.Recorded:
-    """Record documents that each went through the masked language model alone; then they are padded to one length."""
-    model = BertForMaskedLM.from_pretrained(pytorch.DIRECTORY / "masked_lm", attn_implementation="eager").eval()
+    """Record documents that each went through the masked language model alone; then they are padded
+    to one length."""
+    model = BertForMaskedLM.from_pretrained(
+        pytorch.DIRECTORY / "masked_lm", attn_implementation="eager"
+    ).eval()
     sizes = [size for row in pytorch.PACKED for size in row]
     made = batch(sizes, max(sizes), seed=2)
     alone = []
@@ -75,14 +79,18 @@ def documents() -> pytorch.Recorded:
 
 def encoder() -> pytorch.Recorded:
     """Record a padded batch through the encoder without a head."""
-    model = BertModel.from_pretrained(pytorch.DIRECTORY / "encoder", attn_implementation="eager").eval()
+    model = BertModel.from_pretrained(
+        pytorch.DIRECTORY / "encoder", attn_implementation="eager"
+    ).eval()
     made = batch([16, 7], 16, seed=3)
     return {**made, **bert.features(model, made["tokens"], made["mask"], made["types"])}
 
 
 def pretraining() -> pytorch.Recorded:
     """Record a batch through the model with both heads of BERT's pretraining."""
-    model = BertForPreTraining.from_pretrained(pytorch.DIRECTORY / "pretraining", attn_implementation="eager").eval()
+    model = BertForPreTraining.from_pretrained(
+        pytorch.DIRECTORY / "pretraining", attn_implementation="eager"
+    ).eval()
     made = batch([16], 16, seed=4)
     return {**made, **bert.features(model, made["tokens"], made["mask"], made["types"])}
 
@@ -92,11 +100,19 @@ def minilm() -> pytorch.Recorded:
     directory = pytorch.minilm_directory()
     assert directory is not None, "expected the packages of requirements-data.txt"
     made = dict(AutoTokenizer.from_pretrained(directory)(TEXTS, padding=True, return_tensors="np"))
-    made = {"tokens": made["input_ids"], "mask": made["attention_mask"] == 1, "types": made["token_type_ids"]}
+    made = {
+        "tokens": made["input_ids"],
+        "mask": made["attention_mask"] == 1,
+        "types": made["token_type_ids"],
+    }
     model = BertModel.from_pretrained(directory, attn_implementation="eager").eval()
     found = bert.features(model, made["tokens"], made["mask"], made["types"])
     kept = {
-        name: {layer: x for layer, x in layers.items() if layer in MINILM_LAYERS or (name, layer) == ("hidden", 0)}
+        name: {
+            layer: x
+            for layer, x in layers.items()
+            if layer in MINILM_LAYERS or (name, layer) == ("hidden", 0)
+        }
         for name, layers in found.items()
     }
     return {**made, **kept}

@@ -17,4 +17,6 @@ def tpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "platform", lambda: "tpu")
     for kernel in (attention, layer_norm, relation):
         for name in ("forward", "backward"):
-            monkeypatch.setattr(kernel, name, functools.partial(getattr(kernel, name), interpret=True))
+            monkeypatch.setattr(
+                kernel, name, functools.partial(getattr(kernel, name), interpret=True)
+            )

@@ -10,10 +10,12 @@ import numpy as np
 
 from tests.tolerance import rounding
 
-F32, BF16 = jnp.float32, jnp.bfloat16
+F32 = jnp.float32
+BF16 = jnp.bfloat16
 LENGTH = 128
 ROUNDING = {F32: rounding(LENGTH), BF16: 2**-6}
-"""How far apart two ways of computing may be, relative to the norm of a whole array; no sum is longer than `LENGTH`."""
+"""How far apart two ways of computing may be, relative to the norm of a whole array; no sum is
+longer than `LENGTH`."""
 
 
 def drawn(*shape: int, seed: int = 0, dtype: Any = F32) -> jax.Array:
@@ -22,7 +24,8 @@ def drawn(*shape: int, seed: int = 0, dtype: Any = F32) -> jax.Array:
 
 
 def segments(batch: int) -> jax.Array:
-    """Three packed segments and padding, a full sequence, one of a single token, and so on in turn."""
+    """Three packed segments and padding, a full sequence, one of a single token, and so on in
+    turn."""
     place = np.arange(LENGTH)
     packed = np.where(place < 40, 1, np.where(place < 41, 2, np.where(place < 100, 3, 0)))
     rows = [packed, np.ones_like(place), np.where(place < 1, 1, 0)]

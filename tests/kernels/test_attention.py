@@ -15,7 +15,8 @@ from kdjax.kernels import attention
 from kdjax.models.dropout import kept, seeds
 from tests.kernels.examples import BF16, F32, LENGTH, drawn, near, segments
 
-HEADS, WIDTH = 2, 128
+HEADS = 2
+WIDTH = 128
 
 
 def plain(
@@ -23,7 +24,8 @@ def plain(
 ) -> tuple[jax.Array, jax.Array]:
     """dropout(softmax(q kᵀ/√d)) v, and q kᵀ/√d."""
     query, key, value = (
-        x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3) for x in jnp.split(joined, 3, axis=-1)
+        x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
+        for x in jnp.split(joined, 3, axis=-1)
     )
     scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
     same = segments[:, None, :, None] == segments[:, None, None]
@@ -45,12 +47,18 @@ def inputs(batch: int, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax
 
 
 def run(
-    joined: jax.Array, segments: jax.Array, gradient: jax.Array, to_scores: jax.Array | None, **options: Any
+    joined: jax.Array,
+    segments: jax.Array,
+    gradient: jax.Array,
+    to_scores: jax.Array | None,
+    **options: Any,
 ) -> Any:
     """What both kernels give."""
     asked = to_scores is not None
     made = attention.forward(joined, segments, HEADS, scores=asked, interpret=True, **options)
-    return made, attention.backward(joined, segments, gradient, to_scores, HEADS, interpret=True, **options)
+    return made, attention.backward(
+        joined, segments, gradient, to_scores, HEADS, interpret=True, **options
+    )
 
 
 @pytest.mark.parametrize("scores", [False, True])
@@ -61,18 +69,24 @@ def test_the_kernel_is_plain_attention_with_and_without_scores(dtype: Any, score
     assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype(dtype)}
     made, pull = jax.vjp(lambda x: plain(x, own), joined.astype(F32))
     back = to_scores if scores else jnp.zeros_like(to_scores)
-    near(got, (made if scores else made[:1], *pull((gradient.astype(F32), back.astype(F32)))), dtype)
+    near(
+        got, (made if scores else made[:1], *pull((gradient.astype(F32), back.astype(F32)))), dtype
+    )
 
 
 @pytest.mark.parametrize("scores", [False, True])
 @pytest.mark.parametrize("dtype", [F32, BF16])
-def test_it_drops_out_the_very_probabilities_that_plain_attention_does(dtype: Any, scores: bool) -> None:
+def test_it_drops_out_the_very_probabilities_that_plain_attention_does(
+    dtype: Any, scores: bool
+) -> None:
     joined, own, gradient, to_scores = inputs(3, dtype)
     dropout = {"seeds": seeds(jax.random.key(4), 3), "rate": 0.3}
     got = run(joined, own, gradient, to_scores if scores else None, **dropout)
     made, pull = jax.vjp(lambda x: plain(x, own, **dropout), joined.astype(F32))
     back = to_scores if scores else jnp.zeros_like(to_scores)
-    near(got, (made if scores else made[:1], *pull((gradient.astype(F32), back.astype(F32)))), dtype)
+    near(
+        got, (made if scores else made[:1], *pull((gradient.astype(F32), back.astype(F32)))), dtype
+    )
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 3])
@@ -82,8 +96,14 @@ def test_it_does_not_depend_on_how_many_sequences_a_step_of_the_grid_takes(
     joined, own, gradient, to_scores = inputs(6, F32)
     whole = run(joined, own, gradient, to_scores)
     monkeypatch.setattr(attention, "_BLOCK_BYTES", sequences * joined[0].nbytes)
-    traced = jax.make_jaxpr(functools.partial(run))(joined, own, gradient, to_scores)  # not one that JAX has
-    grids = [eqn.params["grid_mapping"].grid for eqn in traced.eqns if eqn.primitive.name == "pallas_call"]
+    traced = jax.make_jaxpr(functools.partial(run))(
+        joined, own, gradient, to_scores
+    )  # not one that JAX has
+    grids = [
+        eqn.params["grid_mapping"].grid
+        for eqn in traced.eqns
+        if eqn.primitive.name == "pallas_call"
+    ]
     assert grids == [(6 // sequences,)] * 2
     near(run(joined, own, gradient, to_scores), whole, F32)
 

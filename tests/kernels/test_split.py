@@ -13,16 +13,24 @@ import pytest
 from jax.extend import core
 
 from kdjax import models
-from kdjax.config import ArmConfig, CacheConfig, ComputeConfig, MeshConfig, ModelConfig, OptimizerConfig, TermConfig
+from kdjax.config import (
+    ArmConfig,
+    CacheConfig,
+    ComputeConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TermConfig,
+)
+from kdjax.hlo.kernels import kernels
 from kdjax.kernels.split import EACH, ROWS, on_tpu, split
-from kdjax.parallel.kernels import kernels
 from kdjax.parallel.layout import Layout
-from kdjax.train import cache
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape
-from kdjax.train.program import Program
-from kdjax.train.signal import Cached
-from kdjax.train.step import Moment
+from kdjax.training import fill_teacher_cache as cache
+from kdjax.training.arm import resolve
+from kdjax.training.phase import BatchShape, Phase
+from kdjax.training.program import Program
+from kdjax.training.step import ScheduleInputs
+from kdjax.training.teacher_source import CachedTeacher
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_sums_equal
 
@@ -38,9 +46,17 @@ STUDENT = ModelConfig(
     positions="rotary",
 )
 TEACHER = dataclasses.replace(STUDENT, layers=1, positions="learned")
-SHAPE = Shape(batch=8, length=128, slots=16)
-TERMS = (TermConfig("mlm"), TermConfig("attention_kl"), TermConfig("relation", options={"relation_heads": 4}))
-KERNELS = {f"{name}_{way}" for name in ("attention", "layer_norm", "relation") for way in ("forward", "backward")}
+SHAPE = BatchShape(batch_size=8, seq_len=128, max_predictions=16)
+TERMS = (
+    TermConfig("mlm"),
+    TermConfig("attention_kl"),
+    TermConfig("relation", options={"relation_heads": 4}),
+)
+KERNELS = {
+    f"{name}_{way}"
+    for name in ("attention", "layer_norm", "relation")
+    for way in ("forward", "backward")
+}
 
 
 class Sgd(Phase):
@@ -53,19 +69,26 @@ class Sgd(Phase):
 
 def phase() -> Phase:
     """Attention with and without scores, relations, logits."""
-    (only,) = resolve("all", ArmConfig(terms=TERMS), STUDENT, TEACHER, OptimizerConfig(learning_rate=1.0)).phases
+    (only,) = resolve(
+        "all", ArmConfig(terms=TERMS), STUDENT, TEACHER, OptimizerConfig(learning_rate=1.0)
+    ).phases
     return Sgd(**{field.name: getattr(only, field.name) for field in dataclasses.fields(Phase)})
 
 
 def stepped(mesh: MeshConfig, devices: int, **options: Any) -> tuple[Any, float, set[str]]:
-    """The gradients of a step, its loss, and the kernels in it; of runs side by side, the first one's."""
+    """The gradients of a step, its loss, and the kernels in it; of runs side by side, the first
+    one's."""
     program = Program(phase(), SHAPE, Layout.of(mesh, jax.devices()[:devices]), **options)
     start = models.init(STUDENT, 0).params
     teacher = program.place_teacher(models.init(TEACHER, 9).params)
     states = [program.start(start, seed) for seed in range(program.seeds)]
     before = jax.device_get(states[0].params)
-    batches = program.place(program.joined([tiny.batch(3 + n, SHAPE) for n in range(program.seeds)]))
-    after, metrics = program.step(program.together(states), teacher, batches, Moment(0.0, 1.0))
+    batches = program.place(
+        program.joined([tiny.batch(3 + n, SHAPE) for n in range(program.seeds)])
+    )
+    after, metrics = program.step(
+        program.together(states), teacher, batches, ScheduleInputs(0.0, 1.0)
+    )
     gradients = jax.tree.map(np.subtract, before, jax.device_get(program.own(after, 0).params))
     return gradients, float(np.ravel(metrics["loss"])[0]), {name for name, _ in program.kernels}
 
@@ -93,14 +116,15 @@ def test_a_step_with_kernels_is_the_step_without(
 ) -> None:
     gradients, loss, found = stepped(mesh, devices, **options)
     assert found == KERNELS
-    sums = {"summands": SHAPE.batch * SHAPE.length, "stages": 20}  # matmuls and sums in a row
+    sums = {"summands": SHAPE.batch_size * SHAPE.seq_len, "stages": 20}  # matmuls and sums in a row
     assert_metrics_equal({"loss": loss}, {"loss": lean[1]}, **sums)
     largest = max(float(np.max(np.abs(gradient))) for gradient in jax.tree.leaves(lean[0]))
     assert_sums_equal(gradients, lean[0], size=largest, **sums)
 
 
 def test_each_device_is_given_its_own_sequences() -> None:
-    x, scale = jnp.arange(8.0).reshape(8, 1), jnp.array([2.0])
+    x = jnp.arange(8.0).reshape(8, 1)
+    scale = jnp.array([2.0])
     sizes = []
 
     def kernel(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -108,11 +132,11 @@ def test_each_device_is_given_its_own_sequences() -> None:
         return x * scale, jnp.sum(x, axis=0, keepdims=True)
 
     def run(x: jax.Array, scale: jax.Array) -> Any:
-        with layout.seen():
+        with layout.mesh_context():
             return split(kernel, (ROWS, EACH), (ROWS, ROWS))(x, scale)
 
     layout = Layout.of(MeshConfig(fsdp=2))
-    scaled, sums = jax.jit(run, in_shardings=(layout.by_batch, layout.everywhere))(x, scale)
+    scaled, sums = jax.jit(run, in_shardings=(layout.batch_sharding, layout.replicated))(x, scale)
     assert set(sizes) == {1}
     np.testing.assert_array_equal(scaled, 2 * x)
     np.testing.assert_array_equal(sums, x)
@@ -122,9 +146,10 @@ def test_each_device_is_given_its_own_sequences() -> None:
 @pytest.mark.usefixtures("tpu")
 def test_stored_outputs_of_a_teacher_are_made_by_kernels_on_each_device() -> None:
     """XLA does not split a kernel's work: a TPU refuses one that is not in a shard_map."""
-    layout, request = Layout.of(), models.Request(hidden=frozenset({1}))
-    program = cache._program(Cached(TEACHER, request, CacheConfig()), layout)
-    batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch,), jnp.int32)}
+    layout = Layout.of()
+    request = models.FeatureRequest(hidden=frozenset({1}))
+    program = cache._program(CachedTeacher(TEACHER, request, CacheConfig()), layout)
+    batch = {**SHAPE.abstract(), "records": jax.ShapeDtypeStruct((SHAPE.batch_size,), jnp.int32)}
     traced = program.trace(models.abstract_params(TEACHER, mlm=False), batch).jaxpr
     assert set(kernels(traced)) and not lonely(traced.jaxpr)
 
@@ -144,11 +169,11 @@ def lonely(jaxpr: core.Jaxpr) -> list[str]:
 def test_there_are_no_kernels_where_devices_share_the_work_of_a_layer() -> None:
     assert on_tpu()
     for mesh, expected in ((MeshConfig(fsdp=2), True), (MeshConfig(tensor=2), False)):
-        with Layout.of(mesh).seen():
+        with Layout.of(mesh).mesh_context():
             assert on_tpu() is expected
 
 
 def test_a_cpu_has_no_kernels() -> None:
     assert not on_tpu()
-    with Layout.of().seen():
+    with Layout.of().mesh_context():
         assert not on_tpu()

@@ -9,7 +9,14 @@ from kdjax.config import ModelConfig
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CONFIG = ModelConfig(
-    layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, dropout=0.3, attention_dropout=0.2
+    layers=3,
+    width=24,
+    heads=3,
+    ffn=40,
+    vocab_size=57,
+    max_positions=20,
+    dropout=0.3,
+    attention_dropout=0.2,
 )
 
 
@@ -21,7 +28,8 @@ def config():
 
 @pytest.fixture
 def batch_of():
-    """Builds a batch from rows, each a list of packed documents' lengths; the rest of a row is padding."""
+    """Builds a batch from rows, each a list of packed documents' lengths; the rest of a row is
+    padding."""
 
     def build(rows, *, length=16, slots=4, seed=0, vocab=57, types=False):
         rng = np.random.default_rng(seed)
@@ -33,13 +41,15 @@ def batch_of():
                 positions[r, at : at + size] = np.arange(size)
                 at += size
         batch = {
-            "tokens": np.where(segments > 0, rng.integers(1, vocab, segments.shape), 0).astype(np.int32),
+            "tokens": np.where(segments > 0, rng.integers(1, vocab, segments.shape), 0).astype(
+                np.int32
+            ),
             "segments": segments,
             "positions": positions,
             "valid": segments > 0,
-            "slots": np.stack([np.sort(rng.permutation(sum(documents))[:slots]) for documents in rows]).astype(
-                np.int32
-            ),
+            "slots": np.stack(
+                [np.sort(rng.permutation(sum(documents))[:slots]) for documents in rows]
+            ).astype(np.int32),
         }
         if types:
             batch["types"] = (segments % 2).astype(np.int32)

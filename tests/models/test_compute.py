@@ -1,4 +1,5 @@
-"""Every way of computing gives the canonical program's features and gradients, and is the program it says it is."""
+"""Every way of computing gives the reference program's features and gradients, and is the program
+it says it is."""
 
 from collections import Counter
 from dataclasses import replace
@@ -11,12 +12,19 @@ import pytest
 
 from kdjax.config import ComputeConfig, MeshConfig, ModelConfig
 from kdjax.kernels import split
-from kdjax.models import Request, abstract_params, forward, fused
-from kdjax.models.canonical import canonical
+from kdjax.models import FeatureRequest, abstract_params, forward, fused
+from kdjax.models.reference import reference
 from kdjax.parallel.layout import Layout
 
 CONFIG = ModelConfig(
-    layers=5, width=12, heads=2, ffn=20, vocab_size=40, max_positions=12, dropout=0.3, attention_dropout=0.2
+    layers=5,
+    width=12,
+    heads=2,
+    ffn=20,
+    vocab_size=40,
+    max_positions=12,
+    dropout=0.3,
+    attention_dropout=0.2,
 )
 FUSIBLE = replace(CONFIG, attention_dropout=0.0)
 PRE = replace(CONFIG, norm="pre")
@@ -32,7 +40,8 @@ TILED = ModelConfig(layers=3, width=128, heads=2, ffn=20, vocab_size=40, max_pos
 LENGTH = 10
 REMAT = jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0).eqns[0].primitive.name
 LAYER = 8
-"""Matmuls of the canonical program: query, key, value, scores, mixing, output, two of the feed-forward block."""
+"""Matmuls of the reference program: query, key, value, scores, mixing, output, two of the
+feed-forward block."""
 LEAN = 6
 """Of the lean one: query, key and value are one."""
 
@@ -42,17 +51,25 @@ def at(*layers):
 
 
 REQUESTS = {
-    "logits only": Request(logits=True),
-    "a middle layer": Request(scores=at(3), value=at(3), hidden=at(0, 3), logits=True, token_logits=True),
-    "scores of the last layer": Request(scores=at(5)),
-    "all of the last layer": Request(scores=at(5), query=at(5), key=at(2, 5), value=at(5), hidden=at(5)),
+    "logits only": FeatureRequest(logits=True),
+    "a middle layer": FeatureRequest(
+        scores=at(3), value=at(3), hidden=at(0, 3), logits=True, token_logits=True
+    ),
+    "scores of the last layer": FeatureRequest(scores=at(5)),
+    "all of the last layer": FeatureRequest(
+        scores=at(5), query=at(5), key=at(2, 5), value=at(5), hidden=at(5)
+    ),
 }
 """Of five layers."""
 SHORT_REQUESTS = {
-    "logits only": Request(logits=True),
-    "a middle layer": Request(scores=at(1), value=at(1), hidden=at(0, 1), logits=True, token_logits=True),
-    "scores of the last layer": Request(scores=at(3)),
-    "all of the last layer": Request(scores=at(3), query=at(3), key=at(3), value=at(3), hidden=at(3)),
+    "logits only": FeatureRequest(logits=True),
+    "a middle layer": FeatureRequest(
+        scores=at(1), value=at(1), hidden=at(0, 1), logits=True, token_logits=True
+    ),
+    "scores of the last layer": FeatureRequest(scores=at(3)),
+    "all of the last layer": FeatureRequest(
+        scores=at(3), query=at(3), key=at(3), value=at(3), hidden=at(3)
+    ),
 }
 """Of three: where layers can be a loop, it is the upper two, all, or the lower two."""
 
@@ -64,7 +81,9 @@ def also(*values):
 
 def params_of(config):
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), abstract_params(config))
+    return jax.tree.map(
+        lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), abstract_params(config)
+    )
 
 
 def packed():
@@ -83,9 +102,12 @@ def run(config, request, compute):
     """Features, and the gradient of a loss that weighs every entry of them differently."""
 
     def loss(params):
-        features = forward(config, params, packed(), request, dropout_key=jax.random.key(7), compute=compute)
+        features = forward(
+            config, params, packed(), request, dropout_key=jax.random.key(7), compute=compute
+        )
         return sum(
-            jnp.mean(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape)) for x in jax.tree.leaves(features)
+            jnp.mean(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape))
+            for x in jax.tree.leaves(features)
         ), features
 
     gradient, features = jax.grad(loss, has_aux=True)(params_of(config))
@@ -94,8 +116,8 @@ def run(config, request, compute):
 
 @cache
 def plain(config, name):
-    """Of the canonical program: plain JAX, differentiated by JAX."""
-    with canonical():
+    """Of the reference program: plain JAX, differentiated by JAX."""
+    with reference():
         return run(config, SHORT_REQUESTS[name], ComputeConfig())
 
 
@@ -108,7 +130,8 @@ def distance(tree, reference):
 
 def same(config, name, **compute):
     """One unit dropped in the one and kept in the other would differ by far more than rounding."""
-    got, want = run(config, SHORT_REQUESTS[name], ComputeConfig(**compute)), plain(config, name)
+    got = run(config, SHORT_REQUESTS[name], ComputeConfig(**compute))
+    want = plain(config, name)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), got, want)
     assert max(map(distance, got, want)) < 2e-6
@@ -129,7 +152,9 @@ def test_lean_it_is_the_plain_program_dropout_included(config, name):
     same(config, name)
 
 
-@pytest.mark.parametrize("config", [SHORT_FUSIBLE, replace(SHORT_PRE, dropout=0.0)], ids=["post", "pre"])
+@pytest.mark.parametrize(
+    "config", [SHORT_FUSIBLE, replace(SHORT_PRE, dropout=0.0)], ids=["post", "pre"]
+)
 def test_lean_with_one_kind_of_dropout_it_is_the_plain_program(config):
     same(config, "a middle layer")
 
@@ -154,7 +179,11 @@ def test_rematerialised_it_is_the_plain_program_dropout_included(config, remat, 
 
 @pytest.mark.parametrize(
     ("config", "name"),
-    [(SHORT, "all of the last layer"), (SHORT_PRE, "a middle layer"), (SHORT_PRE, "scores of the last layer")],
+    [
+        (SHORT, "all of the last layer"),
+        (SHORT_PRE, "a middle layer"),
+        (SHORT_PRE, "scores of the last layer"),
+    ],
     ids=["post", "pre", "pre"],
 )
 def test_scanned_it_is_the_plain_program_dropout_included(config, name):
@@ -185,11 +214,12 @@ def test_these_comparisons_see_dropout(rate):
 
 
 def near(config, name, **compute):
-    """A bfloat16 has 8 significant bits: a rounding errs by up to 2^-8, and dozens of them follow one another."""
+    """A bfloat16 has 8 significant bits: a rounding errs by up to 2^-8, and dozens of them follow
+    one another."""
     got = run(config, SHORT_REQUESTS[name], ComputeConfig(dtype="bfloat16", **compute))
-    for part, reference in zip(got, plain(config, name), strict=True):
+    for part, expected in zip(got, plain(config, name), strict=True):
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(part))
-        assert 2**-10 < distance(part, reference) < 2**-5
+        assert 2**-10 < distance(part, expected) < 2**-5
 
 
 @pytest.mark.parametrize(
@@ -199,9 +229,15 @@ def near(config, name, **compute):
         (SHORT, "scores of the last layer"),
         (SHORT_PRE, "a middle layer"),
         (SHORT_ROTARY, "all of the last layer"),
-        *(also(config, name) for config in (SHORT, SHORT_PRE, SHORT_ROTARY) for name in SHORT_REQUESTS),
+        *(
+            also(config, name)
+            for config in (SHORT, SHORT_PRE, SHORT_ROTARY)
+            for name in SHORT_REQUESTS
+        ),
     ],
-    ids=lambda value: f"{value.norm}-{value.positions}" if isinstance(value, ModelConfig) else value,
+    ids=lambda value: (
+        f"{value.norm}-{value.positions}" if isinstance(value, ModelConfig) else value
+    ),
 )
 def test_bfloat16_stays_near_float32_and_hands_out_float32(config, name):
     near(config, name)
@@ -223,11 +259,16 @@ def equations(jaxpr):
 
 
 def trace(request, *, config=FUSIBLE, gradient=False, dropout=True, length=LENGTH, **compute):
-    shapes = {name: jax.ShapeDtypeStruct((3, length), jnp.int32) for name in ("tokens", "segments", "positions")}
+    shapes = {
+        name: jax.ShapeDtypeStruct((3, length), jnp.int32)
+        for name in ("tokens", "segments", "positions")
+    }
     shapes["slots"] = jax.ShapeDtypeStruct((3, 2), jnp.int32)
 
     def features(params, batch, key):
-        return forward(config, params, batch, request, dropout_key=key, compute=ComputeConfig(**compute))
+        return forward(
+            config, params, batch, request, dropout_key=key, compute=ComputeConfig(**compute)
+        )
 
     def loss(*args):
         return sum(x.sum() for x in jax.tree.leaves(features(*args)))
@@ -242,7 +283,7 @@ def count(eqns, name):
 
 
 def test_the_plain_program_has_no_loop_and_computes_nothing_again():
-    with canonical():
+    with reference():
         eqns = trace(REQUESTS["a middle layer"], gradient=True)
     assert count(eqns, "scan") == count(eqns, REMAT) == 0
     # Forward and twice as much backward, with two for the MLM head.
@@ -262,8 +303,12 @@ def test_neither_does_the_lean_one():
         (REQUESTS["logits only"], 5, [range(1, 6)]),
         (REQUESTS["a middle layer"], 5, [range(1, 3), range(3, 4), range(4, 6)]),
         (REQUESTS["scores of the last layer"], 4, [range(1, 5)]),
-        (REQUESTS["all of the last layer"], 5, [range(1, 2), range(2, 3), range(3, 5), range(5, 6)]),
-        (Request(hidden=at(0)), 0, []),
+        (
+            REQUESTS["all of the last layer"],
+            5,
+            [range(1, 2), range(2, 3), range(3, 5), range(5, 6)],
+        ),
+        (FeatureRequest(hidden=at(0)), 0, []),
     ],
 )
 def test_layers_of_which_nothing_is_asked_are_one_loop(request_, layers, runs):
@@ -281,20 +326,27 @@ def test_every_layer_that_runs_whole_is_rematerialised():
 
 @pytest.mark.parametrize(("remat", "again"), [("dots", 2), ("full", LEAN)])
 def test_the_backward_pass_computes_again_what_remat_says(remat, again):
-    """Under dots only the scores and the mixing, whose memory grows with the square of the length."""
+    """Under dots only the scores and the mixing, whose memory grows with the square of the
+    length."""
     stored, recomputed = (
-        count(trace(REQUESTS["logits only"], gradient=True, remat=kind), "dot_general") for kind in ("none", remat)
+        count(trace(REQUESTS["logits only"], gradient=True, remat=kind), "dot_general")
+        for kind in ("none", remat)
     )
     assert recomputed == stored + 5 * again
 
 
 def test_rematerialised_loops_take_less_memory():
-    """In a loop, as the CPU's compiler undoes it elsewhere: it finds the second computation equal to the first."""
+    """In a loop, as the CPU's compiler undoes it elsewhere: it finds the second computation equal
+    to the first."""
 
     def temporary(remat):
         def loss(params):
             compute = ComputeConfig(scan=True, remat=remat)
-            return forward(config, params, batch, Request(hidden=at(6)), compute=compute).hidden[6].sum()
+            return (
+                forward(config, params, batch, FeatureRequest(hidden=at(6)), compute=compute)
+                .hidden[6]
+                .sum()
+            )
 
         compiled = jax.jit(jax.grad(loss)).lower(abstract_params(config)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -314,7 +366,7 @@ def test_angles_of_rotary_positions_are_computed_once_in_float32(options):
 
 def test_rotary_positions_add_no_matmul():
     for learned, rotary in ((PRE, ROTARY), (TILED, replace(TILED, positions="rotary"))):
-        with canonical():
+        with reference():
             counts = [
                 count(trace(REQUESTS["logits only"], config=config, gradient=True), "dot_general")
                 for config in (learned, rotary)
@@ -340,7 +392,9 @@ def kernels(eqns):
 
 def square(eqns):
     """Matmuls that make scores or probabilities `[B, H, L, L]`, their gradients too."""
-    shapes = [v.aval.shape for eqn in eqns if eqn.primitive.name == "dot_general" for v in eqn.outvars]
+    shapes = [
+        v.aval.shape for eqn in eqns if eqn.primitive.name == "dot_general" for v in eqn.outvars
+    ]
     return sum(shape == (3, 2, shape[-1], shape[-1]) for shape in shapes)
 
 
@@ -361,12 +415,17 @@ def square(eqns):
         also("scores of the last layer", 2, "none", True),
     ],
 )
-def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(device, name, layers, remat, dropout):
+def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(
+    device, name, layers, remat, dropout
+):
     device("tpu")
-    eqns = trace(SHORT_REQUESTS[name], gradient=True, config=TILED, length=128, dropout=dropout, remat=remat)
+    eqns = trace(
+        SHORT_REQUESTS[name], gradient=True, config=TILED, length=128, dropout=dropout, remat=remat
+    )
     assert kernels(eqns)["attention_forward"] == layers * (1 if remat == "none" else 2)
     assert kernels(eqns)["attention_backward"] == layers
-    # Where a layer runs no further than its scores, they are all that is made: three matmuls with their gradients.
+    # Where a layer runs no further than its scores, they are all that is made: three matmuls with
+    # their gradients.
     assert square(eqns) == (name == "scores of the last layer")
 
 
@@ -408,15 +467,22 @@ def test_attention_without_a_kernel_is_lean(device, options):
 def test_a_layer_split_over_devices_has_no_kernel(device):
     device("tpu")
     for mesh, expected in ((MeshConfig(tensor=3), 0), (MeshConfig(fsdp=3), TILED.layers)):
-        with Layout.of(mesh, jax.devices()[:3]).seen():
+        with Layout.of(mesh, jax.devices()[:3]).mesh_context():
             eqns = trace(REQUESTS["logits only"], config=TILED, length=128, dropout=False)
         assert kernels(eqns)["attention_forward"] == expected
 
 
 def test_canonical_it_has_no_kernel_whatever_the_device(device):
     device("tpu")
-    with canonical():
-        assert kernels(trace(REQUESTS["logits only"], config=TILED, length=128, gradient=True, dropout=False)) == {}
+    with reference():
+        assert (
+            kernels(
+                trace(
+                    REQUESTS["logits only"], config=TILED, length=128, gradient=True, dropout=False
+                )
+            )
+            == {}
+        )
 
 
 def test_on_gpus_attention_in_bfloat16_is_cudnns(device, monkeypatch):
@@ -434,7 +500,12 @@ def test_on_gpus_attention_in_bfloat16_is_cudnns(device, monkeypatch):
     assert square(eqns) == 1
     calls.clear()
     trace(SHORT_REQUESTS["a middle layer"], **options)  # float32
-    for other in ({"attention": "plain"}, {"dropout": True}, {"length": 127}, {"config": replace(TILED, heads=32)}):
+    for other in (
+        {"attention": "plain"},
+        {"dropout": True},
+        {"length": 127},
+        {"config": replace(TILED, heads=32)},
+    ):
         trace(SHORT_REQUESTS["a middle layer"], dtype="bfloat16", **{**options, **other})
     assert calls == []
 
@@ -442,14 +513,17 @@ def test_on_gpus_attention_in_bfloat16_is_cudnns(device, monkeypatch):
 @pytest.mark.parametrize("scan", [False, True])
 def test_bfloat16_is_for_matmuls_and_not_for_softmax_or_statistics_or_long_sums(scan):
     forwards, whole = (
-        trace(REQUESTS["logits only"], dtype="bfloat16", scan=scan, gradient=gradient) for gradient in (False, True)
+        trace(REQUESTS["logits only"], dtype="bfloat16", scan=scan, gradient=gradient)
+        for gradient in (False, True)
     )
 
     def types(eqns, name):
         return {str(v.aval.dtype) for eqn in eqns if eqn.primitive.name == name for v in eqn.invars}
 
     assert types(whole, "dot_general") == {"bfloat16"}
-    assert types(forwards, "exp") == types(forwards, "tanh") == types(forwards, "rsqrt") == {"float32"}
+    assert (
+        types(forwards, "exp") == types(forwards, "tanh") == types(forwards, "rsqrt") == {"float32"}
+    )
     # A frequent token's gradient is a sum of many, which would stand still in bfloat16.
     tables = [eqn.outvars[0].aval for eqn in whole if eqn.primitive.name == "scatter-add"]
     assert {str(x.dtype) for x in tables if x.shape == (40, 12)} == {"float32"}

@@ -1,4 +1,5 @@
-"""Dropout by counter: its rate, that elements are independent, and that it is the same however a batch is taken."""
+"""Dropout by counter: its rate, that elements are independent, and that it is the same however a
+batch is taken."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ import pytest
 from kdjax.kernels.counter import mix, step
 from kdjax.models.dropout import drop, fold, keep, kept, seeds
 
-SEQUENCES, LENGTH, WIDTH = 64, 32, 64
+SEQUENCES = 64
+LENGTH = 32
+WIDTH = 64
 SHAPE = (SEQUENCES, LENGTH, WIDTH)
 SEEDS = seeds(jax.random.key(0), SEQUENCES)
 
@@ -23,7 +26,9 @@ def standardised(mask: jax.Array, rate: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])
-def test_as_many_are_dropped_as_the_rate_says_overall_and_in_every_sequence_position_and_unit(rate: float) -> None:
+def test_as_many_are_dropped_as_the_rate_says_overall_and_in_every_sequence_position_and_unit(
+    rate: float,
+) -> None:
     z = standardised(kept(SEEDS, SHAPE, rate), rate)
     assert abs(z.sum()) / np.sqrt(z.size) < 4
     for axis, others in enumerate([(1, 2), (0, 2), (0, 1)]):
@@ -44,7 +49,10 @@ def test_neighbours_of_every_kind_are_independent(lag: tuple[int, ...]) -> None:
 
 def test_layers_sites_and_steps_are_independent() -> None:
     steps = [seeds(jax.random.fold_in(jax.random.key(1), n), SEQUENCES) for n in range(3)]
-    keys = [fold(fold(one, layer), site) for one, layer, site in itertools.product(steps, range(7), range(3))]
+    keys = [
+        fold(fold(one, layer), site)
+        for one, layer, site in itertools.product(steps, range(7), range(3))
+    ]
     masks = np.stack([standardised(kept(key, SHAPE, 0.1), 0.1).ravel() for key in keys])
     correlations = masks @ masks.T / np.sqrt(masks.shape[1])
     assert np.abs(correlations[~np.eye(len(keys), dtype=bool)]).max() < 5
@@ -61,7 +69,8 @@ def test_every_high_bit_of_the_hash_turns_with_every_bit_of_the_counter() -> Non
 
 
 def test_a_sequence_is_dropped_by_its_own_seed_alone() -> None:
-    whole, some = kept(SEEDS, SHAPE, 0.3), np.array([5, 0, 63])
+    whole = kept(SEEDS, SHAPE, 0.3)
+    some = np.array([5, 0, 63])
     np.testing.assert_array_equal(whole[some], kept(SEEDS[some], (3, *SHAPE[1:]), 0.3))
     np.testing.assert_array_equal(fold(fold(SEEDS, 2), 1)[some], fold(fold(SEEDS[some], 2), 1))
 
@@ -82,7 +91,11 @@ def test_what_is_kept_is_scaled_and_its_gradient_too(dtype: str) -> None:
 
 def test_seeds_stay_seeds_and_without_a_key_nothing_is_dropped() -> None:
     x = jnp.ones(SHAPE)
-    assert seeds(SEEDS, SEQUENCES) is SEEDS and seeds(None, SEQUENCES) is None and fold(None, 1) is None
+    assert (
+        seeds(SEEDS, SEQUENCES) is SEEDS
+        and seeds(None, SEQUENCES) is None
+        and fold(None, 1) is None
+    )
     assert drop(x, 0.1, None, site=0) is x and drop(x, 0.0, SEEDS, site=0) is x
     assert keep(SHAPE, 0.1, None) is None and keep(SHAPE, 0.0, SEEDS) is None
 

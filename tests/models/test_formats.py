@@ -1,4 +1,5 @@
-"""Models that are not BERT's: as which class they are saved, and that they are read again bit for bit."""
+"""Models that are not BERT's: as which class they are saved, and that they are read again bit for
+bit."""
 
 from __future__ import annotations
 
@@ -11,7 +12,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax.errors import InputError
-from kdjax.models import Model, Request, abstract_params, formats, forward, from_pretrained, save_pretrained
+from kdjax.models import (
+    FeatureRequest,
+    Model,
+    abstract_params,
+    formats,
+    forward,
+    from_pretrained,
+    save_pretrained,
+)
 from tests.golden.record_hf_classes import BATCH, CONFIGS, params_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hf_classes.npz"
@@ -51,20 +60,28 @@ def test_a_saved_model_reads_back_bit_for_bit(tmp_path, config, model_type, chan
 
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_a_class_of_transformers_has_the_logits_of_the_model_saved_as_it(model_type):
-    """Recorded by `python -m tests.golden.record_hf_classes`: transformers reads what was saved, in PyTorch."""
+    """Recorded by `python -m tests.golden.record_hf_classes`: transformers reads what was saved, in
+    PyTorch."""
     config = CONFIGS[model_type]
     assert formats.to_json(config, mlm=True)["model_type"] == model_type
-    got = forward(config, params_of(config), BATCH, Request(token_logits=True)).token_logits
+    got = forward(config, params_of(config), BATCH, FeatureRequest(token_logits=True)).token_logits
     want = np.load(GOLDEN)[model_type]
     valid = BATCH["segments"] > 0
-    np.testing.assert_allclose(np.asarray(got)[valid], want[valid], rtol=0, atol=1e-5 * np.abs(want).max())
+    np.testing.assert_allclose(
+        np.asarray(got)[valid], want[valid], rtol=0, atol=1e-5 * np.abs(want).max()
+    )
 
 
 def test_models_of_our_own_kind_have_dotted_names_and_every_setting(tmp_path, config):
     own = config(norm="pre", positions="rotary")
     save_pretrained(tmp_path / "out", Model(own, random_params(own)))
     names = set(load_file(tmp_path / "out" / "model.safetensors"))
-    assert {"embeddings.word.embedding", "layers.3.attention.query.kernel", "final_norm.scale", "mlm.bias"} < names
+    assert {
+        "embeddings.word.embedding",
+        "layers.3.attention.query.kernel",
+        "final_norm.scale",
+        "mlm.bias",
+    } < names
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
     assert settings == {"model_type": "kdjax", **vars(own)}
 
@@ -101,7 +118,9 @@ def test_a_setting_that_a_config_of_our_own_kind_leaves_out_is_named(tmp_path, c
         from_pretrained(tmp_path / "out")
 
 
-def test_a_position_table_of_a_padding_token_with_another_number_reads_from_its_first_position(tmp_path, config):
+def test_a_position_table_of_a_padding_token_with_another_number_reads_from_its_first_position(
+    tmp_path, config
+):
     """RoBERTa's own [PAD] is 1, so that its table begins with two rows of no position."""
     model = Model(config(norm="pre"), random_params(config(norm="pre")))
     save_pretrained(tmp_path / "out", model)
@@ -118,10 +137,16 @@ def test_a_position_table_of_a_padding_token_with_another_number_reads_from_its_
     [
         ("roformer", {"rotary_value": True}, "rotary_value is True, expected False"),
         ("roformer", {"embedding_size": 12}, "embedding_size is 12, expected the hidden_size, 24"),
-        ("roberta-prelayernorm", {"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new', expected 'gelu'"),
+        (
+            "roberta-prelayernorm",
+            {"hidden_act": "gelu_new"},
+            "hidden_act is 'gelu_new', expected 'gelu'",
+        ),
     ],
 )
-def test_a_config_of_a_class_with_what_this_package_has_not(tmp_path, config, model_type, changes, words):
+def test_a_config_of_a_class_with_what_this_package_has_not(
+    tmp_path, config, model_type, changes, words
+):
     own = config(**SAVED_AS[model_type][0])
     save_pretrained(tmp_path / "out", Model(own, random_params(own)))
     path = tmp_path / "out" / "config.json"

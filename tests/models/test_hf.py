@@ -1,4 +1,5 @@
-"""Reading and writing Hugging Face directories, against recorded numbers of transformers' own BERT in PyTorch."""
+"""Reading and writing Hugging Face directories, against recorded numbers of transformers' own BERT
+in PyTorch."""
 
 import itertools
 import json
@@ -14,7 +15,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from kdjax.config import ModelConfig
-from kdjax.models import Request, forward, from_pretrained, init, pretrained_config, save_pretrained
+from kdjax.models import (
+    FeatureRequest,
+    forward,
+    from_pretrained,
+    init,
+    pretrained_config,
+    save_pretrained,
+)
 from tests import features
 from tests.golden import pytorch
 
@@ -53,7 +61,8 @@ def test_padded_batches_equal_pytorch(tmp_path, act):
 
 
 def packed(recorded, name, length):
-    """An array of the recorded documents, packed into rows as `PACKED` says; the rest of a row is 0."""
+    """An array of the recorded documents, packed into rows as `PACKED` says; the rest of a row is
+    0."""
     rows = np.zeros((len(pytorch.PACKED), length), np.int32)
     documents = iter(recorded[name])
     for row, sizes in zip(rows, pytorch.PACKED, strict=True):
@@ -73,7 +82,9 @@ def test_each_packed_document_equals_pytorch_on_it_alone(batch_of):
     document = 0
     for row, sizes in enumerate(pytorch.PACKED):
         for start, stop in itertools.pairwise(np.cumsum([0, *sizes])):
-            features.assert_equal(got, row, slice(start, stop), recorded, document, slots=batch["slots"][row])
+            features.assert_equal(
+                got, row, slice(start, stop), recorded, document, slots=batch["slots"][row]
+            )
             document += 1
     assert document == len(recorded["tokens"])
 
@@ -82,34 +93,45 @@ def test_the_two_gelus_are_told_apart():
     config, params = from_pretrained(MASKED_LM)
     batch = as_batch(pytorch.read("gelu"), slots=(0, 1, 2, 3))
     exact, tanh = (
-        np.asarray(forward(replace(config, gelu=gelu), params, batch, Request(logits=True)).logits)
+        np.asarray(
+            forward(replace(config, gelu=gelu), params, batch, FeatureRequest(logits=True)).logits
+        )
         for gelu in ("exact", "tanh")
     )
     assert np.abs(exact - tanh).max() > 2e-5
 
 
 def test_config_is_read(tmp_path):
-    changes = {"hidden_act": "gelu_new", "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.05}
+    changes = {
+        "hidden_act": "gelu_new",
+        "hidden_dropout_prob": 0.2,
+        "attention_probs_dropout_prob": 0.05,
+    }
     directory = with_settings(tmp_path / "model", **changes)
     assert pretrained_config(directory) == from_pretrained(directory).config
     assert pretrained_config(directory) == ModelConfig(
-        layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, gelu="tanh", dropout=0.2,
+        layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, gelu="tanh", dropout=0.2,  # noqa: E501
         attention_dropout=0.05, norm_eps=1e-7,
     )  # fmt: skip
 
 
 def rewritten(directory, change):
-    """A copy of the recorded masked language model with other tensors; `change` takes and returns a dict."""
+    """A copy of the recorded masked language model with other tensors; `change` takes and returns a
+    dict."""
     shutil.copytree(MASKED_LM, directory)
     path = directory / "model.safetensors"
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in change(load_file(path)).items()}
+    tensors = {
+        name: np.ascontiguousarray(tensor) for name, tensor in change(load_file(path)).items()
+    }
     save_file(tensors, path, metadata={"format": "pt"})
     return directory
 
 
 def legacy(tensors):
     def old(name):
-        return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        )
 
     return {old(name): tensor for name, tensor in tensors.items()}
 
@@ -134,7 +156,10 @@ def extras(tensors):
 
 
 def bias_under_the_decoder(tensors):
-    return {name.replace("cls.predictions.bias", "cls.predictions.decoder.bias"): t for name, t in tensors.items()}
+    return {
+        name.replace("cls.predictions.bias", "cls.predictions.decoder.bias"): t
+        for name, t in tensors.items()
+    }
 
 
 def assert_same_params(found, expected):
@@ -156,12 +181,16 @@ def assert_same_params(found, expected):
 )
 def test_other_ways_of_storing_the_same_model_read_the_same(tmp_path, change):
     directory = rewritten(tmp_path / "model", change)
-    assert set(load_file(directory / "model.safetensors")) != set(load_file(MASKED_LM / "model.safetensors"))
+    assert set(load_file(directory / "model.safetensors")) != set(
+        load_file(MASKED_LM / "model.safetensors")
+    )
     assert_same_params(from_pretrained(directory).params, from_pretrained(MASKED_LM).params)
 
 
 def test_a_bare_encoder_has_no_mlm_head():
-    assert "embeddings.word_embeddings.weight" in load_file(pytorch.DIRECTORY / "encoder" / "model.safetensors")
+    assert "embeddings.word_embeddings.weight" in load_file(
+        pytorch.DIRECTORY / "encoder" / "model.safetensors"
+    )
     model = from_pretrained(pytorch.DIRECTORY / "encoder")
     assert "mlm" not in model.params
     recorded = pytorch.read("encoder")
@@ -186,7 +215,9 @@ def test_sharded_weights_read_the_same():
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_weights_become_float32(tmp_path, dtype):
-    directory = rewritten(tmp_path / "model", lambda tensors: {n: t.astype(dtype) for n, t in tensors.items()})
+    directory = rewritten(
+        tmp_path / "model", lambda tensors: {n: t.astype(dtype) for n, t in tensors.items()}
+    )
     stored = load_file(directory / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
     assert stored.dtype == dtype
     got = from_pretrained(directory).params["embeddings"]["word"]["embedding"]
@@ -199,7 +230,11 @@ def test_what_is_saved_is_stored_as_transformers_stores_it(tmp_path, kind):
     theirs = pytorch.DIRECTORY / kind
     save_pretrained(tmp_path / "out", from_pretrained(theirs))
     # The pooler belongs to sentence tasks, and kdjax has none.
-    expected = {n: t for n, t in load_file(theirs / "model.safetensors").items() if not n.startswith("pooler.")}
+    expected = {
+        n: t
+        for n, t in load_file(theirs / "model.safetensors").items()
+        if not n.startswith("pooler.")
+    }
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
@@ -217,7 +252,11 @@ def test_a_saved_model_reads_back_equal(tmp_path, config, scrambled):
     assert back.config == model.config
     assert_same_params(back.params, model.params)
     assert (tmp_path / "out" / "README.md").read_text() == "# A card\n"
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_minilm_equals_pytorch():
@@ -240,7 +279,10 @@ def test_settings_that_a_config_leaves_out_are_transformers_own(tmp_path):
     found = pretrained_config(tmp_path / "left_out")
     assert found == pretrained_config(tmp_path / "whole")
     written = json.loads((tmp_path / "whole" / "config.json").read_text())
-    assert (found.layers, found.norm_eps) == (written["num_hidden_layers"], written["layer_norm_eps"])
+    assert (found.layers, found.norm_eps) == (
+        written["num_hidden_layers"],
+        written["layer_norm_eps"],
+    )
 
 
 def test_nobody_who_reads_and_writes_waits_for_transformers(tmp_path):
@@ -251,6 +293,8 @@ from kdjax.models import from_pretrained, init, save_pretrained
 save_pretrained({str(tmp_path / "bert")!r}, init(ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=9), 0))
 from_pretrained({str(tmp_path / "bert")!r})
 assert not {{"torch", "transformers"}} & sys.modules.keys()
-"""
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+"""  # noqa: E501
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,5 @@
-"""A directory that cannot be read or written gives one line that names the file or tensor, and changes nothing."""
+"""A directory that cannot be read or written gives one line that names the file or tensor, and
+changes nothing."""
 
 import json
 import sys
@@ -45,7 +46,9 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 WORDS = "bert.embeddings.word_embeddings.weight"
 
 
-@pytest.mark.parametrize("name", [QUERY, WORDS, "bert.embeddings.LayerNorm.bias", "cls.predictions.bias"])
+@pytest.mark.parametrize(
+    "name", [QUERY, WORDS, "bert.embeddings.LayerNorm.bias", "cls.predictions.bias"]
+)
 def test_a_missing_tensor(saved, name):
     tensors(saved, without(name))
     refused(saved, "model.safetensors", name.removeprefix("bert."), "missing")
@@ -70,7 +73,13 @@ def test_fewer_layers_in_the_config_than_in_the_weights(saved):
 
 
 def test_a_tensor_of_the_wrong_shape(saved):
-    tensors(saved, lambda t: {**t, "bert.encoder.layer.0.intermediate.dense.weight": np.zeros((24, 40), np.float32)})
+    tensors(
+        saved,
+        lambda t: {
+            **t,
+            "bert.encoder.layer.0.intermediate.dense.weight": np.zeros((24, 40), np.float32),
+        },
+    )
     refused(saved, "encoder.layer.0.intermediate.dense.weight", "(24, 40)", "(40, 24)")
 
 
@@ -127,7 +136,10 @@ def test_no_directory(tmp_path):
         ({"model_type": None}, ("model_type", "None")),
         ({"hidden_act": "relu"}, ("hidden_act", "'relu'", "gelu")),
         ({"hidden_act": ["gelu"]}, ("hidden_act", "['gelu']")),
-        ({"position_embedding_type": "relative_key"}, ("position_embedding_type", "relative_key", "absolute")),
+        (
+            {"position_embedding_type": "relative_key"},
+            ("position_embedding_type", "relative_key", "absolute"),
+        ),
         ({"is_decoder": True}, ("is_decoder",)),
         ({"hidden_size": "wide"}, ("hidden_size is 'wide'", "expected an integer")),
         ({"num_hidden_layers": 2.5}, ("num_hidden_layers is 2.5", "expected an integer")),
@@ -152,7 +164,9 @@ def test_a_config_that_is_not_json(saved, text):
 def test_an_index_that_names_a_missing_shard(saved):
     (saved / "model.safetensors").rename(saved / "part.safetensors")
     index = saved / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {QUERY: "part.safetensors", WORDS: "gone.safetensors"}}))
+    index.write_text(
+        json.dumps({"weight_map": {QUERY: "part.safetensors", WORDS: "gone.safetensors"}})
+    )
     refused(saved, "gone.safetensors")
     index.write_text("{}")
     refused(saved, "model.safetensors.index.json", "weight_map")
@@ -194,7 +208,8 @@ def test_a_failed_save_leaves_what_was_there(saved, config, monkeypatch, step):
 
 
 def test_a_failed_rename_brings_the_old_directory_back(saved, config, monkeypatch):
-    before, rename = snapshot(saved), type(saved).rename
+    before = snapshot(saved)
+    rename = type(saved).rename
 
     def fail_for_the_new_one(path, target):
         if path.name.endswith(".tmp"):

@@ -1,4 +1,5 @@
-"""The parts of a layer, each beside plain JAX: values, gradients, their types, and what they keep."""
+"""The parts of a layer, each beside plain JAX: values, gradients, their types, and what they
+keep."""
 
 import functools
 import math
@@ -12,7 +13,8 @@ from scipy.special import ndtr
 from kdjax.models import lean
 from tests.tolerance import rounding
 
-F32, BF16 = jnp.float32, jnp.bfloat16
+F32 = jnp.float32
+BF16 = jnp.bfloat16
 ROUNDING = {F32: rounding(128), BF16: 2**-7}
 """How far apart two ways of computing may be, relative to the norm of a whole array."""
 
@@ -27,7 +29,9 @@ def differentiated(function, *args):
     @jax.jit
     def run(*args):
         made, pull = jax.vjp(function, *args)
-        along = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape).astype(x.dtype), made)
+        along = jax.tree.map(
+            lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape).astype(x.dtype), made
+        )
         return made, pull(along)
 
     return run(*args)
@@ -54,7 +58,11 @@ def alike(function, plain, *args, types=None):
 @pytest.mark.parametrize("dtype", [F32, BF16])
 def test_linear(dtype, activated):
     args = drawn(3, 10, 12, dtype=dtype), drawn(12, 20, seed=1), drawn(20, seed=2)
-    made = alike(lambda *args: lean.linear(*args, activated), lambda x, kernel, bias: x @ kernel + bias, *args)
+    made = alike(
+        lambda *args: lean.linear(*args, activated),
+        lambda x, kernel, bias: x @ kernel + bias,
+        *args,
+    )
     assert made.dtype == dtype
 
 
@@ -71,7 +79,8 @@ def test_decode_gives_float32(dtype):
 @pytest.mark.parametrize("part", ["linear", "decode"])
 def test_the_gradient_of_a_bias_is_summed_in_float32(part):
     """In bfloat16 a sum of ones stands still at 256."""
-    x, kernel = jnp.ones((1, 3000, 1), BF16), jnp.ones((1, 1))
+    x = jnp.ones((1, 3000, 1), BF16)
+    kernel = jnp.ones((1, 1))
     made, pull = jax.vjp(lambda bias: getattr(lean, part)(x, kernel, bias), jnp.zeros(1))
     np.testing.assert_array_equal(pull(jnp.ones_like(made))[0], [3000])
 
@@ -92,12 +101,17 @@ def test_layer_norm_takes_rows_far_from_zero():
     x = 300 + drawn(2, 5, 64)
     made = np.asarray(lean.layer_norm(x, jnp.ones(64), jnp.zeros(64), 1e-12), np.float64)
     wide = np.asarray(x, np.float64)
-    np.testing.assert_allclose(made, (wide - wide.mean(-1, keepdims=True)) / wide.std(-1, keepdims=True), atol=1e-3)
+    np.testing.assert_allclose(
+        made, (wide - wide.mean(-1, keepdims=True)) / wide.std(-1, keepdims=True), atol=1e-3
+    )
 
 
 def test_look_up_sums_a_frequent_rows_gradient_in_float32_and_drops_what_is_out_of_range():
     index = jnp.array([[1] * 3000 + [4, 7]])
-    for table, total in ((drawn(5, 3), 3000), (drawn(5, 3).astype(BF16), 3008)):  # the bfloat16 nearest to 3000
+    for table, total in (
+        (drawn(5, 3), 3000),
+        (drawn(5, 3).astype(BF16), 3008),
+    ):  # the bfloat16 nearest to 3000
         made, pull = jax.vjp(lambda table: lean.look_up(table, index), table)
         assert made.dtype == jnp.float32 and np.isnan(made[0, -1]).all()
         np.testing.assert_array_equal(made[0, :-1], table[index[0, :-1]].astype(jnp.float32))
@@ -122,14 +136,17 @@ def density(x):
 
 
 def test_gelu_of_every_bfloat16_is_exact_but_for_its_rounding():
-    """Rounding to bfloat16 errs by up to 2^-8 of the value; the polynomial adds at most 0.6 of 2^-9."""
+    """Rounding to bfloat16 errs by up to 2^-8 of the value; the polynomial adds at most 0.6 of
+    2^-9."""
     every = np.arange(2**16, dtype=np.uint16).view(BF16)
     x = every[np.isfinite(every.astype(np.float32))]
     value, pull = jax.vjp(lean.gelu, jnp.asarray(x))
     (slope,) = pull(jnp.ones_like(value))
     assert len(x) == 2**16 - 2**8 and value.dtype == slope.dtype == BF16
     wide = x.astype(np.float64)
-    np.testing.assert_allclose(np.asarray(value, np.float64), wide * ndtr(wide), rtol=2**-8 + 0.6 * 2**-9, atol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(value, np.float64), wide * ndtr(wide), rtol=2**-8 + 0.6 * 2**-9, atol=1e-6
+    )
     exact = ndtr(wide) + wide * density(wide)
     np.testing.assert_allclose(np.asarray(slope, np.float64), exact, rtol=2**-8, atol=2**-11)
 
@@ -163,7 +180,9 @@ def test_attention(dtype, rate):
 
 def test_attention_takes_scores_of_any_size():
     (query, key, value), allowed, _ = of_attention(F32)
-    (mixed, _), gradients = differentiated(lambda *x: lean.attention(*x, allowed, None, 0.0), 1e3 * query, key, value)
+    (mixed, _), gradients = differentiated(
+        lambda *x: lean.attention(*x, allowed, None, 0.0), 1e3 * query, key, value
+    )
     want, _ = plain_attention(1e3 * query, key, value, allowed=allowed, kept=None, rate=0.0)
     np.testing.assert_allclose(mixed, want, rtol=1e-4, atol=1e-4)
     assert all(np.isfinite(x).all() for x in gradients)
@@ -178,7 +197,11 @@ def kept_by(function, *args):
 def test_of_arrays_that_grow_with_the_square_of_the_length_one_is_kept_and_what_dropout_keeps():
     arrays, allowed, kept = of_attention(BF16)
     square = (2, 3, 10, 10)
-    found = [x for x in kept_by(lambda *x: lean.attention(*x, allowed, kept, 0.3), *arrays) if x[0] == square]
+    found = [
+        x
+        for x in kept_by(lambda *x: lean.attention(*x, allowed, kept, 0.3), *arrays)
+        if x[0] == square
+    ]
     assert sorted(str(dtype) for _, dtype in found) == ["bfloat16", "bool"]
 
 

@@ -12,19 +12,26 @@ import pytest
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.models import Features, Request, forward, init
+from kdjax.models import FeatureRequest, Features, forward, init
 from kdjax.models.rotary import rotate, rotation_of
 from kdjax.objectives import get
-from kdjax.train.phase import price
+from kdjax.training.phase import price
 from tests import tiny
 
-CONFIG = ModelConfig(layers=1, width=32, heads=2, ffn=16, vocab_size=9, positions="rotary", rotary_base=100.0)
-HEADS, HEAD_WIDTH = CONFIG.heads, CONFIG.head_width
+CONFIG = ModelConfig(
+    layers=1, width=32, heads=2, ffn=16, vocab_size=9, positions="rotary", rotary_base=100.0
+)
+HEADS = CONFIG.heads
+HEAD_WIDTH = CONFIG.head_width
 
 
 def turned(x: np.ndarray, position_ids: np.ndarray) -> np.ndarray:
     """`[B, L, D]` turned and split into heads, `[B, L, H, d]`."""
-    made = rotate(jnp.asarray(x, jnp.float32), rotation_of(CONFIG, jnp.asarray(position_ids, jnp.int32)), HEADS)
+    made = rotate(
+        jnp.asarray(x, jnp.float32),
+        rotation_of(CONFIG, jnp.asarray(position_ids, jnp.int32)),
+        HEADS,
+    )
     return np.asarray(made).reshape(*x.shape[:2], HEADS, HEAD_WIDTH)
 
 
@@ -40,21 +47,30 @@ def test_rotary_scores_depend_on_distance_only() -> None:
         scores = np.einsum("BLHd,BMHd->BHLM", turned(query, at), turned(key, at))
         for distance in (-7, 0, 3):
             along = np.diagonal(scores, offset=distance, axis1=2, axis2=3)
-            # An angle of up to 320 is off by 2^-24 of it, and a score by that much of |q||k|, about 32.
-            np.testing.assert_allclose(along, np.broadcast_to(along[..., :1], along.shape), atol=32 * 320 * 2**-22)
+            # An angle of up to 320 is off by 2^-24 of it, and a score by that much of |q||k|, about
+            # 32.
+            np.testing.assert_allclose(
+                along, np.broadcast_to(along[..., :1], along.shape), atol=32 * 320 * 2**-22
+            )
         assert np.ptp(scores[0, 0, 0]) > 1  # which does depend on the distance
 
 
 @pytest.mark.parametrize(("relation_heads", "same"), [(1, True), (HEADS, True), (8, False)])
-def test_relations_of_whole_rotated_heads_depend_on_distance_only(relation_heads: int, same: bool) -> None:
+def test_relations_of_whole_rotated_heads_depend_on_distance_only(
+    relation_heads: int, same: bool
+) -> None:
     """Narrower relation heads split the planes, as docs/objectives/relations.md says."""
     vectors = random_vectors(6, 20)
     early, late = (
-        Features(query={1: jnp.asarray(turned(vectors, first + np.arange(20)[None]).swapaxes(1, 2))})
+        Features(
+            query={1: jnp.asarray(turned(vectors, first + np.arange(20)[None]).swapaxes(1, 2))}
+        )
         for first in (0, 50)
     )
     batch = {"valid": jnp.ones((1, 20), bool), "segments": jnp.ones((1, 20), jnp.int32)}
-    loss = get("relation", relation_heads=relation_heads, key=0.0, value=0.0)(early, late, batch, {})
+    loss = get("relation", relation_heads=relation_heads, key=0.0, value=0.0)(
+        early, late, batch, {}
+    )
     assert (abs(float(loss)) < 1e-4) == same
 
 
@@ -62,7 +78,9 @@ def test_rotation_keeps_lengths_and_leaves_position_0_as_it_is() -> None:
     x = random_vectors(2, 12)
     made = turned(x, np.arange(12)[None])
     in_heads = x.reshape(made.shape)
-    np.testing.assert_allclose(np.linalg.norm(made, axis=-1), np.linalg.norm(in_heads, axis=-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.linalg.norm(made, axis=-1), np.linalg.norm(in_heads, axis=-1), rtol=1e-6
+    )
     np.testing.assert_array_equal(made[:, 0], in_heads[:, 0].astype(np.float32))
 
 
@@ -77,8 +95,10 @@ def test_rotation_pairs_the_halves_of_a_head_and_the_first_plane_turns_by_a_radi
 
 
 def test_rotation_in_bfloat16_turns_by_float32_angles() -> None:
-    """Position 301 is no bfloat16: a table of that type would turn it like position 302, by a radian more."""
-    x, at = random_vectors(3, 1), jnp.array([[301]])
+    """Position 301 is no bfloat16: a table of that type would turn it like position 302, by a
+    radian more."""
+    x = random_vectors(3, 1)
+    at = jnp.array([[301]])
     rotation = rotation_of(CONFIG, at)
     assert rotation.cos.dtype == rotation.sin.dtype == jnp.float32
     narrow = rotate(jnp.asarray(x, jnp.bfloat16), rotation, HEADS)
@@ -89,7 +109,8 @@ def test_rotation_in_bfloat16_turns_by_float32_angles() -> None:
 
 def test_gradient_of_a_rotation_is_the_rotation_back() -> None:
     at = jnp.arange(6)[None]
-    x, gradient = jnp.asarray(random_vectors(4, 6), jnp.float32), jnp.asarray(random_vectors(5, 6), jnp.float32)
+    x = jnp.asarray(random_vectors(4, 6), jnp.float32)
+    gradient = jnp.asarray(random_vectors(5, 6), jnp.float32)
     rotation = rotation_of(CONFIG, at)
     _, pull = jax.vjp(lambda y: rotate(y, rotation, HEADS), x)
     back = rotate(gradient, rotation_of(CONFIG, -at), HEADS)
@@ -97,17 +118,19 @@ def test_gradient_of_a_rotation_is_the_rotation_back() -> None:
 
 
 def test_rotary_models_know_the_order_of_tokens() -> None:
-    """Without any positions a mean over the sequence would not: attention is the same for any order."""
+    """Without any positions a mean over the sequence would not: attention is the same for any
+    order."""
     params = init(dataclasses.replace(CONFIG, init_std=0.3), 0).params
     tokens = np.array([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]], np.int32)
     batch = {"tokens": tokens, "segments": np.ones_like(tokens)}
 
     def means(position_ids: np.ndarray) -> np.ndarray:
         given = {**batch, "positions": np.broadcast_to(position_ids, tokens.shape).astype(np.int32)}
-        hidden = forward(CONFIG, params, given, Request(hidden=frozenset({1}))).hidden[1]
+        hidden = forward(CONFIG, params, given, FeatureRequest(hidden=frozenset({1}))).hidden[1]
         return np.asarray(hidden.mean(axis=1))
 
-    ordered, unordered = means(np.arange(6)), means(np.zeros(6))
+    ordered = means(np.arange(6))
+    unordered = means(np.zeros(6))
     np.testing.assert_allclose(unordered[0], unordered[1], atol=1e-5)
     assert np.abs(ordered[0] - ordered[1]).max() > 0.01
 
@@ -117,8 +140,11 @@ def test_rotary_models_know_the_order_of_tokens() -> None:
     [
         ({"width": 6, "heads": 2}, "heads are 3 wide, expected an even width"),
         ({"rotary_base": 1.0}, "rotary_base is 1.0, expected a number above 1"),
-        ({"init_std": 0.0}, "init_std is 0.0, expected a number above 0"),
-        ({"positions": 128}, r"positions is 128, expected learned or rotary \(the longest sequence is now max_posi"),
+        ({"init_std": 0.0}, "init_std is 0.0, expected more than 0"),
+        (
+            {"positions": 128},
+            r"positions is 128, expected learned or rotary \(the longest sequence is now max_posi",
+        ),
     ],
 )
 def test_refuses_settings_that_cannot_be(settings: dict[str, object], message: str) -> None:
@@ -127,15 +153,25 @@ def test_refuses_settings_that_cannot_be(settings: dict[str, object], message: s
 
 
 def test_price_of_rotary_positions_is_their_rotation_by_hand() -> None:
-    """A coordinate takes two products and a sum; backward as much, and half of them are negated before."""
-    learned, rotary = (dataclasses.replace(tiny.STUDENT, positions=kind) for kind in ("learned", "rotary"))
-    without, with_rotation = (price(tiny.phase(student=student), tiny.SHAPE) for student in (learned, rotary))
-    tokens, planes = tiny.SHAPE.batch * tiny.SHAPE.length, tiny.STUDENT.head_width // 2
+    """A coordinate takes two products and a sum; backward as much, and half of them are negated
+    before."""
+    learned, rotary = (
+        dataclasses.replace(tiny.STUDENT, positions=kind) for kind in ("learned", "rotary")
+    )
+    without, with_rotation = (
+        price(tiny.phase(student=student), tiny.SHAPE) for student in (learned, rotary)
+    )
+    tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
+    planes = tiny.STUDENT.head_width // 2
     coordinates = tiny.STUDENT.layers * 2 * tokens * tiny.STUDENT.width  # of queries and keys
-    angles = tokens + tokens * planes  # positions as floats, times each frequency; sines are no FLOPs
-    table = tokens * tiny.STUDENT.width  # a table's rows: chosen or NaN, then added to the embeddings
+    angles = (
+        tokens + tokens * planes
+    )  # positions as floats, times each frequency; sines are no FLOPs
+    table = (
+        tokens * tiny.STUDENT.width
+    )  # a table's rows: chosen or NaN, then added to the embeddings
     checks = 6 * tokens  # that indices are in range
-    assert with_rotation.witness_matmul == without.witness_matmul
+    assert with_rotation.jaxpr_matmul == without.jaxpr_matmul
     forward_flops = without.student_forward + 3 * coordinates + angles - 2 * table - checks
     assert with_rotation.student_forward == forward_flops
     backward = without.student_backward + 3.5 * coordinates - table

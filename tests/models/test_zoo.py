@@ -26,7 +26,8 @@ def test_named_sizes(name, layers, width, heads, ffn):
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("tiny", 4.4), ("mini", 11.3), ("small", 29.1), ("medium", 41.7), ("base", 110.1)]
+    ("name", "millions"),
+    [("tiny", 4.4), ("mini", 11.3), ("small", 29.1), ("medium", 41.7), ("base", 110.1)],
 )
 def test_sizes_are_those_turc_et_al_give(name, millions):
     # Table 1 of arXiv 1908.08962 (in millions) counts BERT's pooler too, and no MLM head.
@@ -38,7 +39,9 @@ def test_sizes_are_those_turc_et_al_give(name, millions):
 
 
 def test_a_spec_changes_what_it_sets_and_nothing_else():
-    spec = ModelSpec(size="mini", layers=3, ffn=100, norm="pre", vocab_size=99, dropout=0.0, gelu="tanh")
+    spec = ModelSpec(
+        size="mini", layers=3, ffn=100, norm="pre", vocab_size=99, dropout=0.0, gelu="tanh"
+    )
     assert zoo.resolve(spec) == ModelConfig(
         layers=3, width=256, heads=4, ffn=100, norm="pre", vocab_size=99, dropout=0.0, gelu="tanh"
     )

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.config import ModelConfig
-from kdjax.objectives import Features, Request, Term, get
+from kdjax.objectives import FeatureRequest, Features, Term, get
 
-SLOTS, VOCABULARY = 3, 11
+SLOTS = 3
+VOCABULARY = 11
 
 LENGTH = 16
-"""Of every batch, so that a term is compiled once; it has room for all documents of `packed` side by side."""
+"""Of every batch, so that a term is compiled once; it has room for all documents of `packed` side
+by side."""
 
 STUDENT = ModelConfig(layers=2, width=8, heads=4, ffn=8, vocab_size=VOCABULARY)
 TEACHER = ModelConfig(layers=4, width=8, heads=4, ffn=8, vocab_size=VOCABULARY)
@@ -38,7 +40,10 @@ ORIGINAL: dict[str, tuple[str, dict[str, Any]]] = {
     "hidden_mse upper": ("hidden_mse", {"layers": "upper"}),
     "hidden_mse pairs": ("hidden_mse", {"layers": [[0, 3]]}),
     "relation": ("relation", {"relation_heads": 4}),
-    "relation layer 3": ("relation", {"relation_heads": 2, "teacher_layer": 3, "query": 0.0, "value": 2.0}),
+    "relation layer 3": (
+        "relation",
+        {"relation_heads": 2, "teacher_layer": 3, "query": 0.0, "value": 2.0},
+    ),
     "attention_kl": ("attention_kl", {}),
     "attention_kl layer 2": ("attention_kl", {"teacher_layer": 2}),
     "value_relation": ("value_relation", {}),
@@ -49,7 +54,11 @@ ORIGINAL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Original terms with options, by a label."""
 
-MAPPED = frozenset(label for label in ORIGINAL if label.endswith((" last", " lower", " upper", " pairs", " layer 2")))
+MAPPED = frozenset(
+    label
+    for label in ORIGINAL
+    if label.endswith((" last", " lower", " upper", " pairs", " layer 2"))
+)
 """Those that differ from another by their layer map alone."""
 
 PUBLISHED = (
@@ -83,7 +92,8 @@ def packed() -> dict[str, np.ndarray]:
 
 
 def batch_of(segments: list[list[int]], seed: int = 5) -> dict[str, np.ndarray]:
-    """A batch with these segments, padded; one of the slots is unused, with a label that is no word."""
+    """A batch with these segments, padded; one of the slots is unused, with a label that is no
+    word."""
     rng = np.random.default_rng(seed)
     ids = np.array([row + [0] * (LENGTH - len(row)) for row in segments], np.int32)
     labels = rng.integers(0, VOCABULARY, (len(ids), SLOTS)).astype(np.int32)
@@ -92,7 +102,9 @@ def batch_of(segments: list[list[int]], seed: int = 5) -> dict[str, np.ndarray]:
     return {"valid": ids > 0, "segments": ids, "labels": labels, "label_weights": weights}
 
 
-def features(config: ModelConfig, batch: dict[str, np.ndarray], seed: int, dtype: Any = np.float64) -> Features:
+def features(
+    config: ModelConfig, batch: dict[str, np.ndarray], seed: int, dtype: Any = np.float64
+) -> Features:
     """Random features of every layer."""
     rng = np.random.default_rng(seed)
     b, length = batch["valid"].shape
@@ -114,13 +126,18 @@ def features(config: ModelConfig, batch: dict[str, np.ndarray], seed: int, dtype
     )
 
 
-def params_of(term: Term, student: ModelConfig, teacher: ModelConfig, dtype: Any = np.float64) -> dict[str, Any]:
+def params_of(
+    term: Term, student: ModelConfig, teacher: ModelConfig, dtype: Any = np.float64
+) -> dict[str, Any]:
     """The term's parameters, random all over."""
     rng = np.random.default_rng(8)
-    return {name: jnp.asarray(rng.normal(size=x.shape), dtype) for name, x in term.init(student, teacher, 0).items()}
+    return {
+        name: jnp.asarray(rng.normal(size=x.shape), dtype)
+        for name, x in term.init(student, teacher, 0).items()
+    }
 
 
-def restricted(features: Features, request: Request) -> Features:
+def restricted(features: Features, request: FeatureRequest) -> Features:
     """What a forward pass asked with `request` hands out."""
     kept = {
         kind: {n: getattr(features, kind)[n] for n in getattr(request, kind)}
@@ -134,8 +151,11 @@ def restricted(features: Features, request: Request) -> Features:
 
 
 @cache
-def graded(term: Term) -> Callable[..., tuple[jax.Array, tuple[Features, Features, dict[str, jax.Array]]]]:
-    """The loss and its gradients to the student's features, the teacher's and the params, compiled."""
+def graded(
+    term: Term,
+) -> Callable[..., tuple[jax.Array, tuple[Features, Features, dict[str, jax.Array]]]]:
+    """The loss and its gradients to the student's features, the teacher's and the params,
+    compiled."""
     quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     return jax.jit(jax.value_and_grad(term, (0, 1, 3)), compiler_options=quickly)
 

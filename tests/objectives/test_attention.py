@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from kdjax.objectives import get
-from tests.objectives.examples import STUDENT, TEACHER, features, groups, kl, packed, padded, softmax
+from tests.objectives.examples import (
+    STUDENT,
+    TEACHER,
+    features,
+    groups,
+    kl,
+    packed,
+    padded,
+    softmax,
+)
 
 BATCHES = pytest.mark.parametrize("make", [padded, packed])
 MakeBatch = Callable[[], dict[str, np.ndarray]]
@@ -36,22 +45,32 @@ def test_attention_mse_is_a_sum_over_layers_of_means_inside_documents(
     make: MakeBatch, layers: Any, mapped: list[tuple[int, int]], float64: None
 ) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     expected = 0.0
     for m, n in mapped:
-        differences = [x - y for x, y in zip(blocks(student, m, batch), blocks(teacher, n, batch), strict=True)]
+        differences = [
+            x - y for x, y in zip(blocks(student, m, batch), blocks(teacher, n, batch), strict=True)
+        ]
         expected += np.mean(np.concatenate([d.ravel() for d in differences]) ** 2)
-    assert get("attention_mse", layers=layers)(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
+    assert get("attention_mse", layers=layers)(student, teacher, batch, {}) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @BATCHES
 @pytest.mark.parametrize("teacher_layer", [0, 2])
-def test_attention_kl_is_a_mean_over_rows_inside_documents(make: MakeBatch, teacher_layer: int, float64: None) -> None:
+def test_attention_kl_is_a_mean_over_rows_inside_documents(
+    make: MakeBatch, teacher_layer: int, float64: None
+) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     divergences = [
         kl(target, own)
-        for x, y in zip(blocks(student, 2, batch), blocks(teacher, teacher_layer or 4, batch), strict=True)
+        for x, y in zip(
+            blocks(student, 2, batch), blocks(teacher, teacher_layer or 4, batch), strict=True
+        )
         for own, target in zip(softmax(x), softmax(y), strict=True)
     ]
     assert len(divergences) == STUDENT.heads * batch["valid"].sum()
@@ -66,7 +85,8 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
 @BATCHES
 def test_pearson_correlates_rows_and_columns(make: MakeBatch, float64: None) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     both = list(zip(blocks(student, 2, batch), blocks(teacher, 4, batch), strict=True))
     probabilities = [(softmax(x), softmax(y)) for x, y in both]
     longer = [(p, q) for p, q in probabilities if len(p) > 1]
@@ -78,17 +98,25 @@ def test_pearson_correlates_rows_and_columns(make: MakeBatch, float64: None) -> 
 
     assert loss("key") == pytest.approx(1 - np.mean(rows), rel=1e-9)
     assert loss("query") == pytest.approx(1 - np.mean(columns), rel=1e-9)
-    assert float(get("pearson")(student, teacher, batch, {})) == pytest.approx(loss("key") + loss("query"), rel=1e-12)
+    assert float(get("pearson")(student, teacher, batch, {})) == pytest.approx(
+        loss("key") + loss("query"), rel=1e-12
+    )
 
 
 @BATCHES
 def test_pearson_over_heads_takes_each_pair_of_positions(make: MakeBatch, float64: None) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     correlations = []
     for b, at in groups(batch):
-        p, q = (softmax(np.asarray(x)[b][:, at[:, None], at]) for x in (student.scores[2], teacher.scores[4]))
+        p, q = (
+            softmax(np.asarray(x)[b][:, at[:, None], at])
+            for x in (student.scores[2], teacher.scores[4])
+        )
         if len(at) > 1:
-            correlations += [correlation(p[:, i, j], q[:, i, j]) for i, j in np.ndindex(len(at), len(at))]
+            correlations += [
+                correlation(p[:, i, j], q[:, i, j]) for i, j in np.ndindex(len(at), len(at))
+            ]
     loss = get("pearson", axes="head")(student, teacher, batch, {})
     assert loss == pytest.approx(1 - np.mean(correlations), rel=1e-9)

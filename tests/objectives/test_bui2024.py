@@ -28,7 +28,8 @@ LOSSES = {
 
 
 def golden_features(golden: dict[str, np.ndarray], who: str, *, masked: bool) -> Features:
-    """One model's features; its scores with the published code's -10000 at padded keys, or raw as kdjax has them."""
+    """One model's features; its scores with the published code's -10000 at padded keys, or raw as
+    kdjax has them."""
 
     def layers(kind: str, first: int) -> dict[int, Any]:
         return {n: jnp.asarray(x) for n, x in enumerate(golden[f"{who}_{kind}"], start=first)}
@@ -38,7 +39,10 @@ def golden_features(golden: dict[str, np.ndarray], who: str, *, masked: bool) ->
         scores = {n: x + 1e4 * ~golden["valid"][:, None, None, :] for n, x in scores.items()}
     vectors = {kind: layers(kind, 1) for kind in ("query", "key", "value")}
     return Features(
-        scores=scores, **vectors, hidden=layers("hidden", 0), logits=jnp.asarray(golden[f"{who}_logits"])[None]
+        scores=scores,
+        **vectors,
+        hidden=layers("hidden", 0),
+        logits=jnp.asarray(golden[f"{who}_logits"])[None],
     )
 
 
@@ -53,13 +57,16 @@ def test_the_published_numbers_are_met(file: str, name: str, masked: bool, float
         "labels": jnp.asarray(golden["labels"])[None],
         "label_weights": jnp.ones((1, len(golden["labels"]))),
     }
-    student, teacher = (golden_features(golden, who, masked=masked) for who in ("student", "teacher"))
+    student, teacher = (
+        golden_features(golden, who, masked=masked) for who in ("student", "teacher")
+    )
     expected = sum(float(golden[f"loss_{part}"]) for part in LOSSES[name])
     assert get(name, "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, abs=1e-6)
 
 
 def test_attention_in_a_packed_batch_stays_in_its_segment(float64: None) -> None:
-    """The published code has no packing: a packed batch gives what its documents give, each padded by itself."""
+    """The published code has no packing: a packed batch gives what its documents give, each padded
+    by itself."""
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, 1, 2, 4, 4))
     together = {"valid": np.ones((1, 4), bool), "segments": np.array([[1, 1, 2, 2]])}
@@ -69,5 +76,10 @@ def test_attention_in_a_packed_batch_stays_in_its_segment(float64: None) -> None
         return Features(scores={1: jnp.concatenate([scores[:, :, :2, :2], scores[:, :, 2:, 2:]])})
 
     term = get("attention_kl", "bui2024")
-    whole = term(Features(scores={1: jnp.asarray(student)}), Features(scores={1: jnp.asarray(teacher)}), together, {})
+    whole = term(
+        Features(scores={1: jnp.asarray(student)}),
+        Features(scores={1: jnp.asarray(teacher)}),
+        together,
+        {},
+    )
     assert whole == pytest.approx(float(term(split(student), split(teacher), apart, {})))

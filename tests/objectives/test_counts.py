@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax.objectives import Features, Needs, Term, get
+from kdjax.objectives import FeatureNeeds, Features, Term, get
 from tests.objectives.examples import (
     LENGTH,
     MAPPED,
@@ -29,12 +29,16 @@ from tests.objectives.examples import (
 )
 
 TERMS = {label: term for label, term in every_term().items() if label not in MAPPED}
-BY_BATCH = {"pearson bui2024": TERMS.pop("pearson bui2024"), "pearson mixed": get("pearson", axes="head,key")}
+BY_BATCH = {
+    "pearson bui2024": TERMS.pop("pearson bui2024"),
+    "pearson mixed": get("pearson", axes="head,key"),
+}
 FULL = [1] * (LENGTH // 2) + [2] * (LENGTH // 2)
 
 
 def unequal(lengths: list[tuple[int, int]], weights: list[int]) -> dict[str, np.ndarray]:
-    """A full sequence and three of two documents each, of these lengths; slots of unequal weight."""
+    """A full sequence and three of two documents each, of these lengths; slots of unequal
+    weight."""
     batch = batch_of([FULL, *([1] * a + [2] * b for a, b in lengths)])
     batch["label_weights"] = np.reshape(weights, (-1, SLOTS)).astype(np.float32) / 4
     batch["labels"] = np.abs(batch["labels"])
@@ -48,9 +52,11 @@ def valued(term: Term) -> Callable[..., tuple[jax.Array, jax.Array | None]]:
     return jax.jit(lambda *args: (term(*args), term.count(args[2])), compiler_options=quickly)
 
 
-def split(term: Term, batch: dict[str, np.ndarray], parts: list[list[int]]) -> list[tuple[Any, Any]]:
+def split(
+    term: Term, batch: dict[str, np.ndarray], parts: list[list[int]]
+) -> list[tuple[Any, Any]]:
     """Loss and count of the whole batch, then those of its parts."""
-    needs: Needs = term.needs(STUDENT, TEACHER)
+    needs: FeatureNeeds = term.needs(STUDENT, TEACHER)
     student = restricted(features(STUDENT, batch, 1), needs.student)
     teacher = restricted(features(TEACHER, batch, 2), needs.teacher)
     params = params_of(term, STUDENT, TEACHER)
@@ -58,7 +64,10 @@ def split(term: Term, batch: dict[str, np.ndarray], parts: list[list[int]]) -> l
     def part(rows: list[int]) -> tuple[Features, Features, dict[str, np.ndarray]]:
         return jax.tree.map(lambda x: x[np.array(rows)], (student, teacher, batch))
 
-    return [valued(term)(student, teacher, batch, params), *(valued(term)(*part(rows), params) for rows in parts)]
+    return [
+        valued(term)(student, teacher, batch, params),
+        *(valued(term)(*part(rows), params) for rows in parts),
+    ]
 
 
 @pytest.mark.parametrize("label", TERMS)
@@ -72,10 +81,14 @@ def test_how_a_batch_is_split_changes_nothing(
     label: str, lengths: list[tuple[int, int]], weights: list[int], order: list[int]
 ) -> None:
     with jax.enable_x64(True):
-        (loss, count), *parts = split(TERMS[label], unequal(lengths, [1, *weights]), [order[:1], order[1:]])
+        (loss, count), *parts = split(
+            TERMS[label], unequal(lengths, [1, *weights]), [order[:1], order[1:]]
+        )
         counts = [float(n) for _, n in parts]
         assert count.dtype == np.float32 and count.shape == () and float(count) == sum(counts) > 0
-        joined = sum(n * float(value) for n, (value, _) in zip(counts, parts, strict=True)) / sum(counts)
+        joined = sum(n * float(value) for n, (value, _) in zip(counts, parts, strict=True)) / sum(
+            counts
+        )
         assert float(loss) == pytest.approx(joined, rel=1e-9)
 
 

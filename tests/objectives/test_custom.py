@@ -13,10 +13,10 @@ import pytest
 
 from kdjax.config import ArmConfig, OptimizerConfig, Schedule, TermConfig
 from kdjax.errors import InputError
-from kdjax.objectives import Features, Needs, Request, get
+from kdjax.objectives import FeatureNeeds, FeatureRequest, Features, get
 from kdjax.objectives.objective import Objective
-from kdjax.train.arm import resolve
-from kdjax.train.phase import price
+from kdjax.training.arm import resolve
+from kdjax.training.phase import price
 from tests import tiny
 from tests.objectives.examples import STUDENT, TEACHER, features, packed
 
@@ -28,11 +28,11 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from kdjax.objectives import Needs, Request, Term, term
+from kdjax.objectives import FeatureNeeds, FeatureRequest, Term, term
 
 
 def last(config):
-    return Request(hidden=frozenset({config.layers}))
+    return FeatureRequest(hidden=frozenset({config.layers}))
 
 
 @term(student=last, teacher=last, count="valid")
@@ -51,7 +51,7 @@ def shifted(student, teacher, batch, params, *, shape=(1, 2)):
     return jnp.sum((student.hidden[max(student.hidden)] + params["shift"]) ** 2)
 
 
-@term(student=lambda config: Request(logits=True), count="slots")
+@term(student=lambda config: FeatureRequest(logits=True), count="slots")
 def strict(student, teacher, batch, params, *, power):
     return jnp.mean(student.logits.astype(jnp.bfloat16)) ** power
 
@@ -66,7 +66,7 @@ def nothing(student, teacher, batch, params):
     return None
 
 
-@term(student=lambda config: Request(hidden=frozenset({config.layers + 1})))
+@term(student=lambda config: FeatureRequest(hidden=frozenset({config.layers + 1})))
 def too_deep(student, teacher, batch, params):
     return 0.0
 
@@ -82,7 +82,7 @@ class Constant(Term):
     size: float = 2.0
 
     def needs(self, student, teacher):
-        return Needs(Request(), Request())
+        return FeatureNeeds(FeatureRequest(), FeatureRequest())
 
     def _loss(self, student, teacher, batch, params):
         return self.size
@@ -92,7 +92,7 @@ class Loose(Constant.__mro__[1]):
     name: ClassVar[str] = "loose"
 
     def needs(self, student, teacher):
-        return Needs(Request(), Request())
+        return FeatureNeeds(FeatureRequest(), FeatureRequest())
 
     def _loss(self, student, teacher, batch, params):
         return 0.0
@@ -108,14 +108,20 @@ def undecorated(student, teacher, batch, params):
 
 
 NUMBER = 3
-'''
+'''  # noqa: E501
 
 BROKEN = {
     "raises": "1 / 0\n",
     "wants_another": "import a_package_nobody_has\n",
     "leaves": "raise SystemExit('bye')\n",
-    "takes_three": "from kdjax.objectives import term\n@term(student=None)\ndef f(student, teacher, batch): ...\n",
-    "miscounts": "from kdjax.objectives import term\n@term(student=None, count='row')\ndef f(a, b, c, d): ...\n",
+    "takes_three": (
+        "from kdjax.objectives import term\n@term(student=None)\ndef f(student, teacher, batch): "
+        "...\n"
+    ),
+    "miscounts": (
+        "from kdjax.objectives import term\n@term(student=None, count='row')\ndef f(a, b, c, d): "
+        "...\n"
+    ),
 }
 
 
@@ -135,7 +141,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def absolute_difference(batch: dict[str, np.ndarray]) -> float:
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     distance = np.abs(np.asarray(student.hidden[2]) - np.asarray(teacher.hidden[4]))
     return float(distance[batch["valid"]].mean())
 
@@ -147,9 +154,12 @@ def example(float64: None) -> tuple[Any, Any, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("call", [lambda f: f, jax.jit], ids=["plain", "jitted"])
-def test_it_computes_what_its_function_does(own: str, example: Any, call: Callable[..., Any]) -> None:
+def test_it_computes_what_its_function_does(
+    own: str, example: Any, call: Callable[..., Any]
+) -> None:
     expected = absolute_difference(example[2])
-    term, scaled = get(f"{own}:last_hidden_l1"), get(f"{own}:last_hidden_l1", scale=2.5)
+    term = get(f"{own}:last_hidden_l1")
+    scaled = get(f"{own}:last_hidden_l1", scale=2.5)
     assert call(term)(*example, {}) == pytest.approx(expected, rel=1e-12)
     assert call(scaled)(*example, {}) == pytest.approx(2.5 * expected, rel=1e-12)
 
@@ -157,19 +167,25 @@ def test_it_computes_what_its_function_does(own: str, example: Any, call: Callab
 def test_its_function_can_still_be_called(own: str, example: Any) -> None:
     import own_terms
 
-    assert own_terms.last_hidden_l1(*example, {}, scale=2.0) == pytest.approx(2 * absolute_difference(example[2]))
+    assert own_terms.last_hidden_l1(*example, {}, scale=2.0) == pytest.approx(
+        2 * absolute_difference(example[2])
+    )
     assert "absolute difference" in own_terms.last_hidden_l1.__doc__
 
 
 def test_it_says_what_it_needs_and_what_its_mean_is_over(own: str, example: Any) -> None:
-    term, batch = get(f"{own}:last_hidden_l1"), example[2]
+    term = get(f"{own}:last_hidden_l1")
+    batch = example[2]
     assert term.name == "last_hidden_l1"
-    assert term.needs(STUDENT, TEACHER) == Needs(
-        Request(hidden=frozenset({STUDENT.layers})), Request(hidden=frozenset({TEACHER.layers}))
+    assert term.needs(STUDENT, TEACHER) == FeatureNeeds(
+        FeatureRequest(hidden=frozenset({STUDENT.layers})),
+        FeatureRequest(hidden=frozenset({TEACHER.layers})),
     )
     assert term.needs_teacher and term.init(STUDENT, TEACHER, 0) == {} and term.count(batch) == 16
     alone = get(f"{own}:strict", power=1)
-    assert not alone.needs_teacher and alone.needs(STUDENT, None) == Needs(Request(logits=True), Request())
+    assert not alone.needs_teacher and alone.needs(STUDENT, None) == FeatureNeeds(
+        FeatureRequest(logits=True), FeatureRequest()
+    )
     assert (
         alone.count(batch) == 8
         and get(f"{own}:vector").count(batch) == 3
@@ -200,7 +216,9 @@ def test_it_may_learn_parameters(own: str, example: Any) -> None:
 def test_an_option_may_be_scheduled(own: str, example: Any) -> None:
     term = get(f"{own}:last_hidden_l1", scale={"shape": "linear", "points": [[0, 1], [1, 3]]})
     assert term.scheduled and not get(f"{own}:last_hidden_l1", scale=2).scheduled
-    assert hash(term) == hash(get(f"{own}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0)))))
+    assert hash(term) == hash(
+        get(f"{own}:last_hidden_l1", scale=Schedule("linear", ((0.0, 1.0), (1.0, 3.0))))
+    )
     total, _ = Objective((("mine", 1.0, term),))(*example, {}, 0.75)
     assert float(total) == pytest.approx(2.5 * absolute_difference(example[2]))
 
@@ -210,7 +228,10 @@ def test_what_it_makes_of_bfloat16_is_float32(own: str, example: Any) -> None:
 
 
 def test_a_class_of_ones_own_is_a_term(own: str, example: Any) -> None:
-    assert get(f"{own}:Constant")(*example, {}) == 2 and get("own_package.inner:Constant", size=3)(*example, {}) == 3
+    assert (
+        get(f"{own}:Constant")(*example, {}) == 2
+        and get("own_package.inner:Constant", size=3)(*example, {}) == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,61 +264,113 @@ def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: 
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("no_such_module:f", {}, "^no_such_module:f: found no module 'no_such_module', expected one on Python's path"),
+        (
+            "no_such_module:f",
+            {},
+            "^no_such_module:f: found no module 'no_such_module', expected one on Python's path",
+        ),
         ("own_package.absent:f", {}, "found no module 'own_package.absent'"),
-        ("own_terms:last_hiden_l1", {}, "own_terms has no 'last_hiden_l1' .did you mean 'last_hidden_l1'"),
-        ("own_terms:NUMBER", {}, "found a int, expected a function decorated with kdjax.objectives.term or a subclass"),
+        (
+            "own_terms:last_hiden_l1",
+            {},
+            "own_terms has no 'last_hiden_l1' .did you mean 'last_hidden_l1'",
+        ),
+        (
+            "own_terms:NUMBER",
+            {},
+            "found a int, expected a function decorated with kdjax.objectives.term or a subclass",
+        ),
         ("own_terms:undecorated", {}, "found a function, expected a function decorated with"),
-        ("own_terms:Needs", {}, "found a type, expected"),
+        ("own_terms:FeatureNeeds", {}, "found a type, expected"),
         ("own_terms:Unfinished", {}, "a Term without _loss, needs, expected them"),
         ("own_terms:Loose", {}, "a Term that is no frozen dataclass"),
         ("own_terms:", {}, "not a term's name, expected MODULE:NAME"),
         (":f", {}, "not a term's name"),
         (".own_terms:f", {}, "not a term's name"),
         ("own_terms:a:b", {}, "not a term's name"),
-        ("raises:f", {}, "^raises:f: importing raises failed: ZeroDivisionError: division by zero$"),
-        ("wants_another:f", {}, "importing wants_another failed: ModuleNotFoundError: .*a_package_nobody_has"),
+        (
+            "raises:f",
+            {},
+            "^raises:f: importing raises failed: ZeroDivisionError: division by zero$",
+        ),
+        (
+            "wants_another:f",
+            {},
+            "importing wants_another failed: ModuleNotFoundError: .*a_package_nobody_has",
+        ),
         ("leaves:f", {}, "importing leaves failed: SystemExit: bye"),
-        ("takes_three:f", {}, r"f\(student, teacher, batch\): expected \(student, teacher, batch, params, \*"),
+        (
+            "takes_three:f",
+            {},
+            r"f\(student, teacher, batch\): expected \(student, teacher, batch, params, \*",
+        ),
         ("miscounts:f", {}, "f: count is 'row', expected None or one of slots, valid, sequences"),
-        ("own_terms:last_hidden_l1", {"scal": 2}, "unknown option 'scal' of variant original .did you mean 'scale'"),
-        ("own_terms:Constant", {"sise": 2}, "unknown option 'sise' of variant original .did you mean 'size'"),
-        ("own_terms:vector", {"scale": 2}, "unknown option 'scale' of variant original .it has none"),
-        ("own_terms:strict", {}, "own_terms:strict: found no option 'power', expected one: it has no default"),
-        ("own_terms:last_hidden_l1", {"scale": {"a": 1}}, "last_hidden_l1: scale: unknown setting 'a' of a schedule"),
+        (
+            "own_terms:last_hidden_l1",
+            {"scal": 2},
+            "unknown option 'scal' of variant original .did you mean 'scale'",
+        ),
+        (
+            "own_terms:Constant",
+            {"sise": 2},
+            "unknown option 'sise' of variant original .did you mean 'size'",
+        ),
+        (
+            "own_terms:vector",
+            {"scale": 2},
+            "unknown option 'scale' of variant original .it has none",
+        ),
+        (
+            "own_terms:strict",
+            {},
+            "own_terms:strict: found no option 'power', expected one: it has no default",
+        ),
+        (
+            "own_terms:last_hidden_l1",
+            {"scale": {"a": 1}},
+            "last_hidden_l1: scale: unknown setting 'a' of a schedule",
+        ),
     ],
 )
-def test_what_is_no_term_is_refused(own: str, name: str, options: dict[str, Any], complaint: str) -> None:
+def test_what_is_no_term_is_refused(
+    own: str, name: str, options: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(InputError, match=complaint) as e:
         get(name, **options)
     assert str(e.value).startswith(f"{name}: ") and "\n" not in str(e.value)
 
 
 def test_it_has_one_variant(own: str) -> None:
-    with pytest.raises(InputError, match=r"own_terms:vector: unknown variant 'bui2024' \(valid: original\)"):
+    with pytest.raises(
+        InputError, match=r"own_terms:vector: unknown variant 'bui2024' \(valid: original\)"
+    ):
         get(f"{own}:vector", "bui2024")
 
 
 TROUBLE = """
-from kdjax.objectives import Request, term
+from kdjax.objectives import FeatureRequest, term
 import jax
 import jax.numpy as jnp
 
-@term(student=lambda c: Request(hidden=frozenset({1})))
+@term(student=lambda c: FeatureRequest(hidden=frozenset({1})))
 def misfit(student, teacher, batch, params):
     return jnp.sum(student.hidden[1] @ jnp.ones((3, 3)))
 
-@term(student=lambda c: Request(hidden=frozenset({1})))
+@term(student=lambda c: FeatureRequest(hidden=frozenset({1})))
 def looping(student, teacher, batch, params):
     return jax.lax.scan(lambda total, row: (total + jnp.sum(row), None), 0.0, student.hidden[1])[0]
 """
 
 
-def test_an_error_in_the_function_is_one_line_that_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_function_is_one_line_that_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken_terms.py").write_text(TROUBLE)
     monkeypatch.syspath_prepend(tmp_path)
     batch = packed()
-    with pytest.raises(InputError, match=r"misfit: .*broken_terms.py, line 8: TypeError: .*dot_general") as e:
+    with pytest.raises(
+        InputError, match=r"misfit: .*broken_terms.py, line 8: TypeError: .*dot_general"
+    ) as e:
         get("broken_terms:misfit")(features(STUDENT, batch, 1, np.float32), Features(), batch, {})
     assert "\n" not in str(e.value) and isinstance(e.value.__cause__, TypeError)
 

@@ -10,7 +10,7 @@ import pytest
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.objectives import Needs, Request, Term, get
+from kdjax.objectives import FeatureNeeds, FeatureRequest, Term, get
 from tests.objectives.examples import (
     ORIGINAL,
     STUDENT,
@@ -38,9 +38,24 @@ def layers(*numbers: int) -> frozenset[int]:
         ("hidden_cls", "bui2024", {}, "unknown variant"),
         ("hidden_concat", "bui2024", {}, "unknown variant"),
         ("first_scores_mse", "original", {}, "unknown variant"),
-        ("logit", "original", {"temprature": 2}, "unknown option 'temprature'.*did you mean 'temperature'"),
-        ("logit", "bui2024", {"temperature": 2}, "unknown option 'temperature' of variant bui2024 .it has none"),
-        ("logit", "original", {"temperature": 0}, "logit: temperature is 0, expected a number above 0"),
+        (
+            "logit",
+            "original",
+            {"temprature": 2},
+            "unknown option 'temprature'.*did you mean 'temperature'",
+        ),
+        (
+            "logit",
+            "bui2024",
+            {"temperature": 2},
+            "unknown option 'temperature' of variant bui2024 .it has none",
+        ),
+        (
+            "logit",
+            "original",
+            {"temperature": 0},
+            "logit: temperature is 0, expected a number above 0",
+        ),
         ("logit", "original", {"temperature": "2"}, "logit: temperature is '2'"),
         ("logit", "original", {"temperature": float("inf")}, "temperature is inf"),
         (
@@ -49,19 +64,41 @@ def layers(*numbers: int) -> frozenset[int]:
             {"temperature": {"points": [[0, 1], [1, 0]]}},
             "logit: temperature is 0 at 1 of the budget",
         ),
-        ("logit", "original", {"positions": "valid"}, "positions is 'valid', expected masked or all"),
-        ("attention_mse", "original", {"layers": "frist"}, "attention_mse: layers: unknown map 'frist'"),
-        ("relation", "original", {"relation_heads": 2.5}, "relation_heads is 2.5, expected a whole number"),
+        (
+            "logit",
+            "original",
+            {"positions": "valid"},
+            "positions is 'valid', expected masked or all",
+        ),
+        (
+            "attention_mse",
+            "original",
+            {"layers": "frist"},
+            "attention_mse: layers: unknown map 'frist'",
+        ),
+        (
+            "relation",
+            "original",
+            {"relation_heads": 2.5},
+            "relation_heads is 2.5, expected a whole number",
+        ),
         ("relation", "original", {"teacher_layer": -1}, "teacher_layer is -1"),
         ("relation", "original", {"query": -1.0}, "query is -1.0"),
-        ("relation", "original", {"query": 0, "key": 0, "value": 0}, "all 0, expected a weight above 0"),
+        (
+            "relation",
+            "original",
+            {"query": 0, "key": 0, "value": 0},
+            "all 0, expected a weight above 0",
+        ),
         ("attention_kl", "original", {"teacher_layer": True}, "teacher_layer is True"),
         ("pearson", "original", {"axes": "batch"}, "pearson: axes: unknown axis 'batch'"),
         ("pearson", "original", {"axes": "key,key"}, "expected different ones"),
         ("pearson", "original", {"axes": 3}, "axes is 3"),
     ],
 )
-def test_what_cannot_be_built_is_refused(name: str, variant: str, options: dict[str, Any], complaint: str) -> None:
+def test_what_cannot_be_built_is_refused(
+    name: str, variant: str, options: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(InputError, match=complaint):
         get(name, variant, **options)
 
@@ -71,7 +108,9 @@ def test_a_term_is_frozen_and_two_of_the_same_options_are_equal() -> None:
     cooling = {"shape": "cosine", "points": [[0, 4], [1, 1]]}
     assert hash(get("logit", temperature=cooling)) == hash(get("logit", temperature={**cooling}))
     assert get("logit", temperature=cooling).scheduled and not get("logit", temperature=4).scheduled
-    assert term == get("attention_mse", layers=[(1, 2)]) and hash(term) == hash(get("attention_mse", layers=[[1, 2]]))
+    assert term == get("attention_mse", layers=[(1, 2)]) and hash(term) == hash(
+        get("attention_mse", layers=[[1, 2]])
+    )
     with pytest.raises(dataclasses.FrozenInstanceError):
         term.layers = "last"  # type: ignore[attr-defined]
 
@@ -79,40 +118,83 @@ def test_a_term_is_frozen_and_two_of_the_same_options_are_equal() -> None:
 @pytest.mark.parametrize(
     ("term", "expected"),
     [
-        (get("mlm"), Needs(Request(logits=True), Request())),
-        (get("logit"), Needs(Request(logits=True), Request(logits=True))),
-        (get("logit", positions="all"), Needs(Request(token_logits=True), Request(token_logits=True))),
-        (get("cosine"), Needs(Request(hidden=layers(2)), Request(hidden=layers(4)))),
-        (get("attention_mse"), Needs(Request(scores=layers(1, 2)), Request(scores=layers(2, 4)))),
-        (get("attention_mse", layers="lower"), Needs(Request(scores=layers(1, 2)), Request(scores=layers(1, 2)))),
-        (get("attention_mse", "bui2024"), Needs(Request(scores=layers(2)), Request(scores=layers(4)))),
-        (get("first_scores_mse", "bui2024"), Needs(Request(scores=layers(1)), Request(scores=layers(1)))),
-        (get("hidden_mse"), Needs(Request(hidden=layers(0, 1, 2)), Request(hidden=layers(0, 2, 4)))),
-        (get("hidden_mse", "bui2024"), Needs(Request(hidden=layers(2)), Request(hidden=layers(4)))),
+        (get("mlm"), FeatureNeeds(FeatureRequest(logits=True), FeatureRequest())),
+        (get("logit"), FeatureNeeds(FeatureRequest(logits=True), FeatureRequest(logits=True))),
+        (
+            get("logit", positions="all"),
+            FeatureNeeds(FeatureRequest(token_logits=True), FeatureRequest(token_logits=True)),
+        ),
+        (
+            get("cosine"),
+            FeatureNeeds(FeatureRequest(hidden=layers(2)), FeatureRequest(hidden=layers(4))),
+        ),
+        (
+            get("attention_mse"),
+            FeatureNeeds(FeatureRequest(scores=layers(1, 2)), FeatureRequest(scores=layers(2, 4))),
+        ),
+        (
+            get("attention_mse", layers="lower"),
+            FeatureNeeds(FeatureRequest(scores=layers(1, 2)), FeatureRequest(scores=layers(1, 2))),
+        ),
+        (
+            get("attention_mse", "bui2024"),
+            FeatureNeeds(FeatureRequest(scores=layers(2)), FeatureRequest(scores=layers(4))),
+        ),
+        (
+            get("first_scores_mse", "bui2024"),
+            FeatureNeeds(FeatureRequest(scores=layers(1)), FeatureRequest(scores=layers(1))),
+        ),
+        (
+            get("hidden_mse"),
+            FeatureNeeds(
+                FeatureRequest(hidden=layers(0, 1, 2)), FeatureRequest(hidden=layers(0, 2, 4))
+            ),
+        ),
+        (
+            get("hidden_mse", "bui2024"),
+            FeatureNeeds(FeatureRequest(hidden=layers(2)), FeatureRequest(hidden=layers(4))),
+        ),
         (
             get("relation"),
-            Needs(
-                Request(query=layers(2), key=layers(2), value=layers(2)),
-                Request(query=layers(4), key=layers(4), value=layers(4)),
+            FeatureNeeds(
+                FeatureRequest(query=layers(2), key=layers(2), value=layers(2)),
+                FeatureRequest(query=layers(4), key=layers(4), value=layers(4)),
             ),
         ),
         (
             get("relation", query=0, key=0, teacher_layer=3),
-            Needs(Request(value=layers(2)), Request(value=layers(3))),
+            FeatureNeeds(FeatureRequest(value=layers(2)), FeatureRequest(value=layers(3))),
         ),
-        (get("attention_kl", teacher_layer=1), Needs(Request(scores=layers(2)), Request(scores=layers(1)))),
-        (get("value_relation"), Needs(Request(value=layers(2)), Request(value=layers(4)))),
-        (get("hidden_cls"), Needs(Request(hidden=layers(2)), Request(hidden=layers(4)))),
-        (get("hidden_concat"), Needs(Request(hidden=layers(1, 2)), Request(hidden=layers(1, 2, 3, 4)))),
-        (get("pearson"), Needs(Request(scores=layers(2)), Request(scores=layers(4)))),
+        (
+            get("attention_kl", teacher_layer=1),
+            FeatureNeeds(FeatureRequest(scores=layers(2)), FeatureRequest(scores=layers(1))),
+        ),
+        (
+            get("value_relation"),
+            FeatureNeeds(FeatureRequest(value=layers(2)), FeatureRequest(value=layers(4))),
+        ),
+        (
+            get("hidden_cls"),
+            FeatureNeeds(FeatureRequest(hidden=layers(2)), FeatureRequest(hidden=layers(4))),
+        ),
+        (
+            get("hidden_concat"),
+            FeatureNeeds(
+                FeatureRequest(hidden=layers(1, 2)), FeatureRequest(hidden=layers(1, 2, 3, 4))
+            ),
+        ),
+        (
+            get("pearson"),
+            FeatureNeeds(FeatureRequest(scores=layers(2)), FeatureRequest(scores=layers(4))),
+        ),
     ],
     ids=str,
 )
-def test_a_term_asks_for_what_its_equation_names(term: Term, expected: Needs) -> None:
+def test_a_term_asks_for_what_its_equation_names(term: Term, expected: FeatureNeeds) -> None:
     assert term.needs(STUDENT, TEACHER) == expected
 
 
-def names_of(request: Request) -> set[tuple[str, int]]:
+def names_of(request: FeatureRequest) -> set[tuple[str, int]]:
     kinds = ("scores", "query", "key", "value", "hidden")
     asked = {(kind, n) for kind in kinds for n in getattr(request, kind)}
     return asked | {(kind, 0) for kind in ("logits", "token_logits") if getattr(request, kind)}
@@ -120,11 +202,15 @@ def names_of(request: Request) -> set[tuple[str, int]]:
 
 @pytest.mark.parametrize("label", every_term())
 def test_a_term_uses_all_it_asks_for_and_nothing_else(label: str, float64: None) -> None:
-    term, batch = every_term()[label], packed()
+    term = every_term()[label]
+    batch = packed()
     needs = term.needs(STUDENT, TEACHER)
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     params = params_of(term, STUDENT, TEACHER)
-    alone = term(restricted(student, needs.student), restricted(teacher, needs.teacher), batch, params)
+    alone = term(
+        restricted(student, needs.student), restricted(teacher, needs.teacher), batch, params
+    )
     among_others, (by_student, by_teacher, _) = graded(term)(student, teacher, batch, params)
     assert np.isfinite(alone) and alone == pytest.approx(float(among_others), rel=1e-12)
     for grads, request in ((by_student, needs.student), (by_teacher, needs.teacher)):
@@ -141,24 +227,74 @@ def test_a_term_uses_all_it_asks_for_and_nothing_else(label: str, float64: None)
 @pytest.mark.parametrize(
     ("term", "student", "teacher", "complaint"),
     [
-        (get("logit"), {}, {"vocab_size": 13}, "logit: the student has 11 vocabulary entries, the teacher 13"),
+        (
+            get("logit"),
+            {},
+            {"vocab_size": 13},
+            "logit: the student has 11 vocabulary entries, the teacher 13",
+        ),
         (get("logit", "bui2024"), {}, {"vocab_size": 13}, "vocabulary entries"),
         (get("logit", positions="all"), {}, {"vocab_size": 13}, "vocabulary entries"),
-        (get("cosine"), {}, {"width": 16}, "cosine: the student has 8 hidden units, the teacher 16"),
-        (get("hidden_mse", "bui2024"), {}, {"width": 16}, "hidden_mse: the student has 8 hidden units"),
-        (get("attention_mse"), {}, {"heads": 2}, "attention_mse: the student has 4 heads, the teacher 2"),
-        (get("attention_mse", "bui2024"), {}, {"heads": 2}, "attention_mse: the student has 4 heads"),
-        (get("first_scores_mse", "bui2024"), {}, {"heads": 2}, "first_scores_mse: the student has 4 heads"),
+        (
+            get("cosine"),
+            {},
+            {"width": 16},
+            "cosine: the student has 8 hidden units, the teacher 16",
+        ),
+        (
+            get("hidden_mse", "bui2024"),
+            {},
+            {"width": 16},
+            "hidden_mse: the student has 8 hidden units",
+        ),
+        (
+            get("attention_mse"),
+            {},
+            {"heads": 2},
+            "attention_mse: the student has 4 heads, the teacher 2",
+        ),
+        (
+            get("attention_mse", "bui2024"),
+            {},
+            {"heads": 2},
+            "attention_mse: the student has 4 heads",
+        ),
+        (
+            get("first_scores_mse", "bui2024"),
+            {},
+            {"heads": 2},
+            "first_scores_mse: the student has 4 heads",
+        ),
         (get("attention_kl"), {}, {"heads": 2}, "attention_kl: the student has 4 heads"),
         (get("value_relation"), {}, {"heads": 2}, "value_relation: the student has 4 heads"),
         (get("pearson"), {}, {"heads": 2}, "pearson: the student has 4 heads"),
         (get("pearson", axes="head"), {"heads": 1}, {"heads": 1}, "at least 2 heads"),
         (get("relation", "bui2024"), {}, {"heads": 2}, "relation: the student has 4 heads"),
-        (get("relation", relation_heads=3), {}, {}, "relation_heads is 3, expected a divisor .* 8 .* 8"),
+        (
+            get("relation", relation_heads=3),
+            {},
+            {},
+            "relation_heads is 3, expected a divisor .* 8 .* 8",
+        ),
         (get("relation", relation_heads=8), {}, {"width": 12}, "relation_heads is 8"),
-        (get("relation", teacher_layer=5), {}, {}, "relation: layers: teacher layer 5, expected 1 to 4"),
-        (get("attention_mse"), {"layers": 3}, {}, "attention_mse: layers: 'uniform' between 3 student and 4"),
-        (get("hidden_mse", layers=[[1, 9]]), {}, {}, "hidden_mse: layers: teacher layer 9, expected 0 to 4"),
+        (
+            get("relation", teacher_layer=5),
+            {},
+            {},
+            "relation: layers: teacher layer 5, expected 1 to 4",
+        ),
+        (
+            get("attention_mse"),
+            {"layers": 3},
+            {},
+            "attention_mse: layers: 'uniform' between 3 student and 4",
+        ),
+        (
+            get("hidden_mse", layers=[[1, 9]]),
+            {},
+            {},
+            "hidden_mse: layers: teacher layer 9, expected 0 to 4",
+        ),
     ],
 )
 def test_models_that_do_not_fit_are_refused(
@@ -179,7 +315,9 @@ def test_a_term_that_needs_a_teacher_says_so(label: str) -> None:
 
 def test_mlm_needs_no_teacher() -> None:
     assert not get("mlm").needs_teacher
-    assert get("mlm").needs(STUDENT, None) == Needs(Request(logits=True), Request())
+    assert get("mlm").needs(STUDENT, None) == FeatureNeeds(
+        FeatureRequest(logits=True), FeatureRequest()
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +332,9 @@ def test_mlm_needs_no_teacher() -> None:
         ("hidden_concat", WIDE, {"kernel": (16, 48), "bias": (48,)}),
     ],
 )
-def test_only_projections_have_parameters(name: str, teacher: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+def test_only_projections_have_parameters(
+    name: str, teacher: ModelConfig, shapes: dict[str, tuple[int, ...]]
+) -> None:
     params = get(name).init(STUDENT, teacher, seed=3)
     assert {key: x.shape for key, x in params.items()} == shapes
     again, other = (get(name).init(STUDENT, teacher, seed) for seed in (3, 4))
@@ -205,6 +345,6 @@ def test_only_projections_have_parameters(name: str, teacher: ModelConfig, shape
 
 def test_features_without_the_logits_are_refused() -> None:
     batch = packed()
-    seen = restricted(features(STUDENT, batch, 1, np.float32), Request(hidden=layers(2)))
+    seen = restricted(features(STUDENT, batch, 1, np.float32), FeatureRequest(hidden=layers(2)))
     with pytest.raises(InputError, match="features without logits"):
         get("mlm")(seen, seen, batch, {})

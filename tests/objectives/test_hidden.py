@@ -10,7 +10,16 @@ import pytest
 
 from kdjax.config import ModelConfig
 from kdjax.objectives import Features, get
-from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, groups, packed, padded, params_of
+from tests.objectives.examples import (
+    STUDENT,
+    TEACHER,
+    WIDE,
+    features,
+    groups,
+    packed,
+    padded,
+    params_of,
+)
 
 BATCHES = pytest.mark.parametrize("make", [padded, packed])
 TEACHERS = pytest.mark.parametrize("teacher_config", [TEACHER, WIDE], ids=["equal", "wider"])
@@ -24,12 +33,15 @@ def at_valid(seen: Features, layer: int, batch: dict[str, np.ndarray]) -> np.nda
 @BATCHES
 def test_cosine_of_the_last_states(make: MakeBatch, float64: None) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(TEACHER, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(TEACHER, batch, 2)
     distances = [
         1 - x @ y / np.linalg.norm(x) / np.linalg.norm(y)
         for x, y in zip(at_valid(student, 2, batch), at_valid(teacher, 4, batch), strict=True)
     ]
-    assert get("cosine")(student, teacher, batch, {}) == pytest.approx(np.mean(distances), rel=1e-12)
+    assert get("cosine")(student, teacher, batch, {}) == pytest.approx(
+        np.mean(distances), rel=1e-12
+    )
 
 
 @BATCHES
@@ -44,14 +56,22 @@ def test_cosine_of_the_last_states(make: MakeBatch, float64: None) -> None:
     ],
 )
 def test_hidden_mse_shares_one_projection(
-    make: MakeBatch, teacher_config: ModelConfig, layers: Any, mapped: list[tuple[int, int]], float64: None
+    make: MakeBatch,
+    teacher_config: ModelConfig,
+    layers: Any,
+    mapped: list[tuple[int, int]],
+    float64: None,
 ) -> None:
-    batch, term = make(), get("hidden_mse", layers=layers)
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    batch = make()
+    term = get("hidden_mse", layers=layers)
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
     params = params_of(term, STUDENT, teacher_config)
-    kernel, bias = np.asarray(params["kernel"]), np.asarray(params["bias"])
+    kernel = np.asarray(params["kernel"])
+    bias = np.asarray(params["bias"])
     expected = sum(
-        np.mean((at_valid(student, m, batch) @ kernel + bias - at_valid(teacher, n, batch)) ** 2) for m, n in mapped
+        np.mean((at_valid(student, m, batch) @ kernel + bias - at_valid(teacher, n, batch)) ** 2)
+        for m, n in mapped
     )
     assert term(student, teacher, batch, params) == pytest.approx(expected, rel=1e-12)
 
@@ -61,22 +81,33 @@ def test_hidden_mse_shares_one_projection(
 def test_hidden_cls_compares_the_first_token_of_each_document(
     make: MakeBatch, teacher_config: ModelConfig, float64: None
 ) -> None:
-    batch, term = make(), get("hidden_cls")
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    batch = make()
+    term = get("hidden_cls")
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
     params = params_of(term, STUDENT, teacher_config)
     kernel, bias = (params["kernel"], params["bias"]) if params else (np.eye(8), 0)
-    own, target = np.asarray(student.hidden[2]), np.asarray(teacher.hidden[4])
+    own = np.asarray(student.hidden[2])
+    target = np.asarray(teacher.hidden[4])
     squares = [(own[b, at[0]] @ kernel + bias - target[b, at[0]]) ** 2 for b, at in groups(batch)]
-    assert term(student, teacher, batch, params) == pytest.approx(float(np.mean(squares)), rel=1e-12)
+    assert term(student, teacher, batch, params) == pytest.approx(
+        float(np.mean(squares)), rel=1e-12
+    )
 
 
 @BATCHES
 @TEACHERS
-def test_hidden_concat_projects_all_layers_at_once(make: MakeBatch, teacher_config: ModelConfig, float64: None) -> None:
-    batch, term = make(), get("hidden_concat")
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+def test_hidden_concat_projects_all_layers_at_once(
+    make: MakeBatch, teacher_config: ModelConfig, float64: None
+) -> None:
+    batch = make()
+    term = get("hidden_concat")
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
     params = params_of(term, STUDENT, teacher_config)
     own = np.concatenate([at_valid(student, m, batch) for m in (1, 2)], axis=-1)
     target = np.concatenate([at_valid(teacher, n, batch) for n in (1, 2, 3, 4)], axis=-1)
-    expected = np.mean((own @ np.asarray(params["kernel"]) + np.asarray(params["bias"]) - target) ** 2)
+    expected = np.mean(
+        (own @ np.asarray(params["kernel"]) + np.asarray(params["bias"]) - target) ** 2
+    )
     assert term(student, teacher, batch, params) == pytest.approx(expected, rel=1e-12)

@@ -69,12 +69,16 @@ def test_spread_is_even_and_takes_no_layer_twice(student: int) -> None:
         ([[1, -1]], 3, 12, "teacher layer -1"),
     ],
 )
-def test_a_layer_that_is_not_there_is_refused(layers: Any, student: int, teacher: int, complaint: str) -> None:
+def test_a_layer_that_is_not_there_is_refused(
+    layers: Any, student: int, teacher: int, complaint: str
+) -> None:
     with pytest.raises(InputError, match=complaint):
         pairs(read_map(layers), student, teacher)
 
 
-@pytest.mark.parametrize("layers", ["unifrom", "", 3, [], [[1]], [[1, 2, 3]], [["1", "2"]], [[1.0, 2.0]], [[True, 1]]])
+@pytest.mark.parametrize(
+    "layers", ["unifrom", "", 3, [], [[1]], [[1, 2, 3]], [["1", "2"]], [[1.0, 2.0]], [[True, 1]]]
+)
 def test_what_is_no_map_is_refused(layers: Any) -> None:
     with pytest.raises(InputError, match=r"^layers: "):
         read_map(layers)

@@ -12,11 +12,22 @@ import numpy as np
 import pytest
 
 from kdjax.objectives import Features, get
-from tests.objectives.examples import STUDENT, TEACHER, features, groups, kl, packed, padded, softmax
+from tests.objectives.examples import (
+    STUDENT,
+    TEACHER,
+    features,
+    groups,
+    kl,
+    packed,
+    padded,
+    softmax,
+)
 
 
 @pytest.fixture(params=[padded, packed])
-def example(request: pytest.FixtureRequest, float64: None) -> tuple[Features, Features, dict[str, np.ndarray]]:
+def example(
+    request: pytest.FixtureRequest, float64: None
+) -> tuple[Features, Features, dict[str, np.ndarray]]:
     make: Callable[[], dict[str, np.ndarray]] = request.param
     batch = make()
     return features(STUDENT, batch, 1), features(TEACHER, batch, 2), batch
@@ -32,7 +43,9 @@ def test_mlm_is_the_mean_cross_entropy_of_the_used_slots(example: Any) -> None:
     losses = [-math.log(p[b, s, batch["labels"][b, s]]) for b, s in used_slots(batch)]
     assert len(losses) == 8
     for variant in ("original", "bui2024"):
-        assert get("mlm", variant)(student, teacher, batch, {}) == pytest.approx(sum(losses) / 8, rel=1e-12)
+        assert get("mlm", variant)(student, teacher, batch, {}) == pytest.approx(
+            sum(losses) / 8, rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("temperature", [1, 2.0, 0.5])
@@ -40,7 +53,9 @@ def test_logit_is_the_divergence_at_a_temperature(example: Any, temperature: flo
     student, teacher, batch = example
     own, target = (softmax(np.asarray(x.logits) / temperature) for x in (student, teacher))
     expected = temperature**2 * np.mean([kl(target[at], own[at]) for at in used_slots(batch)])
-    assert get("logit", temperature=temperature)(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
+    assert get("logit", temperature=temperature)(student, teacher, batch, {}) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_logit_at_all_positions_is_a_mean_over_the_valid_ones(example: Any) -> None:
@@ -53,10 +68,14 @@ def test_logit_at_all_positions_is_a_mean_over_the_valid_ones(example: Any) -> N
 
 
 def test_at_a_high_temperature_the_gradient_matches_centred_logits(example: Any) -> None:
-    """Hinton et al. 2015, section 2.1: T² times the gradient tends to (z - v)/V, both centred; over N slots here."""
+    """Hinton et al. 2015, section 2.1: T² times the gradient tends to (z - v)/V, both centred; over
+    N slots here."""
     student, teacher, batch = example
     used = batch["label_weights"] > 0
-    z, v = (np.asarray(x.logits) - np.asarray(x.logits).mean(-1, keepdims=True) for x in (student, teacher))
+    z, v = (
+        np.asarray(x.logits) - np.asarray(x.logits).mean(-1, keepdims=True)
+        for x in (student, teacher)
+    )
     expected = np.where(used[..., None], (z - v) / STUDENT.vocab_size / used.sum(), 0)
     for temperature, tolerance in ((1e3, 1e-2), (1e5, 1e-4)):
         grads = jax.grad(get("logit", temperature=temperature))(student, teacher, batch, {})
@@ -69,10 +88,14 @@ def test_published_logit_is_smaller_by_the_vocabulary(example: Any) -> None:
     own, target = (softmax(np.asarray(x.logits)) for x in (student, teacher))
     crossed = [-(target[at] * np.log(own[at])).sum() for at in used_slots(batch)]
     expected = np.mean(crossed) / STUDENT.vocab_size
-    assert get("logit", "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
+    assert get("logit", "bui2024")(student, teacher, batch, {}) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
-@pytest.mark.parametrize(("name", "variant"), [("mlm", "original"), ("logit", "original"), ("logit", "bui2024")])
+@pytest.mark.parametrize(
+    ("name", "variant"), [("mlm", "original"), ("logit", "original"), ("logit", "bui2024")]
+)
 def test_unused_slots_may_hold_anything(example: Any, name: str, variant: str) -> None:
     student, teacher, batch = example
     expected = get(name, variant)(student, teacher, batch, {})
@@ -85,8 +108,11 @@ def test_unused_slots_may_hold_anything(example: Any, name: str, variant: str) -
 
 def test_slots_count_by_their_weight(example: Any) -> None:
     student, teacher, batch = example
-    one, two = np.zeros_like(batch["label_weights"]), np.zeros_like(batch["label_weights"])
+    one = np.zeros_like(batch["label_weights"])
+    two = np.zeros_like(batch["label_weights"])
     one[1, 0], two[2, 1] = 1, 1
-    alone = [float(get("mlm")(student, teacher, {**batch, "label_weights": w}, {})) for w in (one, two)]
+    alone = [
+        float(get("mlm")(student, teacher, {**batch, "label_weights": w}, {})) for w in (one, two)
+    ]
     both = get("mlm")(student, teacher, {**batch, "label_weights": 0.1 * one + 0.3 * two}, {})
     assert both == pytest.approx(0.25 * alone[0] + 0.75 * alone[1], rel=1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax.config import Schedule
-from kdjax.objectives import Request, get
+from kdjax.objectives import FeatureRequest, get
 from kdjax.objectives.objective import Objective
 from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, packed, restricted
 
@@ -26,8 +26,11 @@ SCHEDULED = Objective(
 
 @pytest.fixture(scope="module")
 def example() -> tuple[Any, Any, Any]:
-    batch, logits = packed(), Request(logits=True)
-    seen = (features(config, batch, seed, np.float32) for config, seed in ((STUDENT, 1), (TEACHER, 2)))
+    batch = packed()
+    logits = FeatureRequest(logits=True)
+    seen = (
+        features(config, batch, seed, np.float32) for config, seed in ((STUDENT, 1), (TEACHER, 2))
+    )
     return (*(restricted(one, logits) for one in seen), batch)
 
 
@@ -69,8 +72,14 @@ def test_an_objective_says_whether_anything_in_it_is_scheduled() -> None:
 
 
 def test_needs_and_parameters_are_those_of_the_terms_together() -> None:
-    objective = Objective((("hidden_mse", 1.0, get("hidden_mse")), ("relation", 1.0, get("relation"))))
+    objective = Objective(
+        (("hidden_mse", 1.0, get("hidden_mse")), ("relation", 1.0, get("relation")))
+    )
     needs = objective.needs(STUDENT, WIDE)
-    assert needs.student.hidden == {0, 1, 2} and needs.student.query == {2} and needs.teacher.value == {4}
+    assert (
+        needs.student.hidden == {0, 1, 2}
+        and needs.student.query == {2}
+        and needs.teacher.value == {4}
+    )
     assert set(objective.init(STUDENT, WIDE, 0)) == {"hidden_mse"}
     assert objective.needs_teacher and not Objective((("mlm", 1.0, get("mlm")),)).needs_teacher

@@ -10,12 +10,16 @@ from kdjax.config import ArmConfig, PhaseConfig, Schedule, StartConfig, TermConf
 from kdjax.errors import InputError
 from kdjax.objectives.presets import PRESETS, arm_of, objectives_of
 
-MLM, LOGIT = TermConfig("mlm"), TermConfig("logit")
+MLM = TermConfig("mlm")
+LOGIT = TermConfig("logit")
 
 
 def terms(name: str) -> list[list[tuple[str, float, str, dict[str, Any]]]]:
     """Phase by phase: (name, weight, variant, options) of each term of a preset."""
-    return [[(t.name, t.weight, t.variant, t.options) for t in phase.terms] for phase in PRESETS[name].arm.phases]
+    return [
+        [(t.name, t.weight, t.variant, t.options) for t in phase.terms]
+        for phase in PRESETS[name].arm.phases
+    ]
 
 
 def test_the_papers_arms_and_the_originals_are_made_of_their_terms() -> None:
@@ -33,7 +37,9 @@ def test_the_papers_arms_and_the_originals_are_made_of_their_terms() -> None:
     assert terms("attention_mse+hidden_mse") == [
         [("attention_mse", 1.0, "original", last), ("hidden_mse", 1.0, "original", last)]
     ]
-    assert terms("attention_kl+hidden_mse") == [[*plain("attention_kl"), ("hidden_mse", 1.0, "original", last)]]
+    assert terms("attention_kl+hidden_mse") == [
+        [*plain("attention_kl"), ("hidden_mse", 1.0, "original", last)]
+    ]
     assert terms("distilbert") == [
         [
             ("logit", 5.0, "original", {"temperature": 2.0, "positions": "all"}),
@@ -54,8 +60,16 @@ def test_the_published_scripts_differ_between_scratch_and_distillation_as_they_d
         assert arm.student == {"norm": "post", "embedding_norm": True}
         assert arm.optimizer == {"learning_rate": 5e-4, "warmup": 0.06}
         assert arm.finetune != scratch.finetune
-        assert all(variant == "bui2024" for (t, _, variant, _) in terms(f"paper_as_run_{name}")[0] if t != "mlm")
-    assert [t for t, *_ in terms("paper_as_run_tinybert")[0]] == ["first_scores_mse", "attention_mse", "hidden_mse"]
+        assert all(
+            variant == "bui2024"
+            for (t, _, variant, _) in terms(f"paper_as_run_{name}")[0]
+            if t != "mlm"
+        )
+    assert [t for t, *_ in terms("paper_as_run_tinybert")[0]] == [
+        "first_scores_mse",
+        "attention_mse",
+        "hidden_mse",
+    ]
     assert [t for t, *_ in terms("paper_as_run_logit")[0]] == ["mlm", "logit"]
 
 
@@ -65,14 +79,17 @@ def test_every_preset_is_whole_and_can_be_built(name: str) -> None:
     assert arm.start is not None and arm.phases[-1].until == 1
     objectives = objectives_of(name, arm)
     assert [len(o.terms) for o in objectives] == [len(phase.terms) for phase in arm.phases]
-    distils = any(objective.needs_teacher for objective in objectives)
-    assert distils == (PRESETS[name].asks != "nothing")
+    uses_teacher = any(objective.needs_teacher for objective in objectives)
+    assert uses_teacher == (PRESETS[name].asks != "nothing")
     assert PRESETS[name].summary and PRESETS[name].source
 
 
 def test_a_recipes_settings_go_before_the_presets() -> None:
     own = ArmConfig(
-        preset="paper_as_run_scratch", optimizer={"learning_rate": 2e-3}, start=StartConfig("teacher"), student={}
+        preset="paper_as_run_scratch",
+        optimizer={"learning_rate": 2e-3},
+        start=StartConfig("teacher"),
+        student={},
     )
     found = arm_of("mine", own)
     assert found.optimizer == {"learning_rate": 2e-3, "warmup": 0.06}
@@ -110,10 +127,19 @@ def test_a_term_is_left_out_of_the_phases_in_which_its_weight_is_zero() -> None:
         (ArmConfig(preset="minilmv1"), "unknown arm 'minilmv1' .did you mean 'minilm_v1'"),
         (ArmConfig(preset="logit", terms=(MLM,)), "found preset and terms, expected one of them"),
         (ArmConfig(terms=(MLM,), phases=(PhaseConfig((MLM,)),)), "found terms and phases"),
-        (ArmConfig(phases=(PhaseConfig((MLM,), until=0.5),)), r"phases end at \[0.5\], expected ascending"),
-        (ArmConfig(phases=(PhaseConfig((MLM,)), PhaseConfig((MLM,)))), r"phases end at \[1.0, 1.0\]"),
+        (
+            ArmConfig(phases=(PhaseConfig((MLM,), until=0.5),)),
+            r"phases end at \[0.5\], expected ascending",
+        ),
+        (
+            ArmConfig(phases=(PhaseConfig((MLM,)), PhaseConfig((MLM,)))),
+            r"phases end at \[1.0, 1.0\]",
+        ),
         (ArmConfig(phases=(PhaseConfig((MLM,), 1.5), PhaseConfig((MLM,)))), "phases end at"),
-        (ArmConfig(phases=(PhaseConfig((MLM,), 0.5), PhaseConfig(()))), "arms.a: phase 2: every term has weight 0"),
+        (
+            ArmConfig(phases=(PhaseConfig((MLM,), 0.5), PhaseConfig(()))),
+            "arms.a: phase 2: every term has weight 0",
+        ),
         (ArmConfig(terms=(TermConfig("mlm", 0.0),)), "arms.a: every term has weight 0"),
         (ArmConfig(terms=(TermConfig("mln"),)), "arms.a: unknown term 'mln'"),
     ],

@@ -1,4 +1,5 @@
-"""What holds for every term: padding and packing change nothing, gradients are right, numbers stay finite."""
+"""What holds for every term: padding and packing change nothing, gradients are right, numbers stay
+finite."""
 
 from __future__ import annotations
 
@@ -33,15 +34,26 @@ TERMS = {label: term for label, term in every_term().items() if label not in MAP
 POSITIONAL = [label for label in ORIGINAL if label in TERMS and label not in ("mlm", "logit")]
 VECTORS = ("query", "key", "value")
 
-NOT_ZERO = frozenset({"mlm", "mlm bui2024", "logit bui2024", "pearson bui2024", "hidden_mse", "hidden_concat"})
-"""Terms that are not 0 where student and teacher are equal: those without a teacher, a cross-entropy, correlations of
-padded rows (0 in the published code), and projections, unless they are the identity."""
+NOT_ZERO = frozenset(
+    {"mlm", "mlm bui2024", "logit bui2024", "pearson bui2024", "hidden_mse", "hidden_concat"}
+)
+"""Terms that are not 0 where student and teacher are equal: those without a teacher, a
+cross-entropy, correlations of padded rows (0 in the published code), and projections, unless they
+are the identity."""
 
 
-def example(label: str, batch: dict[str, np.ndarray], dtype: Any) -> tuple[Term, Features, Features, dict[str, Any]]:
+def example(
+    label: str, batch: dict[str, np.ndarray], dtype: Any
+) -> tuple[Term, Features, Features, dict[str, Any]]:
     term = TERMS[label]
-    student, teacher = features(STUDENT, batch, 1, dtype), features(TEACHER, batch, 2, dtype)
-    return term, student, teacher, params_of(term, STUDENT, TEACHER, jnp.promote_types(dtype, jnp.float32))
+    student = features(STUDENT, batch, 1, dtype)
+    teacher = features(TEACHER, batch, 2, dtype)
+    return (
+        term,
+        student,
+        teacher,
+        params_of(term, STUDENT, TEACHER, jnp.promote_types(dtype, jnp.float32)),
+    )
 
 
 @pytest.mark.parametrize("label", TERMS)
@@ -58,12 +70,17 @@ def test_gradients_are_those_of_the_loss(label: str, float64: None) -> None:
 
     student, teacher, params = point
     _, grads = graded(term)(student, teacher, batch, params)
-    slope = sum(np.sum(g * d) for g, d in zip(jax.tree.leaves(list(grads)), jax.tree.leaves(direction), strict=True))
+    slope = sum(
+        np.sum(g * d)
+        for g, d in zip(jax.tree.leaves(list(grads)), jax.tree.leaves(direction), strict=True)
+    )
     assert abs(slope) > 1e-4
     assert slope == pytest.approx((loss(1e-5) - loss(-1e-5)) / 2e-5, rel=1e-6)
 
 
-@pytest.mark.parametrize("label", [label for label in TERMS if label not in NOT_ZERO and "layer" not in label])
+@pytest.mark.parametrize(
+    "label", [label for label in TERMS if label not in NOT_ZERO and "layer" not in label]
+)
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn(label: str, float64: None) -> None:
     batch = packed()
     seen = features(STUDENT, batch, 1)
@@ -74,9 +91,12 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(label: str, floa
     assert other > 1e-3
 
 
-def test_the_published_logit_term_is_least_where_the_student_equals_its_teacher(float64: None) -> None:
+def test_the_published_logit_term_is_least_where_the_student_equals_its_teacher(
+    float64: None,
+) -> None:
     """A cross-entropy, so that its least value is the teacher's entropy."""
-    batch, term = packed(), TERMS["logit bui2024"]
+    batch = packed()
+    term = TERMS["logit bui2024"]
     seen = features(STUDENT, batch, 1)
     value, (grads, *_) = graded(term)(seen, seen, batch, {})
     assert 0 < value < graded(term)(seen, features(STUDENT, batch, 2), batch, {})[0]
@@ -88,7 +108,8 @@ def test_a_projection_can_make_student_and_teacher_equal(name: str, float64: Non
     batch = packed()
     seen = features(STUDENT, batch, 1)
     params = {
-        key: jnp.eye(*x.shape) if x.ndim == 2 else 0 * x for key, x in get(name).init(STUDENT, STUDENT, 0).items()
+        key: jnp.eye(*x.shape) if x.ndim == 2 else 0 * x
+        for key, x in get(name).init(STUDENT, STUDENT, 0).items()
     }
     assert abs(get(name)(seen, seen, batch, params)) < 1e-12
     assert get(name)(seen, features(STUDENT, batch, 2), batch, params) > 1e-3
@@ -97,7 +118,8 @@ def test_a_projection_can_make_student_and_teacher_equal(name: str, float64: Non
 def disturbed(seen: Features, batch: dict[str, np.ndarray], seed: int) -> Features:
     """Other values wherever a padded position or another document is involved."""
     rng = np.random.default_rng(seed)
-    valid, ids = batch["valid"], batch["segments"]
+    valid = batch["valid"]
+    ids = batch["segments"]
     inside = ((ids[:, :, None] == ids[:, None, :]) & valid[:, :, None])[:, None]
 
     def noise(x: jax.Array, where: np.ndarray) -> jax.Array:
@@ -108,7 +130,10 @@ def disturbed(seen: Features, batch: dict[str, np.ndarray], seed: int) -> Featur
         scores={n: noise(x, inside) for n, x in seen.scores.items()},
         hidden={n: noise(x, valid[..., None]) for n, x in seen.hidden.items()},
         token_logits=noise(seen.token_logits, valid[..., None]),
-        **{k: {n: noise(x, valid[:, None, :, None]) for n, x in getattr(seen, k).items()} for k in VECTORS},
+        **{
+            k: {n: noise(x, valid[:, None, :, None]) for n, x in getattr(seen, k).items()}
+            for k in VECTORS
+        },
     )
 
 
@@ -137,7 +162,9 @@ def test_padding_and_other_documents_change_nothing(label: str, seed: int) -> No
             assert not np.any(np.asarray(g).transpose(0, 3, 1, 2)[padding]), f"scores {n}, keys"
 
 
-def repacked(seen: Features, batch: dict[str, np.ndarray], rows: list[list[tuple[int, np.ndarray]]]) -> Features:
+def repacked(
+    seen: Features, batch: dict[str, np.ndarray], rows: list[list[tuple[int, np.ndarray]]]
+) -> Features:
     """The same documents at other places; what lies between documents is noise."""
     rng = np.random.default_rng(0)
 
@@ -169,7 +196,9 @@ def repacked(seen: Features, batch: dict[str, np.ndarray], rows: list[list[tuple
 @pytest.mark.parametrize("label", POSITIONAL)
 @given(order=st.permutations(range(6)), cuts=st.tuples(st.integers(0, 6), st.integers(0, 6)))
 @settings(max_examples=3, deadline=None)
-def test_how_documents_are_packed_changes_nothing(label: str, order: list[int], cuts: tuple[int, int]) -> None:
+def test_how_documents_are_packed_changes_nothing(
+    label: str, order: list[int], cuts: tuple[int, int]
+) -> None:
     with jax.enable_x64(True):
         batch = packed()
         term, student, teacher, params = example(label, batch, np.float64)
@@ -183,7 +212,9 @@ def test_how_documents_are_packed_changes_nothing(label: str, order: list[int], 
         ids = [[n for n, (_, at) in enumerate(row, start=1) for _ in at] for row in rows]
         new_batch = batch_of(ids)
         before, _ = graded(term)(student, teacher, batch, params)
-        after, _ = graded(term)(repacked(student, batch, rows), repacked(teacher, batch, rows), new_batch, params)
+        after, _ = graded(term)(
+            repacked(student, batch, rows), repacked(teacher, batch, rows), new_batch, params
+        )
         assert after == pytest.approx(float(before), rel=1e-12)
 
 
@@ -208,9 +239,14 @@ def test_extreme_features_give_finite_losses_and_gradients(label: str, seed: int
     # Relations square their vectors: ±100 makes scores of ±1e4.
     extreme = [
         dataclasses.replace(
-            jax.tree.map(lambda x: jnp.asarray(rng.choice([-1e4, 0, 1e4], x.shape), jnp.float32), seen),
+            jax.tree.map(
+                lambda x: jnp.asarray(rng.choice([-1e4, 0, 1e4], x.shape), jnp.float32), seen
+            ),
             **{
-                k: {n: jnp.asarray(rng.choice([-1e2, 1e2], x.shape), jnp.float32) for n, x in getattr(seen, k).items()}
+                k: {
+                    n: jnp.asarray(rng.choice([-1e2, 1e2], x.shape), jnp.float32)
+                    for n, x in getattr(seen, k).items()
+                }
                 for k in VECTORS
             },
         )

@@ -19,7 +19,8 @@ def test_loss_and_every_gradient_equal_pytorch(arm: str, pair: str) -> None:
     found = arms.loss_and_gradients(arms.inputs(arm, pair))
     recorded = arms.recorded(arm, pair)
     assert found.keys() == recorded.keys() and len(found) >= 20
-    # A bias of the keys moves all scores of a query alike, so its gradient is 0, and rounding is all that is there.
+    # A bias of the keys moves all scores of a query alike, so its gradient is 0, and rounding is
+    # all that is there.
     largest = max(np.linalg.norm(expected) for expected in recorded.values())
     for path, expected in recorded.items():
         size = 1e-3 * largest if path.endswith("['key']['bias']") else np.linalg.norm(expected)

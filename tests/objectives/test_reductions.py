@@ -12,7 +12,7 @@ import optax
 import pytest
 from scipy.special import log_softmax
 
-from kdjax.models.canonical import canonical
+from kdjax.models.reference import reference
 from kdjax.objectives import reductions
 from kdjax.objectives.reductions import cross_entropy, kl_of_scores
 
@@ -26,7 +26,9 @@ def drawn(seed: int, size: float = 1.0) -> jax.Array:
     return jnp.asarray(size * np.random.default_rng(seed).normal(size=SHAPE))
 
 
-def differentiated(function: Callable[..., jax.Array], *args: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def differentiated(
+    function: Callable[..., jax.Array], *args: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """Values, and gradients of a sum that weighs every value differently."""
     made, pull = jax.vjp(function, *args)
     return made, pull(jnp.cos(jnp.arange(made.size)).reshape(made.shape).astype(made.dtype))
@@ -43,10 +45,13 @@ def same(got: Any, want: Any) -> None:
 def test_cross_entropy_is_optaxs(monkeypatch: pytest.MonkeyPatch, size: float, device: str) -> None:
     """On TPUs the label's logit is found by another program."""
     monkeypatch.setattr(reductions, "platform", lambda: device)
-    logits, labels = drawn(0, size), jnp.asarray(np.random.default_rng(1).integers(0, 7, SHAPE[:2]))
+    logits = drawn(0, size)
+    labels = jnp.asarray(np.random.default_rng(1).integers(0, 7, SHAPE[:2]))
     same(
         differentiated(lambda logits: cross_entropy(logits, labels), logits),
-        differentiated(lambda logits: optax.softmax_cross_entropy_with_integer_labels(logits, labels), logits),
+        differentiated(
+            lambda logits: optax.softmax_cross_entropy_with_integer_labels(logits, labels), logits
+        ),
     )
 
 
@@ -60,14 +65,19 @@ WHERE = {
 
 def divergence(student: jax.Array, teacher: jax.Array, where: jax.Array | None) -> jax.Array:
     """From JAX's softmax, over the entries that are there."""
-    own, target = (jax.nn.log_softmax(x if where is None else jnp.where(where, x, -1e30)) for x in (student, teacher))
+    own, target = (
+        jax.nn.log_softmax(x if where is None else jnp.where(where, x, -1e30))
+        for x in (student, teacher)
+    )
     return jnp.sum(jnp.exp(target) * (target - own), axis=-1)
 
 
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("size", SIZES)
 def test_kl_of_scores_is_jaxs_and_so_are_both_gradients(size: float, where: str) -> None:
-    student, teacher, kept = drawn(0, size), drawn(1, size), WHERE[where]
+    student = drawn(0, size)
+    teacher = drawn(1, size)
+    kept = WHERE[where]
     same(
         differentiated(lambda *scores: kl_of_scores(*scores, kept), student, teacher),
         differentiated(lambda *scores: divergence(*scores, kept), student, teacher),
@@ -75,21 +85,26 @@ def test_kl_of_scores_is_jaxs_and_so_are_both_gradients(size: float, where: str)
 
 
 def test_kl_of_scores_is_optaxs() -> None:
-    student, teacher = drawn(0), drawn(1)
-    want = optax.losses.kl_divergence_with_log_targets(log_softmax(student, -1), log_softmax(teacher, -1))
+    student = drawn(0)
+    teacher = drawn(1)
+    want = optax.losses.kl_divergence_with_log_targets(
+        log_softmax(student, -1), log_softmax(teacher, -1)
+    )
     np.testing.assert_allclose(kl_of_scores(student, teacher), want, rtol=1e-12)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_is_priced_is_what_runs(size: float) -> None:
-    student, teacher, labels = drawn(0, size), drawn(1, size), jnp.zeros(SHAPE[:2], int)
+    student = drawn(0, size)
+    teacher = drawn(1, size)
+    labels = jnp.zeros(SHAPE[:2], int)
     kept = WHERE["other entries of each row"]
 
     def both(student: jax.Array, teacher: jax.Array) -> jax.Array:
         return cross_entropy(student, labels) + kl_of_scores(student, teacher, kept)
 
     lean = differentiated(both, student, teacher)
-    with canonical():
+    with reference():
         same(lean, differentiated(both, student, teacher))
 
 
@@ -97,15 +112,19 @@ def test_what_is_not_there_gets_no_gradient_whatever_it_holds() -> None:
     """As padding does: scores that are NaN beyond `where`."""
     there = WHERE["other entries of each row"]
     student, teacher = (jnp.where(there, drawn(seed), jnp.nan) for seed in (0, 1))
-    value, gradients = differentiated(lambda *scores: kl_of_scores(*scores, there), student, teacher)
+    value, gradients = differentiated(
+        lambda *scores: kl_of_scores(*scores, there), student, teacher
+    )
     assert np.isfinite(value).all()
     for gradient in gradients:
-        np.testing.assert_array_equal(gradient == 0, ~np.broadcast_to(there, SHAPE) | (there.sum(-1) == 1)[:, None])
+        np.testing.assert_array_equal(
+            gradient == 0, ~np.broadcast_to(there, SHAPE) | (there.sum(-1) == 1)[:, None]
+        )
 
 
 def test_half_precision_is_widened() -> None:
     student, teacher = (drawn(seed).astype(jnp.bfloat16) for seed in (0, 1))
     assert kl_of_scores(student, teacher).dtype == jnp.float32
-    assert [x.dtype for x in jax.grad(lambda *x: kl_of_scores(*x).sum(), (0, 1))(student, teacher)] == [
-        jnp.bfloat16
-    ] * 2
+    assert [
+        x.dtype for x in jax.grad(lambda *x: kl_of_scores(*x).sum(), (0, 1))(student, teacher)
+    ] == [jnp.bfloat16] * 2

@@ -12,15 +12,28 @@ import pytest
 from kdjax.config import ModelConfig
 from kdjax.objectives import get
 from kdjax.objectives.relations import Relation
-from tests.objectives.examples import STUDENT, TEACHER, WIDE, features, groups, kl, packed, padded, softmax
+from tests.objectives.examples import (
+    STUDENT,
+    TEACHER,
+    WIDE,
+    features,
+    groups,
+    kl,
+    packed,
+    padded,
+    softmax,
+)
 
 BATCHES = pytest.mark.parametrize("make", [padded, packed])
 MakeBatch = Callable[[], dict[str, np.ndarray]]
 
 
-def divergence(own: np.ndarray, target: np.ndarray, heads: int, batch: dict[str, np.ndarray]) -> float:
+def divergence(
+    own: np.ndarray, target: np.ndarray, heads: int, batch: dict[str, np.ndarray]
+) -> float:
     """Mean over relation heads and valid rows, from vectors `[B, H, L, d]`."""
-    total, rows = 0.0, 0
+    total = 0.0
+    rows = 0
     for b, at in groups(batch):
         relations = []
         for x in (own, target):
@@ -41,10 +54,15 @@ def test_relation_splits_both_widths_anew(
     make: MakeBatch, teacher_config: ModelConfig, heads: int, float64: None
 ) -> None:
     batch = make()
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
     expected = sum(
         divergence(np.asarray(own[2]), np.asarray(target[4]), heads, batch)
-        for own, target in ((student.query, teacher.query), (student.key, teacher.key), (student.value, teacher.value))
+        for own, target in (
+            (student.query, teacher.query),
+            (student.key, teacher.key),
+            (student.value, teacher.value),
+        )
     )
     term = get("relation", relation_heads=heads)
     term.needs(STUDENT, teacher_config)
@@ -53,7 +71,8 @@ def test_relation_splits_both_widths_anew(
 
 def test_relation_weighs_its_parts_and_takes_a_named_teacher_layer(float64: None) -> None:
     batch = packed()
-    student, teacher = features(STUDENT, batch, 1), features(WIDE, batch, 2)
+    student = features(STUDENT, batch, 1)
+    teacher = features(WIDE, batch, 2)
     key = divergence(np.asarray(student.key[2]), np.asarray(teacher.key[3]), 2, batch)
     value = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[3]), 2, batch)
     term = get("relation", relation_heads=2, teacher_layer=3, query=0, key=1, value=0.5)
@@ -61,14 +80,18 @@ def test_relation_weighs_its_parts_and_takes_a_named_teacher_layer(float64: None
 
 
 @pytest.mark.parametrize(("layers", "chosen"), [(4, 4), (12, 12), (21, 21), (24, 21), (36, 36)])
-def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(layers: int, chosen: int, float64: None) -> None:
+def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(
+    layers: int, chosen: int, float64: None
+) -> None:
     """Also next to terms that ask for other layers. No other term makes this choice."""
-    batch, teacher_config = packed(), dataclasses.replace(TEACHER, layers=layers)
+    batch = packed()
+    teacher_config = dataclasses.replace(TEACHER, layers=layers)
     needs = get("relation").needs(STUDENT, teacher_config)
     assert needs.teacher.query == needs.teacher.value == {chosen} and needs.student.key == {2}
     assert get("value_relation").needs(STUDENT, teacher_config).teacher.value == {layers}
     assert get("attention_kl").needs(STUDENT, teacher_config).teacher.scores == {layers}
-    student, whole = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    student = features(STUDENT, batch, 1)
+    whole = features(teacher_config, batch, 2)
     expected = get("relation", teacher_layer=chosen)(student, whole, batch, {})
     for others in ({}, {22}, {23}, {24}, {1, 22, 24}):
         query = {n: whole.query[n] for n in {chosen, *others} if n <= layers}
@@ -78,9 +101,19 @@ def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(layers: int, c
 
 @pytest.mark.parametrize(
     ("student", "teacher", "heads"),
-    [(768, 768, 48), (384, 768, 48), (192, 384, 48), (128, 768, 32), (1024, 1024, 64), (16, 24, 8), (7, 9, 1)],
+    [
+        (768, 768, 48),
+        (384, 768, 48),
+        (192, 384, 48),
+        (128, 768, 32),
+        (1024, 1024, 64),
+        (16, 24, 8),
+        (7, 9, 1),
+    ],
 )
-def test_relation_heads_are_the_papers_where_the_widths_allow(student: int, teacher: int, heads: int) -> None:
+def test_relation_heads_are_the_papers_where_the_widths_allow(
+    student: int, teacher: int, heads: int
+) -> None:
     assert Relation().heads(student, teacher) == heads
 
 
@@ -88,8 +121,11 @@ def test_relation_heads_are_the_papers_where_the_widths_allow(student: int, teac
 @pytest.mark.parametrize("width", [8, 12])
 def test_value_relation_compares_head_by_head(make: MakeBatch, width: int, float64: None) -> None:
     batch = make()
-    teacher_config = ModelConfig(layers=4, width=width, heads=4, ffn=8, vocab_size=STUDENT.vocab_size)
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
+    teacher_config = ModelConfig(
+        layers=4, width=width, heads=4, ffn=8, vocab_size=STUDENT.vocab_size
+    )
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
     expected = divergence(np.asarray(student.value[2]), np.asarray(teacher.value[4]), 4, batch)
     assert get("value_relation")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
 
@@ -97,8 +133,12 @@ def test_value_relation_compares_head_by_head(make: MakeBatch, width: int, float
 def test_published_value_relation_scales_both_sides_by_the_students_width(float64: None) -> None:
     batch = padded()
     teacher_config = ModelConfig(layers=1, width=12, heads=4, ffn=8, vocab_size=STUDENT.vocab_size)
-    student, teacher = features(STUDENT, batch, 1), features(teacher_config, batch, 2)
-    own, target = np.asarray(student.value[2]), np.asarray(teacher.value[1])
+    student = features(STUDENT, batch, 1)
+    teacher = features(teacher_config, batch, 2)
+    own = np.asarray(student.value[2])
+    target = np.asarray(teacher.value[1])
     relations = [softmax(np.einsum("bhld,bhmd->bhlm", x, x) / math.sqrt(2)) for x in (own, target)]
     expected = kl(relations[1], relations[0]) / math.prod(own.shape[:3])
-    assert get("value_relation", "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-9)
+    assert get("value_relation", "bui2024")(student, teacher, batch, {}) == pytest.approx(
+        expected, rel=1e-9
+    )

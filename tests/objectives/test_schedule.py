@@ -1,4 +1,5 @@
-"""Schedules: reading them, their values along the budget, and whether they are 0 throughout a stretch of it."""
+"""Schedules: reading them, their values along the budget, and whether they are 0 throughout a
+stretch of it."""
 
 from __future__ import annotations
 
@@ -62,14 +63,17 @@ def schedules(draw: st.DrawFn) -> Schedule:
     return Schedule(draw(st.sampled_from(["linear", "cosine", "step"])), points)
 
 
-@given(setting=schedules(), stretch=st.tuples(st.integers(0, 15), st.integers(1, 16)))
+@given(setting=schedules(), span=st.tuples(st.integers(0, 15), st.integers(1, 16)))
 @example(Schedule("step", ((0.0, 0.0), (0.5, 1.0))), (0, 8))
 @example(Schedule("linear", ((0.0, 0.0), (0.5, 1.0))), (0, 8))
 @example(Schedule("linear", ((0.0, 0.0), (0.5, 0.0), (1.0, 1.0))), (0, 8))
 @settings(max_examples=300, deadline=None)
-def test_zero_in_a_stretch_means_zero_at_each_of_its_moments(setting: Schedule, stretch: tuple[int, int]) -> None:
+def test_zero_in_a_stretch_means_zero_at_each_of_its_moments(
+    setting: Schedule, span: tuple[int, int]
+) -> None:
     """Points lie at eighths; moments at 32nds, so that each piece of a curve is met inside."""
-    begin, end = stretch[0] / 16, max(stretch[1], stretch[0] + 1) / 16
+    begin = span[0] / 16
+    end = max(span[1], span[0] + 1) / 16
     moments = [n / 32 for n in range(32) if begin <= n / 32 < end]
     assert is_zero(setting, begin, end) == (not any(plain_value(setting, at) for at in moments))
 
@@ -89,9 +93,15 @@ def test_a_plain_number_is_zero_or_not() -> None:
 def test_what_a_recipe_gives_is_read() -> None:
     assert read(2, "weight") == 2.0
     expected = Schedule("cosine", ((0.0, 1.0), (1.0, 0.0)))
-    assert read({"shape": "cosine", "points": [[0, 1], [1, 0]]}, "weight") == expected == read(expected, "weight")
+    assert (
+        read({"shape": "cosine", "points": [[0, 1], [1, 0]]}, "weight")
+        == expected
+        == read(expected, "weight")
+    )
     assert read({"points": [[0, 1]]}, "weight").shape == "linear"
-    assert hash(read(Schedule("linear", [[0, 1]]), "weight")) == hash(Schedule("linear", ((0.0, 1.0),)))  # type: ignore[arg-type]
+    assert hash(read(Schedule("linear", [[0, 1]]), "weight")) == hash(
+        Schedule("linear", ((0.0, 1.0),))
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +114,10 @@ def test_what_a_recipe_gives_is_read() -> None:
         (0, "^T is 0, expected a number above 0"),
         ([[0, 1]], "expected a number above 0 or a schedule"),
         ({"point": [[0, 1]]}, "^T: unknown setting 'point' of a schedule .did you mean 'points'"),
-        ({"shape": "cosin", "points": [[0, 1]]}, "^T: unknown shape 'cosin' .did you mean 'cosine'"),
+        (
+            {"shape": "cosin", "points": [[0, 1]]},
+            "^T: unknown shape 'cosin' .did you mean 'cosine'",
+        ),
         ({"shape": 3, "points": [[0, 1]]}, "^T: unknown shape 3"),
         ({"points": 3}, "^T: points are 3, expected a list of pairs"),
         ({"points": [[0, 1, 2]]}, "expected a list of pairs"),
@@ -113,8 +126,14 @@ def test_what_a_recipe_gives_is_read() -> None:
         ({"points": [[0, 1], [1, 0]]}, "^T is 0 at 1 of the budget, expected a number above 0$"),
         ({"points": [[0, math.inf]]}, "^T is inf at 0 of the budget"),
         ({}, "^T: schedule: points are .., expected one or more"),
-        ({"points": [[0.5, 1], [0.5, 2]]}, "^T: schedule: points are at .0.5, 0.5., expected ascending"),
-        ({"points": [[0, 1], [1.5, 2]]}, "^T: schedule: points are at .0.0, 1.5., expected ascending"),
+        (
+            {"points": [[0.5, 1], [0.5, 2]]},
+            "^T: schedule: points are at .0.5, 0.5., expected ascending",
+        ),
+        (
+            {"points": [[0, 1], [1.5, 2]]},
+            "^T: schedule: points are at .0.0, 1.5., expected ascending",
+        ),
         (Schedule("linear", ((0.0, -1.0),)), "^T is -1.0 at 0.0 of the budget"),
     ],
     ids=str,

@@ -33,7 +33,9 @@ class Hosts:
         self._recipe = recipe
         self._forks = forks
 
-    def start(self, count: int, out: Path, *words: str, others: Sequence[Sequence[str]] = ()) -> list[Host]:
+    def start(
+        self, count: int, out: Path, *words: str, others: Sequence[Sequence[str]] = ()
+    ) -> list[Host]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -41,7 +43,9 @@ class Hosts:
         command = ["compare", str(self._recipe), "--out", str(out), *MESH, *words]
         started = []
         for number, own in enumerate(others or [()] * count):
-            joined = {"KDJAX_DISTRIBUTED": f"127.0.0.1:{port},{count},{number}"} if count > 1 else {}
+            joined = (
+                {"KDJAX_DISTRIBUTED": f"127.0.0.1:{port},{count},{number}"} if count > 1 else {}
+            )
             errors = out.with_name(f"said-{number}-of-{count}")
             process = self._forks.start([*command, *own], errors, {"XLA_FLAGS": flags, **joined})
             started.append(Host(self._forks, process, errors))
@@ -65,7 +69,8 @@ class Host:
         os.kill(self._process, sent)
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        """Wait so many seconds at most, and return the exit status; a process that has not ended by then is killed."""
+        """Wait so many seconds at most, and return the exit status; a process that has not ended by
+        then is killed."""
         limit = time.monotonic() + seconds
         while not ended(self._process) and time.monotonic() < limit:
             time.sleep(0.02)
@@ -105,10 +110,21 @@ def alone(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     """The first run of each is the same."""
-    a, b = found["runs"][0], expected["runs"][0]
-    for name in ("steps", "spent", "positions", "tokens_seen", "tokens_unique", "tokens_masked", "epochs"):
+    a = found["runs"][0]
+    b = expected["runs"][0]
+    for name in (
+        "steps",
+        "spent",
+        "positions",
+        "tokens_seen",
+        "tokens_unique",
+        "tokens_masked",
+        "epochs",
+    ):
         assert a[name] == b[name]
-    share = rounding(8 * 16, stages=20 * STEPS)  # tokens of a batch; 20 matmuls and sums in a row a step
+    share = rounding(
+        8 * 16, stages=20 * STEPS
+    )  # tokens of a batch; 20 matmuls and sums in a row a step
     assert a["metrics"] == pytest.approx(b["metrics"], rel=share)
     assert [point["step"] for point in a["curve"]] == [point["step"] for point in b["curve"]]
     losses = [[point["mlm_loss"] for point in run["curve"]] for run in (a, b)]
@@ -116,15 +132,19 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.exhaustive
-def test_two_processes_of_two_devices_equal_one_of_four(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_two_processes_of_two_devices_equal_one_of_four(
+    hosts: Hosts, alone: dict[str, Any], tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     assert_same(hosts.run(2, out), alone)
     assert [path.name for path in (out / "runs").iterdir()] == ["logit-seed0"]
 
 
 @pytest.mark.exhaustive
-def test_two_processes_take_seeds_side_by_side(hosts: Hosts, alone: dict[str, Any], tmp_path: Path) -> None:
-    found = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.seeds_at_once", "2")
+def test_two_processes_take_seeds_side_by_side(
+    hosts: Hosts, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    found = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.vmapped_seeds", "2")
     assert_same(found, alone)
     first, second = found["runs"]
     assert first["hardware"]["side_by_side"] == second["hardware"]["side_by_side"] == 2
@@ -133,16 +153,21 @@ def test_two_processes_take_seeds_side_by_side(hosts: Hosts, alone: dict[str, An
 
 @pytest.mark.parametrize(
     "stops",
-    [pytest.param([(2, 6)], id="two"), pytest.param([(2, 6), (1, 20)], id="two, one", marks=pytest.mark.exhaustive)],
+    [
+        pytest.param([(2, 6)], id="two"),
+        pytest.param([(2, 6), (1, 20)], id="two, one", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_run_goes_on_on_another_number_of_hosts(
     hosts: Hosts, alone: dict[str, Any], tmp_path: Path, stops: list[tuple[int, int]]
 ) -> None:
-    """So many hosts, of which the last is told to stop at a step; then two, of which the second dies; then one."""
+    """So many hosts, of which the last is told to stop at a step; then two, of which the second
+    dies; then one."""
     out = tmp_path / "out"
 
     def reach(step: int) -> None:
-        stop, metrics = time.monotonic() + PATIENCE, out / "runs" / "logit-seed0" / "metrics.jsonl"
+        stop = time.monotonic() + PATIENCE
+        metrics = out / "runs" / "logit-seed0" / "metrics.jsonl"
         while not metrics.exists() or metrics.read_text().count("\n") < step:
             assert time.monotonic() < stop
             time.sleep(0.02)
@@ -166,15 +191,23 @@ def test_a_run_goes_on_on_another_number_of_hosts(
         assert "another task died" in first.said
     second.wait()
     assert_same(hosts.run(1, out), alone)
-    entries = [json.loads(line) for line in (out / "runs" / "logit-seed0" / "ledger.jsonl").read_text().splitlines()]
+    entries = [
+        json.loads(line)
+        for line in (out / "runs" / "logit-seed0" / "ledger.jsonl").read_text().splitlines()
+    ]
     assert sum(entry["event"] == "restart" for entry in entries) == len(stops) + 1
 
 
-def test_hosts_with_other_recipes_are_refused_before_anything_is_made(hosts: Hosts, tmp_path: Path) -> None:
+def test_hosts_with_other_recipes_are_refused_before_anything_is_made(
+    hosts: Hosts, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     first, second = hosts.start(2, out, others=((), ("--train.optimizer.b1", "0.5")))
     assert second.wait() == 2, second.said
-    assert "hosts differ: recipe.train.optimizer.b1 is 0.5, on the first host 0.9; expected the same" in second.said
+    assert (
+        "hosts differ: recipe.train.optimizer.b1 is 0.5, on the first host 0.9; expected the same"
+        in second.said
+    )
     assert first.wait() == 2, first.said
     assert "hosts differ: on another host; expected the same" in first.said
     assert not out.exists()

@@ -1,4 +1,5 @@
-"""A step on any mesh: the one-device result, a share of the memory and the work, and no needless communication."""
+"""A step on any mesh: the one-device result, a share of the memory and the work, and no needless
+communication."""
 
 from __future__ import annotations
 
@@ -12,25 +13,33 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from kdjax import models
-from kdjax.config import ArmConfig, ComputeConfig, MeshConfig, ModelConfig, OptimizerConfig, TermConfig
+from kdjax.config import (
+    ArmConfig,
+    ComputeConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TermConfig,
+)
 from kdjax.errors import InputError
-from kdjax.parallel.collectives import Collective, collectives, total
+from kdjax.hlo.collectives import Collective, collectives, total
 from kdjax.parallel.layout import Layout
-from kdjax.train.arm import resolve
-from kdjax.train.phase import Phase, Shape, price
-from kdjax.train.program import Program
-from kdjax.train.step import State
+from kdjax.training.arm import resolve
+from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.program import Program
+from kdjax.training.step import State
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
 SIZES = {"vocab_size": 64, "max_positions": 32, "dropout": 0.1, "attention_dropout": 0.1}
 STUDENT = ModelConfig(layers=2, width=64, heads=8, ffn=256, **SIZES)
 TEACHER = ModelConfig(layers=2, width=128, heads=8, ffn=512, **SIZES)
-SHAPE = Shape(batch=16, length=32, slots=3)
+SHAPE = BatchShape(batch_size=16, seq_len=32, max_predictions=3)
 STEPS = 3
 EVERY_KIND = ("mlm", "logit", "attention_mse", "hidden_mse", "relation")
 USUAL = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
-"""Each way of splitting alone, and all three; between them lie the other meshes of eight devices."""
+"""Each way of splitting alone, and all three; between them lie the other meshes of eight
+devices."""
 MESHES = [
     pytest.param(mesh, marks=() if mesh in USUAL else pytest.mark.exhaustive, id=str(mesh))
     for mesh in ((8 // (f * t), f, t) for f in (1, 2, 4, 8) for t in (1, 2, 4, 8) if f * t <= 8)
@@ -39,7 +48,8 @@ MESHES = [
 
 @functools.cache
 def phase(*terms: str) -> Phase:
-    """Of models of two layers; where every layer of both is asked for something, of one: a second is no different."""
+    """Of models of two layers; where every layer of both is asked for something, of one: a second
+    is no different."""
     layers = 1 if terms == EVERY_KIND else 2
     student, teacher = (dataclasses.replace(model, layers=layers) for model in (STUDENT, TEACHER))
     config = ArmConfig(terms=tuple(TermConfig(name) for name in terms))
@@ -63,11 +73,16 @@ def started(compiled: Program) -> State:
     return compiled.start(tiny.spread(tiny.params(compiled.phase.student, 0), factor=4), seed=1)
 
 
-def check_same(taken: tuple[Any, dict[str, float]], expected: tuple[Any, dict[str, float]], start: State) -> None:
+def check_same(
+    taken: tuple[Any, dict[str, float]], expected: tuple[Any, dict[str, float]], start: State
+) -> None:
     """Assert that two programs did the same steps, but for the order of sums."""
-    sums = {"summands": SHAPE.batch * SHAPE.length, "stages": 20 * STEPS}  # 20 matmuls and sums in a row a step
+    sums = {
+        "summands": SHAPE.batch_size * SHAPE.seq_len,
+        "stages": 20 * STEPS,
+    }  # 20 matmuls and sums in a row a step
     # Attention and relations are distributions over the positions, and logits over the vocabulary.
-    parts = {"relation": math.log(SHAPE.length), "logit": math.log(STUDENT.vocab_size)}
+    parts = {"relation": math.log(SHAPE.seq_len), "logit": math.log(STUDENT.vocab_size)}
     assert_metrics_equal(taken[1], expected[1], parts=parts, **sums)
     assert_updates_equal(taken[0], expected[0], jax.device_get(start.params), **sums)
 
@@ -76,14 +91,19 @@ def stepped(compiled: Program, without: slice | None = None) -> tuple[Any, dict[
     """Parameters and metrics after three steps, with some of the sequences empty."""
     teacher = None
     if compiled.phase.teacher:
-        teacher = compiled.place_teacher(tiny.spread(tiny.params(compiled.phase.teacher, 9), factor=4))
-    state, metrics = started(compiled), {}
+        teacher = compiled.place_teacher(
+            tiny.spread(tiny.params(compiled.phase.teacher, 9), factor=4)
+        )
+    state = started(compiled)
+    metrics = {}
     for step in range(STEPS):
         batch = tiny.batch(step, SHAPE)
         if without is not None:
             for name in ("segments", "valid", "label_weights"):
                 batch[name][without] = 0
-        state, metrics = compiled(state, teacher, batch, tiny.moment(compiled.phase, step, 5))
+        state, metrics = compiled(
+            state, teacher, batch, tiny.schedule_inputs(compiled.phase, step, 5)
+        )
     return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
 
 
@@ -93,9 +113,10 @@ def test_every_mesh_gives_the_result_of_one_device(mesh: tuple[int, int, int]) -
 
 
 def test_tolerance_tells_a_batch_that_is_not_summed_over_the_mesh_from_rounding() -> None:
-    """As a mesh would that forgets the devices of one half: the figures of that half of the batch alone."""
+    """As a mesh would that forgets the devices of one half: the figures of that half of the batch
+    alone."""
     compiled = program((1, 1, 1), *EVERY_KIND)
-    halves = [slice(0, SHAPE.batch // 2), slice(SHAPE.batch // 2, None)]
+    halves = [slice(0, SHAPE.batch_size // 2), slice(SHAPE.batch_size // 2, None)]
     for half in halves:
         with pytest.raises(AssertionError, match="relation"):
             check_same(stepped(compiled, without=half), trained((1, 1, 1)), started(compiled))
@@ -106,42 +127,56 @@ def test_loops_parts_and_recomputing_work_on_a_mesh() -> None:
     plain = program((1, 1, 1), "mlm", "logit")
     assert plain.phase.needs.student.runs(STUDENT.layers) == [range(1, STUDENT.layers + 1)]
     compute = ComputeConfig(remat="full", scan=True)
-    looped = Program(plain.phase, SHAPE, Layout.of(MeshConfig(2, 2, 2)), microbatches=2, compute=compute)
+    looped = Program(
+        plain.phase, SHAPE, Layout.of(MeshConfig(2, 2, 2)), microbatches=2, compute=compute
+    )
     check_same(stepped(looped), stepped(plain), started(plain))
 
 
 def test_a_rotary_student_on_a_mesh_gives_the_result_of_one_device() -> None:
     """Without a position table, and with heads split over devices that each turn their own."""
     student = dataclasses.replace(STUDENT, layers=1, width=32, heads=4, ffn=32, positions="rotary")
-    (only,) = resolve("scratch", ArmConfig(), student, TEACHER, OptimizerConfig(learning_rate=1e-2)).phases
+    (only,) = resolve(
+        "scratch", ArmConfig(), student, TEACHER, OptimizerConfig(learning_rate=1e-2)
+    ).phases
     start = tiny.params(student, 0)
     stepped_params = []
     for mesh in ((1, 1, 1), (2, 2, 2)):
-        compiled = Program(only, SHAPE, Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)]))
+        compiled = Program(
+            only, SHAPE, Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)])
+        )
         state = compiled.start(start, seed=1)
-        state, _ = compiled(state, None, tiny.batch(0, SHAPE), tiny.moment(only, 0, 5))
+        state, _ = compiled(state, None, tiny.batch(0, SHAPE), tiny.schedule_inputs(only, 0, 5))
         stepped_params.append(jax.device_get(state.params["model"]))
     expected, found = stepped_params
-    assert_updates_equal(found, expected, start, summands=SHAPE.batch * SHAPE.length, stages=20)
+    assert_updates_equal(
+        found, expected, start, summands=SHAPE.batch_size * SHAPE.seq_len, stages=20
+    )
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]) -> None:
-    compiled, alone = program(mesh, *EVERY_KIND), program((1, 1, 1), *EVERY_KIND)
+    compiled = program(mesh, *EVERY_KIND)
+    alone = program((1, 1, 1), *EVERY_KIND)
     data, fsdp, tensor = mesh
     state = compiled.start(tiny.params(compiled.phase.student, 0), seed=1)
     for tree in (state.params, state.opt):
-        kernels = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim == 2 and leaf.shape[0] % 8 == 0]
+        kernels = [
+            leaf for leaf in jax.tree.leaves(tree) if leaf.ndim == 2 and leaf.shape[0] % 8 == 0
+        ]
         for leaf in kernels:
             here = math.prod(leaf.sharding.shard_shape(leaf.shape))
-            assert here * fsdp * (tensor if leaf.shape != (32, 64) else 1) == leaf.size  # (32, 64): positions
+            assert (
+                here * fsdp * (tensor if leaf.shape != (32, 64) else 1) == leaf.size
+            )  # (32, 64): positions
     assert compiled.memory is not None
     assert alone.memory is not None
     # Arguments are state, teacher and batch: all but biases, norms and the batch are split.
     assert compiled.memory["arguments"] < 1.2 * alone.memory["arguments"] / (fsdp * tensor) + 20_000
     assert compiled.hardware_flops is not None
     assert alone.hardware_flops is not None
-    # Groups of devices update the same parameters; devices of one group do the same norms, residuals, dropout, losses.
+    # Groups of devices update the same parameters; devices of one group do the same norms,
+    # residuals, dropout, losses.
     updates = (data - 1) * price(compiled.phase, SHAPE).optimizer
     assert compiled.hardware_flops - updates < (1.025 + 0.02 * (tensor - 1)) * alone.hardware_flops
 
@@ -149,18 +184,24 @@ def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]
 def test_data_alone_reduces_gradients_once_and_nothing_else() -> None:
     found = collectives(program((8, 1, 1), "mlm").text)
     assert {one.kind for one in found} == {"all-reduce"}
-    assert total(found, "all-reduce") == pytest.approx(gradient_bytes("mlm"), abs=512)  # and a few scalars
+    assert total(found, "all-reduce") == pytest.approx(
+        gradient_bytes("mlm"), abs=512
+    )  # and a few scalars
 
 
 def test_fsdp_gathers_parameters_once_and_reduces_gradients_once() -> None:
     found = collectives(program((1, 8, 1), "mlm").text)
     assert {one.kind for one in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
     assert total(found, "all-gather") == stored_split(phase("mlm").abstract_params()["model"])
-    assert total(found, "all-reduce") + total(found, "reduce-scatter") == pytest.approx(gradient_bytes("mlm"), abs=512)
+    assert total(found, "all-reduce") + total(found, "reduce-scatter") == pytest.approx(
+        gradient_bytes("mlm"), abs=512
+    )
 
 
 def test_the_teacher_is_gathered_once_and_gets_no_gradient() -> None:
-    alone, distilled = (collectives(program((1, 8, 1), *terms).text) for terms in (("mlm",), ("mlm", "logit")))
+    alone, distilled = (
+        collectives(program((1, 8, 1), *terms).text) for terms in (("mlm",), ("mlm", "logit"))
+    )
     more = total(distilled, "all-gather") - total(alone, "all-gather")
     assert more == stored_split(phase("mlm", "logit").abstract_teacher())
     assert total(distilled, "all-reduce") == pytest.approx(total(alone, "all-reduce"), abs=512)
@@ -169,7 +210,7 @@ def test_the_teacher_is_gathered_once_and_gets_no_gradient() -> None:
 def test_what_tensor_splits_is_not_gathered_over_it() -> None:
     params = phase("mlm").abstract_params()["model"]
     found = total(collectives(program((2, 2, 2), "mlm").text), "all-gather")
-    slots = 2 * SHAPE.batch * SHAPE.slots * STUDENT.width * 4
+    slots = 2 * SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
     # Tables are split over fsdp alone, but for the words.
     tables = 4 * sum(params["embeddings"][name]["embedding"].size for name in ("position", "type"))
     assert found <= (stored_split(params) + tables) / 2 + slots
@@ -177,26 +218,32 @@ def test_what_tensor_splits_is_not_gathered_over_it() -> None:
 
 def test_a_teacher_that_is_whole_on_every_device_is_not_gathered() -> None:
     layout = Layout.of(MeshConfig(fsdp=8, teacher="whole"))
-    whole, split = Program(phase("mlm", "logit"), SHAPE, layout), program((1, 8, 1), "mlm", "logit")
-    assert total(collectives(whole.text), "all-gather") == stored_split(phase("mlm").abstract_params()["model"])
+    whole = Program(phase("mlm", "logit"), SHAPE, layout)
+    split = program((1, 8, 1), "mlm", "logit")
+    assert total(collectives(whole.text), "all-gather") == stored_split(
+        phase("mlm").abstract_params()["model"]
+    )
     check_same(stepped(whole), stepped(split), started(whole))
 
 
 def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
     found = collectives(program((1, 1, 8), "mlm").text)
-    hidden = SHAPE.positions * STUDENT.width * 4
+    hidden = SHAPE.tokens_per_step * STUDENT.width * 4
     assert {one.kind for one in found} <= {"all-gather", "all-reduce"}
     reduced = sum(one.bytes // hidden for one in found if one.kind == "all-reduce")
-    # Forward: embeddings, and after attention and feed-forward; backward: before both, for q, k and v one each at most.
+    # Forward: embeddings, and after attention and feed-forward; backward: before both, for q, k and
+    # v one each at most.
     assert 1 + 4 * STUDENT.layers <= reduced <= 1 + 6 * STUDENT.layers
-    slots = SHAPE.batch * SHAPE.slots * STUDENT.width * 4
-    assert max(one.bytes for one in found if one.kind == "all-gather") <= slots  # of the MLM head; no parameter
+    slots = SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
+    assert (
+        max(one.bytes for one in found if one.kind == "all-gather") <= slots
+    )  # of the MLM head; no parameter
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_nothing_is_laid_out_anew(mesh: tuple[int, int, int]) -> None:
     found = collectives(program(mesh, *EVERY_KIND).text)
-    hidden = SHAPE.positions * STUDENT.width * 4
+    hidden = SHAPE.tokens_per_step * STUDENT.width * 4
     moved = [one for one in found if one.kind in ("all-to-all", "collective-permute")]
     assert sum(one.bytes for one in moved) <= hidden, moved
 
@@ -207,7 +254,8 @@ def gradient_bytes(*terms: str) -> int:
 
 
 def stored_split(params: Any) -> int:
-    """Bytes of the parameters that are stored split over fsdp: all tables and kernels but the token types'."""
+    """Bytes of the parameters that are stored split over fsdp: all tables and kernels but the token
+    types'."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return sum(4 * leaf.size for path, leaf in leaves if path[-1].key in ("embedding", "kernel"))
 
@@ -215,17 +263,23 @@ def stored_split(params: Any) -> int:
 def test_own_rules_come_first() -> None:
     rules = {"*.attention.query.kernel": ("none", "none")}
     layout = Layout.of(MeshConfig(fsdp=2, rules=rules))
-    stored = layout.stored(phase("mlm").abstract_params())["model"]["layers"]["1"]["attention"]
+    stored = layout.param_sharding(phase("mlm").abstract_params())["model"]["layers"]["1"][
+        "attention"
+    ]
     assert stored["query"]["kernel"].spec == PartitionSpec(None, None)
     assert stored["key"]["kernel"].spec == PartitionSpec("fsdp", "tensor")
 
 
 def test_what_the_devices_do_not_divide_stays_whole() -> None:
     layout = Layout.of(MeshConfig(fsdp=1, tensor=8))
-    odd = models.abstract_params(ModelConfig(layers=1, width=32, heads=8, ffn=64, **{**SIZES, "vocab_size": 61}))
-    assert layout.stored(odd)["embeddings"]["word"]["embedding"].spec == PartitionSpec(None, "fsdp")
-    assert layout.stored(odd)["mlm"]["bias"].spec == PartitionSpec(None)
-    even = layout.stored(models.abstract_params(STUDENT))
+    odd = models.abstract_params(
+        ModelConfig(layers=1, width=32, heads=8, ffn=64, **{**SIZES, "vocab_size": 61})
+    )
+    assert layout.param_sharding(odd)["embeddings"]["word"]["embedding"].spec == PartitionSpec(
+        None, "fsdp"
+    )
+    assert layout.param_sharding(odd)["mlm"]["bias"].spec == PartitionSpec(None)
+    even = layout.param_sharding(models.abstract_params(STUDENT))
     assert even["embeddings"]["word"]["embedding"].spec == PartitionSpec("tensor", "fsdp")
     assert even["mlm"]["bias"].spec == PartitionSpec("tensor")
 
@@ -233,9 +287,15 @@ def test_what_the_devices_do_not_divide_stays_whole() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (MeshConfig(data=3), "data 3, fsdp 1, tensor 1 on 8 devices, expected sizes whose product is that"),
+        (
+            MeshConfig(data=3),
+            "data 3, fsdp 1, tensor 1 on 8 devices, expected sizes whose product is that",
+        ),
         (MeshConfig(fsdp=3), "data any, fsdp 3, tensor 1 on 8 devices"),
-        (MeshConfig(rules={"*": ("sideways",)}), r"train.mesh.rules.\*: 'sideways', expected fsdp, tensor or none"),
+        (
+            MeshConfig(rules={"*": ("sideways",)}),
+            r"train.mesh.rules.\*: 'sideways', expected fsdp, tensor or none",
+        ),
         (MeshConfig(rules={"*": ("fsdp", "fsdp")}), "expected each axis at most once"),
     ],
 )
@@ -246,7 +306,10 @@ def test_a_mesh_that_cannot_be_is_refused(config: MeshConfig, message: str) -> N
 
 def test_heads_that_do_not_split_are_refused() -> None:
     layout = Layout.of(MeshConfig(data=1, tensor=8))
-    with pytest.raises(InputError, match=r"train.mesh.tensor is 8, expected a divisor of the 2 heads of the student"):
+    with pytest.raises(
+        InputError,
+        match=r"train.mesh.tensor is 8, expected a divisor of the 2 heads of the student",
+    ):
         Program(tiny.phase(), SHAPE, layout)
 
 
@@ -261,7 +324,7 @@ def test_collectives_are_read_in_all_the_forms_they_are_written() -> None:
   %f = f32[3]{0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
   %alone = f32[3]{0} all-reduce(%x), replica_groups={{0},{1}}, to_apply=%s
   %g = f32[3]{0} fusion(%all-gather), calls=%h
-"""
+"""  # noqa: E501
     assert collectives(text) == [
         Collective("all-gather", 1, 128, 2),
         Collective("all-reduce", 3, 28, 3),

@@ -1,4 +1,5 @@
-"""transformers' BERT in PyTorch: random models, and every feature that kdjax's forward pass hands out."""
+"""transformers' BERT in PyTorch: random models, and every feature that kdjax's forward pass hands
+out."""
 
 from __future__ import annotations
 
@@ -50,10 +51,9 @@ def features(
         mask: `[B, L]`, true at tokens that are not padding; None: no padding.
         types: `[B, L]` token types; None: all 0.
 
-    Returns:
-        `query`, `key`, `value` (layer -> `[B, H, L, d]`), `scores` (layer -> `[B, H, L, L]`, before mask and softmax),
-        `hidden` (layer -> `[B, L, D]`, 0 is the embedding output) and, of a model with an MLM head, `logits`
-        (`[B, L, V]`).
+    Returns: `query`, `key`, `value` (layer -> `[B, H, L, d]`), `scores` (layer -> `[B, H, L, L]`,
+        before mask and softmax), `hidden` (layer -> `[B, L, D]`, 0 is the embedding output) and, of
+        a model with an MLM head, `logits` (`[B, L, V]`).
     """
     encoder = getattr(model, "bert", model)
     heads = model.config.num_attention_heads
@@ -82,7 +82,8 @@ def features(
     found: dict[str, Any] = dict(outputs)
     width = outputs["query"][1].shape[-1]
     found["scores"] = {
-        n: outputs["query"][n] @ outputs["key"][n].swapaxes(-1, -2) / np.float32(width**0.5) for n in layers
+        n: outputs["query"][n] @ outputs["key"][n].swapaxes(-1, -2) / np.float32(width**0.5)
+        for n in layers
     }
     found["hidden"] = {n: hidden.numpy() for n, hidden in enumerate(made.hidden_states)}
     logits = getattr(made, "logits", getattr(made, "prediction_logits", None))
@@ -92,8 +93,13 @@ def features(
 
 
 def stored(directory: Path) -> dict[str, Any]:
-    """Read what a saved model is stored as: the shape of each tensor by its name, and the names of the settings."""
+    """Read what a saved model is stored as: the shape of each tensor by its name, and the names of
+    the settings."""
     tensors = load_file(directory / "model.safetensors")
     settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    return {**shapes, "architectures": settings["architectures"], "model_type": settings["model_type"]}
+    return {
+        **shapes,
+        "architectures": settings["architectures"],
+        "model_type": settings["model_type"],
+    }

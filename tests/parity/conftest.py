@@ -1,4 +1,5 @@
-"""Tests that run PyTorch beside kdjax. Only `make test-parity` runs them: the other environments have no PyTorch."""
+"""Tests that run PyTorch beside kdjax. Only `make test-parity` runs them: the other environments
+have no PyTorch."""
 
 from __future__ import annotations
 

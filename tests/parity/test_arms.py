@@ -15,7 +15,9 @@ from tests.golden import arms, record_pytorch
 def test_loss_and_every_gradient_equal_pytorch(arm: str, pair: str) -> None:
     """With packing, padding and unused slots in the batch."""
     given = arms.inputs(arm, pair)
-    found = sameness.differences(given.case, given.student, given.teacher, given.objective, given.batch)
+    found = sameness.differences(
+        given.case, given.student, given.teacher, given.objective, given.batch
+    )
     assert max(found.values()) < sameness.TOLERANCE
     assert len(found) >= 19
 
@@ -24,7 +26,9 @@ def test_a_difference_is_seen() -> None:
     """PyTorch learns from another teacher than kdjax."""
     given = arms.inputs("logit")
     another = arms.random_like(given.teacher, 5)
-    found = sameness.differences(given.case, given.student, given.teacher, {}, given.batch, other_teacher=another)
+    found = sameness.differences(
+        given.case, given.student, given.teacher, {}, given.batch, other_teacher=another
+    )
     assert min(found.values()) > 10 * sameness.TOLERANCE
 
 

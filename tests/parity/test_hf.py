@@ -18,18 +18,23 @@ from tests.study.conftest import kdjax
 
 @pytest.mark.parametrize("name", record_pytorch.RECORDINGS)
 def test_recorded_numbers_are_what_pytorch_computes(name):
-    found, recorded = record_pytorch.RECORDINGS[name](), pytorch.read(name)
+    found = record_pytorch.RECORDINGS[name]()
+    recorded = pytorch.read(name)
     assert jax.tree.structure(found) == jax.tree.structure(recorded)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), found, recorded)
 
 
 def test_recorded_models_are_what_transformers_writes(tmp_path):
-    """The names of files, tensors and settings; random numbers may differ between versions of PyTorch."""
+    """The names of files, tensors and settings; random numbers may differ between versions of
+    PyTorch."""
     record_pytorch.save_models(tmp_path)
     for directory in ("masked_lm", "encoder", "pretraining"):
         found = bert.stored(tmp_path / directory)
         assert found == bert.stored(pytorch.DIRECTORY / directory)
-    assert from_pretrained(tmp_path / "sharded").config == from_pretrained(pytorch.DIRECTORY / "sharded").config
+    assert (
+        from_pretrained(tmp_path / "sharded").config
+        == from_pretrained(pytorch.DIRECTORY / "sharded").config
+    )
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh"])
@@ -65,7 +70,9 @@ def test_pickled_weights_read_the_same(tmp_path):
     want = from_pretrained(tmp_path).params
     (tmp_path / "model.safetensors").unlink()
     torch.save(reference.state_dict(), tmp_path / "pytorch_model.bin")
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), from_pretrained(tmp_path).params, want))
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: bool((a == b).all()), from_pretrained(tmp_path).params, want)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -74,7 +81,9 @@ def test_half_precision_weights_become_float32(tmp_path, dtype):
     reference.save_pretrained(tmp_path)
     got = from_pretrained(tmp_path).params["embeddings"]["word"]["embedding"]
     assert got.dtype == np.float32
-    np.testing.assert_array_equal(got, reference.bert.embeddings.word_embeddings.weight.detach().float().numpy())
+    np.testing.assert_array_equal(
+        got, reference.bert.embeddings.word_embeddings.weight.detach().float().numpy()
+    )
 
 
 def assert_nothing_amiss(report):
@@ -103,7 +112,9 @@ def test_transformers_loads_what_is_saved(tmp_path, config, batch_of, scrambled,
 def test_transformers_loads_a_saved_bare_encoder(tmp_path, config, batch_of, scrambled):
     params = scrambled({k: v for k, v in init(config(), 3).params.items() if k != "mlm"})
     save_pretrained(tmp_path / "out", init(config(), 3)._replace(params=params))
-    reference, report = BertModel.from_pretrained(tmp_path / "out", output_loading_info=True, add_pooling_layer=False)
+    reference, report = BertModel.from_pretrained(
+        tmp_path / "out", output_loading_info=True, add_pooling_layer=False
+    )
     assert_nothing_amiss(report)
     batch = batch_of([[16]])
     want = bert.features(reference.eval(), batch["tokens"])
@@ -128,7 +139,9 @@ def test_minilm_equals_pytorch():
     model = from_pretrained(directory)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     text = ["The river froze early that year, and nobody crossed it until March.", "A short one."]
-    encoded = {k: v.astype(np.int32) for k, v in tokenizer(text, padding=True, return_tensors="np").items()}
+    encoded = {
+        k: v.astype(np.int32) for k, v in tokenizer(text, padding=True, return_tensors="np").items()
+    }
     mask = encoded["attention_mask"]
     batch = {"tokens": encoded["input_ids"], "segments": mask, "types": encoded["token_type_ids"]}
     batch["positions"] = np.tile(np.arange(mask.shape[1]), (2, 1))
@@ -148,8 +161,14 @@ def test_antiberty_and_its_mlm_head_equal_pytorch():
     rng = np.random.default_rng(0)
     sizes = (30, 21)
     valid = np.arange(30)[None] < np.array(sizes)[:, None]
-    batch = {"tokens": np.where(valid, rng.integers(5, 25, (2, 30)), 0), "segments": valid.astype(np.int32)}
-    batch |= {"positions": np.tile(np.arange(30), (2, 1)), "slots": np.array([[1, 5, 29], [0, 7, 20]])}
+    batch = {
+        "tokens": np.where(valid, rng.integers(5, 25, (2, 30)), 0),
+        "segments": valid.astype(np.int32),
+    }
+    batch |= {
+        "positions": np.tile(np.arange(30), (2, 1)),
+        "slots": np.array([[1, 5, 29], [0, 7, 20]]),
+    }
     want = bert.features(reference, batch["tokens"], valid)
     got = forward(*model, batch, features.request(model.config))
     for row, size in enumerate(sizes):

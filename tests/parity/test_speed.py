@@ -1,4 +1,5 @@
-"""The speed benchmark's command: what it needs, what it refuses, and one run of it on the smallest sizes."""
+"""The speed benchmark's command: what it needs, what it refuses, and one run of it on the smallest
+sizes."""
 
 from __future__ import annotations
 
@@ -16,12 +17,22 @@ from benchmarks.machine import restrict
 from kdjax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-NOT_NEEDED = ("orbax", "grain", "jsonargparse", "tokenizers", "array_record", "sklearn", "optuna", "tensorboard")
+NOT_NEEDED = (
+    "orbax",
+    "grain",
+    "jsonargparse",
+    "tokenizers",
+    "array_record",
+    "sklearn",
+    "optuna",
+    "tensorboard",
+)
 """What training and evaluation need and a machine with a GPU, JAX and PyTorch may lack."""
 
 
 def run(arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command on a pair of tiny models, in a process of its own, where `NOT_NEEDED` cannot be imported."""
+    """The command on a pair of tiny models, in a process of its own, where `NOT_NEEDED` cannot be
+    imported."""
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))
@@ -36,7 +47,9 @@ sys.argv = {["speed", *arguments.split()]!r}
 speed.main()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
 
 
 def test_one_arm_from_end_to_end(tmp_path: Path) -> None:
@@ -63,7 +76,15 @@ def test_sizes_that_make_no_batch_are_refused(settings: dict[str, int], line: st
     with pytest.raises(InputError, match=line):
         speed.check(
             argparse.Namespace(
-                **{"pair": ["small"], "device": "cpu", "batch": None, "length": 8, "slots": 2, "rounds": 1, **settings}
+                **{
+                    "pair": ["small"],
+                    "device": "cpu",
+                    "batch": None,
+                    "length": 8,
+                    "slots": 2,
+                    "rounds": 1,
+                    **settings,
+                }
             )
         )
 

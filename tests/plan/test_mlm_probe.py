@@ -1,4 +1,5 @@
-"""A plan takes the MLM probe's values from a pilot's runs as it does those of any other endpoint."""
+"""A plan takes the MLM probe's values from a pilot's runs as it does those of any other
+endpoint."""
 
 from __future__ import annotations
 
@@ -6,13 +7,15 @@ import json
 from pathlib import Path
 
 from kdjax.plan.pilot import pilot_of, runs_of
-from kdjax.study.verdict import places
+from kdjax.report.sentences import places
 from tests.sweep.sweeps import recipe, sweep
 
 
 def test_a_plan_of_the_probe_is_fitted_to_the_runs_of_every_arm(tmp_path: Path) -> None:
     found = json.dumps(sweep(recipe()))
-    found = found.replace('"mlm_loss"', '"mlm_probe"').replace('"kind": "mlm"', '"kind": "mlm_probe"')
+    found = found.replace('"mlm_loss"', '"mlm_probe"').replace(
+        '"kind": "mlm"', '"kind": "mlm_probe"'
+    )
     (tmp_path / "sweep.json").write_text(found, encoding="utf-8")
     config = recipe("--plan", json.dumps({"pilot": str(tmp_path), "endpoint": "mlm_probe"}))
     pilot = pilot_of(config)

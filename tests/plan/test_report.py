@@ -1,4 +1,5 @@
-"""A plan's page and its terminal summary: the answer first, the three sources apart, and where extrapolation begins."""
+"""A plan's page and its terminal summary: the answer first, the three sources apart, and where
+extrapolation begins."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from kdjax.errors import InputError
 from kdjax.plan import report, standing, table, verdict
 from kdjax.plan.plan import forecasts
 from kdjax.plan.standing import Standing
-from tests.study.page import Page, check_escaped
+from tests.report.page import Page, check_escaped
 from tests.sweep.sweeps import plan, recipe, renamed, sweep
 
 # logit starts ahead and is overtaken; mlm+minilm is behind everywhere.
@@ -50,13 +51,19 @@ def contest(a, b, *verdicts, means=None):
     """A contest at budgets 1, 10, 100, ..."""
     points = [
         {"flops": 10.0**n, "mean": mean, "low": mean - 1, "high": mean + 1, "verdict": verdict}
-        for n, (verdict, mean) in enumerate(zip(verdicts, means or [0.0] * len(verdicts), strict=True))
+        for n, (verdict, mean) in enumerate(
+            zip(verdicts, means or [0.0] * len(verdicts), strict=True)
+        )
     ]
     return {"a": a, "b": b, "points": points}
 
 
 def contested(*contests, arms=("x", "y", "z")):
-    return {"arms": {arm: {} for arm in arms}, "case": "nothing", "contests": {"nothing": list(contests)}}
+    return {
+        "arms": {arm: {} for arm in arms},
+        "case": "nothing",
+        "contests": {"nothing": list(contests)},
+    }
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,7 @@ def contested(*contests, arms=("x", "y", "z")):
 def test_who_is_ahead_of_all_follows_from_the_pairs(xy, xz, yz, expected):
     pairs = contested(contest("x", "y", xy), contest("x", "z", xz), contest("y", "z", yz))
     assert standing.standing(pairs, 1.0) == expected
-    (only,) = standing.stretches(pairs)
+    (only,) = standing.spans(pairs)
     assert only.standing == expected
 
 
@@ -86,7 +93,7 @@ def test_stretches_join_neighbours_and_open_ones_whatever_they_leave_open():
         contest("x", "z", "cannot tell", "a wins", "a wins", "a wins"),
         contest("y", "z", "cannot tell", "a wins", "a wins", "a wins"),
     )
-    assert [(one.standing, one.low, one.high) for one in standing.stretches(pairs)] == [
+    assert [(one.standing, one.low, one.high) for one in standing.spans(pairs)] == [
         (Standing("open", ("x", "y", "z")), 1.0, 10.0),
         (Standing("wins", ("x",)), 100.0, 1000.0),
     ]
@@ -105,11 +112,21 @@ def test_a_contest_between_two_budgets_it_was_asked_at():
 
 def test_a_contest_is_read_from_either_side():
     one = contest("x", "y", "a wins", "ties", means=[2.0, 0.25])
-    one["ranges"] = [{"verdict": "a wins", "low": 1.0, "high": 1.0}, {"verdict": "ties", "low": 10.0, "high": 10.0}]
+    one["ranges"] = [
+        {"verdict": "a wins", "low": 1.0, "high": 1.0},
+        {"verdict": "ties", "low": 10.0, "high": 10.0},
+    ]
     other = standing.sided(one, "y")
     assert (other["a"], other["b"]) == ("y", "x")
-    assert [(p["mean"], p["low"], p["high"]) for p in other["points"]] == [(-2.0, -3.0, -1.0), (-0.25, -1.25, 0.75)]
-    assert [p["verdict"] for p in other["points"]] == [r["verdict"] for r in other["ranges"]] == ["b wins", "ties"]
+    assert [(p["mean"], p["low"], p["high"]) for p in other["points"]] == [
+        (-2.0, -3.0, -1.0),
+        (-0.25, -1.25, 0.75),
+    ]
+    assert (
+        [p["verdict"] for p in other["points"]]
+        == [r["verdict"] for r in other["ranges"]]
+        == ["b wins", "ties"]
+    )
     assert standing.sided(one, "x") is one
 
 
@@ -141,15 +158,22 @@ def test_the_answer_comes_first_and_the_rest_in_order(page, found):
 
 
 def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_begins(found):
-    price = {arm: found["arms"][arm]["prices"][0]["total"] / (8 * 64) for arm in ("scratch", "logit")}
+    price = {
+        arm: found["arms"][arm]["prices"][0]["total"] / (8 * 64) for arm in ("scratch", "logit")
+    }
 
     def gap(budget):  # by the planted laws; no text is repeated yet where they cross
-        losses = [LAWS[arm][0] + LAWS[arm][1] * (budget / price[arm]) ** -LAWS[arm][2] for arm in price]
+        losses = [
+            LAWS[arm][0] + LAWS[arm][1] * (budget / price[arm]) ** -LAWS[arm][2] for arm in price
+        ]
         return losses[0] - losses[1]
 
-    head, planted = verdict.headline(found), brentq(gap, 3e11, 5e12)
-    first, between, last = standing.stretches(found)
-    assert first.standing == Standing("wins", ("logit",)) and last.standing == Standing("wins", ("scratch",))
+    head = verdict.headline(found)
+    planted = brentq(gap, 3e11, 5e12)
+    first, between, last = standing.spans(found)
+    assert first.standing == Standing("wins", ("logit",)) and last.standing == Standing(
+        "wins", ("scratch",)
+    )
     assert f"logit is ahead of every other arm up to {flops(first.high)} FLOPs" in head
     assert f"scratch is ahead of every other arm from {flops(last.low)} FLOPs on" in head
     assert between.standing == Standing("open", ("scratch", "logit"))
@@ -170,7 +194,9 @@ def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found):
     (one,) = [c for c in found["contests"]["inference"] if {c["a"], c["b"]} == {"scratch", "logit"}]
     assert answer.startswith("logit is forecast ahead of scratch up to ")
     last = one["points"][-1]
-    shown = f"{-last['mean']:+.3f} [{-last['high']:+.3f}, {-last['low']:+.3f}] at 1.00e15 FLOPs".replace("-", "−")
+    shown = f"{-last['mean']:+.3f} [{-last['high']:+.3f}, {-last['low']:+.3f}] at 1.00e15 FLOPs".replace(  # noqa: E501
+        "-", "−"
+    )
     assert shown in answer.replace("\N{NO-BREAK SPACE}", " ")
     assert f"The fitted curves cross at {flops(one['crossing']['value'])} FLOPs" in answer
     assert answer.endswith("beyond, that of scratch is the better one.")
@@ -194,7 +220,8 @@ def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page, found):
     _, *rows = page.tables[caption]
     assert len(rows) == 5 * 3
     for n, row in enumerate(rows):
-        budget, arm = found["budgets"][n // 3], list(found["arms"])[n % 3]
+        budget = found["budgets"][n // 3]
+        arm = list(found["arms"])[n % 3]
         bought = found["arms"][arm]["bought"][n // 3]
         (told,) = [p for p in found["fits"][arm]["predictions"] if p["flops"] == budget]
         assert row[0] == (flops(budget) if n % 3 == 0 else "")
@@ -210,9 +237,17 @@ def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page, found):
 
 def test_verdicts_of_pairs_stand_budget_by_budget_with_extrapolated_ones_marked(page):
     head, leaders, *pairs = page.tables["Who is forecast ahead"]
-    assert head == ["FLOPs", "1.00e13", *(f"{b}extrapolated" for b in ("3.00e13", "1.00e14", "3.00e14", "1.00e15"))]
+    assert head == [
+        "FLOPs",
+        "1.00e13",
+        *(f"{b}extrapolated" for b in ("3.00e13", "1.00e14", "3.00e14", "1.00e15")),
+    ]
     assert leaders == ["of all arms"] + 5 * ["scratch"]
-    assert [row[0] for row in pairs] == ["scratch − logit", "scratch − mlm+minilm", "logit − mlm+minilm"]
+    assert [row[0] for row in pairs] == [
+        "scratch − logit",
+        "scratch − mlm+minilm",
+        "logit − mlm+minilm",
+    ]
     assert pairs[0][-1].startswith("scratch ahead−") and pairs[2][1].startswith("logit ahead−")
 
 
@@ -241,8 +276,10 @@ def test_the_check_is_summed_up_in_words(found):
     given["widening"] = {"scratch": 1.0, "scratch - logit": 2.25}
     said, widened = verdict.sources(given)["Check on held-out budgets"]
     assert said == (
-        "Without the largest budget (1.00e13 FLOPs), the fit misses the arms' means there by 0.050 to 0.125 nats (2.5 "
-        "to 5.0 standard deviations over seeds); 1 of 2 lie in its intervals. Of 2 differences between arms, 1 in its "
+        "Without the largest budget (1.00e13 FLOPs), the fit misses the arms' means there by "
+        "0.050 to 0.125 nats (2.5 "
+        "to 5.0 standard deviations over seeds); 1 of 2 lie in its intervals. Of 2 differences "
+        "between arms, 1 in its "
         "intervals and 1 with the right sign."
     )
     assert "scratch − logit" in widened and "2.25 times" in widened
@@ -259,11 +296,15 @@ def test_published_laws_are_labelled_and_say_which_arms_they_leave_out(page, fou
     assert below and said[1] == "They put the loss of logit below that of scratch at every budget."
     assert said[0].startswith("Decoder language models, next-token loss, extrapolated")
     assert said[2] == "There is no published law for mlm+minilm."
-    row = page.figures("Loss by published laws, nats per token; below, the difference to scratch", "logit")
+    row = page.figures(
+        "Loss by published laws, nats per token; below, the difference to scratch", "logit"
+    )
     gap = losses["logit"][-1] - losses["scratch"][-1]
     assert row["1.00e15"] == f"{losses['logit'][-1]:.3f}{gap:+.3f}".replace("-", "−")
     assert found["prior"]["assumption"] in page.text
-    assert found["prior"]["outside"] and all(sentence in page.text for sentence in found["prior"]["outside"])
+    assert found["prior"]["outside"] and all(
+        sentence in page.text for sentence in found["prior"]["outside"]
+    )
 
 
 def test_laws_are_written_out_with_their_parameters_and_cautions(found):
@@ -283,26 +324,42 @@ def test_every_case_of_who_pays_for_the_teacher(page, found):
     # Where the teacher comes free, logit buys as many steps as scratch.
     assert said["nothing"] != said["inference"]
     assert all(sentence in page.text for sentences in said.values() for sentence in sentences)
-    assert page.text.count("what training the teacher cost is not set (teacher.training_flops)") == 2
+    assert (
+        page.text.count("what training the teacher cost is not set (teacher.training_flops)") == 2
+    )
 
 
 def test_an_arm_that_gets_worse_is_not_forecast(tmp_path):
     laws = {**LAWS, "scratch": (9.0, -40.0, 0.25)}
     found = plain(plan(sweep(recipe(), laws), tmp_path, "--plan.resamples", "200"))
     assert not found["fits"]["scratch"]["usable"]
-    assert "Of scratch nothing is forecast: values get worse with more tokens." in verdict.headline(found)
-    assert verdict.answers(found)["logit"] == "logit cannot be told from scratch: nothing is forecast of scratch."
+    assert "Of scratch nothing is forecast: values get worse with more tokens." in verdict.headline(
+        found
+    )
+    assert (
+        verdict.answers(found)["logit"]
+        == "logit cannot be told from scratch: nothing is forecast of scratch."
+    )
     assert Page(report.html(found)).problems == []
 
 
 def test_budgets_that_do_not_buy_a_step(found, tmp_path):
     given = plain(
-        plan(sweep(recipe(), LAWS), tmp_path, "--plan.budgets", "[1.0e10, 1.0e14]", "--plan.resamples", "200")
+        plan(
+            sweep(recipe(), LAWS),
+            tmp_path,
+            "--plan.budgets",
+            "[1.0e10, 1.0e14]",
+            "--plan.resamples",
+            "200",
+        )
     )
     assert given["arms"]["logit"]["bought"][0] is None
     page = Page(report.html(given))
     assert page.problems == []
-    assert page.text.count("less than a step") == sum(arm["bought"][0] is None for arm in given["arms"].values())
+    assert page.text.count("less than a step") == sum(
+        arm["bought"][0] is None for arm in given["arms"].values()
+    )
     head, leaders, *_ = page.tables["Who is forecast ahead"]
     assert head[1:] == ["1.00e10extrapolated", "1.00e14extrapolated"] and leaders[1] == "–"
 
@@ -313,7 +370,10 @@ def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare):
     assert "No pilot was fitted, so nothing is forecast" in page.text
     assert "Who is forecast ahead" not in page.text and "Against scratch" not in page.text
     price = page.figures("FLOPs of a step", "scratch")
-    assert price["total"] == flops(bare["arms"]["scratch"]["prices"][0]["total"]) and price["teacher forward"] == "0"
+    assert (
+        price["total"] == flops(bare["arms"]["scratch"]["prices"][0]["total"])
+        and price["teacher forward"] == "0"
+    )
     assert len(page.tables["What each arm buys"]) == 1 + 15
     assert "There is no published law for mlm+minilm." in page.text
     printed = shown(bare)
@@ -331,7 +391,9 @@ def test_the_same_plan_gives_the_same_bytes(found, html, bare, tmp_path):
 def test_names_from_outside_are_escaped_everywhere(found):
     hostile = "<script>alert('$x$')</script>"
     given = renamed(found, logit=hostile)
-    given["pilot"]["endpoint"]["label"] = given["device"] = given["pilot"]["directory"] = "<b onclick=x>&amp;"
+    given["pilot"]["endpoint"]["label"] = given["device"] = given["pilot"]["directory"] = (
+        "<b onclick=x>&amp;"
+    )
     given["fits"]["scratch"]["cautions"] = ["<img src=x>"]
     check_escaped(report.html(given), hostile)
 
@@ -344,7 +406,9 @@ def shown(found):
 
 def test_terminal_summary(found):
     printed = shown(renamed(found, logit="[red]logit[/red]"))
-    assert printed.startswith(" ".join(verdict.headline(found).replace("logit", "[red]logit[/red]").split()))
+    assert printed.startswith(
+        " ".join(verdict.headline(found).replace("logit", "[red]logit[/red]").split())
+    )
     told = found["fits"]["scratch"]["predictions"][-1]
     assert f"1.00e15 {told['mean']:.3f} [{told['low']:.3f}, {told['high']:.3f}]" in printed
     assert "extrapolated beyond 1.00e13 FLOPs" in printed

@@ -1,4 +1,5 @@
-"""A study of arms that differ in more than terms: stored outputs, phases, a head start, the published scripts."""
+"""A study of arms that differ in more than terms: stored outputs, phases, a head start, the
+published scripts."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.study import arms as catalogue
+from kdjax.dry_run import named_arms as catalogue
 from tests import small_study
 from tests.study.conftest import kdjax
 
@@ -22,7 +23,7 @@ ARMS: dict[str, Any] = {
     "head_start": {"preset": "tinybert", "start": {"source": "teacher", "layers": "spread"}},
     "as_run": {"preset": "paper_as_run_scratch"},
 }
-CACHE = {"logits": "all", "dtype": "float32", "batch": 8, "shared_by": 10}
+CACHE = {"logits": "all", "dtype": "float32", "batch_size": 8, "shared_by": 10}
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class Study:
         return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.fixture(scope="module", params=["shallow", pytest.param("deeper", marks=pytest.mark.exhaustive)])
+@pytest.fixture(
+    scope="module", params=["shallow", pytest.param("deeper", marks=pytest.mark.exhaustive)]
+)
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """With models of 1 and 2 layers, and of 2 and 4."""
     here = tmp_path_factory.mktemp("arms")
     settings = small_study.settings(here)
     changes = {
         **(small_study.deeper(here / "deeper") if request.param == "deeper" else {}),
-        "data": {**settings["data"], "views": 2},
+        "data": {**settings["data"], "mask_copies": 2},
         "arms": ARMS,
         "cache": CACHE,
         "seeds": [0],
@@ -61,16 +64,25 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_every_arm_spends_to_the_same_budget(study: Study) -> None:
     for arm, described in study.results["arms"].items():
-        run, last = study.run(arm), described["phases"][-1]["price"]["total"]
+        run = study.run(arm)
+        last = described["phases"][-1]["price"]["total"]
         spent = run["spent"]
-        assert spent["total"] == sum(flops for account, flops in spent.items() if account in ACCOUNTS)
+        assert spent["total"] == sum(
+            flops for account, flops in spent.items() if account in ACCOUNTS
+        )
         assert spent["charged"] == spent["total"] - spent["teacher_training"]
         assert run["budget"]["amount"] - last < spent["charged"] <= run["budget"]["amount"]
-        assert spent["charged"] - spent["teacher_cache"] == sum(phase["flops"] for phase in run["phases"])
-        assert [phase["steps"] for phase in run["phases"]] == [phase["steps"] for phase in described["phases"]]
+        assert spent["charged"] - spent["teacher_cache"] == sum(
+            phase["flops"] for phase in run["phases"]
+        )
+        assert [phase["steps"] for phase in run["phases"]] == [
+            phase["steps"] for phase in described["phases"]
+        ]
 
 
-def test_the_heads_fit_is_on_the_account_of_those_who_use_the_head_and_charged_to_none(study: Study) -> None:
+def test_the_heads_fit_is_on_the_account_of_those_who_use_the_head_and_charged_to_none(
+    study: Study,
+) -> None:
     fitted = study.results["teacher"]["head_flops"]
     owed = {arm: study.run(arm)["spent"]["teacher_training"] for arm in study.results["arms"]}
     assert fitted > 0 and owed["logit"] == owed["stored"] == fitted
@@ -79,15 +91,22 @@ def test_the_heads_fit_is_on_the_account_of_those_who_use_the_head_and_charged_t
 
 def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Study) -> None:
     cache = study.results["cache"]
-    online, stored = study.run("logit")["spent"], study.run("stored")["spent"]
+    online = study.run("logit")["spent"]
+    stored = study.run("stored")["spent"]
     assert stored["teacher_cache"] == -(-cache["flops"] // 10) > 0 == online["teacher_cache"]
     assert stored["teacher_forward"] < 0.01 * online["teacher_forward"]
     assert cache["bias"] == {} and cache["views"] == 2
-    assert study.run("stored")["cache_bytes"] == cache["bytes"] > 0 == study.run("logit")["cache_bytes"]
+    assert (
+        study.run("stored")["cache_bytes"]
+        == cache["bytes"]
+        > 0
+        == study.run("logit")["cache_bytes"]
+    )
 
 
 def test_whole_stored_logits_give_the_losses_of_the_teacher_itself(study: Study) -> None:
-    online, stored = study.lines("logit"), study.lines("stored")
+    online = study.lines("logit")
+    stored = study.lines("stored")
     assert stored[0]["loss/logit"] == pytest.approx(online[0]["loss/logit"], rel=1e-5)
     assert stored[0]["loss/mlm"] == pytest.approx(online[0]["loss/mlm"], rel=1e-6)
 
@@ -102,24 +121,36 @@ def test_the_second_phase_alone_runs_the_teacher(study: Study) -> None:
         for line in study.lines("two_stage")
         if "loss" in line
     ]
-    assert terms == [{"mlm"}] * first["steps"] + [{"attention_kl", "value_relation"}] * second["steps"]
+    assert (
+        terms == [{"mlm"}] * first["steps"] + [{"attention_kl", "value_relation"}] * second["steps"]
+    )
 
 
 def test_projections_are_trained_and_never_exported(study: Study) -> None:
     exported = load_file(study.out / "runs" / "head_start-seed0" / "params.safetensors")
     like = load_file(study.out / "runs" / "logit-seed0" / "params.safetensors")
-    assert {name: x.shape for name, x in exported.items()} == {name: x.shape for name, x in like.items()}
+    assert {name: x.shape for name, x in exported.items()} == {
+        name: x.shape for name, x in like.items()
+    }
 
 
 def test_each_start_is_a_reference(study: Study) -> None:
     names = [reference["name"] for reference in study.results["references"]]
-    assert names == ["untrained start", "untrained start (head_start)", "untrained start (as_run)", "teacher"]
+    assert names == [
+        "untrained start",
+        "untrained start (head_start)",
+        "untrained start (as_run)",
+        "teacher",
+    ]
 
 
 def test_the_report_says_in_what_arms_differ(study: Study) -> None:
     page = (study.out / "report.html").read_text(encoding="utf-8")
     rows = {row["setting"]: row["values"] for row in study.results["differences"]}
-    assert rows["start"]["head_start"] == "teacher layers: spread" and rows["start"]["logit"] == "random"
+    assert (
+        rows["start"]["head_start"] == "teacher layers: spread"
+        and rows["start"]["logit"] == "random"
+    )
     assert rows["student"]["as_run"] == "norm pre, embedding_norm False"
     assert "learning_rate 0.001" in rows["optimiser"]["as_run"]
     assert rows["teacher's outputs"]["stored"] == "stored"
@@ -133,9 +164,16 @@ def test_the_report_says_in_what_arms_differ(study: Study) -> None:
 
 
 def test_prices_tell_when_stored_outputs_pay_off(study: Study) -> None:
-    words = ("price", study.recipe, "--json", "--arms", "{stored: {preset: logit, teacher: cached}}")
+    words = (
+        "price",
+        study.recipe,
+        "--json",
+        "--arms",
+        "{stored: {preset: logit, teacher: cached}}",
+    )
     unknown, known = (
-        json.loads(kdjax(*words, *more).out)["stored"][0] for more in ((), ("--data.prepared", study.out / "data"))
+        json.loads(kdjax(*words, *more).out)["stored"][0]
+        for more in ((), ("--data.prepared", study.out / "data"))
     )
     assert unknown["steps"] is None and unknown["cache"]["flops"] is None
     assert known["steps"] == study.run("stored")["steps"]
@@ -159,7 +197,9 @@ def test_outputs_stored_beforehand_give_the_same_run(study: Study, tmp_path: Pat
     assert not (tmp_path / "out" / "cache").exists()
 
 
-def test_the_named_arms_are_listed_with_what_they_ask_and_cost(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_named_arms_are_listed_with_what_they_ask_and_cost(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     some = {name: catalogue.PRESETS[name] for name in ("scratch", "logit", "paper_as_run_tinybert")}
     monkeypatch.setattr(catalogue, "PRESETS", some)
     ended = kdjax("arms", study.recipe, "--json")

@@ -1,4 +1,5 @@
-"""Whatever a user can get wrong gets one line and status 2, and leaves the output directory to a corrected recipe."""
+"""Whatever a user can get wrong gets one line and status 2, and leaves the output directory to a
+corrected recipe."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from kdjax.progress import Progress
 from kdjax.study import compare as comparing
-from kdjax.train.run import Progress
 from tests import small_study
 from tests.study.conftest import kdjax
 
@@ -64,18 +65,27 @@ def rename_token(path: Path) -> None:
 
 
 SETTINGS = [
-    ("--data.lenght 3", r"unknown setting '--data.lenght' \(did you mean '--data.length'\?\)"),
-    ("--data.length many", r"data.length.*Expected a int"),
+    ("--data.lenght 3", r"unknown setting '--data.lenght' \(did you mean '--data.seq_len'\?\)"),
+    ("--data.seq_len many", r"data.seq_len.*Expected a int"),
     ("--student.heads 3", r"3 heads do not divide the width 16"),
     ("--student.heads 4", r"arms.tinybert: attention_mse: .*4.*2"),
-    ("--student.layers 3", r"arms.tinybert: attention_mse: .*3.*2|arms.tinybert: attention_mse: .*2.*3"),
-    ("--student.max_positions 12", r"data.length is 16, expected at most student.max_positions, 12"),
+    (
+        "--student.layers 3",
+        r"arms.tinybert: attention_mse: .*3.*2|arms.tinybert: attention_mse: .*2.*3",
+    ),
+    (
+        "--student.max_positions 12",
+        r"data.seq_len is 16, expected at most student.max_positions, 12",
+    ),
     (
         "--teacher.architecture.max_positions 12",
-        r"data.length is 16, expected at most teacher.architecture.max_positions, 12",
+        r"data.seq_len is 16, expected at most teacher.architecture.max_positions, 12",
     ),
     ("--budget.flops 1e3", r"budget.flops is 1000, expected at least the price of one step"),
-    ("--arms {a:{preset:scratch,student:{vocab_size:99}}}", r"arms.a.student.vocab_size is 99, expected .*, 53"),
+    (
+        "--arms {a:{preset:scratch,student:{vocab_size:99}}}",
+        r"arms.a.student.vocab_size is 99, expected .*, 53",
+    ),
     (
         "--arms {a:{preset:scratch,student:{withd:99}}}",
         r"arms.a.student: unknown setting 'withd' .did you mean 'width'",
@@ -84,26 +94,44 @@ SETTINGS = [
         "--arms {a:{preset:scratch,optimizer:{learning_rate:fast}}}",
         r"arms.a.optimizer.learning_rate is 'fast', expected",
     ),
-    ("--arms {a:{preset:scratch,finetune:{clip:-1}}}", r"arms.a.finetune: evaluation.finetune.clip is -1"),
+    (
+        "--arms {a:{preset:scratch,finetune:{clip:-1}}}",
+        r"arms.a.finetune: evaluation.finetune.clip is -1",
+    ),
     (
         "--arms {a:{preset:scratch,start:{source:teacher,layers:[9]}}}",
         r"arms.a: start.layers: teacher layer 9, expected",
     ),
     ("--arms {scrach:{}}", r"unknown arm 'scrach' \(did you mean 'scratch'\?\)"),
     ("--arms.scratch.preset lojit", r"unknown arm 'lojit' \(did you mean 'logit'\?\)"),
-    ("--arms {a:{terms:[{name:attention_mse,options:{layers:[[1,9]]}}]}}", r"arms.a: attention_mse: .*9"),
-    ("--arms {a:{terms:[{name:relation,options:{relation_heads:7}}]}}", r"arms.a: relation: relation_heads is 7"),
-    ("--arms {scratch:{}} --train.batch 512 --budget.flops 1e12", r"too small to fill a batch of 512"),
+    (
+        "--arms {a:{terms:[{name:attention_mse,options:{layers:[[1,9]]}}]}}",
+        r"arms.a: attention_mse: .*9",
+    ),
+    (
+        "--arms {a:{terms:[{name:relation,options:{relation_heads:7}}]}}",
+        r"arms.a: relation: relation_heads is 7",
+    ),
+    (
+        "--arms {scratch:{}} --train.batch_size 512 --budget.flops 1e12",
+        r"too small to fill a batch of 512",
+    ),
     ("--data.files no/such/*.txt", r"no/such/\*.txt.*"),
     ("--teacher.source no/such/place", r"no/such/place.*"),
     ("--evaluation.tasks.halves.label colour", r"has no 'colour'"),
-    ("--teacher.head.budget 10", r"teacher.head.budget is 10, expected at least the price of one step"),
+    (
+        "--teacher.head.budget 10",
+        r"teacher.head.budget is 10, expected at least the price of one step",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("words", "said"), SETTINGS, ids=[words for words, _ in SETTINGS])
 def test_a_setting_that_cannot_be(recipe: Path, tmp_path: Path, words: str, said: str) -> None:
-    given = [re.sub(r"([:,])(?=\S)", r"\1 ", word) if word.startswith("{") else word for word in words.split()]
+    given = [
+        re.sub(r"([:,])(?=\S)", r"\1 ", word) if word.startswith("{") else word
+        for word in words.split()
+    ]
     refused(said, "compare", recipe, "--out", tmp_path / "out", *given)
     assert not (tmp_path / "out" / "study.json").exists()
     assert not list((tmp_path / "out").glob("runs/*"))
@@ -118,7 +146,9 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("name", "content", "said"), TEXTS)
-def test_text_that_cannot_be_used(recipe: Path, tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_text_that_cannot_be_used(
+    recipe: Path, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     refused(said, "compare", recipe, "--out", tmp_path / "out", "--data.files", path)
@@ -132,7 +162,9 @@ TEACHERS: list[tuple[str, Callable[[Path], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), [case[1:] for case in TEACHERS], ids=[case[0] for case in TEACHERS])
+@pytest.mark.parametrize(
+    ("change", "said"), [case[1:] for case in TEACHERS], ids=[case[0] for case in TEACHERS]
+)
 def test_a_teacher_that_cannot_be_used(
     recipe: Path, tmp_path: Path, change: Callable[[Path], object], said: str
 ) -> None:
@@ -144,7 +176,15 @@ def test_a_tokenizer_that_is_not_the_teachers_names_the_entry(recipe: Path, tmp_
     other = tmp_path / "tokenizer.json"
     shutil.copy(recipe.parent / "encoder" / "tokenizer.json", other)
     rename_token(other)
-    refused(r"entry \d+ is 'zzz', expected", "compare", recipe, "--out", tmp_path / "out", "--data.tokenizer", other)
+    refused(
+        r"entry \d+ is 'zzz', expected",
+        "compare",
+        recipe,
+        "--out",
+        tmp_path / "out",
+        "--data.tokenizer",
+        other,
+    )
 
 
 def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
@@ -152,17 +192,35 @@ def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
     refused(r"required: --out", "compare", recipe)
     refused(r"none.yaml", "price", tmp_path / "none.yaml")
     refused(r"not a readable YAML", "price", written(tmp_path / "bad.yaml", "a: b: c"))
-    refused(r"has no value", "price", recipe, "--data.length")
-    refused(r"--student.size changes a recipe, expected CONFIG before it", "arms", "--student.size", "6x384")
+    refused(r"has no value", "price", recipe, "--data.seq_len")
+    refused(
+        r"--student.size changes a recipe, expected CONFIG before it",
+        "arms",
+        "--student.size",
+        "6x384",
+    )
     version = kdjax("--version")
     assert (version.status, version.out.split()) == (0, ["kdjax", metadata.version("kdjax")])
-    refused(r"--arm is 'x'", "train", recipe, "--out", tmp_path / "out", "--arm", "x", "--seed", "0")
+    refused(
+        r"--arm is 'x'", "train", recipe, "--out", tmp_path / "out", "--arm", "x", "--seed", "0"
+    )
 
 
 def test_a_corrected_recipe_can_have_the_directory(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     refused(r"no/such", "compare", recipe, "--out", out, "--data.files", "no/such/*.txt")
-    refused(r"too small", "compare", recipe, "--out", out, *ALONE, "--train.batch", "512", "--budget.flops", "1e12")
+    refused(
+        r"too small",
+        "compare",
+        recipe,
+        "--out",
+        out,
+        *ALONE,
+        "--train.batch_size",
+        "512",
+        "--budget.flops",
+        "1e12",
+    )
     ended = kdjax("compare", recipe, "--out", out, *ALONE)
     assert ended.status == 0, ended.err
 
@@ -172,12 +230,26 @@ def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path) ->
     words: list[str | Path] = [recipe, "--out", out, *ALONE]
     assert kdjax("compare", *words).status == 0
     before = (out / "results.json").read_bytes()
-    refused(r"study.json: this study's train.optimizer.b1 is 0.9", "compare", *words, "--train.optimizer.b1", "0.8")
+    refused(
+        r"study.json: this study's train.optimizer.b1 is 0.9",
+        "compare",
+        *words,
+        "--train.optimizer.b1",
+        "0.8",
+    )
     assert (out / "results.json").read_bytes() == before
 
     shard = next((out / "data").rglob("train-*.array_record"))
     halve(shard)
-    refused(rf"{shard.name}", "compare", *words, "--data.prepared", out / "data", "--out", tmp_path / "other")
+    refused(
+        rf"{shard.name}",
+        "compare",
+        *words,
+        "--data.prepared",
+        out / "data",
+        "--out",
+        tmp_path / "other",
+    )
 
     occupied = tmp_path / "occupied"
     occupied.mkdir()
@@ -196,7 +268,9 @@ def test_a_loss_that_is_not_finite(recipe: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
 
 
-def test_a_truncated_checkpoint(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_checkpoint(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = [recipe, "--out", tmp_path / "out", *ALONE, "--train.checkpoint.seconds", "0"]
 
     def watch(reporter: object, name: str) -> Callable[[Progress], None]:
@@ -207,7 +281,7 @@ def test_a_truncated_checkpoint(recipe: Path, tmp_path: Path, monkeypatch: pytes
         return told
 
     with monkeypatch.context() as patched:
-        patched.setattr(comparing.Reporter, "watch", watch)
+        patched.setattr(comparing.Reporter, "track", watch)
         assert kdjax("compare", *words).status == 130
     checkpoints = tmp_path / "out" / "runs" / "scratch-seed0" / "checkpoints"
     for path in checkpoints.glob("*/state/**/*"):

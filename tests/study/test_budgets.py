@@ -1,4 +1,5 @@
-"""Studies under budgets of tokens and hours, under each way to pay for the teacher, and under each regime."""
+"""Studies under budgets of tokens and hours, under each way to pay for the teacher, and under each
+regime."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def refused(ended: Ended, *words: str) -> None:
 
 
 def test_a_budget_of_tokens(recipe: Path, tmp_path: Path) -> None:
-    results = compared(recipe, tmp_path / "out", "--budget.flops", 0, "--budget.tokens", 8 * 16 * 5 + 100)
+    results = compared(
+        recipe, tmp_path / "out", "--budget.flops", 0, "--budget.tokens", 8 * 16 * 5 + 100
+    )
     found = runs(results)
     assert {run["steps"] for run in found.values()} == {5}
     assert {run["used"] for run in found.values()} == {5 * 8 * 16}
@@ -57,35 +60,53 @@ def test_a_budget_of_tokens(recipe: Path, tmp_path: Path) -> None:
 def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
     seconds = 2.0
     results = compared(
-        recipe, tmp_path / "out", "--budget.flops", 0, "--budget.hours", seconds / 3600, "--train.log.every", 1
+        recipe,
+        tmp_path / "out",
+        "--budget.flops",
+        0,
+        "--budget.hours",
+        seconds / 3600,
+        "--train.log.every",
+        1,
     )
     for arm, run in runs(results).items():
         counted = run["wall_clock"]["compute"] + run["wall_clock"]["input"]
         assert run["used"] * 3600 == pytest.approx(counted)
         assert run["steps"] > 3 and 0.5 * seconds < counted < 1.5 * seconds
-        lines = (tmp_path / "out" / "runs" / f"{arm}-seed0" / "metrics.jsonl").read_text().splitlines()
+        lines = (
+            (tmp_path / "out" / "runs" / f"{arm}-seed0" / "metrics.jsonl").read_text().splitlines()
+        )
         assert len([line for line in lines if '"loss"' in line]) == run["steps"]
         share = run["used"] * 3600 / seconds
-        assert run["curve"][-1]["share"] == pytest.approx(share, rel=1e-3)  # the clock runs on a little
+        assert run["curve"][-1]["share"] == pytest.approx(
+            share, rel=1e-3
+        )  # the clock runs on a little
     audited = kdjax("audit", tmp_path / "out")
     assert audited.status == 0, audited.out + audited.err
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_way_to_pay_for_the_teacher_is_enforced(recipe: Path, tmp_path: Path, case: str) -> None:
+def test_each_way_to_pay_for_the_teacher_is_enforced(
+    recipe: Path, tmp_path: Path, case: str
+) -> None:
     changes = ("--budget.teacher", case, "--teacher.training_flops", "4e7", "--budget.students", 2)
     results = compared(recipe, tmp_path / "out", *changes)
-    scratch, logit = runs(results)["scratch"], runs(results)["logit"]
+    scratch = runs(results)["scratch"]
+    logit = runs(results)["logit"]
     steps = {arm: results["arms"][arm]["phases"][0]["price"] for arm in results["arms"]}
     assert scratch["spent"]["teacher_training"] == 0
-    assert logit["spent"]["teacher_training"] == -(-(40_000_000 + results["teacher"]["head_flops"]) // 2)
+    assert logit["spent"]["teacher_training"] == -(
+        -(40_000_000 + results["teacher"]["head_flops"]) // 2
+    )
     for run in (scratch, logit):
         left = small_study.BUDGET - charged(run["spent"], case)
         assert run["spent"]["charged"] == charged(run["spent"], case)
         assert 0 <= left < charged(steps[run["arm"]], case)
 
 
-def test_training_that_nobody_knows_the_cost_of_cannot_be_charged(recipe: Path, tmp_path: Path) -> None:
+def test_training_that_nobody_knows_the_cost_of_cannot_be_charged(
+    recipe: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     ended = kdjax("compare", recipe, "--out", out, "--budget.teacher", "both")
     refused(ended, "budget.teacher is 'both'", "expected teacher.training_flops")
@@ -96,7 +117,9 @@ def test_a_budget_that_would_repeat_unlimited_text_is_refused_and_told_what_is_m
     recipe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    ended = kdjax("compare", recipe, "--out", out, "--data.regime", "unlimited", "--budget.flops", "5e8")
+    ended = kdjax(
+        "compare", recipe, "--out", out, "--data.regime", "unlimited", "--budget.flops", "5e8"
+    )
     refused(ended, "expected no repeats under data.regime 'unlimited'", "tokens are missing")
     assert not out.exists()
     compared(recipe, out, "--data.regime", "unlimited", "--budget.flops", "1e7")
@@ -108,6 +131,9 @@ def test_limited_text_is_repeated_and_counted(recipe: Path, tmp_path: Path) -> N
     assert results["corpus"]["regime"] == "limited" and results["corpus"]["tokens"]["train"] <= 400
     assert results["corpus"]["whole"]["tokens"]["train"] > 1000
     for run in results["runs"]:
-        assert run["epochs"] > 1 and run["tokens_unique"] == results["corpus"]["tokens"]["train"] < run["tokens_seen"]
+        assert (
+            run["epochs"] > 1
+            and run["tokens_unique"] == results["corpus"]["tokens"]["train"] < run["tokens_seen"]
+        )
     too_much = kdjax("compare", recipe, "--out", tmp_path / "no", *limited[:3], "1e9")
     refused(too_much, "expected at least data.unique_tokens", "are missing")

@@ -1,14 +1,16 @@
-"""What verdicts become when the teacher is paid for in another way, against costs worked out by hand."""
+"""What verdicts become when the teacher is paid for in another way, against costs worked out by
+hand."""
 
 from __future__ import annotations
 
 import pytest
 
-from kdjax.study import payers
+from kdjax.report import payers
 from kdjax.study.cases import cases
 
-# A step of `scratch` costs 30, one of `kd` 30 for the student and 30 for the teacher. A budget of 3,000 with the
-# teacher's forward passes buys 100 steps of the one and 50 of the other. Training the teacher cost 10,000.
+# A step of `scratch` costs 30, one of `kd` 30 for the student and 30 for the teacher. A budget of
+# 3,000 with the teacher's forward passes buys 100 steps of the one and 50 of the other. Training
+# the teacher cost 10,000.
 STUDENT = {"student_forward": 10, "student_backward": 18, "objective": 1, "optimizer": 1}
 PRICES = {"scratch": {**STUDENT, "teacher_forward": 0}, "kd": {**STUDENT, "teacher_forward": 30}}
 STEPS = {"scratch": 100, "kd": 50}
@@ -19,8 +21,10 @@ COSTS = {
     "training": {"scratch": 3_000, "kd": 11_500},
     "both": {"scratch": 3_000, "kd": 13_000},
 }
-KD_WINS, SCRATCH_WINS = ("kd", "BEATS", "scratch"), ("scratch", "BEATS", "kd")
-TIE, UNTOLD = ("scratch", "TIES", "kd"), ("scratch", "INCONCLUSIVE", "kd")
+KD_WINS = ("kd", "BEATS", "scratch")
+SCRATCH_WINS = ("scratch", "BEATS", "kd")
+TIE = ("scratch", "TIES", "kd")
+UNTOLD = ("scratch", "INCONCLUSIVE", "kd")
 
 
 def judged(*verdicts, **given):
@@ -31,7 +35,10 @@ def judged(*verdicts, **given):
 def study(*verdicts, training=TRAINING, students=1, steps=STEPS, enforced="inference"):
     """As much of results.json as there is to say about who pays; two runs an arm."""
     arms = {
-        arm: {"phases": [{"price": {**price, "total": sum(price.values())}}], "needs_teacher": arm == "kd"}
+        arm: {
+            "phases": [{"price": {**price, "total": sum(price.values())}}],
+            "needs_teacher": arm == "kd",
+        }
         for arm, price in PRICES.items()
     }
     runs = []
@@ -39,8 +46,13 @@ def study(*verdicts, training=TRAINING, students=1, steps=STEPS, enforced="infer
         for more in (-1, 1):  # their mean counts
             spent = {part: flops * (steps[arm] + more) for part, flops in PRICES[arm].items()}
             upfront = -(-training // students) if arm == "kd" else 0
-            runs.append({"arm": arm, "spent": {**spent, "teacher_cache": 0, "teacher_training": upfront}})
-    rows = [dict(zip(("a", "verdict", "b"), v, strict=True), endpoint=f"probe.t{n}") for n, v in enumerate(verdicts)]
+            runs.append(
+                {"arm": arm, "spent": {**spent, "teacher_cache": 0, "teacher_training": upfront}}
+            )
+    rows = [
+        dict(zip(("a", "verdict", "b"), v, strict=True), endpoint=f"probe.t{n}")
+        for n, v in enumerate(verdicts)
+    ]
     teacher = {"training_flops": training, "head_flops": 0}
     return {
         "arms": arms,
@@ -92,7 +104,8 @@ def test_a_winner_that_costs_more_leaves_it_open():
 @pytest.mark.parametrize("shared_by", [1, 4])
 def test_how_many_students_have_to_share_the_teacher_s_training(shared_by):
     found = judged(KD_WINS, students=shared_by)
-    # Training: 3,000 + a step of 30 - 1,500 of its own leave 1,530; 10,000 / 6 is more, 10,000 / 7 is not.
+    # Training: 3,000 + a step of 30 - 1,500 of its own leave 1,530; 10,000 / 6 is more, 10,000 / 7
+    # is not.
     (row,) = found["training"]["verdicts"]
     assert (row["verdict"], row["students"]) == ("OPEN", 7)
     assert row["ratio"] == pytest.approx((1_500 + 10_000 / shared_by) / 3_000)
@@ -146,14 +159,16 @@ def test_sentences_of_each_case():
         "kd does at least as well as scratch on linear probes (t3), for 0.50× the cost.",
     ]
     assert sentence(KD_WINS, case="training") == [
-        "Open, unless enough students share the teacher's training: kd beats scratch on linear probes (t0) "
+        "Open, unless enough students share the teacher's training: kd beats scratch on linear "
+        "probes (t0) "
         "with at least 7."
     ]
     assert sentence(SCRATCH_WINS, case="nothing") == [
         "Open: scratch does better than kd on linear probes (t0), for 2.00× the cost."
     ]
     assert sentence(KD_WINS, case="training", steps={"scratch": 100, "kd": 110}) == [
-        "Open, however many students share the teacher's training: kd does better than scratch on linear probes (t0), "
+        "Open, however many students share the teacher's training: kd does better than scratch on "
+        "linear probes (t0), "
         "for 4.43× the cost."
     ]
     assert sentence(KD_WINS, TIE, case="training", training=0) == [
@@ -166,7 +181,10 @@ def test_sentences_of_each_case():
 def test_words_are_explained_only_where_they_are_used():
     told = " ".join(payers.terms(study(KD_WINS)))
     assert "Open:" in told and "At least" not in told and "inconclusive" not in told
-    assert "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is charged to each run" in told
+    assert (
+        "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is charged to "
+        "each run" in told
+    )
     assert "shared by 4 students" in " ".join(payers.terms(study(TIE, students=4)))
     assert "not known" in " ".join(payers.terms(study(TIE, training=0)))
 

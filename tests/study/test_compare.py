@@ -20,7 +20,7 @@ from kdjax.budget.journal import read
 from kdjax.models import zoo
 from kdjax.study import compare
 from kdjax.study import study as study_module
-from kdjax.train.checkpoint import sha256
+from kdjax.training.checkpoint import sha256
 from tests import small_study
 from tests.golden import pytorch
 from tests.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS
@@ -59,7 +59,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     recipe = small_study.write(here)
     ended = kdjax("compare", recipe, "--out", here / "out")
     assert ended.status == 0, ended.err
-    return Study(recipe, here / "out", ended, json.loads((here / "out" / "results.json").read_text()))
+    return Study(
+        recipe, here / "out", ended, json.loads((here / "out" / "results.json").read_text())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,9 @@ def scratch_only(study: Study) -> Path:
     """The same recipe with one arm, which needs no teacher, and one seed."""
     settings = yaml.safe_load(study.recipe.read_text())
     recipe = study.recipe.with_name("scratch.yaml")
-    recipe.write_text(yaml.safe_dump({**settings, "arms": {"scratch": {}}, "seeds": [0]}, sort_keys=False))
+    recipe.write_text(
+        yaml.safe_dump({**settings, "arms": {"scratch": {}}, "seeds": [0]}, sort_keys=False)
+    )
     return recipe
 
 
@@ -77,26 +81,42 @@ def no_training(*args: object, **kwargs: object) -> None:
 
 def written(directory: Path) -> dict[Path, tuple[int, int]]:
     """When each file was last written, and its identity: an untouched file keeps both."""
-    stats = {path.relative_to(directory): path.stat() for path in directory.rglob("*") if path.is_file()}
+    stats = {
+        path.relative_to(directory): path.stat() for path in directory.rglob("*") if path.is_file()
+    }
     return {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()}
 
 
 def test_there_is_a_row_for_every_arm_and_seed(study: Study) -> None:
-    assert {(run["arm"], run["seed"]) for run in study.results["runs"]} == {(a, s) for a in ARMS for s in SEEDS}
+    assert {(run["arm"], run["seed"]) for run in study.results["runs"]} == {
+        (a, s) for a in ARMS for s in SEEDS
+    }
     assert len(study.results["runs"]) == len(ARMS) * len(SEEDS)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("arm", ARMS)
 def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> None:
-    run, price = study.run(arm, seed), study.price(arm)
+    run = study.run(arm, seed)
+    price = study.price(arm)
     spent = run["spent"]
     assert run["budget"] == study.results["budget"]
-    assert (run["budget"]["kind"], run["budget"]["amount"], run["budget"]["teacher"]) == ("flops", BUDGET, "inference")
+    assert (run["budget"]["kind"], run["budget"]["amount"], run["budget"]["teacher"]) == (
+        "flops",
+        BUDGET,
+        "inference",
+    )
     assert BUDGET - price["total"] < spent["charged"] <= BUDGET
-    assert run["used"] == spent["charged"] == sum(spent[part] for part in PARTS) == run["steps"] * price["total"]
+    assert (
+        run["used"]
+        == spent["charged"]
+        == sum(spent[part] for part in PARTS)
+        == run["steps"] * price["total"]
+    )
     assert spent["teacher_cache"] == 0
-    assert spent["teacher_training"] == (study.results["teacher"]["head_flops"] if arm == "logit" else 0)
+    assert spent["teacher_training"] == (
+        study.results["teacher"]["head_flops"] if arm == "logit" else 0
+    )
     assert spent["total"] == spent["charged"] + spent["teacher_training"]
     assert run["phases"] == [{"steps": run["steps"], "batch": 8, "flops": spent["charged"]}]
     assert all(spent[part] == run["steps"] * price[part] for part in PARTS)
@@ -109,7 +129,9 @@ def test_tokens_and_epochs_follow_from_the_steps(study: Study) -> None:
     for run in study.results["runs"]:
         assert run["epochs"] == pytest.approx(run["steps"] * 8 / sequences)
         assert run["epochs"] < 1
-        assert run["tokens_unique"] == run["tokens_seen"] <= run["positions"] == run["steps"] * 8 * 16
+        assert (
+            run["tokens_unique"] == run["tokens_seen"] <= run["positions"] == run["steps"] * 8 * 16
+        )
         assert 0 < run["tokens_masked"] < 0.3 * run["tokens_seen"]
 
 
@@ -119,7 +141,11 @@ def test_what_the_machine_did_is_written_beside_what_was_charged(study: Study) -
         assert used["model_flops"] == sum(run["spent"][part] for part in PARTS)
         assert used["hardware_flops"] > 0.5 * used["model_flops"]
         assert 0 < used["model_utilisation"] < 1 and used["devices"] == 8
-        assert used["peak"]["source"] == "measured" and used["program_bytes"] > 0 and used["high_water_bytes"] > 0
+        assert (
+            used["peak"]["source"] == "measured"
+            and used["program_bytes"] > 0
+            and used["high_water_bytes"] > 0
+        )
         assert {"compute", "input", "compile", "evaluation"} <= run["wall_clock"].keys()
 
 
@@ -135,8 +161,13 @@ def test_verdicts_are_told_for_each_way_to_pay_for_the_teacher(study: Study) -> 
     cases = {case["case"]: case for case in study.results["cases"]}
     assert list(cases) == ["nothing", "inference", "training", "both"]
     assert [name for name, case in cases.items() if case["enforced"]] == ["inference"]
-    enforced = [(row["endpoint"], row["a"], row["verdict"], row["b"]) for row in cases["inference"]["verdicts"]]
-    assert enforced == [(v["endpoint"], v["a"], v["verdict"], v["b"]) for v in study.results["verdicts"]]
+    enforced = [
+        (row["endpoint"], row["a"], row["verdict"], row["b"])
+        for row in cases["inference"]["verdicts"]
+    ]
+    assert enforced == [
+        (v["endpoint"], v["a"], v["verdict"], v["b"]) for v in study.results["verdicts"]
+    ]
     assert cases["nothing"]["costs"]["logit"] < cases["inference"]["costs"]["logit"]
     assert set(cases["both"]["unknown"]) == {"logit", "tinybert", "minilm"}
 
@@ -150,13 +181,16 @@ def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
             ]
             assert len(run["curve"]) == 3
             assert run["curve"][-1]["step"] == run["steps"]
-            assert run["curve"][-1]["mlm_loss"] == pytest.approx(run["metrics"]["mlm_loss"], rel=1e-5)
+            assert run["curve"][-1]["mlm_loss"] == pytest.approx(
+                run["metrics"]["mlm_loss"], rel=1e-5
+            )
     assert study.run("tinybert", 0)["curve"] == []
     assert "mlm_loss" not in study.run("tinybert", 0)["metrics"]
 
 
 def test_every_run_is_held_against_the_teacher(study: Study) -> None:
-    """Its loss as a constant, its divergence at temperature 1, and how often both predict the same token."""
+    """Its loss as a constant, its divergence at temperature 1, and how often both predict the same
+    token."""
     loss = study.results["teacher"]["mlm_loss"]
     for arm in ARMS:
         figures = [line for line in study.lines(arm, 0) if "teacher_mlm_loss" in line]
@@ -180,7 +214,9 @@ def test_every_task_is_probed_and_fine_tuned(study: Study) -> None:
         for task in TASKS:
             assert 0 < run["metrics"][f"probe.{task}"] <= 1
             assert 0 < run["metrics"][f"finetune.{task}"] <= 1
-            assert len(run["details"][f"probe.{task}"]["layers"]) == small_study.STUDENT["layers"] + 1
+            assert (
+                len(run["details"][f"probe.{task}"]["layers"]) == small_study.STUDENT["layers"] + 1
+            )
 
 
 def test_every_run_ends_elsewhere(study: Study) -> None:
@@ -203,7 +239,9 @@ def test_runs_of_a_seed_share_start_order_and_masks(study: Study) -> None:
     assert all(line["step"] == 1 for line in first.values())
     assert first["scratch", 0]["loss/mlm"] == pytest.approx(first["logit", 0]["loss/mlm"], rel=1e-6)
     assert first["scratch", 1]["loss/mlm"] == pytest.approx(first["logit", 1]["loss/mlm"], rel=1e-6)
-    assert first["scratch", 0]["loss/mlm"] != pytest.approx(first["scratch", 1]["loss/mlm"], rel=1e-4)
+    assert first["scratch", 0]["loss/mlm"] != pytest.approx(
+        first["scratch", 1]["loss/mlm"], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -214,18 +252,24 @@ def test_what_gets_no_gradient_stays_at_the_seed_s_start(study: Study, seed: int
         ended = study.params(arm, seed)
         assert "mlm" in study.results["arms"][arm]["untrained"]
         np.testing.assert_array_equal(ended["mlm.dense.kernel"], start["mlm"]["dense"]["kernel"])
-        assert not np.array_equal(ended["embeddings.word.embedding"], start["embeddings"]["word"]["embedding"])
+        assert not np.array_equal(
+            ended["embeddings.word.embedding"], start["embeddings"]["word"]["embedding"]
+        )
 
 
 def test_verdicts_are_of_paired_differences(study: Study) -> None:
     endpoints = {endpoint["name"]: endpoint for endpoint in study.results["endpoints"]}
-    assert set(endpoints) == {"mlm_loss", *(f"{kind}.{task}" for kind in ("probe", "finetune") for task in TASKS)}
+    assert set(endpoints) == {
+        "mlm_loss",
+        *(f"{kind}.{task}" for kind in ("probe", "finetune") for task in TASKS),
+    }
     assert endpoints["mlm_loss"]["arms"] == list(WITH_MLM_HEAD)
     assert len(study.results["verdicts"]) == 1 + 4 * 6
     for verdict in study.results["verdicts"]:
         name = verdict["endpoint"]
         paired = [
-            study.run(verdict["a"], seed)["metrics"][name] - study.run(verdict["b"], seed)["metrics"][name]
+            study.run(verdict["a"], seed)["metrics"][name]
+            - study.run(verdict["b"], seed)["metrics"][name]
             for seed in SEEDS
         ]
         assert verdict["n"] == len(SEEDS)
@@ -238,14 +282,21 @@ def test_the_start_and_the_teacher_are_measured_alike(study: Study) -> None:
     assert names == [*(("untrained start", seed) for seed in SEEDS), ("teacher", None)]
     for reference in study.results["references"]:
         assert {f"probe.{task}" for task in TASKS} <= reference["metrics"].keys()
-    assert study.results["references"][-1]["metrics"]["mlm_loss"] == study.results["teacher"]["mlm_loss"]
+    assert (
+        study.results["references"][-1]["metrics"]["mlm_loss"]
+        == study.results["teacher"]["mlm_loss"]
+    )
 
 
 def test_the_report_names_every_arm_and_loads_nothing(study: Study) -> None:
     page = (study.out / "report.html").read_text(encoding="utf-8")
     assert all(arm in page for arm in ARMS)
-    loads = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)""", page)
-    assert [link for found in loads for link in found if link and not link.startswith(("#", "data:"))] == []
+    loads = re.findall(
+        r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)""", page
+    )
+    assert [
+        link for found in loads for link in found if link and not link.startswith(("#", "data:"))
+    ] == []
     assert "<script" not in page
 
 
@@ -280,7 +331,10 @@ def test_a_run_tells_how_it_was_made(study: Study) -> None:
         "upfront": {"teacher_training": study.results["teacher"]["head_flops"]},
     }
     assert manifest["corpus"] == study.results["corpus"]["digest"]
-    assert [term["name"] for term in manifest["arm_settings"]["phases"][0]["terms"]] == ["mlm", "logit"]
+    assert [term["name"] for term in manifest["arm_settings"]["phases"][0]["terms"]] == [
+        "mlm",
+        "logit",
+    ]
     assert {"kdjax", "jax", "python", "device"} <= manifest.keys()
     assert manifest["device"].endswith("x8")
 
@@ -290,13 +344,16 @@ def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
     fitted = load_file(directory / "model.safetensors")
     given = load_file(study.recipe.parent / "encoder" / "model.safetensors")
 
-    # Tensors have the names of transformers' masked language model, whose encoder has one layer more.
+    # Tensors have the names of transformers' masked language model, whose encoder has one layer
+    # more.
     theirs = load_file(pytorch.DIRECTORY / "masked_lm" / "model.safetensors")
     more = f"layer.{small_study.TEACHER['layers']}."
     assert {name for name in theirs if more not in name} == fitted.keys() != theirs.keys()
 
     # The encoder is the one that was given.
-    assert {f"bert.{name}" for name in given} == {name for name in fitted if name.startswith("bert.")}
+    assert {f"bert.{name}" for name in given} == {
+        name for name in fitted if name.startswith("bert.")
+    }
     for name, tensor in given.items():
         np.testing.assert_array_equal(fitted[f"bert.{name}"], tensor)
     card = (directory / "README.md").read_text(encoding="utf-8")
@@ -307,9 +364,12 @@ def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
     assert facts["encoder"] == "frozen"
 
 
-def test_the_same_command_again_trains_nothing(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_again_trains_nothing(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(study_module, "train", no_training)
-    before, files = (study.out / "results.json").read_bytes(), written(study.out / "runs")
+    before = (study.out / "results.json").read_bytes()
+    files = written(study.out / "runs")
     ended = kdjax("compare", study.recipe, "--out", study.out)
     assert ended.status == 0, ended.err
     assert (study.out / "results.json").read_bytes() == before
@@ -345,7 +405,9 @@ def test_a_run_trained_alone_is_taken_up(
     assert not (out / "results.json").exists()
     monkeypatch.setattr(study_module, "train", no_training)
     results = compare.compare(recipes.load(scratch_only), out)
-    assert [run["params_sha256"] for run in results["runs"]] == [study.run("scratch", 0)["params_sha256"]]
+    assert [run["params_sha256"] for run in results["runs"]] == [
+        study.run("scratch", 0)["params_sha256"]
+    ]
     assert results["runs"][0]["metrics"] == study.run("scratch", 0)["metrics"]
     assert results["teacher"] is None
 
@@ -365,14 +427,24 @@ def test_prices_are_what_the_runs_paid(study: Study) -> None:
 
 
 def test_pricing_needs_neither_text_nor_weights(study: Study) -> None:
-    nowhere = ("--data.files", "none.txt", "--teacher.source", "none", "--data.tokenizer", "none.json")
+    nowhere = (
+        "--data.files",
+        "none.txt",
+        "--teacher.source",
+        "none",
+        "--data.tokenizer",
+        "none.json",
+    )
     ended = kdjax("price", study.recipe, *nowhere)
     assert ended.status == 0, ended.err
     assert all(arm in ended.out for arm in ARMS)
 
 
-def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(study: Study, tmp_path: Path) -> None:
-    prepared, fitted = tmp_path / "prepared", tmp_path / "fitted"
+def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
+    study: Study, tmp_path: Path
+) -> None:
+    prepared = tmp_path / "prepared"
+    fitted = tmp_path / "fitted"
     assert kdjax("prepare", study.recipe, "--out", prepared).status == 0
     made = kdjax("teacher", study.recipe, "--out", fitted)
     assert made.status == 0, made.err
@@ -395,14 +467,19 @@ def test_the_event_files_of_a_run_know_it_and_how_well_it_used_the_devices(study
     steps = [line for line in study.lines("minilm", 1) if "loss" in line]
     shares = [line["speed/utilisation"] for line in steps if "speed/utilisation" in line]
     assert len(shares) == len(steps) and all(0 < share < 1 for share in shares)
-    assert [point.value for point in events.Scalars("speed/utilisation")] == pytest.approx(shares, rel=1e-6)
+    assert [point.value for point in events.Scalars("speed/utilisation")] == pytest.approx(
+        shares, rel=1e-6
+    )
 
 
 def test_the_wall_clock_is_split_and_adds_up(study: Study) -> None:
     spent = study.results["wall_clock"]
     assert {"setting up", "text", "teacher", "compile", "compute", "evaluation"} <= spent.keys()
     assert min(spent.values()) > 0
-    runs = sum(run["wall_clock"]["compute"] + run["wall_clock"]["evaluation"] for run in study.results["runs"])
+    runs = sum(
+        run["wall_clock"]["compute"] + run["wall_clock"]["evaluation"]
+        for run in study.results["runs"]
+    )
     assert 0.5 * spent["compute"] < runs < sum(spent.values())
     (line,) = (line for line in study.ended.err.splitlines() if line.startswith("wall-clock, "))
     assert all(f"{kind} " in line for kind in (*spent, "report"))

@@ -9,7 +9,12 @@ BY_SEED = [(arm, seed) for seed in (0, 1, 2) for arm in ARMS]
 
 
 def test_runs_of_an_arm_go_together_each_group_when_its_first_run_would() -> None:
-    assert list(groups(BY_SEED, 2)) == [("scratch", (0, 1)), ("minilm", (0, 1)), ("scratch", (2,)), ("minilm", (2,))]
+    assert list(groups(BY_SEED, 2)) == [
+        ("scratch", (0, 1)),
+        ("minilm", (0, 1)),
+        ("scratch", (2,)),
+        ("minilm", (2,)),
+    ]
     assert list(groups(BY_SEED, 9)) == [("scratch", (0, 1, 2)), ("minilm", (0, 1, 2))]
 
 

@@ -1,6 +1,8 @@
-"""A study killed at moments of its life, one after another, or told to stop, ends as if nothing had happened.
+"""A study killed at moments of its life, one after another, or told to stop, ends as if nothing had
+happened.
 
-By SIGKILL at four moments; at thirty, of all that a study does, in `make test-all`. By SIGTERM at two.
+By SIGKILL at four moments; at thirty, of all that a study does, in `make test-all`. By SIGTERM at
+two.
 """
 
 from __future__ import annotations
@@ -88,7 +90,11 @@ def there(name: str | Path) -> Callable[[Seen], bool]:
 
 def evaluating(seen: Seen) -> bool:
     """The step that an evaluation follows is on record, and the evaluation is not."""
-    found = (seen.out / RUN / "metrics.jsonl").read_text().splitlines() if there(RUN / "metrics.jsonl")(seen) else []
+    found = (
+        (seen.out / RUN / "metrics.jsonl").read_text().splitlines()
+        if there(RUN / "metrics.jsonl")(seen)
+        else []
+    )
     last = json.loads(found[-1]) if found else {}
     return last.get("step", 1) % EVERY == 0 and "loss" in last
 
@@ -99,7 +105,8 @@ def closed(seen: Seen) -> bool:
     return ledger.exists() and '"event": "close"' in ledger.read_text().rstrip().splitlines()[-1]
 
 
-A_SAVE, A_CHECKPOINT = new("/runs/", "/checkpoints/", "tmp"), new("/runs/", "/checkpoints/", "/commit_success.txt")
+A_SAVE = new("/runs/", "/checkpoints/", "tmp")
+A_CHECKPOINT = new("/runs/", "/checkpoints/", "/commit_success.txt")
 MOMENTS = [
     Moment("prepare", new("/data/shards/"), 0.0),
     *[Moment("start-up", started, 0.4)] * 5,
@@ -131,7 +138,9 @@ def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: 
     process = forks.start(words, out.with_name("errors"))
     limit = time.monotonic() + 120
     while not moment.begun(seen := seen.again()):
-        assert not ended(process), f"{moment.phase}: never seen\n{out.with_name('errors').read_text()}"
+        assert not ended(process), (
+            f"{moment.phase}: never seen\n{out.with_name('errors').read_text()}"
+        )
         assert time.monotonic() < limit, f"{moment.phase}: waited for in vain"
         time.sleep(0.005)
     time.sleep(seconds)
@@ -161,8 +170,17 @@ class Study:
 
     def check_same(self, out: Path) -> None:
         """Another one has ended as the undisturbed one did."""
-        found, expected = result(out), result(self.straight)
-        for name in ("params_sha256", "spent", "steps", "tokens_seen", "tokens_unique", "metrics", "curve"):
+        found = result(out)
+        expected = result(self.straight)
+        for name in (
+            "params_sha256",
+            "spent",
+            "steps",
+            "tokens_seen",
+            "tokens_unique",
+            "metrics",
+            "curve",
+        ):
             assert found[name] == expected[name], name
         assert metrics.same_each_time(out / RUN) == metrics.same_each_time(self.straight / RUN)
         assert kdjax("audit", out).status == 0
@@ -185,9 +203,12 @@ def study(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Study:
 
 
 @pytest.mark.parametrize(
-    "moments", [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)]
+    "moments",
+    [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)],
 )
-def test_kills_change_nothing(tmp_path: Path, forks: Forks, study: Study, moments: list[Moment]) -> None:
+def test_kills_change_nothing(
+    tmp_path: Path, forks: Forks, study: Study, moments: list[Moment]
+) -> None:
     killed = tmp_path / "killed" / "out"
     killed.parent.mkdir()
     words = study.words(killed, 0)
@@ -199,12 +220,18 @@ def test_kills_change_nothing(tmp_path: Path, forks: Forks, study: Study, moment
     study.check_same(killed)
 
 
-def test_a_command_told_to_stop_ends_with_status_75_and_goes_on(tmp_path: Path, forks: Forks, study: Study) -> None:
+def test_a_command_told_to_stop_ends_with_status_75_and_goes_on(
+    tmp_path: Path, forks: Forks, study: Study
+) -> None:
     """What one process does then is in tests/faults/test_sigterm.py."""
-    stopped, errors = tmp_path / "stopped", tmp_path / "errors"
+    stopped = tmp_path / "stopped"
+    errors = tmp_path / "errors"
     words = study.words(stopped, 1e9)
     for sign, said in (
-        (stopped / "data" / "preparation.json", "kdjax: told to stop; nothing is lost; the same command goes on"),
+        (
+            stopped / "data" / "preparation.json",
+            "kdjax: told to stop; nothing is lost; the same command goes on",
+        ),
         (stopped / RUN / "metrics.jsonl", r"kdjax: told to stop; saved at step "),
     ):
         process = forks.start(words, errors)
@@ -213,7 +240,10 @@ def test_a_command_told_to_stop_ends_with_status_75_and_goes_on(tmp_path: Path, 
             time.sleep(0.002)
         os.kill(process, signal.SIGTERM)
         assert forks.wait() == 75, errors.read_text()
-        assert errors.read_text().splitlines()[-1].startswith(said) and "Traceback" not in errors.read_text()
+        assert (
+            errors.read_text().splitlines()[-1].startswith(said)
+            and "Traceback" not in errors.read_text()
+        )
     forks.start(words, errors)
     assert forks.wait() == 0, errors.read_text()
     study.check_same(stopped)

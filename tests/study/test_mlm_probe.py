@@ -1,4 +1,5 @@
-"""A whole study whose arms share one yardstick: the MLM probe, charged to their budgets, on two texts."""
+"""A whole study whose arms share one yardstick: the MLM probe, charged to their budgets, on two
+texts."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ import pytest
 from kdjax import recipes
 from kdjax.audit.audit import audit
 from kdjax.config import Config
+from kdjax.dry_run.pricing import prices, probe_shape
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm_probe import MlmProbe, cost_of
+from kdjax.evaluation.mlm_probe import MlmProbe, cost_of
 from kdjax.models import zoo
+from kdjax.report.study_page import html
 from kdjax.study.compare import compare
-from kdjax.study.pricing import prices, probe_shape
-from kdjax.study.report import html
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
 from tests import small_study
@@ -25,14 +26,18 @@ from tests.corpora import WORDS
 from tests.study.conftest import kdjax
 
 ARMS = ("scratch", "minilm")
-PROBE = {"tokens": 2000, "batch": 8}
+PROBE = {"tokens": 2000, "batch_size": 8}
 BUDGET = 3.0e7
 
 
 def settings(here: Path, **probe: Any) -> dict[str, Any]:
-    made = small_study.settings(here, arms={arm: {} for arm in ARMS}, budget={"flops": BUDGET}, seeds=[0, 1])
+    made = small_study.settings(
+        here, arms={arm: {} for arm in ARMS}, budget={"flops": BUDGET}, seeds=[0, 1]
+    )
     made["teacher"]["head"]["budget"] = 0
-    paragraphs = [" ".join(WORDS[(7 * n + i * i) % len(WORDS)] for i in range(20)) for n in range(9)]
+    paragraphs = [
+        " ".join(WORDS[(7 * n + i * i) % len(WORDS)] for i in range(20)) for n in range(9)
+    ]
     (here / "other.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
     made["evaluation"] = {
         "mlm_sequences": 16,
@@ -90,10 +95,14 @@ def test_a_charged_probe_and_training_add_up_to_no_more_than_the_budget(study, c
 def test_the_schedule_begins_at_nought_although_the_probe_is_charged_first(study, config):
     out, results = study
     run = results["runs"][0]
-    first = json.loads((out / "runs" / "scratch-seed0" / "metrics.jsonl").read_text().splitlines()[0])
+    first = json.loads(
+        (out / "runs" / "scratch-seed0" / "metrics.jsonl").read_text().splitlines()[0]
+    )
     optimizer = config.train.optimizer
     warmed = 1 / (run["steps"] * optimizer.warmup)
-    assert first["learning_rate"] == pytest.approx(optimizer.learning_rate * min(1, warmed), rel=0.1)
+    assert first["learning_rate"] == pytest.approx(
+        optimizer.learning_rate * min(1, warmed), rel=0.1
+    )
 
 
 def test_audit_recounts_what_a_probe_is_charged(study):
@@ -114,7 +123,12 @@ def test_texts_are_in_the_manifest_by_their_digest(study):
     facts = results["corpus"]["texts"]["other-text"]
     assert manifest["texts"] == {"other-text": facts["digest"]}
     assert facts["documents"] == 9
-    assert json.loads((out / "texts" / "other-text" / "manifest.json").read_text())["sequences"]["train"] == 0
+    assert (
+        json.loads((out / "texts" / "other-text" / "manifest.json").read_text())["sequences"][
+            "train"
+        ]
+        == 0
+    )
 
 
 def test_the_report_shows_probes_and_what_shuffling_costs(study):
@@ -138,9 +152,16 @@ def test_a_run_killed_in_its_probe_ends_with_the_same_result(study, config, tmp_
     assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
     monkeypatch.setattr(MlmProbe, "fit", fit)
     compare(one, tmp_path / "out")
-    rows = [json.loads((at / "runs" / "scratch-seed0" / "result.json").read_text()) for at in (out, tmp_path / "out")]
+    rows = [
+        json.loads((at / "runs" / "scratch-seed0" / "result.json").read_text())
+        for at in (out, tmp_path / "out")
+    ]
     for row in rows:
-        for name in ("wall_clock", "hardware", "ledger_sha256"):  # what the clock said, and its hash
+        for name in (
+            "wall_clock",
+            "hardware",
+            "ledger_sha256",
+        ):  # what the clock said, and its hash
             del row[name]
     # With a teacher in the study, its losses are beside the student's.
     for row in rows:
@@ -155,7 +176,9 @@ def test_along_the_way_the_curve_has_the_probe_of_every_arm(tmp_path):
     made["evaluation"]["texts"] = {}
     results = compare(recipes.from_dict(made), tmp_path / "out")
     (run,) = results["runs"]
-    assert [set(point) >= {"share", "mlm_probe"} for point in run["curve"]] == [True] * len(run["curve"])
+    assert [set(point) >= {"share", "mlm_probe"} for point in run["curve"]] == [True] * len(
+        run["curve"]
+    )
     assert len(run["curve"]) >= 3
     assert run["curve"][-1]["mlm_probe"] == run["metrics"]["mlm_probe"]
     assert run["spent"]["mlm_probe"] == 0
@@ -167,11 +190,19 @@ def test_tuning_goes_by_the_probe_on_sequences_that_no_evaluation_uses(tmp_path)
     made = settings(tmp_path)
     made |= {"arms": {"minilm": {}}, "seeds": [0]}
     space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
-    made["tune"] = {"trials": 1, "seeds": [7], "endpoint": "mlm_probe", "space": space, "sampler": "random"}
+    made["tune"] = {
+        "trials": 1,
+        "seeds": [7],
+        "endpoint": "mlm_probe",
+        "space": space,
+        "sampler": "random",
+    }
     found = tune(recipes.from_dict(made), tmp_path / "out")
     (trial,) = found["arms"]["minilm"]["trials"]
     assert found["better"] == "lower" and 0 < trial["value"] < 10
-    row = json.loads((tmp_path / "out" / "trials/minilm/000/runs/minilm-seed7/result.json").read_text())
+    row = json.loads(
+        (tmp_path / "out" / "trials/minilm/000/runs/minilm-seed7/result.json").read_text()
+    )
     assert row["metrics"] == {"mlm_probe": trial["value"]}
 
 
@@ -187,7 +218,7 @@ def test_trials_of_another_endpoint_keep_a_probe_only_where_it_is_charged(config
     ("change", "found"),
     [
         ({"mlm_probe": {"tokens": 100}}, "evaluation.mlm_probe.tokens is 100"),
-        ({"mlm_probe": {"tokens": 1e6, "batch": 100000}}, "evaluation.mlm_probe"),
+        ({"mlm_probe": {"tokens": 1e6, "batch_size": 100000}}, "evaluation.mlm_probe"),
         ({"texts": {"a.b": "x.txt"}}, "evaluation.texts has 'a.b'"),
         ({"texts": {"a": "nowhere/*.txt"}}, "evaluation.texts.a: nowhere/*.txt: no file matches"),
     ],

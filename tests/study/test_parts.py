@@ -1,4 +1,5 @@
-"""A study whose runs are spread over several directories, put together again, is the study made in one."""
+"""A study whose runs are spread over several directories, put together again, is the study made in
+one."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.budget.ledger import Stretch
+from kdjax.budget.ledger import PhaseSpan
 from kdjax.study import study as study_module
 from kdjax.study.parts import Part
 from tests import small_study
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 CHANGES: dict[str, Any] = {
     "arms": {"scratch": {}, "minilm": {}},
-    "train": {"batch": 8, "evaluations": 1},
+    "train": {"batch_size": 8, "evaluations": 1},
     "evaluation": {"mlm_sequences": 16, "tasks": {}},
 }
 SPENT_BY_THE_CLOCK = ("wall_clock", "hardware", "ledger_sha256")
@@ -31,7 +32,10 @@ SPENT_BY_THE_CLOCK = ("wall_clock", "hardware", "ledger_sha256")
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("recipe")
-    teacher = {"source": str(small_study.make_teacher(here / "encoder")), "architecture": small_study.TEACHER}
+    teacher = {
+        "source": str(small_study.make_teacher(here / "encoder")),
+        "architecture": small_study.TEACHER,
+    }
     return small_study.write(here, teacher=teacher, **CHANGES)
 
 
@@ -51,7 +55,10 @@ def no_training(*args: object, **kwargs: object) -> None:
 def rows(out: Path) -> list[dict[str, Any]]:
     """The runs' rows, but for what depends on the time they took."""
     runs = json.loads((out / "results.json").read_text())["runs"]
-    return [{name: value for name, value in run.items() if name not in SPENT_BY_THE_CLOCK} for run in runs]
+    return [
+        {name: value for name, value in run.items() if name not in SPENT_BY_THE_CLOCK}
+        for run in runs
+    ]
 
 
 def test_each_part_makes_its_own_runs(parts: list[Path]) -> None:
@@ -63,7 +70,8 @@ def test_each_part_makes_its_own_runs(parts: list[Path]) -> None:
 def test_merged_parts_are_the_study_made_in_one(
     recipe: Path, parts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    merged, whole = recipe.parent / "merged", recipe.parent / "whole"
+    merged = recipe.parent / "merged"
+    whole = recipe.parent / "whole"
     ended = kdjax("merge", *parts, "--out", merged)
     assert (ended.status, ended.err) == (0, "")
     assert "4 finished runs: minilm-seed0, scratch-seed0, minilm-seed1, scratch-seed1" in ended.out
@@ -81,7 +89,9 @@ def test_merged_parts_are_the_study_made_in_one(
     assert again.status == 0 and rows(merged) == rows(whole)
 
 
-def test_a_part_that_is_not_finished_leaves_its_runs_to_compare(parts: list[Path], tmp_path: Path) -> None:
+def test_a_part_that_is_not_finished_leaves_its_runs_to_compare(
+    parts: list[Path], tmp_path: Path
+) -> None:
     shutil.copytree(parts[1], tmp_path / "part")
     (tmp_path / "part" / "runs" / "scratch-seed1" / "result.json").unlink()
     ended = kdjax("merge", parts[0], tmp_path / "part", "--out", tmp_path / "merged")
@@ -107,10 +117,30 @@ MANIFEST = "runs/minilm-seed1/manifest.json"
 @pytest.mark.parametrize(
     ("file", "keys", "value", "says"),
     [
-        ("study.json", ("config", "train", "batch"), 16, r"this part's train.batch is 16, expected 8, as in .*part-1"),
-        ("study.json", ("costs", "minilm", "upfront"), {"x": 1}, r"this part's minilm.upfront.x is 1, expected None"),
-        (MANIFEST, ("corpus",), "0" * 64, r"this run's corpus is '0+', expected '.*', as in .*part-1"),
-        (MANIFEST, ("teacher", "source"), "x", r"this run's teacher.source is 'x', expected .*, as in .*part-1"),
+        (
+            "study.json",
+            ("config", "train", "batch_size"),
+            16,
+            r"this part's train.batch_size is 16, expected 8, as in .*part-1",
+        ),
+        (
+            "study.json",
+            ("costs", "minilm", "upfront"),
+            {"x": 1},
+            r"this part's minilm.upfront.x is 1, expected None",
+        ),
+        (
+            MANIFEST,
+            ("corpus",),
+            "0" * 64,
+            r"this run's corpus is '0+', expected '.*', as in .*part-1",
+        ),
+        (
+            MANIFEST,
+            ("teacher", "source"),
+            "x",
+            r"this run's teacher.source is 'x', expected .*, as in .*part-1",
+        ),
     ],
 )
 def test_a_part_of_another_study_is_refused(
@@ -124,7 +154,9 @@ def test_a_part_of_another_study_is_refused(
 
 
 def test_a_run_that_ended_in_two_ways_is_refused(parts: list[Path], tmp_path: Path) -> None:
-    other = edited(parts[1], tmp_path / "other", "runs/minilm-seed1/result.json", "params_sha256", value="0")
+    other = edited(
+        parts[1], tmp_path / "other", "runs/minilm-seed1/result.json", "params_sha256", value="0"
+    )
     ended = kdjax("merge", *parts, other, "--out", tmp_path / "merged")
     assert ended.status == 2 and "ended with other parameters than" in ended.err
     assert not (tmp_path / "merged").exists()
@@ -146,7 +178,9 @@ def test_a_part_that_is_none_is_refused(recipe: Path, tmp_path: Path, part: str)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("words", [[], ["--arm", "scratch"], ["--arm", "scratch", "--seed", "0", "--part", "1/2"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--arm", "scratch"], ["--arm", "scratch", "--seed", "0", "--part", "1/2"]]
+)
 def test_a_run_or_a_part_is_asked_for(recipe: Path, tmp_path: Path, words: list[str]) -> None:
     ended = kdjax("train", recipe, "--out", tmp_path / "out", *words)
     assert ended.status == 2 and "expected either --arm and --seed, or --part" in ended.err
@@ -155,8 +189,10 @@ def test_a_run_or_a_part_is_asked_for(recipe: Path, tmp_path: Path, words: list[
 def costing(flops: Mapping[str, int], seeds: int) -> Any:
     """What `Part.of` looks at: arms whose runs take so many FLOPs; 0 under a budget of hours."""
     price = SimpleNamespace(total=1)
-    stretches = {arm: (Stretch(price, 0, cost, 128),) if cost else () for arm, cost in flops.items()}  # type: ignore[arg-type]
-    return SimpleNamespace(config=SimpleNamespace(arms=dict(flops), seeds=tuple(range(seeds))), stretches=stretches)
+    spans = {arm: (PhaseSpan(price, 0, cost, 128),) if cost else () for arm, cost in flops.items()}  # type: ignore[arg-type]
+    return SimpleNamespace(
+        config=SimpleNamespace(arms=dict(flops), seeds=tuple(range(seeds))), spans=spans
+    )
 
 
 @pytest.mark.parametrize("count", range(1, 14))
@@ -164,7 +200,9 @@ def test_parts_are_all_runs_once_and_cost_alike(count: int) -> None:
     costs = {"scratch": 100, "logit": 164, "tinybert": 162, "minilm": 139}
     study = costing(costs, seeds=3)
     found = [Part(number, count).of(study) for number in range(1, count + 1)]
-    assert sorted(run for part in found for run in part) == sorted((arm, seed) for arm in costs for seed in range(3))
+    assert sorted(run for part in found for run in part) == sorted(
+        (arm, seed) for arm in costs for seed in range(3)
+    )
     sums = [sum(costs[arm] for arm, _ in part) for part in found]
     assert max(sums) - min(sums) <= max(costs.values())
 

@@ -19,10 +19,14 @@ from kdjax.config import (
     TaskConfig,
     TeacherConfig,
 )
+from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.primary_endpoint import check_primary
 from kdjax.errors import InputError
-from kdjax.study import primary, report, table
-from kdjax.study.pricing import arms_of
-from tests.study import results as made_up
+from kdjax.report import primary_endpoint
+from kdjax.report import study_page as report
+from kdjax.report import terminal as table
+from kdjax.study import primary
+from tests.report import results as made_up
 
 PROBE = MlmProbeConfig(tokens=1_000_000)
 
@@ -31,7 +35,9 @@ def study(endpoint: str) -> dict[str, Any]:
     """A made-up study that names a primary endpoint."""
     results = made_up.study()
     evaluation = EvaluationConfig(primary=endpoint)
-    results["primary"] = primary.primary_endpoint(evaluation, results["endpoints"], results["arms"], results["runs"])
+    results["primary"] = primary.primary_endpoint(
+        evaluation, results["endpoints"], results["arms"], results["runs"]
+    )
     return results
 
 
@@ -48,12 +54,12 @@ def test_arms_without_the_endpoint_are_left_out() -> None:
 
 def test_no_primary_endpoint_says_nothing() -> None:
     assert study("")["primary"] is None
-    assert primary.sentences(study("")) == []
+    assert primary_endpoint.sentences(study("")) == []
 
 
 def test_verdict_interval_and_adjusted_p_are_printed_and_on_the_page() -> None:
     results = study("probe.topic")
-    heading, *sentences = primary.sentences(results)
+    heading, *sentences = primary_endpoint.sentences(results)
     assert "3 paired t-tests, adjusted by Holm's method" in heading
     assert sentences[1].startswith("tinybert BEATS scratch: +0.0")
     page = report.html(results)
@@ -66,11 +72,15 @@ def test_verdict_interval_and_adjusted_p_are_printed_and_on_the_page() -> None:
 
 def test_endpoint_that_is_not_measured_is_refused_by_one_line() -> None:
     evaluation = EvaluationConfig(primary="probe.topik", tasks={"topic": TaskConfig("a.csv")})
-    with pytest.raises(InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"):
-        primary.check_primary(Config(evaluation=evaluation), {})
+    with pytest.raises(
+        InputError, match=r"'probe.topik', expected one of mlm_loss, .*did you mean 'probe.topic'"
+    ):
+        check_primary(Config(evaluation=evaluation), {})
     without = replace(evaluation, primary="finetune.topic", finetune=FinetuneConfig(steps=0))
-    with pytest.raises(InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"):
-        primary.check_primary(Config(evaluation=without), {})
+    with pytest.raises(
+        InputError, match=r"'finetune.topic', expected one of mlm_loss, probe.topic"
+    ):
+        check_primary(Config(evaluation=without), {})
 
 
 def test_loss_that_only_one_arm_has_is_refused_as_primary() -> None:
@@ -80,18 +90,26 @@ def test_loss_that_only_one_arm_has_is_refused_as_primary() -> None:
         teacher=TeacherConfig(architecture=ModelSpec(size="2x64")),
         arms={"scratch": ArmConfig(), "minilm": ArmConfig()},
     )
-    with pytest.raises(InputError, match=r"primary is 'mlm_loss', expected an endpoint that scratch and another arm"):
+    with pytest.raises(
+        InputError,
+        match=r"primary is 'mlm_loss', expected an endpoint that scratch and another arm",
+    ):
         arms_of(config)
     assert arms_of(replace(config, arms={"scratch": ArmConfig(), "logit": ArmConfig()}))
     assert arms_of(replace(config, arms={"scratch": ArmConfig()}))
-    assert arms_of(replace(config, evaluation=EvaluationConfig(primary="mlm_probe", mlm_probe=PROBE)))
+    assert arms_of(
+        replace(config, evaluation=EvaluationConfig(primary="mlm_probe", mlm_probe=PROBE))
+    )
 
 
 def test_a_win_over_the_baseline_that_holm_does_not_leave_standing_is_taken_back() -> None:
     tested = {
         "endpoint": "mlm_probe",
         "baseline": "scratch",
-        "comparisons": [{"arm": "logit", "verdict": "INCONCLUSIVE"}, {"arm": "minilm", "verdict": "BEATS"}],
+        "comparisons": [
+            {"arm": "logit", "verdict": "INCONCLUSIVE"},
+            {"arm": "minilm", "verdict": "BEATS"},
+        ],
     }
     rows = [
         {"endpoint": endpoint, "a": a, "b": b, "verdict": "BEATS"}

@@ -18,8 +18,19 @@ from tests.study.conftest import kdjax
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ARMS, SEEDS = ("scratch", "minilm"), (0, 1, 2)
-EXACT = ("budget", "used", "spent", "steps", "phases", "positions", "tokens_seen", "tokens_unique", "tokens_masked")
+ARMS = ("scratch", "minilm")
+SEEDS = (0, 1, 2)
+EXACT = (
+    "budget",
+    "used",
+    "spent",
+    "steps",
+    "phases",
+    "positions",
+    "tokens_seen",
+    "tokens_unique",
+    "tokens_masked",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +52,16 @@ def compared(recipe: Path, out: Path, *words: str) -> dict[str, Any]:
 
 
 def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
-    alone, out = compared(recipe, tmp_path / "alone"), tmp_path / "together"
-    first = kdjax("train", recipe, "--out", out, "--arm", "scratch", "--seed", "1")  # is there already then
+    alone = compared(recipe, tmp_path / "alone")
+    out = tmp_path / "together"
+    first = kdjax(
+        "train", recipe, "--out", out, "--arm", "scratch", "--seed", "1"
+    )  # is there already then
     assert first.status == 0, first.err
-    found = compared(recipe, out, "--train.seeds_at_once", "2")
-    assert [(run["arm"], run["seed"]) for run in found["runs"]] == [(arm, seed) for seed in SEEDS for arm in ARMS]
+    found = compared(recipe, out, "--train.vmapped_seeds", "2")
+    assert [(run["arm"], run["seed"]) for run in found["runs"]] == [
+        (arm, seed) for seed in SEEDS for arm in ARMS
+    ]
     for run, expected in zip(found["runs"], alone["runs"], strict=True):
         for name in EXACT:
             assert run[name] == expected[name], name
@@ -54,12 +70,16 @@ def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
     assert [run["hardware"]["side_by_side"] for run in found["runs"]] == [1, 2, 1, 2, 1, 1]
     assert any("Up to 2 seeds of an arm trained side by side" in note for note in found["notes"])
     assert kdjax("audit", out).status == 0
-    again = compared(recipe, out, "--train.seeds_at_once", "3")  # another setting, the same study
+    again = compared(recipe, out, "--train.vmapped_seeds", "3")  # another setting, the same study
     assert again["runs"] == found["runs"]
 
 
-@pytest.mark.parametrize(("kind", "groups"), [("flops", [(0, 1), (2,)]), ("hours", [(0,), (1,), (2,)])])
-def test_under_a_budget_of_hours_runs_go_one_by_one(kind: str, groups: Sequence[Sequence[int]]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "groups"), [("flops", [(0, 1), (2,)]), ("hours", [(0,), (1,), (2,)])]
+)
+def test_under_a_budget_of_hours_runs_go_one_by_one(
+    kind: str, groups: Sequence[Sequence[int]]
+) -> None:
     asked: list[Sequence[int]] = []
 
     def run_together(arm: str, seeds: Sequence[int]) -> list[int]:
@@ -67,7 +87,7 @@ def test_under_a_budget_of_hours_runs_go_one_by_one(kind: str, groups: Sequence[
         return [10 * seed for seed in seeds]
 
     study: Any = SimpleNamespace(
-        config=Config(train=TrainConfig(seeds_at_once=2)),
+        config=Config(train=TrainConfig(vmapped_seeds=2)),
         budget=Budget(kind, 10**9),
         run_together=run_together,
         _shared_teacher=lambda arm, seed: 0,

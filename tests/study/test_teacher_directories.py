@@ -10,8 +10,8 @@ import pytest
 
 from kdjax import models
 from kdjax.errors import InputError
-from kdjax.study.teacher_directories import checkpoint_name, read_card, read_teacher
-from kdjax.train.checkpoint import sha256
+from kdjax.training.checkpoint import sha256
+from kdjax.training.teacher_directories import checkpoint_name, read_card, read_teacher
 from tests import tiny
 
 
@@ -36,7 +36,10 @@ def test_weights_that_are_the_cards_are_read(teacher: Path) -> None:
 def test_weights_changed_after_the_card_are_refused(teacher: Path, tmp_path: Path) -> None:
     models.save_pretrained(tmp_path / "other", models.init(tiny.SHALLOW_STUDENT, seed=1))
     (tmp_path / "other" / "model.safetensors").replace(teacher / "model.safetensors")
-    with pytest.raises(InputError, match=r"teacher: the SHA-256 of the weights is [0-9a-f]{16}, expected [0-9a-f]{16}"):
+    with pytest.raises(
+        InputError,
+        match=r"teacher: the SHA-256 of the weights is [0-9a-f]{16}, expected [0-9a-f]{16}",
+    ):
         read_teacher(teacher)
 
 
@@ -50,14 +53,19 @@ def test_directory_without_a_card_is_read_as_it_is(teacher: Path) -> None:
     ("facts", "message"),
     [
         ([], "expected a JSON object, found list"),
-        ({"training_flops": "many"}, "training_flops is 'many', expected a number of FLOPs, at least 0"),
+        (
+            {"training_flops": "many"},
+            "training_flops is 'many', expected a number of FLOPs, at least 0",
+        ),
         ({"head_flops": -1}, "head_flops is -1, expected a number of FLOPs"),
         ({"tuning_flops": None}, "tuning_flops is None, expected a number of FLOPs"),
         ({"training_flops": float("nan")}, "training_flops is nan, expected a number of FLOPs"),
         ({"pretraining": 3}, "pretraining is 3, expected a JSON object"),
     ],
 )
-def test_card_that_says_no_facts_is_refused_in_a_line(tmp_path: Path, facts: Any, message: str) -> None:
+def test_card_that_says_no_facts_is_refused_in_a_line(
+    tmp_path: Path, facts: Any, message: str
+) -> None:
     write_card(tmp_path, facts)
     with pytest.raises(InputError, match=message):
         read_card(tmp_path)

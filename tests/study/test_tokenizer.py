@@ -1,4 +1,5 @@
-"""A study with its own vocabulary: priced before there is text, whole after a restart, recounted by the audit."""
+"""A study with its own vocabulary: priced before there is text, whole after a restart, recounted by
+the audit."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import yaml
 from kdjax import recipes
 from kdjax.config import Config, DataConfig, ModelSpec, TokenizerConfig
 from kdjax.data.corpus import Corpus
-from kdjax.data.reference_losses import reference_losses
+from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.errors import InputError
 from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
@@ -25,7 +26,8 @@ TOKENIZER = {"train": "wordpiece", "size": SIZE, "alphabet": 12}
 
 
 def recipe_in(directory: Path, **data: object) -> Path:
-    """A recipe of two arms' worth of settings whose vocabulary is its own: one arm without a teacher, one seed."""
+    """A recipe of two arms' worth of settings whose vocabulary is its own: one arm without a
+    teacher, one seed."""
     directory.mkdir(parents=True, exist_ok=True)
     settings = small_study.settings(directory)
     del settings["teacher"]
@@ -73,23 +75,40 @@ def test_sweep_over_sizes_changes_both_models_too(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--data.tokenizer.train", "unigram"), "data.tokenizer.train is 'unigram', expected 'wordpiece'"),
-        (("--data.tokenizer.size", "29"), "data.tokenizer.size is 29, expected at least 30: 5 special tokens"),
-        (("--data.tokenizer.alphabet", "-1"), "data.tokenizer.alphabet is -1, expected 0 to 1,048,576"),
-        (("--data.tokenizer.size", "1000000000"), "size is 1000000000, expected at most 1,048,576 entries"),
+        (
+            ("--data.tokenizer.train", "unigram"),
+            "data.tokenizer.train is 'unigram', expected 'wordpiece'",
+        ),
+        (
+            ("--data.tokenizer.size", "29"),
+            "data.tokenizer.size is 29, expected at least 30: 5 special tokens",
+        ),
+        (
+            ("--data.tokenizer.alphabet", "-1"),
+            "data.tokenizer.alphabet is -1, expected 0 to 1,048,576",
+        ),
+        (
+            ("--data.tokenizer.size", "1000000000"),
+            "size is 1000000000, expected at most 1,048,576 entries",
+        ),
         (("--data.tokenizer.size", "1" + "0" * 20), "expected at most 1,048,576 entries"),
         (
             ("--data.tokenizer.sise", "99"),
             "unknown setting '--data.tokenizer.sise' (did you mean '--data.tokenizer.size'?)",
         ),
-        (("--student.vocab_size", "100"), "student.vocab_size is 100, expected data.tokenizer.size, 53"),
+        (
+            ("--student.vocab_size", "100"),
+            "student.vocab_size is 100, expected data.tokenizer.size, 53",
+        ),
         (
             ("--teacher.architecture.vocab_size", "9"),
             "teacher.architecture.vocab_size is 9, expected data.tokenizer.size",
         ),
     ],
 )
-def test_settings_that_cannot_be_are_refused_in_a_line(recipe: Path, words: tuple[str, ...], message: str) -> None:
+def test_settings_that_cannot_be_are_refused_in_a_line(
+    recipe: Path, words: tuple[str, ...], message: str
+) -> None:
     assert message in refused(kdjax("price", recipe, *words))
 
 
@@ -99,7 +118,9 @@ def test_size_without_an_alphabet_must_hold_the_usual_characters() -> None:
     with pytest.raises(InputError, match="size is 133, expected at least 134"):
         TokenizerConfig(size=133)
     with pytest.raises(InputError, match="vocab_size is 100"):
-        Config(data=DataConfig(tokenizer=TokenizerConfig(size=512)), student=ModelSpec(vocab_size=100))
+        Config(
+            data=DataConfig(tokenizer=TokenizerConfig(size=512)), student=ModelSpec(vocab_size=100)
+        )
 
 
 def test_price_needs_no_text_and_is_that_of_the_size(recipe: Path) -> None:
@@ -115,10 +136,17 @@ def test_command_makes_a_tokenizer_for_any_recipe(recipe: Path, tmp_path: Path) 
     ended = kdjax("tokenizer", recipe, "--out", out)
     assert ended.status == 0
     assert f"{SIZE} entries" in ended.err + ended.out
-    assert sorted(path.name for path in out.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
-    assert "is not empty, expected a new or empty directory" in refused(kdjax("tokenizer", recipe, "--out", out))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert "is not empty, expected a new or empty directory" in refused(
+        kdjax("tokenizer", recipe, "--out", out)
+    )
     path = ("--data.tokenizer", out / "tokenizer.json")
-    assert "data.tokenizer is '" in refused(kdjax("tokenizer", recipe, "--out", tmp_path / "x", *path))
+    assert "data.tokenizer is '" in refused(
+        kdjax("tokenizer", recipe, "--out", tmp_path / "x", *path)
+    )
     large = ("--data.tokenizer.size", "5000")
     assert "entries, expected data.tokenizer.size, 5,000" in refused(
         kdjax("tokenizer", recipe, "--out", tmp_path / "x", *large)
@@ -128,7 +156,10 @@ def test_command_makes_a_tokenizer_for_any_recipe(recipe: Path, tmp_path: Path) 
     # Prepared with the file, the text is the one that trains it.
     for name, words in (("trained", ()), ("given", (*path, "--student.vocab_size", str(SIZE)))):
         assert kdjax("prepare", recipe, "--out", tmp_path / name, *words).status == 0
-    shards = [[shard.sha256 for shard in Corpus.open(tmp_path / n).manifest.shards] for n in ("trained", "given")]
+    shards = [
+        [shard.sha256 for shard in Corpus.open(tmp_path / n).manifest.shards]
+        for n in ("trained", "given")
+    ]
     assert shards[0] == shards[1]
     wrong = ("--data.prepared", tmp_path / "given")
     assert "was prepared with a tokenizer that was given" in refused(
@@ -140,7 +171,9 @@ def test_command_makes_a_tokenizer_for_any_recipe(recipe: Path, tmp_path: Path) 
     )
 
 
-def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(recipe: Path, tmp_path: Path) -> None:
+def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(
+    recipe: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "study"
     ended = kdjax("compare", recipe, "--out", out)
     assert ended.status == 0, ended.err

@@ -1,4 +1,5 @@
-"""Studies that train their teachers: killed and resumed, reused, swept over, audited, and paid for."""
+"""Studies that train their teachers: killed and resumed, reused, swept over, audited, and paid
+for."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ import yaml
 
 from kdjax import models, recipes
 from kdjax.audit.audit import audit
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.study import study as study_module
 from kdjax.study import trained_teacher
-from kdjax.study.pricing import prices
-from kdjax.train.checkpoint import Checkpoints, sha256
-from kdjax.train.pretraining import stream_seed
+from kdjax.training.checkpoint import Checkpoints, sha256
+from kdjax.training.teacher_pretraining import stream_seed
 from tests import metrics, small_study
 from tests.corpora import make_tokenizer
 from tests.study.conftest import kdjax
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 TRAIN = {
     "budget": 8.0e7,
-    "batch": 8,
+    "batch_size": 8,
     "seeds": [3, 0],
     "checkpoints": [0.25, 1.0],
     "optimizer": {"learning_rate": 1.0e-2},
@@ -50,11 +51,16 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
     return {
         **plain,
         "data": {**plain["data"], "tokenizer": str(tokenizer)},
-        "teacher": {"architecture": small_study.TEACHER, "train": TRAIN, "at": 0.25, "note": "A small one."},
+        "teacher": {
+            "architecture": small_study.TEACHER,
+            "train": TRAIN,
+            "at": 0.25,
+            "note": "A small one.",
+        },
         "arms": {arm: {} for arm in ARMS},
         "seeds": list(SEEDS),
         "budget": {"flops": 3.0e7, "teacher": "both", "students": STUDENTS},
-        "train": {**plain["train"], "seeds_at_once": 3, "evaluations": 1},
+        "train": {**plain["train"], "vmapped_seeds": 3, "evaluations": 1},
         "evaluation": {"mlm_sequences": 16, "tasks": {}},
         **changes,
     }
@@ -63,7 +69,9 @@ def settings(directory: Path, **changes: Any) -> dict[str, Any]:
 def write(directory: Path, name: str = "recipe.yaml", **changes: Any) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     recipe = directory / name
-    recipe.write_text(yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8")
+    recipe.write_text(
+        yaml.safe_dump(settings(directory, **changes), sort_keys=False), encoding="utf-8"
+    )
     return recipe
 
 
@@ -98,7 +106,10 @@ def study(recipe: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", killed)
         for _ in KILLS:
-            assert kdjax("compare", recipe, "--out", out, "--train.checkpoint.seconds", "0").status == 130
+            assert (
+                kdjax("compare", recipe, "--out", out, "--train.checkpoint.seconds", "0").status
+                == 130
+            )
             assert not (out / "study.json").exists()
     ended = kdjax("compare", recipe, "--out", out)
     assert ended.status == 0, ended.err
@@ -111,7 +122,9 @@ def results(out: Path) -> dict[str, Any]:
 
 
 def card(directory: Path, seed: int, at: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((directory / f"seed{seed}" / f"at-{at}" / "teacher.json").read_text())
+    found: dict[str, Any] = json.loads(
+        (directory / f"seed{seed}" / f"at-{at}" / "teacher.json").read_text()
+    )
     return found
 
 
@@ -121,20 +134,28 @@ def test_a_killed_study_ends_with_the_teachers_of_one_go(study: Path, teachers: 
             assert card(study / "teacher", seed, at) == card(teachers, seed, at)
         run, expected = (place / f"seed{seed}" for place in (study / "teacher", teachers))
         assert metrics.same_each_time(run) == metrics.same_each_time(expected)
-        found, straight = (json.loads((place / "result.json").read_text()) for place in (run, expected))
+        found, straight = (
+            json.loads((place / "result.json").read_text()) for place in (run, expected)
+        )
         for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "curve"):
             assert found[name] == straight[name], name
         assert not (run / "checkpoints").exists()
-    events = [json.loads(line)["event"] for line in (study / "teacher/seed3/ledger.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line)["event"]
+        for line in (study / "teacher/seed3/ledger.jsonl").read_text().splitlines()
+    ]
     assert "restart" in events
 
 
 def test_a_card_says_what_the_checkpoint_cost_and_is(teachers: Path) -> None:
-    early, whole = card(teachers, 0, "0.25"), card(teachers, 0, "1")
+    early = card(teachers, 0, "0.25")
+    whole = card(teachers, 0, "1")
     step = early["pretraining"]["step_flops"]
     assert early["training_flops"] == int(0.25 * TRAIN["budget"] / step) * step
     assert whole["training_flops"] == int(TRAIN["budget"] / step) * step
-    assert early["params_sha256"] != whole["params_sha256"] != card(teachers, 3, "1")["params_sha256"]
+    assert (
+        early["params_sha256"] != whole["params_sha256"] != card(teachers, 3, "1")["params_sha256"]
+    )
     model = models.from_pretrained(teachers / "seed0" / "at-0.25")
     assert sha256(model.params) == early["params_sha256"]
     told = (teachers / "seed0" / "at-0.25" / "README.md").read_text(encoding="utf-8")
@@ -162,12 +183,18 @@ def test_a_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study
                 assert taught_by is None
             else:
                 assert taught_by == card(study / "teacher", of, "0.25")
-            beside = [line["teacher_mlm_loss"] for line in metrics.lines(run) if "teacher_mlm_loss" in line]
+            beside = [
+                line["teacher_mlm_loss"]
+                for line in metrics.lines(run)
+                if "teacher_mlm_loss" in line
+            ]
             assert beside and beside == pytest.approx([losses[of]] * len(beside))
 
 
 def test_seeds_side_by_side_share_a_teacher(study: Path) -> None:
-    together = {(run["arm"], run["seed"]): run["hardware"]["side_by_side"] for run in results(study)["runs"]}
+    together = {
+        (run["arm"], run["seed"]): run["hardware"]["side_by_side"] for run in results(study)["runs"]
+    }
     assert {seed: together["logit", seed] for seed in SEEDS} == {0: 2, 1: 1, 2: 2}
     assert {seed: together["scratch", seed] for seed in SEEDS} == {0: 3, 1: 3, 2: 3}
 
@@ -178,15 +205,23 @@ def test_every_arm_with_the_teacher_pays_a_share_of_its_training(study: Path, re
     for run in results(study)["runs"]:
         expected = 0 if run["arm"] == "scratch" else -(-training // STUDENTS)
         assert run["spent"]["teacher_training"] == expected
-        assert [row["steps"] for row in known[run["arm"]]] == [phase["steps"] for phase in run["phases"]]
+        assert [row["steps"] for row in known[run["arm"]]] == [
+            phase["steps"] for phase in run["phases"]
+        ]
 
 
 def test_the_report_tells_how_the_teachers_were_made(study: Path) -> None:
     found = results(study)
     told = " ".join(found["notes"])
-    assert "2 teachers were pretrained from scratch by masked language modelling (seeds 0 and 3)" in told
+    assert (
+        "2 teachers were pretrained from scratch by masked language modelling (seeds 0 and 3)"
+        in told
+    )
     assert "as it was at 25% of its budget of 8.00e7 FLOPs" in told
-    assert "as far as 2 teachers can show it" in told and "choice of test rows, corpus or hyperparameters" in told
+    assert (
+        "as far as 2 teachers can show it" in told
+        and "choice of test rows, corpus or hyperparameters" in told
+    )
     names = [row["name"] for row in found["references"]]
     assert names[-2:] == ["teacher, seed 0", "teacher, seed 3"]
     one = [teacher["mlm_loss"] for teacher in found["teacher"]["teachers"]]
@@ -226,7 +261,9 @@ def test_another_study_reuses_the_teachers_by_their_directory(
     assert audit(out) == []
 
 
-def test_the_same_command_again_trains_nothing(study: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_again_trains_nothing(
+    study: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_training(*args: object) -> None:
         pytest.fail("trained again")
 
@@ -237,7 +274,9 @@ def test_the_same_command_again_trains_nothing(study: Path, recipe: Path, monkey
     assert results(study) == before
 
 
-def test_a_sweep_over_checkpoints_trains_the_teacher_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_over_checkpoints_trains_the_teacher_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = []
     train = trained_teacher.train
 
@@ -249,7 +288,14 @@ def test_a_sweep_over_checkpoints_trains_the_teacher_once(tmp_path: Path, monkey
     teacher = {"architecture": small_study.TEACHER, "train": {**TRAIN, "seeds": [0]}}
     swept = {"teacher.at": [0.25, 1.0]}
     # Two seeds and two budgets would say no more.
-    recipe = write(tmp_path, teacher=teacher, arms={"logit": {}}, seeds=[0], sweep=swept, budget={"flops": 1.5e7})
+    recipe = write(
+        tmp_path,
+        teacher=teacher,
+        arms={"logit": {}},
+        seeds=[0],
+        sweep=swept,
+        budget={"flops": 1.5e7},
+    )
     ended = kdjax("sweep", recipe, "--out", tmp_path / "out")
     assert ended.status == 0, ended.err
     assert len(trained) == 1
@@ -265,31 +311,61 @@ def test_training_that_ran_out_of_room_stays_for_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*runs: Any) -> None:
-        raise InputError("checkpoints cannot be written (No space left on device), expected room for it")
+        raise InputError(
+            "checkpoints cannot be written (No space left on device), expected room for it"
+        )
 
     monkeypatch.setattr(trained_teacher, "train", full)
     recipe = write(tmp_path)
     ended = kdjax("compare", recipe, "--out", tmp_path / "out")
     assert ended.status == 2 and "No space left" in ended.err
     assert (tmp_path / "out" / "teacher" / "seed0" / "manifest.json").exists()
-    other = {"architecture": small_study.TEACHER, "train": {**TRAIN, "optimizer": {"learning_rate": 2.0e-2}}}
-    ended = kdjax("compare", write(tmp_path, "other.yaml", teacher=other), "--out", tmp_path / "out")
+    other = {
+        "architecture": small_study.TEACHER,
+        "train": {**TRAIN, "optimizer": {"learning_rate": 2.0e-2}},
+    }
+    ended = kdjax(
+        "compare", write(tmp_path, "other.yaml", teacher=other), "--out", tmp_path / "out"
+    )
     assert (
-        ended.status == 2 and "holds a teacher whose train.optimizer.learning_rate is 0.01, expected 0.02" in ended.err
+        ended.status == 2
+        and "holds a teacher whose train.optimizer.learning_rate is 0.01, expected 0.02"
+        in ended.err
     )
 
 
 BAD: tuple[tuple[Mapping[str, Any], str], ...] = (
-    ({"source": "somewhere"}, "teacher.source is 'somewhere' and teacher.train.budget 8e+07, expected one of them"),
+    (
+        {"source": "somewhere"},
+        "teacher.source is 'somewhere' and teacher.train.budget 8e+07, expected one of them",
+    ),
     ({"at": 0.5}, "teacher.at is 0.5, expected one of teacher.train.checkpoints, [0.25, 1.0]"),
     ({"at": 0.0}, "teacher.at is 0.0, expected a share of the training budget above 0, up to 1"),
-    ({"training_flops": 5.0}, "teacher.training_flops is 5 and teacher.train.budget 8e+07, expected 0"),
-    ({"head": {"budget": 5.0}}, "teacher.head.budget is 5 and teacher.train.budget 8e+07, expected 0"),
-    ({"train": {**TRAIN, "seeds": []}}, "teacher.train.seeds is [], expected one or more whole numbers from 0"),
+    (
+        {"training_flops": 5.0},
+        "teacher.training_flops is 5 and teacher.train.budget 8e+07, expected 0",
+    ),
+    (
+        {"head": {"budget": 5.0}},
+        "teacher.head.budget is 5 and teacher.train.budget 8e+07, expected 0",
+    ),
+    (
+        {"train": {**TRAIN, "seeds": []}},
+        "teacher.train.seeds is [], expected one or more whole numbers from 0",
+    ),
     ({"train": {**TRAIN, "seeds": [1, 1]}}, "teacher.train.seeds is [1, 1], expected one or more"),
-    ({"train": {**TRAIN, "checkpoints": [0.5]}}, "teacher.train.checkpoints is [0.5], expected ascending shares"),
-    ({"train": {**TRAIN, "checkpoints": [0.5, 0.25, 1.0]}}, "expected ascending shares of the budget that end at 1"),
-    ({"train": {**TRAIN, "budget": 1.0e7}}, "teacher.train.budget is 1e+07, expected at least the price of one step"),
+    (
+        {"train": {**TRAIN, "checkpoints": [0.5]}},
+        "teacher.train.checkpoints is [0.5], expected ascending shares",
+    ),
+    (
+        {"train": {**TRAIN, "checkpoints": [0.5, 0.25, 1.0]}},
+        "expected ascending shares of the budget that end at 1",
+    ),
+    (
+        {"train": {**TRAIN, "budget": 1.0e7}},
+        "teacher.train.budget is 1e+07, expected at least the price of one step",
+    ),
 )
 
 
@@ -307,17 +383,26 @@ def test_bad_settings_are_refused_in_one_line(
 
 
 def test_stored_outputs_of_several_teachers_are_refused(recipe: Path, tmp_path: Path) -> None:
-    words = ("--arms", "{logit: {teacher: cached}}", "--data.views", "2", "--cache.k", "8")
+    words = ("--arms", "{logit: {teacher: cached}}", "--data.mask_copies", "2", "--cache.k", "8")
     ended = kdjax("compare", recipe, "--out", tmp_path / "out", *words)
     assert ended.status == 2
-    assert "arms.logit: teacher is 'cached' and there are 2 teachers, of the seeds [0, 3], expected" in ended.err
+    assert (
+        "arms.logit: teacher is 'cached' and there are 2 teachers, of the seeds [0, 3], expected"
+        in ended.err
+    )
 
 
-def test_a_checkpoint_that_the_source_does_not_have_is_refused(teachers: Path, recipe: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_the_source_does_not_have_is_refused(
+    teachers: Path, recipe: Path, tmp_path: Path
+) -> None:
     given = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.5}
-    ended = kdjax("compare", write(recipe.parent, "at.yaml", teacher=given), "--out", tmp_path / "out")
+    ended = kdjax(
+        "compare", write(recipe.parent, "at.yaml", teacher=given), "--out", tmp_path / "out"
+    )
     assert ended.status == 2
-    assert "teacher.at is 0.5, expected a checkpoint of" in ended.err and "it has 0.25, 1" in ended.err
+    assert (
+        "teacher.at is 0.5, expected a checkpoint of" in ended.err and "it has 0.25, 1" in ended.err
+    )
 
 
 def test_a_teacher_and_a_student_of_one_seed_share_no_order() -> None:

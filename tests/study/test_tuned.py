@@ -23,15 +23,24 @@ CONFIG = Config(
     arms={"scratch": ArmConfig(), "logit": ArmConfig(student={"dropout": 0.0})},
     budget=BudgetConfig(flops=4e12),
     tune=TuneConfig(
-        trials=3, share=0.25, sampler="qmc", space={RATE: RangeConfig(low=1e-4, high=1e-2, log=True)}, seeds=(7, 8)
+        trials=3,
+        share=0.25,
+        sampler="qmc",
+        space={RATE: RangeConfig(low=1e-4, high=1e-2, log=True)},
+        seeds=(7, 8),
     ),
 )
-TRIED = {"scratch": [(1e-3, 4.0), (2e-3, 3.5), (5e-3, None)], "logit": [(9e-3, 3.25), (2e-3, 3.5), (5e-3, 3.75)]}
+TRIED = {
+    "scratch": [(1e-3, 4.0), (2e-3, 3.5), (5e-3, None)],
+    "logit": [(9e-3, 3.25), (2e-3, 3.5), (5e-3, 3.75)],
+}
 
 
 def trials(tried: list[tuple[float, float | None]]) -> list[Trial]:
     return [
-        Trial(n, {RATE: rate}, Outcome(value, charged=10**12, total=2 * 10**12, steps=5, seconds=0.5))
+        Trial(
+            n, {RATE: rate}, Outcome(value, charged=10**12, total=2 * 10**12, steps=5, seconds=0.5)
+        )
         for n, (rate, value) in enumerate(tried)
     ]
 
@@ -63,7 +72,8 @@ def test_a_report_gets_what_each_arm_was_given(tmp_path: Path) -> None:
         "sampler": "qmc",
     }
     assert tuning["budget"]["amount"] == 1e12
-    scratch, logit = tuning["arms"]["scratch"], tuning["arms"]["logit"]
+    scratch = tuning["arms"]["scratch"]
+    logit = tuning["arms"]["logit"]
     assert scratch["best"] == {"number": 1, "settings": {RATE: 2e-3}, "value": 3.5}
     assert scratch["values"] == [4.0, 3.5, None]
     assert (scratch["diverged"], logit["diverged"]) == (1, 0)
@@ -88,13 +98,16 @@ def test_fewer_arms_than_were_tuned_are_enough(tmp_path: Path) -> None:
     [
         (
             {"scratch": 1e-3},
-            r"arms.scratch.optimizer.learning_rate is 0.001, expected 0.002, the best of .*tuning.json",
+            r"arms.scratch.optimizer.learning_rate is 0.001, expected 0.002, the best of "
+            r".*tuning.json",
         ),
         ({"scratch": None}, r"arms.scratch.optimizer.learning_rate is None, expected 0.002"),
         ({"logit": 9.1e-3}, r"arms.logit.optimizer.learning_rate is 0.0091, expected 0.009"),
     ],
 )
-def test_settings_that_are_not_the_best_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_settings_that_are_not_the_best_are_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     written(tmp_path)
     with pytest.raises(InputError, match=said):
         tuning_of(tuned(tmp_path, **changes))
@@ -103,7 +116,9 @@ def test_settings_that_are_not_the_best_are_refused(tmp_path: Path, changes: dic
 def test_an_arm_that_was_not_tuned_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     config = tuned(tmp_path)
-    with pytest.raises(InputError, match=r"arms.minilm: is not among the arms tuned in .*, scratch, logit"):
+    with pytest.raises(
+        InputError, match=r"arms.minilm: is not among the arms tuned in .*, scratch, logit"
+    ):
         tuning_of(replace(config, arms={**config.arms, "minilm": ArmConfig()}))
 
 
@@ -131,11 +146,15 @@ def test_the_digest_is_of_the_recipe() -> None:
 def test_sentences_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None:
     tuning = written(tmp_path)
     assert notes(tuning) == [
-        "Every arm was tuned alike: 3 trials (qmc, seed 0) over optimizer.learning_rate, each with 1.00e12 FLOPs on "
-        "seeds 7 and 8, judged by the MLM loss on held-out sequences that the evaluation does not use.",
-        "Tuning took 3.00e12 FLOPs for scratch and 3.00e12 FLOPs for logit; that is not in the budget.",
+        "Every arm was tuned alike: 3 trials (qmc, seed 0) over optimizer.learning_rate, each "
+        "with 1.00e12 FLOPs on "
+        "seeds 7 and 8, judged by the MLM loss on held-out sequences that the evaluation does not "
+        "use.",
+        "Tuning took 3.00e12 FLOPs for scratch and 3.00e12 FLOPs for logit; that is not in the "
+        "budget.",
         "scratch: 1 of 3 trials diverged.",
-        "logit: the best optimizer.learning_rate, 0.009, lies at the high end of its range, which may be too narrow.",
+        "logit: the best optimizer.learning_rate, 0.009, lies at the high end of its range, which "
+        "may be too narrow.",
     ]
     from_recipe = tuning_of(tuned(tmp_path))
     assert from_recipe is not None and notes(from_recipe) == notes(tuning)
@@ -148,5 +167,26 @@ def test_the_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
     lines = printed.getvalue().splitlines()
     (scratch,) = [line for line in lines if line.split()[:1] == ["scratch"]]
     (logit,) = [line for line in lines if line.split()[:1] == ["logit"]]
-    assert scratch.split() == ["scratch", "3", "(1", "diverged)", "0.002", "3.500", "3.500", "to", "4.000", "3.00e12"]
-    assert logit.split() == ["logit", "3", "0.009", "(highest)", "3.250", "3.250", "to", "3.750", "3.00e12"]
+    assert scratch.split() == [
+        "scratch",
+        "3",
+        "(1",
+        "diverged)",
+        "0.002",
+        "3.500",
+        "3.500",
+        "to",
+        "4.000",
+        "3.00e12",
+    ]
+    assert logit.split() == [
+        "logit",
+        "3",
+        "0.009",
+        "(highest)",
+        "3.250",
+        "3.250",
+        "to",
+        "3.750",
+        "3.00e12",
+    ]

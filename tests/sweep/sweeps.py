@@ -1,4 +1,5 @@
-"""A plausible sweep and plan, made up: the pilot recipe, and runs drawn from laws, joined by the project's own code."""
+"""A plausible sweep and plan, made up: the pilot recipe, and runs drawn from laws, joined by the
+project's own code."""
 
 from __future__ import annotations
 
@@ -11,14 +12,18 @@ import numpy as np
 from kdjax import recipes
 from kdjax.config import to_dict
 from kdjax.plan.plan import forecasts
+from kdjax.sweep.cells import cells_of
 from kdjax.sweep.results import collect
-from kdjax.sweep.sweep import cells_of
 
 RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
 UNIQUE = 900_000
 SEEDS = 3
 PRICES = {"scratch": 6.5e6, "logit": 3.3e7, "mlm+minilm": 2.6e7}  # FLOPs of a token
-LAWS = {"scratch": (5.0, 40.0, 0.25), "logit": (6.4, 40.0, 0.35), "mlm+minilm": (5.6, 30.0, 0.25)}  # E, K, k
+LAWS = {
+    "scratch": (5.0, 40.0, 0.25),
+    "logit": (6.4, 40.0, 0.35),
+    "mlm+minilm": (5.6, 30.0, 0.25),
+}  # E, K, k
 LOSSES = {"unigram": 7.1, "left_neighbor": 6.2, "both_neighbors": 5.4}
 ENDPOINTS = [
     ("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm"),
@@ -44,16 +49,22 @@ def sweep(config, laws=LAWS, *, noise=0.004, best=None):
         config: with a sweep.
         laws: arm -> E, K, k of its held-out loss E + K tokens**-k.
         noise: of a run; a seed shifts all its runs by as much.
-        best: the size at which a student is best; losses grow with the square of the distance from it in logarithm.
+        best: the size at which a student is best; losses grow with the square of the distance from
+            it in logarithm.
     """
-    rng, cells = np.random.default_rng(0), _cells(json.dumps(to_dict(config)))
+    rng = np.random.default_rng(0)
+    cells = _cells(json.dumps(to_dict(config)))
     shifts = {seed: noise * rng.normal() for seed in config.seeds}
-    return collect(config, cells, [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells])
+    return collect(
+        config, cells, [_results(config, cell, laws, noise, shifts, best, rng) for cell in cells]
+    )
 
 
 def _results(config, cell, laws, noise, shifts, best, rng):
     amount = next(value for name, value in cell.settings.items() if name.startswith("budget."))
-    kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix("budget.")
+    kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix(
+        "budget."
+    )
     flops = {"flops": 1.0, "tokens": 1.5e7, "hours": 1e14}[kind] * amount
     size = 222_045 * int(cell.settings.get("student.layers", 2))
     runs = []
@@ -84,7 +95,10 @@ def _results(config, cell, laws, noise, shifts, best, rng):
     return {
         "budget": {"kind": kind, "amount": amount},
         "corpus": {"tokens": {"train": UNIQUE}, "reference_losses": LOSSES},
-        "arms": {arm: {"parameters": 4 * 10**6, "parameters_without_embeddings": size} for arm in config.arms},
+        "arms": {
+            arm: {"parameters": 4 * 10**6, "parameters_without_embeddings": size}
+            for arm in config.arms
+        },
         "endpoints": [
             {
                 **dict(zip(("name", "label", "unit", "better", "kind"), endpoint, strict=True)),
@@ -114,6 +128,8 @@ def renamed(found, **names):
     """The same with arms called otherwise, in every place that names them."""
     text = json.dumps(found)
     for old, new in names.items():
-        text = text.replace(json.dumps(old), json.dumps(new)).replace(f'"{old} - ', f'"{json.dumps(new)[1:-1]} - ')
+        text = text.replace(json.dumps(old), json.dumps(new)).replace(
+            f'"{old} - ', f'"{json.dumps(new)[1:-1]} - '
+        )
         text = text.replace(f' - {old}"', f' - {json.dumps(new)[1:-1]}"')
     return json.loads(text)

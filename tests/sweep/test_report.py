@@ -1,4 +1,5 @@
-"""A sweep's page and its terminal summary: what they say is what the runs say; complete, escaped, self-contained."""
+"""A sweep's page and its terminal summary: what they say is what the runs say; complete, escaped,
+self-contained."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from rich.console import Console
 from scipy import stats
 
 from kdjax.errors import InputError
-from kdjax.study import reference_losses
+from kdjax.report import reference_losses
 from kdjax.sweep import plots, report, table, verdict
-from tests.study.page import Page, check_escaped
+from tests.report.page import Page, check_escaped
 from tests.sweep.sweeps import SEEDS, recipe, renamed, sweep
 
 BUDGETS = (3e11, 7e11, 1.7e12, 4e12, 1e13)
@@ -43,7 +44,8 @@ def values(found, arm, budget, endpoint="mlm_loss"):
 
 
 def standing(found, arm, budget, other="scratch"):
-    """1: ahead, -1: behind, 0: neither, by a paired 95% t interval of the loss and a margin of 0.01."""
+    """1: ahead, -1: behind, 0: neither, by a paired 95% t interval of the loss and a margin of
+    0.01."""
     gap = values(found, other, budget) - values(found, arm, budget)
     half = stats.t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
     if abs(gap.mean()) <= half or abs(gap.mean()) + half <= 0.01:
@@ -86,24 +88,38 @@ def test_what_it_says_comes_first_and_the_rest_in_order(page, found):
 
 
 def test_the_headline_says_who_is_ahead_at_which_budgets(found):
-    told = {arm: [standing(found, arm, budget) for budget in BUDGETS] for arm in ("logit", "mlm+minilm")}
+    told = {
+        arm: [standing(found, arm, budget) for budget in BUDGETS] for arm in ("logit", "mlm+minilm")
+    }
     assert told["logit"] == [-1] * 5, "the laws are far enough apart"
     assert told["mlm+minilm"] == [-1] * 5
     head = verdict.headline(found)
-    assert head.startswith("On held-out MLM loss, logit and mlm+minilm are behind scratch at every budget.")
+    assert head.startswith(
+        "On held-out MLM loss, logit and mlm+minilm are behind scratch at every budget."
+    )
 
 
 def test_a_crossing_is_named_with_its_interval():
-    laws = {"scratch": (5.0, 40.0, 0.25), "logit": (4.0, 40.0, 0.25), "mlm+minilm": (5.0, 40.0, 0.25)}
+    laws = {
+        "scratch": (5.0, 40.0, 0.25),
+        "logit": (4.0, 40.0, 0.25),
+        "mlm+minilm": (5.0, 40.0, 0.25),
+    }
     found = sweep(recipe(), laws)
     signs = [standing(found, "logit", budget) for budget in BUDGETS]
     assert signs[0] == -1 and signs[-1] == 1, signs
     (pair,) = [
-        p for p in found["groups"][0]["pairs"] if (p["endpoint"], p["a"], p["b"]) == ("mlm_loss", "scratch", "logit")
+        p
+        for p in found["groups"][0]["pairs"]
+        if (p["endpoint"], p["a"], p["b"]) == ("mlm_loss", "scratch", "logit")
     ]
     (crossing,) = pair["crossings"]
     head = verdict.headline(found)
-    text = "[" + ", ".join(f"{end:.2e}".replace("e+", "e") for end in (crossing["low"], crossing["high"])) + "]"
+    text = (
+        "["
+        + ", ".join(f"{end:.2e}".replace("e+", "e") for end in (crossing["low"], crossing["high"]))
+        + "]"
+    )
     assert "logit is ahead of scratch from " in head and f"FLOPs {text}" in head
     assert "logit crosses" in report.html(found)
 
@@ -140,7 +156,9 @@ def test_whichever_arm_comes_first_pairs_are_read_from_the_side_of_the_one_with_
     arms = dict(reversed(backwards.arms.items()))
     turned = sweep(type(backwards)(**{**vars(backwards), "arms": arms}))
     assert turned["arms"][0] == "mlm+minilm" and verdict.yardstick(turned) == "scratch"
-    first = next(p for p in turned["groups"][0]["pairs"] if p["b"] == "scratch" and p["a"] == "logit")
+    first = next(
+        p for p in turned["groups"][0]["pairs"] if p["b"] == "scratch" and p["a"] == "logit"
+    )
     sided = verdict.against(turned["groups"][0], turned["endpoints"][0], "scratch")["logit"]
     assert sided["points"] == first["points"]
     other = verdict.against(found["groups"][0], found["endpoints"][0], "scratch")["logit"]
@@ -151,14 +169,20 @@ def test_whichever_arm_comes_first_pairs_are_read_from_the_side_of_the_one_with_
             -theirs["high"],
             -theirs["low"],
         )
-        assert {mine["verdict"], theirs["verdict"]} in ({"BEATS", "LOSES"}, {"TIES"}, {"INCONCLUSIVE"})
+        assert {mine["verdict"], theirs["verdict"]} in (
+            {"BEATS", "LOSES"},
+            {"TIES"},
+            {"INCONCLUSIVE"},
+        )
 
 
 def test_every_cell_has_its_mean_and_standard_deviation_and_what_its_runs_did(page, found):
     beside = ("arm", *reference_losses.LABELS.values())
     rows = [row for row in page.cells["All cells"] if row[0] not in beside]
     assert len(rows) == 15
-    for (arm, budget), row in zip(((arm, b) for arm in found["arms"] for b in BUDGETS), rows, strict=True):
+    for (arm, budget), row in zip(
+        ((arm, b) for arm in found["arms"] for b in BUDGETS), rows, strict=True
+    ):
         own = values(found, arm, budget)
         runs = [r for r in found["rows"] if r["arm"] == arm and r["budget"] == budget]
         assert row[0].endswith(arm)
@@ -172,17 +196,22 @@ def test_every_cell_has_its_mean_and_standard_deviation_and_what_its_runs_did(pa
 def test_how_many_intervals_were_looked_at(page):
     # 3 pairs on 2 endpoints at 5 budgets, at 95%.
     assert (
-        "30 were looked at, not adjusted for their number: were no two arms different, about 1.5 of them" in page.text
+        "30 were looked at, not adjusted for their number: were no two arms different, about 1.5 "
+        "of them" in page.text
     )
 
 
 def test_student_sizes_are_shown_at_one_budget_with_the_best_one():
-    config = recipe("--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]}))
+    config = recipe(
+        "--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]})
+    )
     found = sweep(config, noise=0.001, best=500_000)
     page = Page(report.html(found))
     assert page.problems == [] and [n for n in Counter(page.ids).values() if n > 1] == []
     assert "Over the budget: student.layers 4" in page.text
-    assert page.tags["svg"] == 3 * 2 + 2, "each size on each endpoint, and the profiles of each endpoint"
+    assert page.tags["svg"] == 3 * 2 + 2, (
+        "each size on each endpoint, and the profiles of each endpoint"
+    )
     for arm in found["arms"]:
         best = page.figures("Best size: parameters without embeddings", arm)
         for budget in ("1.00e12 FLOPs", "4.00e12 FLOPs"):
@@ -206,15 +235,22 @@ def test_one_seed_shows_scores_and_says_that_nothing_can_be_told():
 def test_arms_that_are_alike_are_not_told_apart():
     same = dict.fromkeys(("scratch", "logit", "mlm+minilm"), (7.0, 1e-9, 0.25))
     found = sweep(recipe(seeds=2), same, noise=0.1)
-    assert verdict.headline(found) == "This sweep cannot tell logit and mlm+minilm from scratch at any of its budgets."
+    assert (
+        verdict.headline(found)
+        == "This sweep cannot tell logit and mlm+minilm from scratch at any of its budgets."
+    )
     assert "logit cannot be told from scratch at any budget" in Page(report.html(found)).text
 
 
 def test_much_to_say_is_counted_in_the_headline():
-    found = sweep(recipe("--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]})))
+    found = sweep(
+        recipe("--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]}))
+    )
     verdicts = Counter(
         standing(
-            {"rows": [row for row in found["rows"] if row["settings"]["student.layers"] == layers]}, "logit", budget
+            {"rows": [row for row in found["rows"] if row["settings"]["student.layers"] == layers]},
+            "logit",
+            budget,
         )
         for budget in (1e12, 4e12)
         for layers in (1, 2, 4)
@@ -276,7 +312,9 @@ def test_terminal_summary(found):
     console.print(table.summary(renamed(found, **{"mlm+minilm": "[red]minilm[/red]"})))
     printed = console.file.getvalue()
     flowed = " ".join(printed.split())
-    assert flowed.startswith("On held-out MLM loss, logit and [red]minilm[/red] are behind scratch at every budget.")
+    assert flowed.startswith(
+        "On held-out MLM loss, logit and [red]minilm[/red] are behind scratch at every budget."
+    )
     own = values(found, "scratch", 1e13)
     line = next(line for line in printed.splitlines() if line.strip().startswith("scratch"))
     assert line.split("  ")[-1].strip() == f"{own.mean():.3f} ± {own.std(ddof=1):.3f}"

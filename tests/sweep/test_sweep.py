@@ -1,4 +1,5 @@
-"""A sweep and the plan fitted to it: studies share text, teacher and compiled steps, and nothing is made twice."""
+"""A sweep and the plan fitted to it: studies share text, teacher and compiled steps, and nothing is
+made twice."""
 
 from __future__ import annotations
 
@@ -15,16 +16,21 @@ import yaml
 from kdjax import recipes
 from kdjax.errors import InputError
 from kdjax.study import study as study_module
+from kdjax.sweep.cells import cells_of
 from kdjax.sweep.isoflop import profiles
-from kdjax.sweep.sweep import cells_of
-from kdjax.train import program
+from kdjax.training import program
 from tests import small_study
 from tests.study.conftest import kdjax
 
 BUDGETS = [1.0e7, 2.0e7, 4.0e7, 8.0e7]
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
-    "train": {"batch": 8, "log": {"every": 1}, "evaluations": 1, "optimizer": {"learning_rate": 1.0e-2}},
+    "train": {
+        "batch_size": 8,
+        "log": {"every": 1},
+        "evaluations": 1,
+        "optimizer": {"learning_rate": 1.0e-2},
+    },
     "evaluation": {"mlm_sequences": 8, "finetune": {"steps": 0}},
     "sweep": {"budget.flops": BUDGETS},
 }
@@ -51,7 +57,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
 
 def test_there_is_a_run_for_every_budget_arm_and_seed(swept: Swept) -> None:
     rows = [(row["budget"], row["arm"], row["seed"]) for row in swept.found["rows"]]
-    assert sorted(rows) == sorted((b, arm, seed) for b in BUDGETS for arm in ("scratch", "logit") for seed in (0, 1))
+    assert sorted(rows) == sorted(
+        (b, arm, seed) for b in BUDGETS for arm in ("scratch", "logit") for seed in (0, 1)
+    )
     for row in swept.found["rows"]:
         assert row["used"] <= row["budget"] and row["spent"]["charged"] == row["used"]
 
@@ -71,19 +79,27 @@ def test_curves_and_differences_are_those_of_the_studies(swept: Swept) -> None:
     (group,) = swept.found["groups"]
     cells = {cell["budget"]["amount"]: cell["name"] for cell in swept.found["cells"]}
     for point in group["curves"]["mlm_loss"]["logit"]:
-        results = json.loads((swept.out / "cells" / cells[point["budget"]] / "results.json").read_text())
+        results = json.loads(
+            (swept.out / "cells" / cells[point["budget"]] / "results.json").read_text()
+        )
         values = [run["metrics"]["mlm_loss"] for run in results["runs"] if run["arm"] == "logit"]
         assert point["mean"] == pytest.approx(sum(values) / 2)
     (pair,) = group["pairs"]
     for point in pair["points"]:
-        results = json.loads((swept.out / "cells" / cells[point["budget"]] / "results.json").read_text())
+        results = json.loads(
+            (swept.out / "cells" / cells[point["budget"]] / "results.json").read_text()
+        )
         (verdict,) = [v for v in results["verdicts"] if v["endpoint"] == "mlm_loss"]
         assert abs(point["difference"]) == pytest.approx(abs(verdict["difference"]))
         assert point["low"] <= point["difference"] <= point["high"]
 
 
-def test_the_same_command_again_trains_nothing(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "train", lambda *_, **__: pytest.fail("a finished run was trained again"))
+def test_the_same_command_again_trains_nothing(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        study_module, "train", lambda *_, **__: pytest.fail("a finished run was trained again")
+    )
     before = (swept.out / "sweep.json").read_bytes()
     ended = kdjax("sweep", swept.recipe, "--out", swept.out)
     assert ended.status == 0, ended.err
@@ -91,9 +107,14 @@ def test_the_same_command_again_trains_nothing(swept: Swept, monkeypatch: pytest
 
 
 def test_a_directory_of_another_recipe_is_refused_by_the_setting_that_differs(swept: Swept) -> None:
-    ended = kdjax("sweep", swept.recipe, "--out", swept.out, "--train.optimizer.learning_rate", "0.02")
+    ended = kdjax(
+        "sweep", swept.recipe, "--out", swept.out, "--train.optimizer.learning_rate", "0.02"
+    )
     assert ended.status == 2
-    assert "this sweep's train.optimizer.learning_rate is 0.01, expected 0.02; use another --out" in ended.err
+    assert (
+        "this sweep's train.optimizer.learning_rate is 0.01, expected 0.02; use another --out"
+        in ended.err
+    )
 
 
 def test_an_audit_recounts_it_and_finds_what_was_changed(swept: Swept, tmp_path: Path) -> None:
@@ -109,7 +130,16 @@ def test_an_audit_recounts_it_and_finds_what_was_changed(swept: Swept, tmp_path:
 
 
 def test_a_plan_is_fitted_to_it(swept: Swept, tmp_path: Path) -> None:
-    ended = kdjax("plan", swept.recipe, "--out", tmp_path, "--plan.pilot", swept.out, "--plan.resamples", "200")
+    ended = kdjax(
+        "plan",
+        swept.recipe,
+        "--out",
+        tmp_path,
+        "--plan.pilot",
+        swept.out,
+        "--plan.resamples",
+        "200",
+    )
     assert ended.status == 0, ended.err
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found["budgets"] == [times * BUDGETS[-1] for times in (1, 3, 10, 30, 100)]
@@ -117,7 +147,9 @@ def test_a_plan_is_fitted_to_it(swept: Swept, tmp_path: Path) -> None:
         assert len(fit["predictions"]) == 5
         assert all(p["low"] <= p["mean"] <= p["high"] for p in fit["predictions"])
         bought = found["arms"][arm]["bought"][0]
-        run = next(row for row in swept.found["rows"] if (row["arm"], row["budget"]) == (arm, BUDGETS[-1]))
+        run = next(
+            row for row in swept.found["rows"] if (row["arm"], row["budget"]) == (arm, BUDGETS[-1])
+        )
         assert bought["steps"] == run["steps"]
         assert bought["tokens"] == pytest.approx(run["tokens_seen"], rel=0.05)
     (held,) = found["held_out"]
@@ -142,12 +174,20 @@ def test_without_a_pilot_a_plan_has_prices_and_published_laws(swept: Swept, tmp_
     ("changes", "message"),
     [
         ("--plan.pilot nowhere", "expected the directory of a finished `kdjax sweep`"),
-        ("--plan.pilot {out} --plan.endpoint mlm_los", "plan.endpoint is 'mlm_los', expected one of mlm_loss"),
-        ("--plan.pilot {out} --train.batch 4", "its train is not the recipe's"),
-        ("--plan.pilot {out} --plan.budgets [-1.0]", "plan.budgets is [-1.0], expected numbers of FLOPs above 0"),
+        (
+            "--plan.pilot {out} --plan.endpoint mlm_los",
+            "plan.endpoint is 'mlm_los', expected one of mlm_loss",
+        ),
+        ("--plan.pilot {out} --train.batch_size 4", "its train is not the recipe's"),
+        (
+            "--plan.pilot {out} --plan.budgets [-1.0]",
+            "plan.budgets is [-1.0], expected numbers of FLOPs above 0",
+        ),
     ],
 )
-def test_a_plan_that_cannot_be_made_is_refused(swept: Swept, tmp_path: Path, changes: str, message: str) -> None:
+def test_a_plan_that_cannot_be_made_is_refused(
+    swept: Swept, tmp_path: Path, changes: str, message: str
+) -> None:
     words = changes.format(out=swept.out).split()
     ended = kdjax("plan", swept.recipe, "--out", tmp_path / "out", *words)
     assert ended.status == 2 and message in ended.err and ended.err.count("\n") == 1, ended.err
@@ -158,14 +198,19 @@ def test_a_plan_that_cannot_be_made_is_refused(swept: Swept, tmp_path: Path, cha
     [
         ({}, "sweep is empty"),
         ({"budget.flops": 1e8}, "sweep.budget.flops is .*, expected a list of values"),
-        ({"budget.flop": [1e8]}, r"unknown setting '--budget.flop' \(did you mean '--budget.flops'"),
+        (
+            {"budget.flop": [1e8]},
+            r"unknown setting '--budget.flop' \(did you mean '--budget.flops'",
+        ),
         ({"student.layers": ["two"]}, "student.layers 'two'"),
         ({"seeds": [[0], [1]]}, "sweep.seeds: cannot be swept over"),
         ({"student.heads": [2, 3]}, "3 heads do not divide the width 16"),
         ({"budget.flops": [1e8, "1e8"]}, "expected each value once"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused(tmp_path: Path, sweep: Mapping[str, Any], message: str) -> None:
+def test_a_sweep_that_cannot_be_is_refused(
+    tmp_path: Path, sweep: Mapping[str, Any], message: str
+) -> None:
     recipe = small_study.write(tmp_path, **{**BARE, "sweep": dict(sweep)})
     with pytest.raises(InputError, match=message):
         cells_of(recipes.load(recipe))
@@ -177,10 +222,17 @@ def test_a_single_study_of_a_recipe_that_sweeps_is_refused(swept: Swept, tmp_pat
 
 
 def test_values_may_be_of_any_setting_and_small_budgets_come_first(tmp_path: Path) -> None:
-    several = {"student.layers": [1, 2], "budget.flops": [2e8, 1e8], "train.optimizer.learning_rate": [1e-3]}
+    several = {
+        "student.layers": [1, 2],
+        "budget.flops": [2e8, 1e8],
+        "train.optimizer.learning_rate": [1e-3],
+    }
     recipe = small_study.write(tmp_path, **{**BARE, "sweep": several})
     cells = cells_of(recipes.load(recipe))
-    told = [(c.config.budget.flops, c.config.student.layers, c.config.train.optimizer.learning_rate) for c in cells]
+    told = [
+        (c.config.budget.flops, c.config.student.layers, c.config.train.optimizer.learning_rate)
+        for c in cells
+    ]
     assert told == [(1e8, 1, 1e-3), (1e8, 2, 1e-3), (2e8, 1, 1e-3), (2e8, 2, 1e-3)]
     assert len({cell.name for cell in cells}) == 4
     assert yaml.safe_load(recipe.read_text())["sweep"] == several
@@ -199,7 +251,11 @@ def test_the_optimum_of_an_isoflop_profile_is_a_parabolas_vertex() -> None:
 
     endpoint = {"name": "mlm_loss", "better": "lower", "arms": ["scratch"]}
     # In log10 size: (x - 2)^2 + 1 of seed 0 and (x - 2.2)^2 + 1 of seed 1.
-    rows = [row(10**x, seed, (x - top) ** 2 + 1) for seed, top in ((0, 2.0), (1, 2.2)) for x in (1, 2, 3)]
+    rows = [
+        row(10**x, seed, (x - top) ** 2 + 1)
+        for seed, top in ((0, 2.0), (1, 2.2))
+        for x in (1, 2, 3)
+    ]
     (profile,) = profiles(rows, [endpoint], 0.95)
     assert [point["parameters"] for point in profile["points"]] == [10, 100, 1000]
     assert profile["points"][1]["mean"] == pytest.approx((1.0 + 1.04) / 2)

@@ -26,8 +26,17 @@ def libtpu() -> None:
 
 def run(*words: str | Path) -> Ended:
     """Runs Python as a user does: with none of the settings by which tests compile faster."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("XLA_FLAGS", "JAX_PLATFORMS")
+    }
     ended = subprocess.run(
-        [sys.executable, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr)

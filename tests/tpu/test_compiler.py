@@ -1,4 +1,5 @@
-"""The TPU compiler of today: slices and their memory, and texts that are read as those kept in tests/golden/tpu."""
+"""The TPU compiler of today: slices and their memory, and texts that are read as those kept in
+tests/golden/tpu."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from kdjax.parallel.chips import CHIPS, GIB, chip
-from kdjax.parallel.estimate import estimate, executed
-from kdjax.parallel.hlo import parse
-from kdjax.study.compiling import out_of_memory
-from tests.parallel.tpu_programs import TEXTS, read
+from kdjax.dry_run.compiling import out_of_memory
+from kdjax.hlo.chips import CHIPS, GIB, chip
+from kdjax.hlo.estimate import estimate, executed
+from kdjax.hlo.text import parse
+from tests.hlo.tpu_programs import TEXTS, read
 from tests.tpu.conftest import run
 
 pytestmark = [pytest.mark.tpu, pytest.mark.usefixtures("libtpu")]
@@ -22,22 +23,44 @@ pytestmark = [pytest.mark.tpu, pytest.mark.usefixtures("libtpu")]
 UNKNOWN = ("until", "kernel_without_cost")
 """Programs of which the text says too little."""
 FLAT = {"1x1": 1, "2x2": 4, "2x4": 8, "4x4": 16, "4x8": 32, "8x8": 64, "8x16": 128, "16x16": 256}
-DEEP = {"2x2x1": 4, "2x2x2": 8, "2x2x4": 16, "2x4x4": 32, "4x4x4": 64, "4x4x8": 128, "4x4x12": 192, "4x4x16": 256}
+DEEP = {
+    "2x2x1": 4,
+    "2x2x2": 8,
+    "2x2x4": 16,
+    "2x4x4": 32,
+    "4x4x4": 64,
+    "4x4x8": 128,
+    "4x4x12": 192,
+    "4x4x16": 256,
+}
 SLICES = {
     **{f"{name}:{shape}": chips for name in ("v5e", "v6e") for shape, chips in FLAT.items()},
-    **{f"{name}:{shape}": chips for name in ("v4", "v5p") for shape, chips in (*DEEP.items(), ("4x8x8", 256))},
+    **{
+        f"{name}:{shape}": chips
+        for name in ("v4", "v5p")
+        for shape, chips in (*DEEP.items(), ("4x8x8", 256))
+    },
     **{f"tpu7x:{shape}": 2 * chips for shape, chips in DEEP.items()},
 }
 """Devices of slices: a chip is one, but on TPU7x two."""
 SMALL = {
-    "data": {"length": 128, "slots": 4},
-    "student": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512, "max_positions": 128},
-    "teacher": {"architecture": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512}},
+    "data": {"seq_len": 128, "max_predictions": 4},
+    "student": {
+        "layers": 1,
+        "width": 128,
+        "heads": 4,
+        "ffn": 256,
+        "vocab_size": 512,
+        "max_positions": 128,
+    },
+    "teacher": {
+        "architecture": {"layers": 1, "width": 128, "heads": 4, "ffn": 256, "vocab_size": 512}
+    },
     "arms": {"logit": {}},
     "budget": {"flops": 1.0e15},
-    "train": {"batch": 64, "compute": {"dtype": "bfloat16"}},
+    "train": {"batch_size": 64, "compute": {"dtype": "bfloat16"}},
 }
-OFFLINE = "import json; from kdjax.parallel import aot; aot.offline()\n"
+OFFLINE = "import json; from kdjax.hlo import aot; aot.offline()\n"
 TOO_LARGE = """
 import jax, jax.numpy as jnp
 said = {}
@@ -61,9 +84,9 @@ def printed(program: str) -> Any:
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every program of `tests.parallel.tpu_programs`, compiled now."""
+    """Every program of `tests.hlo.tpu_programs`, compiled now."""
     directory = tmp_path_factory.mktemp("texts")
-    ended = run("-m", "tests.parallel.tpu_programs", directory)
+    ended = run("-m", "tests.hlo.tpu_programs", directory)
     assert ended.status == 0, ended.err
     return directory
 
@@ -71,34 +94,47 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(path.stem for path in TEXTS.iterdir()))
 def test_texts_are_read_as_before(name: str, texts: Path) -> None:
     text = (texts / f"{name}.txt").read_text(encoding="utf-8")
-    before, now = estimate(read(name), chip("v5e")), estimate(text, chip("v5e"))
+    before = estimate(read(name), chip("v5e"))
+    now = estimate(text, chip("v5e"))
     assert (now.seconds is None) == (name in UNKNOWN)
     assert sum(now.by_source.values()) == pytest.approx(sum(before.by_source.values()), rel=0.5)
     assert {turns for _, turns in executed(parse(text))} == ({1, 6} if name == "loop" else {1})
 
 
 def test_there_are_such_slices() -> None:
-    assert printed(f"print(json.dumps({{n: len(aot.slice_of(n).devices) for n in {list(SLICES)}}}))") == SLICES
+    assert (
+        printed(f"print(json.dumps({{n: len(aot.slice_of(n).devices) for n in {list(SLICES)}}}))")
+        == SLICES
+    )
 
 
 def test_a_program_that_does_not_fit_is_told_and_how_much_memory_there_is() -> None:
     slices = {name: f"{name}:{'2x2' if name in ('v5e', 'v6e') else '2x2x1'}" for name in CHIPS}
     said = printed(TOO_LARGE % list(slices.values()))
     for name, topology in slices.items():
-        needed, limit = out_of_memory(said[topology]), re.search(r"HBM \((\d+\.\d+)G\)", said[topology])
+        needed = out_of_memory(said[topology])
+        limit = re.search(r"HBM \((\d+\.\d+)G\)", said[topology])
         assert needed is not None and needed > chip(name).hbm
-        assert limit is not None and float(limit[1]) == pytest.approx(chip(name).hbm / GIB, abs=0.005)
+        assert limit is not None and float(limit[1]) == pytest.approx(
+            chip(name).hbm / GIB, abs=0.005
+        )
 
 
 @pytest.mark.parametrize(
     ("mesh", "kinds"),
-    [("data", {"all-reduce"}), ("fsdp", {"all-gather", "all-reduce"}), ("tensor", {"all-gather", "all-reduce"})],
+    [
+        ("data", {"all-reduce"}),
+        ("fsdp", {"all-gather", "all-reduce"}),
+        ("tensor", {"all-gather", "all-reduce"}),
+    ],
 )
 def test_a_mesh_of_a_slice_has_its_collectives(mesh: str, kinds: set[str], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
     sizes = {"data": 0, "fsdp": 1, "tensor": 1, mesh: 4}
-    settings = [word for axis, size in sizes.items() for word in (f"--train.mesh.{axis}", str(size))]
+    settings = [
+        word for axis, size in sizes.items() for word in (f"--train.mesh.{axis}", str(size))
+    ]
     ended = run("-m", "kdjax", "compile", recipe, "--topology", "v5e:2x2", "--json", *settings)
     assert ended.status == 0, ended.err
     (phase,) = json.loads(ended.out)["arms"]["logit"]

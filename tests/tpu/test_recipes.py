@@ -40,9 +40,11 @@ def test_the_topology_is_that_of_the_slice(recipe: Path) -> None:
     chips = math.prod(map(int, shape.split("x")))
     assert generation.replace("v5litepod", "v5e") == chip
     assert chips == int(size) // (2 if generation in CORES else 1)
-    sequences, devices = map(int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices"))
+    sequences, devices = map(
+        int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
+    )
     assert devices == chips * DEVICES.get(chip, 1)
-    assert sequences * devices == recipes.load(recipe).train.batch
+    assert sequences * devices == recipes.load(recipe).train.batch_size
 
 
 @pytest.mark.tpu
@@ -53,9 +55,11 @@ def test_it_compiles_and_fits(recipe: Path) -> None:
     ended = run("-m", "kdjax", "compile", recipe, "--topology", topology(recipe), "--json")
     assert ended.status == 0, ended.err
     found = json.loads(ended.out)
-    sequences, devices = map(int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices"))
+    sequences, devices = map(
+        int, said(recipe, r"(\d+) sequences of a batch on each of (\d+) devices")
+    )
     assert found["devices"] == devices
-    assert config.train.batch == sequences * devices
+    assert config.train.batch_size == sequences * devices
     assert found["arms"].keys() == config.arms.keys()
     for arm, (phase,) in found["arms"].items():
         assert phase["fits"] and phase["hbm"] < found["hbm"]

@@ -1,4 +1,5 @@
-"""A cloud for the scripts: a fake gcloud first on PATH, machines that are directories, and a kdjax that only counts."""
+"""A cloud for the scripts: a fake gcloud first on PATH, machines that are directories, and a kdjax
+that only counts."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ case $1 in
   venv) mkdir -p venv/bin ;;
   pip) [[ -f kdjax.tar.gz ]] && for name in kdjax python; do cp "$FAKE_CLOUD/bin/$name-stub" "venv/bin/$name"; done ;;
 esac
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,12 @@ class Cloud:
     settings: dict[str, str] = field(default_factory=dict)
 
     def run(
-        self, script: str, *words: str, without: tuple[str, ...] = (), limit: float = 120, **settings: object
+        self,
+        script: str,
+        *words: str,
+        without: tuple[str, ...] = (),
+        limit: float = 120,
+        **settings: object,
     ) -> Ended:
         """Runs a script to its end, in a directory of its own."""
         process = self.start(script, *words, without=without, **settings)
@@ -122,7 +128,17 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("checkout") / "source"
     (source / "kdjax").mkdir(parents=True)
     (source / "kdjax" / "__init__.py").touch()
-    git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@y", "-c", "commit.gpgsign=false"]
+    git = [
+        "git",
+        "-C",
+        str(source),
+        "-c",
+        "user.name=x",
+        "-c",
+        "user.email=x@y",
+        "-c",
+        "commit.gpgsign=false",
+    ]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], check=True)
     return source
@@ -130,22 +146,39 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cloud(tmp_path: Path, checkout: Path) -> Iterator[Cloud]:
-    world, work = tmp_path / "world", tmp_path / "work"
+    world = tmp_path / "world"
+    work = tmp_path / "work"
     for directory in (world / "bin", work):
         directory.mkdir(parents=True)
     for name, script in (("gcloud", "gcloud.py"), ("kdjax-stub", "kdjax.py")):
         program(
             world / "bin" / name,
-            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(HERE / script))} "$@"\n',
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -S {shlex.quote(str(HERE / script))} "$@"\n',  # noqa: E501
         )
     program(world / "bin" / "python-stub", "#!/bin/sh\necho kdjax, Python 3.12.0\n")
     program(world / "bin" / "uv", UV)
     (work / "my recipe.yaml").write_text("arms: {scratch: {}}\n")
     made = Cloud(world, work)
     made.settings = {
-        **{"PROJECT": "a-project", "ZONE": "us-west4-a", "NAME": "kd", "ACCELERATOR": "v5litepod-8"},
-        **{"BUCKET": "a-bucket", "CONFIG": "my recipe.yaml", "MAX_HOURS": "1", "SOURCE": str(checkout)},
-        **{"POLL": "0.02", "BACKOFF": "0.01", "ATTEMPTS": "3", "UNREACHABLE": "2", "STOP_SECONDS": "5"},
+        **{
+            "PROJECT": "a-project",
+            "ZONE": "us-west4-a",
+            "NAME": "kd",
+            "ACCELERATOR": "v5litepod-8",
+        },
+        **{
+            "BUCKET": "a-bucket",
+            "CONFIG": "my recipe.yaml",
+            "MAX_HOURS": "1",
+            "SOURCE": str(checkout),
+        },
+        **{
+            "POLL": "0.02",
+            "BACKOFF": "0.01",
+            "ATTEMPTS": "3",
+            "UNREACHABLE": "2",
+            "STOP_SECONDS": "5",
+        },
     }
     made.kdjax({"do": "finish"})
     yield made

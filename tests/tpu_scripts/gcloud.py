@@ -1,16 +1,18 @@
-"""A gcloud that is none: put first on PATH, it keeps machines as directories and does what scripts ask on them, here.
+"""A gcloud that is none: put first on PATH, it keeps machines as directories and does what scripts
+ask on them, here.
 
 Its world is $FAKE_CLOUD:
 
-    calls.json      every call but those of the machines
-    slices/NAME/    the n-th look at it shows the n-th state of its fate; workers/I/ are the homes of its machines
-    bucket/         gs://
-    fates.json      for each slice to come, the states it will go through, a look each; the last one stays, and so does
+    calls.json      every call but those of the machines slices/NAME/    the n-th look at it shows
+    the n-th state of its fate; workers/I/ are the homes of its machines bucket/         gs://
+    fates.json      for each slice to come, the states it will go through, a look each; the last one
+    stays, and so does
                     "STATE until PATTERN" while no file of the world matches
-    faults.json     calls that fail: {"command": a pattern, "says": stderr, "status": 1, "times": 1, "slice": N}, the
-                    last for a fault that is there only while N slices were made
+    faults.json     calls that fail: {"command": a pattern, "says": stderr, "status": 1, "times": 1,
+                    "slice": N}, the last for a fault that is there only while N slices were made
 
-Only flags that the real commands have are taken. It starts a thousand times in the tests, so it imports next to
+Only flags that the real commands have are taken. It starts a thousand times in the tests, so it
+imports next to
 nothing: json, pathlib and re would take twice as long as the interpreter itself.
 """
 
@@ -31,7 +33,15 @@ QUEUED = ("compute", "tpus", "queued-resources")
 GROUP = ("compute", "instance-groups", "managed")
 TAKES: dict[tuple[str, ...], set[str]] = {
     (*QUEUED, "create"): {
-        *("zone", "node-id", "accelerator-type", "runtime-version", "spot", "network", "subnetwork"),
+        *(
+            "zone",
+            "node-id",
+            "accelerator-type",
+            "runtime-version",
+            "spot",
+            "network",
+            "subnetwork",
+        ),
         *("service-account", "internal-ips"),
     },
     (*QUEUED, "describe"): {"zone"},
@@ -39,16 +49,41 @@ TAKES: dict[tuple[str, ...], set[str]] = {
     ("compute", "tpus", "tpu-vm", "describe"): {"zone"},
     ("compute", "tpus", "tpu-vm", "ssh"): {"zone", "worker", "command", "internal-ip"},
     ("compute", "ssh"): {"zone", "command", "internal-ip"},
-    ("compute", "resource-policies", "create", "workload-policy"): {"region", "type", "accelerator-topology"},
+    ("compute", "resource-policies", "create", "workload-policy"): {
+        "region",
+        "type",
+        "accelerator-topology",
+    },
     ("compute", "resource-policies", "delete"): {"region"},
     ("compute", "instance-templates", "create"): {
-        *("machine-type", "image-family", "image-project", "boot-disk-type", "boot-disk-size", "maintenance-policy"),
-        *("instance-termination-action", "max-run-duration", "scopes", "provisioning-model", "network", "region"),
+        *(
+            "machine-type",
+            "image-family",
+            "image-project",
+            "boot-disk-type",
+            "boot-disk-size",
+            "maintenance-policy",
+        ),
+        *(
+            "instance-termination-action",
+            "max-run-duration",
+            "scopes",
+            "provisioning-model",
+            "network",
+            "region",
+        ),
         *("subnet", "service-account", "no-address"),
     },
     ("compute", "instance-templates", "delete"): set(),
     (*GROUP, "create"): {
-        *("zone", "size", "template", "target-size-policy-mode", "default-action-on-vm-failure", "workload-policy"),
+        *(
+            "zone",
+            "size",
+            "template",
+            "target-size-policy-mode",
+            "default-action-on-vm-failure",
+            "workload-policy",
+        ),
     },
     (*GROUP, "list-instances"): {"zone"},
     (*GROUP, "delete"): {"zone"},
@@ -82,7 +117,11 @@ def dumps(value: Any) -> str:
     from _json import encode_basestring_ascii as quoted
 
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{quoted(name)}: {dumps(inner)}" for name, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{quoted(name)}: {dumps(inner)}" for name, inner in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(map(dumps, value)) + "]"
     return quoted(value) if isinstance(value, str) else str(int(value))
@@ -94,7 +133,8 @@ class kept:
     def __init__(self, name: str, empty: Any):
         import fcntl
 
-        self.path, self.value = f"{WORLD}/{name}.json", empty
+        self.path = f"{WORLD}/{name}.json"
+        self.value = empty
         self.lock = os.open(f"{WORLD}/{name}.lock", os.O_WRONLY | os.O_CREAT)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
 
@@ -162,7 +202,8 @@ class Slice:
         """SIGTERM to everything on its machines, time to save, SIGKILL."""
         import time
 
-        groups, workers = [], f"{self.place}/workers"
+        groups = []
+        workers = f"{self.place}/workers"
         for worker in os.listdir(workers) if os.path.isdir(workers) else ():
             try:
                 groups.append(os.getpgid(int(read(f"{workers}/{worker}/kdjax/job.pid"))))
@@ -219,7 +260,10 @@ def ssh(home: str, command: str, worker: int) -> NoReturn:
 
 def create_queued(words: list[str], flags: dict[str, str]) -> None:
     if Slice(words[0]).there:
-        fail(f"ERROR: (gcloud.compute.tpus.queued-resources.create) ALREADY_EXISTS: Resource {words[0]} already exists")
+        fail(
+            "ERROR: (gcloud.compute.tpus.queued-resources.create) ALREADY_EXISTS: Resource "
+            f"{words[0]} already exists"
+        )
     Slice(words[0]).make(HOSTS[flags["accelerator-type"]])
 
 
@@ -261,9 +305,14 @@ def create_group(words: list[str], flags: dict[str, str]) -> None:
 def list_instances(words: list[str], flags: dict[str, str]) -> None:
     one = Slice(words[0])
     if not one.there:
-        fail(f"ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: {words[0]} was not found")
+        fail(
+            "ERROR: (gcloud.compute.instance-groups.managed) Could not fetch resource: "
+            f"{words[0]} was not found"
+        )
     state, _, error = one.look().partition(":")
-    shown = {"ACTIVE": "RUNNING", "WAITING_FOR_RESOURCES": "", "PROVISIONING": "STAGING"}.get(state, "TERMINATED")
+    shown = {"ACTIVE": "RUNNING", "WAITING_FOR_RESOURCES": "", "PROVISIONING": "STAGING"}.get(
+        state, "TERMINATED"
+    )
     for worker in range(one.hosts):
         print(f"{words[0]}-{'wxyz'[worker]}", shown, error, sep="|")
 
@@ -282,7 +331,10 @@ def maker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
     def make(words: list[str], flags: dict[str, str]) -> None:
         with kept("made", []) as made:
             if f"{kind} {words[0]}" in made:
-                fail(f"ERROR: (gcloud.compute) Could not create resource: {kind} {words[0]} already exists")
+                fail(
+                    f"ERROR: (gcloud.compute) Could not create resource: {kind} {words[0]} "
+                    "already exists"
+                )
             made.append(f"{kind} {words[0]}")
 
     return make
@@ -292,7 +344,10 @@ def unmaker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
     def unmake(words: list[str], flags: dict[str, str]) -> None:
         with kept("made", []) as made:
             if f"{kind} {words[0]}" not in made:
-                fail(f"ERROR: (gcloud.compute) Could not fetch resource: {kind} {words[0]} was not found")
+                fail(
+                    f"ERROR: (gcloud.compute) Could not fetch resource: {kind} {words[0]} was not "
+                    "found"
+                )
             made.remove(f"{kind} {words[0]}")
 
     return unmake
@@ -301,7 +356,10 @@ def unmaker(kind: str) -> Callable[[list[str], dict[str, str]], None]:
 def copy(words: list[str], flags: dict[str, str]) -> None:
     source, target = map(in_world, words)
     if not os.path.isfile(source):
-        fail(f"ERROR: (gcloud.storage.cp) The following URLs matched no objects or files:\n-{words[0]}")
+        fail(
+            "ERROR: (gcloud.storage.cp) The following URLs matched no objects or "
+            f"files:\n-{words[0]}"
+        )
     copy_file(source, target)
 
 
@@ -351,7 +409,11 @@ DOES: dict[tuple[str, ...], Callable[[list[str], dict[str, str]], None]] = {
 
 
 def _meant(fault: dict[str, Any], line: str, made: int) -> bool:
-    return bool(fault["times"] and fault.get("slice") in (None, made) and matched(f".*{fault['command']}", line))
+    return bool(
+        fault["times"]
+        and fault.get("slice") in (None, made)
+        and matched(f".*{fault['command']}", line)
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -368,7 +430,8 @@ def main(arguments: list[str]) -> None:
     if fault is not None:
         fail(fault["says"], fault.get("status", 1))
     command = next(known for known in DOES if tuple(arguments[: len(known)]) == known)
-    words, flags = [], {}
+    words = []
+    flags = {}
     for word in arguments[len(command) :]:
         if not word.startswith("--"):
             words.append(word)

@@ -1,7 +1,9 @@
-"""A kdjax that is none: it counts steps, keeps them where checkpoints go, saves on SIGTERM, writes what a study does.
+"""A kdjax that is none: it counts steps, keeps them where checkpoints go, saves on SIGTERM, writes
+what a study does.
 
-$FAKE_CLOUD/kdjax.json has, for the n-th start on a worker, what to do (the last one holds on): {"do": "finish"},
-{"do": "run"} until it is told to stop, {"do": "exit", "status": N, "says": TEXT}, or a mapping of workers to these.
+$FAKE_CLOUD/kdjax.json has, for the n-th start on a worker, what to do (the last one holds on):
+{"do": "finish"}, {"do": "run"} until it is told to stop, {"do": "exit", "status": N, "says": TEXT},
+or a mapping of workers to these.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-WORLD, WORKER = Path(os.environ["FAKE_CLOUD"]), os.environ["FAKE_WORKER"]
+WORLD = Path(os.environ["FAKE_CLOUD"])
+WORKER = os.environ["FAKE_WORKER"]
 
 
 def after(flag: str) -> str:
@@ -23,8 +26,15 @@ def after(flag: str) -> str:
 
 
 part = after("--part") if "--part" in sys.argv else "1/1"
-runs = WORLD / "bucket" / after("--train.checkpoint.directory").removeprefix("gs://") / "runs" / f"part{part[0]}"
-saved, step = runs / "checkpoints" / "step", 0
+runs = (
+    WORLD
+    / "bucket"
+    / after("--train.checkpoint.directory").removeprefix("gs://")
+    / "runs"
+    / f"part{part[0]}"
+)
+saved = runs / "checkpoints" / "step"
+step = 0
 if saved.exists():
     step = int(saved.read_text())
 starts = WORLD / f"starts-{part[0]}-{WORKER}.jsonl"

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 CHANGES: dict[str, Any] = {
     "arms": {"scratch": {}},
     "seeds": [0],
-    "train": {"batch": 8, "evaluations": 1, "checkpoint": {"seconds": 0}},
+    "train": {"batch_size": 8, "evaluations": 1, "checkpoint": {"seconds": 0}},
     "evaluation": {"mlm_sequences": 8, "tasks": {}},
 }
 KDJAX = """#!/bin/bash
@@ -30,7 +30,12 @@ exec env {environment} {python} -m kdjax "${{@//gs:\\/\\//$FAKE_CLOUD/bucket/}}"
 def test_a_study_on_a_preempted_slice(cloud: Cloud, tmp_path: Path) -> None:
     recipe = small_study.write(tmp_path / "recipe", **CHANGES)
     flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
-    variables = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": ROOT, "KDJAX_DISTRIBUTED": ""}
+    variables = {
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": ROOT,
+        "KDJAX_DISTRIBUTED": "",
+    }
     variables["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME"]  # what is compiled is kept there
     environment = shlex.join(f"{name}={value}" for name, value in variables.items())
     stub = KDJAX.format(environment=environment, python=shlex.quote(sys.executable))

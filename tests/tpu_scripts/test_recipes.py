@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import recipes
 from kdjax.config import ComputeConfig, Config, MeshConfig
-from kdjax.study.pricing import prices
+from kdjax.dry_run.pricing import prices
 from tests.tpu_scripts.conftest import Cloud
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -19,7 +19,8 @@ PEAK = {"v5litepod": 197, "v6e": 918, "v5p": 459, "tpu7x": 2307}
 CORES = ("v5p", "tpu7x")
 """What counts cores, two a chip."""
 HEADERS = {
-    path.stem: path.read_text(encoding="utf-8").partition("\n\n")[0] for path in (CONFIGS / "tpu").glob("*.yaml")
+    path.stem: path.read_text(encoding="utf-8").partition("\n\n")[0]
+    for path in (CONFIGS / "tpu").glob("*.yaml")
 }
 
 
@@ -36,16 +37,19 @@ def recipe(name: str) -> Config:
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_every_slice_has_the_papers_study_in_bfloat16(name: str) -> None:
-    paper, found = recipe("paper/unlimited-24h"), recipe(f"tpu/{name}")
+    paper = recipe("paper/unlimited-24h")
+    found = recipe(f"tpu/{name}")
     expected = replace(
         paper,
         teacher=replace(paper.teacher, source="teacher"),
         train=replace(paper.train, compute=ComputeConfig(dtype="bfloat16"), mesh=found.train.mesh),
     )
     assert found == expected
-    sequences, devices = map(int, said(name, r"(\d+) sequences of a batch on each of (\d+) devices"))
+    sequences, devices = map(
+        int, said(name, r"(\d+) sequences of a batch on each of (\d+) devices")
+    )
     assert found.train.mesh == MeshConfig(fsdp=min(devices, 8), teacher="whole")
-    assert sequences * devices == found.train.batch
+    assert sequences * devices == found.train.batch_size
 
 
 def test_the_steps_are_what_the_budget_buys() -> None:
@@ -59,12 +63,16 @@ def test_the_steps_are_what_the_budget_buys() -> None:
 @pytest.mark.parametrize("name", HEADERS)
 def test_what_a_recipe_expects_follows_from_its_slice(name: str, cloud: Cloud) -> None:
     config = recipe(f"tpu/{name}")
-    (accelerator,) = said(name, r"watch\.sh slice\.env ACCELERATOR=(\S+) CONFIG=configs/tpu/" + name)
+    (accelerator,) = said(
+        name, r"watch\.sh slice\.env ACCELERATOR=(\S+) CONFIG=configs/tpu/" + name
+    )
     generation, _, size = accelerator.partition("-")
     chips = int(size) // (2 if generation in CORES else 1)
     runs, flops = said(name, r"(\d+) runs of (\S+) FLOPs")
     assert (int(runs), float(flops)) == (len(config.arms) * len(config.seeds), config.budget.flops)
-    shares = said(name, "at " + ", ".join(rf"(\d+)% \({arm}\)" for arm in config.arms) + " of the chips")
+    shares = said(
+        name, "at " + ", ".join(rf"(\d+)% \({arm}\)" for arm in config.arms) + " of the chips"
+    )
     own = [len(config.seeds) * float(flops) / (int(share) / 100) for share in shares]
     hours = sum(own) / (chips * PEAK[generation] * 1e12) / 3600
     assert said(name, r"([\d.]+) hours of training for all runs, at ") == (f"{hours:.1f}",)

@@ -22,18 +22,29 @@ def everything(directory: Path) -> dict[Path, tuple[int, int]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_dry_run_prints_what_a_run_does_and_touches_nothing(cloud: Cloud, kind: str) -> None:
-    settings: dict[str, Any] = {**KINDS[kind], "SPOT": 1, "NETWORK": "net", "SUBNETWORK": "sub", "KEEP": 1, "POLL": 0.7}
+    settings: dict[str, Any] = {
+        **KINDS[kind],
+        "SPOT": 1,
+        "NETWORK": "net",
+        "SUBNETWORK": "sub",
+        "KEEP": 1,
+        "POLL": 0.7,
+    }
     settings |= {"SERVICE_ACCOUNT": "me@x.iam.gserviceaccount.com", "INTERNAL_IP": 1}
     (cloud.work / "prepared").mkdir()
     (cloud.work / "prepared" / "shard").touch()
     before = everything(cloud.work), everything(cloud.world)
-    dry = cloud.run("watch.sh", "--dry-run", "--", "--seeds", "[0, 1]", INPUTS="prepared", **settings)
+    dry = cloud.run(
+        "watch.sh", "--dry-run", "--", "--seeds", "[0, 1]", INPUTS="prepared", **settings
+    )
     assert dry.status == 0, dry.err
     assert (everything(cloud.work), everything(cloud.world)) == before
     ended = cloud.run("watch.sh", "--", "--seeds", "[0, 1]", INPUTS="prepared", **settings)
     assert ended.status == 0, ended.err
     printed = [named(words) for words in dry.commands if words[0] == "gcloud"]
-    assert sorted(printed) == sorted(named(call) for call in cloud.calls)  # workers are asked at once, in any order
+    assert sorted(printed) == sorted(
+        named(call) for call in cloud.calls
+    )  # workers are asked at once, in any order
     order = [" ".join(words[:5]) for words in printed]
     assert order == [" ".join(named(call)[:5]) for call in cloud.calls]
 
@@ -49,7 +60,10 @@ def test_step_by_step(cloud: Cloud, kind: str) -> None:
     settings = KINDS[kind]
     for script in ("setup.sh", "launch.sh"):
         early = cloud.run(script, **settings)
-        assert early.status == 1 and "kd is not ready (no such slice), expected a slice made by create.sh" in early.err
+        assert (
+            early.status == 1
+            and "kd is not ready (no such slice), expected a slice made by create.sh" in early.err
+        )
     assert cloud.run("teardown.sh", **settings).status == 0  # nothing there is fine
     assert cloud.run("create.sh", **settings).status == 0
     assert cloud.run("create.sh", **settings).status == 0 and cloud.slices == ["kd"]
@@ -96,7 +110,10 @@ def test_set_up_says_what_failed_on_a_worker(cloud: Cloud) -> None:
     (cloud.world / "bin/uv").write_text("#!/bin/sh\n[ $1 != pip ]\n")
     cloud.run("create.sh")
     ended = cloud.run("setup.sh")
-    assert ended.status == 1 and "setup.sh: worker 0: worker.sh: kdjax cannot be installed" in ended.err
+    assert (
+        ended.status == 1
+        and "setup.sh: worker 0: worker.sh: kdjax cannot be installed" in ended.err
+    )
 
 
 def test_the_job_outlives_the_connection_and_stops_saving(cloud: Cloud) -> None:
@@ -112,7 +129,9 @@ def test_the_job_outlives_the_connection_and_stops_saving(cloud: Cloud) -> None:
     }
 
     def ask(*words: str) -> str:
-        ended = subprocess.run([*worker, *words], env=environment, capture_output=True, text=True, check=True)
+        ended = subprocess.run(
+            [*worker, *words], env=environment, capture_output=True, text=True, check=True
+        )
         return ended.stdout.strip()
 
     while not (said := ask("status")).endswith("step 0"):
@@ -133,7 +152,9 @@ def test_the_tests_named_in_the_documentation_are_there() -> None:
     page = (SCRIPTS.parent / "docs" / "tpu.md").read_text(encoding="utf-8")
     table = page.partition("## What goes wrong")[2].partition("\n\nAll of it")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")]
-    named = [name for line in rows for name in re.findall(r"`([\w/.]+)`", line.rpartition(" | ")[2])]
+    named = [
+        name for line in rows for name in re.findall(r"`([\w/.]+)`", line.rpartition(" | ")[2])
+    ]
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert len(named) > 15
     for name in named:

@@ -10,7 +10,15 @@ import pytest
 
 from tests.tpu_scripts.conftest import SCRIPTS, Cloud, Ended
 
-COMMANDS = ("create.sh", "setup.sh", "launch.sh", "watch.sh", "fetch.sh", "teardown.sh", "spread.sh")
+COMMANDS = (
+    "create.sh",
+    "setup.sh",
+    "launch.sh",
+    "watch.sh",
+    "fetch.sh",
+    "teardown.sh",
+    "spread.sh",
+)
 MISSING = {
     "create.sh": ("MAX_HOURS",),
     "setup.sh": ("CONFIG",),
@@ -27,7 +35,11 @@ def refused(ended: Ended, says: str) -> None:
 @pytest.mark.parametrize("script", COMMANDS)
 def test_missing_settings_are_named_in_one_line(cloud: Cloud, script: str) -> None:
     ended = cloud.run(script, without=("ZONE", "BUCKET"))
-    refused(ended, f"{script}: missing ZONE BUCKET, expected in a settings file (see tpu_scripts/slice.env.example)")
+    refused(
+        ended,
+        f"{script}: missing ZONE BUCKET, expected in a settings file (see "
+        "tpu_scripts/slice.env.example)",
+    )
     if script in MISSING:
         ended = cloud.run(script, without=MISSING[script])
         refused(ended, f"{script}: missing {MISSING[script][0]}")
@@ -37,15 +49,24 @@ def test_missing_settings_are_named_in_one_line(cloud: Cloud, script: str) -> No
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("NAME=my slice", "NAME is 'my slice', expected lower-case letters, digits and dashes, a letter first"),
+        (
+            "NAME=my slice",
+            "NAME is 'my slice', expected lower-case letters, digits and dashes, a letter first",
+        ),
         ("NAME=$(reboot)", "NAME is '$(reboot)', expected"),
         ("NAME=kd\nx", "NAME holds a control character"),
         ("PROJECT=My Project", "PROJECT is 'My Project', expected a project ID"),
         ("ZONE=us-west4", "ZONE is 'us-west4', expected a zone"),
         ("BUCKET=gs://b", "BUCKET is 'gs://b', expected a bucket's name without gs://"),
         ("STUDY=a/b", "STUDY is 'a/b', expected"),
-        ("ACCELERATOR=v5e-8", "ACCELERATOR is 'v5e-8', expected v5litepod-N or v6e-N (N chips), v5p-N or tpu7x-N"),
-        ("ACCELERATOR=v6e-5", "ACCELERATOR is 'v6e-5', expected 1, 4, 8, 16, 32, 64, 128 or 256 chips"),
+        (
+            "ACCELERATOR=v5e-8",
+            "ACCELERATOR is 'v5e-8', expected v5litepod-N or v6e-N (N chips), v5p-N or tpu7x-N",
+        ),
+        (
+            "ACCELERATOR=v6e-5",
+            "ACCELERATOR is 'v6e-5', expected 1, 4, 8, 16, 32, 64, 128 or 256 chips",
+        ),
         ("ACCELERATOR=v5p-12", "ACCELERATOR is 'v5p-12', expected a multiple of 8 cores"),
         ("ACCELERATOR=tpu7x-24", "'tpu7x-24' with 12 chips, expected TOPOLOGY for it"),
         ("TOPOLOGY=2x2", "TOPOLOGY is '2x2"),
@@ -60,14 +81,20 @@ def test_missing_settings_are_named_in_one_line(cloud: Cloud, script: str) -> No
         ("INPUTS=/etc", "INPUTS names /etc, expected a path below the working directory"),
         ("INPUTS=a/../../b", "INPUTS names a/../../b"),
         ("INPUTS=a;b", "INPUTS is 'a;b', expected relative paths"),
-        ("ACELERATOR=v6e-8", "command line: unknown setting ACELERATOR, expected one of ACCELERATOR ATTEMPTS"),
+        (
+            "ACELERATOR=v6e-8",
+            "command line: unknown setting ACELERATOR, expected one of ACCELERATOR ATTEMPTS",
+        ),
         ("--force", "unknown option --force"),
         ("other.env", "other.env: no such settings file"),
     ],
 )
 def test_bad_settings_are_one_line(cloud: Cloud, setting: str, says: str) -> None:
     if setting.startswith("TOPOLOGY"):
-        refused(cloud.run("watch.sh", setting, ACCELERATOR="tpu7x-16"), "TOPOLOGY is 2x2, expected as many chips")
+        refused(
+            cloud.run("watch.sh", setting, ACCELERATOR="tpu7x-16"),
+            "TOPOLOGY is 2x2, expected as many chips",
+        )
     else:
         refused(cloud.run("watch.sh", setting), says)
     assert cloud.calls == [] and not (cloud.work / "runs").exists()
@@ -75,26 +102,44 @@ def test_bad_settings_are_one_line(cloud: Cloud, setting: str, says: str) -> Non
 
 def test_bad_lines_of_a_file_are_named(cloud: Cloud) -> None:
     (cloud.work / "slice.env").write_text("# mine\nZONE=us-west4-a\nexport NAME=kd\n")
-    refused(cloud.run("watch.sh", "slice.env"), "slice.env, line 3: expected NAME=value, found 'export NAME=kd'")
+    refused(
+        cloud.run("watch.sh", "slice.env"),
+        "slice.env, line 3: expected NAME=value, found 'export NAME=kd'",
+    )
     (cloud.work / "slice.env").write_text("ZNE=us-west4-a\n")
     refused(cloud.run("watch.sh", "slice.env"), "slice.env, line 1: unknown setting ZNE")
 
 
-def test_the_command_line_goes_before_the_file_and_the_file_before_the_environment(cloud: Cloud) -> None:
-    (cloud.work / "my slice.env").write_text('NAME=filed\nZONE=us-east1-c\r\nOUT="with spaces"\n\n  # mine\n')
+def test_the_command_line_goes_before_the_file_and_the_file_before_the_environment(
+    cloud: Cloud,
+) -> None:
+    (cloud.work / "my slice.env").write_text(
+        'NAME=filed\nZONE=us-east1-c\r\nOUT="with spaces"\n\n  # mine\n'
+    )
     ended = cloud.run("teardown.sh", "--dry-run", "my slice.env", "NAME=given", without=("ZONE",))
     assert ended.status == 0, ended.err
-    assert ended.commands[0][4:6] == ["delete", "given"] and "--zone=us-east1-c" in ended.commands[0]
+    assert (
+        ended.commands[0][4:6] == ["delete", "given"] and "--zone=us-east1-c" in ended.commands[0]
+    )
     ended = cloud.run("teardown.sh", "--dry-run", "my slice.env")
     assert ended.commands[0][4:6] == ["delete", "filed"]
 
 
 def test_odd_paths_survive(cloud: Cloud) -> None:
-    config, out = "it's a $HOME; recipe.yaml", 'my "results"; $(x)'
+    config = "it's a $HOME; recipe.yaml"
+    out = 'my "results"; $(x)'
     (cloud.work / config).write_text("odd\n")
     (cloud.work / "prepared" / "shards").mkdir(parents=True)
     (cloud.work / "prepared" / "shards" / "a").touch()
-    ended = cloud.run("watch.sh", "--", "--data.files", "it's $HOME; 'x' *", CONFIG=config, OUT=out, INPUTS="prepared")
+    ended = cloud.run(
+        "watch.sh",
+        "--",
+        "--data.files",
+        "it's $HOME; 'x' *",
+        CONFIG=config,
+        OUT=out,
+        INPUTS="prepared",
+    )
     assert ended.status == 0, ended.err
     assert (cloud.work / out / "study.json").read_text() == "odd\n"
     assert cloud.starts()[0]["words"][-2:] == ["--data.files", "it's $HOME; 'x' *"]
@@ -104,7 +149,9 @@ def test_odd_paths_survive(cloud: Cloud) -> None:
 def test_changes_that_are_not_committed_are_refused(cloud: Cloud, tmp_path: Path) -> None:
     changed = shutil.copytree(cloud.settings["SOURCE"], tmp_path / "changed")
     (changed / "kdjax" / "__init__.py").write_text("x = 1\n")
-    refused(cloud.run("watch.sh", SOURCE=changed), "has changes that are not committed, expected none")
+    refused(
+        cloud.run("watch.sh", SOURCE=changed), "has changes that are not committed, expected none"
+    )
     refused(cloud.run("watch.sh", SOURCE=cloud.work), "expected a git checkout of kdjax")
     assert cloud.calls == []
 
@@ -125,11 +172,15 @@ def test_help_is_what_the_script_says_of_itself(script: str) -> None:
 
 def test_the_example_is_a_settings_file(cloud: Cloud) -> None:
     example = (SCRIPTS / "slice.env.example").read_text()
-    (cloud.work / "slice.env").write_text(example.replace("configs/tpu/v5e-8.yaml", "my recipe.yaml"))
+    (cloud.work / "slice.env").write_text(
+        example.replace("configs/tpu/v5e-8.yaml", "my recipe.yaml")
+    )
     ended = cloud.run("create.sh", "--dry-run", "slice.env")
     assert ended.status == 0 and "--spot" in ended.commands[1]
     documented = {
-        line.lstrip("#").split("=")[0] for line in example.splitlines() if "=" in line and " " not in line.split("=")[0]
+        line.lstrip("#").split("=")[0]
+        for line in example.splitlines()
+        if "=" in line and " " not in line.split("=")[0]
     }
     known = cloud.run("create.sh", "X=1").err.split("expected one of ")[1].split()
     assert documented | {"PART", "PARTS", "SOURCE", "STATE"} == set(known)

@@ -9,7 +9,8 @@ import pytest
 
 from tests.tpu_scripts.conftest import Cloud
 
-RUN, FINISH = {"do": "run"}, {"do": "finish"}
+RUN = {"do": "run"}
+FINISH = {"do": "finish"}
 KINDS = {"queued": {"ACCELERATOR": "v5litepod-8"}, "group": {"ACCELERATOR": "tpu7x-16"}}
 
 
@@ -19,13 +20,26 @@ def test_a_study_from_nothing_to_its_results(cloud: Cloud, kind: str) -> None:
     assert ended.status == 0, ended.err
     assert (cloud.work / "runs/kd/study.json").read_text() == "arms: {scratch: {}}\n"
     assert (cloud.work / "runs/kd/runs/part1/result.json").exists()
-    assert not list((cloud.work / "runs/kd").rglob("checkpoints")) and not (cloud.work / "runs/kd/data").exists()
+    assert (
+        not list((cloud.work / "runs/kd").rglob("checkpoints"))
+        and not (cloud.work / "runs/kd/data").exists()
+    )
     assert list((cloud.work / "runs/kd.tpu/kd/logs").glob("*.log"))
-    assert cloud.slices == [] and (kind == "queued" or (cloud.world / "made.json").read_text() == "[]")
+    assert cloud.slices == [] and (
+        kind == "queued" or (cloud.world / "made.json").read_text() == "[]"
+    )
     assert "kd is deleted" in ended.err and ended.out == ""
     (start,) = cloud.starts()
     directory = ["--train.checkpoint.directory", "gs://a-bucket/kd"]
-    assert start["words"] == ["compare", "recipe.yaml", "--out", "out", *directory, "--seeds", "[0, 1]"]
+    assert start["words"] == [
+        "compare",
+        "recipe.yaml",
+        "--out",
+        "out",
+        *directory,
+        "--seeds",
+        "[0, 1]",
+    ]
     assert start["distributed"] == "1"
 
 
@@ -39,17 +53,26 @@ def test_no_capacity_is_waited_for(cloud: Cloud) -> None:
     cloud.fates(["WAITING_FOR_RESOURCES", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"])
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
-    assert ended.err.count("kd: WAITING_FOR_RESOURCES") == 2 and cloud.called("queued-resources create") == 1
+    assert (
+        ended.err.count("kd: WAITING_FOR_RESOURCES") == 2
+        and cloud.called("queued-resources create") == 1
+    )
 
 
 def test_a_request_that_failed_for_capacity_is_made_again(cloud: Cloud) -> None:
     cloud.faults(
-        {"command": "queued-resources create", "says": 'ERROR: (gcloud) There is no more capacity in the zone "x"'}
+        {
+            "command": "queued-resources create",
+            "says": 'ERROR: (gcloud) There is no more capacity in the zone "x"',
+        }
     )
     cloud.fates(["WAITING_FOR_RESOURCES", "FAILED:no capacity"], ["ACTIVE"])
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
-    assert "no more capacity" in ended.err and "kd: FAILED: no capacity; deleting it, to ask again" in ended.err
+    assert (
+        "no more capacity" in ended.err
+        and "kd: FAILED: no capacity; deleting it, to ask again" in ended.err
+    )
     assert cloud.called("queued-resources create") == 3
 
 
@@ -62,13 +85,17 @@ def test_waiting_ends_and_leaves_no_request(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize(("lost", "spot"), [("SUSPENDED", 1), ("PREEMPTED", 0)])
-def test_a_preempted_slice_is_made_again_and_the_study_goes_on(cloud: Cloud, lost: str, spot: int) -> None:
+def test_a_preempted_slice_is_made_again_and_the_study_goes_on(
+    cloud: Cloud, lost: str, spot: int
+) -> None:
     cloud.fates([*["ACTIVE"] * 4, lost], ["ACTIVE"])
     cloud.kdjax(RUN, FINISH)
     ended = cloud.run("watch.sh", SPOT=spot)
     assert ended.status == 0, ended.err
     assert f"kd is lost: {lost}" in ended.err
-    assert cloud.called("queued-resources create") == 2 and (cloud.called("--spot") == 2) == bool(spot)
+    assert cloud.called("queued-resources create") == 2 and (cloud.called("--spot") == 2) == bool(
+        spot
+    )
     first, second = cloud.starts()
     assert first["step"] == 0 < second["step"] and first["words"] == second["words"]
     assert cloud.slices == []
@@ -86,11 +113,22 @@ def test_a_lost_group_is_made_again(cloud: Cloud) -> None:
 
 def test_a_worker_that_dies_takes_the_slice_with_it(cloud: Cloud) -> None:
     dead = "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255]."
-    cloud.faults({"command": "tpu-vm ssh .*--worker=1 .*status", "says": dead, "status": 255, "times": 99, "slice": 1})
+    cloud.faults(
+        {
+            "command": "tpu-vm ssh .*--worker=1 .*status",
+            "says": dead,
+            "status": 255,
+            "times": 99,
+            "slice": 1,
+        }
+    )
     cloud.kdjax(RUN, FINISH)
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
-    assert "worker 1 cannot be reached" in ended.err and "out of reach 2 times; deleting kd" in ended.err
+    assert (
+        "worker 1 cannot be reached" in ended.err
+        and "out of reach 2 times; deleting kd" in ended.err
+    )
     assert cloud.called("queued-resources create") == 2 and len(cloud.starts(1)) == 2
 
 
@@ -99,7 +137,9 @@ def test_a_job_killed_on_one_worker_is_started_again_on_all(cloud: Cloud) -> Non
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
     assert "worker 1 ended with status 137: Killed; restart 1 of 3" in ended.err
-    assert [len(cloud.starts(worker)) for worker in (0, 1)] == [2, 2] and cloud.called("queued-resources create") == 1
+    assert [len(cloud.starts(worker)) for worker in (0, 1)] == [2, 2] and cloud.called(
+        "queued-resources create"
+    ) == 1
     assert cloud.starts()[1]["step"] > 0
 
 
@@ -107,22 +147,31 @@ def test_restarts_are_bounded(cloud: Cloud) -> None:
     cloud.kdjax({"do": "exit", "status": 1, "says": "Traceback"})
     ended = cloud.run("watch.sh", RESTARTS=2)
     assert ended.status == 1 and len(cloud.starts()) == 3
-    assert "given up after 2 restarts: worker 0 ended with status 1: Traceback; logs are in" in ended.err
+    assert (
+        "given up after 2 restarts: worker 0 ended with status 1: Traceback; logs are in"
+        in ended.err
+    )
     assert cloud.slices == []
 
 
 def test_bad_input_ends_it_with_the_line(cloud: Cloud) -> None:
-    says = "kdjax: train.batch is 7, expected a multiple of 8"
+    says = "kdjax: train.batch_size is 7, expected a multiple of 8"
     cloud.kdjax({"do": "exit", "status": 2, "says": says})
     ended = cloud.run("watch.sh")
     assert ended.status == 2 and len(cloud.starts()) == 1
-    assert ended.err.splitlines()[-1].startswith("watch.sh: ") and says in ended.err.splitlines()[-1]
+    assert (
+        ended.err.splitlines()[-1].startswith("watch.sh: ") and says in ended.err.splitlines()[-1]
+    )
     assert cloud.slices == []
 
 
 def test_workers_that_do_not_find_one_another_are_started_again(cloud: Cloud) -> None:
-    says = "kdjax: KDJAX_DISTRIBUTED is '1': the other processes cannot be joined (DEADLINE_EXCEEDED)"
-    cloud.kdjax({"0": {"do": "exit", "status": 2, "says": says}, "1": {"do": "exit", "status": 1}}, FINISH)
+    says = (
+        "kdjax: KDJAX_DISTRIBUTED is '1': the other processes cannot be joined (DEADLINE_EXCEEDED)"
+    )
+    cloud.kdjax(
+        {"0": {"do": "exit", "status": 2, "says": says}, "1": {"do": "exit", "status": 1}}, FINISH
+    )
     ended = cloud.run("watch.sh", ACCELERATOR="v5p-16")
     assert ended.status == 0, ended.err
     assert "restart 1 of 3" in ended.err and len(cloud.starts(1)) == 2
@@ -141,15 +190,24 @@ def test_ssh_refused_at_first_is_tried_again(cloud: Cloud) -> None:
     cloud.faults({"command": "tpu-vm ssh", "says": refused, "status": 255, "times": 2})
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
-    assert f"{refused} (attempt 2 of 3" in ended.err and cloud.called("queued-resources create") == 1
+    assert (
+        f"{refused} (attempt 2 of 3" in ended.err and cloud.called("queued-resources create") == 1
+    )
 
 
 @pytest.mark.parametrize(
     ("fault", "fate"),
     [
-        ("ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been exceeded. Limit: 0", "ACTIVE"),
+        (
+            "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptible' has been "
+            "exceeded. Limit: 0",
+            "ACTIVE",
+        ),
         ("ERROR: (gcloud) PERMISSION_DENIED: Permission 'tpu.nodes.create' denied", "ACTIVE"),
-        ("ERROR: (gcloud.compute) unrecognized arguments: --spot (did you mean '--sport'?)", "ACTIVE"),
+        (
+            "ERROR: (gcloud.compute) unrecognized arguments: --spot (did you mean '--sport'?)",
+            "ACTIVE",
+        ),
         ("", "FAILED:Quota limit 'TPUV5s' has been exceeded"),
     ],
 )
@@ -164,15 +222,28 @@ def test_what_waiting_cannot_help_ends_it(cloud: Cloud, fault: str, fate: str) -
 
 
 def test_a_group_that_no_quota_allows_ends_it(cloud: Cloud) -> None:
-    cloud.fates(["WAITING_FOR_RESOURCES:ZONE_RESOURCE_POOL_EXHAUSTED", "WAITING_FOR_RESOURCES:QUOTA_EXCEEDED"])
+    cloud.fates(
+        [
+            "WAITING_FOR_RESOURCES:ZONE_RESOURCE_POOL_EXHAUSTED",
+            "WAITING_FOR_RESOURCES:QUOTA_EXCEEDED",
+        ]
+    )
     ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16")
     assert ended.status == 1 and "kd-x not created: ZONE_RESOURCE_POOL_EXHAUSTED" in ended.err
-    assert ended.err.splitlines()[-1] == "watch.sh: kd was refused: kd-x not created: QUOTA_EXCEEDED"
+    assert (
+        ended.err.splitlines()[-1] == "watch.sh: kd was refused: kd-x not created: QUOTA_EXCEEDED"
+    )
     assert cloud.slices == [] and (cloud.world / "made.json").read_text() == "[]"
 
 
 def test_a_cloud_that_does_not_answer_for_a_while_is_asked_again(cloud: Cloud) -> None:
-    cloud.faults({"command": "queued-resources describe", "says": "ERROR: (gcloud) 503 UNAVAILABLE", "times": 8})
+    cloud.faults(
+        {
+            "command": "queued-resources describe",
+            "says": "ERROR: (gcloud) 503 UNAVAILABLE",
+            "times": 8,
+        }
+    )
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
     assert ended.err.count("503 UNAVAILABLE; looking again") == 2
@@ -182,11 +253,15 @@ def test_an_account_that_has_expired_ends_it(cloud: Cloud) -> None:
     says = "ERROR: (gcloud) You do not currently have an active account selected."
     cloud.faults({"command": "queued-resources describe", "says": says, "times": 9})
     ended = cloud.run("watch.sh")
-    assert ended.status == 1 and f"watch.sh: the state of kd cannot be found out: {says}" in ended.err
+    assert (
+        ended.status == 1 and f"watch.sh: the state of kd cannot be found out: {says}" in ended.err
+    )
 
 
 def test_a_group_refused_halfway_leaves_nothing(cloud: Cloud) -> None:
-    cloud.faults({"command": "managed create", "says": "ERROR: (gcloud) Quota 'TPUS' exceeded.", "times": 9})
+    cloud.faults(
+        {"command": "managed create", "says": "ERROR: (gcloud) Quota 'TPUS' exceeded.", "times": 9}
+    )
     ended = cloud.run("watch.sh", ACCELERATOR="tpu7x-16")
     assert ended.status == 1 and ended.err.endswith(
         "watch.sh: kd was refused: ERROR: (gcloud) Quota 'TPUS' exceeded.\n"
@@ -214,7 +289,11 @@ def test_a_watcher_that_ends_is_taken_over(cloud: Cloud) -> None:
     cloud.kdjax(FINISH)
     ended = cloud.run("watch.sh")
     assert ended.status == 0, ended.err
-    assert cloud.called("queued-resources create") == 1 and len(cloud.starts()) == 2 and cloud.slices == []
+    assert (
+        cloud.called("queued-resources create") == 1
+        and len(cloud.starts()) == 2
+        and cloud.slices == []
+    )
 
 
 def test_a_watcher_told_to_stop_leaves_the_study_running(cloud: Cloud) -> None:
@@ -237,18 +316,32 @@ def test_a_slice_that_is_kept(cloud: Cloud) -> None:
 
 
 def test_results_that_cannot_be_fetched_do_not_keep_the_slice(cloud: Cloud) -> None:
-    cloud.faults({"command": "storage rsync .*gs://a-bucket/kd runs", "says": "ERROR: (gcloud) 503", "times": 9})
+    cloud.faults(
+        {
+            "command": "storage rsync .*gs://a-bucket/kd runs",
+            "says": "ERROR: (gcloud) 503",
+            "times": 9,
+        }
+    )
     ended = cloud.run("watch.sh")
-    assert ended.status == 1 and "fetching failed, fetch.sh tries again: ERROR: (gcloud) 503" in ended.err
+    assert (
+        ended.status == 1
+        and "fetching failed, fetch.sh tries again: ERROR: (gcloud) 503" in ended.err
+    )
     assert cloud.slices == []
     cloud.faults()
     assert cloud.run("fetch.sh").status == 0 and (cloud.work / "runs/kd/report.html").exists()
 
 
 def test_a_slice_that_cannot_be_deleted_is_told_of(cloud: Cloud) -> None:
-    cloud.faults({"command": "queued-resources delete", "says": "ERROR: (gcloud) INTERNAL", "times": 9})
+    cloud.faults(
+        {"command": "queued-resources delete", "says": "ERROR: (gcloud) INTERNAL", "times": 9}
+    )
     ended = cloud.run("watch.sh")
-    assert ended.status == 1 and "watch.sh: kd cannot be deleted and costs money: ERROR: (gcloud) INTERNAL" in ended.err
+    assert (
+        ended.status == 1
+        and "watch.sh: kd cannot be deleted and costs money: ERROR: (gcloud) INTERNAL" in ended.err
+    )
 
 
 def test_a_study_on_several_slices(cloud: Cloud, tmp_path: Path) -> None:
@@ -267,7 +360,9 @@ def test_a_study_on_several_slices(cloud: Cloud, tmp_path: Path) -> None:
             "[0]",
         ]
         assert (cloud.work / f"runs/kd.part-{part}-of-2/runs/part{part}/result.json").exists()
-    assert (cloud.work / "merged").read_text() == "merge runs/kd.part-1-of-2 runs/kd.part-2-of-2 --out runs/kd\n"
+    assert (
+        cloud.work / "merged"
+    ).read_text() == "merge runs/kd.part-1-of-2 runs/kd.part-2-of-2 --out runs/kd\n"
     assert cloud.slices == []
 
 
@@ -276,12 +371,22 @@ def test_a_dry_run_of_several_slices_is_that_of_each(cloud: Cloud) -> None:
     assert ended.status == 0 and cloud.calls == [] and not (cloud.work / "runs").exists()
     created = [words[5] for words in ended.commands if words[3:5] == ["queued-resources", "create"]]
     assert created == ["kd-1", "kd-2"]
-    assert ended.commands[-1] == ["kdjax", "merge", *(f"runs/kd.part-{n}-of-2" for n in (1, 2)), "--out", "runs/kd"]
+    assert ended.commands[-1] == [
+        "kdjax",
+        "merge",
+        *(f"runs/kd.part-{n}-of-2" for n in (1, 2)),
+        "--out",
+        "runs/kd",
+    ]
 
 
 def test_one_part_that_fails_is_told_of(cloud: Cloud) -> None:
     cloud.faults(
-        {"command": "queued-resources create kd-2", "says": "ERROR: (gcloud) Quota limit exceeded", "times": 9}
+        {
+            "command": "queued-resources create kd-2",
+            "says": "ERROR: (gcloud) Quota limit exceeded",
+            "times": 9,
+        }
     )
     ended = cloud.run("spread.sh", "PARTS=2")
     assert ended.status == 1 and "spread.sh: not all of 2 parts are finished" in ended.err

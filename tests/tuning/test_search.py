@@ -1,4 +1,5 @@
-"""The search itself, over trials that cost nothing: a loss that is known for every learning rate."""
+"""The search itself, over trials that cost nothing: a loss that is known for every learning
+rate."""
 
 from __future__ import annotations
 
@@ -9,7 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from kdjax.config import TuneConfig
 from kdjax.tuning.search import Outcome, Trial, best_of, search
@@ -84,7 +90,8 @@ def test_tpe_learns_from_each_arm_by_itself() -> None:
     made = found("tpe", 40)
     assert points(made["scratch"])[:10] == points(made["logit"])[:10]
     assert all(
-        one != other for one, other in zip(points(made["scratch"])[10:], points(made["logit"])[10:], strict=True)
+        one != other
+        for one, other in zip(points(made["scratch"])[10:], points(made["logit"])[10:], strict=True)
     )
     for arm, optimum in OPTIMA.items():
         best = best_of(made[arm], "lower")
@@ -95,7 +102,8 @@ def test_tpe_learns_from_each_arm_by_itself() -> None:
 
 
 def test_the_quasi_random_points_fill_the_space() -> None:
-    """Of 32 points, each eighth of each range has about its share, and none lies in the corner of lowest values."""
+    """Of 32 points, each eighth of each range has about its share, and none lies in the corner of
+    lowest values."""
     made = points(found("qmc", 33)["scratch"])[1:]  # the first is drawn at random
     rates = [(math.log10(point["optimizer.learning_rate"]) + 5) / 4 for point in made]
     for places in (rates, [point["optimizer.weight_decay"] for point in made]):
@@ -134,7 +142,8 @@ def test_a_search_that_was_killed_goes_on_with_the_same_trials(sampler: str) -> 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_more_trials_begin_with_those_there_were(sampler: str) -> None:
-    few, more = found(sampler, 5), found(sampler, 9)
+    few = found(sampler, 5)
+    more = found(sampler, 9)
     assert {arm: trials[:5] for arm, trials in more.items()} == few
 
 
@@ -147,7 +156,9 @@ def test_settings_are_plain_values_of_the_space(sampler: str) -> None:
         assert 1 <= trial.settings["student.layers"] <= 6
 
 
-def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
+def test_nothing_is_printed(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     for sampler in SAMPLERS:
         found(sampler, 2)
     assert capfd.readouterr() == ("", "")
@@ -155,8 +166,11 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], recwarn: pytest.W
 
 
 def test_the_best_is_the_first_of_equals_and_never_one_that_diverged() -> None:
-    trials = [Trial(n, {}, outcome(value)) for n, value in enumerate([None, 2.0, 1.0, 1.0, 3.0, 3.0])]
-    lowest, highest = best_of(trials, "lower"), best_of(trials, "higher")
+    trials = [
+        Trial(n, {}, outcome(value)) for n, value in enumerate([None, 2.0, 1.0, 1.0, 3.0, 3.0])
+    ]
+    lowest = best_of(trials, "lower")
+    highest = best_of(trials, "higher")
     assert lowest is not None and highest is not None
     assert (lowest.number, highest.number) == (2, 4)
     assert best_of(trials[:1], "lower") is None

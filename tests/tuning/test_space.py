@@ -9,17 +9,29 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from kdjax.config import ArmConfig, BudgetConfig, Config, DataConfig, ModelSpec, RangeConfig, TeacherConfig, TuneConfig
+from kdjax.config import (
+    ArmConfig,
+    BudgetConfig,
+    Config,
+    DataConfig,
+    ModelSpec,
+    RangeConfig,
+    TeacherConfig,
+    TuneConfig,
+)
+from kdjax.dry_run.pricing import arms_of
 from kdjax.errors import InputError
-from kdjax.study.pricing import arms_of
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from tests import small_study
 
 CONFIG = Config(
-    data=DataConfig(length=16, slots=3),
+    data=DataConfig(seq_len=16, max_predictions=3),
     student=ModelSpec(**small_study.STUDENT),
     teacher=TeacherConfig(architecture=ModelSpec(**small_study.TEACHER)),
-    arms={"scratch": ArmConfig(), "own": ArmConfig(preset="scratch", optimizer={"learning_rate": 1.0, "b1": 0.8})},
+    arms={
+        "scratch": ArmConfig(),
+        "own": ArmConfig(preset="scratch", optimizer={"learning_rate": 1.0, "b1": 0.8}),
+    },
     budget=BudgetConfig(flops=1e9),
 )
 
@@ -32,7 +44,8 @@ def space(values: str) -> dict[str, Any]:
 
 def test_a_range_has_the_setting_s_type() -> None:
     made = space(
-        "{optimizer.learning_rate: {low: 0.001, high: 0.1, log: true}, student.dropout: {low: 0, high: 0.5}, "
+        "{optimizer.learning_rate: {low: 0.001, high: 0.1, log: true}, student.dropout: {low: 0, "
+        "high: 0.5}, "
         "student.layers: {low: 1, high: 4}}"
     )
     assert made == {
@@ -52,7 +65,8 @@ def test_choices_have_the_setting_s_type() -> None:
 
 
 def test_the_order_in_the_recipe_does_not_matter() -> None:
-    one, other = "student.dropout: {low: 0, high: 0.5}", "optimizer.weight_decay: {low: 0, high: 1}"
+    one = "student.dropout: {low: 0, high: 0.5}"
+    other = "optimizer.weight_decay: {low: 0, high: 1}"
     assert list(space(f"{{{one}, {other}}}")) == list(space(f"{{{other}, {one}}}"))
 
 
@@ -62,15 +76,39 @@ REFUSED = [
         "{optimizer.learning_rat: {low: 1, high: 2}}",
         r"unknown setting 'optimizer.learning_rat' \(did you mean 'optimizer.learning_rate'\?\)",
     ),
-    ("{learning_rate: {low: 1, high: 2}}", r"unknown setting 'learning_rate' .*optimizer.learning_rate"),
-    ("{finetune.steps: {low: 1, high: 2}}", r"finetune.steps: trials do not fine-tune, expected settings of optimizer"),
-    ("{student.layers: {low: 1.5, high: 4}}", r"student.layers: found low 1.5 and high 4, expected whole numbers"),
+    (
+        "{learning_rate: {low: 1, high: 2}}",
+        r"unknown setting 'learning_rate' .*optimizer.learning_rate",
+    ),
+    (
+        "{finetune.steps: {low: 1, high: 2}}",
+        r"finetune.steps: trials do not fine-tune, expected settings of optimizer",
+    ),
+    (
+        "{student.layers: {low: 1.5, high: 4}}",
+        r"student.layers: found low 1.5 and high 4, expected whole numbers",
+    ),
     ("{student.norm: {low: 1, high: 4}}", r"student.norm: found a range, expected choices"),
-    ("{student.norm: {choices: [pre, past]}}", r"student.norm: found the choice 'past', expected 'post' or 'pre'"),
-    ("{student.layers: {choices: [1, 2.5]}}", r"student.layers: found the choice 2.5, expected int or null"),
-    ("{student.layers: {choices: [true]}}", r"student.layers: found the choice True, expected int or null"),
-    ("{student.dropout: {choices: [0, 0.0]}}", r"student.dropout: found the choices \[0.0, 0.0\], expected each once"),
-    ("{optimizer.learning_rate: {low: 0, high: 1}}", r"learning_rate: arms.scratch.optimizer: learning_rate is 0.0"),
+    (
+        "{student.norm: {choices: [pre, past]}}",
+        r"student.norm: found the choice 'past', expected 'post' or 'pre'",
+    ),
+    (
+        "{student.layers: {choices: [1, 2.5]}}",
+        r"student.layers: found the choice 2.5, expected int or null",
+    ),
+    (
+        "{student.layers: {choices: [true]}}",
+        r"student.layers: found the choice True, expected int or null",
+    ),
+    (
+        "{student.dropout: {choices: [0, 0.0]}}",
+        r"student.dropout: found the choices \[0.0, 0.0\], expected each once",
+    ),
+    (
+        "{optimizer.learning_rate: {low: 0, high: 1}}",
+        r"learning_rate: arms.scratch.optimizer: learning_rate is 0.0",
+    ),
     ("{student.dropout: {low: 0, high: 1}}", r"student.dropout: .*dropout is 1.0, expected a rate"),
     ("{student.heads: {choices: [2, 3]}}", r"student.heads: .*3 heads do not divide the width 16"),
 ]
@@ -89,7 +127,11 @@ def test_settings_go_into_the_arm_s_own_sections() -> None:
     assert tuned.student == {"dropout": 0.3}
     assert CONFIG.arms["own"].optimizer == {"learning_rate": 1.0, "b1": 0.8}
     (phase,) = arms_of(replace(CONFIG, arms={"own": tuned}))["own"].phases
-    assert (phase.optimizer.learning_rate, phase.optimizer.b1, phase.student.dropout) == (0.25, 0.8, 0.3)
+    assert (phase.optimizer.learning_rate, phase.optimizer.b1, phase.student.dropout) == (
+        0.25,
+        0.8,
+        0.3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,5 +152,7 @@ def test_settings_go_into_the_arm_s_own_sections() -> None:
         (RangeConfig(choices=(0.1,)), 0.1, None),
     ],
 )
-def test_the_edge_of_a_range_is_its_outer_tenth_on_its_scale(values: RangeConfig, found: Any, end: str | None) -> None:
+def test_the_edge_of_a_range_is_its_outer_tenth_on_its_scale(
+    values: RangeConfig, found: Any, end: str | None
+) -> None:
     assert edge_of(values, found) == end

@@ -18,14 +18,14 @@ from safetensors.numpy import load_file
 from kdjax import recipes
 from kdjax.config import ArmConfig, BudgetConfig, Config, RangeConfig
 from kdjax.data.corpus import Corpus
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
-from kdjax.evaluate.mlm import held_out_loss
+from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import zoo
 from kdjax.study import study as study_module
 from kdjax.study.corpus import held_out_batches, tuning_batches
-from kdjax.study.pricing import prices
 from kdjax.study.tuned import tuning_of
-from kdjax.train import program
+from kdjax.training import program
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
 from tests import small_study
@@ -70,7 +70,9 @@ def told(config: Config, out: Path) -> tuple[dict[str, Any], str]:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """Two arms and a teacher that has its MLM head."""
     here = tmp_path_factory.mktemp("recipe")
-    settings = small_study.settings(here, arms={arm: {} for arm in ARMS}, budget={"flops": 6e7}, tune=TUNE)
+    settings = small_study.settings(
+        here, arms={arm: {} for arm in ARMS}, budget={"flops": 6e7}, tune=TUNE
+    )
     settings["teacher"] = small_study.with_head(here / "teacher")
     return recipes.from_dict(settings)
 
@@ -119,7 +121,9 @@ def test_every_arm_has_its_trials_and_each_spends_its_share(tuning: Tuning) -> N
         own = tuning.found["arms"][arm]
         assert own["charged"] == sum(trial["charged"] for trial in tuning.trials(arm))
         assert own["best"]["value"] == min(trial["value"] for trial in tuning.trials(arm))
-    assert [t["settings"] for t in tuning.trials("scratch")] == [t["settings"] for t in tuning.trials("logit")]
+    assert [t["settings"] for t in tuning.trials("scratch")] == [
+        t["settings"] for t in tuning.trials("logit")
+    ]
     assert tuning.found["trials"] == 2 and tuning.found["seeds"] == [7]
 
 
@@ -147,8 +151,12 @@ def test_a_value_is_the_loss_on_held_out_sequences_that_no_evaluation_uses(tunin
         for trial in tuning.trials(arm):
             flat = load_file(tuning.run(arm, trial["number"]) / "params.safetensors")
             params = unflatten_dict({tuple(name.split(".")): array for name, array in flat.items()})
-            assert trial["value"] == pytest.approx(held_out_loss(student, params, ours).loss, rel=1e-5)
-            assert trial["value"] != pytest.approx(held_out_loss(student, params, theirs).loss, rel=1e-5)
+            assert trial["value"] == pytest.approx(
+                held_out_loss(student, params, ours).loss, rel=1e-5
+            )
+            assert trial["value"] != pytest.approx(
+                held_out_loss(student, params, theirs).loss, rel=1e-5
+            )
 
 
 def test_learning_rates_share_a_compiled_program(tuning: Tuning) -> None:
@@ -159,7 +167,12 @@ def test_what_arms_share_is_made_once(tuning: Tuning) -> None:
     assert {path.name.partition("-")[0] for path in (tuning.out / "shared").iterdir()} == {"data"}
     names = {path.name for path in tuning.directory("logit", 1).iterdir()}
     assert names == {"study.json", "trial.json", "runs"}
-    assert {path.name for path in tuning.out.iterdir()} == {"shared", "trials", "tuning.json", "tuned.yaml"}
+    assert {path.name for path in tuning.out.iterdir()} == {
+        "shared",
+        "trials",
+        "tuning.json",
+        "tuned.yaml",
+    }
 
 
 def test_the_tuned_recipe_has_each_arm_s_best_and_is_otherwise_the_same(tuning: Tuning) -> None:
@@ -186,7 +199,9 @@ def test_table_has_the_texts_own_losses_beside_a_loss(tuning: Tuning) -> None:
     assert f"unigram {losses['unigram']:.3f}" in " ".join(tuning.printed.split())
 
 
-def test_the_same_command_again_trains_nothing(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_again_trains_nothing(
+    tuning: Tuning, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(study_module, "train", no_training)
     before = {name: (tuning.out / name).read_bytes() for name in ("tuning.json", "tuned.yaml")}
     found, printed = told(tuning.config, tuning.out)
@@ -199,21 +214,39 @@ def test_a_tuning_that_was_killed_goes_on_as_if_it_had_not_been(tuning: Tuning, 
     (copy / "trials" / "scratch" / "001" / "runs" / "scratch-seed7" / "result.json").unlink()
     shutil.rmtree(copy / "trials" / "logit" / "001")
     (copy / "tuning.json").unlink()
-    stamp = (copy / "trials" / "logit" / "000" / "runs" / "logit-seed7" / "result.json").stat().st_mtime_ns
+    stamp = (
+        (copy / "trials" / "logit" / "000" / "runs" / "logit-seed7" / "result.json")
+        .stat()
+        .st_mtime_ns
+    )
     found, _ = told(tuning.config, copy)
     assert timeless(found) == timeless(tuning.found)
-    assert (copy / "trials" / "logit" / "000" / "runs" / "logit-seed7" / "result.json").stat().st_mtime_ns == stamp
+    assert (
+        copy / "trials" / "logit" / "000" / "runs" / "logit-seed7" / "result.json"
+    ).stat().st_mtime_ns == stamp
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sampler_seed": 1}, r"trials/scratch/000/trial.json: this trial's settings are .*, expected .*another --out"),
-        ({"space": {RATE: RangeConfig(low=1.0, high=2.0)}}, r"000/trial.json: this trial's settings are"),
-        ({"share": 0.4}, r"000/study.json: this study's budget.flops is 30000000.0, expected 24000000.0"),
+        (
+            {"sampler_seed": 1},
+            r"trials/scratch/000/trial.json: this trial's settings are .*, expected .*another "
+            r"--out",
+        ),
+        (
+            {"space": {RATE: RangeConfig(low=1.0, high=2.0)}},
+            r"000/trial.json: this trial's settings are",
+        ),
+        (
+            {"share": 0.4},
+            r"000/study.json: this study's budget.flops is 30000000.0, expected 24000000.0",
+        ),
     ],
 )
-def test_a_directory_belongs_to_one_tuning(tuning: Tuning, changes: dict[str, Any], said: str) -> None:
+def test_a_directory_belongs_to_one_tuning(
+    tuning: Tuning, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InputError, match=said):
         tune(with_tune(tuning.config, **changes), tuning.out)
 
@@ -255,14 +288,26 @@ def test_bad_input_other_than_divergence_ends_the_command(config: Config, tmp_pa
 
 
 def test_no_held_out_sequences_left_is_refused(config: Config, tmp_path: Path) -> None:
-    alone = replace(config, arms={"scratch": ArmConfig()}, evaluation=replace(config.evaluation, mlm_sequences=10**6))
-    with pytest.raises(InputError, match=r"evaluation takes all \d+ held-out sequences, expected some left"):
+    alone = replace(
+        config,
+        arms={"scratch": ArmConfig()},
+        evaluation=replace(config.evaluation, mlm_sequences=10**6),
+    )
+    with pytest.raises(
+        InputError, match=r"evaluation takes all \d+ held-out sequences, expected some left"
+    ):
         tune(alone, tmp_path / "out")
 
 
-def test_a_probe_s_value_is_its_best_dev_score_and_nothing_is_fine_tuned(config: Config, tmp_path: Path) -> None:
+def test_a_probe_s_value_is_its_best_dev_score_and_nothing_is_fine_tuned(
+    config: Config, tmp_path: Path
+) -> None:
     """Held-out sequences are not needed, so the evaluation may have all."""
-    alone = replace(config, arms={"scratch": ArmConfig()}, evaluation=replace(config.evaluation, mlm_sequences=10**6))
+    alone = replace(
+        config,
+        arms={"scratch": ArmConfig()},
+        evaluation=replace(config.evaluation, mlm_sequences=10**6),
+    )
     probed = with_tune(alone, trials=1, share=0.1, endpoint="probe.parity")
     found, _ = told(probed, tmp_path / "out")
     (trial,) = found["arms"]["scratch"]["trials"]
@@ -277,16 +322,20 @@ def test_a_probe_s_value_is_its_best_dev_score_and_nothing_is_fine_tuned(config:
 def test_stored_outputs_are_made_once_for_all_trials(config: Config, tmp_path: Path) -> None:
     stored = replace(
         config,
-        data=replace(config.data, views=1),
+        data=replace(config.data, mask_copies=1),
         arms={"read": ArmConfig("logit", teacher="cached")},
         cache=replace(config.cache, k=8, shared_by=1000),
     )
     found, _ = told(with_tune(stored, share=0.2), tmp_path / "out")
     (cache,) = (tmp_path / "out" / "shared").glob("cache-*")
     flops = json.loads((cache / "manifest.json").read_text())["totals"]["flops"]
-    rows = [json.loads(path.read_text()) for path in (tmp_path / "out" / "trials").rglob("result.json")]
+    rows = [
+        json.loads(path.read_text()) for path in (tmp_path / "out" / "trials").rglob("result.json")
+    ]
     assert [row["spent"]["teacher_cache"] for row in rows] == [-(-flops // 1000)] * 2
-    assert [trial["charged"] for trial in found["arms"]["read"]["trials"]] == [row["spent"]["charged"] for row in rows]
+    assert [trial["charged"] for trial in found["arms"]["read"]["trials"]] == [
+        row["spent"]["charged"] for row in rows
+    ]
 
 
 REFUSED = [
@@ -295,13 +344,21 @@ REFUSED = [
     ({"seeds": (7, 7)}, r"tune.seeds is \[7, 7\], expected one or more, each once"),
     ({"seeds": (7, 1)}, r"tune.seeds has \[1\], which are among seeds"),
     ({"space": {}}, r"tune.space is empty"),
-    ({"endpoint": "probe.paritty"}, r"tune.endpoint is 'probe.paritty'.*\(did you mean 'probe.parity'\?\)"),
-    ({"endpoint": "finetune.parity"}, r"tune.endpoint is 'finetune.parity', expected mlm_loss, mlm_probe or"),
+    (
+        {"endpoint": "probe.paritty"},
+        r"tune.endpoint is 'probe.paritty'.*\(did you mean 'probe.parity'\?\)",
+    ),
+    (
+        {"endpoint": "finetune.parity"},
+        r"tune.endpoint is 'finetune.parity', expected mlm_loss, mlm_probe or",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("changes", "said"), REFUSED, ids=[said for _, said in REFUSED])
-def test_what_cannot_be_tuned(config: Config, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_tuned(
+    config: Config, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InputError, match=said):
         tune(with_tune(config, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -309,13 +366,21 @@ def test_what_cannot_be_tuned(config: Config, tmp_path: Path, changes: dict[str,
 
 def test_an_arm_without_an_mlm_head_needs_a_probe(config: Config, tmp_path: Path) -> None:
     arms = {name: ArmConfig() for name in ("scratch", "tinybert", "minilm")}
-    with pytest.raises(InputError, match=r"'mlm_loss', which says nothing of tinybert, minilm: .*expected mlm_probe"):
+    with pytest.raises(
+        InputError,
+        match=r"'mlm_loss', which says nothing of tinybert, minilm: .*expected mlm_probe",
+    ):
         tune(replace(config, arms=arms), tmp_path / "out")
 
 
 @pytest.mark.parametrize(("kind", "amount"), [("flops", 4e12), ("tokens", 8e6), ("hours", 2.0)])
 def test_a_trial_gets_its_share_of_any_budget(config: Config, kind: str, amount: float) -> None:
-    whole = replace(config, budget=BudgetConfig(**{kind: amount}), tuning="before.json", sweep={"train.batch": [8]})
+    whole = replace(
+        config,
+        budget=BudgetConfig(**{kind: amount}),
+        tuning="before.json",
+        sweep={"train.batch_size": [8]},
+    )
     made = recipe_of(with_tune(whole, share=0.25))
     assert made.budget == BudgetConfig(**{kind: amount / 4})
     assert (made.seeds, made.tuning, made.sweep) == ((7,), "", {})
@@ -327,9 +392,16 @@ def test_a_trial_is_charged_for_stored_outputs_what_a_run_of_the_recipe_is(confi
     """Two arms under three seeds share them, however few runs a trial has."""
     arms = {"scratch": ArmConfig(), "one": ArmConfig("logit", teacher="cached")}
     small = replace(config.cache, k=8)
-    stored = replace(config, cache=small, seeds=(0, 1, 2), data=replace(config.data, views=2), arms=arms)
+    stored = replace(
+        config, cache=small, seeds=(0, 1, 2), data=replace(config.data, mask_copies=2), arms=arms
+    )
     assert recipe_of(stored).cache.shared_by == 3
     arms = {**arms, "two": ArmConfig("logit", teacher="cached")}
     assert recipe_of(replace(stored, arms=arms)).cache.shared_by == 6
-    assert recipe_of(replace(stored, arms=arms, cache=replace(stored.cache, shared_by=40))).cache.shared_by == 40
+    assert (
+        recipe_of(
+            replace(stored, arms=arms, cache=replace(stored.cache, shared_by=40))
+        ).cache.shared_by
+        == 40
+    )
     assert recipe_of(config).cache.shared_by == 0

@@ -1,0 +1,187 @@
+"""Train a WordPiece tokenizer on the training documents of a corpus: the same text gives the same
+bytes.
+
+The entries are merged by the tokenizers library, pair by pair, the most frequent pair first. By
+itself its result
+depends on the order in which a hash table hands it words: characters get their numbers in that
+order, and pairs that are equally frequent are told apart by these numbers. So characters are
+counted and numbered here, before it begins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from kdjax.config import DataConfig, TokenizerConfig
+from kdjax.data.text import sources
+from kdjax.data.text.sources import TextError
+from kdjax.data.tokenizer import SPECIAL_NAMES
+from kdjax.errors import InputError
+
+CONTINUING = "##"
+"""Begins an entry that stands within a word, not at its beginning."""
+LONGEST_WORD = 100
+"""Characters; a longer word is [UNK], as in BERT."""
+
+Texts = Callable[[], Iterable[str]]
+"""The texts, from the first one at every call."""
+
+
+@dataclass(frozen=True)
+class TrainedTokenizer:
+    """A tokenizer that was trained.
+
+    Attributes:
+        json: the content of its tokenizer.json.
+        size: entries, special tokens included.
+        uncovered: share of the training text's characters, white space aside, that have no entry.
+    """
+
+    json: str
+    size: int
+    uncovered: float
+
+
+def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer:
+    """Train a lowercase WordPiece tokenizer with BERT's normalizer, which strips accents, and its
+    word splitter.
+
+    Entries are, in this order: the special tokens, the most frequent characters by code point, the
+    same characters as they continue a word, and what the trainer merges of these.
+
+    Args:
+        config: kind, size and alphabet.
+        texts: those to train on; they are read twice, as a stream.
+        where: says where they come from, for messages.
+
+    Raises:
+        TextError: the texts have too few different words to fill the vocabulary.
+    """
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    # Ties are broken by code point.
+    counts = _count_characters(tokenizer.normalizer, texts())
+    ranked = sorted(counts, key=lambda character: (-counts[character], character))
+    alphabet = sorted(ranked[: config.characters])
+    continuing = [
+        CONTINUING + character for character in alphabet if _continues(tokenizer, character)
+    ]
+
+    # The trainer numbers what it takes for special tokens in the order given, before it looks at
+    # any word.
+    fixed = [*SPECIAL_NAMES, *alphabet, *continuing]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=config.size,
+        min_frequency=0,
+        special_tokens=fixed,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        continuing_subword_prefix=CONTINUING,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    if len(vocabulary) != config.size:
+        raise TextError(
+            f"{where}: the training text has words for {len(vocabulary):,} entries, expected "
+            "data.tokenizer.size, "
+            f"{config.size:,}: more text or a smaller size"
+        )
+
+    # Only the first five are special: the tokenizer is built anew from the entries alone.
+    total = sum(counts.values())
+    covered = sum(counts[character] for character in alphabet)
+    return TrainedTokenizer(
+        _tokenizer_json(vocabulary), len(vocabulary), 1 - covered / total if total else 0.0
+    )
+
+
+def training_texts(config: DataConfig) -> Iterator[str]:
+    """The texts of a corpus's training documents, in order: those that are held out are passed
+    over.
+
+    Raises:
+        TextError: unusable text; see `kdjax.data.text.sources.documents`.
+    """
+    for document in sources.documents(config.files, config.text_field):
+        if not document.is_held_out(config.validation):
+            yield document.text
+
+
+def train_on_corpus(config: DataConfig) -> TrainedTokenizer:
+    """Train the tokenizer that `data.tokenizer` describes, on the training documents of
+    `data.files`.
+
+    Raises:
+        TextError: unusable text, or too little of it.
+        InputError: `data.tokenizer` is a path.
+    """
+    if not isinstance(config.tokenizer, TokenizerConfig):
+        raise InputError(
+            f"data.tokenizer is {config.tokenizer!r}, expected how one is trained, for instance "
+            "{train: wordpiece, size: 512}"
+        )
+    files = [config.files] if isinstance(config.files, str) else config.files
+    return train(config.tokenizer, lambda: training_texts(config), ", ".join(files))
+
+
+def write_directory(trained: TrainedTokenizer, directory: Path) -> None:
+    """Write a directory that `transformers.AutoTokenizer` reads: tokenizer.json and
+    tokenizer_config.json.
+
+    Args:
+        trained: the tokenizer.
+        directory: an empty directory.
+    """
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "do_lower_case": True,
+        **{f"{name[1:-1].lower()}_token": name for name in SPECIAL_NAMES},
+    }
+    (directory / "tokenizer.json").write_text(trained.json, encoding="utf-8")
+    text = json.dumps(settings, indent=1) + "\n"
+    (directory / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def _count_characters(normalizer: normalizers.Normalizer, texts: Iterable[str]) -> Counter[str]:
+    """Count the characters of normalized texts, white space aside."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    for character in [found for found in counts if found.isspace()]:
+        del counts[character]
+    return counts
+
+
+def _continues(tokenizer: tokenizers.Tokenizer, character: str) -> bool:
+    """Return whether a character can stand within a word: punctuation is always a word of its
+    own."""
+    return len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{character}")) == 1
+
+
+def _tokenizer_json(vocabulary: dict[str, int]) -> str:
+    """The content of the tokenizer.json of a BERT tokenizer with these entries."""
+    model = models.WordPiece(
+        vocabulary,
+        unk_token="[UNK]",
+        continuing_subword_prefix=CONTINUING,
+        max_input_chars_per_word=LONGEST_WORD,
+    )
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUING)
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+    tokenizer.add_special_tokens(list(SPECIAL_NAMES))
+    return str(tokenizer.to_str(pretty=True)) + "\n"

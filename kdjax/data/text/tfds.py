@@ -1,0 +1,167 @@
+"""Data sets that TensorFlow Datasets has prepared: `tfds:DIRECTORY:SPLIT`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdjax.data.text.records import Record
+from kdjax.data.text.streams import TextError, optional, sha256
+from kdjax.errors import InputError
+
+PREFIX = "tfds:"
+INFO = "dataset_info.json"
+EXAMPLES = 256
+"""Examples read at a time."""
+
+
+@dataclass(frozen=True)
+class TfdsSplit:
+    """One split of a prepared data set, or a slice of it as TFDS writes it: `train`, `train[:10%]`.
+
+    Attributes:
+        directory: of one version of one configuration: dataset_info.json lies there.
+        split: which of its examples.
+    """
+
+    directory: Path
+    split: str
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.directory}:{self.split}"
+
+    @property
+    def sha256(self) -> str:
+        """Of the split's name and of its files.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        files = [self.directory / INFO, self.directory / "features.json"]
+        files += [Path(path) for path in _builder(self.directory).info.splits[self.split].filepaths]
+        listed = "".join(f"{path.name} {sha256(path)}\n" for path in files)
+        return hashlib.sha256(f"{self.split}\n{listed}".encode()).hexdigest()
+
+
+def find(uri: str) -> TfdsSplit:
+    """The split that `tfds:DIRECTORY:SPLIT` names; of a data set with one split, `tfds:DIRECTORY`
+    is enough.
+
+    Raises:
+        InputError: TFDS, or the TensorFlow this directory's format needs, is not installed.
+        TextError: not a prepared data set, or no such split.
+    """
+    place, split = _parted(uri.removeprefix(PREFIX))
+    directory = Path(place).expanduser()
+    if not (directory / INFO).is_file():
+        raise TextError(
+            f"{uri}: {directory} holds no {INFO}, expected the directory of one version of a data "
+            "set"
+        )
+    builder = _builder(directory)
+    splits = list(builder.info.splits)
+    if not split and len(splits) != 1:
+        raise TextError(
+            f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one "
+            "of them"
+        )
+    found = TfdsSplit(directory, split or splits[0])
+    if not _random_access(builder) and importlib.util.find_spec("tensorflow") is None:
+        stored = builder.info.file_format.value
+        raise InputError(
+            f"{uri}: is stored as {stored}, which only TensorFlow reads: pip install tensorflow, "
+            "or prepare the data "
+            "set with file_format='array_record'"
+        )
+    try:
+        builder.info.splits[found.split]
+    except (KeyError, ValueError) as e:
+        message = str(e).partition("\n")[0].strip("'\"")
+        raise TextError(
+            f"{uri}: no such split ({message}), expected one of {', '.join(splits)}"
+        ) from None
+    return found
+
+
+def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
+    """The examples of a split in the order they are stored, each with those of the features that it
+    has.
+
+    array_record needs no TensorFlow; other formats are read with it.
+
+    Raises:
+        TextError: none of the features is there, or its files cannot be read.
+    """
+    builder = _builder(source.directory)
+    there = [name for name in builder.info.features if name in features]
+    if not there:
+        found = ", ".join(builder.info.features)
+        raise TextError(
+            f"{source}: has the features {found}, expected the one data.text_field names"
+        )
+    try:
+        stream = (
+            _read_at_random(builder, source, there)
+            if _random_access(builder)
+            else _streamed(builder, source)
+        )
+        for number, example in enumerate(stream):
+            where = f"{source}, example {number}"
+            yield Record(where, None, {name: _text(example[name], where) for name in there})
+    except (OSError, RuntimeError, ValueError) as e:
+        raise TextError(
+            f"{source}: cannot be read ({e}), expected a data set as TFDS prepared it"
+        ) from None
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """A directory and a split, which may have colons itself, as in `train[:10%]`, but no slash."""
+    parent, slash, last = name.rpartition("/")
+    directory, _, split = last.partition(":")
+    return f"{parent}{slash}{directory}", split
+
+
+def _builder(directory: Path) -> Any:
+    tfds = optional("tensorflow_datasets", "tfds", directory)
+    try:
+        return tfds.builder_from_directory(directory)
+    except Exception as e:  # whatever TFDS finds wrong with the files
+        raise TextError(
+            f"{directory}: not readable as a data set ({e}), expected one that TFDS prepared"
+        ) from None
+
+
+def _random_access(builder: Any) -> bool:
+    return bool(builder.info.file_format.value == "array_record")
+
+
+def _read_at_random(builder: Any, source: TfdsSplit, wanted: Collection[str]) -> Iterator[Any]:
+    decode = optional("tensorflow_datasets", "tfds", source).decode
+    skipped = {name: decode.SkipDecoding() for name in builder.info.features if name not in wanted}
+    data = builder.as_data_source(split=source.split, decoders=skipped)
+    for start in range(0, len(data), EXAMPLES):
+        yield from data.__getitems__(range(start, min(start + EXAMPLES, len(data))))
+
+
+def _streamed(builder: Any, source: TfdsSplit) -> Iterator[Any]:
+    tfds = optional("tensorflow_datasets", "tfds", source)
+    in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    yield from tfds.as_numpy(
+        builder.as_dataset(split=source.split, shuffle_files=False, read_config=in_order)
+    )
+
+
+def _text(value: Any, where: str) -> Any:
+    """Text features come as bytes."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError as e:
+        raise TextError(
+            f"{where}: not UTF-8 at byte {e.start} ({e.reason}), expected UTF-8 text"
+        ) from None

@@ -1,0 +1,133 @@
+"""What a teacher cost before a study's runs, and which arms are charged which part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdjax.budget.accounting import CASES, Budget
+from kdjax.budget.ledger import schedule_phases
+from kdjax.config import Config
+from kdjax.errors import InputError
+from kdjax.models import zoo
+from kdjax.training.arm import Arm
+from kdjax.training.phase import BatchShape, price
+from kdjax.training.teacher_directories import read_card, source_directories
+from kdjax.training.teacher_head import head_phase
+from kdjax.training.teacher_pretraining import pretraining_flops
+
+
+@dataclass(frozen=True)
+class TeacherCost:
+    """FLOPs spent on a teacher before a study's runs.
+
+    Attributes:
+        training: of pretraining it; 0: not known.
+        tuning: of training its encoder on, together with an MLM head.
+        head: of fitting an MLM head on a frozen encoder.
+    """
+
+    training: int = 0
+    tuning: int = 0
+    head: int = 0
+
+    @staticmethod
+    def of_facts(facts: Mapping[str, Any]) -> TeacherCost:
+        """Return what a teacher's card, or a study's facts of it, say."""
+        tuning = int(facts.get("tuning_flops", 0))
+        head = int(facts.get("head_flops", 0))
+        if "tuning_flops" not in facts and facts.get("encoder") == "tuned":
+            # Cards of earlier versions book the tuning of an encoder as its head's.
+            tuning = head
+            head = 0
+        return TeacherCost(int(facts.get("training_flops", 0)), tuning, head)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known what pretraining cost."""
+        return self.training > 0
+
+    def charged_to(self, arm: Arm) -> int:
+        """Return what an arm that uses the teacher is charged, before it is shared among students.
+
+        The encoder is every such arm's; a head on a frozen encoder only theirs who use the head.
+        """
+        return self.training + self.tuning + (self.head if arm.needs_mlm_head else 0)
+
+    def check(self, case: str) -> None:
+        """Check that what is to be paid is known.
+
+        Args:
+            case: who pays for the teacher, a key of `kdjax.budget.accounting.CASES`.
+
+        Raises:
+            InputError: the case charges the teacher's training and nobody knows what it was.
+        """
+        if "teacher_training" in CASES[case] and not self.known:
+            raise InputError(
+                f"budget.teacher is {case!r} and what training the teacher cost is not known, "
+                "expected "
+                "teacher.training_flops, a teacher whose card says it, or teacher.train"
+            )
+
+
+def batch_shape(config: Config, batch: int) -> BatchShape:
+    """Return the shape of a teacher's batch of so many sequences."""
+    return BatchShape(batch, config.data.seq_len, config.data.max_predictions)
+
+
+def cost_by_recipe(config: Config) -> TeacherCost:
+    """Return what a recipe's teacher will have cost, from settings and, where it is there, the
+    source's card.
+
+    Of a teacher that is trained here, and of a head that is fitted, it is exact: the number of
+    steps times their price.
+
+    Raises:
+        InputError: a budget that buys no step.
+    """
+    teacher, architecture = config.teacher, zoo.resolve(config.teacher.architecture)
+    if teacher.train.budget:
+        shape = batch_shape(config, teacher.train.batch_size)
+        return TeacherCost(
+            training=pretraining_flops(architecture, teacher.train, shape, teacher.at)
+        )
+    before = TeacherCost.of_facts(_card(config))
+    training = int(teacher.training_flops) or before.training
+    fitted = fit_flops(config) if teacher.head.budget else 0
+    tuned = teacher.head.encoder == "tuned"
+    return TeacherCost(
+        training=training,
+        tuning=before.tuning + (fitted if tuned else 0),
+        head=before.head + (0 if tuned else fitted),
+    )
+
+
+def fit_flops(config: Config) -> int:
+    """Return what fitting the recipe's MLM head costs: the number of steps times their price.
+
+    Raises:
+        InputError: its budget buys no step.
+    """
+    head = config.teacher.head
+    shape = batch_shape(config, head.batch_size)
+    step_price = price(head_phase(zoo.resolve(config.teacher.architecture), head), shape)
+    spans = schedule_phases(
+        Budget.flops(head.budget),
+        [(1.0, step_price)],
+        shape.tokens_per_step,
+        setting="teacher.head.budget",
+    )
+    return spans[0].steps * step_price.total
+
+
+def _card(config: Config) -> Mapping[str, Any]:
+    """Return the card beside the source's weights; empty where there is none, or no source on this
+    machine.
+    """
+    try:
+        directory = source_directories(config)[0].path
+    except InputError:
+        return {}
+    return read_card(directory)

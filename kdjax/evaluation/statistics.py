@@ -1,0 +1,326 @@
+"""Verdicts on pairs of arms: paired Student-t intervals over seeds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from kdjax.errors import InputError
+
+Verdict = Literal["BEATS", "TIES", "INCONCLUSIVE"]
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the shared seeds say about two arms on one endpoint. It reads `a verdict b`.
+
+    Attributes:
+        a: name of the first arm; of a pair with a winner, the winner.
+        b: name of the second arm.
+        difference: mean over seeds of (a's value - b's value), in the endpoint's unit; None without
+            a shared seed.
+        low, high: ends of the confidence interval of that mean; None with fewer than two shared
+            seeds.
+        n: number of shared seeds.
+        verdict: see `paired`.
+    """
+
+    a: str
+    b: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: int
+    verdict: Verdict
+
+
+def interval(
+    differences: ArrayLike, confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and Student-t confidence interval of the mean, over the last axis.
+
+    mean -+ t * s / sqrt(n), with s the sample standard deviation (n - 1 in its denominator) and t
+    the quantile (1 + confidence) / 2 of Student's t with n - 1 degrees of freedom. Where all
+    differences are equal it has no width.
+
+    Args:
+        differences: `[..., n]`, n at least 2: one paired difference per seed.
+        confidence: nominal coverage, between 0 and 1.
+
+    Returns:
+        mean, low, high: `[...]` each.
+
+    Raises:
+        InputError: fewer than two differences, or a confidence outside (0, 1).
+    """
+    values = np.asarray(differences, np.float64)
+    n = values.shape[-1]
+    if n < 2:
+        raise InputError(f"interval: found {n} paired difference(s), expected at least 2")
+    _check(confidence, 0.0)
+    mean = values.mean(-1)
+    # Equal values must give s = 0 exactly; their computed mean can differ from them in the last
+    # bit.
+    spread = np.where(np.ptp(values, axis=-1) == 0, 0.0, values.std(-1, ddof=1))
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
+    return mean, mean - reach, mean + reach
+
+
+def paired(
+    a: Mapping[int, float],
+    b: Mapping[int, float],
+    *,
+    names: tuple[str, str] = ("a", "b"),
+    confidence: float,
+    margin: float,
+    better: Better = "higher",
+) -> Comparison:
+    """Compares two arms on one endpoint over the seeds they share.
+
+    The verdict:
+
+    * `TIES`: the whole interval lies within -margin to +margin. This holds also where the interval
+      leaves out 0: the margin is the smallest difference the user cares about, and such an interval
+      shows that the true one is smaller, however sure its sign is.
+    * `BEATS`: otherwise, the interval leaves out 0. The result is stored with the better arm as
+      `a`, so the sign of `difference` follows `better`.
+    * `INCONCLUSIVE`: neither, or fewer than two shared seeds.
+
+    What the interval covers: the mean difference over seeds (start, data order, masks, head),
+    taking differences as normal. The test set is the same in every run, so the interval says
+    nothing about another sample of test rows, nor about another corpus or another tuning of the
+    arms. With two or three seeds it is wide and leans on normality; seeds that all show the same
+    non-zero difference give an interval of no width, which is less certain than it looks. No
+    adjustment is made for looking at many pairs and endpoints: see `expected_false`.
+
+    Args:
+        a, b: seed -> value of the endpoint.
+        names: the arms' names.
+        confidence: nominal coverage of the interval, between 0 and 1.
+        margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
+        better: whether higher or lower values are better.
+
+    Raises:
+        InputError: a value that is not finite (in any seed, shared or not), a confidence outside
+            (0, 1), a margin that is negative or not finite.
+    """
+    _check(confidence, margin)
+    _check_finite({names[0]: a, names[1]: b})
+    differences = _paired_differences(a, b)
+    n = len(differences)
+    if n < 2:
+        return Comparison(
+            *names, differences[0] if differences else None, None, None, n, "INCONCLUSIVE"
+        )
+    mean, low, high = (float(x) for x in interval(differences, confidence))
+    if -margin <= low and high <= margin:
+        return Comparison(*names, mean, low, high, n, "TIES")
+    if low <= 0 <= high:
+        return Comparison(*names, mean, low, high, n, "INCONCLUSIVE")
+    if (mean > 0) == (better == "higher"):
+        return Comparison(*names, mean, low, high, n, "BEATS")
+    return Comparison(names[1], names[0], -mean, -high, -low, n, "BEATS")
+
+
+def compare_all(
+    values: Mapping[str, Mapping[int, float]],
+    *,
+    confidence: float,
+    margin: float,
+    better: Better = "higher",
+) -> list[Comparison]:
+    """Every pair of arms on one endpoint, in the order of `values`, each over the seeds that the
+    two share.
+
+    Args:
+        values: arm -> seed -> value of the endpoint.
+        confidence, margin, better: as for `paired`.
+
+    Raises:
+        InputError: as for `paired`.
+    """
+    return [
+        paired(
+            values[a], values[b], names=(a, b), confidence=confidence, margin=margin, better=better
+        )
+        for a, b in itertools.combinations(values, 2)
+    ]
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """One arm against the baseline arm on the primary endpoint, among others tested beside it.
+
+    Attributes:
+        arm: name of the arm.
+        baseline: name of the baseline arm.
+        difference: mean over shared seeds of (arm's value - baseline's value), in the endpoint's
+            unit; None without a shared seed.
+        low, high: ends of the unadjusted confidence interval of that mean; None with fewer than two
+            shared seeds.
+        n: number of shared seeds.
+        p_value: two-sided p-value of the paired t-test; None with fewer than two shared seeds.
+        p_adjusted: the same after Holm's adjustment over all arms that are tested; None where
+            `p_value` is.
+        verdict: TIES where the interval lies within the margin, as in `paired`; BEATS or LOSES,
+            read from the arm's side, where the adjusted p-value is at most 1 - confidence;
+            INCONCLUSIVE otherwise.
+    """
+
+    arm: str
+    baseline: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: int
+    p_value: float | None
+    p_adjusted: float | None
+    verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
+
+
+def paired_p_value(differences: ArrayLike) -> float:
+    """Compute the two-sided p-value of the paired t-test: is the mean difference 0?
+
+    Args:
+        differences: `[n]`, n at least 2: one paired difference per seed.
+
+    Returns: The probability, if the true mean were 0, of a mean at least this far from 0 in units
+        of its standard error; where all differences are equal, 1 if they are 0 and 0 if they are
+        not.
+
+    Raises:
+        InputError: fewer than two differences.
+    """
+    values = np.asarray(differences, np.float64)
+    n = len(values)
+    if n < 2:
+        raise InputError(f"paired t-test: found {n} paired difference(s), expected at least 2")
+    if np.ptp(values) == 0:
+        return float(values[0] == 0)
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that rejecting those of at most a errs in at most a share a of families.
+
+    The k-th smallest of m is multiplied by m - k + 1, made at least as large as the one before it,
+    and cut at 1 (Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6). It holds however the tests depend on one another.
+
+    Args:
+        p_values: of the tests of one family.
+
+    Returns:
+        The adjusted p-values, in the order given.
+    """
+    order = np.argsort(p_values, kind="stable")
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        scaled = (len(p_values) - rank) * p_values[index]
+        largest = max(largest, min(1.0, scaled))
+        adjusted[index] = largest
+    return adjusted
+
+
+def against_baseline(
+    values: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    *,
+    confidence: float,
+    margin: float = 0.0,
+    better: Better = "higher",
+) -> list[BaselineComparison]:
+    """Test every arm against the baseline arm on one endpoint, with Holm's adjustment over all of
+    them.
+
+    Args:
+        values: arm -> seed -> value of the endpoint; the baseline arm among them.
+        baseline: name of the baseline arm.
+        confidence: of the intervals; 1 - confidence is the chance of naming any arm falsely, were
+            none different.
+        margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
+        better: whether higher or lower values are better.
+
+    Returns: A comparison for each arm but the baseline, in the order of `values`. An arm without
+        two shared seeds is INCONCLUSIVE, and counts in the adjustment as a test with p-value 1.
+
+    Raises:
+        InputError: a value that is not finite, a confidence outside (0, 1), or a negative margin.
+    """
+    _check(confidence, margin)
+    _check_finite(values)
+    rivals = [arm for arm in values if arm != baseline]
+    differences = {arm: _paired_differences(values[arm], values[baseline]) for arm in rivals}
+
+    # An arm that cannot be tested still counts as a test, so that leaving seeds out makes nothing
+    # significant.
+    p_values = [
+        paired_p_value(differences[arm]) if len(differences[arm]) > 1 else 1.0 for arm in rivals
+    ]
+    rows = []
+    for arm, p_value, p_adjusted in zip(rivals, p_values, holm(p_values), strict=True):
+        n = len(differences[arm])
+        if n < 2:
+            mean = differences[arm][0] if n else None
+            rows.append(
+                BaselineComparison(arm, baseline, mean, None, None, n, None, None, "INCONCLUSIVE")
+            )
+            continue
+        mean, low, high = (float(x) for x in interval(differences[arm], confidence))
+        verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"] = "INCONCLUSIVE"
+        if -margin <= low and high <= margin:
+            verdict = "TIES"
+        elif p_adjusted <= 1 - confidence:
+            verdict = "BEATS" if (mean > 0) == (better == "higher") else "LOSES"
+        rows.append(
+            BaselineComparison(arm, baseline, mean, low, high, n, p_value, p_adjusted, verdict)
+        )
+    return rows
+
+
+def expected_false(count: int, confidence: float) -> float:
+    """How many of `count` unadjusted intervals leave out 0 on average if no arm truly differs from
+    another.
+
+    By linearity of expectation it holds although pairs share runs and are not independent. It is an
+    upper bound on the expected number of false `BEATS`, as some of these intervals lie within the
+    margin and are ties.
+
+    Args:
+        count: number of pairs times number of endpoints looked at.
+        confidence: nominal coverage of each interval.
+    """
+    return count * (1 - confidence)
+
+
+def _paired_differences(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
+    """Subtract b's values from a's, over the seeds that both have."""
+    return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
+
+
+def _check_finite(values: Mapping[str, Mapping[int, float]]) -> None:
+    for name, by_seed in values.items():
+        for seed, value in by_seed.items():
+            if not np.isfinite(value):
+                raise InputError(
+                    f"comparison: arm {name!r}, seed {seed}: value is {value}, expected a finite "
+                    "number"
+                )
+
+
+def _check(confidence: float, margin: float) -> None:
+    if not 0 < confidence < 1:
+        raise InputError(
+            f"evaluation.confidence is {confidence}, expected a number between 0 and 1, both "
+            "excluded"
+        )
+    if not 0 <= margin < float("inf"):
+        raise InputError(f"evaluation.margin is {margin}, expected a finite number of at least 0")

@@ -1,0 +1,69 @@
+"""What TPUs can do, as far as an estimate needs it: clock, memory, links. Peak FLOPs are in
+`kdjax.budget.hardware`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdjax.budget.hardware import Peak, makers_peak
+from kdjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A JAX device of a kind of TPU: a chip; on TPU7x one of a chip's two cores, with half of the
+    chip's memory.
+
+    Attributes:
+        kind: as JAX calls it (`jax.Device.device_kind`).
+        multiplies: multiply-adds that its matrix units do in a cycle.
+        hbm: bytes of HBM that a program can have: what the compiler says there are (its message
+            when a program does not fit), which is less than the maker's figure.
+        hbm_bandwidth: bytes a second.
+        link_bandwidth: bytes a second of one link between chips, in one direction.
+    """
+
+    kind: str
+    multiplies: int
+    hbm: int
+    hbm_bandwidth: float
+    link_bandwidth: float
+
+    @property
+    def peak(self) -> Peak:
+        """The maker's peak."""
+        found = makers_peak(self.kind)
+        assert found is not None
+        return found
+
+    @property
+    def clock(self) -> float:
+        """Cycles a second, from the peak."""
+        return self.peak.flops_per_second / (2 * self.multiplies)
+
+
+GIB = 2**30
+CHIPS = {
+    "v4": Chip("TPU v4", 8 * 128 * 128, int(30.75 * GIB), 1200e9, 50e9),
+    "v5e": Chip("TPU v5 lite", 4 * 128 * 128, int(15.75 * GIB), 819e9, 400e9 / 4 / 2),
+    "v5p": Chip("TPU v5", 8 * 128 * 128, int(95.74 * GIB), 2765e9, 1200e9 / 6 / 2),
+    "v6e": Chip("TPU v6 lite", 4 * 256 * 256, int(31.25 * GIB), 1638e9, 800e9 / 4 / 2),
+    "tpu7x": Chip("TPU7x", 4 * 256 * 256, int(94.75 * GIB), 7380e9 / 2, 1200e9 / 6 / 2),
+}
+"""By the name that topologies have. HBM and link bandwidths: https://docs.cloud.google.com/tpu/docs
+(v4, v5e, v5p, v6e, tpu7x), whose bidirectional figure a chip is over its links (four in a 2D torus,
+six in a 3D one) and both directions. v4's links: Jouppi et al. 2023, arXiv 2304.01433.
+Multiply-adds: matrix units times their size; the clocks that follow (1.05, 1.5, 1.75, 1.75 and 2.2
+GHz) are checked by `benchmarks/estimates.py`."""
+
+
+def chip(name: str) -> Chip:
+    """A chip by its name, or as JAX calls its kind.
+
+    Raises:
+        InputError: no such chip.
+    """
+    found = CHIPS.get(name) or next((one for one in CHIPS.values() if one.kind == name), None)
+    if found is None:
+        raise InputError(f"{name!r} is no TPU that is known, expected one of {', '.join(CHIPS)}")
+    return found

@@ -1,0 +1,100 @@
+"""What figures share: their width, names beside the plot, short names, axes of amounts, limits that
+ignore extremes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from kdjax.report import svg
+
+WIDTH = 9.6
+"""Inches of a figure across the page; the page scales it."""
+
+
+def short(name: str, letters: int = 40) -> str:
+    """A name that leaves room for the plot."""
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+
+
+def level(ax: Axes, y: float) -> None:
+    """A dashed line across the plot, for reference."""
+    ax.axhline(y, color=svg.MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
+
+
+def name_levels(ax: Axes, levels: Mapping[str, float]) -> None:
+    """Writes names to the right of the plot, at their heights but clear of one another."""
+    low, high = ax.get_ylim()
+    least = 0.07 * (high - low)
+    at = float("-inf")
+    for name, height in sorted(levels.items(), key=lambda item: item[1]):
+        at = max(height, at + least)
+        right(ax, at, short(name), 5, color=svg.MUTED, fontsize=8.5)
+
+
+def right(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
+    """Writes beside the plot, so many points from its right edge."""
+    place: dict[str, Any] = {
+        "xycoords": ax.get_yaxis_transform(),
+        "textcoords": "offset points",
+        "annotation_clip": False,
+    }
+    ax.annotate(text, (1, y), (points, 0), va="center", **place, **look)
+
+
+def linear(ax: Axes, label: str, show: Callable[[float], str]) -> None:
+    """Amounts along the plot, in equal steps from 0."""
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
+
+
+def logarithmic(
+    ax: Axes, label: str, show: Callable[[float], str], places: Sequence[float]
+) -> None:
+    """Amounts along the plot, on a logarithmic scale.
+
+    Args:
+        ax: the plot.
+        label: what they are.
+        show: writes one.
+        places: those that are drawn, ascending. They are marked if they are few and clear of one
+            another.
+    """
+    low = places[0]
+    high = places[-1]
+    room = (high / low) ** 0.04 if high > low else 1.5
+    ax.set_xscale("log")
+    ax.set_xlim(low / room, high * room)
+    ax.set_xlabel(label)
+    decades = math.log10(high / low) if high > low else 0.0
+    if all(math.log10(b / a) > 0.14 * decades for a, b in pairwise(places)):
+        ax.xaxis.set_major_locator(FixedLocator(list(places)))
+    else:
+        subs = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 5.0)
+        ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(axis="x", which="minor", length=0)
+
+
+def brief(value: float) -> str:
+    """An amount with as many digits as it needs, for instance `3e11`, `1.7e12`, `64,000`."""
+    if value < 1e6:
+        return f"{value:,.0f}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def limits(ax: Axes, kept: Iterable[float], room: float) -> None:
+    """Sets the height of a plot to what must be seen, and `room` times its span on either side."""
+    values = list(kept)
+    low = min(values)
+    high = max(values)
+    span = (high - low) or abs(high) * 0.1 or 1.0
+    ax.set_ylim(low - room * span, high + room * span)

@@ -1,0 +1,65 @@
+"""Pages for people: one self-contained file each, made from plain values by the templates beside
+this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from kdjax.budget.accounting import ACCOUNTS
+from kdjax.config import plain
+from kdjax.report import numbers, svg
+from kdjax.report.summary import Spread
+
+
+def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **values: Any) -> str:
+    """A page: no scripts, no network, no other files; everything from outside is escaped.
+
+    Args:
+        template: its file.
+        arms: in their order, which gives each its colour and marker.
+        config: the resolved recipe.
+        values: what else the template names.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    for function in (
+        numbers.between,
+        numbers.budget,
+        numbers.count,
+        numbers.flops,
+        numbers.interval,
+        numbers.listed,
+        numbers.percent,
+        numbers.score,
+        numbers.settings,
+        numbers.signed,
+        numbers.tokens,
+        numbers.within,
+    ):
+        environment.filters[function.__name__] = function
+    environment.filters["spread"] = _spread
+    return environment.get_template(template).render(
+        keys={
+            arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
+            for n, arm in enumerate(arms)
+        },
+        colours=svg.COLOURS,
+        part_colours=[svg.PART_COLOURS[account] for account in ACCOUNTS],
+        config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
+        **values,
+    )
+
+
+def _spread(found: Spread | None) -> str:
+    return numbers.spread(found.mean, found.sd) if found else "–"

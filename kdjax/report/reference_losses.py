@@ -1,0 +1,86 @@
+"""The text's own cross-entropies beside the losses of models: rows of a table and lines of a
+figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from kdjax.report.axes import level, name_levels
+from kdjax.report.summary import task_of
+
+LABELS = {
+    "unigram": "unigram",
+    "left_neighbor": "left neighbour",
+    "both_neighbors": "both neighbours",
+}
+"""What is counted (see `kdjax.data.prepare.reference_losses`), and how tables and figures call
+it."""
+UNIT = "nats"
+"""The unit of the endpoints that these numbers can stand beside."""
+MEANING = (
+    "Unigram, left neighbour and both neighbours: the held-out text's cross-entropy by counts of "
+    "its training part "
+    "alone: of a token, of a token given the one before it, and given the ones before and after "
+    "it, both visible."
+)
+"""What a page says under a table that has them."""
+
+
+def of_endpoint(losses: Mapping[str, Any] | None, endpoint: Mapping[str, Any]) -> dict[str, float]:
+    """Return what an endpoint's values can be held against, by label.
+
+    Args:
+        losses: `corpus.reference_losses` of results.json, or those of a sweep's group; None where
+            there are none.
+        endpoint: as results.json has it.
+
+    Returns: Label to nats; empty where the endpoint is no loss in nats, or one on another text
+        (`mlm_loss.NAME`), or nothing was counted.
+    """
+    if losses is None or endpoint["unit"] != UNIT or task_of(endpoint):
+        return {}
+    return {label: losses[name] for name, label in LABELS.items()}
+
+
+def rows(
+    losses: Mapping[str, Any] | None, endpoints: Sequence[Mapping[str, Any]]
+) -> dict[str, list[float | None]]:
+    """Return the rows of a table whose columns are endpoints.
+
+    Args:
+        losses: as in `of_endpoint`.
+        endpoints: in the order of the columns.
+
+    Returns:
+        Label to a number for each endpoint, None where it is no loss; empty where none of them is.
+    """
+    columns = [of_endpoint(losses, endpoint) for endpoint in endpoints]
+    if not any(columns):
+        return {}
+    return {label: [column.get(label) for column in columns] for label in LABELS.values()}
+
+
+def draw(
+    ax: Axes,
+    levels: Mapping[str, float],
+    *,
+    extend: bool = True,
+    beside: Mapping[str, float] | None = None,
+) -> None:
+    """Draw dashed lines across a figure of losses, named at its right edge.
+
+    Args:
+        ax: the plot, with its curves drawn.
+        levels: name to height, for instance those of `of_endpoint` and a teacher's loss.
+        extend: whether the plot grows until it shows all of them; else those within it are drawn.
+        beside: other names at the right edge and their heights, for instance of curves; no line is
+            drawn for them.
+    """
+    low, high = sorted(ax.get_ylim())
+    shown = {name: y for name, y in levels.items() if extend or low <= y <= high}
+    for y in shown.values():
+        level(ax, y)
+    name_levels(ax, {**shown, **(beside or {})})

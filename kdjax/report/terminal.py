@@ -1,0 +1,81 @@
+"""A study in the terminal: scores by arm and endpoint, then what they say."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses
+from kdjax.report import sentences as verdict
+from kdjax.report.summary import Results, Spread, by_seed, references, spread, task_of
+from kdjax.report.usage import mean, runs
+
+
+def summary(results: Results) -> Group:
+    """The table (mean ± standard deviation over seeds, and steps) and under it the verdict in
+    sentences.
+
+    Args:
+        results: the content of results.json.
+    """
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        title=Text(f"{numbers.budget(results['budget'])} a run, mean ± sd over seeds"),
+    )
+    table.add_column("arm", no_wrap=True)
+    for endpoint in results["endpoints"]:
+        better = "↑" if endpoint["better"] == "higher" else "↓"
+        table.add_column(
+            Text(f"{endpoint['label']} ({endpoint['unit']} {better})"),
+            justify="right",
+            overflow="fold",
+        )
+    table.add_column("steps", justify="right", no_wrap=True)
+    for arm in results["arms"]:
+        cells = []
+        for endpoint in results["endpoints"]:
+            if arm in endpoint["arms"]:
+                cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
+            else:
+                cells.append(
+                    Text("head untrained" if endpoint["kind"] == "mlm" else "–", style="dim")
+                )
+        table.add_row(
+            Text(arm), *cells, numbers.count(mean(run["steps"] for run in runs(results, arm)))
+        )
+    losses = results["corpus"].get("reference_losses")
+    table.add_section()
+    for name, metrics in references(results).items():
+        row = [_cell(metrics.get(endpoint["name"])) for endpoint in results["endpoints"]]
+        table.add_row(Text(name), *row, "", style="dim")
+    for label, values in reference_losses.rows(losses, results["endpoints"]).items():
+        scores = ["–" if value is None else numbers.score(value) for value in values]
+        table.add_row(Text(label), *map(Text, scores), "", style="dim")
+    # Text, not markup: a name may hold square brackets.
+    headline = Text(verdict.headline(results), style="bold")
+    answers = [Text(answer) for answer in verdict.answers(results).values()]
+    tested = [Text(sentence) for sentence in primary_endpoint.sentences(results)]
+    order = [Text(sentence) for sentence in _order(results)]
+    return Group(table, *tested, headline, *answers, *order)
+
+
+def _order(results: Results) -> list[str]:
+    """What shuffling the visible words costs each model on the study's own text, in a sentence for
+    each loss."""
+    told = []
+    for endpoint, rows in mlm_probe.shuffled(results):
+        costs = [
+            f"{row.name} {numbers.signed(row.difference.mean)}" for row in rows if row.difference
+        ]
+        if not task_of(endpoint):
+            told.append(
+                f"{endpoint['label']}, where visible words are shuffled: {', '.join(costs)} nats."
+            )
+    return told
+
+
+def _cell(found: Spread | None) -> Text:
+    return Text(numbers.spread(found.mean, found.sd) if found else "–")

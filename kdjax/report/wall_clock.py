@@ -1,0 +1,54 @@
+"""How a study's wall-clock was spent, over all the commands that worked on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kdjax.clock import CLOCK, Mark
+from kdjax.errors import InputError
+from kdjax.files import read_json, write_json
+from kdjax.report import numbers
+
+NAME = "wall_clock.json"
+"""In the study's directory: seconds by kind."""
+
+
+@contextmanager
+def kept(out: Path, begun: Mark) -> Iterator[None]:
+    """Adds what has passed to the study's seconds when the block ends, in whatever way but a kill.
+
+    Args:
+        out: the study's directory.
+        begun: when the command began to work on it.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(InputError):  # what ended the block counts
+            _add(out, CLOCK.since(begun))
+        raise
+    _add(out, CLOCK.since(begun))
+
+
+def read(out: Path) -> dict[str, float]:
+    """Seconds by kind; none before a command has ended."""
+    path = out / NAME
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def told(seconds: Mapping[str, float]) -> str:
+    """A line: the whole, and each kind with its share, the largest first."""
+    whole = sum(seconds.values())
+    parts = sorted(seconds.items(), key=lambda part: -part[1])
+    shares = (f"{kind} {numbers.duration(amount)} ({amount / whole:.1%})" for kind, amount in parts)
+    return f"{numbers.duration(whole)}: {', '.join(shares)}"
+
+
+def _add(out: Path, seconds: Mapping[str, float]) -> None:
+    before = read(out)
+    write_json(
+        out / NAME,
+        {kind: before.get(kind, 0.0) + seconds.get(kind, 0.0) for kind in {**before, **seconds}},
+    )

@@ -1,0 +1,1 @@
+"""Stored teacher outputs: what they consist of, writing and reading them."""

@@ -1,0 +1,58 @@
+"""AdamW with linear warm-up and linear decay over the budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from kdjax.config import OptimizerConfig
+
+
+def learning_rate(config: OptimizerConfig, before: float, after: float) -> float:
+    """Learning rate of a step: a line up to the peak over the warm-up, then one down to 0 at the
+    end of the budget.
+
+    Step i (from 0) of n equal steps with a warm-up of w steps has peak * min((i + 1) / w, (n - i) /
+    (n - w)).
+
+    Args:
+        config: peak and warm-up.
+        before: share of the budget spent before the step.
+        after: share of it spent after the step.
+    """
+    rising = after / config.warmup if config.warmup else 1.0
+    falling = (1 - before) / (1 - config.warmup)
+    return config.learning_rate * max(0.0, min(rising, falling, 1.0))
+
+
+def decays(params: Any) -> Any:
+    """Which leaves weight decay shrinks: a tree of booleans, False for biases and LayerNorm
+    scales."""
+
+    def decayed(path: tuple[Any, ...], _: Any) -> bool:
+        return str(path[-1].key).rpartition(".")[2] not in ("bias", "scale")
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), for parameters nested or flat.
+
+    What it returns is still to be multiplied by the step's learning rate (`apply`).
+    """
+    adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+    return optax.chain(
+        *([optax.clip_by_global_norm(config.clip)] if config.clip else []), adam, decay
+    )
+
+
+def apply(
+    optimizer: optax.GradientTransformation, grads: Any, opt: Any, params: Any, rate: jax.Array
+) -> tuple[Any, Any]:
+    """The parameters and the optimiser's state after one update at this learning rate."""
+    directions, opt = optimizer.update(grads, opt, params)
+    updates = jax.tree.map(lambda direction: -rate * direction, directions)
+    return optax.apply_updates(params, updates), opt

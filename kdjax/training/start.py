@@ -1,0 +1,127 @@
+"""Where a student starts: as BERT does, or from the layers of its teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax.config import ModelConfig, StartConfig
+from kdjax.errors import InputError, nearest
+from kdjax.models import Model, init
+from kdjax.objectives.layers import RULES, pairs
+from kdjax.training.projection import project
+
+START_RULES = tuple(rule for rule in RULES if rule != "last")
+
+
+def start_layers(
+    config: StartConfig, student: ModelConfig, teacher: ModelConfig
+) -> tuple[int, ...]:
+    """The teacher layer that each student layer starts from.
+
+    Wang et al. 2023 (arXiv 2305.15032) find lower layers much better than upper ones when logits or
+    hidden states are learned afterwards, and no difference for attention.
+
+    Raises:
+        InputError: an unknown rule, a layer that is not there, or another number of layers than the
+            student's.
+    """
+    layers = config.layers
+    if isinstance(layers, str):
+        if layers not in START_RULES:
+            raise InputError(f"start.layers: unknown rule {layers!r}{nearest(layers, START_RULES)}")
+        try:
+            return tuple(other for _, other in pairs(layers, student.layers, teacher.layers))
+        except InputError as e:
+            raise InputError(f"start.{e}") from None
+    if len(layers) != student.layers:
+        raise InputError(
+            f"start.layers names {len(layers)} layers, expected one for each of the student's "
+            f"{student.layers}"
+        )
+    for layer in layers:
+        if not 1 <= layer <= teacher.layers:
+            raise InputError(f"start.layers: teacher layer {layer}, expected 1 to {teacher.layers}")
+    return layers
+
+
+def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig | None) -> None:
+    """Finds what is wrong with a start from settings alone.
+
+    Positions must be of the teacher's kind: its queries and keys have learned to be compared with
+    them. Where they are rotary, so must the base be and the width of a head, which together say how
+    fast each plane turns.
+
+    Raises:
+        InputError: no teacher to start from, or one this student cannot be cut out of.
+    """
+    if config.source == "random":
+        return
+    if teacher is None:
+        raise InputError("start.source is 'teacher', expected a teacher")
+    rotary = teacher.positions == "rotary"
+    # A rotation has no table to cut, and its planes turn at speeds that follow from the heads'
+    # width.
+    at_most = [
+        "width",
+        "heads",
+        "ffn",
+        "type_vocab_size",
+        *(() if rotary else ("head_width", "max_positions")),
+    ]
+    alike = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
+    alike += ["rotary_base", "head_width"] if rotary else []
+    for name in at_most:
+        own = getattr(student, name)
+        most = getattr(teacher, name)
+        if own > most:
+            raise InputError(
+                f"start from the teacher: the student's {name} is {own}, expected at most its "
+                f"{most}"
+            )
+    for name in alike:
+        own = getattr(student, name)
+        its = getattr(teacher, name)
+        if own != its:
+            raise InputError(
+                f"start from the teacher: the student's {name} is {own}, expected its {its}"
+            )
+    start_layers(config, student, teacher)
+
+
+def start_params(
+    config: StartConfig, student: ModelConfig, teacher: Model | None, seed: int
+) -> dict[str, Any]:
+    """The student's parameters before the first step, float32.
+
+    Args:
+        config: random, or which of the teacher's layers.
+        student: the student.
+        teacher: the teacher; needed where the start is from it.
+        seed: of what is random: everything, or an MLM head that the teacher does not have.
+
+    Raises:
+        InputError: as `check_start`.
+    """
+    check_start(config, student, teacher.config if teacher else None)
+    if config.source == "random" or teacher is None:
+        return init(student, seed).params
+    given: dict[str, Any] = jax.tree.map(np.asarray, teacher.params)
+    layers = start_layers(config, student, teacher.config)
+    chosen = {
+        **given,
+        "layers": {str(n): given["layers"][str(layer)] for n, layer in enumerate(layers, start=1)},
+    }
+    tables = {"position": student.max_positions, "type": student.type_vocab_size}
+    tables = {name: rows for name, rows in tables.items() if name in given["embeddings"]}
+    cut = {
+        name: {"embedding": given["embeddings"][name]["embedding"][:rows]}
+        for name, rows in tables.items()
+    }
+    chosen["embeddings"] = {**given["embeddings"], **cut}
+    made = project(chosen, teacher.config, student)
+    if "mlm" not in made:
+        made["mlm"] = init(student, seed).params["mlm"]
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), made)  # type: ignore[no-any-return]

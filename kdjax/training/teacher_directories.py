@@ -1,0 +1,161 @@
+"""Where teachers lie: one Hugging Face directory, or the seeds and checkpoints of teachers that
+were trained here.
+
+`DIR/seedJ/at-SHARE/` holds the teacher of seed J as it was after that share of its training budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdjax import models
+from kdjax.config import Config
+from kdjax.data.text import sources
+from kdjax.errors import InputError
+from kdjax.files import read_json
+from kdjax.models import Model
+from kdjax.training.checkpoint import sha256
+
+CARD = "teacher.json"
+"""Beside a teacher's weights: what is known of it. Written last, so a directory that has it is
+whole.
+"""
+
+
+@dataclass(frozen=True)
+class TeacherDirectory:
+    """A teacher that is read.
+
+    Attributes:
+        path: its Hugging Face directory.
+        seed: of its training, where several may lie beside one another; None: `path` is
+            `teacher.source` itself.
+    """
+
+    path: Path
+    seed: int | None = None
+
+
+def seed_directory(directory: Path, seed: int) -> Path:
+    """Return where the training of one seed lies."""
+    return directory / f"seed{seed}"
+
+
+def checkpoint_name(share: float) -> str:
+    """Return the folder's name of a teacher saved at a share of its training budget."""
+    return f"at-{share!r}" if share < 1 else "at-1"
+
+
+def read_teacher(directory: Path) -> Model:
+    """Read a teacher, and hold its weights against the card beside them.
+
+    Args:
+        directory: a Hugging Face directory, with or without a card.
+
+    Raises:
+        InputError: there are no usable weights, or others than those that the card was written for.
+    """
+    model = models.from_pretrained(directory)
+    expected = read_card(directory).get("params_sha256")
+    if expected is None:
+        return model
+    found = sha256(model.params)
+    if found != expected:
+        raise InputError(
+            f"{directory}: the SHA-256 of the weights is {found[:16]}, expected "
+            f"{str(expected)[:16]}, that of {CARD}; "
+            "they are not those that the card speaks of"
+        )
+    return model
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """Return what the card of a teacher says; nothing where it has none.
+
+    Raises:
+        InputError: the card is not a JSON object, or says no number of FLOPs where it must.
+    """
+    path = directory / CARD
+    if not path.is_file():
+        return {}
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(facts).__name__}")
+    for name in ("training_flops", "tuning_flops", "head_flops"):
+        flops = facts.get(name, 0)
+        is_number = isinstance(flops, int | float) and not isinstance(flops, bool)
+        if not is_number or not 0 <= flops < math.inf:
+            raise InputError(f"{path}: {name} is {flops!r}, expected a number of FLOPs, at least 0")
+    if not isinstance(facts.get("pretraining", {}), dict):
+        raise InputError(f"{path}: pretraining is {facts['pretraining']!r}, expected a JSON object")
+    return facts
+
+
+def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
+    """Return the directories that `teacher.source` means: itself, or one for each seed in ascending
+    order.
+
+    Raises:
+        InputError: `teacher.source` is empty or names a package that is not installed; a seed has
+            no checkpoint at `teacher.at`; or `teacher.at` is set and the source is a single model.
+    """
+    if not config.teacher.source:
+        raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")
+    source = sources.locate(config.teacher.source)
+    at = config.teacher.at
+    seeds = {} if (source / "config.json").exists() else _seeds_in(source)
+    if not seeds:
+        if at != 1:
+            raise InputError(
+                f"teacher.at is {at}, expected 1: {source} is a single model, not the seeds and "
+                "checkpoints of "
+                "`kdjax teacher`"
+            )
+        return (TeacherDirectory(source),)
+    if config.teacher.head.budget:
+        raise InputError(
+            f"teacher.head.budget is {config.teacher.head.budget:g}, expected 0: the teachers in "
+            f"{source} were trained "
+            "with their MLM heads"
+        )
+    return tuple(TeacherDirectory(_checkpoint(seeds[seed], at), seed) for seed in sorted(seeds))
+
+
+def teacher_seeds(config: Config) -> Sequence[int | None]:
+    """Return the seeds of a recipe's teachers in ascending order; [None] for a single one that is
+    read.
+
+    It is [None] too where the source is not on this machine: prices need no weights.
+    """
+    if config.teacher.train.budget:
+        return sorted(config.teacher.train.seeds)
+    try:
+        return [one.seed for one in source_directories(config)]
+    except InputError:
+        return [None]
+
+
+def _seeds_in(source: Path) -> dict[int, Path]:
+    """Return the folders `seedJ` of a directory by J."""
+    numbered = {path.name.removeprefix("seed"): path for path in source.glob("seed*/")}
+    return {int(number): path for number, path in numbered.items() if number.isdecimal()}
+
+
+def _checkpoint(directory: Path, share: float) -> Path:
+    """Return the folder of a checkpoint of one seed.
+
+    Raises:
+        InputError: there is none at this share.
+    """
+    found = directory / checkpoint_name(share)
+    if not (found / CARD).is_file():
+        there = [card.parent.name.removeprefix("at-") for card in directory.glob(f"at-*/{CARD}")]
+        listed = ", ".join(sorted(there)) or "none"
+        raise InputError(
+            f"teacher.at is {share:g}, expected a checkpoint of {directory}; it has {listed}"
+        )
+    return found

@@ -1,0 +1,101 @@
+"""Teachers made here: a model pretrained from scratch under its own FLOP budget, with checkpoints
+along the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import PhaseSpan, schedule_phases
+from kdjax.budget.price import Price
+from kdjax.config import ArmConfig, ModelConfig, PretrainingConfig
+from kdjax.errors import InputError
+from kdjax.objectives.presets import arm_of, objectives_of
+from kdjax.training.phase import BatchShape, Phase, price
+from kdjax.training.teacher_source import NoTeacher
+
+SETTING = "teacher.train.budget"
+"""What messages call the budget."""
+
+
+def pretraining_phases(architecture: ModelConfig, config: PretrainingConfig) -> tuple[Phase, ...]:
+    """Return one phase for each checkpoint; each ends at that checkpoint's share of the budget.
+
+    All have the same step, masked language modelling, so they share its compiled program and its
+    price, and how many checkpoints there are changes no parameter.
+
+    Args:
+        architecture: the teacher's.
+        config: batch, optimiser and checkpoints.
+    """
+    objective = objectives_of("scratch", arm_of("scratch", ArmConfig()))[0]
+    return tuple(
+        Phase("teacher", architecture, None, NoTeacher(), objective, config.optimizer, until=share)
+        for share in config.checkpoints
+    )
+
+
+def pretraining_price(
+    architecture: ModelConfig, config: PretrainingConfig, shape: BatchShape
+) -> Price:
+    """Return the price of one step: FLOPs by part."""
+    return price(pretraining_phases(architecture, config)[0], shape)
+
+
+def pretraining_spans(
+    config: PretrainingConfig, step_price: Price, shape: BatchShape
+) -> tuple[PhaseSpan, ...]:
+    """Return the steps between checkpoints, one span for each.
+
+    Args:
+        config: budget and checkpoints.
+        step_price: of one step.
+        shape: of a batch.
+
+    Raises:
+        InputError: the budget buys no step before one of the checkpoints.
+    """
+    phases = [(share, step_price) for share in config.checkpoints]
+    return schedule_phases(
+        Budget.flops(config.budget), phases, shape.tokens_per_step, setting=SETTING
+    )
+
+
+def steps_at(spans: Sequence[PhaseSpan], checkpoints: Sequence[float], share: float) -> int:
+    """Return how many steps a teacher has taken when it is saved at a share of its budget.
+
+    Raises:
+        InputError: no checkpoint is saved there.
+    """
+    if share not in checkpoints:
+        raise InputError(
+            f"teacher.at is {share}, expected one of teacher.train.checkpoints, {list(checkpoints)}"
+        )
+    return spans[list(checkpoints).index(share)].stop
+
+
+def pretraining_flops(
+    architecture: ModelConfig, config: PretrainingConfig, shape: BatchShape, share: float
+) -> int:
+    """Return the FLOPs that one teacher has cost when it is saved at a share of its budget: steps
+    times their price.
+
+    Raises:
+        InputError: as `pretraining_spans` and `steps_at`.
+    """
+    step_price = pretraining_price(architecture, config, shape)
+    spans = pretraining_spans(config, step_price, shape)
+    return steps_at(spans, config.checkpoints, share) * step_price.total
+
+
+def stream_seed(seed: int) -> int:
+    """Return the seed that a teacher's start, order, masks and dropout follow from: of 31 bits, by
+    SHA-256.
+
+    It is not the teacher's own number, so that the teacher of seed 0 and the student of seed 0
+    share neither the order of the text nor its masks.
+    """
+    hashed = hashlib.sha256(f"teacher {seed}".encode()).digest()
+    return int.from_bytes(hashed[:4], "big") >> 1

@@ -1,0 +1,117 @@
+"""TensorBoard's event files of a run. `tensorboard --logdir OUT/runs` shows a study's arms and
+seeds side by side."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.text.metadata import create_summary_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util.tensor_util import make_tensor_proto
+
+from kdjax.training.sinks import About, Record, is_evaluation
+
+BY_BUDGET = "by_budget"
+"""Figures on held-out text once more, over thousandths of the budget: there, arms with steps of any
+price compare."""
+_FLUSH_SECONDS = 30
+_QUEUE = 1000
+"""Events that may wait for the disk before the run does."""
+
+
+class TensorBoard:
+    """A sink: one event file, made anew from `metrics.jsonl` whenever a run goes on.
+
+    So no point is there twice or says something else than `metrics.jsonl`, however often the run
+    was killed, and whoever switches event files on in the middle of a run gets them from its start.
+    """
+
+    def __init__(
+        self, directory: Path, records: Iterable[tuple[int, Record]], about: About | None = None
+    ):
+        """Begins a new event file and empties those before it.
+
+        Args:
+            directory: of this run alone.
+            records: what there is so far.
+            about: whose run it is.
+        """
+        for old in directory.glob("events.out.tfevents.*"):
+            if old.stat().st_size:
+                old.write_bytes(
+                    b""
+                )  # a TensorBoard that is at it would wait for a deleted one for ever
+            else:
+                old.unlink()
+        self._writer = EventFileWriter(
+            str(directory), max_queue_size=_QUEUE, flush_secs=_FLUSH_SECONDS
+        )
+        # A TensorBoard that looked at the old file forgets it.
+        self._writer.add_event(
+            Event(step=0, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
+        )
+        if about is not None:
+            self._tell(about)
+        wall_time = time.time()
+        for step, record in records:
+            wall_time = record.get("time", wall_time)
+            self._add(step, record, wall_time)
+        self._writer.flush()
+
+    def write(self, step: int, record: Record) -> None:
+        """Adds a record's figures, each under its name."""
+        self._add(step, record, time.time())
+
+    def close(self) -> None:
+        """Writes what is waiting."""
+        self._writer.close()
+
+    def _add(self, step: int, record: Record, wall_time: float) -> None:
+        if not is_evaluation(record):
+            figures = {name: figure for name, figure in record.items() if name != "time"}
+            self._writer.add_event(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))
+            return
+        figures = {
+            name: figure for name, figure in record.items() if name not in ("flops", "share")
+        }
+        by_budget = {f"{BY_BUDGET}/{name}": figure for name, figure in figures.items()}
+        thousandths = round(1000 * record["share"])
+        self._writer.add_event(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))
+        self._writer.add_event(
+            Event(step=thousandths, wall_time=wall_time, summary=_scalars(by_budget))
+        )
+
+    def _tell(self, about: About) -> None:
+        """The run's arm and seed as hyperparameters, and its recipe as text."""
+        recipe = "\n".join(
+            f"    {line}" for line in json.dumps(about.recipe, indent=2).splitlines()
+        )
+        for summary in (
+            hparams_pb({"arm": about.arm, "seed": about.seed}),
+            _text("recipe", recipe),
+        ):
+            self._writer.add_event(Event(wall_time=time.time(), summary=summary))
+
+
+def _scalars(figures: Mapping[str, Any]) -> Summary:
+    return Summary(
+        value=[
+            Summary.Value(tag=name, simple_value=figure)
+            for name, figure in figures.items()
+            if figure is not None
+        ]
+    )
+
+
+def _text(tag: str, markdown: str) -> Summary:
+    metadata = create_summary_metadata(display_name=tag, description="")
+    return Summary(
+        value=[Summary.Value(tag=tag, tensor=make_tensor_proto([markdown]), metadata=metadata)]
+    )

@@ -1,0 +1,252 @@
+"""Fine-tuning learns a task from nothing, the same way every time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.config import FinetuneConfig, OptimizerConfig
+from kdjax.data.tasks.labelled import Split
+from kdjax.errors import InputError
+from kdjax.evaluation import finetune as tuning
+from kdjax.evaluation.finetune import batch_rows, finetune, optimizer_of
+from kdjax.models import init, init_task_head
+from kdjax.training.optimizer import learning_rate
+from tests.evaluation import handmade
+
+SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3)
+
+
+def test_it_learns_a_separable_task():
+    model = init(handmade.MODEL, 0)
+    task = handmade.task()
+    found = finetune(*model, task, SETTINGS, seed=0)
+    assert task.baseline < 0.7
+    assert found.test > 0.95
+    assert found.dev > 0.95
+    assert (found.steps, found.learning_rate) == (40, 3e-3)
+
+
+def test_it_learns_a_regression_of_any_scale():
+    found = finetune(*init(handmade.MODEL, 0), handmade.task(handmade.grades), SETTINGS, seed=0)
+    assert found.test > 0.9
+
+
+def test_labels_without_a_pattern_stay_at_chance():
+    task = handmade.task(test=400)
+    rng = np.random.default_rng(1)
+    task = dataclasses.replace(
+        task, train=Split(task.train.batch, rng.permutation(task.train.labels))
+    )
+    found = finetune(*init(handmade.MODEL, 0), task, SETTINGS, seed=0)
+    assert abs(found.test - 0.5) < 0.15
+
+
+def test_a_seed_decides_everything_and_dropout_is_the_models():
+    task = handmade.task(handmade.grades)
+    settings = FinetuneConfig(steps=6, batch_size=16, learning_rate=1e-3)
+    params = init(handmade.MODEL, 0).params
+
+    def r(seed, **options):
+        return finetune(
+            dataclasses.replace(handmade.MODEL, **options), params, task, settings, seed=seed
+        ).test
+
+    assert r(0) == r(0) != r(1)
+    assert r(0, dropout=0.3) == r(0, dropout=0.3) != r(0)
+
+
+def test_the_models_parameters_stay_and_the_mlm_head_plays_no_part():
+    model = init(handmade.MODEL, 0)
+    task = handmade.task(handmade.grades)
+    before = jax.tree.map(np.array, model.params)
+    settings = dataclasses.replace(SETTINGS, steps=3)
+    found = finetune(*model, task, settings, seed=0)
+    jax.tree.map(np.testing.assert_array_equal, model.params, before)
+    headless = {name: part for name, part in model.params.items() if name != "mlm"}
+    assert finetune(model.config, headless, task, settings, seed=0) == found
+
+
+def test_by_default_it_is_berts_optimizer():
+    assert optimizer_of(SETTINGS) == OptimizerConfig(
+        learning_rate=3e-3, warmup=0.1, weight_decay=0.01, b1=0.9, b2=0.999, eps=1e-6, clip=0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "rising"),
+    [
+        (0.0, 40, 1),
+        (0.25, 40, 10),
+        (0.99, 40, 39.6),
+        (1.0, 40, 1),
+        (7.0, 40, 7),
+        (39.0, 40, 39),
+        (60.0, 1000, 60),
+    ],
+)
+def test_warmup_is_a_share_below_1_and_a_number_of_steps_from_1_on(warmup, steps, rising):
+    settings = FinetuneConfig(steps=steps, learning_rate=2e-3, warmup=warmup)
+    rates = [
+        learning_rate(optimizer_of(settings), n / steps, (n + 1) / steps) for n in range(steps)
+    ]
+    falling = steps - rising if warmup else steps
+    expected = [2e-3 * min((n + 1) / rising, (steps - n) / falling, 1) for n in range(steps)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("warmup", [40.0, 41.0, 1000.0])
+def test_a_warmup_as_long_as_the_run_or_longer_lasts_the_run(warmup):
+    config = optimizer_of(dataclasses.replace(SETTINGS, warmup=warmup))
+    rates = [learning_rate(config, n / 40, (n + 1) / 40) for n in range(40)]
+    np.testing.assert_allclose(rates, [3e-3 * (n + 1) / 40 for n in range(40)], rtol=1e-5)
+
+
+def first_change(**changes):
+    """How a first step changes each parameter.
+
+    The learning rate is as large as Adam's epsilon and both are far above the gradients: a first
+    step is then minus the gradient, plus weight decay.
+    """
+    settings = dataclasses.replace(
+        SETTINGS, **{"learning_rate": 1e4, "eps": 1e4, "warmup": 0, **changes}
+    )
+    recipe = tuning._Recipe(handmade.MODEL, settings, regression=False)
+    train = handmade.task().train
+    trained = {
+        "model": {
+            name: part for name, part in init(handmade.MODEL, 0).params.items() if name != "mlm"
+        },
+        "head": init_task_head(handmade.MODEL, 2, 0),
+    }
+    before = jax.tree.map(np.array, trained)
+    state = trained, recipe.optimizer.init(trained)
+    (after, _), _ = tuning._step(
+        recipe,
+        state,
+        train.batch,
+        train.labels,
+        jax.random.key(0),
+        np.float32(settings.learning_rate),
+    )
+    return before, jax.tree.map(lambda x, y: np.asarray(y) - x, before, after)
+
+
+def norm(tree):
+    return np.sqrt(sum(np.square(leaf, dtype=np.float64).sum() for leaf in jax.tree.leaves(tree)))
+
+
+def test_clip_limits_the_norm_of_the_whole_gradient_and_keeps_its_direction():
+    _, free = first_change(weight_decay=0.0)
+    size = norm(free)
+    assert size > 0.05
+    _, clipped = first_change(weight_decay=0.0, clip=size / 4)
+    assert norm(jax.tree.map(lambda x, y: x - y / 4, clipped, free)) < 1e-3 * norm(clipped)
+    _, wide = first_change(weight_decay=0.0, clip=2 * size)
+    assert norm(jax.tree.map(lambda x, y: x - y, wide, free)) < 1e-4 * size
+
+
+def test_weight_decay_shrinks_what_the_batch_does_not_touch_unless_it_is_0():
+    def untouched(tree):
+        return tree["model"]["embeddings"]["position"]["embedding"][8:]  # rows are 8 tokens long
+
+    before, change = first_change(weight_decay=0.0)
+    assert norm(untouched(before)) > 0
+    assert not untouched(change).any()
+    before, change = first_change(weight_decay=1e-5)
+    np.testing.assert_allclose(untouched(change), -0.1 * untouched(before), rtol=1e-4)
+
+
+def test_weight_decay_leaves_biases_and_layer_norms_alone():
+    before, without = first_change(weight_decay=0.0)
+    _, decayed = first_change(weight_decay=1e-5)
+    spared = 0
+    for (path, x), start, y in zip(
+        jax.tree.leaves_with_path(without),
+        jax.tree.leaves(before),
+        jax.tree.leaves(decayed),
+        strict=True,
+    ):
+        left_alone = path[-1].key in ("bias", "scale")
+        np.testing.assert_allclose(
+            y - x, 0 * start if left_alone else -0.1 * start, atol=1e-5, err_msg=str(path)
+        )
+        spared += left_alone
+    assert spared > 5
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_and_leaves_no_row_out():
+    def order(steps, seed=3):
+        return np.concatenate(list(batch_rows(10, FinetuneConfig(steps=steps, batch_size=4), seed)))
+
+    long = order(10)
+    assert len(long) == 40
+    for epoch in long.reshape(4, 10):
+        assert sorted(epoch) == list(range(10))
+    assert len({tuple(epoch) for epoch in long.reshape(4, 10)}) == 4
+    np.testing.assert_array_equal(order(5), long[:20])
+    assert (order(10, seed=4) != long).any()
+
+
+def test_a_batch_may_be_larger_than_the_task():
+    (rows,) = batch_rows(3, FinetuneConfig(steps=1, batch_size=8), 0)
+    assert sorted(rows[:3]) == sorted(rows[3:6]) == [0, 1, 2]
+    assert len(rows) == 8
+
+
+def test_the_step_compiles_once_for_many_runs():
+    task = handmade.task()
+    settings = dataclasses.replace(SETTINGS, steps=3)
+    finetune(*init(handmade.MODEL, 0), task, settings, seed=0)
+    before = tuning._step._cache_size(), tuning._classify._cache_size()
+    for seed in range(1, 3):
+        finetune(*init(handmade.MODEL, seed), task, settings, seed=seed)
+    assert (tuning._step._cache_size(), tuning._classify._cache_size()) == before
+
+
+def test_a_loss_that_is_not_finite_is_refused_by_its_step():
+    model = init(handmade.MODEL, 0)
+    task = handmade.task()
+    task.train.batch["tokens"][7, 2] = 19
+    task.train.batch["tokens"][[n for n in range(200) if n != 7]] %= 19
+    word = np.array(model.params["embeddings"]["word"]["embedding"])
+    word[19] = np.nan
+    params = {
+        **model.params,
+        "embeddings": {**model.params["embeddings"], "word": {"embedding": word}},
+    }
+    first = next(n for n, rows in enumerate(batch_rows(200, SETTINGS, 0), start=1) if 7 in rows)
+    assert first > 1
+    with pytest.raises(
+        InputError, match=rf"handmade: the loss is nan at step {first}, expected finite numbers"
+    ):
+        finetune(model.config, params, task, SETTINGS, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", -1),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("warmup", -0.1),
+        ("weight_decay", -1.0),
+        ("clip", -1.0),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(name, value):
+    with pytest.raises(InputError, match=rf"finetune.{name} is {value}, expected"):
+        dataclasses.replace(SETTINGS, **{name: value})
+
+
+def test_no_step_is_refused():
+    with pytest.raises(InputError, match=r"finetune.steps is 0, expected at least 1"):
+        finetune(
+            *init(handmade.MODEL, 0),
+            handmade.task(),
+            dataclasses.replace(SETTINGS, steps=0),
+            seed=0,
+        )

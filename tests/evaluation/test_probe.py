@@ -1,0 +1,215 @@
+"""Probes find what is linear in a layer's features, and nothing where nothing is."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.config import ProbeConfig
+from kdjax.data.tasks.labelled import Split, Task
+from kdjax.errors import InputError
+from kdjax.evaluation import probe as probes
+from kdjax.evaluation.probe import pooled, probe
+from kdjax.models import forward, init
+from kdjax.models.features import FeatureRequest
+from tests.evaluation import handmade
+
+THREE_LAYERS = dataclasses.replace(handmade.MODEL, layers=3)
+
+
+def planted(monkeypatch, signal, labels_of, *, rows=(400, 200, 400), classes=("a", "b", "c")):
+    """A task whose pooled features are noise, plus at each layer `signal[layer]` times the label in
+    some direction.
+
+    The first feature of a row's tokens says which row it is, so that `pooled` can be replaced.
+    """
+    rng = np.random.default_rng(0)
+    splits = []
+    stored = []
+    for n in rows:
+        truth = rng.integers(0, 3, n)
+        x = rng.normal(size=(n, len(signal), 12)).astype(np.float32)
+        x[:, :, :3] += np.asarray(signal)[:, None] * np.eye(3)[truth][:, None, :]
+        first = sum(len(s) for s in stored)
+        tokens = np.arange(first, first + n, dtype=np.int32)[:, None]
+        splits.append(Split({"tokens": tokens, "valid": tokens >= 0}, labels_of(truth, x, rng)))
+        stored.append(x)
+    features = np.concatenate(stored)
+    monkeypatch.setattr(
+        probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]]
+    )
+    return Task("planted", classes, *splits), stored
+
+
+def classes_of(truth, x, rng):
+    return truth.astype(np.int32)
+
+
+def test_the_layer_with_the_structure_is_found(monkeypatch):
+    task, _ = planted(monkeypatch, [0.0, 1.0, 8.0, 2.0], classes_of)
+    found = probe(THREE_LAYERS, {}, task, ProbeConfig())
+    assert found.layer == 2
+    assert found.test > 0.98
+    scores = [layer.test for layer in found.layers]
+    assert [layer.layer for layer in found.layers] == [0, 1, 2, 3]
+    assert abs(scores[0] - 1 / 3) < 0.1
+    assert scores[0] < scores[1] < scores[3] < scores[2] == found.test
+    assert found.last_layer == scores[3]
+    assert found.dev == max(layer.dev for layer in found.layers)
+    assert found.baseline == task.baseline
+    assert (found.examples, found.unconverged) == (400, 0)
+
+
+def test_shuffled_labels_give_chance(monkeypatch):
+    task, _ = planted(
+        monkeypatch, [8.0] * 4, lambda truth, x, rng: rng.permutation(truth).astype(np.int32)
+    )
+    found = probe(THREE_LAYERS, {}, task, ProbeConfig())
+    assert abs(found.test - 1 / 3) < 4 * np.sqrt(2 / 9 / 400)
+
+
+def test_layer_and_strength_are_chosen_on_dev_and_never_on_test(monkeypatch):
+    task, _ = planted(monkeypatch, [1.0, 1.0, 1.0, 1.0], classes_of)
+    settings = ProbeConfig(strengths=(0.001, 0.1, 10.0))
+    before = probe(THREE_LAYERS, {}, task, settings)
+    flipped = dataclasses.replace(task, test=Split(task.test.batch, (task.test.labels + 1) % 3))
+    after = probe(THREE_LAYERS, {}, flipped, settings)
+    assert after.test < before.test
+    assert (after.layer, after.strength, after.dev) == (before.layer, before.strength, before.dev)
+
+
+def test_of_equals_the_lower_layer_and_the_smaller_strength_win(monkeypatch):
+    task, _ = planted(monkeypatch, [60.0] * 4, classes_of)
+    found = probe(THREE_LAYERS, {}, task, ProbeConfig(strengths=(1.0, 0.1)))
+    assert (found.dev, found.layer, found.strength) == (1.0, 0, 0.1)
+
+
+def test_only_the_first_examples_are_fitted(monkeypatch):
+    task, _ = planted(monkeypatch, [2.0] * 4, classes_of)
+    labels = task.train.labels.copy()
+    labels[50:] = (labels[50:] + 1) % 3
+    spoilt = dataclasses.replace(task, train=Split(task.train.batch, labels))
+    settings = ProbeConfig(examples=50)
+    found = probe(THREE_LAYERS, {}, spoilt, settings)
+    assert found.examples == 50
+    assert found.test == probe(THREE_LAYERS, {}, task, settings).test
+
+
+def test_a_regression_is_the_ridge_solution_in_closed_form(monkeypatch):
+    def numbers(truth, x, rng):
+        return (5 + x[:, 0] @ np.linspace(-1, 1, 12) + rng.normal(size=len(x))).astype(np.float32)
+
+    task, stored = planted(monkeypatch, [0.0], numbers, classes=())
+    found = probe(
+        dataclasses.replace(handmade.MODEL, layers=1),
+        {},
+        doubled(monkeypatch, task, stored),
+        ProbeConfig(),
+    )
+    train, _, test = (s[:, 0].astype(np.float64) for s in stored)
+    mean = train.mean(0)
+    scale = train.std(0)
+    x = (train - mean) / scale
+    y = task.train.labels.astype(np.float64)
+    # |w|^2 / 2 + C / 2 |y - x w|^2 is least where (x'x + 1/C) w = x'y.
+    w = np.linalg.solve(x.T @ x + np.eye(12) / found.strength, x.T @ (y - y.mean()))
+    assert found.layer == 0
+    assert found.test == pytest.approx(
+        np.corrcoef((test - mean) / scale @ w, task.test.labels)[0, 1], rel=1e-6
+    )
+    assert found.test > 0.8
+    assert found.baseline == 0
+
+
+def doubled(monkeypatch, task, stored):
+    """The same task, with the features of layer 0 at layer 1 too."""
+    features = np.repeat(np.concatenate(stored), 2, axis=1)
+    monkeypatch.setattr(
+        probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]]
+    )
+    return task
+
+
+def test_fits_that_stop_early_are_counted_and_do_not_warn(monkeypatch):
+    task, _ = planted(monkeypatch, [1.0] * 4, classes_of)
+    monkeypatch.setattr(probes, "ITERATIONS", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert probe(THREE_LAYERS, {}, task, ProbeConfig()).unconverged == 4 * 3
+
+
+def test_pooled_is_the_mean_of_each_layers_valid_tokens():
+    model = init(dataclasses.replace(handmade.MODEL, layers=2), 0)
+    batch = handmade.inputs(90, np.random.default_rng(0), length=40)
+    hidden = forward(*model, batch, FeatureRequest(hidden=frozenset(range(3)))).hidden
+    found = pooled(*model, batch)
+    assert found.shape == (90, 3, 32)
+    assert found.dtype == np.float32
+    for row in (0, 17, 89):
+        end = batch["valid"][row].sum()
+        for layer in range(3):
+            np.testing.assert_allclose(
+                found[row, layer], np.mean(hidden[layer][row, :end], 0), atol=1e-5
+            )
+
+
+def test_padding_tokens_change_nothing():
+    model = init(handmade.MODEL, 0)
+    batch = handmade.inputs(20, np.random.default_rng(0))
+    other = {**batch, "tokens": np.where(batch["valid"], batch["tokens"], 9).astype(np.int32)}
+    np.testing.assert_allclose(pooled(*model, other), pooled(*model, batch), atol=1e-6)
+
+
+def test_a_real_model_on_a_task_its_embeddings_can_do():
+    model = init(handmade.MODEL, 0)
+    task = handmade.task(train=400)
+    found = probe(*model, task, ProbeConfig())
+    assert found.test > 0.95
+    assert found == probe(*model, task, ProbeConfig())
+
+
+def test_it_compiles_once_for_many_runs():
+    task = handmade.task()
+    probe(*init(handmade.MODEL, 0), task, ProbeConfig())
+    before = probes._pooled._cache_size()
+    for seed in range(1, 3):
+        probe(*init(handmade.MODEL, seed), task, ProbeConfig())
+    assert probes._pooled._cache_size() == before
+
+
+def test_a_diverged_model_is_refused():
+    model = init(handmade.MODEL, 0)
+    with pytest.raises(InputError, match="probe on handmade: features that are not finite"):
+        probe(
+            model.config,
+            jax.tree.map(lambda x: x * np.nan, model.params),
+            handmade.task(),
+            ProbeConfig(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"strengths": ()}, "strengths is ()"),
+        ({"strengths": (0.1, 0.0)}, "strengths is (0.1, 0.0)"),
+        ({"examples": 1}, "examples is 1"),
+    ],
+)
+def test_settings_that_allow_no_fit_are_refused(settings, named):
+    with pytest.raises(InputError) as error:
+        ProbeConfig(**settings)
+    assert named in str(error.value)
+
+
+def test_training_rows_of_one_class_are_refused():
+    task = handmade.task()
+    alike = dataclasses.replace(
+        task, train=Split(task.train.batch, np.zeros_like(task.train.labels))
+    )
+    with pytest.raises(InputError, match="handmade: its first 3000 training rows have one class"):
+        probe(*init(handmade.MODEL, 0), alike, ProbeConfig())

@@ -1,0 +1,40 @@
+"""Rows go through in batches, and come back as if each had gone alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdjax.evaluation import rows
+from kdjax.evaluation.rows import over_rows
+from tests.evaluation.handmade import inputs
+
+
+@pytest.mark.parametrize("count", [1, 2, 129, 300])
+def test_results_are_in_the_order_of_the_rows_whatever_their_lengths(count):
+    batch = inputs(count, np.random.default_rng(count), length=70, shortest=1)
+    found = over_rows(lambda b: np.stack([b["tokens"].sum(1), b["valid"].sum(1)], 1), batch)
+    np.testing.assert_array_equal(
+        found, np.stack([batch["tokens"].sum(1), batch["valid"].sum(1)], 1)
+    )
+
+
+def test_shapes_are_few_and_most_padding_is_left_out():
+    batch = inputs(1000, np.random.default_rng(0), length=70, shortest=1)
+    shapes = []
+
+    def compute(part):
+        shapes.append(part["tokens"].shape)
+        assert all(values.shape == part["tokens"].shape for values in part.values())
+        return np.zeros(len(part["tokens"]))
+
+    assert over_rows(compute, batch).shape == (1000,)
+    assert set(shapes) == {(64, 32), (32, 64), (29, 70)}
+    assert all(b * length <= rows.TOKENS for b, length in shapes)
+
+
+def test_rows_longer_than_a_batch_go_one_by_one():
+    batch = inputs(3, np.random.default_rng(0), length=rows.TOKENS + 10, shortest=rows.TOKENS + 1)
+    shapes = []
+    over_rows(lambda b: shapes.append(b["tokens"].shape) or b["tokens"].sum(1), batch)
+    assert shapes == [(1, rows.TOKENS + 10)] * 3

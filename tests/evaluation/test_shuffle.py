@@ -1,0 +1,49 @@
+"""Shuffling visible tokens keeps every word in its segment, and all that is measured where it
+was."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdjax.evaluation.shuffle import shuffle_visible
+from tests import tiny
+
+SPECIAL = (0, 1, 2)
+
+
+def masked(batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Where the slots in use are, `[B, L]`."""
+    where = np.zeros(batch["tokens"].shape, bool)
+    for row, slots, weights in zip(where, batch["slots"], batch["label_weights"], strict=True):
+        row[slots[weights > 0]] = True
+    return where
+
+
+def test_only_visible_ordinary_tokens_move_and_each_stays_in_its_segment():
+    batches = [tiny.batch(seed) for seed in range(3)]
+    found = shuffle_visible(batches, SPECIAL, 7)
+    moved = 0
+    for before, after in zip(batches, found, strict=True):
+        fixed = masked(before) | ~before["valid"] | np.isin(before["tokens"], SPECIAL)
+        np.testing.assert_array_equal(after["tokens"][fixed], before["tokens"][fixed])
+        for row in range(len(fixed)):
+            for segment in (1, 2):
+                here = before["segments"][row] == segment
+                np.testing.assert_array_equal(
+                    np.sort(after["tokens"][row, here]), np.sort(before["tokens"][row, here])
+                )
+        moved += int((after["tokens"] != before["tokens"]).sum())
+        for name in before:
+            if name != "tokens":
+                np.testing.assert_array_equal(after[name], before[name])
+    assert moved > 50
+
+
+def test_the_permutation_follows_from_the_seed_alone():
+    batches = [tiny.batch(0)]
+    first = shuffle_visible(batches, SPECIAL, 7)[0]["tokens"]
+    second = shuffle_visible(batches, SPECIAL, 7)[0]["tokens"]
+    other = shuffle_visible(batches, SPECIAL, 8)[0]["tokens"]
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+    assert (shuffle_visible(batches * 2, SPECIAL, 7)[1]["tokens"] != first).any()

@@ -1,0 +1,300 @@
+"""The paired interval and the verdict it gives."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from kdjax.errors import InputError
+from kdjax.evaluation.statistics import (
+    against_baseline,
+    compare_all,
+    expected_false,
+    holm,
+    interval,
+    paired,
+    paired_p_value,
+)
+
+# Quantile .975 of Student's t by degrees of freedom, as printed in statistical tables.
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
+
+
+def by_seed(values):
+    return dict(enumerate(values))
+
+
+@pytest.mark.parametrize("freedom", T_975)
+def test_interval_is_the_formula_with_the_tabled_quantile(freedom):
+    n = freedom + 1
+    d = [0.3 * i * i - 0.5 * i + 0.1 for i in range(n)]
+    mean = sum(d) / n
+    half = T_975[freedom] * math.sqrt(sum((x - mean) ** 2 for x in d) / freedom / n)
+    found = interval(d, 0.95)
+    np.testing.assert_allclose(found, (mean, mean - half, mean + half), rtol=2e-4, atol=2e-4 * half)
+
+
+def test_worked_example():
+    # Differences .02, .03, .04: mean .03, s = .01, half-width 4.3027 * .01 / sqrt(3) = .024842.
+    found = paired(
+        {0: 0.72, 1: 0.73, 2: 0.74},
+        {0: 0.70, 1: 0.70, 2: 0.70},
+        names=("tinybert", "scratch"),
+        confidence=0.95,
+        margin=0.01,
+    )
+    assert (found.a, found.verdict, found.b, found.n) == ("tinybert", "BEATS", "scratch", 3)
+    np.testing.assert_allclose(
+        (found.difference, found.low, found.high), (0.03, 0.005158, 0.054842), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_nominal_95_percent_covers_95_percent_of_simulated_studies(n):
+    studies = 20_000
+    d = np.random.default_rng(n).normal(0.37, 2.0, (studies, n))
+    _, low, high = interval(d, 0.95)
+    covered = np.mean((low <= 0.37) & (high >= 0.37))
+    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / studies)
+
+
+def test_expected_false_is_what_studies_without_a_difference_show():
+    studies = 5_000
+    arms = 4
+    seeds = 3
+    values = np.random.default_rng(0).normal(size=(studies, arms, seeds))
+    pairs = [(i, j) for i in range(arms) for j in range(i)]
+    d = np.stack([values[:, i] - values[:, j] for i, j in pairs], 1)
+    _, low, high = interval(d, 0.9)
+    false_per_study = np.mean(np.sum((low > 0) | (high < 0), axis=1))
+    assert expected_false(len(pairs), 0.9) == pytest.approx(0.6)
+    assert false_per_study == pytest.approx(0.6, abs=0.06)
+
+
+def test_verdicts():
+    def verdict(differences, margin):
+        return paired(
+            by_seed(differences), by_seed([0.0] * len(differences)), confidence=0.95, margin=margin
+        ).verdict
+
+    assert verdict([0.05, 0.06, 0.055], 0.01) == "BEATS"
+    assert verdict([0.001, -0.001, 0.0], 0.01) == "TIES"
+    assert verdict([0.05, -0.06, 0.02], 0.01) == "INCONCLUSIVE"
+    # Partly beyond the margin and not clear of 0.
+    assert verdict([0.009, 0.011, 0.001], 0.01) == "INCONCLUSIVE"
+
+
+def test_a_sure_but_negligible_difference_is_a_tie():
+    a = by_seed([0.5010, 0.5011, 0.5012])
+    b = by_seed([0.5, 0.5, 0.5])
+    assert paired(a, b, confidence=0.95, margin=0.01).low > 0
+    assert paired(a, b, confidence=0.95, margin=0.01).verdict == "TIES"
+    assert paired(a, b, confidence=0.95, margin=0.0).verdict == "BEATS"
+
+
+def test_the_winner_is_stored_first_and_lower_can_be_better():
+    low_loss = by_seed([2.0, 2.1, 2.0])
+    high_loss = by_seed([3.0, 3.1, 3.1])
+    found = paired(
+        high_loss,
+        low_loss,
+        names=("scratch", "logit"),
+        confidence=0.95,
+        margin=0.01,
+        better="lower",
+    )
+    assert (found.a, found.b, found.verdict) == ("logit", "scratch", "BEATS")
+    assert found.low < found.difference < found.high < 0
+    found = paired(
+        high_loss,
+        low_loss,
+        names=("scratch", "logit"),
+        confidence=0.95,
+        margin=0.01,
+        better="higher",
+    )
+    assert (found.a, found.b, found.verdict) == ("scratch", "logit", "BEATS")
+    assert 0 < found.low < found.difference < found.high
+
+
+values_by_seed = st.dictionaries(st.integers(0, 5), st.floats(-10, 10), max_size=6)
+
+
+@given(values_by_seed, values_by_seed, st.sampled_from(["higher", "lower"]))
+def test_swapping_the_arms_says_the_same(a, b, better):
+    options = dict(confidence=0.95, margin=0.5, better=better)
+    one = paired(a, b, names=("x", "y"), **options)
+    other = paired(b, a, names=("y", "x"), **options)
+    assert one.verdict == other.verdict
+    if one.verdict == "BEATS":
+        assert one == other
+    elif one.n >= 2:
+        assert (one.a, one.difference, one.low, one.high) == (
+            other.b,
+            -other.difference,
+            -other.high,
+            -other.low,
+        )
+
+
+@given(
+    st.lists(st.tuples(st.integers(-99, 99), st.integers(-99, 99)), min_size=2, max_size=6),
+    st.integers(-50, 50),
+)
+def test_a_shift_of_both_arms_in_a_seed_changes_nothing(pairs, shift):
+    def found(shifts):
+        a = by_seed([x + s for (x, _), s in zip(pairs, shifts, strict=True)])
+        b = by_seed([y + s for (_, y), s in zip(pairs, shifts, strict=True)])
+        return paired(a, b, confidence=0.9, margin=1.0)
+
+    assert found([shift * i for i in range(len(pairs))]) == found([0] * len(pairs))
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=6), st.sampled_from([0.0, 0.01]))
+def test_identical_values_tie_with_an_interval_of_no_width(values, margin):
+    found = paired(by_seed(values), by_seed(values), confidence=0.95, margin=margin)
+    assert (found.difference, found.low, found.high, found.verdict) == (0, 0, 0, "TIES")
+
+
+@given(st.floats(-1e3, 1e3), st.integers(2, 7))
+def test_equal_differences_give_no_width_whatever_rounding_does(difference, n):
+    _, low, high = interval([difference] * n, 0.95)
+    assert low == high == pytest.approx(difference)
+
+
+def test_only_shared_seeds_count():
+    a = {0: 1.0, 1: 1.1, 2: 1.2, 7: 100.0}
+    b = {2: 0.1, 1: 0.2, 0: 0.3, 9: -100.0}
+    shared = [0, 1, 2]
+    assert paired(a, b, confidence=0.95, margin=0.01) == paired(
+        {s: a[s] for s in shared}, {s: b[s] for s in shared}, confidence=0.95, margin=0.01
+    )
+
+
+def test_fewer_than_two_shared_seeds_is_inconclusive():
+    one = paired({0: 0.9, 1: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
+    assert (one.n, one.difference, one.low, one.high, one.verdict) == (
+        1,
+        pytest.approx(0.8),
+        None,
+        None,
+        "INCONCLUSIVE",
+    )
+    none = paired({0: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
+    assert (none.n, none.difference, none.verdict) == (0, None, "INCONCLUSIVE")
+
+
+def test_compare_all_has_every_pair_once():
+    values = {
+        name: by_seed([base, base + 0.01, base - 0.01])
+        for name, base in dict(a=0.5, b=0.7, c=0.5).items()
+    }
+    found = compare_all(values, confidence=0.95, margin=0.02)
+    assert [(c.a, c.verdict, c.b) for c in found] == [
+        ("b", "BEATS", "a"),
+        ("a", "TIES", "c"),
+        ("b", "BEATS", "c"),
+    ]
+    assert compare_all({"a": {0: 1.0}}, confidence=0.95, margin=0.02) == []
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_refused_by_arm_and_seed(bad):
+    with pytest.raises(InputError, match=r"arm 'minilm', seed 4: value is -?(nan|inf)"):
+        paired(
+            {0: 1.0, 1: 1.0},
+            {0: 1.0, 4: bad},
+            names=("scratch", "minilm"),
+            confidence=0.95,
+            margin=0.01,
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (dict(confidence=1.0, margin=0.1), "confidence is 1.0"),
+        (dict(confidence=95.0, margin=0.1), "confidence is 95.0"),
+        (dict(confidence=math.nan, margin=0.1), "confidence is nan"),
+        (dict(confidence=0.95, margin=-0.1), "margin is -0.1"),
+        (dict(confidence=0.95, margin=math.inf), "margin is inf"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, named):
+    with pytest.raises(InputError, match=named):
+        paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, **settings)
+
+
+def test_holm_gives_the_worked_example_of_the_textbooks():
+    # 0.01 * 4, 0.02 * 3, max(0.06, 0.03 * 2), max(0.06, 0.04 * 1); in the order given.
+    np.testing.assert_allclose(holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_paired_p_value_is_that_of_scipys_paired_test():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=5)
+    b = a + rng.normal(0.5, 0.3, 5)
+    assert paired_p_value(a - b) == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert paired_p_value([0.0, 0.0]) == 1.0
+    assert paired_p_value([0.1, 0.1]) == 0.0
+
+
+def test_identical_arms_name_a_winner_in_at_most_one_study_in_twenty():
+    studies = 1_000
+    seeds = 4
+    rng = np.random.default_rng(0)
+    false_winners = 0
+    for _ in range(studies):
+        values = {
+            arm: by_seed(rng.normal(size=seeds))
+            for arm in ("scratch", "logit", "tinybert", "minilm")
+        }
+        found = against_baseline(values, "scratch", confidence=0.95)
+        false_winners += any(comparison.verdict != "INCONCLUSIVE" for comparison in found)
+    assert false_winners / studies < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+    assert false_winners > 0
+
+
+def test_comparison_with_the_baseline_reads_from_the_arms_side():
+    values = {
+        "logit": by_seed([3.8, 3.9, 3.7]),
+        "scratch": by_seed([4.2, 4.4, 4.0]),
+        "alone": {9: 1.0},
+    }
+    better, alone = against_baseline(values, "scratch", confidence=0.9, better="lower")
+    assert (better.arm, better.baseline, better.verdict, better.n) == (
+        "logit",
+        "scratch",
+        "BEATS",
+        3,
+    )
+    assert better.difference == pytest.approx(-0.4)
+    assert better.low < better.difference < better.high
+    # Two tests in the family, though one of them cannot be made.
+    assert better.p_adjusted == pytest.approx(2 * better.p_value)
+    assert (alone.n, alone.p_value, alone.verdict) == (0, None, "INCONCLUSIVE")
+    (worse,) = against_baseline(
+        {"scratch": values["logit"], "logit": values["scratch"]},
+        "scratch",
+        confidence=0.95,
+        better="lower",
+    )
+    assert worse.verdict == "LOSES"
+    (within,) = against_baseline(
+        {"scratch": values["scratch"], "logit": values["logit"]},
+        "scratch",
+        confidence=0.9,
+        margin=1.0,
+        better="lower",
+    )
+    assert within.verdict == "TIES"
+    assert within.p_value == better.p_value
+    with pytest.raises(InputError, match=r"arm 'logit', seed 1: value is nan"):
+        against_baseline({"scratch": {1: 0.0}, "logit": {1: math.nan}}, "scratch", confidence=0.95)

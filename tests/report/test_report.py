@@ -1,0 +1,303 @@
+"""The report and the terminal table: complete, escaped, self-contained, reproducible."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from kdjax.errors import InputError
+from kdjax.report import figures as plots
+from kdjax.report import notes, payers, reference_losses, usage
+from kdjax.report import sentences as verdict
+from kdjax.report import study_page as report
+from kdjax.report import terminal as table
+from tests.report.page import Page
+from tests.report.results import study
+
+
+@pytest.fixture(scope="module")
+def results():
+    return study()
+
+
+@pytest.fixture(scope="module")
+def html(results):
+    return report.html(results)
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def renamed(results, **names):
+    """The same results with arms called otherwise, in every place that names them."""
+    text = json.dumps(results)
+    for old, new in names.items():
+        text = text.replace(json.dumps(old), json.dumps(new))
+    return json.loads(text)
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(page):
+    assert page.problems == []
+    assert page.open == []
+    assert [name for name, n in Counter(page.ids).items() if n > 1] == []
+
+
+def test_the_page_needs_nothing_but_itself(page, html):
+    assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
+    assert page.tags["svg"] == 4
+    assert page.links, "figures refer to their own markers"
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert "@import" not in html
+
+
+def test_the_verdict_comes_first_and_the_rest_in_order(page, results):
+    order = [
+        verdict.headline(results),
+        "Does distilling beat pretraining from scratch?",
+        "Scores",
+        "Where the budget went",
+        "Who pays for the teacher",
+        "What the machine did",
+        "Held-out MLM loss along the budget",
+        "Linear probes by layer",
+        "All pairs",
+        "What differed between arms",
+        "Runs",
+        "Notes and provenance",
+    ]
+    body = page.text
+    places = [body.find(text) for text in order]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_a_score_is_the_mean_and_standard_deviation_of_the_runs(page, results):
+    (column,) = [
+        n
+        for n, endpoint in enumerate(results["endpoints"])
+        if endpoint["name"] == "probe.sentiment"
+    ]
+    values = [
+        run["metrics"]["probe.sentiment"] for run in results["runs"] if run["arm"] == "minilm"
+    ]
+    mean = sum(values) / 3
+    sd = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
+    cell = page.row("Scores", "minilm")[1 + column]
+    assert cell.startswith(f"{mean:.3f} ± {sd:.3f}")
+    assert cell.endswith("beats scratch")
+
+
+def test_references_and_majority_class_stand_beside_the_arms(page):
+    assert page.row("Scores", "teacher")[1:3] == ["4.910", "0.882"]
+    assert page.row("Scores", "untrained start")[1] == "–"
+    assert page.row("Scores", "majority class")[1:3] == ["–", "0.268"]
+
+
+def test_cross_entropies_of_the_text_stand_under_losses_alone(page, results):
+    losses = results["corpus"]["reference_losses"]
+    for label, name in reference_losses.LABELS.items():
+        row = page.row("Scores", name)
+        assert row[1] == f"{losses[label]:.3f}"
+        assert set(row[2:]) == {"–"}
+    figure = plots.learning(results)
+    assert all(name in figure for name in reference_losses.LABELS.values())
+    text = io.StringIO()
+    Console(file=text, width=200).print(table.summary(results))
+    assert "unigram" in text.getvalue() and "4.116" in text.getvalue()
+
+
+def test_results_without_cross_entropies_of_the_text_are_shown_without(results):
+    given = json.loads(json.dumps(results))
+    del given["corpus"]["reference_losses"]
+    old = Page(report.html(given))
+    assert old.problems == []
+    assert "unigram" not in old.text
+
+
+def test_lines_beyond_a_zoomed_plot_are_left_out():
+    axes = Figure().subplots()
+    axes.plot([0, 1], [3.0, 3.5])
+    axes.set_ylim(2.9, 3.6)
+    reference_losses.draw(axes, {"unigram": 5.5, "left neighbour": 3.2}, extend=False)
+    assert axes.get_ylim() == (2.9, 3.6)
+    assert [text.get_text() for text in axes.texts] == ["left neighbour"]
+    reference_losses.draw(axes, {"unigram": 5.5})
+    assert reference_losses.of_endpoint({"unigram": 1.0}, {"unit": "accuracy"}) == {}
+    assert reference_losses.of_endpoint(None, {"unit": "nats"}) == {}
+
+
+def test_an_arm_without_a_trained_head_shows_no_mlm_loss(page, results):
+    assert page.row("Scores", "tinybert")[1] == "head untrained"
+    assert page.row("Scores", "logit")[1].startswith("7.")
+    # Not even where the runs carry a number.
+    for run in (given := json.loads(json.dumps(results)))["runs"]:
+        run["metrics"].setdefault("mlm_loss", 10.321)
+    assert "10.321" not in report.html(given)
+
+
+def test_every_verdict_is_in_the_table_of_pairs(page, results):
+    rows = [row for row in page.cells["All pairs"] if len(row) == 6]
+    assert len(rows) == len(results["verdicts"]) == 1 + 4 * 6
+    assert Counter(row[1] for row in rows) == Counter(v["verdict"] for v in results["verdicts"])
+
+
+def test_every_run_is_listed_with_what_it_left_unspent(page, results):
+    rows = [row for row in page.cells["Runs"] if row[0] != "arm"]
+    assert len(rows) == len(results["runs"]) == 12
+    assert {row[-2] for row in rows} == {run["params_sha256"][:12] for run in results["runs"]}
+    assert {row[-1] for row in rows} == {run["ledger_sha256"][:12] for run in results["runs"]}
+    scratch = next(row for row in rows if row[0].endswith("scratch"))
+    price = results["arms"]["scratch"]["phases"][0]["price"]["total"]
+    assert scratch[6] == f"{1.5e12 % price / price:.3f} steps"
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "axis"),
+    [
+        ("flops", "1.50e12 FLOPs", "FLOPs charged"),
+        ("tokens", "64,000 tokens", "tokens seen, padding counted"),
+        ("hours", "18 seconds", "seconds of compute and input"),
+    ],
+)
+def test_the_page_holds_what_runs_used_of_each_kind_of_budget(kind, amount, axis):
+    given = study(kind=kind, training=5 * 10**12)
+    page = Page(report.html(given))
+    assert page.problems == []
+    assert f"one budget of {amount}, 4 ways to spend it" in page.text
+    assert axis in page.text
+    tables = [usage.measures, usage.parts, usage.clocks, usage.machine, usage.memory, payers.costs]
+    for made in (make(given) for make in tables):
+        head, *rows = page.tables[made.caption]
+        assert head == ["arm", *(column.name + column.note for column in made.columns)]
+        for (arm, *cells), (name, figures) in zip(rows, made.rows.items(), strict=True):
+            assert arm.endswith(name)
+            assert cells == [text + below for text, below in figures]
+    left = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]
+    assert Counter(left) == Counter(usage.unspent(given, run) for run in given["runs"])
+    for sentences in payers.sentences(given).values():
+        assert all(sentence in page.text for sentence in sentences)
+    assert ("so no case was enforced" in page.text) == (kind != "flops")
+
+
+def test_without_a_teacher_nobody_pays_for_one(results):
+    given = json.loads(json.dumps(results))
+    for arm in given["arms"].values():
+        arm["needs_teacher"] = False
+    assert "Who pays for the teacher" not in Page(report.html(given)).text
+
+
+def test_the_regime_stands_among_the_facts(page, results):
+    assert notes.regime(results) in page.text and notes.masks(results) in page.text
+
+
+def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(
+    results, html, tmp_path
+):
+    with matplotlib.rc_context(
+        {"font.size": 31, "axes.grid": False, "svg.hashsalt": "other", "svg.fonttype": "path"}
+    ):
+        report.write(json.loads(json.dumps(results)), tmp_path / "again.html")
+        assert matplotlib.rcParams["font.size"] == 31
+    assert (tmp_path / "again.html").read_bytes() == html.encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
+
+
+def test_names_from_outside_are_escaped_everywhere(results):
+    hostile = "<script>alert('$x$')</script>"
+    given = renamed(results, minilm=hostile)
+    given["notes"].append("<img src=x onerror=alert(1)>")
+    given["teacher"]["source"] = '"><iframe src="http://example.org">'
+    given["device"] = given["endpoints"][1]["label"] = given["references"][0]["name"] = (
+        "<b onclick=x>&amp;"
+    )
+    given["config"]["data"]["files"] = "</pre><script>"
+    text = report.html(given)
+    page = Page(text)
+    assert "<script" not in text.lower()
+    assert page.tags["script"] == page.tags["img"] == page.tags["iframe"] == page.tags["b"] == 0
+    assert page.problems == []
+    shown = page.text
+    assert shown.count(hostile) > 10, "shown as it is, in text, tables and figures"
+    assert "<img src=x onerror=alert(1)>" in shown
+    assert "&amp;" in shown
+
+
+def test_text_in_figures_is_text_and_colours_follow_the_page(html):
+    figures = re.findall(r"<svg.*?</svg>", html, re.S)
+    assert all("<text" in figure and "var(--ink)" in figure for figure in figures)
+    # An arm has one colour in all figures that show it: minilm is the fourth.
+    assert ["var(--arm-3)" in figure for figure in figures] == [True, False, False, True]
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", html))
+    assert used <= set(re.findall(r"(--[a-z0-9-]+):", html))
+
+
+def test_one_seed_shows_differences_without_intervals():
+    page = Page(report.html(study(seeds=1)))
+    assert page.problems == []
+    assert "cannot tell the arms apart" in page.text
+    rows = [row for row in page.cells["All pairs"] if len(row) == 6]
+    assert rows and {row[1] for row in rows} == {"INCONCLUSIVE"}
+    assert {row[4] for row in rows} == {"–"}
+    assert "±" not in page.row("Scores", "scratch")[2]
+
+
+def test_a_study_of_one_arm_without_teacher_or_tasks(results):
+    given = json.loads(json.dumps(results))
+    given["arms"] = {"scratch": given["arms"]["scratch"]}
+    given["runs"] = [run | {"details": {}} for run in given["runs"] if run["arm"] == "scratch"]
+    given["endpoints"] = given["endpoints"][:1]
+    given["cases"] = []
+    given |= {"verdicts": [], "references": [], "teacher": None, "differences": []}
+    page = Page(report.html(given))
+    assert page.problems == []
+    assert "nothing was compared" in page.text
+    assert page.tags["svg"] == 2
+    assert "All pairs" not in page.text
+
+
+def test_many_arms_stay_apart_by_marker_or_colour(results):
+    given = json.loads(json.dumps(results))
+    runs = [run for run in given["runs"] if run["arm"] == "logit"]
+    for n in range(9):
+        given["arms"][f"more{n}"] = given["arms"]["logit"]
+        given["runs"] += [{**run, "arm": f"more{n}"} for run in runs]
+        for case in given["cases"]:
+            case["costs"][f"more{n}"] = case["costs"]["logit"]
+    text = report.html(given)
+    keys = re.findall(
+        r'style="color: (var\(--arm-\d\))" aria-hidden="true">(.)</span>(\w+)</th>', text
+    )
+    assert len({name for *_, name in keys}) == 13
+    assert len({(colour, glyph) for colour, glyph, _ in keys}) == 13
+
+
+def test_a_directory_that_cannot_be_written_is_a_user_error(results, html, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "html", lambda results: html)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"report\.html"):
+        report.write(results, tmp_path / "file" / "report.html")
+
+
+def test_terminal_table(results):
+    console = Console(file=io.StringIO(), width=140)
+    console.print(table.summary(renamed(results, minilm="[red]minilm[/red]")))
+    printed = console.file.getvalue()
+    lines = {line.split("  ")[0].strip(): line for line in printed.splitlines()}
+    assert lines["tinybert"].split()[-1] == "23"
+    assert "head untrained" in lines["tinybert"] and "head untrained" not in lines["logit"]
+    assert "[red]minilm[/red]" in lines, "a name is no markup"
+    values = [run["metrics"]["probe.topic"] for run in results["runs"] if run["arm"] == "scratch"]
+    assert f"{sum(values) / 3:.3f} ± " in lines["scratch"]
+    flowed = " ".join(printed.split())
+    assert (
+        " ".join(verdict.headline(results).replace("minilm", "[red]minilm[/red]").split()) in flowed
+    )

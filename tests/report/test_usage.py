@@ -1,0 +1,237 @@
+"""What runs used: the budget's three measures, FLOPs by part, wall-clock, the machine; as figures
+and as bars."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kdjax.report import figures as plots
+from kdjax.report import payers, usage
+from tests.report.results import study
+
+ACCOUNTS = (
+    "student_forward",
+    "student_backward",
+    "teacher_forward",
+    "objective",
+    "optimizer",
+    "teacher_cache",
+    "teacher_training",
+)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return study(training=5 * 10**12)
+
+
+def cells(table, arm):
+    """Column -> the cell of an arm, its figure and what stands below."""
+    return {column.name: cell for column, cell in zip(table.columns, table.rows[arm], strict=True)}
+
+
+def noted(table):
+    """Columns that have a note."""
+    return {column.name: column.note for column in table.columns if column.note}
+
+
+def mean(results, arm, figure):
+    found = [figure(run) for run in results["runs"] if run["arm"] == arm]
+    return sum(found) / len(found)
+
+
+def test_a_budget_of_flops_and_the_other_two_measures(results):
+    table = usage.measures(results)
+    scratch = cells(table, "scratch")
+    minilm = cells(table, "minilm")
+    # 52 steps of 28,400,000,000 FLOPs and 32 x 64 tokens; 24 of 61,690,000,000.
+    assert scratch["FLOPs charged"] == ("1.48e12", "98.5%")
+    assert minilm["FLOPs charged"] == ("1.48e12", "98.7%")
+    assert scratch["tokens, padding counted"] == ("106,496", "1.00×")
+    assert minilm["tokens, padding counted"] == ("49,152", "0.46×")
+    seconds = mean(
+        results, "minilm", lambda run: run["wall_clock"]["compute"] + run["wall_clock"]["input"]
+    )
+    assert minilm["wall-clock: compute and input"][0] == f"{seconds:.1f} s"
+    assert [scratch[name][0] for name in ("steps", "epochs")] == ["52", "0.11"]
+    assert [scratch[f"tokens {what}"][0] for what in ("seen", "unique", "masked")] == [
+        "95,368",
+        "95,368",
+        "13,542",
+    ]
+
+
+def test_a_budget_of_tokens_and_the_other_two_measures():
+    given = study(kind="tokens")
+    minilm = cells(usage.measures(given), "minilm")
+    # 31 steps of 32 x 64 tokens; a step of minilm costs 61.69 / 28.4 times that of scratch.
+    assert minilm["tokens, padding counted"] == ("63,488", "99.2%")
+    assert minilm["FLOPs"] == ("1.91e12", "2.17×")
+    assert {usage.unspent(given, run) for run in given["runs"]} == {"0.250 steps"}
+
+
+def test_a_budget_of_hours_and_the_other_two_measures():
+    given = study(kind="hours")
+    minilm = cells(usage.measures(given), "minilm")
+    seconds = mean(given, "minilm", lambda run: 3600 * run["used"])
+    assert minilm["wall-clock: compute and input"] == (
+        f"{seconds:.1f} s",
+        f"{100 * seconds / 18:.3g}%",
+    )
+    positions = mean(given, "minilm", lambda run: run["steps"] * 32 * 64)
+    assert minilm["tokens, padding counted"][0] == f"{round(positions):,}"
+    run = given["runs"][0]
+    assert usage.unspent(given, run) == f"{18 - 3600 * run['used']:.1f} s"
+    assert (
+        usage.unspent(given, {**run, "used": 18.5 / 3600}) == "−0.5 s"
+    )  # what ended last may have been on the clock
+
+
+def test_what_is_left_of_flops_is_held_against_a_step_as_charged():
+    given = study(teacher="nothing")
+    run = next(run for run in given["runs"] if run["arm"] == "minilm")
+    assert usage.unspent(given, run) == f"{1.5e12 % 18_190_000_000 / 18_190_000_000:.3f} steps"
+
+
+def test_flops_by_part_and_which_are_not_charged(results):
+    table = usage.parts(results)
+    logit = cells(table, "logit")
+    # 28 steps of 53,342,000,000 FLOPs, 9,300,000,000 of them the student's forward pass,
+    # 23,700,000,000 the teacher's.
+    assert logit["a step"] == ("5.22e10", "1.84×")
+    assert logit["student forward"] == ("2.60e11", "17.8%")
+    assert logit["teacher forward"] == ("6.64e11", "45.4%")
+    assert logit["teacher training"] == ("5.00e12", "")
+    assert logit["all"] == ("6.46e12", "")
+    assert cells(table, "scratch")["teacher training"] == ("0", "")
+    assert noted(table) == {"a step": "relative to scratch", "teacher training": "not charged"}
+    assert "teacher cache" not in logit  # no run has any
+    assert noted(usage.parts(study(teacher="nothing")))["teacher forward"] == "not charged"
+
+
+def test_wall_clock_by_kind(results):
+    table = usage.clocks(results)
+    scratch = cells(table, "scratch")
+    assert noted(table) == {"compute": "counted above", "input": "counted above"}
+    for kind in ("compute", "input", "compile", "evaluation", "checkpoint"):
+        assert (
+            scratch[kind][0]
+            == f"{mean(results, 'scratch', lambda run, kind=kind: run['wall_clock'][kind]):.1f} s"
+        )
+    assert (
+        scratch["all"][0]
+        == f"{mean(results, 'scratch', lambda run: sum(run['wall_clock'].values())):.1f} s"
+    )
+    assert noted(usage.clocks(study(kind="hours"))) == {"compute": "charged", "input": "charged"}
+
+
+def test_what_the_machine_did(results):
+    scratch = cells(usage.machine(results), "scratch")
+    assert scratch["model FLOPs"] == ("1.48e12", "")
+    assert scratch["hardware FLOPs"] == ("1.54e12", "1.04×")
+    used = mean(results, "scratch", lambda run: run["hardware"]["model_utilisation"])
+    assert scratch["model utilisation"][0] == f"{100 * used:.3g}%"
+    assert scratch["hardware utilisation"][0] == f"{104 * used:.3g}%"
+    memory = cells(usage.memory(results), "scratch")
+    assert [memory[name][0] for name in ("parameters", "without embeddings")] == [
+        "7,361,466",
+        "1,402,938",
+    ]
+    assert memory["a step"][0] == f"{412e6 / 2**20:.3g} MiB"
+    assert memory["high water"][0] == f"{1.91e9 / 2**30:.3g} GiB"  # of the last of three runs
+    assert memory["stored outputs"][0] == "none"
+
+
+def test_what_xla_does_not_say_is_a_dash():
+    given = study()
+    given["runs"][0]["hardware"] |= {
+        "hardware_flops": None,
+        "hardware_utilisation": None,
+        "program_bytes": None,
+    }
+    machine = usage.machine(given)
+    assert cells(machine, "scratch")["hardware FLOPs"] == ("–", "")
+    assert cells(machine, "scratch")["hardware utilisation"] == ("–", "")
+    assert cells(machine, "logit")["hardware FLOPs"][0] != "–"
+    assert cells(usage.memory(given), "scratch")["a step"] == ("–", "")
+
+
+def test_the_peak_that_utilisation_is_a_share_of():
+    given = study()
+    assert usage.peaks(given) == "1 device, each 1.02e11 FLOPs a second (float32 matmuls, measured)"
+    for run in given["runs"]:
+        run["hardware"] |= {"devices": 8}
+    given["runs"][3]["hardware"]["peak"] = {
+        **given["runs"][3]["hardware"]["peak"],
+        "flops_per_second": 9.7e10,
+    }
+    assert (
+        usage.peaks(given)
+        == "8 devices, each 9.70e10 to 1.02e11 FLOPs a second (float32 matmuls, measured)"
+    )
+
+
+def test_what_a_run_costs_in_each_case(results):
+    table = payers.costs(results)
+    assert noted(table) == {"inference": "enforced"}
+    # 24 steps: 18,190,000,000 FLOPs of the student, 43,500,000,000 of the teacher; scratch: 52 of
+    # 28,400,000,000.
+    costs = {
+        "nothing": 24 * 18_190_000_000,
+        "inference": 24 * 61_690_000_000,
+        "training": 24 * 18_190_000_000 + 5 * 10**12,
+        "both": 24 * 61_690_000_000 + 5 * 10**12,
+    }
+    scratch = 52 * 28_400_000_000
+    assert cells(table, "minilm") == {
+        case: (f"{cost / scratch:.2f}×", f"{cost:.2e}".replace("e+", "e"))
+        for case, cost in costs.items()
+    }
+
+
+def bars(results):
+    """The figure of what was spent: of each arm's bar, account -> its width in points, and whether
+    it is faint."""
+    path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
+    found = {}
+    for left, top, right, style, part in re.findall(path, plots.spending(results)):
+        found.setdefault(float(top), {})[ACCOUNTS[int(part)]] = (
+            float(right) - float(left),
+            "opacity" in style,
+        )
+    return dict(zip(results["arms"], found.values(), strict=True))
+
+
+def test_bars_are_as_wide_as_what_was_spent_and_faint_where_not_charged():
+    logit = bars(study(training=10**12))["logit"]
+    flops = {
+        "student_forward": 28 * 9_300_000_000,
+        "teacher_forward": 28 * 23_700_000_000,
+        "teacher_training": 10**12,
+    }
+    for account, amount in flops.items():
+        of_backward = amount / (28 * 18_900_000_000)
+        assert logit[account][0] / logit["student_backward"][0] == pytest.approx(
+            of_backward, rel=1e-3
+        )
+    assert {account for account, (_, faint) in logit.items() if faint} == {"teacher_training"}
+    assert "teacher_cache" not in logit
+    logit = bars(study(training=10**11, teacher="nothing"))["logit"]
+    assert {account for account, (_, faint) in logit.items() if faint} == {
+        "teacher_forward",
+        "teacher_training",
+    }
+
+
+@pytest.mark.parametrize("kind", ["flops", "tokens", "hours"])
+def test_a_teacher_whose_training_dwarfs_the_budget_leaves_the_bars_readable(kind):
+    given = study(kind=kind, training=10**18)
+    widest = max(
+        sum(width for width, faint in bar.values() if not faint) for bar in bars(given).values()
+    )
+    assert widest > 200, "near half the figure"
+    figure = plots.spending(given)
+    assert "→ 1.00e18" in figure
+    assert ("dashed: the budget" in figure) == (kind == "flops")

@@ -1,0 +1,38 @@
+"""A study's wall-clock, over its commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdjax.clock import CLOCK
+from kdjax.files import write_json
+from kdjax.report import wall_clock
+
+
+def test_commands_add_up_in_whatever_way_they_end(tmp_path: Path) -> None:
+    assert wall_clock.read(tmp_path) == {}
+    with (
+        pytest.raises(KeyboardInterrupt),
+        wall_clock.kept(tmp_path, CLOCK.mark()),
+        CLOCK("compute"),
+    ):
+        raise KeyboardInterrupt
+    first = wall_clock.read(tmp_path)
+    assert first["compute"] > 0
+    with wall_clock.kept(tmp_path, CLOCK.mark()), CLOCK("evaluation"):
+        pass
+    second = wall_clock.read(tmp_path)
+    assert second["compute"] == first["compute"] and second["evaluation"] > 0
+
+
+def test_what_ended_a_command_is_what_is_said(tmp_path: Path) -> None:
+    write_json(tmp_path / "a file", {})
+    with pytest.raises(KeyboardInterrupt), wall_clock.kept(tmp_path / "a file", CLOCK.mark()):
+        raise KeyboardInterrupt
+
+
+def test_the_line() -> None:
+    line = wall_clock.told({"report": 2.0, "compute": 90.0, "text": 8.0})
+    assert line == "1 min 40 s: compute 1 min 30 s (90.0%), text 8.0 s (8.0%), report 2.0 s (2.0%)"

@@ -1,0 +1,116 @@
+"""Imports between the packages of kdjax go one way: from a package to those below it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kdjax
+
+ROOT = Path(kdjax.__file__).parent
+FLOORS = (
+    "__main__",
+    "cli",
+    "audit",
+    "plan",
+    "tuning",
+    "sweep",
+    "study",
+    "dry_run",
+    "forecast",
+    "report",
+    "evaluation",
+    "training",
+    "teacher_cache",
+    "data",
+    "hlo",
+    "objectives",
+    "progress",
+    "budget",
+    "parallel",
+    "models",
+    "kernels",
+    "recipes",
+    "config",
+    "compiled",
+    "files",
+    "clock",
+    "memory",
+    "loglines",
+    "errors",
+)
+"""Packages and single modules of kdjax, from the top to the bottom. `docs/architecture.md` says
+what each is for."""
+
+
+def floor_of(module: str) -> int:
+    return FLOORS.index(module.split(".")[1])
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.parent / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Yield the modules of kdjax that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("kdjax."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kdjax":
+            for alias in node.names:
+                member = f"{node.module}.{alias.name}"
+                if is_module(member):
+                    yield member
+                elif node.module != "kdjax":
+                    yield str(node.module)
+
+
+def test_every_package_has_its_floor() -> None:
+    there = {
+        path.stem
+        for path in ROOT.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert there - {"__init__"} == set(FLOORS)
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_package_imports_only_what_is_below_it(package: str) -> None:
+    single = ROOT / f"{package}.py"
+    paths = [single] if single.exists() else sorted((ROOT / package).rglob("*.py"))
+    for path in paths:
+        for module in imported_modules(path):
+            own = module.split(".")[1] == package
+            assert own or floor_of(module) > FLOORS.index(package), (
+                f"{path.relative_to(ROOT)} imports {module}"
+            )
+
+
+def test_modules_import_one_another_in_no_circle() -> None:
+    graph = {}
+    for path in ROOT.rglob("*.py"):
+        name = ".".join(("kdjax", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        )
+        graph[name] = path
+    imports = {
+        name: [module for module in imported_modules(path) if module in graph]
+        for name, path in graph.items()
+    }
+    finished: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above[above.index(name) :], name))
+        if name in finished:
+            return
+        for module in imports[name]:
+            if module != name:
+                visit(module, (*above, name))
+        finished.add(name)
+
+    for name in graph:
+        visit(name, ())

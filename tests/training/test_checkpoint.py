@@ -1,0 +1,244 @@
+"""A run's checkpoints: whole or not there; a damaged one is found out, named, and the one before is
+taken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import Ledger
+from kdjax.errors import InputError
+from kdjax.training.checkpoint import Checkpoints, Restored, Unsaved, abandoned_reads, save_params
+from tests.limits import files_of_at_most
+
+Change = Callable[[Path], None]
+
+
+def mesh(*shape: int) -> Mesh:
+    axes = ("data", "fsdp", "tensor")[: len(shape)]
+    devices = jax.devices()[: int(np.prod(shape))]
+    return jax.make_mesh(shape, axes, (AxisType.Auto,) * len(shape), devices=devices)
+
+
+ONE = NamedSharding(mesh(1), PartitionSpec())
+
+
+def state(step: int = 0, sharding: NamedSharding = ONE) -> Any:
+    """Arrays large enough to have a file of their own."""
+    rng = np.random.default_rng(step)
+    arrays = {
+        "kernel": rng.normal(size=(48, 40)).astype(np.float32),
+        "bias": rng.normal(size=64).astype(np.float32),
+    }
+    return jax.device_put(
+        {"params": arrays, "step": np.int32(step)},
+        {"params": sharding, "step": replicated(sharding)},
+    )
+
+
+def replicated(sharding: NamedSharding) -> NamedSharding:
+    return NamedSharding(sharding.mesh, PartitionSpec())
+
+
+def like(sharding: NamedSharding = ONE) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0, sharding)
+    )
+
+
+def ledger(steps: int) -> Ledger:
+    return replace(Ledger.open(Budget.flops(100)), phases=(steps,))
+
+
+def saved(directory: Path, *steps: int, keep: int = 2) -> None:
+    with Checkpoints(directory, keep) as checkpoints:
+        for step in steps:
+            checkpoints.save(state(step), ledger(step), {"ledger.jsonl": f"{step}\n"})
+
+
+def restored(directory: Path, like: Any) -> Restored | None:
+    with Checkpoints(directory) as checkpoints:
+        return checkpoints.restore(like)
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def same(found: Any, expected: Any) -> bool:
+    return bool(
+        jax.tree.all(
+            jax.tree.map(lambda a, b: (np.asarray(a) == np.asarray(b)).all(), found, expected)
+        )
+    )
+
+
+def test_the_newest_is_restored_with_its_ledger_and_records_and_as_many_are_kept_as_asked(
+    tmp_path: Path,
+) -> None:
+    saved(tmp_path, 3, 5, 8, 13, keep=3)
+    assert names(tmp_path) == {"5", "8", "13"}
+    found = restored(tmp_path, like())
+    assert found is not None and same(found.state, state(13)) and found.ledger == ledger(13)
+    assert found.records == {"ledger.jsonl": "13\n"} and found.damaged == []
+
+
+def test_nothing_is_found_where_nothing_was_saved(tmp_path: Path) -> None:
+    assert restored(tmp_path / "none", like()) is None
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_state_may_be_used_up_while_it_is_written(tmp_path: Path) -> None:
+    use_up = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0)
+    with Checkpoints(tmp_path) as checkpoints:
+        now = state(1)
+        checkpoints.save(now, ledger(1))
+        jax.block_until_ready(use_up(now))
+    found = restored(tmp_path, like())
+    assert found is not None and same(found.state, state(1))
+
+
+@pytest.mark.parametrize("after", [(8,), (2, 4), (2, 2, 2)])
+def test_a_state_is_restored_to_another_layout_and_still_checked(
+    tmp_path: Path, after: tuple[int, ...]
+) -> None:
+    saved(tmp_path, 1)
+    laid_out = NamedSharding(mesh(*after), PartitionSpec(mesh(*after).axis_names))
+    found = restored(tmp_path, like(laid_out))
+    assert found is not None and same(found.state, state(1))
+    assert found.state["params"]["kernel"].sharding == laid_out
+
+
+def in_half(data: Path) -> None:
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+
+
+def a_bit_flipped(data: Path) -> None:
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+
+
+def arrays(checkpoint: Path) -> Path:
+    """The file with the arrays' content."""
+    return max(
+        (path for path in checkpoint.rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Path], Change, str]] = {
+    "a bit of an array flipped": (
+        arrays,
+        a_bit_flipped,
+        r"the content of \['params'\]\['kernel'\] does not match",
+    ),
+    "arrays truncated": (arrays, in_half, r'"params.\w+/c/0'),
+    "arrays gone": (arrays, Path.unlink, r'"params.\w+/c/0'),
+    "account truncated": (
+        lambda c: c / "_CHECKPOINT_METADATA",
+        in_half,
+        "its account does not match its SHA-256",
+    ),
+    "account altered": (
+        lambda c: c / "_CHECKPOINT_METADATA",
+        lambda p: p.write_text(p.read_text().replace('"phases": [2]', '"phases": [3]')),
+        "its account does not match its SHA-256",
+    ),
+    "shapes truncated": (lambda c: c / "state" / "_METADATA", in_half, "JSONDecodeError"),
+    "index truncated": (
+        lambda c: c / "state" / "manifest.ocdbt",
+        in_half,
+        r'2/state/manifest.ocdbt": Error decoding',
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
+    tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    where, damage, said = DAMAGE[how]
+    saved(tmp_path, 1, 2)
+    damage(where(tmp_path / "2"))
+    found = restored(tmp_path, like())
+    assert found is not None and same(found.state, state(1)) and found.ledger == ledger(1)
+    (line,) = found.damaged
+    assert line.startswith(f"{tmp_path / '2'} is damaged (") and line.endswith(
+        "; it is now 2.damaged"
+    )
+    assert re.search(said, line)
+    assert names(tmp_path) == {"1", "2.damaged"}
+    saved(tmp_path, 2)  # the same step again
+    assert names(tmp_path) == {"1", "2", "2.damaged"}
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_where_all_are_damaged_each_is_named_and_none_is_touched(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    for step in "12":
+        a_bit_flipped(arrays(tmp_path / step))
+    with pytest.raises(
+        InputError,
+        match=r"found damaged ones alone \(2: the content .*; 1: the content .*move the dir",
+    ):
+        restored(tmp_path, like())
+    assert names(tmp_path) == {"1", "2"}
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    wider = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"]
+    )
+    with pytest.raises(InputError, match="expected a whole checkpoint"):
+        restored(tmp_path, {**like(), "params": wider})
+
+
+def test_load_that_fails_leaves_nothing_for_python_to_warn_of(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    wider = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"]
+    )
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(InputError):
+            checkpoints.restore({**like(), "params": wider})
+        assert abandoned_reads() == []
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_else(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(state(step), ledger(step))
+        checkpoints.wait()
+        with (
+            files_of_at_most(512),
+            pytest.raises(Unsaved, match=r"3 could not be written \(File too large\)"),
+        ):
+            checkpoints.save(state(3), ledger(3))
+            checkpoints.wait()
+        found = restored(tmp_path, like())
+        assert found is not None and same(found.state, state(2)) and found.damaged == []
+        checkpoints.save(state(3), ledger(3))
+    assert names(tmp_path) == {"2", "3"}
+    assert not capfd.readouterr().err
+
+
+def test_parameters_that_cannot_be_written_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    with (
+        files_of_at_most(512),
+        pytest.raises(InputError, match=r"params.safetensors: cannot be written \(File too large"),
+    ):
+        save_params(tmp_path / "params.safetensors", {"kernel": np.zeros(4096, np.float32)})
+    assert names(tmp_path) == set()

@@ -1,0 +1,101 @@
+"""How a step is computed changes neither what it costs nor, but for rounding, what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.config import ArmConfig, ComputeConfig, OptimizerConfig, TermConfig
+from kdjax.parallel.layout import Layout
+from kdjax.training.arm import resolve
+from kdjax.training.phase import Phase, price
+from kdjax.training.program import Program, program_of
+from tests import tiny
+from tests.tolerance import assert_metrics_equal, assert_updates_equal
+
+STEPS = 3
+STUDENT = dataclasses.replace(tiny.STUDENT, layers=3)
+TEACHER = dataclasses.replace(tiny.TEACHER, layers=1)
+VERSIONS = {
+    "plain": (1, 1, ComputeConfig()),
+    "scanned and rematerialised": (1, 1, ComputeConfig(scan=True, remat="full")),
+    "accumulated, sharded, some of it rematerialised": (2, 4, ComputeConfig(remat="dots")),
+    "bfloat16, all at once": (2, 2, ComputeConfig("bfloat16", "full", True)),
+}
+
+
+@functools.cache
+def phase() -> Phase:
+    """Logits and a hidden state: layers below it are alike, so that they can be one loop."""
+    terms = (
+        TermConfig("mlm"),
+        TermConfig("logit"),
+        TermConfig("hidden_mse", options={"layers": "last"}),
+    )
+    optimizer = OptimizerConfig(learning_rate=1e-3)
+    (only,) = resolve("mixed", ArmConfig(terms=terms), STUDENT, TEACHER, optimizer).phases
+    assert [len(run) for run in only.needs.student.runs(STUDENT.layers)] == [2, 1]
+    return only
+
+
+@functools.cache
+def program(version: str) -> Program:
+    devices, microbatches, compute = VERSIONS[version]
+    return program_of(
+        phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches, compute
+    )
+
+
+@functools.cache
+def trained(version: str) -> tuple[Any, list[float]]:
+    """The student after a few steps, and its losses."""
+    made = program(version)
+    teacher = made.place_teacher(tiny.params(TEACHER, 9))
+    state = made.start(tiny.params(STUDENT, 0), seed=1)
+    losses = []
+    for step in range(STEPS):
+        state, metrics = made(
+            state, teacher, tiny.batch(step), tiny.schedule_inputs(phase(), step, STEPS)
+        )
+        losses.append(float(metrics["loss"]))
+    return jax.device_get(state.params), losses
+
+
+@pytest.mark.parametrize("version", list(VERSIONS)[1:])
+def test_every_version_of_a_run_ends_like_the_plain_one(version: str) -> None:
+    (params, losses), (plain, expected) = trained(version), trained("plain")
+    coarse = VERSIONS[version][2].dtype == "bfloat16"
+    if coarse:  # rounded to bfloat16 after every operation, not added up in another order
+        np.testing.assert_allclose(losses, expected, rtol=2e-2)
+        return
+    sums = {
+        "summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len,
+        "stages": 20 * STEPS,
+    }  # 20 matmuls in a row a step
+    for found, wanted in zip(losses, expected, strict=True):
+        assert_metrics_equal({"loss": found}, {"loss": wanted}, **sums)
+    start = program("plain").start(tiny.params(STUDENT, 0), seed=1)
+    assert_updates_equal(params, plain, jax.device_get(start.params), **sums)
+
+
+def test_every_version_has_the_same_price_and_its_own_hardware_flops() -> None:
+    prices = {price(program(version).phase, tiny.SHAPE) for version in VERSIONS}
+    assert prices == {price(phase(), tiny.SHAPE)}
+    done = {version: program(version).hardware_flops for version in VERSIONS}
+    assert all(flops is not None and flops > 0 for flops in done.values())
+    assert done["scanned and rematerialised"] > 1.1 * done["plain"]  # type: ignore[operator]
+
+
+def test_the_teacher_is_held_in_the_type_that_is_computed_in() -> None:
+    params = tiny.params(TEACHER, 9)
+    for version, dtype in (("plain", "float32"), ("bfloat16, all at once", "bfloat16")):
+        assert {x.dtype.name for x in jax.tree.leaves(program(version).place_teacher(params))} == {
+            dtype
+        }
+    state = program("bfloat16, all at once").start(tiny.params(STUDENT, 0), seed=1)
+    assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {"float32"}

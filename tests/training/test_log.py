@@ -1,0 +1,109 @@
+"""`metrics.jsonl`, and what happens to a run when another place for its figures fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdjax.config import LogConfig
+from kdjax.errors import InputError
+from kdjax.parallel import hosts
+from kdjax.training import tensorboard
+from kdjax.training.metrics_log import Lines, Log
+from tests import metrics
+
+QUIET = LogConfig(tensorboard=False)
+
+
+def written(directory: Path, steps: int) -> Log:
+    log = Log(directory, 0, QUIET)
+    for step in range(1, steps + 1):
+        log.write(step, {"flops": 10 * step, "loss": 1.0 / step})
+    return log
+
+
+def test_lines_after_the_step_that_a_run_goes_on_from_are_dropped(tmp_path: Path) -> None:
+    written(tmp_path, 6)
+    log = Log(tmp_path, 4, QUIET)
+    assert log.reached == 6
+    assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2, 3, 4]
+    log.write(5, {"loss": 0.5})
+    assert metrics.lines(tmp_path)[-1] == {"step": 5, "loss": 0.5}
+
+
+def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
+    written(tmp_path, 2)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 3, "lo')
+    Log(tmp_path, 9, QUIET).write(3, {"loss": 0.5})
+    assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2, 3]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is not JSON"):
+        Log(tmp_path, 9, QUIET)
+
+
+def test_figures_that_are_not_finite_are_null_in_lines_any_reader_takes(tmp_path: Path) -> None:
+    Log(tmp_path, 0, QUIET).write(
+        1, {"loss": 2.0, "grad_norm": float("inf"), "grad_norm/head": float("nan")}
+    )
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert line == {"step": 1, "loss": 2.0, "grad_norm": None, "grad_norm/head": None}
+
+
+def test_held_out_figures_survive_a_restart(tmp_path: Path) -> None:
+    log = written(tmp_path, 2)
+    log.write(2, {"flops": 20, "share": 0.5, "mlm_loss": 3.0})
+    assert Log(tmp_path, 2, QUIET).curve() == [
+        {"step": 2, "flops": 20, "share": 0.5, "mlm_loss": 3.0}
+    ]
+
+
+def test_a_place_that_fails_is_done_without_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    log = Log(tmp_path, 0, LogConfig(), warn=said.append)
+
+    def fail(*args: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tensorboard.TensorBoard, "write", fail)
+    for step in (1, 2):
+        log.write(step, {"flops": 1, "loss": 1.0})
+    log.close()
+    assert said == [
+        "TensorBoard fails (OSError: No space left on device); figures are in metrics.jsonl alone "
+        "now"
+    ]
+    assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2]
+
+
+def test_the_lead_alone_writes_anywhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "is_main_process", lambda: False)
+    log = Log(tmp_path, 0, LogConfig(wandb="never asked for"))
+    log.write(1, {"flops": 1, "loss": 1.0})
+    log.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_lines_that_could_not_be_written_wait(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "metrics.jsonl", 0)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    lines.write(1, {"loss": 1.0})
+    with pytest.raises(OSError):
+        lines.flush()
+    (tmp_path / "metrics.jsonl").rmdir()
+    lines.write(2, {"loss": 0.5})
+    assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2]

@@ -1,0 +1,272 @@
+"""One run: it spends to the budget, and an interruption changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.budget.accounting import Budget
+from kdjax.budget.journal import read
+from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
+from kdjax.errors import InputError
+from kdjax.parallel.layout import Layout
+from kdjax.progress import Progress
+from kdjax.training import stopwatch
+from kdjax.training.loop import train
+from kdjax.training.phase import Phase, price
+from kdjax.training.program import Program
+from kdjax.training.run import Outcome, Run
+from tests import metrics, tiny
+
+STEPS = 6
+CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=3)
+LEARNING_RATE = 1e-2
+
+
+class Interrupted(Exception):
+    pass
+
+
+def saving(stop_at: int | None) -> TrainConfig:
+    """Save after every step of a run that will be interrupted, and only at the end of another."""
+    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
+    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
+
+
+@functools.cache
+def phase(learning_rate: float = LEARNING_RATE) -> Phase:
+    """The logit arm's, with dropout."""
+    student = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
+    return tiny.phase("logit", student, tiny.SHALLOW_TEACHER, learning_rate=learning_rate)
+
+
+@functools.cache
+def compiled() -> Program:
+    """For every learning rate."""
+    return Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
+
+
+def run(
+    directory: Path,
+    stop_at: int | None = None,
+    learning_rate: float = LEARNING_RATE,
+    budget: Budget | None = None,
+    stream: tiny.Batches | None = None,
+    repeats: bool = True,
+) -> Outcome:
+    """A run, optionally interrupted after a step."""
+    program = compiled()
+    cost = price(phase(), tiny.SHAPE)
+    teacher = program.place_teacher(tiny.params(tiny.SHALLOW_TEACHER, 9))
+
+    def watch(progress: Progress) -> None:
+        if progress.ledger.steps == stop_at:
+            raise Interrupted
+
+    (outcome,) = train(
+        Run(
+            [tiny.compiled_phase(phase(learning_rate), program, stream or tiny.Batches(), teacher)],
+            budget or Budget.flops(STEPS * cost.total + cost.total // 2),
+            start=tiny.params(program.phase.student, 0),
+            seed=0,
+            config=saving(stop_at),
+            repeats=repeats,
+            directory=directory,
+            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
+            watch=watch,
+        )
+    )
+    return outcome
+
+
+class Straight(NamedTuple):
+    """A run that nothing interrupted."""
+
+    outcome: Outcome
+    directory: Path
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    here = tmp_path_factory.mktemp("straight")
+    return Straight(run(here), here)
+
+
+def test_spends_to_the_budget_and_logs_the_curve(straight: Straight) -> None:
+    outcome = straight.outcome
+    assert outcome.ledger.steps == STEPS
+    assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
+    assert [point["step"] for point in outcome.curve] == [
+        3,
+        5,
+        6,
+    ]  # the first step beyond a third, and so on; the last
+    assert outcome.curve[-1]["flops"] == outcome.ledger.total
+    lines = metrics.lines(straight.directory)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
+    assert {"loss/mlm", "loss/logit", "grad_norm"} <= lines[0].keys()
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, STEPS])
+def test_an_interrupted_run_ends_with_the_same_bits(
+    straight: Straight, tmp_path: Path, stop_at: int
+) -> None:
+    expected = straight.outcome
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop_at)
+    resumed = run(tmp_path)
+    assert resumed.params_sha256 == expected.params_sha256
+    assert resumed.ledger.spent == expected.ledger.spent
+    assert (resumed.ledger.tokens, resumed.ledger.unique_tokens) == (
+        expected.ledger.tokens,
+        expected.ledger.unique_tokens,
+    )
+    assert resumed.curve == expected.curve
+    assert metrics.same_each_time(tmp_path) == metrics.same_each_time(straight.directory)
+
+
+def test_a_finished_run_is_not_run_again(straight: Straight, tmp_path: Path) -> None:
+    shutil.copytree(straight.directory, tmp_path / "run")
+    again = run(tmp_path / "run", stop_at=1)  # would raise if any step were taken
+    assert again.params_sha256 == straight.outcome.params_sha256
+
+
+def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Interrupted):
+        run(Path("run"), stop_at=5)
+    assert run(Path("run")).ledger.steps == STEPS
+
+
+def test_unique_tokens_stop_growing_once_the_corpus_repeats(straight: Straight) -> None:
+    outcome = straight.outcome  # 6 steps of 8 sequences; the corpus has 40
+    counts = [tiny.batch(step)["valid"].sum() for step in range(STEPS)]
+    assert outcome.ledger.tokens == sum(counts)
+    assert outcome.ledger.unique_tokens == sum(counts[:5])
+
+
+def test_no_checkpoint_holds_the_teacher(straight: Straight) -> None:
+    checkpoint = max((straight.directory / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    shapes = json.loads((checkpoint / "state" / "_METADATA").read_text())["tree_metadata"]
+    stored = {tuple(leaf["value_metadata"].get("write_shape", ())) for leaf in shapes.values()}
+    assert (tiny.VOCABULARY, tiny.STUDENT.width) in stored
+    assert (tiny.VOCABULARY, tiny.TEACHER.width) not in stored
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the loss is nan at step \d+, expected a finite one"):
+        run(tmp_path, learning_rate=1e30)
+
+
+def test_a_budget_of_tokens_counts_positions_and_charges_flops_besides(tmp_path: Path) -> None:
+    outcome = run(tmp_path, budget=Budget("tokens", 4 * tiny.SHAPE.tokens_per_step + 1))
+    assert outcome.ledger.steps == 4
+    assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.tokens_per_step
+    assert outcome.ledger.total == 4 * price(phase(), tiny.SHAPE).total
+    assert outcome.ledger.masked_tokens == sum(
+        int((tiny.batch(s)["label_weights"] > 0).sum()) for s in range(4)
+    )
+
+
+class SlowBatches(tiny.Batches):
+    """Batches that take a second, by the patched clock."""
+
+    def __init__(self, clock: Clock):
+        super().__init__()
+        self._clock = clock
+
+    def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
+        for numbered in super().iterate(seen, rows):
+            self._clock.now += 1.0
+            yield numbered
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    compiled()  # by the real clock
+    made = Clock()
+    monkeypatch.setattr(stopwatch.time, "perf_counter", made)
+    return made
+
+
+HOURS = Budget("hours", 6.5 / 3600, clock=("input", "compute"))
+
+
+def test_a_budget_of_hours_ends_by_the_clock_and_its_schedule_too(
+    tmp_path: Path, clock: Clock
+) -> None:
+    outcome = run(tmp_path, budget=HOURS, stream=SlowBatches(clock))
+    assert outcome.ledger.steps == 6
+    assert outcome.ledger.seconds["input"] == 6.0
+    assert outcome.ledger.used * 3600 == pytest.approx(6.0)
+    assert [point["share"] for point in outcome.curve] == pytest.approx([3 / 6.5, 5 / 6.5, 6 / 6.5])
+
+
+def test_elapsed_time_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
+    straight = run(tmp_path / "straight", budget=HOURS, stream=SlowBatches(clock))
+    with pytest.raises(Interrupted):
+        run(tmp_path / "broken", 4, budget=HOURS, stream=SlowBatches(clock))
+    clock.now += 1000.0  # nobody computes
+    resumed = run(tmp_path / "broken", budget=HOURS, stream=SlowBatches(clock))
+    assert (
+        resumed.params_sha256 == straight.params_sha256
+    )  # every step again at the same share of the budget
+    assert resumed.ledger.seconds["input"] == straight.ledger.seconds["input"]
+
+
+def test_compiling_counts_where_the_clock_names_it(tmp_path: Path, clock: Clock) -> None:
+    seconds = compiled().compile_seconds
+    budget = Budget("hours", (seconds + 2.5) / 3600, clock=("input", "compute", "compile"))
+    outcome = run(tmp_path, budget=budget, stream=SlowBatches(clock))
+    assert outcome.ledger.steps == 2
+    assert outcome.ledger.seconds["compile"] == pytest.approx(seconds)
+
+
+def test_hours_that_compiling_takes_up_are_refused(tmp_path: Path) -> None:
+    budget = Budget("hours", compiled().compile_seconds / 7200, clock=("compute", "compile"))
+    with pytest.raises(
+        InputError,
+        match=r"budget.hours is \S+, expected more than the \S+ hours that compiling took",
+    ):
+        run(tmp_path, budget=budget)
+
+
+def test_text_that_would_repeat_is_refused_where_it_must_not(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"step 6 would repeat text, expected none under data.regime 'unlimited'"
+    ):
+        run(tmp_path, repeats=False)  # 6 steps of 8 sequences; the corpus has 40
+
+
+def test_the_journal_tells_of_a_restart_and_ends_with_the_result(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop_at=4)
+    newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    shutil.rmtree(newest)  # as if killed before it was whole
+    outcome = run(tmp_path)
+    entries = read(tmp_path / "ledger.jsonl")
+    events = [entry["event"] for entry in entries]
+    assert events[0] == "open" and events[-1] == "close" and events.count("restart") == 1
+    restart = entries[events.index("restart")]
+    assert restart["lost_steps"] == 3 - restart["ledger"]["phases"][0] > 0
+    assert entries[-1]["params_sha256"] == outcome.params_sha256
+    assert entries[-1]["sha256"] == outcome.journal_sha256
+    assert entries[-1]["ledger"]["spent"] == outcome.ledger.spent
+    assert entries[0]["prices"] == [price(phase(), tiny.SHAPE).to_json()]

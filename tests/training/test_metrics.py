@@ -1,0 +1,167 @@
+"""The record of a step says what its page says, and says it truly."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.budget.accounting import ACCOUNTS
+from kdjax.budget.hardware import Peak
+from kdjax.budget.ledger import Ledger
+from kdjax.budget.price import PARTS
+from kdjax.training import metrics as module
+from kdjax.training.metrics import MEASURED, Done, Meter
+from kdjax.training.phase import price
+from kdjax.training.run import Outcome
+from kdjax.training.step import ScheduleInputs
+from kdjax.training.stopwatch import Stopwatch
+from tests import metrics, tiny
+from tests.training import runs
+
+PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
+PEAK = Peak(1e12, "float32", "made up")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[dict[str, Any]]]:
+    here = tmp_path_factory.mktemp("run")
+    return runs.run(here, saves=tiny.EVERY_STEP, peak=PEAK), metrics.lines(here)
+
+
+def of_steps(finished: tuple[Outcome, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [line for line in finished[1] if "loss" in line]
+
+
+def test_a_record_agrees_with_the_ledger(finished: tuple[Outcome, list[dict[str, Any]]]) -> None:
+    ledger = finished[0].ledger
+    last = of_steps(finished)[-1]
+    assert (last["step"], last["flops"], last["share"]) == (runs.STEPS, ledger.total, ledger.share)
+    assert {account: last[f"spent/{account}"] for account in ACCOUNTS} == ledger.spent
+    assert last["flops"] == sum(last[f"spent/{part}"] for part in PARTS)
+    found = (last["tokens/seen"], last["tokens/unique"], last["tokens/masked"])
+    assert found == (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens)
+
+
+def test_learning_rates_are_those_of_the_schedule(
+    finished: tuple[Outcome, list[dict[str, Any]]],
+) -> None:
+    phase = runs.compiled().phase
+    shares = [n / runs.STEPS for n in range(runs.STEPS + 1)]
+    expected = [phase.learning_rate(before, after) for before, after in itertools.pairwise(shares)]
+    assert [line["learning_rate"] for line in of_steps(finished)] == pytest.approx(expected)
+
+
+def test_norms_of_groups_make_up_the_norm_of_the_whole(
+    finished: tuple[Outcome, list[dict[str, Any]]],
+) -> None:
+    for line in of_steps(finished):
+        groups = {name: norm for name, norm in line.items() if name.startswith("grad_norm/")}
+        assert groups.keys() == {
+            f"grad_norm/{g}" for g in ("embeddings", "layer_1", "layer_2", "projections")
+        }
+        assert math.hypot(*groups.values()) == pytest.approx(line["grad_norm"], rel=1e-5)
+
+
+def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
+    program = runs.compiled()
+    phase = runs.compiled().phase
+    teacher = program.place_teacher(tiny.params(runs.TEACHER, 9))
+    state = program.start(tiny.params(phase.student, 0), seed=0)
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    params = jax.device_get(state.params)
+    grads = jax.jit(jax.grad(phase.loss(), has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[
+        0
+    ]
+    _, found = program(state, teacher, tiny.batch(0), tiny.schedule_inputs(phase, 0, 9))
+    for group, tree in (
+        ("layer_2", grads["model"]["layers"]["2"]),
+        ("projections", grads["objective"]),
+    ):
+        expected = math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in jax.tree.leaves(tree)))
+        assert float(found[f"grad_norm/{group}"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_run_that_was_stopped_has_the_same_records(
+    finished: tuple[Outcome, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, stop_at=4)
+    assert runs.run(tmp_path).curve == finished[0].curve
+    repeatable = [
+        {k: v for k, v in line.items() if not k.startswith(MEASURED)} for line in finished[1]
+    ]
+    assert metrics.same_each_time(tmp_path) == repeatable
+
+
+def test_every_figure_is_described_and_every_description_is_of_a_figure(
+    finished: tuple[Outcome, list[dict[str, Any]]],
+) -> None:
+    records = PAGE.read_text(encoding="utf-8").split("\n## Records\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", records, re.MULTILINE)
+    described = {name for cell in cells for name in re.findall(r"`(.+?)`", cell)}
+    patterns = {name: re.compile(re.sub("[A-Z]+", r"\\w+", name)) for name in described}
+    names = {name for line in finished[1] for name in line}
+    undescribed = {
+        name for name in names if not any(pattern.fullmatch(name) for pattern in patterns.values())
+    }
+    assert not undescribed
+    only_sometimes = {
+        "weight/TERM",
+        "grad_norm/head",
+        "seconds/profile",
+        "mlm_probe",
+        "teacher_mlm_loss",
+        "teacher_kl",
+        "teacher_agreement",
+    }
+    unseen = {
+        name
+        for name in described - only_sometimes
+        if not any(patterns[name].fullmatch(seen) for seen in names)
+    }
+    assert not unseen
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_speed_is_of_the_steps_since_the_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module.time, "perf_counter", clock)
+    phase, cost = runs.compiled().phase, price(runs.compiled().phase, tiny.SHAPE)
+    ledger = Ledger.open(runs.Budget.flops(100 * cost.total))
+    seconds = Stopwatch({})
+    meter = Meter([phase], 4, ledger, seconds, PEAK)
+    for _ in range(5):
+        ledger = ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9)
+    clock.now = 12.0
+    seconds.add("input", 1.0)
+    seconds.add("evaluation", 2.0)  # no step waits for it
+    record = meter.record(Done(ledger, 0, ScheduleInputs(0.0, 0.1), {}), {"loss": 1.0})
+    assert record["speed/step_seconds"] == pytest.approx(2.0)
+    assert record["speed/tokens_per_second"] == pytest.approx(30.0)
+    assert record["speed/input_wait"] == pytest.approx(0.1)
+    assert record["speed/utilisation"] == pytest.approx(5 * cost.total / (10.0 * 4e12), rel=1e-5)
+    clock.now = 13.0
+    after = meter.record(
+        Done(
+            ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9),
+            0,
+            ScheduleInputs(0.0, 0.1),
+            {},
+        ),
+        {},
+    )
+    assert after["speed/step_seconds"] == pytest.approx(1.0)
+    assert after["speed/input_wait"] == 0.0

@@ -1,0 +1,130 @@
+"""A batch taken in parts gives the step of the whole batch, though parts hold unequal numbers of
+slots and tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
+from kdjax.errors import InputError
+from kdjax.parallel.layout import Layout
+from kdjax.training.arm import resolve
+from kdjax.training.phase import Phase
+from kdjax.training.program import Program
+from kdjax.training.step import State, accumulated
+from tests import tiny
+from tests.tolerance import assert_metrics_equal, assert_updates_equal
+
+STAGES = 40
+"""Matmuls and sums one after another in two steps of two models, forward and backward."""
+TERMS = ("mlm", "attention_mse", "hidden_mse", "relation")
+
+
+@functools.cache
+def phase() -> Phase:
+    """One objective with terms of every kind of normaliser: slots, positions, pairs, rows; with
+    dropout."""
+    config = ArmConfig(terms=tuple(TermConfig(name) for name in TERMS))
+    student = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1, attention_dropout=0.2)
+    (only,) = resolve(
+        "all", config, student, tiny.SHALLOW_TEACHER, OptimizerConfig(learning_rate=1e-2)
+    ).phases
+    return only
+
+
+@functools.cache
+def compiled(devices: int, microbatches: int) -> Program:
+    return Program(
+        phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]), microbatches=microbatches
+    )
+
+
+def started(program: Program) -> State:
+    return program.start(tiny.spread(tiny.params(tiny.SHALLOW_STUDENT, 0)), seed=1)
+
+
+@functools.cache
+def stepped(
+    devices: int, microbatches: int, dropped: int | None = None
+) -> tuple[Any, dict[str, float]]:
+    """Parameters and metrics after two steps, with the sequences of one part empty where one is
+    dropped."""
+    program = compiled(devices, microbatches)
+    teacher = program.place_teacher(tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9)))
+    state = started(program)
+    metrics = {}
+    for step in range(2):
+        batch = tiny.batch(step)
+        batch["label_weights"][::2] = 0  # every part but one holds no slot in half of its sequences
+        if dropped is not None:
+            for name in ("segments", "valid", "label_weights"):
+                batch[name][dropped::microbatches] = 0
+        state, metrics = program(state, teacher, batch, tiny.schedule_inputs(phase(), step, 5))
+    return jax.device_get(state.params), {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize(("devices", "microbatches"), [(1, 8), (2, 2)])
+def test_parts_give_the_step_of_the_whole(devices: int, microbatches: int) -> None:
+    check_same(stepped(devices, microbatches))
+
+
+def check_same(taken: tuple[Any, dict[str, float]]) -> None:
+    """Assert that two steps did what they do on the whole batch, but for the order of sums."""
+    params, metrics = taken
+    whole, expected = stepped(1, 1)
+    sums = {"summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, "stages": STAGES}
+    # Attention and relations are distributions over the positions of a sequence.
+    parts = dict.fromkeys(("loss/relation", "relation"), math.log(tiny.SHAPE.seq_len))
+    assert_metrics_equal(metrics, expected, parts=parts, **sums)
+    start = jax.device_get(started(compiled(1, 1)).params)
+    assert_updates_equal(params, whole, start, **sums)
+
+
+def test_tolerance_tells_a_dropped_part_and_a_wrong_scale_from_rounding() -> None:
+    params, metrics = stepped(1, 8, dropped=3)
+    _, whole = stepped(1, 1)
+    with pytest.raises(AssertionError, match="relation"):
+        check_same((params, metrics))
+    with pytest.raises(AssertionError, match="of their norm"):
+        check_same((params, whole))
+    for name, value in whole.items():
+        with pytest.raises(AssertionError, match=name):
+            check_same((params, {**whole, name: value * 8 / 7}))
+
+
+def test_a_part_is_given_the_seeds_of_its_sequences() -> None:
+    def loss(
+        params: Any, teacher: Any, batch: Any, key: jax.Array, progress: float, shares: Any = None
+    ) -> Any:
+        return params * jnp.sum(batch["tokens"][:, :1] * key), {}
+
+    batch = {**tiny.batch(0)}
+    key = jax.random.randint(jax.random.key(3), (len(batch["tokens"]), 2), 0, 9)
+    (value, _), grad = accumulated(phase().objective, 2, loss)(1.0, None, batch, key, 0.0)
+    assert float(value) == float(grad) == np.sum(batch["tokens"][:, :1] * key)
+
+
+def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:
+    config = ArmConfig(terms=(TermConfig("pearson", variant="bui2024"),))
+    (only,) = resolve("p", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
+    with pytest.raises(
+        InputError,
+        match=r"arms.p: pearson: looks at a batch as a whole, expected train.grad_accum_steps to",
+    ):
+        only.check_splits()
+    phase().check_splits()
+
+
+def test_a_batch_that_does_not_split_into_the_parts_is_refused() -> None:
+    with pytest.raises(
+        InputError, match="multiple of the 2 parts the mesh splits it into times 3 microbatches"
+    ):
+        Program(phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:2]), microbatches=3)

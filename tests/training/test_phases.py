@@ -1,0 +1,228 @@
+"""An arm of several phases: each is compiled and priced by itself, and a run through them can be
+stopped anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import PhaseSpan
+from kdjax.config import (
+    ArmConfig,
+    CheckpointConfig,
+    LogConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    Schedule,
+    TermConfig,
+    TrainConfig,
+)
+from kdjax.errors import InputError
+from kdjax.parallel.layout import Layout
+from kdjax.progress import Progress
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.loop import train
+from kdjax.training.partition import flat
+from kdjax.training.phase import price
+from kdjax.training.program import Program
+from kdjax.training.run import Outcome, Run
+from kdjax.training.step import ScheduleInputs
+from tests import metrics, tiny
+
+TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
+FADING = Schedule("cosine", ((0.0, 1.0), (1.0, 0.25)))
+PHASES = (
+    PhaseConfig(
+        (TermConfig("mlm"), TermConfig("logit", FADING, options={"temperature": TEMPERATURE})),
+        until=0.5,
+    ),
+    PhaseConfig((TermConfig("hidden_mse"),), until=0.8),
+    PhaseConfig((TermConfig("mlm", 2.0), TermConfig("hidden_mse", options={"layers": "last"}))),
+)
+STUDENT = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
+TEACHER = tiny.SHALLOW_TEACHER
+BUDGET_STEPS = 14
+CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=2)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def saving(stop_at: int | None) -> TrainConfig:
+    """Save after every step of a run that will be interrupted, and only at the end of another."""
+    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
+    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
+
+
+@functools.cache
+def arm() -> Arm:
+    config = ArmConfig(phases=PHASES)
+    return resolve(
+        "mine", config, STUDENT, TEACHER, OptimizerConfig(learning_rate=1e-2, weight_decay=0.3)
+    )
+
+
+@functools.cache
+def laid_out() -> tuple[Budget, tuple[PhaseSpan, ...]]:
+    costs = [price(phase, tiny.SHAPE) for phase in arm().phases]
+    budget = Budget.flops(BUDGET_STEPS * costs[0].total)
+    return budget, arm().schedule_phases(budget, costs, tiny.SHAPE)
+
+
+@functools.cache
+def programs() -> tuple[Program, ...]:
+    return tuple(
+        Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1])) for phase in arm().phases
+    )
+
+
+def run(directory: Path, stop_at: int | None = None) -> Outcome:
+    teacher = tiny.params(TEACHER, 9)
+
+    def watch(progress: Progress) -> None:
+        if progress.ledger.steps == stop_at:
+            raise Interrupted
+
+    (outcome,) = train(
+        Run(
+            [
+                tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
+                for phase, program in zip(arm().phases, programs(), strict=True)
+            ],
+            laid_out()[0],
+            start=tiny.params(arm().student, 0),
+            seed=0,
+            config=saving(stop_at),
+            directory=directory,
+            watch=watch,
+        )
+    )
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[dict[str, float]]]:
+    here = tmp_path_factory.mktemp("straight")
+    return run(here), metrics.same_each_time(here)
+
+
+def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+    budget, spans = laid_out()
+    ledger = straight[0].ledger
+    assert [span.steps > 1 for span in spans] == [True, True, True]
+    assert ledger.steps == sum(span.steps for span in spans)
+    assert ledger.total == sum(span.steps * span.price.total for span in spans)
+    assert 0 <= budget.amount - ledger.total < spans[-1].price.total
+    for part in ("student_forward", "teacher_forward", "objective"):
+        assert ledger.spent[part] == sum(span.steps * getattr(span.price, part) for span in spans)
+
+
+def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+    _, (first, second, _) = laid_out()
+    for line in straight[1]:
+        phase = 0 if line["step"] <= first.stop else 1 if line["step"] <= second.stop else 2
+        terms = {name.removeprefix("loss/") for name in line if name.startswith("loss/")}
+        assert (line["phase"], terms) == (phase + 1, {t.name for t in PHASES[phase].terms})
+
+
+def test_weights_follow_the_share_of_the_budget(
+    straight: tuple[Outcome, list[dict[str, float]]],
+) -> None:
+    budget, (first, *_) = laid_out()
+    for line in straight[1][: first.stop]:
+        progress = (line["step"] - 1) * first.price.total / budget.amount
+        weight = 1.0 + (0.25 - 1.0) * (1 - np.cos(np.pi * progress)) / 2
+        assert line["loss"] == pytest.approx(
+            line["loss/mlm"] + weight * line["loss/logit"], rel=1e-5
+        )
+        assert line["weight/logit"] == pytest.approx(weight, rel=1e-5)
+        assert "weight/mlm" not in line
+
+
+@pytest.mark.parametrize("where", ["first", "border", "second", "third"])
+def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
+    where: str, straight: tuple[Outcome, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    _, (first, second, third) = laid_out()
+    stop_at = {
+        "first": 2,
+        "border": first.stop,
+        "second": first.stop + 1,
+        "third": third.first + 1,
+    }[where]
+    assert second.steps > 1
+    with pytest.raises(Interrupted):
+        run(tmp_path, stop_at)
+    resumed = run(tmp_path)
+    assert resumed.params_sha256 == straight[0].params_sha256
+    assert resumed.ledger.spent == straight[0].ledger.spent
+    assert metrics.same_each_time(tmp_path) == straight[1]
+
+
+def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -> None:
+    mlm, hidden, _ = programs()
+    state = mlm.start(tiny.params(arm().student, 0), seed=0)
+    teacher = tiny.params(TEACHER, 9)
+    for step in range(3):
+        state, _ = mlm(
+            state, mlm.place_teacher(teacher), tiny.batch(step), ScheduleInputs(0.0, 1e-2)
+        )
+    before = jax.device_get(state)
+    state, _ = hidden(
+        state, hidden.place_teacher(teacher), tiny.batch(3), ScheduleInputs(0.5, 1e-2)
+    )
+    after = jax.device_get(state)
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params, after.params)
+    assert moved == hidden.phase.trained
+    moments = [
+        {name for name in a.mu if np.any(a.mu[name] != b.mu[name])}
+        for a, b in [(before.opt[0], after.opt[0])]
+    ]
+    assert moments == [{name for name, moves in flat(hidden.phase.trained).items() if moves}]
+    assert not any(jax.tree.leaves(moved["model"]["mlm"])) and all(
+        jax.tree.leaves(moved["objective"])
+    )
+
+
+def test_a_projection_goes_on_in_the_next_phase_that_has_the_term() -> None:
+    keys: list[Any] = [
+        program.abstract_state().params["objective"].keys() for program in programs()
+    ]
+    assert keys == [{"hidden_mse"}] * 3
+    assert [bool(p.phase.trained["objective"]["hidden_mse"]["kernel"]) for p in programs()] == [
+        False,
+        True,
+        True,
+    ]
+
+
+MODULE = """
+from kdjax.objectives import FeatureRequest, term
+import jax.numpy as jnp
+
+@term(student=lambda c: FeatureRequest(hidden=frozenset({{1}})), params=lambda s, t, seed: {{"kernel": jnp.zeros({width})}})
+def own(student, teacher, batch, params):
+    return jnp.sum(params["kernel"])
+"""  # noqa: E501
+
+
+def test_phases_that_would_share_unequal_parameters_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, width in (("narrow_terms", 2), ("wide_terms", 3)):
+        (tmp_path / f"{name}.py").write_text(MODULE.format(width=width))
+    monkeypatch.syspath_prepend(tmp_path)
+    narrow, wide = ((TermConfig(f"{name}_terms:own"),) for name in ("narrow", "wide"))
+    config = ArmConfig(phases=(PhaseConfig(wide, until=0.5), PhaseConfig(narrow)))
+    with pytest.raises(
+        InputError, match=r"arms.a: own: has parameters of other shapes in another phase"
+    ):
+        resolve("a", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig())

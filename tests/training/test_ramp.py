@@ -1,0 +1,123 @@
+"""A batch ramp: stretches with batches of their own, each at its own price, over one stream of
+sequences."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from kdjax.budget.accounting import Budget
+from kdjax.config import (
+    ArmConfig,
+    LogConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RampConfig,
+    TermConfig,
+    TrainConfig,
+)
+from kdjax.errors import InputError
+from kdjax.parallel.layout import Layout
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.loop import train
+from kdjax.training.phase import BatchShape, price
+from kdjax.training.program import program_of
+from kdjax.training.run import CompiledPhase, Outcome, Run
+from tests import tiny
+
+RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))
+BUDGET = Budget("tokens", 20 * tiny.SHAPE.tokens_per_step)
+
+
+@functools.cache
+def arm() -> Arm:
+    return resolve(
+        "scratch", ArmConfig(), tiny.STUDENT, tiny.TEACHER, OptimizerConfig(learning_rate=1e-2)
+    )
+
+
+class Seen(tiny.Batches):
+    """Notes from which sequence on it is asked."""
+
+    def __init__(self, shape: BatchShape, asked: list[tuple[int, int]]):
+        super().__init__(shape=shape)
+        self._asked = asked
+
+    def iterate(self, seen: int, rows: Any = slice(None)) -> Any:
+        self._asked.append((seen, self.shape.batch_size))
+        return super().iterate(seen, rows)
+
+
+def run(
+    directory: Path, ramp: tuple[RampConfig, ...], asked: list[tuple[int, int]] | None = None
+) -> Outcome:
+    compiled_phases = []
+    for phase in arm().ramped(ramp).phases:
+        shape = phase.shape(tiny.SHAPE)
+        program = program_of(phase, shape, Layout.of(devices=jax.devices()[:1]))
+        compiled_phases.append(
+            CompiledPhase(
+                phase, program, price(phase, shape), Seen(shape, [] if asked is None else asked)
+            )
+        )
+    (outcome,) = train(
+        Run(
+            compiled_phases,
+            BUDGET,
+            start=tiny.params(tiny.STUDENT, 0),
+            seed=0,
+            config=TrainConfig(batch_size=8, log=LogConfig(every=1)),
+            directory=directory,
+        )
+    )
+    return outcome
+
+
+def test_a_ramp_of_one_size_is_no_ramp(tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain", ())
+    ramped = run(tmp_path / "ramped", (RampConfig(0.25, 8), RampConfig(0.5, 8)))
+    assert ramped.params_sha256 == plain.params_sha256
+    assert ramped.ledger.phases == (5, 5, 10)
+    assert dataclasses.replace(
+        ramped.ledger, phases=(20,), seconds={}, step_seconds=0.0
+    ) == dataclasses.replace(plain.ledger, seconds={}, step_seconds=0.0)
+
+
+def test_stretches_follow_on_one_another_each_at_its_price(tmp_path: Path) -> None:
+    asked: list[tuple[int, int]] = []
+    ledger = run(tmp_path, RAMP, asked).ledger
+    assert ledger.phases == (20, 10, 10)
+    assert asked == [(0, 2), (40, 4), (80, 8)]
+    assert ledger.positions == BUDGET.amount
+    phases = arm().ramped(RAMP).phases
+    flops = sum(
+        n * price(phase, phase.shape(tiny.SHAPE)).total
+        for n, phase in zip(ledger.phases, phases, strict=True)
+    )
+    assert sum(ledger.spent.values()) == flops
+
+
+def test_a_ramp_and_phases_split_the_budget_together() -> None:
+    terms = (TermConfig("mlm"),)
+    config = ArmConfig(phases=(PhaseConfig(terms, 0.4), PhaseConfig((*terms, TermConfig("logit")))))
+    made = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).ramped(RAMP)
+    assert [(phase.until, phase.batch, phase.teacher is None) for phase in made.phases] == [
+        (0.25, 2, True),
+        (0.4, 4, True),
+        (0.5, 4, False),
+        (1.0, 0, False),
+    ]
+
+
+def test_a_ramp_that_does_not_ascend_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"train.batch_ramp ends at \[0.5, 0.25\], expected ascending shares"
+    ):
+        TrainConfig(batch_ramp=RAMP[::-1])
+    with pytest.raises(InputError, match=r"train.batch_ramp: until is 1.0, expected a share"):
+        RampConfig(1.0, 2)

@@ -1,0 +1,327 @@
+"""Seeds side by side as one program: the results, accounts and files of runs alone, however they
+are interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.budget import journal
+from kdjax.budget.accounting import Budget
+from kdjax.config import CheckpointConfig, LogConfig, ModelConfig, TrainConfig
+from kdjax.errors import Diverged, InputError
+from kdjax.parallel.layout import Layout
+from kdjax.progress import Progress
+from kdjax.training.checkpoint import sha256
+from kdjax.training.loop import train
+from kdjax.training.phase import Phase, price
+from kdjax.training.program import Program, program_of
+from kdjax.training.run import Outcome, Run
+from tests import metrics, tiny
+from tests.tolerance import assert_metrics_equal, assert_updates_equal
+
+SEEDS = (0, 1, 2)
+STEPS = 6
+EXACT = ("spent", "phases", "positions", "tokens", "unique_tokens", "masked_tokens")
+STUDENT = tiny.SHALLOW_STUDENT
+LEARNING_RATE = 1e-2
+SUMMANDS = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
+"""Tokens of a batch."""
+STAGES = 20 * STEPS
+"""Matmuls and sums one after another, 20 a step."""
+PARTS = {
+    **dict.fromkeys(
+        ("logit", "loss/logit"), math.log(tiny.VOCABULARY)
+    ),  # distributions over the vocabulary
+    "mlm_loss": tiny.VOCABULARY
+    * STEPS
+    * LEARNING_RATE,  # of biases; Adam moves each by the learning rate at most
+}
+"""Sizes of what these figures are differences of."""
+
+
+def beginning(student: ModelConfig, seed: int) -> Any:
+    """The student before its first step."""
+    return tiny.spread(tiny.params(student, seed))
+
+
+def teacher_params() -> Any:
+    return tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9))
+
+
+class Interrupted(Exception):
+    pass
+
+
+@functools.cache
+def phase() -> Phase:
+    """Distilling, with dropout."""
+    return tiny.phase("logit", dataclasses.replace(STUDENT, dropout=0.1), tiny.SHALLOW_TEACHER)
+
+
+def compiled(
+    seeds: int, of: Phase | None = None, devices: int = 1, microbatches: int = 1
+) -> Program:
+    layout = Layout.of(devices=jax.devices()[:devices])
+    return program_of(of or phase(), tiny.SHAPE, layout, microbatches, seeds=seeds)
+
+
+def go(
+    directory: Path,
+    seeds: Sequence[int],
+    *,
+    watch: Callable[[int, Progress], None] = lambda seed, progress: None,
+    starts: Callable[[int], Any] = lambda seed: beginning(phase().student, seed),
+    budget: Budget | None = None,
+    log: LogConfig = LogConfig(every=1, tensorboard=False),
+    saves: float = tiny.AT_THE_END,
+) -> dict[int, Outcome]:
+    """Runs of these seeds side by side, each in a directory of its name."""
+    program = compiled(len(seeds))
+    cost = price(phase(), tiny.SHAPE)
+    teacher = program.place_teacher(teacher_params())
+    config = TrainConfig(
+        batch_size=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3
+    )
+    runs = [
+        Run(
+            [tiny.compiled_phase(phase(), program, tiny.Batches(seed), teacher)],
+            budget or Budget.flops(STEPS * cost.total),
+            start=starts(seed),
+            seed=seed,
+            config=config,
+            directory=directory / str(seed),
+            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
+            watch=functools.partial(watch, seed),
+        )
+        for seed in seeds
+    ]
+    return dict(zip(seeds, train(*runs), strict=True))
+
+
+def stopping(seed: int, step: int) -> Callable[[int, Progress], None]:
+    """Ends all when a seed has done a step; by then all have begun the next one."""
+
+    def watch(of: int, progress: Progress) -> None:
+        if (of, progress.ledger.steps) == (seed, step):
+            raise Interrupted
+
+    return watch
+
+
+def check_figures(found: Mapping[str, float], expected: Mapping[str, float]) -> None:
+    assert_metrics_equal(found, expected, summands=SUMMANDS, stages=STAGES, parts=PARTS)
+
+
+def check_params(found: Any, expected: Any, start: Any) -> None:
+    assert_updates_equal(found, expected, start, summands=SUMMANDS, stages=STAGES)
+
+
+def check_same(
+    found: Outcome, expected: Outcome, directory: Path, expected_directory: Path, seed: int
+) -> None:
+    """The same account to the token, and within rounding the same figures of every step, curve and
+    parameters."""
+    for name in EXACT:
+        assert getattr(found.ledger, name) == getattr(expected.ledger, name), name
+    lines = metrics.same_each_time(directory)
+    wanted = metrics.same_each_time(expected_directory)
+    assert [line.keys() for line in lines] == [line.keys() for line in wanted]
+    for line, other in zip(lines, wanted, strict=True):
+        check_figures(line, other)
+    assert [point["step"] for point in found.curve] == [point["step"] for point in expected.curve]
+    check_params(found.params, expected.params, beginning(phase().student, seed))
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("seeds")
+
+
+@pytest.fixture(scope="module")
+def alone(here: Path) -> dict[int, Outcome]:
+    return {seed: go(here / "alone", [seed])[seed] for seed in SEEDS}
+
+
+@pytest.fixture(scope="module")
+def together(here: Path) -> dict[int, Outcome]:
+    return go(here / "together", SEEDS)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_is_what_it_is_alone(
+    here: Path, alone: dict[int, Outcome], together: dict[int, Outcome], seed: int
+) -> None:
+    check_same(
+        together[seed], alone[seed], here / "together" / str(seed), here / "alone" / str(seed), seed
+    )
+    assert (alone[seed].side_by_side, together[seed].side_by_side) == (1, len(SEEDS))
+    entries = journal.read(here / "together" / str(seed) / journal.NAME)
+    assert entries[0]["side_by_side"] == len(SEEDS)
+    assert entries[-1]["sha256"] == together[seed].journal_sha256
+    assert together[seed].params_sha256 == sha256(together[seed].params)
+
+
+def test_seeds_differ(together: dict[int, Outcome]) -> None:
+    assert len({outcome.params_sha256 for outcome in together.values()}) == len(SEEDS)
+    assert len({outcome.ledger.tokens for outcome in together.values()}) == len(SEEDS)
+
+
+def test_time_is_shared_out_evenly(together: dict[int, Outcome]) -> None:
+    spent = [outcome.ledger.seconds for outcome in together.values()]
+    assert sum(seconds["compile"] for seconds in spent) == pytest.approx(
+        compiled(len(SEEDS)).compile_seconds
+    )
+    for kind in ("input", "compute"):
+        assert [seconds[kind] for seconds in spent] == pytest.approx(
+            [spent[0][kind]] * len(SEEDS), rel=0.1
+        )
+
+
+@pytest.mark.parametrize(("seed", "step"), [(0, 2), (2, STEPS)])
+def test_an_interruption_changes_nothing(
+    here: Path, together: dict[int, Outcome], tmp_path: Path, seed: int, step: int
+) -> None:
+    with pytest.raises(Interrupted):
+        go(tmp_path, SEEDS, watch=stopping(seed, step), saves=tiny.EVERY_STEP)
+    again = go(tmp_path, SEEDS)
+    for each in SEEDS:
+        assert again[each].params_sha256 == together[each].params_sha256
+        assert (
+            again[each].ledger.spent == together[each].ledger.spent
+            and again[each].curve == together[each].curve
+        )
+        lines = metrics.same_each_time(tmp_path / str(each))
+        assert lines == metrics.same_each_time(here / "together" / str(each))
+
+
+def test_a_seed_that_was_left_behind_ends_with_the_same_bits(
+    together: dict[int, Outcome], tmp_path: Path
+) -> None:
+    """As if killed while the checkpoints were being written: one of three was not."""
+    with pytest.raises(Interrupted):
+        go(tmp_path, SEEDS, watch=stopping(0, 4), saves=tiny.EVERY_STEP)
+    newest = max((tmp_path / "1" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    again = go(tmp_path, SEEDS)
+    assert [again[seed].side_by_side for seed in SEEDS] == [2, 1, 2]
+    for seed in SEEDS:
+        assert again[seed].params_sha256 == together[seed].params_sha256
+        assert again[seed].ledger.spent == together[seed].ledger.spent
+
+
+def test_runs_go_on_in_groups_of_another_size(
+    here: Path, alone: dict[int, Outcome], tmp_path: Path
+) -> None:
+    """One alone from the start; then all together; then one of them alone and the others
+    together."""
+    with pytest.raises(Interrupted):
+        go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
+    with pytest.raises(Interrupted):
+        go(tmp_path, SEEDS, watch=stopping(2, 2), saves=tiny.EVERY_STEP)  # 1 and 2 are behind
+    ended = go(tmp_path, [1]) | go(tmp_path, [0]) | go(tmp_path, [2])
+    for seed in SEEDS:
+        check_same(ended[seed], alone[seed], tmp_path / str(seed), here / "alone" / str(seed), seed)
+    entries = journal.read(tmp_path / "2" / journal.NAME)
+    assert [entry["side_by_side"] for entry in entries if "side_by_side" in entry] == [2, 1]
+
+
+def test_one_that_diverges_is_named_and_the_others_are_saved(
+    together: dict[int, Outcome], tmp_path: Path
+) -> None:
+    def start(seed: int) -> Any:
+        params = beginning(phase().student, seed)
+        return (
+            jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params) if seed == 1 else params
+        )
+
+    with pytest.raises(Diverged, match=r"/1: the loss is nan at step 1, expected a finite one"):
+        go(tmp_path, SEEDS, starts=start)
+    saved = {
+        seed: sorted(path.name for path in (tmp_path / str(seed) / "checkpoints").glob("[0-9]*"))
+        for seed in SEEDS
+    }
+    assert saved == {0: ["2"], 1: [], 2: ["2"]}
+    again = go(tmp_path, SEEDS)  # from a start that can be used
+    assert [again[seed].params_sha256 for seed in SEEDS] == [
+        together[seed].params_sha256 for seed in SEEDS
+    ]
+
+
+def test_a_budget_of_hours_is_of_one_run(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match="3 runs side by side under a budget of hours, expected one"
+    ):
+        go(tmp_path, SEEDS, budget=Budget("hours", 1.0, clock=("compute",)))
+
+
+def test_a_profile_is_of_all_and_lies_with_the_first(tmp_path: Path) -> None:
+    go(tmp_path, SEEDS, log=LogConfig(tensorboard=False, profile=(2, 3)))
+    assert [(tmp_path / str(seed) / "profile").exists() for seed in SEEDS] == [True, False, False]
+
+
+@functools.cache
+def stepped(
+    name: str, seeds: int, first: int, devices: int, microbatches: int
+) -> tuple[list[Any], list[Any]]:
+    """Parameters and metrics of seeds after two steps."""
+    of = tiny.phase(name, STUDENT, tiny.SHALLOW_TEACHER)
+    program = compiled(seeds, of, devices, microbatches)
+    chosen = range(first, first + seeds)
+    teacher = program.place_teacher(teacher_params() if of.teacher else None)
+    states = program.together([program.start(beginning(STUDENT, seed), seed) for seed in chosen])
+    for step in range(2):
+        batches = program.place(program.joined([tiny.batch(10 * seed + step) for seed in chosen]))
+        states, figures = program.step(states, teacher, batches, tiny.schedule_inputs(of, step, 5))
+    params = [jax.device_get(program.own(states, number).params) for number in range(seeds)]
+    return params, [
+        {name: float(np.ravel(each)[number]) for name, each in figures.items()}
+        for number in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize(("name", "devices", "microbatches"), [("scratch", 1, 1), ("logit", 2, 2)])
+def test_a_step_is_what_it_is_alone(name: str, devices: int, microbatches: int) -> None:
+    params, figures = stepped(name, 2, 0, devices, microbatches)
+    for seed in range(2):
+        expected, (wanted,) = stepped(name, 1, seed, devices, microbatches)
+        check_figures(figures[seed], wanted)
+        check_params(params[seed]["model"], expected[0]["model"], beginning(STUDENT, seed))
+
+
+def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -> None:
+    """As lanes would differ that are given each other's batches, or share one normaliser."""
+    params, figures = stepped("logit", 2, 0, 1, 1)
+    with pytest.raises(AssertionError, match="logit"):
+        check_figures(figures[0], figures[1])
+    with pytest.raises(AssertionError, match="of their norm"):
+        check_params(params[0]["model"], params[1]["model"], beginning(STUDENT, 0))
+    for name, value in figures[0].items():
+        with pytest.raises(AssertionError, match=name):
+            check_figures({**figures[0], name: value / 2}, figures[0])
+
+
+def test_the_teacher_is_not_copied() -> None:
+    one = compiled(1)
+    three = compiled(3)
+    assert one.memory is not None and three.memory is not None
+    held = sum(
+        math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(phase().abstract_teacher())
+    )
+    assert three.memory["arguments"] == pytest.approx(
+        3 * one.memory["arguments"] - 2 * held, rel=0.01
+    )
+
+
+def test_what_the_hardware_does_is_told_of_one_seed() -> None:
+    one, two = (compiled(seeds, tiny.phase("scratch", STUDENT)).hardware_flops for seeds in (1, 2))
+    assert two == pytest.approx(one, rel=0.15)  # of models so narrow, elementwise work is half

@@ -1,0 +1,243 @@
+"""Student starts: which teacher layers they take, what is copied and cut, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.config import ModelConfig, StartConfig
+from kdjax.errors import InputError
+from kdjax.models import Model, abstract_params, forward
+from kdjax.models.features import FeatureRequest
+from kdjax.training.start import check_start, start_layers, start_params
+from tests import tiny
+
+EVERYTHING = FeatureRequest(
+    **{name: frozenset({1, 2}) for name in ("scores", "query", "key", "value")},
+    hidden=frozenset({0, 1, 2}),
+    logits=True,
+    token_logits=True,
+)
+
+
+@functools.cache
+def teacher(**changes: Any) -> Model:
+    """A teacher in which no bias is 0 and no LayerNorm scale 1."""
+    config = dataclasses.replace(tiny.TEACHER, **changes)
+    leaves, tree = jax.tree.flatten(tiny.params(config, 9))
+    rng = np.random.default_rng(5)
+    shaken = [
+        np.asarray(leaf) + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32)
+        for leaf in leaves
+    ]
+    return Model(config, jax.tree.unflatten(tree, shaken))
+
+
+def narrow(of: ModelConfig = tiny.TEACHER, **changes: Any) -> ModelConfig:
+    """A student of two layers."""
+    return dataclasses.replace(of, layers=2, **changes)
+
+
+ROTARY = dataclasses.replace(tiny.TEACHER, positions="rotary")
+
+
+def start(student: ModelConfig, from_: Model, layers: Any = "lower", seed: int = 0) -> Any:
+    return start_params(StartConfig("teacher", layers), student, from_, seed)
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_random_start_is_bert_s_of_its_seed() -> None:
+    assert_equal(start_params(StartConfig(), tiny.STUDENT, None, 4), tiny.params(tiny.STUDENT, 4))
+    assert_equal(
+        start_params(StartConfig(), tiny.STUDENT, teacher(), 4), tiny.params(tiny.STUDENT, 4)
+    )
+
+
+def test_a_lower_start_of_equal_width_is_the_bottom_of_its_teacher() -> None:
+    student = narrow()
+    made = start(student, teacher(), "lower")
+    asked = FeatureRequest(hidden=frozenset({0, 1, 2}))
+    own = forward(student, made, tiny.batch(), asked).hidden
+    its = forward(tiny.TEACHER, teacher().params, tiny.batch(), asked).hidden
+    for layer in range(3):
+        np.testing.assert_array_equal(own[layer], its[layer])
+
+
+@pytest.mark.parametrize(
+    ("layers", "taken"),
+    [
+        ("uniform", (2, 4)),
+        ("spread", (1, 4)),
+        ("lower", (1, 2)),
+        ("upper", (3, 4)),
+        ((4, 1), (4, 1)),
+    ],
+)
+def test_layers_are_copied_as_the_rule_says(layers: Any, taken: tuple[int, int]) -> None:
+    given = teacher().params
+    made = start(narrow(), teacher(), layers)
+    assert_equal(made["embeddings"], given["embeddings"])
+    assert_equal(made["mlm"], given["mlm"])
+    assert list(made["layers"]) == ["1", "2"]
+    for own, other in zip(("1", "2"), taken, strict=True):
+        assert_equal(made["layers"][own], given["layers"][str(other)])
+
+
+def test_spread_takes_distilbert_s_layers_of_twelve() -> None:
+    twelve = dataclasses.replace(tiny.TEACHER, layers=12)
+    six = dataclasses.replace(twelve, layers=6)
+    assert start_layers(StartConfig("teacher", "spread"), six, twelve) == (1, 3, 5, 8, 10, 12)
+
+
+@pytest.mark.parametrize("student", [narrow(), narrow(width=16)], ids=["equal width", "narrower"])
+def test_a_head_the_teacher_lacks_is_bert_s_of_the_seed(student: ModelConfig) -> None:
+    headless = teacher()._replace(
+        params={name: part for name, part in teacher().params.items() if name != "mlm"}
+    )
+    made = start(student, headless, seed=7)
+    assert_equal(made["mlm"], tiny.params(student, 7)["mlm"])
+    rest = start(student, teacher(), seed=8)
+    assert_equal({**made, "mlm": None}, {**rest, "mlm": None})
+
+
+def test_fewer_positions_and_types_are_the_first() -> None:
+    given = teacher().params["embeddings"]
+    made = start(narrow(max_positions=9, type_vocab_size=1), teacher())["embeddings"]
+    assert_equal(made["position"]["embedding"], given["position"]["embedding"][:9])
+    assert_equal(made["type"]["embedding"], given["type"]["embedding"][:1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "of"),
+    [
+        ({"width": 16}, {}),
+        ({"width": 12, "heads": 1, "ffn": 20}, {}),
+        ({"ffn": 20}, {}),
+        ({"width": 8, "heads": 4, "max_positions": 13, "type_vocab_size": 1}, {"heads": 4}),
+        ({"width": 16}, {"norm": "pre"}),
+        ({"width": 16}, {"norm": "pre", "embedding_norm": False, "gelu": "tanh"}),
+    ],
+)
+def test_a_smaller_student_starts_whole_finite_and_the_same_every_time(
+    changes: dict[str, Any], of: dict[str, Any]
+) -> None:
+    student = narrow(teacher(**of).config, **changes)
+    made = start(student, teacher(**of))
+    wanted = abstract_params(student)
+    assert jax.tree.structure(made) == jax.tree.structure(wanted)
+    assert [(x.shape, x.dtype) for x in jax.tree.leaves(made)] == [
+        (x.shape, x.dtype) for x in jax.tree.leaves(wanted)
+    ]
+    assert_equal(made, start(student, teacher(**of), seed=3))
+    features = jax.jit(lambda p: forward(student, p, tiny.batch(), EVERYTHING))(made)
+    assert len(jax.tree.leaves(features)) == 4 * 2 + 3 + 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(features))
+
+
+def test_the_teacher_is_left_as_it_is() -> None:
+    before = jax.tree.map(np.copy, teacher().params)
+    start(narrow(width=16, max_positions=9), teacher())
+    assert_equal(teacher().params, before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"width": 32}, "the student's width is 32, expected at most its 24"),
+        ({"width": 15, "heads": 3}, "the student's heads is 3, expected at most its 2"),
+        ({"width": 16, "heads": 1}, "the student's head_width is 16, expected at most its 12"),
+        ({"ffn": 49}, "the student's ffn is 49, expected at most its 48"),
+        ({"max_positions": 25}, "the student's max_positions is 25, expected at most its 24"),
+        ({"type_vocab_size": 3}, "the student's type_vocab_size is 3, expected at most its 2"),
+        ({"vocab_size": 52}, "the student's vocab_size is 52, expected its 53"),
+        ({"norm": "pre"}, "the student's norm is pre, expected its post"),
+        ({"embedding_norm": False}, "the student's embedding_norm is False, expected its True"),
+        ({"gelu": "tanh"}, "the student's gelu is tanh, expected its exact"),
+        ({"positions": "rotary"}, "the student's positions is rotary, expected its learned"),
+    ],
+)
+def test_a_student_that_cannot_be_cut_out_of_the_teacher_is_refused(
+    changes: dict[str, Any], complaint: str
+) -> None:
+    student = narrow(**changes)
+    with pytest.raises(InputError, match=rf"\Astart from the teacher: {complaint}\Z"):
+        check_start(StartConfig("teacher"), student, tiny.TEACHER)
+    with pytest.raises(InputError, match=complaint):
+        start(student, teacher())
+    check_start(StartConfig(), student, tiny.TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"positions": "learned"}, "the student's positions is learned, expected its rotary"),
+        ({"rotary_base": 100.0}, "the student's rotary_base is 100.0, expected its 10000.0"),
+        ({"width": 16}, "the student's head_width is 8, expected its 12"),
+    ],
+)
+def test_a_rotation_that_differs_from_the_teacher_s_is_refused(
+    changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(InputError, match=rf"\Astart from the teacher: {complaint}\Z"):
+        check_start(StartConfig("teacher"), narrow(ROTARY, **changes), ROTARY)
+
+
+def test_a_rotary_start_copies_no_position_table_and_may_take_longer_sequences() -> None:
+    given = Model(ROTARY, tiny.params(ROTARY, 3))
+    made = start(narrow(ROTARY, max_positions=99), given)
+    assert_equal(made["embeddings"], given.params["embeddings"])
+    assert set(made["embeddings"]) == {"word", "type", "norm"}
+
+
+def test_a_narrower_rotary_start_keeps_a_head_s_coordinates() -> None:
+    """Any others would turn at other speeds."""
+    given = Model(ROTARY, tiny.params(ROTARY, 3))
+    made = start(narrow(ROTARY, width=12, heads=1), given)
+    word = np.asarray(given.params["embeddings"]["word"]["embedding"], np.float64)
+    basis = np.linalg.lstsq(word, made["embeddings"]["word"]["embedding"], rcond=None)[0]
+    for layer in ("1", "2"):
+        for name in ("query", "key"):
+            own = made["layers"][layer]["attention"][name]["kernel"]
+            its = np.split(
+                basis.T @ given.params["layers"][layer]["attention"][name]["kernel"], 2, axis=1
+            )
+            assert min(np.abs(own - head).max() for head in its) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("layers", "student", "complaint"),
+    [
+        ("last", 2, "start.layers: unknown rule 'last'"),
+        ("unifrom", 2, "start.layers: unknown rule 'unifrom' (did you mean 'uniform'?)"),
+        ("uniform", 3, "start.layers: 'uniform' between 3 student and 4 teacher layers"),
+        ("upper", 5, "start.layers: 'upper' from 4 teacher layers to 5"),
+        ((1, 2, 3), 2, "start.layers names 3 layers, expected one for each of the student's 2"),
+        ((), 2, "start.layers names 0 layers, expected one for each of the student's 2"),
+        ((1, 5), 2, "start.layers: teacher layer 5, expected 1 to 4"),
+        ((0, 1), 2, "start.layers: teacher layer 0, expected 1 to 4"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(layers: Any, student: int, complaint: str) -> None:
+    config = StartConfig("teacher", layers)
+    own = dataclasses.replace(tiny.TEACHER, layers=student)
+    for refuse in (start_layers, check_start):
+        with pytest.raises(InputError) as refused:
+            refuse(config, own, tiny.TEACHER)
+        assert str(refused.value).startswith(complaint)
+
+
+def test_a_start_from_no_teacher_is_refused() -> None:
+    with pytest.raises(InputError, match=r"\Astart.source is 'teacher', expected a teacher\Z"):
+        check_start(StartConfig("teacher"), tiny.STUDENT, None)
+    with pytest.raises(InputError, match="expected a teacher"):
+        start_params(StartConfig("teacher"), tiny.STUDENT, None, 0)

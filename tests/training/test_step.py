@@ -1,0 +1,268 @@
+"""The fused step on a mesh: sharding changes nothing, gradients are averaged, the teacher stays as
+it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
+from kdjax.errors import InputError
+from kdjax.models import forward
+from kdjax.models.features import FeatureRequest
+from kdjax.models.reference import reference
+from kdjax.parallel.layout import Layout
+from kdjax.training.arm import resolve
+from kdjax.training.optimizer import decays, learning_rate
+from kdjax.training.partition import flat, partition
+from kdjax.training.phase import REFERENCE_BITS, BatchShape, Phase, price
+from kdjax.training.program import Program
+from kdjax.training.step import ScheduleInputs, State, init_state
+from tests import tiny
+from tests.tolerance import assert_metrics_equal, assert_sums_equal, assert_updates_equal, rounding
+
+ARMS = ("scratch", "logit", "tinybert", "minilm")
+STEPS = 20
+TEACHER = tiny.SHALLOW_TEACHER
+
+
+@functools.cache
+def phase(name: str) -> Phase:
+    """An arm's; the student of `logit` drops out, and that of `minilm` has a layer of which its
+    objective sees half."""
+    rate = 0.2 if name == "logit" else 0.0
+    layers = 2 if name == "minilm" else 1
+    student = dataclasses.replace(tiny.STUDENT, layers=layers, dropout=rate, attention_dropout=rate)
+    return tiny.phase(name, student, TEACHER, weight_decay=0.5)
+
+
+@functools.cache
+def program(name: str, devices: int) -> Program:
+    """An arm compiled for some of the emulated devices."""
+    return Program(phase(name), tiny.SHAPE, Layout.of(devices=jax.devices()[:devices]))
+
+
+def started(program: Program) -> State:
+    """The state before the first step."""
+    return program.start(tiny.spread(tiny.params(program.phase.student, 0)), seed=3)
+
+
+@functools.cache
+def run(name: str, devices: int) -> tuple[Any, list[dict[str, float]], Any]:
+    """Trains a few steps: final params, losses, and the teacher's params after."""
+    compiled = program(name, devices)
+    teacher = compiled.place_teacher(tiny.spread(tiny.params(TEACHER, 9)))
+    state = started(compiled)
+    losses = []
+    for step in range(STEPS):
+        state, metrics = compiled(
+            state, teacher, tiny.batch(step), tiny.schedule_inputs(compiled.phase, step, STEPS)
+        )
+        losses.append({name: float(value) for name, value in metrics.items()})
+    return jax.device_get(state.params), losses, jax.device_get(teacher)
+
+
+def largest_difference(a: Any, b: Any) -> float:
+    return max(
+        float(np.max(np.abs(x - y)))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", [pytest.param("scratch", marks=pytest.mark.exhaustive), *ARMS[1:]])
+def test_eight_devices_equal_one(name: str) -> None:
+    params_1, losses_1, _ = run(name, 1)
+    params_8, losses_8, _ = run(name, 8)
+    tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
+    # Attention and relations are distributions over the positions, and logits over the vocabulary.
+    parts = {"logit": math.log(tiny.VOCABULARY), "relation": math.log(tiny.SHAPE.seq_len)}
+    for step, (one, eight) in enumerate(zip(losses_1, losses_8, strict=True), start=1):
+        assert_metrics_equal(eight, one, summands=tokens, stages=20 * step, parts=parts)
+    start = jax.device_get(started(program(name, 1)).params)
+    assert_updates_equal(params_8, params_1, start, summands=tokens, stages=20 * STEPS)
+
+
+def test_dropout_changes_from_step_to_step() -> None:
+    compiled = program("logit", 1)
+    teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
+    start = tiny.params(compiled.phase.student, 0)
+    now = tiny.schedule_inputs(compiled.phase, 0, STEPS)
+    state, first = compiled(compiled.start(start, seed=3), teacher, tiny.batch(0), now)
+    later = dataclasses.replace(
+        compiled.start(start, seed=3), step=jax.device_put(jnp.int32(1), state.step.sharding)
+    )
+    _, other = compiled(later, teacher, tiny.batch(0), now)
+    assert abs(float(first["loss"]) - float(other["loss"])) > 1e-4
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_lowers_its_loss(name: str) -> None:
+    compiled = program(name, 1)
+    teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
+    state = compiled.start(tiny.params(compiled.phase.student, 0), seed=3)
+    losses = []
+    for step in range(STEPS):
+        state, metrics = compiled(
+            state, teacher, tiny.batch(0), tiny.schedule_inputs(compiled.phase, step, STEPS)
+        )
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def by_gradient(phase: Phase) -> Phase:
+    """The phase with plain SGD for an optimiser: at a rate of 1 a step moves parameters by their
+    gradients."""
+
+    class Sgd(Phase):
+        @property
+        def transformation(self) -> optax.GradientTransformation:
+            return optax.identity()
+
+    return Sgd(**{f.name: getattr(phase, f.name) for f in dataclasses.fields(Phase)})
+
+
+def test_gradients_are_the_mean_over_the_whole_batch() -> None:
+    """One step of plain SGD over eight devices moves by the gradient computed by hand from the
+    whole batch.
+
+    The devices' slices hold different numbers of masked slots, so a mean of their means would be
+    another gradient.
+    """
+    student = tiny.SHALLOW_STUDENT
+    batch = tiny.batch(5)
+    start = tiny.params(student, 0)
+
+    def loss(params: Any, rows: Any) -> jax.Array:
+        log_p = jax.nn.log_softmax(
+            forward(student, params, rows, FeatureRequest(logits=True)).logits
+        )
+        right = jnp.take_along_axis(log_p, rows["labels"][..., None], -1)[..., 0]
+        return -jnp.sum(right * rows["label_weights"]) / jnp.sum(rows["label_weights"])
+
+    graded = jax.jit(jax.grad(loss))
+    whole = graded(start, batch)
+    slices = [
+        graded(start, {name: rows[i : i + 1] for name, rows in batch.items()}) for i in range(8)
+    ]
+    mean_of_means = jax.tree.map(lambda *g: sum(g) / 8, *slices)
+
+    compiled = Program(by_gradient(tiny.phase(student=student)), tiny.SHAPE, Layout.of())
+    state, _ = compiled(compiled.start(start, seed=0), None, batch, ScheduleInputs(0.0, 1.0))
+    moved = jax.tree.map(
+        lambda before, after: before - after, start, jax.device_get(state.params["model"])
+    )
+    largest = max(float(np.max(np.abs(gradient))) for gradient in jax.tree.leaves(whole))
+    sums = {"summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, "stages": 20, "size": largest}
+    assert_sums_equal(moved, whole, **sums)
+    with pytest.raises(AssertionError, match="tolerance"):
+        assert_sums_equal(mean_of_means, whole, **sums)
+
+
+@pytest.mark.parametrize("name", [pytest.param("scratch", marks=pytest.mark.exhaustive), *ARMS[1:]])
+def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
+    """The one that is priced: the same parameters after it, the same figures, the same units
+    dropped."""
+    student = dataclasses.replace(phase(name).student, dropout=0.2, attention_dropout=0.0)
+    (only,) = resolve(name, ArmConfig(), student, TEACHER, OptimizerConfig()).phases
+    trainable = by_gradient(only)
+    rng = np.random.default_rng(0)
+    params, target = (
+        jax.tree.map(lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), shapes)
+        for shapes in (trainable.abstract_params(), trainable.abstract_teacher())
+    )
+    state = init_state(params, trainable.transformation, 3)
+
+    def stepped() -> Any:
+        step = jax.jit(trainable.step(bits=REFERENCE_BITS))
+        after, metrics = step(state, target, tiny.batch(5), ScheduleInputs(0.0, 1.0))
+        return jax.tree.map(np.subtract, params, after.params), metrics
+
+    with reference():
+        want = stepped()
+    share = rounding(tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, stages=20)
+    # Where all that is summed cancels, as in the gradient of a key's bias, the sum says nothing of
+    # its size.
+    least = 0.05 * max(float(np.linalg.norm(leaf)) for leaf in jax.tree.leaves(want))
+    for got, expected in zip(jax.tree.leaves(stepped()), jax.tree.leaves(want), strict=True):
+        assert np.linalg.norm(got - expected) <= share * max(float(np.linalg.norm(expected)), least)
+
+
+@pytest.mark.parametrize("name", ("logit", "tinybert", "minilm"))
+def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
+    _, _, after = run(name, 8)
+    before = tiny.spread(tiny.params(TEACHER, 9))
+    assert largest_difference(after, {part: before[part] for part in after}) == 0
+    state = jax.eval_shape(
+        lambda p: init_state(p, phase(name).transformation, 0), phase(name).abstract_params()
+    )
+    shapes = {leaf.shape for leaf in jax.tree.leaves(state)}
+    assert (tiny.VOCABULARY, tiny.STUDENT.width) in shapes
+    assert (tiny.VOCABULARY, tiny.TEACHER.width) not in shapes
+
+
+def test_what_gets_no_gradient_does_not_decay() -> None:
+    start = tiny.spread(tiny.params(phase("minilm").student, 0))
+    params, _, _ = run("minilm", 1)
+    untouched = ("mlm",), ("layers", "2", "ffn"), ("layers", "2", "attention", "output")
+    for path in untouched:
+        before = start
+        after = params["model"]
+        for key in path:
+            before = before[key]
+            after = after[key]
+        assert largest_difference(before, after) == 0
+    assert largest_difference(start["layers"]["1"], params["model"]["layers"]["1"]) > 0
+
+
+def test_decay_spares_biases_and_norms() -> None:
+    params = tiny.phase("scratch").abstract_params()
+    for path, decayed in jax.tree_util.tree_leaves_with_path(decays(params)):
+        assert decayed == (path[-1].key not in ("bias", "scale")), path
+    assert list(decays(flat(params)).values()) == jax.tree.leaves(decays(params))
+
+
+def test_what_gets_no_gradient_costs_no_update() -> None:
+    phase = tiny.phase("minilm", teacher=TEACHER)
+    trainable, frozen = partition(phase.abstract_params(), phase.trained)
+    assert "model.mlm.dense.kernel" in frozen
+    sizes = [sum(leaf.size for leaf in leaves.values()) for leaves in (trainable, frozen)]
+    everything = price(tiny.phase("scratch"), tiny.SHAPE).optimizer / sum(sizes)
+    assert price(phase, tiny.SHAPE).optimizer / sizes[0] == pytest.approx(everything, rel=0.02)
+
+
+def test_schedule_warms_up_and_ends_with_the_budget() -> None:
+    config = OptimizerConfig(learning_rate=2.0, warmup=0.1)
+    rates = [learning_rate(config, step / 100, (step + 1) / 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == pytest.approx(rates[9]) == pytest.approx(rates[10]) == pytest.approx(2.0)
+    assert rates[99] == pytest.approx(2.0 / 90)
+    assert rates[100] == 0.0
+    assert all(a < b for a, b in itertools.pairwise(rates[:10]))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_a_term_of_weight_zero_costs_nothing() -> None:
+    terms = (TermConfig("mlm"), TermConfig("logit", weight=0.0))
+    arm = resolve(
+        "mine",
+        ArmConfig(terms=terms),
+        tiny.STUDENT,
+        tiny.TEACHER,
+        OptimizerConfig(learning_rate=1e-2),
+    )
+    assert not arm.uses_teacher
+    assert price(arm.phases[0], tiny.SHAPE) == price(tiny.phase("scratch"), tiny.SHAPE)
+
+
+def test_a_batch_that_does_not_split_over_the_devices_is_refused() -> None:
+    with pytest.raises(InputError, match="multiple of the 8 parts"):
+        Program(tiny.phase(), BatchShape(12, 12, 3), Layout.of())

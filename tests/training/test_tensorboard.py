@@ -1,0 +1,91 @@
+"""Event files, read back by TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
+
+from kdjax.config import LogConfig
+from kdjax.training.metrics_log import Log
+from kdjax.training.sinks import About
+from tests import metrics
+from tests.training import runs
+
+
+def read(run: Path) -> EventAccumulator:
+    return EventAccumulator(
+        str(run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}
+    ).Reload()
+
+
+def points(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in events.Scalars(tag)]
+
+
+def check_same(run: Path) -> EventAccumulator:
+    """Every figure of every line is a point, and there are no others."""
+    events = read(run)
+    expected: dict[str, list[tuple[int, float]]] = {}
+    for line in metrics.lines(run):
+        beside = ("step", "time") if "loss" in line else ("step", "flops", "share")
+        for name, figure in line.items():
+            if name not in beside:
+                expected.setdefault(name, []).append(
+                    (line["step"], pytest.approx(figure, rel=1e-6))
+                )
+    plain = {tag for tag in events.Tags()["scalars"] if not tag.startswith("by_budget/")}
+    assert {tag: points(events, tag) for tag in plain} == expected
+    return events
+
+
+def test_a_run_has_the_figures_of_its_lines(tmp_path: Path) -> None:
+    about = About("study", "tinybert", 0, {"train": {"batch_size": 8}})
+    runs.run(tmp_path, about=about)
+    events = check_same(tmp_path)
+    assert [step for step, _ in points(events, "mlm_loss")] == runs.EVALUATED
+    assert [step for step, _ in points(events, "by_budget/mlm_loss")] == [500, 1000]
+    (recipe,) = events.Tensors("recipe")
+    assert b'"batch_size": 8' in recipe.tensor_proto.string_val[0]
+    assert SESSION_START_INFO_TAG in events.summary_metadata
+
+
+@pytest.mark.parametrize("stop_at", [2, 5])
+def test_a_run_that_was_stopped_has_no_point_twice(tmp_path: Path, stop_at: int) -> None:
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, stop_at=stop_at)
+    runs.run(tmp_path)
+    events = check_same(tmp_path)
+    assert [step for step, _ in points(events, "loss")] == list(range(1, runs.STEPS + 1))
+    assert [step for step, _ in points(events, "by_budget/mlm_loss")] == [500, 1000]
+
+
+def test_event_files_switched_on_late_have_all_of_a_run(tmp_path: Path) -> None:
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, LogConfig(every=1, tensorboard=False), stop_at=4)
+    assert not (tmp_path / "tensorboard").exists()
+    runs.run(tmp_path)
+    check_same(tmp_path)
+
+
+def test_what_a_reader_had_seen_and_was_dropped_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.write(step, {"flops": step, "loss": float(step)})
+    log.close()
+    events = read(tmp_path)
+    assert points(events, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    now = (
+        time.time() + 10
+    )  # readers take files in the order of their names, which begin with the second
+    monkeypatch.setattr(time, "time", lambda: now)
+    log = Log(tmp_path, 1)
+    log.write(2, {"flops": 2, "loss": 20.0})
+    log.close()
+    assert points(read(tmp_path), "loss") == [(1, 1.0), (2, 20.0)]
+    assert points(events.Reload(), "loss") == [(1, 1.0), (2, 20.0)]

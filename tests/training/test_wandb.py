@@ -1,0 +1,179 @@
+"""Weights & Biases: what a run sends there; and, where the package is installed, that it takes
+it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kdjax.config import LogConfig
+from kdjax.errors import InputError
+from kdjax.training import wandb as sink
+from kdjax.training.metrics_log import Log, check_log
+from kdjax.training.sinks import About
+from tests import metrics
+from tests.training import runs
+
+PROJECT = LogConfig(every=1, tensorboard=False, wandb="mine")
+
+
+class Server:
+    """Stands for the package and what is at the other end: it drops steps that it has already, as
+    theirs does."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[int, dict[str, Any]]] = {}
+        self.began: list[dict[str, Any]] = []
+        self.refused: list[int] = []
+        self.finished = 0
+        self.offline = False
+        self.logged_in = True
+
+    def login(self) -> bool:
+        if not self.logged_in:
+            raise self.Error("No API key configured.")
+        return True
+
+    def init(self, **facts: Any) -> SimpleNamespace:
+        self.began.append(facts)
+        history = self.runs.setdefault(facts["id"], {})
+        before = set(history)
+        began = set[int]()
+        next_step = 0 if self.offline else max(history, default=-1) + 1
+
+        def log(record: dict[str, Any], step: int) -> None:
+            if step < max(began, default=0) or step in before:
+                self.refused.append(step)
+            began.add(step)
+            history.setdefault(step, {}).update(record)
+
+        def finish() -> None:
+            self.finished += 1
+
+        return SimpleNamespace(step=next_step, offline=self.offline, log=log, finish=finish)
+
+    def package(self) -> ModuleType:
+        made = ModuleType("wandb")
+        made.__spec__ = importlib.util.spec_from_loader("wandb", None)
+        made.init = self.init
+        made.login = self.login  # type: ignore[attr-defined]
+        made.errors = SimpleNamespace(Error=self.Error)
+        made.Settings = SimpleNamespace  # type: ignore[attr-defined]
+        return made
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    made = Server()
+    monkeypatch.setitem(sys.modules, "wandb", made.package())
+    return made
+
+
+def sent(run: Path) -> dict[int, dict[str, Any]]:
+    """What should be there: all figures of a step together."""
+    steps: dict[int, dict[str, Any]] = {}
+    for line in metrics.lines(run):
+        steps.setdefault(line.pop("step"), {}).update(line)
+    return steps
+
+
+def test_a_run_has_the_figures_of_its_lines(server: Server, tmp_path: Path) -> None:
+    runs.run(tmp_path, PROJECT, about=About("study", "tinybert", 7, {"train": {"batch_size": 8}}))
+    (history,) = server.runs.values()
+    assert history == sent(tmp_path)
+    (began,) = server.began
+    assert (began["project"], began["group"], began["name"]) == ("mine", "study", tmp_path.name)
+    assert began["config"] == {"train": {"batch_size": 8}, "arm": "tinybert", "seed": 7}
+    assert server.finished == 1
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(
+    server: Server, tmp_path: Path, offline: bool
+) -> None:
+    server.offline = offline
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, PROJECT, stop_at=5)
+    runs.run(tmp_path, PROJECT)
+    (history,) = server.runs.values()
+    assert list(history) == list(range(1, runs.STEPS + 1))
+    assert server.refused == []
+    assert server.finished == len(server.began) == 2
+
+
+def test_what_a_kill_kept_from_being_sent_is_sent_when_the_run_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, PROJECT, stop_at=5)
+    (history,) = server.runs.values()
+    for step in (2, 3, 4):
+        history.pop(step, None)
+    runs.run(tmp_path, PROJECT)
+    assert history == sent(tmp_path)
+
+
+def test_switched_on_late_it_has_all_of_a_run(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(runs.Interrupted):
+        runs.run(tmp_path, stop_at=5)
+    runs.run(tmp_path, PROJECT)
+    (history,) = server.runs.values()
+    assert history == sent(tmp_path)
+
+
+def test_figures_that_are_not_finite_are_not_sent(server: Server, tmp_path: Path) -> None:
+    log = Log(tmp_path, 0, PROJECT)
+    log.write(1, {"loss": 1.0, "grad_norm": float("nan")})
+    (history,) = server.runs.values()
+    assert history == {1: {"loss": 1.0}}
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for ask in (lambda: check_log(PROJECT), lambda: Log(tmp_path, 0, PROJECT)):
+        with pytest.raises(
+            InputError, match=r"needs the package wandb, .*pip install 'kdjax\[wandb\]'"
+        ):
+            ask()
+
+
+def test_nobody_logged_in_is_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.logged_in = False
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with pytest.raises(
+        InputError, match=r"train.log.wandb is 'mine': No API key configured\. WANDB_MODE=offline"
+    ):
+        check_log(PROJECT)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_log(PROJECT)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None, reason="an extra: pip install 'kdjax[wandb]'"
+)
+def test_the_package_itself_takes_it_offline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    said: list[str] = []
+    check_log(PROJECT)
+    runs.run(
+        tmp_path,
+        PROJECT,
+        about=About("study", "tinybert", 0, {"train": {"batch_size": 8}}),
+        warn=said.append,
+    )
+    assert said == []
+    (kept,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"loss/hidden_mse" in kept.read_bytes()
+    assert (tmp_path / sink.ID).exists()
