@@ -227,6 +227,8 @@ def halves_of_neighbours(array: np.ndarray, heads: int) -> np.ndarray:
 
 def _own_from_json(raw: Mapping[str, Any], where: object) -> ModelConfig:
     settings = {name: value for name, value in raw.items() if name != "model_type"}
+    if "types" in settings:  # as models were saved before the setting had its present name
+        settings["type_vocab_size"] = settings.pop("types")
     fields = {one.name: one for one in dataclasses.fields(ModelConfig)}
     for name in settings:
         if name not in fields:

@@ -3,6 +3,7 @@ bit."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from kdjax import recipes
 from kdjax.errors import InputError
 from kdjax.models import (
     FeatureRequest,
@@ -20,6 +22,7 @@ from kdjax.models import (
     forward,
     from_pretrained,
     save_pretrained,
+    zoo,
 )
 from tests.golden.record_hf_classes import BATCH, CONFIGS, params_of
 
@@ -105,6 +108,24 @@ def test_a_config_of_our_own_kind_that_cannot_be_used(tmp_path, config, changes,
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(InputError, match=words):
         from_pretrained(tmp_path / "out")
+
+
+def test_a_model_saved_under_the_former_name_of_a_setting_reads(tmp_path, config):
+    model = Model(config(norm="pre", positions="rotary"), None)
+    model = model._replace(params=random_params(model.config))
+    save_pretrained(tmp_path / "out", model)
+    path = tmp_path / "out" / "config.json"
+    path.write_text(path.read_text().replace('"type_vocab_size"', '"types"'))
+    assert from_pretrained(tmp_path / "out").config == model.config
+
+
+def test_the_demos_teacher_reads_and_is_what_its_recipe_says():
+    configs = Path(__file__).parents[2] / "configs"
+    demo = recipes.load(configs / "demo.yaml")
+    found = from_pretrained(configs / "demo-teacher").config
+    expected = zoo.resolve(demo.teacher.architecture)
+    ignored = {"dropout": 0.0, "attention_dropout": 0.0, "init": "fixed", "init_std": 0.02}
+    assert dataclasses.replace(found, **ignored) == dataclasses.replace(expected, **ignored)
 
 
 def test_a_setting_that_a_config_of_our_own_kind_leaves_out_is_named(tmp_path, config):
