@@ -133,10 +133,11 @@ def measure(
         for value in many
         if value != base[size]
     }
+    # Not compiled first: the first program pays for what JAX loads once
     keys["base"] = (
         None,
         None,
-    )  # not compiled first: the first program pays for what JAX loads once
+    )
     cases = {}
     runners = {}
     for name, (size, value) in keys.items():

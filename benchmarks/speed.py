@@ -26,9 +26,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-os.environ.setdefault(
-    "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
-)  # a GPU's memory is shared with PyTorch here
+# A GPU's memory is shared with PyTorch here
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import numpy as np
@@ -447,9 +446,8 @@ def run(options: argparse.Namespace) -> None:
         gc.collect()
         rows = [found[n] for n in sorted(found)]
         made = tables(rows, matmuls.found)
-        write(
-            options.out, machine, rows, matmuls, made
-        )  # after every arm: whatever ends the run, those done are kept
+        # After every arm: whatever ends the run, those done are kept
+        write(options.out, machine, rows, matmuls, made)
     for title, header, cells in made:
         if cells:
             show(console, title, header, cells)

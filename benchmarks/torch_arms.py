@@ -471,9 +471,8 @@ def named(tree: Any) -> dict[str, np.ndarray]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         *module, last = (str(key.key) for key in path)
         array = np.asarray(leaf, np.float32)
-        module = [
-            "token_type" if name == "type" else name for name in module
-        ]  # every nn.Module has a method `type`
+        # Every nn.Module has a method `type`
+        module = ["token_type" if name == "type" else name for name in module]
         found[".".join([*module, _LEAVES[last]])] = array.T if last == "kernel" else array
     for name in [name for name in found if ".query." in name]:
         parts = [name.replace(".query.", f".{kind}.") for kind in ("query", "key", "value")]

@@ -45,9 +45,8 @@ def enable_compilation_cache() -> None:
     told = jax.config.values["jax_compilation_cache_dir"]
     limit = _limit()
     if told == "":
-        jax.config.update(
-            "jax_compilation_cache_dir", None
-        )  # JAX takes it for a directory in places
+        # JAX takes it for a directory in places
+        jax.config.update("jax_compilation_cache_dir", None)
     if told is not None or limit == 0:
         return
     try:

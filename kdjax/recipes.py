@@ -175,7 +175,7 @@ def _check_keys(raw: Any, hint: Any, where: str, path: tuple[str, ...]) -> None:
         for key, value in raw.items():
             if key not in known:
                 name = ".".join((*path, str(key)))
-                now = new_name(name)
+                now = new_name(name, known)
                 hint = f": it is now '{now}'" if now else nearest(str(key), known)
                 raise InputError(f"{where}: unknown setting '{name}'{hint}")
             _check_keys(value, known[key], where, (*path, str(key)))
@@ -195,7 +195,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             known = _fields_of(hint)
             if known is not None:
                 if part not in known:
-                    if now := new_name(name):
+                    if now := new_name(name, known):
                         raise InputError(
                             f"command line: unknown setting '--{name}': it is now '--{now}'"
                         )

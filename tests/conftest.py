@@ -26,9 +26,8 @@ FLAGS = [
     "--xla_cpu_parallel_codegen_split_count=1",
 ]
 if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 11):
-    FLAGS.append(
-        "--xla_cpu_use_fusion_emitters=false"
-    )  # they take as long as all else in compiling; later always used
+    # They take as long as all else in compiling; later always used
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -62,9 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     compiled.enable_compilation_cache()
     memory.configure_malloc = lambda: False
-    gc.set_threshold(
-        10_000, 50, 1_000_000
-    )  # else walks over all that JAX keeps take a tenth of the time
+    # Else walks over all that JAX keeps take a tenth of the time
+    gc.set_threshold(10_000, 50, 1_000_000)
     prices.keep()
 
 

@@ -89,9 +89,8 @@ def test_compiling_counts_as_such_wherever_it_happens() -> None:
         jax.monitoring.record_event_time_span(
             "/jax/core/compile/outer", *(time.time() + x for x in (10, 13))
         )
-    assert clock.since(begun)[COMPILE] == pytest.approx(
-        parts[COMPILE] + 2, abs=0.1
-    )  # none of it twice
+    # None of it twice
+    assert clock.since(begun)[COMPILE] == pytest.approx(parts[COMPILE] + 2, abs=0.1)
 
 
 def test_a_runs_stopwatch_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,9 +93,8 @@ def test_divergence_of_near_distributions_is_within_the_tolerance_of_its_parts(l
     classes = 64
     found, exact = divergence(classes, 1e-3, lanes=lanes)
     parts = {"kl": math.log(classes)}
-    assert (
-        abs(found - exact) > rounding(classes) * exact
-    )  # the size of the divergence would be no measure
+    # The size of the divergence would be no measure
+    assert abs(found - exact) > rounding(classes) * exact
     assert_metrics_equal({"kl": found}, {"kl": exact}, summands=classes, stages=1, parts=parts)
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from kdjax import models
-from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
+from kdjax.config import ArmConfig, CheckpointConfig, ModelConfig, OptimizerConfig
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.input_pipeline import Stream
 from kdjax.training.phase import BatchShape, Phase, price
@@ -38,6 +38,11 @@ SHAPE = BatchShape(batch_size=8, seq_len=12, max_predictions=3)
 EVERY_STEP = 0.0
 AT_THE_END = 1e9
 """Seconds between checkpoints."""
+
+
+def saving(stop_at: int | None) -> CheckpointConfig:
+    """Save after every step of a run that will be interrupted, and only at the end of another."""
+    return CheckpointConfig(seconds=AT_THE_END if stop_at is None else EVERY_STEP)
 
 
 @functools.cache

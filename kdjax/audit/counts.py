@@ -13,9 +13,8 @@ class Counts:
     def __init__(self, batches: Batches):
         self._batches = batches
         self._size = len(batches[0]["valid"])
-        self._sums: list[
-            np.ndarray
-        ] = []  # a batch each: by row, the sums from the very first sequence on
+        # A batch each: by row, the sums from the very first sequence on
+        self._sums: list[np.ndarray] = []
 
     def at(self, sequences: int) -> dict[str, int]:
         """Tokens seen, seen for the first time, and masked in so many sequences."""
@@ -24,9 +23,8 @@ class Counts:
             batch = self._batches[len(self._sums)]
             before = len(self._sums) * self._size
             tokens = batch["valid"].sum(axis=1)
-            fresh = (
-                np.arange(before, before + self._size) < self._batches.sequences
-            )  # all text comes before repeats
+            # All text comes before repeats
+            fresh = np.arange(before, before + self._size) < self._batches.sequences
             here = np.cumsum(
                 [tokens, tokens * fresh, (batch["label_weights"] > 0).sum(axis=1)], axis=1
             ).T

@@ -96,9 +96,8 @@ class StudyAudit:
             self.arms = arms_of(self.config)
             self.shape = shape_of(self.config)
             self.budget = Budget.of(self.config.budget)
-        except (
-            Exception
-        ) as e:  # as in `reading`; without a recipe there is nothing to hold anything against
+        # As in `reading`; without a recipe there is nothing to hold anything against
+        except Exception as e:
             book.add(self._out / RESULTS, f"a recipe that cannot be used ({e})", WRITTEN)
             return self._results
         self.places = places(self.config, self._out, self._shared)

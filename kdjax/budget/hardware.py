@@ -179,10 +179,11 @@ def high_water() -> tuple[int, str]:
     if max(counts) > 0:
         return max(counts), "the fullest device"
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS has bytes, Linux KiB
     return (
         most if sys.platform == "darwin" else 1024 * most,
         "the process, resident set",
-    )  # macOS has bytes, Linux KiB
+    )
 
 
 def _known(kind: str) -> str | None:

@@ -5,7 +5,7 @@ traced with abstract shapes for one CPU device, float32, layers unrolled, no rem
 accumulation loop, plain attention. XLA counts a loop's body once and a custom call as nothing, so a
 program with either is refused (a scan that is unrolled whole is no loop). The jaxpr count walks the
 traced program (the jaxpr) by itself: every `dot_general` at 2 x the product of its dimensions, plus
-one FLOP an element of elementwise work. Price and witness must agree, or nothing runs.
+one FLOP an element of elementwise work. The two counts must agree, or nothing runs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ AGREEMENT = 0.01
 step and the whole."""
 
 Loops = Literal["refused", "once", "whole"]
-"""What a witness does with a loop: refuses it, counts it as XLA does (its body once), or by its
-trip count."""
+"""What the jaxpr count does with a loop: refuses it, counts it as XLA does (its body once), or by
+its trip count."""
 
 
 class FlopCountError(InputError):
@@ -58,10 +58,10 @@ class Price:
     """FLOPs of one optimiser step, by part.
 
     Attributes:
-        total: XLA's count of the whole step; the budget is charged this. student_forward,
-        student_backward, teacher_forward, objective, optimizer: XLA's counts of the parts traced by
-            themselves, scaled by a common factor (within 1% of 1) so that they add up to `total`
-            exactly.
+        total: XLA's count of the whole step; the budget is charged this.
+        student_forward, student_backward, teacher_forward, objective, optimizer: XLA's counts of
+            the parts traced by themselves, scaled by a common factor (within 1% of 1) so that they
+            add up to `total` exactly.
         jaxpr_matmul: the independent count of the step's matmuls.
         jaxpr_elementwise: the independent count of the rest.
     """
@@ -157,9 +157,8 @@ def reconcile(whole: Count, **parts: int) -> Price:
             f"within {AGREEMENT:.0%}"
         )
     shared = {name: round(parts[name] * whole.flops / total) for name in PARTS}
-    shared["student_backward"] += whole.flops - sum(
-        shared.values()
-    )  # the rounding, a few FLOPs, to the largest part
+    # The rounding, a few FLOPs, to the largest part
+    shared["student_backward"] += whole.flops - sum(shared.values())
     return Price(
         total=whole.flops,
         jaxpr_matmul=whole.jaxpr_count.matmul,

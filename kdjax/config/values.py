@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from typing import Any
 
 from kdjax.errors import InputError, nearest
@@ -36,7 +37,7 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
     known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     for name, value in changes.items():
         if name not in known:
-            now = new_name(f"{where}.{name}")
+            now = new_name(f"{where}.{name}", known)
             hint = f": it is now {now}" if now else nearest(name, known)
             raise InputError(f"{where}: unknown setting {name!r}{hint}")
         before = known[name]
@@ -57,38 +58,32 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
         raise InputError(f"{where}: {e}") from None
 
 
-RENAMED_SETTINGS = {
-    "data.length": "data.seq_len",
-    "data.slots": "data.max_predictions",
-    "data.mask_rate": "data.mlm_probability",
-    "data.views": "data.mask_copies",
-    "student.types": "student.type_vocab_size",
-    "teacher.architecture.types": "teacher.architecture.type_vocab_size",
-    "teacher.head.batch": "teacher.head.batch_size",
-    "teacher.train.batch": "teacher.train.batch_size",
-    "cache.batch": "cache.batch_size",
-    "train.batch": "train.batch_size",
-    "train.microbatches": "train.grad_accum_steps",
-    "train.ramp": "train.batch_ramp",
-    "train.seeds_at_once": "train.vmapped_seeds",
-    "evaluation.finetune.batch": "evaluation.finetune.batch_size",
-    "evaluation.mlm_probe.batch": "evaluation.mlm_probe.batch_size",
+RENAMED = {
+    "length": "seq_len",
+    "slots": "max_predictions",
+    "mask_rate": "mlm_probability",
+    "views": "mask_copies",
+    "types": "type_vocab_size",
+    "batch": "batch_size",
+    "microbatches": "grad_accum_steps",
+    "ramp": "batch_ramp",
+    "seeds_at_once": "vmapped_seeds",
 }
-"""Former name of a setting -> what it is called now."""
-RENAMED_FIELDS = {"types": "type_vocab_size", "batch": "batch_size"}
-"""The same, of settings that stand in more places, such as an arm's own."""
+"""Former name of a setting -> what it is called now, wherever it stands."""
 
 
-def new_name(name: str) -> str | None:
-    """Return what a setting with this former name is called now, or None.
+def new_name(name: str, known: Container[str]) -> str | None:
+    """Return what a setting with this former name is called now, dotted; None where it had none.
 
     Args:
         name: dotted, such as `data.length`.
+        known: the settings that stand beside it.
     """
     section, _, field = name.rpartition(".")
-    if name in RENAMED_SETTINGS:
-        return RENAMED_SETTINGS[name]
-    return f"{section}.{RENAMED_FIELDS[field]}" if field in RENAMED_FIELDS else None
+    now = RENAMED.get(field)
+    if now is None or now not in known:
+        return None
+    return f"{section}.{now}".lstrip(".")
 
 
 def renamed(name: str, value: Any) -> str:

@@ -60,8 +60,7 @@ def permutation(sequences: int, seed: int) -> np.ndarray:
     arguments alone."""
     # NumPy promises the same raw bits in every version, and no such thing of
     # `Generator.permutation`.
-    key = np.array(
-        [seed % 2**64, sequences], np.uint64
-    )  # a list with a number from 2^63 on would become floats
+    # A list with a number from 2^63 on would become floats
+    key = np.array([seed % 2**64, sequences], np.uint64)
     bits = np.random.Philox(key=key).random_raw(sequences)
     return np.argsort(bits, kind="stable")

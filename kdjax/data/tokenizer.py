@@ -81,9 +81,8 @@ class TextTokenizer:
         """The token ids of each text, without [CLS] and [SEP]."""
         for batch in _batches(texts):
             found = self._backend.encode_batch_fast(batch, add_special_tokens=False)
-            while (
-                found
-            ):  # each is let go of before more is tokenised: it takes far more memory than its ids
+            # Each is let go of before more is tokenised: it takes far more memory than its ids
+            while found:
                 yield found.pop(0).ids
 
 

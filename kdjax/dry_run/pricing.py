@@ -265,9 +265,8 @@ def _cache(
         * config.data.mask_copies
         / runs
     )
-    saved = Fraction(
-        0
-    )  # a sequence and an epoch, over the arm's phases by their share of the budget
+    # A sequence and an epoch, over the arm's phases by their share of the budget
+    saved = Fraction(0)
     begin = 0.0
     for phase, cost in zip(arm.phases, costs, strict=True):
         if isinstance(phase.teacher_source, CachedTeacher):

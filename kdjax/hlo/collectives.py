@@ -62,10 +62,11 @@ def collectives(text: str) -> list[Collective]:
                 continue
             chains.add(chain[1])
         arrays = [_bytes(*array) for array in _ARRAY.findall(call["type"])]
+        # Its type: what goes in, then what comes out
         if call["start"] and kind in (
             "all-gather",
             "collective-permute",
-        ):  # its type: what goes in, then what comes out
+        ):
             arrays = arrays[(len(arrays) + 1) // 2 :]
         whole = sum(arrays) * (group if kind == "reduce-scatter" else 1)
         found.append(Collective(kind, len(arrays), whole, group))

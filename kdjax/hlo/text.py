@@ -204,9 +204,8 @@ def _places(text: str) -> dict[int, str]:
         for number, fields in _table(text, "FileLocations")
     }
     table = dict(_table(text, "StackFrames"))
-    shift = _field(
-        table.get(1, ""), "parent_frame_id"
-    )  # 1 where parents are counted from 1, with 1 for none
+    # 1 where parents are counted from 1, with 1 for none
+    shift = _field(table.get(1, ""), "parent_frame_id")
     frames = {
         number: (
             locations.get(_field(fields, "file_location_id"), ""),

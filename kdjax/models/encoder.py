@@ -73,9 +73,8 @@ class Embeddings(nnx.Module):  # type: ignore[misc]
         types = self.type(batch["types"]) if "types" in batch else self.type.embedding[0]
         x = self.word(batch["tokens"]) + types
         x = x if self.position is None else x + self.position(batch["positions"])
-        x = x.astype(
-            self.dtype
-        )  # after the look-up: a frequent token's gradient, a long sum, is summed in float32
+        # After the look-up: a frequent token's gradient, a long sum, is summed in float32
+        x = x.astype(self.dtype)
         return drop(x if self.norm is None else self.norm(x), self.dropout, key, site=0)
 
 

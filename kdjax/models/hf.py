@@ -202,9 +202,8 @@ def _read_pickle(path: Path) -> Tensors:
             str(name): (x.float() if x.is_floating_point() else x).numpy()
             for name, x in loaded.items()
         }
-    except (
-        Exception
-    ) as e:  # torch raises pickle, zip, end-of-file and runtime errors for a damaged file
+    # Torch raises pickle, zip, end-of-file and runtime errors for a damaged file
+    except Exception as e:
         raise InputError(
             f"{path}: not a whole PyTorch file of tensors: {type(e).__name__}"
         ) from None

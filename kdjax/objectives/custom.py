@@ -159,9 +159,8 @@ class CustomTerm(Term):
             return cast(jax.Array, self.function(student, teacher, batch, params, **options))
         except InputError:
             raise
-        except (
-            Exception
-        ) as e:  # whatever is wrong with a user's function is for its user to see in a line
+        # Whatever is wrong with a user's function is for its user to see in a line
+        except Exception as e:
             raise InputError(
                 f"{self.name}: {_where(e, self.function.function)}{type(e).__name__}: {e}"[:500]
             ) from e

@@ -124,9 +124,8 @@ def _kl_backward(kept: tuple[Any, ...], gradient: jax.Array) -> tuple[jax.Array,
     own = _at(student, where) - total
     target = _at(teacher, where) - target_total
     to_student = jnp.exp(own) - jnp.exp(target)
-    to_teacher = jnp.exp(target) * (
-        target - own - divergence[..., None]
-    )  # where nobody wants it, XLA drops it
+    # Where nobody wants it, XLA drops it
+    to_teacher = jnp.exp(target) * (target - own - divergence[..., None])
     return gradient[..., None] * to_student, gradient[..., None] * to_teacher, None
 
 

@@ -102,9 +102,8 @@ def broadcast_from_main(value: Any) -> Any:
         return value
     content = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
-    room = np.zeros(
-        -(-size // _CHUNK) * _CHUNK, np.uint8
-    )  # few lengths: each is a program of its own
+    # Few lengths: each is a program of its own
+    room = np.zeros(-(-size // _CHUNK) * _CHUNK, np.uint8)
     if is_main_process():
         room[:size] = content
     return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(room))[:size]).decode())

@@ -234,9 +234,8 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
             late += [
                 loss for seed in seeds for at, loss in zip(*seed, strict=True) if at >= amount / 2
             ]
-            stop = max(
-                stop, *(at[-1] for at, _ in seeds)
-            )  # what is measured last may itself be on the clock
+            # What is measured last may itself be on the clock
+            stop = max(stop, *(at[-1] for at, _ in seeds))
         levels = reference_losses.of_endpoint(
             results["corpus"].get("reference_losses"), {"name": figure, "unit": "nats"}
         )
@@ -302,9 +301,8 @@ def layers(results: Results) -> Markup | None:
         for ax, endpoint in zip(axes, probes, strict=False):
             for index, arm in enumerate(results["arms"]):
                 details = _probed([run for run in results["runs"] if run["arm"] == arm], endpoint)
-                aside = 0.05 * (
-                    index - (len(results["arms"]) - 1) / 2
-                )  # so that arms do not hide one another
+                # So that arms do not hide one another
+                aside = 0.05 * (index - (len(results["arms"]) - 1) / 2)
                 look = {
                     "color": svg.arm_colour(index),
                     "marker": svg.arm_marker(index),

@@ -170,9 +170,8 @@ def _beside_teacher(results: Results) -> list[dict[str, Any]]:
     for arm in results["arms"]:
         runs = [run for run in results["runs"] if run["arm"] == arm]
         details = [run["details"].get("mlm_loss", {}) for run in runs]
-        found = [
-            one for one in details if one.get("teacher_kl") is not None
-        ]  # none for a run before there was a teacher
+        # None for a run before there was a teacher
+        found = [one for one in details if one.get("teacher_kl") is not None]
         if found:
             kl, agreement = (
                 summary.spread(one[f"teacher_{what}"] for one in found)

@@ -132,9 +132,8 @@ def render(figure: Figure, name: str, description: str) -> Markup:
         element.tag = element.tag.rpartition("}")[2]
         element.attrib = _attributes(element.tag, element.attrib, name)
     for child in list(root):
-        if (
-            child.tag == "metadata" or child.find("style") is not None
-        ):  # the page has its own style sheet
+        # The page has its own style sheet
+        if child.tag == "metadata" or child.find("style") is not None:
             root.remove(child)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description}
     return Markup(ElementTree.tostring(root, encoding="unicode"))

@@ -166,9 +166,8 @@ class Mirror:
         Raises:
             InputError: the place cannot be written.
         """
-        if (
-            not hosts.all_processes(True) or not hosts.is_main_process()
-        ):  # all have what they need of the checkpoints
+        # All have what they need of the checkpoints
+        if not hosts.all_processes(True) or not hosts.is_main_process():
             return
         with self._reached() as place:
             if place is not None and not (place / RESULT).exists():

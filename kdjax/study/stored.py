@@ -62,9 +62,8 @@ def prepare_cache(config: Config, out: Path) -> CacheManifest:
     with Reporter() as reporter, undone_by_bad_input(out, data, fitted):
         check_teacher(config, layout)
         corpus = corpus_of(config, data, reporter)
-        (teacher,) = teachers_of(
-            config, corpus, fitted, layout, reporter
-        )  # `arms_of` refuses several
+        # `arms_of` refuses several
+        (teacher,) = teachers_of(config, corpus, fitted, layout, reporter)
         manifest = cache_of(
             replace(config, cache=replace(config.cache, source="")),
             request,

@@ -216,10 +216,11 @@ class Study:
                 check_teacher(self.config, self.layout)
         _ = self.tasks
         corpora.train_batches(self.config, self.corpus, self.shape.batch_size, seed=0)
+        # Before much is made: a share of it may exceed the budget
         for (
             name,
             spans,
-        ) in self.spans.items():  # before much is made: a share of it may exceed the budget
+        ) in self.spans.items():
             if spans:
                 corpora.check_regime(
                     self.config, self.corpus, f"arms.{name}", _sequences(spans, self.shape)

@@ -30,9 +30,8 @@ from kdjax.files import digest
 from kdjax.parallel import hosts
 from kdjax.training.checksum import checksums, differing
 
-logging.getLogger("absl").setLevel(
-    logging.CRITICAL
-)  # Orbax narrates every save, and each failure in each thread
+# Orbax narrates every save, and each failure in each thread
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 KEEP = 2
 """Checkpoints kept: the newest and the one before."""
@@ -140,9 +139,8 @@ class Checkpoints:
                 custom_metadata={**facts, "sha256": digest(facts)},
                 force=True,
             )
-        except (
-            Exception
-        ) as e:  # Orbax and TensorStore raise many kinds; to the user all mean the same
+        # Orbax and TensorStore raise many kinds; to the user all mean the same
+        except Exception as e:
             if hosts.peer_lost(e):
                 raise
             self._close()

@@ -186,9 +186,8 @@ def open_cache(
             raise InputError(
                 f"{directory}: stored for {name} {found[name]!r}, expected {wanted[name]!r}"
             )
-    for name in (
-        ("logits", "temperature") if request.head else ()
-    ):  # the fields do not show what entries stand for
+    # The fields do not show what entries stand for
+    for name in ("logits", "temperature") if request.head else ():
         stored = found["cache"].get(name)
         asked = wanted["cache"].get(name)
         if stored != asked:

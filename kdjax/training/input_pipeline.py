@@ -158,9 +158,8 @@ def _tally(layout: Layout) -> Callable[..., jax.Array]:
     def sums(
         valid: jax.Array, weights: jax.Array, fresh: jax.Array, ballot: jax.Array
     ) -> jax.Array:
-        each = [
-            x.reshape(len(x), len(fresh), -1) for x in (valid, weights)
-        ]  # [B, L] of one run, [B, runs, L] of more
+        # [B, L] of one run, [B, runs, L] of more
+        each = [x.reshape(len(x), len(fresh), -1) for x in (valid, weights)]
         counts = jnp.stack(jax.vmap(_count, in_axes=(1, 1, 0))(each[0], each[1], fresh), axis=1)
         return jnp.concatenate([counts.ravel(), ballot.sum(axis=0)]).astype(jnp.int32)
 

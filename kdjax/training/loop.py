@@ -162,9 +162,8 @@ class SideBySide:
             )
             for seat, one in self._seats.items():
                 one.charge(number, fed.reads[seat], schedule_inputs, metrics, seat)
-            ahead = (
-                1 if ledger.budget.countable else 0
-            )  # the devices are busy with this step meanwhile
+            # The devices are busy with this step meanwhile
+            ahead = 1 if ledger.budget.countable else 0
             self._each(lambda one: one.report(ahead=ahead))
         for one in self._runs:
             one.timed()

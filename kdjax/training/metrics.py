@@ -124,9 +124,8 @@ class Meter:
         changing = {key: weight for key, weight, _ in terms if isinstance(weight, Schedule)}
         if not changing:
             return {}
-        with jax.default_device(
-            jax.local_devices(backend="cpu")[0]
-        ):  # the others are busy with the next step
+        # The others are busy with the next step
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
             return {
                 f"weight/{key}": float(value(weight, done.schedule_inputs.budget_fraction))
                 for key, weight in changing.items()

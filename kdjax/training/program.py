@@ -135,9 +135,10 @@ class Program:
 
     def start(self, model: Any, seed: int) -> State:
         """The state before the first step, from the student's starting parameters."""
+        # Donated
         params = jax.tree.map(
             jnp.array, {"model": model, "objective": self.phase.init_objective(seed)}
-        )  # donated
+        )
         state = init_state(params, self.phase.transformation, seed)
         placed: State = self.layout.place(state, self.layout.param_sharding(state))
         return placed

@@ -133,12 +133,10 @@ def _attention(p: Params, basis: Array, teacher: ModelConfig, student: ModelConf
         name: np.vstack([basis.T @ p[name]["kernel"], p[name]["bias"]])
         for name in ("query", "key", "value")
     }
-    heads = {
-        name: np.split(x, teacher.heads, axis=1) for name, x in joined.items()
-    }  # each [D_s + 1, d_t]
-    outputs = [
-        part @ basis for part in np.split(p["output"]["kernel"], teacher.heads)
-    ]  # each [d_t, D_s]
+    # Each [D_s + 1, d_t]
+    heads = {name: np.split(x, teacher.heads, axis=1) for name, x in joined.items()}
+    # Each [d_t, D_s]
+    outputs = [part @ basis for part in np.split(p["output"]["kernel"], teacher.heads)]
     weights = [np.linalg.norm(v @ o) for v, o in zip(heads["value"], outputs, strict=True)]
     made: dict[str, list[Array]] = {name: [] for name in ("query", "key", "value", "output")}
     for head in _largest(weights, student.heads):

@@ -45,9 +45,8 @@ class TensorBoard:
         """
         for old in directory.glob("events.out.tfevents.*"):
             if old.stat().st_size:
-                old.write_bytes(
-                    b""
-                )  # a TensorBoard that is at it would wait for a deleted one for ever
+                # A TensorBoard that is at it would wait for a deleted one for ever
+                old.write_bytes(b"")
             else:
                 old.unlink()
         self._writer = EventFileWriter(

@@ -296,9 +296,8 @@ class Underway:
     def read_clock(self) -> None:
         """Puts the seconds that have passed on the account."""
         seconds = self.clock.seconds
-        if (
-            not self.ledger.budget.countable
-        ):  # then it decides, and processes have clocks of their own
+        # Then it decides, and processes have clocks of their own
+        if not self.ledger.budget.countable:
             seconds = hosts.broadcast_from_main(seconds)
         self.ledger = replace(self.ledger, seconds=seconds)
 

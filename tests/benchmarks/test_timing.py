@@ -45,9 +45,8 @@ def test_runners_take_turns_in_orders_that_change() -> None:
     runners = {name: Sleeper(name, 1e-4, record) for name in "abc"}
     times = in_turn(runners, rounds=6, seconds=1e-5)
     assert all(len(found.wall) == len(found.processor) == 6 for found in times.values())
-    turns = [
-        tuple(record[at : at + 6 : 2]) for at in range(12, len(record), 6)
-    ]  # a block is a warm-up and one step
+    # A block is a warm-up and one step
+    turns = [tuple(record[at : at + 6 : 2]) for at in range(12, len(record), 6)]
     assert len(turns) == 6
     assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
     assert len(set(turns)) > 1

@@ -65,9 +65,8 @@ def test_the_witness_counts_a_loop_by_its_turns_or_once_and_refuses_it_in_a_pric
     assert count_jaxpr(traced, "whole") == JaxprCount(LAYERS * MATMUL, 0)
     assert count_jaxpr(traced, "once") == JaxprCount(MATMUL, 0)
     by_four = jax.make_jaxpr(layers(4))(jnp.zeros(X.shape), jnp.zeros(WEIGHTS.shape)).jaxpr
-    assert (
-        count_jaxpr(by_four, "once").matmul == LAYERS * MATMUL
-    )  # one turn of four layers, and two written out
+    # One turn of four layers, and two written out
+    assert count_jaxpr(by_four, "once").matmul == LAYERS * MATMUL
     with pytest.raises(FlopCountError, match="expected the plain program"):
         measure(layers(1), X, WEIGHTS)
 
@@ -88,9 +87,8 @@ def test_rematerialised_work_counts_again() -> None:
 
     plain = flops(gradient(body), WEIGHTS, X)
     again = flops(gradient(jax.checkpoint(body)), WEIGHTS, X)
-    assert plain == pytest.approx(
-        LAYERS * 2 * 3 * MATMUL, rel=0.05
-    )  # besides, the derivative of tanh
+    # Besides, the derivative of tanh
+    assert plain == pytest.approx(LAYERS * 2 * 3 * MATMUL, rel=0.05)
     assert again == pytest.approx(LAYERS * 2 * 4 * MATMUL, rel=0.05)
 
 

@@ -59,9 +59,8 @@ def test_a_budget_of_tokens_buys_every_arm_the_same_steps(
 ) -> None:
     budget = Budget("tokens", steps * POSITIONS + rest)
     (span,) = schedule_phases(budget, [(1.0, price)], POSITIONS)
-    ledger = Ledger.open(
-        budget, upfront={"teacher_cache": 10**18}
-    )  # FLOPs are on the account, and take no tokens
+    # FLOPs are on the account, and take no tokens
+    ledger = Ledger.open(budget, upfront={"teacher_cache": 10**18})
     while ledger.affords(price, POSITIONS):
         ledger = charge(ledger, price)
     assert span.steps == ledger.steps == steps
@@ -78,9 +77,8 @@ def test_a_budget_of_hours_counts_what_its_clock_names() -> None:
     price = a_price(1, 1, 1, 1, 1)
     assert ledger.affords(price, POSITIONS)
     assert not ledger.affords(price, POSITIONS, until=0.9)
-    slower = Ledger(
-        budget, seconds=ledger.seconds, step_seconds=910.0
-    )  # as long as the last one: it would be over
+    # As long as the last one: it would be over
+    slower = Ledger(budget, seconds=ledger.seconds, step_seconds=910.0)
     assert not slower.affords(price, POSITIONS)
 
 
@@ -116,9 +114,8 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
         assert left + 1 >= 0 and left - 1 < span.price.total
     assert ledger.total == paid + sum(s.steps * s.price.total for s in spans) <= budget.amount
     assert ledger.remaining < prices[-1].total
-    assert (
-        ledger.spent["teacher_training"] == before["teacher_training"]
-    )  # on the account, charged or not
+    # On the account, charged or not
+    assert ledger.spent["teacher_training"] == before["teacher_training"]
 
 
 def test_survives_json_with_integers_beyond_64_bits() -> None:

@@ -130,9 +130,8 @@ def test_an_arm_without_logits_does_not_pay_for_the_mlm_head() -> None:
     large = price(only_phase("minilm", wide, teacher), tiny.SHAPE)
     assert large.student_forward == pytest.approx(small.student_forward, rel=0.002)
     assert large.teacher_forward == pytest.approx(small.teacher_forward, rel=0.002)
-    assert (
-        large.student_backward < 1.1 * small.student_backward
-    )  # the embedding's own gradient grows, nothing else
+    # The embedding's own gradient grows, nothing else
+    assert large.student_backward < 1.1 * small.student_backward
 
 
 def test_price_grows_with_the_batch_but_for_the_update() -> None:

@@ -86,6 +86,7 @@ def test_probabilities_sum_to_one_over_the_vocabulary() -> None:
     model = NeighborModel(text_of(documents[:50]), 20, SPECIAL)
     model.fit(text_of(documents[50:]))
     tokens = np.arange(5, 20, dtype=np.int32)
+    # 14 to 19 were never seen
     for left, right in (
         (CLS, 7),
         (6, SEP),
@@ -93,7 +94,7 @@ def test_probabilities_sum_to_one_over_the_vocabulary() -> None:
         (17, 18),
         (17, 6),
         (CLS, SEP),
-    ):  # 14 to 19 were never seen
+    ):
         around = Neighborhoods(tokens, np.full_like(tokens, left), np.full_like(tokens, right))
         for probs in model.probabilities(around):
             assert probs.min() > 0

@@ -166,9 +166,7 @@ def test_split_fractions_are_uniform_and_never_change() -> None:
     fractions = np.array([split_fraction(f"title {n}") for n in range(20_000)])
     assert fractions.min() >= 0 and fractions.max() < 1
     counts, _ = np.histogram(fractions, bins=20, range=(0, 1))
-    assert (
-        np.sum((counts - 1000) ** 2 / 1000) < 43.8
-    )  # chi-squared, 19 degrees of freedom, p = 0.001
-    assert split_fraction("Albert Einstein") == pytest.approx(
-        0x6B578C2BE3732BCB / 2**64, abs=1e-15
-    )  # b2sum -l 64
+    # Chi-squared, 19 degrees of freedom, p = 0.001
+    assert np.sum((counts - 1000) ** 2 / 1000) < 43.8
+    # B2sum -l 64
+    assert split_fraction("Albert Einstein") == pytest.approx(0x6B578C2BE3732BCB / 2**64, abs=1e-15)

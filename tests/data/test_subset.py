@@ -229,9 +229,8 @@ def test_a_digest_is_that_of_the_sequences_taken(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
     assert corpus.digest == corpus.manifest.digest
     assert small.digest == corpus.limited(900, 1).digest
-    assert (
-        small.digest == corpus.limited(small.tokens("train"), 1).digest
-    )  # another limit, the same sequences
+    # Another limit, the same sequences
+    assert small.digest == corpus.limited(small.tokens("train"), 1).digest
     others = [
         corpus,
         corpus.limited(900, 2),

@@ -29,10 +29,11 @@ def test_a_run_stops_between_steps_and_ends_the_same(tmp_path: Path, straight: P
     with PREEMPTION.sigterm_handler(), pytest.raises(Stopped) as stopped:
         runs.run(tmp_path, told_at(2), seconds=1e9)
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    # The step that was on its way, or the one whose batch was
     assert int(checkpoint.name) in (
         3,
         4,
-    )  # the step that was on its way, or the one whose batch was
+    )
     assert (
         str(stopped.value)
         == f"told to stop; saved at step {checkpoint.name}; the same command goes on"

@@ -13,6 +13,7 @@ from tests.forecast import planted
 NOMINAL = 0.90
 STUDIES = 500
 DRAWS = 250
+# Budgets, seeds, decades
 DESIGNS = [
     (4, 3, 1.5),
     (4, 5, 1.5),
@@ -20,7 +21,7 @@ DESIGNS = [
     (5, 4, 1.5),
     (6, 3, 2.0),
     (6, 5, 2.0),
-]  # budgets, seeds, decades
+]
 PARAMETERS = ("E", "K", "k")
 AHEAD = ("arm x3", "arm x10", "difference x3", "difference x10")
 

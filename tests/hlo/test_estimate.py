@@ -54,9 +54,8 @@ def test_a_loops_body_counts_as_often_as_it_turns() -> None:
     assert found.by_source["compute"] == pytest.approx(6 * (11234 + 3551) / CLOCK)
     assert found.by_source["collectives"] == pytest.approx(6 * 1024 * 2 * 2 * 3 / 4 / 2 / LINK)
     assert found.by_source["moves"] == pytest.approx(128 * 1024 * 2 / HBM, rel=1e-3)
-    assert found.hidden == pytest.approx(
-        128 * 1024 * 2 / HBM, rel=1e-3
-    )  # the copy that runs beside compute
+    # The copy that runs beside compute
+    assert found.hidden == pytest.approx(128 * 1024 * 2 / HBM, rel=1e-3)
     assert found.seconds == pytest.approx(sum(found.by_source[source] for source in SOURCES))
     assert {cost.turns for cost in found.costs} == {1, 6}
 

@@ -46,9 +46,8 @@ def test_scores_on_the_chip_masks_and_other_shapes_are_not_counted() -> None:
     assert written("pred[8,512,512]{2,1,0:T(8,128)(4,1)}") == []
     assert written("bf16[8,512,1024]{2,1,0:T(8,128)(2,1)}") == []
     assert written("f32[3,512,512]{2,1,0:T(8,128)}") == []  # parameters of three layers, 512 wide
-    assert written("f32[6,8,4,512,512]") == [
-        Materialised("f32", 1, 6 * 4 * SCORES)
-    ]  # of six layers
+    # Of six layers
+    assert written("f32[6,8,4,512,512]") == [Materialised("f32", 1, 6 * 4 * SCORES)]
 
 
 def test_names_for_arrays_are_not_written() -> None:

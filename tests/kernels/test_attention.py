@@ -96,9 +96,8 @@ def test_it_does_not_depend_on_how_many_sequences_a_step_of_the_grid_takes(
     joined, own, gradient, to_scores = inputs(6, F32)
     whole = run(joined, own, gradient, to_scores)
     monkeypatch.setattr(attention, "_BLOCK_BYTES", sequences * joined[0].nbytes)
-    traced = jax.make_jaxpr(functools.partial(run))(
-        joined, own, gradient, to_scores
-    )  # not one that JAX has
+    # Not one that JAX has
+    traced = jax.make_jaxpr(functools.partial(run))(joined, own, gradient, to_scores)
     grids = [
         eqn.params["grid_mapping"].grid
         for eqn in traced.eqns

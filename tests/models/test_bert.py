@@ -441,18 +441,17 @@ def test_classify_drops_out_the_pooled_vector(config, batch_of):
     params = init(config, 0).params
     batch = batch_of([[16]] * 40)
     head = init_task_head(config, 1, 0)
+    # Tanh saturates: pooled is 1
     head["pooler"] = {
         "kernel": jnp.zeros((24, 24)),
         "bias": jnp.full(24, 10.0),
-    }  # tanh saturates: pooled is 1
+    }
     head["output"] = {"kernel": jnp.ones((24, 1)), "bias": jnp.zeros(1)}
     got = np.asarray(classify(config, params, head, batch, dropout_key=jax.random.key(0)))[:, 0]
-    np.testing.assert_allclose(
-        got, 2 * np.round(got / 2), atol=1e-4
-    )  # each kept entry counts 1 / (1 - 0.5)
-    assert (
-        abs(got.mean() - 24) < 3 and 3 < got.std() < 7
-    )  # a binomial of 24 draws, doubled: 24 and 4.9
+    # Each kept entry counts 1 / (1 - 0.5)
+    np.testing.assert_allclose(got, 2 * np.round(got / 2), atol=1e-4)
+    # A binomial of 24 draws, doubled: 24 and 4.9
+    assert abs(got.mean() - 24) < 3 and 3 < got.std() < 7
 
 
 @pytest.mark.parametrize(

@@ -440,9 +440,8 @@ def test_attention_whose_scores_are_too_many_for_a_kernel_is_lean(device):
 def test_on_tpus_every_layer_norm_of_whole_tiles_is_a_kernel(device):
     device("tpu")
     found = kernels(trace(REQUESTS["logits only"], config=TILED, length=128, gradient=True))
-    assert (
-        found["layer_norm_forward"] == found["layer_norm_backward"] == 1 + 2 * TILED.layers
-    )  # not the head's, of a few slots
+    # Not the head's, of a few slots
+    assert found["layer_norm_forward"] == found["layer_norm_backward"] == 1 + 2 * TILED.layers
 
 
 @pytest.mark.parametrize(

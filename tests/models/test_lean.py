@@ -108,10 +108,11 @@ def test_layer_norm_takes_rows_far_from_zero():
 
 def test_look_up_sums_a_frequent_rows_gradient_in_float32_and_drops_what_is_out_of_range():
     index = jnp.array([[1] * 3000 + [4, 7]])
+    # The bfloat16 nearest to 3000
     for table, total in (
         (drawn(5, 3), 3000),
         (drawn(5, 3).astype(BF16), 3008),
-    ):  # the bfloat16 nearest to 3000
+    ):
         made, pull = jax.vjp(lambda table: lean.look_up(table, index), table)
         assert made.dtype == jnp.float32 and np.isnan(made[0, -1]).all()
         np.testing.assert_array_equal(made[0, :-1], table[index[0, :-1]].astype(jnp.float32))

@@ -164,12 +164,10 @@ def test_price_of_rotary_positions_is_their_rotation_by_hand() -> None:
     tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
     planes = tiny.STUDENT.head_width // 2
     coordinates = tiny.STUDENT.layers * 2 * tokens * tiny.STUDENT.width  # of queries and keys
-    angles = (
-        tokens + tokens * planes
-    )  # positions as floats, times each frequency; sines are no FLOPs
-    table = (
-        tokens * tiny.STUDENT.width
-    )  # a table's rows: chosen or NaN, then added to the embeddings
+    # Positions as floats, times each frequency; sines are no FLOPs
+    angles = tokens + tokens * planes
+    # A table's rows: chosen or NaN, then added to the embeddings
+    table = tokens * tiny.STUDENT.width
     checks = 6 * tokens  # that indices are in range
     assert with_rotation.jaxpr_matmul == without.jaxpr_matmul
     forward_flops = without.student_forward + 3 * coordinates + angles - 2 * table - checks

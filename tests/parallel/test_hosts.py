@@ -122,9 +122,8 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
         "epochs",
     ):
         assert a[name] == b[name]
-    share = rounding(
-        8 * 16, stages=20 * STEPS
-    )  # tokens of a batch; 20 matmuls and sums in a row a step
+    # Tokens of a batch; 20 matmuls and sums in a row a step
+    share = rounding(8 * 16, stages=20 * STEPS)
     assert a["metrics"] == pytest.approx(b["metrics"], rel=share)
     assert [point["step"] for point in a["curve"]] == [point["step"] for point in b["curve"]]
     losses = [[point["mlm_loss"] for point in run["curve"]] for run in (a, b)]

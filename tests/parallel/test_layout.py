@@ -77,10 +77,11 @@ def check_same(
     taken: tuple[Any, dict[str, float]], expected: tuple[Any, dict[str, float]], start: State
 ) -> None:
     """Assert that two programs did the same steps, but for the order of sums."""
+    # 20 matmuls and sums in a row a step
     sums = {
         "summands": SHAPE.batch_size * SHAPE.seq_len,
         "stages": 20 * STEPS,
-    }  # 20 matmuls and sums in a row a step
+    }
     # Attention and relations are distributions over the positions, and logits over the vocabulary.
     parts = {"relation": math.log(SHAPE.seq_len), "logit": math.log(STUDENT.vocab_size)}
     assert_metrics_equal(taken[1], expected[1], parts=parts, **sums)
@@ -166,9 +167,8 @@ def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]
         ]
         for leaf in kernels:
             here = math.prod(leaf.sharding.shard_shape(leaf.shape))
-            assert (
-                here * fsdp * (tensor if leaf.shape != (32, 64) else 1) == leaf.size
-            )  # (32, 64): positions
+            # (32, 64): positions
+            assert here * fsdp * (tensor if leaf.shape != (32, 64) else 1) == leaf.size
     assert compiled.memory is not None
     assert alone.memory is not None
     # Arguments are state, teacher and batch: all but biases, norms and the batch are split.
@@ -184,9 +184,8 @@ def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]
 def test_data_alone_reduces_gradients_once_and_nothing_else() -> None:
     found = collectives(program((8, 1, 1), "mlm").text)
     assert {one.kind for one in found} == {"all-reduce"}
-    assert total(found, "all-reduce") == pytest.approx(
-        gradient_bytes("mlm"), abs=512
-    )  # and a few scalars
+    # And a few scalars
+    assert total(found, "all-reduce") == pytest.approx(gradient_bytes("mlm"), abs=512)
 
 
 def test_fsdp_gathers_parameters_once_and_reduces_gradients_once() -> None:
@@ -235,9 +234,8 @@ def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
     # v one each at most.
     assert 1 + 4 * STUDENT.layers <= reduced <= 1 + 6 * STUDENT.layers
     slots = SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
-    assert (
-        max(one.bytes for one in found if one.kind == "all-gather") <= slots
-    )  # of the MLM head; no parameter
+    # Of the MLM head; no parameter
+    assert max(one.bytes for one in found if one.kind == "all-gather") <= slots
 
 
 @pytest.mark.parametrize("mesh", MESHES)

@@ -84,9 +84,8 @@ def test_a_budget_of_hours_and_the_other_two_measures():
     assert minilm["tokens, padding counted"][0] == f"{round(positions):,}"
     run = given["runs"][0]
     assert usage.unspent(given, run) == f"{18 - 3600 * run['used']:.1f} s"
-    assert (
-        usage.unspent(given, {**run, "used": 18.5 / 3600}) == "−0.5 s"
-    )  # what ended last may have been on the clock
+    # What ended last may have been on the clock
+    assert usage.unspent(given, {**run, "used": 18.5 / 3600}) == "−0.5 s"
 
 
 def test_what_is_left_of_flops_is_held_against_a_step_as_charged():

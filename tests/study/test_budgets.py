@@ -78,9 +78,8 @@ def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
         )
         assert len([line for line in lines if '"loss"' in line]) == run["steps"]
         share = run["used"] * 3600 / seconds
-        assert run["curve"][-1]["share"] == pytest.approx(
-            share, rel=1e-3
-        )  # the clock runs on a little
+        # The clock runs on a little
+        assert run["curve"][-1]["share"] == pytest.approx(share, rel=1e-3)
     audited = kdjax("audit", tmp_path / "out")
     assert audited.status == 0, audited.out + audited.err
 

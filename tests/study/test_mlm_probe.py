@@ -157,11 +157,12 @@ def test_a_run_killed_in_its_probe_ends_with_the_same_result(study, config, tmp_
         for at in (out, tmp_path / "out")
     ]
     for row in rows:
+        # What the clock said, and its hash
         for name in (
             "wall_clock",
             "hardware",
             "ledger_sha256",
-        ):  # what the clock said, and its hash
+        ):
             del row[name]
     # With a teacher in the study, its losses are beside the student's.
     for row in rows:

@@ -54,9 +54,8 @@ def compared(recipe: Path, out: Path, *words: str) -> dict[str, Any]:
 def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
     alone = compared(recipe, tmp_path / "alone")
     out = tmp_path / "together"
-    first = kdjax(
-        "train", recipe, "--out", out, "--arm", "scratch", "--seed", "1"
-    )  # is there already then
+    # Is there already then
+    first = kdjax("train", recipe, "--out", out, "--arm", "scratch", "--seed", "1")
     assert first.status == 0, first.err
     found = compared(recipe, out, "--train.vmapped_seeds", "2")
     assert [(run["arm"], run["seed"]) for run in found["runs"]] == [

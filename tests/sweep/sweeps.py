@@ -19,11 +19,12 @@ RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
 UNIQUE = 900_000
 SEEDS = 3
 PRICES = {"scratch": 6.5e6, "logit": 3.3e7, "mlm+minilm": 2.6e7}  # FLOPs of a token
+# E, K, k
 LAWS = {
     "scratch": (5.0, 40.0, 0.25),
     "logit": (6.4, 40.0, 0.35),
     "mlm+minilm": (5.6, 30.0, 0.25),
-}  # E, K, k
+}
 LOSSES = {"unigram": 7.1, "left_neighbor": 6.2, "both_neighbors": 5.4}
 ENDPOINTS = [
     ("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm"),

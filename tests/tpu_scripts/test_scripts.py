@@ -42,9 +42,8 @@ def test_a_dry_run_prints_what_a_run_does_and_touches_nothing(cloud: Cloud, kind
     ended = cloud.run("watch.sh", "--", "--seeds", "[0, 1]", INPUTS="prepared", **settings)
     assert ended.status == 0, ended.err
     printed = [named(words) for words in dry.commands if words[0] == "gcloud"]
-    assert sorted(printed) == sorted(
-        named(call) for call in cloud.calls
-    )  # workers are asked at once, in any order
+    # Workers are asked at once, in any order
+    assert sorted(printed) == sorted(named(call) for call in cloud.calls)
     order = [" ".join(words[:5]) for words in printed]
     assert order == [" ".join(named(call)[:5]) for call in cloud.calls]
 

@@ -170,9 +170,8 @@ def test_devices_change_nothing(text: Text, draws: Path, tmp_path: Path) -> None
     numbers = np.arange(text.sequences)
     for view in (np.zeros_like(numbers), np.ones_like(numbers)):
         ids, its = (opened.read(numbers, view)["teacher.logits.ids"] for opened in (one, eight))
-        assert (
-            np.mean(ids == its) > 0.999
-        )  # where rounding differs, a draw on the edge between two entries may, too
+        # Where rounding differs, a draw on the edge between two entries may, too
+        assert np.mean(ids == its) > 0.999
 
 
 def test_a_corpus_without_views_is_refused(text: Text, tmp_path: Path) -> None:
@@ -229,9 +228,8 @@ def test_a_part_of_what_is_stored_may_be_asked_for(text: Text, exact: Path) -> N
     assert open_changed(exact, text, request=BOTH).manifest.views == 2
     hidden = FeatureRequest(hidden=frozenset({2}))
     assert open_changed(exact, text, request=hidden).manifest.views == 2
-    assert (
-        open_changed(exact, text, request=hidden, teacher=headless()).manifest.views == 2
-    )  # a head is not asked for
+    # A head is not asked for
+    assert open_changed(exact, text, request=hidden, teacher=headless()).manifest.views == 2
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,8 @@ ARMS = {"logit": ArmConfig(), "hidden": ArmConfig(terms=(TermConfig("hidden_mse"
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
     made = prepared(tmp_path_factory.mktemp("text"))
-    assert (
-        SHAPE.batch_size < made.sequences < SHAPE.batch_size * STEPS
-    )  # the steps pass into the second epoch
+    # The steps pass into the second epoch
+    assert SHAPE.batch_size < made.sequences < SHAPE.batch_size * STEPS
     return made
 
 

@@ -73,10 +73,11 @@ def test_every_version_of_a_run_ends_like_the_plain_one(version: str) -> None:
     if coarse:  # rounded to bfloat16 after every operation, not added up in another order
         np.testing.assert_allclose(losses, expected, rtol=2e-2)
         return
+    # 20 matmuls in a row a step
     sums = {
         "summands": tiny.SHAPE.batch_size * tiny.SHAPE.seq_len,
         "stages": 20 * STEPS,
-    }  # 20 matmuls in a row a step
+    }
     for found, wanted in zip(losses, expected, strict=True):
         assert_metrics_equal({"loss": found}, {"loss": wanted}, **sums)
     start = program("plain").start(tiny.params(STUDENT, 0), seed=1)

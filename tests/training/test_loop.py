@@ -15,7 +15,7 @@ import pytest
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.journal import read
-from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
+from kdjax.config import LogConfig, TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
@@ -33,12 +33,6 @@ LEARNING_RATE = 1e-2
 
 class Interrupted(Exception):
     pass
-
-
-def saving(stop_at: int | None) -> TrainConfig:
-    """Save after every step of a run that will be interrupted, and only at the end of another."""
-    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
-    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
 
 
 @functools.cache
@@ -77,7 +71,7 @@ def run(
             budget or Budget.flops(STEPS * cost.total + cost.total // 2),
             start=tiny.params(program.phase.student, 0),
             seed=0,
-            config=saving(stop_at),
+            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
             repeats=repeats,
             directory=directory,
             evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
@@ -104,11 +98,12 @@ def test_spends_to_the_budget_and_logs_the_curve(straight: Straight) -> None:
     outcome = straight.outcome
     assert outcome.ledger.steps == STEPS
     assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
+    # The first step beyond a third, and so on; the last
     assert [point["step"] for point in outcome.curve] == [
         3,
         5,
         6,
-    ]  # the first step beyond a third, and so on; the last
+    ]
     assert outcome.curve[-1]["flops"] == outcome.ledger.total
     lines = metrics.lines(straight.directory)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, STEPS + 1))
@@ -225,9 +220,8 @@ def test_elapsed_time_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
         run(tmp_path / "broken", 4, budget=HOURS, stream=SlowBatches(clock))
     clock.now += 1000.0  # nobody computes
     resumed = run(tmp_path / "broken", budget=HOURS, stream=SlowBatches(clock))
-    assert (
-        resumed.params_sha256 == straight.params_sha256
-    )  # every step again at the same share of the budget
+    # Every step again at the same share of the budget
+    assert resumed.params_sha256 == straight.params_sha256
     assert resumed.ledger.seconds["input"] == straight.ledger.seconds["input"]
 
 

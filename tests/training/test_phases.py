@@ -16,7 +16,6 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import (
     ArmConfig,
-    CheckpointConfig,
     LogConfig,
     OptimizerConfig,
     PhaseConfig,
@@ -54,12 +53,6 @@ CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=2)
 
 class Interrupted(Exception):
     pass
-
-
-def saving(stop_at: int | None) -> TrainConfig:
-    """Save after every step of a run that will be interrupted, and only at the end of another."""
-    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
-    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
 
 
 @functools.cache
@@ -100,7 +93,7 @@ def run(directory: Path, stop_at: int | None = None) -> Outcome:
             laid_out()[0],
             start=tiny.params(arm().student, 0),
             seed=0,
-            config=saving(stop_at),
+            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
             directory=directory,
             watch=watch,
         )

@@ -13,7 +13,6 @@ import pytest
 from kdjax.budget.accounting import Budget
 from kdjax.config import (
     ArmConfig,
-    CheckpointConfig,
     LogConfig,
     OptimizerConfig,
     PhaseConfig,
@@ -37,12 +36,6 @@ CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=1)
 
 class Interrupted(Exception):
     pass
-
-
-def saving(stop_at: int | None) -> TrainConfig:
-    """Save after every step of a run that will be interrupted, and only at the end of another."""
-    seconds = tiny.AT_THE_END if stop_at is None else tiny.EVERY_STEP
-    return dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(seconds=seconds))
 
 
 @functools.cache
@@ -83,7 +76,7 @@ def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
             budget(order),
             start=start,
             seed=0,
-            config=saving(stop_at),
+            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
             directory=directory,
             watch=watch,
         )

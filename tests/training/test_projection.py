@@ -73,10 +73,11 @@ def basis_of(params: Any, count: int) -> Array:
     _, _, vt = np.linalg.svd(
         np.asarray(params["embeddings"]["word"]["embedding"], np.float64), full_matrices=False
     )
+    # Those that students start with
     params = {
         **params,
         "layers": {n: params["layers"][n] for n in ("1", "2")},
-    }  # those that students start with
+    }
     norms = [
         p["scale"]
         for path, p in walk(params)

@@ -38,10 +38,9 @@ SUMMANDS = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
 """Tokens of a batch."""
 STAGES = 20 * STEPS
 """Matmuls and sums one after another, 20 a step."""
+# Distributions over the vocabulary
 PARTS = {
-    **dict.fromkeys(
-        ("logit", "loss/logit"), math.log(tiny.VOCABULARY)
-    ),  # distributions over the vocabulary
+    **dict.fromkeys(("logit", "loss/logit"), math.log(tiny.VOCABULARY)),
     "mlm_loss": tiny.VOCABULARY
     * STEPS
     * LEARNING_RATE,  # of biases; Adam moves each by the learning rate at most

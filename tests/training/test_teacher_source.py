@@ -167,9 +167,8 @@ def test_top_k_keeps_the_largest_and_spreads_the_rest_evenly(dtype: str, toleran
         wanted = np.full(V, (1 - own[largest].sum()) / (V - K))
         wanted[largest] = own[largest]
         np.testing.assert_allclose(q, wanted, rtol=0, atol=tolerance)
-    if (
-        dtype == "float32"
-    ):  # the stored numbers are log-probabilities, not merely so up to a constant
+    # The stored numbers are log-probabilities, not merely so up to a constant
+    if dtype == "float32":
         np.testing.assert_allclose(np.exp(read.logits.astype(np.float64)).sum(-1), 1, atol=1e-5)
 
 

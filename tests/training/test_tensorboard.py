@@ -80,9 +80,8 @@ def test_what_a_reader_had_seen_and_was_dropped_is_forgotten(
     log.close()
     events = read(tmp_path)
     assert points(events, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0)]
-    now = (
-        time.time() + 10
-    )  # readers take files in the order of their names, which begin with the second
+    # Readers take files in the order of their names, which begin with the second
+    now = time.time() + 10
     monkeypatch.setattr(time, "time", lambda: now)
     log = Log(tmp_path, 1)
     log.write(2, {"flops": 2, "loss": 20.0})

@@ -204,9 +204,8 @@ def check_plan(out: Path, plan: Mapping[str, Any]) -> None:
         write_json(path, plan)
         return
     found = read_json(path)
-    if list(found["sources"].values()) != list(
-        plan["sources"].values()
-    ):  # where they lie does not matter
+    # Where they lie does not matter
+    if list(found["sources"].values()) != list(plan["sources"].values()):
         raise InputError(
             f"{out}: was prepared from other text than {', '.join(plan['sources'])}, expected a "
             "new directory"
