@@ -24,8 +24,8 @@ from kdjax.config import ArmConfig, OptimizerConfig
 from kdjax.models import zoo
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.checkpoint import Checkpoints, sha256
-from kdjax.training.checksum import checksums
+from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.training.checksum import checksums, sha256
 from kdjax.training.step import init_state
 
 
@@ -40,7 +40,7 @@ def measured(size: str, saves: int, directory: Path) -> list[str]:
     held = []
     whole = []
     sums = []
-    with Checkpoints(directory) as checkpoints:
+    with CheckpointStorage(directory) as checkpoints:
         for step in range(saves + 1):
             started = time.perf_counter()
             checksums(state)

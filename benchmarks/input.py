@@ -47,10 +47,11 @@ from kdjax.data.loader import Batches
 from kdjax.data.prepare.local import prepare
 from kdjax.data.text import sources
 from kdjax.progress import Reporter
-from kdjax.training.input_pipeline import HostSignals, StepInput, feed
-from kdjax.training.loop import train
+from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.input_pipeline import HostSignals, StepInput, step_inputs
 from kdjax.training.phase import BatchShape
-from kdjax.training.run import CompiledPhase, Run
+from kdjax.training.train import train
+from kdjax.training.trainer import Trainer
 
 DEMO = BatchShape(batch_size=32, seq_len=32, max_predictions=6)
 LARGE = BatchShape(batch_size=8, seq_len=128, max_predictions=20)
@@ -199,7 +200,7 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
         with Reporter() as reporter:
             before = time.thread_time()
             train(
-                Run(
+                Trainer(
                     [CompiledPhase(case.phase, still, case.price, read)],  # type: ignore[arg-type]
                     Budget.flops(steps * case.price.total),
                     start=params,
@@ -279,8 +280,8 @@ class Fedding:
 
     def __init__(self, kdjax: Kdjax, stream: Batches):
         self._kdjax = kdjax
-        self._fed: Iterator[StepInput] = feed(
-            kdjax.program, [stream], 0, lambda: HostSignals(False, 0)
+        self._fed: Iterator[StepInput] = step_inputs(
+            kdjax.program, stream, 0, lambda: HostSignals(False, 0)
         )
 
     def step(self) -> None:

@@ -29,14 +29,15 @@ from kdjax.budget.ledger import Ledger
 from kdjax.config import ArmConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.loop import train
-from kdjax.training.metrics import Done, Meter
+from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.metrics import MetricsRecorder, PendingStep
 from kdjax.training.metrics_log import NAME, Log
 from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
-from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
+from kdjax.training.train import train
+from kdjax.training.trainer import Trainer
 
 SHAPE = BatchShape(batch_size=8, seq_len=64, max_predictions=10)
 STUDENT = ModelConfig(layers=3, width=192, heads=12, ffn=768, vocab_size=30522, max_positions=64)
@@ -78,7 +79,7 @@ def run(phase: Phase, program: Program, steps: int, log: LogConfig) -> tuple[flo
     before = time.process_time()
     with tempfile.TemporaryDirectory() as directory:
         (outcome,) = train(
-            Run(
+            Trainer(
                 [CompiledPhase(phase, program, cost, Noise())],
                 Budget.flops(steps * cost.total),
                 start=models.init(STUDENT, 0).params,
@@ -106,7 +107,7 @@ def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
         "grad_norm": 0.5,
         **{f"grad_norm/{group}": 0.25 for group in groups},
     }
-    meter = Meter([phase], 1, ledger, clock, None)
+    meter = MetricsRecorder([phase], 1, ledger, clock, None)
     with tempfile.TemporaryDirectory() as directory:
         with contextlib.closing(Log(Path(directory), 0, WATCHED)) as log:
             for step in range(1, records + 1):
@@ -120,7 +121,8 @@ def a_record(phase: Phase, records: int = 1000) -> tuple[float, float, float]:
                 )
                 started = time.perf_counter()
                 log.write(
-                    step, meter.record(Done(ledger, 0, ScheduleInputs(0.5, 1e-3), {}), figures)
+                    step,
+                    meter.record(PendingStep(ledger, 0, ScheduleInputs(0.5, 1e-3), {}), figures),
                 )
                 taken.append(time.perf_counter() - started)
         started = time.perf_counter()

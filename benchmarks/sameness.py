@@ -41,7 +41,7 @@ def differences(
     phase = case.phase
     whole = {"model": params, "objective": objective}
     given = phase.teacher_part(teacher)
-    graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss()(p, t, b, None, 0.0)[0]))
+    graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
     loss, grads = graded(whole, given, dict(batch))
     own = named(_where(phase.trained, grads))
     other_loss, theirs = Torch(

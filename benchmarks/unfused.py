@@ -11,10 +11,9 @@ import numpy as np
 
 from benchmarks.cases import RATE, Case
 from kdjax.budget.hardware import memory
-from kdjax.models.features import Features
 from kdjax.parallel.layout import Layout
 from kdjax.training.program import Program
-from kdjax.training.step import ScheduleInputs, compile_step, make_loss, make_step
+from kdjax.training.step import ScheduleInputs, jit_step, make_step
 
 
 class Unfused:
@@ -54,25 +53,25 @@ class Unfused:
         self._teacher = fused.place_teacher(teacher)
         schedule_inputs = ScheduleInputs.abstract(layout.replicated)
 
-        def look(teacher: Any, batch: Any) -> Features:
-            return phase.teacher_features(teacher, batch, compute)
-
+        look = phase.teacher_forward(compute)
+        assert look is not None
         self._look = jax.jit(look).lower(self._teacher, self._batches[0]).compile()
         seen = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.replicated),
             jax.eval_shape(look, self._teacher, self._batches[0]),
         )
-        loss = make_loss(
-            lambda p, _, b, key: phase.student_features(p, None, b, key, compute),
-            lambda seen, _: seen,
-            phase.objective,
-        )
         step = make_step(
-            loss, phase.transformation, phase.trained, dropout=phase.uses_dropout, layout=layout
+            phase.student_forward(compute),
+            lambda features, batch: features,
+            phase.objective,
+            phase.transformation,
+            phase.trained,
+            dropout_bits="threefry2x32" if phase.uses_dropout else None,
         )
+        state = fused.abstract_state()
         self._step = (
-            compile_step(step, layout, fused.abstract_state(), seen)
-            .lower(fused.abstract_state(), seen, self._batches[0], schedule_inputs)
+            jit_step(step, layout, layout.param_sharding(state), seen)
+            .lower(state, seen, self._batches[0], schedule_inputs)
             .compile()
         )
         self.handed_over = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(seen))

@@ -18,7 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from kdjax import compiled, models
 from kdjax.compiled import Entries
 from kdjax.parallel.layout import Layout
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 from kdjax.training.program import Program
 from tests import tiny
 from tests.limits import files_of_at_most

@@ -13,10 +13,10 @@ import numpy as np
 from kdjax import models
 from kdjax.config import ArmConfig, CheckpointConfig, ModelConfig, OptimizerConfig
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.input_pipeline import Stream
 from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import Program
-from kdjax.training.run import CompiledPhase
 from kdjax.training.step import ScheduleInputs
 
 VOCABULARY = 53

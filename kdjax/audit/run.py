@@ -22,7 +22,7 @@ from kdjax.data.corpus import Corpus
 from kdjax.study.manifest import Cost
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 from kdjax.training.metrics_log import CURVE
 from kdjax.training.phase import BatchShape
 

@@ -44,7 +44,7 @@ from kdjax.study.results import corpus_facts, judged, teacher_facts
 from kdjax.study.tuned import tuning_of
 from kdjax.teacher_cache.manifest import CacheManifest
 from kdjax.training.arm import Arm
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.teacher_directories import (
     CARD,

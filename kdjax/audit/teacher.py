@@ -20,7 +20,7 @@ from kdjax.dry_run.teacher_cost import batch_shape
 from kdjax.models import zoo
 from kdjax.study.run_backup import RESULT
 from kdjax.study.trained_teacher import MANIFEST, training_identity
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 from kdjax.training.teacher_directories import CARD, checkpoint_name
 from kdjax.training.teacher_pretraining import pretraining_price, pretraining_spans
 

@@ -14,7 +14,7 @@ import fnmatch
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,46 +180,54 @@ class Layout:
             else _unsharded(self.param_sharding(tree))
         )
 
-    def shard_forward(self, forward: Callable[..., Any], dtype: str) -> Callable[..., Any]:
-        """Inside a compiled function: a forward pass that each group of devices does for its own
-        sequences.
+    def shard_forward(
+        self, forward: Callable[..., Any], dtype: str, *, of_teacher: bool = False
+    ) -> Callable[..., Any]:
+        """Return a forward pass that each group of devices does for its own sequences, for use
+        inside a compiled function.
 
         Matrices are cast to `dtype` where they are stored, and gathered over `fsdp` as that. So are
         gradients summed: once for each parameter, however often it is used, and over `fsdp` each
         device gets what it stores.
 
         Args:
-            forward: `(params, teacher_params, batch, dropout_key)` to a tree of arrays `[B, ...]`.
-            dtype: of what is sent.
+            forward: `(params, batch, **arrays)` to a tree of arrays `[B, ...]`; all but `params`
+                are split over devices like the batch.
+            dtype: type in which matrices are sent.
+            of_teacher: whether it is the teacher's, whose parameters lie elsewhere than the
+                student's.
         """
         # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are
         # not, it gathers by itself: told to in the function, it would gather over `tensor` too.
-        whole = self.mesh.shape["tensor"] == 1
-        manual = set(AXES if whole else BATCH)
+        layers_are_whole = self.mesh.shape["tensor"] == 1
+        manual_axes = set(AXES if layers_are_whole else BATCH)
 
-        def run(params: Any, teacher_params: Any, batch: Any, key: Any = None) -> Any:
-            given = jax.tree.map(
-                lambda x: x if x.ndim < 2 else cast(x, dtype), (params, teacher_params)
-            )
+        def run(params: Any, batch: Any, **arrays: Any) -> Any:
+            params = jax.tree.map(lambda x: x if x.ndim < 2 else cast(x, dtype), params)
             if self.batch_parts == 1:
-                return forward(*given, batch, key)
-            stored = self.param_sharding(given[0]), self.teacher_sharding(given[1])
-            if not whole:
-                stored = _unsharded(stored)
-                given = jax.lax.with_sharding_constraint(given, stored)
-            specs = jax.tree.map(self._over_fsdp, stored)
+                return forward(params, batch, **arrays)
 
-            def of_device(given: Any, batch: Any, key: Any) -> Any:
-                return forward(*jax.tree.map(_gathered, given, specs), batch, key)
+            # Rules of a recipe may name a parameter by its whole path in the state.
+            if of_teacher:
+                shardings = self.teacher_sharding(params)
+            else:
+                shardings = self.param_sharding({"model": params})["model"]
+            if not layers_are_whole:
+                shardings = _unsharded(shardings)
+                params = jax.lax.with_sharding_constraint(params, shardings)
+            specs = jax.tree.map(self._over_fsdp, shardings)
 
-            split = jax.shard_map(
-                of_device,
+            def run_on_device(params: Any, batch: Any, arrays: Any) -> Any:
+                return forward(jax.tree.map(_gather_fsdp, params, specs), batch, **arrays)
+
+            sharded = jax.shard_map(
+                run_on_device,
                 in_specs=(specs, ROWS, ROWS),
                 out_specs=ROWS,
-                axis_names=manual,
+                axis_names=manual_axes,
                 check_vma=False,
             )
-            return split(given, batch, key)
+            return sharded(params, batch, arrays)
 
         return run
 
@@ -282,6 +290,31 @@ class Layout:
         )
 
 
+class Unsharded:
+    """Stand-in for a `Layout` where a program is traced for no mesh, as for its price."""
+
+    def shard_forward(
+        self, forward: Callable[..., Any], dtype: str, *, of_teacher: bool = False
+    ) -> Callable[..., Any]:
+        """Return the forward pass as it is."""
+        return forward
+
+    def all_gather(self, tree: Any) -> Any:
+        """Return the parameters as they are."""
+        return tree
+
+    def reduce_scatter(self, gradients: Any) -> Any:
+        """Return the gradients as they are."""
+        return gradients
+
+    def mesh_context(self) -> AbstractContextManager[Any]:
+        """Return a context that changes nothing."""
+        return nullcontext()
+
+
+UNSHARDED = Unsharded()
+
+
 def local() -> Layout:
     """The devices of this process, for work that each does alone: a batch split over all of
     them."""
@@ -299,7 +332,7 @@ def _unsharded(shardings: Any) -> Any:
     return jax.tree.map(whole, shardings)
 
 
-def _gathered(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+def _gather_fsdp(x: jax.Array, spec: PartitionSpec) -> jax.Array:
     """On a device: a parameter that is whole, from how it is split over `fsdp`."""
     if "fsdp" not in spec:
         return x

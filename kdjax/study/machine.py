@@ -13,7 +13,7 @@ import kdjax
 from kdjax.budget.hardware import high_water, peak, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
-from kdjax.training.run import CompiledPhase
+from kdjax.training.compiled_phase import CompiledPhase
 
 
 def versions() -> dict[str, str]:

@@ -40,16 +40,17 @@ from kdjax.study.run_backup import Mirror
 from kdjax.study.teacher import Teacher, check_teacher, teachers_of
 from kdjax.teacher_cache.store import Cache
 from kdjax.training.arm import Arm
-from kdjax.training.checkpoint import save_params
-from kdjax.training.loop import train
+from kdjax.training.checkpoint_storage import save_params
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.metrics_log import check_log
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
-from kdjax.training.run import CompiledPhase, Outcome, Run
 from kdjax.training.sinks import About
 from kdjax.training.start import start_params
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.teacher_source import CachedTeacher
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 
 
 class Study:
@@ -322,11 +323,11 @@ class Study:
 
     def _run(
         self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], mirror: Mirror
-    ) -> Run:
+    ) -> Trainer:
         """A run, ready to be trained."""
         evaluation = self.evaluation_for(seed)
         mlm = arm.trains_mlm_head
-        return Run(
+        return Trainer(
             compiled_phases,
             self.budget,
             start=self._start(arm, seed),

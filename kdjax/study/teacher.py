@@ -31,7 +31,7 @@ from kdjax.study.corpus import (
     trains_tokenizer,
 )
 from kdjax.study.trained_teacher import check_trained_teacher, trained_teacher
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.teacher_directories import CARD, read_card, read_teacher, source_directories
 from kdjax.training.teacher_head import fit_head, head_phase

@@ -30,11 +30,10 @@ from kdjax.study.corpus import check_regime, held_out_batches, tokenizer_of, tra
 from kdjax.study.machine import hardware_use, versions
 from kdjax.study.run_backup import RESULT, Mirror
 from kdjax.training import metrics_log as log
-from kdjax.training.checkpoint import sha256
-from kdjax.training.loop import train
+from kdjax.training.checksum import sha256
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
 from kdjax.training.program import program_of
-from kdjax.training.run import CompiledPhase, Outcome, Run
 from kdjax.training.sinks import About
 from kdjax.training.teacher_directories import (
     CARD,
@@ -49,6 +48,8 @@ from kdjax.training.teacher_pretraining import (
     pretraining_spans,
     stream_seed,
 )
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 
 MANIFEST = "manifest.json"
 """Whose training a directory holds."""
@@ -261,7 +262,7 @@ class _Training:
             compiled_phases.append(CompiledPhase(phase, program, self._price, stream))
         return compiled_phases
 
-    def _trainer_run(self, compiled_phases: Sequence[CompiledPhase]) -> Run:
+    def _trainer_run(self, compiled_phases: Sequence[CompiledPhase]) -> Trainer:
         """Return the run, ready for the trainer."""
         seed = stream_seed(self.seed)
         settings = self.config.train
@@ -276,7 +277,7 @@ class _Training:
             log=settings.log,
             evaluations=settings.evaluations,
         )
-        return Run(
+        return Trainer(
             compiled_phases,
             Budget.flops(self._settings.budget),
             start=models.init(self._architecture, seed).params,

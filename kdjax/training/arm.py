@@ -30,9 +30,7 @@ from kdjax.training.phase import BatchShape, Phase
 from kdjax.training.start import check_start
 from kdjax.training.teacher_source import (
     CachedTeacher,
-    NoTeacher,
     OnlineTeacher,
-    TeacherSource,
     check_readable,
 )
 
@@ -176,7 +174,7 @@ def resolve(
         for n, (objective, phase) in enumerate(zip(objectives, found.phases, strict=True)):
             seen = teacher if objective.needs_teacher else None
             objective.needs(model, seen)
-            teacher_source: TeacherSource = NoTeacher() if seen is None else OnlineTeacher(seen)
+            teacher_source = OnlineTeacher(seen) if seen else None
             others = objectives[:n] + objectives[n + 1 :]
             others_teacher = teacher if any(other.needs_teacher for other in others) else None
             phases.append(

@@ -22,7 +22,7 @@ from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache import store as cache
 from kdjax.teacher_cache.store import Cache, CacheManifest
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape
 from kdjax.training.teacher_source import CachedTeacher
 

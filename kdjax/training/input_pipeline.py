@@ -1,19 +1,22 @@
-"""Batches on their way into the step, counted over all processes."""
+"""The input pipeline: batches on their way into the step, counted over all processes."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from kdjax.parallel import hosts
-from kdjax.parallel.layout import AXES, Layout
+from kdjax.parallel.host_sums import (
+    BatchCounts,
+    HostSignals,
+    count_on_devices,
+    count_on_host,
+    place_signals,
+)
 from kdjax.training.program import Program
 
 
@@ -22,145 +25,85 @@ class Stream(Protocol):
 
     @property
     def sequences(self) -> int:
-        """How many sequences there are before they repeat."""
+        """Return how many sequences there are before they repeat."""
 
     def iterate(self, seen: int, rows: Any = ...) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
-        """The batches that follow on `seen` sequences, each with how many were seen before it,
-        without end."""
-
-
-@dataclass(frozen=True)
-class HostSignals:
-    """What one process wants, before all know it.
-
-    Attributes:
-        stop: whether it was told to stop.
-        save: the number of the checkpoint that is due by its clock, which of all processes the
-            lead's decides; 0: none.
-    """
-
-    stop: bool
-    save: int
-
-
-@dataclass(frozen=True)
-class BatchCounts:
-    """What a run reads in a step, over all processes.
-
-    Attributes:
-        fresh: how many of the batch's sequences are seen for the first time; they come first.
-        tokens: padding not counted.
-        unique: those of them in fresh sequences.
-        masked: those of them that are masked.
-    """
-
-    fresh: int
-    tokens: int
-    unique: int
-    masked: int
+        """Yield the batches that follow on `seen` sequences, without end, each with how many were
+        seen before it."""
 
 
 @dataclass(frozen=True)
 class StepInput:
-    """What goes into a step, and what every process knows of it.
+    """What goes into a step, and what every process knows about it.
 
     Attributes:
-        batch: of all runs that take the step, as `Program.step` takes it.
-        reads: of each run.
-        votes: of all processes, taken when the batch was read.
+        batch: arrays as `Program.step` takes them.
+        counts: what the batch holds, over all processes.
+        signals: what any process asks for, as of when the batch was read.
     """
 
     batch: Mapping[str, Any]
-    reads: Sequence[BatchCounts]
-    votes: HostSignals
+    counts: BatchCounts
+    signals: HostSignals
 
 
-def feed(
-    program: Program, streams: Sequence[Stream], seen: int, votes: Callable[[], HostSignals]
+def step_inputs(
+    program: Program, stream: Stream, sequences_seen: int, signals: Callable[[], HostSignals]
 ) -> Iterator[StepInput]:
-    """The batches of a phase as they go into its step.
-
-    With several processes they are counted on the devices while these are busy with the step
-    before, so that no step
-    waits for the count: votes are then as old as that.
+    """Return the inputs of a phase's steps, in their order.
 
     Args:
-        program: the phase's.
-        streams: the batches of each run that takes the step.
-        seen: sequences that each saw before.
-        votes: asked once a step.
+        program: the compiled step.
+        stream: the batches.
+        sequences_seen: sequences that the run has seen before.
+        signals: called once a step; what this process asks for.
     """
-    size = program.shape.batch_size
-    if not hosts.is_multiprocess():
-        for each in zip(*(stream.iterate(seen) for stream in streams), strict=True):
-            reads = [
-                _read(batch["valid"], batch["label_weights"], _fresh(stream, before, size))
-                for stream, (before, batch) in zip(streams, each, strict=True)
-            ]
-            yield StepInput(program.joined([batch for _, batch in each]), reads, votes())
-        return
-    tally = _tally(program.layout)
-    ahead: tuple[Mapping[str, jax.Array], list[int], jax.Array] | None = None
-    rows = program.layout.rows(size)
-    for each in zip(*(stream.iterate(seen, rows) for stream in streams), strict=True):
-        placed = program.place(program.joined([batch for _, batch in each]))
-        fresh = [
-            _fresh(stream, before, size) for stream, (before, _) in zip(streams, each, strict=True)
-        ]
-        counts = tally(
-            placed["valid"],
-            placed["label_weights"],
-            np.array(fresh, np.int32),
-            _ballot(program.layout, votes()),
-        )
-        hosts.serialize_on_cpu(counts)
-        ahead, now = (placed, fresh, counts), ahead
-        if now is not None:
-            *sums, stop, save = (int(n) for n in np.asarray(now[2]))
-            reads = [BatchCounts(first, *sums[3 * n : 3 * n + 3]) for n, first in enumerate(now[1])]
-            yield StepInput(now[0], reads, HostSignals(stop > 0, save))
+    if hosts.is_multiprocess():
+        return _counted_on_devices(program, stream, sequences_seen, signals)
+    return _counted_on_host(program, stream, sequences_seen, signals)
 
 
-def _fresh(stream: Stream, before: int, size: int) -> int:
-    return min(size, max(0, stream.sequences - before))  # sequences repeat only after all were seen
+def _counted_on_host(
+    program: Program, stream: Stream, sequences_seen: int, signals: Callable[[], HostSignals]
+) -> Iterator[StepInput]:
+    """Yield the inputs of the only process; batches stay on the host, and the step places them."""
+    for seen, arrays in stream.iterate(sequences_seen):
+        batch = {name: arrays[name] for name in program.batch_fields}
+        fresh = _fresh(program, stream, seen)
+        counts = count_on_host(batch["valid"], batch["label_weights"], fresh)
+        yield StepInput(batch, counts, signals())
 
 
-def _read(valid: np.ndarray, weights: np.ndarray, fresh: int) -> BatchCounts:
-    counts = (np.count_nonzero(x) for x in (valid, valid[:fresh], weights > 0))
-    return BatchCounts(fresh, *(int(n) for n in counts))
+def _counted_on_devices(
+    program: Program, stream: Stream, sequences_seen: int, signals: Callable[[], HostSignals]
+) -> Iterator[StepInput]:
+    """Yield the inputs of one of several processes.
+
+    They are counted on the devices while these are busy with the step before, so that no step waits
+    for the count: signals are then as old as that.
+    """
+    layout = program.layout
+    count = count_on_devices(layout)
+    rows = layout.rows(program.shape.batch_size)
+    pending: tuple[Mapping[str, jax.Array], int, Any] | None = None
+    for seen, arrays in stream.iterate(sequences_seen, rows):
+        batch = program.place(arrays)
+        fresh = _fresh(program, stream, seen)
+        placed_signals = place_signals(layout, signals())
+        sums = count(batch["valid"], batch["label_weights"], np.int32(fresh), placed_signals)
+        hosts.serialize_on_cpu(sums)
+        if pending is not None:
+            yield _agreed_input(*pending)
+        pending = (batch, fresh, sums)
 
 
-def _count(
-    valid: jax.Array, weights: jax.Array, fresh: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What `_read` counts, on the devices."""
-    tokens = valid.sum(axis=1)
-    return tokens.sum(), (tokens * (jnp.arange(len(tokens)) < fresh)).sum(), (weights > 0).sum()
+def _agreed_input(batch: Mapping[str, jax.Array], fresh: int, sums: Any) -> StepInput:
+    """Return a step's input from the sums over all hosts."""
+    counts, signals = jax.device_get(sums)
+    stop, save = signals.tolist()
+    return StepInput(batch, BatchCounts(fresh, *counts), HostSignals(stop > 0, save))
 
 
-def _ballot(layout: Layout, votes: HostSignals) -> jax.Array:
-    """`[devices, 2]`: in the row of a process's first device its vote to stop; in the lead's also
-    what to save."""
-    mine = np.array([[votes.stop, votes.save if hosts.is_main_process() else 0]], np.int32)
-    sharding = NamedSharding(layout.mesh, PartitionSpec(AXES))
-    here = [device for device in layout.mesh.devices.flat if device in sharding.addressable_devices]
-    rows = [
-        jax.device_put(mine if n == 0 else np.zeros_like(mine), device)
-        for n, device in enumerate(here)
-    ]
-    return jax.make_array_from_single_device_arrays((layout.devices, 2), sharding, rows)
-
-
-@functools.cache
-def _tally(layout: Layout) -> Callable[..., jax.Array]:
-    """The counts of each run, one run after another, and the votes: all of them in one array."""
-
-    def sums(
-        valid: jax.Array, weights: jax.Array, fresh: jax.Array, ballot: jax.Array
-    ) -> jax.Array:
-        # [B, L] of one run, [B, runs, L] of more
-        each = [x.reshape(len(x), len(fresh), -1) for x in (valid, weights)]
-        counts = jnp.stack(jax.vmap(_count, in_axes=(1, 1, 0))(each[0], each[1], fresh), axis=1)
-        return jnp.concatenate([counts.ravel(), ballot.sum(axis=0)]).astype(jnp.int32)
-
-    return jax.jit(sums, out_shardings=layout.replicated)
+def _fresh(program: Program, stream: Stream, seen: int) -> int:
+    """Return how many sequences of a batch are new; they repeat only after all were seen."""
+    return min(program.shape.batch_size, max(0, stream.sequences - seen))

@@ -9,12 +9,11 @@ the whole of it. What a record says is a pure function of recipe and step, but f
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from kdjax.budget.hardware import Peak, high_water, utilisation
 from kdjax.budget.ledger import Ledger
@@ -26,45 +25,44 @@ from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
 
 MEASURED = ("time", "speed/", "seconds/", "memory/")
-"""How the names of figures begin that are another each time a step is done."""
+"""How the names of figures begin that are another each time a step is step."""
 
 _BESIDE = ("evaluation", "checkpoint", "profile")
 """Kinds of seconds between two steps that are not of the steps."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """A step that was begun; its figures may still be on their way from the devices.
+class PendingStep:
+    """A step that was begun; its metrics may still be on their way from the devices.
 
     Attributes:
-        ledger: the account with it.
-        phase: which phase it is of, from 0.
-        schedule_inputs: when in the run it was.
-        metrics: its figures: `loss`, `grad_norm` and `grad_norm/GROUP`, and each term by its key.
-            Of several runs that go side by side each is an array.
-        seat: the run's number among them.
+        ledger: the ledger with it.
+        phase: number of its phase, from 0.
+        schedule_inputs: where it stood in the budget.
+        metrics: `loss`, `grad_norm`, `grad_norm/GROUP` and each term by its key, on the devices.
+        fetch: brings metrics to the host.
     """
 
     ledger: Ledger
     phase: int
     schedule_inputs: ScheduleInputs
     metrics: Mapping[str, jax.Array]
-    seat: int = 0
+    fetch: Callable[[Mapping[str, jax.Array]], Mapping[str, Any]] = jax.device_get
 
-    def fetched(self, *, whole: bool) -> dict[str, float]:
-        """Its figures, once it is done.
+    def fetch_metrics(self, *, with_groups: bool) -> dict[str, float]:
+        """Return the metrics, once the step is step.
 
         Args:
-            whole: with the norms of groups, which only a record needs.
+            with_groups: with the norms of groups, which only a record needs.
         """
-        wanted = {name: figure for name, figure in self.metrics.items() if whole or "/" not in name}
-        return {
-            name: float(np.ravel(figure)[self.seat])
-            for name, figure in jax.device_get(wanted).items()
-        }
+        chosen = {}
+        for name, metric in self.metrics.items():
+            if with_groups or "/" not in name:
+                chosen[name] = metric
+        return {name: float(metric) for name, metric in self.fetch(chosen).items()}
 
 
-class Meter:
+class MetricsRecorder:
     """Makes the records of a run; it remembers how things stood at the last one."""
 
     def __init__(
@@ -74,38 +72,38 @@ class Meter:
         ledger: Ledger,
         clock: Stopwatch,
         peak: Peak | None,
-        others: Sequence[Stopwatch] = (),
+        clocks: Sequence[Stopwatch] = (),
     ):
-        """Begins to measure.
+        """Begin to measure.
 
         Args:
-            phases: the run's.
-            devices: on how many it runs.
-            ledger: its account now.
+            phases: phases of the run.
+            devices: number of devices it runs on.
+            ledger: its ledger now.
             clock: its stopwatch.
-            peak: of a device; None: not known, and records have no utilisation.
-            others: the stopwatches of runs that go side by side with it; time that passes is shared
-                evenly with them.
+            peak: peak of a device; None: not known, and records have no utilisation.
+            clocks: stopwatches of all runs that share the devices, its own included; time that
+                passes is shared evenly among them. Empty: its own alone.
         """
         self._phases = phases
         self._devices = devices
         self._clock = clock
         self._peak = peak
-        self._clocks = (clock, *others)
-        self._then = self._now(ledger)
+        self._clocks = clocks or (clock,)
+        self._last = self._now(ledger)
 
-    def record(self, done: Done, figures: Mapping[str, float]) -> dict[str, Any]:
+    def record(self, step: PendingStep, figures: Mapping[str, float]) -> dict[str, Any]:
         """The record of a step that is done; what is per second is a mean over the steps since the
         last record."""
-        ledger = done.ledger
+        ledger = step.ledger
         return {
             "flops": ledger.total,
             "share": ledger.share,
             "time": round(time.time(), 3),
-            "phase": done.phase + 1,
-            "learning_rate": done.schedule_inputs.learning_rate,
+            "phase": step.phase + 1,
+            "learning_rate": step.schedule_inputs.learning_rate,
             **{_name(key): figure for key, figure in figures.items()},
-            **self._weights(done),
+            **self._weights(step),
             "tokens/seen": ledger.tokens,
             "tokens/unique": ledger.unique_tokens,
             "tokens/masked": ledger.masked_tokens,
@@ -118,23 +116,23 @@ class Meter:
             "memory/high_water_bytes": high_water()[0],
         }
 
-    def _weights(self, done: Done) -> dict[str, float]:
+    def _weights(self, step: PendingStep) -> dict[str, float]:
         """The weights of terms that change over the budget, as they were in the step."""
-        terms = self._phases[done.phase].objective.terms
+        terms = self._phases[step.phase].objective.terms
         changing = {key: weight for key, weight, _ in terms if isinstance(weight, Schedule)}
         if not changing:
             return {}
         # The others are busy with the next step
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             return {
-                f"weight/{key}": float(value(weight, done.schedule_inputs.budget_fraction))
+                f"weight/{key}": float(value(weight, step.schedule_inputs.budget_fraction))
                 for key, weight in changing.items()
             }
 
     def _speed(self, ledger: Ledger) -> dict[str, float]:
-        before = self._then
-        self._then = self._now(ledger)
-        now = self._then
+        before = self._last
+        now = self._now(ledger)
+        self._last = now
         steps = now.steps - before.steps
         seconds = now.seconds - before.seconds
         if steps <= 0 or seconds <= 0:

@@ -1,57 +1,90 @@
-"""The parameters that an objective moves: they alone are differentiated and updated; all others
+"""The parameters that an objective trains: they alone are differentiated and updated; all others
 cost nothing.
 
-The optimiser sees parameters as one flat mapping, dotted path -> array, so that a phase can take
-its own out of it and put them back. What a phase does not move keeps its moments as they are.
+The optimiser sees parameters as one flat mapping, dotted path -> array, so that a phase can select
+the state of its own and merge it back. What a phase does not train keeps its moments as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend import core
 
 Flat = dict[str, Any]
 
 
 def flat(tree: Any) -> Flat:
-    """A nested mapping as one, dotted path -> leaf."""
+    """Return a nested mapping as one, dotted path -> leaf."""
     return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """A leaf's dotted path."""
+    """Return a leaf's dotted path."""
     return ".".join(str(key.key) for key in path)
 
 
 def partition(params: Any, trained: Any) -> tuple[Flat, Flat]:
-    """Parameters in two: those that are trained, and the rest."""
-    moves = flat(trained)
-    leaves = flat(params)
-    trainable = {name: leaf for name, leaf in leaves.items() if moves[name]}
-    return trainable, {name: leaf for name, leaf in leaves.items() if not moves[name]}
+    """Split parameters into those that are trained and the frozen rest.
+
+    Args:
+        params: nested parameters.
+        trained: a tree like them, True where a parameter is trained.
+    """
+    is_trained = flat(trained)
+    trainable: Flat = {}
+    frozen: Flat = {}
+    for name, leaf in flat(params).items():
+        if is_trained[name]:
+            trainable[name] = leaf
+        else:
+            frozen[name] = leaf
+    return trainable, frozen
 
 
 def combine(trainable: Flat, frozen: Flat, like: Any) -> Any:
-    """The inverse of `partition`; `like` is any tree of the parameters' structure."""
-    both = {**trainable, **frozen}
-    return jax.tree_util.tree_map_with_path(lambda path, _: both[name_of(path)], like)
+    """Undo `partition`; `like` is any tree of the parameters' structure."""
+    leaves = {**trainable, **frozen}
+    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[name_of(path)], like)
 
 
 def select_optimizer_state(opt: Any, names: Flat) -> Any:
-    """Of an optimiser's state over flat parameters, that of some of them."""
-    return jax.tree.map(
-        lambda node: {name: node[name] for name in names} if _is_flat(node) else node,
-        opt,
-        is_leaf=_is_flat,
-    )
+    """Return the part of an optimiser's state that belongs to some of its flat parameters."""
+
+    def select(node: Any) -> Any:
+        if not _is_flat(node):
+            return node
+        return {name: node[name] for name in names}
+
+    return jax.tree.map(select, opt, is_leaf=_is_flat)
 
 
 def merge_optimizer_state(opt: Any, new: Any) -> Any:
-    """An optimiser's state with that of some parameters renewed."""
-    return jax.tree.map(
-        lambda old, node: {**old, **node} if _is_flat(old) else node, opt, new, is_leaf=_is_flat
-    )
+    """Return an optimiser's state with that of some parameters renewed."""
+
+    def merge(old_node: Any, new_node: Any) -> Any:
+        if not _is_flat(old_node):
+            return new_node
+        return {**old_node, **new_node}
+
+    return jax.tree.map(merge, opt, new, is_leaf=_is_flat)
+
+
+def parameters_in_use(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
+    """Return which parameters a loss depends on: a tree like `params` of booleans.
+
+    Read from the traced program: a parameter that no equation mentions gets no gradient. Arguments
+    are shapes.
+    """
+    traced = jax.make_jaxpr(loss)(params, *args).jaxpr
+    used = set()
+    for equation in traced.eqns:
+        used |= {var for var in equation.invars if isinstance(var, core.Var)}
+    leaves, tree = jax.tree.flatten(params)
+    inputs = traced.invars[: len(leaves)]
+    return jax.tree.unflatten(tree, [var in used for var in inputs])
 
 
 def _is_flat(node: Any) -> bool:

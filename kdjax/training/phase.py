@@ -19,20 +19,16 @@ from kdjax.models import abstract_params, forward
 from kdjax.models.features import Features
 from kdjax.objectives.base import FeatureNeeds
 from kdjax.objectives.objective import Objective
-from kdjax.parallel.layout import Layout
+from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
 from kdjax.training.optimizer import adamw, apply, learning_rate
-from kdjax.training.partition import partition, select_optimizer_state
+from kdjax.training.partition import parameters_in_use, partition, select_optimizer_state
 from kdjax.training.step import (
-    Loss,
+    Forward,
     ScheduleInputs,
     Step,
-    accumulated,
     global_norm,
     init_state,
-    make_loss,
     make_step,
-    over_whole,
-    trained,
 )
 from kdjax.training.teacher_source import TeacherSource
 
@@ -46,9 +42,9 @@ class BatchShape:
     """The shape of a batch.
 
     Attributes:
-        batch_size: sequences.
+        batch_size: number of sequences.
         seq_len: tokens of a sequence.
-        max_predictions: masked positions of a sequence, at most.
+        max_predictions: most masked positions of a sequence.
     """
 
     batch_size: int
@@ -57,18 +53,17 @@ class BatchShape:
 
     @property
     def tokens_per_step(self) -> int:
-        """Places of a batch, padding included."""
+        """Return batch x length, padding included."""
         return self.batch_size * self.seq_len
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """The batch as shapes and types."""
+        """Return the batch as shapes and types."""
         tokens = (self.batch_size, self.seq_len)
         slots = (self.batch_size, self.max_predictions)
         return {
-            **{
-                name: jax.ShapeDtypeStruct(tokens, jnp.int32)
-                for name in ("tokens", "segments", "positions")
-            },
+            "tokens": jax.ShapeDtypeStruct(tokens, jnp.int32),
+            "segments": jax.ShapeDtypeStruct(tokens, jnp.int32),
+            "positions": jax.ShapeDtypeStruct(tokens, jnp.int32),
             "valid": jax.ShapeDtypeStruct(tokens, jnp.bool_),
             "slots": jax.ShapeDtypeStruct(slots, jnp.int32),
             "labels": jax.ShapeDtypeStruct(slots, jnp.int32),
@@ -78,105 +73,105 @@ class BatchShape:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of an arm with its own objective: all that its step depends on besides shapes.
+    """A stretch of an arm's budget with its own objective: all that its step depends on besides
+    shapes.
 
     Attributes:
-        name: the arm's, as the recipe calls it.
-        student: the student.
-        teacher: the teacher, or None when no term looks at one.
-        teacher_source: where the teacher's features come from.
-        objective: what is minimised.
-        optimizer: the optimiser's settings.
+        name: name of the arm in the recipe.
+        student: configuration of the student.
+        teacher: configuration of the teacher; None when no term looks at one.
+        teacher_source: where the teacher's features come from; None without a teacher.
+        objective: weighted sum of terms that is minimised.
+        optimizer: settings of the optimiser.
         until: share of the arm's budget at which the phase ends.
-        batch: sequences of a step, where not the recipe's; 0: those.
-        others: the arm's objectives in its other phases, whose projections travel along in the
-            state.
+        batch: sequences of a step, where not the recipe's; 0: the recipe's.
+        others: objectives of the arm's other phases, whose projections travel along in the state.
         others_teacher: the teacher that `others` look at; None where none of them does. A phase
             without a teacher may stand beside one whose projection has the teacher's width.
+        frozen_encoder: whether the MLM head alone is trained, on an encoder that the step is given
+            in the teacher's place.
     """
 
     name: str
     student: ModelConfig
     teacher: ModelConfig | None
-    teacher_source: TeacherSource
+    teacher_source: TeacherSource | None
     objective: Objective
     optimizer: OptimizerConfig
     until: float = 1.0
     batch: int = 0
     others: tuple[Objective, ...] = ()
     others_teacher: ModelConfig | None = None
+    frozen_encoder: bool = False
 
-    def student_features(
-        self,
-        params: Any,
-        teacher_params: Any,
-        batch: Any,
-        dropout_key: jax.Array | None,
-        compute: ComputeConfig = ComputeConfig(),
-    ) -> Features:
-        """The student's features: those the objective needs, and nothing else is computed."""
-        return forward(
-            self.student,
-            params,
-            batch,
-            self.needs.student,
-            dropout_key=dropout_key,
-            compute=compute,
+    def student_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward:
+        """Return the student's forward pass, `(params, batch, dropout_key=None) -> Features`, which
+        computes what the objective needs and nothing else."""
+        return functools.partial(forward, self.student, request=self.needs.student, compute=compute)
+
+    def teacher_forward(self, compute: ComputeConfig = ComputeConfig()) -> Forward | None:
+        """Return what gives the teacher's features, `(teacher_params, batch) -> Features`; None
+        where no term looks at a teacher."""
+        if self.teacher_source is None:
+            return None
+        return functools.partial(
+            self.teacher_source.features, request=self.needs.teacher, compute=compute
         )
 
-    def teacher_features(
-        self, teacher_params: Any, batch: Any, compute: ComputeConfig = ComputeConfig()
-    ) -> Features:
-        """The teacher's features: those the objective needs."""
-        return self.teacher_source.features(teacher_params, batch, self.needs.teacher, compute)
-
     def shape(self, shape: BatchShape) -> BatchShape:
-        """The shape of its batches, from the recipe's."""
+        """Return the shape of the phase's batches, from the recipe's."""
         return replace(shape, batch_size=self.batch or shape.batch_size)
 
     def abstract_batch(self, shape: BatchShape) -> dict[str, jax.ShapeDtypeStruct]:
-        """A batch of this phase, as shapes."""
-        stored = self.teacher_source.fields(shape.seq_len, shape.max_predictions)
-        return shape.abstract() | {
-            field.name: jax.ShapeDtypeStruct(
-                (shape.batch_size, *field.shape), jnp.dtype(field.dtype)
-            )
-            for field in stored
-        }
+        """Return a batch of the phase as shapes, stored teacher outputs included."""
+        batch = shape.abstract()
+        if self.teacher_source is None:
+            return batch
+        for field in self.teacher_source.fields(shape.seq_len, shape.max_predictions):
+            stored = (shape.batch_size, *field.shape)
+            batch[field.name] = jax.ShapeDtypeStruct(stored, jnp.dtype(field.dtype))
+        return batch
 
     def abstract_model(self) -> Any:
-        """The student's trained parameters, as shapes."""
-        return abstract_params(self.student)
+        """Return the student's parameters that are in the state, as shapes."""
+        params = abstract_params(self.student)
+        return {"mlm": params["mlm"]} if self.frozen_encoder else params
 
     def abstract_teacher(self) -> Any:
-        """What the step is given and does not train, as shapes; None where no teacher runs."""
+        """Return what the step is given and does not train, as shapes; None where no teacher
+        runs."""
+        if self.frozen_encoder:
+            return abstract_params(self.student, mlm=False)
+        if self.teacher_source is None:
+            return None
         return self.teacher_source.params(self.needs.teacher)
 
     def teacher_part(self, params: Any) -> Any:
-        """Of a teacher's parameters, those the step is given.
+        """Return those of a teacher's parameters that the step is given.
 
         Raises:
             InputError: the objective needs logits and the teacher has no MLM head.
         """
-        wanted = self.abstract_teacher()
-        if wanted is None:
+        needed = self.abstract_teacher()
+        if needed is None:
             return None
-        if missing := wanted.keys() - params.keys():
+        missing = needed.keys() - params.keys()
+        if missing:
             raise InputError(
                 f"arms.{self.name}: found a teacher without an MLM head ({', '.join(missing)}), "
                 "expected one: the "
                 "objective asks for logits; teacher.head.budget fits a head"
             )
-        return {name: params[name] for name in wanted}
+        return {name: params[name] for name in needed}
 
     @property
     def uses_dropout(self) -> bool:
-        """Whether the student has dropout."""
+        """Return whether the student has dropout."""
         return self.student.dropout > 0 or self.student.attention_dropout > 0
 
     def init_objective(self, seed: int) -> dict[str, Any]:
-        """The projections of all the arm's phases; a term that comes again under the same name goes
-        on with its own."""
+        """Return the projections of all the arm's phases; a term that comes again under the same
+        name goes on with its own."""
         projections: dict[str, Any] = {}
         for objective in reversed(self.others):
             teacher = self.others_teacher if objective.needs_teacher else None
@@ -186,23 +181,45 @@ class Phase:
         return projections
 
     def abstract_params(self) -> dict[str, Any]:
-        """All the arm trains, as shapes."""
-        return {
-            "model": self.abstract_model(),
-            "objective": jax.eval_shape(lambda: self.init_objective(0)),
-        }
+        """Return all that the arm trains, as shapes."""
+        projections = jax.eval_shape(lambda: self.init_objective(0))
+        return {"model": self.abstract_model(), "objective": projections}
 
-    def loss(self, compute: ComputeConfig = ComputeConfig(), layout: Layout | None = None) -> Loss:
-        """The pure loss (`kdjax.training.step.make_loss`)."""
-        see, target = (
-            functools.partial(run, compute=compute)
-            for run in (self.student_features, self.teacher_features)
+    def loss(
+        self,
+        params: dict[str, Any],
+        teacher_params: Any,
+        batch: Any,
+        dropout_key: jax.Array | None = None,
+        budget_fraction: float | jax.Array = 0.0,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return the loss of a batch and each term by itself, float32 scalars.
+
+        Args:
+            params: as in a `State`.
+            teacher_params: what the step is given of the teacher.
+            batch: arrays as in `abstract_batch`.
+            dropout_key: a JAX key, or seeds of sequences; None: no dropout.
+            budget_fraction: share of the budget spent before the step.
+        """
+        teacher_forward = self.teacher_forward()
+        teacher_features = Features()
+        if teacher_forward is not None:
+            teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
+        student_params = self.student_params(params["model"], teacher_params)
+        student_features = self.student_forward()(student_params, batch, dropout_key=dropout_key)
+        return self.objective(
+            student_features, teacher_features, batch, params["objective"], budget_fraction
         )
-        return make_loss(see, target, self.objective, dtype=compute.dtype, layout=layout)
+
+    def student_params(self, trained: Any, teacher_params: Any) -> Any:
+        """Return the student's whole parameters: those in the state, with a frozen encoder."""
+        if self.frozen_encoder:
+            return {**jax.lax.stop_gradient(teacher_params), **trained}
+        return trained
 
     def check_splits(self) -> None:
-        """Raises InputError if a term looks at a batch as a whole, so that it cannot be taken in
-        parts."""
+        """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""
         try:
             jax.eval_shape(self.objective.counts, BatchShape(1, 8, 1).abstract())
         except InputError as e:
@@ -210,17 +227,17 @@ class Phase:
 
     @cached_property
     def trained(self) -> Any:
-        """Which parameters the objective gives a gradient: a tree of booleans."""
+        """Return which parameters the objective gives a gradient: a tree of booleans."""
         return _trained(self.compile_key)
 
     @property
     def transformation(self) -> optax.GradientTransformation:
-        """The optimiser, but for the learning rate."""
+        """Return the optimiser, but for the learning rate."""
         return adamw(self.optimizer)
 
     @property
     def compile_key(self) -> Phase:
-        """The phase without what neither its compiled step nor its price depends on."""
+        """Return the phase without what neither its compiled step nor its price depends on."""
         optimizer = replace(
             self.optimizer,
             learning_rate=OptimizerConfig.learning_rate,
@@ -229,7 +246,7 @@ class Phase:
         return replace(self, name="", optimizer=optimizer, until=1.0, batch=0)
 
     def learning_rate(self, before: float, after: float) -> float:
-        """Of a step, from the shares of the budget spent before and after it."""
+        """Return a step's learning rate from the shares of the budget spent before and after it."""
         return learning_rate(self.optimizer, before, after)
 
     def step(
@@ -238,24 +255,36 @@ class Phase:
         microbatches: int = 1,
         bits: str = "threefry2x32",
         compute: ComputeConfig = ComputeConfig(),
-        layout: Layout | None = None,
+        group_norms: bool = True,
+        layout: Layout | Unsharded = UNSHARDED,
     ) -> Step:
-        """The pure step."""
+        """Return the pure step `(state, teacher_params, batch, schedule_inputs) -> (state,
+        metrics)`.
+
+        Args:
+            microbatches: parts in which a batch is taken, one after another.
+            bits: generator of dropout's random bits, a name JAX knows.
+            compute: how both models are computed.
+            group_norms: whether metrics have the gradient norms of groups of parameters.
+            layout: where parameters lie.
+        """
         return make_step(
-            self.loss(compute, layout),
+            self.student_forward(compute),
+            self.teacher_forward(compute),
+            self.objective,
             self.transformation,
             self.trained,
-            dropout=self.uses_dropout,
-            differentiate=over_whole
-            if microbatches == 1
-            else functools.partial(accumulated, self.objective, microbatches),
-            bits=bits,
+            frozen_encoder=self.frozen_encoder,
+            dropout_bits=bits if self.uses_dropout else None,
+            microbatches=microbatches,
+            dtype=compute.dtype,
+            group_norms=group_norms,
             layout=layout,
         )
 
     @cached_property
     def needs(self) -> FeatureNeeds:
-        """The features the objective asks of both models."""
+        """Return the features that the objective asks of both models."""
         return self.objective.needs(self.student, self.teacher)
 
 
@@ -264,14 +293,14 @@ def _trained(phase: Phase) -> Any:
     """Trace the loss of a phase once; `Phase.trained` of every phase that computes the same has the
     answer."""
     batch = phase.abstract_batch(BatchShape(1, 8, 1))
-    return trained(
-        phase.loss(), phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
+    return parameters_in_use(
+        phase.loss, phase.abstract_params(), phase.abstract_teacher(), batch, None, 0.0
     )
 
 
 def price(phase: Phase, shape: BatchShape) -> Price:
-    """FLOPs of one step of `phase`, by part: XLA's count of the reference program, checked by the
-    jaxpr count.
+    """Return the FLOPs of one step of a phase, by part: XLA's count of the reference program,
+    checked by the jaxpr count.
 
     Needs no weights and no data. See `kdjax.budget.price`.
 
@@ -287,49 +316,68 @@ def price(phase: Phase, shape: BatchShape) -> Price:
 
 @cache
 def _price(phase: Phase, shape: BatchShape) -> Price:
-    params = phase.abstract_params()
-    teacher = phase.abstract_teacher()
-    batch = phase.abstract_batch(shape)
-    transformation = phase.transformation
-    state = jax.eval_shape(lambda p: init_state(p, transformation, 0), params)
-    key = (
-        jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_BITS))
-        if phase.uses_dropout
-        else None
-    )
-    schedule_inputs = ScheduleInputs.abstract()
+    """Return what `price` does, once for all phases that compute the same."""
+    student = phase.student_forward()
+    teacher = phase.teacher_forward()
+    optimizer = phase.transformation
 
-    def forward_and_backward(p: Any, t: Any, b: Any, k: Any, cotangent: Features) -> Any:
-        seen, pull = jax.vjp(lambda q: phase.student_features(q, t, b, k), p)
-        return seen, pull(cotangent)
+    # The parts of a step, each as a program of its own
+    def student_forward(model: Any, teacher_params: Any, batch: Any, key: Any) -> Features:
+        params = phase.student_params(model, teacher_params)
+        return student(params, batch, dropout_key=key)
 
-    def objective(seen: Features, own: Any, target: Features, b: Any, budget_fraction: Any) -> Any:
-        return jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)(
-            seen, target, b, own, budget_fraction
+    def student_forward_and_backward(
+        model: Any, teacher_params: Any, batch: Any, key: Any, cotangent: Features
+    ) -> Any:
+        features, pull_back = jax.vjp(
+            lambda model: student_forward(model, teacher_params, batch, key), model
         )
+        return features, pull_back(cotangent)
 
-    def renew(grads: Any, opt: Any, p: Any, rate: Any) -> Any:
-        return apply(transformation, grads, opt, p, rate), global_norm(grads)
+    def objective(
+        student: Features, projections: Any, teacher: Features, batch: Any, budget_fraction: Any
+    ) -> Any:
+        loss = jax.value_and_grad(phase.objective, argnums=(0, 3), has_aux=True)
+        return loss(student, teacher, batch, projections, budget_fraction)
 
+    def update(grads: Any, opt: Any, params: Any, rate: Any) -> Any:
+        return apply(optimizer, grads, opt, params, rate), global_norm(grads)
+
+    # Their arguments, as shapes
+    params = phase.abstract_params()
+    teacher_params = phase.abstract_teacher()
+    batch = phase.abstract_batch(shape)
+    state = jax.eval_shape(lambda params: init_state(params, optimizer, 0), params)
+    schedule_inputs = ScheduleInputs.abstract()
+    key = None
+    if phase.uses_dropout:
+        key = jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_BITS))
+    student_inputs = (params["model"], teacher_params, batch, key)
+    student_features = jax.eval_shape(student_forward, *student_inputs)
+    teacher_features = Features()
+    if teacher is not None:
+        teacher_features = jax.eval_shape(teacher, teacher_params, batch)
     trainable, _ = partition(params, phase.trained)
-    model = params["model"]
-    seen = jax.eval_shape(phase.student_features, model, teacher, batch, key)
-    target = jax.eval_shape(phase.teacher_features, teacher, batch)
-    forward_flops = measure(phase.student_features, model, teacher, batch, key).flops
+    opt = select_optimizer_state(state.opt, trainable)
+
+    step = phase.step(bits=REFERENCE_BITS, group_norms=False)
+    forward_flops = measure(student_forward, *student_inputs).flops
+    both_flops = measure(student_forward_and_backward, *student_inputs, student_features).flops
+    teacher_flops = 0
+    if teacher is not None:
+        teacher_flops = measure(teacher, teacher_params, batch).flops
     return reconcile(
-        measure(phase.step(bits=REFERENCE_BITS), state, teacher, batch, schedule_inputs),
+        measure(step, state, teacher_params, batch, schedule_inputs),
         student_forward=forward_flops,
-        student_backward=measure(forward_and_backward, model, teacher, batch, key, seen).flops
-        - forward_flops,
-        teacher_forward=measure(phase.teacher_features, teacher, batch).flops,
+        student_backward=both_flops - forward_flops,
+        teacher_forward=teacher_flops,
         objective=measure(
-            objective, seen, params["objective"], target, batch, schedule_inputs.budget_fraction
+            objective,
+            student_features,
+            params["objective"],
+            teacher_features,
+            batch,
+            schedule_inputs.budget_fraction,
         ).flops,
-        optimizer=measure(
-            renew,
-            trainable,
-            select_optimizer_state(state.opt, trainable),
-            trainable,
-            schedule_inputs.learning_rate,
-        ).flops,
+        optimizer=measure(update, trainable, opt, trainable, schedule_inputs.learning_rate).flops,
     )

@@ -1,5 +1,4 @@
-"""A phase compiled: the fused step over the devices, of one run or of several that go side by
-side."""
+"""A phase compiled: its step over the devices, for one run or for several lanes."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ from kdjax.hlo.fusion import repeated_flops
 from kdjax.hlo.kernels import kernels
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
+from kdjax.training.lanes import BATCH_AXIS, stack, stacked_sharding, unstack, vmap_step
 from kdjax.training.phase import BatchShape, Phase
-from kdjax.training.step import ScheduleInputs, State, Step, compile_step, init_state
-from kdjax.training.vmapped import beside, compile_seeds, nth, stacked
+from kdjax.training.step import ScheduleInputs, State, Step, init_state, jit_step
 
 
 class Program:
@@ -29,15 +28,16 @@ class Program:
 
     Attributes:
         phase: the phase.
-        shape: of a batch.
-        layout: of the devices.
-        seeds: runs whose steps it does together.
+        shape: shape of a batch.
+        layout: layout of the devices.
+        lanes: runs whose steps it does at once.
+        batch_fields: names of the arrays of a batch that the step takes.
         compile_seconds: what compiling took.
         hardware_flops: FLOPs that all devices together do in a step of one run, rematerialisation
             and what every device does for itself included (`kdjax.budget.hardware.hardware_flops`);
             None where XLA does not say.
         kernels: FLOPs of the Pallas kernels in it (`kdjax.hlo.kernels.kernels`).
-        memory: bytes a device needs for all of its runs, by the compiler
+        memory: bytes a device needs for all lanes, by the compiler
             (`kdjax.budget.hardware.memory`).
     """
 
@@ -49,20 +49,21 @@ class Program:
         *,
         microbatches: int = 1,
         compute: ComputeConfig = ComputeConfig(),
-        seeds: int = 1,
+        lanes: int = 1,
     ):
-        """Compiles.
+        """Compile the step.
 
         Args:
             phase: the phase.
-            shape: of a batch.
-            layout: of the devices.
+            shape: shape of a batch.
+            layout: layout of the devices.
             microbatches: parts in which a batch is taken.
             compute: how the models are computed.
-            seeds: runs whose steps it does together.
+            lanes: runs whose steps it does at once.
 
         Raises:
-            InputError: a batch that does not split over the devices and the microbatches.
+            InputError: a batch does not split over the devices and the microbatches, or a model's
+                heads do not.
         """
         layout.check_batch(shape.batch_size, microbatches)
         layout.check_model(phase.student, "the student")
@@ -71,141 +72,154 @@ class Program:
         self.phase = phase
         self.shape = shape
         self.layout = layout
-        self.seeds = seeds
+        self.lanes = lanes
+        self.batch_fields = tuple(phase.abstract_batch(shape))
         self._compute = compute
-        self._batch = phase.abstract_batch(shape)
+
         started = time.perf_counter()
         step = phase.step(microbatches=microbatches, compute=compute, layout=layout)
-        traced = self._traced(step)
+        traced = self._trace(step)
         self.kernels = kernels(traced.jaxpr)
         self._compiled = traced.lower().compile()
-        if seeds > 1:
-            self._compile_moves()
+        if lanes > 1:
+            self._compile_stacking()
         self.compile_seconds = time.perf_counter() - started
+
         repeated = repeated_flops(self.text)
         flops = hardware_flops(self._compiled, traced.jaxpr, layout.devices, repeated=repeated)
-        self.hardware_flops = None if flops is None else round(flops / seeds)
+        self.hardware_flops = None if flops is None else round(flops / lanes)
         self.memory = memory(self._compiled)
 
-    def _traced(self, step: Step) -> Any:
-        """The step, of as many runs as there are."""
+    def _trace(self, step: Step) -> Any:
+        """Return the jitted step of all lanes, traced."""
         state = self.abstract_state()
-        batch = self._batch
-        teacher = self._abstract_teacher()
-        if self.seeds == 1:
-            jitted = compile_step(step, self.layout, state, teacher)
-            states = state
-        else:
-            jitted = compile_seeds(step, self.layout, state, teacher)
-            states = self._abstract_states()
-            batch = jax.eval_shape(functools.partial(stacked, axis=1), [batch] * self.seeds)
-        placed = jax.tree.map(lambda x: _placed(x, self.layout.batch_sharding), batch)
-        return jitted.trace(
-            states, teacher, placed, ScheduleInputs.abstract(self.layout.replicated)
-        )
+        state_sharding = self.layout.param_sharding(state)
+        batch = self.phase.abstract_batch(self.shape)
+        if self.lanes > 1:
+            step = vmap_step(step)
+            state = self._abstract_stack()
+            state_sharding = stacked_sharding(state_sharding)
+            stack_batches = functools.partial(stack, axis=BATCH_AXIS)
+            batch = jax.eval_shape(stack_batches, [batch] * self.lanes)
 
-    def _compile_moves(self) -> None:
-        """What puts states together, and takes one out again."""
+        teacher = self._abstract_teacher()
+        placed = jax.tree.map(lambda x: _placed(x, self.layout.batch_sharding), batch)
+        schedule_inputs = ScheduleInputs.abstract(self.layout.replicated)
+        jitted = jit_step(step, self.layout, state_sharding, teacher)
+        return jitted.trace(state, teacher, placed, schedule_inputs)
+
+    def _compile_stacking(self) -> None:
+        """Compile what puts states into lanes, and takes one out again."""
         state = self.abstract_state()
         alone = self.layout.param_sharding(state)
-        together = beside(alone)
-        join = jax.jit(lambda *states: stacked(states), out_shardings=together)
-        part = jax.jit(nth, in_shardings=(together, None), out_shardings=alone)
-        self._join = join.lower(*[state] * self.seeds).compile()
-        self._part = part.lower(
-            self._abstract_states(), jax.ShapeDtypeStruct((), jnp.int32)
-        ).compile()
+        stacked = stacked_sharding(alone)
+        stacking = jax.jit(lambda *states: stack(states), out_shardings=stacked)
+        unstacking = jax.jit(unstack, in_shardings=(stacked, None), out_shardings=alone)
+        lane = jax.ShapeDtypeStruct((), jnp.int32)
+        self._stack = stacking.lower(*[state] * self.lanes).compile()
+        self._unstack = unstacking.lower(self._abstract_stack(), lane).compile()
 
-    def _abstract_states(self) -> State:
-        states: State = jax.eval_shape(stacked, [self.abstract_state()] * self.seeds)
+    def _abstract_stack(self) -> State:
+        """Return the states of all lanes as shapes."""
+        states: State = jax.eval_shape(stack, [self.abstract_state()] * self.lanes)
         return states
 
     @property
     def text(self) -> str:
-        """What the compiler made of the step, for `kdjax.hlo.collectives`."""
+        """Return what the compiler made of the step, for `kdjax.hlo.collectives`."""
         return str(self._compiled.as_text())
 
     def abstract_state(self) -> State:
-        """The state as shapes with shardings; the same for all phases of an arm."""
-        state = jax.eval_shape(
-            lambda p: init_state(p, self.phase.transformation, 0), self.phase.abstract_params()
-        )
+        """Return a run's state as shapes with shardings, the same for all phases of an arm."""
+        optimizer = self.phase.transformation
+        params = self.phase.abstract_params()
+        state = jax.eval_shape(lambda params: init_state(params, optimizer, 0), params)
         placed: State = jax.tree.map(_placed, state, self.layout.param_sharding(state))
         return placed
 
     def start(self, model: Any, seed: int) -> State:
-        """The state before the first step, from the student's starting parameters."""
-        # Donated
-        params = jax.tree.map(
-            jnp.array, {"model": model, "objective": self.phase.init_objective(seed)}
-        )
+        """Return a run's state before its first step, from the student's starting parameters."""
+        params = {"model": model, "objective": self.phase.init_objective(seed)}
+        # A copy: the first step takes the memory of what it is given.
+        params = jax.tree.map(jnp.array, params)
         state = init_state(params, self.phase.transformation, seed)
         placed: State = self.layout.place(state, self.layout.param_sharding(state))
         return placed
 
     def place_teacher(self, params: Any) -> Any:
-        """What the step takes of a teacher's parameters, on the devices in the type that is
-        computed in; nothing where no teacher runs."""
-        taken = jax.tree.map(
-            lambda x: x.astype(self._compute.dtype), self.phase.teacher_part(params)
-        )
-        return self.layout.place(taken, self.layout.teacher_sharding(taken))
+        """Return what the step takes of a teacher's parameters, on the devices in the type that is
+        computed in; None where no teacher runs."""
+        needed = self.phase.teacher_part(params)
+        needed = jax.tree.map(lambda x: x.astype(self._compute.dtype), needed)
+        return self.layout.place(needed, self.layout.teacher_sharding(needed))
 
     def _abstract_teacher(self) -> Any:
-        """What the step takes of a teacher, as shapes with shardings."""
-        given = self.phase.abstract_teacher()
+        """Return what the step takes of a teacher, as shapes with shardings."""
+        params = self.phase.abstract_teacher()
         cast = functools.partial(_placed, dtype=self._compute.dtype)
-        return jax.tree.map(cast, given, self.layout.teacher_sharding(given))
+        return jax.tree.map(cast, params, self.layout.teacher_sharding(params))
 
     def place(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-        """A batch on the devices: from this process its rows (`Layout.rows`)."""
-        return self.layout.place_batch(
-            {name: batch[name] for name in self._batch}, self.shape.batch_size
-        )
+        """Put a batch on the devices.
 
-    def joined(self, batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """The batches of as many runs as the step takes, as it takes them; where they were, on the
-        host."""
-        if self.seeds == 1:
-            return {name: batches[0][name] for name in self._batch}
-        return {name: np.stack([one[name] for one in batches], axis=1) for name in self._batch}
+        Args:
+            batch: arrays, of which this process has its rows (`Layout.rows`); there may be more
+                than the step takes.
+        """
+        fields = {name: batch[name] for name in self.batch_fields}
+        return self.layout.place_batch(fields, self.shape.batch_size)
 
     def step(
         self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
-        """One step.
+        """Do one step.
 
         Args:
-            state: of the run, or of all runs (`together`); used up.
+            state: state of the run, or of all lanes (`stack`); used up.
             teacher: the teacher's parameters, placed.
-            batch: of the run, or of all runs (`joined`); placed, or of a process that is the only
-                one on the host: the call itself then places it, in a fraction of the time.
-            schedule_inputs: the same for all runs.
+            batch: the arrays of `batch_fields`, with several lanes stacked along `BATCH_AXIS`;
+                placed, or on the host where there is one process: the call then places them, in a
+                fraction of the time.
+            schedule_inputs: where the step stands in its run, the same for all lanes.
 
         Returns:
-            The state after it, and its figures: scalars, or `[seeds]`.
+            The state after it, and its metrics: scalars, or `[lanes]`.
         """
-        when = jax.tree.map(np.float32, schedule_inputs)
+        scalars = jax.tree.map(np.float32, schedule_inputs)
         if hosts.is_multiprocess():
-            when = self.layout.place(when, self.layout.replicated)
-        after = self._compiled(state, teacher, batch, when)
+            scalars = self.layout.place(scalars, self.layout.replicated)
+        after = self._compiled(state, teacher, batch, scalars)
         hosts.serialize_on_cpu(after)
         return after  # type: ignore[no-any-return]
-
-    def together(self, states: Sequence[State]) -> State:
-        """The states of as many runs as the step takes, as it takes them."""
-        return states[0] if self.seeds == 1 else self._join(*states)
-
-    def own(self, states: State, number: int) -> State:
-        """The state of one run, from 0, of those that the step takes."""
-        return states if self.seeds == 1 else self._part(states, np.int32(number))
 
     def __call__(
         self, state: State, teacher: Any, batch: Mapping[str, Any], schedule_inputs: ScheduleInputs
     ) -> tuple[State, dict[str, jax.Array]]:
-        """One step of one run on a batch that is on the host, and may have more arrays than the
-        step takes."""
+        """Do one step on a batch that is on the host, and may have more arrays than the step
+        takes."""
         return self.step(state, teacher, self.place(batch), schedule_inputs)
+
+    def stack(self, states: Sequence[State]) -> State:
+        """Return the states of as many runs as there are lanes, as the step takes them."""
+        if self.lanes == 1:
+            return states[0]
+        return self._stack(*states)  # type: ignore[no-any-return]
+
+    def unstack(self, states: State, lane: int) -> State:
+        """Return the state of one lane."""
+        if self.lanes == 1:
+            return states
+        return self._unstack(states, np.int32(lane))  # type: ignore[no-any-return]
+
+    def stack_batches(self, batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Return the batches of as many runs as there are lanes, as the step takes them, on the
+        host."""
+        if self.lanes == 1:
+            return {name: batches[0][name] for name in self.batch_fields}
+        stacked = {}
+        for name in self.batch_fields:
+            stacked[name] = np.stack([batch[name] for batch in batches], axis=BATCH_AXIS)
+        return stacked
 
 
 @functools.cache
@@ -215,9 +229,9 @@ def _program(
     layout: Layout,
     microbatches: int,
     compute: ComputeConfig,
-    seeds: int,
+    lanes: int,
 ) -> Program:
-    return Program(phase, shape, layout, microbatches=microbatches, compute=compute, seeds=seeds)
+    return Program(phase, shape, layout, microbatches=microbatches, compute=compute, lanes=lanes)
 
 
 def program_of(
@@ -226,11 +240,11 @@ def program_of(
     layout: Layout,
     microbatches: int = 1,
     compute: ComputeConfig = ComputeConfig(),
-    seeds: int = 1,
+    lanes: int = 1,
 ) -> Program:
-    """A phase compiled, or as it was compiled before in this process: runs that differ in budget,
-    seed, learning rate or the arm's name share it."""
-    return _program(phase.compile_key, shape, layout, microbatches, compute, seeds)
+    """Compile a phase, or return what was compiled before in this process: runs that differ in
+    budget, seed, learning rate or the arm's name share it."""
+    return _program(phase.compile_key, shape, layout, microbatches, compute, lanes)
 
 
 def _placed(

@@ -1,30 +1,96 @@
-"""What a run writes down besides its state, as it travels in a checkpoint: the journal and the
-metrics."""
+"""What a run writes down besides its state, and what travels in its checkpoints: the journal of its
+ledger and its metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kdjax.budget import journal
+from kdjax.budget.journal import Journal
+from kdjax.budget.ledger import Ledger
+from kdjax.config import LogConfig
 from kdjax.files import write_text
-from kdjax.training import metrics_log as log
+from kdjax.training import metrics_log
+from kdjax.training.metrics_log import Log
+from kdjax.training.sinks import About
 
-FILES = (journal.NAME, log.NAME)
-
-
-def read(directory: Path) -> dict[str, str]:
-    """The records of a run so far, by file name."""
-    return {name: (directory / name).read_text(encoding="utf-8") for name in FILES}
+FILES = (journal.NAME, metrics_log.NAME)
 
 
-def restore(directory: Path, kept: Mapping[str, str]) -> None:
-    """Puts a checkpoint's records in their place, but where those there begin with them: a kill may
+class RunRecords:
+    """The journal and the metrics of a run, open to be written.
+
+    Attributes:
+        log: the metrics.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        step: int,
+        config: LogConfig,
+        about: About | None,
+        warn: Callable[[str], None],
+    ):
+        """Open both files; what the metrics have of later steps than `step` is dropped.
+
+        Raises:
+            InputError: one of them is damaged, or Weights & Biases cannot be had.
+        """
+        self._directory = directory
+        self._journal = Journal(directory / journal.NAME)
+        self.log = Log(directory, step, config, about, warn)
+
+    def begin(self, ledger: Ledger, damaged: list[str], **facts: Any) -> None:
+        """Write the journal's first entry, or that the run goes on.
+
+        Args:
+            ledger: the ledger at this step.
+            damaged: checkpoints that could not be read.
+            facts: `side_by_side`, how many runs share the devices; and for the first entry `prices`
+                and `positions` of the steps of each phase.
+        """
+        if not self._journal.entries:
+            self._journal.add("open", ledger, **facts)
+            return
+        lost_steps = self.log.reached - ledger.steps
+        restart = {"side_by_side": facts["side_by_side"], "lost_steps": lost_steps}
+        if damaged:
+            restart["damaged"] = damaged
+        self._journal.add("restart", ledger, **restart)
+
+    def save_point(self, ledger: Ledger) -> None:
+        """See that all metrics are on the disk, and enter the steps done in the journal.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self.log.flush()
+        self._journal.add("steps", ledger)
+
+    def finish(self, ledger: Ledger, params_sha256: str) -> str:
+        """Write the journal's last entry, and return its hash."""
+        self._journal.add("close", ledger, params_sha256=params_sha256)
+        return self._journal.head
+
+    def read(self) -> dict[str, str]:
+        """Return the content of both files, by file name."""
+        return {name: (self._directory / name).read_text(encoding="utf-8") for name in FILES}
+
+
+def restore(directory: Path, records: Mapping[str, str]) -> None:
+    """Put a checkpoint's records in their place, unless the files there begin with them: a kill may
     have undone steps that the journal has on record.
 
     They do not on another machine, or where the run went on elsewhere meanwhile.
+
+    Args:
+        directory: directory of the run.
+        records: content of the files, by file name.
     """
-    for name, text in kept.items():
+    for name, text in records.items():
         path = directory / name
         if not path.exists() or not path.read_bytes().startswith(text.encode()):
             write_text(path, text)

@@ -1,10 +1,8 @@
-"""The fused step: teacher's forward, student's forward and backward, and the update, in one pure
+"""The training step: both forward passes, the objective, gradients and the update, as one pure
 function."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend import core
 
 from kdjax.models.dropout import seeds
 from kdjax.models.features import Features
 from kdjax.objectives.objective import Objective
-from kdjax.parallel.layout import Layout
+from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
 from kdjax.training.optimizer import apply
 from kdjax.training.partition import (
     Flat,
@@ -30,23 +27,17 @@ from kdjax.training.partition import (
 
 Batch = Mapping[str, jax.Array]
 Forward = Callable[..., Features]
-Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Step = Callable[["State", Any, Batch, "ScheduleInputs"], tuple["State", dict[str, Any]]]
-
-GRAD_SQUARES = "grad_squares"
-"""Among a step's metrics, before it is compiled: the sum of squares of each parameter's gradient,
-by dotted path."""
+Step = Callable[["State", Any, Batch, "ScheduleInputs"], tuple["State", dict[str, jax.Array]]]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ScheduleInputs:
-    """Where a step stands in its run: all that changes from step to step besides the batch, float32
-    scalars.
+    """All that changes from step to step besides the batch: float32 scalars.
 
     Attributes:
         budget_fraction: share of the budget spent before the step, which schedules go by.
-        learning_rate: of the step.
+        learning_rate: learning rate of the step.
     """
 
     budget_fraction: Any
@@ -54,7 +45,7 @@ class ScheduleInputs:
 
     @staticmethod
     def abstract(sharding: jax.sharding.Sharding | None = None) -> ScheduleInputs:
-        """Its scalars as shapes."""
+        """Return the scalars as shapes."""
         scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding)
         return ScheduleInputs(scalar, scalar)
 
@@ -66,8 +57,8 @@ class State:
 
     Attributes:
         step: steps done, int32.
-        seed: of dropout, uint32.
-        params: {"model": the student's, "objective": the terms' own}.
+        seed: seed of dropout, uint32.
+        params: {"model": the student's parameters, "objective": the terms' own}.
         opt: the optimiser's state, over the parameters as one flat mapping.
     """
 
@@ -78,243 +69,212 @@ class State:
 
 
 def init_state(params: dict[str, Any], optimizer: optax.GradientTransformation, seed: int) -> State:
-    """The state before the first step."""
+    """Return the state before the first step."""
     return State(jnp.int32(0), jnp.uint32(seed), params, optimizer.init(flat(params)))
 
 
-def make_loss(
-    student_features: Forward,
-    teacher_features: Forward,
-    objective: Objective,
-    *,
-    dtype: str = "float32",
-    layout: Layout | None = None,
-) -> Loss:
-    """The loss `(params, teacher_params, batch, dropout_key, budget_fraction, shares) -> (loss,
-    terms)`.
-
-    Args:
-        student_features: the student's features, `(params["model"], teacher_params, batch,
-            dropout_key) -> Features`.
-        teacher_features: the teacher's features, `(teacher_params, batch) -> Features`; no gradient
-            flows into them.
-        objective: what is minimised.
-        dtype: of activations and matmuls.
-        layout: where parameters lie, for a step over several devices; changes the result by
-            rounding alone.
-    """
-
-    def student(
-        params: Any, teacher_params: Any, batch: Batch, dropout_key: jax.Array | None
-    ) -> Features:
-        return student_features(params["model"], teacher_params, batch, dropout_key)
-
-    def teacher(params: None, teacher_params: Any, batch: Batch, dropout_key: None) -> Features:
-        return teacher_features(teacher_params, batch)
-
-    if layout is not None:
-        student = layout.shard_forward(student, dtype)
-        teacher = layout.shard_forward(teacher, dtype)
-
-    def loss(
-        params: dict[str, Any],
-        teacher_params: Any,
-        batch: Batch,
-        dropout_key: jax.Array | None,
-        budget_fraction: jax.Array | float,
-        shares: Mapping[str, jax.Array] | None = None,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        own = params["objective"] if layout is None else layout.all_gather(params["objective"])
-        seen = student({"model": params["model"]}, teacher_params, batch, dropout_key)
-        wanted = jax.lax.stop_gradient(teacher(None, teacher_params, batch, None))
-        return objective(seen, wanted, batch, own, budget_fraction, shares)
-
-    return loss
-
-
-over_whole: Callable[[Loss], Callable[..., Any]] = functools.partial(
-    jax.value_and_grad, has_aux=True
-)
-"""The loss of a whole batch and its gradients."""
-
-
-def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., Any]:
-    """As `over_whole`, over a batch taken in parts, one after another, to save memory.
-
-    Each term's value in a part counts by what it is a mean over there (`Term.count`), so the result
-    is that of the whole batch, whatever the parts hold, dropout included. Part i takes sequences i,
-    i + `parts`, …: of each device the same number.
-    """
-    graded = over_whole(loss)
-
-    def run(
-        params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, budget_fraction: Any
-    ) -> Any:
-        whole = objective.counts(batch)
-        pieces = jax.tree.map(
-            lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (dict(batch), key)
-        )
-
-        def add(total: Any, taken: tuple[Any, Any]) -> tuple[Any, None]:
-            piece, own = taken
-            counts = objective.counts(piece)
-            shares = {name: counts[name] / jnp.maximum(whole[name], 1e-9) for name in counts}
-            return jax.tree.map(
-                jnp.add, total, graded(params, teacher_params, piece, own, budget_fraction, shares)
-            ), None
-
-        nothing = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(graded, params, teacher_params, batch, key, budget_fraction, whole),
-        )
-        return jax.lax.scan(add, nothing, pieces)[0]
-
-    return run
-
-
 def make_step(
-    loss: Loss,
+    student: Forward,
+    teacher: Forward | None,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     trained: Any,
     *,
-    dropout: bool,
-    differentiate: Callable[[Loss], Callable[..., Any]] = over_whole,
-    bits: str = "threefry2x32",
-    layout: Layout | None = None,
+    frozen_encoder: bool = False,
+    dropout_bits: str | None = None,
+    microbatches: int = 1,
+    dtype: str = "float32",
+    group_norms: bool = True,
+    layout: Layout | Unsharded = UNSHARDED,
 ) -> Step:
-    """The step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`: one pure
-    function, for `compile_step`.
+    """Return the step `(state, teacher_params, batch, schedule_inputs) -> (state, metrics)`.
 
     Args:
-        loss: from `make_loss`.
+        student: `(params, batch, dropout_key=seeds)` to the student's features.
+        teacher: `(teacher_params, batch)` to the teacher's features; None: there is no teacher.
+        objective: the weighted sum of terms that is minimised.
         optimizer: an Optax transformation of the parameters as one flat mapping
             (`kdjax.training.partition`), without the learning rate.
-        trained: from `trained`. What gets no gradient stays as it is, and nothing is computed for
-            it.
-        dropout: whether the loss takes a dropout key, made anew from (seed, step).
-        differentiate: makes the loss and its gradients of the loss: `over_whole`, or `accumulated`.
-        bits: the generator of dropout's random bits (a name JAX knows).
-        layout: where parameters lie, for a step over several devices; changes the result by
-            rounding alone.
+        trained: a tree like the parameters, True for those that the objective gives a gradient; the
+            others stay as they are, and nothing is computed for them.
+        frozen_encoder: whether `teacher_params` are the student's own encoder, which is not
+            trained, and the state holds its MLM head alone.
+        dropout_bits: generator of dropout's random bits, a name JAX knows; None: no dropout.
+        microbatches: parts in which a batch is taken, one after another.
+        dtype: type of activations and matmuls.
+        group_norms: whether metrics have the gradient norms of groups of parameters; a price is
+            counted without them.
+        layout: where parameters lie; changes results by rounding alone.
 
     Returns:
-        A function whose metrics are float32 scalars: `loss`, `grad_norm` and each term by its key.
-            Beside them
-        `GRAD_SQUARES`, a mapping of scalars: what the gradient norm is the root of the sum of. They
-        are computed anyway, so handing them out adds nothing to the price; `compile_step` makes
-        norms of groups of them.
+        A pure function, whose metrics are float32 scalars: `loss`, each term by its key,
+        `grad_norm` and `grad_norm/GROUP`.
     """
+    student_forward = layout.shard_forward(student, dtype)
+    teacher_forward = teacher and layout.shard_forward(teacher, dtype, of_teacher=True)
 
     def step(
         state: State, teacher_params: Any, batch: Batch, schedule_inputs: ScheduleInputs
-    ) -> tuple[State, dict[str, Any]]:
-        key = (
-            jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
-            if dropout
-            else None
-        )
-        key = seeds(key, len(batch["tokens"]))
-        params, frozen = partition(state.params, trained)
+    ) -> tuple[State, dict[str, jax.Array]]:
+        trainable, frozen = partition(state.params, trained)
 
-        def loss_of_trainable(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return loss(combine(params, frozen, trained), *rest)
+        def loss_fn(
+            trainable: Flat,
+            batch: Batch,
+            dropout_seeds: jax.Array | None,
+            shares: Mapping[str, jax.Array] | None = None,
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            params = combine(trainable, frozen, trained)
+            model = params["model"]
+            if frozen_encoder:
+                model = {**jax.lax.stop_gradient(teacher_params), **model}
 
-        with contextlib.nullcontext() if layout is None else layout.mesh_context():
-            (value, terms), grads = differentiate(loss_of_trainable)(
-                params, teacher_params, batch, key, schedule_inputs.budget_fraction
+            teacher_features = Features()
+            if teacher_forward is not None:
+                teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
+            student_features = student_forward(model, batch, dropout_key=dropout_seeds)
+
+            projections = layout.all_gather(params["objective"])
+            fraction = schedule_inputs.budget_fraction
+            return objective(
+                student_features, teacher_features, batch, projections, fraction, shares
             )
-        grads = grads if layout is None else layout.reduce_scatter(grads)
-        params, opt = apply(
-            optimizer,
-            grads,
-            select_optimizer_state(state.opt, params),
-            params,
-            schedule_inputs.learning_rate,
-        )
+
+        # The loss and its gradients; dropout is a pure function of (seed, step, sequence).
+        dropout_seeds = _dropout_seeds(state, dropout_bits, len(batch["tokens"]))
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        with layout.mesh_context():
+            if microbatches == 1:
+                (loss, terms), grads = grad_fn(trainable, batch, dropout_seeds)
+            else:
+                (loss, terms), grads = accumulate_gradients(
+                    grad_fn, objective, microbatches, trainable, batch, dropout_seeds
+                )
+        grads = layout.reduce_scatter(grads)
+
+        # What is frozen keeps its moments, whatever momentum an earlier phase gave it.
+        opt = select_optimizer_state(state.opt, trainable)
+        trainable, opt = apply(optimizer, grads, opt, trainable, schedule_inputs.learning_rate)
+        params = combine(trainable, frozen, trained)
+        opt = merge_optimizer_state(state.opt, opt)
+
         squares = sums_of_squares(grads)
-        metrics = {"loss": value, "grad_norm": root_of_sum(squares), GRAD_SQUARES: squares, **terms}
-        after = combine(params, frozen, trained)
-        return State(
-            state.step + 1, state.seed, after, merge_optimizer_state(state.opt, opt)
-        ), metrics
+        metrics = {"loss": loss, "grad_norm": root_of_sum(squares), **terms}
+        if group_norms:
+            metrics |= gradient_norms(squares)
+        return State(state.step + 1, state.seed, params, opt), metrics
 
     return step
 
 
-def global_norm(tree: Flat) -> jax.Array:
-    """The Euclidean norm over all leaves, a float32 scalar."""
-    return root_of_sum(sums_of_squares(tree))
+def accumulate_gradients(
+    grad_fn: Callable[..., Any],
+    objective: Objective,
+    parts: int,
+    params: Any,
+    batch: Batch,
+    dropout_seeds: jax.Array | None,
+) -> Any:
+    """Compute what `grad_fn` gives for a batch from its parts, one after another, to save memory.
 
-
-def sums_of_squares(tree: Flat) -> Flat:
-    """Of each leaf, a float32 scalar."""
-    return {name: jnp.sum(jnp.square(leaf)) for name, leaf in tree.items()}
-
-
-def root_of_sum(squares: Flat) -> jax.Array:
-    """Of scalars, in the order of their names."""
-    return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.float32(0)))
-
-
-def group_norms(squares: Flat) -> dict[str, jax.Array]:
-    """The norms of groups of parameters: `grad_norm/` and embeddings, layer_1, …, head or
-    projections.
+    Each term's value in a part counts by what it is a mean over there (`Objective.counts`), so the
+    result is that of the whole batch, whatever the parts hold, dropout included. Part i takes
+    sequences i, i + `parts`, …: of each device the same number.
 
     Args:
-        squares: sums of squares, by the parameters' dotted paths.
+        grad_fn: `(params, batch, dropout_seeds, shares)` to the loss, its terms and gradients.
+        objective: the objective, whose terms say what they are means over.
+        parts: number of parts.
+        params: what gradients are taken of.
+        batch: the whole batch.
+        dropout_seeds: seeds of its sequences, `[B, 2]`; None: no dropout.
     """
-    groups: dict[str, Flat] = {}
-    for name, square in squares.items():
-        groups.setdefault(_group(name), {})[name] = square
-    return {f"grad_norm/{group}": root_of_sum(members) for group, members in groups.items()}
+
+    def in_parts(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    totals = objective.counts(batch)
+
+    def add_part(total: Any, part: tuple[Batch, jax.Array | None]) -> tuple[Any, None]:
+        part_batch, part_seeds = part
+        counts = objective.counts(part_batch)
+        shares = {name: counts[name] / jnp.maximum(totals[name], 1e-9) for name in counts}
+        result = grad_fn(params, part_batch, part_seeds, shares)
+        return jax.tree.map(jnp.add, total, result), None
+
+    shapes = jax.eval_shape(grad_fn, params, batch, dropout_seeds, totals)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add_part, zeros, jax.tree.map(in_parts, (dict(batch), dropout_seeds)))
+    return total
 
 
-def _group(name: str) -> str:
-    """What a parameter belongs to, by its dotted path."""
-    owner, section, *rest = name.split(".")
-    if owner == "objective":
-        return "projections"
-    return f"layer_{rest[0]}" if section == "layers" else {"mlm": "head"}.get(section, section)
+def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> Any:
+    """Return the step jitted over a layout: the batch split over devices, the state donated.
 
-
-def compile_step(step: Step, layout: Layout, state: State, teacher: Any) -> Any:
-    """The step jitted over a layout: the batch split, state and teacher as they are stored, the
-    state donated.
-
-    Its metrics are scalars alone: besides those of `make_step` the gradient norms of `group_norms`.
+    Args:
+        step: from `make_step`, or several lanes of it (`kdjax.training.vmapped.vmap_step`).
+        layout: where arrays lie.
+        state_sharding: shardings of the state.
+        teacher: the teacher's parameters, as shapes.
     """
-    kept = layout.param_sharding(state)
     return jax.jit(
-        with_group_norms(step),
+        step,
         in_shardings=(
-            kept,
+            state_sharding,
             layout.teacher_sharding(teacher),
             layout.batch_sharding,
             layout.replicated,
         ),
-        out_shardings=(kept, layout.replicated),
+        out_shardings=(state_sharding, layout.replicated),
         donate_argnums=0,
     )
 
 
-def with_group_norms(step: Step) -> Step:
-    """The step with norms of groups of parameters in the place of `GRAD_SQUARES`."""
-
-    def grouped(*args: Any) -> tuple[State, dict[str, jax.Array]]:
-        state, metrics = step(*args)
-        squares = metrics.pop(GRAD_SQUARES)
-        return state, {**metrics, **group_norms(squares)}
-
-    return grouped
+def global_norm(tree: Flat) -> jax.Array:
+    """Return the Euclidean norm over all leaves, a float32 scalar."""
+    return root_of_sum(sums_of_squares(tree))
 
 
-def trained(loss: Loss, params: Any, *args: Any) -> Any:
-    """Which parameters the loss depends on: a tree like `params` of booleans.
+def sums_of_squares(tree: Flat) -> Flat:
+    """Return the sum of squares of each leaf, a float32 scalar."""
+    return {name: jnp.sum(jnp.square(leaf)) for name, leaf in tree.items()}
 
-    Read from the traced program: a parameter no equation mentions gets no gradient. Arguments are
-        shapes.
+
+def root_of_sum(squares: Flat) -> jax.Array:
+    """Return the root of a sum of scalars, added in the order of their names."""
+    return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.float32(0)))
+
+
+def gradient_norms(squares: Flat) -> dict[str, jax.Array]:
+    """Return the gradient norms of groups of parameters.
+
+    Args:
+        squares: sums of squares, by the parameters' dotted paths.
+
+    Returns:
+        `grad_norm/` and embeddings, layer_1, …, head or projections.
     """
-    traced = jax.make_jaxpr(loss)(params, *args).jaxpr
-    used = {v for eqn in traced.eqns for v in eqn.invars if isinstance(v, core.Var)}
-    leaves, tree = jax.tree.flatten(params)
-    return jax.tree.unflatten(tree, [v in used for v in traced.invars[: len(leaves)]])
+    groups: dict[str, Flat] = {}
+    for name, square in squares.items():
+        groups.setdefault(_parameter_group(name), {})[name] = square
+    return {f"grad_norm/{group}": root_of_sum(members) for group, members in groups.items()}
+
+
+def _dropout_seeds(state: State, bits: str | None, sequences: int) -> jax.Array | None:
+    """Return a dropout seed for each sequence of the state's next step; None without dropout."""
+    if bits is None:
+        return None
+    key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
+    return seeds(key, sequences)
+
+
+def _parameter_group(name: str) -> str:
+    """Return the group that a parameter belongs to, by its dotted path."""
+    owner, section, *rest = name.split(".")
+    if owner == "objective":
+        return "projections"
+    if section == "layers":
+        return f"layer_{rest[0]}"
+    if section == "mlm":
+        return "head"
+    return section

@@ -18,7 +18,7 @@ from kdjax.data.text import sources
 from kdjax.errors import InputError
 from kdjax.files import read_json
 from kdjax.models import Model
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 
 CARD = "teacher.json"
 """Beside a teacher's weights: what is known of it. Written last, so a directory that has it is

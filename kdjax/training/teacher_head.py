@@ -3,61 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger, schedule_phases
-from kdjax.config import ArmConfig, ComputeConfig, HeadConfig, ModelConfig, TrainConfig
-from kdjax.models import Model, abstract_params, forward, init_mlm_head
-from kdjax.models.features import Features
+from kdjax.config import ArmConfig, HeadConfig, ModelConfig, TrainConfig
+from kdjax.models import Model, init_mlm_head
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.input_pipeline import Stream
-from kdjax.training.loop import train
 from kdjax.training.phase import BatchShape, Phase, price
 from kdjax.training.program import program_of
-from kdjax.training.run import CompiledPhase, Run
-from kdjax.training.teacher_source import NoTeacher
-
-
-@dataclass(frozen=True)
-class HeadOnFrozenEncoder(Phase):
-    """A phase that trains an MLM head alone; the encoder below it is given to the step and not
-    trained."""
-
-    def student_features(
-        self,
-        params: Any,
-        teacher_params: Any,
-        batch: Any,
-        dropout_key: jax.Array | None,
-        compute: ComputeConfig = ComputeConfig(),
-    ) -> Features:
-        """The logits of the head on the frozen encoder."""
-        whole = {**jax.lax.stop_gradient(teacher_params), "mlm": params["mlm"]}
-        return forward(
-            self.student, whole, batch, self.needs.student, dropout_key=dropout_key, compute=compute
-        )
-
-    def abstract_model(self) -> Any:
-        """The head, as shapes."""
-        return {"mlm": abstract_params(self.student)["mlm"]}
-
-    def abstract_teacher(self) -> Any:
-        """The encoder, as shapes."""
-        return abstract_params(self.student, mlm=False)
+from kdjax.training.train import train
+from kdjax.training.trainer import Trainer
 
 
 def head_phase(architecture: ModelConfig, config: HeadConfig) -> Phase:
-    """What fits a head on an encoder of this architecture: masked language modelling."""
-    kind = HeadOnFrozenEncoder if config.encoder == "frozen" else Phase
-    (mlm,) = objectives_of("scratch", arm_of("scratch", ArmConfig()))
-    return kind("teacher", architecture, None, NoTeacher(), mlm, config.optimizer)
+    """Return the phase that fits a head on an encoder: masked language modelling."""
+    mlm = objectives_of("scratch", arm_of("scratch", ArmConfig()))[0]
+    return Phase(
+        "teacher",
+        architecture,
+        teacher=None,
+        teacher_source=None,
+        objective=mlm,
+        optimizer=config.optimizer,
+        frozen_encoder=config.encoder == "frozen",
+    )
 
 
 def fit_head(
@@ -102,7 +77,7 @@ def fit_head(
         return {**body, **params} if frozen else params
 
     (outcome,) = train(
-        Run(
+        Trainer(
             [CompiledPhase(phase, program, cost, stream, program.place_teacher(body))],
             budget,
             start=head if frozen else {**body, **head},

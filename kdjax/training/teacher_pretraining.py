@@ -14,7 +14,6 @@ from kdjax.config import ArmConfig, ModelConfig, PretrainingConfig
 from kdjax.errors import InputError
 from kdjax.objectives.presets import arm_of, objectives_of
 from kdjax.training.phase import BatchShape, Phase, price
-from kdjax.training.teacher_source import NoTeacher
 
 SETTING = "teacher.train.budget"
 """What messages call the budget."""
@@ -32,7 +31,7 @@ def pretraining_phases(architecture: ModelConfig, config: PretrainingConfig) -> 
     """
     objective = objectives_of("scratch", arm_of("scratch", ArmConfig()))[0]
     return tuple(
-        Phase("teacher", architecture, None, NoTeacher(), objective, config.optimizer, until=share)
+        Phase("teacher", architecture, None, None, objective, config.optimizer, until=share)
         for share in config.checkpoints
     )
 

@@ -51,29 +51,6 @@ class TeacherSource(ABC):
 
 
 @dataclass(frozen=True)
-class NoTeacher(TeacherSource):
-    """For an objective that looks at no teacher."""
-
-    def params(self, request: FeatureRequest) -> Any:
-        """None."""
-        return None
-
-    def fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """None."""
-        return ()
-
-    def features(
-        self,
-        params: Any,
-        batch: Batch,
-        request: FeatureRequest,
-        compute: ComputeConfig = ComputeConfig(),
-    ) -> Features:
-        """None."""
-        return Features()
-
-
-@dataclass(frozen=True)
 class OnlineTeacher(TeacherSource):
     """The teacher's forward pass inside the step: without dropout, as far as it is needed."""
 

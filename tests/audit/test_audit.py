@@ -22,7 +22,7 @@ from kdjax.errors import InputError
 from kdjax.study.compare import compare
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.sweep import sweep
-from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.checkpoint_storage import CheckpointStorage
 from tests import small_study
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -55,15 +55,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = small_study.write(here, **CHANGES)
     saves = []
 
-    def killed(self: Checkpoints, *what: Any) -> None:
+    def killed(self: CheckpointStorage, *what: Any) -> None:
         saves.append(what)
         if len(saves) == KILLED + 1:  # the first save is of the teacher's head
             raise KeyboardInterrupt
         save(self, *what)
 
-    save = Checkpoints.save
+    save = CheckpointStorage.save
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Checkpoints, "save", killed)
+        patch.setattr(CheckpointStorage, "save", killed)
         compare(recipes.load(recipe, [*OVERRIDES, "--train.checkpoint.seconds", "0"]), here / "out")
     compare(recipes.load(recipe, OVERRIDES), here / "out")
     return here / "out"

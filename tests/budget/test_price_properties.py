@@ -351,11 +351,11 @@ def test_packing_and_padding_do_not_change_the_price() -> None:
     }
     params = phase.abstract_params()
     teacher = phase.abstract_teacher()
-    counts = [measure(phase.loss(), params, teacher, batch, None, 0.0) for batch in (packed, whole)]
+    counts = [measure(phase.loss, params, teacher, batch, None, 0.0) for batch in (packed, whole)]
     assert (
         counts[0]
         == counts[1]
-        == measure(phase.loss(), params, teacher, tiny.SHAPE.abstract(), None, 0.0)
+        == measure(phase.loss, params, teacher, tiny.SHAPE.abstract(), None, 0.0)
     )
     assert counts[0].flops > 0
 

@@ -16,10 +16,10 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
-from kdjax.training.loop import train
 from kdjax.training.phase import price
 from kdjax.training.program import Program
-from kdjax.training.run import Outcome, Run
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 from tests import metrics, tiny
 
 STEPS = 6
@@ -46,7 +46,7 @@ def run(
         watch(progress.ledger.steps)
 
     (outcome,) = train(
-        Run(
+        Trainer(
             [tiny.compiled_phase(program.phase, program, tiny.Batches())],
             Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
             start=tiny.params(program.phase.student, 0),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kdjax.training.checkpoint import Checkpoints
+from kdjax.training.checkpoint_storage import CheckpointStorage
 from tests.study.conftest import Ended, kdjax
 
 RUN = Path("runs") / "scratch-seed0"
@@ -38,15 +38,15 @@ class Machine:
 def ended_after(machine: Machine, saves: int, kept: str) -> None:
     """The process ends once so many checkpoints were begun."""
     left = iter(range(saves))
-    save = Checkpoints.save
+    save = CheckpointStorage.save
 
-    def counted(self: Checkpoints, *what: Any) -> None:
+    def counted(self: CheckpointStorage, *what: Any) -> None:
         if next(left, None) is None:
             raise KeyboardInterrupt
         save(self, *what)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", counted)
+        patch.setattr(CheckpointStorage, "save", counted)
         assert machine.compare(kept, *OFTEN).status == 130
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from kdjax.budget import journal
 from kdjax.errors import InputError
-from kdjax.training import underway
+from kdjax.training import checkpoint_retry
 from tests.faults import runs
 
 Limit = Callable[[int], AbstractContextManager[None]]
@@ -69,10 +69,10 @@ def test_the_last_checkpoint_is_waited_for(
                 full.enter_context(files_of_at_most(700))
 
         def wait(seconds: float) -> None:
-            assert seconds == underway.RETRY_SECONDS
+            assert seconds == checkpoint_retry.RETRY_SECONDS
             full.close()  # meanwhile somebody made room
 
-        monkeypatch.setattr(underway.time, "sleep", wait)
+        monkeypatch.setattr(checkpoint_retry.time, "sleep", wait)
         outcome = runs.run(tmp_path, watch, said.append)
     assert any("goes on without a checkpoint of step 6" in line for line in said)
     runs.check_same(outcome, tmp_path, straight)

@@ -85,7 +85,7 @@ def loss_and_gradients(given: ArmInputs) -> dict[str, np.ndarray]:
     """Compute kdjax's loss (`loss`) and gradients, by their path in the parameters."""
     phase = given.case.phase
     params = {"model": given.student, "objective": given.objective}
-    graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss()(p, t, b, None, 0.0)[0]))
+    graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
     loss, gradients = graded(params, phase.teacher_part(given.teacher), dict(given.batch))
     found = {"loss": np.asarray(loss)}
     trained = jax.tree_util.tree_leaves_with_path(phase.trained)

@@ -81,15 +81,13 @@ def stepped(mesh: MeshConfig, devices: int, **options: Any) -> tuple[Any, float,
     program = Program(phase(), SHAPE, Layout.of(mesh, jax.devices()[:devices]), **options)
     start = models.init(STUDENT, 0).params
     teacher = program.place_teacher(models.init(TEACHER, 9).params)
-    states = [program.start(start, seed) for seed in range(program.seeds)]
+    states = [program.start(start, seed) for seed in range(program.lanes)]
     before = jax.device_get(states[0].params)
     batches = program.place(
-        program.joined([tiny.batch(3 + n, SHAPE) for n in range(program.seeds)])
+        program.stack_batches([tiny.batch(3 + n, SHAPE) for n in range(program.lanes)])
     )
-    after, metrics = program.step(
-        program.together(states), teacher, batches, ScheduleInputs(0.0, 1.0)
-    )
-    gradients = jax.tree.map(np.subtract, before, jax.device_get(program.own(after, 0).params))
+    after, metrics = program.step(program.stack(states), teacher, batches, ScheduleInputs(0.0, 1.0))
+    gradients = jax.tree.map(np.subtract, before, jax.device_get(program.unstack(after, 0).params))
     return gradients, float(np.ravel(metrics["loss"])[0]), {name for name, _ in program.kernels}
 
 

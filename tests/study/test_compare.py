@@ -20,7 +20,7 @@ from kdjax.budget.journal import read
 from kdjax.models import zoo
 from kdjax.study import compare
 from kdjax.study import study as study_module
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 from tests import small_study
 from tests.golden import pytorch
 from tests.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS

@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import models
 from kdjax.errors import InputError
-from kdjax.training.checkpoint import sha256
+from kdjax.training.checksum import sha256
 from kdjax.training.teacher_directories import checkpoint_name, read_card, read_teacher
 from tests import tiny
 

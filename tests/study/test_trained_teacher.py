@@ -18,7 +18,8 @@ from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.study import study as study_module
 from kdjax.study import trained_teacher
-from kdjax.training.checkpoint import Checkpoints, sha256
+from kdjax.training.checkpoint_storage import CheckpointStorage
+from kdjax.training.checksum import sha256
 from kdjax.training.teacher_pretraining import stream_seed
 from tests import metrics, small_study
 from tests.corpora import make_tokenizer
@@ -95,16 +96,16 @@ def study(recipe: Path) -> Path:
     """A study that was killed twice while it trained its teachers."""
     out = recipe.parent / "study"
     saved = []
-    save = Checkpoints.save
+    save = CheckpointStorage.save
 
-    def killed(self: Checkpoints, *what: Any) -> None:
+    def killed(self: CheckpointStorage, *what: Any) -> None:
         saved.append(what)
         if len(saved) in KILLS:
             raise KeyboardInterrupt
         save(self, *what)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", killed)
+        patch.setattr(CheckpointStorage, "save", killed)
         for _ in KILLS:
             assert (
                 kdjax("compare", recipe, "--out", out, "--train.checkpoint.seconds", "0").status

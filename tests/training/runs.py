@@ -14,10 +14,10 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
-from kdjax.training.loop import train
 from kdjax.training.phase import price
 from kdjax.training.program import Program
-from kdjax.training.run import Outcome, Run
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 from tests import tiny
 
 STEPS = 6
@@ -55,7 +55,7 @@ def run(
             raise Interrupted
 
     (outcome,) = train(
-        Run(
+        Trainer(
             [
                 tiny.compiled_phase(
                     program.phase,

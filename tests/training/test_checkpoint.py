@@ -17,7 +17,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.errors import InputError
-from kdjax.training.checkpoint import Checkpoints, Restored, Unsaved, abandoned_reads, save_params
+from kdjax.training.checkpoint_storage import (
+    CheckpointStorage,
+    Restored,
+    Unsaved,
+    abandoned_reads,
+    save_params,
+)
 from tests.limits import files_of_at_most
 
 Change = Callable[[Path], None]
@@ -60,13 +66,13 @@ def ledger(steps: int) -> Ledger:
 
 
 def saved(directory: Path, *steps: int, keep: int = 2) -> None:
-    with Checkpoints(directory, keep) as checkpoints:
+    with CheckpointStorage(directory, keep) as checkpoints:
         for step in steps:
             checkpoints.save(state(step), ledger(step), {"ledger.jsonl": f"{step}\n"})
 
 
 def restored(directory: Path, like: Any) -> Restored | None:
-    with Checkpoints(directory) as checkpoints:
+    with CheckpointStorage(directory) as checkpoints:
         return checkpoints.restore(like)
 
 
@@ -99,7 +105,7 @@ def test_nothing_is_found_where_nothing_was_saved(tmp_path: Path) -> None:
 
 def test_a_state_may_be_used_up_while_it_is_written(tmp_path: Path) -> None:
     use_up = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointStorage(tmp_path) as checkpoints:
         now = state(1)
         checkpoints.save(now, ledger(1))
         jax.block_until_ready(use_up(now))
@@ -209,7 +215,7 @@ def test_load_that_fails_leaves_nothing_for_python_to_warn_of(tmp_path: Path) ->
     wider = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"]
     )
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointStorage(tmp_path) as checkpoints:
         with pytest.raises(InputError):
             checkpoints.restore({**like(), "params": wider})
         assert abandoned_reads() == []
@@ -218,7 +224,7 @@ def test_load_that_fails_leaves_nothing_for_python_to_warn_of(tmp_path: Path) ->
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointStorage(tmp_path) as checkpoints:
         for step in (1, 2):
             checkpoints.save(state(step), ledger(step))
         checkpoints.wait()

@@ -20,10 +20,10 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training import stopwatch
-from kdjax.training.loop import train
 from kdjax.training.phase import Phase, price
 from kdjax.training.program import Program
-from kdjax.training.run import Outcome, Run
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 from tests import metrics, tiny
 
 STEPS = 6
@@ -66,7 +66,7 @@ def run(
             raise Interrupted
 
     (outcome,) = train(
-        Run(
+        Trainer(
             [tiny.compiled_phase(phase(learning_rate), program, stream or tiny.Batches(), teacher)],
             budget or Budget.flops(STEPS * cost.total + cost.total // 2),
             start=tiny.params(program.phase.student, 0),

@@ -19,9 +19,9 @@ from kdjax.budget.price import PARTS
 from kdjax.training import metrics as module
 from kdjax.training.metrics import MEASURED, Done, Meter
 from kdjax.training.phase import price
-from kdjax.training.run import Outcome
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
+from kdjax.training.trainer import Outcome
 from tests import metrics, tiny
 from tests.training import runs
 
@@ -76,9 +76,7 @@ def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
     state = program.start(tiny.params(phase.student, 0), seed=0)
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     params = jax.device_get(state.params)
-    grads = jax.jit(jax.grad(phase.loss(), has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[
-        0
-    ]
+    grads = jax.jit(jax.grad(phase.loss, has_aux=True))(params, teacher, tiny.batch(0), key, 0.0)[0]
     _, found = program(state, teacher, tiny.batch(0), tiny.schedule_inputs(phase, 0, 9))
     for group, tree in (
         ("layer_2", grads["model"]["layers"]["2"]),

@@ -19,7 +19,7 @@ from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.phase import Phase
 from kdjax.training.program import Program
-from kdjax.training.step import State, accumulated
+from kdjax.training.step import State, accumulate_gradients
 from tests import tiny
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
@@ -100,16 +100,16 @@ def test_tolerance_tells_a_dropped_part_and_a_wrong_scale_from_rounding() -> Non
             check_same((params, {**whole, name: value * 8 / 7}))
 
 
-def test_a_part_is_given_the_seeds_of_its_sequences() -> None:
-    def loss(
-        params: Any, teacher: Any, batch: Any, key: jax.Array, progress: float, shares: Any = None
-    ) -> Any:
-        return params * jnp.sum(batch["tokens"][:, :1] * key), {}
+def test_accumulate_gradients_gives_each_part_the_seeds_of_its_sequences() -> None:
+    def grad_fn(scale: float, batch: Any, seeds: jax.Array, shares: Any) -> Any:
+        total = jnp.sum(batch["tokens"][:, :1] * seeds)
+        return (scale * total, {}), total
 
-    batch = {**tiny.batch(0)}
-    key = jax.random.randint(jax.random.key(3), (len(batch["tokens"]), 2), 0, 9)
-    (value, _), grad = accumulated(phase().objective, 2, loss)(1.0, None, batch, key, 0.0)
-    assert float(value) == float(grad) == np.sum(batch["tokens"][:, :1] * key)
+    batch = tiny.batch(0)
+    seeds = jax.random.randint(jax.random.key(3), (len(batch["tokens"]), 2), 0, 9)
+    result = accumulate_gradients(grad_fn, phase().objective, 2, 1.0, batch, seeds)
+    (value, _), gradient = result
+    assert float(value) == float(gradient) == np.sum(batch["tokens"][:, :1] * seeds)
 
 
 def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:

@@ -27,12 +27,12 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.loop import train
 from kdjax.training.partition import flat
 from kdjax.training.phase import price
 from kdjax.training.program import Program
-from kdjax.training.run import Outcome, Run
 from kdjax.training.step import ScheduleInputs
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 from tests import metrics, tiny
 
 TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
@@ -85,7 +85,7 @@ def run(directory: Path, stop_at: int | None = None) -> Outcome:
             raise Interrupted
 
     (outcome,) = train(
-        Run(
+        Trainer(
             [
                 tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
                 for phase, program in zip(arm().phases, programs(), strict=True)

@@ -22,10 +22,10 @@ from kdjax.config import (
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.loop import train
 from kdjax.training.phase import price
 from kdjax.training.program import Program
-from kdjax.training.run import Outcome, Run
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 from tests import metrics, tiny
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
@@ -71,7 +71,7 @@ def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
     ]
     start = tiny.params(arm(order).student, 0)
     (outcome,) = train(
-        Run(
+        Trainer(
             compiled_phases,
             budget(order),
             start=start,

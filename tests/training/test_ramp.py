@@ -24,10 +24,11 @@ from kdjax.config import (
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.loop import train
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
-from kdjax.training.run import CompiledPhase, Outcome, Run
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 from tests import tiny
 
 RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))
@@ -66,7 +67,7 @@ def run(
             )
         )
     (outcome,) = train(
-        Run(
+        Trainer(
             compiled_phases,
             BUDGET,
             start=tiny.params(tiny.STUDENT, 0),

@@ -21,11 +21,11 @@ from kdjax.config import CheckpointConfig, LogConfig, ModelConfig, TrainConfig
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
-from kdjax.training.checkpoint import sha256
-from kdjax.training.loop import train
+from kdjax.training.checksum import sha256
 from kdjax.training.phase import Phase, price
 from kdjax.training.program import Program, program_of
-from kdjax.training.run import Outcome, Run
+from kdjax.training.train import train
+from kdjax.training.trainer import Outcome, Trainer
 from tests import metrics, tiny
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
@@ -71,7 +71,7 @@ def compiled(
     seeds: int, of: Phase | None = None, devices: int = 1, microbatches: int = 1
 ) -> Program:
     layout = Layout.of(devices=jax.devices()[:devices])
-    return program_of(of or phase(), tiny.SHAPE, layout, microbatches, seeds=seeds)
+    return program_of(of or phase(), tiny.SHAPE, layout, microbatches, lanes=seeds)
 
 
 def go(
@@ -92,7 +92,7 @@ def go(
         batch_size=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3
     )
     runs = [
-        Run(
+        Trainer(
             [tiny.compiled_phase(phase(), program, tiny.Batches(seed), teacher)],
             budget or Budget.flops(STEPS * cost.total),
             start=starts(seed),
@@ -277,11 +277,13 @@ def stepped(
     program = compiled(seeds, of, devices, microbatches)
     chosen = range(first, first + seeds)
     teacher = program.place_teacher(teacher_params() if of.teacher else None)
-    states = program.together([program.start(beginning(STUDENT, seed), seed) for seed in chosen])
+    states = program.stack([program.start(beginning(STUDENT, seed), seed) for seed in chosen])
     for step in range(2):
-        batches = program.place(program.joined([tiny.batch(10 * seed + step) for seed in chosen]))
+        batches = program.place(
+            program.stack_batches([tiny.batch(10 * seed + step) for seed in chosen])
+        )
         states, figures = program.step(states, teacher, batches, tiny.schedule_inputs(of, step, 5))
-    params = [jax.device_get(program.own(states, number).params) for number in range(seeds)]
+    params = [jax.device_get(program.unstack(states, number).params) for number in range(seeds)]
     return params, [
         {name: float(np.ravel(each)[number]) for name, each in figures.items()}
         for number in range(seeds)

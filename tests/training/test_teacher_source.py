@@ -19,7 +19,7 @@ from kdjax.models import forward
 from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
 from kdjax.objectives import get, term
 from kdjax.objectives.objective import Objective
-from kdjax.training.teacher_source import CachedTeacher, NoTeacher, OnlineTeacher, check_readable
+from kdjax.training.teacher_source import CachedTeacher, OnlineTeacher, check_readable
 from tests import tiny
 
 Array = np.ndarray
@@ -94,13 +94,6 @@ def test_online_takes_the_head_only_where_logits_are_asked_for() -> None:
     assert "mlm" in teacher_source.params(LOGITS)
     assert "mlm" in teacher_source.params(FeatureRequest(token_logits=True))
     assert "mlm" not in teacher_source.params(FeatureRequest(hidden=frozenset({4})))
-
-
-def test_without_a_teacher_there_is_nothing() -> None:
-    assert NoTeacher().params(LOGITS) is None
-    assert NoTeacher().fields(12, 3) == ()
-    assert NoTeacher().features(None, {}, FeatureRequest()) == Features()
-    assert cached().params(LOGITS) is None
 
 
 # What is stored.
@@ -358,3 +351,7 @@ def test_the_temperature_of_a_term_of_one_s_own_is_its_option() -> None:
         InputError, match=r"own_0: its temperature is 1\.0, expected cache\.temperature, 2"
     ):
         check_readable(objective(get("tests.training.test_teacher_source:own")), config, *MODELS)
+
+
+def test_cached_teacher_gives_the_step_no_parameters() -> None:
+    assert cached().params(LOGITS) is None

@@ -4,7 +4,6 @@ Orbax."""
 from __future__ import annotations
 
 import gc
-import hashlib
 import inspect
 import logging
 import os
@@ -61,17 +60,7 @@ class Restored:
     damaged: list[str] = field(default_factory=list)
 
 
-def sha256(tree: Any) -> str:
-    """SHA-256 over the paths, types, shapes and bytes of a tree's arrays."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-class Checkpoints:
+class CheckpointStorage:
     """The checkpoints of one run in one directory. A context manager: leaving it waits for the save
     in progress.
 
@@ -94,7 +83,7 @@ class Checkpoints:
         self._saving: tuple[int, Any] | None = None  # the step being saved, and Orbax's promise
         self._failed = False  # whether Orbax ever did
 
-    def __enter__(self) -> Checkpoints:
+    def __enter__(self) -> CheckpointStorage:
         self._quiet = _quietly()
         self._quiet.__enter__()
         return self

@@ -1,0 +1,110 @@
+"""What a run does when a checkpoint cannot be written: go on without it for a while, and stop when
+that takes too long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kdjax.budget.ledger import Ledger
+from kdjax.errors import InputError
+from kdjax.training.checkpoint_storage import CheckpointStorage, Unsaved
+from kdjax.training.records import RunRecords
+
+RETRY_SECONDS = 60.0
+"""Time between tries to write the last checkpoint, while there is no room for it."""
+
+
+class CheckpointRetry:
+    """Saves a run's checkpoints, each with an entry in the journal, and bears with failures.
+
+    What cannot be written is said in a warning, and tried again when the next checkpoint is due.
+
+    Attributes:
+        patience: seconds that the run may go on while nothing can be written.
+    """
+
+    def __init__(
+        self,
+        storage: CheckpointStorage,
+        directory: Path,
+        patience: float,
+        warn: Callable[[str], None],
+    ):
+        """Nothing has failed yet.
+
+        Args:
+            storage: where checkpoints are written.
+            directory: directory of the run, for messages.
+            patience: seconds that the run may go on while nothing can be written.
+            warn: called with a line about each failure.
+        """
+        self._storage = storage
+        self._directory = directory
+        self.patience = patience
+        self._warn = warn
+        self._saved_step: int | None = None
+        self._failing_since: float | None = None
+
+    def resume(self, step: int) -> None:
+        """Go on from a step, which needs no checkpoint: it has one, or is the start."""
+        self._saved_step = step
+
+    def save(self, state: Any, ledger: Ledger, records: RunRecords) -> None:
+        """Begin a checkpoint, unless this very step has one.
+
+        Args:
+            state: the state, which may be used up once this returns.
+            ledger: the ledger of its step.
+            records: the run's metrics and journal.
+
+        Raises:
+            InputError: nothing could be written for longer than the patience.
+        """
+        if self._saved_step == ledger.steps:
+            return
+        self.commit(ledger)  # the one before
+        try:
+            records.save_point(ledger)
+            self._storage.save(state, ledger, records.read())
+            self._saved_step = ledger.steps
+        except (OSError, Unsaved) as e:
+            self._bear(e, ledger)
+
+    def wait(self) -> None:
+        """Wait until the next try to write the last checkpoint."""
+        time.sleep(min(RETRY_SECONDS, self.patience))
+
+    def commit(self, ledger: Ledger) -> bool:
+        """Wait for the checkpoint in progress; return whether the ledger's step has one now."""
+        try:
+            if self._storage.wait():
+                self._failing_since = None
+        except Unsaved as e:
+            self._saved_step = None
+            self._bear(e, ledger)
+        return self._saved_step == ledger.steps
+
+    def _bear(self, error: OSError | Unsaved, ledger: Ledger) -> None:
+        """Say that a checkpoint cannot be written.
+
+        Raises:
+            InputError: the patience is over.
+        """
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+        remaining = self.patience - (time.monotonic() - self._failing_since)
+        message = str(error)
+        if isinstance(error, OSError):
+            message = f"{self._directory} cannot be written ({error.strerror})"
+        if remaining <= 0:
+            raise InputError(
+                f"{message}, expected room for it; the same command goes on from the last whole "
+                "checkpoint"
+            )
+        self._warn(
+            f"{message}; the run goes on without a checkpoint of step {ledger.steps}, for "
+            f"{remaining:.0f} s at most"
+        )

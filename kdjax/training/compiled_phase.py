@@ -1,0 +1,30 @@
+"""A phase of a run: its compiled step, the price of a step, and its batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kdjax.budget.price import Price
+from kdjax.training.input_pipeline import Stream
+from kdjax.training.phase import Phase
+from kdjax.training.program import Program
+
+
+@dataclass(frozen=True)
+class CompiledPhase:
+    """A phase of a run.
+
+    Attributes:
+        phase: what it does, and where in the budget it ends.
+        program: its compiled step, for as many lanes as runs are trained at once.
+        price: price of one step.
+        stream: its batches.
+        teacher: the teacher's parameters on the devices (`Program.place_teacher`), or None.
+    """
+
+    phase: Phase
+    program: Program
+    price: Price
+    stream: Stream
+    teacher: Any = None

@@ -1,0 +1,45 @@
+"""The front door of training: runs of one arm, one or several at once."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from kdjax.errors import InputError
+from kdjax.parallel.preemption import PREEMPTION
+from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.vmapped import train_vmapped
+
+
+def train(*trainers: Trainer) -> list[Outcome]:
+    """Train until the ledgers are full, or go on where an interrupted call stopped.
+
+    Several runs train at once, a lane each in a program compiled for so many; each keeps its own
+    ledger, journal, metrics and checkpoints, as if it were alone. They differ in seed, start,
+    stream and directory only, and their budget is of FLOPs or tokens, so that all take the same
+    step at the same time.
+
+    A budget of hours waits for each step before it looks at the clock, and starts none that would
+    not end within the budget if it took as long as the one before. What a kill undid is not
+    counted, except in the journal.
+
+    Args:
+        trainers: one, or as many as the programs of their phases have lanes.
+
+    Raises:
+        Diverged: the loss of a run is not finite; the others that train with it are saved.
+        InputError: text would repeat, compiling takes all of the budget's hours, all checkpoints or
+            the journal are damaged, or no checkpoint could be written for
+            `config.checkpoint.patience`; several runs under hours.
+        Stopped: the process was told to stop; a checkpoint of each run is saved.
+    """
+    if len(trainers) > 1 and not trainers[0].budget.countable:
+        raise InputError(
+            f"{len(trainers)} runs side by side under a budget of hours, expected one: each would "
+            "take its own"
+        )
+    with PREEMPTION.between_steps(), ExitStack() as stack:
+        for trainer in trainers:
+            stack.enter_context(trainer)
+        if len(trainers) == 1:
+            return [trainers[0].run()]
+        return train_vmapped(trainers)
