@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
-from kdjax import loglines
+from kdjax import process_logging
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
@@ -104,6 +104,6 @@ class Run:
     watch: Callable[[Progress], None] = lambda progress: None
     phase_ended: Callable[[int, Any, Ledger], None] | None = None
     checkpoints: str | Path | None = None
-    warn: Callable[[str], None] = loglines.warn
+    warn: Callable[[str], None] = process_logging.warn
     about: About | None = None
     peak: Peak | None = None
