@@ -4,7 +4,7 @@
 
 Step: of each of N seeds, the batch brought to the device included, by the program of one seed N
     times or by the program
-of N seeds once. Loop: the same within whole runs (`kdjax.training.loop`), with all that the host
+of N seeds once. Loop: the same within whole runs (`kdjax.training.trainer`), with all that the host
 does for a step, but without compiling and the checkpoint at the end. Both ways run in turn, a ratio
 is of neighbours, its interval that of the median. Students read 8 x 64 tokens with 10 masked slots;
 the teacher is 6 x 384. Prints a Markdown table.

@@ -28,7 +28,10 @@ def main() -> None:
     teacher = kdjax.models.from_pretrained(TEACHER)
     student = kdjax.models.init(replace(teacher.config, layers=2), seed=0)
     data = kdjax.prepare(
-        TEXT, options.out / "data", tokenizer=TEACHER / "tokenizer.json", seq_len=32,
+        TEXT,
+        options.out / "data",
+        tokenizer=TEACHER / "tokenizer.json",
+        seq_len=32,
         max_predictions=6,
     )
 

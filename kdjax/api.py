@@ -39,13 +39,14 @@ from kdjax.models import Model, save_pretrained
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.study import compare as studies
-from kdjax.study.corpus import HELD_OUT_SEED, PROBE_SEED
+from kdjax.study.batches import HELD_OUT_SEED, PROBE_SEED
 from kdjax.training import phase as phases
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape
 from kdjax.training.program import program_of
-from kdjax.training.run import CompiledPhase, Run
-from kdjax.training.loop import train as run_to_the_end
+from kdjax.training.train import train as run_to_the_end
+from kdjax.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -211,18 +212,24 @@ def prepare(
         InputError: unusable text or tokenizer, or a directory that holds something else.
     """
     out = Path(out)
-    trains_tokenizer = isinstance(tokenizer, TokenizerConfig)
+    if not isinstance(files, str):
+        files = tuple(files)
+    if isinstance(tokenizer, Path):
+        tokenizer = str(tokenizer)
     settings = DataConfig(
-        files=files if isinstance(files, str) else tuple(files),
-        tokenizer=tokenizer if trains_tokenizer else str(tokenizer),
+        files=files,
+        tokenizer=tokenizer,
         seq_len=seq_len,
         max_predictions=max_predictions,
         mlm_probability=mlm_probability,
         validation=validation,
     )
-    located = None if trains_tokenizer else sources.locate(str(tokenizer))
-    preparing.prepare(settings, located, out)
-    return PreparedText(Corpus.open(out), settings, located or out / TOKENIZER)
+    if isinstance(tokenizer, TokenizerConfig):
+        preparing.prepare(settings, None, out)
+        return PreparedText(Corpus.open(out), settings, out / TOKENIZER)
+    tokenizer_file = sources.locate(tokenizer)
+    preparing.prepare(settings, tokenizer_file, out)
+    return PreparedText(Corpus.open(out), settings, tokenizer_file)
 
 
 def train(
@@ -265,7 +272,9 @@ def train(
     prices = []
     for phase in definition.phases:
         phase_shape = phase.shape(shape)
-        program = program_of(phase, phase_shape, layout, settings.grad_accum_steps, settings.compute)
+        program = program_of(
+            phase, phase_shape, layout, settings.grad_accum_steps, settings.compute
+        )
         teacher = program.place_teacher(arm.teacher.params if arm.teacher else None)
         stream = _training_batches(data, phase_shape.batch_size, seed)
         cost = phases.price(phase, phase_shape)
@@ -280,7 +289,7 @@ def train(
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdjax-"))
         held_out = _held_out(data, sequences=256)
-        run = Run(
+        run = Trainer(
             compiled_phases,
             budget,
             start=arm.student.params,
@@ -353,9 +362,7 @@ def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | No
     save_pretrained(directory, model, tokenizer=data.tokenizer if data else None)
 
 
-def compare(
-    recipe: str | Path | Config, out: str | Path, overrides: Sequence[str] = ()
-) -> Any:
+def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[str] = ()) -> Any:
     """Run a whole study, or go on with an interrupted one, as `kdjax compare` does.
 
     Args:

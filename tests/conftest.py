@@ -153,7 +153,7 @@ SYSTEM = (
     "faults",
     "test_compare.py",
     "test_arms.py",
-    "test_seeds_at_once.py",
+    "test_vmapped_seeds.py",
 )
 SYSTEM += (
     "test_budgets.py",

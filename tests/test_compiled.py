@@ -16,7 +16,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from kdjax import compiled, models
-from kdjax.compiled import Entries
+from kdjax.compiled import CacheDirectory
 from kdjax.parallel.layout import Layout
 from kdjax.training.checksum import sha256
 from kdjax.training.program import Program
@@ -84,7 +84,7 @@ def trained() -> dict[str, Any]:
     }
 
 
-def test_a_program_that_was_kept_is_the_one_that_was_compiled(home: Path) -> None:
+def test_program_read_from_the_cache_equals_the_compiled_one(home: Path) -> None:
     without = trained()
     assert not kept(home)
     compiled.enable_compilation_cache()
@@ -96,7 +96,7 @@ def test_a_program_that_was_kept_is_the_one_that_was_compiled(home: Path) -> Non
 
 
 @pytest.mark.parametrize("change", ["no module", "no function"])
-def test_jax_keeps_programs_itself_where_its_private_store_has_changed(
+def test_jax_without_the_private_store_caches_by_itself(
     home: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = compiled.private_store()
@@ -115,7 +115,7 @@ def test_jax_keeps_programs_itself_where_its_private_store_has_changed(
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
-def test_a_damaged_entry_is_made_again(
+def test_damaged_entry_is_compiled_again(
     home: Path, damage: bytes | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     compiled.enable_compilation_cache()
@@ -132,7 +132,7 @@ def test_a_damaged_entry_is_made_again(
     assert doubled() == 42 and not capfd.readouterr().err
 
 
-def test_a_full_disk_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_disk_prints_one_warning(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compiled.enable_compilation_cache()
     with files_of_at_most(100):
         assert doubled() == 42
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_line(home: Path, capsys: pytest.CaptureFixture[str])
     assert not kept(home)
 
 
-def test_a_place_that_cannot_be_used_is_one_line(
+def test_unusable_cache_directory_prints_one_warning(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (home / "kdjax").write_text("a file")
@@ -151,7 +151,9 @@ def test_a_place_that_cannot_be_used_is_one_line(
     assert capfd.readouterr().err.count("compiled programs are not kept") == 1
 
 
-def test_what_others_may_write_to_is_not_run(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cache_directory_writable_by_others_is_not_used(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (home / "kdjax" / "compiled").mkdir(parents=True)
     (home / "kdjax" / "compiled").chmod(0o777)
     compiled.enable_compilation_cache()
@@ -160,7 +162,7 @@ def test_what_others_may_write_to_is_not_run(home: Path, capfd: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("told", ["", "elsewhere"])
-def test_a_cache_that_jax_was_told_of_stays(home: Path, told: str) -> None:
+def test_cache_directory_set_before_is_left_alone(home: Path, told: str) -> None:
     named = str(home / told) if told else ""
     jax.config.update("jax_compilation_cache_dir", named)
     compiled.enable_compilation_cache()
@@ -168,18 +170,18 @@ def test_a_cache_that_jax_was_told_of_stays(home: Path, told: str) -> None:
     assert doubled() == 42 and not kept(home)
 
 
-def test_a_size_of_0_is_off(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_size_zero_disables_the_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "0")
     jax.config.update("jax_compilation_cache_max_size", 0)
     compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+def test_full_cache_deletes_the_least_recently_used_entry(tmp_path: Path) -> None:
     """The limit is for all machines together."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    here, there = (Entries(tmp_path / name, 3 * (100 + 32)) for name in "ab")
+    here, there = (CacheDirectory(tmp_path / name, 3 * (100 + 32)) for name in "ab")
     for number, (entries, key) in enumerate(((there, "0"), (here, "1"), (here, "2"))):
         entries.put(key, bytes(100))
         os.utime(tmp_path / ("b" if entries is there else "a") / key, (number, number))
@@ -195,7 +197,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["flags", "cores"])
-def test_another_machine_has_a_directory_of_its_own(
+def test_cache_directory_differs_between_machines(
     home: Path, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = tmp_path / "cpuinfo"
@@ -211,7 +213,7 @@ def test_another_machine_has_a_directory_of_its_own(
     assert compiled._directory() != first
 
 
-def test_processes_at_one_time(home: Path) -> None:
+def test_concurrent_processes_share_the_cache(home: Path) -> None:
     """They compile the same programs together, and each gets the right result."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
     script = (
@@ -231,7 +233,7 @@ def test_processes_at_one_time(home: Path) -> None:
     assert kept(home) and all(len(path.name) > 64 for path in kept(home))
 
 
-def test_a_command_keeps_what_it_compiles(home: Path) -> None:
+def test_command_caches_what_it_compiles(home: Path) -> None:
     assert kdjax("audit", home).status == 2
     assert Path(jax.config.jax_compilation_cache_dir).parent == home / "kdjax" / "compiled"
     assert doubled() == 42 and kept(home)

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import yaml
 
-from kdjax import cli, objectives, recipes
+from kdjax import objectives, recipes
+from kdjax.cli.command_line import PAPER
 from kdjax.config import ArmConfig, Config, TermConfig
-from kdjax.dry_run import named_arms as arms
-from kdjax.dry_run.pricing import arms_of, prices
+from kdjax.dry_run import named_arms
+from kdjax.dry_run.arms import arms_of
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.models.features import Features
 from kdjax.objectives import custom
@@ -65,7 +67,7 @@ def paper(terms: list[dict[str, Any]]) -> Config:
     """The paper's sizes, with one arm."""
     made = tuple(TermConfig(**term) for term in terms)
     return replace(
-        cli.PAPER, arms={"x": ArmConfig(terms=made)}, budget=replace(cli.PAPER.budget, flops=LARGE)
+        PAPER, arms={"x": ArmConfig(terms=made)}, budget=replace(PAPER.budget, flops=LARGE)
     )
 
 
@@ -88,8 +90,8 @@ def named() -> dict[str, dict[str, Any]]:
     """Some named arms as `kdjax arms` lists them."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         some = ("scratch", "logit", "distilbert")
-        monkeypatch.setattr(arms, "PRESETS", {name: PRESETS[name] for name in some})
-        return arms.listed(cli.PAPER)
+        monkeypatch.setattr(named_arms, "PRESETS", {name: PRESETS[name] for name in some})
+        return named_arms.named_arms(PAPER)
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ def own_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     del sys.modules["my_terms"]
 
 
-def test_the_librarys_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     exec("\n".join(blocks(ROOT / "docs" / "library.md", "python")), {})
     cost, shapes, loss = capsys.readouterr().out.splitlines()
     assert "FLOPs" in cost
@@ -113,7 +115,7 @@ def test_the_librarys_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem
 )
-def test_every_recipe_loads_and_survives_being_written(path: Path, tmp_path: Path) -> None:
+def test_each_recipe_round_trips_through_yaml(path: Path, tmp_path: Path) -> None:
     loaded = recipes.load(path)
     copy = tmp_path / "copy.yaml"
     copy.write_text(recipes.dump(loaded), encoding="utf-8")
@@ -123,21 +125,21 @@ def test_every_recipe_loads_and_survives_being_written(path: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     "page", ["mlm-and-logits", "attention", "hidden-states", "relations", "pearson"]
 )
-def test_equations_worked_by_hand_give_what_the_terms_compute(page: str) -> None:
+def test_worked_equations_equal_the_terms(page: str) -> None:
     (block,) = blocks(OBJECTIVES / f"{page}.md", "python")
     assert block.count("assert_allclose(") >= 2
     exec(block, {})
 
 
 @pytest.mark.usefixtures("own_terms")
-def test_every_recipe_in_the_text_makes_its_arms(tmp_path: Path) -> None:
+def test_each_recipe_in_the_docs_resolves(tmp_path: Path) -> None:
     found = [(page.stem, block) for page in PAGES for block in blocks(page, "yaml")]
     assert {page for page, _ in found} >= {"arms", "own-terms", "stored-outputs"}
     for _, block in found:
         assert arms_of(recipe(block, tmp_path))
 
 
-def test_the_term_of_ones_own_is_priced(own_terms: Any, tmp_path: Path) -> None:
+def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> None:
     (block,) = blocks(OWN, "yaml")
     config = recipe(block, tmp_path)
     own = {name: arm for name, arm in config.arms.items() if name == "own"}
@@ -148,7 +150,7 @@ def test_the_term_of_ones_own_is_priced(own_terms: Any, tmp_path: Path) -> None:
     assert (needs.student.hidden, needs.teacher.hidden) == (frozenset({6}), frozenset({12}))
 
 
-def test_the_term_of_ones_own_is_what_it_says(own_terms: Any) -> None:
+def test_custom_term_of_the_docs_equals_its_formula(own_terms: Any) -> None:
     rng = np.random.default_rng(0)
     h_s = rng.normal(size=(2, 5, 3)).astype(np.float32)
     h_t = rng.normal(size=(2, 5, 4)).astype(np.float32)
@@ -169,7 +171,7 @@ def test_the_term_of_ones_own_is_what_it_says(own_terms: Any) -> None:
     assert float(loss) == pytest.approx(np.mean(means), rel=1e-5)
 
 
-def test_every_term_variant_and_option_is_documented() -> None:
+def test_each_term_variant_and_option_is_documented() -> None:
     documented = {
         (term["name"], term.get("variant", "original"))
         for term in map(yaml.safe_load, terms_in_tables())
@@ -192,7 +194,7 @@ def terms_in_tables() -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["value_relation"])
-def test_the_prices_of_terms_are_those_in_the_text(
+def test_documented_prices_of_terms_are_current(
     name: str, named: dict[str, dict[str, Any]]
 ) -> None:
     scratch = named["scratch"]["flops"]
@@ -205,7 +207,7 @@ def test_the_prices_of_terms_are_those_in_the_text(
         assert f"{step(paper([{'name': 'mlm'}, term])) / scratch:.3f}" == beside
 
 
-def test_the_prices_of_named_arms_are_those_in_the_text(named: dict[str, dict[str, Any]]) -> None:
+def test_documented_prices_of_some_named_arms_are_current(named: dict[str, dict[str, Any]]) -> None:
     table = arms_in_table()
     assert table.keys() == PRESETS.keys()
     for name, row in named.items():
@@ -213,21 +215,19 @@ def test_the_prices_of_named_arms_are_those_in_the_text(named: dict[str, dict[st
 
 
 @pytest.mark.exhaustive
-def test_the_prices_of_all_named_arms_are_those_in_the_text() -> None:
+def test_documented_prices_of_all_named_arms_are_current() -> None:
     table = arms_in_table()
-    listed = arms.listed(cli.PAPER)
+    listed = named_arms.named_arms(PAPER)
     shown = {name: f"{row['relative']:.3f}" for name, row in listed.items() if "relative" in row}
     assert shown == {name: table[name][0] for name in shown} and len(shown) > 8
 
 
-def test_the_text_says_what_named_arms_do_not_train() -> None:
+def test_documented_untrained_parts_of_named_arms_are_current() -> None:
     """Whatever the number of layers: two and four here, which are traced sooner than the
     paper's."""
     table = arms_in_table()
-    teacher = replace(
-        cli.PAPER.teacher, architecture=replace(cli.PAPER.teacher.architecture, layers=4)
-    )
-    shallow = replace(cli.PAPER, student=replace(cli.PAPER.student, layers=2), teacher=teacher)
+    teacher = replace(PAPER.teacher, architecture=replace(PAPER.teacher.architecture, layers=4))
+    shallow = replace(PAPER, student=replace(PAPER.student, layers=2), teacher=teacher)
     for name, arm in arms_of(
         replace(shallow, arms={name: ArmConfig() for name in PRESETS})
     ).items():
@@ -238,13 +238,13 @@ def test_the_text_says_what_named_arms_do_not_train() -> None:
         ), name
 
 
-def test_every_arm_is_described() -> None:
+def test_each_named_arm_is_documented() -> None:
     described = " ".join(cells[0] for cells in rows(ROOT / "docs" / "arms.md"))
     for name in PRESETS:
         assert f"`{name}`" in described or f"`…_{name.rpartition('_')[2]}`" in described, name
 
 
-def test_stored_outputs_take_and_cost_what_the_text_says(
+def test_documented_cost_of_stored_outputs_is_current(
     named: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     (found,) = [
@@ -261,7 +261,7 @@ def test_stored_outputs_take_and_cost_what_the_text_says(
     assert f"{row['cache']['pays_off_after_epochs']:.2f} epochs" == found[4]
 
 
-def test_refusals_are_those_in_the_text(tmp_path: Path) -> None:
+def test_documented_refusals_are_current(tmp_path: Path) -> None:
     table = [
         cells
         for cells in rows(ROOT / "docs" / "arms.md")
@@ -277,7 +277,7 @@ def test_refusals_are_those_in_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("http"):
             continue

@@ -39,7 +39,7 @@ FLOORS = (
     "files",
     "clock",
     "memory",
-    "loglines",
+    "process_logging",
     "errors",
 )
 """Packages and single modules of kdjax, from the top to the bottom. `docs/architecture.md` says

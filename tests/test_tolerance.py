@@ -39,7 +39,7 @@ def drawn(*shape: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
 @pytest.mark.parametrize("summands", [16, 256, SUMMANDS])
-def test_every_order_of_summation_is_within_the_tolerance(summands: int, shift: float) -> None:
+def test_each_order_of_summation_is_within_the_tolerance(summands: int, shift: float) -> None:
     numbers = drawn(summands) + np.float32(shift)
     size = float(np.sum(np.abs(numbers), dtype=np.float64))
     for one, other in itertools.combinations(orders(numbers), 2):

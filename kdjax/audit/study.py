@@ -22,22 +22,15 @@ from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare.reference_losses import compute
 from kdjax.data.text import sources
-from kdjax.dry_run.pricing import (
-    arms_of,
-    cache_flops,
-    probe_charge,
-    shape_of,
-    share,
-    sharing,
-    stored_by,
-)
+from kdjax.dry_run.arms import arms_of, shape_of
+from kdjax.dry_run.charges import cache_flops, probe_charge, share, sharing, stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.files import digest
 from kdjax.models import zoo
 from kdjax.recipes import from_dict
 from kdjax.study import manifest as record
-from kdjax.study.artifact_dirs import places
-from kdjax.study.corpus import train_batches
+from kdjax.study.artifact_dirs import artifact_dirs
+from kdjax.study.batches import train_batches
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
 from kdjax.study.results import corpus_facts, judged, teacher_facts
@@ -100,7 +93,7 @@ class StudyAudit:
         except Exception as e:
             book.add(self._out / RESULTS, f"a recipe that cannot be used ({e})", WRITTEN)
             return self._results
-        self.places = places(self.config, self._out, self._shared)
+        self.places = artifact_dirs(self.config, self._out, self._shared)
         self.facts = self._results.get("teacher")
         others = {str(found["jax"]) for found in (self._results, *manifests) if "jax" in found} - {
             jax.__version__

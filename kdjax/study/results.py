@@ -42,21 +42,23 @@ def collect(
         references: the same of what was not trained here.
         wall_clock: seconds by kind, of the study's commands.
     """
-    config = study.config
-    corpus = corpus_facts(config, study.corpus, reference_losses(study.corpus), study.texts)
+    config = study.plan.config
+    arms = study.plan.arms
+    shared = study.artifacts
+    corpus = corpus_facts(config, shared.corpus, reference_losses(shared.corpus), shared.texts)
     return {
         **versions(),
         "wall_clock": dict(wall_clock),
         **judged(
             config,
-            study.arms,
+            arms,
             study.costs,
             runs,
             references,
             corpus=corpus,
-            endpoints=_endpoints(config, corpus, study.tasks, study.arms),
-            teacher=teacher_facts([teacher.facts for teacher in study.teachers]),
-            cache=study.cache.manifest if study.cache else None,
+            endpoints=_endpoints(config, corpus, shared.tasks, arms),
+            teacher=teacher_facts([teacher.facts for teacher in shared.teachers]),
+            cache=shared.cache.manifest if shared.cache else None,
             tuning=tuned.tuning_of(config),
         ),
     }

@@ -1,4 +1,4 @@
-"""The `tokenizer` command: the tokenizer that a recipe trains, in a directory of its own."""
+"""The tokenizer that a recipe trains, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from kdjax.report import numbers
 
 
 def prepare_tokenizer(config: Config, out: Path) -> Path:
-    """Train the tokenizer of a recipe and write it whole or not at all, for `data.tokenizer` of any
-    recipe.
+    """Train a recipe's tokenizer and write it, whole or not at all, for any recipe's text.
 
     Args:
         config: the recipe, whose `data.tokenizer` says how one is trained.

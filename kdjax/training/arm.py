@@ -145,7 +145,7 @@ def resolve(
     name: str,
     config: ArmConfig,
     student: ModelSpec | ModelConfig,
-    teacher: ModelConfig,
+    teacher: ModelConfig | None,
     optimizer: OptimizerConfig,
     cache: CacheConfig = CacheConfig(),
 ) -> Arm:
@@ -155,7 +155,7 @@ def resolve(
         name: as the recipe calls it.
         config: its settings.
         student: the recipe's student.
-        teacher: the recipe's teacher.
+        teacher: the recipe's teacher; None: there is none, and no objective may look at one.
         optimizer: the recipe's optimiser.
         cache: how teacher outputs are stored, for an arm that reads them.
 
@@ -172,6 +172,8 @@ def resolve(
     try:
         check_start(found.start or StartConfig(), model, teacher)
         for n, (objective, phase) in enumerate(zip(objectives, found.phases, strict=True)):
+            if objective.needs_teacher and teacher is None:
+                raise InputError("the objective looks at a teacher, expected one")
             seen = teacher if objective.needs_teacher else None
             objective.needs(model, seen)
             teacher_source = OnlineTeacher(seen) if seen else None

@@ -15,7 +15,7 @@ from rich.console import Console
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
-from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
 from kdjax.files import check_writable, digest, write_json, write_text
 from kdjax.parallel import hosts

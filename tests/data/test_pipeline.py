@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdjax import cli
+from kdjax.cli.main import main
 from kdjax.config import DataConfig
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import blocks
@@ -141,7 +141,7 @@ def test_text_that_changes_meanwhile_is_noticed(
 
 def kdjax(*words: str | Path) -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.main([str(word) for word in words])
+        main([str(word) for word in words])
     assert isinstance(ended.value.code, int)
     return ended.value.code
 

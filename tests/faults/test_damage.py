@@ -29,7 +29,7 @@ def in_half(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", ["", "kept"])
-def test_the_newest_is_truncated(
+def test_truncated_newest_checkpoint_resumes_from_the_one_before(
     machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path, kept: str
 ) -> None:
     here = machine()
@@ -55,7 +55,9 @@ def test_the_newest_is_truncated(
     assert kdjax("audit", here.out).status == 0
 
 
-def test_all_are_truncated(machine: Callable[[], Machine], straight_study: dict[str, Any]) -> None:
+def test_truncated_checkpoints_all_are_refused_until_moved_away(
+    machine: Callable[[], Machine], straight_study: dict[str, Any]
+) -> None:
     here = machine()
     ended_after(here, 4, "")
     checkpoints = here.out / RUN / "checkpoints"
@@ -71,7 +73,7 @@ def test_all_are_truncated(machine: Callable[[], Machine], straight_study: dict[
     assert kdjax("audit", here.out).status == 0
 
 
-def test_a_shard_of_the_text_is_damaged_and_made_again(
+def test_damaged_shard_is_prepared_again(
     machine: Callable[[], Machine], straight_study: dict[str, Any]
 ) -> None:
     """One that is damaged while a run reads it is named (tests/data/test_corpus.py)."""

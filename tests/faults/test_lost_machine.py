@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from etils import epath
 
-from kdjax.study import study
+from kdjax.study import runner
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
@@ -28,7 +28,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     epath.Path(f"{bucket}/kept").rmtree()
 
 
-def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
+def test_second_machine_resumes_and_third_downloads_the_finished_run(
     machine: Callable[[], Machine],
     straight_study: dict[str, Any],
     kept: str,
@@ -54,13 +54,13 @@ def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
     }
 
     third = machine()
-    monkeypatch.setattr(study, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(runner, "train", lambda *_, **__: pytest.fail("trained again"))
     assert third.compare(kept).status == 0
     assert third.result() == second.result()
     assert kdjax("audit", third.out).status == 0
 
 
-def test_the_first_machine_may_come_back_after_the_run_went_on_elsewhere(
+def test_first_machine_resumes_after_the_run_continued_elsewhere(
     machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path
 ) -> None:
     kept = str(tmp_path / "kept")
@@ -75,7 +75,7 @@ def test_the_first_machine_may_come_back_after_the_run_went_on_elsewhere(
     assert kdjax("audit", first.out).status == 0
 
 
-def test_a_place_with_the_same_run_of_another_recipe_is_refused_and_left_alone(
+def test_backup_of_another_recipe_is_refused_and_unchanged(
     machine: Callable[[], Machine], tmp_path: Path
 ) -> None:
     kept = str(tmp_path / "kept")
@@ -89,7 +89,7 @@ def test_a_place_with_the_same_run_of_another_recipe_is_refused_and_left_alone(
     assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == before
 
 
-def test_checkpoints_that_lie_where_the_recipe_said_before_are_not_passed_over(
+def test_checkpoints_in_the_former_directory_are_refused(
     machine: Callable[[], Machine], tmp_path: Path
 ) -> None:
     here = machine()
@@ -110,23 +110,21 @@ def test_checkpoints_that_lie_where_the_recipe_said_before_are_not_passed_over(
         ("/proc/kept", "cannot be used ("),
     ],
 )
-def test_a_place_that_cannot_be_is_one_line(
+def test_impossible_backup_directory_is_refused(
     machine: Callable[[], Machine], place: str, said: str
 ) -> None:
     ended = machine().compare(place)
     assert ended.status == 2 and said in ended.err.strip().splitlines()[-1], ended.err
 
 
-def test_a_bucket_that_is_not_there_is_one_line(
-    machine: Callable[[], Machine], bucket: str
-) -> None:
+def test_missing_bucket_is_refused(machine: Callable[[], Machine], bucket: str) -> None:
     ended = machine().compare("gs://no-such-bucket/kept")
     assert (
         ended.status == 2 and "train.checkpoint.directory: gs://no-such-bucket/kept" in ended.err
     ), ended.err
 
 
-def test_a_bucket_without_its_packages_is_one_line(
+def test_bucket_without_its_packages_is_refused(
     machine: Callable[[], Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)

@@ -127,7 +127,9 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize(("words", "said"), SETTINGS, ids=[words for words, _ in SETTINGS])
-def test_a_setting_that_cannot_be(recipe: Path, tmp_path: Path, words: str, said: str) -> None:
+def test_impossible_setting_is_refused_and_no_run_made(
+    recipe: Path, tmp_path: Path, words: str, said: str
+) -> None:
     given = [
         re.sub(r"([:,])(?=\S)", r"\1 ", word) if word.startswith("{") else word
         for word in words.split()
@@ -146,7 +148,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("name", "content", "said"), TEXTS)
-def test_text_that_cannot_be_used(
+def test_unreadable_text_is_refused_with_its_line(
     recipe: Path, tmp_path: Path, name: str, content: bytes, said: str
 ) -> None:
     path = tmp_path / name
@@ -165,14 +167,16 @@ TEACHERS: list[tuple[str, Callable[[Path], object], str]] = [
 @pytest.mark.parametrize(
     ("change", "said"), [case[1:] for case in TEACHERS], ids=[case[0] for case in TEACHERS]
 )
-def test_a_teacher_that_cannot_be_used(
+def test_teacher_with_missing_or_damaged_file_is_refused(
     recipe: Path, tmp_path: Path, change: Callable[[Path], object], said: str
 ) -> None:
     source = teacher(recipe, tmp_path / "teacher", change)
     refused(said, "compare", recipe, "--out", tmp_path / "out", "--teacher.source", source)
 
 
-def test_a_tokenizer_that_is_not_the_teachers_names_the_entry(recipe: Path, tmp_path: Path) -> None:
+def test_tokenizer_unlike_the_teachers_is_refused_with_the_entry(
+    recipe: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "tokenizer.json"
     shutil.copy(recipe.parent / "encoder" / "tokenizer.json", other)
     rename_token(other)
@@ -187,7 +191,7 @@ def test_a_tokenizer_that_is_not_the_teachers_names_the_entry(recipe: Path, tmp_
     )
 
 
-def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
+def test_malformed_command_line_is_refused(recipe: Path, tmp_path: Path) -> None:
     refused(r"invalid choice: 'compere'", "compere", recipe)
     refused(r"required: --out", "compare", recipe)
     refused(r"none.yaml", "price", tmp_path / "none.yaml")
@@ -206,7 +210,9 @@ def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_corrected_recipe_can_have_the_directory(recipe: Path, tmp_path: Path) -> None:
+def test_corrected_recipe_runs_in_the_directory_of_a_refused_one(
+    recipe: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     refused(r"no/such", "compare", recipe, "--out", out, "--data.files", "no/such/*.txt")
     refused(
@@ -225,7 +231,7 @@ def test_a_corrected_recipe_can_have_the_directory(recipe: Path, tmp_path: Path)
     assert ended.status == 0, ended.err
 
 
-def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path) -> None:
+def test_taken_or_unwritable_directory_is_refused(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words: list[str | Path] = [recipe, "--out", out, *ALONE]
     assert kdjax("compare", *words).status == 0
@@ -262,13 +268,13 @@ def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path) ->
     assert file.read_text() == "mine"
 
 
-def test_a_loss_that_is_not_finite(recipe: Path, tmp_path: Path) -> None:
+def test_non_finite_loss_is_refused(recipe: Path, tmp_path: Path) -> None:
     words = [recipe, "--out", tmp_path / "out", *ALONE, "--train.optimizer.learning_rate", "1e30"]
     refused(r"scratch-seed0: the loss is nan at step \d+", "compare", *words)
     assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
 
 
-def test_a_truncated_checkpoint(
+def test_truncated_checkpoint_is_refused(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [recipe, "--out", tmp_path / "out", *ALONE, "--train.checkpoint.seconds", "0"]

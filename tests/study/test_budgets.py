@@ -43,7 +43,7 @@ def refused(ended: Ended, *words: str) -> None:
     assert all(word in ended.err for word in words), ended.err
 
 
-def test_a_budget_of_tokens(recipe: Path, tmp_path: Path) -> None:
+def test_token_budget_gives_every_arm_the_same_steps(recipe: Path, tmp_path: Path) -> None:
     results = compared(
         recipe, tmp_path / "out", "--budget.flops", 0, "--budget.tokens", 8 * 16 * 5 + 100
     )
@@ -57,7 +57,7 @@ def test_a_budget_of_tokens(recipe: Path, tmp_path: Path) -> None:
     assert audited.status == 0, audited.out + audited.err
 
 
-def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
+def test_hours_budget_counts_compute_and_input_seconds(recipe: Path, tmp_path: Path) -> None:
     seconds = 2.0
     results = compared(
         recipe,
@@ -85,9 +85,7 @@ def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_way_to_pay_for_the_teacher_is_enforced(
-    recipe: Path, tmp_path: Path, case: str
-) -> None:
+def test_each_teacher_accounting_charges_its_parts(recipe: Path, tmp_path: Path, case: str) -> None:
     changes = ("--budget.teacher", case, "--teacher.training_flops", "4e7", "--budget.students", 2)
     results = compared(recipe, tmp_path / "out", *changes)
     scratch = runs(results)["scratch"]
@@ -103,16 +101,14 @@ def test_each_way_to_pay_for_the_teacher_is_enforced(
         assert 0 <= left < charged(steps[run["arm"]], case)
 
 
-def test_training_that_nobody_knows_the_cost_of_cannot_be_charged(
-    recipe: Path, tmp_path: Path
-) -> None:
+def test_charging_unknown_teacher_training_is_refused(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ended = kdjax("compare", recipe, "--out", out, "--budget.teacher", "both")
     refused(ended, "budget.teacher is 'both'", "expected teacher.training_flops")
     assert not out.exists()
 
 
-def test_a_budget_that_would_repeat_unlimited_text_is_refused_and_told_what_is_missing(
+def test_unlimited_regime_with_too_large_budget_is_refused_with_missing_tokens(
     recipe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -124,7 +120,9 @@ def test_a_budget_that_would_repeat_unlimited_text_is_refused_and_told_what_is_m
     compared(recipe, out, "--data.regime", "unlimited", "--budget.flops", "1e7")
 
 
-def test_limited_text_is_repeated_and_counted(recipe: Path, tmp_path: Path) -> None:
+def test_limited_regime_repeats_the_subset_and_counts_unique_tokens(
+    recipe: Path, tmp_path: Path
+) -> None:
     limited = ("--data.regime", "limited", "--data.unique_tokens", 400)
     results = compared(recipe, tmp_path / "out", *limited)
     assert results["corpus"]["regime"] == "limited" and results["corpus"]["tokens"]["train"] <= 400

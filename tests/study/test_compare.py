@@ -18,8 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kdjax import models, recipes
 from kdjax.budget.journal import read
 from kdjax.models import zoo
-from kdjax.study import compare
-from kdjax.study import study as study_module
+from kdjax.study import compare, runner
 from kdjax.training.checksum import sha256
 from tests import small_study
 from tests.golden import pytorch
@@ -87,7 +86,7 @@ def written(directory: Path) -> dict[Path, tuple[int, int]]:
     return {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()}
 
 
-def test_there_is_a_row_for_every_arm_and_seed(study: Study) -> None:
+def test_results_have_a_row_for_each_arm_and_seed(study: Study) -> None:
     assert {(run["arm"], run["seed"]) for run in study.results["runs"]} == {
         (a, s) for a in ARMS for s in SEEDS
     }
@@ -96,7 +95,7 @@ def test_there_is_a_row_for_every_arm_and_seed(study: Study) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("arm", ARMS)
-def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> None:
+def test_each_run_spends_its_budget_within_one_step(study: Study, arm: str, seed: int) -> None:
     run = study.run(arm, seed)
     price = study.price(arm)
     spent = run["spent"]
@@ -124,7 +123,7 @@ def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> Non
     assert run["steps"] == study.results["arms"][arm]["steps"] == study.lines(arm, seed)[-1]["step"]
 
 
-def test_tokens_and_epochs_follow_from_the_steps(study: Study) -> None:
+def test_tokens_and_epochs_follow_from_steps(study: Study) -> None:
     sequences = study.results["corpus"]["sequences"]["train"]
     for run in study.results["runs"]:
         assert run["epochs"] == pytest.approx(run["steps"] * 8 / sequences)
@@ -135,7 +134,7 @@ def test_tokens_and_epochs_follow_from_the_steps(study: Study) -> None:
         assert 0 < run["tokens_masked"] < 0.3 * run["tokens_seen"]
 
 
-def test_what_the_machine_did_is_written_beside_what_was_charged(study: Study) -> None:
+def test_rows_hold_hardware_flops_beside_charged_flops(study: Study) -> None:
     for run in study.results["runs"]:
         used = run["hardware"]
         assert used["model_flops"] == sum(run["spent"][part] for part in PARTS)
@@ -149,7 +148,7 @@ def test_what_the_machine_did_is_written_beside_what_was_charged(study: Study) -
         assert {"compute", "input", "compile", "evaluation"} <= run["wall_clock"].keys()
 
 
-def test_a_runs_journal_ends_with_its_result(study: Study) -> None:
+def test_ledger_journal_ends_with_the_result_of_the_run(study: Study) -> None:
     for run in study.results["runs"]:
         entries = read(study.out / "runs" / f"{run['arm']}-seed{run['seed']}" / "ledger.jsonl")
         assert [entry["event"] for entry in entries] == ["open", "steps", "close"]
@@ -157,7 +156,7 @@ def test_a_runs_journal_ends_with_its_result(study: Study) -> None:
         assert entries[-1]["params_sha256"] == run["params_sha256"]
 
 
-def test_verdicts_are_told_for_each_way_to_pay_for_the_teacher(study: Study) -> None:
+def test_results_judge_each_teacher_accounting(study: Study) -> None:
     cases = {case["case"]: case for case in study.results["cases"]}
     assert list(cases) == ["nothing", "inference", "training", "both"]
     assert [name for name, case in cases.items() if case["enforced"]] == ["inference"]
@@ -172,7 +171,7 @@ def test_verdicts_are_told_for_each_way_to_pay_for_the_teacher(study: Study) -> 
     assert set(cases["both"]["unknown"]) == {"logit", "tinybert", "minilm"}
 
 
-def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
+def test_learning_curve_ends_at_the_budget(study: Study) -> None:
     for arm in WITH_MLM_HEAD:
         for seed in SEEDS:
             run = study.run(arm, seed)
@@ -188,7 +187,7 @@ def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
     assert "mlm_loss" not in study.run("tinybert", 0)["metrics"]
 
 
-def test_every_run_is_held_against_the_teacher(study: Study) -> None:
+def test_metrics_compare_each_run_with_the_teacher(study: Study) -> None:
     """Its loss as a constant, its divergence at temperature 1, and how often both predict the same
     token."""
     loss = study.results["teacher"]["mlm_loss"]
@@ -209,7 +208,7 @@ def test_every_run_is_held_against_the_teacher(study: Study) -> None:
     assert kl["scratch"] != kl["logit"]
 
 
-def test_every_task_is_probed_and_fine_tuned(study: Study) -> None:
+def test_each_run_has_probe_and_finetune_metrics_of_each_task(study: Study) -> None:
     for run in study.results["runs"]:
         for task in TASKS:
             assert 0 < run["metrics"][f"probe.{task}"] <= 1
@@ -219,11 +218,11 @@ def test_every_task_is_probed_and_fine_tuned(study: Study) -> None:
             )
 
 
-def test_every_run_ends_elsewhere(study: Study) -> None:
+def test_final_params_differ_between_all_runs(study: Study) -> None:
     assert len({run["params_sha256"] for run in study.results["runs"]}) == len(ARMS) * len(SEEDS)
 
 
-def test_the_hash_is_of_the_parameters_kept(study: Study) -> None:
+def test_params_sha256_is_of_the_saved_params(study: Study) -> None:
     tree: dict[str, Any] = {}
     for name, array in study.params("minilm", 1).items():
         *branches, leaf = name.split(".")
@@ -234,7 +233,7 @@ def test_the_hash_is_of_the_parameters_kept(study: Study) -> None:
     assert sha256(tree) == study.run("minilm", 1)["params_sha256"]
 
 
-def test_runs_of_a_seed_share_start_order_and_masks(study: Study) -> None:
+def test_arms_of_a_seed_share_start_order_and_masks(study: Study) -> None:
     first = {(arm, seed): study.lines(arm, seed)[0] for arm in WITH_MLM_HEAD for seed in SEEDS}
     assert all(line["step"] == 1 for line in first.values())
     assert first["scratch", 0]["loss/mlm"] == pytest.approx(first["logit", 0]["loss/mlm"], rel=1e-6)
@@ -245,7 +244,7 @@ def test_runs_of_a_seed_share_start_order_and_masks(study: Study) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_gets_no_gradient_stays_at_the_seed_s_start(study: Study, seed: int) -> None:
+def test_params_without_gradient_stay_at_the_start(study: Study, seed: int) -> None:
     student = zoo.resolve(recipes.load(study.recipe).student)
     start = models.init(student, seed).params
     for arm in ("tinybert", "minilm"):
@@ -257,7 +256,7 @@ def test_what_gets_no_gradient_stays_at_the_seed_s_start(study: Study, seed: int
         )
 
 
-def test_verdicts_are_of_paired_differences(study: Study) -> None:
+def test_verdicts_hold_mean_paired_differences(study: Study) -> None:
     endpoints = {endpoint["name"]: endpoint for endpoint in study.results["endpoints"]}
     assert set(endpoints) == {
         "mlm_loss",
@@ -277,7 +276,7 @@ def test_verdicts_are_of_paired_differences(study: Study) -> None:
         assert verdict["low"] <= verdict["difference"] <= verdict["high"]
 
 
-def test_the_start_and_the_teacher_are_measured_alike(study: Study) -> None:
+def test_starts_and_teacher_are_measured_like_runs(study: Study) -> None:
     names = [(reference["name"], reference["seed"]) for reference in study.results["references"]]
     assert names == [*(("untrained start", seed) for seed in SEEDS), ("teacher", None)]
     for reference in study.results["references"]:
@@ -288,7 +287,7 @@ def test_the_start_and_the_teacher_are_measured_alike(study: Study) -> None:
     )
 
 
-def test_the_report_names_every_arm_and_loads_nothing(study: Study) -> None:
+def test_report_names_each_arm_and_loads_nothing(study: Study) -> None:
     page = (study.out / "report.html").read_text(encoding="utf-8")
     assert all(arm in page for arm in ARMS)
     loads = re.findall(
@@ -300,14 +299,14 @@ def test_the_report_names_every_arm_and_loads_nothing(study: Study) -> None:
     assert "<script" not in page
 
 
-def test_the_summary_is_printed(study: Study) -> None:
+def test_compare_prints_the_summary(study: Study) -> None:
     assert all(arm in study.ended.out for arm in ARMS)
     assert "At 5.00e7 FLOPs" in study.ended.out
     assert f"report: {study.out / 'report.html'}" in study.ended.out
     assert [arm for arm in ARMS if f"{arm}, seed 1: " in study.ended.err] == list(ARMS)
 
 
-def test_nothing_unfinished_is_left(study: Study) -> None:
+def test_finished_study_leaves_no_temporary_files(study: Study) -> None:
     names = {path.name for path in study.out.rglob("*")}
     assert not [name for name in names if name.startswith(".") or name.endswith((".tmp", ".fit"))]
     assert "checkpoints" not in names
@@ -323,7 +322,7 @@ def test_nothing_unfinished_is_left(study: Study) -> None:
     }
 
 
-def test_a_run_tells_how_it_was_made(study: Study) -> None:
+def test_run_manifest_holds_recipe_cost_and_versions(study: Study) -> None:
     manifest = json.loads((study.out / "runs" / "logit-seed1" / "manifest.json").read_text())
     assert recipes.from_dict(manifest["config"]) == recipes.load(study.recipe)
     assert manifest["cost"] == {
@@ -339,7 +338,7 @@ def test_a_run_tells_how_it_was_made(study: Study) -> None:
     assert manifest["device"].endswith("x8")
 
 
-def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
+def test_fitted_teacher_is_a_hugging_face_directory(study: Study) -> None:
     directory = study.out / "teacher"
     fitted = load_file(directory / "model.safetensors")
     given = load_file(study.recipe.parent / "encoder" / "model.safetensors")
@@ -364,10 +363,10 @@ def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
     assert facts["encoder"] == "frozen"
 
 
-def test_the_same_command_again_trains_nothing(
+def test_compare_of_finished_study_trains_nothing(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     before = (study.out / "results.json").read_bytes()
     files = written(study.out / "runs")
     ended = kdjax("compare", study.recipe, "--out", study.out)
@@ -377,12 +376,14 @@ def test_the_same_command_again_trains_nothing(
     assert ended.out == study.ended.out
 
 
-def test_the_library_call_is_the_command(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "train", no_training)
+def test_library_compare_returns_the_results_of_the_command(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "train", no_training)
     assert compare.compare(recipes.load(study.recipe), study.out) == study.results
 
 
-def test_another_seed_joins(study: Study, scratch_only: Path, tmp_path: Path) -> None:
+def test_new_seed_joins_a_finished_study(study: Study, scratch_only: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(study.out, out)
     before = written(out / "runs")
@@ -396,14 +397,14 @@ def test_another_seed_joins(study: Study, scratch_only: Path, tmp_path: Path) ->
     assert runs[:2] == [study.run("scratch", seed) for seed in SEEDS]
 
 
-def test_a_run_trained_alone_is_taken_up(
+def test_compare_reuses_a_run_of_the_train_command(
     study: Study, scratch_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     ended = kdjax("train", scratch_only, "--out", out, "--arm", "scratch", "--seed", "0")
     assert ended.status == 0, ended.err
     assert not (out / "results.json").exists()
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     results = compare.compare(recipes.load(scratch_only), out)
     assert [run["params_sha256"] for run in results["runs"]] == [
         study.run("scratch", 0)["params_sha256"]
@@ -412,7 +413,7 @@ def test_a_run_trained_alone_is_taken_up(
     assert results["teacher"] is None
 
 
-def test_prices_are_what_the_runs_paid(study: Study) -> None:
+def test_price_command_equals_what_runs_paid(study: Study) -> None:
     ended = kdjax("price", study.recipe, "--json", "--data.prepared", study.out / "data")
     assert (ended.status, ended.err) == (0, "")
     rows = json.loads(ended.out)
@@ -426,7 +427,7 @@ def test_prices_are_what_the_runs_paid(study: Study) -> None:
         assert phases[0]["tokens"] == pytest.approx(study.run(arm, 0)["tokens_seen"], rel=0.1)
 
 
-def test_pricing_needs_neither_text_nor_weights(study: Study) -> None:
+def test_price_command_needs_neither_text_nor_weights(study: Study) -> None:
     nowhere = (
         "--data.files",
         "none.txt",
@@ -440,7 +441,7 @@ def test_pricing_needs_neither_text_nor_weights(study: Study) -> None:
     assert all(arm in ended.out for arm in ARMS)
 
 
-def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
+def test_run_with_prepared_corpus_and_teacher_ends_with_the_same_params(
     study: Study, tmp_path: Path
 ) -> None:
     prepared = tmp_path / "prepared"
@@ -459,7 +460,7 @@ def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
     assert not (tmp_path / "out" / "data").exists()
 
 
-def test_the_event_files_of_a_run_know_it_and_how_well_it_used_the_devices(study: Study) -> None:
+def test_tensorboard_files_hold_recipe_and_utilisation(study: Study) -> None:
     run = study.out / "runs" / "minilm-seed1"
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     (recipe,) = events.Tensors("recipe")
@@ -472,7 +473,7 @@ def test_the_event_files_of_a_run_know_it_and_how_well_it_used_the_devices(study
     )
 
 
-def test_the_wall_clock_is_split_and_adds_up(study: Study) -> None:
+def test_wall_clock_parts_add_up(study: Study) -> None:
     spent = study.results["wall_clock"]
     assert {"setting up", "text", "teacher", "compile", "compute", "evaluation"} <= spent.keys()
     assert min(spent.values()) > 0

@@ -206,7 +206,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Study:
     "moments",
     [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)],
 )
-def test_kills_change_nothing(
+def test_study_killed_repeatedly_ends_with_the_same_results(
     tmp_path: Path, forks: Forks, study: Study, moments: list[Moment]
 ) -> None:
     killed = tmp_path / "killed" / "out"
@@ -220,7 +220,7 @@ def test_kills_change_nothing(
     study.check_same(killed)
 
 
-def test_a_command_told_to_stop_ends_with_status_75_and_goes_on(
+def test_compare_on_sigterm_exits_75_and_resumes(
     tmp_path: Path, forks: Forks, study: Study
 ) -> None:
     """What one process does then is in tests/faults/test_sigterm.py."""

@@ -13,7 +13,8 @@ import pytest
 from kdjax import recipes
 from kdjax.audit.audit import audit
 from kdjax.config import Config
-from kdjax.dry_run.pricing import prices, probe_shape
+from kdjax.dry_run.charges import probe_shape
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm_probe import MlmProbe, cost_of
 from kdjax.models import zoo
@@ -58,7 +59,7 @@ def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return out, compare(config, out)
 
 
-def test_every_arm_start_and_teacher_has_the_probe_on_both_texts(study):
+def test_each_run_and_reference_has_the_probe_on_both_texts(study):
     _, results = study
     names = ["mlm_probe", "mlm_probe.other-text"]
     endpoints = {one["name"]: one for one in results["endpoints"]}
@@ -78,7 +79,7 @@ def test_every_arm_start_and_teacher_has_the_probe_on_both_texts(study):
     assert set(names) <= judged
 
 
-def test_a_charged_probe_and_training_add_up_to_no_more_than_the_budget(study, config):
+def test_charged_probe_and_training_stay_within_the_budget(study, config):
     _, results = study
     costs = prices(config)
     for run in results["runs"]:
@@ -92,7 +93,7 @@ def test_a_charged_probe_and_training_add_up_to_no_more_than_the_budget(study, c
         assert costs[run["arm"]][0]["steps"] == run["steps"]
 
 
-def test_the_schedule_begins_at_nought_although_the_probe_is_charged_first(study, config):
+def test_learning_rate_warms_up_from_zero_after_a_charged_probe(study, config):
     out, results = study
     run = results["runs"][0]
     first = json.loads(
@@ -105,7 +106,7 @@ def test_the_schedule_begins_at_nought_although_the_probe_is_charged_first(study
     )
 
 
-def test_audit_recounts_what_a_probe_is_charged(study):
+def test_audit_finds_a_wrong_probe_charge(study):
     out, _ = study
     assert audit(out) == []
     path = out / "study.json"
@@ -117,7 +118,7 @@ def test_audit_recounts_what_a_probe_is_charged(study):
     path.write_text(before)
 
 
-def test_texts_are_in_the_manifest_by_their_digest(study):
+def test_run_manifest_holds_digests_of_texts(study):
     out, results = study
     manifest = json.loads((out / "runs" / "scratch-seed0" / "manifest.json").read_text())
     facts = results["corpus"]["texts"]["other-text"]
@@ -131,14 +132,16 @@ def test_texts_are_in_the_manifest_by_their_digest(study):
     )
 
 
-def test_the_report_shows_probes_and_what_shuffling_costs(study):
+def test_report_shows_probes_and_the_shuffled_control(study):
     _, results = study
     page = html(results)
     assert "<h2>MLM probe</h2>" in page and "<h2>Whether order matters</h2>" in page
     assert "MLM probe, held-out loss, other-text" in page
 
 
-def test_a_run_killed_in_its_probe_ends_with_the_same_result(study, config, tmp_path, monkeypatch):
+def test_run_killed_while_fitting_the_probe_ends_with_the_same_result(
+    study, config, tmp_path, monkeypatch
+):
     out, _ = study
     one = replace(config, arms={"scratch": config.arms["scratch"]}, seeds=(0,))
     fit = MlmProbe.fit
@@ -171,7 +174,7 @@ def test_a_run_killed_in_its_probe_ends_with_the_same_result(study, config, tmp_
     assert rows[0] == rows[1]
 
 
-def test_along_the_way_the_curve_has_the_probe_of_every_arm(tmp_path):
+def test_curve_holds_the_probe_measured_along_the_way(tmp_path):
     made = settings(tmp_path, along_the_way=True)
     made |= {"arms": {"minilm": {}}, "seeds": [0]}
     made["evaluation"]["texts"] = {}
@@ -187,7 +190,7 @@ def test_along_the_way_the_curve_has_the_probe_of_every_arm(tmp_path):
     assert audit(tmp_path / "out") == []
 
 
-def test_tuning_goes_by_the_probe_on_sequences_that_no_evaluation_uses(tmp_path):
+def test_tuning_by_the_probe_uses_sequences_of_its_own(tmp_path):
     made = settings(tmp_path)
     made |= {"arms": {"minilm": {}}, "seeds": [0]}
     space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
@@ -207,7 +210,7 @@ def test_tuning_goes_by_the_probe_on_sequences_that_no_evaluation_uses(tmp_path)
     assert row["metrics"] == {"mlm_probe": trial["value"]}
 
 
-def test_trials_of_another_endpoint_keep_a_probe_only_where_it_is_charged(config):
+def test_trials_by_another_endpoint_keep_only_a_charged_probe(config):
     space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2}}
     tuned = replace(config, tune=replace(config.tune, trials=1, endpoint="mlm_loss", space=space))
     assert recipe_of(tuned).evaluation.mlm_probe.tokens == PROBE["tokens"]
@@ -224,7 +227,7 @@ def test_trials_of_another_endpoint_keep_a_probe_only_where_it_is_charged(config
         ({"texts": {"a": "nowhere/*.txt"}}, "evaluation.texts.a: nowhere/*.txt: no file matches"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_nothing_is_written(tmp_path, change, found):
+def test_impossible_probe_or_text_is_refused_and_nothing_written(tmp_path, change, found):
     made = settings(tmp_path) | {"arms": {"scratch": {}}}
     del made["teacher"]
     made["data"]["tokenizer"] = str(tmp_path / "tokenizer.json")
@@ -237,7 +240,7 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(tmp_path, change, fou
     assert not (tmp_path / "out").exists()
 
 
-def test_a_tuning_by_the_probe_needs_one(tmp_path):
+def test_tuning_by_a_missing_probe_is_refused(tmp_path):
     made = settings(tmp_path, tokens=0)
     made["tune"] = {
         "trials": 1,

@@ -19,7 +19,7 @@ from kdjax.config import (
     TaskConfig,
     TeacherConfig,
 )
-from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.primary_endpoint import check_primary
 from kdjax.errors import InputError
 from kdjax.report import primary_endpoint

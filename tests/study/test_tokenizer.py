@@ -53,7 +53,7 @@ def refused(ended: Ended) -> str:
     return line
 
 
-def test_models_take_the_size_of_the_tokenizer(recipe: Path) -> None:
+def test_models_take_the_vocabulary_size_of_a_trained_tokenizer(recipe: Path) -> None:
     for words, size in (((), SIZE), (("--data.tokenizer.size", "70"), 70)):
         config = recipes.load(recipe, words)
         assert config.student.vocab_size == config.teacher.architecture.vocab_size == size
@@ -64,7 +64,7 @@ def test_models_take_the_size_of_the_tokenizer(recipe: Path) -> None:
     assert given.student.vocab_size == ModelSpec().vocab_size
 
 
-def test_sweep_over_sizes_changes_both_models_too(recipe: Path) -> None:
+def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:
     config = recipes.changed(recipes.load(recipe), {"data.tokenizer.size": 80})
     assert (config.student.vocab_size, config.data.tokenizer.size) == (80, 80)  # type: ignore[union-attr]
     path = recipes.load(recipe, ["--data.tokenizer", "some.json"])
@@ -106,13 +106,13 @@ def test_sweep_over_sizes_changes_both_models_too(recipe: Path) -> None:
         ),
     ],
 )
-def test_settings_that_cannot_be_are_refused_in_a_line(
+def test_impossible_tokenizer_settings_are_refused(
     recipe: Path, words: tuple[str, ...], message: str
 ) -> None:
     assert message in refused(kdjax("price", recipe, *words))
 
 
-def test_size_without_an_alphabet_must_hold_the_usual_characters() -> None:
+def test_size_too_small_for_the_default_alphabet_is_refused() -> None:
     assert TokenizerConfig(size=512).characters == 64
     assert TokenizerConfig(size=8192).characters == 1024
     with pytest.raises(InputError, match="size is 133, expected at least 134"):
@@ -123,7 +123,7 @@ def test_size_without_an_alphabet_must_hold_the_usual_characters() -> None:
         )
 
 
-def test_price_needs_no_text_and_is_that_of_the_size(recipe: Path) -> None:
+def test_price_follows_the_tokenizer_size_without_text(recipe: Path) -> None:
     priced = kdjax("price", recipe, "--json", "--data.files", "nowhere.txt")
     stated = ("--data.tokenizer", "none.json", "--student.vocab_size", str(SIZE))
     expected = kdjax("price", recipe, "--json", "--data.files", "nowhere.txt", *stated)
@@ -131,7 +131,9 @@ def test_price_needs_no_text_and_is_that_of_the_size(recipe: Path) -> None:
     assert json.loads(priced.out) == json.loads(expected.out)
 
 
-def test_command_makes_a_tokenizer_for_any_recipe(recipe: Path, tmp_path: Path) -> None:
+def test_tokenizer_command_makes_a_tokenizer_for_other_recipes(
+    recipe: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "made"
     ended = kdjax("tokenizer", recipe, "--out", out)
     assert ended.status == 0
@@ -171,7 +173,7 @@ def test_command_makes_a_tokenizer_for_any_recipe(recipe: Path, tmp_path: Path) 
     )
 
 
-def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(
+def test_study_with_trained_tokenizer_ends_resumes_and_passes_audit(
     recipe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "study"
@@ -204,7 +206,7 @@ def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(
     assert (tmp_path / "whole" / "data" / TOKENIZER_NAME).exists()
 
 
-def test_teacher_with_another_vocabulary_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_teacher_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
     path = recipe_in(tmp_path / "recipe", tokenizer={**TOKENIZER, "size": 60})
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     teacher = small_study.make_teacher(tmp_path / "encoder", head=True)

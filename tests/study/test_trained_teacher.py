@@ -16,8 +16,7 @@ from kdjax import models, recipes
 from kdjax.audit.audit import audit
 from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
-from kdjax.study import study as study_module
-from kdjax.study import trained_teacher
+from kdjax.study import runner, trained_teacher
 from kdjax.training.checkpoint_storage import CheckpointStorage
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher_pretraining import stream_seed
@@ -129,7 +128,9 @@ def card(directory: Path, seed: int, at: str) -> dict[str, Any]:
     return found
 
 
-def test_a_killed_study_ends_with_the_teachers_of_one_go(study: Path, teachers: Path) -> None:
+def test_teachers_of_a_killed_study_equal_those_trained_in_one_go(
+    study: Path, teachers: Path
+) -> None:
     for seed in TRAIN["seeds"]:
         for at in ("0.25", "1"):
             assert card(study / "teacher", seed, at) == card(teachers, seed, at)
@@ -148,7 +149,7 @@ def test_a_killed_study_ends_with_the_teachers_of_one_go(study: Path, teachers: 
     assert "restart" in events
 
 
-def test_a_card_says_what_the_checkpoint_cost_and_is(teachers: Path) -> None:
+def test_card_holds_cost_and_quality_of_the_checkpoint(teachers: Path) -> None:
     early = card(teachers, 0, "0.25")
     whole = card(teachers, 0, "1")
     step = early["pretraining"]["step_flops"]
@@ -174,7 +175,7 @@ def test_a_card_says_what_the_checkpoint_cost_and_is(teachers: Path) -> None:
         assert words in told, words
 
 
-def test_a_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study: Path) -> None:
+def test_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study: Path) -> None:
     losses = {seed: card(study / "teacher", seed, "0.25")["mlm_loss"] for seed in TRAIN["seeds"]}
     for seed, of in TEACHER_OF.items():
         for arm in ARMS:
@@ -192,7 +193,7 @@ def test_a_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study
             assert beside and beside == pytest.approx([losses[of]] * len(beside))
 
 
-def test_seeds_side_by_side_share_a_teacher(study: Path) -> None:
+def test_vmapped_seeds_share_a_teacher(study: Path) -> None:
     together = {
         (run["arm"], run["seed"]): run["hardware"]["side_by_side"] for run in results(study)["runs"]
     }
@@ -200,7 +201,7 @@ def test_seeds_side_by_side_share_a_teacher(study: Path) -> None:
     assert {seed: together["scratch", seed] for seed in SEEDS} == {0: 3, 1: 3, 2: 3}
 
 
-def test_every_arm_with_the_teacher_pays_a_share_of_its_training(study: Path, recipe: Path) -> None:
+def test_arms_with_a_teacher_pay_a_share_of_its_training(study: Path, recipe: Path) -> None:
     training = card(study / "teacher", 0, "0.25")["training_flops"]
     known = prices(recipes.load(recipe))
     for run in results(study)["runs"]:
@@ -211,7 +212,7 @@ def test_every_arm_with_the_teacher_pays_a_share_of_its_training(study: Path, re
         ]
 
 
-def test_the_report_tells_how_the_teachers_were_made(study: Path) -> None:
+def test_report_says_how_teachers_were_trained(study: Path) -> None:
     found = results(study)
     told = " ".join(found["notes"])
     assert (
@@ -232,7 +233,7 @@ def test_the_report_tells_how_the_teachers_were_made(study: Path) -> None:
     assert "trained here: 2 layers" in page and "2 teachers, the losses are their mean" in page
 
 
-def test_an_audit_recounts_the_teachers(study: Path, tmp_path: Path) -> None:
+def test_audit_finds_a_wrong_teacher_cost(study: Path, tmp_path: Path) -> None:
     assert audit(study) == []
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
@@ -242,7 +243,7 @@ def test_an_audit_recounts_the_teachers(study: Path, tmp_path: Path) -> None:
     assert any("seed3/at-0.25/teacher.json: training_flops" in str(one) for one in audit(copy))
 
 
-def test_another_study_reuses_the_teachers_by_their_directory(
+def test_teachers_are_reused_by_their_directory(
     study: Path, teachers: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_training(*args: object) -> None:
@@ -262,20 +263,20 @@ def test_another_study_reuses_the_teachers_by_their_directory(
     assert audit(out) == []
 
 
-def test_the_same_command_again_trains_nothing(
+def test_compare_of_finished_study_trains_no_teacher(
     study: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_training(*args: object) -> None:
         pytest.fail("trained again")
 
     monkeypatch.setattr(trained_teacher, "train", no_training)
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     before = results(study)
     assert kdjax("compare", recipe, "--out", study).status == 0
     assert results(study) == before
 
 
-def test_a_sweep_over_checkpoints_trains_the_teacher_once(
+def test_sweep_over_checkpoints_trains_the_teacher_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = []
@@ -308,7 +309,7 @@ def test_a_sweep_over_checkpoints_trains_the_teacher_once(
     assert len(params) == 2
 
 
-def test_training_that_ran_out_of_room_stays_for_the_same_command(
+def test_teacher_training_on_a_full_disk_keeps_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*runs: Any) -> None:
@@ -371,7 +372,7 @@ BAD: tuple[tuple[Mapping[str, Any], str], ...] = (
 
 
 @pytest.mark.parametrize(("changes", "said"), BAD)
-def test_bad_settings_are_refused_in_one_line(
+def test_impossible_teacher_settings_are_refused(
     changes: Mapping[str, Any], said: str, recipe: Path, tmp_path: Path
 ) -> None:
     values = yaml.safe_load(recipe.read_text())
@@ -383,7 +384,7 @@ def test_bad_settings_are_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_stored_outputs_of_several_teachers_are_refused(recipe: Path, tmp_path: Path) -> None:
+def test_cached_arm_with_several_teachers_is_refused(recipe: Path, tmp_path: Path) -> None:
     words = ("--arms", "{logit: {teacher: cached}}", "--data.mask_copies", "2", "--cache.k", "8")
     ended = kdjax("compare", recipe, "--out", tmp_path / "out", *words)
     assert ended.status == 2
@@ -393,7 +394,7 @@ def test_stored_outputs_of_several_teachers_are_refused(recipe: Path, tmp_path: 
     )
 
 
-def test_a_checkpoint_that_the_source_does_not_have_is_refused(
+def test_missing_teacher_checkpoint_is_refused(
     teachers: Path, recipe: Path, tmp_path: Path
 ) -> None:
     given = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.5}
@@ -406,7 +407,7 @@ def test_a_checkpoint_that_the_source_does_not_have_is_refused(
     )
 
 
-def test_a_teacher_and_a_student_of_one_seed_share_no_order() -> None:
+def test_stream_seeds_of_teachers_are_none_of_students() -> None:
     drawn = {stream_seed(seed) for seed in range(1000)}
     assert len(drawn) == 1000 and not drawn & set(range(1000))
     assert max(drawn) < 2**31

@@ -59,7 +59,7 @@ def tuned(directory: Path, scratch: float | None = 2e-3, logit: float = 9e-3) ->
     return replace(CONFIG, arms=arms, tuning=str(directory / "tuning.json"))
 
 
-def test_a_report_gets_what_each_arm_was_given(tmp_path: Path) -> None:
+def test_tuning_holds_trials_and_best_settings_of_each_arm(tmp_path: Path) -> None:
     written(tmp_path)
     tuning = tuning_of(tuned(tmp_path))
     assert tuning is not None
@@ -82,11 +82,11 @@ def test_a_report_gets_what_each_arm_was_given(tmp_path: Path) -> None:
     assert (scratch["steps"], scratch["seconds"]) == (15, 1.5)
 
 
-def test_a_recipe_without_a_tuning_has_none() -> None:
+def test_recipe_without_tuning_has_none() -> None:
     assert tuning_of(CONFIG) is None
 
 
-def test_fewer_arms_than_were_tuned_are_enough(tmp_path: Path) -> None:
+def test_tuning_of_a_subset_of_arms_is_accepted(tmp_path: Path) -> None:
     written(tmp_path)
     config = tuned(tmp_path)
     tuning = tuning_of(replace(config, arms={"logit": config.arms["logit"]}))
@@ -105,7 +105,7 @@ def test_fewer_arms_than_were_tuned_are_enough(tmp_path: Path) -> None:
         ({"logit": 9.1e-3}, r"arms.logit.optimizer.learning_rate is 0.0091, expected 0.009"),
     ],
 )
-def test_settings_that_are_not_the_best_are_refused(
+def test_settings_other_than_the_best_are_refused(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     written(tmp_path)
@@ -113,7 +113,7 @@ def test_settings_that_are_not_the_best_are_refused(
         tuning_of(tuned(tmp_path, **changes))
 
 
-def test_an_arm_that_was_not_tuned_is_refused(tmp_path: Path) -> None:
+def test_untuned_arm_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     config = tuned(tmp_path)
     with pytest.raises(
@@ -123,18 +123,18 @@ def test_an_arm_that_was_not_tuned_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"arms": {}}'])
-def test_a_file_that_is_no_tuning_is_refused(tmp_path: Path, content: str) -> None:
+def test_file_without_a_tuning_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "tuning.json").write_text(content)
     with pytest.raises(InputError, match=r"tuning.json: expected"):
         tuning_of(tuned(tmp_path))
 
 
-def test_an_arm_whose_trials_all_diverged_is_refused() -> None:
+def test_arm_whose_trials_all_diverged_is_refused() -> None:
     with pytest.raises(InputError, match=r"arms.logit: all 2 trials diverged"):
         tuning_of_trials(CONFIG, {"logit": trials([(1e-3, None), (2e-3, None)])}, "lower")
 
 
-def test_the_digest_is_of_the_recipe() -> None:
+def test_config_digest_follows_the_recipe() -> None:
     one, same, other = (
         tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower")["config_digest"]
         for config in (CONFIG, replace(CONFIG), replace(CONFIG, seeds=(5,)))
@@ -143,7 +143,7 @@ def test_the_digest_is_of_the_recipe() -> None:
     assert to_dict(CONFIG)["seeds"] == (0, 1, 2)
 
 
-def test_sentences_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None:
+def test_notes_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None:
     tuning = written(tmp_path)
     assert notes(tuning) == [
         "Every arm was tuned alike: 3 trials (qmc, seed 0) over optimizer.learning_rate, each "
@@ -161,7 +161,7 @@ def test_sentences_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> 
     assert "probe.topic on the task's dev rows" in notes({**tuning, "endpoint": "probe.topic"})[0]
 
 
-def test_the_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
+def test_tuning_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
     printed = io.StringIO()
     Console(width=120, file=printed).print(summary(written(tmp_path)))
     lines = printed.getvalue().splitlines()

@@ -22,8 +22,8 @@ from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import zoo
-from kdjax.study import study as study_module
-from kdjax.study.corpus import held_out_batches, tuning_batches
+from kdjax.study import runner
+from kdjax.study.batches import held_out_batches, tuning_batches
 from kdjax.study.tuned import tuning_of
 from kdjax.training import program
 from kdjax.tuning.trial import recipe_of
@@ -202,7 +202,7 @@ def test_table_has_the_texts_own_losses_beside_a_loss(tuning: Tuning) -> None:
 def test_the_same_command_again_trains_nothing(
     tuning: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     before = {name: (tuning.out / name).read_bytes() for name in ("tuning.json", "tuned.yaml")}
     found, printed = told(tuning.config, tuning.out)
     assert (found, printed) == (tuning.found, tuning.printed)
@@ -275,7 +275,7 @@ def test_a_trial_that_diverges_is_counted_and_not_repeated(
     assert own["best"]["settings"] == {RATE: 1e-2}
     assert f"6 ({len(lost)} diverged)" in printed
     assert f"scratch: {len(lost)} of 6 trials diverged." in " ".join(printed.split())
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     assert told(diverging, tmp_path / "out")[0] == found
 
 

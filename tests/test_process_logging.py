@@ -15,17 +15,17 @@ from pathlib import Path
 import jax
 import pytest
 
-from kdjax import loglines
+from kdjax import process_logging
 from kdjax.progress import Reporter
 
 ROOT = Path(__file__).parents[1]
 
 PROCESS = """
 import json, sys
-from kdjax import loglines
-loglines.claim_logging()
+from kdjax import process_logging
+process_logging.claim_logging()
 import jax, logging, warnings
-before = loglines.head()
+before = process_logging.prefix()
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 from kdjax.progress import Reporter
 with Reporter() as reporter:
@@ -33,12 +33,12 @@ with Reporter() as reporter:
     reporter.warn("all is not well")
 logging.getLogger("orbax").warning("of a library")
 warnings.warn("of Python")
-loglines.warn("the end")
+process_logging.warn("the end")
 print(json.dumps(before))
 """
 
 
-def test_two_processes_name_themselves_and_the_lead_alone_tells_of_progress() -> None:
+def test_two_processes_prefix_lines_and_only_the_main_one_logs_progress() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -92,22 +92,22 @@ def tell() -> None:
 
 
 @pytest.mark.usefixtures("third_of_eight")
-def test_a_process_that_is_not_the_lead_shows_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_process_prints_only_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdjax.progress.INTERVAL", 0.0)
     assert printed(tell) == "[3/8] kdjax: warned\n"
 
 
-def test_a_process_that_is_alone_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_process_prints_without_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdjax.progress.INTERVAL", 0.0)
     assert printed(tell) == "said\nshown\nkdjax: warned\n"
 
 
 @pytest.mark.usefixtures("third_of_eight")
-def test_logging_of_libraries_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_logging_gets_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.setattr(logging.root, "level", logging.WARNING)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    loglines.claim_logging()
+    process_logging.claim_logging()
     try:
         assert printed(lambda: logging.getLogger("orbax").warning("odd")) == "[3/8] orbax: odd\n"
         assert printed(lambda: logging.getLogger("orbax").info("fine")) == ""
@@ -115,8 +115,8 @@ def test_logging_of_libraries_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.captureWarnings(False)
 
 
-def test_a_program_with_logging_of_its_own_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_set_up_before_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = logging.StreamHandler()
     monkeypatch.setattr(logging.root, "handlers", [theirs])
-    loglines.claim_logging()
+    process_logging.claim_logging()
     assert logging.root.handlers == [theirs]

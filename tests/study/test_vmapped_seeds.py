@@ -1,17 +1,17 @@
-"""A study whose seeds train side by side finds what one finds that trains them one by one."""
+"""A study whose seeds train together has the results of one that trains them one by one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kdjax.budget.accounting import Budget
-from kdjax.config import Config, TrainConfig
+from kdjax import recipes
+from kdjax.progress import Reporter
+from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
 from tests import small_study
 from tests.study.conftest import kdjax
@@ -51,7 +51,9 @@ def compared(recipe: Path, out: Path, *words: str) -> dict[str, Any]:
     return results
 
 
-def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
+def test_vmapped_seeds_end_with_the_results_of_seeds_one_by_one(
+    recipe: Path, tmp_path: Path
+) -> None:
     alone = compared(recipe, tmp_path / "alone")
     out = tmp_path / "together"
     # Is there already then
@@ -73,23 +75,24 @@ def test_they_find_the_same(recipe: Path, tmp_path: Path) -> None:
     assert again["runs"] == found["runs"]
 
 
+class Groups(StudyRunner):
+    """A runner that trains nothing and notes which seeds it was to train together."""
+
+    def run_group(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        return [{"seed": seed, "group": tuple(seeds)} for seed in seeds]
+
+
 @pytest.mark.parametrize(
-    ("kind", "groups"), [("flops", [(0, 1), (2,)]), ("hours", [(0,), (1,), (2,)])]
+    ("budget", "groups"),
+    [(["flops", "2e7"], [(0, 1), (0, 1), (2,)]), (["hours", "1"], [(0,), (1,), (2,)])],
 )
-def test_under_a_budget_of_hours_runs_go_one_by_one(
-    kind: str, groups: Sequence[Sequence[int]]
+def test_budget_of_hours_trains_seeds_one_by_one(
+    recipe: Path, tmp_path: Path, budget: Sequence[str], groups: Sequence[tuple[int, ...]]
 ) -> None:
-    asked: list[Sequence[int]] = []
-
-    def run_together(arm: str, seeds: Sequence[int]) -> list[int]:
-        asked.append(seeds)
-        return [10 * seed for seed in seeds]
-
-    study: Any = SimpleNamespace(
-        config=Config(train=TrainConfig(vmapped_seeds=2)),
-        budget=Budget(kind, 10**9),
-        run_together=run_together,
-        _shared_teacher=lambda arm, seed: 0,
-    )
-    assert Study.run_all(study, [("scratch", seed) for seed in SEEDS]) == [0, 10, 20]
-    assert asked == groups
+    kind, amount = budget
+    words = ["--train.vmapped_seeds", "2", "--budget.flops", "0", f"--budget.{kind}", amount]
+    with Reporter() as reporter:
+        study = Study(recipes.load(recipe, words), tmp_path / "out", reporter)
+        rows = Groups(study).run_all([("scratch", seed) for seed in SEEDS])
+    assert [row["seed"] for row in rows] == list(SEEDS)
+    assert [row["group"] for row in rows] == groups
