@@ -13,12 +13,14 @@ from rich.console import Console
 from kdjax.clock import CLOCK, Mark
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
-from kdjax.files import undone_by_bad_input, write_json
+from kdjax.files import undone_by_bad_input
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
 from kdjax.report import wall_clock
+from kdjax.results.schema import Results
+from kdjax.results.store import write_results
 from kdjax.study import manifest as record
 from kdjax.study.parts import Part
 from kdjax.study.results import collect
@@ -31,7 +33,7 @@ PLAIN_WIDTH = 120
 """Columns of the table where the output is no terminal."""
 
 
-def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, Any]:
+def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
     """Runs a study, or goes on with an interrupted one: finished runs are kept, a half-finished one
     goes on.
 
@@ -118,7 +120,7 @@ def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None =
     return study
 
 
-def finish(study: Study, out: Path, begun: Mark) -> dict[str, Any]:
+def finish(study: Study, out: Path, begun: Mark) -> Results:
     """Every run of a study that is still to be made, and then its results and its report.
 
     Args:
@@ -133,6 +135,6 @@ def finish(study: Study, out: Path, begun: Mark) -> dict[str, Any]:
         references = study.references()
     results = collect(study, runs, references, wall_clock.read(out))
     with CLOCK("report"):
-        write_json(out / RESULTS, results)
+        write_results(out / RESULTS, results)
         report.write(results, out / "report.html")
     return results

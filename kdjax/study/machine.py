@@ -16,7 +16,7 @@ from kdjax.budget.price import PARTS
 from kdjax.training.run import CompiledPhase
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, Any]:
     """What the numbers were made with."""
     device = jax.devices()[0]
     return {

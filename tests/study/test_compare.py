@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kdjax import models, recipes
 from kdjax.budget.journal import read
 from kdjax.models import zoo
+from kdjax.results.store import to_plain
 from kdjax.study import compare
 from kdjax.study import study as study_module
 from kdjax.training.checkpoint import sha256
@@ -379,7 +380,8 @@ def test_the_same_command_again_trains_nothing(
 
 def test_the_library_call_is_the_command(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "train", no_training)
-    assert compare.compare(recipes.load(study.recipe), study.out) == study.results
+    results = compare.compare(recipes.load(study.recipe), study.out)
+    assert to_plain(results) == study.results
 
 
 def test_another_seed_joins(study: Study, scratch_only: Path, tmp_path: Path) -> None:
@@ -405,11 +407,9 @@ def test_a_run_trained_alone_is_taken_up(
     assert not (out / "results.json").exists()
     monkeypatch.setattr(study_module, "train", no_training)
     results = compare.compare(recipes.load(scratch_only), out)
-    assert [run["params_sha256"] for run in results["runs"]] == [
-        study.run("scratch", 0)["params_sha256"]
-    ]
-    assert results["runs"][0]["metrics"] == study.run("scratch", 0)["metrics"]
-    assert results["teacher"] is None
+    assert [run.params_sha256 for run in results.runs] == [study.run("scratch", 0)["params_sha256"]]
+    assert results.runs[0].metrics == study.run("scratch", 0)["metrics"]
+    assert results.teacher is None
 
 
 def test_prices_are_what_the_runs_paid(study: Study) -> None:
