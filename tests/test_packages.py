@@ -22,6 +22,7 @@ FLOORS = (
     "dry_run",
     "forecast",
     "report",
+    "results",
     "evaluation",
     "training",
     "teacher_cache",

@@ -12,10 +12,12 @@ from rich.console import Console
 from kdjax.clock import CLOCK, Mark
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
-from kdjax.files import remove_on_input_error, write_json
+from kdjax.files import remove_on_input_error
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
 from kdjax.report import study_page, terminal, wall_clock
+from kdjax.results.schema import Results
+from kdjax.results.store import write_results
 from kdjax.study import manifest
 from kdjax.study.parts import Part
 from kdjax.study.references import References
@@ -30,7 +32,7 @@ PLAIN_WIDTH = 120
 """Columns of the table where the output is no terminal."""
 
 
-def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, Any]:
+def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
     """Run a study, or go on with an interrupted one, and print its results.
 
     Args:
@@ -123,7 +125,7 @@ def prepared_study(
     return study
 
 
-def finish(study: Study, begun: Mark) -> dict[str, Any]:
+def finish(study: Study, begun: Mark) -> Results:
     """Make every run of a study that is not finished, then its results and its report.
 
     Args:
@@ -143,6 +145,6 @@ def finish(study: Study, begun: Mark) -> dict[str, Any]:
         references = References(study).measure()
     results = collect(study, rows, references, wall_clock.read(out))
     with CLOCK("report"):
-        write_json(out / RESULTS, results)
+        write_results(out / RESULTS, results)
         study_page.write(results, out / "report.html")
     return results

@@ -15,7 +15,7 @@ from kdjax.budget.price import PARTS
 from kdjax.training.compiled_phase import CompiledPhase
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, Any]:
     """Return the software and the device that numbers are made with."""
     device = jax.devices()[0]
     return {

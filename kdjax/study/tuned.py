@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +11,24 @@ from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import read_json
 from kdjax.report import numbers
-
-_SHARED = (
-    "endpoint",
-    "better",
-    "trials",
-    "share",
-    "budget",
-    "seeds",
-    "sampler",
-    "sampler_seed",
-    "space",
+from kdjax.results.schema import (
+    ArmTrials,
+    ArmTrialValues,
+    ArmTuning,
+    Tuning,
+    TuningResults,
+    TuningTerms,
 )
-_OF_ARM = ("diverged", "best", "edges", "charged", "total", "steps", "seconds")
+from kdjax.results.store import from_plain
+
 _LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 
 
-def tuning_of(config: Config) -> dict[str, Any] | None:
-    """Read how a recipe's arms were tuned from the file that `tuning` names; None: it names none.
+def tuning_of(config: Config) -> Tuning | None:
+    """Return how a recipe's arms were tuned, from the tuning.json that `tuning` names.
 
     Returns:
-        `file`, its path. The same for every arm: `endpoint`, `better`, `trials`, `share` and
-        `budget` (as `kdjax.budget.accounting.Budget`) of a trial, `seeds`, `sampler`,
-        `sampler_seed`, `space`. And `arms`: arm ->
-        `values`, those of its trials in order (None: diverged), `diverged`, how many; `best`
-        (number, settings, value); `edges`, setting -> the end of its range, `low` or `high`, at
-        which the best lies; and over all its trials `charged` and `total` FLOPs, `steps` and
-        `seconds`.
+        None where the recipe names none.
 
     Raises:
         InputError: no such file, an arm that was not tuned, or one whose settings are not the best
@@ -45,20 +37,16 @@ def tuning_of(config: Config) -> dict[str, Any] | None:
     if not config.tuning:
         return None
     path = Path(config.tuning)
-    tuning = read_json(path)
-    if not isinstance(tuning, dict) or not {*_SHARED, "arms"} <= tuning.keys():
-        raise InputError(f"{path}: expected the tuning.json of `kdjax tune`, found something else")
-    arms = {}
+    tuning = read_tuning(path)
     for name in config.arms:
-        if name not in tuning["arms"]:
+        if name not in tuning.arms:
             raise InputError(
-                f"arms.{name}: is not among the arms tuned in {path}, {', '.join(tuning['arms'])}"
+                f"arms.{name}: is not among the arms tuned in {path}, {', '.join(tuning.arms)}"
             )
-        tuned = tuning["arms"][name]
-        _check_best(config, name, tuned["best"]["settings"])
-        values = [trial["value"] for trial in tuned["trials"]]
-        arms[name] = {"values": values, **{key: tuned[key] for key in _OF_ARM}}
-    return {"file": str(path), **{key: tuning[key] for key in _SHARED}, "arms": arms}
+        _check_best(config, name, tuning.arms[name].best.settings)
+    terms = {f.name: getattr(tuning, f.name) for f in fields(TuningTerms)}
+    arms = {name: _trial_values(tuning.arms[name]) for name in config.arms}
+    return Tuning(**terms, file=str(path), arms=arms)
 
 
 def _check_best(config: Config, arm: str, best: Mapping[str, Any]) -> None:
@@ -77,33 +65,49 @@ def _check_best(config: Config, arm: str, best: Mapping[str, Any]) -> None:
             )
 
 
-def notes(tuning: Mapping[str, Any]) -> list[str]:
+def read_tuning(path: Path) -> TuningResults:
+    """Read a tuning.json.
+
+    Raises:
+        InputError: it is none.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"endpoint", "space", "arms"} <= content.keys():
+        raise InputError(f"{path}: expected the tuning.json of `kdjax tune`, found something else")
+    return from_plain(TuningResults, content, f"{path}:")
+
+
+def _trial_values(trials: ArmTrials) -> ArmTrialValues:
+    """Return what an arm's trials came to, without the trials."""
+    outcome = {f.name: getattr(trials, f.name) for f in fields(ArmTuning)}
+    return ArmTrialValues(**outcome, values=tuple(trial.value for trial in trials.trials))
+
+
+def notes(tuning: Tuning | TuningResults) -> list[str]:
     """Return what a reader should know of a tuning, as sentences.
 
     Args:
-        tuning: from `tuning_of`, or the content of tuning.json.
+        tuning: as results.json or tuning.json has it.
     """
-    trials = tuning["trials"]
-    endpoint = tuning["endpoint"]
-    arms = tuning["arms"]
-    measured = f"{endpoint} on the task's dev rows"
-    if endpoint in _LOSSES:
-        measured = f"the {_LOSSES[endpoint]} on held-out sequences that the evaluation does not use"
-    seeds = numbers.listed([str(seed) for seed in tuning["seeds"]])
-    spent = [f"{numbers.flops(arm['charged'])} FLOPs for {name}" for name, arm in arms.items()]
+    trials = tuning.trials
+    measured = f"{tuning.endpoint} on the task's dev rows"
+    if tuning.endpoint in _LOSSES:
+        loss = _LOSSES[tuning.endpoint]
+        measured = f"the {loss} on held-out sequences that the evaluation does not use"
+    seeds = numbers.listed([str(seed) for seed in tuning.seeds])
+    spent = [f"{numbers.flops(arm.charged)} FLOPs for {name}" for name, arm in tuning.arms.items()]
     lines = [
         f"Every arm was tuned alike: {trials} trial{_plural(trials)} "
-        f"({tuning['sampler']}, seed "
-        f"{tuning['sampler_seed']}) over {numbers.listed(list(tuning['space']))}, each with "
-        f"{numbers.budget(tuning['budget'])} on seed{_plural(len(tuning['seeds']))} "
-        f"{seeds}, judged by {measured}.",
+        f"({tuning.sampler}, seed {tuning.sampler_seed}) over "
+        f"{numbers.listed(list(tuning.space))}, each with {numbers.budget(tuning.budget)} on "
+        f"seed{_plural(len(tuning.seeds))} {seeds}, judged by {measured}.",
         f"Tuning took {numbers.listed(spent)}; that is not in the budget.",
     ]
-    for name, arm in arms.items():
-        if arm["diverged"]:
-            lines.append(f"{name}: {arm['diverged']} of {trials} trials diverged.")
-        for setting, end in arm["edges"].items():
-            best = format_value(arm["best"]["settings"][setting])
+    for name, arm in tuning.arms.items():
+        if arm.diverged:
+            lines.append(f"{name}: {arm.diverged} of {trials} trials diverged.")
+        for setting, end in arm.edges.items():
+            best = format_value(arm.best.settings[setting])
             lines.append(
                 f"{name}: the best {setting}, {best}, lies at the {end} end of its range, which "
                 "may be too narrow."

@@ -19,6 +19,7 @@ from kdjax.errors import Diverged, InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, remove_on_input_error, write_json
 from kdjax.progress import Progress, Reporter
+from kdjax.results.schema import CountedLosses
 from kdjax.study.batches import tuning_batches
 from kdjax.study.evaluation import Evaluation
 from kdjax.study.run_backup import subdirectory
@@ -91,12 +92,11 @@ class Trials:
         return Budget.of(self._recipe.budget).amount * (runs - ended)
 
     @property
-    def reference_losses(self) -> dict[str, Any]:
-        """The cross-entropies of the trials' text, as results.json has them; empty before the first
-        trial."""
-        return (
-            {} if self._first is None else reference_losses(self._first.artifacts.corpus).figures()
-        )
+    def reference_losses(self) -> CountedLosses | None:
+        """Return the cross-entropies of the trials' text; None before the first trial."""
+        if self._first is None:
+            return None
+        return CountedLosses(**reference_losses(self._first.artifacts.corpus).figures())
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
         """A trial to its end, however far it had come.

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kdjax import models, recipes
 from kdjax.budget.journal import read
 from kdjax.models import zoo
+from kdjax.results.store import to_plain
 from kdjax.study import compare, runner
 from kdjax.training.checksum import sha256
 from tests import small_study
@@ -380,7 +381,8 @@ def test_library_compare_returns_the_results_of_the_command(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "train", no_training)
-    assert compare.compare(recipes.load(study.recipe), study.out) == study.results
+    results = compare.compare(recipes.load(study.recipe), study.out)
+    assert to_plain(results) == study.results
 
 
 def test_new_seed_joins_a_finished_study(study: Study, scratch_only: Path, tmp_path: Path) -> None:
@@ -406,11 +408,9 @@ def test_compare_reuses_a_run_of_the_train_command(
     assert not (out / "results.json").exists()
     monkeypatch.setattr(runner, "train", no_training)
     results = compare.compare(recipes.load(scratch_only), out)
-    assert [run["params_sha256"] for run in results["runs"]] == [
-        study.run("scratch", 0)["params_sha256"]
-    ]
-    assert results["runs"][0]["metrics"] == study.run("scratch", 0)["metrics"]
-    assert results["teacher"] is None
+    assert [run.params_sha256 for run in results.runs] == [study.run("scratch", 0)["params_sha256"]]
+    assert results.runs[0].metrics == study.run("scratch", 0)["metrics"]
+    assert results.teacher is None
 
 
 def test_price_command_equals_what_runs_paid(study: Study) -> None:

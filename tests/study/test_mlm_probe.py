@@ -1,4 +1,4 @@
-"""A whole study whose arms share one yardstick: the MLM probe, charged to their budgets, on two
+"""A whole study whose arms share one measure: the MLM probe, charged to their budgets, on two
 texts."""
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from kdjax.errors import InputError
 from kdjax.evaluation.mlm_probe import MlmProbe, cost_of
 from kdjax.models import zoo
 from kdjax.report.study_page import html
+from kdjax.results.store import results_of, to_plain
 from kdjax.study.compare import compare
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
@@ -56,7 +57,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("study") / "out"
-    return out, compare(config, out)
+    return out, to_plain(compare(config, out))
 
 
 def test_each_run_and_reference_has_the_probe_on_both_texts(study):
@@ -133,8 +134,8 @@ def test_run_manifest_holds_digests_of_texts(study):
 
 
 def test_report_shows_probes_and_the_shuffled_control(study):
-    _, results = study
-    page = html(results)
+    out, results = study
+    page = html(results_of(results, out / "results.json"))
     assert "<h2>MLM probe</h2>" in page and "<h2>Whether order matters</h2>" in page
     assert "MLM probe, held-out loss, other-text" in page
 
@@ -178,7 +179,7 @@ def test_curve_holds_the_probe_measured_along_the_way(tmp_path):
     made = settings(tmp_path, along_the_way=True)
     made |= {"arms": {"minilm": {}}, "seeds": [0]}
     made["evaluation"]["texts"] = {}
-    results = compare(recipes.from_dict(made), tmp_path / "out")
+    results = to_plain(compare(recipes.from_dict(made), tmp_path / "out"))
     (run,) = results["runs"]
     assert [set(point) >= {"share", "mlm_probe"} for point in run["curve"]] == [True] * len(
         run["curve"]
@@ -186,7 +187,7 @@ def test_curve_holds_the_probe_measured_along_the_way(tmp_path):
     assert len(run["curve"]) >= 3
     assert run["curve"][-1]["mlm_probe"] == run["metrics"]["mlm_probe"]
     assert run["spent"]["mlm_probe"] == 0
-    assert "probe is fitted anew at each point" in html(results)
+    assert "probe is fitted anew at each point" in html(results_of(results, tmp_path))
     assert audit(tmp_path / "out") == []
 
 
@@ -202,12 +203,12 @@ def test_tuning_by_the_probe_uses_sequences_of_its_own(tmp_path):
         "sampler": "random",
     }
     found = tune(recipes.from_dict(made), tmp_path / "out")
-    (trial,) = found["arms"]["minilm"]["trials"]
-    assert found["better"] == "lower" and 0 < trial["value"] < 10
+    (trial,) = found.arms["minilm"].trials
+    assert found.better == "lower" and trial.value is not None and 0 < trial.value < 10
     row = json.loads(
         (tmp_path / "out" / "trials/minilm/000/runs/minilm-seed7/result.json").read_text()
     )
-    assert row["metrics"] == {"mlm_probe": trial["value"]}
+    assert row["metrics"] == {"mlm_probe": trial.value}
 
 
 def test_trials_by_another_endpoint_keep_only_a_charged_probe(config):

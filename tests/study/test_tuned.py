@@ -13,6 +13,8 @@ from rich.console import Console
 
 from kdjax.config import ArmConfig, BudgetConfig, Config, RangeConfig, TuneConfig, to_dict
 from kdjax.errors import InputError
+from kdjax.results.schema import TuningResults
+from kdjax.results.store import to_plain
 from kdjax.study.tuned import notes, tuning_of
 from kdjax.tuning.search import Outcome, Trial
 from kdjax.tuning.table import summary
@@ -45,9 +47,9 @@ def trials(tried: list[tuple[float, float | None]]) -> list[Trial]:
     ]
 
 
-def written(directory: Path) -> dict[str, Any]:
+def written(directory: Path) -> TuningResults:
     found = tuning_of_trials(CONFIG, {arm: trials(tried) for arm, tried in TRIED.items()}, "lower")
-    (directory / "tuning.json").write_text(json.dumps(found))
+    (directory / "tuning.json").write_text(json.dumps(to_plain(found)))
     return found
 
 
@@ -61,8 +63,9 @@ def tuned(directory: Path, scratch: float | None = 2e-3, logit: float = 9e-3) ->
 
 def test_tuning_holds_trials_and_best_settings_of_each_arm(tmp_path: Path) -> None:
     written(tmp_path)
-    tuning = tuning_of(tuned(tmp_path))
-    assert tuning is not None
+    read = tuning_of(tuned(tmp_path))
+    assert read is not None
+    tuning = to_plain(read)
     assert json.loads(json.dumps(tuning)) == tuning
     assert {name: tuning[name] for name in ("endpoint", "trials", "share", "seeds", "sampler")} == {
         "endpoint": "mlm_loss",
@@ -90,7 +93,7 @@ def test_tuning_of_a_subset_of_arms_is_accepted(tmp_path: Path) -> None:
     written(tmp_path)
     config = tuned(tmp_path)
     tuning = tuning_of(replace(config, arms={"logit": config.arms["logit"]}))
-    assert tuning is not None and list(tuning["arms"]) == ["logit"]
+    assert tuning is not None and list(tuning.arms) == ["logit"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_arm_whose_trials_all_diverged_is_refused() -> None:
 
 def test_config_digest_follows_the_recipe() -> None:
     one, same, other = (
-        tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower")["config_digest"]
+        tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower").config_digest
         for config in (CONFIG, replace(CONFIG), replace(CONFIG, seeds=(5,)))
     )
     assert one == same != other
@@ -158,7 +161,7 @@ def test_notes_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None
     ]
     from_recipe = tuning_of(tuned(tmp_path))
     assert from_recipe is not None and notes(from_recipe) == notes(tuning)
-    assert "probe.topic on the task's dev rows" in notes({**tuning, "endpoint": "probe.topic"})[0]
+    assert "probe.topic on the task's dev rows" in notes(replace(tuning, endpoint="probe.topic"))[0]
 
 
 def test_tuning_table_has_a_row_for_each_arm(tmp_path: Path) -> None:

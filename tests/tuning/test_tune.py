@@ -22,6 +22,7 @@ from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import zoo
+from kdjax.results.store import to_plain
 from kdjax.study import runner
 from kdjax.study.batches import held_out_batches, tuning_batches
 from kdjax.study.tuned import tuning_of
@@ -63,7 +64,8 @@ class Tuning:
 def told(config: Config, out: Path) -> tuple[dict[str, Any], str]:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        return tune(config, out), printed.getvalue()
+        found = tune(config, out)
+    return to_plain(found), printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +186,8 @@ def test_the_tuned_recipe_has_each_arm_s_best_and_is_otherwise_the_same(tuning: 
     assert replace(tuned, arms=tuning.config.arms, tuning="") == tuning.config
     told_again = tuning_of(tuned)
     assert told_again is not None
-    assert told_again["arms"]["logit"]["best"] == tuning.found["arms"]["logit"]["best"]
+    best = to_plain(told_again.arms["logit"].best)
+    assert best == tuning.found["arms"]["logit"]["best"]
 
 
 def test_the_table_and_the_recipe_are_printed(tuning: Tuning) -> None:

@@ -3,13 +3,12 @@ sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from kdjax.report import numbers, summary
+from kdjax.report import numbers
 from kdjax.report.sentences import places
-from kdjax.report.summary import Results
 from kdjax.report.usage import Cell, Column, Table
+from kdjax.results.schema import Case, CaseVerdict, Results, SharedCaseVerdict
 
 MEANINGS = {
     "nothing": "the student's steps alone: the teacher and what it says come free",
@@ -28,35 +27,32 @@ MEANINGS = {
 
 def costs(results: Results) -> Table:
     """What a run of each arm costs in each case."""
-    other = summary.yardstick(results)
+    other = results.baseline_arm
 
-    def cell(case: Mapping[str, Any], arm: str) -> Cell:
-        at_least = "≥ " if arm in case["unknown"] else ""
-        if other in case["unknown"]:
-            return at_least + numbers.flops(case["costs"][arm]), ""
-        ratio = case["costs"][arm] / case["costs"][other]
-        return at_least + numbers.times(ratio), f"{at_least}{numbers.flops(case['costs'][arm])}"
+    def cell(case: Case, arm: str) -> Cell:
+        at_least = "≥ " if arm in case.unknown else ""
+        if other in case.unknown:
+            return at_least + numbers.flops(case.costs[arm]), ""
+        ratio = case.costs[arm] / case.costs[other]
+        return at_least + numbers.times(ratio), f"{at_least}{numbers.flops(case.costs[arm])}"
 
     return Table(
         f"FLOPs of a run, relative to {other}",
-        tuple(
-            Column(case["case"], "enforced" if case["enforced"] else "")
-            for case in results["cases"]
-        ),
-        {arm: [cell(case, arm) for case in results["cases"]] for arm in results["arms"]},
+        tuple(Column(case.case, "enforced" if case.enforced else "") for case in results.cases),
+        {arm: [cell(case, arm) for case in results.cases] for arm in results.arms},
     )
 
 
 def sentences(results: Results) -> dict[str, list[str]]:
     """Case -> what the study's verdicts become in it, a sentence for each verdict there is."""
-    return {case["case"]: _sentences(results, case) for case in results["cases"]}
+    return {case.case: _sentences(results, case) for case in results.cases}
 
 
 def terms(results: Results) -> list[str]:
     """What readers need to know to read the sentences."""
-    found = {row["verdict"] for case in results["cases"] for row in case["verdicts"]}
-    students = results["config"]["budget"]["students"]
-    teacher = results["teacher"]
+    found = {row.verdict for case in results.cases for row in case.verdicts}
+    students = results.config["budget"]["students"]
+    teacher = results.teacher
     said = [
         "Costs are of these very runs. Assumed: no arm would have done worse for spending more."
     ]
@@ -70,7 +66,7 @@ def terms(results: Results) -> list[str]:
             "say which is better at "
             "the same cost."
         )
-    if teacher and not teacher["training_flops"]:
+    if teacher and not teacher.training_flops:
         said.append(
             "What training the teacher cost is not known: where it is to be paid for, costs are "
             "more than those shown. "
@@ -82,8 +78,8 @@ def terms(results: Results) -> list[str]:
             if students == 1
             else f"is shared by {students} students"
         )
-        head = teacher["head_flops"]
-        tuning = teacher.get("tuning_flops", 0)
+        head = teacher.head_flops
+        tuning = teacher.tuning_flops
         besides = f", tuning its encoder {numbers.flops(tuning)}" if tuning else ""
         besides += (
             f", and fitting its MLM head, for arms that use it, {numbers.flops(head)}"
@@ -91,34 +87,34 @@ def terms(results: Results) -> list[str]:
             else ""
         )
         said.append(
-            f"Training the teacher cost {numbers.flops(teacher['training_flops'])} "
+            f"Training the teacher cost {numbers.flops(teacher.training_flops)} "
             f"FLOPs{besides}; where it is to be "
             f"paid for, that {shared}."
         )
     return said
 
 
-def _sentences(results: Results, case: Mapping[str, Any]) -> list[str]:
-    rows = case["verdicts"]
-    before = results["verdicts"]
+def _sentences(results: Results, case: Case) -> list[str]:
+    rows = case.verdicts
+    before = results.verdicts
     if not rows:
         return ["Nothing was compared."]
     if all(
-        row[name] == v[name]
+        getattr(row, name) == getattr(v, name)
         for row, v in zip(rows, before, strict=True)
         for name in ("a", "verdict", "b")
     ):
         return ["Every verdict is as above."]
     where: dict[tuple[str, str, str, str], list[str]] = {}
     for row, v in zip(rows, before, strict=True):
-        if row["verdict"] != "INCONCLUSIVE":
-            group, predicate = _predicate(row, v["verdict"], case["unknown"])
-            where.setdefault((group, predicate, row["a"], row["b"]), []).append(row["endpoint"])
+        if row.verdict != "INCONCLUSIVE":
+            group, predicate = _predicate(row, v.verdict, case.unknown)
+            where.setdefault((group, predicate, row.a, row.b), []).append(row.endpoint)
     losers: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
     for (group, predicate, a, b), names in where.items():
         losers.setdefault((group, predicate, a, tuple(names)), []).append(b)
     clauses: dict[str, list[str]] = {group: [] for group in _GROUPS}
-    endpoints = {endpoint["name"]: endpoint for endpoint in results["endpoints"]}
+    endpoints = {endpoint.name: endpoint for endpoint in results.endpoints}
     for (group, predicate, a, on), below in losers.items():
         found = places([endpoints[name] for name in on])
         clauses[group].append(predicate.format(a=a, b=numbers.listed(below), on=f"on {found}"))
@@ -137,20 +133,21 @@ _GROUPS = {
 """Kinds of sentences in their order -> how they begin."""
 
 
-def _predicate(row: Mapping[str, Any], before: str, unknown: Sequence[str]) -> tuple[str, str]:
+def _predicate(row: CaseVerdict, before: str, unknown: Sequence[str]) -> tuple[str, str]:
     """A verdict's kind of sentence, and the sentence, with places for the arms and for where it
     holds."""
-    ratio = numbers.times(row["ratio"])
-    students = row.get("students")
-    if row["verdict"] == "BEATS":
+    ratio = numbers.times(row.ratio)
+    students = row.students if isinstance(row, SharedCaseVerdict) else None
+    if row.verdict == "BEATS":
         return "beats", "{a} beats {b} {on}"
-    if row["verdict"] == "TIES":
+    if row.verdict == "TIES":
         return "ties", "{a} ties with {b} {on}"
-    if row["verdict"] == "AT LEAST TIES":
+    if row.verdict == "AT LEAST TIES":
         return "at least", "{a} does at least as well as {b} {on}, for " + ratio + " the cost"
     if students:
         return "shared", f"{{a}} beats {{b}} {{on}} with at least {students:,}"
     does = "{a} ties with {b} {on}" if before == "TIES" else "{a} does better than {b} {on}"
-    if row["a"] in unknown or row["b"] in unknown:
+    if row.a in unknown or row.b in unknown:
         return "unknown", does
-    return "never" if "students" in row else "open", f"{does}, for {ratio} the cost"
+    group = "never" if isinstance(row, SharedCaseVerdict) else "open"
+    return group, f"{does}, for {ratio} the cost"
