@@ -13,6 +13,7 @@ import kdjax
 ROOT = Path(kdjax.__file__).parent
 FLOORS = (
     "__main__",
+    "api",
     "cli",
     "audit",
     "plan",
