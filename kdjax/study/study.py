@@ -43,6 +43,7 @@ from kdjax.training.arm import Arm
 from kdjax.training.checkpoint_storage import save_params
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.metrics_log import check_log
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
 from kdjax.training.sinks import About
@@ -50,7 +51,7 @@ from kdjax.training.start import start_params
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.teacher_source import CachedTeacher
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 
 
 class Study:

@@ -16,10 +16,11 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.program import Program
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 from tests import metrics, tiny
 
 STEPS = 6

@@ -20,10 +20,11 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training import stopwatch
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase, price
 from kdjax.training.program import Program
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 from tests import metrics, tiny
 
 STEPS = 6

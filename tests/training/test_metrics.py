@@ -18,10 +18,10 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.training import metrics as module
 from kdjax.training.metrics import MEASURED, Done, Meter
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
-from kdjax.training.trainer import Outcome
 from tests import metrics, tiny
 from tests.training import runs
 

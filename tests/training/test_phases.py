@@ -27,12 +27,13 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.outcome import Outcome
 from kdjax.training.partition import flat
 from kdjax.training.phase import price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 from tests import metrics, tiny
 
 TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}

@@ -22,10 +22,11 @@ from kdjax.config import (
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.program import Program
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 from tests import metrics, tiny
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}

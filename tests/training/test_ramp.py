@@ -25,10 +25,11 @@ from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 from tests import tiny
 
 RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))

@@ -22,10 +22,11 @@ from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.checksum import sha256
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase, price
 from kdjax.training.program import Program, program_of
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 from tests import metrics, tiny
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
