@@ -10,30 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import pytest
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.journal import read
-from kdjax.config import LogConfig, TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
-from kdjax.progress import Progress
 from kdjax.training import stopwatch
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase, price
 from kdjax.training.program import Program
-from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 
 STEPS = 6
-CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=3)
 LEARNING_RATE = 1e-2
-
-
-class Interrupted(Exception):
-    pass
 
 
 @functools.cache
@@ -57,29 +47,19 @@ def run(
     stream: tiny.Batches | None = None,
     repeats: bool = True,
 ) -> Outcome:
-    """A run, optionally interrupted after a step."""
+    """Train a run, which may be interrupted after a step."""
     program = compiled()
-    cost = price(phase(), tiny.SHAPE)
+    cost = price(phase(), tiny.SHAPE).total
     teacher = program.place_teacher(tiny.params(tiny.SHALLOW_TEACHER, 9))
-
-    def watch(progress: Progress) -> None:
-        if progress.ledger.steps == stop_at:
-            raise Interrupted
-
-    (outcome,) = train(
-        Trainer(
-            [tiny.compiled_phase(phase(learning_rate), program, stream or tiny.Batches(), teacher)],
-            budget or Budget.flops(STEPS * cost.total + cost.total // 2),
-            start=tiny.params(program.phase.student, 0),
-            seed=0,
-            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
-            repeats=repeats,
-            directory=directory,
-            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
-            watch=watch,
-        )
+    stream = stream or tiny.Batches()
+    return trainers.train_one(
+        directory,
+        [tiny.compiled_phase(phase(learning_rate), program, stream, teacher)],
+        budget or Budget.flops(STEPS * cost + cost // 2),
+        stop_at=stop_at,
+        repeats=repeats,
+        evaluate=trainers.bias_sum,
     )
-    return outcome
 
 
 class Straight(NamedTuple):
@@ -116,7 +96,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     straight: Straight, tmp_path: Path, stop_at: int
 ) -> None:
     expected = straight.outcome
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(tmp_path, stop_at)
     resumed = run(tmp_path)
     assert resumed.params_sha256 == expected.params_sha256
@@ -137,7 +117,7 @@ def test_a_finished_run_is_not_run_again(straight: Straight, tmp_path: Path) -> 
 
 def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(Path("run"), stop_at=5)
     assert run(Path("run")).ledger.steps == STEPS
 
@@ -217,7 +197,7 @@ def test_a_budget_of_hours_ends_by_the_clock_and_its_schedule_too(
 
 def test_elapsed_time_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
     straight = run(tmp_path / "straight", budget=HOURS, stream=SlowBatches(clock))
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(tmp_path / "broken", 4, budget=HOURS, stream=SlowBatches(clock))
     clock.now += 1000.0  # nobody computes
     resumed = run(tmp_path / "broken", budget=HOURS, stream=SlowBatches(clock))
@@ -251,7 +231,7 @@ def test_text_that_would_repeat_is_refused_where_it_must_not(tmp_path: Path) -> 
 
 
 def test_the_journal_tells_of_a_restart_and_ends_with_the_result(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(tmp_path, stop_at=4)
     newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
     shutil.rmtree(newest)  # as if killed before it was whole

@@ -22,7 +22,7 @@ from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 from tests.training import runs
 
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
@@ -89,7 +89,7 @@ def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
 def test_a_run_that_was_stopped_has_the_same_records(
     finished: tuple[Outcome, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=4)
     assert runs.run(tmp_path).curve == finished[0].curve
     repeatable = [

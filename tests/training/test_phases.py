@@ -16,25 +16,20 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import (
     ArmConfig,
-    LogConfig,
     OptimizerConfig,
     PhaseConfig,
     Schedule,
     TermConfig,
-    TrainConfig,
 )
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
-from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.outcome import Outcome
 from kdjax.training.partition import flat
 from kdjax.training.phase import price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
-from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 
 TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
 FADING = Schedule("cosine", ((0.0, 1.0), (1.0, 0.25)))
@@ -49,11 +44,6 @@ PHASES = (
 STUDENT = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
 TEACHER = tiny.SHALLOW_TEACHER
 BUDGET_STEPS = 14
-CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=2)
-
-
-class Interrupted(Exception):
-    pass
 
 
 @functools.cache
@@ -80,26 +70,11 @@ def programs() -> tuple[Program, ...]:
 
 def run(directory: Path, stop_at: int | None = None) -> Outcome:
     teacher = tiny.params(TEACHER, 9)
-
-    def watch(progress: Progress) -> None:
-        if progress.ledger.steps == stop_at:
-            raise Interrupted
-
-    (outcome,) = train(
-        Trainer(
-            [
-                tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
-                for phase, program in zip(arm().phases, programs(), strict=True)
-            ],
-            laid_out()[0],
-            start=tiny.params(arm().student, 0),
-            seed=0,
-            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
-            directory=directory,
-            watch=watch,
-        )
-    )
-    return outcome
+    phases = []
+    for phase, program in zip(arm().phases, programs(), strict=True):
+        placed = program.place_teacher(teacher)
+        phases.append(tiny.compiled_phase(phase, program, tiny.Batches(), placed))
+    return trainers.train_one(directory, phases, laid_out()[0], stop_at=stop_at, evaluations=2)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +128,7 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
         "third": third.first + 1,
     }[where]
     assert second.steps > 1
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(tmp_path, stop_at)
     resumed = run(tmp_path)
     assert resumed.params_sha256 == straight[0].params_sha256

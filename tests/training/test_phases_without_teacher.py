@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 
@@ -13,30 +12,20 @@ import pytest
 from kdjax.budget.accounting import Budget
 from kdjax.config import (
     ArmConfig,
-    LogConfig,
     OptimizerConfig,
     PhaseConfig,
     TermConfig,
-    TrainConfig,
 )
 from kdjax.parallel.layout import Layout
-from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.program import Program
-from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
 STUDENT = tiny.SHALLOW_STUDENT
 TEACHER = tiny.SHALLOW_TEACHER
-CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=1)
-
-
-class Interrupted(Exception):
-    pass
 
 
 @functools.cache
@@ -61,28 +50,11 @@ def budget(order: str) -> Budget:
 
 def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
     teacher = tiny.params(TEACHER, 9)
-
-    def watch(progress: Progress) -> None:
-        if progress.ledger.steps == stop_at:
-            raise Interrupted
-
-    compiled_phases = [
-        tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
-        for phase, program in zip(arm(order).phases, programs(order), strict=True)
-    ]
-    start = tiny.params(arm(order).student, 0)
-    (outcome,) = train(
-        Trainer(
-            compiled_phases,
-            budget(order),
-            start=start,
-            seed=0,
-            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
-            directory=directory,
-            watch=watch,
-        )
-    )
-    return outcome
+    phases = []
+    for phase, program in zip(arm(order).phases, programs(order), strict=True):
+        placed = program.place_teacher(teacher)
+        phases.append(tiny.compiled_phase(phase, program, tiny.Batches(), placed))
+    return trainers.train_one(directory, phases, budget(order), stop_at=stop_at, evaluations=1)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -122,7 +94,7 @@ def test_resume_after_a_stop_in_either_phase_keeps_params_bitwise(
     assert straight.ledger.phases == (first.steps, second.steps)
     for stop_at in (first.stop, second.first + 2):
         directory = tmp_path / f"stopped-{stop_at}"
-        with pytest.raises(Interrupted):
+        with pytest.raises(trainers.Interrupted):
             run(order, directory, stop_at)
         resumed = run(order, directory)
         assert resumed.params_sha256 == straight.params_sha256

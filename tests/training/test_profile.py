@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from kdjax.config import LogConfig
-from tests import metrics
+from tests import metrics, trainers
 from tests.training import runs
 
 
@@ -46,7 +46,7 @@ def test_the_steps_of_the_range_are_captured_and_change_nothing(
 
 
 def test_a_run_that_goes_on_within_the_range_captures_the_rest(tmp_path: Path) -> None:
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=4)
     runs.run(tmp_path, log(2, 5))
     (steps,) = captured(tmp_path)
@@ -62,7 +62,7 @@ def test_a_range_that_no_step_is_in_is_said(
 ) -> None:
     said: list[str] = []
     if stop_at:
-        with pytest.raises(runs.Interrupted):
+        with pytest.raises(trainers.Interrupted):
             runs.run(tmp_path, stop_at=stop_at)
     runs.run(tmp_path, log(first, last), warn=said.append)
     assert [line.partition(" (")[0] for line in said] == [

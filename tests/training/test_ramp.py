@@ -14,7 +14,6 @@ import pytest
 from kdjax.budget.accounting import Budget
 from kdjax.config import (
     ArmConfig,
-    LogConfig,
     OptimizerConfig,
     PhaseConfig,
     RampConfig,
@@ -24,13 +23,10 @@ from kdjax.config import (
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
-from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
-from tests import tiny
+from tests import tiny, trainers
 
 RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))
 BUDGET = Budget("tokens", 20 * tiny.SHAPE.tokens_per_step)
@@ -58,26 +54,13 @@ class Seen(tiny.Batches):
 def run(
     directory: Path, ramp: tuple[RampConfig, ...], asked: list[tuple[int, int]] | None = None
 ) -> Outcome:
-    compiled_phases = []
+    asked = [] if asked is None else asked
+    phases = []
     for phase in arm().ramped(ramp).phases:
         shape = phase.shape(tiny.SHAPE)
         program = program_of(phase, shape, Layout.of(devices=jax.devices()[:1]))
-        compiled_phases.append(
-            CompiledPhase(
-                phase, program, price(phase, shape), Seen(shape, [] if asked is None else asked)
-            )
-        )
-    (outcome,) = train(
-        Trainer(
-            compiled_phases,
-            BUDGET,
-            start=tiny.params(tiny.STUDENT, 0),
-            seed=0,
-            config=TrainConfig(batch_size=8, log=LogConfig(every=1)),
-            directory=directory,
-        )
-    )
-    return outcome
+        phases.append(tiny.compiled_phase(phase, program, Seen(shape, asked)))
+    return trainers.train_one(directory, phases, BUDGET)
 
 
 def test_a_ramp_of_one_size_is_no_ramp(tmp_path: Path) -> None:

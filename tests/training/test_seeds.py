@@ -17,7 +17,7 @@ import pytest
 
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
-from kdjax.config import CheckpointConfig, LogConfig, ModelConfig, TrainConfig
+from kdjax.config import CheckpointConfig, LogConfig, ModelConfig
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
@@ -26,8 +26,7 @@ from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase, price
 from kdjax.training.program import Program, program_of
 from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
 SEEDS = (0, 1, 2)
@@ -58,10 +57,6 @@ def teacher_params() -> Any:
     return tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9))
 
 
-class Interrupted(Exception):
-    pass
-
-
 @functools.cache
 def phase() -> Phase:
     """Distilling, with dropout."""
@@ -87,24 +82,22 @@ def go(
 ) -> dict[int, Outcome]:
     """Runs of these seeds side by side, each in a directory of its name."""
     program = compiled(len(seeds))
-    cost = price(phase(), tiny.SHAPE)
     teacher = program.place_teacher(teacher_params())
-    config = TrainConfig(
-        batch_size=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3
-    )
-    runs = [
-        Trainer(
-            [tiny.compiled_phase(phase(), program, tiny.Batches(seed), teacher)],
-            budget or Budget.flops(STEPS * cost.total),
+    runs = []
+    for seed in seeds:
+        stream = tiny.Batches(seed)
+        run = trainers.trainer(
+            directory / str(seed),
+            [tiny.compiled_phase(phase(), program, stream, teacher)],
+            budget or Budget.flops(STEPS * price(phase(), tiny.SHAPE).total),
             start=starts(seed),
             seed=seed,
-            config=config,
-            directory=directory / str(seed),
-            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
+            checkpoint=CheckpointConfig(seconds=saves),
+            log=log,
+            evaluate=trainers.bias_sum,
             watch=functools.partial(watch, seed),
         )
-        for seed in seeds
-    ]
+        runs.append(run)
     return dict(zip(seeds, train(*runs), strict=True))
 
 
@@ -113,7 +106,7 @@ def stopping(seed: int, step: int) -> Callable[[int, Progress], None]:
 
     def watch(of: int, progress: Progress) -> None:
         if (of, progress.ledger.steps) == (seed, step):
-            raise Interrupted
+            raise trainers.Interrupted
 
     return watch
 
@@ -191,7 +184,7 @@ def test_time_is_shared_out_evenly(together: dict[int, Outcome]) -> None:
 def test_an_interruption_changes_nothing(
     here: Path, together: dict[int, Outcome], tmp_path: Path, seed: int, step: int
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(seed, step), saves=tiny.EVERY_STEP)
     again = go(tmp_path, SEEDS)
     for each in SEEDS:
@@ -208,7 +201,7 @@ def test_a_seed_that_was_left_behind_ends_with_the_same_bits(
     together: dict[int, Outcome], tmp_path: Path
 ) -> None:
     """As if killed while the checkpoints were being written: one of three was not."""
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(0, 4), saves=tiny.EVERY_STEP)
     newest = max((tmp_path / "1" / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(newest)
@@ -224,9 +217,9 @@ def test_runs_go_on_in_groups_of_another_size(
 ) -> None:
     """One alone from the start; then all together; then one of them alone and the others
     together."""
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(2, 2), saves=tiny.EVERY_STEP)  # 1 and 2 are behind
     ended = go(tmp_path, [1]) | go(tmp_path, [0]) | go(tmp_path, [2])
     for seed in SEEDS:

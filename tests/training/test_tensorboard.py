@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 from kdjax.config import LogConfig
 from kdjax.training.metrics_log import Log
 from kdjax.training.sinks import About
-from tests import metrics
+from tests import metrics, trainers
 from tests.training import runs
 
 
@@ -55,7 +55,7 @@ def test_a_run_has_the_figures_of_its_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_at", [2, 5])
 def test_a_run_that_was_stopped_has_no_point_twice(tmp_path: Path, stop_at: int) -> None:
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=stop_at)
     runs.run(tmp_path)
     events = check_same(tmp_path)
@@ -64,7 +64,7 @@ def test_a_run_that_was_stopped_has_no_point_twice(tmp_path: Path, stop_at: int)
 
 
 def test_event_files_switched_on_late_have_all_of_a_run(tmp_path: Path) -> None:
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, LogConfig(every=1, tensorboard=False), stop_at=4)
     assert not (tmp_path / "tensorboard").exists()
     runs.run(tmp_path)

@@ -16,7 +16,7 @@ from kdjax.errors import InputError
 from kdjax.training import wandb as sink
 from kdjax.training.metrics_log import Log, check_log
 from kdjax.training.sinks import About
-from tests import metrics
+from tests import metrics, trainers
 from tests.training import runs
 
 PROJECT = LogConfig(every=1, tensorboard=False, wandb="mine")
@@ -100,7 +100,7 @@ def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(
     server: Server, tmp_path: Path, offline: bool
 ) -> None:
     server.offline = offline
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, PROJECT, stop_at=5)
     runs.run(tmp_path, PROJECT)
     (history,) = server.runs.values()
@@ -112,7 +112,7 @@ def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(
 def test_what_a_kill_kept_from_being_sent_is_sent_when_the_run_goes_on(
     server: Server, tmp_path: Path
 ) -> None:
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, PROJECT, stop_at=5)
     (history,) = server.runs.values()
     for step in (2, 3, 4):
@@ -122,7 +122,7 @@ def test_what_a_kill_kept_from_being_sent_is_sent_when_the_run_goes_on(
 
 
 def test_switched_on_late_it_has_all_of_a_run(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=5)
     runs.run(tmp_path, PROJECT)
     (history,) = server.runs.values()
