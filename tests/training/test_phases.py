@@ -83,7 +83,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[di
     return run(here), metrics.same_each_time(here)
 
 
-def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+def test_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
     budget, spans = laid_out()
     ledger = straight[0].ledger
     assert [span.steps > 1 for span in spans] == [True, True, True]
@@ -94,7 +94,7 @@ def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str
         assert ledger.spent[part] == sum(span.steps * getattr(span.price, part) for span in spans)
 
 
-def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+def test_steps_have_terms_of_their_phase(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
     _, (first, second, _) = laid_out()
     for line in straight[1]:
         phase = 0 if line["step"] <= first.stop else 1 if line["step"] <= second.stop else 2
@@ -102,7 +102,7 @@ def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, 
         assert (line["phase"], terms) == (phase + 1, {t.name for t in PHASES[phase].terms})
 
 
-def test_weights_follow_the_share_of_the_budget(
+def test_scheduled_weights_follow_budget_fraction(
     straight: tuple[Outcome, list[dict[str, float]]],
 ) -> None:
     budget, (first, *_) = laid_out()
@@ -117,7 +117,7 @@ def test_weights_follow_the_share_of_the_budget(
 
 
 @pytest.mark.parametrize("where", ["first", "border", "second", "third"])
-def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
+def test_resume_in_any_phase_keeps_params_bitwise(
     where: str, straight: tuple[Outcome, list[dict[str, float]]], tmp_path: Path
 ) -> None:
     _, (first, second, third) = laid_out()
@@ -136,7 +136,7 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
     assert metrics.same_each_time(tmp_path) == straight[1]
 
 
-def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -> None:
+def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     mlm, hidden, _ = programs()
     state = mlm.start(tiny.params(arm().student, 0), seed=0)
     teacher = tiny.params(TEACHER, 9)
@@ -161,7 +161,7 @@ def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -
     )
 
 
-def test_a_projection_goes_on_in_the_next_phase_that_has_the_term() -> None:
+def test_projection_is_shared_by_phases_with_its_term() -> None:
     keys: list[Any] = [
         program.abstract_state().params["objective"].keys() for program in programs()
     ]
@@ -183,7 +183,7 @@ def own(student, teacher, batch, params):
 """  # noqa: E501
 
 
-def test_phases_that_would_share_unequal_parameters_are_refused(
+def test_phases_sharing_unequal_params_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, width in (("narrow_terms", 2), ("wide_terms", 3)):

@@ -58,7 +58,7 @@ def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_only_the_phase_with_the_teacher_trains_the_projection(order: str) -> None:
+def test_phase_with_teacher_alone_trains_projection(order: str) -> None:
     trained = {}
     for name, phase in zip(ORDERS[order], arm(order).phases, strict=True):
         assert phase.abstract_params()["objective"]["hidden_mse"]["kernel"].shape == (16, 24)
@@ -67,7 +67,7 @@ def test_only_the_phase_with_the_teacher_trains_the_projection(order: str) -> No
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_phase_without_the_teacher_leaves_the_projection_as_it_is(order: str) -> None:
+def test_phase_without_teacher_keeps_projection_bitwise(order: str) -> None:
     program = programs(order)[ORDERS[order].index("mlm")]
     state = program.start(tiny.params(arm(order).student, 0), seed=0)
     before = jax.device_get(state.params["objective"])
@@ -77,7 +77,7 @@ def test_the_phase_without_the_teacher_leaves_the_projection_as_it_is(order: str
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_phase_costs_what_it_costs_alone(order: str) -> None:
+def test_phase_among_others_costs_as_alone(order: str) -> None:
     # A projection that only travels along is neither computed with nor updated.
     (alone,) = resolve("scratch", ArmConfig(), STUDENT, TEACHER, OptimizerConfig()).phases
     phase = arm(order).phases[ORDERS[order].index("mlm")]
@@ -85,9 +85,7 @@ def test_a_phase_costs_what_it_costs_alone(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_resume_after_a_stop_in_either_phase_keeps_params_bitwise(
-    order: str, tmp_path: Path
-) -> None:
+def test_resume_after_stop_in_either_phase_keeps_params_bitwise(order: str, tmp_path: Path) -> None:
     costs = [price(phase, tiny.SHAPE) for phase in arm(order).phases]
     first, second = arm(order).schedule_phases(budget(order), costs, tiny.SHAPE)
     straight = run(order, tmp_path / "straight")

@@ -75,7 +75,9 @@ def arm(name: str) -> Arm:
         for name in PRESETS
     ],
 )
-def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path) -> None:
+def test_preset_trains_on_demo_corpus_within_budget(
+    name: str, corpus: Corpus, tmp_path: Path
+) -> None:
     made = arm(name)
     mesh = Layout.of(devices=jax.devices()[:1])
     costs = [price(phase, SHAPE) for phase in made.phases]
@@ -102,7 +104,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
     assert first <= lines[0].keys()
 
 
-def test_a_phase_without_a_teacher_pays_nothing_for_it() -> None:
+def test_phase_without_teacher_pays_nothing_for_it() -> None:
     mlm, transfer = arm("two_stage").phases
     scratch, minilm_v1 = (arm(name).phases[0] for name in ("scratch", "minilm_v1"))
     assert price(mlm, SHAPE).total == price(scratch, SHAPE).total
@@ -110,7 +112,7 @@ def test_a_phase_without_a_teacher_pays_nothing_for_it() -> None:
     assert price(mlm, SHAPE).teacher_forward == 0 < price(transfer, SHAPE).teacher_forward
 
 
-def test_logits_at_every_position_cost_the_heads_at_every_position() -> None:
+def test_token_logits_cost_heads_at_every_position() -> None:
     """At the paper's widths; a layer of the student and two of the teacher stand for all."""
     paper = [dataclasses.replace(zoo.get("base"), layers=layers) for layers in (1, 2)]
     shape = BatchShape(batch_size=4, seq_len=128, max_predictions=20)

@@ -63,7 +63,7 @@ def run(
     return trainers.train_one(directory, phases, BUDGET)
 
 
-def test_a_ramp_of_one_size_is_no_ramp(tmp_path: Path) -> None:
+def test_ramp_of_one_batch_size_keeps_params_bitwise(tmp_path: Path) -> None:
     plain = run(tmp_path / "plain", ())
     ramped = run(tmp_path / "ramped", (RampConfig(0.25, 8), RampConfig(0.5, 8)))
     assert ramped.params_sha256 == plain.params_sha256
@@ -73,7 +73,7 @@ def test_a_ramp_of_one_size_is_no_ramp(tmp_path: Path) -> None:
     ) == dataclasses.replace(plain.ledger, seconds={}, step_seconds=0.0)
 
 
-def test_stretches_follow_on_one_another_each_at_its_price(tmp_path: Path) -> None:
+def test_ramp_charges_each_stretch_at_its_price(tmp_path: Path) -> None:
     asked: list[tuple[int, int]] = []
     ledger = run(tmp_path, RAMP, asked).ledger
     assert ledger.phases == (20, 10, 10)
@@ -87,7 +87,7 @@ def test_stretches_follow_on_one_another_each_at_its_price(tmp_path: Path) -> No
     assert sum(ledger.spent.values()) == flops
 
 
-def test_a_ramp_and_phases_split_the_budget_together() -> None:
+def test_ramp_and_phases_split_budget() -> None:
     terms = (TermConfig("mlm"),)
     config = ArmConfig(phases=(PhaseConfig(terms, 0.4), PhaseConfig((*terms, TermConfig("logit")))))
     made = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).ramped(RAMP)
@@ -99,7 +99,7 @@ def test_a_ramp_and_phases_split_the_budget_together() -> None:
     ]
 
 
-def test_a_ramp_that_does_not_ascend_is_refused() -> None:
+def test_descending_ramp_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"train.batch_ramp ends at \[0.5, 0.25\], expected ascending shares"
     ):

@@ -151,7 +151,7 @@ def together(here: Path) -> dict[int, Outcome]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_run_is_what_it_is_alone(
+def test_vmapped_run_equals_run_alone(
     here: Path, alone: dict[int, Outcome], together: dict[int, Outcome], seed: int
 ) -> None:
     check_same(
@@ -164,12 +164,12 @@ def test_a_run_is_what_it_is_alone(
     assert together[seed].params_sha256 == sha256(together[seed].params)
 
 
-def test_seeds_differ(together: dict[int, Outcome]) -> None:
+def test_vmapped_seeds_differ(together: dict[int, Outcome]) -> None:
     assert len({outcome.params_sha256 for outcome in together.values()}) == len(SEEDS)
     assert len({outcome.ledger.tokens for outcome in together.values()}) == len(SEEDS)
 
 
-def test_time_is_shared_out_evenly(together: dict[int, Outcome]) -> None:
+def test_vmapped_runs_share_time_evenly(together: dict[int, Outcome]) -> None:
     spent = [outcome.ledger.seconds for outcome in together.values()]
     assert sum(seconds["compile"] for seconds in spent) == pytest.approx(
         compiled(len(SEEDS)).compile_seconds
@@ -181,7 +181,7 @@ def test_time_is_shared_out_evenly(together: dict[int, Outcome]) -> None:
 
 
 @pytest.mark.parametrize(("seed", "step"), [(0, 2), (2, STEPS)])
-def test_an_interruption_changes_nothing(
+def test_vmapped_resume_keeps_params_bitwise(
     here: Path, together: dict[int, Outcome], tmp_path: Path, seed: int, step: int
 ) -> None:
     with pytest.raises(trainers.Interrupted):
@@ -197,7 +197,7 @@ def test_an_interruption_changes_nothing(
         assert lines == metrics.same_each_time(here / "together" / str(each))
 
 
-def test_a_seed_that_was_left_behind_ends_with_the_same_bits(
+def test_vmapped_resume_at_different_steps_keeps_params_bitwise(
     together: dict[int, Outcome], tmp_path: Path
 ) -> None:
     """As if killed while the checkpoints were being written: one of three was not."""
@@ -212,7 +212,7 @@ def test_a_seed_that_was_left_behind_ends_with_the_same_bits(
         assert again[seed].ledger.spent == together[seed].ledger.spent
 
 
-def test_runs_go_on_in_groups_of_another_size(
+def test_vmapped_resume_with_other_lanes_equals_run_alone(
     here: Path, alone: dict[int, Outcome], tmp_path: Path
 ) -> None:
     """One alone from the start; then all together; then one of them alone and the others
@@ -228,7 +228,7 @@ def test_runs_go_on_in_groups_of_another_size(
     assert [entry["side_by_side"] for entry in entries if "side_by_side" in entry] == [2, 1]
 
 
-def test_one_that_diverges_is_named_and_the_others_are_saved(
+def test_vmapped_divergence_names_run_and_saves_others(
     together: dict[int, Outcome], tmp_path: Path
 ) -> None:
     def start(seed: int) -> Any:
@@ -250,14 +250,14 @@ def test_one_that_diverges_is_named_and_the_others_are_saved(
     ]
 
 
-def test_a_budget_of_hours_is_of_one_run(tmp_path: Path) -> None:
+def test_vmapped_budget_of_hours_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="3 runs side by side under a budget of hours, expected one"
     ):
         go(tmp_path, SEEDS, budget=Budget("hours", 1.0, clock=("compute",)))
 
 
-def test_a_profile_is_of_all_and_lies_with_the_first(tmp_path: Path) -> None:
+def test_vmapped_profile_lies_with_first_run(tmp_path: Path) -> None:
     go(tmp_path, SEEDS, log=LogConfig(tensorboard=False, profile=(2, 3)))
     assert [(tmp_path / str(seed) / "profile").exists() for seed in SEEDS] == [True, False, False]
 
@@ -285,7 +285,7 @@ def stepped(
 
 
 @pytest.mark.parametrize(("name", "devices", "microbatches"), [("scratch", 1, 1), ("logit", 2, 2)])
-def test_a_step_is_what_it_is_alone(name: str, devices: int, microbatches: int) -> None:
+def test_vmapped_step_equals_step_alone(name: str, devices: int, microbatches: int) -> None:
     params, figures = stepped(name, 2, 0, devices, microbatches)
     for seed in range(2):
         expected, (wanted,) = stepped(name, 1, seed, devices, microbatches)
@@ -305,7 +305,7 @@ def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -
             check_figures({**figures[0], name: value / 2}, figures[0])
 
 
-def test_the_teacher_is_not_copied() -> None:
+def test_vmapped_program_holds_teacher_once() -> None:
     one = compiled(1)
     three = compiled(3)
     assert one.memory is not None and three.memory is not None
@@ -317,6 +317,6 @@ def test_the_teacher_is_not_copied() -> None:
     )
 
 
-def test_what_the_hardware_does_is_told_of_one_seed() -> None:
+def test_vmapped_hardware_flops_are_of_one_run() -> None:
     one, two = (compiled(seeds, tiny.phase("scratch", STUDENT)).hardware_flops for seeds in (1, 2))
     assert two == pytest.approx(one, rel=0.15)  # of models so narrow, elementwise work is half
