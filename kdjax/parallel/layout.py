@@ -45,9 +45,9 @@ RULES: tuple[Rule, ...] = (
     ("*mlm.bias", ("tensor",)),  # [V]
     ("objective.*.bias", ("tensor",)),
 )
-"""A pattern over a parameter's dotted path -> the mesh axis over which each of its own is split.
-The first that matches counts; what none matches is whole on every device, and so is an axis that
-the devices do not divide."""
+"""A pattern over a parameter's dotted path -> for each of its axes, the mesh axis that splits it.
+The first pattern that matches counts; what none matches is whole on every device, and so is an axis
+that the devices do not divide."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Layout:
     """A mesh, and where arrays lie on it.
 
     Attributes:
-        mesh: of the axes `data`, `fsdp` and `tensor`.
-        rules: how parameters are split, as `RULES`.
+        mesh: devices, along the axes `data`, `fsdp` and `tensor`.
+        rules: patterns that say how parameters are split, as `RULES`.
         splits_teacher: whether the teacher is split over `fsdp`.
     """
 
@@ -68,7 +68,11 @@ class Layout:
     def of(
         config: MeshConfig = MeshConfig(), devices: Sequence[jax.Device] | None = None
     ) -> Layout:
-        """A recipe's layout over the given devices (default: all of all processes).
+        """Return a recipe's layout.
+
+        Args:
+            config: sizes of the mesh's axes, and rules that come before `RULES`.
+            devices: devices of the mesh; None: all of all processes.
 
         Raises:
             InputError: the axes' sizes do not make up the devices, or a rule names no axis of the
@@ -83,82 +87,74 @@ class Layout:
                 f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is "
                 "that"
             )
-        own = tuple(config.rules.items())
-        for pattern, axes in own:
-            if unknown := set(axes) - {"fsdp", "tensor", NONE}:
-                raise InputError(
-                    f"train.mesh.rules.{pattern}: {min(unknown)!r}, expected fsdp, tensor or none"
-                )
-            if len(set(axes) - {NONE}) < len([axis for axis in axes if axis != NONE]):
-                raise InputError(
-                    f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once"
-                )
+        recipe_rules = tuple(config.rules.items())
+        for pattern, axes in recipe_rules:
+            _check_rule(pattern, axes)
         mesh = jax.make_mesh(
             (data, config.fsdp, config.tensor), AXES, (AxisType.Auto,) * 3, devices=devices
         )
-        return Layout(mesh, own + RULES, config.teacher == "split")
+        return Layout(mesh, recipe_rules + RULES, config.teacher == "split")
 
     @property
     def devices(self) -> int:
-        """How many devices there are, on all hosts."""
+        """Return how many devices there are, on all hosts."""
         return self.mesh.size
 
     @property
     def replicated(self) -> NamedSharding:
-        """The same array on every device."""
+        """Return the sharding of an array that is the same on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def batch_sharding(self) -> NamedSharding:
-        """The first axis split over the devices that take different sequences."""
+        """Return the sharding of an array whose first axis is a batch's sequences."""
         return NamedSharding(self.mesh, PartitionSpec(BATCH))
 
     @property
     def batch_parts(self) -> int:
-        """In how many parts a batch is split."""
+        """Return in how many parts a batch is split."""
         return math.prod(self.mesh.shape[axis] for axis in BATCH)
 
     def rows(self, batch: int) -> np.ndarray:
-        """Which rows of a batch the devices of this process take, ascending."""
-        taken = self.batch_sharding.addressable_devices_indices_map((batch,)).values()
-        return np.unique(np.concatenate([np.arange(batch)[index] for index in taken]))
+        """Return which rows of a batch the devices of this process take, ascending."""
+        slices = self.batch_sharding.addressable_devices_indices_map((batch,)).values()
+        return np.unique(np.concatenate([np.arange(batch)[index] for index in slices]))
 
     def place_batch(self, batch: Mapping[str, np.ndarray], size: int) -> dict[str, jax.Array]:
-        """Puts a batch on the devices.
+        """Put a batch on the devices.
 
         Args:
-            batch: of each array, the rows that this process takes (`rows`).
+            batch: arrays with the rows that this process takes (`rows`).
             size: rows of the whole batch, over all processes.
         """
         if jax.process_count() == 1:
             return jax.device_put(dict(batch), self.batch_sharding)  # type: ignore[no-any-return]
         rows = self.rows(size)
 
-        def part(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
-            here = np.searchsorted(rows, np.arange(size)[index[0]])
-            return array[here[0] : here[-1] + 1]
+        def rows_of_device(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+            local = np.searchsorted(rows, np.arange(size)[index[0]])
+            return array[local[0] : local[-1] + 1]
 
-        return {
-            name: jax.make_array_from_callback(
-                (size, *x.shape[1:]), self.batch_sharding, functools.partial(part, x)
+        placed: dict[str, jax.Array] = {}
+        for name, array in batch.items():
+            placed[name] = jax.make_array_from_callback(
+                (size, *array.shape[1:]),
+                self.batch_sharding,
+                functools.partial(rows_of_device, array),
             )
-            for name, x in batch.items()
-        }
+        return placed
 
-    def place(self, tree: Any, where: Any) -> Any:
-        """Puts arrays on the devices; every process has all of each.
+    def place(self, tree: Any, shardings: Any) -> Any:
+        """Put arrays on the devices; every process has all of each.
 
         Args:
             tree: arrays.
-            where: their shardings: one, or a tree of them.
+            shardings: where they go: one sharding, or a tree of them.
         """
         if jax.process_count() == 1:
-            return jax.device_put(tree, where)
-        shardings = (
-            jax.tree.map(lambda _: where, tree)
-            if isinstance(where, jax.sharding.Sharding)
-            else where
-        )
+            return jax.device_put(tree, shardings)
+        if isinstance(shardings, jax.sharding.Sharding):
+            shardings = jax.tree.map(lambda _, sharding=shardings: sharding, tree)
 
         def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
             return jax.make_array_from_callback(
@@ -168,17 +164,13 @@ class Layout:
         return jax.tree.map(put, jax.device_get(tree), shardings)
 
     def param_sharding(self, tree: Any) -> Any:
-        """Where the leaves of a tree of parameters lie between steps; also of an optimiser's state
-        over them."""
+        """Return where parameters lie between steps, and an optimiser's state over them."""
         return jax.tree_util.tree_map_with_path(self._sharding, tree)
 
     def teacher_sharding(self, tree: Any) -> Any:
-        """Where the leaves of a teacher's parameters lie."""
-        return (
-            self.param_sharding(tree)
-            if self.splits_teacher
-            else _unsharded(self.param_sharding(tree))
-        )
+        """Return where a teacher's parameters lie."""
+        shardings = self.param_sharding(tree)
+        return shardings if self.splits_teacher else _unsharded(shardings)
 
     def shard_forward(
         self, forward: Callable[..., Any], dtype: str, *, of_teacher: bool = False
@@ -232,62 +224,63 @@ class Layout:
         return run
 
     def all_gather(self, tree: Any) -> Any:
-        """Inside a compiled function: parameters as the work needs them, no longer split over
-        `fsdp`."""
+        """Return parameters no longer split over `fsdp`, inside a compiled function."""
         return jax.lax.with_sharding_constraint(tree, _unsharded(self.param_sharding(tree)))
 
     def reduce_scatter(self, gradients: Any) -> Any:
-        """Inside a compiled function: gradients of parameters, as those are stored."""
+        """Return gradients split as their parameters are stored, inside a compiled function."""
         return jax.lax.with_sharding_constraint(gradients, self.param_sharding(gradients))
 
     def mesh_context(self) -> AbstractContextManager[Any]:
-        """Inside a compiled function: what is traced in the block sees the mesh
-        (`kdjax.models.fused`)."""
+        """Let what is traced in the block see the mesh (`kdjax.models.fused`)."""
         context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(
             self.mesh.abstract_mesh
         )
         return context
 
     def check_batch(self, batch: int, microbatches: int = 1) -> None:
-        """Raises InputError unless a batch splits evenly over the devices and, on each, over the
+        """Raise InputError unless a batch splits evenly over the devices and, on each, over the
         microbatches."""
         if batch % (self.batch_parts * microbatches):
-            parts = f" times {microbatches} microbatches" if microbatches > 1 else ""
+            times = f" times {microbatches} microbatches" if microbatches > 1 else ""
             raise InputError(
                 f"a batch has {batch} sequences, expected a multiple of the {self.batch_parts} "
-                "parts the mesh splits "
-                f"it into{parts}"
+                f"parts the mesh splits it into{times}"
             )
 
     def check_model(self, model: ModelConfig, whose: str) -> None:
-        """Raises InputError unless the model's heads split evenly over `tensor`."""
-        if model.heads % (tensor := self.mesh.shape["tensor"]):
+        """Raise InputError unless the model's heads split evenly over `tensor`."""
+        tensor = self.mesh.shape["tensor"]
+        if model.heads % tensor:
             raise InputError(
                 f"train.mesh.tensor is {tensor}, expected a divisor of the {model.heads} heads of "
                 f"{whose}"
             )
 
     def _over_fsdp(self, sharding: NamedSharding) -> PartitionSpec:
-        """How an array is split over `fsdp` alone."""
-        several = self.mesh.shape["fsdp"] > 1
-        return PartitionSpec(
-            *("fsdp" if axis == "fsdp" and several else None for axis in sharding.spec)
-        )
+        """Return how an array is split over `fsdp` alone."""
+        if self.mesh.shape["fsdp"] == 1:
+            return PartitionSpec(*[None] * len(sharding.spec))
+        return _keep_axes(sharding.spec, "fsdp")
 
     def _sharding(self, path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        """Return where the leaf at a path lies."""
         axes = self._axes(_dotted(path))
-        if len(axes) != len(leaf.shape):  # a scalar of the optimiser's, a parameter of another rank
-            axes = (NONE,) * len(leaf.shape)
-        split = (
-            axis if axis != NONE and n % self.mesh.shape[axis] == 0 else None
-            for axis, n in zip(axes, leaf.shape, strict=True)
-        )
-        return NamedSharding(self.mesh, PartitionSpec(*split))
+        if len(axes) != len(leaf.shape):
+            # A scalar of the optimiser's, or a parameter of another rank
+            return NamedSharding(self.mesh, PartitionSpec(*[None] * len(leaf.shape)))
+        spec: list[str | None] = [None] * len(axes)
+        for n, (axis, size) in enumerate(zip(axes, leaf.shape, strict=True)):
+            if axis != NONE and size % self.mesh.shape[axis] == 0:
+                spec[n] = axis
+        return NamedSharding(self.mesh, PartitionSpec(*spec))
 
     def _axes(self, name: str) -> tuple[str, ...]:
-        return next(
-            (axes for pattern, axes in self.rules if fnmatch.fnmatchcase(name, pattern)), ()
-        )
+        """Return the mesh axes of the first rule that a parameter's name matches."""
+        for pattern, axes in self.rules:
+            if fnmatch.fnmatchcase(name, pattern):
+                return axes
+        return ()
 
 
 class Unsharded:
@@ -316,30 +309,46 @@ UNSHARDED = Unsharded()
 
 
 def local() -> Layout:
-    """The devices of this process, for work that each does alone: a batch split over all of
-    them."""
+    """Return a layout of this process's devices alone: a batch is split over all of them."""
     return Layout.of(devices=jax.local_devices())
 
 
 def _unsharded(shardings: Any) -> Any:
-    """The same, but not split over `fsdp`."""
+    """Return the same shardings, but not split over `fsdp`."""
 
-    def whole(one: NamedSharding) -> NamedSharding:
-        return NamedSharding(
-            one.mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in one.spec))
+    def unsharded(sharding: NamedSharding) -> NamedSharding:
+        return NamedSharding(sharding.mesh, _keep_axes(sharding.spec, "tensor"))
+
+    return jax.tree.map(unsharded, shardings)
+
+
+def _keep_axes(spec: PartitionSpec, kept_axis: str) -> PartitionSpec:
+    """Return a spec of parameters without splits over any other mesh axis."""
+    return PartitionSpec(*[axis if axis == kept_axis else None for axis in spec])
+
+
+def _check_rule(pattern: str, axes: Sequence[str]) -> None:
+    """Raise InputError unless a recipe's rule names axes of the mesh, each at most once."""
+    unknown = set(axes) - {"fsdp", "tensor", NONE}
+    if unknown:
+        raise InputError(
+            f"train.mesh.rules.{pattern}: {min(unknown)!r}, expected fsdp, tensor or none"
         )
-
-    return jax.tree.map(whole, shardings)
+    named = [axis for axis in axes if axis != NONE]
+    if len(set(named)) < len(named):
+        raise InputError(
+            f"train.mesh.rules.{pattern}: {list(axes)}, expected each axis at most once"
+        )
 
 
 def _gather_fsdp(x: jax.Array, spec: PartitionSpec) -> jax.Array:
-    """On a device: a parameter that is whole, from how it is split over `fsdp`."""
+    """Return a whole parameter from its parts over `fsdp`, on a device."""
     if "fsdp" not in spec:
         return x
-    whole: jax.Array = jax.lax.all_gather(x, "fsdp", axis=spec.index("fsdp"), tiled=True)
-    return whole
+    gathered: jax.Array = jax.lax.all_gather(x, "fsdp", axis=spec.index("fsdp"), tiled=True)
+    return gathered
 
 
 def _dotted(path: tuple[Any, ...]) -> str:
-    """The keys of a path, whatever holds the mappings they are in."""
+    """Return the keys of a path, whatever holds the mappings they are in."""
     return ".".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))

@@ -1,4 +1,4 @@
-"""Told to stop: SIGTERM, which a machine that is about to be taken away sends first."""
+"""The signal to stop: SIGTERM, which a machine that is about to be taken away sends first."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kdjax.errors import Stopped
 
 
 class Preemption:
-    """Whether this process was told to stop. Until `sigterm_handler` is entered, SIGTERM does what
-    it did before.
+    """Whether this process was asked to stop.
 
-    Outside of `between_steps` it ends what is being done at once, which is as safe as a kill.
-    Inside, it is only noted: whoever trains asks `told` once a step, saves, and ends.
+    Until `sigterm_handler` is entered, SIGTERM does what it did before. Outside of `between_steps`
+    it ends what is being done at once, which is as safe as a kill. Inside, it is only noted:
+    whoever trains calls `stop_requested` once a step, saves, and ends.
     """
 
     def __init__(self) -> None:
@@ -25,12 +25,12 @@ class Preemption:
 
     @contextmanager
     def sigterm_handler(self) -> Iterator[None]:
-        """SIGTERM ends the block with `Stopped`; but in the main thread, which alone hears signals,
-        nothing changes."""
+        """Let SIGTERM end the block with `Stopped`; in a thread other than the main one, which
+        alone gets signals, nothing changes."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, self._hear)
+        before = signal.signal(signal.SIGTERM, self._on_signal)
         try:
             yield
         finally:
@@ -39,10 +39,10 @@ class Preemption:
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """In the block, SIGTERM waits for `told`; at its end it is made up for.
+        """Let SIGTERM wait for `stop_requested` in the block, and at the latest for its end.
 
         Raises:
-            Stopped: the block ended without one, though the process was told to.
+            Stopped: the block ended by itself after a signal.
         """
         self._training = True
         try:
@@ -55,11 +55,11 @@ class Preemption:
     def stop_requested(self) -> bool:
         """Return whether to save, and end.
 
-        What several processes make of it they agree on in `kdjax.training.input_pipeline`.
+        Several processes agree on it by `kdjax.parallel.host_sums`.
         """
         return self._stop_requested
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop_requested = True
         if not self._training:
             raise Stopped

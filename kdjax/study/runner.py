@@ -25,7 +25,8 @@ from kdjax.training.sinks import About
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.teacher_source import CachedTeacher
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.outcome import Outcome
+from kdjax.training.trainer import Trainer
 
 
 class StudyRunner:

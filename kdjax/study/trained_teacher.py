@@ -32,6 +32,7 @@ from kdjax.study.teacher_cards import trained_card
 from kdjax.training import metrics_log
 from kdjax.training.checksum import sha256
 from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape
 from kdjax.training.program import program_of
 from kdjax.training.sinks import About
@@ -49,7 +50,7 @@ from kdjax.training.teacher_pretraining import (
     stream_seed,
 )
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 
 FINISHED = (journal.NAME, metrics_log.NAME, RESULT)
 """The files of a finished training besides its checkpoints."""

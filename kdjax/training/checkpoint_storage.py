@@ -1,5 +1,5 @@
-"""Checkpoints of a run: state, ledger and records, together or not at all. The only file that knows
-Orbax."""
+"""How a run's checkpoints are stored: state, ledger and records, together or not at all. The only
+file that knows Orbax."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import re
 import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CoroutineType, TracebackType
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
@@ -28,12 +27,13 @@ from kdjax.errors import InputError
 from kdjax.files import digest
 from kdjax.parallel import hosts
 from kdjax.training.checksum import checksums, differing
+from kdjax.training.partition import flat
 
 # Orbax narrates every save, and each failure in each thread
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 KEEP = 2
-"""Checkpoints kept: the newest and the one before."""
+"""Number of checkpoints that stay: the newest and the one before."""
 DAMAGED = ".damaged"
 """Ends the name of a checkpoint that could not be read and was moved aside."""
 
@@ -48,8 +48,8 @@ class Restored:
 
     Attributes:
         state: as it was saved.
-        ledger: the account at that step.
-        records: what the run had written down by then, by file name.
+        ledger: the ledger at that step.
+        records: content of the run's records by then, by file name.
         damaged: newer checkpoints that could not be read: what is wrong with each, and where it
             lies now.
     """
@@ -61,27 +61,27 @@ class Restored:
 
 
 class CheckpointStorage:
-    """The checkpoints of one run in one directory. A context manager: leaving it waits for the save
-    in progress.
+    """The checkpoints of one run in one directory, as a context manager: leaving it waits for the
+    save in progress.
 
     A checkpoint is written in the background, under a temporary name until it is whole; a kill or a
     full disk leaves those before it. The newest `keep` stay.
     """
 
     def __init__(self, directory: Path | str, keep: int = KEEP):
-        """Opens the directory, made where there is none.
+        """Nothing is opened yet; a directory is made when the first checkpoint is saved.
 
         Args:
             directory: a path or gs://bucket/path.
-            keep: how many stay.
+            keep: number of checkpoints that stay.
         """
         self._directory = epath.Path(directory)
         self._keep = keep
         if "://" not in str(directory):
             self._directory = epath.Path(Path(directory).absolute())
         self._orbax: Any = None
-        self._saving: tuple[int, Any] | None = None  # the step being saved, and Orbax's promise
-        self._failed = False  # whether Orbax ever did
+        self._saving: tuple[int, Any] | None = None  # the step being saved, and Orbax's future
+        self._failed = False  # whether a call of Orbax ever did
 
     def __enter__(self) -> CheckpointStorage:
         self._quiet = _quietly()
@@ -103,12 +103,12 @@ class CheckpointStorage:
         self._quiet.__exit__(None, None, None)
 
     def save(self, state: Any, ledger: Ledger, records: Mapping[str, str] | None = None) -> None:
-        """Begins a checkpoint under the ledger's step; the state may be used up once this returns.
+        """Begin a checkpoint under the ledger's step; the state may be used up once this returns.
 
         Args:
-            state: arrays.
-            ledger: the account.
-            records: what else has to be found again, by file name.
+            state: a tree of arrays.
+            ledger: the ledger at that step.
+            records: content of the run's records, by file name.
 
         Raises:
             Unsaved: the one before, or already this one, could not be written.
@@ -128,7 +128,7 @@ class CheckpointStorage:
                 custom_metadata={**facts, "sha256": digest(facts)},
                 force=True,
             )
-        # Orbax and TensorStore raise many kinds; to the user all mean the same
+        # Orbax and TensorStore raise many kinds of errors; to the user all mean the same.
         except Exception as e:
             if hosts.peer_lost(e):
                 raise
@@ -139,14 +139,15 @@ class CheckpointStorage:
         self._saving = ledger.steps, saving
 
     def wait(self) -> bool:
-        """Waits until the save in progress is done; whether there was one.
+        """Wait until the save in progress is done; return whether there was one.
 
         Raises:
             Unsaved: it could not be written.
         """
         if self._saving is None:
             return False
-        (step, saving), self._saving = self._saving, None
+        step, saving = self._saving
+        self._saving = None
         try:
             saving.result()
         except Exception as e:
@@ -159,7 +160,7 @@ class CheckpointStorage:
         return True
 
     def restore(self, like: Any) -> Restored | None:
-        """The newest checkpoint that is whole; newer ones are moved aside. None: there is no
+        """Return the newest checkpoint that is whole, and move newer ones aside; None: there is no
         checkpoint.
 
         Args:
@@ -170,38 +171,32 @@ class CheckpointStorage:
             InputError: there are checkpoints, but every one is truncated, altered, or of another
                 model.
         """
-        wrong: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         for step in hosts.broadcast_from_main(self._steps()):
-            state, ledger, records, why = self._read(step, like)
-            if why is None:
-                return Restored(
-                    state,
-                    ledger,
-                    records,
-                    [self._move_aside(n, other) for n, other in wrong.items()],
-                )
-            wrong[step] = why
-        if not wrong:
+            restored = self._read(step, like)
+            if isinstance(restored, Restored):
+                damaged = [self._move_aside(newer, reason) for newer, reason in reasons.items()]
+                return replace(restored, damaged=damaged)
+            reasons[step] = restored
+        if not reasons:
             return None
-        each = "; ".join(f"{step}: {why}" for step, why in wrong.items())
+        damage = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
         raise InputError(
-            f"{self._directory}: expected a whole checkpoint, found damaged ones alone ({each}); "
-            "move the directory "
-            "away to start this run from its beginning"
+            f"{self._directory}: expected a whole checkpoint, found damaged ones alone ({damage}); "
+            "move the directory away to start this run from its beginning"
         )
 
     def _steps(self) -> list[int]:
-        """Steps of the checkpoints that were finished, the newest first."""
+        """Return the steps of the checkpoints that were finished, the newest first."""
         if not self._directory.exists():
             return []
-        found = ocp.path.step.standard_name_format().find_all(self._directory)
-        return sorted((one.step for one in found), reverse=True)
+        checkpoints = ocp.path.step.standard_name_format().find_all(self._directory)
+        return sorted((checkpoint.step for checkpoint in checkpoints), reverse=True)
 
-    def _read(self, step: int, like: Any) -> tuple[Any, Any, dict[str, str], str | None]:
-        """A checkpoint's state, ledger and records, and what is wrong with it: on one process is on
-        all."""
+    def _read(self, step: int, like: Any) -> Restored | str:
+        """Return a checkpoint, or what is wrong with it: damaged on one process is on all."""
         path = self._directory / str(step)
-        why = ""
+        reason = ""
         state = None
         facts = {}
         try:
@@ -210,31 +205,34 @@ class CheckpointStorage:
                 raise _Damaged("its account does not match its SHA-256")
             state = ocp.load_checkpointables(path, {"state": like})["state"]
         except Exception as e:  # of many kinds
-            why = self._why(e)
+            reason = self._why(e)
             _close_abandoned_reads()
-        if not hosts.all_processes(not why):
-            return None, None, {}, why or "on another process"
-        if names := differing(state, facts["checksums"]):
+        if not hosts.all_processes(not reason):
+            return reason or "on another process"
+        names = differing(state, facts["checksums"])
+        if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            return None, None, {}, f"the content of {names[0]}{more} does not match its checksum"
-        return state, Ledger.from_json(facts["ledger"]), facts["records"], None
+            return f"the content of {names[0]}{more} does not match its checksum"
+        return Restored(state, Ledger.from_json(facts["ledger"]), facts["records"])
 
-    def _move_aside(self, step: int, why: str) -> str:
-        """Gives a damaged checkpoint another name, so that its step can be saved again; returns
-        what to say of it."""
+    def _move_aside(self, step: int, reason: str) -> str:
+        """Give a damaged checkpoint another name, so that its step can be saved again; return a
+        message about it."""
         path = self._directory / str(step)
         aside = self._directory / f"{step}{DAMAGED}"
         if hosts.is_main_process():
             if aside.exists():
                 aside.rmtree()
             path.rename(aside)
-        return f"{path} is damaged ({why}); it is now {aside.name}"
+        return f"{path} is damaged ({reason}); it is now {aside.name}"
 
     def _why(self, error: Exception) -> str:
+        """Return the reason of a failed call of Orbax."""
         self._failed = True
         return _reason(error, self._directory)
 
     def _open(self) -> None:
+        """Open Orbax, which clears away what is half-written."""
         self._directory.mkdir(parents=True, exist_ok=True)
         self._orbax = ocp.training.Checkpointer(
             self._directory,
@@ -243,6 +241,7 @@ class CheckpointStorage:
         )
 
     def _close(self) -> None:
+        """Close Orbax, if it is open."""
         if self._orbax is None:
             return
         orbax = self._orbax
@@ -252,21 +251,22 @@ class CheckpointStorage:
 
 
 class _Damaged(Exception):
-    """What is wrong with a checkpoint, in words for the user."""
+    """A checkpoint is damaged; the message is for the user."""
 
 
 def abandoned_reads() -> list[Coroutine[Any, Any, Any]]:
     """Return the coroutines of Orbax that were not started, or not ended, in the order in which
     they were made."""
     waiting = (inspect.CORO_CREATED, inspect.CORO_SUSPENDED)
-    return [
-        found
-        for found in gc.get_objects()
-        if type(found)
-        is CoroutineType  # `isinstance` would ask objects that load a module when asked
-        and "orbax" in Path(found.cr_code.co_filename).parts
-        and inspect.getcoroutinestate(found) in waiting
-    ]
+    abandoned: list[Coroutine[Any, Any, Any]] = []
+    for candidate in gc.get_objects():
+        # `isinstance` would ask objects that load a module when asked.
+        if type(candidate) is not CoroutineType:
+            continue
+        is_orbax = "orbax" in Path(candidate.cr_code.co_filename).parts
+        if is_orbax and inspect.getcoroutinestate(candidate) in waiting:
+            abandoned.append(candidate)
+    return abandoned
 
 
 def _close_abandoned_reads() -> None:
@@ -281,17 +281,33 @@ def _close_abandoned_reads() -> None:
 
 
 def _reason(error: Exception, within: Any = None) -> str:
-    """Why something failed, in a few words: the system's, or those that name a file or an array."""
-    root: BaseException = error
-    while cause := root.__cause__ or (None if root.__suppress_context__ else root.__context__):
-        root = cause
+    """Return why something failed, in a few words: the system's, or those that name a file or an
+    array.
+
+    Args:
+        error: what was raised.
+        within: directory whose path is left out.
+    """
+    root = _root_cause(error)
     if isinstance(root, OSError) and root.errno:
         return os.strerror(root.errno)
     text = " ".join(str(root).split())
-    if code := re.search(r"os[ _]error(?:_code=')? ?(\d+)", text):
+    # TensorStore names the system's error by its number.
+    code = re.search(r"os[ _]error(?:_code=')? ?(\d+)", text)
+    if code:
         return os.strerror(int(code[1]))
     text = re.sub(r" \[tensorstore_spec.*", "", text).replace(f"{within}/", "")
-    return (text if isinstance(root, _Damaged) else f"{type(root).__name__}: {text}")[:400]
+    if not isinstance(root, _Damaged):
+        text = f"{type(root).__name__}: {text}"
+    return text[:400]
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the first error of a chain of errors."""
+    cause = error.__cause__
+    if cause is None and not error.__suppress_context__:
+        cause = error.__context__
+    return error if cause is None else _root_cause(cause)
 
 
 @contextmanager
@@ -317,31 +333,27 @@ def _pass_over_closed_loops() -> None:
     if getattr(report, "passes_over_closed_loops", False):
         return
 
-    def unraisable(found: Any) -> None:
-        if str(found.exc_value) != "Event loop is closed":
-            report(found)
+    def unraisable(failure: Any) -> None:
+        if str(failure.exc_value) != "Event loop is closed":
+            report(failure)
 
     unraisable.passes_over_closed_loops = True  # type: ignore[attr-defined]
     sys.unraisablehook = unraisable
 
 
 def save_params(path: Path, params: Any) -> None:
-    """Writes parameters as safetensors, whole or not at all; a tensor's name is its path, joined by
-    dots.
+    """Write parameters as safetensors, whole or not at all; a tensor's name is its dotted path.
 
     Raises:
         InputError: it cannot be written.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    tensors = {
-        ".".join(str(key.key) for key in keys): np.ascontiguousarray(leaf) for keys, leaf in leaves
-    }
-    beside = path.with_name(f".{path.name}.tmp")
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in flat(params).items()}
+    unfinished = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(tensors, beside)
-        beside.replace(path)
+        save_file(tensors, unfinished)
+        unfinished.replace(path)
     except (OSError, SafetensorError) as e:
-        beside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise InputError(
             f"{path}: cannot be written ({_reason(e)}), expected room for it; then run it again"
         ) from None

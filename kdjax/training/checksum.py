@@ -1,5 +1,5 @@
-"""A checksum of every array of a tree, computed where the arrays are: it is the same on any mesh
-and any host."""
+"""Checksums of trees of arrays: of parameters on the host, and of arrays where they are, the same
+on any mesh and any host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
-"""Bytes of an element -> the unsigned integers it is looked at as."""
+"""Bytes of an element -> the unsigned integers that it is read as."""
 
 
 def sha256(tree: Any) -> str:
@@ -29,7 +29,7 @@ def sha256(tree: Any) -> str:
 
 
 def checksums(tree: Any) -> dict[str, str]:
-    """The path of every array in a tree -> its type, shape and checksum.
+    """Return the type, shape and checksum of every array in a tree, by path.
 
     Arrays stay on their devices and are read once; no sum is rounded, so it does not matter how
     they are split over devices. Two arrays that differ in a single element never have the same
@@ -39,40 +39,39 @@ def checksums(tree: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     # One after another: emulated devices have too few threads for several programs in which they
     # wait for each other.
-    sums = [jax.device_get(_of_sharding(_everywhere(leaf))(leaf)) for _, leaf in leaves]
-    return {
-        jax.tree_util.keystr(
-            path
-        ): f"{leaf.dtype}{list(leaf.shape)} {int(first):08x}{int(second):08x}"
-        for (path, leaf), (first, second) in zip(leaves, sums, strict=True)
-    }
+    described = {}
+    for path, leaf in leaves:
+        compiled = _compiled_checksum(_replicated(leaf))
+        first, second = jax.device_get(compiled(leaf))
+        name = jax.tree_util.keystr(path)
+        described[name] = f"{leaf.dtype}{list(leaf.shape)} {int(first):08x}{int(second):08x}"
+    return described
 
 
 def differing(tree: Any, expected: Mapping[str, str]) -> list[str]:
-    """The paths of arrays whose checksums are not those expected, or that only one of the two
-    has."""
-    found = checksums(tree)
-    return [path for path in {**expected, **found} if found.get(path) != expected.get(path)]
+    """Return the paths of arrays whose checksums are not those expected, or that only one of the
+    two has."""
+    actual = checksums(tree)
+    return [path for path in {**expected, **actual} if actual.get(path) != expected.get(path)]
 
 
-def _everywhere(array: Any) -> Sharding | None:
-    """Every device of the array's mesh: a host can read a sum even if it has only a part of the
-    array."""
+def _replicated(array: Any) -> Sharding | None:
+    """Return a sharding on every device of an array's mesh: then a host that has only a part of the
+    array can read its sum."""
     sharding = getattr(array, "sharding", None)
-    return (
-        NamedSharding(sharding.mesh, PartitionSpec())
-        if isinstance(sharding, NamedSharding)
-        else None
-    )
+    if not isinstance(sharding, NamedSharding):
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec())
 
 
 @functools.cache
-def _of_sharding(result: Sharding | None) -> Any:
-    return jax.jit(_checksum, out_shardings=result)
+def _compiled_checksum(result_sharding: Sharding | None) -> Any:
+    """Return `_checksum` jitted, once for each sharding of its result."""
+    return jax.jit(_checksum, out_shardings=result_sharding)
 
 
 def _checksum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two sums modulo 2^32 over the array's words, each mixed with its place first.
+    """Return two sums modulo 2^32 over an array's words, each mixed with its place first.
 
     For each place the first mix is one-to-one in the word, so a word that changes changes the first
     sum. Its constants are MurmurHash3's (Austin Appleby, public domain).
@@ -98,8 +97,10 @@ def _checksum(array: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _places(shape: tuple[int, ...]) -> jax.Array:
-    """Each element's number in the whole array, modulo 2^32, made in place: nothing is moved
-    between devices."""
+    """Return each element's number in the whole array, modulo 2^32.
+
+    It is made in place, so nothing is moved between devices.
+    """
     places = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         stride = math.prod(shape[axis + 1 :]) % 2**32

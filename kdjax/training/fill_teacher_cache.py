@@ -1,5 +1,5 @@
-"""Running the teacher once over all mask views of the training text, and storing what objectives
-need of it."""
+"""Filling the teacher cache: the teacher runs once over all mask views of the training text, and
+what objectives need of it is stored."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from kdjax.training.phase import BatchShape
 from kdjax.training.teacher_source import CachedTeacher
 
 SHARD_BYTES = 64 * 2**20
-"""About as large as a shard gets: what a kill can lose."""
+"""About the size of a shard, which is what a kill can lose."""
 
 
 @functools.cache
 def cache_price(teacher: ModelConfig, request: FeatureRequest, shape: BatchShape) -> int:
-    """FLOPs of one forward pass of the teacher over `shape.batch_size` sequences, by XLA's count.
+    """Return the FLOPs of one forward pass of the teacher over a batch, by XLA's count.
 
     Choosing the entries that are kept, a few operations a vocabulary entry, is not in it.
     """
@@ -41,7 +41,7 @@ def cache_price(teacher: ModelConfig, request: FeatureRequest, shape: BatchShape
 
 
 def passes(sequences: int, views: int, batch: int) -> int:
-    """How many forward passes store all views of a corpus."""
+    """Return how many forward passes store all views of a corpus."""
     return -(-sequences * views // batch)
 
 
@@ -55,23 +55,22 @@ def build(
     layout: Layout,
     progress: Callable[[int, int], None] | None = None,
 ) -> CacheManifest:
-    """Stores the teacher's outputs for every view of every training sequence; resumable.
+    """Store the teacher's outputs for every view of every training sequence; resumable.
 
     The manifest's totals have the FLOPs spent (`flops`) and, where logits are not stored whole, how
-    far the stored
-    distributions are off, as sums over `positions`: `total_variation`; `entropy`, the teacher's
-    entropy in nats; `entropy_error`, the mean of −log p_t under the stored distribution minus that
-    entropy; `kl`, KL(teacher‖stored), for `top_k`.
+    far the stored distributions are off, as sums over `positions`: `total_variation`; `entropy`,
+    the teacher's entropy in nats; `entropy_error`, the mean of −log p_t under the stored
+    distribution minus that entropy; `kl`, KL(teacher‖stored), for `top_k`.
 
     Args:
-        directory: where to.
+        directory: directory of the cache.
         teacher: the teacher, with an MLM head if the request needs one.
-        request: which features.
-        config: how they are stored.
+        request: features to store.
+        config: settings of how they are stored.
         data: the recipe's data settings.
         corpus: the prepared corpus.
-        layout: of the devices.
-        progress: told records done and records in all.
+        layout: layout of the devices.
+        progress: called with records done and records in all.
 
     Raises:
         InputError: no mask views, a teacher without an MLM head, or a directory that holds
@@ -87,52 +86,32 @@ def build(
             "head"
         )
     layout.check_batch(config.batch_size)
-    shape = BatchShape(config.batch_size, data.seq_len, data.max_predictions)
     teacher_source = CachedTeacher(teacher.config, request, config)
     fields = teacher_source.fields(data.seq_len, data.max_predictions)
-    params = {name: part for name, part in teacher.params.items() if name != "mlm" or request.head}
-    flops = cache_price(teacher.config, request, shape)
-    run = _program(teacher_source, layout)
-    placed = jax.device_put(params, layout.replicated)
-    sequences = corpus.sequences("train")
+    encoder = _Encoder(teacher, teacher_source, data, corpus, layout)
 
     def make(
         numbers: np.ndarray, views: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
-        made: list[dict[str, np.ndarray]] = []
+        parts = []
         totals: dict[str, float | int] = {"flops": 0}
         for start in range(0, len(numbers), config.batch_size):
             chosen = slice(start, start + config.batch_size)
-            batch = corpus.viewed(
-                "train",
-                numbers[chosen],
-                views[chosen],
-                rate=data.mlm_probability,
-                slots=data.max_predictions,
-            )
-            rows = len(numbers[chosen])
-            whole = {
-                name: np.pad(x, ((0, config.batch_size - rows), (0, 0)))
-                for name, x in batch.items()
-            }
-            records = np.resize(
-                views[chosen] * sequences + numbers[chosen], config.batch_size
-            ).astype(np.int32)
-            whole = jax.device_put({**whole, "records": records}, layout.batch_sharding)
-            stored, sums = jax.device_get(run(placed, whole))
-            made.append({name: x[:rows] for name, x in stored.items()})
-            _check_finite(made[-1], config.dtype)
-            totals["flops"] += flops
+            stored, sums = encoder.encode(numbers[chosen], views[chosen])
+            parts.append(stored)
             for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + float(value)
-        return {f.name: np.concatenate([one[f.name] for one in made]) for f in fields}, totals
+                totals[name] = totals.get(name, 0.0) + value
+        arrays = {}
+        for field in fields:
+            arrays[field.name] = np.concatenate([part[field.name] for part in parts])
+        return arrays, totals
 
     per_shard = max(1, SHARD_BYTES // (cache.record_bytes(fields) * config.batch_size))
     return cache.build(
         directory,
         identity=identity(teacher, request, config, data, corpus),
         fields=fields,
-        sequences=sequences,
+        sequences=corpus.sequences("train"),
         views=data.mask_copies,
         block=per_shard * config.batch_size,
         make=make,
@@ -140,18 +119,76 @@ def build(
     )
 
 
+class _Encoder:
+    """The teacher's forward pass over some sequences, and what is stored of it."""
+
+    def __init__(
+        self,
+        teacher: Model,
+        teacher_source: CachedTeacher,
+        data: DataConfig,
+        corpus: Corpus,
+        layout: Layout,
+    ):
+        config = teacher_source.config
+        request = teacher_source.request
+        shape = BatchShape(config.batch_size, data.seq_len, data.max_predictions)
+        params = dict(teacher.params)
+        if not request.head:
+            params.pop("mlm", None)
+        self._config = config
+        self._data = data
+        self._corpus = corpus
+        self._layout = layout
+        self._flops = cache_price(teacher.config, request, shape)
+        self._run = _program(teacher_source, layout)
+        self._params = jax.device_put(params, layout.replicated)
+
+    def encode(
+        self, numbers: np.ndarray, views: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
+        """Return the arrays to store, and what they add to the totals.
+
+        Args:
+            numbers: numbers of the sequences, at most as many as a batch has.
+            views: number of the view of each.
+
+        Raises:
+            InputError: a feature is not finite in the type in which it is stored.
+        """
+        batch_size = self._config.batch_size
+        rows = len(numbers)
+        batch = self._corpus.viewed(
+            "train",
+            numbers,
+            views,
+            rate=self._data.mlm_probability,
+            slots=self._data.max_predictions,
+        )
+        # The last batch is filled up: its further rows are computed and not stored.
+        records = views * self._corpus.sequences("train") + numbers
+        padded = {name: np.pad(x, ((0, batch_size - rows), (0, 0))) for name, x in batch.items()}
+        padded["records"] = np.resize(records, batch_size).astype(np.int32)
+        placed = jax.device_put(padded, self._layout.batch_sharding)
+
+        stored, sums = jax.device_get(self._run(self._params, placed))
+        stored = {name: x[:rows] for name, x in stored.items()}
+        _check_finite(stored, self._config.dtype)
+        return stored, {"flops": self._flops, **{name: float(x) for name, x in sums.items()}}
+
+
 def identity(
     teacher: Model, request: FeatureRequest, config: CacheConfig, data: DataConfig, corpus: Corpus
 ) -> dict[str, Any]:
-    """What stored outputs depend on, as plain values."""
-    how = {
-        name: value for name, value in asdict(config).items() if name not in ("source", "shared_by")
-    }
+    """Return what stored outputs depend on, as plain values."""
     unused = {"all": ("k", "temperature"), "top_k": ("temperature",), "sampled": ()}[config.logits]
-    asked = {
-        name: sorted(value) if isinstance(value, frozenset) else value
-        for name, value in vars(request).items()
-    }
+    settings = asdict(config)
+    for name in ("source", "shared_by", *unused):
+        del settings[name]
+    requested = dict(vars(request))
+    for name, layers in requested.items():
+        if isinstance(layers, frozenset):
+            requested[name] = sorted(layers)
     return {
         "corpus": corpus.digest,
         "encoder": sha256({name: part for name, part in teacher.params.items() if name != "mlm"}),
@@ -159,8 +196,8 @@ def identity(
         "mask_copies": data.mask_copies,
         "mlm_probability": data.mlm_probability,
         "max_predictions": data.max_predictions,
-        "cache": {name: value for name, value in how.items() if name not in unused},
-        "stored": plain(asked),
+        "cache": settings,
+        "stored": plain(requested),
     }
 
 
@@ -172,79 +209,80 @@ def open_cache(
     data: DataConfig,
     corpus: Corpus,
 ) -> Cache:
-    """Opens stored outputs, and checks that they are this teacher's on these masks and hold what is
-    asked for.
+    """Open stored outputs, and check that they are this teacher's on these masks and hold what is
+    requested.
 
     Raises:
         InputError: they are not, or the directory is unfinished or damaged.
     """
     opened = Cache.open(directory)
-    found = opened.manifest.identity
-    wanted = identity(teacher, request, config, data, corpus)
+    stored = opened.manifest.identity
+    expected = identity(teacher, request, config, data, corpus)
     for name in ("corpus", "encoder", "head", "mask_copies", "mlm_probability", "max_predictions"):
-        if found[name] != wanted[name] and wanted[name] is not None:
+        if stored[name] != expected[name] and expected[name] is not None:
             raise InputError(
-                f"{directory}: stored for {name} {found[name]!r}, expected {wanted[name]!r}"
+                f"{directory}: stored for {name} {stored[name]!r}, expected {expected[name]!r}"
             )
-    # The fields do not show what entries stand for
+
+    # The fields do not show what entries of logits stand for.
     for name in ("logits", "temperature") if request.head else ():
-        stored = found["cache"].get(name)
-        asked = wanted["cache"].get(name)
-        if stored != asked:
+        stored_setting = stored["cache"].get(name)
+        setting = expected["cache"].get(name)
+        if stored_setting != setting:
             raise InputError(
-                f"{directory}: stored with cache.{name} {stored!r}, expected {asked!r}"
+                f"{directory}: stored with cache.{name} {stored_setting!r}, expected {setting!r}"
             )
-    there = {f.name: f for f in opened.manifest.fields}
-    for f in CachedTeacher(teacher.config, request, config).fields(
-        data.seq_len, data.max_predictions
-    ):
-        if there.get(f.name) != f:
-            raise InputError(f"{directory}: holds {there.get(f.name)}, expected {f}")
+
+    stored_fields = {field.name: field for field in opened.manifest.fields}
+    teacher_source = CachedTeacher(teacher.config, request, config)
+    for field in teacher_source.fields(data.seq_len, data.max_predictions):
+        stored_field = stored_fields.get(field.name)
+        if stored_field != field:
+            raise InputError(f"{directory}: holds {stored_field}, expected {field}")
     return opened
 
 
 def _check_finite(arrays: Mapping[str, np.ndarray], dtype: str) -> None:
+    """Raise InputError where a feature is beyond the range of the type it is stored in."""
     for name, x in arrays.items():
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise InputError(
                 f"cache: {name} holds a number that is not finite as {dtype}, expected features "
-                "within its range; "
-                "set cache.dtype to float32"
+                "within its range; set cache.dtype to float32"
             )
 
 
 def _program(teacher_source: CachedTeacher, layout: Layout) -> Callable[..., Any]:
-    """The teacher's forward pass, what is stored of it, and how far that is off; compiled over the
-    devices."""
-    dtypes = {f.name: f.dtype for f in teacher_source.fields(1, 1)}
+    """Return the compiled forward pass: `(params, batch)` to the arrays to store, and how far those
+    are off."""
+    request = teacher_source.request
+    dtypes = {field.name: field.dtype for field in teacher_source.fields(1, 1)}
 
     def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
         with layout.mesh_context():
-            features = forward(teacher_source.teacher, params, batch, teacher_source.request)
-        stored = {
-            name: x.astype(dtypes[name])
-            for name, x in teacher_source.encode(features, batch["records"]).items()
-        }
-        return stored, _off(
-            teacher_source,
-            features,
-            teacher_source.features(None, stored, teacher_source.request),
-            batch,
-        )
+            features = forward(teacher_source.teacher, params, batch, request)
+        encoded = teacher_source.encode(features, batch["records"])
+        stored = {name: x.astype(dtypes[name]) for name, x in encoded.items()}
+        decoded = teacher_source.features(None, stored, request)
+        return stored, _errors(teacher_source, features, decoded, batch)
 
-    split = layout.batch_sharding
-    everywhere = layout.replicated
-    return jax.jit(run, in_shardings=(everywhere, split), out_shardings=(split, everywhere))
+    batch_sharding = layout.batch_sharding
+    replicated = layout.replicated
+    return jax.jit(
+        run,
+        in_shardings=(replicated, batch_sharding),
+        out_shardings=(batch_sharding, replicated),
+    )
 
 
-def _off(
+def _errors(
     teacher_source: CachedTeacher,
     features: Features,
-    read: Features,
+    decoded: Features,
     batch: Mapping[str, jax.Array],
 ) -> dict[str, jax.Array]:
-    """Sums over positions of the differences between the teacher's distributions and the stored
-    ones."""
+    """Return sums over positions of the differences between the teacher's distributions and the
+    stored ones."""
     kind = teacher_source.config.logits
     if kind == "all" or not teacher_source.request.head:
         return {}
@@ -253,19 +291,19 @@ def _off(
     for name, weights in (("logits", batch["label_weights"]), ("token_logits", batch["valid"])):
         if getattr(features, name) is None:
             continue
-        log_p, log_q = (
-            jax.nn.log_softmax(getattr(x, name) / temperature) for x in (features, read)
-        )
+        log_p = jax.nn.log_softmax(getattr(features, name) / temperature)
+        log_q = jax.nn.log_softmax(getattr(decoded, name) / temperature)
         p = jnp.exp(log_p)
         q = jnp.exp(log_q)
-        counts = weights > 0
         values = {
             "total_variation": jnp.sum(jnp.abs(p - q), -1) / 2,
             "entropy": -jnp.sum(p * log_p, -1),
             "entropy_error": jnp.sum((p - q) * log_p, -1),
-            **({"kl": jnp.sum(p * (log_p - log_q), -1)} if kind == "top_k" else {}),
         }
+        if kind == "top_k":
+            values["kl"] = jnp.sum(p * (log_p - log_q), -1)
         values["positions"] = jnp.ones_like(values["entropy"])
         for key, value in values.items():
-            sums[key] = sums.get(key, jnp.float32(0)) + jnp.sum(jnp.where(counts, value, 0))
+            counted = jnp.sum(jnp.where(weights > 0, value, 0))
+            sums[key] = sums.get(key, jnp.float32(0)) + counted
     return sums

@@ -27,8 +27,8 @@ from kdjax.training.stopwatch import Stopwatch
 MEASURED = ("time", "speed/", "seconds/", "memory/")
 """How the names of figures begin that are another each time a step is step."""
 
-_BESIDE = ("evaluation", "checkpoint", "profile")
-"""Kinds of seconds between two steps that are not of the steps."""
+_NOT_OF_STEPS = ("evaluation", "checkpoint", "profile")
+"""Kinds of seconds between two steps that do not count as theirs."""
 
 
 @dataclass(frozen=True)
@@ -93,43 +93,51 @@ class MetricsRecorder:
         self._last = self._now(ledger)
 
     def record(self, step: PendingStep, figures: Mapping[str, float]) -> dict[str, Any]:
-        """The record of a step that is done; what is per second is a mean over the steps since the
-        last record."""
+        """Return the record of a step that is done; what is per second is a mean over the steps
+        since the last record.
+
+        Args:
+            step: the step.
+            figures: its metrics, from `fetch_metrics`.
+        """
         ledger = step.ledger
-        return {
+        record: dict[str, Any] = {
             "flops": ledger.total,
             "share": ledger.share,
             "time": round(time.time(), 3),
             "phase": step.phase + 1,
             "learning_rate": step.schedule_inputs.learning_rate,
-            **{_name(key): figure for key, figure in figures.items()},
-            **self._weights(step),
-            "tokens/seen": ledger.tokens,
-            "tokens/unique": ledger.unique_tokens,
-            "tokens/masked": ledger.masked_tokens,
-            **{f"spent/{account}": flops for account, flops in ledger.spent.items()},
-            **self._speed(ledger),
-            **{
-                f"seconds/{kind}": round(seconds, 3)
-                for kind, seconds in self._clock.seconds.items()
-            },
-            "memory/high_water_bytes": high_water()[0],
         }
+        for key, figure in figures.items():
+            record[_name(key)] = figure
+        record |= self._weights(step)
+        record["tokens/seen"] = ledger.tokens
+        record["tokens/unique"] = ledger.unique_tokens
+        record["tokens/masked"] = ledger.masked_tokens
+        for account, flops in ledger.spent.items():
+            record[f"spent/{account}"] = flops
+        record |= self._speed(ledger)
+        for kind, seconds in self._clock.seconds.items():
+            record[f"seconds/{kind}"] = round(seconds, 3)
+        record["memory/high_water_bytes"] = high_water()[0]
+        return record
 
     def _weights(self, step: PendingStep) -> dict[str, float]:
-        """The weights of terms that change over the budget, as they were in the step."""
+        """Return the weights of terms that change over the budget, as they were in a step."""
         terms = self._phases[step.phase].objective.terms
-        changing = {key: weight for key, weight, _ in terms if isinstance(weight, Schedule)}
-        if not changing:
+        schedules = {key: weight for key, weight, _ in terms if isinstance(weight, Schedule)}
+        if not schedules:
             return {}
-        # The others are busy with the next step
+        weights = {}
+        # On the host: the devices are busy with the next step.
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            return {
-                f"weight/{key}": float(value(weight, step.schedule_inputs.budget_fraction))
-                for key, weight in changing.items()
-            }
+            for key, schedule in schedules.items():
+                weight = value(schedule, step.schedule_inputs.budget_fraction)
+                weights[f"weight/{key}"] = float(weight)
+        return weights
 
     def _speed(self, ledger: Ledger) -> dict[str, float]:
+        """Return what is per second, over the steps since the last record."""
         before = self._last
         now = self._now(ledger)
         self._last = now
@@ -147,21 +155,32 @@ class MetricsRecorder:
             speed["speed/utilisation"] = utilisation(flops, seconds, self._peak, self._devices)
         return {name: float(f"{figure:.6g}") for name, figure in speed.items()}
 
-    def _now(self, ledger: Ledger) -> _Standing:
-        beside = sum(clock.seconds.get(kind, 0.0) for clock in self._clocks for kind in _BESIDE)
-        return _Standing(
+    def _now(self, ledger: Ledger) -> _Snapshot:
+        """Return how the run stands."""
+        not_of_steps = 0.0
+        for clock in self._clocks:
+            seconds = clock.seconds
+            not_of_steps += sum(seconds.get(kind, 0.0) for kind in _NOT_OF_STEPS)
+        return _Snapshot(
             ledger.steps,
             ledger.tokens,
             sum(ledger.spent[part] for part in PARTS),
-            (time.perf_counter() - beside) / len(self._clocks),
+            (time.perf_counter() - not_of_steps) / len(self._clocks),
             self._clock.seconds.get("input", 0.0),
         )
 
 
 @dataclass(frozen=True)
-class _Standing:
-    """How a run stood: steps, tokens and model FLOPs so far, seconds that steps took, and those
-    spent on input."""
+class _Snapshot:
+    """How a run stands.
+
+    Attributes:
+        steps: steps so far.
+        tokens: tokens so far.
+        flops: model FLOPs so far.
+        seconds: seconds that steps took, from some moment on.
+        input: seconds spent on input.
+    """
 
     steps: int
     tokens: int
@@ -171,5 +190,7 @@ class _Standing:
 
 
 def _name(key: str) -> str:
-    """What a record calls a figure of a step: a term's loss is a part of `loss`."""
-    return key if key in ("loss", "grad_norm") or "/" in key else f"loss/{key}"
+    """Return what a record calls a metric of a step: a term's loss is a part of `loss`."""
+    if key in ("loss", "grad_norm") or "/" in key:
+        return key
+    return f"loss/{key}"

@@ -1,7 +1,7 @@
-"""What a run writes down as it goes: a record of figures now and then, and where the time went.
+"""The metrics of a run as they are written down: a record of figures every few steps.
 
 A record is a flat mapping from names to numbers (`kdjax.training.metrics`). `metrics.jsonl` is what
-counts; other places get the same records.
+counts; sinks get the same records.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CURVE = ("mlm_loss", "mlm_probe")
 
 
 def check_log(config: LogConfig) -> None:
-    """Finds out before anything is spent whether records can go where they are to go.
+    """Check before anything is spent that records can go where they are to go.
 
     Raises:
         InputError: the package for Weights & Biases is missing, or nobody is logged in there.
@@ -40,14 +40,14 @@ def check_log(config: LogConfig) -> None:
 
 
 class Lines:
-    """`metrics.jsonl`: a JSON object a line. Opening drops the lines after `step`: a resumed run
-    writes them again.
+    """`metrics.jsonl`: a JSON object a line.
 
-    A line that cannot be written waits, and is written with the next.
+    Opening drops the lines after `step`, which a resumed run writes again. A line that cannot be
+    written waits, and is written with the next.
 
     Attributes:
-        reached: the last step that a line was written for before, dropped or not.
-        curve: the lines with a held-out loss (`CURVE`).
+        reached: last step that a line had been written for, dropped or not.
+        curve: lines with a held-out loss (`CURVE`).
     """
 
     def __init__(self, path: Path, step: int):
@@ -66,8 +66,8 @@ class Lines:
         os.truncate(path, end)
 
     def write(self, step: int, record: Record) -> None:
-        """Appends a line, or keeps it for the next time where it cannot be written: `flush` raises
-        what stays wrong."""
+        """Append a line, or keep it for the next time if it cannot be written; `flush` raises what
+        stays wrong."""
         line = {"step": step, **record}
         self._notice(line)
         self._waiting += json.dumps(line, allow_nan=False) + "\n"
@@ -75,7 +75,7 @@ class Lines:
             self._append(durable=False)
 
     def flush(self) -> None:
-        """Sees to it that all lines are on the disk.
+        """See to it that all lines are on the disk.
 
         Raises:
             OSError: they cannot be written.
@@ -83,7 +83,7 @@ class Lines:
         self._append(durable=True)
 
     def records(self) -> Iterator[tuple[int, Record]]:
-        """What is on the disk: (step, record)."""
+        """Yield what is on the disk: (step, record)."""
         for line, _ in _whole_lines(self._path):
             yield line.pop("step"), line
 
@@ -97,14 +97,13 @@ class Lines:
 
 
 class Log:
-    """A run's records, on their way to `metrics.jsonl` and, from the lead, to TensorBoard and
-    Weights & Biases.
+    """A run's records, on their way to `metrics.jsonl` and, from the main process, to TensorBoard
+    and Weights & Biases.
 
-    Of these two, one that fails is done without from then on, and that is said: no run is lost for
-    it.
+    If one of these two fails, the run goes on without it, and says so.
 
     Attributes:
-        reached: the last step that a line was written for before.
+        reached: last step that a line had been written for.
     """
 
     def __init__(
@@ -115,14 +114,14 @@ class Log:
         about: About | None = None,
         warn: Callable[[str], None] = process_logging.warn,
     ):
-        """Opens them, at a step; what was written of later ones is dropped.
+        """Open them at a step; what was written of later ones is dropped.
 
         Args:
-            directory: the run's.
-            step: how many steps it has done.
-            config: what is written.
-            about: whose run it is.
-            warn: told, in a line, what is done without.
+            directory: directory of the run.
+            step: steps that the run has done.
+            config: settings of what is written.
+            about: names of the run.
+            warn: called with a line about a sink that fails.
 
         Raises:
             InputError: metrics.jsonl is damaged, or Weights & Biases cannot be had.
@@ -136,22 +135,24 @@ class Log:
         if config.wandb:
             from kdjax.training.wandb import WandB  # noqa: PLC0415 - a package that most do not have
 
-            self._sinks.append(
-                WandB(directory, config.wandb, self._lines.records(), self.reached, about)
-            )
+            records = self._lines.records()
+            self._sinks.append(WandB(directory, config.wandb, records, self.reached, about))
         if config.tensorboard:
             from kdjax.training.tensorboard import TensorBoard  # noqa: PLC0415 - slow to import
 
             self._sinks.append(TensorBoard(directory / "tensorboard", self._lines.records(), about))
 
     def write(self, step: int, record: Record) -> None:
-        """Writes the record of a step. Figures that are not finite are None: JSON has no others."""
-        plain = {name: None if _not_finite(figure) else figure for name, figure in record.items()}
-        self._lines.write(step, plain)
-        self._each(lambda sink: sink.write(step, plain))
+        """Write the record of a step; figures that are not finite become None, for JSON."""
+        written = dict(record)
+        for name, figure in record.items():
+            if isinstance(figure, float) and not math.isfinite(figure):
+                written[name] = None
+        self._lines.write(step, written)
+        self._each(lambda sink: sink.write(step, written))
 
     def flush(self) -> None:
-        """Sees to it that all lines are on the disk.
+        """See to it that all lines are on the disk.
 
         Raises:
             OSError: they cannot be written.
@@ -159,15 +160,16 @@ class Log:
         self._lines.flush()
 
     def curve(self) -> list[dict[str, float]]:
-        """The lines with a held-out loss."""
+        """Return the lines with a held-out loss."""
         return list(self._lines.curve)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the sinks."""
         self._each(lambda sink: sink.close())
         self._sinks = []
 
     def _each(self, act: Callable[[Sink], None]) -> None:
+        """Do something with every sink, and go on without those that fail."""
         for sink in tuple(self._sinks):
             try:
                 act(sink)
@@ -179,13 +181,9 @@ class Log:
                 )
 
 
-def _not_finite(figure: Any) -> bool:
-    return isinstance(figure, float) and not math.isfinite(figure)
-
-
 def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """The lines of a log and where in the file each ends, in bytes; a kill may have cut the last
-    one short."""
+    """Yield the lines of a log and where in the file each ends, in bytes; a kill may have cut the
+    last one short."""
     if not path.exists():
         return
     end = 0

@@ -11,25 +11,25 @@ from kdjax.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, before: float, after: float) -> float:
-    """Learning rate of a step: a line up to the peak over the warm-up, then one down to 0 at the
-    end of the budget.
+    """Return a step's learning rate: a line up to the peak over the warm-up, then one down to 0 at
+    the end of the budget.
 
     Step i (from 0) of n equal steps with a warm-up of w steps has peak * min((i + 1) / w, (n - i) /
     (n - w)).
 
     Args:
-        config: peak and warm-up.
+        config: the peak and the warm-up.
         before: share of the budget spent before the step.
         after: share of it spent after the step.
     """
-    rising = after / config.warmup if config.warmup else 1.0
-    falling = (1 - before) / (1 - config.warmup)
-    return config.learning_rate * max(0.0, min(rising, falling, 1.0))
+    factor = min((1 - before) / (1 - config.warmup), 1.0)
+    if config.warmup:
+        factor = min(after / config.warmup, factor)
+    return config.learning_rate * max(0.0, factor)
 
 
 def decays(params: Any) -> Any:
-    """Which leaves weight decay shrinks: a tree of booleans, False for biases and LayerNorm
-    scales."""
+    """Return which leaves weight decay shrinks: all but biases and LayerNorm scales."""
 
     def decayed(path: tuple[Any, ...], _: Any) -> bool:
         return str(path[-1].key).rpartition(".")[2] not in ("bias", "scale")
@@ -38,21 +38,29 @@ def decays(params: Any) -> Any:
 
 
 def adamw(config: OptimizerConfig) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), for parameters nested or flat.
+    """Return AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), for parameters nested or flat.
 
     What it returns is still to be multiplied by the step's learning rate (`apply`).
     """
     adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
-    return optax.chain(
-        *([optax.clip_by_global_norm(config.clip)] if config.clip else []), adam, decay
-    )
+    if config.clip:
+        return optax.chain(optax.clip_by_global_norm(config.clip), adam, decay)
+    return optax.chain(adam, decay)
 
 
 def apply(
     optimizer: optax.GradientTransformation, grads: Any, opt: Any, params: Any, rate: jax.Array
 ) -> tuple[Any, Any]:
-    """The parameters and the optimiser's state after one update at this learning rate."""
+    """Return the parameters and the optimiser's state after one update.
+
+    Args:
+        optimizer: the optimiser, but for the learning rate.
+        grads: gradients of the parameters.
+        opt: state of the optimiser.
+        params: parameters, of the same structure as the gradients.
+        rate: learning rate.
+    """
     directions, opt = optimizer.update(grads, opt, params)
     updates = jax.tree.map(lambda direction: -rate * direction, directions)
     return optax.apply_updates(params, updates), opt

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+
+from kdjax.training.stopwatch import Stopwatch
 
 
 class Profiler:
@@ -18,10 +20,10 @@ class Profiler:
         """Nothing is captured yet.
 
         Args:
-            directory: where captures go.
-            steps: the first and the last to capture, counted from 1; empty: none.
-            done: how many the run has done before.
-            warn: told, in a line, why nothing is captured.
+            directory: directory of the captures.
+            steps: the first and the last step to capture, counted from 1; empty: none.
+            done: steps that the run has done before.
+            warn: called with a line that says why nothing is captured.
         """
         self._directory = directory
         self._steps = steps
@@ -31,57 +33,68 @@ class Profiler:
         if steps and done >= steps[1] and not self._captured:
             self._skip(f"it goes on after step {done}")
 
-    def starts(self, step: int) -> bool:
-        """Whether a capture has to begin before a step: the first of the range, or of what is left
-        of it."""
-        return bool(self._steps) and not self._running and self._steps[0] <= step <= self._steps[1]
+    @contextmanager
+    def capture(self, step: int, wait: Callable[[], None], clock: Stopwatch) -> Iterator[None]:
+        """Capture the step in the block, if it is in the range.
 
-    def start(self) -> None:
-        """Begins a capture."""
+        Args:
+            step: number of the step, from 1.
+            wait: waits until the devices have done all steps before.
+            clock: stopwatch of the run, which counts what starting and stopping take.
+        """
+        if not self._steps:
+            yield
+            return
+
+        # A run that goes on inside the range captures what is left of it.
+        if not self._running and self._steps[0] <= step <= self._steps[1]:
+            wait()
+            with clock("profile"):
+                self._start()
+
+        if not self._running:
+            yield
+            return
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            yield
+
+        if step >= self._steps[1]:
+            wait()
+            with clock("profile"):
+                self._stop()
+
+    def close(self, done: int) -> None:
+        """End a capture when the run ends, in whatever way, and say if there was none.
+
+        Args:
+            done: steps that the run has done.
+        """
+        if self._running:
+            self._stop()
+        if self._steps and not self._captured:
+            self._skip(f"it ended after step {done}")
+
+    def _start(self) -> None:
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = (
-            0  # every Python call: slows the host down, and hides the rest
-        )
+        # Every call of Python would slow the host down, and hide the rest.
+        options.python_tracer_level = 0
         try:
             jax.profiler.start_trace(
                 self._directory, create_perfetto_trace=True, profiler_options=options
             )
-        except RuntimeError as e:  # somebody else's is running
+        except RuntimeError as e:  # another capture is running
             self._skip(str(e))
         else:
-            self._running = self._captured = True
+            self._running = True
+            self._captured = True
 
-    def step(self, step: int) -> AbstractContextManager[object]:
-        """Marks a step in the capture, where there is one."""
-        return (
-            jax.profiler.StepTraceAnnotation("train", step_num=step)
-            if self._running
-            else nullcontext()
-        )
-
-    def ends(self, step: int) -> bool:
-        """Whether the capture has to end after a step."""
-        return self._running and step >= self._steps[1]
-
-    def stop(self) -> None:
-        """Writes the capture; the devices must have done its steps."""
+    def _stop(self) -> None:
         self._running = False
         try:
             jax.profiler.stop_trace()
         except (OSError, RuntimeError, ValueError) as e:
             self._skip(f"{type(e).__name__}: {e}")
 
-    def close(self, done: int) -> None:
-        """The run ends, in whatever way.
-
-        Args:
-            done: how many steps it has done.
-        """
-        if self._running:
-            self.stop()
-        if self._steps and not self._captured:
-            self._skip(f"it ended after step {done}")
-
-    def _skip(self, why: str) -> None:
-        self._warn(f"train.log.profile is {list(self._steps)}: nothing is captured ({why})")
+    def _skip(self, reason: str) -> None:
+        self._warn(f"train.log.profile is {list(self._steps)}: nothing is captured ({reason})")
         self._steps = ()

@@ -1,4 +1,4 @@
-"""Places that a run's figures go to besides `metrics.jsonl`, and what they are told of the run."""
+"""Sinks: what a run's figures go to besides `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class About:
-    """Whose figures they are, for those who look at many runs together.
+    """What a run is called, for those who look at the figures of many.
 
     Attributes:
-        study: its directory's name.
-        arm: the run's arm.
-        seed: the run's seed.
+        study: name of the study's directory.
+        arm: name of the arm.
+        seed: seed of the run.
         recipe: every setting, as plain values.
     """
 
@@ -27,15 +27,15 @@ class About:
 
 
 class Sink(Protocol):
-    """A place that records go to."""
+    """What takes a run's records."""
 
     def write(self, step: int, record: Record) -> None:
-        """Takes the record of a step; steps never go back."""
+        """Take the record of a step; steps never go back."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Write what is waiting; nothing more comes."""
 
 
 def is_evaluation(record: Record) -> bool:
-    """Whether a record is of held-out text, not of a step."""
+    """Return whether a record is of held-out text, not of a step."""
     return "loss" not in record

@@ -19,7 +19,7 @@ START_RULES = tuple(rule for rule in RULES if rule != "last")
 def start_layers(
     config: StartConfig, student: ModelConfig, teacher: ModelConfig
 ) -> tuple[int, ...]:
-    """The teacher layer that each student layer starts from.
+    """Return the teacher layer that each student layer starts from.
 
     Wang et al. 2023 (arXiv 2305.15032) find lower layers much better than upper ones when logits or
     hidden states are learned afterwards, and no difference for attention.
@@ -48,7 +48,7 @@ def start_layers(
 
 
 def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig | None) -> None:
-    """Finds what is wrong with a start from settings alone.
+    """Check a start from settings alone.
 
     Positions must be of the teacher's kind: its queries and keys have learned to be compared with
     them. Where they are rotary, so must the base be and the width of a head, which together say how
@@ -61,32 +61,29 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         return
     if teacher is None:
         raise InputError("start.source is 'teacher', expected a teacher")
-    rotary = teacher.positions == "rotary"
-    # A rotation has no table to cut, and its planes turn at speeds that follow from the heads'
-    # width.
-    at_most = [
-        "width",
-        "heads",
-        "ffn",
-        "type_vocab_size",
-        *(() if rotary else ("head_width", "max_positions")),
-    ]
-    alike = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
-    alike += ["rotary_base", "head_width"] if rotary else []
+    at_most = ["width", "heads", "ffn", "type_vocab_size"]
+    equal = ["vocab_size", "norm", "embedding_norm", "gelu", "positions"]
+    if teacher.positions == "rotary":
+        # A rotation has no table to cut, and its planes turn at speeds that follow from the heads'
+        # width.
+        equal += ["rotary_base", "head_width"]
+    else:
+        at_most += ["head_width", "max_positions"]
     for name in at_most:
-        own = getattr(student, name)
+        size = getattr(student, name)
         most = getattr(teacher, name)
-        if own > most:
+        if size > most:
             raise InputError(
-                f"start from the teacher: the student's {name} is {own}, expected at most its "
+                f"start from the teacher: the student's {name} is {size}, expected at most its "
                 f"{most}"
             )
-    for name in alike:
-        own = getattr(student, name)
-        its = getattr(teacher, name)
-        if own != its:
+    for name in equal:
+        setting = getattr(student, name)
+        expected = getattr(teacher, name)
+        if setting != expected:
             raise InputError(
-                f"start from the teacher: the student's {name} is {own}, expected its {its}"
+                f"start from the teacher: the student's {name} is {setting}, expected its "
+                f"{expected}"
             )
     start_layers(config, student, teacher)
 
@@ -94,13 +91,13 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
 def start_params(
     config: StartConfig, student: ModelConfig, teacher: Model | None, seed: int
 ) -> dict[str, Any]:
-    """The student's parameters before the first step, float32.
+    """Return the student's parameters before the first step, float32.
 
     Args:
         config: random, or which of the teacher's layers.
-        student: the student.
+        student: configuration of the student.
         teacher: the teacher; needed where the start is from it.
-        seed: of what is random: everything, or an MLM head that the teacher does not have.
+        seed: seed of what is random: everything, or an MLM head that the teacher does not have.
 
     Raises:
         InputError: as `check_start`.
@@ -108,20 +105,19 @@ def start_params(
     check_start(config, student, teacher.config if teacher else None)
     if config.source == "random" or teacher is None:
         return init(student, seed).params
-    given: dict[str, Any] = jax.tree.map(np.asarray, teacher.params)
-    layers = start_layers(config, student, teacher.config)
-    chosen = {
-        **given,
-        "layers": {str(n): given["layers"][str(layer)] for n, layer in enumerate(layers, start=1)},
-    }
-    tables = {"position": student.max_positions, "type": student.type_vocab_size}
-    tables = {name: rows for name, rows in tables.items() if name in given["embeddings"]}
-    cut = {
-        name: {"embedding": given["embeddings"][name]["embedding"][:rows]}
-        for name, rows in tables.items()
-    }
-    chosen["embeddings"] = {**given["embeddings"], **cut}
-    made = project(chosen, teacher.config, student)
-    if "mlm" not in made:
-        made["mlm"] = init(student, seed).params["mlm"]
-    return jax.tree.map(lambda x: np.asarray(x, np.float32), made)  # type: ignore[no-any-return]
+
+    # The teacher with as many layers, positions and types as the student
+    params: dict[str, Any] = jax.tree.map(np.asarray, teacher.params)
+    chosen = start_layers(config, student, teacher.config)
+    layers = {str(n): params["layers"][str(layer)] for n, layer in enumerate(chosen, start=1)}
+    embeddings = dict(params["embeddings"])
+    for name, rows in (("position", student.max_positions), ("type", student.type_vocab_size)):
+        if name in embeddings:
+            embeddings[name] = {"embedding": embeddings[name]["embedding"][:rows]}
+    params = {**params, "layers": layers, "embeddings": embeddings}
+
+    # As narrow as the student, with a head
+    params = project(params, teacher.config, student)
+    if "mlm" not in params:
+        params["mlm"] = init(student, seed).params["mlm"]
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), params)  # type: ignore[no-any-return]

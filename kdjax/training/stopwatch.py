@@ -12,29 +12,31 @@ from kdjax.clock import CLOCK
 
 
 class Stopwatch:
-    """Adds up a run's wall-clock seconds by kind: `with clock("input"): ...`; a profile shows the
-    block under that name, and the command's clock counts it."""
+    """Adds up a run's wall-clock seconds by kind of work: `with clock("input"): ...`.
+
+    A profile shows the block under that name, and the command's clock counts it.
+    """
 
     def __init__(self, seconds: Mapping[str, float]):
         self._seconds = dict(seconds)
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds so far, by kind."""
+        """Return the seconds so far, by kind."""
         return dict(self._seconds)
 
     def add(self, kind: str, seconds: float) -> None:
-        """Adds seconds that were measured elsewhere."""
+        """Add seconds that were measured elsewhere."""
         self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
 
     def __call__(self, kind: str) -> AbstractContextManager[None]:
-        """Adds the seconds the block takes."""
+        """Add the seconds that the block takes."""
         return shared([self], kind)
 
 
 @contextmanager
 def shared(clocks: Sequence[Stopwatch], kind: str) -> Iterator[None]:
-    """Adds the seconds the block takes to several stopwatches, to each an even share."""
+    """Add the seconds that the block takes to several stopwatches, an even share to each."""
     with CLOCK(kind), jax.profiler.TraceAnnotation(kind):
         started = time.perf_counter()
         try:

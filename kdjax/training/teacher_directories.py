@@ -31,9 +31,9 @@ class TeacherDirectory:
     """A teacher that is read.
 
     Attributes:
-        path: its Hugging Face directory.
-        seed: of its training, where several may lie beside one another; None: `path` is
-            `teacher.source` itself.
+        path: Hugging Face directory of the teacher.
+        seed: seed of its training, where there may be several; None: `path` is `teacher.source`
+            itself.
     """
 
     path: Path
@@ -63,12 +63,11 @@ def read_teacher(directory: Path) -> Model:
     expected = read_card(directory).get("params_sha256")
     if expected is None:
         return model
-    found = sha256(model.params)
-    if found != expected:
+    actual = sha256(model.params)
+    if actual != expected:
         raise InputError(
-            f"{directory}: the SHA-256 of the weights is {found[:16]}, expected "
-            f"{str(expected)[:16]}, that of {CARD}; "
-            "they are not those that the card speaks of"
+            f"{directory}: the SHA-256 of the weights is {actual[:16]}, expected "
+            f"{str(expected)[:16]}, that of {CARD}; they are not those that the card speaks of"
         )
     return model
 
@@ -107,20 +106,19 @@ def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
         raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")
     source = sources.locate(config.teacher.source)
     at = config.teacher.at
-    seeds = {} if (source / "config.json").exists() else _seeds_in(source)
-    if not seeds:
+    seeds = _seeds_in(source)
+    is_model = (source / "config.json").exists()
+    if is_model or not seeds:
         if at != 1:
             raise InputError(
                 f"teacher.at is {at}, expected 1: {source} is a single model, not the seeds and "
-                "checkpoints of "
-                "`kdjax teacher`"
+                "checkpoints of `kdjax teacher`"
             )
         return (TeacherDirectory(source),)
     if config.teacher.head.budget:
         raise InputError(
             f"teacher.head.budget is {config.teacher.head.budget:g}, expected 0: the teachers in "
-            f"{source} were trained "
-            "with their MLM heads"
+            f"{source} were trained with their MLM heads"
         )
     return tuple(TeacherDirectory(_checkpoint(seeds[seed], at), seed) for seed in sorted(seeds))
 
@@ -134,7 +132,7 @@ def teacher_seeds(config: Config) -> Sequence[int | None]:
     if config.teacher.train.budget:
         return sorted(config.teacher.train.seeds)
     try:
-        return [one.seed for one in source_directories(config)]
+        return [teacher.seed for teacher in source_directories(config)]
     except InputError:
         return [None]
 
@@ -151,11 +149,12 @@ def _checkpoint(directory: Path, share: float) -> Path:
     Raises:
         InputError: there is none at this share.
     """
-    found = directory / checkpoint_name(share)
-    if not (found / CARD).is_file():
-        there = [card.parent.name.removeprefix("at-") for card in directory.glob(f"at-*/{CARD}")]
-        listed = ", ".join(sorted(there)) or "none"
+    checkpoint = directory / checkpoint_name(share)
+    if not (checkpoint / CARD).is_file():
+        cards = directory.glob(f"at-*/{CARD}")
+        shares = sorted(card.parent.name.removeprefix("at-") for card in cards)
+        listed = ", ".join(shares) or "none"
         raise InputError(
             f"teacher.at is {share:g}, expected a checkpoint of {directory}; it has {listed}"
         )
-    return found
+    return checkpoint

@@ -1,4 +1,4 @@
-"""Teachers: fitting an MLM head on an encoder that comes without one, and saying what it cost."""
+"""Fitting an MLM head on a teacher that comes without one."""
 
 from __future__ import annotations
 
@@ -46,46 +46,46 @@ def fit_head(
     evaluate: Callable[[Any], Mapping[str, float]],
     watch: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[Model, Ledger]:
-    """Fits an MLM head under its own FLOP budget; resumable like any run.
+    """Fit an MLM head under its own FLOP budget; resumable like any run.
 
     Args:
         encoder: an encoder; a head it has already is where the fit starts.
         config: budget, optimiser, and whether the encoder is trained too.
-        shape: of a batch.
-        stream: the training batches.
-        directory: of the fit: its checkpoints and metrics.
-        layout: of the devices.
-        evaluate: figures on held-out text from the whole teacher's parameters.
-        watch: told after every step.
+        shape: shape of a batch.
+        stream: training batches.
+        directory: directory of the fit's checkpoints and metrics.
+        layout: layout of the devices.
+        evaluate: gives figures on held-out text for the whole teacher's parameters.
+        watch: called after every step.
 
     Returns:
-        The teacher with its head, and what the fit spent.
+        The teacher with its head, and the ledger of the fit.
 
     Raises:
         InputError: the budget is smaller than one step, or the loss is not finite.
     """
     body = {name: params for name, params in encoder.params.items() if name != "mlm"}
     head = {"mlm": encoder.params.get("mlm") or init_mlm_head(encoder.config, seed=0)}
-    frozen = config.encoder == "frozen"
     phase = head_phase(encoder.config, config)
+
+    # A frozen encoder is no part of the state, so it is put back wherever the whole is needed.
+    frozen = body if phase.frozen_encoder else {}
+    start = head if phase.frozen_encoder else {**body, **head}
+
     budget = Budget.flops(config.budget)
     cost = price(phase, shape)
     schedule_phases(budget, [(1.0, cost)], shape.tokens_per_step, setting="teacher.head.budget")
     program = program_of(phase, shape, layout)
-
-    def whole(params: Any) -> Any:
-        return {**body, **params} if frozen else params
-
-    (outcome,) = train(
-        Trainer(
-            [CompiledPhase(phase, program, cost, stream, program.place_teacher(body))],
-            budget,
-            start=head if frozen else {**body, **head},
-            seed=0,
-            config=TrainConfig(batch_size=shape.batch_size, optimizer=config.optimizer),
-            directory=directory,
-            evaluate=lambda params: evaluate(whole(params)),
-            watch=watch,
-        )
+    compiled = CompiledPhase(phase, program, cost, stream, program.place_teacher(body))
+    trainer = Trainer(
+        [compiled],
+        budget,
+        start=start,
+        seed=0,
+        config=TrainConfig(batch_size=shape.batch_size, optimizer=config.optimizer),
+        directory=directory,
+        evaluate=lambda params: evaluate({**frozen, **params}),
+        watch=watch,
     )
-    return Model(encoder.config, whole(outcome.params)), outcome.ledger
+    outcome = train(trainer)[0]
+    return Model(encoder.config, {**frozen, **outcome.params}), outcome.ledger

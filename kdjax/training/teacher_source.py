@@ -1,5 +1,4 @@
-"""What the student learns from: the teacher run inside the step, or its stored outputs. One
-interface for both.
+"""Where the teacher's features come from: its forward pass inside the step, or its stored outputs.
 
 B batch, S slots, L length, V vocabulary, k entries.
 """
@@ -25,7 +24,7 @@ from kdjax.teacher_cache.manifest import Field
 Batch = Mapping[str, jax.Array]
 
 _NEVER = -1e30
-"""Log-probability of what was not drawn: finite, so that 0 x (it) is 0 and not NaN."""
+"""Log-probability of an entry that was not drawn: finite, so that 0 times it is 0 and not NaN."""
 
 
 class TeacherSource(ABC):
@@ -33,11 +32,11 @@ class TeacherSource(ABC):
 
     @abstractmethod
     def params(self, request: FeatureRequest) -> Any:
-        """The parameters of the teacher that a step is given, as shapes; None: none."""
+        """Return the parameters of the teacher that a step is given, as shapes, or None."""
 
     @abstractmethod
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """What a batch holds besides its tokens, a sequence at a time."""
+        """Return what a batch holds of the teacher, a sequence at a time."""
 
     @abstractmethod
     def features(
@@ -47,7 +46,7 @@ class TeacherSource(ABC):
         request: FeatureRequest,
         compute: ComputeConfig = ComputeConfig(),
     ) -> Features:
-        """The teacher's features, of which there are at least those requested."""
+        """Return the teacher's features, at least those requested."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,11 @@ class OnlineTeacher(TeacherSource):
     teacher: ModelConfig
 
     def params(self, request: FeatureRequest) -> Any:
-        """Its parameters; the MLM head only where logits are asked for."""
+        """Return its parameters; the MLM head only where logits are asked for."""
         return abstract_params(self.teacher, mlm=request.head)
 
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """Nothing."""
+        """Return nothing: the teacher runs."""
         return ()
 
     def features(
@@ -71,7 +70,7 @@ class OnlineTeacher(TeacherSource):
         request: FeatureRequest,
         compute: ComputeConfig = ComputeConfig(),
     ) -> Features:
-        """One forward pass."""
+        """Return the features of one forward pass."""
         return forward(self.teacher, params, batch, request, compute=compute)
 
 
@@ -90,8 +89,8 @@ class CachedTeacher(TeacherSource):
 
     Attributes:
         teacher: the teacher's configuration.
-        request: what is stored.
-        config: how.
+        request: features that are stored.
+        config: how they are stored.
     """
 
     teacher: ModelConfig
@@ -99,36 +98,37 @@ class CachedTeacher(TeacherSource):
     config: CacheConfig
 
     def params(self, request: FeatureRequest) -> Any:
-        """None: the teacher does not run."""
+        """Return None: the teacher does not run."""
         return None
 
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
-        """The stored arrays."""
-        wide = self.config.dtype
-        number = self.teacher
+        """Return the stored arrays."""
+        teacher = self.teacher
         shapes = {
-            "scores": (number.heads, length, length),
-            **dict.fromkeys(("query", "key", "value"), (number.heads, length, number.head_width)),
-            "hidden": (length, number.width),
+            "scores": (teacher.heads, length, length),
+            "query": (teacher.heads, length, teacher.head_width),
+            "key": (teacher.heads, length, teacher.head_width),
+            "value": (teacher.heads, length, teacher.head_width),
+            "hidden": (length, teacher.width),
         }
-        stored = [
-            Field(f"teacher.{name}.{layer}", wide, shape)
-            for name, shape in shapes.items()
-            for layer in sorted(getattr(self.request, name))
-        ]
-        for name, places in (("logits", slots), ("token_logits", length)):
-            if getattr(self.request, name):
-                stored += self._logit_fields(f"teacher.{name}", places)
+        stored = []
+        for name, shape in shapes.items():
+            for layer in sorted(getattr(self.request, name)):
+                stored.append(Field(f"teacher.{name}.{layer}", self.config.dtype, shape))
+        if self.request.logits:
+            stored += self._logit_fields("teacher.logits", slots)
+        if self.request.token_logits:
+            stored += self._logit_fields("teacher.token_logits", length)
         return tuple(stored)
 
     def _logit_fields(self, name: str, places: int) -> list[Field]:
+        """Return what is stored of logits at some places of a sequence."""
         config = self.config
         vocabulary = self.teacher.vocab_size
         if config.logits == "all":
             return [Field(name, config.dtype, (places, vocabulary))]
-        ids = Field(
-            f"{name}.ids", "uint16" if vocabulary <= 2**16 else "uint32", (places, config.k)
-        )
+        id_type = "uint16" if vocabulary <= 2**16 else "uint32"
+        ids = Field(f"{name}.ids", id_type, (places, config.k))
         if config.logits == "sampled":
             return [ids]
         return [
@@ -144,22 +144,21 @@ class CachedTeacher(TeacherSource):
         request: FeatureRequest,
         compute: ComputeConfig = ComputeConfig(),
     ) -> Features:
-        """Reads them back, in float32."""
+        """Return the stored features in float32."""
 
-        def layers(name: str) -> dict[int, jax.Array]:
-            wanted = sorted(getattr(request, name))
-            return {layer: batch[f"teacher.{name}.{layer}"].astype(jnp.float32) for layer in wanted}
-
-        return Features(
-            **{name: layers(name) for name in (*ATTENTION_FEATURES, "hidden")},
-            logits=self._decode("teacher.logits", batch) if request.logits else None,
-            token_logits=self._decode("teacher.token_logits", batch)
-            if request.token_logits
-            else None,
-        )
+        features: dict[str, Any] = {}
+        for name in (*ATTENTION_FEATURES, "hidden"):
+            layers = {}
+            for layer in sorted(getattr(request, name)):
+                layers[layer] = batch[f"teacher.{name}.{layer}"].astype(jnp.float32)
+            features[name] = layers
+        for name in ("logits", "token_logits"):
+            if getattr(request, name):
+                features[name] = self._decode(f"teacher.{name}", batch)
+        return Features(**features)
 
     def _decode(self, name: str, batch: Batch) -> jax.Array:
-        """Logits `[B, S, V]` in float32 whose softmax is the stored distribution."""
+        """Return logits `[B, S, V]` in float32 whose softmax is the stored distribution."""
         if self.config.logits == "all":
             return batch[name].astype(jnp.float32)
         ids = batch[f"{name}.ids"].astype(jnp.int32)
@@ -168,6 +167,7 @@ class CachedTeacher(TeacherSource):
             counts = _each(lambda i: jnp.zeros(vocabulary).at[i].add(1.0))(ids)
             drawn = self.config.temperature * jnp.log(jnp.maximum(counts, 1.0) / self.config.k)
             return jnp.where(counts > 0, drawn, _NEVER)
+        # The mass of the rest, spread evenly over the entries that are not stored
         other = batch[f"{name}.log_rest"].astype(jnp.float32) - math.log(vocabulary - self.config.k)
         known = batch[f"{name}.log_probs"].astype(jnp.float32)
         return _each(lambda rest, i, log_p: jnp.full(vocabulary, rest).at[i].set(log_p))(
@@ -175,17 +175,16 @@ class CachedTeacher(TeacherSource):
         )
 
     def encode(self, features: Features, records: jax.Array) -> dict[str, jax.Array]:
-        """The stored arrays of features.
+        """Return the arrays to store of features.
 
         Args:
-            features: the teacher's, those of `request`.
+            features: the teacher's features of `request`.
             records: int32 `[B]`, the number of each sequence's record: the seed of its draws.
         """
-        stored = {
-            f"teacher.{name}.{layer}": x
-            for name in (*ATTENTION_FEATURES, "hidden")
-            for layer, x in getattr(features, name).items()
-        }
+        stored = {}
+        for name in (*ATTENTION_FEATURES, "hidden"):
+            for layer, x in getattr(features, name).items():
+                stored[f"teacher.{name}.{layer}"] = x
         for name in ("logits", "token_logits"):
             logits = getattr(features, name)
             if logits is not None:
@@ -193,6 +192,7 @@ class CachedTeacher(TeacherSource):
         return stored
 
     def _encode(self, name: str, logits: jax.Array, records: jax.Array) -> dict[str, jax.Array]:
+        """Return the arrays to store of logits `[B, S, V]`."""
         config = self.config
         if config.logits == "all":
             return {name: logits}
@@ -205,18 +205,18 @@ class CachedTeacher(TeacherSource):
                 f"{name}.log_probs": largest,
                 f"{name}.log_rest": jnp.maximum(rest, -100.0),
             }
+
+        # Draws by the inverse of the distribution function, a pure function of the record's number
         cumulated = jnp.cumsum(jax.nn.softmax(logits / config.temperature), axis=-1)
         keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(0), n))(records)
-        draws = (
-            jax.vmap(lambda key: jax.random.uniform(key, (logits.shape[1], config.k)))(keys)
-            * cumulated[..., -1:]
-        )
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, (logits.shape[1], config.k)))(keys)
+        draws = uniform * cumulated[..., -1:]
         ids = _each(lambda c, u: jnp.searchsorted(c, u, side="right"))(cumulated, draws)
         return {f"{name}.ids": jnp.minimum(ids, logits.shape[-1] - 1)}
 
 
 def _each(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The function at every slot of every sequence."""
+    """Return the function applied at every slot of every sequence."""
     at_every: Callable[..., jax.Array] = jax.vmap(jax.vmap(function))
     return at_every
 
@@ -224,7 +224,7 @@ def _each(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 def check_readable(
     objective: Objective, config: CacheConfig, student: ModelConfig, teacher: ModelConfig
 ) -> None:
-    """Whether an objective can learn from logits as a cache stores them.
+    """Check that an objective can learn from logits as a cache stores them.
 
     Raises:
         InputError: k is more than the vocabulary, or draws at another temperature than the term's
@@ -241,6 +241,6 @@ def check_readable(
         if term.needs(student, teacher).teacher.head and term.temperature != config.temperature:
             raise InputError(
                 f"{key}: its temperature is {term.temperature!r}, expected cache.temperature, "
-                f"{config.temperature:g}: "
-                "draws stand for the distribution at the temperature they were made at"
+                f"{config.temperature:g}: draws stand for the distribution at the temperature they "
+                "were made at"
             )

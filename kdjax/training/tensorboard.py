@@ -1,9 +1,9 @@
-"""TensorBoard's event files of a run. `tensorboard --logdir OUT/runs` shows a study's arms and
-seeds side by side."""
+"""TensorBoard's event files of a run; `tensorboard --logdir OUT/runs` compares a study's runs."""
 
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,25 +27,25 @@ _QUEUE = 1000
 
 
 class TensorBoard:
-    """A sink: one event file, made anew from `metrics.jsonl` whenever a run goes on.
+    """A sink: one event file, made anew from `metrics.jsonl` whenever a run is resumed.
 
-    So no point is there twice or says something else than `metrics.jsonl`, however often the run
-    was killed, and whoever switches event files on in the middle of a run gets them from its start.
+    So no point is there twice or differs from `metrics.jsonl`, however often the run was killed,
+    and event files that are switched on in the middle of a run begin with its start.
     """
 
     def __init__(
         self, directory: Path, records: Iterable[tuple[int, Record]], about: About | None = None
     ):
-        """Begins a new event file and empties those before it.
+        """Begin a new event file and empty those before it.
 
         Args:
-            directory: of this run alone.
-            records: what there is so far.
-            about: whose run it is.
+            directory: directory of this run's event files alone.
+            records: records so far.
+            about: names of the run.
         """
         for old in directory.glob("events.out.tfevents.*"):
             if old.stat().st_size:
-                # A TensorBoard that is at it would wait for a deleted one for ever
+                # A TensorBoard that reads it would wait for a deleted one for ever.
                 old.write_bytes(b"")
             else:
                 old.unlink()
@@ -57,7 +57,7 @@ class TensorBoard:
             Event(step=0, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
         )
         if about is not None:
-            self._tell(about)
+            self._add_names(about)
         wall_time = time.time()
         for step, record in records:
             wall_time = record.get("time", wall_time)
@@ -65,11 +65,11 @@ class TensorBoard:
         self._writer.flush()
 
     def write(self, step: int, record: Record) -> None:
-        """Adds a record's figures, each under its name."""
+        """Add a record's figures, each under its name."""
         self._add(step, record, time.time())
 
     def close(self) -> None:
-        """Writes what is waiting."""
+        """Write what is waiting."""
         self._writer.close()
 
     def _add(self, step: int, record: Record, wall_time: float) -> None:
@@ -87,11 +87,9 @@ class TensorBoard:
             Event(step=thousandths, wall_time=wall_time, summary=_scalars(by_budget))
         )
 
-    def _tell(self, about: About) -> None:
-        """The run's arm and seed as hyperparameters, and its recipe as text."""
-        recipe = "\n".join(
-            f"    {line}" for line in json.dumps(about.recipe, indent=2).splitlines()
-        )
+    def _add_names(self, about: About) -> None:
+        """Add the run's arm and seed as hyperparameters, and its recipe as text."""
+        recipe = textwrap.indent(json.dumps(about.recipe, indent=2), "    ")
         for summary in (
             hparams_pb({"arm": about.arm, "seed": about.seed}),
             _text("recipe", recipe),
@@ -100,17 +98,16 @@ class TensorBoard:
 
 
 def _scalars(figures: Mapping[str, Any]) -> Summary:
-    return Summary(
-        value=[
-            Summary.Value(tag=name, simple_value=figure)
-            for name, figure in figures.items()
-            if figure is not None
-        ]
-    )
+    """Return figures as a summary, without those that are not finite."""
+    values = []
+    for name, figure in figures.items():
+        if figure is not None:
+            values.append(Summary.Value(tag=name, simple_value=figure))
+    return Summary(value=values)
 
 
 def _text(tag: str, markdown: str) -> Summary:
+    """Return a text as a summary."""
     metadata = create_summary_metadata(display_name=tag, description="")
-    return Summary(
-        value=[Summary.Value(tag=tag, tensor=make_tensor_proto([markdown]), metadata=metadata)]
-    )
+    value = Summary.Value(tag=tag, tensor=make_tensor_proto([markdown]), metadata=metadata)
+    return Summary(value=[value])

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 from kdjax.errors import InputError
 from kdjax.parallel.preemption import PREEMPTION
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.outcome import Outcome
+from kdjax.training.trainer import Trainer
 from kdjax.training.vmapped import train_vmapped
 
 

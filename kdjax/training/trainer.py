@@ -4,8 +4,8 @@ budget."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,33 +30,12 @@ from kdjax.training.checksum import sha256
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.input_pipeline import step_inputs
 from kdjax.training.metrics import MetricsRecorder, PendingStep
+from kdjax.training.outcome import Outcome
 from kdjax.training.profile import Profiler
 from kdjax.training.records import RunRecords
 from kdjax.training.sinks import About
 from kdjax.training.step import ScheduleInputs, State
 from kdjax.training.stopwatch import Stopwatch
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished run.
-
-    Attributes:
-        params: the student's final parameters, on the host.
-        ledger: what the run spent.
-        curve: figures on held-out text along the budget: step, flops, share (of the budget),
-            mlm_loss, …
-        params_sha256: SHA-256 of the final parameters.
-        journal_sha256: hash of the last entry of `ledger.jsonl`.
-        side_by_side: runs that took the last steps at once, this one included.
-    """
-
-    params: Any
-    ledger: Ledger
-    curve: list[dict[str, float]]
-    params_sha256: str
-    journal_sha256: str
-    side_by_side: int
 
 
 @dataclass(eq=False)
@@ -130,7 +109,7 @@ class Trainer:
                             state, phase.teacher, step_input.batch, schedule_inputs
                         )
                         self.charge(number, step_input.counts, schedule_inputs, metrics)
-                        self.report(steps_ahead=self.steps_ahead)
+                        self.report()
                     self.read_clock_of_step()
 
                 if self.evaluation_is_due():
@@ -229,12 +208,6 @@ class Trainer:
         self._profiler = Profiler(self.directory / "profile", profiled_steps, steps, self.warn)
         self._open_files.callback(lambda: self._profiler.close(self.ledger.steps))
 
-    @property
-    def steps_ahead(self) -> int:
-        """Return how many steps the devices may be ahead of the figures: none under a budget of
-        hours, which waits for each step before it looks at the clock."""
-        return 1 if self.budget.countable else 0
-
     def sequences_seen(self, number: int) -> int:
         """Return how many sequences the run has seen, when phase `number` begins or goes on."""
         return self.ledger.positions // self.compiled_phases[number].program.shape.seq_len
@@ -292,13 +265,19 @@ class Trainer:
         )
         self._pending.append(PendingStep(self.ledger, number, schedule_inputs, metrics, fetch))
 
-    def report(self, *, steps_ahead: int = 0) -> None:
-        """Hand out the metrics of steps, but for the last `steps_ahead`: the devices may be busy
-        with them.
+    def report(self, *, steps_ahead: int | None = None) -> None:
+        """Hand out the metrics of the steps done.
+
+        Args:
+            steps_ahead: the last steps, of which it does not, since the devices may be busy with
+                them. None: one, so that they never wait, but none under a budget of hours, which
+                waits for each step before it looks at the clock.
 
         Raises:
             Diverged: a loss is not finite.
         """
+        if steps_ahead is None:
+            steps_ahead = int(self.budget.countable)
         while len(self._pending) > steps_ahead:
             step = self._pending.pop(0)
             number = step.ledger.steps
@@ -331,24 +310,12 @@ class Trainer:
         """Wait for the last step, and hand out its metrics."""
         if self._pending:
             with self.clock("compute"):
-                self.report()
+                self.report(steps_ahead=0)
             self.read_clock()
 
-    @contextmanager
-    def profiled_step(self) -> Iterator[None]:
-        """Capture the step in the block, if it is one of those that the settings name."""
-        step = self.ledger.steps + 1
-        if self._profiler.starts(step):
-            self.finish_pending()
-            with self.clock("profile"):
-                self._profiler.start()
-        with self._profiler.step(step):
-            yield
-        if self._profiler.ends(step):
-            self.finish_pending()
-            with self.clock("profile"):
-                self._profiler.stop()
-            self.read_clock()
+    def profiled_step(self) -> AbstractContextManager[None]:
+        """Return a block in which the next step is captured, if the settings name it."""
+        return self._profiler.capture(self.ledger.steps + 1, self.finish_pending, self.clock)
 
     def evaluation_is_due(self) -> bool:
         """Return whether the last step reached one of the evenly spaced evaluations."""

@@ -15,10 +15,11 @@ from kdjax.errors import InputError, Stopped
 from kdjax.parallel.host_sums import BatchCounts, HostSignals
 from kdjax.training.checkpoint_policy import CheckpointPolicy
 from kdjax.training.input_pipeline import StepInput, Stream, step_inputs
+from kdjax.training.outcome import Outcome
 from kdjax.training.program import Program
 from kdjax.training.step import State
 from kdjax.training.stopwatch import shared
-from kdjax.training.trainer import Outcome, Trainer
+from kdjax.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class VmappedTrainer:
             for lane, trainer in self._lanes.items():
                 fetch = functools.partial(fetch_lane, lane)
                 trainer.charge(number, counts[lane], schedule_inputs, metrics, fetch)
-            self._each(lambda trainer: trainer.report(steps_ahead=first.steps_ahead))
+            self._each(Trainer.report)
         for trainer in self._trainers:
             trainer.read_clock_of_step()
         return step_input.signals
@@ -170,7 +171,7 @@ class VmappedTrainer:
     def _each_with_state(self, act: Callable[[Trainer, State], None]) -> None:
         """Do something for every run with its state, once all steps are done."""
         with self._shared_clock("compute"):
-            self._each(Trainer.report)
+            self._each(lambda trainer: trainer.report(steps_ahead=0))
         self._each(lambda trainer: act(trainer, self._state_of(trainer)))
 
     def _each(self, act: Callable[[Trainer], None]) -> None:

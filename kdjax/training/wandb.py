@@ -14,13 +14,11 @@ from kdjax.files import read_json, write_json
 from kdjax.training.sinks import About, Record
 
 ID = "wandb.json"
-"""In a run's directory: its name at Weights & Biases, by which it goes on there when it goes on
-here."""
+"""In a run's directory: its name at Weights & Biases, by which it is resumed there."""
 
 
 class WandB:
-    """A sink. A run that goes on sends what is not there yet; what was done before and is done once
-    more is there."""
+    """A sink: a run at Weights & Biases. A run that is resumed sends what is not there yet."""
 
     def __init__(
         self,
@@ -30,23 +28,23 @@ class WandB:
         reached: int = 0,
         about: About | None = None,
     ):
-        """Begins a run there, or goes on with it.
+        """Begin a run there, or go on with it.
 
         Args:
-            directory: the run's; what is not sent at once lies in its wandb/.
-            project: its name.
-            records: what there is so far.
-            reached: the last step that there has been a record of, when nobody can ask what was
-                sent.
-            about: whose run it is.
+            directory: directory of the run; what is not sent at once lies in its wandb/.
+            project: name of the project.
+            records: records so far.
+            reached: last step that there has been a record of, for a run that is offline and cannot
+                ask what was sent.
+            about: names of the run.
 
         Raises:
             InputError: the package is missing, or nobody is logged in.
         """
         wandb = _package()
         path = directory / ID
-        new = not path.exists()
-        if new:
+        is_new = not path.exists()
+        if is_new:
             write_json(path, {"id": secrets.token_hex(8)})
         facts: dict[str, Any] = {}
         if about is not None:
@@ -65,25 +63,25 @@ class WandB:
             )
         except wandb.errors.Error as e:
             raise InputError(f"train.log.wandb is {project!r}: {e}") from None
-        self._next = self._run.step if new or not self._run.offline else reached + 1
+        self._next = self._run.step
+        if self._run.offline and not is_new:
+            self._next = reached + 1
         for step, record in records:
             self.write(step, record)
 
     def write(self, step: int, record: Record) -> None:
-        """Sends a record; one of the same step joins it there."""
+        """Send a record; one of the same step joins it there."""
         if step >= self._next:
-            self._run.log(
-                {name: figure for name, figure in record.items() if figure is not None}, step=step
-            )
+            figures = {name: figure for name, figure in record.items() if figure is not None}
+            self._run.log(figures, step=step)
 
     def close(self) -> None:
-        """Sends what is waiting."""
+        """Send what is waiting."""
         self._run.finish()
 
 
 def check(project: str) -> None:
-    """Finds out before anything is spent whether records can be sent; may ask for a key in a
-    terminal.
+    """Check before anything is spent that records can be sent; may ask for a key in a terminal.
 
     Raises:
         InputError: the package is missing, or nobody is logged in.
@@ -100,6 +98,7 @@ def check(project: str) -> None:
 
 
 def _package() -> Any:
+    """Return the package, or raise InputError where it is missing."""
     if importlib.util.find_spec("wandb") is None:
         raise InputError(
             "train.log.wandb needs the package wandb, expected it installed: pip install "

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
-from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
+from kdjax.config import CheckpointConfig, LogConfig
 from kdjax.parallel.layout import Layout
-from kdjax.progress import Progress
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.program import Program
-from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 
 STEPS = 6
 
@@ -38,32 +35,19 @@ def run(
     warn: Callable[[str], None] = lambda line: None,
     **checkpoint: Any,
 ) -> Outcome:
-    """A run that saves after every step; `watch` is told of the step before while a step is
-    computed."""
+    """Train a run that saves after every step; `watch` is called with the step before while a step
+    is computed."""
     program = compiled()
-
-    def told(progress: Progress) -> None:
-        watch(progress.ledger.steps)
-
-    (outcome,) = train(
-        Trainer(
-            [tiny.compiled_phase(program.phase, program, tiny.Batches())],
-            Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
-            start=tiny.params(program.phase.student, 0),
-            seed=0,
-            config=TrainConfig(
-                batch_size=8,
-                checkpoint=CheckpointConfig(**{"seconds": 0.0, **checkpoint}),
-                log=LogConfig(every=1, tensorboard=False),
-                evaluations=3,
-            ),
-            directory=directory,
-            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
-            watch=told,
-            warn=warn,
-        )
+    return trainers.train_one(
+        directory,
+        [tiny.compiled_phase(program.phase, program, tiny.Batches())],
+        Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
+        checkpoint=CheckpointConfig(**{"seconds": 0.0, **checkpoint}),
+        log=LogConfig(every=1, tensorboard=False),
+        evaluate=trainers.bias_sum,
+        watch=lambda progress: watch(progress.ledger.steps),
+        warn=warn,
     )
-    return outcome
 
 
 @functools.cache

@@ -140,7 +140,7 @@ def test_two_processes_of_two_devices_equal_one_of_four(
 
 
 @pytest.mark.exhaustive
-def test_two_processes_take_seeds_side_by_side(
+def test_two_processes_train_vmapped_seeds(
     hosts: Hosts, alone: dict[str, Any], tmp_path: Path
 ) -> None:
     found = hosts.run(2, tmp_path / "out", "--seeds", "[0, 1]", "--train.vmapped_seeds", "2")
@@ -157,7 +157,7 @@ def test_two_processes_take_seeds_side_by_side(
         pytest.param([(2, 6), (1, 20)], id="two, one", marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_run_goes_on_on_another_number_of_hosts(
+def test_resume_on_another_number_of_hosts_keeps_result(
     hosts: Hosts, alone: dict[str, Any], tmp_path: Path, stops: list[tuple[int, int]]
 ) -> None:
     """So many hosts, of which the last is told to stop at a step; then two, of which the second
@@ -197,7 +197,7 @@ def test_a_run_goes_on_on_another_number_of_hosts(
     assert sum(entry["event"] == "restart" for entry in entries) == len(stops) + 1
 
 
-def test_hosts_with_other_recipes_are_refused_before_anything_is_made(
+def test_hosts_with_unequal_recipes_are_refused_before_writing(
     hosts: Hosts, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -109,7 +109,7 @@ def stepped(compiled: Program, without: slice | None = None) -> tuple[Any, dict[
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_every_mesh_gives_the_result_of_one_device(mesh: tuple[int, int, int]) -> None:
+def test_every_mesh_equals_one_device(mesh: tuple[int, int, int]) -> None:
     check_same(trained(mesh), trained((1, 1, 1)), started(program((1, 1, 1), *EVERY_KIND)))
 
 
@@ -123,7 +123,7 @@ def test_tolerance_tells_a_batch_that_is_not_summed_over_the_mesh_from_rounding(
             check_same(stepped(compiled, without=half), trained((1, 1, 1)), started(compiled))
 
 
-def test_loops_parts_and_recomputing_work_on_a_mesh() -> None:
+def test_scan_microbatches_and_remat_on_mesh_equal_one_device() -> None:
     """Nothing is asked of the layers themselves, or they would be no loop."""
     plain = program((1, 1, 1), "mlm", "logit")
     assert plain.phase.needs.student.runs(STUDENT.layers) == [range(1, STUDENT.layers + 1)]
@@ -134,7 +134,7 @@ def test_loops_parts_and_recomputing_work_on_a_mesh() -> None:
     check_same(stepped(looped), stepped(plain), started(plain))
 
 
-def test_a_rotary_student_on_a_mesh_gives_the_result_of_one_device() -> None:
+def test_rotary_student_on_mesh_equals_one_device() -> None:
     """Without a position table, and with heads split over devices that each turn their own."""
     student = dataclasses.replace(STUDENT, layers=1, width=32, heads=4, ffn=32, positions="rotary")
     (only,) = resolve(
@@ -156,7 +156,7 @@ def test_a_rotary_student_on_a_mesh_gives_the_result_of_one_device() -> None:
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]) -> None:
+def test_device_stores_and_computes_its_share(mesh: tuple[int, int, int]) -> None:
     compiled = program(mesh, *EVERY_KIND)
     alone = program((1, 1, 1), *EVERY_KIND)
     data, fsdp, tensor = mesh
@@ -181,14 +181,14 @@ def test_a_device_stores_its_share_and_does_its_share(mesh: tuple[int, int, int]
     assert compiled.hardware_flops - updates < (1.025 + 0.02 * (tensor - 1)) * alone.hardware_flops
 
 
-def test_data_alone_reduces_gradients_once_and_nothing_else() -> None:
+def test_data_axis_reduces_gradients_once_and_nothing_else() -> None:
     found = collectives(program((8, 1, 1), "mlm").text)
     assert {one.kind for one in found} == {"all-reduce"}
     # And a few scalars
     assert total(found, "all-reduce") == pytest.approx(gradient_bytes("mlm"), abs=512)
 
 
-def test_fsdp_gathers_parameters_once_and_reduces_gradients_once() -> None:
+def test_fsdp_axis_gathers_params_and_reduces_gradients_once() -> None:
     found = collectives(program((1, 8, 1), "mlm").text)
     assert {one.kind for one in found} <= {"all-gather", "all-reduce", "reduce-scatter"}
     assert total(found, "all-gather") == stored_split(phase("mlm").abstract_params()["model"])
@@ -197,7 +197,7 @@ def test_fsdp_gathers_parameters_once_and_reduces_gradients_once() -> None:
     )
 
 
-def test_the_teacher_is_gathered_once_and_gets_no_gradient() -> None:
+def test_teacher_is_gathered_once_and_gets_no_gradient() -> None:
     alone, distilled = (
         collectives(program((1, 8, 1), *terms).text) for terms in (("mlm",), ("mlm", "logit"))
     )
@@ -206,7 +206,7 @@ def test_the_teacher_is_gathered_once_and_gets_no_gradient() -> None:
     assert total(distilled, "all-reduce") == pytest.approx(total(alone, "all-reduce"), abs=512)
 
 
-def test_what_tensor_splits_is_not_gathered_over_it() -> None:
+def test_params_split_over_tensor_are_not_gathered_over_it() -> None:
     params = phase("mlm").abstract_params()["model"]
     found = total(collectives(program((2, 2, 2), "mlm").text), "all-gather")
     slots = 2 * SHAPE.batch_size * SHAPE.max_predictions * STUDENT.width * 4
@@ -215,7 +215,7 @@ def test_what_tensor_splits_is_not_gathered_over_it() -> None:
     assert found <= (stored_split(params) + tables) / 2 + slots
 
 
-def test_a_teacher_that_is_whole_on_every_device_is_not_gathered() -> None:
+def test_replicated_teacher_is_not_gathered() -> None:
     layout = Layout.of(MeshConfig(fsdp=8, teacher="whole"))
     whole = Program(phase("mlm", "logit"), SHAPE, layout)
     split = program((1, 8, 1), "mlm", "logit")
@@ -225,7 +225,7 @@ def test_a_teacher_that_is_whole_on_every_device_is_not_gathered() -> None:
     check_same(stepped(whole), stepped(split), started(whole))
 
 
-def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
+def test_tensor_axis_reduces_activations_twice_a_layer_and_pass() -> None:
     found = collectives(program((1, 1, 8), "mlm").text)
     hidden = SHAPE.tokens_per_step * STUDENT.width * 4
     assert {one.kind for one in found} <= {"all-gather", "all-reduce"}
@@ -239,7 +239,7 @@ def test_tensor_reduces_activations_twice_a_layer_and_pass() -> None:
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-def test_nothing_is_laid_out_anew(mesh: tuple[int, int, int]) -> None:
+def test_step_moves_no_params_between_layouts(mesh: tuple[int, int, int]) -> None:
     found = collectives(program(mesh, *EVERY_KIND).text)
     hidden = SHAPE.tokens_per_step * STUDENT.width * 4
     moved = [one for one in found if one.kind in ("all-to-all", "collective-permute")]
@@ -258,7 +258,7 @@ def stored_split(params: Any) -> int:
     return sum(4 * leaf.size for path, leaf in leaves if path[-1].key in ("embedding", "kernel"))
 
 
-def test_own_rules_come_first() -> None:
+def test_recipe_rules_come_first() -> None:
     rules = {"*.attention.query.kernel": ("none", "none")}
     layout = Layout.of(MeshConfig(fsdp=2, rules=rules))
     stored = layout.param_sharding(phase("mlm").abstract_params())["model"]["layers"]["1"][
@@ -268,7 +268,7 @@ def test_own_rules_come_first() -> None:
     assert stored["key"]["kernel"].spec == PartitionSpec("fsdp", "tensor")
 
 
-def test_what_the_devices_do_not_divide_stays_whole() -> None:
+def test_axis_that_devices_do_not_divide_stays_whole() -> None:
     layout = Layout.of(MeshConfig(fsdp=1, tensor=8))
     odd = models.abstract_params(
         ModelConfig(layers=1, width=32, heads=8, ffn=64, **{**SIZES, "vocab_size": 61})
@@ -297,12 +297,12 @@ def test_what_the_devices_do_not_divide_stays_whole() -> None:
         (MeshConfig(rules={"*": ("fsdp", "fsdp")}), "expected each axis at most once"),
     ],
 )
-def test_a_mesh_that_cannot_be_is_refused(config: MeshConfig, message: str) -> None:
+def test_mesh_that_does_not_fit_devices_is_refused(config: MeshConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Layout.of(config)
 
 
-def test_heads_that_do_not_split_are_refused() -> None:
+def test_heads_that_tensor_does_not_divide_are_refused() -> None:
     layout = Layout.of(MeshConfig(data=1, tensor=8))
     with pytest.raises(
         InputError,
@@ -311,7 +311,7 @@ def test_heads_that_do_not_split_are_refused() -> None:
         Program(tiny.phase(), SHAPE, layout)
 
 
-def test_collectives_are_read_in_all_the_forms_they_are_written() -> None:
+def test_collectives_are_read_in_all_forms() -> None:
     text = """
   %a = f32[8,4]{1,0} all-gather(%x), channel_id=1, replica_groups=[4,2]<=[8], frontend_attributes={chain_id="0"}
   %again = f32[8,4]{1,0} all-gather(%p), channel_id=1, replica_groups=[4,2]<=[8], frontend_attributes={chain_id="0"}

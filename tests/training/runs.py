@@ -11,22 +11,16 @@ import jax
 import numpy as np
 
 from kdjax.budget.accounting import Budget
-from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
+from kdjax.config import LogConfig
 from kdjax.parallel.layout import Layout
-from kdjax.progress import Progress
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.program import Program
-from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
-from tests import tiny
+from tests import tiny, trainers
 
 STEPS = 6
 EVALUATED = [3, 6]
 TEACHER = tiny.SHALLOW_TEACHER
-
-
-class Interrupted(Exception):
-    pass
 
 
 @functools.cache
@@ -36,46 +30,27 @@ def compiled() -> Program:
     return Program(phase, tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
 
 
+def scale_sum(params: Any) -> dict[str, float]:
+    return {"mlm_loss": float(np.sum(params["embeddings"]["norm"]["scale"]))}
+
+
 def run(
     directory: Path,
     log: LogConfig = LogConfig(every=1),
     stop_at: int | None = None,
-    saves: float = tiny.AT_THE_END,
-    **more: Any,
+    **settings: Any,
 ) -> Outcome:
-    """A run, optionally interrupted after a step; the checkpoint it goes on from is then of the
-    step before."""
+    """Train a run, which may be interrupted after a step; the checkpoint it goes on from is then of
+    the step before."""
     program = compiled()
-    if stop_at is not None:
-        saves = tiny.EVERY_STEP
-    cost = price(program.phase, tiny.SHAPE)
-
-    def watch(progress: Progress) -> None:
-        if progress.ledger.steps == stop_at:
-            raise Interrupted
-
-    (outcome,) = train(
-        Trainer(
-            [
-                tiny.compiled_phase(
-                    program.phase,
-                    program,
-                    tiny.Batches(),
-                    program.place_teacher(tiny.params(TEACHER, 9)),
-                )
-            ],
-            Budget.flops(STEPS * cost.total),
-            start=tiny.params(program.phase.student, 0),
-            seed=0,
-            config=TrainConfig(
-                batch_size=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=2
-            ),
-            directory=directory,
-            evaluate=lambda params: {
-                "mlm_loss": float(np.sum(params["embeddings"]["norm"]["scale"]))
-            },
-            watch=watch,
-            **more,
-        )
+    teacher = program.place_teacher(tiny.params(TEACHER, 9))
+    return trainers.train_one(
+        directory,
+        [tiny.compiled_phase(program.phase, program, tiny.Batches(), teacher)],
+        Budget.flops(STEPS * price(program.phase, tiny.SHAPE).total),
+        stop_at=stop_at,
+        evaluations=2,
+        log=log,
+        evaluate=scale_sum,
+        **settings,
     )
-    return outcome

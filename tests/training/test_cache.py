@@ -77,7 +77,7 @@ def headless() -> Model:
     return Model(TEACHER, {name: part for name, part in teacher().params.items() if name != "mlm"})
 
 
-def test_every_view_of_every_sequence_is_stored(text: Text, exact: Path) -> None:
+def test_build_stores_every_view_of_every_sequence(text: Text, exact: Path) -> None:
     found, (hidden, logits, _) = records(exact, text), everything(text)
     np.testing.assert_allclose(found["teacher.logits"], logits, atol=1e-4)
     np.testing.assert_allclose(found["teacher.hidden.2"], hidden, atol=1e-4)
@@ -85,7 +85,7 @@ def test_every_view_of_every_sequence_is_stored(text: Text, exact: Path) -> None
     assert np.abs(logits[0] - logits[1]).max() > 1
 
 
-def test_each_record_has_draws_of_its_own(text: Text, draws: Path) -> None:
+def test_draws_differ_between_records(text: Text, draws: Path) -> None:
     """Those of its number, view by view; where rounding differs, one on the edge between two
     entries may, too."""
     _, logits, _ = everything(text)
@@ -99,7 +99,7 @@ def test_each_record_has_draws_of_its_own(text: Text, draws: Path) -> None:
         assert np.mean(np.asarray(ids) == found[view]) > 0.999
 
 
-def test_a_build_is_charged_its_passes(text: Text, exact: Path, tmp_path: Path) -> None:
+def test_build_is_charged_its_forward_passes(text: Text, exact: Path, tmp_path: Path) -> None:
     one = cache.cache_price(TEACHER, BOTH, SHAPE)
     arm = resolve("logit", ArmConfig(), tiny.STUDENT, TEACHER, OptimizerConfig())
     assert one == pytest.approx(price(arm.phases[0], SHAPE).teacher_forward, rel=0.01)
@@ -134,7 +134,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("where", ["progress", "pass"])
-def test_an_interrupted_build_goes_on_to_the_same_bytes(
+def test_build_resumed_after_kill_stores_same_bytes(
     where: str, text: Text, draws: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
@@ -161,7 +161,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(
     assert contents(tmp_path) == contents(draws)
 
 
-def test_devices_change_nothing(text: Text, draws: Path, tmp_path: Path) -> None:
+def test_build_on_more_devices_stores_same_bytes(text: Text, draws: Path, tmp_path: Path) -> None:
     cache.build(tmp_path, teacher(), LOGITS, SAMPLED, text.data, text.corpus, Layout.of())
     one = Cache.open(draws)
     eight = Cache.open(tmp_path)
@@ -174,7 +174,7 @@ def test_devices_change_nothing(text: Text, draws: Path, tmp_path: Path) -> None
         assert np.mean(ids == its) > 0.999
 
 
-def test_a_corpus_without_views_is_refused(text: Text, tmp_path: Path) -> None:
+def test_build_without_mask_copies_is_refused(text: Text, tmp_path: Path) -> None:
     without = dataclasses.replace(text, data=dataclasses.replace(text.data, mask_copies=0))
     with pytest.raises(
         InputError,
@@ -184,15 +184,13 @@ def test_a_corpus_without_views_is_refused(text: Text, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_teacher_without_a_head_is_refused_where_logits_are_stored(
-    text: Text, tmp_path: Path
-) -> None:
+def test_build_of_logits_without_mlm_head_is_refused(text: Text, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found a teacher without an MLM head, expected one"):
         build(tmp_path / "cache", text, teacher=headless())
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_pass_that_does_not_split_over_the_devices_is_refused(text: Text, tmp_path: Path) -> None:
+def test_build_batch_that_devices_do_not_divide_is_refused(text: Text, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="multiple of the 8 parts"):
         cache.build(
             tmp_path / "cache",
@@ -205,7 +203,7 @@ def test_a_pass_that_does_not_split_over_the_devices_is_refused(text: Text, tmp_
         )
 
 
-def test_a_directory_of_another_cache_is_refused(text: Text, top_k: Path) -> None:
+def test_build_in_directory_of_another_cache_is_refused(text: Text, top_k: Path) -> None:
     with pytest.raises(InputError, match=r"was built with cache.k 3, expected 4"):
         build(top_k, text, config=dataclasses.replace(TOP_K, k=4))
     with pytest.raises(InputError, match="was built with encoder "):
@@ -223,7 +221,7 @@ def open_changed(directory: Path, text: Text, **changes: Any) -> Cache:
     return cache.open_cache(directory, model, request, config, data, corpus)
 
 
-def test_a_part_of_what_is_stored_may_be_asked_for(text: Text, exact: Path) -> None:
+def test_open_cache_accepts_request_for_part_of_features(text: Text, exact: Path) -> None:
     assert open_changed(exact, text).manifest.views == 2
     assert open_changed(exact, text, request=BOTH).manifest.views == 2
     hidden = FeatureRequest(hidden=frozenset({2}))
@@ -253,14 +251,14 @@ def test_a_part_of_what_is_stored_may_be_asked_for(text: Text, exact: Path) -> N
         ({"config": TOP_K}, r"stored with cache.logits 'all', expected 'top_k'\Z"),
     ],
 )
-def test_other_masks_and_missing_features_are_refused(
+def test_open_cache_with_other_masks_or_missing_features_is_refused(
     changes: dict[str, Any], complaint: str, text: Text, exact: Path
 ) -> None:
     with pytest.raises(InputError, match=rf"\A{exact}: {complaint}"):
         open_changed(exact, text, **changes)
 
 
-def test_another_teacher_is_refused(text: Text, exact: Path) -> None:
+def test_open_cache_of_another_teacher_is_refused(text: Text, exact: Path) -> None:
     with pytest.raises(
         InputError, match=rf"\A{exact}: stored for encoder '[0-9a-f]+', expected '[0-9a-f]+'\Z"
     ):
@@ -270,13 +268,13 @@ def test_another_teacher_is_refused(text: Text, exact: Path) -> None:
         open_changed(exact, text, teacher=Model(TEACHER, {**teacher().params, "mlm": head}))
 
 
-def test_another_corpus_is_refused(text: Text, exact: Path, tmp_path: Path) -> None:
+def test_open_cache_of_another_corpus_is_refused(text: Text, exact: Path, tmp_path: Path) -> None:
     other = prepared(tmp_path, seed=1)
     with pytest.raises(InputError, match=rf"\A{exact}: stored for corpus "):
         open_changed(exact, text, corpus=other.corpus)
 
 
-def test_stored_outputs_of_a_subset_are_those_of_its_sequences_and_no_other_subset_s(
+def test_cache_of_subset_serves_its_sequences_and_no_other_subset(
     text: Text, exact: Path, tmp_path: Path
 ) -> None:
     limit = text.corpus.tokens("train") // 3
@@ -301,7 +299,7 @@ def test_stored_outputs_of_a_subset_are_those_of_its_sequences_and_no_other_subs
         open_changed(exact, few)
 
 
-def test_entries_that_stand_for_something_else_are_refused(
+def test_open_cache_with_other_meaning_of_entries_is_refused(
     text: Text, draws: Path, top_k: Path
 ) -> None:
     """The fields are the same, or there: draws at another temperature, or the ids of the largest

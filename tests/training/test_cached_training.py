@@ -106,9 +106,7 @@ def trained(
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_training_on_an_exact_cache_is_training_with_the_teacher(
-    name: str, text: Text, exact: Path
-) -> None:
+def test_training_on_exact_cache_equals_online_teacher(name: str, text: Text, exact: Path) -> None:
     stored = cache.open_cache(
         exact, teacher(), arm(name, "cached").stored, EXACT, text.data, text.corpus
     )
@@ -130,7 +128,7 @@ def test_training_on_an_exact_cache_is_training_with_the_teacher(
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_a_step_on_stored_outputs_runs_no_teacher(name: str) -> None:
+def test_step_on_stored_outputs_has_no_teacher_forward(name: str) -> None:
     online, stored = (priced(name, source) for source in ("online", "cached"))
     assert stored.teacher_forward <= 1e-3 * online.teacher_forward
     assert stored.student_forward == pytest.approx(online.student_forward, rel=1e-3)
@@ -161,7 +159,7 @@ def positions(text: Text) -> tuple[Array, Array]:
     return log_softmax(logits[there]), there
 
 
-def test_the_bias_of_top_k_is_what_numpy_finds(text: Text, tmp_path: Path) -> None:
+def test_top_k_bias_equals_numpy(text: Text, tmp_path: Path) -> None:
     manifest = build(tmp_path, text, config=TOP_K)
     log_p, there = positions(text)
     stored = {name: x[there] for name, x in records(tmp_path, text).items()}
@@ -178,7 +176,7 @@ def test_the_bias_of_top_k_is_what_numpy_finds(text: Text, tmp_path: Path) -> No
     assert found["kl"] > 0.1
 
 
-def test_the_bias_of_draws_is_what_numpy_finds_and_near_0(text: Text, tmp_path: Path) -> None:
+def test_draws_bias_equals_numpy_and_is_near_zero(text: Text, tmp_path: Path) -> None:
     manifest = build(tmp_path, text, config=SAMPLED)
     log_p, there = positions(text)
     ids = records(tmp_path, text)["teacher.logits.ids"][there]

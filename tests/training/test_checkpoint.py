@@ -88,7 +88,7 @@ def same(found: Any, expected: Any) -> bool:
     )
 
 
-def test_the_newest_is_restored_with_its_ledger_and_records_and_as_many_are_kept_as_asked(
+def test_restore_returns_newest_with_ledger_and_records_and_keeps_as_many_as_asked(
     tmp_path: Path,
 ) -> None:
     saved(tmp_path, 3, 5, 8, 13, keep=3)
@@ -98,12 +98,12 @@ def test_the_newest_is_restored_with_its_ledger_and_records_and_as_many_are_kept
     assert found.records == {"ledger.jsonl": "13\n"} and found.damaged == []
 
 
-def test_nothing_is_found_where_nothing_was_saved(tmp_path: Path) -> None:
+def test_restore_without_checkpoints_returns_none(tmp_path: Path) -> None:
     assert restored(tmp_path / "none", like()) is None
     assert not (tmp_path / "none").exists()
 
 
-def test_a_state_may_be_used_up_while_it_is_written(tmp_path: Path) -> None:
+def test_save_of_donated_state_stores_its_values(tmp_path: Path) -> None:
     use_up = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0)
     with CheckpointStorage(tmp_path) as checkpoints:
         now = state(1)
@@ -114,9 +114,7 @@ def test_a_state_may_be_used_up_while_it_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [(8,), (2, 4), (2, 2, 2)])
-def test_a_state_is_restored_to_another_layout_and_still_checked(
-    tmp_path: Path, after: tuple[int, ...]
-) -> None:
+def test_restore_to_another_mesh_keeps_values(tmp_path: Path, after: tuple[int, ...]) -> None:
     saved(tmp_path, 1)
     laid_out = NamedSharding(mesh(*after), PartitionSpec(mesh(*after).axis_names))
     found = restored(tmp_path, like(laid_out))
@@ -170,7 +168,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Path], Change, str]] = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
+def test_restore_past_damaged_checkpoint_names_it_and_takes_one_before(
     tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     where, damage, said = DAMAGE[how]
@@ -189,7 +187,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_where_all_are_damaged_each_is_named_and_none_is_touched(tmp_path: Path) -> None:
+def test_restore_of_damaged_checkpoints_alone_names_each_and_touches_none(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
     for step in "12":
         a_bit_flipped(arrays(tmp_path / step))
@@ -201,7 +199,7 @@ def test_where_all_are_damaged_each_is_named_and_none_is_touched(tmp_path: Path)
     assert names(tmp_path) == {"1", "2"}
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_restore_of_another_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     wider = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"]
@@ -210,7 +208,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         restored(tmp_path, {**like(), "params": wider})
 
 
-def test_load_that_fails_leaves_nothing_for_python_to_warn_of(tmp_path: Path) -> None:
+def test_failed_restore_leaves_no_coroutines(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     wider = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((*x.shape[:-1], 7), x.dtype, sharding=ONE), like()["params"]
@@ -221,7 +219,7 @@ def test_load_that_fails_leaves_nothing_for_python_to_warn_of(tmp_path: Path) ->
         assert abandoned_reads() == []
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_else(
+def test_failed_save_leaves_earlier_checkpoints_and_nothing_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with CheckpointStorage(tmp_path) as checkpoints:
@@ -241,7 +239,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before_and_nothing_els
     assert not capfd.readouterr().err
 
 
-def test_parameters_that_cannot_be_written_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+def test_save_params_on_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     with (
         files_of_at_most(512),
         pytest.raises(InputError, match=r"params.safetensors: cannot be written \(File too large"),

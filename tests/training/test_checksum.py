@@ -34,7 +34,7 @@ def by_hand(words: np.ndarray) -> str:
     return " ".join([f"{np.sum(h, dtype=np.uint32):08x}{np.sum(g, dtype=np.uint32):08x}"])
 
 
-def test_it_is_the_sums_that_numpy_comes_to() -> None:
+def test_checksum_equals_numpy() -> None:
     assert one(ARRAY) == f"float32[8, 16, 24] {by_hand(ARRAY.view(np.uint32))}"
 
 
@@ -49,7 +49,7 @@ def test_it_is_the_sums_that_numpy_comes_to() -> None:
         ((4, 2), (None, None, "a")),
     ],
 )
-def test_it_is_the_same_on_any_layout(shape: tuple[int, ...], spec: tuple[Any, ...]) -> None:
+def test_checksum_on_any_mesh_is_the_same(shape: tuple[int, ...], spec: tuple[Any, ...]) -> None:
     mesh = jax.make_mesh(shape, tuple("abc")[: len(shape)], (AxisType.Auto,) * len(shape))
     assert one(jax.device_put(ARRAY, NamedSharding(mesh, PartitionSpec(*spec)))) == one(ARRAY)
 
@@ -57,7 +57,7 @@ def test_it_is_the_same_on_any_layout(shape: tuple[int, ...], spec: tuple[Any, .
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
 @given(data=st.data())
 @settings(max_examples=30, deadline=None)
-def test_any_flipped_bit_is_noticed(dtype: Any, data: st.DataObject) -> None:
+def test_checksum_changes_with_any_bit(dtype: Any, data: st.DataObject) -> None:
     array = np.asarray(jnp.asarray(RNG.integers(0, 2, (5, 7)), dtype))
     place = data.draw(st.integers(0, array.size - 1))
     bit = 0 if dtype == jnp.bool_ else data.draw(st.integers(0, 8 * array.itemsize - 1))
@@ -69,13 +69,13 @@ def test_any_flipped_bit_is_noticed(dtype: Any, data: st.DataObject) -> None:
 
 @given(st.integers(0, ARRAY.size - 1), st.integers(0, ARRAY.size - 1))
 @settings(max_examples=50, deadline=None)
-def test_elements_that_changed_places_are_noticed(here: int, there: int) -> None:
+def test_checksum_changes_when_elements_swap(here: int, there: int) -> None:
     swapped = ARRAY.reshape(-1).copy()
     swapped[[here, there]] = swapped[[there, here]]
     assert (one(swapped.reshape(ARRAY.shape)) == one(ARRAY)) == (here == there)
 
 
-def test_types_shapes_and_zeros_count() -> None:
+def test_checksum_tells_types_shapes_and_zeros() -> None:
     found = [
         one(x)
         for x in (np.zeros(6, np.float32), np.zeros((2, 3), np.float32), np.zeros(6, np.int32))
@@ -84,7 +84,7 @@ def test_types_shapes_and_zeros_count() -> None:
     assert len(set(found)) == 4
 
 
-def test_what_differs_is_named() -> None:
+def test_differing_names_changed_arrays() -> None:
     before = {"a": jnp.arange(3), "b": {"c": jnp.ones(4)}}
     stored = checksums(before)
     assert differing(before, stored) == []

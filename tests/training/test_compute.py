@@ -67,7 +67,7 @@ def trained(version: str) -> tuple[Any, list[float]]:
 
 
 @pytest.mark.parametrize("version", list(VERSIONS)[1:])
-def test_every_version_of_a_run_ends_like_the_plain_one(version: str) -> None:
+def test_every_way_to_compute_trains_the_same_params(version: str) -> None:
     (params, losses), (plain, expected) = trained(version), trained("plain")
     coarse = VERSIONS[version][2].dtype == "bfloat16"
     if coarse:  # rounded to bfloat16 after every operation, not added up in another order
@@ -84,7 +84,7 @@ def test_every_version_of_a_run_ends_like_the_plain_one(version: str) -> None:
     assert_updates_equal(params, plain, jax.device_get(start.params), **sums)
 
 
-def test_every_version_has_the_same_price_and_its_own_hardware_flops() -> None:
+def test_every_way_to_compute_has_same_price_and_own_hardware_flops() -> None:
     prices = {price(program(version).phase, tiny.SHAPE) for version in VERSIONS}
     assert prices == {price(phase(), tiny.SHAPE)}
     done = {version: program(version).hardware_flops for version in VERSIONS}
@@ -92,7 +92,7 @@ def test_every_version_has_the_same_price_and_its_own_hardware_flops() -> None:
     assert done["scanned and rematerialised"] > 1.1 * done["plain"]  # type: ignore[operator]
 
 
-def test_the_teacher_is_held_in_the_type_that_is_computed_in() -> None:
+def test_teacher_is_held_in_compute_dtype() -> None:
     params = tiny.params(TEACHER, 9)
     for version, dtype in (("plain", "float32"), ("bfloat16, all at once", "bfloat16")):
         assert {x.dtype.name for x in jax.tree.leaves(program(version).place_teacher(params))} == {

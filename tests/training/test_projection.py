@@ -20,7 +20,9 @@ Array = np.ndarray
 @pytest.mark.parametrize(
     ("rows", "others", "inner", "rank"), [(17, 16, 12, 8), (9, 8, 12, 8), (30, 5, 4, 1)]
 )
-def test_factors_are_the_best_approximation(rows: int, others: int, inner: int, rank: int) -> None:
+def test_factors_are_best_approximation_of_rank(
+    rows: int, others: int, inner: int, rank: int
+) -> None:
     rng = np.random.default_rng(rows)
     left = rng.standard_normal((rows, inner))
     right = rng.standard_normal((others, inner))
@@ -34,7 +36,7 @@ def test_factors_are_the_best_approximation(rows: int, others: int, inner: int, 
     np.testing.assert_allclose(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0))
 
 
-def test_leading_directions_are_the_right_singular_vectors() -> None:
+def test_leading_directions_are_right_singular_vectors() -> None:
     table = np.random.default_rng(1).standard_normal((53, 24)).astype(np.float32)
     found = leading_directions(table, 16)
     _, _, vt = np.linalg.svd(table.astype(np.float64), full_matrices=False)
@@ -43,7 +45,7 @@ def test_leading_directions_are_the_right_singular_vectors() -> None:
     np.testing.assert_allclose(np.abs(np.sum(found * vt[:16].T, axis=0)), 1, atol=1e-9)
 
 
-def test_signs_are_fixed() -> None:
+def test_leading_directions_have_fixed_signs() -> None:
     """The factors of a form do not depend on how it was factored before."""
     rng = np.random.default_rng(2)
     left = rng.standard_normal((17, 12))
@@ -57,7 +59,7 @@ def test_signs_are_fixed() -> None:
         assert (columns.max(axis=0) == np.abs(columns).max(axis=0)).all()
 
 
-def test_embeddings_are_their_coordinates_along_the_leading_directions() -> None:
+def test_projected_embeddings_are_coordinates_along_leading_directions() -> None:
     given = teacher().params["embeddings"]
     made = start(narrow(width=16), teacher())["embeddings"]
     basis = basis_of(teacher().params, 16)
@@ -138,9 +140,7 @@ def truncated(form: Array, rank: int) -> Array:
 
 @pytest.mark.parametrize("of", [{}, {"heads": 4}], ids=["heads of 12", "heads of 6"])
 @pytest.mark.parametrize("form", [scores_form, output_form])
-def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(
-    form: Any, of: dict[str, Any]
-) -> None:
+def test_narrower_heads_are_best_approximation_of_teacher(form: Any, of: dict[str, Any]) -> None:
     given = teacher(**of)
     student = narrow(teacher(**of).config, width=16)
     made = start(student, given)
@@ -159,7 +159,7 @@ def test_narrower_heads_are_the_best_approximation_of_the_teacher_s(
 
 
 @pytest.mark.parametrize("form", [scores_form, output_form])
-def test_heads_of_equal_width_are_the_projected_teacher_s_and_the_heaviest_are_kept(
+def test_equally_wide_heads_are_the_heaviest_of_teacher(
     form: Any,
 ) -> None:
     config, params = teacher(heads=4)
@@ -181,7 +181,7 @@ def test_heads_of_equal_width_are_the_projected_teacher_s_and_the_heaviest_are_k
 
 
 @pytest.mark.parametrize("width", [24, 16])
-def test_a_narrower_feed_forward_block_keeps_the_heaviest_neurons(width: int) -> None:
+def test_narrower_feed_forward_block_keeps_heaviest_neurons(width: int) -> None:
     config, params = teacher()
     params = jax.tree.map(np.copy, params)
     kept = [0, 7, 8, 30, 47]
@@ -197,7 +197,7 @@ def test_a_narrower_feed_forward_block_keeps_the_heaviest_neurons(width: int) ->
     np.testing.assert_allclose(made["down"]["bias"], down["bias"] @ basis, atol=1e-5)
 
 
-def test_only_the_feed_forward_block_is_cut_where_the_width_is_equal() -> None:
+def test_projection_at_equal_width_cuts_feed_forward_block_alone() -> None:
     """Heads may be written in another basis, but compute the same."""
     given = teacher()
     made = start(narrow(ffn=20), teacher())
@@ -217,7 +217,7 @@ def test_only_the_feed_forward_block_is_cut_where_the_width_is_equal() -> None:
     )
 
 
-def test_norms_keep_their_diagonal_in_the_new_basis() -> None:
+def test_projected_norms_keep_diagonal() -> None:
     config, given = teacher(norm="pre")
     made = start(narrow(config, width=16), Model(config, given))
     basis = basis_of(given, 16)
@@ -232,7 +232,7 @@ def test_norms_keep_their_diagonal_in_the_new_basis() -> None:
         np.testing.assert_allclose(own["bias"], its["bias"] @ basis, atol=1e-5)
 
 
-def test_the_mlm_head_is_the_teacher_s_in_the_new_basis() -> None:
+def test_projected_mlm_head_is_teacher_head_in_new_basis() -> None:
     given = teacher().params
     made = start(narrow(width=16), teacher())
     basis = basis_of(given, 16)
@@ -272,7 +272,7 @@ def planted(rng: np.random.Generator, plane: Array, rank: int) -> Any:
     return params
 
 
-def test_a_teacher_that_fits_into_the_student_is_reproduced() -> None:
+def test_projection_of_teacher_that_fits_reproduces_it() -> None:
     """Every linear map of the student does to h P what the teacher's does to h."""
     rng = np.random.default_rng(3)
     plane = np.linalg.qr(rng.standard_normal((24, 16)))[0]

@@ -14,7 +14,6 @@ import pytest
 from kdjax.budget.accounting import Budget
 from kdjax.config import (
     ArmConfig,
-    LogConfig,
     OptimizerConfig,
     PhaseConfig,
     RampConfig,
@@ -24,12 +23,10 @@ from kdjax.config import (
 from kdjax.errors import InputError
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import Arm, resolve
-from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.program import program_of
-from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
-from tests import tiny
+from tests import tiny, trainers
 
 RAMP = (RampConfig(0.25, 2), RampConfig(0.5, 4))
 BUDGET = Budget("tokens", 20 * tiny.SHAPE.tokens_per_step)
@@ -57,29 +54,16 @@ class Seen(tiny.Batches):
 def run(
     directory: Path, ramp: tuple[RampConfig, ...], asked: list[tuple[int, int]] | None = None
 ) -> Outcome:
-    compiled_phases = []
+    asked = [] if asked is None else asked
+    phases = []
     for phase in arm().ramped(ramp).phases:
         shape = phase.shape(tiny.SHAPE)
         program = program_of(phase, shape, Layout.of(devices=jax.devices()[:1]))
-        compiled_phases.append(
-            CompiledPhase(
-                phase, program, price(phase, shape), Seen(shape, [] if asked is None else asked)
-            )
-        )
-    (outcome,) = train(
-        Trainer(
-            compiled_phases,
-            BUDGET,
-            start=tiny.params(tiny.STUDENT, 0),
-            seed=0,
-            config=TrainConfig(batch_size=8, log=LogConfig(every=1)),
-            directory=directory,
-        )
-    )
-    return outcome
+        phases.append(tiny.compiled_phase(phase, program, Seen(shape, asked)))
+    return trainers.train_one(directory, phases, BUDGET)
 
 
-def test_a_ramp_of_one_size_is_no_ramp(tmp_path: Path) -> None:
+def test_ramp_of_one_batch_size_keeps_params_bitwise(tmp_path: Path) -> None:
     plain = run(tmp_path / "plain", ())
     ramped = run(tmp_path / "ramped", (RampConfig(0.25, 8), RampConfig(0.5, 8)))
     assert ramped.params_sha256 == plain.params_sha256
@@ -89,7 +73,7 @@ def test_a_ramp_of_one_size_is_no_ramp(tmp_path: Path) -> None:
     ) == dataclasses.replace(plain.ledger, seconds={}, step_seconds=0.0)
 
 
-def test_stretches_follow_on_one_another_each_at_its_price(tmp_path: Path) -> None:
+def test_ramp_charges_each_stretch_at_its_price(tmp_path: Path) -> None:
     asked: list[tuple[int, int]] = []
     ledger = run(tmp_path, RAMP, asked).ledger
     assert ledger.phases == (20, 10, 10)
@@ -103,7 +87,7 @@ def test_stretches_follow_on_one_another_each_at_its_price(tmp_path: Path) -> No
     assert sum(ledger.spent.values()) == flops
 
 
-def test_a_ramp_and_phases_split_the_budget_together() -> None:
+def test_ramp_and_phases_split_budget() -> None:
     terms = (TermConfig("mlm"),)
     config = ArmConfig(phases=(PhaseConfig(terms, 0.4), PhaseConfig((*terms, TermConfig("logit")))))
     made = resolve("mine", config, tiny.STUDENT, tiny.TEACHER, OptimizerConfig()).ramped(RAMP)
@@ -115,7 +99,7 @@ def test_a_ramp_and_phases_split_the_budget_together() -> None:
     ]
 
 
-def test_a_ramp_that_does_not_ascend_is_refused() -> None:
+def test_descending_ramp_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"train.batch_ramp ends at \[0.5, 0.25\], expected ascending shares"
     ):

@@ -17,16 +17,16 @@ import pytest
 
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
-from kdjax.config import CheckpointConfig, LogConfig, ModelConfig, TrainConfig
+from kdjax.config import CheckpointConfig, LogConfig, ModelConfig
 from kdjax.errors import Diverged, InputError
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Progress
 from kdjax.training.checksum import sha256
+from kdjax.training.outcome import Outcome
 from kdjax.training.phase import Phase, price
 from kdjax.training.program import Program, program_of
 from kdjax.training.train import train
-from kdjax.training.trainer import Outcome, Trainer
-from tests import metrics, tiny
+from tests import metrics, tiny, trainers
 from tests.tolerance import assert_metrics_equal, assert_updates_equal
 
 SEEDS = (0, 1, 2)
@@ -57,10 +57,6 @@ def teacher_params() -> Any:
     return tiny.spread(tiny.params(tiny.SHALLOW_TEACHER, 9))
 
 
-class Interrupted(Exception):
-    pass
-
-
 @functools.cache
 def phase() -> Phase:
     """Distilling, with dropout."""
@@ -86,24 +82,22 @@ def go(
 ) -> dict[int, Outcome]:
     """Runs of these seeds side by side, each in a directory of its name."""
     program = compiled(len(seeds))
-    cost = price(phase(), tiny.SHAPE)
     teacher = program.place_teacher(teacher_params())
-    config = TrainConfig(
-        batch_size=8, checkpoint=CheckpointConfig(seconds=saves), log=log, evaluations=3
-    )
-    runs = [
-        Trainer(
-            [tiny.compiled_phase(phase(), program, tiny.Batches(seed), teacher)],
-            budget or Budget.flops(STEPS * cost.total),
+    runs = []
+    for seed in seeds:
+        stream = tiny.Batches(seed)
+        run = trainers.trainer(
+            directory / str(seed),
+            [tiny.compiled_phase(phase(), program, stream, teacher)],
+            budget or Budget.flops(STEPS * price(phase(), tiny.SHAPE).total),
             start=starts(seed),
             seed=seed,
-            config=config,
-            directory=directory / str(seed),
-            evaluate=lambda params: {"mlm_loss": float(np.sum(params["mlm"]["bias"]))},
+            checkpoint=CheckpointConfig(seconds=saves),
+            log=log,
+            evaluate=trainers.bias_sum,
             watch=functools.partial(watch, seed),
         )
-        for seed in seeds
-    ]
+        runs.append(run)
     return dict(zip(seeds, train(*runs), strict=True))
 
 
@@ -112,7 +106,7 @@ def stopping(seed: int, step: int) -> Callable[[int, Progress], None]:
 
     def watch(of: int, progress: Progress) -> None:
         if (of, progress.ledger.steps) == (seed, step):
-            raise Interrupted
+            raise trainers.Interrupted
 
     return watch
 
@@ -157,7 +151,7 @@ def together(here: Path) -> dict[int, Outcome]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_run_is_what_it_is_alone(
+def test_vmapped_run_equals_run_alone(
     here: Path, alone: dict[int, Outcome], together: dict[int, Outcome], seed: int
 ) -> None:
     check_same(
@@ -170,12 +164,12 @@ def test_a_run_is_what_it_is_alone(
     assert together[seed].params_sha256 == sha256(together[seed].params)
 
 
-def test_seeds_differ(together: dict[int, Outcome]) -> None:
+def test_vmapped_seeds_differ(together: dict[int, Outcome]) -> None:
     assert len({outcome.params_sha256 for outcome in together.values()}) == len(SEEDS)
     assert len({outcome.ledger.tokens for outcome in together.values()}) == len(SEEDS)
 
 
-def test_time_is_shared_out_evenly(together: dict[int, Outcome]) -> None:
+def test_vmapped_runs_share_time_evenly(together: dict[int, Outcome]) -> None:
     spent = [outcome.ledger.seconds for outcome in together.values()]
     assert sum(seconds["compile"] for seconds in spent) == pytest.approx(
         compiled(len(SEEDS)).compile_seconds
@@ -187,10 +181,10 @@ def test_time_is_shared_out_evenly(together: dict[int, Outcome]) -> None:
 
 
 @pytest.mark.parametrize(("seed", "step"), [(0, 2), (2, STEPS)])
-def test_an_interruption_changes_nothing(
+def test_vmapped_resume_keeps_params_bitwise(
     here: Path, together: dict[int, Outcome], tmp_path: Path, seed: int, step: int
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(seed, step), saves=tiny.EVERY_STEP)
     again = go(tmp_path, SEEDS)
     for each in SEEDS:
@@ -203,11 +197,11 @@ def test_an_interruption_changes_nothing(
         assert lines == metrics.same_each_time(here / "together" / str(each))
 
 
-def test_a_seed_that_was_left_behind_ends_with_the_same_bits(
+def test_vmapped_resume_at_different_steps_keeps_params_bitwise(
     together: dict[int, Outcome], tmp_path: Path
 ) -> None:
     """As if killed while the checkpoints were being written: one of three was not."""
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(0, 4), saves=tiny.EVERY_STEP)
     newest = max((tmp_path / "1" / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(newest)
@@ -218,14 +212,14 @@ def test_a_seed_that_was_left_behind_ends_with_the_same_bits(
         assert again[seed].ledger.spent == together[seed].ledger.spent
 
 
-def test_runs_go_on_in_groups_of_another_size(
+def test_vmapped_resume_with_other_lanes_equals_run_alone(
     here: Path, alone: dict[int, Outcome], tmp_path: Path
 ) -> None:
     """One alone from the start; then all together; then one of them alone and the others
     together."""
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         go(tmp_path, [0], watch=stopping(0, 3), saves=tiny.EVERY_STEP)
-    with pytest.raises(Interrupted):
+    with pytest.raises(trainers.Interrupted):
         go(tmp_path, SEEDS, watch=stopping(2, 2), saves=tiny.EVERY_STEP)  # 1 and 2 are behind
     ended = go(tmp_path, [1]) | go(tmp_path, [0]) | go(tmp_path, [2])
     for seed in SEEDS:
@@ -234,7 +228,7 @@ def test_runs_go_on_in_groups_of_another_size(
     assert [entry["side_by_side"] for entry in entries if "side_by_side" in entry] == [2, 1]
 
 
-def test_one_that_diverges_is_named_and_the_others_are_saved(
+def test_vmapped_divergence_names_run_and_saves_others(
     together: dict[int, Outcome], tmp_path: Path
 ) -> None:
     def start(seed: int) -> Any:
@@ -256,14 +250,14 @@ def test_one_that_diverges_is_named_and_the_others_are_saved(
     ]
 
 
-def test_a_budget_of_hours_is_of_one_run(tmp_path: Path) -> None:
+def test_vmapped_budget_of_hours_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="3 runs side by side under a budget of hours, expected one"
     ):
         go(tmp_path, SEEDS, budget=Budget("hours", 1.0, clock=("compute",)))
 
 
-def test_a_profile_is_of_all_and_lies_with_the_first(tmp_path: Path) -> None:
+def test_vmapped_profile_lies_with_first_run(tmp_path: Path) -> None:
     go(tmp_path, SEEDS, log=LogConfig(tensorboard=False, profile=(2, 3)))
     assert [(tmp_path / str(seed) / "profile").exists() for seed in SEEDS] == [True, False, False]
 
@@ -291,7 +285,7 @@ def stepped(
 
 
 @pytest.mark.parametrize(("name", "devices", "microbatches"), [("scratch", 1, 1), ("logit", 2, 2)])
-def test_a_step_is_what_it_is_alone(name: str, devices: int, microbatches: int) -> None:
+def test_vmapped_step_equals_step_alone(name: str, devices: int, microbatches: int) -> None:
     params, figures = stepped(name, 2, 0, devices, microbatches)
     for seed in range(2):
         expected, (wanted,) = stepped(name, 1, seed, devices, microbatches)
@@ -311,7 +305,7 @@ def test_tolerance_tells_a_seed_from_another_and_a_wrong_scale_from_rounding() -
             check_figures({**figures[0], name: value / 2}, figures[0])
 
 
-def test_the_teacher_is_not_copied() -> None:
+def test_vmapped_program_holds_teacher_once() -> None:
     one = compiled(1)
     three = compiled(3)
     assert one.memory is not None and three.memory is not None
@@ -323,6 +317,6 @@ def test_the_teacher_is_not_copied() -> None:
     )
 
 
-def test_what_the_hardware_does_is_told_of_one_seed() -> None:
+def test_vmapped_hardware_flops_are_of_one_run() -> None:
     one, two = (compiled(seeds, tiny.phase("scratch", STUDENT)).hardware_flops for seeds in (1, 2))
     assert two == pytest.approx(one, rel=0.15)  # of models so narrow, elementwise work is half

@@ -56,14 +56,14 @@ def assert_equal(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_random_start_is_bert_s_of_its_seed() -> None:
+def test_random_start_is_bert_init_of_seed() -> None:
     assert_equal(start_params(StartConfig(), tiny.STUDENT, None, 4), tiny.params(tiny.STUDENT, 4))
     assert_equal(
         start_params(StartConfig(), tiny.STUDENT, teacher(), 4), tiny.params(tiny.STUDENT, 4)
     )
 
 
-def test_a_lower_start_of_equal_width_is_the_bottom_of_its_teacher() -> None:
+def test_lower_start_of_equal_width_is_bottom_of_teacher() -> None:
     student = narrow()
     made = start(student, teacher(), "lower")
     asked = FeatureRequest(hidden=frozenset({0, 1, 2}))
@@ -83,7 +83,7 @@ def test_a_lower_start_of_equal_width_is_the_bottom_of_its_teacher() -> None:
         ((4, 1), (4, 1)),
     ],
 )
-def test_layers_are_copied_as_the_rule_says(layers: Any, taken: tuple[int, int]) -> None:
+def test_start_copies_layers_by_rule(layers: Any, taken: tuple[int, int]) -> None:
     given = teacher().params
     made = start(narrow(), teacher(), layers)
     assert_equal(made["embeddings"], given["embeddings"])
@@ -93,14 +93,14 @@ def test_layers_are_copied_as_the_rule_says(layers: Any, taken: tuple[int, int])
         assert_equal(made["layers"][own], given["layers"][str(other)])
 
 
-def test_spread_takes_distilbert_s_layers_of_twelve() -> None:
+def test_spread_start_takes_layers_of_distilbert() -> None:
     twelve = dataclasses.replace(tiny.TEACHER, layers=12)
     six = dataclasses.replace(twelve, layers=6)
     assert start_layers(StartConfig("teacher", "spread"), six, twelve) == (1, 3, 5, 8, 10, 12)
 
 
 @pytest.mark.parametrize("student", [narrow(), narrow(width=16)], ids=["equal width", "narrower"])
-def test_a_head_the_teacher_lacks_is_bert_s_of_the_seed(student: ModelConfig) -> None:
+def test_start_without_teacher_head_inits_head_from_seed(student: ModelConfig) -> None:
     headless = teacher()._replace(
         params={name: part for name, part in teacher().params.items() if name != "mlm"}
     )
@@ -110,7 +110,7 @@ def test_a_head_the_teacher_lacks_is_bert_s_of_the_seed(student: ModelConfig) ->
     assert_equal({**made, "mlm": None}, {**rest, "mlm": None})
 
 
-def test_fewer_positions_and_types_are_the_first() -> None:
+def test_start_with_fewer_positions_and_types_takes_first() -> None:
     given = teacher().params["embeddings"]
     made = start(narrow(max_positions=9, type_vocab_size=1), teacher())["embeddings"]
     assert_equal(made["position"]["embedding"], given["position"]["embedding"][:9])
@@ -128,7 +128,7 @@ def test_fewer_positions_and_types_are_the_first() -> None:
         ({"width": 16}, {"norm": "pre", "embedding_norm": False, "gelu": "tanh"}),
     ],
 )
-def test_a_smaller_student_starts_whole_finite_and_the_same_every_time(
+def test_start_of_smaller_student_is_whole_finite_and_deterministic(
     changes: dict[str, Any], of: dict[str, Any]
 ) -> None:
     student = narrow(teacher(**of).config, **changes)
@@ -144,7 +144,7 @@ def test_a_smaller_student_starts_whole_finite_and_the_same_every_time(
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(features))
 
 
-def test_the_teacher_is_left_as_it_is() -> None:
+def test_start_leaves_teacher_unchanged() -> None:
     before = jax.tree.map(np.copy, teacher().params)
     start(narrow(width=16, max_positions=9), teacher())
     assert_equal(teacher().params, before)
@@ -166,9 +166,7 @@ def test_the_teacher_is_left_as_it_is() -> None:
         ({"positions": "rotary"}, "the student's positions is rotary, expected its learned"),
     ],
 )
-def test_a_student_that_cannot_be_cut_out_of_the_teacher_is_refused(
-    changes: dict[str, Any], complaint: str
-) -> None:
+def test_start_from_unlike_teacher_is_refused(changes: dict[str, Any], complaint: str) -> None:
     student = narrow(**changes)
     with pytest.raises(InputError, match=rf"\Astart from the teacher: {complaint}\Z"):
         check_start(StartConfig("teacher"), student, tiny.TEACHER)
@@ -185,21 +183,19 @@ def test_a_student_that_cannot_be_cut_out_of_the_teacher_is_refused(
         ({"width": 16}, "the student's head_width is 8, expected its 12"),
     ],
 )
-def test_a_rotation_that_differs_from_the_teacher_s_is_refused(
-    changes: dict[str, Any], complaint: str
-) -> None:
+def test_start_from_other_rotation_is_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=rf"\Astart from the teacher: {complaint}\Z"):
         check_start(StartConfig("teacher"), narrow(ROTARY, **changes), ROTARY)
 
 
-def test_a_rotary_start_copies_no_position_table_and_may_take_longer_sequences() -> None:
+def test_rotary_start_has_no_position_table_and_any_length() -> None:
     given = Model(ROTARY, tiny.params(ROTARY, 3))
     made = start(narrow(ROTARY, max_positions=99), given)
     assert_equal(made["embeddings"], given.params["embeddings"])
     assert set(made["embeddings"]) == {"word", "type", "norm"}
 
 
-def test_a_narrower_rotary_start_keeps_a_head_s_coordinates() -> None:
+def test_narrower_rotary_start_keeps_head_coordinates() -> None:
     """Any others would turn at other speeds."""
     given = Model(ROTARY, tiny.params(ROTARY, 3))
     made = start(narrow(ROTARY, width=12, heads=1), given)
@@ -227,7 +223,7 @@ def test_a_narrower_rotary_start_keeps_a_head_s_coordinates() -> None:
         ((0, 1), 2, "start.layers: teacher layer 0, expected 1 to 4"),
     ],
 )
-def test_layers_that_are_not_there_are_refused(layers: Any, student: int, complaint: str) -> None:
+def test_start_from_missing_layers_is_refused(layers: Any, student: int, complaint: str) -> None:
     config = StartConfig("teacher", layers)
     own = dataclasses.replace(tiny.TEACHER, layers=student)
     for refuse in (start_layers, check_start):
@@ -236,7 +232,7 @@ def test_layers_that_are_not_there_are_refused(layers: Any, student: int, compla
         assert str(refused.value).startswith(complaint)
 
 
-def test_a_start_from_no_teacher_is_refused() -> None:
+def test_start_without_teacher_is_refused() -> None:
     with pytest.raises(InputError, match=r"\Astart.source is 'teacher', expected a teacher\Z"):
         check_start(StartConfig("teacher"), tiny.STUDENT, None)
     with pytest.raises(InputError, match="expected a teacher"):

@@ -79,7 +79,7 @@ def largest_difference(a: Any, b: Any) -> float:
 
 
 @pytest.mark.parametrize("name", [pytest.param("scratch", marks=pytest.mark.exhaustive), *ARMS[1:]])
-def test_eight_devices_equal_one(name: str) -> None:
+def test_step_on_eight_devices_equals_one(name: str) -> None:
     params_1, losses_1, _ = run(name, 1)
     params_8, losses_8, _ = run(name, 8)
     tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
@@ -91,7 +91,7 @@ def test_eight_devices_equal_one(name: str) -> None:
     assert_updates_equal(params_8, params_1, start, summands=tokens, stages=20 * STEPS)
 
 
-def test_dropout_changes_from_step_to_step() -> None:
+def test_dropout_changes_between_steps() -> None:
     compiled = program("logit", 1)
     teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
     start = tiny.params(compiled.phase.student, 0)
@@ -105,7 +105,7 @@ def test_dropout_changes_from_step_to_step() -> None:
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_every_arm_lowers_its_loss(name: str) -> None:
+def test_steps_lower_loss_of_every_arm(name: str) -> None:
     compiled = program(name, 1)
     teacher = compiled.place_teacher(tiny.params(TEACHER, 9))
     state = compiled.start(tiny.params(compiled.phase.student, 0), seed=3)
@@ -130,7 +130,7 @@ def by_gradient(phase: Phase) -> Phase:
     return Sgd(**{f.name: getattr(phase, f.name) for f in dataclasses.fields(Phase)})
 
 
-def test_gradients_are_the_mean_over_the_whole_batch() -> None:
+def test_step_gradient_is_mean_over_whole_batch() -> None:
     """One step of plain SGD over eight devices moves by the gradient computed by hand from the
     whole batch.
 
@@ -168,7 +168,7 @@ def test_gradients_are_the_mean_over_the_whole_batch() -> None:
 
 
 @pytest.mark.parametrize("name", [pytest.param("scratch", marks=pytest.mark.exhaustive), *ARMS[1:]])
-def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
+def test_step_equals_reference_program(name: str) -> None:
     """The one that is priced: the same parameters after it, the same figures, the same units
     dropped."""
     student = dataclasses.replace(phase(name).student, dropout=0.2, attention_dropout=0.0)
@@ -197,7 +197,7 @@ def test_a_step_is_that_of_the_canonical_program(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ("logit", "tinybert", "minilm"))
-def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
+def test_step_keeps_teacher_bitwise_and_out_of_state(name: str) -> None:
     _, _, after = run(name, 8)
     before = tiny.spread(tiny.params(TEACHER, 9))
     assert largest_difference(after, {part: before[part] for part in after}) == 0
@@ -209,7 +209,7 @@ def test_the_teacher_never_changes_and_is_in_no_state(name: str) -> None:
     assert (tiny.VOCABULARY, tiny.TEACHER.width) not in shapes
 
 
-def test_what_gets_no_gradient_does_not_decay() -> None:
+def test_params_without_gradient_do_not_decay() -> None:
     start = tiny.spread(tiny.params(phase("minilm").student, 0))
     params, _, _ = run("minilm", 1)
     untouched = ("mlm",), ("layers", "2", "ffn"), ("layers", "2", "attention", "output")
@@ -230,7 +230,7 @@ def test_decay_spares_biases_and_norms() -> None:
     assert list(decays(flat(params)).values()) == jax.tree.leaves(decays(params))
 
 
-def test_what_gets_no_gradient_costs_no_update() -> None:
+def test_params_without_gradient_cost_no_update() -> None:
     phase = tiny.phase("minilm", teacher=TEACHER)
     trainable, frozen = partition(phase.abstract_params(), phase.trained)
     assert "model.mlm.dense.kernel" in frozen
@@ -239,7 +239,7 @@ def test_what_gets_no_gradient_costs_no_update() -> None:
     assert price(phase, tiny.SHAPE).optimizer / sizes[0] == pytest.approx(everything, rel=0.02)
 
 
-def test_schedule_warms_up_and_ends_with_the_budget() -> None:
+def test_schedule_warms_up_and_ends_with_budget() -> None:
     config = OptimizerConfig(learning_rate=2.0, warmup=0.1)
     rates = [learning_rate(config, step / 100, (step + 1) / 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.2)
@@ -250,7 +250,7 @@ def test_schedule_warms_up_and_ends_with_the_budget() -> None:
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
-def test_a_term_of_weight_zero_costs_nothing() -> None:
+def test_term_of_weight_zero_costs_nothing() -> None:
     terms = (TermConfig("mlm"), TermConfig("logit", weight=0.0))
     arm = resolve(
         "mine",
@@ -263,6 +263,6 @@ def test_a_term_of_weight_zero_costs_nothing() -> None:
     assert price(arm.phases[0], tiny.SHAPE) == price(tiny.phase("scratch"), tiny.SHAPE)
 
 
-def test_a_batch_that_does_not_split_over_the_devices_is_refused() -> None:
+def test_batch_that_devices_do_not_divide_is_refused() -> None:
     with pytest.raises(InputError, match="multiple of the 8 parts"):
         Program(tiny.phase(), BatchShape(12, 12, 3), Layout.of())

@@ -79,7 +79,7 @@ def some_logits(*shape: int, spread: float = 2.0, seed: int = 0) -> Array:
 # The teacher inside the step.
 
 
-def test_online_is_the_teacher_s_forward_pass() -> None:
+def test_online_teacher_is_its_forward_pass() -> None:
     teacher_source = OnlineTeacher(tiny.TEACHER)
     params = tiny.params(tiny.TEACHER, 9)
     found = jax.jit(lambda p, b: teacher_source.features(p, b, EVERYTHING))(params, tiny.batch())
@@ -89,7 +89,7 @@ def test_online_is_the_teacher_s_forward_pass() -> None:
     assert teacher_source.fields(12, 3) == ()
 
 
-def test_online_takes_the_head_only_where_logits_are_asked_for() -> None:
+def test_online_teacher_takes_head_only_for_logits() -> None:
     teacher_source = OnlineTeacher(tiny.TEACHER)
     assert "mlm" in teacher_source.params(LOGITS)
     assert "mlm" in teacher_source.params(FeatureRequest(token_logits=True))
@@ -101,7 +101,7 @@ def test_online_takes_the_head_only_where_logits_are_asked_for() -> None:
 
 @pytest.mark.parametrize("logits", ["all", "top_k", "sampled"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_fields_describe_what_is_stored(logits: str, dtype: str) -> None:
+def test_cached_fields_describe_stored_arrays(logits: str, dtype: str) -> None:
     teacher_source = cached(EVERYTHING, logits=logits, dtype=dtype)
     fields = teacher_source.fields(tiny.SHAPE.seq_len, tiny.SHAPE.max_predictions)
     stored, _ = through(teacher_source, seen(), np.arange(8))
@@ -111,7 +111,7 @@ def test_the_fields_describe_what_is_stored(logits: str, dtype: str) -> None:
         assert stored[f.name].dtype == ("uint16" if f.name.endswith(".ids") else dtype)
 
 
-def test_entries_of_a_large_vocabulary_are_numbered_with_32_bits() -> None:
+def test_cached_ids_of_large_vocabulary_have_32_bits() -> None:
     for size, dtype in ((2**16, "uint16"), (2**16 + 1, "uint32")):
         large = dataclasses.replace(tiny.TEACHER, vocab_size=size)
         (ids,) = CachedTeacher(large, LOGITS, CacheConfig(logits="sampled", k=4)).fields(12, 3)
@@ -119,7 +119,7 @@ def test_entries_of_a_large_vocabulary_are_numbered_with_32_bits() -> None:
         assert ids.shape == (3, 4)
 
 
-def test_whole_logits_in_float32_give_the_features_back_exactly() -> None:
+def test_cached_features_in_float32_are_exact() -> None:
     _, read = through(cached(EVERYTHING, logits="all"), seen(), np.arange(8))
     assert jax.tree.structure(read) == jax.tree.structure(seen())
     for one, other in zip(jax.tree.leaves(read), jax.tree.leaves(seen()), strict=True):
@@ -127,7 +127,7 @@ def test_whole_logits_in_float32_give_the_features_back_exactly() -> None:
 
 
 @pytest.mark.parametrize("logits", ["all", "top_k", "sampled"])
-def test_other_features_are_stored_as_they_are_up_to_float16(logits: str) -> None:
+def test_cached_features_in_float16_are_within_rounding(logits: str) -> None:
     _, read = through(cached(EVERYTHING, logits=logits, dtype="float16"), seen(), np.arange(8))
     for name in (*ATTENTION_FEATURES, "hidden"):
         own = getattr(read, name)
@@ -138,7 +138,7 @@ def test_other_features_are_stored_as_they_are_up_to_float16(logits: str) -> Non
             np.testing.assert_array_equal(own[layer], np.asarray(its[layer]).astype(np.float16))
 
 
-def test_only_what_is_asked_for_is_read() -> None:
+def test_cached_teacher_reads_requested_features_alone() -> None:
     teacher_source = cached(EVERYTHING, logits="all")
     stored, _ = through(teacher_source, seen(), np.arange(8))
     read = teacher_source.features(None, stored, FeatureRequest(hidden=frozenset({4})))
@@ -150,7 +150,7 @@ def test_only_what_is_asked_for_is_read() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 2e-3)])
-def test_top_k_keeps_the_largest_and_spreads_the_rest_evenly(dtype: str, tolerance: float) -> None:
+def test_top_k_keeps_largest_and_spreads_rest_evenly(dtype: str, tolerance: float) -> None:
     logits = some_logits(8, 3)
     _, read = through(cached(logits="top_k", dtype=dtype), Features(logits=logits), np.arange(8))
     found = softmax(read.logits).reshape(-1, V)
@@ -165,7 +165,7 @@ def test_top_k_keeps_the_largest_and_spreads_the_rest_evenly(dtype: str, toleran
         np.testing.assert_allclose(np.exp(read.logits.astype(np.float64)).sum(-1), 1, atol=1e-5)
 
 
-def test_a_certain_teacher_leaves_no_rest_and_nothing_infinite() -> None:
+def test_top_k_of_certain_teacher_is_finite() -> None:
     logits = np.full((1, 1, V), -1e5, np.float32)  # beyond float16
     logits[..., 7] = 0
     stored, read = through(
@@ -193,7 +193,7 @@ def drawn(temperature: float, seed: int = 0) -> tuple[Array, Array, Features]:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_draws_follow_the_teacher_s_distribution(temperature: float) -> None:
+def test_draws_follow_teacher_distribution(temperature: float) -> None:
     row, ids, _ = drawn(temperature)
     p = softmax(row / temperature)
     counts = np.bincount(ids.ravel(), minlength=V)
@@ -203,7 +203,7 @@ def test_draws_follow_the_teacher_s_distribution(temperature: float) -> None:
     assert stats.chisquare(counts, others * counts.sum()).pvalue < 1e-9
 
 
-def test_what_is_read_back_are_the_shares_of_the_draws() -> None:
+def test_decoded_draws_are_their_frequencies() -> None:
     _, ids, read = drawn(2.0)
     shares = np.stack([np.bincount(one, minlength=V) for one in ids.reshape(-1, K)]) / K
     np.testing.assert_allclose(softmax(read.logits / 2).reshape(-1, V), shares, atol=1e-6)
@@ -220,7 +220,7 @@ def test_draws_of_records_and_slots_are_independent() -> None:
         assert abs(agree - same) < 5 * np.sqrt(same * (1 - same) / one.size)
 
 
-def test_draws_depend_on_the_record_s_number_alone() -> None:
+def test_draws_depend_on_record_number_alone() -> None:
     logits = some_logits(5, 3)
     teacher_source = cached(logits="sampled")
     records = np.array([4, 17, 3, 99, 2**20])
@@ -265,7 +265,7 @@ def true_gradient(row: Array, own: Array, temperature: float) -> tuple[Array, Ar
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_the_gradient_from_draws_is_unbiased(temperature: float) -> None:
+def test_gradient_from_draws_is_unbiased(temperature: float) -> None:
     row, _, read = drawn(temperature)
     own = some_logits(seed=3)
     wanted, sigma = true_gradient(row, own, temperature)
@@ -273,7 +273,7 @@ def test_the_gradient_from_draws_is_unbiased(temperature: float) -> None:
     assert np.max(np.abs(wanted) / sigma) > 50  # an error of a tenth of it would be seen
 
 
-def test_the_gradient_from_the_top_k_of_a_flat_teacher_is_biased() -> None:
+def test_gradient_from_top_k_of_flat_teacher_is_biased() -> None:
     """By far more than that of all those draws: no number of records averages it away."""
     row, _, _ = drawn(1.0)
     own = some_logits(seed=3)
@@ -294,7 +294,7 @@ def objective(*terms: Any) -> Objective:
 
 @pytest.mark.parametrize("logits", ["top_k", "sampled"])
 @pytest.mark.parametrize("k", [V, V + 1])
-def test_as_many_entries_as_the_vocabulary_are_refused(logits: Any, k: int) -> None:
+def test_cache_of_as_many_entries_as_vocabulary_is_refused(logits: Any, k: int) -> None:
     config = CacheConfig(logits=logits, k=k)
     with pytest.raises(
         InputError, match=rf"\Acache.k is {k}, expected fewer than the vocabulary's {V} entries\Z"
@@ -316,7 +316,7 @@ SCHEDULE = Schedule("linear", ((0.0, 2.0), (1.0, 1.0)))
         (lambda: get("logit", temperature=SCHEDULE), "Schedule"),
     ],
 )
-def test_draws_at_another_temperature_than_the_term_s_are_refused(
+def test_draws_at_other_temperature_than_term_are_refused(
     term: Callable[[], Any], found: str
 ) -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
@@ -334,7 +334,7 @@ def own(student: Any, teacher: Any, batch: Any, params: Any, *, temperature: flo
     return 0.0
 
 
-def test_a_term_that_reads_no_stored_logits_has_no_temperature_to_match() -> None:
+def test_draws_temperature_is_free_for_terms_without_logits() -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
     others = objective(
         get("mlm"), get("hidden_mse"), get("relation"), get("logit", temperature=2.0)
@@ -342,7 +342,7 @@ def test_a_term_that_reads_no_stored_logits_has_no_temperature_to_match() -> Non
     check_readable(others, config, *MODELS)
 
 
-def test_the_temperature_of_a_term_of_one_s_own_is_its_option() -> None:
+def test_custom_term_temperature_is_its_option() -> None:
     config = CacheConfig(logits="sampled", k=4, temperature=2.0)
     check_readable(
         objective(get("tests.training.test_teacher_source:own", temperature=2.0)), config, *MODELS

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 from kdjax.config import LogConfig
 from kdjax.training.metrics_log import Log
 from kdjax.training.sinks import About
-from tests import metrics
+from tests import metrics, trainers
 from tests.training import runs
 
 
@@ -42,7 +42,7 @@ def check_same(run: Path) -> EventAccumulator:
     return events
 
 
-def test_a_run_has_the_figures_of_its_lines(tmp_path: Path) -> None:
+def test_sink_has_figures_of_metrics_lines(tmp_path: Path) -> None:
     about = About("study", "tinybert", 0, {"train": {"batch_size": 8}})
     runs.run(tmp_path, about=about)
     events = check_same(tmp_path)
@@ -54,8 +54,8 @@ def test_a_run_has_the_figures_of_its_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [2, 5])
-def test_a_run_that_was_stopped_has_no_point_twice(tmp_path: Path, stop_at: int) -> None:
-    with pytest.raises(runs.Interrupted):
+def test_resumed_run_has_no_event_twice(tmp_path: Path, stop_at: int) -> None:
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=stop_at)
     runs.run(tmp_path)
     events = check_same(tmp_path)
@@ -63,15 +63,15 @@ def test_a_run_that_was_stopped_has_no_point_twice(tmp_path: Path, stop_at: int)
     assert [step for step, _ in points(events, "by_budget/mlm_loss")] == [500, 1000]
 
 
-def test_event_files_switched_on_late_have_all_of_a_run(tmp_path: Path) -> None:
-    with pytest.raises(runs.Interrupted):
+def test_event_files_switched_on_late_begin_at_start(tmp_path: Path) -> None:
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, LogConfig(every=1, tensorboard=False), stop_at=4)
     assert not (tmp_path / "tensorboard").exists()
     runs.run(tmp_path)
     check_same(tmp_path)
 
 
-def test_what_a_reader_had_seen_and_was_dropped_is_forgotten(
+def test_dropped_events_are_forgotten_by_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Log(tmp_path, 0)

@@ -16,7 +16,7 @@ from kdjax.errors import InputError
 from kdjax.training import wandb as sink
 from kdjax.training.metrics_log import Log, check_log
 from kdjax.training.sinks import About
-from tests import metrics
+from tests import metrics, trainers
 from tests.training import runs
 
 PROJECT = LogConfig(every=1, tensorboard=False, wandb="mine")
@@ -85,7 +85,7 @@ def sent(run: Path) -> dict[int, dict[str, Any]]:
     return steps
 
 
-def test_a_run_has_the_figures_of_its_lines(server: Server, tmp_path: Path) -> None:
+def test_sink_has_figures_of_metrics_lines(server: Server, tmp_path: Path) -> None:
     runs.run(tmp_path, PROJECT, about=About("study", "tinybert", 7, {"train": {"batch_size": 8}}))
     (history,) = server.runs.values()
     assert history == sent(tmp_path)
@@ -96,11 +96,9 @@ def test_a_run_has_the_figures_of_its_lines(server: Server, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(
-    server: Server, tmp_path: Path, offline: bool
-) -> None:
+def test_resumed_run_sends_nothing_twice(server: Server, tmp_path: Path, offline: bool) -> None:
     server.offline = offline
-    with pytest.raises(runs.Interrupted):
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, PROJECT, stop_at=5)
     runs.run(tmp_path, PROJECT)
     (history,) = server.runs.values()
@@ -109,10 +107,8 @@ def test_a_run_that_was_stopped_goes_on_there_and_sends_nothing_twice(
     assert server.finished == len(server.began) == 2
 
 
-def test_what_a_kill_kept_from_being_sent_is_sent_when_the_run_goes_on(
-    server: Server, tmp_path: Path
-) -> None:
-    with pytest.raises(runs.Interrupted):
+def test_resumed_run_sends_what_kill_prevented(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, PROJECT, stop_at=5)
     (history,) = server.runs.values()
     for step in (2, 3, 4):
@@ -121,22 +117,22 @@ def test_what_a_kill_kept_from_being_sent_is_sent_when_the_run_goes_on(
     assert history == sent(tmp_path)
 
 
-def test_switched_on_late_it_has_all_of_a_run(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(runs.Interrupted):
+def test_wandb_switched_on_late_gets_whole_run(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(trainers.Interrupted):
         runs.run(tmp_path, stop_at=5)
     runs.run(tmp_path, PROJECT)
     (history,) = server.runs.values()
     assert history == sent(tmp_path)
 
 
-def test_figures_that_are_not_finite_are_not_sent(server: Server, tmp_path: Path) -> None:
+def test_non_finite_figures_are_not_sent(server: Server, tmp_path: Path) -> None:
     log = Log(tmp_path, 0, PROJECT)
     log.write(1, {"loss": 1.0, "grad_norm": float("nan")})
     (history,) = server.runs.values()
     assert history == {1: {"loss": 1.0}}
 
 
-def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for ask in (lambda: check_log(PROJECT), lambda: Log(tmp_path, 0, PROJECT)):
@@ -146,7 +142,7 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
             ask()
 
 
-def test_nobody_logged_in_is_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_login_is_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.logged_in = False
     monkeypatch.delenv("WANDB_MODE", raising=False)
     with pytest.raises(
@@ -160,7 +156,7 @@ def test_nobody_logged_in_is_one_line(server: Server, monkeypatch: pytest.Monkey
 @pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason="an extra: pip install 'kdjax[wandb]'"
 )
-def test_the_package_itself_takes_it_offline(
+def test_installed_package_takes_run_offline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -1,0 +1,81 @@
+"""Runs of tiny models, for tests of what a run does and survives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.budget.accounting import Budget
+from kdjax.config import CheckpointConfig, LogConfig, TrainConfig
+from kdjax.progress import Progress
+from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.outcome import Outcome
+from kdjax.training.train import train
+from kdjax.training.trainer import Trainer
+from tests import tiny
+
+
+class Interrupted(Exception):
+    """A run ended in the middle, as by a kill."""
+
+
+def bias_sum(params: Any) -> dict[str, float]:
+    """Return a figure that stands for a held-out loss."""
+    return {"mlm_loss": float(np.sum(params["mlm"]["bias"]))}
+
+
+def interrupting(step: int | None) -> Callable[[Progress], None]:
+    """Return a watcher that ends the run after a step; None: it does not."""
+
+    def watch(progress: Progress) -> None:
+        if progress.ledger.steps == step:
+            raise Interrupted
+
+    return watch
+
+
+def trainer(
+    directory: Path,
+    compiled_phases: Sequence[CompiledPhase],
+    budget: Budget,
+    *,
+    stop_at: int | None = None,
+    evaluations: int = 3,
+    log: LogConfig = LogConfig(every=1),
+    checkpoint: CheckpointConfig | None = None,
+    **settings: Any,
+) -> Trainer:
+    """Return a run, ready to be trained.
+
+    Args:
+        directory: directory of the run.
+        compiled_phases: the run's phases.
+        budget: what it may spend.
+        stop_at: step after which it is interrupted.
+        evaluations: evenly spaced evaluations.
+        log: what is written down.
+        checkpoint: when it saves; None: as `tiny.saving`.
+        settings: further arguments of `Trainer`, or others than those made here.
+    """
+    config = TrainConfig(
+        batch_size=tiny.SHAPE.batch_size,
+        checkpoint=checkpoint or tiny.saving(stop_at),
+        log=log,
+        evaluations=evaluations,
+    )
+    made: dict[str, Any] = {
+        "start": tiny.params(compiled_phases[0].phase.student, 0),
+        "seed": 0,
+        "config": config,
+        "directory": directory,
+        "watch": interrupting(stop_at),
+    }
+    return Trainer(compiled_phases, budget, **{**made, **settings})
+
+
+def train_one(*args: Any, **settings: Any) -> Outcome:
+    """Train a run (`trainer`), and return what it came to."""
+    return train(trainer(*args, **settings))[0]
