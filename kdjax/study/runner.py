@@ -20,12 +20,12 @@ from kdjax.study.study import Study
 from kdjax.training.arm import Arm
 from kdjax.training.checkpoint_storage import save_params
 from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.outcome import Outcome
 from kdjax.training.program import program_of
 from kdjax.training.sinks import About
 from kdjax.training.stopwatch import Stopwatch
 from kdjax.training.teacher_source import CachedTeacher
 from kdjax.training.train import train
-from kdjax.training.outcome import Outcome
 from kdjax.training.trainer import Trainer
 
 
