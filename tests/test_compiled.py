@@ -56,16 +56,16 @@ def again() -> None:
     jax.clear_caches()
 
 
-def doubled() -> int:
+def compile_and_double() -> int:
     again()
     return int(jax.jit(lambda x: 2 * x)(21))
 
 
-def kept(home: Path) -> list[Path]:
+def cached_files(home: Path) -> list[Path]:
     return [path for path in (home / "kdjax" / "compiled").glob("*/*") if path.is_file()]
 
 
-def trained() -> dict[str, Any]:
+def train_three_steps() -> dict[str, Any]:
     """What a program says of itself, and the parameters after three steps."""
     compilation_cache.reset_cache()
     program = Program(tiny.phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
@@ -85,14 +85,14 @@ def trained() -> dict[str, Any]:
 
 
 def test_program_read_from_the_cache_equals_the_compiled_one(home: Path) -> None:
-    without = trained()
-    assert not kept(home)
+    without = train_three_steps()
+    assert not cached_files(home)
     compiled.enable_compilation_cache()
-    cold = trained()
-    entries = {path: path.stat().st_ino for path in kept(home)}
-    warm = trained()
+    cold = train_three_steps()
+    entries = {path: path.stat().st_ino for path in cached_files(home)}
+    warm = train_three_steps()
     assert cold == warm == without
-    assert entries and {path: path.stat().st_ino for path in kept(home)} == entries
+    assert entries and {path: path.stat().st_ino for path in cached_files(home)} == entries
 
 
 @pytest.mark.parametrize("change", ["no module", "no function"])
@@ -107,11 +107,11 @@ def test_jax_without_the_private_store_caches_by_itself(
     monkeypatch.delattr(sys.modules[package], name)
     assert compiled.private_store() is None
     compiled.enable_compilation_cache()
-    assert doubled() == 42
-    entries = {path: path.read_bytes() for path in kept(home)}
+    assert compile_and_double() == 42
+    entries = {path: path.read_bytes() for path in cached_files(home)}
     assert entries and jax.config.jax_compilation_cache_max_size == compiled.LIMIT
-    assert doubled() == 42
-    assert set(kept(home)) == entries.keys()
+    assert compile_and_double() == 42
+    assert set(cached_files(home)) == entries.keys()
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
@@ -119,27 +119,27 @@ def test_damaged_entry_is_compiled_again(
     home: Path, damage: bytes | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     compiled.enable_compilation_cache()
-    assert doubled() == 42
-    entries = {path: path.read_bytes() for path in kept(home)}
+    assert compile_and_double() == 42
+    entries = {path: path.read_bytes() for path in cached_files(home)}
     for path, content in entries.items():
         path.write_bytes(content[:-9] + bytes(9) if damage is None else damage)
-    assert doubled() == 42
-    said = capfd.readouterr().err.splitlines()
-    assert len(said) == len(entries) and all(
-        "damaged; deleted and compiled again" in line for line in said
+    assert compile_and_double() == 42
+    warnings = capfd.readouterr().err.splitlines()
+    assert len(warnings) == len(entries) and all(
+        "damaged; deleted and compiled again" in line for line in warnings
     )
-    assert {path: path.read_bytes() for path in kept(home)}.keys() == entries.keys()
-    assert doubled() == 42 and not capfd.readouterr().err
+    assert {path: path.read_bytes() for path in cached_files(home)}.keys() == entries.keys()
+    assert compile_and_double() == 42 and not capfd.readouterr().err
 
 
 def test_full_disk_prints_one_warning(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compiled.enable_compilation_cache()
     with files_of_at_most(100):
-        assert doubled() == 42
+        assert compile_and_double() == 42
     assert (
         capsys.readouterr().err.count("compiled programs are no longer kept (File too large)") == 1
     )
-    assert not kept(home)
+    assert not cached_files(home)
 
 
 def test_unusable_cache_directory_prints_one_warning(
@@ -147,7 +147,7 @@ def test_unusable_cache_directory_prints_one_warning(
 ) -> None:
     (home / "kdjax").write_text("a file")
     compiled.enable_compilation_cache()
-    assert doubled() == 42
+    assert compile_and_double() == 42
     assert capfd.readouterr().err.count("compiled programs are not kept") == 1
 
 
@@ -157,17 +157,17 @@ def test_cache_directory_writable_by_others_is_not_used(
     (home / "kdjax" / "compiled").mkdir(parents=True)
     (home / "kdjax" / "compiled").chmod(0o777)
     compiled.enable_compilation_cache()
-    assert doubled() == 42 and not kept(home)
+    assert compile_and_double() == 42 and not cached_files(home)
     assert "is not this user's alone to write to" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("told", ["", "elsewhere"])
-def test_cache_directory_set_before_is_left_alone(home: Path, told: str) -> None:
-    named = str(home / told) if told else ""
+@pytest.mark.parametrize("former", ["", "elsewhere"])
+def test_cache_directory_set_before_is_left_alone(home: Path, former: str) -> None:
+    named = str(home / former) if former else ""
     jax.config.update("jax_compilation_cache_dir", named)
     compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == (named or None)
-    assert doubled() == 42 and not kept(home)
+    assert compile_and_double() == 42 and not cached_files(home)
 
 
 def test_cache_size_zero_disables_the_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,10 +230,10 @@ def test_concurrent_processes_share_the_cache(home: Path) -> None:
         for _ in range(3)
     ]
     assert [process.communicate() for process in started] == [(b"42\n", b"")] * 3
-    assert kept(home) and all(len(path.name) > 64 for path in kept(home))
+    assert cached_files(home) and all(len(path.name) > 64 for path in cached_files(home))
 
 
 def test_command_caches_what_it_compiles(home: Path) -> None:
     assert kdjax("audit", home).status == 2
     assert Path(jax.config.jax_compilation_cache_dir).parent == home / "kdjax" / "compiled"
-    assert doubled() == 42 and kept(home)
+    assert compile_and_double() == 42 and cached_files(home)

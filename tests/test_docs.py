@@ -65,9 +65,9 @@ def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
 
 def paper(terms: list[dict[str, Any]]) -> Config:
     """The paper's sizes, with one arm."""
-    made = tuple(TermConfig(**term) for term in terms)
+    configs = tuple(TermConfig(**term) for term in terms)
     return replace(
-        PAPER, arms={"x": ArmConfig(terms=made)}, budget=replace(PAPER.budget, flops=LARGE)
+        PAPER, arms={"x": ArmConfig(terms=configs)}, budget=replace(PAPER.budget, flops=LARGE)
     )
 
 
@@ -133,9 +133,9 @@ def test_worked_equations_equal_the_terms(page: str) -> None:
 
 @pytest.mark.usefixtures("own_terms")
 def test_each_recipe_in_the_docs_resolves(tmp_path: Path) -> None:
-    found = [(page.stem, block) for page in PAGES for block in blocks(page, "yaml")]
-    assert {page for page, _ in found} >= {"arms", "own-terms", "stored-outputs"}
-    for _, block in found:
+    recipes_of_pages = [(page.stem, block) for page in PAGES for block in blocks(page, "yaml")]
+    assert {page for page, _ in recipes_of_pages} >= {"arms", "own-terms", "stored-outputs"}
+    for _, block in recipes_of_pages:
         assert arms_of(recipe(block, tmp_path))
 
 
@@ -199,7 +199,7 @@ def test_documented_prices_of_terms_are_current(
 ) -> None:
     scratch = named["scratch"]["flops"]
     label, alone, beside = next(
-        found for _, *found in priced_terms() if yaml.safe_load(found[0])["name"] == name
+        cells for _, *cells in priced_terms() if yaml.safe_load(cells[0])["name"] == name
     )
     term = yaml.safe_load(label)
     assert f"{step(paper([term])) / scratch:.3f}" == alone
@@ -247,18 +247,18 @@ def test_each_named_arm_is_documented() -> None:
 def test_documented_cost_of_stored_outputs_is_current(
     named: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    (found,) = [
+    (cells,) = [
         cells for cells in rows(OBJECTIVES / "stored-outputs.md") if cells[0] == "`{logits: top_k}`"
     ]
     settings = (
-        f"data: {{mask_copies: 10}}\ncache: {code(found[0])[0]}\narms: {code(found[1])[0]}\ntrain: "
+        f"data: {{mask_copies: 10}}\ncache: {code(cells[0])[0]}\narms: {code(cells[1])[0]}\ntrain: "
         f"{{batch_size: 1024}}\n"
     )
     config = recipe(f"{settings}budget: {{flops: {LARGE:g}}}\n", tmp_path)
     ((((row,),)),) = (prices(config).values(),)
-    assert f"{row['cache']['bytes_a_sequence']:,}" == found[2]
-    assert f"{row['total'] / named['scratch']['flops']:.3f}" == found[3]
-    assert f"{row['cache']['pays_off_after_epochs']:.2f} epochs" == found[4]
+    assert f"{row['cache']['bytes_a_sequence']:,}" == cells[2]
+    assert f"{row['total'] / named['scratch']['flops']:.3f}" == cells[3]
+    assert f"{row['cache']['pays_off_after_epochs']:.2f} epochs" == cells[4]
 
 
 def test_documented_refusals_are_current(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def compile_table(rows: dict[str, Any], seeds: int) -> None:
         f"of {rows['peak_flops'] / 1e12:,.0f} TFLOP/s, as the TPU compiler makes it; times are "
         "estimates",
     )
+    # Heads are two lines, so that the table is as narrow as its numbers.
     table.add_column("arm", no_wrap=True)
     for head in (
         f"HBM, GiB\nof {gib(rows['hbm'])}",
@@ -55,6 +56,7 @@ def compile_table(rows: dict[str, Any], seeds: int) -> None:
         for number, phase in enumerate(phases, start=1):
             label = name if len(phases) == 1 else f"{name}, phase {number}"
             table.add_row(label, *_cells(phase))
+    # Where a terminal is narrower, its own wrapping keeps every number whole.
     console = Console(width=max(WIDTH, Console().width), highlight=False)
     console.print(table)
     for line in (*_MEANING, *_phase_notes(rows), *_hours_note(rows, seeds), *_operations(rows)):
@@ -69,8 +71,10 @@ def _cells(phase: dict[str, Any]) -> list[str]:
     memory = gib(phase["hbm"])
     if not phase["fits"]:
         memory += " too much"
+    # What the compiler made.
     sent_bytes = sum(kind["bytes"] for kind in phase["collectives"].values())
     attention = [f"{dtype} {kind['bytes'] / 1e6:.0f}" for dtype, kind in phase["attention"].items()]
+    # What is estimated.
     by_source = [f"{1e3 * estimated['by_source'][source]:.2f}" for source in SOURCES]
     step = "unknown"
     utilisation = "-"
@@ -117,6 +121,7 @@ def _hours_note(rows: dict[str, Any], seeds: int) -> list[str]:
     hours = [phase["estimated"]["hours"] for _, phase in _estimated_phases(rows)]
     if not hours or None in hours or len(hours) < phases:
         return []
+    # Every seed of an arm takes as long.
     runs = seeds * len(rows["arms"])
     return [
         f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.3g} hours of training."

@@ -97,11 +97,13 @@ def trained_teacher(
             done of it stays.
     """
     training = _Training(config, corpus, seed_directory(directory, seed), seed, layout, reporter)
+    # Done here, done on another machine, or still to be done by all processes together.
     training.register()
     training.download()
     if not hosts.all_processes(training.finished):
         training.run()
     training.backup.upload_and_prune()
+    # Every checkpoint was saved; the recipe says which of them teaches.
     chosen = training.directory / checkpoint_name(config.teacher.at)
     return Teacher(read_teacher(chosen), read_card(chosen))
 
@@ -204,6 +206,7 @@ class _Training:
             InputError: one of them holds another training.
         """
         identity = training_identity(self._config, self._seed, self._corpus.digest)
+        # Both places may hold another training.
         local = self.backup.local_manifest()
         stored = self.backup.stored_manifest()
         _check_same_training(self.backup.manifest_path, local, identity)
@@ -305,6 +308,7 @@ class _Training:
         """Return what saves the teacher when a phase of its training is done."""
 
         def save(number: int, params: Any, ledger: Ledger) -> None:
+            # A run that is resumed at the end of a phase saves it a second time.
             target = self.directory / self._folders[number]
             if not (target / CARD).exists():
                 model = Model(self._architecture, params)

@@ -48,6 +48,7 @@ def tuning_of(config: Config) -> dict[str, Any] | None:
     tuning = read_json(path)
     if not isinstance(tuning, dict) or not {*_SHARED, "arms"} <= tuning.keys():
         raise InputError(f"{path}: expected the tuning.json of `kdjax tune`, found something else")
+    # A recipe may have fewer arms than were tuned, and no other.
     arms = {}
     for name in config.arms:
         if name not in tuning["arms"]:
@@ -86,6 +87,7 @@ def notes(tuning: Mapping[str, Any]) -> list[str]:
     trials = tuning["trials"]
     endpoint = tuning["endpoint"]
     arms = tuning["arms"]
+    # How trials were made and judged, which is the same for all arms.
     measured = f"{endpoint} on the task's dev rows"
     if endpoint in _LOSSES:
         measured = f"the {_LOSSES[endpoint]} on held-out sequences that the evaluation does not use"
@@ -99,6 +101,7 @@ def notes(tuning: Mapping[str, Any]) -> list[str]:
         f"{seeds}, judged by {measured}.",
         f"Tuning took {numbers.listed(spent)}; that is not in the budget.",
     ]
+    # What may be doubted of an arm's settings.
     for name, arm in arms.items():
         if arm["diverged"]:
             lines.append(f"{name}: {arm['diverged']} of {trials} trials diverged.")

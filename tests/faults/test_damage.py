@@ -28,14 +28,14 @@ def in_half(checkpoint: Path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("kept", ["", "kept"])
+@pytest.mark.parametrize("backup", ["", "kept"])
 def test_truncated_newest_checkpoint_resumes_from_the_one_before(
-    machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path, kept: str
+    machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path, backup: str
 ) -> None:
     here = machine()
-    place = str(tmp_path / kept) if kept else ""
+    place = str(tmp_path / backup) if backup else ""
     ended_after(here, 4, place)
-    checkpoints = (Path(place) if kept else here.out) / RUN / "checkpoints"
+    checkpoints = (Path(place) if backup else here.out) / RUN / "checkpoints"
     before, newest = steps(checkpoints)
     in_half(checkpoints / str(newest))
 

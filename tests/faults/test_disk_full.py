@@ -26,7 +26,7 @@ def test_run_on_full_disk_continues_without_checkpoints_and_ends_the_same(
 ) -> None:
     """No file may grow beyond 700 bytes in steps 2 and 3: neither arrays, nor metrics, nor the
     ledger."""
-    said: list[str] = []
+    warnings: list[str] = []
     with ExitStack() as full:
 
         def watch(step: int) -> None:
@@ -35,9 +35,9 @@ def test_run_on_full_disk_continues_without_checkpoints_and_ends_the_same(
             elif step == 4:
                 full.close()
 
-        outcome = runs.run(tmp_path, watch, said.append)
-    assert said and all(
-        "File too large" in line and "goes on without a checkpoint" in line for line in said
+        outcome = runs.run(tmp_path, watch, warnings.append)
+    assert warnings and all(
+        "File too large" in line and "goes on without a checkpoint" in line for line in warnings
     )
     runs.check_same(outcome, tmp_path, straight)
 
@@ -61,7 +61,7 @@ def test_run_without_patience_stops_on_full_disk_and_resumes(
 def test_last_checkpoint_is_retried_until_there_is_room(
     tmp_path: Path, straight: Path, files_of_at_most: Limit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     with ExitStack() as full:
 
         def watch(step: int) -> None:
@@ -73,8 +73,8 @@ def test_last_checkpoint_is_retried_until_there_is_room(
             full.close()  # meanwhile somebody made room
 
         monkeypatch.setattr(underway.time, "sleep", wait)
-        outcome = runs.run(tmp_path, watch, said.append)
-    assert any("goes on without a checkpoint of step 6" in line for line in said)
+        outcome = runs.run(tmp_path, watch, warnings.append)
+    assert any("goes on without a checkpoint of step 6" in line for line in warnings)
     runs.check_same(outcome, tmp_path, straight)
 
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.dry_run import named_arms as catalogue
+from kdjax.dry_run import named_arms
 from tests import small_study
 from tests.study.conftest import kdjax
 
@@ -184,9 +184,9 @@ def test_price_with_cached_arm_says_when_the_cache_pays_off(study: Study) -> Non
 
 
 def test_run_from_cache_made_before_ends_with_the_same_params(study: Study, tmp_path: Path) -> None:
-    made = kdjax("cache", study.recipe, "--out", tmp_path / "cache")
-    assert made.status == 0, made.err
-    assert f"{study.results['cache']['flops']:.4g} FLOPs" in made.err
+    stored = kdjax("cache", study.recipe, "--out", tmp_path / "cache")
+    assert stored.status == 0, stored.err
+    assert f"{study.results['cache']['flops']:.4g} FLOPs" in stored.err
     ended = kdjax(
         *("train", study.recipe, "--out", tmp_path / "out", "--arm", "stored", "--seed", "0"),
         *("--cache.source", tmp_path / "cache"),
@@ -200,8 +200,10 @@ def test_run_from_cache_made_before_ends_with_the_same_params(study: Study, tmp_
 def test_arms_command_lists_requests_and_relative_prices(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = {name: catalogue.PRESETS[name] for name in ("scratch", "logit", "paper_as_run_tinybert")}
-    monkeypatch.setattr(catalogue, "PRESETS", some)
+    some = {
+        name: named_arms.PRESETS[name] for name in ("scratch", "logit", "paper_as_run_tinybert")
+    }
+    monkeypatch.setattr(named_arms, "PRESETS", some)
     ended = kdjax("arms", study.recipe, "--json")
     rows = json.loads(ended.out)
     assert list(rows) == list(some)

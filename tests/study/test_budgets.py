@@ -47,10 +47,10 @@ def test_token_budget_gives_every_arm_the_same_steps(recipe: Path, tmp_path: Pat
     results = compared(
         recipe, tmp_path / "out", "--budget.flops", 0, "--budget.tokens", 8 * 16 * 5 + 100
     )
-    found = runs(results)
-    assert {run["steps"] for run in found.values()} == {5}
-    assert {run["used"] for run in found.values()} == {5 * 8 * 16}
-    assert found["logit"]["spent"]["charged"] > 1.5 * found["scratch"]["spent"]["charged"]
+    rows = runs(results)
+    assert {run["steps"] for run in rows.values()} == {5}
+    assert {run["used"] for run in rows.values()} == {5 * 8 * 16}
+    assert rows["logit"]["spent"]["charged"] > 1.5 * rows["scratch"]["spent"]["charged"]
     assert not any(case["enforced"] for case in results["cases"])
     assert "With 740 tokens" in (tmp_path / "out" / "report.html").read_text()
     audited = kdjax("audit", tmp_path / "out")
@@ -96,9 +96,9 @@ def test_each_teacher_accounting_charges_its_parts(recipe: Path, tmp_path: Path,
         -(40_000_000 + results["teacher"]["head_flops"]) // 2
     )
     for run in (scratch, logit):
-        left = small_study.BUDGET - charged(run["spent"], case)
+        unspent = small_study.BUDGET - charged(run["spent"], case)
         assert run["spent"]["charged"] == charged(run["spent"], case)
-        assert 0 <= left < charged(steps[run["arm"]], case)
+        assert 0 <= unspent < charged(steps[run["arm"]], case)
 
 
 def test_charging_unknown_teacher_training_is_refused(recipe: Path, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_report_names_each_arm_and_loads_nothing(study: Study) -> None:
         r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)""", page
     )
     assert [
-        link for found in loads for link in found if link and not link.startswith(("#", "data:"))
+        link for match in loads for link in match if link and not link.startswith(("#", "data:"))
     ] == []
     assert "<script" not in page
 
@@ -341,7 +341,7 @@ def test_run_manifest_holds_recipe_cost_and_versions(study: Study) -> None:
 def test_fitted_teacher_is_a_hugging_face_directory(study: Study) -> None:
     directory = study.out / "teacher"
     fitted = load_file(directory / "model.safetensors")
-    given = load_file(study.recipe.parent / "encoder" / "model.safetensors")
+    encoder = load_file(study.recipe.parent / "encoder" / "model.safetensors")
 
     # Tensors have the names of transformers' masked language model, whose encoder has one layer
     # more.
@@ -350,10 +350,10 @@ def test_fitted_teacher_is_a_hugging_face_directory(study: Study) -> None:
     assert {name for name in theirs if more not in name} == fitted.keys() != theirs.keys()
 
     # The encoder is the one that was given.
-    assert {f"bert.{name}" for name in given} == {
+    assert {f"bert.{name}" for name in encoder} == {
         name for name in fitted if name.startswith("bert.")
     }
-    for name, tensor in given.items():
+    for name, tensor in encoder.items():
         np.testing.assert_array_equal(fitted[f"bert.{name}"], tensor)
     card = (directory / "README.md").read_text(encoding="utf-8")
     facts = study.results["teacher"]
@@ -447,9 +447,9 @@ def test_run_with_prepared_corpus_and_teacher_ends_with_the_same_params(
     prepared = tmp_path / "prepared"
     fitted = tmp_path / "fitted"
     assert kdjax("prepare", study.recipe, "--out", prepared).status == 0
-    made = kdjax("teacher", study.recipe, "--out", fitted)
-    assert made.status == 0, made.err
-    assert f"{study.results['teacher']['mlm_loss']:.3f}" in made.err
+    prepared_teacher = kdjax("teacher", study.recipe, "--out", fitted)
+    assert prepared_teacher.status == 0, prepared_teacher.err
+    assert f"{study.results['teacher']['mlm_loss']:.3f}" in prepared_teacher.err
     ended = kdjax(
         *("train", study.recipe, "--out", tmp_path / "out", "--arm", "logit", "--seed", "0"),
         *("--data.prepared", prepared, "--teacher.source", fitted, "--teacher.head.budget", "0"),

@@ -26,5 +26,5 @@ def test_groups_split_by_teacher() -> None:
     def teacher_number(arm: str, seed: int) -> int:
         return seed % 2 if arm == "minilm" else 0
 
-    found = list(groups(BY_SEED, 9, teacher_number))
-    assert found == [("scratch", (0, 1, 2)), ("minilm", (0, 2)), ("minilm", (1,))]
+    split = list(groups(BY_SEED, 9, teacher_number))
+    assert split == [("scratch", (0, 1, 2)), ("minilm", (0, 2)), ("minilm", (1,))]

@@ -34,7 +34,7 @@ SEED = 11
 
 
 @dataclass(frozen=True)
-class Seen:
+class Snapshot:
     """What is on the disk of a study now, and what was when its process started.
 
     Attributes:
@@ -48,11 +48,11 @@ class Seen:
     now: set[str]
 
     @staticmethod
-    def at_start(out: Path) -> Seen:
-        return Seen(out, paths(out), set())
+    def at_start(out: Path) -> Snapshot:
+        return Snapshot(out, paths(out), set())
 
-    def again(self) -> Seen:
-        return Seen(self.out, self.before, paths(self.out))
+    def again(self) -> Snapshot:
+        return Snapshot(self.out, self.before, paths(self.out))
 
 
 def paths(out: Path) -> set[str]:
@@ -71,37 +71,39 @@ class Moment:
     """
 
     phase: str
-    begun: Callable[[Seen], bool]
+    begun: Callable[[Snapshot], bool]
     within: float
 
 
-def started(seen: Seen) -> bool:
+def started(snapshot: Snapshot) -> bool:
     return True
 
 
-def new(*parts: str) -> Callable[[Seen], bool]:
+def new(*parts: str) -> Callable[[Snapshot], bool]:
     """Something is there that was not, with all of these in its path."""
-    return lambda seen: any(all(part in path for part in parts) for path in seen.now - seen.before)
+    return lambda snapshot: any(
+        all(part in path for part in parts) for path in snapshot.now - snapshot.before
+    )
 
 
-def there(name: str | Path) -> Callable[[Seen], bool]:
-    return lambda seen: (seen.out / name).exists()
+def there(name: str | Path) -> Callable[[Snapshot], bool]:
+    return lambda snapshot: (snapshot.out / name).exists()
 
 
-def evaluating(seen: Seen) -> bool:
+def evaluating(snapshot: Snapshot) -> bool:
     """The step that an evaluation follows is on record, and the evaluation is not."""
-    found = (
-        (seen.out / RUN / "metrics.jsonl").read_text().splitlines()
-        if there(RUN / "metrics.jsonl")(seen)
+    lines = (
+        (snapshot.out / RUN / "metrics.jsonl").read_text().splitlines()
+        if there(RUN / "metrics.jsonl")(snapshot)
         else []
     )
-    last = json.loads(found[-1]) if found else {}
+    last = json.loads(lines[-1]) if lines else {}
     return last.get("step", 1) % EVERY == 0 and "loss" in last
 
 
-def closed(seen: Seen) -> bool:
+def closed(snapshot: Snapshot) -> bool:
     """All steps are done; what comes is the evaluation at the end."""
-    ledger = seen.out / RUN / "ledger.jsonl"
+    ledger = snapshot.out / RUN / "ledger.jsonl"
     return ledger.exists() and '"event": "close"' in ledger.read_text().rstrip().splitlines()[-1]
 
 
@@ -134,10 +136,10 @@ FEW = [
 
 def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: float) -> None:
     """Starts the command and kills it so many seconds after a moment has come."""
-    seen = Seen.at_start(out)
+    snapshot = Snapshot.at_start(out)
     process = forks.start(words, out.with_name("errors"))
     limit = time.monotonic() + 120
-    while not moment.begun(seen := seen.again()):
+    while not moment.begun(snapshot := snapshot.again()):
         assert not ended(process), (
             f"{moment.phase}: never seen\n{out.with_name('errors').read_text()}"
         )
@@ -152,8 +154,8 @@ def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: 
 def forks() -> Iterator[Forks]:
     """One device, and programs compiled once."""
     flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
-    with Forks({**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
-        yield made
+    with Forks({**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as server:
+        yield server
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class Study:
 
     def check_same(self, out: Path) -> None:
         """Another one has ended as the undisturbed one did."""
-        found = result(out)
+        row = result(out)
         expected = result(self.straight)
         for name in (
             "params_sha256",
@@ -181,7 +183,7 @@ class Study:
             "metrics",
             "curve",
         ):
-            assert found[name] == expected[name], name
+            assert row[name] == expected[name], name
         assert metrics.same_each_time(out / RUN) == metrics.same_each_time(self.straight / RUN)
         assert kdjax("audit", out).status == 0
         assert not (out / RUN / "checkpoints").exists()
@@ -196,10 +198,10 @@ def result(out: Path) -> dict[str, Any]:
 def study(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Study:
     here = tmp_path_factory.mktemp("study")
     recipe = small_study.write(here / "recipe", budget={"tokens": STEPS * 8 * 16})
-    made = Study(recipe, here / "straight")
-    forks.start(made.words(made.straight, 1e9), here / "errors")
+    new_study = Study(recipe, here / "straight")
+    forks.start(new_study.words(new_study.straight, 1e9), here / "errors")
     assert forks.wait() == 0, (here / "errors").read_text()
-    return made
+    return new_study
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_compare_on_sigterm_exits_75_and_resumes(
     stopped = tmp_path / "stopped"
     errors = tmp_path / "errors"
     words = study.words(stopped, 1e9)
-    for sign, said in (
+    for sign, message in (
         (
             stopped / "data" / "preparation.json",
             "kdjax: told to stop; nothing is lost; the same command goes on",
@@ -241,7 +243,7 @@ def test_compare_on_sigterm_exits_75_and_resumes(
         os.kill(process, signal.SIGTERM)
         assert forks.wait() == 75, errors.read_text()
         assert (
-            errors.read_text().splitlines()[-1].startswith(said)
+            errors.read_text().splitlines()[-1].startswith(message)
             and "Traceback" not in errors.read_text()
         )
     forks.start(words, errors)

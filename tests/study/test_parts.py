@@ -41,11 +41,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(recipe: Path) -> list[Path]:
-    found = [recipe.parent / f"part-{number}" for number in (1, 2)]
-    for number, part in enumerate(found, start=1):
+    parts = [recipe.parent / f"part-{number}" for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
         ended = kdjax("train", recipe, "--out", part, "--part", f"{number}/2")
         assert ended.status == 0, ended.err
-    return found
+    return parts
 
 
 def no_training(*args: object, **kwargs: object) -> None:
@@ -62,8 +62,8 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 
 def test_parts_make_disjoint_runs(parts: list[Path]) -> None:
-    made = [sorted(run.name for run in (part / "runs").iterdir()) for part in parts]
-    assert made == [["minilm-seed0", "scratch-seed0"], ["minilm-seed1", "scratch-seed1"]]
+    names = [sorted(run.name for run in (part / "runs").iterdir()) for part in parts]
+    assert names == [["minilm-seed0", "scratch-seed0"], ["minilm-seed1", "scratch-seed1"]]
     assert (parts[0] / "references").exists() and not (parts[1] / "references").exists()
 
 
@@ -100,12 +100,12 @@ def test_merge_skips_unfinished_runs(parts: list[Path], tmp_path: Path) -> None:
 def edited(part: Path, to: Path, file: str, *keys: str, value: object) -> Path:
     """A copy of a part with one value in one of its JSON files changed."""
     shutil.copytree(part, to)
-    found = json.loads((to / file).read_text())
-    place = found
+    content = json.loads((to / file).read_text())
+    inner = content
     for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    (to / file).write_text(json.dumps(found))
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (to / file).write_text(json.dumps(content))
     return to
 
 
@@ -196,11 +196,11 @@ def costing(flops: Mapping[str, int]) -> dict[str, tuple[PhaseSpan, ...]]:
 def test_parts_hold_each_run_once_at_similar_cost(count: int) -> None:
     costs = {"scratch": 100, "logit": 164, "tinybert": 162, "minilm": 139}
     spans = costing(costs)
-    found = [Part(number, count).of(spans, seeds=range(3)) for number in range(1, count + 1)]
-    assert sorted(run for part in found for run in part) == sorted(
+    parts = [Part(number, count).of(spans, seeds=range(3)) for number in range(1, count + 1)]
+    assert sorted(run for part in parts for run in part) == sorted(
         (arm, seed) for arm in costs for seed in range(3)
     )
-    sums = [sum(costs[arm] for arm, _ in part) for part in found]
+    sums = [sum(costs[arm] for arm, _ in part) for part in parts]
     assert max(sums) - min(sums) <= max(costs.values())
 
 

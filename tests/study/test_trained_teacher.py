@@ -96,11 +96,11 @@ def study(recipe: Path) -> Path:
     saved = []
     save = Checkpoints.save
 
-    def killed(self: Checkpoints, *what: Any) -> None:
-        saved.append(what)
+    def killed(self: Checkpoints, *arguments: Any) -> None:
+        saved.append(arguments)
         if len(saved) in KILLS:
             raise KeyboardInterrupt
-        save(self, *what)
+        save(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", killed)
@@ -116,15 +116,15 @@ def study(recipe: Path) -> Path:
 
 
 def results(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "results.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return content
 
 
 def card(directory: Path, seed: int, at: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
+    content: dict[str, Any] = json.loads(
         (directory / f"seed{seed}" / f"at-{at}" / "teacher.json").read_text()
     )
-    return found
+    return content
 
 
 def test_teachers_of_a_killed_study_equal_those_trained_in_one_go(
@@ -135,11 +135,11 @@ def test_teachers_of_a_killed_study_equal_those_trained_in_one_go(
             assert card(study / "teacher", seed, at) == card(teachers, seed, at)
         run, expected = (place / f"seed{seed}" for place in (study / "teacher", teachers))
         assert metrics.same_each_time(run) == metrics.same_each_time(expected)
-        found, straight = (
+        result, straight = (
             json.loads((place / "result.json").read_text()) for place in (run, expected)
         )
         for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "curve"):
-            assert found[name] == straight[name], name
+            assert result[name] == straight[name], name
         assert not (run / "checkpoints").exists()
     events = [
         json.loads(line)["event"]
@@ -159,7 +159,7 @@ def test_card_holds_cost_and_quality_of_the_checkpoint(teachers: Path) -> None:
     )
     model = models.from_pretrained(teachers / "seed0" / "at-0.25")
     assert sha256(model.params) == early["params_sha256"]
-    told = (teachers / "seed0" / "at-0.25" / "README.md").read_text(encoding="utf-8")
+    card_text = (teachers / "seed0" / "at-0.25" / "README.md").read_text(encoding="utf-8")
     for words in (
         "2 layers, width 24, 2 heads, feed-forward 48",
         f"{early['pretraining']['steps']} steps of {step:.6g}",
@@ -171,7 +171,7 @@ def test_card_holds_cost_and_quality_of_the_checkpoint(teachers: Path) -> None:
         f"{early['pretraining']['tokens']:,}",
         "A small one.",
     ):
-        assert words in told, words
+        assert words in card_text, words
 
 
 def test_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study: Path) -> None:
@@ -212,22 +212,24 @@ def test_arms_with_a_teacher_pay_a_share_of_its_training(study: Path, recipe: Pa
 
 
 def test_report_says_how_teachers_were_trained(study: Path) -> None:
-    found = results(study)
-    told = " ".join(found["notes"])
+    content = results(study)
+    notes = " ".join(content["notes"])
     assert (
         "2 teachers were pretrained from scratch by masked language modelling (seeds 0 and 3)"
-        in told
+        in notes
     )
-    assert "as it was at 25% of its budget of 8.00e7 FLOPs" in told
+    assert "as it was at 25% of its budget of 8.00e7 FLOPs" in notes
     assert (
-        "as far as 2 teachers can show it" in told
-        and "choice of test rows, corpus or hyperparameters" in told
+        "as far as 2 teachers can show it" in notes
+        and "choice of test rows, corpus or hyperparameters" in notes
     )
-    names = [row["name"] for row in found["references"]]
+    names = [row["name"] for row in content["references"]]
     assert names[-2:] == ["teacher, seed 0", "teacher, seed 3"]
-    one = [teacher["mlm_loss"] for teacher in found["teacher"]["teachers"]]
-    assert [row["metrics"]["mlm_loss"] for row in found["references"][-2:]] == pytest.approx(one)
-    assert found["teacher"]["mlm_loss"] == pytest.approx(sum(one) / 2)
+    losses = [teacher["mlm_loss"] for teacher in content["teacher"]["teachers"]]
+    assert [row["metrics"]["mlm_loss"] for row in content["references"][-2:]] == pytest.approx(
+        losses
+    )
+    assert content["teacher"]["mlm_loss"] == pytest.approx(sum(losses) / 2)
     page = (study / "report.html").read_text(encoding="utf-8")
     assert "trained here: 2 layers" in page and "2 teachers, the losses are their mean" in page
 
@@ -237,9 +239,11 @@ def test_audit_finds_a_wrong_teacher_cost(study: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
     path = copy / "teacher" / "seed3" / "at-0.25" / "teacher.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "training_flops": told["training_flops"] - 1}))
-    assert any("seed3/at-0.25/teacher.json: training_flops" in str(one) for one in audit(copy))
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "training_flops": facts["training_flops"] - 1}))
+    assert any(
+        "seed3/at-0.25/teacher.json: training_flops" in str(finding) for finding in audit(copy)
+    )
 
 
 def test_teachers_are_reused_by_their_directory(
@@ -249,8 +253,8 @@ def test_teachers_are_reused_by_their_directory(
         pytest.fail("a finished teacher was trained again")
 
     monkeypatch.setattr(trained_teacher, "train", no_training)
-    given = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.25}
-    again = write(recipe.parent, "reuse.yaml", teacher=given, arms={"logit": {}})
+    teacher = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.25}
+    again = write(recipe.parent, "reuse.yaml", teacher=teacher, arms={"logit": {}})
     out = recipe.parent / "reuse"
     ended = kdjax("compare", again, "--out", out)
     assert ended.status == 0, ended.err
@@ -258,7 +262,7 @@ def test_teachers_are_reused_by_their_directory(
     for run in results(out)["runs"]:
         for name in ("params_sha256", "spent", "steps"):
             assert run[name] == before[run["seed"]][name], name
-    assert [one["pretraining"]["seed"] for one in results(out)["teacher"]["teachers"]] == [0, 3]
+    assert [facts["pretraining"]["seed"] for facts in results(out)["teacher"]["teachers"]] == [0, 3]
     assert audit(out) == []
 
 
@@ -370,16 +374,16 @@ BAD: tuple[tuple[Mapping[str, Any], str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("changes", "said"), BAD)
+@pytest.mark.parametrize(("changes", "message"), BAD)
 def test_impossible_teacher_settings_are_refused(
-    changes: Mapping[str, Any], said: str, recipe: Path, tmp_path: Path
+    changes: Mapping[str, Any], message: str, recipe: Path, tmp_path: Path
 ) -> None:
     values = yaml.safe_load(recipe.read_text())
     values["teacher"] = {**values["teacher"], **changes}
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump(values), encoding="utf-8")
     ended = kdjax("compare", bad, "--out", tmp_path / "out")
-    assert ended.status == 2 and said in ended.err and ended.err.count("\n") == 1, ended.err
+    assert ended.status == 2 and message in ended.err and ended.err.count("\n") == 1, ended.err
     assert not (tmp_path / "out").exists()
 
 
@@ -396,9 +400,9 @@ def test_cached_arm_with_several_teachers_is_refused(recipe: Path, tmp_path: Pat
 def test_missing_teacher_checkpoint_is_refused(
     teachers: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    given = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.5}
+    teacher = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.5}
     ended = kdjax(
-        "compare", write(recipe.parent, "at.yaml", teacher=given), "--out", tmp_path / "out"
+        "compare", write(recipe.parent, "at.yaml", teacher=teacher), "--out", tmp_path / "out"
     )
     assert ended.status == 2
     assert (

@@ -46,9 +46,9 @@ def trials(tried: list[tuple[float, float | None]]) -> list[Trial]:
 
 
 def written(directory: Path) -> dict[str, Any]:
-    found = tuning_of_trials(CONFIG, {arm: trials(tried) for arm, tried in TRIED.items()}, "lower")
-    (directory / "tuning.json").write_text(json.dumps(found))
-    return found
+    tuning = tuning_of_trials(CONFIG, {arm: trials(tried) for arm, tried in TRIED.items()}, "lower")
+    (directory / "tuning.json").write_text(json.dumps(tuning))
+    return tuning
 
 
 def tuned(directory: Path, scratch: float | None = 2e-3, logit: float = 9e-3) -> Config:
@@ -94,7 +94,7 @@ def test_tuning_of_a_subset_of_arms_is_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"scratch": 1e-3},
@@ -106,10 +106,10 @@ def test_tuning_of_a_subset_of_arms_is_accepted(tmp_path: Path) -> None:
     ],
 )
 def test_settings_other_than_the_best_are_refused(
-    tmp_path: Path, changes: dict[str, Any], said: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     written(tmp_path)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         tuning_of(tuned(tmp_path, **changes))
 
 
@@ -135,11 +135,11 @@ def test_arm_whose_trials_all_diverged_is_refused() -> None:
 
 
 def test_config_digest_follows_the_recipe() -> None:
-    one, same, other = (
+    first, same, changed = (
         tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower")["config_digest"]
         for config in (CONFIG, replace(CONFIG), replace(CONFIG, seeds=(5,)))
     )
-    assert one == same != other
+    assert first == same != changed
     assert to_dict(CONFIG)["seeds"] == (0, 1, 2)
 
 

@@ -59,20 +59,20 @@ def test_vmapped_seeds_end_with_the_results_of_seeds_one_by_one(
     # Is there already then
     first = kdjax("train", recipe, "--out", out, "--arm", "scratch", "--seed", "1")
     assert first.status == 0, first.err
-    found = compared(recipe, out, "--train.vmapped_seeds", "2")
-    assert [(run["arm"], run["seed"]) for run in found["runs"]] == [
+    vmapped = compared(recipe, out, "--train.vmapped_seeds", "2")
+    assert [(run["arm"], run["seed"]) for run in vmapped["runs"]] == [
         (arm, seed) for seed in SEEDS for arm in ARMS
     ]
-    for run, expected in zip(found["runs"], alone["runs"], strict=True):
+    for run, expected in zip(vmapped["runs"], alone["runs"], strict=True):
         for name in EXACT:
             assert run[name] == expected[name], name
         assert run["metrics"] == pytest.approx(expected["metrics"], rel=1e-5)
         assert run["hardware"]["model_flops"] == expected["hardware"]["model_flops"]
-    assert [run["hardware"]["side_by_side"] for run in found["runs"]] == [1, 2, 1, 2, 1, 1]
-    assert any("Up to 2 seeds of an arm trained side by side" in note for note in found["notes"])
+    assert [run["hardware"]["side_by_side"] for run in vmapped["runs"]] == [1, 2, 1, 2, 1, 1]
+    assert any("Up to 2 seeds of an arm trained side by side" in note for note in vmapped["notes"])
     assert kdjax("audit", out).status == 0
     again = compared(recipe, out, "--train.vmapped_seeds", "3")  # another setting, the same study
-    assert again["runs"] == found["runs"]
+    assert again["runs"] == vmapped["runs"]
 
 
 class Groups(StudyRunner):
