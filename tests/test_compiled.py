@@ -24,6 +24,8 @@ from tests import tiny
 from tests.limits import files_of_at_most
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.system
+
 SETTINGS = (
     "jax_compilation_cache_dir",
     "jax_compilation_cache_max_size",

@@ -27,6 +27,8 @@ from kdjax.hlo.estimate import SOURCES, Estimate
 from tests import small_study
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.system
+
 RECIPE = {
     "data": {"seq_len": 16, "max_predictions": 3},
     "student": {**small_study.STUDENT, "width": 32, "ffn": 64},

@@ -16,7 +16,7 @@ from kdjax.training.arm import Arm
 from tests import small_study, tiny
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 TRAINING = 4.0e6
 HEAD = {"budget": 1.0e7, "batch_size": 8}

@@ -15,7 +15,7 @@ from kdjax.data.corpus import Corpus
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 
 def steps(directory: Path) -> list[int]:

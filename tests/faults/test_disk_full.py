@@ -18,6 +18,8 @@ from kdjax.errors import InputError
 from kdjax.training import underway
 from tests.faults import runs
 
+pytestmark = pytest.mark.system
+
 Limit = Callable[[int], AbstractContextManager[None]]
 
 

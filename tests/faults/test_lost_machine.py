@@ -15,7 +15,7 @@ from kdjax.study import runner
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 
 @pytest.fixture(params=["a path", "gs://"])

@@ -14,7 +14,7 @@ from kdjax.budget.accounting import CASES, charged
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 BARE = {
     "arms": {"scratch": {}, "logit": {}},

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests import small_study
 from tests.golden import pytorch
 from tests.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS
 from tests.study.conftest import Ended, kdjax
+
+pytestmark = pytest.mark.system
 
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 WITH_MLM_HEAD = ("scratch", "logit")
@@ -87,9 +90,8 @@ def written(directory: Path) -> dict[Path, tuple[int, int]]:
 
 
 def test_results_have_a_row_for_each_arm_and_seed(study: Study) -> None:
-    assert {(run["arm"], run["seed"]) for run in study.results["runs"]} == {
-        (a, s) for a in ARMS for s in SEEDS
-    }
+    runs = {(run["arm"], run["seed"]) for run in study.results["runs"]}
+    assert runs == set(product(ARMS, SEEDS))
     assert len(study.results["runs"]) == len(ARMS) * len(SEEDS)
 
 
@@ -234,7 +236,7 @@ def test_params_sha256_is_of_the_saved_params(study: Study) -> None:
 
 
 def test_arms_of_a_seed_share_start_order_and_masks(study: Study) -> None:
-    first = {(arm, seed): study.lines(arm, seed)[0] for arm in WITH_MLM_HEAD for seed in SEEDS}
+    first = {run: study.lines(*run)[0] for run in product(WITH_MLM_HEAD, SEEDS)}
     assert all(line["step"] == 1 for line in first.values())
     assert first["scratch", 0]["loss/mlm"] == pytest.approx(first["logit", 0]["loss/mlm"], rel=1e-6)
     assert first["scratch", 1]["loss/mlm"] == pytest.approx(first["logit", 1]["loss/mlm"], rel=1e-6)
@@ -258,10 +260,8 @@ def test_params_without_gradient_stay_at_the_start(study: Study, seed: int) -> N
 
 def test_verdicts_hold_mean_paired_differences(study: Study) -> None:
     endpoints = {endpoint["name"]: endpoint for endpoint in study.results["endpoints"]}
-    assert set(endpoints) == {
-        "mlm_loss",
-        *(f"{kind}.{task}" for kind in ("probe", "finetune") for task in TASKS),
-    }
+    of_tasks = {f"{kind}.{task}" for kind, task in product(("probe", "finetune"), TASKS)}
+    assert set(endpoints) == {"mlm_loss", *of_tasks}
     assert endpoints["mlm_loss"]["arms"] == list(WITH_MLM_HEAD)
     assert len(study.results["verdicts"]) == 1 + 4 * 6
     for verdict in study.results["verdicts"]:
@@ -293,9 +293,8 @@ def test_report_names_each_arm_and_loads_nothing(study: Study) -> None:
     loads = re.findall(
         r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)""", page
     )
-    assert [
-        link for match in loads for link in match if link and not link.startswith(("#", "data:"))
-    ] == []
+    for link in chain.from_iterable(loads):
+        assert not link or link.startswith(("#", "data:"))
     assert "<script" not in page
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from kdjax.study.groups import groups
 
 ARMS = ("scratch", "minilm")
-BY_SEED = [(arm, seed) for seed in (0, 1, 2) for arm in ARMS]
+BY_SEED = [(arm, seed) for seed, arm in product((0, 1, 2), ARMS)]
 
 
 def test_groups_hold_runs_of_one_arm_in_order_of_their_first() -> None:

@@ -24,6 +24,8 @@ from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.system
+
 WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
     --train.evaluations 9 --evaluation.tasks {}"""
 RUN = Path("runs") / "logit-seed0"
@@ -56,8 +58,11 @@ class Snapshot:
 
 
 def paths(out: Path) -> set[str]:
-    """All below a directory, while others write there."""
-    return {f"{place}/{name}" for place, inner, files in os.walk(out) for name in (*inner, *files)}
+    """Return all paths below a directory, while others write there."""
+    everything = set()
+    for directory, directories, files in os.walk(out):
+        everything |= {f"{directory}/{name}" for name in (*directories, *files)}
+    return everything
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,12 @@ def started(snapshot: Snapshot) -> bool:
 
 
 def new(*parts: str) -> Callable[[Snapshot], bool]:
-    """Something is there that was not, with all of these in its path."""
-    return lambda snapshot: any(
-        all(part in path for part in parts) for path in snapshot.now - snapshot.before
-    )
+    """Return whether something is there that was not, with all of these in its path."""
+
+    def is_new(path: str) -> bool:
+        return all(part in path for part in parts)
+
+    return lambda snapshot: any(map(is_new, snapshot.now - snapshot.before))
 
 
 def there(name: str | Path) -> Callable[[Snapshot], bool]:
@@ -91,18 +98,16 @@ def there(name: str | Path) -> Callable[[Snapshot], bool]:
 
 
 def evaluating(snapshot: Snapshot) -> bool:
-    """The step that an evaluation follows is on record, and the evaluation is not."""
-    lines = (
-        (snapshot.out / RUN / "metrics.jsonl").read_text().splitlines()
-        if there(RUN / "metrics.jsonl")(snapshot)
-        else []
-    )
-    last = json.loads(lines[-1]) if lines else {}
+    """Return whether the step that an evaluation follows is on record, and that is not."""
+    path = snapshot.out / RUN / "metrics.jsonl"
+    if not path.exists() or not path.read_text():
+        return False
+    last = json.loads(path.read_text().splitlines()[-1])
     return last.get("step", 1) % EVERY == 0 and "loss" in last
 
 
 def closed(snapshot: Snapshot) -> bool:
-    """All steps are done; what comes is the evaluation at the end."""
+    """Return whether all steps are done, so that the evaluation at the end comes next."""
     ledger = snapshot.out / RUN / "ledger.jsonl"
     return ledger.exists() and '"event": "close"' in ledger.read_text().rstrip().splitlines()[-1]
 

@@ -25,6 +25,8 @@ from tests import small_study
 from tests.corpora import WORDS
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.system
+
 ARMS = ("scratch", "minilm")
 PROBE = {"tokens": 2000, "batch_size": 8}
 BUDGET = 3.0e7
@@ -37,9 +39,9 @@ def settings(here: Path, **probe: Any) -> dict[str, Any]:
         here, arms={arm: {} for arm in ARMS}, budget={"flops": BUDGET}, seeds=[0, 1]
     )
     values["teacher"]["head"]["budget"] = 0
-    paragraphs = [
-        " ".join(WORDS[(7 * n + i * i) % len(WORDS)] for i in range(20)) for n in range(9)
-    ]
+    paragraphs = []
+    for n in range(9):
+        paragraphs.append(" ".join(WORDS[(7 * n + i * i) % len(WORDS)] for i in range(20)))
     (here / "other.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
     values["evaluation"] = {
         "mlm_sequences": 16,

@@ -17,7 +17,7 @@ from kdjax.errors import InputError
 from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 SIZE = tiny.VOCABULARY
 """As in other tests, so that prices and programs are shared with them."""
@@ -158,11 +158,9 @@ def test_tokenizer_command_makes_a_tokenizer_for_other_recipes(
     # Prepared with the file, the text is the one that trains it.
     for name, words in (("trained", ()), ("given", (*path, "--student.vocab_size", str(SIZE)))):
         assert kdjax("prepare", recipe, "--out", tmp_path / name, *words).status == 0
-    shards = [
-        [shard.sha256 for shard in Corpus.open(tmp_path / n).manifest.shards]
-        for n in ("trained", "given")
-    ]
-    assert shards[0] == shards[1]
+    trained = Corpus.open(tmp_path / "trained").manifest
+    given = Corpus.open(tmp_path / "given").manifest
+    assert [shard.sha256 for shard in trained.shards] == [shard.sha256 for shard in given.shards]
     wrong = ("--data.prepared", tmp_path / "given")
     assert "was prepared with a tokenizer that was given" in refused(
         kdjax("compare", recipe, "--out", tmp_path / "study", *wrong)

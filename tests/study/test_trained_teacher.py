@@ -23,7 +23,7 @@ from tests import metrics, small_study
 from tests.corpora import make_tokenizer
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 TRAIN = {
     "budget": 8.0e7,
