@@ -86,6 +86,7 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
 
 def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split a command line into its own words and those after `--`, which are Apache Beam's."""
+    # Beam's options are unknown here, and may be named like kdjax's.
     if "--" not in words:
         return list(words), []
     end = list(words).index("--")

@@ -33,7 +33,9 @@ def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
         InputError: the probe has fewer tokens than two of its steps take.
     """
     settings = config.evaluation.mlm_probe
-    return cost_of(settings, model, probe_shape(config)) if settings.tokens else None
+    if not settings.tokens:
+        return None
+    return cost_of(settings, model, probe_shape(config))
 
 
 def probe_charge(config: Config, arm: Arm) -> dict[str, int]:

@@ -54,7 +54,9 @@ def compile_table(rows: dict[str, Any], seeds: int) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for name, phases in rows["arms"].items():
         for number, phase in enumerate(phases, start=1):
-            label = name if len(phases) == 1 else f"{name}, phase {number}"
+            label = name
+            if len(phases) > 1:
+                label = f"{name}, phase {number}"
             table.add_row(label, *_cells(phase))
     # Where a terminal is narrower, its own wrapping keeps every number whole.
     console = Console(width=max(WIDTH, Console().width), highlight=False)
@@ -133,10 +135,12 @@ def _operations(rows: dict[str, Any]) -> list[str]:
     lines = []
     for name, phase in _estimated_phases(rows):
         for operation in phase["estimated"].get("top", ()):
-            turns = f" x {operation['turns']}" if operation["turns"] > 1 else ""
-            source = " ".join(filter(None, (operation["op_name"], operation["place"])))
+            label = operation["name"]
+            if operation["turns"] > 1:
+                label += f" x {operation['turns']}"
+            origin = " ".join(filter(None, (operation["op_name"], operation["place"])))
             lines.append(
                 f"{name}: {1e3 * operation['seconds']:8.3f} ms {operation['source']:12} "
-                f"{operation['name']}{turns}  {source}"
+                f"{label}  {origin}"
             )
     return lines

@@ -54,8 +54,7 @@ class TeacherCost:
 
         The encoder is every such arm's; a head on a frozen encoder only theirs who use the head.
         """
-        encoder = self.training + self.tuning
-        return encoder + self.head if arm.needs_mlm_head else encoder
+        return self.training + self.tuning + self.head * arm.needs_mlm_head
 
     def check(self, case: str) -> None:
         """Check that what is to be paid is known.

@@ -96,9 +96,13 @@ class Artifacts:
             return None
         return self.teachers[self.teacher_number(seed)].model
 
-    @property
-    def teacher_cost(self) -> TeacherCost:
-        """What a teacher cost; one that is trained here need not be trained yet to know it."""
+    def teacher_cost(self, arm: Arm) -> TeacherCost | None:
+        """Return what an arm's teacher cost; None where it needs none.
+
+        One that is trained here need not be trained yet to know it.
+        """
+        if not arm.needs_teacher:
+            return None
         if self._config.teacher.train.budget:
             return cost_by_recipe(self._config)
         return self.teachers[0].cost

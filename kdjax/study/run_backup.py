@@ -85,7 +85,9 @@ class RunBackup:
         Raises:
             InputError: it is not whole.
         """
-        return read_json(self.manifest_path) if self.manifest_path.exists() else None
+        if not self.manifest_path.exists():
+            return None
+        return read_json(self.manifest_path)
 
     def stored_manifest(self) -> Any:
         """Return the manifest in the backup; None: there is none.

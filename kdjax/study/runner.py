@@ -63,7 +63,9 @@ class StudyRunner:
 
     def _teacher_of_program(self, arm: str, seed: int) -> int:
         """Return the number of the teacher that a run's program is given; 0 where it has none."""
-        return self._artifacts.teacher_number(seed) if self._plan.arms[arm].uses_teacher else 0
+        if not self._plan.arms[arm].uses_teacher:
+            return 0
+        return self._artifacts.teacher_number(seed)
 
     def run_group(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """Take runs of an arm to their end, unfinished ones together, however far each had come.

@@ -74,7 +74,7 @@ class Study:
         sequences = self.artifacts.corpus.sequences("train")
         for name, arm in self.plan.arms.items():
             if name not in costs:
-                teacher_cost = self.artifacts.teacher_cost if arm.needs_teacher else None
+                teacher_cost = self.artifacts.teacher_cost(arm)
                 costs[name] = self.plan.cost(arm, self._prices[name], sequences, teacher_cost)
         return {name: costs[name] for name in self.plan.arms}
 
