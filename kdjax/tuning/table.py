@@ -59,4 +59,4 @@ def summary(found: Mapping[str, Any]) -> Group:
 def _best(own: Mapping[str, Any], name: str) -> Text:
     """The best value of a setting, marked where it lies at an end of its range."""
     mark = {"low": " (lowest)", "high": " (highest)"}.get(own["edges"].get(name), "")
-    return Text(f"{tuned.format_value(own['best']['settings'][name])}{mark}")
+    return Text(f"{tuned.shown_value(own['best']['settings'][name])}{mark}")
