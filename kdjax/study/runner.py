@@ -91,7 +91,7 @@ class StudyRunner:
             backup.download()
             if hosts.broadcast_from_main(self._study.is_finished(arm, seed)):
                 backup.upload_and_prune()
-                # Other processes have no directory of their own to read it from.
+                # The main process alone is sure to have it on its disk.
                 row = read_json(run_dir / RESULT) if hosts.is_main_process() else None
                 rows[seed] = hosts.broadcast_from_main(row)
             else:
