@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A user who has compiled nothing yet."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     store = compiled.private_store()
-    opener = None if store is None else store.get_file_cache
+    opener = getattr(store, "get_file_cache", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE", raising=False)
     jax.config.update("jax_compilation_cache_dir", None)
@@ -124,13 +124,17 @@ def test_damaged_entry_is_compiled_again(
     assert compile_and_double() == 42
     entries = {path: path.read_bytes() for path in cached_files(home)}
     for path, content in entries.items():
-        path.write_bytes(content[:-9] + bytes(9) if damage is None else damage)
+        if damage is None:
+            path.write_bytes(content[:-9] + bytes(9))
+        else:
+            path.write_bytes(damage)
     assert compile_and_double() == 42
     warnings = capfd.readouterr().err.splitlines()
     assert len(warnings) == len(entries) and all(
         "damaged; deleted and compiled again" in line for line in warnings
     )
     assert {path: path.read_bytes() for path in cached_files(home)}.keys() == entries.keys()
+    # Now it is whole.
     assert compile_and_double() == 42 and not capfd.readouterr().err
 
 
@@ -183,10 +187,13 @@ def test_full_cache_deletes_the_least_recently_used_entry(tmp_path: Path) -> Non
     """The limit is for all machines together."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    here, there = (CacheDirectory(tmp_path / name, 3 * (100 + 32)) for name in "ab")
-    for number, (entries, key) in enumerate(((there, "0"), (here, "1"), (here, "2"))):
-        entries.put(key, bytes(100))
-        os.utime(tmp_path / ("b" if entries is there else "a") / key, (number, number))
+    here = CacheDirectory(tmp_path / "a", 3 * (100 + 32))
+    there = CacheDirectory(tmp_path / "b", 3 * (100 + 32))
+    there.put("0", bytes(100))
+    here.put("1", bytes(100))
+    here.put("2", bytes(100))
+    for name in ("b/0", "a/1", "a/2"):
+        os.utime(tmp_path / name, (int(name[-1]), int(name[-1])))
     assert there.get("0") == bytes(100)  # it was used now
     here.put("3", bytes(100))
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
@@ -194,6 +201,7 @@ def test_full_cache_deletes_the_least_recently_used_entry(tmp_path: Path) -> Non
         "a/3",
         "b/0",
     ]
+    # What exceeds the limit alone is never kept.
     here.put("too large", bytes(1000))
     assert here.get("too large") is None and here.get("3") == bytes(100)
 

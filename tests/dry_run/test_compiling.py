@@ -83,6 +83,7 @@ def test_compile_json_is_consistent_with_prices(recipe: Path, here: None) -> Non
         "scratch": 1,
         "two_stage": 2,
     }
+    # Times add up, and what follows from them does.
     for name, phases in compiled_arms["arms"].items():
         for phase, cost in zip(phases, costs[name], strict=True):
             estimate = phase["estimated"]
@@ -153,6 +154,7 @@ def test_compiler_out_of_memory_gives_the_bytes_needed(
     assert ended.status == 2
     assert phase["hbm"] == pytest.approx(needed * 2**30)
     assert (phase["fits"], phase["estimated"]) == (False, None)
+    # The table says at least how much.
     assert f"> {needed:.2f} too much" in command(recipe, "--arm", "scratch").out
 
 

@@ -46,6 +46,7 @@ def test_truncated_newest_checkpoint_resumes_from_the_one_before(
     assert lines[0].endswith(f"it is now {newest}.damaged; going on from the one of step {before}")
     check_same(here.result(), straight_study)
 
+    # The ledger says what was lost.
     entries = [
         json.loads(line) for line in (here.out / RUN / "ledger.jsonl").read_text().splitlines()
     ]
@@ -67,6 +68,7 @@ def test_truncated_checkpoints_all_are_refused_until_moved_away(
     ended = here.compare()
     assert ended.status == 2 and steps(checkpoints) == there
     assert f"{checkpoints}: expected a whole checkpoint, found damaged ones alone" in ended.err
+    # Without them the run begins anew.
     checkpoints.rename(here.out / "aside.old")  # as the message says
     assert here.compare().status == 0
     check_same(here.result(), straight_study)

@@ -90,6 +90,7 @@ def test_journal_entry_cut_short_by_full_disk_is_removed(
     with files_of_at_most(len(before) + 40), pytest.raises(OSError, match="File too large") as full:
         opened.add("steps", ledger)
     assert full.value.errno == errno.EFBIG and path.read_bytes() == before
+    # With room again, the entry is added whole.
     opened.add("steps", ledger)
     assert len(journal.read(path)) == len(opened.entries)
 

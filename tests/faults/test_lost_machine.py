@@ -38,6 +38,7 @@ def test_second_machine_resumes_and_third_downloads_the_finished_run(
     place = epath.Path(backup) / str(RUN)
     assert {path.name for path in place.iterdir()} == {"manifest.json", "checkpoints"}
 
+    # A machine that has only the recipe goes on from the backup.
     second = machine()
     ended = second.compare(backup)
     assert ended.status == 0, ended.err
@@ -53,6 +54,7 @@ def test_second_machine_resumes_and_third_downloads_the_finished_run(
         *("params.safetensors", "result.json"),
     }
 
+    # A third finds the run finished and trains nothing.
     third = machine()
     monkeypatch.setattr(runner, "train", lambda *_, **__: pytest.fail("trained again"))
     assert third.compare(backup).status == 0
@@ -72,6 +74,7 @@ def test_first_machine_resumes_after_the_run_continued_elsewhere(
     second_ledger = (second.out / RUN / "ledger.jsonl").read_text()
     assert not first_ledger.startswith(second_ledger)
     assert not second_ledger.startswith(first_ledger)
+    # Each has gone on from the same checkpoint; the first may end the run.
     assert first.compare(backup).status == 0
     check_same(first.result(), straight_study)
     assert kdjax("audit", first.out).status == 0

@@ -74,6 +74,7 @@ def test_each_arm_spends_the_budget_within_one_step(study: Study) -> None:
         )
         assert spent["charged"] == spent["total"] - spent["teacher_training"]
         assert run["budget"]["amount"] - last < spent["charged"] <= run["budget"]["amount"]
+        # But for stored outputs, all was spent in steps.
         assert spent["charged"] - spent["teacher_cache"] == sum(
             phase["flops"] for phase in run["phases"]
         )
@@ -96,6 +97,7 @@ def test_cached_arm_pays_its_share_and_no_teacher_forward(study: Study) -> None:
     online = study.run("logit")["spent"]
     stored = study.run("stored")["spent"]
     assert stored["teacher_cache"] == -(-cache["flops"] // 10) > 0 == online["teacher_cache"]
+    # Only the loss on stored logits is left of the teacher's pass.
     assert stored["teacher_forward"] < 0.01 * online["teacher_forward"]
     assert cache["bias"] == {} and cache["views"] == 2
     assert (
@@ -116,6 +118,7 @@ def test_cached_whole_logits_give_the_online_losses(study: Study) -> None:
 def test_two_stage_runs_the_teacher_in_its_second_phase_only(study: Study) -> None:
     first, second = study.results["arms"]["two_stage"]["phases"]
     assert first["price"]["teacher_forward"] == 0 < second["price"]["teacher_forward"]
+    # The first phase ends at half the budget.
     half = study.results["budget"]["amount"] // 2
     assert half - first["price"]["total"] < first["steps"] * first["price"]["total"] <= half
     terms = []
@@ -157,6 +160,7 @@ def test_report_lists_the_differences_between_arms(study: Study) -> None:
     assert "learning_rate 0.001" in rows["optimiser"]["as_run"]
     assert rows["teacher's outputs"]["stored"] == "stored"
     assert rows["objective"]["two_stage"] == "1 mlm; then 1 attention_kl + 1 value_relation"
+    # What is an arm's own is said, and not called the same for all.
     notes = " ".join(study.results["notes"])
     assert "as_run has its own student, optimizer, finetune" in notes
     assert "head_start has its own start" in notes

@@ -227,6 +227,7 @@ def test_corrected_recipe_runs_in_the_directory_of_a_refused_one(
         "--budget.flops",
         "1e12",
     )
+    # Neither mistake has taken the directory.
     ended = kdjax("compare", recipe, "--out", out, *ALONE)
     assert ended.status == 0, ended.err
 
@@ -245,6 +246,7 @@ def test_taken_or_unwritable_directory_is_refused(recipe: Path, tmp_path: Path) 
     )
     assert (out / "results.json").read_bytes() == before
 
+    # A damaged corpus.
     shard = next((out / "data").rglob("train-*.array_record"))
     halve(shard)
     refused(
@@ -257,12 +259,14 @@ def test_taken_or_unwritable_directory_is_refused(recipe: Path, tmp_path: Path) 
         tmp_path / "other",
     )
 
+    # A directory of something else.
     occupied = tmp_path / "occupied"
     occupied.mkdir()
     written(occupied / "thesis.txt", "mine")
     refused(r"holds files but no study", "compare", *words, "--out", occupied)
     assert [path.name for path in occupied.iterdir()] == ["thesis.txt"]
 
+    # No directory at all.
     file = written(tmp_path / "file", "mine")
     refused(r"file.*cannot be", "compare", *words, "--out", file)
     assert file.read_text() == "mine"
@@ -280,15 +284,16 @@ def test_truncated_checkpoint_is_refused(
     words = [recipe, "--out", tmp_path / "out", *ALONE, "--train.checkpoint.seconds", "0"]
 
     def watch(reporter: object, name: str) -> Callable[[Progress], None]:
-        def damage(progress: Progress) -> None:
+        def interrupt(progress: Progress) -> None:
             if progress.ledger.steps == 3:
                 raise KeyboardInterrupt
 
-        return damage
+        return interrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(compare.Reporter, "track", watch)
         assert kdjax("compare", *words).status == 130
+    # All checkpoints are cut in half.
     checkpoints = tmp_path / "out" / "runs" / "scratch-seed0" / "checkpoints"
     for path in checkpoints.glob("*/state/**/*"):
         if path.is_file():

@@ -107,6 +107,7 @@ def test_each_run_spends_its_budget_within_one_step(study: Study, arm: str, seed
         BUDGET,
         "inference",
     )
+    # What is charged is whole steps, and one more would exceed the budget.
     assert BUDGET - price["total"] < spent["charged"] <= BUDGET
     assert (
         run["used"]
@@ -114,6 +115,7 @@ def test_each_run_spends_its_budget_within_one_step(study: Study, arm: str, seed
         == sum(spent[part] for part in PARTS)
         == run["steps"] * price["total"]
     )
+    # The head's fit is booked to the arm with logits, and charged to none.
     assert spent["teacher_cache"] == 0
     assert spent["teacher_training"] == (
         study.results["teacher"]["head_flops"] if arm == "logit" else 0
@@ -133,6 +135,7 @@ def test_tokens_and_epochs_follow_from_steps(study: Study) -> None:
         assert (
             run["tokens_unique"] == run["tokens_seen"] <= run["positions"] == run["steps"] * 8 * 16
         )
+        # Every position that is masked was seen.
         assert 0 < run["tokens_masked"] < 0.3 * run["tokens_seen"]
 
 
@@ -140,6 +143,7 @@ def test_rows_hold_hardware_flops_beside_charged_flops(study: Study) -> None:
     for run in study.results["runs"]:
         used = run["hardware"]
         assert used["model_flops"] == sum(run["spent"][part] for part in PARTS)
+        # XLA counts the optimized program, which differs from the reference one that is priced.
         assert used["hardware_flops"] > 0.5 * used["model_flops"]
         assert 0 < used["model_utilisation"] < 1 and used["devices"] == 8
         assert (
@@ -169,6 +173,7 @@ def test_results_judge_each_teacher_accounting(study: Study) -> None:
     assert enforced == [
         (v["endpoint"], v["a"], v["verdict"], v["b"]) for v in study.results["verdicts"]
     ]
+    # Who pays for more pays more; what the encoder cost is not known.
     assert cases["nothing"]["costs"]["logit"] < cases["inference"]["costs"]["logit"]
     assert set(cases["both"]["unknown"]) == {"logit", "tinybert", "minilm"}
 
@@ -185,6 +190,7 @@ def test_learning_curve_ends_at_the_budget(study: Study) -> None:
             assert run["curve"][-1]["mlm_loss"] == pytest.approx(
                 run["metrics"]["mlm_loss"], rel=1e-5
             )
+    # An arm that trains no MLM head has no loss of its own.
     assert study.run("tinybert", 0)["curve"] == []
     assert "mlm_loss" not in study.run("tinybert", 0)["metrics"]
 
@@ -240,6 +246,7 @@ def test_arms_of_a_seed_share_start_order_and_masks(study: Study) -> None:
     assert all(line["step"] == 1 for line in first.values())
     assert first["scratch", 0]["loss/mlm"] == pytest.approx(first["logit", 0]["loss/mlm"], rel=1e-6)
     assert first["scratch", 1]["loss/mlm"] == pytest.approx(first["logit", 1]["loss/mlm"], rel=1e-6)
+    # Another seed begins elsewhere.
     assert first["scratch", 0]["loss/mlm"] != pytest.approx(
         first["scratch", 1]["loss/mlm"], rel=1e-4
     )
@@ -253,6 +260,7 @@ def test_params_without_gradient_stay_at_the_start(study: Study, seed: int) -> N
         ended = study.params(arm, seed)
         assert "mlm" in study.results["arms"][arm]["untrained"]
         np.testing.assert_array_equal(ended["mlm.dense.kernel"], start["mlm"]["dense"]["kernel"])
+        # The rest has been trained.
         assert not np.array_equal(
             ended["embeddings.word.embedding"], start["embeddings"]["word"]["embedding"]
         )
@@ -307,6 +315,7 @@ def test_compare_prints_the_summary(study: Study) -> None:
 
 def test_finished_study_leaves_no_temporary_files(study: Study) -> None:
     names = {path.name for path in study.out.rglob("*")}
+    # Neither temporary files nor what runs need only while they go on.
     assert not [name for name in names if name.startswith(".") or name.endswith((".tmp", ".fit"))]
     assert "checkpoints" not in names
     assert {path.name for path in study.out.iterdir()} == {
@@ -354,6 +363,7 @@ def test_fitted_teacher_is_a_hugging_face_directory(study: Study) -> None:
     }
     for name, tensor in encoder.items():
         np.testing.assert_array_equal(fitted[f"bert.{name}"], tensor)
+    # The card says what the head cost and how good it is.
     card = (directory / "README.md").read_text(encoding="utf-8")
     facts = study.results["teacher"]
     assert f"{facts['head_flops']:.4g} FLOPs" in card
@@ -388,6 +398,7 @@ def test_new_seed_joins_a_finished_study(study: Study, scratch_only: Path, tmp_p
     before = written(out / "runs")
     ended = kdjax("compare", scratch_only, "--out", out, "--seeds", "[0, 1, 2]")
     assert ended.status == 0, ended.err
+    # Finished runs are untouched, and there is one more.
     after = written(out / "runs")
     assert {path: stamp for path, stamp in after.items() if path in before} == before
     assert {path.parts[0] for path in after.keys() - before.keys()} == {"scratch-seed2"}
@@ -403,6 +414,7 @@ def test_compare_reuses_a_run_of_the_train_command(
     ended = kdjax("train", scratch_only, "--out", out, "--arm", "scratch", "--seed", "0")
     assert ended.status == 0, ended.err
     assert not (out / "results.json").exists()
+    # The study finds the run done and only measures the rest.
     monkeypatch.setattr(runner, "train", no_training)
     results = compare.compare(recipes.load(scratch_only), out)
     assert [run["params_sha256"] for run in results["runs"]] == [

@@ -222,6 +222,7 @@ def test_study_killed_repeatedly_ends_with_the_same_results(
     rng = random.Random(SEED)
     for moment in moments:
         kill_at(moment, killed, forks, words, rng.uniform(0, moment.within))
+    # Left alone, it ends.
     forks.start(words, tmp_path / "errors")
     assert forks.wait() == 0, (tmp_path / "errors").read_text()
     study.check_same(killed)

@@ -75,6 +75,7 @@ def test_each_run_and_reference_has_the_probe_on_both_texts(study: Study) -> Non
         for name in names:
             assert 0 < row["metrics"][name] < 10
             assert row["details"][name]["shuffled"] > 0
+        # Whether more tokens would lower the loss.
         probe = row["details"]["mlm_probe"]
         assert probe["gain"] == pytest.approx(probe["half"] - row["metrics"]["mlm_probe"])
         assert probe["converged"] == (probe["gain"] <= probe["tolerance"])
@@ -114,6 +115,7 @@ def test_learning_rate_warms_up_from_zero_after_a_charged_probe(
 def test_audit_finds_a_wrong_probe_charge(study: Study) -> None:
     out, _ = study
     assert audit(out) == []
+    # One FLOP more is found.
     path = out / "study.json"
     before = path.read_text()
     stored = json.loads(before)
@@ -158,6 +160,7 @@ def test_run_killed_while_fitting_the_probe_ends_with_the_same_result(
     with pytest.raises(KeyboardInterrupt):
         compare(one_run, tmp_path / "out")
     assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
+    # The same command goes on and ends as the undisturbed study did.
     monkeypatch.setattr(MlmProbe, "fit", fit)
     compare(one_run, tmp_path / "out")
     rows = [
@@ -219,6 +222,7 @@ def test_trials_by_another_endpoint_keep_only_a_charged_probe(config: Config) ->
     space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2}}
     tuned = replace(config, tune=replace(config.tune, trials=1, endpoint="mlm_loss", space=space))
     assert recipe_of(tuned).evaluation.mlm_probe.tokens == PROBE["tokens"]
+    # A probe that costs a run nothing is left out.
     free = replace(tuned.evaluation, mlm_probe=replace(tuned.evaluation.mlm_probe, charged=False))
     assert recipe_of(replace(tuned, evaluation=free)).evaluation.mlm_probe.tokens == 0
 

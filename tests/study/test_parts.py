@@ -77,12 +77,14 @@ def test_merged_parts_equal_the_study_of_one_machine(
     ended = kdjax("merge", *parts, "--out", merged)
     assert (ended.status, ended.err) == (0, "")
     assert "4 finished runs: minilm-seed0, scratch-seed0, minilm-seed1, scratch-seed1" in ended.out
+    # The same study on one machine.
     assert kdjax("compare", recipe, "--out", whole).status == 0
     with monkeypatch.context() as patch:
         patch.setattr(runner, "train", no_training)
         ended = kdjax("compare", recipe, "--out", merged)
     assert ended.status == 0, ended.err
     assert rows(merged) == rows(whole)
+    # And what is judged and said of them.
     results = [json.loads((out / "results.json").read_text()) for out in (merged, whole)]
     for name in ("verdicts", "references", "corpus", "teacher", "arms", "budget"):
         assert results[0][name] == results[1][name], name
@@ -165,6 +167,7 @@ def test_merge_of_a_run_with_two_results_is_refused(parts: list[Path], tmp_path:
 def test_merge_of_a_directory_without_a_study_is_refused(parts: list[Path], tmp_path: Path) -> None:
     ended = kdjax("merge", parts[0], tmp_path, "--out", tmp_path / "merged")
     assert ended.status == 2 and "study.json: no such file" in ended.err
+    # Nor is anything written among other files.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     ended = kdjax("merge", *parts, "--out", tmp_path / "mine")
@@ -200,6 +203,7 @@ def test_parts_hold_each_run_once_at_similar_cost(count: int) -> None:
     spans = costing(costs)
     parts = [Part(number, count).of(spans, seeds=range(3)) for number in range(1, count + 1)]
     assert sorted(chain.from_iterable(parts)) == sorted(product(costs, range(3)))
+    # No part takes longer than another by more than the dearest run.
     sums = []
     for part in parts:
         sums.append(sum(costs[arm] for arm, _ in part))

@@ -165,6 +165,7 @@ def test_tokenizer_command_makes_a_tokenizer_for_other_recipes(
     assert "was prepared with a tokenizer that was given" in refused(
         kdjax("compare", recipe, "--out", tmp_path / "study", *wrong)
     )
+    # Nor one that was trained in another way.
     other = ("--data.prepared", tmp_path / "trained", "--data.tokenizer.size", "61")
     assert "was prepared with a tokenizer trained by" in refused(
         kdjax("compare", recipe, "--out", tmp_path / "study", *other)

@@ -133,6 +133,7 @@ def test_teachers_of_a_killed_study_equal_those_trained_in_one_go(
     for seed in TRAIN["seeds"]:
         for at in ("0.25", "1"):
             assert card(study / "teacher", seed, at) == card(teachers, seed, at)
+        # The training ended with the same parameters, figures and account.
         run, expected = (place / f"seed{seed}" for place in (study / "teacher", teachers))
         assert metrics.same_each_time(run) == metrics.same_each_time(expected)
         result, straight = (
@@ -141,6 +142,7 @@ def test_teachers_of_a_killed_study_equal_those_trained_in_one_go(
         for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "curve"):
             assert result[name] == straight[name], name
         assert not (run / "checkpoints").exists()
+    # It was indeed killed.
     events = [
         json.loads(line)["event"]
         for line in (study / "teacher/seed3/ledger.jsonl").read_text().splitlines()
@@ -157,8 +159,10 @@ def test_card_holds_cost_and_quality_of_the_checkpoint(teachers: Path) -> None:
     assert (
         early["params_sha256"] != whole["params_sha256"] != card(teachers, 3, "1")["params_sha256"]
     )
+    # The weights are those that the card was written for.
     model = models.from_pretrained(teachers / "seed0" / "at-0.25")
     assert sha256(model.params) == early["params_sha256"]
+    # People read the same in the card.
     card_text = (teachers / "seed0" / "at-0.25" / "README.md").read_text(encoding="utf-8")
     for words in (
         "2 layers, width 24, 2 heads, feed-forward 48",
@@ -184,6 +188,7 @@ def test_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study: 
                 assert taught_by is None
             else:
                 assert taught_by == card(study / "teacher", of, "0.25")
+            # Its losses stand beside those of the student.
             beside = [
                 line["teacher_mlm_loss"]
                 for line in metrics.lines(run)
@@ -223,6 +228,7 @@ def test_report_says_how_teachers_were_trained(study: Path) -> None:
         "as far as 2 teachers can show it" in notes
         and "choice of test rows, corpus or hyperparameters" in notes
     )
+    # Both are references, and their mean stands for the teacher.
     names = [row["name"] for row in content["references"]]
     assert names[-2:] == ["teacher, seed 0", "teacher, seed 3"]
     losses = [teacher["mlm_loss"] for teacher in content["teacher"]["teachers"]]
@@ -238,6 +244,7 @@ def test_audit_finds_a_wrong_teacher_cost(study: Path, tmp_path: Path) -> None:
     assert audit(study) == []
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
+    # One FLOP less is found.
     path = copy / "teacher" / "seed3" / "at-0.25" / "teacher.json"
     facts = json.loads(path.read_text())
     path.write_text(json.dumps({**facts, "training_flops": facts["training_flops"] - 1}))
@@ -306,6 +313,7 @@ def test_sweep_over_checkpoints_trains_the_teacher_once(
     assert len(trained) == 1
     assert len(list((tmp_path / "out" / "shared").glob("teacher-*"))) == 1
     cells = [results(cell) for cell in sorted((tmp_path / "out" / "cells").iterdir())]
+    # Each study learnt from another checkpoint.
     used = [cell["teacher"]["pretraining"]["at"] for cell in cells]
     assert sorted(used) == [0.25, 1.0]
     params = {cell["runs"][0]["params_sha256"] for cell in cells}
@@ -325,6 +333,7 @@ def test_teacher_training_on_a_full_disk_keeps_its_directory(
     ended = kdjax("compare", recipe, "--out", tmp_path / "out")
     assert ended.status == 2 and "No space left" in ended.err
     assert (tmp_path / "out" / "teacher" / "seed0" / "manifest.json").exists()
+    # The directory is still that training's alone.
     other = {
         "architecture": small_study.TEACHER,
         "train": {**TRAIN, "optimizer": {"learning_rate": 2.0e-2}},

@@ -72,6 +72,7 @@ def test_tuning_holds_trials_and_best_settings_of_each_arm(tmp_path: Path) -> No
         "sampler": "qmc",
     }
     assert tuning["budget"]["amount"] == 1e12
+    # What each arm's trials came to.
     scratch = tuning["arms"]["scratch"]
     logit = tuning["arms"]["logit"]
     assert scratch["best"] == {"number": 1, "settings": {RATE: 2e-3}, "value": 3.5}
@@ -156,6 +157,7 @@ def test_notes_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None
         "logit: the best optimizer.learning_rate, 0.009, lies at the high end of its range, which "
         "may be too narrow.",
     ]
+    # A recipe that names the file says the same.
     from_recipe = tuning_of(tuned(tmp_path))
     assert from_recipe is not None and notes(from_recipe) == notes(tuning)
     assert "probe.topic on the task's dev rows" in notes({**tuning, "endpoint": "probe.topic"})[0]

@@ -63,6 +63,7 @@ def test_vmapped_seeds_end_with_the_results_of_seeds_one_by_one(
     vmapped = compared(recipe, out, "--train.vmapped_seeds", "2")
     runs = [(run["seed"], run["arm"]) for run in vmapped["runs"]]
     assert runs == list(product(SEEDS, ARMS))
+    # Accounts are equal to the token, figures within rounding.
     for run, expected in zip(vmapped["runs"], alone["runs"], strict=True):
         for name in EXACT:
             assert run[name] == expected[name], name
@@ -71,6 +72,7 @@ def test_vmapped_seeds_end_with_the_results_of_seeds_one_by_one(
     assert [run["hardware"]["side_by_side"] for run in vmapped["runs"]] == [1, 2, 1, 2, 1, 1]
     assert any("Up to 2 seeds of an arm trained side by side" in note for note in vmapped["notes"])
     assert kdjax("audit", out).status == 0
+    # The setting is none of the study's identity.
     again = compared(recipe, out, "--train.vmapped_seeds", "3")  # another setting, the same study
     assert again["runs"] == vmapped["runs"]
 
