@@ -64,6 +64,7 @@ class Clock:
         if self._whole or threading.current_thread() is not threading.main_thread():
             yield
             return
+        # What has passed belongs to the block around.
         self._count()
         self._kinds.append(kind)
         self._whole = whole

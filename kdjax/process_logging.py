@@ -22,7 +22,9 @@ def prefix() -> str:
     Processes are counted from 0.
     """
     index, count = _index_and_count()
-    return f"[{index}/{count}] " if count > 1 else ""
+    if count == 1:
+        return ""
+    return f"[{index}/{count}] "
 
 
 def warn(text: str) -> None:

@@ -75,7 +75,9 @@ class Reporter:
         """Show a line that the next one replaces; without a terminal, one every `INTERVAL`."""
         if not process_logging.is_main_process():
             return
-        interval = REFRESH if self._console.is_terminal else INTERVAL
+        interval = INTERVAL
+        if self._console.is_terminal:
+            interval = REFRESH
         now = time.monotonic()
         if now - self._last_shown < interval:
             return
@@ -142,8 +144,12 @@ class Reporter:
             rate: what it spends in a second, in its budget's unit; 0: nothing.
             begun: when its first step ended.
         """
-        run_seconds = ledger.remaining / rate if rate else 0.0
-        words = f"{_duration(run_seconds)} left" if rate else "? left"
+        run_seconds = 0.0
+        words = "? left"
+        if rate:
+            run_seconds = ledger.remaining / rate
+            words = f"{_duration(run_seconds)} left"
+        # Runs that are still to come are as fast as those that were seen.
         if self._budget and self._spent:
             elapsed = time.monotonic() - (self._started or begun)
             all_seconds = (self._budget - self._spent) * elapsed / self._spent

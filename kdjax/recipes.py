@@ -67,6 +67,7 @@ def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, 
     for field in dataclasses.fields(cls):
         name = f"{prefix}{field.name}"
         hint = hints[field.name]
+        # Below a mapping or a tuple there are no defaults, only what each member may have.
         default = getattr(instance, field.name, dataclasses.MISSING)
         if dataclasses.is_dataclass(hint):
             yield from _settings(hint, default, f"{name}.")
@@ -101,6 +102,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         InputError: no such file, not YAML, an unknown key or a value of the wrong type; names the
             nearest valid key.
     """
+    # Keys are checked first: the parser does not say which one is near.
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -265,6 +267,7 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
     """
     _check_overrides(settings)
     values = to_dict(config)
+    # A trained tokenizer's size is also the models'; they take it anew.
     if any(name.startswith("data.tokenizer") for name in settings):
         _free_vocabulary(config, values)
     for name, value in settings.items():

@@ -64,7 +64,7 @@ def test_dotted_overrides_change_the_recipe(recipe: Path, words: list[str], valu
 
 
 @pytest.mark.parametrize(
-    ("yaml", "words", "said"),
+    ("yaml", "words", "message"),
     [
         (
             "data: {seq_lenn: 3}",
@@ -136,11 +136,11 @@ def test_dotted_overrides_change_the_recipe(recipe: Path, words: list[str], valu
     ],
 )
 def test_unknown_or_wrong_setting_is_refused_by_name(
-    tmp_path: Path, yaml: str, words: list[str], said: str
+    tmp_path: Path, yaml: str, words: list[str], message: str
 ) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml, encoding="utf-8")
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         recipes.load(path, words)
     assert "\n" not in str(error.value)
 

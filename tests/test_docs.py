@@ -1,9 +1,9 @@
-"""The documentation: its examples run as they stand, its figures are the code's, its links lead
-somewhere."""
+"""The documentation: its examples run, its figures are the code's, its links have targets."""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -26,6 +26,8 @@ from kdjax.models.features import Features
 from kdjax.objectives import custom
 from kdjax.objectives.presets import PRESETS
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 OBJECTIVES = ROOT / "docs" / "objectives"
@@ -39,9 +41,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def rows(page: Path) -> list[list[str]]:
-    """The cells of all tables' rows, code as it is."""
-    lines = re.findall(r"^\| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return [[cell.strip() for cell in line.split("|")] for line in lines]
+    """Return the cells of all tables' rows, code as it is."""
+    table_rows = []
+    for line in re.findall(r"^\| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        table_rows.append([cell.strip() for cell in line.split("|")])
+    return table_rows
 
 
 def code(cell: str) -> list[str]:
@@ -55,8 +59,7 @@ def recipe(text: str, directory: Path) -> Config:
 
 
 def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
-    """Of every row of the objectives' price tables: page, the term, and its price alone and beside
-    `mlm`."""
+    """Yield page, term, price alone and price beside `mlm` of the objectives' price tables."""
     for page in sorted(OBJECTIVES.glob("*.md")):
         for cells in rows(page):
             if cells[0].startswith("`{name:"):
@@ -64,25 +67,25 @@ def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
 
 
 def paper(terms: list[dict[str, Any]]) -> Config:
-    """The paper's sizes, with one arm."""
-    made = tuple(TermConfig(**term) for term in terms)
-    return replace(
-        PAPER, arms={"x": ArmConfig(terms=made)}, budget=replace(PAPER.budget, flops=LARGE)
-    )
+    """Return the paper's recipe with one arm of some terms."""
+    arm = ArmConfig(terms=tuple(TermConfig(**term) for term in terms))
+    return replace(PAPER, arms={"x": arm}, budget=replace(PAPER.budget, flops=LARGE))
 
 
 def arms_in_table() -> dict[str, list[str]]:
-    """Named arm -> its price and what gets no gradient."""
-    table = [
-        cells for cells in rows(OBJECTIVES / "README.md") if re.fullmatch(r"\d\.\d{3}", cells[1])
-    ]
-    return {code(cells[0])[0]: cells[1:] for cells in table}
+    """Return each named arm's price and what gets no gradient, as documented."""
+    arms = {}
+    for cells in rows(OBJECTIVES / "README.md"):
+        if re.fullmatch(r"\d\.\d{3}", cells[1]):
+            arms[code(cells[0])[0]] = cells[1:]
+    return arms
 
 
-def step(config: Config) -> int:
-    """FLOPs of a step of the only arm's only phase."""
-    (((phase,),),) = (prices(config).values(),)
-    return int(phase["total"])
+def priced(config: Config) -> dict[str, Any]:
+    """Return the price of the only arm's only phase."""
+    (phases,) = prices(config).values()
+    assert len(phases) == 1
+    return phases[0]
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +136,12 @@ def test_worked_equations_equal_the_terms(page: str) -> None:
 
 @pytest.mark.usefixtures("own_terms")
 def test_each_recipe_in_the_docs_resolves(tmp_path: Path) -> None:
-    found = [(page.stem, block) for page in PAGES for block in blocks(page, "yaml")]
-    assert {page for page, _ in found} >= {"arms", "own-terms", "stored-outputs"}
-    for _, block in found:
-        assert arms_of(recipe(block, tmp_path))
+    pages_with_recipes = set()
+    for page in PAGES:
+        for block in blocks(page, "yaml"):
+            assert arms_of(recipe(block, tmp_path))
+            pages_with_recipes.add(page.stem)
+    assert pages_with_recipes >= {"arms", "own-terms", "stored-outputs"}
 
 
 def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> None:
@@ -144,7 +149,7 @@ def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> No
     config = recipe(block, tmp_path)
     own = {name: arm for name, arm in config.arms.items() if name == "own"}
     config = replace(config, arms=own, budget=replace(config.budget, flops=LARGE))
-    (((phase,),),) = (prices(config).values(),)
+    phase = priced(config)
     assert phase["teacher_forward"] > phase["student_forward"] > phase["objective"] > 0
     (needs,) = (phase.needs for phase in arms_of(config)["own"].phases)
     assert (needs.student.hidden, needs.teacher.hidden) == (frozenset({6}), frozenset({12}))
@@ -162,35 +167,31 @@ def test_custom_term_of_the_docs_equals_its_formula(own_terms: Any) -> None:
 
     means = []
     for row, ids in enumerate(segments):
-        pairs = [(i, j) for i in range(5) for j in range(5) if ids[i] == ids[j] > 0]
-        means.append(
-            np.mean([abs(cosine(h_s[row], i, j) - cosine(h_t[row], i, j)) ** 1.5 for i, j in pairs])
-        )
+        distances = []
+        for i, j in itertools.product(range(5), repeat=2):
+            if ids[i] == ids[j] > 0:
+                distances.append(abs(cosine(h_s[row], i, j) - cosine(h_t[row], i, j)) ** 1.5)
+        means.append(np.mean(distances))
     term = objectives.get("my_terms:similarity", power=1.5)
     loss = term(Features(hidden={6: h_s}), Features(hidden={12: h_t}), batch, {})
     assert float(loss) == pytest.approx(np.mean(means), rel=1e-5)
 
 
 def test_each_term_variant_and_option_is_documented() -> None:
-    documented = {
-        (term["name"], term.get("variant", "original"))
-        for term in map(yaml.safe_load, terms_in_tables())
-    }
-    registered = {
-        (name, variant): kind
-        for name, variants in objectives._TERMS.items()
-        for variant, kind in variants.items()
-    }
+    documented = set()
+    for _, text, _, _ in priced_terms():
+        term = yaml.safe_load(text)
+        documented.add((term["name"], term.get("variant", "original")))
+    registered = {}
+    for name, variants in objectives._TERMS.items():
+        for variant, kind in variants.items():
+            registered[name, variant] = kind
     same = ("mlm", "bui2024")  # the original under another name
     assert documented == registered.keys() - {same}
     pages = {yaml.safe_load(term)["name"]: page for page, term, _, _ in priced_terms()}
     for (name, _), kind in registered.items():
-        cells = [cell for row in rows(pages[name]) for cell in code(row[0])]
-        assert set(custom.options_of(kind)) <= set(cells), name
-
-
-def terms_in_tables() -> list[str]:
-    return [term for _, term, _, _ in priced_terms()]
+        cells = {cell for row in rows(pages[name]) for cell in code(row[0])}
+        assert set(custom.options_of(kind)) <= cells, name
 
 
 @pytest.mark.parametrize("name", ["value_relation"])
@@ -199,12 +200,13 @@ def test_documented_prices_of_terms_are_current(
 ) -> None:
     scratch = named["scratch"]["flops"]
     label, alone, beside = next(
-        found for _, *found in priced_terms() if yaml.safe_load(found[0])["name"] == name
+        cells for _, *cells in priced_terms() if yaml.safe_load(cells[0])["name"] == name
     )
     term = yaml.safe_load(label)
-    assert f"{step(paper([term])) / scratch:.3f}" == alone
+    assert f"{priced(paper([term]))['total'] / scratch:.3f}" == alone
     if name == "value_relation":
-        assert f"{step(paper([{'name': 'mlm'}, term])) / scratch:.3f}" == beside
+        both = priced(paper([{"name": "mlm"}, term]))["total"]
+        assert f"{both / scratch:.3f}" == beside
 
 
 def test_documented_prices_of_some_named_arms_are_current(named: dict[str, dict[str, Any]]) -> None:
@@ -247,18 +249,18 @@ def test_each_named_arm_is_documented() -> None:
 def test_documented_cost_of_stored_outputs_is_current(
     named: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    (found,) = [
+    (cells,) = [
         cells for cells in rows(OBJECTIVES / "stored-outputs.md") if cells[0] == "`{logits: top_k}`"
     ]
     settings = (
-        f"data: {{mask_copies: 10}}\ncache: {code(found[0])[0]}\narms: {code(found[1])[0]}\ntrain: "
+        f"data: {{mask_copies: 10}}\ncache: {code(cells[0])[0]}\narms: {code(cells[1])[0]}\ntrain: "
         f"{{batch_size: 1024}}\n"
     )
     config = recipe(f"{settings}budget: {{flops: {LARGE:g}}}\n", tmp_path)
-    ((((row,),)),) = (prices(config).values(),)
-    assert f"{row['cache']['bytes_a_sequence']:,}" == found[2]
-    assert f"{row['total'] / named['scratch']['flops']:.3f}" == found[3]
-    assert f"{row['cache']['pays_off_after_epochs']:.2f} epochs" == found[4]
+    row = priced(config)
+    assert f"{row['cache']['bytes_a_sequence']:,}" == cells[2]
+    assert f"{row['total'] / named['scratch']['flops']:.3f}" == cells[3]
+    assert f"{row['cache']['pays_off_after_epochs']:.2f} epochs" == cells[4]
 
 
 def test_documented_refusals_are_current(tmp_path: Path) -> None:
@@ -286,6 +288,5 @@ def test_links_have_targets(page: Path) -> None:
         assert target.exists(), link
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {
-                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
-            }, link
+            anchors = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+            assert anchor in [heading.replace(" ", "-") for heading in anchors], link

@@ -42,7 +42,7 @@ def test_two_processes_prefix_lines_and_only_the_main_one_logs_progress() -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    both = [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, address, str(number)],
             cwd=ROOT,
@@ -52,9 +52,9 @@ def test_two_processes_prefix_lines_and_only_the_main_one_logs_progress() -> Non
         )
         for number in range(2)
     ]
-    ended = [process.communicate(timeout=120) for process in both]
+    ended = [process.communicate(timeout=120) for process in processes]
     for number, (out, err) in enumerate(ended):
-        assert both[number].returncode == 0, err
+        assert processes[number].returncode == 0, err
         # Before they have met, nobody asks JAX: they could not meet if its devices had been
         # started.
         assert json.loads(out) == ""

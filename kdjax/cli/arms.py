@@ -17,6 +17,7 @@ def run(options: Options) -> None:
     from kdjax.dry_run.named_arms import arms_table, named_arms
     from kdjax.progress import Reporter
 
+    # Pricing every arm takes half a minute at the paper's sizes.
     with Reporter() as reporter:
         rows = named_arms(options.config, reporter.status)
     if options.json:

@@ -65,6 +65,8 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
     Raises:
         InputError: words that are no command line, or a recipe that cannot be.
     """
+    # What argparse does not know is taken out first: another program's options, and overrides of
+    # settings, of which there are too many to declare.
     own_words, beam_options = _split_at_dashes(words)
     own_words, overrides = split_overrides(own_words)
     options = _parser().parse_args(own_words, Options(beam_options=beam_options, config=None))
@@ -77,12 +79,14 @@ def read(words: Sequence[str]) -> tuple[Command, Options]:
         raise InputError(
             f"command line: {overrides[0]} changes a recipe, expected CONFIG before it"
         )
+    # Only now a recipe is read: mistakes on the command line come first.
     options.config = recipes.load(options.config, overrides) if options.config else PAPER
     return COMMANDS[options.command], options
 
 
 def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split a command line into its own words and those after `--`, which are Apache Beam's."""
+    # Beam's options are unknown here, and may be named like kdjax's.
     if "--" not in words:
         return list(words), []
     end = list(words).index("--")
@@ -100,6 +104,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     overrides: list[str] = []
     rest = iter(words)
     for word in rest:
+        # A word is an override if it has a dot or is the name of a whole section; `+` appends.
         name = word[2:].split("=")[0] if word.startswith("--") else ""
         if "." not in name and name.removesuffix("+") not in sections:
             own_words.append(word)
@@ -144,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Parser
     )
+    # Each command adds its own arguments; what all have in common is set here.
     for command in COMMANDS.values():
         subparser = subparsers.add_parser(
             command.name,

@@ -36,6 +36,7 @@ def run(options: Options) -> None:
         print(json.dumps(rows, indent=1))
     else:
         compile_table(rows, len(options.config.seeds))
+    # After the table, which shows what does not fit.
     check_fits(rows)
 
 

@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     process_logging.claim_logging()
+    # Whatever ends a command early is one line here, and an exit status; a bug is a traceback.
     try:
         command, options = command_line.read(sys.argv[1:] if arguments is None else arguments)
         options.begun = begun
@@ -78,12 +79,14 @@ def _joins(command: Command, options: Options) -> bool:
         command: to be run.
         options: its arguments; its output directory becomes this process's own.
     """
-    from kdjax import compiled, memory
+    from kdjax import compiled, memory  # JAX is loaded only now
 
+    # Before JAX first uses a device.
     memory.configure_malloc()
     if _is_distributed():
         from kdjax.parallel import hosts
 
+        # Of a command that is not written for several processes, the first runs all.
         hosts.start()
         if command.multiprocess:
             options.out = hosts.process_dir(options.out)

@@ -16,6 +16,7 @@ def run(options: Options) -> None:
     """Merge the parts, and print how many runs there are now."""
     from kdjax.study.parts import merge
 
+    # All finished runs that are now in one place, those that were there before included.
     runs = merge(options.parts, options.out)
     print(f"{options.out}: {len(runs)} finished runs: {', '.join(runs)}")
 

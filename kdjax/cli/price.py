@@ -10,6 +10,7 @@ def run(options: Options) -> None:
     from kdjax.dry_run.price_table import price_table
     from kdjax.dry_run.pricing import prices
 
+    # The same rows either way.
     rows = prices(options.config)
     if options.json:
         print(json.dumps(rows, indent=1))

@@ -25,6 +25,7 @@ def run(options: Options) -> None:
     from kdjax.study.compare import train_one, train_part
     from kdjax.study.parts import Part
 
+    # Either one run by arm and seed, or a part; nothing in between.
     names_run = options.arm is not None and options.seed is not None
     names_part = options.part is not None
     if names_part and options.arm is None and options.seed is None:

@@ -32,10 +32,12 @@ def arms_of(config: Config) -> dict[str, Arm]:
         raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
     teacher = zoo.resolve(config.teacher.architecture)
     optimizer = config.train.optimizer
+    # Each by itself, its phases split where a batch ramp changes the batch.
     arms = {}
     for name, settings in config.arms.items():
         arm = resolve(name, settings, config.student, teacher, optimizer, config.cache)
         arms[name] = arm.ramped(config.train.batch_ramp)
+    # Against the recipe, which all arms share.
     for arm in arms.values():
         _check_models(config, arm, teacher)
         finetuning_of(config, arm)
@@ -62,6 +64,7 @@ def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
             "student.vocab_size, "
             f"{vocab_size}: arms read the same text"
         )
+    # The teacher reads only what an arm shows it.
     models = [("student", arm.student)]
     if arm.uses_teacher:
         models.append(("teacher.architecture", teacher))
@@ -79,6 +82,7 @@ def _check_cached(config: Config, arm: Arm) -> None:
     Raises:
         InputError: a budget of hours, several teachers, or no fixed masks.
     """
+    # A run under a clock would read for free what took time to store.
     if config.budget.kind == "hours":
         raise InputError(
             f"arms.{arm.name}: teacher is 'cached' under budget.hours, expected 'online': the "
@@ -92,6 +96,7 @@ def _check_cached(config: Config, arm: Arm) -> None:
             "seeds "
             f"{list(teachers)}, expected 'online': outputs are stored of one teacher"
         )
+    # New masks in each epoch would need outputs that are not stored.
     if config.data.mask_copies < 1:
         raise InputError(
             f"arms.{arm.name}: teacher is 'cached' and data.mask_copies 0, expected at least 1: "

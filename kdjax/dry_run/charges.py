@@ -1,4 +1,4 @@
-"""What a run is charged before its first step: an MLM probe, stored outputs, the teacher."""
+"""Charges of a run before its first step: an MLM probe, stored outputs, the teacher."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdjax.config import Config, ModelConfig
 from kdjax.dry_run.arms import batch_shape
-from kdjax.dry_run.teacher_cost import cost_by_recipe
+from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
 from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
 from kdjax.models import FeatureRequest, zoo
 from kdjax.teacher_cache.manifest import CacheManifest
@@ -33,7 +33,9 @@ def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
         InputError: the probe has fewer tokens than two of its steps take.
     """
     settings = config.evaluation.mlm_probe
-    return cost_of(settings, model, probe_shape(config)) if settings.tokens else None
+    if not settings.tokens:
+        return None
+    return cost_of(settings, model, probe_shape(config))
 
 
 def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
@@ -58,6 +60,7 @@ def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
 def sharing(config: Config, arms: Mapping[str, Arm]) -> int:
     """Return how many runs share the cost of stored outputs."""
     cached_arms = [arm for arm in arms.values() if arm.stored]
+    # A recipe may say that runs of other studies share it as well.
     return config.cache.shared_by or len(config.seeds) * len(cached_arms)
 
 
@@ -69,22 +72,12 @@ def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
         request: the outputs.
         sequences: of the training text, of which all views are stored.
     """
+    # A cache made before says what it cost.
     if config.cache.source:
         return int(CacheManifest.read(Path(config.cache.source)).totals["flops"])
     shape = batch_shape(config, config.cache.batch_size)
     flops_per_pass = cache_price(zoo.resolve(config.teacher.architecture), request, shape)
     return flops_per_pass * passes(sequences, config.data.mask_copies, shape.batch_size)
-
-
-def cache_charge(config: Config, arms: Mapping[str, Arm], sequences: int) -> int:
-    """Return a run's share of what storing the teacher's outputs costs.
-
-    Args:
-        config: the recipe.
-        arms: all of them.
-        sequences: of the training text.
-    """
-    return share(cache_flops(config, stored_by(arms), sequences), sharing(config, arms))
 
 
 def teacher_flops(config: Config, arm: Arm) -> int:
@@ -96,3 +89,32 @@ def teacher_flops(config: Config, arm: Arm) -> int:
     cost = cost_by_recipe(config)
     cost.check(config.budget.teacher)
     return cost.charged_to(arm)
+
+
+def upfront_charges(
+    config: Config,
+    arms: Mapping[str, Arm],
+    arm: Arm,
+    train_sequences: int,
+    teacher: TeacherCost | None,
+) -> dict[str, int]:
+    """Return the FLOPs that a run spends before its first step, by account.
+
+    Args:
+        config: the recipe.
+        arms: all of them, which share the cost of stored outputs.
+        arm: the run's.
+        train_sequences: of the training text, whose outputs are stored.
+        teacher: what the teacher cost; None where the run owes nothing for it.
+
+    Raises:
+        InputError: the teacher's training is charged and its cost is not known.
+    """
+    charges = probe_charge(config, arm)
+    if arm.stored:
+        flops = cache_flops(config, stored_by(arms), train_sequences)
+        charges["teacher_cache"] = share(flops, sharing(config, arms))
+    if teacher is not None:
+        teacher.check(config.budget.teacher)
+        charges["teacher_training"] = share(teacher.charged_to(arm), config.budget.students)
+    return charges

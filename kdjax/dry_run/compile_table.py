@@ -39,6 +39,7 @@ def compile_table(rows: dict[str, Any], seeds: int) -> None:
         f"of {rows['peak_flops'] / 1e12:,.0f} TFLOP/s, as the TPU compiler makes it; times are "
         "estimates",
     )
+    # Heads are two lines, so that the table is as narrow as its numbers.
     table.add_column("arm", no_wrap=True)
     for head in (
         f"HBM, GiB\nof {gib(rows['hbm'])}",
@@ -53,8 +54,11 @@ def compile_table(rows: dict[str, Any], seeds: int) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for name, phases in rows["arms"].items():
         for number, phase in enumerate(phases, start=1):
-            label = name if len(phases) == 1 else f"{name}, phase {number}"
+            label = name
+            if len(phases) > 1:
+                label = f"{name}, phase {number}"
             table.add_row(label, *_cells(phase))
+    # Where a terminal is narrower, its own wrapping keeps every number whole.
     console = Console(width=max(WIDTH, Console().width), highlight=False)
     console.print(table)
     for line in (*_MEANING, *_phase_notes(rows), *_hours_note(rows, seeds), *_operations(rows)):
@@ -69,8 +73,10 @@ def _cells(phase: dict[str, Any]) -> list[str]:
     memory = gib(phase["hbm"])
     if not phase["fits"]:
         memory += " too much"
+    # What the compiler made.
     sent_bytes = sum(kind["bytes"] for kind in phase["collectives"].values())
     attention = [f"{dtype} {kind['bytes'] / 1e6:.0f}" for dtype, kind in phase["attention"].items()]
+    # What is estimated.
     by_source = [f"{1e3 * estimated['by_source'][source]:.2f}" for source in SOURCES]
     step = "unknown"
     utilisation = "-"
@@ -117,6 +123,7 @@ def _hours_note(rows: dict[str, Any], seeds: int) -> list[str]:
     hours = [phase["estimated"]["hours"] for _, phase in _estimated_phases(rows)]
     if not hours or None in hours or len(hours) < phases:
         return []
+    # Every seed of an arm takes as long.
     runs = seeds * len(rows["arms"])
     return [
         f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.3g} hours of training."
@@ -128,10 +135,12 @@ def _operations(rows: dict[str, Any]) -> list[str]:
     lines = []
     for name, phase in _estimated_phases(rows):
         for operation in phase["estimated"].get("top", ()):
-            turns = f" x {operation['turns']}" if operation["turns"] > 1 else ""
-            source = " ".join(filter(None, (operation["op_name"], operation["place"])))
+            label = operation["name"]
+            if operation["turns"] > 1:
+                label += f" x {operation['turns']}"
+            origin = " ".join(filter(None, (operation["op_name"], operation["place"])))
             lines.append(
                 f"{name}: {1e3 * operation['seconds']:8.3f} ms {operation['source']:12} "
-                f"{operation['name']}{turns}  {source}"
+                f"{label}  {origin}"
             )
     return lines

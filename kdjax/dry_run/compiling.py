@@ -77,6 +77,7 @@ def compiled(
                 f"--arm is {name!r}, expected an arm of the recipe{nearest(name, all_arms)}"
             )
     chosen = {name: all_arms[name] for name in arms or all_arms}
+    # The mesh is laid out over the slice's devices, not over this machine's.
     layout = Layout.of(config.train.mesh, target.devices)
     for arm in chosen.values():
         for phase in arm.phases:
@@ -118,11 +119,13 @@ def _phase_row(
         with uncached():
             program = program_of(phase, shape, layout, settings.grad_accum_steps, settings.compute)
     except jax.errors.JaxRuntimeError as e:
+        # A step that does not fit is a result; all other errors are errors.
         needed = out_of_memory(str(e))
         if needed is None:
             raise
         unknown = dict.fromkeys(("compile_seconds", "collectives", "attention", "estimated"))
         return {"fits": False, "hbm": needed, **unknown}
+    # The compiled text tells what the step sends and writes; the compiler tells its memory.
     module = parse(program.text)
     memory = program.memory
     assert memory is not None
@@ -143,6 +146,7 @@ def _attention(
     heads = {phase.student.heads // layout.mesh.shape["tensor"]}
     if phase.teacher is not None:
         heads.add(phase.teacher.heads // layout.mesh.shape["tensor"])
+    # Scores are of the sequences that a device works on at once.
     batch_size = shape.batch_size // layout.batch_parts // config.train.grad_accum_steps
     written = materialised(module, batch_size, heads, shape.seq_len)
     return {scores.dtype: {"arrays": scores.arrays, "bytes": scores.bytes} for scores in written}
@@ -153,6 +157,7 @@ def _estimated(
 ) -> dict[str, Any]:
     """Return the estimate of a step's time, and of how well it uses the devices."""
     step = estimate(program.text, target.chip, program.kernels)
+    # One operation of unknown time leaves the step's unknown.
     share_of_peak = None
     if step.seconds is not None:
         share_of_peak = utilisation(price, step.seconds, target.chip.peak, devices)

@@ -38,6 +38,7 @@ def named_arms(
     for number, (name, preset) in enumerate(PRESETS.items(), start=1):
         status(f"{name}: counting what a step costs, arm {number} of {len(PRESETS)}")
         row: dict[str, Any] = {"does": preset.summary, "asks": preset.asks, "source": preset.source}
+        # An arm that these models do not allow is listed with the reason.
         try:
             arm = resolve(name, ArmConfig(), config.student, teacher, config.train.optimizer)
             row["flops"] = _mean_step(arm, config)
@@ -51,6 +52,7 @@ def named_arms(
 def _mean_step(arm: Arm, config: Config) -> float:
     """Return the FLOPs of a step, over all phases of an arm as they lie in a large budget."""
     shape = shape_of(config)
+    # So large that rounding to whole steps does not show.
     prices = [price(phase, phase.shape(shape)) for phase in arm.phases]
     large = Budget.flops(10**6 * max(step_price.total for step_price in prices))
     spans = arm.schedule_phases(large, prices, shape)
@@ -73,6 +75,7 @@ def arms_table(config: Config, rows: dict[str, dict[str, Any]]) -> None:
         f"{shape.batch_size} x {shape.seq_len} tokens a step, {shape.max_predictions} masked "
         "slots a sequence",
     )
+    # What may be long wraps; names and numbers do not.
     table.add_column("arm", no_wrap=True)
     for head in ("does", "asks of the teacher", "source"):
         table.add_column(head)

@@ -28,6 +28,7 @@ def price_table(config: Config, rows: Rows) -> None:
     console.print(_table(config, rows))
     if config.budget.teacher != "inference" and config.budget.kind == "flops":
         console.print(_charged_line(config, rows), soft_wrap=True)
+    # What is not of a step: the teacher's training, stored outputs, the probe.
     lines = []
     if config.teacher.train.budget:
         lines.append(_teacher_line(config))
@@ -58,6 +59,7 @@ def _table(config: Config, rows: Rows) -> Table:
         table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for name, phases in rows.items():
         for number, phase in enumerate(phases, start=1):
+            # Phases are numbered where there are several, and say a batch of their own.
             label = name
             if len(phases) > 1:
                 label += f", phase {number}"

@@ -14,13 +14,13 @@ from kdjax.data.corpus import Corpus, regime_of
 from kdjax.dry_run.arms import arms_of, batch_shape, shape_of
 from kdjax.dry_run.charges import (
     cache_flops,
-    probe_charge,
     probe_cost,
     share,
     sharing,
     stored_by,
-    teacher_flops,
+    upfront_charges,
 )
+from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.models import zoo
 from kdjax.teacher_cache.manifest import record_bytes
 from kdjax.training.arm import Arm
@@ -56,21 +56,17 @@ def _arm_rows(
 
     # What a row of this arm has besides its price.
     extras: dict[str, Any] = {}
-    cache_share = 0
-    reach_is_known = config.budget.kind != "hours"
     if arm.stored:
-        cache = _cache(config, arms, arm, step_prices, corpus)
-        extras["cache"] = cache
-        cache_share = cache["share"]
-        reach_is_known = reach_is_known and cache_share is not None
+        extras["cache"] = _cache(config, arms, arm, step_prices, corpus)
     probe = probe_cost(config, arm.student)
     if probe is not None:
         charged = config.evaluation.mlm_probe.charged
         extras["mlm_probe"] = {"flops": probe.total, "charged": charged}
 
+    # Without the corpus nobody knows a run's share of stored outputs, nor what it leaves for steps.
     reach = [dict.fromkeys(("steps", "tokens", "epochs")) for _ in step_prices]
-    if reach_is_known:
-        reach = _reach(config, arm, step_prices, cache_share, corpus)
+    if budget.countable and not (arm.stored and corpus is None):
+        reach = _reach(config, arms, arm, step_prices, corpus)
     rows = []
     for phase, step_price, reached in zip(arm.phases, step_prices, reach, strict=True):
         rows.append(
@@ -87,29 +83,34 @@ def _arm_rows(
 
 
 def _reach(
-    config: Config, arm: Arm, step_prices: list[Price], cache_share: int, corpus: Corpus | None
+    config: Config,
+    arms: dict[str, Arm],
+    arm: Arm,
+    step_prices: list[Price],
+    corpus: Corpus | None,
 ) -> list[dict[str, Any]]:
     """Return steps, tokens and epochs of each phase of an arm.
 
     Args:
         config: the recipe.
+        arms: all of them.
         arm: the arm.
         step_prices: of each phase.
-        cache_share: what a run is charged for stored outputs; 0 where it reads none.
         corpus: the prepared text, if any.
     """
-    upfront = probe_charge(config, arm)
-    if arm.stored:
-        upfront["teacher_cache"] = cache_share
+    # A teacher's cost may take long to count, or not be known: only where it is charged.
+    teacher = None
     if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
-        upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
+        teacher = cost_by_recipe(config)
+    sequences = corpus.sequences("train") if corpus is not None else 0
+    upfront = upfront_charges(config, arms, arm, sequences, teacher)
     budget = Budget.of(config.budget)
     rows = []
     for span in arm.schedule_phases(budget, step_prices, shape_of(config), upfront):
         tokens = span.steps * span.positions
         epochs = None
         if corpus is not None:
-            epochs = tokens // config.data.seq_len / corpus.sequences("train")
+            epochs = tokens // config.data.seq_len / sequences
             tokens = round(epochs * corpus.tokens("train"))
         rows.append({"steps": span.steps, "tokens": tokens, "epochs": epochs})
     return rows
@@ -162,6 +163,7 @@ def _cache(
 
 def _saved_an_epoch(config: Config, arm: Arm, step_prices: list[Price]) -> Fraction:
     """Return the FLOPs that stored outputs save a sequence in an epoch, over the arm's phases."""
+    # Phases count by their shares of the budget.
     saved = Fraction(0)
     begin = 0.0
     for phase, step_price in zip(arm.phases, step_prices, strict=True):

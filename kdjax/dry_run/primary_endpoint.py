@@ -17,6 +17,7 @@ def check_primary(config: Config, arms: Mapping[str, Arm]) -> None:
             the students' own MLM heads, and the baseline arm or every other arm trains none.
     """
     evaluation = config.evaluation
+    # The names of all endpoints, as evaluations give them.
     losses = ["mlm_loss"]
     if evaluation.mlm_probe.tokens:
         losses.append("mlm_probe")
@@ -43,6 +44,7 @@ def _check_heads(primary: str, arms: Mapping[str, Arm]) -> None:
     """
     with_head = [name for name, arm in arms.items() if arm.trains_mlm_head]
     without_teacher = [name for name, arm in arms.items() if not arm.needs_teacher]
+    # The verdict is against the first arm without a teacher, or the first at all.
     baseline_arm = next(iter(without_teacher or arms))
     if baseline_arm in with_head and len(with_head) > 1:
         return

@@ -54,8 +54,7 @@ class TeacherCost:
 
         The encoder is every such arm's; a head on a frozen encoder only theirs who use the head.
         """
-        encoder = self.training + self.tuning
-        return encoder + self.head if arm.needs_mlm_head else encoder
+        return self.training + self.tuning + self.head * arm.needs_mlm_head
 
     def check(self, case: str) -> None:
         """Check that what is to be paid is known.
@@ -88,9 +87,11 @@ def cost_by_recipe(config: Config) -> TeacherCost:
         architecture = zoo.resolve(teacher.architecture)
         shape = batch_shape(config, teacher.train.batch_size)
         return TeacherCost(pretraining_flops(architecture, teacher.train, shape, teacher.at))
+    # What the recipe states goes before what the card says.
     cost = TeacherCost.of_facts(_card(config))
     if teacher.training_flops:
         cost = replace(cost, training=int(teacher.training_flops))
+    # A head that is still to be fitted adds to what the card says.
     if not teacher.head.budget:
         return cost
     if teacher.head.encoder == "tuned":

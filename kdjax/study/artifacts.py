@@ -47,6 +47,7 @@ class Artifacts:
     @cached_property
     def corpus(self) -> Corpus:
         """The prepared corpus."""
+        # What is made counts as the command's time of its kind.
         with CLOCK("text"):
             return study_corpus(self._config, self._plan.artifact_dirs["data"], self._reporter)
 
@@ -63,6 +64,7 @@ class Artifacts:
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """The downstream tasks."""
+        # Only a trained tokenizer needs the corpus, which may take long to prepare.
         corpus = self.corpus if trains_tokenizer(self._config) else None
         tokenizer = tokenizer_of(self._config, corpus)
         seq_len = self._config.data.seq_len
@@ -77,7 +79,7 @@ class Artifacts:
         """The teachers in ascending order of their seeds; none where no arm needs one."""
         if not self._plan.needs_teacher:
             return ()
-        corpus = self.corpus
+        corpus = self.corpus  # its time is the text's, not the teacher's
         directory = self._plan.artifact_dirs["teacher"]
         with CLOCK("teacher", whole=True):
             return study_teachers(
@@ -88,15 +90,19 @@ class Artifacts:
         """Return which of the n teachers the student of a seed learns from: seed modulo n."""
         return seed % max(1, len(self.teachers))
 
-    def teacher_for(self, seed: int) -> Teacher | None:
-        """Return the teacher of a seed's student; None where no arm needs one."""
+    def teacher_for(self, seed: int) -> Model | None:
+        """Return the teacher that a seed's student learns from; None where no arm needs one."""
         if not self.teachers:
             return None
-        return self.teachers[self.teacher_number(seed)]
+        return self.teachers[self.teacher_number(seed)].model
 
-    @property
-    def teacher_cost(self) -> TeacherCost:
-        """What a teacher cost; one that is trained here need not be trained yet to know it."""
+    def teacher_cost(self, arm: Arm) -> TeacherCost | None:
+        """Return what an arm's teacher cost; None where it needs none.
+
+        One that is trained here need not be trained yet to know it.
+        """
+        if not arm.needs_teacher:
+            return None
         if self._config.teacher.train.budget:
             return cost_by_recipe(self._config)
         return self.teachers[0].cost
@@ -115,10 +121,15 @@ class Artifacts:
                 self._config, request, teacher, corpus, directory, local(), self._reporter
             )
 
+    def cache_bytes(self, arm: Arm) -> int:
+        """Return the size of the stored outputs that an arm reads; 0 where it reads none."""
+        if not arm.stored or self.cache is None:
+            return 0
+        return self.cache.manifest.bytes
+
     def start_params(self, arm: Arm, seed: int) -> Any:
         """Return the parameters of an arm's student before its first step."""
-        teacher = self.teacher_for(seed)
-        return start_params(arm.start, arm.student, teacher.model if teacher else None, seed)
+        return start_params(arm.start, arm.student, self.teacher_for(seed), seed)
 
     # What every model is measured by.
 
@@ -137,6 +148,7 @@ class Artifacts:
         texts = {name: held_out(self._config, text) for name, text in self.texts.items()}
         # Read and shuffled once: only the teacher whose predictions stand beside them differs.
         study_text = held_out(self._config, self.corpus)
+        # Predictions over other tokens cannot be compared.
         vocab_size = zoo.resolve(self._config.student).vocab_size
         models: list[Model | None] = [teacher.model for teacher in self.teachers]
         evaluations = []

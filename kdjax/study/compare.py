@@ -58,6 +58,7 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
         reporter.set_budget(study.unspent(study.plan.runs))
         results = finish(study, begun)
         reporter.log(f"wall-clock, {wall_clock.told(CLOCK.since(begun))}")
+    # Several processes have the same results; one prints them.
     if hosts.is_main_process():
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         Console(width=width).print(terminal.summary(results))
@@ -94,6 +95,7 @@ def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
     """
     with Reporter() as reporter:
         study = prepared_study(config, out, reporter)
+        # All parts list the runs alike, and each takes its own.
         runs = part.of(study.spans, config.seeds)
         reporter.set_budget(study.unspent(runs))
         rows = StudyRunner(study).run_all(runs)
@@ -118,6 +120,7 @@ def prepared_study(
     Raises:
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
+    # Teachers that took hours to train stay, whatever is wrong afterwards.
     made = [out / name for name in manifest.BEFORE]
     with remove_on_input_error(out, *made, unless=f"**/seed*/at-*/{CARD}"):
         study = Study(config, out, reporter, shared)
@@ -143,6 +146,7 @@ def finish(study: Study, begun: Mark) -> Results:
     with timing:
         rows = StudyRunner(study).run_all(all_runs)
         references = References(study).measure()
+    # Judged anew each time: arms and seeds may have joined.
     results = collect(study, rows, references, wall_clock.read(out))
     with CLOCK("report"):
         write_results(out / RESULTS, results)

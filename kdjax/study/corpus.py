@@ -45,6 +45,7 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
                 f"{path}: no such file, expected the tokenizer that was trained on this text"
             )
         return path
+    # One that is named goes before the teacher's.
     if config.data.tokenizer:
         return sources.locate(config.data.tokenizer)
     if not config.teacher.source:
@@ -73,10 +74,13 @@ def study_corpus(
         InputError: unusable text, a tokenizer that does not fit the student, or a damaged
             directory.
     """
+    # A corpus that is named is read as it is; one of the study is prepared, or found prepared.
     if not config.data.prepared:
         _prepare(config, directory, reporter, beam)
     corpus = Corpus.open(Path(config.data.prepared or directory))
     _check_corpus(config, corpus)
+
+    # From here on the text is what the regime leaves of it.
     corpus = regime_of(config.data, corpus)
     reporter.status("prepare: the text's own cross-entropies")
     reference_losses(corpus)
@@ -122,6 +126,7 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
         raise InputError(
             f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
         )
+    # A student may have rows that no token has, not the other way round.
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
@@ -142,7 +147,9 @@ def _check_tokenizer_training(config: Config, corpus: Corpus) -> None:
     settings = corpus.manifest.settings.get("tokenizer")
     if settings == expected:
         return
-    tokenizer = f"a tokenizer trained by {settings}" if settings else "a tokenizer that was given"
+    tokenizer = "a tokenizer that was given"
+    if settings:
+        tokenizer = f"a tokenizer trained by {settings}"
     raise InputError(
         f"{corpus.directory}: was prepared with {tokenizer}, expected data.tokenizer {expected}"
     )

@@ -56,6 +56,7 @@ class Evaluation:
         teacher = self.held_out.teacher
         if teacher is not None:
             figures["teacher_mlm_loss"] = teacher.loss
+        # The student's own head, where it is trained.
         if mlm:
             result = self.held_out.measure(model, params)
             figures["mlm_loss"] = result.loss
@@ -136,6 +137,7 @@ class Evaluation:
         self, probe: MlmProbe, model: ModelConfig, fitted: FittedProbe, metrics: Metrics
     ) -> Details:
         """Return how a probe was fitted, and whether more tokens would lower its loss."""
+        # Its loss at half the tokens: what is still to be gained shows in the second half.
         half = fitted.measure(self.held_out, half=True).loss
         gain = half - metrics["mlm_probe"]
         cost = probe.cost(model)

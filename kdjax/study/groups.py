@@ -25,6 +25,7 @@ def groups(
     while waiting:
         arm, seed = waiting[0]
         teacher = teacher_number(arm, seed)
+        # They wait in the order in which they would train alone.
         alike = [run for run in waiting if run[0] == arm and teacher_number(*run) == teacher]
         group = alike[:max_size]
         waiting = [run for run in waiting if run not in group]

@@ -50,6 +50,7 @@ def hardware_use(
     device_peak = peak(jax.local_devices()[0])
     seconds = ledger.seconds.get("compute", 0.0)
     model_flops = sum(ledger.spent[part] for part in PARTS)
+    # Where XLA does not say it of one phase, nothing is known of the whole.
     hardware_flops: int | None = 0
     for steps, program in zip(ledger.phases, programs, strict=True):
         if hardware_flops is None or program.hardware_flops is None:

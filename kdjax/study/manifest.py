@@ -62,6 +62,7 @@ class StudyManifest:
         self.costs: dict[str, Cost] = {}
         if self.is_new:
             check_writable(out)
+            # What was made before study.json may stay: another recipe is refused by its own checks.
             # A kill may leave what was being written under a temporary name.
             names = [e.name for e in out.iterdir() if not e.name.endswith((".tmp", ".old"))]
             if not set(names) <= set(BEFORE):
@@ -70,6 +71,7 @@ class StudyManifest:
                 )
             return
         stored = read_json(self._path)
+        # A directory that is taken belongs to its recipe, whose costs hold.
         if difference := first_difference(stored["config"], self._settings):
             name, before, now = difference
             raise InputError(

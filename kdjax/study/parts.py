@@ -86,6 +86,7 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
         InputError: a part without a study or of another one, a run that differs between parts, or
             `out` holds something else. Nothing is written then.
     """
+    # Runs that are in `out` already come first: nothing there is replaced.
     sources = list(parts)
     if (out / NAME).exists():
         sources.insert(0, out)
@@ -149,13 +150,14 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
         for name in _finished(source, "runs"):
             run = source / name
             manifest = read_json(run / MANIFEST)
-            for kind in ("corpus", "teacher"):
+            # Of teachers that were trained here there is one for each seed.
+            teacher = manifest["teacher"] or {}
+            teacher_seed = teacher.get("pretraining", {}).get("seed")
+            for key in (("corpus", None), ("teacher", teacher_seed)):
+                kind = key[0]
                 facts = manifest[kind]
                 if facts is None:  # an arm without a teacher
                     continue
-                # Of teachers that were trained here there is one for each seed.
-                pretraining = facts.get("pretraining", {}) if kind == "teacher" else {}
-                key = (kind, pretraining.get("seed"))
                 expected, first_run = first_facts.setdefault(key, (facts, run))
                 if difference := first_difference(facts, expected, kind):
                     setting, here, there = difference
@@ -163,6 +165,7 @@ def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
                         f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in "
                         f"{first_run}"
                     )
+            # The same run may lie in several directories, where it was copied or made twice.
             if _final_params(run) != _final_params(runs.setdefault(name, run)):
                 raise InputError(
                     f"{run}: ended with other parameters than {runs[name]}, expected the same run"
@@ -185,6 +188,7 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a directory whole or not at all, where it is in the source and not in the target."""
     if target.exists() or not source.exists():
         return
+    # Renamed when it is whole; what a kill left under the temporary name goes.
     beside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(source, beside)

@@ -62,6 +62,7 @@ class References:
         """Measure each teacher."""
         rows = []
         teachers = self._artifacts.teachers
+        # A study without a teacher has one evaluation all the same.
         for teacher, evaluation in zip(teachers, self._artifacts.evaluations, strict=False):
             directory = "teacher"
             name = "teacher"
@@ -96,6 +97,7 @@ class References:
         if not path.exists():
             self._reporter.status(f"{name}: evaluating")
             params = make_params()
+            # A start's MLM head has learnt nothing yet; a teacher is not fine-tuned.
             is_teacher = seed is None
             with CLOCK("evaluation"):
                 metrics, details = evaluation.measure(

@@ -67,9 +67,11 @@ class RunBackup:
         self._run_dir = epath.Path(run_dir.absolute())
         self._kind = kind
         self._finished = finished
-        self.directory = epath.Path(root) / kind / run_dir.name if root else None
-        if self.directory is not None and "://" not in root:
-            self.directory = epath.Path(Path(self.directory).absolute())
+        self.directory = None
+        if root:
+            # Orbax wants absolute paths; a bucket's are.
+            base = epath.Path(root if "://" in root else Path(root).absolute())
+            self.directory = base / kind / run_dir.name
         if self.directory == self._run_dir:
             raise InputError(
                 f"train.checkpoint.directory is {root}, which is --out; expected another "
@@ -83,7 +85,9 @@ class RunBackup:
         Raises:
             InputError: it is not whole.
         """
-        return read_json(self.manifest_path) if self.manifest_path.exists() else None
+        if not self.manifest_path.exists():
+            return None
+        return read_json(self.manifest_path)
 
     def stored_manifest(self) -> Any:
         """Return the manifest in the backup; None: there is none.
@@ -108,10 +112,12 @@ class RunBackup:
         """
         if not self.manifest_path.exists():
             write_json(self.manifest_path, manifest)
+        # A run's checkpoints go nowhere by themselves: a recipe that names another directory than
+        # before would find none and begin anew.
         former_root = manifest["config"]["train"]["checkpoint"].get("directory", "")
         former = RunBackup(former_root, Path(self._run_dir), self._kind).checkpoints
         if not hosts.is_main_process():
-            return
+            return  # the backup is common to all processes, and one writes it
         with self._reachable() as directory:
             if former != self.checkpoints and former.exists() and any(former.iterdir()):
                 raise InputError(
@@ -130,11 +136,8 @@ class RunBackup:
             InputError: the backup cannot be read.
         """
         with self._reachable() as directory:
-            if directory is None or (self._run_dir / RESULT).exists():
-                return
-            if (directory / RESULT).exists():
-                for name in self._finished:
-                    _copy(directory / name, self._run_dir / name)
+            if directory is not None:
+                _copy_missing(directory, self._run_dir, RESULT, self._finished)
 
     def download_folder(self, name: str, last: str) -> None:
         """Copy one of the run's folders into its directory, where it is missing.
@@ -147,10 +150,8 @@ class RunBackup:
             InputError: the backup cannot be read.
         """
         with self._reachable() as directory:
-            if directory is None or (self._run_dir / name / last).exists():
-                return
-            if (directory / name / last).exists():
-                _copy_folder(directory / name, self._run_dir / name, last)
+            if directory is not None:
+                _copy_missing(directory / name, self._run_dir / name, last)
 
     def upload_folder(self, name: str, last: str) -> None:
         """Copy one of the run's folders into the backup, where it is missing.
@@ -162,11 +163,9 @@ class RunBackup:
         Raises:
             InputError: the backup cannot be written.
         """
-        if not hosts.is_main_process():
-            return
         with self._reachable() as directory:
-            if directory is not None and not (directory / name / last).exists():
-                _copy_folder(self._run_dir / name, directory / name, last)
+            if directory is not None and hosts.is_main_process():
+                _copy_missing(self._run_dir / name, directory / name, last)
 
     def upload_and_prune(self) -> None:
         """Copy a finished run's files into the backup, and delete its checkpoints.
@@ -178,9 +177,8 @@ class RunBackup:
         if not hosts.all_processes(True) or not hosts.is_main_process():
             return
         with self._reachable() as directory:
-            if directory is not None and not (directory / RESULT).exists():
-                for name in self._finished:
-                    _copy(self._run_dir / name, directory / name)
+            if directory is not None:
+                _copy_missing(self._run_dir, directory, RESULT, self._finished)
             if self.checkpoints.exists():
                 self.checkpoints.rmtree()
 
@@ -207,11 +205,20 @@ class RunBackup:
             ) from None
 
 
-def _copy_folder(source: Any, target: Any, last: str) -> None:
-    """Copy a folder's files, the one that says it is whole after all others."""
+def _copy_missing(source: Any, target: Any, last: str, names: Sequence[str] = ()) -> None:
+    """Copy a directory's files, unless the target has them all or the source has not.
+
+    Args:
+        source: the directory to copy from.
+        target: the directory to copy to, made where there is none.
+        last: the file that is written last: a directory that has it has all.
+        names: of the files; none: all in `source`.
+    """
+    if (target / last).exists() or not (source / last).exists():
+        return
     target.mkdir(parents=True, exist_ok=True)
-    names = sorted(path.name for path in source.iterdir() if path.name != last)
-    for name in (*names, last):
+    names = names or sorted(path.name for path in source.iterdir())
+    for name in (*(name for name in names if name != last), last):
         _copy(source / name, target / name)
 
 

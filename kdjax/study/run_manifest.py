@@ -27,7 +27,9 @@ def register_run(study: Study, arm: str, seed: int, backup: RunBackup) -> None:
     """
     plan = study.plan
     artifacts = study.artifacts
-    teacher = artifacts.teacher_for(seed) if plan.arms[arm].needs_teacher else None
+    teacher_facts = None
+    if plan.arms[arm].needs_teacher:
+        teacher_facts = artifacts.teachers[artifacts.teacher_number(seed)].facts
     manifest = {
         "arm": arm,
         "seed": seed,
@@ -36,9 +38,10 @@ def register_run(study: Study, arm: str, seed: int, backup: RunBackup) -> None:
         "budget": plain(asdict(plan.budget)),
         "corpus": artifacts.corpus.digest,
         "texts": {name: text.digest for name, text in artifacts.texts.items()},
-        "teacher": teacher.facts if teacher else None,
+        "teacher": teacher_facts,
         "config": plain(to_dict(plan.config)),
     }
+    # Both places may hold another run: the directory, or the backup of one of the same name.
     local = backup.local_manifest()
     stored = backup.stored_manifest()
     _check_same_run(backup.manifest_path, local, manifest, "--out")
@@ -62,6 +65,7 @@ def _check_same_run(
     """
     if not stored:
         return
+    # The recipe as a whole may differ: arms and seeds may join, and some settings change nothing.
     for name in ("arm_settings", "cost", "budget", "corpus", "texts", "teacher"):
         difference = first_difference(stored[name], manifest[name], name)
         if difference:

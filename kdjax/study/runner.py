@@ -65,7 +65,9 @@ class StudyRunner:
 
     def _teacher_of_program(self, arm: str, seed: int) -> int:
         """Return the number of the teacher that a run's program is given; 0 where it has none."""
-        return self._artifacts.teacher_number(seed) if self._plan.arms[arm].uses_teacher else 0
+        if not self._plan.arms[arm].uses_teacher:
+            return 0
+        return self._artifacts.teacher_number(seed)
 
     def run_group(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
         """Take runs of an arm to their end, unfinished ones together, however far each had come.
@@ -81,6 +83,7 @@ class StudyRunner:
             InputError: the loss is not finite, a checkpoint is damaged, the directory holds another
                 run, or there are several under a budget of hours.
         """
+        # Which runs are finished, here or on another machine; the others are trained together.
         rows = {}
         backups = {}
         for seed in seeds:
@@ -90,6 +93,7 @@ class StudyRunner:
             backup.download()
             if hosts.broadcast_from_main(self._study.is_finished(arm, seed)):
                 backup.upload_and_prune()
+                # The main process alone is sure to have it on its disk.
                 row = read_json(run_dir / RESULT) if hosts.is_main_process() else None
                 rows[seed] = hosts.broadcast_from_main(row)
             else:
@@ -112,6 +116,7 @@ class StudyRunner:
         runs = []
         for seed, backup in backups.items():
             runs.append(self._run(arm, seed, compiled_phases[seed], backup))
+        # Each is written as soon as it is measured: a kill then costs only the others.
         rows = {}
         for (seed, backup), outcome in zip(backups.items(), train(*runs), strict=True):
             rows[seed] = self._finish(arm, seed, compiled_phases[seed], outcome)
@@ -127,6 +132,7 @@ class StudyRunner:
         Returns:
             Seed -> the phases of its run.
         """
+        # Later groups of the arm find its programs compiled.
         if arm.name not in self._compiled_arms:
             self._compiled_arms.add(arm.name)
             self._reporter.status(f"{arm.name}: compiling")
@@ -143,7 +149,8 @@ class StudyRunner:
                 settings.compute,
                 len(seeds),
             )
-            teacher_params = program.place_teacher(teacher.model.params if teacher else None)
+            teacher_params = program.place_teacher(teacher.params if teacher else None)
+            # Order and masks are a seed's own, stored outputs or not.
             reads_cache = isinstance(phase.teacher_source, CachedTeacher)
             cache = self._artifacts.cache if reads_cache else None
             for seed in seeds:
@@ -162,7 +169,6 @@ class StudyRunner:
         config = self._config
         evaluation = self._artifacts.evaluation_for(seed)
         mlm = arm.trains_mlm_head
-        cache = self._artifacts.cache if arm.stored else None
         return Trainer(
             compiled_phases,
             self._plan.budget,
@@ -171,7 +177,7 @@ class StudyRunner:
             config=config.train,
             directory=self._plan.run_dir(arm.name, seed),
             upfront=self._study.costs[arm.name].upfront,
-            cache_bytes=cache.manifest.bytes if cache else 0,
+            cache_bytes=self._artifacts.cache_bytes(arm),
             repeats=config.data.regime != "unlimited",
             evaluate=lambda params: evaluation.evaluate_during_training(
                 arm.student, params, mlm=mlm
@@ -190,6 +196,7 @@ class StudyRunner:
         run_dir = self._plan.run_dir(arm.name, seed)
         ledger = outcome.ledger
         self._reporter.status(f"{arm.name}, seed {seed}: evaluating")
+        # The time of evaluating counts as the run's.
         clock = Stopwatch(ledger.seconds)
         with clock("evaluation"):
             metrics, details = self._artifacts.evaluation_for(seed).measure(
@@ -199,6 +206,8 @@ class StudyRunner:
                 mlm=arm.trains_mlm_head,
                 finetuning=finetuning_of(self._config, arm),
             )
+
+        # The row says what was spent, phase by phase and in all, and what came of it.
         phases = []
         for steps, compiled_phase in zip(ledger.phases, compiled_phases, strict=True):
             flops = steps * compiled_phase.price.total
@@ -227,6 +236,7 @@ class StudyRunner:
             "params_sha256": outcome.params_sha256,
             "ledger_sha256": outcome.journal_sha256,
         }
+
         save_params(run_dir / "params.safetensors", outcome.params)
         # Last: a run that has it is finished.
         write_json(run_dir / RESULT, row)

@@ -48,6 +48,7 @@ class Study:
         """
         CLOCK.listen()
         hosts.check_same({**versions(), "recipe": plain(to_dict(config))})
+        # Nothing is written before all that follows from the recipe has been checked.
         self.plan = StudyPlan(config, out, shared)
         check_log(config.train.log)
         self.artifacts = Artifacts(self.plan, reporter)
@@ -68,11 +69,12 @@ class Study:
     @cached_property
     def costs(self) -> dict[str, Cost]:
         """Arm -> what its runs cost, as counted when the study first started."""
+        # Stored costs hold: another XLA may count otherwise, and a teacher's card may change.
         costs = dict(self._manifest.costs)
         sequences = self.artifacts.corpus.sequences("train")
         for name, arm in self.plan.arms.items():
             if name not in costs:
-                teacher_cost = self.artifacts.teacher_cost if arm.needs_teacher else None
+                teacher_cost = self.artifacts.teacher_cost(arm)
                 costs[name] = self.plan.cost(arm, self._prices[name], sequences, teacher_cost)
         return {name: costs[name] for name in self.plan.arms}
 
@@ -93,6 +95,7 @@ class Study:
         plan = self.plan
         config = plan.config
         artifacts = self.artifacts
+        # What is wrong with small files is found before anything takes long.
         tuning_of(config)
         # Before the tasks, which need the text where a tokenizer is trained on it.
         if plan.needs_teacher and self._manifest.is_new:
@@ -112,6 +115,7 @@ class Study:
                 for phase in arm.phases:
                     phase.teacher_part(teacher.model.params)
 
+        # All that runs share is made now, and the same on all processes.
         _ = artifacts.cache
         _ = artifacts.evaluations
         hosts.check_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 from kdjax.budget.accounting import Budget
@@ -9,7 +10,7 @@ from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.config import Config
 from kdjax.dry_run.arms import arms_of, shape_of
-from kdjax.dry_run.charges import cache_charge, probe_charge, share
+from kdjax.dry_run.charges import probe_charge, upfront_charges
 from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.parallel.layout import Layout
 from kdjax.study.artifact_dirs import artifact_dirs
@@ -49,19 +50,22 @@ class StudyPlan:
         self.shape = shape_of(config)
         self.budget = Budget.of(config.budget)
         self.layout = Layout.of(config.train.mesh)
+        # Each stretch of a batch ramp has batches of its own.
         batch_sizes = [step.batch_size for step in config.train.batch_ramp]
         for batch_size in (self.shape.batch_size, *batch_sizes):
             self.layout.check_batch(batch_size, config.train.grad_accum_steps)
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """Arm and seed of every run, in the order in which they are made."""
-        return [(arm, seed) for seed in self.config.seeds for arm in self.config.arms]
+        """Arm and seed of every run, in the order in which they are made: seed by seed."""
+        return [(arm, seed) for seed, arm in product(self.config.seeds, self.config.arms)]
 
     @property
     def vmapped_seeds(self) -> int:
         """How many seeds of an arm train together at most; under a budget of hours each alone."""
-        return self.config.train.vmapped_seeds if self.budget.countable else 1
+        if not self.budget.countable:
+            return 1
+        return self.config.train.vmapped_seeds
 
     @property
     def needs_teacher(self) -> bool:
@@ -98,14 +102,7 @@ class StudyPlan:
         Raises:
             InputError: the teacher's training is charged and its cost is not known.
         """
-        upfront = probe_charge(self.config, arm)
-        if arm.stored:
-            upfront["teacher_cache"] = cache_charge(self.config, self.arms, train_sequences)
-        if teacher is not None:
-            teacher.check(self.config.budget.teacher)
-            upfront["teacher_training"] = share(
-                teacher.charged_to(arm), self.config.budget.students
-            )
+        upfront = upfront_charges(self.config, self.arms, arm, train_sequences, teacher)
         return Cost(prices, upfront)
 
     def schedule(self, arm: Arm, cost: Cost) -> tuple[PhaseSpan, ...]:

@@ -68,6 +68,7 @@ def read_checked(config: Config, directory: Path, corpus: Corpus | None = None) 
         InputError: a directory without usable weights, another architecture than the recipe's,
             another tokenizer than the corpus's.
     """
+    # Weights, architecture and tokenizer, each against what it must match.
     encoder = read_teacher(directory)
     _check_architecture(directory, encoder.config, zoo.resolve(config.teacher.architecture))
     if corpus is not None or not trains_tokenizer(config):
@@ -111,6 +112,8 @@ def read_as_is(config: Config, corpus: Corpus, directory: Path, source: str) -> 
     encoder = read_checked(config, directory, corpus)
     card_facts = read_card(directory)
     cost = TeacherCost.of_facts(card_facts)
+    # The recipe knows better than the card what training cost; a model without a card cost nothing
+    # that is known.
     unknown = {"head_flops": 0, "tuning_flops": 0, "training_flops": 0, "encoder": "as given"}
     facts = {
         **unknown,
@@ -185,6 +188,7 @@ def _fit(
     reporter: Reporter,
 ) -> Teacher:
     """Fit an MLM head on an encoder, and save both with a card."""
+    # The fit can be killed and resumed: its checkpoints lie beside the teacher.
     head = config.teacher.head
     model_config = encoder.model.config
     held_out = held_out_batches(config, corpus)

@@ -28,6 +28,7 @@ def check_teacher(config: Config, layout: Layout) -> None:
     if config.teacher.train.budget:
         check_trained_teacher(config, layout)
         return
+    # Read now, and again when the corpus is there: what is wrong shows hours earlier.
     for directory in source_directories(config):
         read_checked(config, directory.path)
     if config.teacher.head.budget:
@@ -65,6 +66,7 @@ def study_teachers(
     directories = source_directories(config)
     if directories[0].seed is None:
         return (single_teacher(config, corpus, directory, layout, reporter),)
+    # All arms of a seed pay for its teacher, so teachers have to cost the same.
     teachers = [_teacher_of_seed(config, corpus, place) for place in directories]
     if len({teacher.cost for teacher in teachers}) > 1:
         spent = ", ".join(f"{teacher.cost.training:.6g}" for teacher in teachers)
@@ -111,6 +113,7 @@ def prepare_teacher(config: Config, out: Path) -> tuple[Teacher, ...]:
     layout = Layout.of(config.train.mesh)
     removal = remove_on_input_error(out, data_dir, fit_dir, unless=f"**/seed*/at-*/{CARD}")
     with Reporter() as reporter, removal:
+        # An output directory that cannot be is refused before a corpus is prepared.
         if trains:
             _check_only_seeds(out)
         else:

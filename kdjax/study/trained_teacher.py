@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,33 +11,29 @@ from kdjax import models
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import peak
-from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
 from kdjax.data.corpus import Corpus
 from kdjax.dry_run.arms import batch_shape
 from kdjax.errors import Diverged, InputError, Unfinished
-from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, write_json
-from kdjax.models import Model, zoo
+from kdjax.models import zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
-from kdjax.study.batches import held_out_batches, train_batches
-from kdjax.study.corpus import check_regime, tokenizer_of
+from kdjax.study.batches import train_batches
+from kdjax.study.corpus import check_regime
 from kdjax.study.machine import hardware_use, versions
 from kdjax.study.run_backup import RESULT, RunBackup
 from kdjax.study.teacher import Teacher
-from kdjax.study.teacher_cards import trained_card
+from kdjax.study.teacher_checkpoints import TeacherCheckpoints, training_identity
 from kdjax.training import metrics_log
-from kdjax.training.checksum import sha256
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape
 from kdjax.training.program import program_of
 from kdjax.training.sinks import About
 from kdjax.training.teacher_directories import (
-    CARD,
     checkpoint_name,
     read_card,
     read_teacher,
@@ -99,37 +95,15 @@ def trained_teacher(
             done of it stays.
     """
     training = _Training(config, corpus, seed_directory(directory, seed), seed, layout, reporter)
+    # Done here, done on another machine, or still to be done by all processes together.
     training.register()
     training.download()
     if not hosts.all_processes(training.finished):
         training.run()
     training.backup.upload_and_prune()
+    # Every checkpoint was saved; the recipe says which of them teaches.
     chosen = training.directory / checkpoint_name(config.teacher.at)
     return Teacher(read_teacher(chosen), read_card(chosen))
-
-
-_MASKED_TEXT = ("seq_len", "max_predictions", "mlm_probability", "mask_copies")
-"""Settings of the text, and of what is masked of it, that a teacher depends on."""
-
-
-def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:
-    """Return all that a teacher's parameters depend on, as plain values.
-
-    Args:
-        config: the recipe.
-        seed: the teacher's.
-        corpus_digest: of the text.
-    """
-    settings: dict[str, Any] = plain(to_dict(config.teacher.train))
-    del settings["seeds"]  # a teacher is not another for those trained beside it
-    data = {name: getattr(config.data, name) for name in _MASKED_TEXT}
-    return {
-        "architecture": asdict(zoo.resolve(config.teacher.architecture)),
-        "train": settings,
-        "data": data,
-        "corpus": corpus_digest,
-        "seed": seed,
-    }
 
 
 def _check_same_training(
@@ -178,7 +152,7 @@ class _Training:
         self._settings = config.teacher.train
         self._architecture: ModelConfig = zoo.resolve(config.teacher.architecture)
         self._shape: BatchShape = batch_shape(config, self._settings.batch_size)
-        self._folders = [checkpoint_name(share) for share in self._settings.checkpoints]
+        self._checkpoints = TeacherCheckpoints(config, corpus, directory, seed, self.backup)
         self._name = f"teacher, seed {seed}"
 
     @property
@@ -192,12 +166,7 @@ class _Training:
         if not result.exists():
             return False
         read_json(result)
-        return not self._missing()
-
-    def _missing(self) -> list[str]:
-        """Return the folders of checkpoints that are not here."""
-        folders = self._folders
-        return [name for name in folders if not (self.directory / name / CARD).exists()]
+        return not self._checkpoints.missing()
 
     def register(self) -> None:
         """Take the directory, and the backup that outlives the machine, for this training.
@@ -206,6 +175,7 @@ class _Training:
             InputError: one of them holds another training.
         """
         identity = training_identity(self._config, self._seed, self._corpus.digest)
+        # Both places may hold another training.
         local = self.backup.local_manifest()
         stored = self.backup.stored_manifest()
         _check_same_training(self.backup.manifest_path, local, identity)
@@ -226,8 +196,7 @@ class _Training:
     def download(self) -> None:
         """Fetch what another machine has finished."""
         self.backup.download()
-        for folder in self._folders:
-            self.backup.download_folder(folder, CARD)
+        self._checkpoints.download()
 
     def run(self) -> None:
         """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
@@ -243,7 +212,7 @@ class _Training:
         except InputError as error:
             # Hours of training must not go because, say, the disk is full.
             raise Unfinished(str(error)) from None
-        if missing := self._missing():
+        if missing := self._checkpoints.missing():
             raise Unfinished(
                 f"{self.directory}: {missing[0]} is missing and training has gone on past it, "
                 "expected it there; move "
@@ -270,7 +239,7 @@ class _Training:
         """Return the run, ready for the trainer."""
         seed = stream_seed(self._seed)
         settings = self._config.train
-        held_out = HeldOut(held_out_batches(self._config, self._corpus))
+        held_out = self._checkpoints.held_out
         # Only when and where things are written down is the students' setting; what is trained is
         # the teacher's own.
         training = TrainConfig(
@@ -291,7 +260,9 @@ class _Training:
             repeats=self._config.data.regime != "unlimited",
             evaluate=lambda params: {"mlm_loss": held_out.measure(self._architecture, params).loss},
             watch=self._reporter.track(self._name),
-            phase_ended=self._saver(held_out),
+            phase_ended=lambda number, params, ledger: self._checkpoints.save(
+                number, params, ledger, self._price
+            ),
             checkpoints=self.backup.checkpoints,
             warn=self._reporter.warn,
             about=About(
@@ -302,55 +273,6 @@ class _Training:
             ),
             peak=peak(self._layout.mesh.local_devices[0]),
         )
-
-    def _saver(self, held_out: HeldOut) -> Callable[[int, Any, Ledger], None]:
-        """Return what saves the teacher when a phase of its training is done."""
-
-        def save(number: int, params: Any, ledger: Ledger) -> None:
-            target = self.directory / self._folders[number]
-            if not (target / CARD).exists():
-                model = Model(self._architecture, params)
-                facts = self._facts(self._settings.checkpoints[number], model, ledger, held_out)
-                tokenizer = tokenizer_of(self._config, self._corpus)
-                models.save_pretrained(
-                    target, model, tokenizer=tokenizer, card=trained_card(facts, self._corpus)
-                )
-                write_json(target / CARD, facts)
-            self.backup.upload_folder(target.name, CARD)
-
-        return save
-
-    def _facts(
-        self, share: float, model: Model, ledger: Ledger, held_out: HeldOut
-    ) -> dict[str, Any]:
-        """Return what is known of the teacher at a share of its budget."""
-        quality = held_out.measure(model.config, model.params)
-        return {
-            "source": "",
-            "note": self._config.teacher.note,
-            "architecture": asdict(model.config),
-            "encoder": "trained",
-            "training_flops": sum(ledger.spent.values()),
-            "tuning_flops": 0,
-            "head_flops": 0,
-            "mlm_loss": quality.loss,
-            "mlm_accuracy": quality.accuracy,
-            "params_sha256": sha256(model.params),
-            "pretraining": {
-                "seed": self._seed,
-                "at": share,
-                "budget": int(self._settings.budget),
-                "batch_size": self._settings.batch_size,
-                "steps": ledger.steps,
-                "step_flops": self._price.total,
-                "tokens": ledger.tokens,
-                "unique_tokens": ledger.unique_tokens,
-                "epochs": ledger.positions / self._shape.seq_len / self._corpus.sequences("train"),
-                "corpus": self._corpus.digest,
-                "corpus_tokens": self._corpus.tokens("train"),
-            },
-            "identity": training_identity(self._config, self._seed, self._corpus.digest),
-        }
 
     def _result(self, compiled_phases: Sequence[CompiledPhase], outcome: Outcome) -> dict[str, Any]:
         """Return what the whole training came to."""

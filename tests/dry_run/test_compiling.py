@@ -27,6 +27,8 @@ from kdjax.hlo.estimate import SOURCES, Estimate
 from tests import small_study
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.system
+
 RECIPE = {
     "data": {"seq_len": 16, "max_predictions": 3},
     "student": {**small_study.STUDENT, "width": 32, "ffn": 64},
@@ -63,31 +65,39 @@ def command(recipe: Path, *words: str) -> Any:
 
 def test_compile_json_is_consistent_with_prices(recipe: Path, here: None) -> None:
     ended = command(recipe, "--json", "--top", "2")
-    found = json.loads(ended.out)
+    compiled_arms = json.loads(ended.out)
     costs = prices(recipes.load(recipe))
     assert ended.status == 0
-    assert (found["topology"], found["chips"], found["devices"], found["hbm"]) == (
+    assert (
+        compiled_arms["topology"],
+        compiled_arms["chips"],
+        compiled_arms["devices"],
+        compiled_arms["hbm"],
+    ) == (
         "v5e:2x4",
         8,
         8,
         V5E.hbm,
     )
-    assert {name: len(phases) for name, phases in found["arms"].items()} == {
+    assert {name: len(phases) for name, phases in compiled_arms["arms"].items()} == {
         "scratch": 1,
         "two_stage": 2,
     }
-    for name, phases in found["arms"].items():
+    # Times add up, and what follows from them does.
+    for name, phases in compiled_arms["arms"].items():
         for phase, cost in zip(phases, costs[name], strict=True):
-            said = phase["estimated"]
+            estimate = phase["estimated"]
             assert (phase["price"], phase["steps"]) == (cost["total"], cost["steps"])
             assert phase["fits"] and 0 < phase["hbm"] < 1e7
-            assert set(said["by_source"]) == set(SOURCES)
-            assert said["step_seconds"] == pytest.approx(sum(said["by_source"].values()))
-            assert said["utilisation"] == pytest.approx(
-                cost["total"] / (said["step_seconds"] * 8 * 197e12)
+            assert set(estimate["by_source"]) == set(SOURCES)
+            assert estimate["step_seconds"] == pytest.approx(sum(estimate["by_source"].values()))
+            assert estimate["utilisation"] == pytest.approx(
+                cost["total"] / (estimate["step_seconds"] * 8 * 197e12)
             )
-            assert said["hours"] == pytest.approx(cost["steps"] * said["step_seconds"] / 3600)
-            assert len(said["top"]) == 2
+            assert estimate["hours"] == pytest.approx(
+                cost["steps"] * estimate["step_seconds"] / 3600
+            )
+            assert len(estimate["top"]) == 2
             assert phase["collectives"]["all-reduce"]["bytes"] > 0
 
 
@@ -99,12 +109,12 @@ def test_compile_table_marks_estimates(recipe: Path, here: None) -> None:
     assert "scratch" not in ended.out
     assert "Estimates, not measured on a TPU" in ended.out
     assert "Estimate for all 3 runs" in ended.out
-    said = [
+    lines = [
         line
         for line in ended.err.splitlines()
         if re.fullmatch(r"two_stage: .* GiB, a step of .* ms by estimate.*", line)
     ]
-    assert len(said) == 2  # one as each is compiled
+    assert len(lines) == 2  # one as each is compiled
 
 
 def test_step_that_does_not_fit_is_printed_and_refused(
@@ -144,6 +154,7 @@ def test_compiler_out_of_memory_gives_the_bytes_needed(
     assert ended.status == 2
     assert phase["hbm"] == pytest.approx(needed * 2**30)
     assert (phase["fits"], phase["estimated"]) == (False, None)
+    # The table says at least how much.
     assert f"> {needed:.2f} too much" in command(recipe, "--arm", "scratch").out
 
 
@@ -192,7 +203,7 @@ def test_impossible_arguments_of_compile_are_refused(
     ended = command(recipe, *words)
     assert ended.status == 2
     assert ended.out == ""
-    assert [line in one for one in ended.err.splitlines()] == [True]
+    assert [line in printed for printed in ended.err.splitlines()] == [True]
 
 
 def test_unknown_topology_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from kdjax.training.arm import Arm
 from tests import small_study, tiny
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 TRAINING = 4.0e6
 HEAD = {"budget": 1.0e7, "batch_size": 8}
@@ -69,11 +69,12 @@ def test_tuned_encoder_is_charged_to_all_arms_and_a_head_to_arms_that_use_it(
 
     # The audit: it agrees, and finds an arm that was let off.
     assert audit(out) == []
-    record = json.loads((out / "study.json").read_text())
-    record["costs"]["minilm"]["upfront"]["teacher_training"] -= 1
-    (out / "study.json").write_text(json.dumps(record))
+    manifest = json.loads((out / "study.json").read_text())
+    manifest["costs"]["minilm"]["upfront"]["teacher_training"] -= 1
+    (out / "study.json").write_text(json.dumps(manifest))
     assert any(
-        "study.json: costs.minilm.upfront.teacher_training" in str(one) for one in audit(out)
+        "study.json: costs.minilm.upfront.teacher_training" in str(finding)
+        for finding in audit(out)
     )
 
 

@@ -18,6 +18,8 @@ from kdjax.errors import InputError
 from kdjax.training import checkpoint_retry
 from tests.faults import runs
 
+pytestmark = pytest.mark.system
+
 Limit = Callable[[int], AbstractContextManager[None]]
 
 
@@ -26,7 +28,7 @@ def test_run_on_full_disk_continues_without_checkpoints_and_ends_the_same(
 ) -> None:
     """No file may grow beyond 700 bytes in steps 2 and 3: neither arrays, nor metrics, nor the
     ledger."""
-    said: list[str] = []
+    warnings: list[str] = []
     with ExitStack() as full:
 
         def watch(step: int) -> None:
@@ -35,9 +37,9 @@ def test_run_on_full_disk_continues_without_checkpoints_and_ends_the_same(
             elif step == 4:
                 full.close()
 
-        outcome = runs.run(tmp_path, watch, said.append)
-    assert said and all(
-        "File too large" in line and "goes on without a checkpoint" in line for line in said
+        outcome = runs.run(tmp_path, watch, warnings.append)
+    assert warnings and all(
+        "File too large" in line and "goes on without a checkpoint" in line for line in warnings
     )
     runs.check_same(outcome, tmp_path, straight)
 
@@ -61,7 +63,7 @@ def test_run_without_patience_stops_on_full_disk_and_resumes(
 def test_last_checkpoint_is_retried_until_there_is_room(
     tmp_path: Path, straight: Path, files_of_at_most: Limit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     with ExitStack() as full:
 
         def watch(step: int) -> None:
@@ -73,8 +75,8 @@ def test_last_checkpoint_is_retried_until_there_is_room(
             full.close()  # meanwhile somebody made room
 
         monkeypatch.setattr(checkpoint_retry.time, "sleep", wait)
-        outcome = runs.run(tmp_path, watch, said.append)
-    assert any("goes on without a checkpoint of step 6" in line for line in said)
+        outcome = runs.run(tmp_path, watch, warnings.append)
+    assert any("goes on without a checkpoint of step 6" in line for line in warnings)
     runs.check_same(outcome, tmp_path, straight)
 
 
@@ -88,6 +90,7 @@ def test_journal_entry_cut_short_by_full_disk_is_removed(
     with files_of_at_most(len(before) + 40), pytest.raises(OSError, match="File too large") as full:
         opened.add("steps", ledger)
     assert full.value.errno == errno.EFBIG and path.read_bytes() == before
+    # With room again, the entry is added whole.
     opened.add("steps", ledger)
     assert len(journal.read(path)) == len(opened.entries)
 

@@ -15,11 +15,11 @@ from kdjax.study import runner
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 
 @pytest.fixture(params=["a path", "gs://"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def backup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "a path":
         yield str(tmp_path / "kept")
         return
@@ -31,15 +31,16 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def test_second_machine_resumes_and_third_downloads_the_finished_run(
     machine: Callable[[], Machine],
     straight_study: dict[str, Any],
-    kept: str,
+    backup: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ended_after(machine(), 3, kept)
-    place = epath.Path(kept) / str(RUN)
+    ended_after(machine(), 3, backup)
+    place = epath.Path(backup) / str(RUN)
     assert {path.name for path in place.iterdir()} == {"manifest.json", "checkpoints"}
 
+    # A machine that has only the recipe goes on from the backup.
     second = machine()
-    ended = second.compare(kept)
+    ended = second.compare(backup)
     assert ended.status == 0, ended.err
     check_same(second.result(), straight_study)
     events = [
@@ -53,9 +54,10 @@ def test_second_machine_resumes_and_third_downloads_the_finished_run(
         *("params.safetensors", "result.json"),
     }
 
+    # A third finds the run finished and trains nothing.
     third = machine()
     monkeypatch.setattr(runner, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert third.compare(kept).status == 0
+    assert third.compare(backup).status == 0
     assert third.result() == second.result()
     assert kdjax("audit", third.out).status == 0
 
@@ -63,14 +65,17 @@ def test_second_machine_resumes_and_third_downloads_the_finished_run(
 def test_first_machine_resumes_after_the_run_continued_elsewhere(
     machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    kept = str(tmp_path / "kept")
+    backup = str(tmp_path / "kept")
     first = machine()
     second = machine()
-    ended_after(first, 2, kept)
-    ended_after(second, 2, kept)
-    ledgers = [(one.out / RUN / "ledger.jsonl").read_text() for one in (first, second)]
-    assert not any(one.startswith(other) for one, other in (ledgers, ledgers[::-1]))
-    assert first.compare(kept).status == 0
+    ended_after(first, 2, backup)
+    ended_after(second, 2, backup)
+    first_ledger = (first.out / RUN / "ledger.jsonl").read_text()
+    second_ledger = (second.out / RUN / "ledger.jsonl").read_text()
+    assert not first_ledger.startswith(second_ledger)
+    assert not second_ledger.startswith(first_ledger)
+    # Each has gone on from the same checkpoint; the first may end the run.
+    assert first.compare(backup).status == 0
     check_same(first.result(), straight_study)
     assert kdjax("audit", first.out).status == 0
 
@@ -78,11 +83,11 @@ def test_first_machine_resumes_after_the_run_continued_elsewhere(
 def test_backup_of_another_recipe_is_refused_and_unchanged(
     machine: Callable[[], Machine], tmp_path: Path
 ) -> None:
-    kept = str(tmp_path / "kept")
-    ended_after(machine(), 1, kept)
+    backup = str(tmp_path / "kept")
+    ended_after(machine(), 1, backup)
     before = sorted(path.name for path in (tmp_path / "kept").rglob("*"))
     second = machine()
-    ended = second.compare(kept, "--budget.flops", "1.5e7")
+    ended = second.compare(backup, "--budget.flops", "1.5e7")
     assert ended.status == 2 and "Traceback" not in ended.err
     assert f"{tmp_path / 'kept' / RUN}: this run's budget.amount is" in ended.err
     assert ended.err.strip().endswith("use another train.checkpoint.directory")
@@ -103,7 +108,7 @@ def test_checkpoints_in_the_former_directory_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [
         ("s3://bucket/kept", "expected a path or gs://bucket/path"),
         ("gs://", "expected a path or gs://bucket/path"),
@@ -111,10 +116,10 @@ def test_checkpoints_in_the_former_directory_are_refused(
     ],
 )
 def test_impossible_backup_directory_is_refused(
-    machine: Callable[[], Machine], place: str, said: str
+    machine: Callable[[], Machine], place: str, message: str
 ) -> None:
     ended = machine().compare(place)
-    assert ended.status == 2 and said in ended.err.strip().splitlines()[-1], ended.err
+    assert ended.status == 2 and message in ended.err.strip().splitlines()[-1], ended.err
 
 
 def test_missing_bucket_is_refused(machine: Callable[[], Machine], bucket: str) -> None:

@@ -19,6 +19,8 @@ from kdjax.errors import InputError, Stopped
 from kdjax.parallel.preemption import PREEMPTION
 from tests.faults import runs
 
+pytestmark = pytest.mark.system
+
 
 def told_at(step: int) -> Callable[[int], None]:
     return lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == step else None

@@ -12,9 +12,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.dry_run import named_arms as catalogue
+from kdjax.dry_run import named_arms
 from tests import small_study
 from tests.study.conftest import kdjax
+
+pytestmark = pytest.mark.system
 
 ARMS: dict[str, Any] = {
     "logit": {},
@@ -72,6 +74,7 @@ def test_each_arm_spends_the_budget_within_one_step(study: Study) -> None:
         )
         assert spent["charged"] == spent["total"] - spent["teacher_training"]
         assert run["budget"]["amount"] - last < spent["charged"] <= run["budget"]["amount"]
+        # But for stored outputs, all was spent in steps.
         assert spent["charged"] - spent["teacher_cache"] == sum(
             phase["flops"] for phase in run["phases"]
         )
@@ -94,6 +97,7 @@ def test_cached_arm_pays_its_share_and_no_teacher_forward(study: Study) -> None:
     online = study.run("logit")["spent"]
     stored = study.run("stored")["spent"]
     assert stored["teacher_cache"] == -(-cache["flops"] // 10) > 0 == online["teacher_cache"]
+    # Only the loss on stored logits is left of the teacher's pass.
     assert stored["teacher_forward"] < 0.01 * online["teacher_forward"]
     assert cache["bias"] == {} and cache["views"] == 2
     assert (
@@ -114,13 +118,14 @@ def test_cached_whole_logits_give_the_online_losses(study: Study) -> None:
 def test_two_stage_runs_the_teacher_in_its_second_phase_only(study: Study) -> None:
     first, second = study.results["arms"]["two_stage"]["phases"]
     assert first["price"]["teacher_forward"] == 0 < second["price"]["teacher_forward"]
+    # The first phase ends at half the budget.
     half = study.results["budget"]["amount"] // 2
     assert half - first["price"]["total"] < first["steps"] * first["price"]["total"] <= half
-    terms = [
-        {name.removeprefix("loss/") for name in line if name.startswith("loss/")}
-        for line in study.lines("two_stage")
-        if "loss" in line
-    ]
+    terms = []
+    for line in study.lines("two_stage"):
+        if "loss" in line:
+            losses = {name for name in line if name.startswith("loss/")}
+            terms.append({name.removeprefix("loss/") for name in losses})
     assert (
         terms == [{"mlm"}] * first["steps"] + [{"attention_kl", "value_relation"}] * second["steps"]
     )
@@ -155,6 +160,7 @@ def test_report_lists_the_differences_between_arms(study: Study) -> None:
     assert "learning_rate 0.001" in rows["optimiser"]["as_run"]
     assert rows["teacher's outputs"]["stored"] == "stored"
     assert rows["objective"]["two_stage"] == "1 mlm; then 1 attention_kl + 1 value_relation"
+    # What is an arm's own is said, and not called the same for all.
     notes = " ".join(study.results["notes"])
     assert "as_run has its own student, optimizer, finetune" in notes
     assert "head_start has its own start" in notes
@@ -184,9 +190,9 @@ def test_price_with_cached_arm_says_when_the_cache_pays_off(study: Study) -> Non
 
 
 def test_run_from_cache_made_before_ends_with_the_same_params(study: Study, tmp_path: Path) -> None:
-    made = kdjax("cache", study.recipe, "--out", tmp_path / "cache")
-    assert made.status == 0, made.err
-    assert f"{study.results['cache']['flops']:.4g} FLOPs" in made.err
+    stored = kdjax("cache", study.recipe, "--out", tmp_path / "cache")
+    assert stored.status == 0, stored.err
+    assert f"{study.results['cache']['flops']:.4g} FLOPs" in stored.err
     ended = kdjax(
         *("train", study.recipe, "--out", tmp_path / "out", "--arm", "stored", "--seed", "0"),
         *("--cache.source", tmp_path / "cache"),
@@ -200,8 +206,10 @@ def test_run_from_cache_made_before_ends_with_the_same_params(study: Study, tmp_
 def test_arms_command_lists_requests_and_relative_prices(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = {name: catalogue.PRESETS[name] for name in ("scratch", "logit", "paper_as_run_tinybert")}
-    monkeypatch.setattr(catalogue, "PRESETS", some)
+    some = {
+        name: named_arms.PRESETS[name] for name in ("scratch", "logit", "paper_as_run_tinybert")
+    }
+    monkeypatch.setattr(named_arms, "PRESETS", some)
     ended = kdjax("arms", study.recipe, "--json")
     rows = json.loads(ended.out)
     assert list(rows) == list(some)

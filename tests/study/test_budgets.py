@@ -14,7 +14,7 @@ from kdjax.budget.accounting import CASES, charged
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
@@ -47,10 +47,11 @@ def test_token_budget_gives_every_arm_the_same_steps(recipe: Path, tmp_path: Pat
     results = compared(
         recipe, tmp_path / "out", "--budget.flops", 0, "--budget.tokens", 8 * 16 * 5 + 100
     )
-    found = runs(results)
-    assert {run["steps"] for run in found.values()} == {5}
-    assert {run["used"] for run in found.values()} == {5 * 8 * 16}
-    assert found["logit"]["spent"]["charged"] > 1.5 * found["scratch"]["spent"]["charged"]
+    rows = runs(results)
+    assert {run["steps"] for run in rows.values()} == {5}
+    assert {run["used"] for run in rows.values()} == {5 * 8 * 16}
+    # FLOPs are counted all the same.
+    assert rows["logit"]["spent"]["charged"] > 1.5 * rows["scratch"]["spent"]["charged"]
     assert not any(case["enforced"] for case in results["cases"])
     assert "With 740 tokens" in (tmp_path / "out" / "report.html").read_text()
     audited = kdjax("audit", tmp_path / "out")
@@ -77,6 +78,7 @@ def test_hours_budget_counts_compute_and_input_seconds(recipe: Path, tmp_path: P
             (tmp_path / "out" / "runs" / f"{arm}-seed0" / "metrics.jsonl").read_text().splitlines()
         )
         assert len([line for line in lines if '"loss"' in line]) == run["steps"]
+        # The curve goes by the clock.
         share = run["used"] * 3600 / seconds
         # The clock runs on a little
         assert run["curve"][-1]["share"] == pytest.approx(share, rel=1e-3)
@@ -96,9 +98,10 @@ def test_each_teacher_accounting_charges_its_parts(recipe: Path, tmp_path: Path,
         -(40_000_000 + results["teacher"]["head_flops"]) // 2
     )
     for run in (scratch, logit):
-        left = small_study.BUDGET - charged(run["spent"], case)
+        # What the case charges stays within the budget by less than a step.
+        unspent = small_study.BUDGET - charged(run["spent"], case)
         assert run["spent"]["charged"] == charged(run["spent"], case)
-        assert 0 <= left < charged(steps[run["arm"]], case)
+        assert 0 <= unspent < charged(steps[run["arm"]], case)
 
 
 def test_charging_unknown_teacher_training_is_refused(recipe: Path, tmp_path: Path) -> None:
@@ -117,6 +120,7 @@ def test_unlimited_regime_with_too_large_budget_is_refused_with_missing_tokens(
     )
     refused(ended, "expected no repeats under data.regime 'unlimited'", "tokens are missing")
     assert not out.exists()
+    # With a budget that fits, the same directory will do.
     compared(recipe, out, "--data.regime", "unlimited", "--budget.flops", "1e7")
 
 
@@ -132,5 +136,6 @@ def test_limited_regime_repeats_the_subset_and_counts_unique_tokens(
             run["epochs"] > 1
             and run["tokens_unique"] == results["corpus"]["tokens"]["train"] < run["tokens_seen"]
         )
+    # More unique text than there is.
     too_much = kdjax("compare", recipe, "--out", tmp_path / "no", *limited[:3], "1e9")
     refused(too_much, "expected at least data.unique_tokens", "are missing")

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from tests import small_study
 from tests.golden import pytorch
 from tests.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS
 from tests.study.conftest import Ended, kdjax
+
+pytestmark = pytest.mark.system
 
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 WITH_MLM_HEAD = ("scratch", "logit")
@@ -88,9 +91,8 @@ def written(directory: Path) -> dict[Path, tuple[int, int]]:
 
 
 def test_results_have_a_row_for_each_arm_and_seed(study: Study) -> None:
-    assert {(run["arm"], run["seed"]) for run in study.results["runs"]} == {
-        (a, s) for a in ARMS for s in SEEDS
-    }
+    runs = {(run["arm"], run["seed"]) for run in study.results["runs"]}
+    assert runs == set(product(ARMS, SEEDS))
     assert len(study.results["runs"]) == len(ARMS) * len(SEEDS)
 
 
@@ -106,6 +108,7 @@ def test_each_run_spends_its_budget_within_one_step(study: Study, arm: str, seed
         BUDGET,
         "inference",
     )
+    # What is charged is whole steps, and one more would exceed the budget.
     assert BUDGET - price["total"] < spent["charged"] <= BUDGET
     assert (
         run["used"]
@@ -113,6 +116,7 @@ def test_each_run_spends_its_budget_within_one_step(study: Study, arm: str, seed
         == sum(spent[part] for part in PARTS)
         == run["steps"] * price["total"]
     )
+    # The head's fit is booked to the arm with logits, and charged to none.
     assert spent["teacher_cache"] == 0
     assert spent["teacher_training"] == (
         study.results["teacher"]["head_flops"] if arm == "logit" else 0
@@ -132,6 +136,7 @@ def test_tokens_and_epochs_follow_from_steps(study: Study) -> None:
         assert (
             run["tokens_unique"] == run["tokens_seen"] <= run["positions"] == run["steps"] * 8 * 16
         )
+        # Every position that is masked was seen.
         assert 0 < run["tokens_masked"] < 0.3 * run["tokens_seen"]
 
 
@@ -139,6 +144,7 @@ def test_rows_hold_hardware_flops_beside_charged_flops(study: Study) -> None:
     for run in study.results["runs"]:
         used = run["hardware"]
         assert used["model_flops"] == sum(run["spent"][part] for part in PARTS)
+        # XLA counts the optimized program, which differs from the reference one that is priced.
         assert used["hardware_flops"] > 0.5 * used["model_flops"]
         assert 0 < used["model_utilisation"] < 1 and used["devices"] == 8
         assert (
@@ -168,6 +174,7 @@ def test_results_judge_each_teacher_accounting(study: Study) -> None:
     assert enforced == [
         (v["endpoint"], v["a"], v["verdict"], v["b"]) for v in study.results["verdicts"]
     ]
+    # Who pays for more pays more; what the encoder cost is not known.
     assert cases["nothing"]["costs"]["logit"] < cases["inference"]["costs"]["logit"]
     assert set(cases["both"]["unknown"]) == {"logit", "tinybert", "minilm"}
 
@@ -184,6 +191,7 @@ def test_learning_curve_ends_at_the_budget(study: Study) -> None:
             assert run["curve"][-1]["mlm_loss"] == pytest.approx(
                 run["metrics"]["mlm_loss"], rel=1e-5
             )
+    # An arm that trains no MLM head has no loss of its own.
     assert study.run("tinybert", 0)["curve"] == []
     assert "mlm_loss" not in study.run("tinybert", 0)["metrics"]
 
@@ -235,10 +243,11 @@ def test_params_sha256_is_of_the_saved_params(study: Study) -> None:
 
 
 def test_arms_of_a_seed_share_start_order_and_masks(study: Study) -> None:
-    first = {(arm, seed): study.lines(arm, seed)[0] for arm in WITH_MLM_HEAD for seed in SEEDS}
+    first = {run: study.lines(*run)[0] for run in product(WITH_MLM_HEAD, SEEDS)}
     assert all(line["step"] == 1 for line in first.values())
     assert first["scratch", 0]["loss/mlm"] == pytest.approx(first["logit", 0]["loss/mlm"], rel=1e-6)
     assert first["scratch", 1]["loss/mlm"] == pytest.approx(first["logit", 1]["loss/mlm"], rel=1e-6)
+    # Another seed begins elsewhere.
     assert first["scratch", 0]["loss/mlm"] != pytest.approx(
         first["scratch", 1]["loss/mlm"], rel=1e-4
     )
@@ -252,6 +261,7 @@ def test_params_without_gradient_stay_at_the_start(study: Study, seed: int) -> N
         ended = study.params(arm, seed)
         assert "mlm" in study.results["arms"][arm]["untrained"]
         np.testing.assert_array_equal(ended["mlm.dense.kernel"], start["mlm"]["dense"]["kernel"])
+        # The rest has been trained.
         assert not np.array_equal(
             ended["embeddings.word.embedding"], start["embeddings"]["word"]["embedding"]
         )
@@ -259,10 +269,8 @@ def test_params_without_gradient_stay_at_the_start(study: Study, seed: int) -> N
 
 def test_verdicts_hold_mean_paired_differences(study: Study) -> None:
     endpoints = {endpoint["name"]: endpoint for endpoint in study.results["endpoints"]}
-    assert set(endpoints) == {
-        "mlm_loss",
-        *(f"{kind}.{task}" for kind in ("probe", "finetune") for task in TASKS),
-    }
+    of_tasks = {f"{kind}.{task}" for kind, task in product(("probe", "finetune"), TASKS)}
+    assert set(endpoints) == {"mlm_loss", *of_tasks}
     assert endpoints["mlm_loss"]["arms"] == list(WITH_MLM_HEAD)
     assert len(study.results["verdicts"]) == 1 + 4 * 6
     for verdict in study.results["verdicts"]:
@@ -294,9 +302,8 @@ def test_report_names_each_arm_and_loads_nothing(study: Study) -> None:
     loads = re.findall(
         r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)""", page
     )
-    assert [
-        link for found in loads for link in found if link and not link.startswith(("#", "data:"))
-    ] == []
+    for link in chain.from_iterable(loads):
+        assert not link or link.startswith(("#", "data:"))
     assert "<script" not in page
 
 
@@ -309,6 +316,7 @@ def test_compare_prints_the_summary(study: Study) -> None:
 
 def test_finished_study_leaves_no_temporary_files(study: Study) -> None:
     names = {path.name for path in study.out.rglob("*")}
+    # Neither temporary files nor what runs need only while they go on.
     assert not [name for name in names if name.startswith(".") or name.endswith((".tmp", ".fit"))]
     assert "checkpoints" not in names
     assert {path.name for path in study.out.iterdir()} == {
@@ -342,7 +350,7 @@ def test_run_manifest_holds_recipe_cost_and_versions(study: Study) -> None:
 def test_fitted_teacher_is_a_hugging_face_directory(study: Study) -> None:
     directory = study.out / "teacher"
     fitted = load_file(directory / "model.safetensors")
-    given = load_file(study.recipe.parent / "encoder" / "model.safetensors")
+    encoder = load_file(study.recipe.parent / "encoder" / "model.safetensors")
 
     # Tensors have the names of transformers' masked language model, whose encoder has one layer
     # more.
@@ -351,11 +359,12 @@ def test_fitted_teacher_is_a_hugging_face_directory(study: Study) -> None:
     assert {name for name in theirs if more not in name} == fitted.keys() != theirs.keys()
 
     # The encoder is the one that was given.
-    assert {f"bert.{name}" for name in given} == {
+    assert {f"bert.{name}" for name in encoder} == {
         name for name in fitted if name.startswith("bert.")
     }
-    for name, tensor in given.items():
+    for name, tensor in encoder.items():
         np.testing.assert_array_equal(fitted[f"bert.{name}"], tensor)
+    # The card says what the head cost and how good it is.
     card = (directory / "README.md").read_text(encoding="utf-8")
     facts = study.results["teacher"]
     assert f"{facts['head_flops']:.4g} FLOPs" in card
@@ -391,6 +400,7 @@ def test_new_seed_joins_a_finished_study(study: Study, scratch_only: Path, tmp_p
     before = written(out / "runs")
     ended = kdjax("compare", scratch_only, "--out", out, "--seeds", "[0, 1, 2]")
     assert ended.status == 0, ended.err
+    # Finished runs are untouched, and there is one more.
     after = written(out / "runs")
     assert {path: stamp for path, stamp in after.items() if path in before} == before
     assert {path.parts[0] for path in after.keys() - before.keys()} == {"scratch-seed2"}
@@ -406,6 +416,7 @@ def test_compare_reuses_a_run_of_the_train_command(
     ended = kdjax("train", scratch_only, "--out", out, "--arm", "scratch", "--seed", "0")
     assert ended.status == 0, ended.err
     assert not (out / "results.json").exists()
+    # The study finds the run done and only measures the rest.
     monkeypatch.setattr(runner, "train", no_training)
     results = compare.compare(recipes.load(scratch_only), out)
     assert [run.params_sha256 for run in results.runs] == [study.run("scratch", 0)["params_sha256"]]
@@ -447,9 +458,9 @@ def test_run_with_prepared_corpus_and_teacher_ends_with_the_same_params(
     prepared = tmp_path / "prepared"
     fitted = tmp_path / "fitted"
     assert kdjax("prepare", study.recipe, "--out", prepared).status == 0
-    made = kdjax("teacher", study.recipe, "--out", fitted)
-    assert made.status == 0, made.err
-    assert f"{study.results['teacher']['mlm_loss']:.3f}" in made.err
+    prepared_teacher = kdjax("teacher", study.recipe, "--out", fitted)
+    assert prepared_teacher.status == 0, prepared_teacher.err
+    assert f"{study.results['teacher']['mlm_loss']:.3f}" in prepared_teacher.err
     ended = kdjax(
         *("train", study.recipe, "--out", tmp_path / "out", "--arm", "logit", "--seed", "0"),
         *("--data.prepared", prepared, "--teacher.source", fitted, "--teacher.head.budget", "0"),

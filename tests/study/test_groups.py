@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from kdjax.study.groups import groups
 
 ARMS = ("scratch", "minilm")
-BY_SEED = [(arm, seed) for seed in (0, 1, 2) for arm in ARMS]
+BY_SEED = [(arm, seed) for seed, arm in product((0, 1, 2), ARMS)]
 
 
 def test_groups_hold_runs_of_one_arm_in_order_of_their_first() -> None:
@@ -26,5 +28,5 @@ def test_groups_split_by_teacher() -> None:
     def teacher_number(arm: str, seed: int) -> int:
         return seed % 2 if arm == "minilm" else 0
 
-    found = list(groups(BY_SEED, 9, teacher_number))
-    assert found == [("scratch", (0, 1, 2)), ("minilm", (0, 2)), ("minilm", (1,))]
+    split = list(groups(BY_SEED, 9, teacher_number))
+    assert split == [("scratch", (0, 1, 2)), ("minilm", (0, 2)), ("minilm", (1,))]

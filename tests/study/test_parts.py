@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from kdjax.study.parts import Part
 from tests import small_study
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 CHANGES: dict[str, Any] = {
     "arms": {"scratch": {}, "minilm": {}},
@@ -41,11 +42,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(recipe: Path) -> list[Path]:
-    found = [recipe.parent / f"part-{number}" for number in (1, 2)]
-    for number, part in enumerate(found, start=1):
+    parts = [recipe.parent / f"part-{number}" for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
         ended = kdjax("train", recipe, "--out", part, "--part", f"{number}/2")
         assert ended.status == 0, ended.err
-    return found
+    return parts
 
 
 def no_training(*args: object, **kwargs: object) -> None:
@@ -53,17 +54,18 @@ def no_training(*args: object, **kwargs: object) -> None:
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """The runs' rows, but for what depends on the time they took."""
-    runs = json.loads((out / "results.json").read_text())["runs"]
-    return [
-        {name: value for name, value in run.items() if name not in SPENT_BY_THE_CLOCK}
-        for run in runs
-    ]
+    """Return the runs' rows, but for what depends on the time they took."""
+    runs: list[dict[str, Any]] = json.loads((out / "results.json").read_text())["runs"]
+    for run in runs:
+        for name in SPENT_BY_THE_CLOCK:
+            del run[name]
+    return runs
 
 
 def test_parts_make_disjoint_runs(parts: list[Path]) -> None:
-    made = [sorted(run.name for run in (part / "runs").iterdir()) for part in parts]
-    assert made == [["minilm-seed0", "scratch-seed0"], ["minilm-seed1", "scratch-seed1"]]
+    for seed, part in enumerate(parts):
+        names = {run.name for run in (part / "runs").iterdir()}
+        assert names == {f"minilm-seed{seed}", f"scratch-seed{seed}"}
     assert (parts[0] / "references").exists() and not (parts[1] / "references").exists()
 
 
@@ -75,12 +77,14 @@ def test_merged_parts_equal_the_study_of_one_machine(
     ended = kdjax("merge", *parts, "--out", merged)
     assert (ended.status, ended.err) == (0, "")
     assert "4 finished runs: minilm-seed0, scratch-seed0, minilm-seed1, scratch-seed1" in ended.out
+    # The same study on one machine.
     assert kdjax("compare", recipe, "--out", whole).status == 0
     with monkeypatch.context() as patch:
         patch.setattr(runner, "train", no_training)
         ended = kdjax("compare", recipe, "--out", merged)
     assert ended.status == 0, ended.err
     assert rows(merged) == rows(whole)
+    # And what is judged and said of them.
     results = [json.loads((out / "results.json").read_text()) for out in (merged, whole)]
     for name in ("verdicts", "references", "corpus", "teacher", "arms", "budget"):
         assert results[0][name] == results[1][name], name
@@ -100,12 +104,12 @@ def test_merge_skips_unfinished_runs(parts: list[Path], tmp_path: Path) -> None:
 def edited(part: Path, to: Path, file: str, *keys: str, value: object) -> Path:
     """A copy of a part with one value in one of its JSON files changed."""
     shutil.copytree(part, to)
-    found = json.loads((to / file).read_text())
-    place = found
+    content = json.loads((to / file).read_text())
+    inner = content
     for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    (to / file).write_text(json.dumps(found))
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (to / file).write_text(json.dumps(content))
     return to
 
 
@@ -163,6 +167,7 @@ def test_merge_of_a_run_with_two_results_is_refused(parts: list[Path], tmp_path:
 def test_merge_of_a_directory_without_a_study_is_refused(parts: list[Path], tmp_path: Path) -> None:
     ended = kdjax("merge", parts[0], tmp_path, "--out", tmp_path / "merged")
     assert ended.status == 2 and "study.json: no such file" in ended.err
+    # Nor is anything written among other files.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     ended = kdjax("merge", *parts, "--out", tmp_path / "mine")
@@ -196,11 +201,12 @@ def costing(flops: Mapping[str, int]) -> dict[str, tuple[PhaseSpan, ...]]:
 def test_parts_hold_each_run_once_at_similar_cost(count: int) -> None:
     costs = {"scratch": 100, "logit": 164, "tinybert": 162, "minilm": 139}
     spans = costing(costs)
-    found = [Part(number, count).of(spans, seeds=range(3)) for number in range(1, count + 1)]
-    assert sorted(run for part in found for run in part) == sorted(
-        (arm, seed) for arm in costs for seed in range(3)
-    )
-    sums = [sum(costs[arm] for arm, _ in part) for part in found]
+    parts = [Part(number, count).of(spans, seeds=range(3)) for number in range(1, count + 1)]
+    assert sorted(chain.from_iterable(parts)) == sorted(product(costs, range(3)))
+    # No part takes longer than another by more than the dearest run.
+    sums = []
+    for part in parts:
+        sums.append(sum(costs[arm] for arm, _ in part))
     assert max(sums) - min(sums) <= max(costs.values())
 
 

@@ -17,7 +17,7 @@ from kdjax.errors import InputError
 from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 SIZE = tiny.VOCABULARY
 """As in other tests, so that prices and programs are shared with them."""
@@ -49,7 +49,7 @@ def refused(ended: Ended) -> str:
     """What a command said of bad input, in one line, after those of the text's preparation."""
     assert ended.status == 2
     *before, line = ended.err.strip().splitlines()
-    assert all(one.startswith("prepare: ") for one in before)
+    assert all(line.startswith("prepare: ") for line in before)
     return line
 
 
@@ -59,9 +59,9 @@ def test_models_take_the_vocabulary_size_of_a_trained_tokenizer(recipe: Path) ->
         assert config.student.vocab_size == config.teacher.architecture.vocab_size == size
     again = recipes.from_dict(json.loads(json.dumps(yaml.safe_load(recipes.dump(config)))))
     assert again == config
-    given = recipes.load(recipe, ["--data.tokenizer", "some.json"])
-    assert given.data.tokenizer == "some.json"
-    assert given.student.vocab_size == ModelSpec().vocab_size
+    from_file = recipes.load(recipe, ["--data.tokenizer", "some.json"])
+    assert from_file.data.tokenizer == "some.json"
+    assert from_file.student.vocab_size == ModelSpec().vocab_size
 
 
 def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:
@@ -158,15 +158,14 @@ def test_tokenizer_command_makes_a_tokenizer_for_other_recipes(
     # Prepared with the file, the text is the one that trains it.
     for name, words in (("trained", ()), ("given", (*path, "--student.vocab_size", str(SIZE)))):
         assert kdjax("prepare", recipe, "--out", tmp_path / name, *words).status == 0
-    shards = [
-        [shard.sha256 for shard in Corpus.open(tmp_path / n).manifest.shards]
-        for n in ("trained", "given")
-    ]
-    assert shards[0] == shards[1]
+    trained = Corpus.open(tmp_path / "trained").manifest
+    given = Corpus.open(tmp_path / "given").manifest
+    assert [shard.sha256 for shard in trained.shards] == [shard.sha256 for shard in given.shards]
     wrong = ("--data.prepared", tmp_path / "given")
     assert "was prepared with a tokenizer that was given" in refused(
         kdjax("compare", recipe, "--out", tmp_path / "study", *wrong)
     )
+    # Nor one that was trained in another way.
     other = ("--data.prepared", tmp_path / "trained", "--data.tokenizer.size", "61")
     assert "was prepared with a tokenizer trained by" in refused(
         kdjax("compare", recipe, "--out", tmp_path / "study", *other)
@@ -182,10 +181,10 @@ def test_study_with_trained_tokenizer_ends_resumes_and_passes_audit(
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     corpus = Corpus.open(out / "data")
     losses = reference_losses(corpus)
-    told = results["corpus"]["reference_losses"]
+    losses_row = results["corpus"]["reference_losses"]
     assert results["corpus"]["vocabulary"] == results["student"]["vocab_size"] == SIZE
     assert results["corpus"]["tokenizer"] == corpus.manifest.tokenizer_sha256
-    assert told["both_neighbors"] == losses.both_neighbors
+    assert losses_row["both_neighbors"] == losses.both_neighbors
     for label in ("unigram", "left neighbour", "both neighbours"):
         assert label in ended.out
 
@@ -194,7 +193,7 @@ def test_study_with_trained_tokenizer_ends_resumes_and_passes_audit(
     assert kdjax("compare", recipe, "--out", out).status == 0
     assert (out / "results.json").read_bytes() == before
     assert kdjax("audit", out).status == 0
-    told["unigram"] += 0.1
+    losses_row["unigram"] += 0.1
     (out / "results.json").write_text(json.dumps(results), encoding="utf-8")
     assert "reference_losses.unigram" in kdjax("audit", out).out
 

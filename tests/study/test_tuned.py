@@ -48,9 +48,9 @@ def trials(tried: list[tuple[float, float | None]]) -> list[Trial]:
 
 
 def written(directory: Path) -> TuningResults:
-    found = tuning_of_trials(CONFIG, {arm: trials(tried) for arm, tried in TRIED.items()}, "lower")
-    (directory / "tuning.json").write_text(json.dumps(to_plain(found)))
-    return found
+    tuning = tuning_of_trials(CONFIG, {arm: trials(tried) for arm, tried in TRIED.items()}, "lower")
+    (directory / "tuning.json").write_text(json.dumps(to_plain(tuning)))
+    return tuning
 
 
 def tuned(directory: Path, scratch: float | None = 2e-3, logit: float = 9e-3) -> Config:
@@ -75,6 +75,7 @@ def test_tuning_holds_trials_and_best_settings_of_each_arm(tmp_path: Path) -> No
         "sampler": "qmc",
     }
     assert tuning["budget"]["amount"] == 1e12
+    # What each arm's trials came to.
     scratch = tuning["arms"]["scratch"]
     logit = tuning["arms"]["logit"]
     assert scratch["best"] == {"number": 1, "settings": {RATE: 2e-3}, "value": 3.5}
@@ -97,7 +98,7 @@ def test_tuning_of_a_subset_of_arms_is_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"scratch": 1e-3},
@@ -109,10 +110,10 @@ def test_tuning_of_a_subset_of_arms_is_accepted(tmp_path: Path) -> None:
     ],
 )
 def test_settings_other_than_the_best_are_refused(
-    tmp_path: Path, changes: dict[str, Any], said: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     written(tmp_path)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         tuning_of(tuned(tmp_path, **changes))
 
 
@@ -138,11 +139,11 @@ def test_arm_whose_trials_all_diverged_is_refused() -> None:
 
 
 def test_config_digest_follows_the_recipe() -> None:
-    one, same, other = (
+    first, same, changed = (
         tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower").config_digest
         for config in (CONFIG, replace(CONFIG), replace(CONFIG, seeds=(5,)))
     )
-    assert one == same != other
+    assert first == same != changed
     assert to_dict(CONFIG)["seeds"] == (0, 1, 2)
 
 
@@ -159,6 +160,7 @@ def test_notes_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None
         "logit: the best optimizer.learning_rate, 0.009, lies at the high end of its range, which "
         "may be too narrow.",
     ]
+    # A recipe that names the file says the same.
     from_recipe = tuning_of(tuned(tmp_path))
     assert from_recipe is not None and notes(from_recipe) == notes(tuning)
     assert "probe.topic on the task's dev rows" in notes(replace(tuning, endpoint="probe.topic"))[0]

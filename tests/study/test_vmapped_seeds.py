@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from kdjax.study.study import Study
 from tests import small_study
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 ARMS = ("scratch", "minilm")
 SEEDS = (0, 1, 2)
@@ -56,23 +57,24 @@ def test_vmapped_seeds_end_with_the_results_of_seeds_one_by_one(
 ) -> None:
     alone = compared(recipe, tmp_path / "alone")
     out = tmp_path / "together"
-    # Is there already then
+    # This one is there already when the others train.
     first = kdjax("train", recipe, "--out", out, "--arm", "scratch", "--seed", "1")
     assert first.status == 0, first.err
-    found = compared(recipe, out, "--train.vmapped_seeds", "2")
-    assert [(run["arm"], run["seed"]) for run in found["runs"]] == [
-        (arm, seed) for seed in SEEDS for arm in ARMS
-    ]
-    for run, expected in zip(found["runs"], alone["runs"], strict=True):
+    vmapped = compared(recipe, out, "--train.vmapped_seeds", "2")
+    runs = [(run["seed"], run["arm"]) for run in vmapped["runs"]]
+    assert runs == list(product(SEEDS, ARMS))
+    # Accounts are equal to the token, figures within rounding.
+    for run, expected in zip(vmapped["runs"], alone["runs"], strict=True):
         for name in EXACT:
             assert run[name] == expected[name], name
         assert run["metrics"] == pytest.approx(expected["metrics"], rel=1e-5)
         assert run["hardware"]["model_flops"] == expected["hardware"]["model_flops"]
-    assert [run["hardware"]["side_by_side"] for run in found["runs"]] == [1, 2, 1, 2, 1, 1]
-    assert any("Up to 2 seeds of an arm trained side by side" in note for note in found["notes"])
+    assert [run["hardware"]["side_by_side"] for run in vmapped["runs"]] == [1, 2, 1, 2, 1, 1]
+    assert any("Up to 2 seeds of an arm trained side by side" in note for note in vmapped["notes"])
     assert kdjax("audit", out).status == 0
+    # The setting is none of the study's identity.
     again = compared(recipe, out, "--train.vmapped_seeds", "3")  # another setting, the same study
-    assert again["runs"] == found["runs"]
+    assert again["runs"] == vmapped["runs"]
 
 
 class Groups(StudyRunner):
