@@ -25,7 +25,7 @@ from kdjax.study.evaluation import Evaluation
 from kdjax.study.run_backup import subdirectory
 from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
-from kdjax.study.tuned import shown
+from kdjax.study.tuned import format_settings
 from kdjax.tuning.search import Outcome
 from kdjax.tuning.space import with_settings
 
@@ -121,7 +121,7 @@ class Trials:
             if outcome.value is None
             else f"{self._config.tune.endpoint} {outcome.value:.4f}"
         )
-        self._reporter.log(f"{arm}, {self._reporter.trial}: {shown(settings)}: {result}")
+        self._reporter.log(f"{arm}, {self._reporter.trial}: {format_settings(settings)}: {result}")
         return outcome
 
     def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
