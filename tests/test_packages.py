@@ -32,7 +32,6 @@ FLOORS = (
     "budget",
     "parallel",
     "models",
-    "kernels",
     "recipes",
     "config",
     "compiled",

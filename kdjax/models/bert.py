@@ -16,9 +16,9 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import zoo
-from kdjax.models.dropout import fold, seeds
 from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead
 from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
+from kdjax.models.ops.dropout import fold, sequence_seeds
 from kdjax.models.starts import ShapesOnly
 
 Params = dict[str, Any]
@@ -98,7 +98,7 @@ def forward(
             `types` int32 `[B, L]` where token types are not all 0. Attention stays inside a
             segment.
         request: which features.
-        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.dropout.seeds`); without, there
+        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.ops.dropout`); without, there
             is no dropout.
         compute: how they are computed. Dropout's random numbers do not depend on it.
 
@@ -110,7 +110,7 @@ def forward(
         return Features()
     _check(config, params, batch, request)
     encoder = nnx.merge(_encoder(config, compute, "mlm" in params)[0], params)
-    return encoder(batch, request, seeds(dropout_key, len(batch["tokens"])))  # type: ignore[no-any-return]
+    return encoder(batch, request, sequence_seeds(dropout_key, len(batch["tokens"])))  # type: ignore[no-any-return]
 
 
 def classify(
@@ -139,7 +139,7 @@ def classify(
         InputError: sequences longer than the positions.
     """
     last = FeatureRequest(hidden=frozenset({config.layers}))
-    dropout_key = seeds(dropout_key, len(batch["tokens"]))
+    dropout_key = sequence_seeds(dropout_key, len(batch["tokens"]))
     hidden = forward(config, params, batch, last, dropout_key=dropout_key).hidden[config.layers]
     task = nnx.merge(_task_head(config, head["output"]["bias"].shape[0]), head)
     pooled = hidden[:, 0] if pool == "first" else mean_pool(hidden, batch["valid"])

@@ -24,8 +24,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax.config import MeshConfig, ModelConfig
 from kdjax.errors import InputError
-from kdjax.kernels.split import BATCH, ROWS
-from kdjax.models.lean import cast
+from kdjax.models.ops.dtypes import cast
+from kdjax.models.ops.sharding import BATCH_AXES, BATCH_SHARDED
 
 AXES = ("data", "fsdp", "tensor")
 NONE = "none"
@@ -111,12 +111,12 @@ class Layout:
     @property
     def batch_sharding(self) -> NamedSharding:
         """The first axis split over the devices that take different sequences."""
-        return NamedSharding(self.mesh, PartitionSpec(BATCH))
+        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
 
     @property
     def batch_parts(self) -> int:
         """In how many parts a batch is split."""
-        return math.prod(self.mesh.shape[axis] for axis in BATCH)
+        return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
 
     def rows(self, batch: int) -> np.ndarray:
         """Which rows of a batch the devices of this process take, ascending."""
@@ -195,7 +195,7 @@ class Layout:
         # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are
         # not, it gathers by itself: told to in the function, it would gather over `tensor` too.
         whole = self.mesh.shape["tensor"] == 1
-        manual = set(AXES if whole else BATCH)
+        manual = set(AXES if whole else BATCH_AXES)
 
         def run(params: Any, teacher_params: Any, batch: Any, key: Any = None) -> Any:
             given = jax.tree.map(
@@ -214,8 +214,8 @@ class Layout:
 
             split = jax.shard_map(
                 of_device,
-                in_specs=(specs, ROWS, ROWS),
-                out_specs=ROWS,
+                in_specs=(specs, BATCH_SHARDED, BATCH_SHARDED),
+                out_specs=BATCH_SHARDED,
                 axis_names=manual,
                 check_vma=False,
             )
@@ -234,7 +234,7 @@ class Layout:
 
     def mesh_context(self) -> AbstractContextManager[Any]:
         """Inside a compiled function: what is traced in the block sees the mesh
-        (`kdjax.models.fused`)."""
+        (`kdjax.models.ops.dispatch`)."""
         context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(
             self.mesh.abstract_mesh
         )

@@ -204,7 +204,7 @@ class Phase:
         """Raises InputError if a term looks at a batch as a whole, so that it cannot be taken in
         parts."""
         try:
-            jax.eval_shape(self.objective.counts, BatchShape(1, 8, 1).abstract())
+            jax.eval_shape(self.objective.normalizers, BatchShape(1, 8, 1).abstract())
         except InputError as e:
             raise InputError(f"arms.{self.name}: {e}") from None
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax.extend import core
 
-from kdjax.models.dropout import seeds
 from kdjax.models.features import Features
+from kdjax.models.ops.dropout import sequence_seeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import Layout
 from kdjax.training.optimizer import apply
@@ -141,23 +141,23 @@ over_whole: Callable[[Loss], Callable[..., Any]] = functools.partial(
 def accumulated(objective: Objective, parts: int, loss: Loss) -> Callable[..., Any]:
     """As `over_whole`, over a batch taken in parts, one after another, to save memory.
 
-    Each term's value in a part counts by what it is a mean over there (`Term.count`), so the result
-    is that of the whole batch, whatever the parts hold, dropout included. Part i takes sequences i,
-    i + `parts`, …: of each device the same number.
+    Each term's value in a part counts by what it is a mean over there (`Term.normalizer`), so the
+    result is that of the whole batch, whatever the parts hold, dropout included. Part i takes
+    sequences i, i + `parts`, …: of each device the same number.
     """
     graded = over_whole(loss)
 
     def run(
         params: Any, teacher_params: Any, batch: Batch, key: jax.Array | None, budget_fraction: Any
     ) -> Any:
-        whole = objective.counts(batch)
+        whole = objective.normalizers(batch)
         pieces = jax.tree.map(
             lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (dict(batch), key)
         )
 
         def add(total: Any, taken: tuple[Any, Any]) -> tuple[Any, None]:
             piece, own = taken
-            counts = objective.counts(piece)
+            counts = objective.normalizers(piece)
             shares = {name: counts[name] / jnp.maximum(whole[name], 1e-9) for name in counts}
             return jax.tree.map(
                 jnp.add, total, graded(params, teacher_params, piece, own, budget_fraction, shares)
@@ -213,7 +213,7 @@ def make_step(
             if dropout
             else None
         )
-        key = seeds(key, len(batch["tokens"]))
+        key = sequence_seeds(key, len(batch["tokens"]))
         params, frozen = partition(state.params, trained)
 
         def loss_of_trainable(params: Flat, *rest: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

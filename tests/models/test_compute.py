@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from kdjax.config import ComputeConfig, MeshConfig, ModelConfig
-from kdjax.kernels import split
-from kdjax.models import FeatureRequest, abstract_params, forward, fused
-from kdjax.models.reference import reference
+from kdjax.models import FeatureRequest, abstract_params, forward
+from kdjax.models.ops import dispatch
+from kdjax.models.ops.dispatch import trace_reference
 from kdjax.parallel.layout import Layout
 
 CONFIG = ModelConfig(
@@ -117,7 +117,7 @@ def run(config, request, compute):
 @cache
 def plain(config, name):
     """Of the reference program: plain JAX, differentiated by JAX."""
-    with reference():
+    with trace_reference():
         return run(config, SHORT_REQUESTS[name], ComputeConfig())
 
 
@@ -283,7 +283,7 @@ def count(eqns, name):
 
 
 def test_the_plain_program_has_no_loop_and_computes_nothing_again():
-    with reference():
+    with trace_reference():
         eqns = trace(REQUESTS["a middle layer"], gradient=True)
     assert count(eqns, "scan") == count(eqns, REMAT) == 0
     # Forward and twice as much backward, with two for the MLM head.
@@ -366,7 +366,7 @@ def test_angles_of_rotary_positions_are_computed_once_in_float32(options):
 
 def test_rotary_positions_add_no_matmul():
     for learned, rotary in ((PRE, ROTARY), (TILED, replace(TILED, positions="rotary"))):
-        with reference():
+        with trace_reference():
             counts = [
                 count(trace(REQUESTS["logits only"], config=config, gradient=True), "dot_general")
                 for config in (learned, rotary)
@@ -379,8 +379,7 @@ def device(monkeypatch):
     """What is traced is for this kind of device."""
 
     def of(kind):
-        for module in (split, fused):
-            monkeypatch.setattr(module, "platform", lambda: kind)
+        monkeypatch.setattr(dispatch, "platform", lambda: kind)
 
     return of
 
@@ -473,7 +472,7 @@ def test_a_layer_split_over_devices_has_no_kernel(device):
 
 def test_canonical_it_has_no_kernel_whatever_the_device(device):
     device("tpu")
-    with reference():
+    with trace_reference():
         assert (
             kernels(
                 trace(

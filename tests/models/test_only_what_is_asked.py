@@ -9,7 +9,7 @@ import pytest
 
 from kdjax.config import ModelConfig
 from kdjax.models import FeatureRequest, Features, abstract_params, forward
-from kdjax.models.reference import reference
+from kdjax.models.ops.dispatch import trace_reference
 
 CONFIG = ModelConfig(layers=6, width=8, heads=2, ffn=24, vocab_size=40, max_positions=16)
 LAYER = 8  # query, key, value, scores, mixing, output, two of the feed-forward block
@@ -35,7 +35,7 @@ def trace(request, config=CONFIG, mlm=True, key=None):
     }
     shapes["slots"] = jax.ShapeDtypeStruct((2, 3), np.int32)
     run = jax.make_jaxpr(lambda p, b, k: forward(config, p, b, request, dropout_key=k))
-    with reference():
+    with trace_reference():
         return list(equations(run(abstract_params(config, mlm=mlm), shapes, key).jaxpr))
 
 

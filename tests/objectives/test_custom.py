@@ -35,7 +35,7 @@ def last(config):
     return FeatureRequest(hidden=frozenset({config.layers}))
 
 
-@term(student=last, teacher=last, count="valid")
+@term(student=last, teacher=last, normalizer="valid")
 def last_hidden_l1(student, teacher, batch, params, *, scale: float = 1.0):
     """The mean absolute difference of the last hidden states."""
     distance = jnp.abs(student.hidden[max(student.hidden)] - teacher.hidden[max(teacher.hidden)]).mean(-1)
@@ -51,12 +51,12 @@ def shifted(student, teacher, batch, params, *, shape=(1, 2)):
     return jnp.sum((student.hidden[max(student.hidden)] + params["shift"]) ** 2)
 
 
-@term(student=lambda config: FeatureRequest(logits=True), count="slots")
+@term(student=lambda config: FeatureRequest(logits=True), normalizer="slots")
 def strict(student, teacher, batch, params, *, power):
     return jnp.mean(student.logits.astype(jnp.bfloat16)) ** power
 
 
-@term(student=last, count="sequences")
+@term(student=last, normalizer="sequences")
 def vector(student, teacher, batch, params):
     return student.hidden[max(student.hidden)].sum((1, 2))
 
@@ -119,8 +119,9 @@ BROKEN = {
         "...\n"
     ),
     "miscounts": (
-        "from kdjax.objectives import term\n@term(student=None, count='row')\ndef f(a, b, c, d): "
-        "...\n"
+        "from kdjax.objectives import term\n"
+        "@term(student=None, normalizer='row')\n"
+        "def f(a, b, c, d): ...\n"
     ),
 }
 
@@ -181,15 +182,17 @@ def test_it_says_what_it_needs_and_what_its_mean_is_over(own: str, example: Any)
         FeatureRequest(hidden=frozenset({STUDENT.layers})),
         FeatureRequest(hidden=frozenset({TEACHER.layers})),
     )
-    assert term.needs_teacher and term.init(STUDENT, TEACHER, 0) == {} and term.count(batch) == 16
+    assert (
+        term.needs_teacher and term.init(STUDENT, TEACHER, 0) == {} and term.normalizer(batch) == 16
+    )
     alone = get(f"{own}:strict", power=1)
     assert not alone.needs_teacher and alone.needs(STUDENT, None) == FeatureNeeds(
         FeatureRequest(logits=True), FeatureRequest()
     )
     assert (
-        alone.count(batch) == 8
-        and get(f"{own}:vector").count(batch) == 3
-        and get(f"{own}:shifted").count(batch) is None
+        alone.normalizer(batch) == 8
+        and get(f"{own}:vector").normalizer(batch) == 3
+        and get(f"{own}:shifted").normalizer(batch) is None
     )
     with pytest.raises(InputError, match="last_hidden_l1: found no teacher, expected one"):
         term.needs(STUDENT, None)
@@ -253,7 +256,7 @@ def test_a_loss_that_is_no_scalar_is_refused_while_it_is_traced(
     ("attribute", "complaint"),
     [
         ("too_deep", "^too_deep: asks for hidden of student layer 3, expected 0 to 2$"),
-        ("no_request", "^no_request: asks the student for {1, 2}, expected a Request$"),
+        ("no_request", "^no_request: asks the student for {1, 2}, expected a FeatureRequest$"),
     ],
 )
 def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: str) -> None:
@@ -304,7 +307,11 @@ def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: 
             {},
             r"f\(student, teacher, batch\): expected \(student, teacher, batch, params, \*",
         ),
-        ("miscounts:f", {}, "f: count is 'row', expected None or one of slots, valid, sequences"),
+        (
+            "miscounts:f",
+            {},
+            "f: normalizer is 'row', expected None or one of slots, valid, sequences",
+        ),
         (
             "own_terms:last_hidden_l1",
             {"scal": 2},
