@@ -24,9 +24,9 @@ BATCHES = pytest.mark.parametrize("make", [padded, packed])
 MakeBatch = Callable[[], dict[str, np.ndarray]]
 
 
-def blocks(seen: Any, layer: int, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+def blocks(model_features: Any, layer: int, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Scores of each document and head: what is inside a document, and nothing else."""
-    scores = np.asarray(seen.scores[layer])
+    scores = np.asarray(model_features.scores[layer])
     return [scores[b, h][np.ix_(at, at)] for b, at in groups(batch) for h in range(scores.shape[1])]
 
 
@@ -67,11 +67,11 @@ def test_attention_kl_is_a_mean_over_rows_inside_documents(
     student = features(STUDENT, batch, 1)
     teacher = features(TEACHER, batch, 2)
     divergences = [
-        kl(target, own)
+        kl(teacher_probs, student_probs)
         for x, y in zip(
             blocks(student, 2, batch), blocks(teacher, teacher_layer or 4, batch), strict=True
         )
-        for own, target in zip(softmax(x), softmax(y), strict=True)
+        for student_probs, teacher_probs in zip(softmax(x), softmax(y), strict=True)
     ]
     assert len(divergences) == STUDENT.heads * batch["valid"].sum()
     loss = get("attention_kl", teacher_layer=teacher_layer)(student, teacher, batch, {})
@@ -87,8 +87,8 @@ def test_pearson_correlates_rows_and_columns(make: MakeBatch, float64: None) -> 
     batch = make()
     student = features(STUDENT, batch, 1)
     teacher = features(TEACHER, batch, 2)
-    both = list(zip(blocks(student, 2, batch), blocks(teacher, 4, batch), strict=True))
-    probabilities = [(softmax(x), softmax(y)) for x, y in both]
+    scores = list(zip(blocks(student, 2, batch), blocks(teacher, 4, batch), strict=True))
+    probabilities = [(softmax(x), softmax(y)) for x, y in scores]
     longer = [(p, q) for p, q in probabilities if len(p) > 1]
     rows = [correlation(a, b) for p, q in longer for a, b in zip(p, q, strict=True)]
     columns = [correlation(a, b) for p, q in longer for a, b in zip(p.T, q.T, strict=True)]

@@ -77,32 +77,38 @@ def split(
     order=st.permutations(range(4)),
 )
 @settings(max_examples=10, deadline=None)
-def test_how_a_batch_is_split_changes_nothing(
+def test_losses_of_parts_weighed_by_normalizers_make_the_whole(
     label: str, lengths: list[tuple[int, int]], weights: list[int], order: list[int]
 ) -> None:
     with jax.enable_x64(True):
-        (loss, count), *parts = split(
+        (loss, normalizer), *parts = split(
             TERMS[label], unequal(lengths, [1, *weights]), [order[:1], order[1:]]
         )
-        counts = [float(n) for _, n in parts]
-        assert count.dtype == np.float32 and count.shape == () and float(count) == sum(counts) > 0
-        joined = sum(n * float(value) for n, (value, _) in zip(counts, parts, strict=True)) / sum(
-            counts
+        normalizers = [float(n) for _, n in parts]
+        assert (
+            normalizer.dtype == np.float32
+            and normalizer.shape == ()
+            and float(normalizer) == sum(normalizers) > 0
         )
+        joined = sum(
+            n * float(value) for n, (value, _) in zip(normalizers, parts, strict=True)
+        ) / sum(normalizers)
         assert float(loss) == pytest.approx(joined, rel=1e-9)
 
 
 @pytest.mark.parametrize("label", BY_BATCH)
-def test_what_correlates_sequences_or_mixes_means_has_no_count(label: str, float64: None) -> None:
+def test_term_that_correlates_sequences_or_mixes_means_has_no_normalizer(
+    label: str, float64: None
+) -> None:
     """And rightly so: neither rows, pairs nor sequences make the whole of the parts."""
     term = BY_BATCH[label]
     batch = unequal([(8, 0), (3, 1), (1, 1)], [1] * 4 * SLOTS)
-    (loss, count), *parts = split(term, batch, [[0], [1, 2, 3]])
-    assert count is None
+    (loss, normalizer), *parts = split(term, batch, [[0], [1, 2, 3]])
+    assert normalizer is None
     values = [float(value) for value, _ in parts]
-    for other in ("relation", "attention_mse", "attention_mse bui2024"):
-        _, *by = split(TERMS[other], batch, [[0], [1, 2, 3]])
-        joined = np.average(values, weights=[float(n) for _, n in by])
+    for other_label in ("relation", "attention_mse", "attention_mse bui2024"):
+        _, *part_results = split(TERMS[other_label], batch, [[0], [1, 2, 3]])
+        joined = np.average(values, weights=[float(n) for _, n in part_results])
         assert float(loss) != pytest.approx(joined, rel=1e-6)
 
 
@@ -124,7 +130,7 @@ def test_what_correlates_sequences_or_mixes_means_has_no_count(label: str, float
         ("hidden_mse bui2024", 3),
     ],
 )
-def test_counts_of_a_packed_batch(label: str, expected: int) -> None:
+def test_normalizers_of_a_packed_batch(label: str, expected: int) -> None:
     """Documents of 2, 3 and 1 tokens; of 6; of 2 and 2. Slots: 9, one of them unused."""
     batch = jax.tree.map(jnp.asarray, packed())
     assert TERMS[label].normalizer(batch) == expected
