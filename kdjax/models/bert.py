@@ -73,7 +73,8 @@ def init_task_head(config: ModelConfig, outputs: int, seed: int) -> Params:
 
 def abstract_params(config: ModelConfig, *, mlm: bool = True) -> Params:
     """Return the parameters as `jax.ShapeDtypeStruct`; nothing is allocated."""
-    return nnx.to_pure_dict(_encoder(config, ComputeConfig(), mlm)[1])  # type: ignore[no-any-return]
+    params: Params = nnx.to_pure_dict(_encoder(config, ComputeConfig(), mlm)[1])
+    return params
 
 
 def forward(
@@ -109,7 +110,9 @@ def forward(
         return Features()
     _check(config, params, batch, request)
     encoder = nnx.merge(_encoder(config, compute, "mlm" in params)[0], params)
-    return encoder(batch, request, sequence_seeds(dropout_key, len(batch["tokens"])))  # type: ignore[no-any-return]
+    seeds = sequence_seeds(dropout_key, len(batch["tokens"]))
+    features: Features = encoder(batch, request, seeds)
+    return features
 
 
 def classify(
@@ -190,7 +193,8 @@ def _check(config: ModelConfig, params: Params, batch: Batch, request: FeatureRe
 def _encoder(
     config: ModelConfig, compute: ComputeConfig, mlm: bool
 ) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: Encoder(config, ShapesOnly(), compute, mlm=mlm)))  # type: ignore[no-any-return]
+    abstract = nnx.eval_shape(lambda: Encoder(config, ShapesOnly(), compute, mlm=mlm))
+    return nnx.split(abstract)  # type: ignore[no-any-return]
 
 
 @cache

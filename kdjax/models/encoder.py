@@ -132,6 +132,7 @@ class Attention(nnx.Module):  # type: ignore[misc]
         layers = [getattr(self, name) for name in _PROJECTIONS]
         kernels = [layer.kernel[...] for layer in layers]
         biases = [layer.bias[...] for layer in layers]
+        # One product, as they have the same input.
         projected = dict(zip(_PROJECTIONS, ops.linear_each(x, kernels, biases), strict=True))
         for name in ("query", "key"):
             projected[name] = self._rotated(projected[name], rotation)
@@ -288,16 +289,21 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         """Return the requested features; nothing that they do not need is traced."""
         # No layer above the highest one requested runs. That one runs whole only where its output
         # is read.
-        top = len(self.layers) if request.head else request.depth
-        reads_output = request.head or top in request.hidden
-        whole = top if reads_output else top - 1
+        top = request.depth
+        if request.head:
+            top = len(self.layers)
+        whole = top
+        if not request.head and top not in request.hidden:
+            whole = top - 1
 
         # Mask and rotation are the same for all layers. Positions start anew in each segment, so
         # that packing changes nothing.
         rotation = None
         if self.config.positions == "rotary":
             rotation = ops.rotation_of(self.config, batch["positions"])
-        mask = ops.segment_mask(batch["segments"]) if whole > 0 else None
+        mask = None
+        if whole > 0:
+            mask = ops.segment_mask(batch["segments"])
 
         x = self.embeddings(batch, fold(key, 0))
         hidden = {0: x}
@@ -316,6 +322,7 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             layer = self.layers[str(top)]
             attention[top] = layer.attention_features(x, rotation, request.attention(top))
 
+        # By name and then by layer, as `Features` has them.
         by_name: dict[str, Any] = {
             name: {n: attention[n][name] for n in sorted(getattr(request, name))}
             for name in ATTENTION_FEATURES
@@ -327,7 +334,8 @@ class Encoder(nnx.Module):  # type: ignore[misc]
             logits=slot_logits,
             token_logits=token_logits,
         )
-        return jax.tree.map(lambda feature: feature.astype(jnp.float32), features)  # type: ignore[no-any-return]
+        wide: Features = jax.tree.map(lambda feature: feature.astype(jnp.float32), features)
+        return wide
 
     def _runs(self, request: FeatureRequest, whole: int) -> list[range]:
         """Return layers 1 to `whole` as they are computed: one by one, or several in a loop."""
@@ -372,13 +380,14 @@ class Encoder(nnx.Module):  # type: ignore[misc]
         self, hidden: jax.Array, batch: Batch, request: FeatureRequest
     ) -> tuple[jax.Array | None, jax.Array | None]:
         """Return logits at the slots and at all tokens, as requested; the MLM head runs once."""
-        if request.token_logits:
-            token_logits = self.mlm(hidden, self.embeddings.word)
-            slot_logits = _at_slots(token_logits, batch) if request.logits else None
-            return slot_logits, token_logits
-        if request.logits:
+        if not request.head:
+            return None, None
+        if not request.token_logits:
             return self.mlm(_at_slots(hidden, batch), self.embeddings.word), None
-        return None, None
+        token_logits = self.mlm(hidden, self.embeddings.word)
+        if not request.logits:
+            return None, token_logits
+        return _at_slots(token_logits, batch), token_logits
 
 
 def _at_slots(x: jax.Array, batch: Batch) -> jax.Array:

@@ -33,6 +33,9 @@ _GELUS: dict[str, Literal["exact", "tanh"]] = {
     "gelu_pytorch_tanh": "tanh",
 }
 
+_ACTS = {"exact": "gelu", "tanh": "gelu_new"}
+"""Names of activations in config.json: all that are read, and the one written for each."""
+
 _SETTINGS: dict[str, tuple[str, int | float]] = {
     "layers": ("num_hidden_layers", 12),
     "width": ("hidden_size", 768),
@@ -135,7 +138,7 @@ def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "architectures": [stored_as.with_head if mlm else stored_as.without_head],
         "model_type": stored_as.model_type,
-        "hidden_act": "gelu" if config.gelu == "exact" else "gelu_new",
+        "hidden_act": _ACTS[config.gelu],
     }
     for ours, (theirs, _) in _SETTINGS.items():
         settings[theirs] = getattr(config, ours)

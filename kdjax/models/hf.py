@@ -72,7 +72,9 @@ def from_pretrained(directory: str | Path) -> Model:
         if name not in tensors:
             raise InputError(f"{where}: tensor {name!r} is missing")
         tensor = tensors.pop(name)
-        shape = expected.shape[::-1] if transposed else expected.shape
+        shape = expected.shape
+        if transposed:
+            shape = shape[::-1]
         if name == _POSITIONS:
             shape = (shape[0] + rows_before, shape[1])
         if tensor.shape != shape:
@@ -83,7 +85,9 @@ def from_pretrained(directory: str | Path) -> Model:
             raise InputError(
                 f"{where}: tensor {name!r} holds {tensor.dtype}, expected floating point numbers"
             )
-        array = tensor.T if transposed else tensor
+        array = tensor
+        if transposed:
+            array = tensor.T
         if name == _POSITIONS:
             array = array[rows_before:]
         if stored_as is not None and stored_as.turns_neighbours and _is_turned(path):
@@ -187,7 +191,8 @@ def _read(path: Path) -> Tensors:
 def _read_safetensors(path: Path) -> Tensors:
     try:
         with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as e:
         raise InputError(f"{path}: not a whole safetensors file: {e}") from None
 

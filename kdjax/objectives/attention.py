@@ -82,6 +82,7 @@ class AttentionMse(TeacherTerm):
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         where = valid_pairs(batch)
+        # The last layers are the largest ones present (`Term`).
         losses = [
             mse(student.scores[student_layer], teacher.scores[teacher_layer], where)
             for student_layer, teacher_layer in pairs(
@@ -113,6 +114,7 @@ class AttentionMseBui2024(TeacherTerm):
     ) -> jax.Array:
         student_scores = masked_scores(student, batch)
         teacher_scores = masked_scores(teacher, batch)
+        # What is masked on both sides counts as equal, in the mean over all pairs.
         return mse(_cleared(student_scores), _cleared(teacher_scores))
 
 
@@ -172,6 +174,7 @@ class AttentionKl(TeacherTerm):
         divergence = ops.kl(
             student.scores[student_layer], teacher.scores[teacher_layer], valid_pairs(batch)
         )
+        # Rows of padding have no valid key and do not count.
         return mean(divergence, batch["valid"][:, None])
 
 
@@ -198,6 +201,7 @@ class AttentionKlBui2024(TeacherTerm):
     ) -> jax.Array:
         student_log_probs = ops.log_softmax(masked_scores(student, batch))
         teacher_log_probs = ops.log_softmax(masked_scores(teacher, batch))
+        # A masked key's probability underflows to 0, which has no logarithm.
         floored = jnp.maximum(student_log_probs, math.log(FLOOR))
         return mean(ops.kl_of_log_probs(floored, teacher_log_probs))
 

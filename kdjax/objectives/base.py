@@ -109,6 +109,7 @@ class Term(ABC):
             InputError: the term, one of a user's own, computes no scalar.
         """
         loss = self._loss(student, teacher, batch, params)
+        # A user's function may return anything.
         if isinstance(loss, (int, float)):
             loss = jnp.asarray(loss)
         if not hasattr(loss, "shape"):
@@ -141,6 +142,7 @@ class TeacherTerm(Term):
         """
         if teacher is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
+        # What is refused is said with the term's name.
         try:
             return self._needs(student, teacher)
         except InputError as e:
@@ -161,6 +163,7 @@ def check_equal(what: str, student: int, teacher: int) -> None:
 
 def is_amount(value: Any, *, positive: bool = False) -> bool:
     """Return whether an option is a finite number, at least 0 or, if `positive`, above 0."""
+    # In Python True is an integer.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return False
     return value > 0 or (value == 0 and not positive)

@@ -169,6 +169,7 @@ class CustomTerm(Term):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
+        # Schedules become their values at this step.
         options = dict(self.options)
         for name, option in self.options:
             if isinstance(option, Schedule):
@@ -192,6 +193,7 @@ class CustomTerm(Term):
             raise InputError(
                 f"{self.name}: asks the {whose} for {request!r}, expected a FeatureRequest"
             )
+        # Layers are checked here, where the message can name the term.
         for kind in (*ATTENTION_FEATURES, "hidden"):
             lowest = 0 if kind == "hidden" else 1
             for layer in getattr(request, kind):
@@ -206,6 +208,7 @@ class CustomTerm(Term):
 def _where(error: Exception, function: Callable[..., Any]) -> str:
     """Return the line of a function's file that raised an error, `FILE, line N: `, or nothing."""
     file = inspect.getsourcefile(function)
+    # The innermost frame in the user's file.
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename == file:
             return f"{file}, line {frame.lineno}: "
@@ -235,6 +238,7 @@ def make(kind: Kind, options: Mapping[str, Any]) -> Term:
     """
     if not isinstance(kind, TermFunction):
         return kind(**options)
+    # In the order of their names, so that terms of equal options are equal.
     hashable = [(name, _hashable(name, options[name])) for name in sorted(options)]
     return CustomTerm(kind, tuple(hashable))
 

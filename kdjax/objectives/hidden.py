@@ -81,6 +81,7 @@ class HiddenMse(TeacherTerm):
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         where = batch["valid"][..., None]
+        # The last layers are the largest ones present (`Term`).
         mapped = pairs(self.layers, max(student.hidden), max(teacher.hidden), embeddings=True)
         losses = [
             mse(_project(student.hidden[student_layer], params), teacher.hidden[layer], where)
@@ -142,6 +143,7 @@ class HiddenCls(TeacherTerm):
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         hidden = _last(student)
+        # Without parameters the widths are equal.
         if params:
             hidden = _project(hidden, params)
         return mse(hidden, _last(teacher), _segment_starts(batch)[..., None])
@@ -210,6 +212,7 @@ def _last(features: Features) -> jax.Array:
 
 
 def _joined(features: Features) -> jax.Array:
+    # Without the embedding output, which another term may have asked for.
     layers = [layer for layer in sorted(features.hidden) if layer > 0]
     return jnp.concatenate([features.hidden[layer] for layer in layers], axis=-1)
 
@@ -218,11 +221,13 @@ def _direction(x: jax.Array) -> jax.Array:
     """Return vectors of length 1; 0 stays 0."""
     x = ops.at_least_float32(x)
     squared_length = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    # Bounded below, so that the gradient at 0 is finite.
     return x * jax.lax.rsqrt(jnp.maximum(squared_length, _SHORTEST))
 
 
 def _segment_starts(batch: Batch) -> jax.Array:
     """Return whether a position is the first of a segment, bool `[B, L]`."""
     segments = batch["segments"]
+    # No segment has the number -1: a sequence's first position starts one.
     before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     return (segments != before) & batch["valid"]

@@ -51,12 +51,14 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
     Raises:
         InputError: a layer that is not there.
     """
+    # Pairs written out.
     if not isinstance(layers, str):
         lowest = 0 if embeddings else 1
         for student_layer, teacher_layer in layers:
             _check_exists("student", student_layer, lowest, student)
             _check_exists("teacher", teacher_layer, lowest, teacher)
         return layers
+    # A rule: the last layer alone, or every student layer.
     if layers == "last":
         return ((student, teacher),)
     if layers == "uniform" and teacher % student:

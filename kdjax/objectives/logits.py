@@ -39,6 +39,7 @@ class Logit(TeacherTerm):
     The latter runs both MLM heads at every position and costs accordingly."""
 
     def __post_init__(self) -> None:
+        # A frozen dataclass: a recipe's mapping becomes a schedule, which can be hashed.
         temperature = read(self.temperature, "temperature", positive=True)
         object.__setattr__(self, "temperature", temperature)
         if self.positions not in _POSITIONS:
@@ -58,6 +59,7 @@ class Logit(TeacherTerm):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
+        # A schedule's value at this step.
         temperature = current(self.temperature, batch)
         divergence = ops.kl(
             self._logits(student) / temperature, self._logits(teacher) / temperature
@@ -94,6 +96,7 @@ class LogitBui2024(TeacherTerm):
     ) -> jax.Array:
         student_log_probs = ops.log_softmax(require_logits(student.logits))
         teacher_probs = jnp.exp(ops.log_softmax(require_logits(teacher.logits)))
+        # A mean over the vocabulary, where a cross-entropy has a sum.
         losses = -jnp.mean(teacher_probs * student_log_probs, axis=-1)
         return weighted_mean(losses, batch["label_weights"])
 

@@ -56,6 +56,7 @@ class Objective:
 
         They are trained with the student and never exported.
         """
+        # Terms that learn nothing have no entry.
         params = {key: term.init(student, teacher, seed) for key, _, term in self.terms}
         return {key: own for key, own in params.items() if own}
 
@@ -99,11 +100,13 @@ class Objective:
         Returns:
             The sum, and each term by itself before its weight; float32 scalars.
         """
+        # Where terms read their schedules.
         batch = {**batch, "progress": jnp.asarray(progress, jnp.float32)}
         total = jnp.float32(0)
         losses = {}
         for key, weight, term in self.terms:
             loss = term(student, teacher, batch, params.get(key, {}))
+            # Losses of parts add up to that of the whole batch.
             if shares is not None:
                 loss = shares[key] * loss
             losses[key] = loss

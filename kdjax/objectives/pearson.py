@@ -81,6 +81,7 @@ class Pearson(TeacherTerm):
             count = jnp.sum(where, axis=axis, keepdims=True, dtype=jnp.int32)
             student_unit = _unit(_deviations(student_probs, axis, where, count), axis)
             teacher_unit = _unit(_deviations(teacher_probs, axis, where, count), axis)
+            # The cosine of deviations from the mean is the correlation.
             correlation = jnp.sum(student_unit * teacher_unit, axis=axis, keepdims=True)
             losses.append(mean(1 - correlation, count > 1))
         return sum(losses[1:], start=losses[0])
@@ -155,6 +156,7 @@ def _deviations(p: jax.Array, axis: int, where: jax.Array, count: jax.Array) -> 
 def _unit(x: jax.Array, axis: int) -> jax.Array:
     """Return vectors of length 1 along an axis; 0 stays 0."""
     squared_length = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
+    # Bounded below, so that the gradient at 0 is finite.
     return x * jax.lax.rsqrt(jnp.maximum(squared_length, _FLAT))
 
 

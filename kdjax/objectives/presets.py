@@ -177,6 +177,7 @@ def arm_of(name: str, config: ArmConfig) -> ArmConfig:
         InputError: no such preset, more than one of preset, terms and phases, or phases that do not
             fill the budget.
     """
+    # One way of saying what it does.
     settings = [setting for setting in ("preset", "terms", "phases") if getattr(config, setting)]
     if len(settings) > 1:
         raise InputError(f"arms.{name}: found {' and '.join(settings)}, expected one of them")
@@ -184,6 +185,7 @@ def arm_of(name: str, config: ArmConfig) -> ArmConfig:
         phases = config.phases or (PhaseConfig(config.terms),)
         arm = replace(config, phases=phases, terms=(), start=config.start or StartConfig())
     else:
+        # The recipe's own settings go before the preset's.
         preset = _preset(name, config.preset or name)
         arm = replace(
             config,
@@ -193,6 +195,7 @@ def arm_of(name: str, config: ArmConfig) -> ArmConfig:
             optimizer={**preset.optimizer, **config.optimizer},
             finetune={**preset.finetune, **config.finetune},
         )
+    # Phases follow one another and fill the budget.
     ends = [0.0, *(phase.until for phase in arm.phases)]
     if ends[-1] != 1 or not all(a < b for a, b in pairwise(ends)):
         raise InputError(

@@ -93,6 +93,7 @@ class Relation(TeacherTerm):
         return self.relation_heads
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+        # Refuses a number of relation heads that does not divide both.
         self.heads(student.width, teacher.width)
         student_layer, teacher_layer = self._pair(student.layers, teacher.layers)
         return FeatureNeeds(
@@ -114,6 +115,7 @@ class Relation(TeacherTerm):
             student_layer, teacher_layer = self._pair(max(student_layers), max(teacher_layers))
             x_s = student_layers[student_layer]
             x_t = teacher_layers[teacher_layer]
+            # The models' widths, of which each head has an equal share.
             heads = self.heads(x_s.shape[1] * x_s.shape[3], x_t.shape[1] * x_t.shape[3])
             divergence = ops.relation_kl(x_s, x_t, heads, mask)
             losses.append(weight * mean(divergence, batch["valid"][:, None]))
@@ -153,6 +155,7 @@ class RelationBui2024(TeacherTerm):
     ) -> jax.Array:
         losses = []
         for kind in _KINDS:
+            # Attention heads stand for relation heads, padded positions included.
             student_scores = ops.relation_scores(_last(getattr(student, kind)))
             teacher_scores = ops.relation_scores(_last(getattr(teacher, kind)))
             losses.append(mean(ops.kl(student_scores, teacher_scores)))
@@ -219,6 +222,7 @@ class ValueRelationBui2024(TeacherTerm):
         width = student_values.shape[-1]
         student_log_probs = ops.log_softmax(ops.relation_scores(student_values))
         teacher_log_probs = ops.log_softmax(ops.relation_scores(_last(teacher.value), width))
+        # The code takes the logarithm of probabilities that may be 0.
         floored = jnp.maximum(student_log_probs, math.log(FLOOR))
         return mean(ops.kl_of_log_probs(floored, teacher_log_probs))
 

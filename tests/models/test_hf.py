@@ -114,9 +114,17 @@ def test_pretrained_config_reads_every_setting(tmp_path: Path) -> None:
     directory = with_settings(tmp_path / "model", **changes)
     assert pretrained_config(directory) == from_pretrained(directory).config
     assert pretrained_config(directory) == ModelConfig(
-        layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, gelu="tanh", dropout=0.2,  # noqa: E501
-        attention_dropout=0.05, norm_eps=1e-7,
-    )  # fmt: skip
+        layers=3,
+        width=24,
+        heads=3,
+        ffn=40,
+        vocab_size=57,
+        max_positions=20,
+        gelu="tanh",
+        dropout=0.2,
+        attention_dropout=0.05,
+        norm_eps=1e-7,
+    )
 
 
 def rewritten(directory: Path, change: Callable[[Tensors], Tensors]) -> Path:
@@ -295,10 +303,11 @@ def test_reading_and_writing_imports_neither_torch_nor_transformers(tmp_path: Pa
 import sys
 from kdjax.config import ModelConfig
 from kdjax.models import from_pretrained, init, save_pretrained
-save_pretrained({str(tmp_path / "bert")!r}, init(ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=9), 0))
+config = ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=9)
+save_pretrained({str(tmp_path / "bert")!r}, init(config, 0))
 from_pretrained({str(tmp_path / "bert")!r})
 assert not {{"torch", "transformers"}} & sys.modules.keys()
-"""  # noqa: E501
+"""
     process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )

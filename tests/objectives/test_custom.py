@@ -38,7 +38,8 @@ def last(config):
 @term(student=last, teacher=last, normalizer="valid")
 def last_hidden_l1(student, teacher, batch, params, *, scale: float = 1.0):
     """The mean absolute difference of the last hidden states."""
-    distance = jnp.abs(student.hidden[max(student.hidden)] - teacher.hidden[max(teacher.hidden)]).mean(-1)
+    difference = student.hidden[max(student.hidden)] - teacher.hidden[max(teacher.hidden)]
+    distance = jnp.abs(difference).mean(-1)
     return scale * jnp.where(batch["valid"], distance, 0).sum() / batch["valid"].sum()
 
 
@@ -108,7 +109,7 @@ def undecorated(student, teacher, batch, params):
 
 
 NUMBER = 3
-'''  # noqa: E501
+'''
 
 BROKEN = {
     "raises": "1 / 0\n",

@@ -196,7 +196,9 @@ def test_term_needs_what_its_equation_names(term: Term, expected: FeatureNeeds) 
 
 def names_of(request: FeatureRequest) -> set[tuple[str, int]]:
     kinds = ("scores", "query", "key", "value", "hidden")
-    asked = {(kind, n) for kind in kinds for n in getattr(request, kind)}
+    asked = set()
+    for kind in kinds:
+        asked |= {(kind, n) for n in getattr(request, kind)}
     return asked | {(kind, 0) for kind in ("logits", "token_logits") if getattr(request, kind)}
 
 

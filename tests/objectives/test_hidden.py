@@ -27,9 +27,7 @@ MakeBatch = Callable[[], dict[str, np.ndarray]]
 
 
 def at_valid(model_features: Features, layer: int, batch: dict[str, np.ndarray]) -> np.ndarray:
-    return np.stack(
-        [np.asarray(model_features.hidden[layer])[b, i] for b, at in groups(batch) for i in at]
-    )
+    return np.asarray(model_features.hidden[layer])[batch["valid"]]
 
 
 @BATCHES

@@ -25,6 +25,7 @@ from tests.objectives.examples import (
     every_term,
     features,
     graded,
+    groups,
     packed,
     padded,
     params_of,
@@ -119,8 +120,8 @@ def test_term_with_a_projection_is_zero_where_the_projection_makes_them_equal(
     assert get(name)(student, features(STUDENT, batch, 2), batch, params) > 1e-3
 
 
-def disturbed(student: Features, batch: dict[str, np.ndarray], seed: int) -> Features:
-    """Other values wherever a padded position or another document is involved."""
+def disturbed(model_features: Features, batch: dict[str, np.ndarray], seed: int) -> Features:
+    """Return other values wherever a padded position or another document is involved."""
     rng = np.random.default_rng(seed)
     valid = batch["valid"]
     ids = batch["segments"]
@@ -129,15 +130,15 @@ def disturbed(student: Features, batch: dict[str, np.ndarray], seed: int) -> Fea
     def noise(x: jax.Array, where: np.ndarray) -> jax.Array:
         return jnp.where(where, x, 50 * rng.normal(size=x.shape))
 
+    def noisy(tree: Any, where: np.ndarray) -> Any:
+        return jax.tree.map(lambda x: noise(x, where), tree)
+
     return dataclasses.replace(
-        student,
-        scores={n: noise(x, inside) for n, x in student.scores.items()},
-        hidden={n: noise(x, valid[..., None]) for n, x in student.hidden.items()},
-        token_logits=noise(student.token_logits, valid[..., None]),
-        **{
-            k: {n: noise(x, valid[:, None, :, None]) for n, x in getattr(student, k).items()}
-            for k in VECTORS
-        },
+        model_features,
+        scores=noisy(model_features.scores, inside),
+        hidden=noisy(model_features.hidden, valid[..., None]),
+        token_logits=noisy(model_features.token_logits, valid[..., None]),
+        **{kind: noisy(getattr(model_features, kind), valid[:, None, :, None]) for kind in VECTORS},
     )
 
 
@@ -168,10 +169,8 @@ def test_loss_and_gradients_do_not_depend_on_padding_and_other_documents(
             assert not np.any(np.asarray(g).transpose(0, 3, 1, 2)[padding]), f"scores {n}, keys"
 
 
-def repacked(
-    student: Features, batch: dict[str, np.ndarray], rows: list[list[tuple[int, np.ndarray]]]
-) -> Features:
-    """The same documents at other places; what lies between documents is noise."""
+def repacked(model_features: Features, rows: list[list[tuple[int, np.ndarray]]]) -> Features:
+    """Return the same documents at other places; what lies between documents is noise."""
     rng = np.random.default_rng(0)
 
     def move(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -191,11 +190,14 @@ def repacked(
                     new[r][here] = old[b][at]
         return jnp.asarray(new)
 
+    def moved(tree: Any, *axes: int) -> Any:
+        return jax.tree.map(lambda x: move(x, axes), tree)
+
     return Features(
-        scores={n: move(x, (2, 3)) for n, x in student.scores.items()},
-        hidden={n: move(x, (1,)) for n, x in student.hidden.items()},
-        token_logits=move(student.token_logits, (1,)),
-        **{kind: {n: move(x, (2,)) for n, x in getattr(student, kind).items()} for kind in VECTORS},
+        scores=moved(model_features.scores, 2, 3),
+        hidden=moved(model_features.hidden, 1),
+        token_logits=moved(model_features.token_logits, 1),
+        **{kind: moved(getattr(model_features, kind), 2) for kind in VECTORS},
     )
 
 
@@ -208,18 +210,16 @@ def test_loss_does_not_depend_on_how_documents_are_packed(
     with jax.enable_x64(True):
         batch = packed()
         term, student, teacher, params = example(label, batch, np.float64)
-        documents = [
-            (b, np.flatnonzero(ids == segment))
-            for b, ids in enumerate(batch["segments"])
-            for segment in np.unique(ids[ids > 0])
-        ]
-        edges = [0, *sorted(cuts), 6]
-        rows = [[documents[i] for i in order[a:b]] for a, b in pairwise(edges)]
-        ids = [[n for n, (_, at) in enumerate(row, start=1) for _ in at] for row in rows]
-        new_batch = batch_of(ids)
+        documents = list(groups(batch))
+        shuffled = [documents[i] for i in order]
+        rows = [shuffled[start:stop] for start, stop in pairwise([0, *sorted(cuts), 6])]
+        segments = []
+        for row in rows:
+            lengths = [len(at) for _, at in row]
+            segments.append(np.repeat(np.arange(1, len(row) + 1), lengths).tolist())
         before, _ = graded(term)(student, teacher, batch, params)
         after, _ = graded(term)(
-            repacked(student, batch, rows), repacked(teacher, batch, rows), new_batch, params
+            repacked(student, rows), repacked(teacher, rows), batch_of(segments), params
         )
         assert after == pytest.approx(float(before), rel=1e-12)
 

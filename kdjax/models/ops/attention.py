@@ -71,6 +71,7 @@ def attention(
         The context `[B, L, D]` and the scores q kᵀ/√d `[B, H, L, L]` (None where a kernel computes
         without them), of the type of the queries; the softmax is float32.
     """
+    # Kernels where they take these arrays.
     forms = {}
     length = query.shape[1]
     width = query.shape[2]
@@ -168,6 +169,7 @@ def _forward(
     scores = jnp.einsum("BHLd,BHMd->BHLM", query * scale, key)
     masked_scores = jnp.where(allowed, scores, -jnp.inf).astype(jnp.float32)
     highest = jnp.max(masked_scores, axis=-1, keepdims=True)
+    # The softmax's numerators, of which the largest of a row is 1.
     numerators = jnp.exp(masked_scores - highest).astype(query.dtype)
     total = jnp.sum(numerators, axis=-1, keepdims=True, dtype=jnp.float32)
     dropped = _dropped(numerators, keep)
@@ -191,6 +193,7 @@ def _backward(
     # context along the context.
     mean = jnp.sum((grad_sum * context).astype(jnp.float32), axis=-1, keepdims=True)
     grad_scores = (numerators * (grad_probs - mean) + grad_scores_out).astype(query.dtype)
+    # Of the scores q kᵀ/√d.
     grad_query = scale * jnp.einsum("BHLM,BHMd->BHLd", grad_scores, key)
     grad_key = scale * jnp.einsum("BHLM,BHLd->BHMd", grad_scores, query)
     return grad_query, grad_key, grad_values, None, None

@@ -65,6 +65,7 @@ def _embed_forward(
 
 
 def _embed_backward(entries: int, dtype: str, index: jax.Array, grad_out: jax.Array) -> Residuals:
+    # What is out of range adds nothing.
     zeros = jnp.zeros((entries, grad_out.shape[-1]), jnp.float32)
     return zeros.at[index].add(grad_out, mode="drop").astype(dtype), None
 
@@ -96,6 +97,7 @@ def _tied_logits_forward(
 
 def _tied_logits_backward(residuals: Residuals, grad_out: jax.Array) -> Residuals:
     x, table = residuals
+    # The products are in the type of x, as forward.
     grad_logits = grad_out.astype(x.dtype)
     return grad_logits @ table, weight_gradient(grad_logits, x), column_sums(grad_logits)
 

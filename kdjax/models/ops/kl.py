@@ -66,6 +66,7 @@ def _forward(
     teacher_scores = _masked(teacher, where)
     student_total = log_sum_exp(student_scores)
     teacher_total = log_sum_exp(teacher_scores)
+    # log p = scores − log Σ exp scores.
     student_log_probs = student_scores - student_total
     teacher_log_probs = teacher_scores - teacher_total
     divergence = jnp.sum(
@@ -76,6 +77,7 @@ def _forward(
 
 def _backward(residuals: Residuals, grad_out: jax.Array) -> tuple[jax.Array, jax.Array, None]:
     student, teacher, where, divergence, student_total, teacher_total = residuals
+    # Computed again: to store them would take an array as large as the scores.
     student_log_probs = _masked(student, where) - student_total
     teacher_log_probs = _masked(teacher, where) - teacher_total
     student_probs = jnp.exp(student_log_probs)

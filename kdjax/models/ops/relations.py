@@ -71,6 +71,7 @@ def reference(student: jax.Array, teacher: jax.Array, heads: int, mask: Attentio
 
 def on_tpu(student: jax.Array, teacher: jax.Array, heads: int, mask: AttentionMask) -> jax.Array:
     """Compute the mean of `relation_kl` over the heads by a kernel on each TPU."""
+    # The kernel sums over the heads.
     return _by_kernel(student, teacher, mask.segments, heads)[:, None] / heads
 
 

@@ -121,6 +121,7 @@ def _call(
     joined = arrays[0]
     batch, length, width = joined.shape
     itemsize = joined.dtype.itemsize
+    # As many sequences a step as fit in on-chip memory.
     block = largest_block(batch, _BLOCK_BYTES // (length * width * itemsize))
 
     def sequences(shape: tuple[int, ...]) -> pl.BlockSpec:
@@ -167,6 +168,7 @@ def _forward(segments: Any, *refs: Any, heads: int, rate: float | None) -> None:
         for h in range(heads):
             query, key, value = _head(joined, n, h, heads)
             scores = _scores(query, key)
+            # A reference where scores are wanted.
             if scores_out:
                 scores_out[0][n, h] = scores.astype(out.dtype)
             probs = drop(_probs(scores, masked), h)
@@ -198,6 +200,7 @@ def _backward(segments: Any, *refs: Any, heads: int, rate: float | None) -> None
             grad_scores = probs * (grad_probs - mean)
             if grad_scores_out:
                 grad_scores += grad_scores_out[0][n, h].astype(jnp.float32)
+            # To the gradient of q kᵀ.
             grad_scores = (scale * grad_scores).astype(query.dtype)
             grads_query.append(dot(grad_scores, key, X_Y).astype(out.dtype))
             grads_key.append(dot(grad_scores, query, XT_Y).astype(out.dtype))

@@ -108,6 +108,7 @@ def _backward(
     *,
     epsilon: float,
 ) -> None:
+    # Sums stay in place while the grid goes through the rows.
     @pl.when(pl.program_id(0) == 0)
     def _() -> None:
         grad_scale[...] = jnp.zeros_like(grad_scale)
