@@ -33,18 +33,16 @@ from kdjax.models.ops.dispatch import trace_reference
 from kdjax.models.ops.dropout import sequence_seeds
 from kdjax.training.phase import BatchShape
 
-Forms = dict[str, list[tuple[str, str]]]
-
-SINGLE: Forms = {
-    "linear": [("linear", "optimized")],
-    "linear_each": [("linear", "linear_joined")],
-    "embed": [("embedding", "optimized")],
-    "tied_logits": [("embedding", "tied_logits_optimized")],
-    "layer_norm": [("layer_norm", "optimized")],
-    "gelu": [("gelu", "optimized")],
-    "attention": [("attention", "optimized")],
-    "cross_entropy": [("cross_entropy", "optimized")],
-    "kl": [("kl", "optimized")],
+SINGLE = {
+    "linear": ("linear", "optimized"),
+    "linear_each": ("linear", "linear_joined"),
+    "embed": ("embedding", "optimized"),
+    "tied_logits": ("embedding", "tied_logits_optimized"),
+    "layer_norm": ("layer_norm", "optimized"),
+    "gelu": ("gelu", "optimized"),
+    "attention": ("attention", "optimized"),
+    "cross_entropy": ("cross_entropy", "optimized"),
+    "kl": ("kl", "optimized"),
 }
 """Operations, and where their optimized forms are: module and function."""
 REFERENCES = {"linear_joined": "linear_apart", "tied_logits_optimized": "tied_logits_reference"}
@@ -193,18 +191,16 @@ def gain(make: Callable[[], Any], rounds: int, seconds: float, reference: Any = 
 @contextmanager
 def reference_of(operation: str) -> Iterator[None]:
     """Give one operation its reference form."""
-    replaced = []
-    for module_name, name in SINGLE[operation]:
-        module = importlib.import_module(f"kdjax.models.ops.{module_name}")
-        replaced.append((module, name, getattr(module, name)))
-        setattr(module, name, getattr(module, REFERENCES.get(name, "reference")))
+    module_name, name = SINGLE[operation]
+    module = importlib.import_module(f"kdjax.models.ops.{module_name}")
+    optimized = getattr(module, name)
+    setattr(module, name, getattr(module, REFERENCES.get(name, "reference")))
     # What JAX has traced of the optimized form must not stand in for the other.
     jax.clear_caches()
     try:
         yield
     finally:
-        for module, name, form in replaced:
-            setattr(module, name, form)
+        setattr(module, name, optimized)
         jax.clear_caches()
 
 

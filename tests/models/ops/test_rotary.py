@@ -25,14 +25,14 @@ HEADS = CONFIG.heads
 HEAD_WIDTH = CONFIG.head_width
 
 
-def turned(x: np.ndarray, position_ids: np.ndarray) -> np.ndarray:
-    """`[B, L, D]` turned and split into heads, `[B, L, H, d]`."""
-    made = rotate(
+def rotated(x: np.ndarray, position_ids: np.ndarray) -> np.ndarray:
+    """Return `[B, L, D]` rotated and split into heads, `[B, L, H, d]`."""
+    out = rotate(
         jnp.asarray(x, jnp.float32),
         rotation_of(CONFIG, jnp.asarray(position_ids, jnp.int32)),
         HEADS,
     )
-    return np.asarray(made).reshape(*x.shape[:2], HEADS, HEAD_WIDTH)
+    return np.asarray(out).reshape(*x.shape[:2], HEADS, HEAD_WIDTH)
 
 
 def random_vectors(seed: int, length: int) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_rotary_scores_depend_on_distance_only() -> None:
     key = np.broadcast_to(random_vectors(1, 1), (1, 20, CONFIG.width))
     for first in (0, 300):
         at = first + np.arange(20)[None]
-        scores = np.einsum("BLHd,BMHd->BHLM", turned(query, at), turned(key, at))
+        scores = np.einsum("BLHd,BMHd->BHLM", rotated(query, at), rotated(key, at))
         for distance in (-7, 0, 3):
             along = np.diagonal(scores, offset=distance, axis1=2, axis2=3)
             # An angle of up to 320 is off by 2^-24 of it, and a score by that much of |q||k|, about
@@ -61,37 +61,36 @@ def test_relations_of_whole_rotated_heads_depend_on_distance_only(
 ) -> None:
     """Narrower relation heads split the planes, as docs/objectives/relations.md says."""
     vectors = random_vectors(6, 20)
-    early, late = (
-        Features(
-            query={1: jnp.asarray(turned(vectors, first + np.arange(20)[None]).swapaxes(1, 2))}
-        )
-        for first in (0, 50)
-    )
+
+    def features(first: int) -> Features:
+        query = rotated(vectors, first + np.arange(20)[None]).swapaxes(1, 2)
+        return Features(query={1: jnp.asarray(query)})
+
     batch = {"valid": jnp.ones((1, 20), bool), "segments": jnp.ones((1, 20), jnp.int32)}
-    loss = get("relation", relation_heads=relation_heads, key=0.0, value=0.0)(
-        early, late, batch, {}
-    )
+    term = get("relation", relation_heads=relation_heads, key=0.0, value=0.0)
+    loss = term(features(0), features(50), batch, {})
     assert (abs(float(loss)) < 1e-4) == same
 
 
 def test_rotation_keeps_lengths_and_leaves_position_0_as_it_is() -> None:
     x = random_vectors(2, 12)
-    made = turned(x, np.arange(12)[None])
-    in_heads = x.reshape(made.shape)
+    out = rotated(x, np.arange(12)[None])
+    in_heads = x.reshape(out.shape)
     np.testing.assert_allclose(
-        np.linalg.norm(made, axis=-1), np.linalg.norm(in_heads, axis=-1), rtol=1e-6
+        np.linalg.norm(out, axis=-1), np.linalg.norm(in_heads, axis=-1), rtol=1e-6
     )
-    np.testing.assert_array_equal(made[:, 0], in_heads[:, 0].astype(np.float32))
+    np.testing.assert_array_equal(out[:, 0], in_heads[:, 0].astype(np.float32))
 
 
-def test_rotation_pairs_the_halves_of_a_head_and_the_first_plane_turns_by_a_radian() -> None:
+def test_rotation_pairs_the_halves_of_a_head_and_turns_the_first_plane_by_a_radian() -> None:
     x = np.zeros((1, 2, CONFIG.width))
     x[..., HEAD_WIDTH] = 1  # coordinate 0 of the second head
-    made = turned(x, np.array([[1, 2]]))[0, :, 1]
+    out = rotated(x, np.array([[1, 2]]))[0, :, 1]
     for position in (1, 2):
         expected = np.zeros(HEAD_WIDTH)
-        expected[0], expected[HEAD_WIDTH // 2] = math.cos(position), math.sin(position)
-        np.testing.assert_allclose(made[position - 1], expected, atol=1e-6)
+        expected[0] = math.cos(position)
+        expected[HEAD_WIDTH // 2] = math.sin(position)
+        np.testing.assert_allclose(out[position - 1], expected, atol=1e-6)
 
 
 def test_rotation_in_bfloat16_turns_by_float32_angles() -> None:
@@ -117,7 +116,7 @@ def test_gradient_of_a_rotation_is_the_rotation_back() -> None:
     np.testing.assert_allclose(pull(gradient)[0], back, atol=1e-5)
 
 
-def test_rotary_models_know_the_order_of_tokens() -> None:
+def test_rotary_model_knows_the_order_of_tokens() -> None:
     """Without any positions a mean over the sequence would not: attention is the same for any
     order."""
     params = init(dataclasses.replace(CONFIG, init_std=0.3), 0).params
@@ -125,8 +124,13 @@ def test_rotary_models_know_the_order_of_tokens() -> None:
     batch = {"tokens": tokens, "segments": np.ones_like(tokens)}
 
     def means(position_ids: np.ndarray) -> np.ndarray:
-        given = {**batch, "positions": np.broadcast_to(position_ids, tokens.shape).astype(np.int32)}
-        hidden = forward(CONFIG, params, given, FeatureRequest(hidden=frozenset({1}))).hidden[1]
+        positioned = {
+            **batch,
+            "positions": np.broadcast_to(position_ids, tokens.shape).astype(np.int32),
+        }
+        hidden = forward(CONFIG, params, positioned, FeatureRequest(hidden=frozenset({1}))).hidden[
+            1
+        ]
         return np.asarray(hidden.mean(axis=1))
 
     ordered = means(np.arange(6))
@@ -147,7 +151,9 @@ def test_rotary_models_know_the_order_of_tokens() -> None:
         ),
     ],
 )
-def test_refuses_settings_that_cannot_be(settings: dict[str, object], message: str) -> None:
+def test_config_of_positions_that_cannot_be_is_refused(
+    settings: dict[str, object], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         dataclasses.replace(CONFIG, **settings)  # type: ignore[arg-type]
 
@@ -155,18 +161,16 @@ def test_refuses_settings_that_cannot_be(settings: dict[str, object], message: s
 def test_price_of_rotary_positions_is_their_rotation_by_hand() -> None:
     """A coordinate takes two products and a sum; backward as much, and half of them are negated
     before."""
-    learned, rotary = (
-        dataclasses.replace(tiny.STUDENT, positions=kind) for kind in ("learned", "rotary")
-    )
-    without, with_rotation = (
-        price(tiny.phase(student=student), tiny.SHAPE) for student in (learned, rotary)
-    )
+    learned = dataclasses.replace(tiny.STUDENT, positions="learned")
+    rotary = dataclasses.replace(tiny.STUDENT, positions="rotary")
+    without = price(tiny.phase(student=learned), tiny.SHAPE)
+    with_rotation = price(tiny.phase(student=rotary), tiny.SHAPE)
     tokens = tiny.SHAPE.batch_size * tiny.SHAPE.seq_len
     planes = tiny.STUDENT.head_width // 2
     coordinates = tiny.STUDENT.layers * 2 * tokens * tiny.STUDENT.width  # of queries and keys
-    # Positions as floats, times each frequency; sines are no FLOPs
+    # Positions as floats, times each frequency; sines are no FLOPs.
     angles = tokens + tokens * planes
-    # A table's rows: chosen or NaN, then added to the embeddings
+    # A table's rows: chosen or NaN, then added to the embeddings.
     table = tokens * tiny.STUDENT.width
     checks = 6 * tokens  # that indices are in range
     assert with_rotation.jaxpr_matmul == without.jaxpr_matmul
