@@ -24,7 +24,7 @@ Attended = tuple[jax.Array, jax.Array | None]
 """The context, and the scores where there are some."""
 
 _SITE = 0
-"""Of the probabilities' dropout, under the layer's key."""
+"""The number of the probabilities' dropout under the layer's key."""
 
 
 class AttentionMask(NamedTuple):
