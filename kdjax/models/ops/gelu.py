@@ -18,8 +18,8 @@ _TANH_COEFFICIENTS = (
     -0.000497519778369374,
     4.605169149735897e-06,
 )
-"""Coefficients of an odd polynomial g with tanh(g(x)) ≈ erf(x/√2), fitted to the least error of GELU
-and of its derivative."""
+"""Coefficients of an odd polynomial g with tanh(g(x)) ≈ erf(x/√2), fitted to the least error of
+GELU and of its derivative."""
 
 
 def gelu(x: jax.Array, kind: str) -> jax.Array:

@@ -36,8 +36,8 @@ MAX_SCORES = 12 * 256**2
 """Entries of a sequence's scores, where they are handed out."""
 
 _BLOCK_BYTES = 1 << 20
-"""Bytes of one array in a step of the kernel's grid: enough to hide the step's start, few enough for
-VMEM."""
+"""Bytes of one array in a step of the kernel's grid: enough to hide the step's start, and few
+enough for VMEM."""
 
 
 def fits(length: int, width: int, heads: int, *, scores: bool = False) -> bool:
