@@ -34,7 +34,6 @@ FLOORS = (
     "budget",
     "parallel",
     "models",
-    "kernels",
     "recipes",
     "config",
     "compiled",

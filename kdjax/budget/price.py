@@ -19,7 +19,7 @@ import jax
 from jax.extend import core
 
 from kdjax.errors import InputError
-from kdjax.models.reference import reference
+from kdjax.models.ops.dispatch import trace_reference
 
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 
@@ -104,7 +104,7 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
         FlopCountError: XLA gives no usable count, or the program holds what XLA does not count
             truly.
     """
-    with reference(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with trace_reference(), jax.default_device(jax.local_devices(backend="cpu")[0]):
         traced = jax.jit(program).trace(*shapes)
         analysis = traced.lower(lowering_platforms=("cpu",)).cost_analysis() or {}
     jaxpr_count = count_jaxpr(traced.jaxpr.jaxpr)

@@ -221,7 +221,7 @@ class Phase:
     def check_splits(self) -> None:
         """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""
         try:
-            jax.eval_shape(self.objective.counts, BatchShape(1, 8, 1).abstract())
+            jax.eval_shape(self.objective.normalizers, BatchShape(1, 8, 1).abstract())
         except InputError as e:
             raise InputError(f"arms.{self.name}: {e}") from None
 
