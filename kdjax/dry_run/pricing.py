@@ -226,7 +226,7 @@ def _reach(
     if arm.needs_teacher and "teacher_training" in CASES[config.budget.teacher]:
         upfront["teacher_training"] = share(teacher_flops(config, arm), config.budget.students)
     for span in arm.schedule_phases(Budget.of(config.budget), costs, shape_of(config), upfront):
-        positions = span.steps * span.positions
+        positions = span.steps * span.tokens_per_step
         sequences = positions // config.data.seq_len
         row: dict[str, Any] = {"steps": span.steps, "tokens": positions, "epochs": None}
         if corpus is not None:

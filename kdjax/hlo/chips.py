@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdjax.budget.hardware import Peak, makers_peak
+from kdjax.budget.hardware import Peak, vendor_peak
 from kdjax.errors import InputError
 
 
@@ -32,7 +32,7 @@ class Chip:
     @property
     def peak(self) -> Peak:
         """The maker's peak."""
-        found = makers_peak(self.kind)
+        found = vendor_peak(self.kind)
         assert found is not None
         return found
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 import kdjax
-from kdjax.budget.hardware import high_water, peak, utilisation
+from kdjax.budget.hardware import peak, peak_memory, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.training.run import CompiledPhase
@@ -58,7 +58,7 @@ def hardware_use(
         else sum(n * f for n, f in zip(ledger.phases, done, strict=True) if f is not None)
     )
     needed = [p.memory["peak"] for p in programs if p.memory is not None]
-    high, source = high_water()
+    high, source = peak_memory()
 
     def used(flops: int | None) -> float | None:
         return utilisation(flops, seconds, most, layout.devices) if flops and seconds else None

@@ -543,7 +543,7 @@ class Study:
 
 def _sequences(spans: Sequence[PhaseSpan], shape: BatchShape) -> int:
     """How many sequences a run reads."""
-    return sum(one.steps * one.positions for one in spans) // shape.seq_len
+    return sum(one.steps * one.tokens_per_step for one in spans) // shape.seq_len
 
 
 def _check_run(place: Any, found: Any, identity: Mapping[str, Any], setting: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax.budget.hardware import Peak, high_water, utilisation
+from kdjax.budget.hardware import Peak, peak_memory, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.config import Schedule
@@ -115,7 +115,7 @@ class Meter:
                 f"seconds/{kind}": round(seconds, 3)
                 for kind, seconds in self._clock.seconds.items()
             },
-            "memory/high_water_bytes": high_water()[0],
+            "memory/high_water_bytes": peak_memory()[0],
         }
 
     def _weights(self, done: Done) -> dict[str, float]:
