@@ -24,7 +24,8 @@ from kdjax.dry_run.pricing import WIDTH, arms_of, prices, shape_of
 from kdjax.errors import InputError, nearest
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.collectives import KINDS
-from kdjax.hlo.estimate import SOURCES, estimate, sent
+from kdjax.hlo.estimate import SOURCES, estimate
+from kdjax.hlo.execution import executed_collectives
 from kdjax.hlo.materialised import materialised
 from kdjax.hlo.text import Module, parse
 from kdjax.parallel.layout import Layout
@@ -157,7 +158,7 @@ def _at_once(config: Config, layout: Layout, shape: BatchShape) -> int:
 def _collectives(module: Module) -> dict[str, dict[str, int]]:
     """Arrays and bytes of each kind of collective that a step executes."""
     made: dict[str, dict[str, int]] = {}
-    for one in sent(module):
+    for one in executed_collectives(module):
         kind = made.setdefault(one.collective.kind, {"arrays": 0, "bytes": 0})
         kind["arrays"] += one.turns * one.collective.arrays
         kind["bytes"] += one.turns * one.collective.bytes

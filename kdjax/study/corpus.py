@@ -17,7 +17,7 @@ from kdjax.data.prepare import local as prepare
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.data.text import sources
-from kdjax.data.text.streams import optional
+from kdjax.data.text.streams import optional, sha256
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut
 from kdjax.evaluation.shuffle import shuffle_visible
@@ -113,7 +113,7 @@ def corpus_of(
         )
     _check_training(config, corpus)
     tokenizer = tokenizer_of(config, corpus)
-    if manifest.tokenizer_sha256 != sources.sha256(tokenizer):
+    if manifest.tokenizer_sha256 != sha256(tokenizer):
         raise InputError(
             f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
         )
@@ -176,11 +176,11 @@ def train_batches(
     return Batches(
         corpus,
         "train",
-        batch=batch,
+        batch_size=batch,
         seed=seed,
-        rate=config.data.mlm_probability,
-        slots=config.data.max_predictions,
-        views=config.data.mask_copies,
+        mlm_probability=config.data.mlm_probability,
+        max_predictions=config.data.max_predictions,
+        mask_copies=config.data.mask_copies,
         cache=cache,
     )
 
@@ -199,10 +199,10 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
         return Batches(
             corpus,
             "train",
-            batch=config.evaluation.mlm_probe.batch_size,
+            batch_size=config.evaluation.mlm_probe.batch_size,
             seed=PROBE_SEED,
-            rate=config.data.mlm_probability,
-            slots=config.data.max_predictions,
+            mlm_probability=config.data.mlm_probability,
+            max_predictions=config.data.max_predictions,
         )
     except InputError as e:
         raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
@@ -268,11 +268,11 @@ def _fixed(config: Config, corpus: Corpus, besides: int = 0) -> list[dict[str, n
     return fixed_batches(
         corpus,
         "validation",
-        batch=config.train.batch_size,
+        batch_size=config.train.batch_size,
         limit=config.evaluation.mlm_sequences,
         seed=HELD_OUT_SEED,
-        rate=config.data.mlm_probability,
-        slots=config.data.max_predictions,
+        mlm_probability=config.data.mlm_probability,
+        max_predictions=config.data.max_predictions,
         besides=besides,
     )
 

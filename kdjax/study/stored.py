@@ -15,8 +15,8 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.study.corpus import corpus_of
 from kdjax.study.teacher import check_teacher, teachers_of
-from kdjax.teacher_cache.manifest import bias
-from kdjax.teacher_cache.store import Cache, CacheManifest
+from kdjax.teacher_cache.manifest import CacheManifest, bias
+from kdjax.teacher_cache.store import Cache
 from kdjax.training import fill_teacher_cache as outputs
 
 

@@ -21,7 +21,8 @@ from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.store import Cache, CacheManifest
+from kdjax.teacher_cache.manifest import CacheManifest, record_bytes
+from kdjax.teacher_cache.store import Cache
 from kdjax.training.checkpoint import sha256
 from kdjax.training.phase import BatchShape
 from kdjax.training.teacher_source import CachedTeacher
@@ -107,8 +108,8 @@ def build(
                 "train",
                 numbers[chosen],
                 views[chosen],
-                rate=data.mlm_probability,
-                slots=data.max_predictions,
+                mlm_probability=data.mlm_probability,
+                max_predictions=data.max_predictions,
             )
             rows = len(numbers[chosen])
             whole = {
@@ -127,7 +128,7 @@ def build(
                 totals[name] = totals.get(name, 0.0) + float(value)
         return {f.name: np.concatenate([one[f.name] for one in made]) for f in fields}, totals
 
-    per_shard = max(1, SHARD_BYTES // (cache.record_bytes(fields) * config.batch_size))
+    per_shard = max(1, SHARD_BYTES // (record_bytes(fields) * config.batch_size))
     return cache.build(
         directory,
         identity=identity(teacher, request, config, data, corpus),
