@@ -38,6 +38,7 @@ class BudgetConfig:
     """Number of students that share the cost of the teacher's training."""
 
     def __post_init__(self) -> None:
+        # One kind: with two, it would depend on the arm which of them ends a run.
         amounts = {name: getattr(self, name) for name in KINDS if getattr(self, name)}
         for name, amount in amounts.items():
             expect(0 < amount < math.inf, f"budget.{name}", amount, "a number above 0")

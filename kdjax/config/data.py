@@ -72,8 +72,8 @@ class DataConfig:
     """The most masked positions of a sequence. Every sequence has so many slots, so that shapes are
     fixed; unused ones get weight 0."""
     mlm_probability: float = 0.15
-    """Share of a sequence's tokens that are masked (never special tokens or padding), at most
-    `max_predictions`."""
+    """Share of a sequence's tokens that are masked, at most `max_predictions` of them; never
+    special tokens or padding. The default is BERT's."""
     mask_copies: int = 0
     """Mask views of a sequence, the same for every seed: epoch e of seed s sees view (e + s) modulo
     this number. 0: new masks in every epoch and for every seed."""
@@ -99,6 +99,7 @@ class DataConfig:
     directory."""
 
     def __post_init__(self) -> None:
+        # [CLS] and [SEP], and some text between them.
         expect(self.seq_len >= 8, "data.seq_len", self.seq_len, "at least 8 tokens")
         longest = self.seq_len - 1
         expect(
@@ -107,12 +108,15 @@ class DataConfig:
             self.max_predictions,
             f"1 to data.seq_len - 1 ({longest})",
         )
+        # Neither nothing nor all: both splits, and both kinds of tokens, are needed.
         for name in ("mlm_probability", "validation"):
             share = getattr(self, name)
             expect(0 < share < 1, f"data.{name}", share, "a share between 0 and 1")
+        # 0 mask copies: new masks in every epoch.
         for name, least in (("mask_copies", 0), ("shard_documents", 1)):
             value = getattr(self, name)
             expect(value >= least, f"data.{name}", value, f"at least {least}")
+        # Only the limited regime has a size, and it needs one.
         expect(
             (self.regime == "limited") == (self.unique_tokens > 0),
             "data.unique_tokens",

@@ -83,9 +83,11 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         where = "evaluation.finetune"
         expect(self.batch_size >= 1, f"{where}.batch_size", self.batch_size, "at least 1")
+        # Adam divides by eps where a gradient is 0.
         for name in ("learning_rate", "eps"):
             value = getattr(self, name)
             expect(value > 0, f"{where}.{name}", value, "more than 0")
+        # 0 turns each of these off.
         for name in ("steps", "warmup", "weight_decay", "clip"):
             value = getattr(self, name)
             expect(value >= 0, f"{where}.{name}", value, "at least 0")
@@ -127,6 +129,7 @@ class MlmProbeConfig:
         expect(self.batch_size >= 1, f"{where}.batch_size", self.batch_size, "at least 1")
         expect(0 < rate < math.inf, f"{where}.learning_rate", rate, "more than 0")
         expect(0 <= tolerance < math.inf, f"{where}.tolerance", tolerance, "at least 0 nats")
+        # A learning curve's probes come while the student trains, when the budget is not yet spent.
         if self.charged and self.along_the_way:
             raise InputError(
                 f"{where}.charged and along_the_way are both true, expected one of them: a run is "
@@ -169,6 +172,7 @@ class EvaluationConfig:
         margin = self.margin
         finite = "a finite number of at least 0"
         expect(0 <= margin < math.inf, "evaluation.margin", margin, finite)
+        # YAML reads a bare number or `no` as no name.
         for name, files in self.texts.items():
             if not TEXT_NAME.fullmatch(str(name)) or not isinstance(name, str):
                 raise InputError(

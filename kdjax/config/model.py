@@ -15,7 +15,7 @@ class ModelOptions:
     """Settings of a BERT encoder besides its size."""
 
     vocab_size: int = 30522
-    """Entries of the vocabulary."""
+    """Entries of the vocabulary. The default is BERT's, uncased."""
     max_positions: int = 512
     """Longest sequence the model takes, in tokens: rows of the position table, and the bound of
     rotary models too."""
@@ -36,7 +36,8 @@ class ModelOptions:
     gelu: Literal["exact", "tanh"] = "exact"
     """The form of GELU: with the error function, or its tanh approximation."""
     dropout: float = 0.1
-    """Dropout rate of embeddings and of both blocks' outputs."""
+    """Dropout rate of embeddings and of both blocks' outputs. The default is BERT's, as are all
+    here."""
     attention_dropout: float = 0.1
     """Dropout rate of the attention probabilities."""
     norm_eps: float = 1e-12
@@ -71,16 +72,19 @@ class ModelConfig(ModelOptions):
         known = "learned or rotary (the longest sequence is now max_positions)"
         is_known = self.positions in ("learned", "rotary")
         expect(is_known, "model: positions", repr(self.positions), known)
+        # Heads are slices of the width.
         if self.width % self.heads:
             raise InputError(f"model: {self.heads} heads do not divide the width {self.width}")
         for name in ("dropout", "attention_dropout"):
             rate = getattr(self, name)
             expect(0 <= rate < 1, f"model: {name}", rate, "a rate in [0, 1)")
+        # A rotation turns two numbers of a head at a time.
         if self.positions == "rotary" and self.head_width % 2:
             raise InputError(
                 f"model: heads are {self.head_width} wide, expected an even width: rotary "
                 "positions turn pairs"
             )
+        # Wavelengths grow with the base.
         base = self.rotary_base
         expect(1 < base < math.inf, "model: rotary_base", base, "a number above 1")
         expect(0 < self.norm_eps < 1, "model: norm_eps", self.norm_eps, "more than 0, below 1")

@@ -31,6 +31,7 @@ class RangeConfig:
     """The values to try, instead of a range."""
 
     def __post_init__(self) -> None:
+        # Either choices or a range; a logarithmic scale begins above 0.
         if self.choices and (self.low, self.high, self.log) != (0.0, 0.0, False):
             raise InputError("tune.space: found choices and a range, expected one of them")
         if not self.choices and not (self.low < self.high and (self.low > 0 or not self.log)):
@@ -90,6 +91,7 @@ class PlanConfig:
     """Seed of the resamples."""
 
     def __post_init__(self) -> None:
+        # Fewer resamples make no interval.
         expect(self.resamples >= 100, "plan.resamples", self.resamples, "at least 100")
         positive = all(0 < budget < math.inf for budget in self.budgets)
         expect(positive, "plan.budgets", list(self.budgets), "numbers of FLOPs above 0")

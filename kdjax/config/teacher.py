@@ -96,6 +96,7 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         in_range = 0 < self.at <= 1
         expect(in_range, "teacher.at", self.at, "a share of the training budget above 0, up to 1")
+        # The rest is about a teacher that is trained here: it is not read, too, and needs no head.
         if not self.train.budget:
             return
         if self.source:
@@ -139,6 +140,7 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("batch_size", 1), ("shared_by", 0)):
+            # shared_by 0: by the runs of this recipe.
             value = getattr(self, name)
             expect(value >= least, f"cache.{name}", value, f"at least {least}")
         positive = 0 < self.temperature < math.inf

@@ -19,17 +19,20 @@ class OptimizerConfig:
     warmup: float = 0.06
     """Share of the steps that warm up."""
     weight_decay: float = 0.01
-    """Decoupled weight decay; not on biases and LayerNorms, nor on what gets no gradient."""
+    """Decoupled weight decay; not on biases and LayerNorms, nor on what gets no gradient. The
+    default is BERT's."""
     b1: float = 0.9
     """Adam's beta 1."""
     b2: float = 0.98
-    """Adam's beta 2."""
+    """Adam's beta 2. The default is RoBERTa's, which is steadier with large batches (Liu et al.
+    2019, arXiv 1907.11692)."""
     eps: float = 1e-6
-    """Adam's epsilon."""
+    """Adam's epsilon. The default is BERT's."""
     clip: float = 0.0
     """Largest global gradient norm; 0: no clipping."""
 
     def __post_init__(self) -> None:
+        # The caller says which optimiser it is: there are several in a recipe.
         expect(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
         expect(0 <= self.warmup < 1, "warmup", self.warmup, "a share in [0, 1)")
         why = "more than 0: what gets no gradient is divided by it"
@@ -39,8 +42,6 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class ComputeConfig:
     """How a step is computed. Changes neither the price nor, but for rounding, the result."""
-
-    # The defaults are those of a laptop: exact, and with memory to spare.
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations and matmuls. Parameters, optimiser, softmax, LayerNorm and losses stay
@@ -106,6 +107,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         where = "train.checkpoint"
+        # Without a checkpoint that stays, a run could not go on.
         for name, least in (("seconds", 0), ("patience", 0), ("keep", 1)):
             value = getattr(self, name)
             expect(value >= least, f"{where}.{name}", value, f"at least {least}")
@@ -130,6 +132,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         expect(self.every >= 1, "train.log.every", self.every, "at least 1")
+        # No step, or the first and the last.
         steps = list(self.profile)
         ordered = steps == sorted(steps) and min(steps, default=1) >= 1
         fits = ordered and len(steps) in (0, 2)
@@ -187,6 +190,7 @@ class TrainConfig:
         for name in ("batch_size", "grad_accum_steps", "vmapped_seeds", "evaluations"):
             value = getattr(self, name)
             expect(value >= 1, f"train.{name}", value, "at least 1")
+        # Stretches follow one another.
         ends = [stretch.until for stretch in self.batch_ramp]
         if sorted(set(ends)) != ends:
             raise InputError(

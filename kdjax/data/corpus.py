@@ -99,6 +99,7 @@ class Corpus:
         """
         if self.subset is not None:
             raise ValueError(f"{self.directory}: is limited already, expected the whole corpus")
+        # Written so that NaN and infinity are refused, too.
         available = self.tokens("train")
         if not unique_tokens < available + 1:
             raise InputError(
@@ -106,6 +107,7 @@ class Corpus:
                 f"data.unique_tokens, {unique_tokens:,.0f}; {unique_tokens - available:,.0f} are "
                 "missing"
             )
+        # Whole sequences only: the first one may be longer than all that is asked for.
         subset = take(self.sequences("train"), unique_tokens, seed, self._training_tokens)
         if not subset.tokens:
             raise InputError(
@@ -209,6 +211,7 @@ class Corpus:
                     mask_id=self.manifest.special["[MASK]"],
                 )
             )
+        # What `mask` returns for a sequence is a row of each of these.
         columns = [np.stack(column) for column in zip(*masked, strict=True)]
         return {
             "tokens": columns[0],

@@ -43,6 +43,7 @@ class Shard:
 
     def intact(self, directory: Path) -> bool:
         """Return whether the file is there with these very bytes."""
+        # The size first: it is quick to ask.
         same_size = self.size_in(directory) == self.bytes
         return same_size and sha256(directory / self.file) == self.sha256
 
@@ -59,6 +60,7 @@ class SignedManifest:
 
     def signed(self) -> Self:
         """Return the manifest with its digest filled in."""
+        # The digest is of the content, not of itself.
         content = dataclasses.asdict(self)
         for name in self.UNSIGNED:
             del content[name]
@@ -103,6 +105,7 @@ class SignedManifest:
             raise InputError(
                 f"{path}: not a {kind}'s manifest ({e}), expected the one {writer} wrote"
             ) from None
+        # Signed again, an unchanged manifest is the same.
         if manifest != manifest.signed():
             raise InputError(
                 f"{path}: does not match its own digest, expected the manifest as {writer} wrote it"

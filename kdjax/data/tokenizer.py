@@ -93,6 +93,7 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     characters = 0
     for text in texts:
+        # A text that is too large by itself has a batch of its own.
         if batch and (len(batch) == BATCH or characters + len(text) > BATCH_CHARACTERS):
             yield batch
             batch = []

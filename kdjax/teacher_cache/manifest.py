@@ -94,6 +94,7 @@ class CacheManifest(SignedManifest):
             InputError: no cache, an unfinished one or one of another version, or a manifest that
                 was changed.
         """
+        # The plan is written first, the manifest last.
         path = directory / NAME
         if not path.is_file() and (directory / PLAN).is_file():
             raise InputError(
@@ -125,6 +126,7 @@ def bias(manifest: CacheManifest) -> dict[str, float]:
     It is measured against the teacher's own distributions: `kdjax.training.fill_teacher_cache`
     adds up the totals and counts the positions.
     """
+    # Whole logits have no bias: their totals are FLOPs alone.
     totals = dict(manifest.totals)
     positions = totals.pop("positions", 0)
     if not positions:

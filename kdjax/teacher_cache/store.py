@@ -83,6 +83,7 @@ class Cache:
         manifest = self.manifest
         self._check_range("sequence", sequences, manifest.sequences)
         self._check_range("view", views, manifest.views)
+        # Records are numbered view by view, so that a view lies together.
         arrays = {}
         for field in manifest.fields:
             arrays[field.name] = np.empty((len(sequences), *field.shape), field.dtype)
@@ -107,6 +108,7 @@ class Cache:
         Raises:
             InputError: it is damaged.
         """
+        # All shards but the last have the same number of records.
         shard, place = divmod(number, self.manifest.records_per_shard)
         try:
             record: bytes = self._shards[shard][place]
@@ -190,6 +192,7 @@ def _check_plan(directory: Path, empty: CacheManifest) -> None:
     Raises:
         InputError: the directory was begun with another plan, or holds something else.
     """
+    # What is known before the first block is made.
     plan = dataclasses.asdict(empty)
     for result in ("shards", "totals", "bytes", "digest"):
         del plan[result]
@@ -279,6 +282,7 @@ def _encode(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: in
     names = sorted(field.name for field in fields)
     if sorted(arrays) != names:
         raise ValueError(f"made the arrays {sorted(arrays)}, expected {names}")
+    # Nothing is converted silently: another type would be other numbers.
     stored = []
     for field in fields:
         array = arrays[field.name]

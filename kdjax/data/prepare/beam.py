@@ -116,6 +116,7 @@ def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int,
     count = 0
     temporary = scan / f".{number}.{uuid.uuid4().hex}.tmp"
     try:
+        # Few sizes are held at a time, for a source may have millions of documents.
         sizes = (document.size for document in sources.documents_of(source, text_fields))
         with temporary.open("wb") as file:
             while held := array("I", itertools.islice(sizes, SIZES_HELD)):
@@ -125,6 +126,7 @@ def count_documents(scan: Path, text_fields: Sequence[str], numbered: tuple[int,
         facts = {"sha256": sources.digest(source), "documents": count}
         write_json(_count_path(scan, number), facts)
     except InputError as e:
+        # Noted, not raised: of several unusable sources the launcher names the first.
         write_json(_count_path(scan, number), {"error": str(e)})
     except OSError as e:
         raise InputError(
@@ -150,6 +152,7 @@ def read_documents(
     documents = enumerate(sources.documents_of(source, text_fields), first)
     by_block = itertools.groupby(documents, lambda pair: bisect_right(starts, pair[0]) - 1)
     for index, group in by_block:
+        # Behind the last block: the text has grown since it was counted.
         if index == len(starts) - 1:
             raise InputError(
                 f"{source}: has more documents than before, expected text that does not change "
@@ -164,6 +167,7 @@ def make_shards(
     settings: BlockSettings, starts: Sequence[int], block: tuple[int, Iterable[Piece]]
 ) -> None:
     """Make a block of its documents, which come in several pieces where it spans sources."""
+    # Sources are read in parallel, so that pieces come in any order.
     index, pieces = block
     in_order = sorted(pieces, key=lambda piece: piece[0])
     documents = list(itertools.chain.from_iterable(piece for _, piece in in_order))

@@ -95,6 +95,7 @@ def _make_missing(
             else:
                 records.append(record)
 
+    # Blocks are read only as fast as they are made, and come back in any order.
     documents = 0
     tokens = 0
     start = time.monotonic()

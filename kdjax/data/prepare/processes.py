@@ -34,6 +34,7 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
     Raises:
         InputError: a process ended early.
     """
+    # Two jobs are taken to see whether there is more than one.
     first = list(itertools.islice(jobs, 2))
     jobs = itertools.chain(first, jobs)
     if workers == 1 or len(first) < 2:
@@ -46,6 +47,7 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
     running: set[Future[Result]] = set()
     try:
         for job in jobs:
+            # Full: the next job has to wait until a worker is free.
             if len(running) == workers + AHEAD:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)

@@ -142,10 +142,12 @@ def _selected(config: TaskConfig, where: str) -> list[_Row]:
         if any(_field(record, column) != value for column, value in config.where.items()):
             continue
         text = _field(record, config.text)
+        # Dropped labels are noted: one that never occurs is misspelt.
         label = _field(record, config.label)
         if label in config.drop_labels:
             dropped.add(label)
             continue
+        # As a corpus's documents have it, so that a task on them is split like them.
         identity = text if record.key is None else record.key
         if config.identity:
             identity = _field(record, config.identity)
@@ -221,6 +223,7 @@ def _number(row: _Row) -> float:
     Raises:
         InputError: it is no finite number.
     """
+    # Python reads "nan" and "inf" as numbers, too.
     try:
         value = float(row.label)
     except ValueError:

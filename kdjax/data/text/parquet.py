@@ -36,6 +36,7 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
                 raise TextError(
                     f"{path}: has the columns {names}, expected the one data.text_field names"
                 )
+            # One thread: workers have the other cores.
             number = 0
             for batch in file.iter_batches(ROWS, columns=present, use_threads=False):
                 for fields in batch.to_pylist():

@@ -98,6 +98,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             line = file.readline(LINE_BYTES + 1)
             if not line:
                 return
+            # The line goes on behind what was read of it.
             if len(line) > LINE_BYTES:
                 raise TextError(
                     f"{path}, line {number}: is longer than {mebibytes(LINE_BYTES)}, expected "

@@ -64,6 +64,7 @@ def find(uri: str) -> TfdsSplit:
             "set"
         )
     builder = _builder(directory)
+    # Only a data set with one split needs no name of it.
     splits = list(builder.info.splits)
     if not split and len(splits) != 1:
         raise TextError(
