@@ -115,11 +115,11 @@ def text_in(directory: Path) -> Text:
     held_out = fixed_batches(
         corpus,
         "validation",
-        batch=SHAPE.batch_size,
+        batch_size=SHAPE.batch_size,
         limit=HELD_OUT_SEQUENCES,
         seed=1,
-        rate=MASK_RATE,
-        slots=SHAPE.max_predictions,
+        mlm_probability=MASK_RATE,
+        max_predictions=SHAPE.max_predictions,
     )
     return Text(corpus, held_out, unigram(corpus, held_out))
 
@@ -129,7 +129,12 @@ def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
     one."""
     counts = np.ones(VOCABULARY)
     batches = Batches(
-        corpus, "train", batch=SHAPE.batch_size, seed=0, rate=MASK_RATE, slots=SHAPE.max_predictions
+        corpus,
+        "train",
+        batch_size=SHAPE.batch_size,
+        seed=0,
+        mlm_probability=MASK_RATE,
+        max_predictions=SHAPE.max_predictions,
     )
     for _, (_, batch) in zip(range(500), batches.iterate(0), strict=False):
         weights = batch["label_weights"].ravel()
@@ -198,10 +203,10 @@ def trained(
     stream = Batches(
         text.corpus,
         "train",
-        batch=SHAPE.batch_size,
+        batch_size=SHAPE.batch_size,
         seed=seed,
-        rate=MASK_RATE,
-        slots=SHAPE.max_predictions,
+        mlm_probability=MASK_RATE,
+        max_predictions=SHAPE.max_predictions,
     )
     run = Trainer(
         [CompiledPhase(phase, program, cost, stream)],

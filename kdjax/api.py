@@ -394,10 +394,10 @@ def _training_batches(data: PreparedText, batch_size: int, seed: int) -> Batches
     return Batches(
         data.corpus,
         "train",
-        batch=batch_size,
+        batch_size=batch_size,
         seed=seed,
-        rate=data.settings.mlm_probability,
-        slots=data.settings.max_predictions,
+        mlm_probability=data.settings.mlm_probability,
+        max_predictions=data.settings.max_predictions,
     )
 
 
@@ -405,11 +405,11 @@ def _held_out(data: PreparedText, sequences: int) -> HeldOut:
     batches = fixed_batches(
         data.corpus,
         "validation",
-        batch=32,
+        batch_size=32,
         limit=sequences,
         seed=HELD_OUT_SEED,
-        rate=data.settings.mlm_probability,
-        slots=data.settings.max_predictions,
+        mlm_probability=data.settings.mlm_probability,
+        max_predictions=data.settings.max_predictions,
     )
     return HeldOut(batches)
 

@@ -20,7 +20,8 @@ from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError, nearest
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.collectives import KINDS
-from kdjax.hlo.estimate import estimate, sent
+from kdjax.hlo.estimate import SOURCES, estimate
+from kdjax.hlo.execution import executed_collectives
 from kdjax.hlo.materialised import materialised
 from kdjax.hlo.text import Module, parse
 from kdjax.parallel.layout import Layout
@@ -176,7 +177,7 @@ def _estimated(
 def _collectives(module: Module) -> dict[str, dict[str, int]]:
     """Return arrays and bytes of each kind of collective that a step executes."""
     counts: dict[str, dict[str, int]] = {}
-    for transfer in sent(module):
+    for transfer in executed_collectives(module):
         collective = transfer.collective
         count = counts.setdefault(collective.kind, {"arrays": 0, "bytes": 0})
         count["arrays"] += transfer.turns * collective.arrays

@@ -107,7 +107,7 @@ def _reach(
     budget = Budget.of(config.budget)
     rows = []
     for span in arm.schedule_phases(budget, step_prices, shape_of(config), upfront):
-        tokens = span.steps * span.positions
+        tokens = span.steps * span.tokens_per_step
         epochs = None
         if corpus is not None:
             epochs = tokens // config.data.seq_len / sequences

@@ -69,7 +69,7 @@ class Spending:
 
     def tokens(self, flops: float, case: str) -> float:
         """Tokens the arm sees, padding not counted."""
-        return sum(one.steps * one.positions for one in self.spans(flops, case)) * self.fill
+        return sum(one.steps * one.tokens_per_step for one in self.spans(flops, case)) * self.fill
 
     def point(self, flops: Array, case: str) -> forecast.Point:
         """Where the arm's law is asked at these budgets."""

@@ -34,11 +34,11 @@ def train_batches(
     return Batches(
         corpus,
         "train",
-        batch=batch_size,
+        batch_size=batch_size,
         seed=seed,
-        rate=config.data.mlm_probability,
-        slots=config.data.max_predictions,
-        views=config.data.mask_copies,
+        mlm_probability=config.data.mlm_probability,
+        max_predictions=config.data.max_predictions,
+        mask_copies=config.data.mask_copies,
         cache=cache,
     )
 
@@ -57,10 +57,10 @@ def probe_batches(config: Config, corpus: Corpus) -> Batches:
         return Batches(
             corpus,
             "train",
-            batch=config.evaluation.mlm_probe.batch_size,
+            batch_size=config.evaluation.mlm_probe.batch_size,
             seed=PROBE_SEED,
-            rate=config.data.mlm_probability,
-            slots=config.data.max_predictions,
+            mlm_probability=config.data.mlm_probability,
+            max_predictions=config.data.max_predictions,
         )
     except InputError as e:
         raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
@@ -89,11 +89,11 @@ def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict
     return fixed_batches(
         corpus,
         "validation",
-        batch=config.train.batch_size,
+        batch_size=config.train.batch_size,
         limit=config.evaluation.mlm_sequences,
         seed=HELD_OUT_SEED,
-        rate=config.data.mlm_probability,
-        slots=config.data.max_predictions,
+        mlm_probability=config.data.mlm_probability,
+        max_predictions=config.data.max_predictions,
         besides=skip,
     )
 

@@ -13,7 +13,7 @@ from kdjax.data.prepare import local as prepare
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.data.text import sources
-from kdjax.data.text.streams import optional
+from kdjax.data.text.streams import optional, sha256
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.progress import Reporter
@@ -122,7 +122,7 @@ def _check_corpus(config: Config, corpus: Corpus) -> None:
         )
     _check_tokenizer_training(config, corpus)
     tokenizer = tokenizer_of(config, corpus)
-    if manifest.tokenizer_sha256 != sources.sha256(tokenizer):
+    if manifest.tokenizer_sha256 != sha256(tokenizer):
         raise InputError(
             f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
         )

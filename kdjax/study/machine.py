@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 import kdjax
-from kdjax.budget.hardware import high_water, peak, utilisation
+from kdjax.budget.hardware import peak, peak_memory, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.training.compiled_phase import CompiledPhase
@@ -58,7 +58,7 @@ def hardware_use(
         else:
             hardware_flops += steps * program.hardware_flops
     program_bytes = [p.memory["peak"] for p in programs if p.memory is not None]
-    memory_bytes, memory_source = high_water()
+    memory_bytes, memory_source = peak_memory()
 
     def utilisation_by(flops: int | None) -> float | None:
         """Return the share of the devices' peak; None where nothing was counted or timed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdjax.config import Config
 from kdjax.data.prepare import wordpiece
-from kdjax.data.text import sources
+from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 from kdjax.files import check_writable
 from kdjax.progress import Reporter
@@ -55,6 +55,6 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         reporter.log(
             f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the "
             "training text's "
-            f"characters have none; digest {sources.sha256(path)[:16]}"
+            f"characters have none; digest {sha256(path)[:16]}"
         )
     return path

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.budget.price import FlopCountError, Price, measure, reconcile
+from kdjax.budget.jaxpr_count import FlopCountError
+from kdjax.budget.price import Price, measure, reconcile
 from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward

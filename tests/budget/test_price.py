@@ -8,16 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from kdjax.budget.price import (
-    PARTS,
-    Count,
-    FlopCountError,
-    JaxprCount,
-    Price,
-    count_jaxpr,
-    measure,
-    reconcile,
-)
+from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount, count_jaxpr
+from kdjax.budget.price import PARTS, Count, Price, measure, reconcile
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.models import zoo
 from kdjax.models.ops import cross_entropy

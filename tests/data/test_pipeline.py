@@ -50,14 +50,14 @@ def test_either_way_goes_on_with_what_the_other_began(
     whole = prepare.prepare(config, tokenizer, tmp_path / "whole")
     made: list[int] = []
 
-    def watched(block: blocks.Block) -> blocks.Part:
+    def watched(block: blocks.Block) -> blocks.FinishedBlock:
         if len(made) == 3:
             raise InputError("no room left")
         made.append(block.index)
-        return blocks.make_part(block)
+        return blocks.make_block(block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "make_part", watched)
+        patched.setattr(pipeline, "make_block", watched)
         with pytest.raises(InputError, match=r"^no room left$"):
             pipeline.prepare(config, tokenizer, out)
     assert len(made) == 3
@@ -76,14 +76,14 @@ def test_either_way_goes_on_with_what_the_other_began(
     (out / whole.shards[1].file).unlink()
     made.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "make_part", watched)
+        patched.setattr(pipeline, "make_block", watched)
         assert pipeline.prepare(config, tokenizer, out) == whole
     assert made == [1]
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def read(out: Path, index: int) -> blocks.Part:
-    part = blocks.read_part(out, index)
+def read(out: Path, index: int) -> blocks.FinishedBlock:
+    part = blocks.read_block(out, index)
     assert part is not None
     return part
 
@@ -124,7 +124,7 @@ def test_another_corpus_is_left_alone(tmp_path: Path, config: DataConfig, tokeni
 def test_text_that_changes_meanwhile_is_noticed(
     tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = pipeline._counted
+    counted = pipeline._read_counts
 
     for documents in (90, 200):
 
@@ -133,7 +133,7 @@ def test_text_that_changes_meanwhile_is_noticed(
             return counted(*arguments)  # type: ignore[arg-type]
 
         make_corpus(tmp_path / "text" / "0.jsonl", 100)
-        monkeypatch.setattr(pipeline, "_counted", changed)
+        monkeypatch.setattr(pipeline, "_read_counts", changed)
         with pytest.raises(InputError, match="expected text that does not change meanwhile"):
             pipeline.prepare(config, tokenizer, tmp_path / f"out{documents}")
         assert not (tmp_path / f"out{documents}" / "manifest.json").exists()
