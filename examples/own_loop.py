@@ -54,7 +54,12 @@ def main() -> None:
         max_predictions=MAX_PREDICTIONS,
     )
     batches = Batches(
-        data.corpus, "train", batch_size=BATCH_SIZE, seed=0, mlm_probability=0.15, max_predictions=MAX_PREDICTIONS
+        data.corpus,
+        "train",
+        batch_size=BATCH_SIZE,
+        seed=0,
+        mlm_probability=0.15,
+        max_predictions=MAX_PREDICTIONS,
     )
 
     # The state holds what is trained: the student, the terms' projections, AdamW's moments.

@@ -20,7 +20,7 @@ from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError, nearest
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.collectives import KINDS
-from kdjax.hlo.estimate import SOURCES, estimate
+from kdjax.hlo.estimate import estimate
 from kdjax.hlo.execution import executed_collectives
 from kdjax.hlo.materialised import materialised
 from kdjax.hlo.text import Module, parse

@@ -16,8 +16,8 @@ from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.study.corpus import study_corpus
 from kdjax.study.teachers import check_teacher, study_teachers
-from kdjax.teacher_cache.manifest import bias
-from kdjax.teacher_cache.store import Cache, CacheManifest
+from kdjax.teacher_cache.manifest import CacheManifest, bias
+from kdjax.teacher_cache.store import Cache
 from kdjax.training import fill_teacher_cache
 
 

@@ -106,7 +106,8 @@ class Study:
 
         # Before much is made: a share of it may exceed the budget.
         for name, spans in self.spans.items():
-            sequences = sum(span.steps * span.positions for span in spans) // plan.shape.seq_len
+            tokens = sum(span.steps * span.tokens_per_step for span in spans)
+            sequences = tokens // plan.shape.seq_len
             check_regime(config, artifacts.corpus, f"arms.{name}", sequences)
 
         # The teacher has what every objective asks of it.

@@ -163,8 +163,8 @@ class _Encoder:
             "train",
             numbers,
             views,
-            rate=self._data.mlm_probability,
-            slots=self._data.max_predictions,
+            mlm_probability=self._data.mlm_probability,
+            max_predictions=self._data.max_predictions,
         )
         # The last batch is filled up: its further rows are computed and not stored.
         records = views * self._corpus.sequences("train") + numbers
