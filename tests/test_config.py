@@ -184,7 +184,9 @@ def test_help_documents_every_setting() -> None:
     "settings",
     [{"confidence": 1.0}, {"confidence": -1.0}, {"margin": -5.0}, {"margin": float("inf")}],
 )
-def test_confidence_or_margin_out_of_range_is_refused_before_anything_runs(settings):
+def test_confidence_or_margin_out_of_range_is_refused_before_anything_runs(
+    settings: dict[str, float],
+) -> None:
     name, value = next(iter(settings.items()))
     with pytest.raises(InputError, match=rf"evaluation.{name} is {value}"):
         EvaluationConfig(**settings)

@@ -1,6 +1,9 @@
 """Weights that PyTorch pickled: refused in one line where they are damaged or more than tensors."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from kdjax.models import from_pretrained, init, save_pretrained
 
 
 @pytest.fixture
-def pickled(tmp_path, config):
+def pickled(tmp_path: Path, config: Callable[..., Any]) -> Path:
     """A directory whose weights are still to be written, as pytorch_model.bin."""
     directory = tmp_path / "teacher"
     save_pretrained(directory, init(config(), 0))
@@ -19,15 +22,17 @@ def pickled(tmp_path, config):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04"])
-def test_a_damaged_pickle_is_refused(pickled, content):
+def test_a_damaged_pickle_is_refused(pickled: Path, content: bytes) -> None:
     (pickled / "pytorch_model.bin").write_bytes(content)
     with pytest.raises(InputError, match=r"pytorch_model.bin: not a whole PyTorch file"):
         from_pretrained(pickled)
 
 
-def test_a_pickle_that_is_more_than_tensors_is_refused_and_not_run(pickled, tmp_path):
+def test_a_pickle_that_is_more_than_tensors_is_refused_and_not_run(
+    pickled: Path, tmp_path: Path
+) -> None:
     class Attack:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return os.mkdir, (str(tmp_path / "attacked"),)
 
     torch.save({"x": Attack()}, pickled / "pytorch_model.bin")
