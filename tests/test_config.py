@@ -184,7 +184,7 @@ def test_help_documents_each_setting() -> None:
     "settings",
     [{"confidence": 1.0}, {"confidence": -1.0}, {"margin": -5.0}, {"margin": float("inf")}],
 )
-def test_confidence_or_margin_out_of_range_is_refused(settings):
+def test_confidence_or_margin_out_of_range_is_refused(settings: dict[str, float]) -> None:
     name, value = next(iter(settings.items()))
     with pytest.raises(InputError, match=rf"evaluation.{name} is {value}"):
         EvaluationConfig(**settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -17,8 +18,14 @@ from kdjax.errors import InputError
 from tests.corpora import make_corpus
 from tests.data.test_prepare import contents
 
-pytest.importorskip("apache_beam")
-from kdjax.data.prepare import beam as pipeline
+
+@pytest.fixture(scope="module")
+def pipeline() -> ModuleType:
+    """Import Beam here: it takes seconds, and every worker collects this file."""
+    pytest.importorskip("apache_beam")
+    from kdjax.data.prepare import beam
+
+    return beam
 
 
 @pytest.fixture
@@ -33,7 +40,11 @@ def config(tmp_path: Path) -> DataConfig:
 
 
 def test_the_result_is_that_of_one_machine(
-    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: ModuleType,
+    tmp_path: Path,
+    config: DataConfig,
+    tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for bytes_ in (blocks.BLOCK_BYTES, 3000):
         monkeypatch.setattr(blocks, "BLOCK_BYTES", bytes_)
@@ -44,7 +55,11 @@ def test_the_result_is_that_of_one_machine(
 
 
 def test_either_way_goes_on_with_what_the_other_began(
-    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: ModuleType,
+    tmp_path: Path,
+    config: DataConfig,
+    tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
     whole = prepare.prepare(config, tokenizer, tmp_path / "whole")
@@ -89,7 +104,7 @@ def read(out: Path, index: int) -> blocks.FinishedBlock:
 
 
 def test_unusable_text_is_one_line_and_leaves_nothing_behind(
-    tmp_path: Path, config: DataConfig, tokenizer: Path
+    pipeline: ModuleType, tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
     (tmp_path / "text" / "3.jsonl").write_text('{"text": "fine"}\nnot JSON\n')
     with pytest.raises(InputError, match=r"3\.jsonl, line 2: malformed JSON"):
@@ -99,7 +114,7 @@ def test_unusable_text_is_one_line_and_leaves_nothing_behind(
 
 @pytest.mark.parametrize("name", ["thesis.txt", ".preparation-scan.txt"])
 def test_a_directory_of_something_else_is_left_alone(
-    tmp_path: Path, config: DataConfig, tokenizer: Path, name: str
+    pipeline: ModuleType, tmp_path: Path, config: DataConfig, tokenizer: Path, name: str
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -109,7 +124,9 @@ def test_a_directory_of_something_else_is_left_alone(
     assert list(contents(out)) == [name]
 
 
-def test_another_corpus_is_left_alone(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_another_corpus_is_left_alone(
+    pipeline: ModuleType, tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
     out = tmp_path / "out"
     prepare.prepare(config, tokenizer, out)
     before = contents(out)
@@ -122,7 +139,11 @@ def test_another_corpus_is_left_alone(tmp_path: Path, config: DataConfig, tokeni
 
 
 def test_text_that_changes_meanwhile_is_noticed(
-    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: ModuleType,
+    tmp_path: Path,
+    config: DataConfig,
+    tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counted = pipeline._read_counts
 
@@ -146,6 +167,7 @@ def kdjax(*words: str | Path) -> int:
     return ended.value.code
 
 
+@pytest.mark.usefixtures("pipeline")
 def test_the_command(
     tmp_path: Path, config: DataConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

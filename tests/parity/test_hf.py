@@ -82,7 +82,7 @@ def test_pickled_weights_read_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_weights_become_float32(tmp_path: Path, dtype: str) -> None:
+def test_half_precision_weights_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     reference = bert.random_bert().to(dtype)
     reference.save_pretrained(tmp_path)
     got = from_pretrained(tmp_path).params["embeddings"]["word"]["embedding"]
