@@ -20,15 +20,16 @@ TEACHER = Path(__file__).parents[1] / "configs" / "demo-teacher"
 
 def main() -> None:
     """Train `scratch` and `logit` under the same budget, and print what each reaches."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flops", type=float, default=1e11)
+    parser.add_argument("--text", default=TEXT, help="files, as data.files of a recipe")
     parser.add_argument("--out", type=Path, default=Path("runs/one-arm"))
     options = parser.parse_args()
 
     teacher = kdjax.models.from_pretrained(TEACHER)
     student = kdjax.models.init(replace(teacher.config, layers=2), seed=0)
     data = kdjax.prepare(
-        TEXT,
+        options.text,
         options.out / "data",
         tokenizer=TEACHER / "tokenizer.json",
         seq_len=32,

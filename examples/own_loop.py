@@ -28,8 +28,9 @@ MAX_PREDICTIONS = 6
 
 def main() -> None:
     """Distil by MiniLM's relations until no further step fits into the budget."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flops", type=float, default=2e10)
+    parser.add_argument("--text", default=TEXT, help="files, as data.files of a recipe")
     parser.add_argument("--out", type=Path, default=Path("runs/own-loop"))
     options = parser.parse_args()
 
@@ -47,7 +48,7 @@ def main() -> None:
 
     # Batches of the prepared text: order and masks are a function of the seed.
     data = kdjax.prepare(
-        TEXT,
+        options.text,
         options.out / "data",
         tokenizer=TEACHER / "tokenizer.json",
         seq_len=SEQ_LEN,

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdjax import models, objectives
+    from kdjax import api, models, objectives
     from kdjax.api import (
         arm,
         compare,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "api",
     "arm",
     "compare",
     "evaluate",
@@ -37,12 +38,12 @@ __all__ = [
     "train",
 ]
 
-_PACKAGES = ("models", "objectives")
+_MODULES = ("api", "models", "objectives")
 
 
 def __getattr__(name: str) -> Any:
     """Import a name of the front door when it is first used, so that `import kdjax` stays quick."""
-    if name in _PACKAGES:
+    if name in _MODULES:
         return importlib.import_module(f"kdjax.{name}")
     if name in __all__:
         return getattr(importlib.import_module("kdjax.api"), name)

@@ -1,0 +1,123 @@
+"""The front door: what `import kdjax` gives, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kdjax
+from kdjax.api import ArmWithModels, PreparedText
+from kdjax.config import (
+    ArmConfig,
+    CheckpointConfig,
+    MlmProbeConfig,
+    StartConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from kdjax.errors import InputError
+from kdjax.progress import Progress
+from kdjax.training.checksum import sha256
+from tests import tiny
+from tests.corpora import make_corpus, make_tokenizer
+
+BATCH_SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedText:
+    directory = tmp_path_factory.mktemp("api")
+    return kdjax.prepare(
+        str(make_corpus(directory / "text.jsonl")),
+        directory / "data",
+        tokenizer=make_tokenizer(directory / "tokenizer.json"),
+        seq_len=tiny.SHAPE.seq_len,
+        max_predictions=tiny.SHAPE.max_predictions,
+    )
+
+
+@pytest.fixture(scope="module")
+def logit() -> ArmWithModels:
+    student = kdjax.models.init(tiny.SHALLOW_STUDENT, seed=0)
+    return kdjax.arm("logit", student, kdjax.models.init(tiny.SHALLOW_TEACHER, seed=9))
+
+
+def test_import_loads_neither_jax_nor_a_package_below() -> None:
+    program = "import kdjax, sys; assert 'jax' not in sys.modules; print(kdjax.__version__)"
+    command = [sys.executable, "-c", program]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.stdout.strip() == kdjax.__version__, finished.stderr
+
+
+def test_each_name_of_the_front_door_is_there() -> None:
+    for name in kdjax.__all__:
+        assert getattr(kdjax, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = kdjax.trian  # type: ignore[attr-defined]
+
+
+def test_training_spends_the_budget_to_less_than_one_step(
+    data: PreparedText, logit: ArmWithModels
+) -> None:
+    price = kdjax.price(
+        logit,
+        batch_size=BATCH_SIZE,
+        seq_len=tiny.SHAPE.seq_len,
+        max_predictions=tiny.SHAPE.max_predictions,
+    )
+    budget = 3.5 * price.total
+    run = kdjax.train(logit, data, kdjax.flops(budget), batch_size=BATCH_SIZE)
+    assert run.ledger.steps == 3
+    assert run.ledger.total == 3 * price.total
+    figures = kdjax.evaluate(run, data, mlm_probe=MlmProbeConfig(tokens=2000.0))
+    assert set(figures) == {"mlm_loss", "mlm_accuracy", "mlm_probe"}
+    assert all(np.isfinite(value) for value in figures.values())
+
+
+def test_interrupted_training_goes_on_in_its_directory(
+    data: PreparedText, logit: ArmWithModels, tmp_path: Path
+) -> None:
+    def stop_at_second_step(progress: Progress) -> None:
+        if progress.ledger.steps == 2:
+            raise KeyboardInterrupt
+
+    budget = kdjax.tokens(4 * BATCH_SIZE * tiny.SHAPE.seq_len)
+    every_step = TrainConfig(checkpoint=CheckpointConfig(seconds=0.0))
+    options = {"batch_size": BATCH_SIZE, "settings": every_step}
+    whole = kdjax.train(logit, data, budget, **options)
+    with pytest.raises(KeyboardInterrupt):
+        kdjax.train(logit, data, budget, out=tmp_path / "run", watch=stop_at_second_step, **options)
+    resumed = kdjax.train(logit, data, budget, out=tmp_path / "run", **options)
+    assert sha256(resumed.params) == sha256(whole.params)
+
+
+def test_saved_student_reads_back_bit_for_bit(
+    data: PreparedText, logit: ArmWithModels, tmp_path: Path
+) -> None:
+    kdjax.save(logit.student, tmp_path / "student", data)
+    again = kdjax.models.from_pretrained(tmp_path / "student")
+    assert sha256(again.params) == sha256(logit.student.params)
+    assert (tmp_path / "student" / "tokenizer.json").is_file()
+
+
+def test_bad_input_is_refused_in_one_line(
+    data: PreparedText, logit: ArmWithModels, tmp_path: Path
+) -> None:
+    student = logit.student
+    with pytest.raises(InputError, match="looks at a teacher, expected one"):
+        kdjax.arm("minilm", student)
+    with pytest.raises(InputError, match="settings of student and start"):
+        kdjax.arm("scratch", student, settings=ArmConfig(start=StartConfig("teacher")))
+    with pytest.raises(InputError, match="teacher is 'trainng'"):
+        kdjax.flops(1e9, teacher="trainng")
+    small = replace(tiny.SHALLOW_STUDENT, vocab_size=8)
+    arm = kdjax.arm("scratch", kdjax.models.init(small, seed=0))
+    with pytest.raises(InputError, match="expected at most the student's vocab_size, 8"):
+        kdjax.train(arm, data, kdjax.flops(1e9))
+    with pytest.raises(InputError, match=r"size is 20, expected at least"):
+        kdjax.prepare("text.txt", tmp_path / "new", tokenizer=TokenizerConfig(size=20))
