@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
@@ -70,10 +70,17 @@ class Price:
 
 @dataclass(frozen=True)
 class Count:
-    """One program counted twice: by XLA and by the jaxpr count, in FLOPs."""
+    """One program counted twice.
+
+    Attributes:
+        flops: XLA's count.
+        jaxpr_count: the independent count.
+        outputs: what the program returns, as shapes; for what is counted next and takes it.
+    """
 
     flops: int
     jaxpr_count: JaxprCount
+    outputs: Any = field(default=None, compare=False)
 
 
 def measure(program: Callable[..., Any], *shapes: Any) -> Count:
@@ -96,14 +103,14 @@ def measure(program: Callable[..., Any], *shapes: Any) -> Count:
 
     # Of a program that computes nothing, such as no teacher's forward pass, XLA may say nothing.
     if jaxpr_count.total == 0 and flops is None:
-        return Count(0, jaxpr_count)
+        return Count(0, jaxpr_count, traced.out_info)
     if flops is None or not math.isfinite(flops) or flops <= 0:
         name = getattr(program, "__name__", "the program")
         raise FlopCountError(
             f"XLA's cost analysis gives {flops!r} FLOPs for {name}, expected about the jaxpr "
             f"count's {jaxpr_count.total:.6g}"
         )
-    return Count(round(flops), jaxpr_count)
+    return Count(round(flops), jaxpr_count, traced.out_info)
 
 
 def checked(count: Count, name: str) -> int:

@@ -354,27 +354,26 @@ def _price(phase: Phase, shape: BatchShape) -> Price:
     if phase.uses_dropout:
         key = jax.eval_shape(lambda: jax.random.key(0, impl=REFERENCE_BITS))
     student_inputs = (params["model"], teacher_params, batch, key)
-    student_features = jax.eval_shape(student_forward, *student_inputs)
-    teacher_features = Features()
-    if teacher is not None:
-        teacher_features = jax.eval_shape(teacher, teacher_params, batch)
     trainable, _ = partition(params, phase.trained)
     opt = select_optimizer_state(state.opt, trainable)
 
     step = phase.step(bits=REFERENCE_BITS, group_norms=False)
-    forward_flops = measure(student_forward, *student_inputs).flops
-    both_flops = measure(student_forward_and_backward, *student_inputs, student_features).flops
+    forward_count = measure(student_forward, *student_inputs)
+    both_count = measure(student_forward_and_backward, *student_inputs, forward_count.outputs)
     teacher_flops = 0
+    teacher_features = Features()
     if teacher is not None:
-        teacher_flops = measure(teacher, teacher_params, batch).flops
+        teacher_count = measure(teacher, teacher_params, batch)
+        teacher_flops = teacher_count.flops
+        teacher_features = teacher_count.outputs
     return reconcile(
         measure(step, state, teacher_params, batch, schedule_inputs),
-        student_forward=forward_flops,
-        student_backward=both_flops - forward_flops,
+        student_forward=forward_count.flops,
+        student_backward=both_count.flops - forward_count.flops,
         teacher_forward=teacher_flops,
         objective=measure(
             objective,
-            student_features,
+            forward_count.outputs,
             params["objective"],
             teacher_features,
             batch,
