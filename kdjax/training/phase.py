@@ -135,7 +135,9 @@ class Phase:
     def abstract_model(self) -> Any:
         """Return the student's parameters that are in the state, as shapes."""
         params = abstract_params(self.student)
-        return {"mlm": params["mlm"]} if self.frozen_encoder else params
+        if self.frozen_encoder:
+            return {"mlm": params["mlm"]}
+        return params
 
     def abstract_teacher(self) -> Any:
         """Return what the step is given and does not train, as shapes; None where no teacher
@@ -159,8 +161,7 @@ class Phase:
         if missing:
             raise InputError(
                 f"arms.{self.name}: found a teacher without an MLM head ({', '.join(missing)}), "
-                "expected one: the "
-                "objective asks for logits; teacher.head.budget fits a head"
+                "expected one: the objective asks for logits; teacher.head.budget fits a head"
             )
         return {name: params[name] for name in needed}
 
@@ -360,6 +361,7 @@ def _price(phase: Phase, shape: BatchShape) -> Price:
     trainable, _ = partition(params, phase.trained)
     opt = select_optimizer_state(state.opt, trainable)
 
+    # A backward pass is counted with its forward pass, which is then taken off.
     step = phase.step(bits=REFERENCE_BITS, group_norms=False)
     forward_flops = measure(student_forward, *student_inputs).flops
     both_flops = measure(student_forward_and_backward, *student_inputs, student_features).flops

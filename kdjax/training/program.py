@@ -76,6 +76,7 @@ class Program:
         self.batch_fields = tuple(phase.abstract_batch(shape))
         self._compute = compute
 
+        # What is timed is paid for by a budget of hours whose clock counts compiling.
         started = time.perf_counter()
         step = phase.step(microbatches=microbatches, compute=compute, layout=layout)
         traced = self._trace(step)
@@ -185,6 +186,7 @@ class Program:
         Returns:
             The state after it, and its metrics: scalars, or `[lanes]`.
         """
+        # Placed by the call itself, as the batch is, where there is one process
         scalars = jax.tree.map(np.float32, schedule_inputs)
         if hosts.is_multiprocess():
             scalars = self.layout.place(scalars, self.layout.replicated)

@@ -92,10 +92,10 @@ class VmappedTrainer:
         self._lane_of = {trainer: lane for lane, trainer in trainers.items()}
         self._first = self._trainers[0]
         self._program = self._first.compiled_phases[0].program
-        first_lane = min(trainers)
-        self._filled = [
-            lane if lane in trainers else first_lane for lane in range(self._program.lanes)
-        ]
+        # Which lane's run each lane computes
+        self._filled = [min(trainers)] * self._program.lanes
+        for lane in trainers:
+            self._filled[lane] = lane
         self._states = self._program.stack([states[lane] for lane in self._filled])
 
     def run(self) -> dict[int, Outcome]:
@@ -109,6 +109,8 @@ class VmappedTrainer:
         for trainer in self._trainers:
             trainer.begin(clocks, profiles=trainer is first)
         policy = CheckpointPolicy(first.config.checkpoint.seconds)
+
+        # As `Trainer.run`, with a step that is of all lanes
         for number in range(len(first.compiled_phases)):
             inputs = self._step_inputs(number, policy)
             while first.affords_step(number):
@@ -123,6 +125,7 @@ class VmappedTrainer:
                     self._each_with_state(Trainer.save)
                     policy.saved()
             self._end_phase(number)
+
         outcomes: dict[Trainer, Outcome] = {}
 
         def finish(trainer: Trainer, state: State) -> None:

@@ -17,7 +17,7 @@ from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.training import metrics as module
-from kdjax.training.metrics import MEASURED, Done, Meter
+from kdjax.training.metrics import MEASURED, MetricsRecorder, PendingStep
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import price
 from kdjax.training.step import ScheduleInputs
@@ -137,23 +137,24 @@ class Clock:
 def test_speed_is_of_steps_since_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(module.time, "perf_counter", clock)
-    phase, cost = runs.compiled().phase, price(runs.compiled().phase, tiny.SHAPE)
+    phase = runs.compiled().phase
+    cost = price(phase, tiny.SHAPE)
     ledger = Ledger.open(runs.Budget.flops(100 * cost.total))
     seconds = Stopwatch({})
-    meter = Meter([phase], 4, ledger, seconds, PEAK)
+    recorder = MetricsRecorder([phase], 4, ledger, seconds, PEAK)
     for _ in range(5):
         ledger = ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9)
     clock.now = 12.0
     seconds.add("input", 1.0)
     seconds.add("evaluation", 2.0)  # no step waits for it
-    record = meter.record(Done(ledger, 0, ScheduleInputs(0.0, 0.1), {}), {"loss": 1.0})
+    record = recorder.record(PendingStep(ledger, 0, ScheduleInputs(0.0, 0.1), {}), {"loss": 1.0})
     assert record["speed/step_seconds"] == pytest.approx(2.0)
     assert record["speed/tokens_per_second"] == pytest.approx(30.0)
     assert record["speed/input_wait"] == pytest.approx(0.1)
     assert record["speed/utilisation"] == pytest.approx(5 * cost.total / (10.0 * 4e12), rel=1e-5)
     clock.now = 13.0
-    after = meter.record(
-        Done(
+    after = recorder.record(
+        PendingStep(
             ledger.charge(0, cost, tiny.SHAPE.tokens_per_step, 60, 60, 9),
             0,
             ScheduleInputs(0.0, 0.1),

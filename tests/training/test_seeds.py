@@ -212,6 +212,21 @@ def test_vmapped_resume_at_different_steps_keeps_params_bitwise(
         assert again[seed].ledger.spent == together[seed].ledger.spent
 
 
+def test_vmapped_resume_beside_finished_runs_keeps_params_bitwise(
+    together: dict[int, Outcome], here: Path, tmp_path: Path
+) -> None:
+    """As if killed while the last checkpoints were being written: one of three was not."""
+    with pytest.raises(trainers.Interrupted):
+        go(tmp_path, SEEDS, watch=stopping(0, STEPS), saves=tiny.EVERY_STEP)
+    for seed in (0, 2):
+        shutil.rmtree(tmp_path / str(seed))
+        shutil.copytree(here / "together" / str(seed), tmp_path / str(seed))
+    again = go(tmp_path, SEEDS)
+    assert [again[seed].side_by_side for seed in SEEDS] == [2, 1, 2]
+    for seed in SEEDS:
+        assert again[seed].params_sha256 == together[seed].params_sha256
+
+
 def test_vmapped_resume_with_other_lanes_equals_run_alone(
     here: Path, alone: dict[int, Outcome], tmp_path: Path
 ) -> None:
