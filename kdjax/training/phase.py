@@ -154,6 +154,7 @@ class Phase:
         Raises:
             InputError: the objective needs logits and the teacher has no MLM head.
         """
+        # The teacher's other parameters are not put on the devices.
         needed = self.abstract_teacher()
         if needed is None:
             return None
@@ -239,6 +240,7 @@ class Phase:
     @property
     def compile_key(self) -> Phase:
         """Return the phase without what neither its compiled step nor its price depends on."""
+        # Learning rate and warm-up reach the step as its schedule inputs.
         optimizer = replace(
             self.optimizer,
             learning_rate=OptimizerConfig.learning_rate,

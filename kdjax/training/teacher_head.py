@@ -75,6 +75,7 @@ def fit_head(
         frozen = body
         start = head
 
+    # A budget below one step is refused before anything is compiled.
     budget = Budget.flops(config.budget)
     cost = price(phase, shape)
     schedule_phases(budget, [(1.0, cost)], shape.tokens_per_step, setting="teacher.head.budget")

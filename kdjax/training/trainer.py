@@ -156,6 +156,8 @@ class Trainer:
         restored = self._storage.restore(program.abstract_state())
         if restored is None:
             return program.start(self.start, self.seed)
+
+        # The ledger, its clock, journal and metrics go back to the checkpoint's step.
         self.ledger = restored.ledger
         self.clock = Stopwatch(self.ledger.seconds)
         records.restore(self.directory, restored.records)
@@ -289,6 +291,7 @@ class Trainer:
             step = self._pending.pop(0)
             number = step.ledger.steps
             is_recorded = number % self.config.log.every == 0
+            # Waits for the step, if the devices are still at it
             values = step.fetch_metrics(with_groups=is_recorded)
             if not np.isfinite(values["loss"]):
                 raise Diverged(

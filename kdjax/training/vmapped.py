@@ -60,6 +60,7 @@ def train_vmapped(trainers: Sequence[Trainer]) -> list[Outcome]:
     Raises:
         As `kdjax.training.train.train`.
     """
+    # Runs that were killed while their checkpoints were written may be at different steps.
     states = {lane: trainer.restore() for lane, trainer in enumerate(trainers)}
     outcomes: dict[int, Outcome] = {}
     for step in sorted({trainer.ledger.steps for trainer in trainers}):
@@ -147,12 +148,14 @@ class VmappedTrainer:
         """Do one step of phase `number` in all lanes; return what all processes ask for."""
         first = self._first
         phase = first.compiled_phases[number]
+        # One stacked batch, and what each run reads of it
         with self._shared_clock("input"):
             step_input = next(inputs)
         counts = {lane: lane_counts(step_input.counts, lane) for lane in self._lanes}
         for lane, trainer in self._lanes.items():
             trainer.check_fresh(number, counts[lane])
 
+        # One step, charged to each ledger
         schedule_inputs = first.schedule_inputs(number)
         with self._shared_clock("compute"):
             self._states, metrics = phase.program.step(
@@ -187,6 +190,7 @@ class VmappedTrainer:
                 failures[trainer] = e
         if not failures:
             return
+        # A diverged run must not cost the others their steps.
         for trainer in self._trainers:
             if trainer not in failures:
                 with suppress(InputError):
