@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 
+from benchmarks import tables
 from kdjax import models
 from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
@@ -63,6 +64,17 @@ def measured(size: str, saves: int, directory: Path) -> list[str]:
     ]
 
 
+HEADER = (
+    "student",
+    "state",
+    "first held up",
+    "checksums",
+    "held up",
+    "on the disk",
+    "SHA-256 on the host",
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -77,14 +89,10 @@ def main() -> None:
         f"{jax.device_count()} x {jax.devices()[0].device_kind}; median of {options.saves} saves, "
         "in seconds\n"
     )
-    print(
-        "| student | state | first held up | checksums | held up | on the disk | SHA-256 on the "
-        "host |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    print(tables.head(HEADER))
     for size in options.sizes:
         with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-            print("|", " | ".join(measured(size, options.saves, Path(directory))), "|")
+            print(tables.row(measured(size, options.saves, Path(directory))))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
+from benchmarks import tables
 from kdjax.hlo import aot
 from kdjax.hlo.estimate import Estimate, estimate
 
@@ -50,19 +51,15 @@ class Operation:
 
 
 def product(name: str, equation: str, *shapes: tuple[int, ...], dtype: Any = BF16) -> Operation:
-    """A matmul, with float32 sums, rounded to the arguments' type."""
-    terms, made = equation.split("->")
-    taken = terms.split(",")
-    sizes = {
-        axis: n
-        for axes, shape in zip(taken, shapes, strict=True)
-        for axis, n in zip(axes, shape, strict=True)
-    }
-    contracted = set("".join(taken)) - set(made)
-    flops = 2 * math.prod(sizes[axis] for axis in (*made, *contracted))
-    return Operation(
-        name, lambda *x: jnp.einsum(equation, *x), tuple((shape, dtype) for shape in shapes), flops
-    )
+    """Return a matmul with float32 sums, rounded to the arguments' type."""
+    terms = equation.partition("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for axes, shape in zip(terms, shapes, strict=True):
+        sizes |= zip(axes, shape, strict=True)
+    # Every axis is a loop of the product, those that are summed over and those that stay.
+    flops = 2 * math.prod(sizes.values())
+    takes = tuple((shape, dtype) for shape in shapes)
+    return Operation(name, lambda *x: jnp.einsum(equation, *x), takes, flops)
 
 
 def layer_norm(x: jax.Array) -> jax.Array:
@@ -127,14 +124,14 @@ OPERATIONS = (
 
 
 def ideal(operation: Operation, on: aot.Slice) -> float:
-    """Seconds that the chip's peak and its memory allow."""
-    takes = [jax.ShapeDtypeStruct(*one) for one in operation.takes]
+    """Return the seconds that the chip's peak and its memory allow."""
+    takes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in operation.takes]
     moved = operation.moves or sum(map(_bytes, (*takes, jax.eval_shape(operation.does, *takes))))
     return max(operation.flops / on.chip.peak.flops_per_second, moved / on.chip.hbm_bandwidth)
 
 
 def estimated(operation: Operation, on: aot.Slice) -> Estimate:
-    """What the compiler makes of it takes, by estimate."""
+    """Return the estimated time of what the compiler makes of an operation."""
     where = SingleDeviceSharding(on.devices[0])
     takes = [jax.ShapeDtypeStruct(shape, dtype, sharding=where) for shape, dtype in operation.takes]
     compiled = jax.jit(operation.does, out_shardings=where).lower(*takes).compile()
@@ -154,22 +151,19 @@ def main() -> None:
     chips = parser.parse_args().chips
     aot.offline()
     slices = {name: aot.slice_of(TOPOLOGIES[name]) for name in chips}
-    print(f"| operation | {' | '.join(slices)} |")
-    print("|---|" + "---|" * len(slices))
+    print(tables.head(["operation", *slices]))
     with aot.uncached():
         for operation in OPERATIONS:
             cells = []
             for on in slices.values():
-                found = estimated(operation, on)
+                time = estimated(operation, on)
                 allowed = ideal(operation, on)
-                assert found.seconds is not None
-                moves = (
-                    f", moves {found.by_source['moves'] / allowed:.2f}"
-                    if found.by_source["moves"]
-                    else ""
-                )
-                cells.append(f"{found.seconds / allowed:.2f}{moves} ({1e6 * allowed:.0f} µs)")
-            print(f"| {operation.name} | {' | '.join(cells)} |", flush=True)
+                assert time.seconds is not None
+                cell = f"{time.seconds / allowed:.2f}"
+                if time.by_source["moves"]:
+                    cell += f", moves {time.by_source['moves'] / allowed:.2f}"
+                cells.append(f"{cell} ({1e6 * allowed:.0f} µs)")
+            print(tables.row([operation.name, *cells]), flush=True)
 
 
 if __name__ == "__main__":

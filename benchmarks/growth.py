@@ -1,4 +1,4 @@
-"""How the time of a token grows with each size of a step, beside what the price predicts.
+"""Measure how the time of a token grows with each size of a step, beside what the price predicts.
 
     python -m benchmarks.growth --out runs/bench
 
@@ -27,8 +27,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks import tables
 from benchmarks.cases import ARMS, Case, Kdjax, Pair, batch, start
 from benchmarks.machine import describe, restrict
 from benchmarks.timing import Ratio, in_turn, ratio
@@ -72,15 +72,17 @@ TOLERATED = 1.1
 
 @dataclass(frozen=True)
 class Point:
-    """One size, measured; per token and relative to the base where not said otherwise.
+    """One size of a step, measured.
 
     Attributes:
-        size, value, base: what was varied, and its value in the base.
-        price: FLOPs.
-        time: seconds, the median over rounds and its interval.
-        seconds: of a step, not relative.
-        compiling: seconds, not relative.
-        memory: bytes by the compiler, not relative; None where it does not say.
+        size: name of what was varied.
+        value: its value here.
+        base: its value in the base.
+        price: FLOPs of a token relative to the base's.
+        time: seconds of a token relative to the base's, the median over rounds and its interval.
+        seconds: seconds of a step.
+        compiling: seconds that compiling took.
+        memory: peak bytes by the compiler; None where it does not say.
     """
 
     size: str
@@ -94,17 +96,17 @@ class Point:
 
     @property
     def excess(self) -> float:
-        """Time over price."""
+        """Return the time over the price."""
         return self.time.median / self.price
 
     @property
     def flagged(self) -> bool:
-        """Whether, larger than the base, it grew faster than its price."""
+        """Return whether a value above the base's took more time than its price tells."""
         return self.value > self.base and self.time.low / self.price > TOLERATED
 
 
 def case(arm: str, sizes: dict[str, int], compute: ComputeConfig) -> Case:
-    """The step of these sizes."""
+    """Return the step of these sizes."""
 
     def model(layers: int, width: int) -> ModelConfig:
         return ModelConfig(
@@ -125,70 +127,83 @@ def case(arm: str, sizes: dict[str, int], compute: ComputeConfig) -> Case:
 def measure(
     arm: str, base: dict[str, int], values: dict[str, tuple[int, ...]], options: Any
 ) -> list[Point]:
-    """Compiles all steps, times them in turn, and sets them beside their prices."""
-    compute = ComputeConfig(dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
-    keys = {
-        f"{size} {value}": (size, value)
-        for size, many in values.items()
-        for value in many
-        if value != base[size]
-    }
-    # Not compiled first: the first program pays for what JAX loads once
-    keys["base"] = (
-        None,
-        None,
-    )
-    cases = {}
+    """Compile all steps, time them in turn, and set them beside their prices.
+
+    Args:
+        arm: name of the arm.
+        base: each size in the base.
+        values: the values that each size takes in turn.
+        options: the command line's: `rounds`, `seconds` and `clock`.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    compute = ComputeConfig(dtype="float32" if on_cpu else "bfloat16")
+    sizes = {}
+    for size, of_size in values.items():
+        for value in of_size:
+            sizes[_name(size, value, base)] = {**base, size: value}
+    # The base last: the first program pays for what JAX loads once.
+    sizes["base"] = sizes.pop("base", base)
+    cases = {name: case(arm, chosen, compute) for name, chosen in sizes.items()}
     runners = {}
-    for name, (size, value) in keys.items():
-        cases[name] = case(arm, base if size is None else {**base, size: value}, compute)
-        runners[name] = _runner(cases[name])
-        print(
-            f"compiled {name}: {runners[name].program.compile_seconds:.1f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+    for name, compiled_case in cases.items():
+        runners[name] = _runner(compiled_case)
+        seconds = runners[name].program.compile_seconds
+        print(f"compiled {name}: {seconds:.1f} s", file=sys.stderr, flush=True)
+
+    # Seconds of a token and its price, of which the base's are the unit.
     times = in_turn(runners, options.rounds, options.seconds)
-    seconds = {name: getattr(found, options.clock) for name, found in times.items()}
+    steps = {name: np.asarray(getattr(taken, options.clock)) for name, taken in times.items()}
+    tokens = {name: measured.shape.tokens_per_step for name, measured in cases.items()}
+    prices = {name: measured.price.total / tokens[name] for name, measured in cases.items()}
 
-    def price(name: str) -> float:
-        return cases[name].price.total / cases[name].shape.tokens_per_step
-
-    def point(size: str, value: int) -> Point:
-        name = "base" if value == base[size] else f"{size} {value}"
-        places = cases[name].shape.tokens_per_step / cases["base"].shape.tokens_per_step
-        program = runners[name].program
-        return Point(
-            size,
-            value,
-            base[size],
-            price(name) / price("base"),
-            ratio(np.asarray(seconds[name]) / places, seconds["base"]),
-            float(np.median(seconds[name])),
-            program.compile_seconds,
-            program.memory["peak"] if program.memory else None,
-        )
-
-    return [point(size, value) for size, many in values.items() for value in many]
+    points = []
+    for size, of_size in values.items():
+        for value in of_size:
+            name = _name(size, value, base)
+            program = runners[name].program
+            point = Point(
+                size,
+                value,
+                base[size],
+                price=prices[name] / prices["base"],
+                time=ratio(steps[name] / tokens[name], steps["base"] / tokens["base"]),
+                seconds=float(np.median(steps[name])),
+                compiling=program.compile_seconds,
+                memory=(program.memory or {}).get("peak"),
+            )
+            points.append(point)
+    return points
 
 
-def _runner(one: Case) -> Kdjax:
-    batches = [batch(one.shape, one.pair.student.vocab_size, seed) for seed in range(2)]
-    return Kdjax(one, start(one.pair.student, 0), start(one.pair.teacher, 1), batches)
+def _name(size: str, value: int, base: dict[str, int]) -> str:
+    return "base" if value == base[size] else f"{size} {value}"
+
+
+def _runner(step: Case) -> Kdjax:
+    student = step.pair.student
+    batches = [batch(step.shape, student.vocab_size, seed) for seed in range(2)]
+    return Kdjax(step, start(student, 0), start(step.pair.teacher, 1), batches)
+
+
+def by_size(points: list[Point]) -> dict[str, list[Point]]:
+    """Return the points of each size that was varied, in the order of measurement."""
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.size, []).append(point)
+    return groups
 
 
 def exponents(points: list[Point]) -> dict[str, tuple[float, float]]:
-    """Of every size: the powers of it that price and time grow with, fitted to all its points."""
-    found = {}
-    for size in dict.fromkeys(one.size for one in points):
-        own = [one for one in points if one.size == size]
-        x = np.log([one.value for one in own])
-        slopes = [
-            np.polyfit(x, np.log(y), 1)[0]
-            for y in ([o.price for o in own], [o.time.median for o in own])
-        ]
-        found[size] = (float(slopes[0]), float(slopes[1]))
-    return found
+    """Return the powers of each size that price and time grow with, fitted to all its points."""
+    powers = {}
+    for size, group in by_size(points).items():
+        log_values = np.log([point.value for point in group])
+        log_prices = np.log([point.price for point in group])
+        log_times = np.log([point.time.median for point in group])
+        price_power = np.polyfit(log_values, log_prices, 1)[0]
+        time_power = np.polyfit(log_values, log_times, 1)[0]
+        powers[size] = (float(price_power), float(time_power))
+    return powers
 
 
 HEADER = [
@@ -205,67 +220,75 @@ HEADER = [
 
 
 def cells(points: list[Point]) -> list[list[str]]:
-    """The table's rows."""
-    return [
-        [
-            one.size,
-            f"{one.value}{' (base)' if one.value == one.base else ''}",
-            f"{one.price:.3f}",
-            str(one.time),
-            f"{one.excess:.2f}",
-            f"{1e3 * one.seconds:.1f}",
-            f"{one.compiling:.1f}",
-            "-" if one.memory is None else f"{one.memory / 1e6:,.0f}",
-            "faster than its price" if one.flagged else "",
+    """Return the table's rows."""
+    rows = []
+    for point in points:
+        value = str(point.value)
+        if point.value == point.base:
+            value += " (base)"
+        memory_mb = "-"
+        if point.memory is not None:
+            memory_mb = f"{point.memory / 1e6:,.0f}"
+        row = [
+            point.size,
+            value,
+            f"{point.price:.3f}",
+            str(point.time),
+            f"{point.excess:.2f}",
+            f"{1e3 * point.seconds:.1f}",
+            f"{point.compiling:.1f}",
+            memory_mb,
+            "faster than its price" if point.flagged else "",
         ]
-        for one in points
-    ]
+        rows.append(row)
+    return rows
 
 
 INK = "#222222"
 GREY = "#888888"
 MEASURED = "#1f6fb4"
 PRICE = "#d1662a"
+STYLE = {
+    "font.size": 9,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 
 
 def plot(points: list[Point], title: str, path: Path) -> None:
-    """Small multiples: a panel a size with time and price, then compile time and memory over depth
-    and width."""
-    sizes = list(dict.fromkeys(one.size for one in points))
-    style = {
-        "font.size": 9,
-        "axes.edgecolor": GREY,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-    }
-    with plt.rc_context(
-        {**style, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        columns = 4
+    """Draw a panel for each size with time and price, then compile time and memory over depth and
+    width."""
+    groups = by_size(points)
+    columns = 4
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(3, columns, figsize=(12, 8.6), layout="constrained")
         growth = list(axes[:2].flat)
-        rest = axes[2]
-        both = [y for one in points for y in (one.price, one.time.low, one.time.high)]
-        limits = (min(both) / 1.25, max(both) * 1.25)
-        for axis, size in zip(growth, sizes, strict=False):
-            _growth(axis, [one for one in points if one.size == size], limits)
+
+        # All panels of growth have one scale, so that steep ones look steep.
+        lowest = min(min(point.price, point.time.low) for point in points)
+        highest = max(max(point.price, point.time.high) for point in points)
+        limits = (lowest / 1.25, highest * 1.25)
+        for axis, group in zip(growth, groups.values(), strict=False):
+            _growth(axis, group, limits)
         for axis in axes[:2, 0]:
             axis.set_ylabel("per token, relative to the base")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        for axis in growth[len(sizes) :]:
+        for axis in growth[len(groups) :]:
             axis.axis("off")
             axis.legend(handles, labels, loc="center left", frameon=False, fontsize=10)
-        for n, (size, what) in enumerate(
-            (s, w) for w in ("compile", "memory") for s in ("depth", "width")
-        ):
-            own = [one for one in points if one.size == size]
-            if not own:
-                rest[n].axis("off")
-                continue
-            values = [o.compiling if what == "compile" else (o.memory or np.nan) / 1e6 for o in own]
-            _plain(rest[n], size, [one.value for one in own], values)
-            rest[n].set_ylabel("compile time, s" if what == "compile" else "peak memory, MB")
+
+        # The last row is of the programs themselves: how long they compile, what memory they take.
+        for column, size in enumerate(("depth", "width")):
+            group = groups.get(size, [])
+            compiling = [point.compiling for point in group]
+            megabytes = [(point.memory or np.nan) / 1e6 for point in group]
+            _plain(axes[2, column], group, compiling, "compile time, s")
+            _plain(axes[2, column + 2], group, megabytes, "peak memory, MB")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=140)
@@ -273,51 +296,42 @@ def plot(points: list[Point], title: str, path: Path) -> None:
 
 
 def _growth(axis: Any, points: list[Point], limits: tuple[float, float]) -> None:
-    x = [one.value for one in points]
-    middle = [one.time.median for one in points]
-    spread = [
-        [one.time.median - one.time.low for one in points],
-        [one.time.high - one.time.median for one in points],
-    ]
+    """Draw price and time of one size, both axes logarithmic: a power is a straight line."""
+    values = [point.value for point in points]
+    prices = [point.price for point in points]
+    medians = [point.time.median for point in points]
+    below = [point.time.median - point.time.low for point in points]
+    above = [point.time.high - point.time.median for point in points]
     axis.axhline(1, color=GREY, linewidth=0.6)
     axis.axvline(points[0].base, color=GREY, linewidth=0.6, linestyle=":")
-    axis.plot(
-        x,
-        [one.price for one in points],
-        color=PRICE,
-        marker="s",
-        markersize=4,
-        linestyle="--",
-        label="price",
-    )
-    axis.errorbar(
-        x,
-        middle,
-        spread,
-        color=MEASURED,
-        marker="o",
-        markersize=4,
-        capsize=2,
-        label="measured time, 95%",
-    )
+    marks = {"markersize": 4}
+    axis.plot(values, prices, color=PRICE, marker="s", linestyle="--", label="price", **marks)
+    measured = {"color": MEASURED, "marker": "o", "label": "measured time, 95%", **marks}
+    axis.errorbar(values, medians, [below, above], capsize=2, **measured)
     axis.set_ylim(*limits)
     axis.set_yscale("log")
     ticks = [t for t in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32) if limits[0] <= t <= limits[1]]
     axis.set_yticks(ticks)
     axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    _sizes(axis, points[0].size, x)
+    _sizes(axis, points[0].size, values)
 
 
-def _plain(axis: Any, size: str, x: list[int], y: list[float]) -> None:
-    axis.plot(x, y, color=INK, marker="o", markersize=4)
-    axis.set_ylim(0, 1.15 * max(y))
-    _sizes(axis, size, x)
+def _plain(axis: Any, points: list[Point], heights: list[float], label: str) -> None:
+    """Draw one figure over a size; an empty panel where the size was not varied."""
+    if not points:
+        axis.axis("off")
+        return
+    values = [point.value for point in points]
+    axis.plot(values, heights, color=INK, marker="o", markersize=4)
+    axis.set_ylim(0, 1.15 * max(heights))
+    axis.set_ylabel(label)
+    _sizes(axis, points[0].size, values)
 
 
-def _sizes(axis: Any, size: str, x: list[int]) -> None:
-    """A logarithmic axis of sizes, labelled with those that were measured."""
+def _sizes(axis: Any, size: str, values: list[int]) -> None:
+    """Make the horizontal axis logarithmic, labelled with the sizes that were measured."""
     axis.set_xscale("log", base=2)
-    axis.set_xticks(x, [str(value) for value in x])
+    axis.set_xticks(values, list(map(str, values)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.yaxis.set_minor_locator(NullLocator())
@@ -325,17 +339,16 @@ def _sizes(axis: Any, size: str, x: list[int]) -> None:
 
 
 def markdown(points: list[Point]) -> str:
-    """The table, and the exponents."""
-    lines = [HEADER, ["---"] * len(HEADER), *cells(points)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    powers = "\n".join(f"| {s} | {p:.2f} | {t:.2f} |" for s, (p, t) in exponents(points).items())
-    return (
-        f"{table}\n\n| size | price grows with its power | time with its power "
-        f"|\n|---|---|---|\n{powers}\n"
-    )
+    """Return the table of points, and that of the exponents."""
+    powers = []
+    for size, (price_power, time_power) in exponents(points).items():
+        powers.append([size, f"{price_power:.2f}", f"{time_power:.2f}"])
+    header = ["size", "price grows with its power", "time with its power"]
+    return f"{tables.markdown(HEADER, cells(points))}\n\n{tables.markdown(header, powers)}\n"
 
 
 def main() -> None:
+    """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -365,25 +378,27 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Everything the command line asks for."""
+    """Measure, print the table, and write it with its plot."""
     if options.rounds < 1:
         raise InputError(f"--rounds is {options.rounds}, expected at least 1")
     memory.configure_malloc()  # as kdjax's commands do
     restrict(options.threads)
-    scale = {size: 1 if jax.default_backend() == "cpu" else FACTOR_ON_GPU[size] for size in BASE}
-    base = {size: value * scale[size] for size, value in BASE.items()}
-    values = {size: tuple(value * scale[size] for value in VALUES[size]) for size in options.sizes}
+
+    # A GPU needs larger steps to be busy.
+    factors = dict.fromkeys(BASE, 1) if jax.default_backend() == "cpu" else FACTOR_ON_GPU
+    base = {size: value * factors[size] for size, value in BASE.items()}
+    values = {}
+    for size in options.sizes:
+        values[size] = tuple(value * factors[size] for value in VALUES[size])
     points = measure(options.arm, base, values, options)
-    table = Table(title=f"{options.arm}: per token, relative to the base", title_justify="left")
-    for name in HEADER:
-        table.add_column(name, justify="left" if name in ("size", "") else "right")
-    for line in cells(points):
-        table.add_row(*line)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    title = f"{options.arm}: per token, relative to the base"
+    tables.show(console, title, HEADER, cells(points), words=("size", ""))
     machine = describe() | {"command": " ".join(["python -m benchmarks.growth", *sys.argv[1:]])}
     options.out.mkdir(parents=True, exist_ok=True)
-    everything = {"machine": machine, "base": base, "points": [asdict(one) for one in points]}
-    (options.out / "growth.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
+    record = {"machine": machine, "base": base, "points": [asdict(point) for point in points]}
+    (options.out / "growth.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     about = "\n".join(f"- {name}: {value}" for name, value in machine.items())
     (options.out / "growth.md").write_text(f"{about}\n\n{markdown(points)}", encoding="utf-8")
     student = f"{base['depth']} x {base['width']}"

@@ -118,10 +118,10 @@ def loader(here: Path, options: argparse.Namespace) -> Iterator[str]:
     stream = Batches(
         corpus(here, "large", LARGE),
         "train",
-        batch=LARGE.batch_size,
+        batch_size=LARGE.batch_size,
         seed=0,
-        rate=0.15,
-        slots=LARGE.max_predictions,
+        mlm_probability=0.15,
+        max_predictions=LARGE.max_predictions,
     )
     step = Kdjax(
         Case("logit", PAIRS["large"], LARGE), *parameters("large"), batches("large", LARGE)
@@ -149,10 +149,10 @@ def real(here: Path, options: argparse.Namespace) -> Iterator[str]:
         stream = Batches(
             corpus(here / name, pair, shape),
             "train",
-            batch=shape.batch_size,
+            batch_size=shape.batch_size,
             seed=0,
-            rate=0.15,
-            slots=shape.max_predictions,
+            mlm_probability=0.15,
+            max_predictions=shape.max_predictions,
         )
         made = [
             Kdjax(Case(arm, PAIRS[pair], shape), *parameters(pair), batches(pair, shape))
@@ -177,10 +177,10 @@ def host(here: Path, options: argparse.Namespace) -> Iterator[str]:
     stream = Batches(
         corpus(here, "tiny", DEMO),
         "train",
-        batch=DEMO.batch_size,
+        batch_size=DEMO.batch_size,
         seed=0,
-        rate=0.15,
-        slots=DEMO.max_predictions,
+        mlm_probability=0.15,
+        max_predictions=DEMO.max_predictions,
     )
     case = Case("scratch", PAIRS["tiny"], DEMO)
     params, teacher = parameters("tiny")

@@ -1,5 +1,4 @@
-"""What a layout does: the result, what a device stores and computes, and what devices send one
-another.
+"""Show what a layout does: the result, what a device stores, computes and sends to others.
 
 One step of the arm `logit` on every mesh of eight emulated devices, against one device. `python
 benchmarks/mesh.py`
@@ -15,12 +14,16 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import argparse
+import itertools
 import math
+from collections import Counter
 from typing import Any
 
 import jax
 import numpy as np
 
+from benchmarks import tables
+from benchmarks.cases import batch
 from kdjax import models
 from kdjax.config import ArmConfig, MeshConfig, ModelConfig, OptimizerConfig
 from kdjax.hlo.collectives import KINDS, collectives
@@ -42,77 +45,66 @@ TEACHER = ModelConfig(layers=6, width=384, ffn=1536, **SIZES)
 SHAPE = BatchShape(batch_size=16, seq_len=64, max_predictions=10)
 
 
-def batch() -> dict[str, np.ndarray]:
-    """Random tokens, one segment a sequence."""
-    rng = np.random.default_rng(0)
-    tokens = (SHAPE.batch_size, SHAPE.seq_len)
-    slots = (SHAPE.batch_size, SHAPE.max_predictions)
-    return {
-        "tokens": rng.integers(0, STUDENT.vocab_size, tokens).astype(np.int32),
-        "segments": np.ones(tokens, np.int32),
-        "positions": np.broadcast_to(np.arange(SHAPE.seq_len, dtype=np.int32), tokens).copy(),
-        "valid": np.ones(tokens, bool),
-        "slots": np.stack(
-            [
-                rng.permutation(SHAPE.seq_len)[: SHAPE.max_predictions]
-                for _ in range(SHAPE.batch_size)
-            ]
-        ).astype(np.int32),
-        "labels": rng.integers(0, STUDENT.vocab_size, slots).astype(np.int32),
-        "label_weights": np.ones(slots, np.float32),
-    }
-
-
 def measure(mesh: tuple[int, int, int]) -> tuple[Program, Any, float]:
-    """The program, the parameters after one step, and the loss."""
+    """Return the program, the parameters after one step, and the loss."""
     (phase,) = resolve("logit", ArmConfig(), STUDENT, TEACHER, OptimizerConfig()).phases
     program = Program(phase, SHAPE, Layout.of(MeshConfig(*mesh), jax.devices()[: math.prod(mesh)]))
     teacher = program.place_teacher(models.init(TEACHER, 1).params)
     state = program.start(models.init(STUDENT, 0).params, seed=0)
-    state, metrics = program(state, teacher, batch(), ScheduleInputs(0.0, 1e-3))
+    state, metrics = program(
+        state, teacher, batch(SHAPE, STUDENT.vocab_size, 0), ScheduleInputs(0.0, 1e-3)
+    )
     return program, jax.device_get(state.params), float(metrics["loss"])
 
 
+def messages(text: str) -> list[str]:
+    """Return, for each kind of collective in a program's text, how many arrays and bytes it
+    sends."""
+    counts: Counter[str] = Counter()
+    megabytes: Counter[str] = Counter()
+    for collective in collectives(text):
+        counts[collective.kind] += collective.arrays
+        megabytes[collective.kind] += collective.bytes / 1e6
+    return [f"{counts[kind]}: {megabytes[kind]:.1f} MB" if counts[kind] else "-" for kind in KINDS]
+
+
+def layouts(devices: int) -> list[tuple[int, int, int]]:
+    """Return every mesh of so many devices: sizes of the axes `data`, `fsdp` and `tensor`."""
+    meshes = []
+    for sizes in itertools.product(range(1, devices + 1), repeat=2):
+        data, rest = divmod(devices, math.prod(sizes))
+        if not rest:
+            meshes.append((data, *sizes))
+    return meshes
+
+
 def main() -> None:
-    """Prints the table."""
+    """Print the table: one device, then every mesh of them all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, default=8)
     devices = parser.parse_args().devices
-    sizes = [n for n in range(1, devices + 1) if devices % n == 0]
-    meshes = [(devices // (f * t), f, t) for f in sizes for t in sizes if devices % (f * t) == 0]
-    alone, expected, loss = measure((1, 1, 1))
-    assert alone.memory is not None
-    assert alone.hardware_flops is not None
-    print(
-        "| data x fsdp x tensor | loss | largest difference | arguments MB | FLOPs | "
-        + " | ".join(KINDS)
-        + " |"
-    )
-    print("|---|---|---|---|---|" + "---|" * len(KINDS))
-    none = " | ".join("-" for _ in KINDS)
-    print(f"| one device | {loss:.6f} | 0 | {alone.memory['arguments'] / 1e6:.1f} | 1 | {none} |")
-    for mesh in meshes:
-        program, params, found = measure(mesh)
+    one_device, expected, loss = measure((1, 1, 1))
+    assert one_device.memory is not None
+    assert one_device.hardware_flops is not None
+    header = ["data x fsdp x tensor", "loss", "largest difference", "arguments MB", "FLOPs"]
+    print(tables.head([*header, *KINDS]))
+    arguments = f"{one_device.memory['arguments'] / 1e6:.1f}"
+    print(tables.row(["one device", f"{loss:.6f}", "0", arguments, "1", *["-"] * len(KINDS)]))
+    for mesh in layouts(devices):
+        program, params, loss = measure(mesh)
         assert program.memory is not None
         assert program.hardware_flops is not None
-        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True)
-        off = max(float(np.max(np.abs(a - b))) for a, b in pairs)
-        sent = collectives(program.text)
-        cells = []
-        for kind in KINDS:
-            own = [one for one in sent if one.kind == kind]
-            cells.append(
-                f"{sum(one.arrays for one in own)}: {sum(one.bytes for one in own) / 1e6:.1f} MB"
-                if own
-                else "-"
-            )
-        print(
-            f"| {' x '.join(map(str, mesh))} | {found:.6f} | {off:.1e} | "
-            f"{program.memory['arguments'] / 1e6:.1f} "
-            f"| 1/{devices / (program.hardware_flops / alone.hardware_flops):.2f} | "
-            f"{' | '.join(cells)} |",
-            flush=True,
-        )
+        differences = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b))), params, expected)
+        share = devices / (program.hardware_flops / one_device.hardware_flops)
+        cells = [
+            " x ".join(map(str, mesh)),
+            f"{loss:.6f}",
+            f"{max(jax.tree.leaves(differences)):.1e}",
+            f"{program.memory['arguments'] / 1e6:.1f}",
+            f"1/{share:.2f}",
+            *messages(program.text),
+        ]
+        print(tables.row(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import tables
 from kdjax.data.manifest import NAME, Manifest
 from kdjax.data.text import sources
 
@@ -54,11 +55,11 @@ def main() -> None:
         "--directory", type=Path, help="for the temporary files; they take twice the size"
     )
     options = arguments.parse_args()
-    print("| " + " | ".join(HEADER) + " |\n" + "|---" * len(HEADER) + "|", flush=True)
+    print(tables.head(HEADER), flush=True)
     for gigabytes in options.gigabytes:
         with tempfile.TemporaryDirectory(dir=options.directory) as directory:
             row = measure(Path(directory), gigabytes, options.workers, options.paragraphs)
-        print("| " + " | ".join(row) + " |", flush=True)
+        print(tables.row(row), flush=True)
 
 
 def measure(here: Path, gigabytes: float, workers: int, paragraphs: int) -> tuple[str, ...]:

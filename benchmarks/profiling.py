@@ -1,5 +1,4 @@
-"""Where the time of a compiled step goes: operations as XLA ran them, by part, kind and source
-line.
+"""Show where the time of a compiled step goes: XLA's operations, by part, kind and source line.
 
 `profile` captures some steps with JAX's profiler and gives every instant to the operations that ran
 in it, in equal shares where several did, so that the times of all operations add up to the time in
@@ -14,10 +13,12 @@ import statistics
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
+
+from benchmarks import tables
 
 Span = tuple[float, float, str]
 """Start and end of an event in nanoseconds, and the operation's name."""
@@ -26,6 +27,9 @@ _INSTRUCTION = re.compile(r"\s*(?:ROOT )?%(\S+) = (\([^=]*?\)|\S+) ([\w\-]+)\((.
 _COMPUTATION = re.compile(r"(?:ENTRY )?%(\S+) \(.*\{$")
 _SHAPE = re.compile(r"\w+\[([\d,]*)\]")
 _NUMBERED = re.compile(r"(\d+) (.*)")
+_CALLED = re.compile(r"calls=%([\w.\-]+)")
+
+PARTS = ("forward", "backward", "optimiser, metrics")
 
 _KINDS = (
     ("matmul", {"dot", "convolution"}),
@@ -63,11 +67,11 @@ class Operation:
     """An instruction that XLA runs as a whole, a fusion perhaps.
 
     Attributes:
-        kind: by the most telling instruction in it.
-        part: forward, backward or optimiser and metrics.
-        shape: of its result.
+        kind: what the most telling instruction in it does, a name of `_KINDS`.
+        part: the part of a step that it belongs to, one of `PARTS`.
+        shape: type and shape of its result.
         source: file and line that asked for it.
-        flops: of the matmuls in it.
+        flops: FLOPs of the matmuls in it.
     """
 
     kind: str
@@ -82,10 +86,10 @@ class Profile:
     """Milliseconds of a step, medians over the steps.
 
     Attributes:
-        milliseconds: by operation name.
-        operations: what each is.
-        busy: of all operations.
-        wall: from the start of the first operation to the end of the last.
+        milliseconds: time of each operation, by its name.
+        operations: what each operation is, by its name.
+        busy: time in which any operation ran.
+        wall: time from the start of the first operation to the end of the last.
     """
 
     milliseconds: Mapping[str, float]
@@ -94,57 +98,47 @@ class Profile:
     wall: float
 
     def table(self, top: int = 30) -> str:
-        """Sums by part and kind, then the operations that take most, as Markdown."""
-        lines = [f"{self.busy:.1f} ms busy of {self.wall:.1f} ms a step", ""]
-        sums: Counter[tuple[str, str]] = Counter()
+        """Return Markdown: sums by part and kind, then what takes most of the time.
+
+        Args:
+            top: operations listed; of source lines half as many.
+        """
+        by_part: Counter[tuple[str, str]] = Counter()
+        by_kind: Counter[str] = Counter()
+        by_source: Counter[tuple[str, str]] = Counter()
         for name, spent in self.milliseconds.items():
-            sums[self.operations[name].part, self.operations[name].kind] += spent
-        parts = ["forward", "backward", "optimiser, metrics"]
-        kinds = [
-            kind
-            for kind, _ in Counter(
-                {k: sum(sums[p, k] for p in parts) for _, k in sums}
-            ).most_common()
-        ]
-        lines += [
-            "| kind | " + " | ".join([*parts, "all", "%"]) + " |",
-            "|---" * (len(parts) + 3) + "|",
-        ]
-        for kind in [*kinds, "all"]:
-            cells = [sum(sums[p, k] for k in (kinds if kind == "all" else [kind])) for p in parts]
-            lines.append(
-                f"| {kind} | "
-                + " | ".join(f"{ms:.1f}" for ms in [*cells, sum(cells)])
-                + f" | {100 * sum(cells) / self.busy:.0f} |"
-            )
-        lines += ["", "| ms | % | kind | source line |", "|---" * 4 + "|"]
-        for (source, kind), spent in self._by_source().most_common(top // 2):
-            lines.append(f"| {spent:.1f} | {100 * spent / self.busy:.1f} | {kind} | {source} |")
-        lines += [
-            "",
-            "| ms | % | GFLOP/s | part | kind | shape | source | operation |",
-            "|---" * 8 + "|",
-        ]
+            operation = self.operations[name]
+            by_part[operation.part, operation.kind] += spent
+            by_part[operation.part, "all"] += spent
+            by_kind[operation.kind] += spent
+            by_source[operation.source, operation.kind] += spent
+
+        sums = []
+        for kind, spent in [*by_kind.most_common(), ("all", self.busy)]:
+            parts = [f"{by_part[part, kind]:.1f}" for part in PARTS]
+            sums.append([kind, *parts, f"{spent:.1f}", f"{100 * spent / self.busy:.0f}"])
+        lines = []
+        for (source, kind), spent in by_source.most_common(top // 2):
+            lines.append([f"{spent:.1f}", f"{100 * spent / self.busy:.1f}", kind, source])
+        largest = []
         for name, spent in Counter(self.milliseconds).most_common(top):
             op = self.operations[name]
             rate = f"{op.flops / spent / 1e6:.0f}" if op.flops else ""
-            lines.append(
-                f"| {spent:.2f} | {100 * spent / self.busy:.1f} | {rate} | {op.part} | {op.kind} "
-                f"| {op.shape} "
-                f"| {op.source} | {name} |"
-            )
-        return "\n".join(lines)
+            times = [f"{spent:.2f}", f"{100 * spent / self.busy:.1f}", rate]
+            largest.append([*times, op.part, op.kind, op.shape, op.source, name])
 
-    def _by_source(self) -> Counter[tuple[str, str]]:
-        """Milliseconds by source line and kind, forward and backward together."""
-        sums: Counter[tuple[str, str]] = Counter()
-        for name, spent in self.milliseconds.items():
-            sums[self.operations[name].source, self.operations[name].kind] += spent
-        return sums
+        header = ["ms", "%", "GFLOP/s", "part", "kind", "shape", "source", "operation"]
+        sections = [
+            f"{self.busy:.1f} ms busy of {self.wall:.1f} ms a step",
+            tables.markdown(["kind", *PARTS, "all", "%"], sums),
+            tables.markdown(["ms", "%", "kind", "source line"], lines),
+            tables.markdown(header, largest),
+        ]
+        return "\n\n".join(sections)
 
 
 def profile(step: Callable[[], object], text: str, steps: int) -> Profile:
-    """Runs steps under JAX's profiler, each in a capture of its own.
+    """Run steps under JAX's profiler, each in a capture of its own.
 
     Args:
         step: runs one step and returns what it makes; warmed up.
@@ -152,57 +146,58 @@ def profile(step: Callable[[], object], text: str, steps: int) -> Profile:
         steps: how many to run.
     """
     operations = operations_of(text)
-    shares = []
+    times: dict[str, list[float]] = {}
     walls = []
-    for _ in range(steps):
+    for number in range(steps):
         running = [span for span in _capture(step) if span[2] in operations]
-        shares.append(share_out(running))
         walls.append(max(end for _, end, _ in running) - min(start for start, _, _ in running))
-    names = {name for share in shares for name in share}
-    milliseconds = {
-        name: statistics.median(share.get(name, 0.0) for share in shares) / 1e6 for name in names
-    }
-    return Profile(
-        milliseconds, operations, sum(milliseconds.values()), statistics.median(walls) / 1e6
-    )
+        for name, spent in share_out(running).items():
+            # An operation that one capture has missed took no time in that step.
+            times.setdefault(name, [0.0] * steps)[number] = spent
+    milliseconds = {name: statistics.median(spent) / 1e6 for name, spent in times.items()}
+    busy = sum(milliseconds.values())
+    return Profile(milliseconds, operations, busy, statistics.median(walls) / 1e6)
 
 
 def _capture(step: Callable[[], object]) -> list[Span]:
+    """Run one step under the profiler and return its events."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as directory:
         jax.profiler.start_trace(directory, profiler_options=options)
         jax.block_until_ready(step())
         jax.profiler.stop_trace()
-        (found,) = Path(directory).rglob("*.xplane.pb")
-        return _spans(jax.profiler.ProfileData.from_file(str(found)))
+        (capture,) = Path(directory).rglob("*.xplane.pb")
+        return _spans(jax.profiler.ProfileData.from_file(str(capture)))
 
 
 def _spans(data: jax.profiler.ProfileData) -> list[Span]:
-    """The events of all threads or streams that name an operation of XLA's."""
-    found = []
+    """Return the events of all threads or streams that name an operation of XLA's."""
+    spans = []
     for plane in data.planes:
         for line in plane.lines:
             for event in line.events:
                 name = dict(event.stats).get("hlo_op")
                 if name is not None and event.duration_ns > 0:
-                    found.append((event.start_ns, event.start_ns + event.duration_ns, str(name)))
-    return found
+                    spans.append((event.start_ns, event.start_ns + event.duration_ns, str(name)))
+    return spans
 
 
 def share_out(spans: Iterable[Span]) -> dict[str, float]:
-    """The time in which anything ran, by operation: an instant in which several ran is theirs in
-    equal shares."""
-    edges = sorted(
-        (at, change, name)
-        for start, end, name in spans
-        for at, change, name in _edges(start, end, name)
-    )
+    """Share out the time in which anything ran, by operation.
+
+    An instant in which several operations ran counts for each in equal shares.
+    """
+    edges = []
+    for start, end, name in spans:
+        edges += [(start, 1, name), (end, -1, name)]
+
+    # Between two edges the same operations run; each gets its share of that stretch.
     shares: dict[str, float] = defaultdict(float)
     active: Counter[str] = Counter()
     before = 0.0
-    for at, change, name in edges:
-        running = sum(active.values())
+    for at, change, name in sorted(edges):
+        running = active.total()
         for other, times in active.items():
             shares[other] += (at - before) * times / running
         active[name] += change
@@ -212,14 +207,10 @@ def share_out(spans: Iterable[Span]) -> dict[str, float]:
     return dict(shares)
 
 
-def _edges(
-    start: float, end: float, name: str
-) -> tuple[tuple[float, int, str], tuple[float, int, str]]:
-    return (start, 1, name), (end, -1, name)
-
-
 @dataclass(frozen=True)
 class _Instruction:
+    """A line of XLA's text."""
+
     name: str
     shape: str
     opcode: str
@@ -227,140 +218,158 @@ class _Instruction:
 
 
 def operations_of(text: str) -> dict[str, Operation]:
-    """What the operations of a compiled program are, by name; what only holds others is left
-    out."""
+    """Return what the operations of a compiled program are, by name.
+
+    Args:
+        text: XLA's text of the program. What only holds other operations is left out.
+    """
     computations = _computations(text)
     sources = _sources(text)
-    fused = {
-        match[1]
-        for instructions in computations.values()
-        for one in instructions
-        if one.opcode == "fusion" and (match := re.search(r"calls=%([\w.\-]+)", one.rest))
-    }
-    found = {}
+    # What is fused runs as part of its fusion, which stands in another computation.
+    fused = set()
+    for instructions in computations.values():
+        fused.update(map(_fusion, instructions))
+    operations = {}
     for name, instructions in computations.items():
         if name in fused:
             continue
-        for one in instructions:
-            if one.opcode not in _CONTAINERS:
-                inner = _inside(one, computations)
-                found[one.name] = Operation(
-                    _kind(inner),
-                    _part(one.rest),
-                    _short(one.shape),
-                    _source(one, sources),
-                    sum(map(_flops, inner)),
-                )
-    return found
+        for instruction in instructions:
+            if instruction.opcode in _CONTAINERS:
+                continue
+            inner = _inside(instruction, computations)
+            operations[instruction.name] = Operation(
+                _kind(inner),
+                _part(instruction.rest),
+                re.sub(r"\{[\d,]*(:[^}]*)?\}", "", instruction.shape),
+                _source(instruction, sources),
+                sum(map(_flops, inner)),
+            )
+    return operations
 
 
 def _computations(text: str) -> dict[str, list[_Instruction]]:
-    found: dict[str, list[_Instruction]] = {}
+    """Return the instructions of each computation of the program, by its name."""
+    computations: dict[str, list[_Instruction]] = {}
     current: list[_Instruction] = []
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):
-            current = found.setdefault(header[1], [])
-        elif instruction := _INSTRUCTION.match(line):
-            current.append(_Instruction(*instruction.groups()))
+            current = computations.setdefault(header[1], [])
+        elif match := _INSTRUCTION.match(line):
+            current.append(_Instruction(*match.groups()))
     # The operands of a matmul carry no shapes in the text: put them in front, where they are known.
-    for instructions in found.values():
-        shapes = {one.name: one.shape for one in instructions}
-        for n, one in enumerate(instructions):
-            if one.opcode == "dot":
-                left = re.findall(r"%([\w.\-]+)", one.rest)[0]
-                instructions[n] = _Instruction(
-                    one.name, one.shape, one.opcode, f"{shapes[left]} {one.rest}"
-                )
-    return found
+    for instructions in computations.values():
+        shapes = {instruction.name: instruction.shape for instruction in instructions}
+        for n, instruction in enumerate(instructions):
+            if instruction.opcode == "dot":
+                left = re.findall(r"%([\w.\-]+)", instruction.rest)[0]
+                instructions[n] = replace(instruction, rest=f"{shapes[left]} {instruction.rest}")
+    return computations
+
+
+def _fusion(instruction: _Instruction) -> str | None:
+    """Return the name of the computation that a fusion runs; None for any other instruction."""
+    called = _CALLED.search(instruction.rest)
+    return called[1] if called and instruction.opcode == "fusion" else None
 
 
 def _inside(
-    one: _Instruction, computations: Mapping[str, list[_Instruction]]
+    instruction: _Instruction, computations: Mapping[str, list[_Instruction]]
 ) -> list[_Instruction]:
-    """The instruction, or, of a fusion, those in it."""
-    called = re.search(r"calls=%([\w.\-]+)", one.rest)
-    if one.opcode != "fusion" or not called:
-        return [one]
-    return [deep for inner in computations[called[1]] for deep in _inside(inner, computations)]
+    """Return the instruction, or, of a fusion, those in it."""
+    fusion = _fusion(instruction)
+    if fusion is None:
+        return [instruction]
+    inner = []
+    for part in computations[fusion]:
+        inner += _inside(part, computations)
+    return inner
 
 
 def _kind(instructions: Iterable[_Instruction]) -> str:
-    opcodes = {one.opcode for one in instructions}
+    """Return what an operation counts as, from the instructions in it."""
+    opcodes = {instruction.opcode for instruction in instructions}
     return next((kind for kind, telling in _KINDS if opcodes & telling), "fill, rest")
 
 
 def _part(rest: str) -> str:
+    """Return the part of a step that an instruction belongs to, from JAX's name for it."""
     named = re.search(r'op_name="([^"]*)"', rest)
-    if not named:
-        return "optimiser, metrics"
-    return (
-        "backward"
-        if "transpose(" in named[1]
-        else "forward"
-        if "jvp" in named[1]
-        else "optimiser, metrics"
-    )
+    if named and "transpose(" in named[1]:
+        return "backward"
+    if named and "jvp" in named[1]:
+        return "forward"
+    return "optimiser, metrics"
 
 
-def _flops(one: _Instruction) -> int:
-    """Of a matmul: twice the product of its dimensions."""
-    if one.opcode != "dot":
+def _flops(instruction: _Instruction) -> int:
+    """Return the FLOPs of a matmul, twice the product of its dimensions; 0 for anything else."""
+    if instruction.opcode != "dot":
         return 0
-    left = _dims(one.rest)
-    out = _dims(one.shape)
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
-    over = [left[int(axis)] for axis in contracted[1].split(",")] if contracted else []
-    return 2 * math.prod(out) * math.prod(over)
+    left = _dims(instruction.rest)
+    flops = 2 * math.prod(_dims(instruction.shape))
+    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
+    if contracted:
+        flops *= math.prod(left[int(axis)] for axis in contracted[1].split(","))
+    return flops
 
 
 def _dims(shape: str) -> list[int]:
-    found = _SHAPE.search(shape)
-    return [int(n) for n in found[1].split(",") if n] if found else []
-
-
-def _short(shape: str) -> str:
-    return re.sub(r"\{[\d,]*(:[^}]*)?\}", "", shape)
+    """Return the dimensions of the first shape in a text."""
+    match = _SHAPE.search(shape)
+    return [int(n) for n in match[1].split(",") if n] if match else []
 
 
 def _sources(text: str) -> dict[int, str]:
-    """File and line of each stack frame: the innermost that is kdjax's, or the innermost."""
-    tables: dict[str, dict[int, str]] = {}
-    current: dict[int, str] | None = None
+    """Return file and line of each stack frame: the innermost of kdjax's, or the innermost."""
+    # The program's text ends with four numbered tables that refer to one another.
+    tables_of_text: dict[str, dict[int, str]] = defaultdict(dict)
+    current = ""
     for line in text.splitlines():
         if line in {"FileNames", "FunctionNames", "FileLocations", "StackFrames"}:
-            current = tables.setdefault(line, {})
+            current = line
         elif not line:
-            current = None
-        elif current is not None and (entry := _NUMBERED.match(line)):
-            current[int(entry[1])] = entry[2]
+            current = ""
+        elif current and (entry := _NUMBERED.match(line)):
+            tables_of_text[current][int(entry[1])] = entry[2]
     places = {}
-    for number, entry in tables.get("FileLocations", {}).items():
-        file = tables["FileNames"][int(re.search(r"file_name_id=(\d+)", entry)[1])].strip('"')  # type: ignore[index]
-        line = re.search(r" line=(\d+)", entry)
-        places[number] = (file, line[1] if line else "?")
+    for number, entry in tables_of_text["FileLocations"].items():
+        file = tables_of_text["FileNames"][_field("file_name_id", entry)].strip('"')
+        places[number] = (file, str(_field(" line", entry) or "?"))
     frames = {}
-    for number, entry in tables.get("StackFrames", {}).items():
-        where, parent = (int(n) for n in re.findall(r"=(\d+)", entry)[:2])
-        frames[number] = (where, parent)
+    for number, entry in tables_of_text["StackFrames"].items():
+        location, parent = map(int, re.findall(r"=(\d+)", entry)[:2])
+        frames[number] = (location, parent)
 
-    def trace(number: int) -> list[tuple[str, str]]:
-        seen = []
-        while number in frames:
-            where, parent = frames[number]
-            seen.append(places[where])
-            if parent in (number, 0):
-                break
-            number = parent
-        return seen
-
-    found = {}
+    sources = {}
     for number in frames:
-        stack = trace(number)
+        stack = _stack(number, frames, places)
         file, line = next((place for place in stack if "/kdjax/" in place[0]), stack[0])
-        found[number] = f"{file.rpartition('/kdjax/')[2].rpartition('site-packages/')[2]}:{line}"
-    return found
+        file = file.rpartition("/kdjax/")[2].rpartition("site-packages/")[2]
+        sources[number] = f"{file}:{line}"
+    return sources
 
 
-def _source(one: _Instruction, sources: Mapping[int, str]) -> str:
-    frame = re.search(r"stack_frame_id=(\d+)", one.rest)
-    return sources.get(int(frame[1]), "") if frame else ""
+def _field(name: str, text: str) -> int:
+    """Return the number that `name=` stands before; 0 where it does not."""
+    match = re.search(rf"{name}=(\d+)", text)
+    return int(match[1]) if match else 0
+
+
+def _stack(
+    number: int, frames: Mapping[int, tuple[int, int]], places: Mapping[int, tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Return the places of a stack frame and those it was called from, the innermost first."""
+    stack = []
+    while number in frames:
+        location, parent = frames[number]
+        stack.append(places[location])
+        # The outermost frame is its own parent.
+        if parent == number:
+            break
+        number = parent
+    return stack
+
+
+def _source(instruction: _Instruction, sources: Mapping[int, str]) -> str:
+    """Return file and line that asked for an instruction; empty where XLA does not say."""
+    return sources.get(_field("stack_frame_id", instruction.rest), "")

@@ -4,7 +4,7 @@
 
 Step: of each of N seeds, the batch brought to the device included, by the program of one seed N
     times or by the program
-of N seeds once. Loop: the same within whole runs (`kdjax.training.loop`), with all that the host
+of N seeds once. Loop: the same within whole runs (`kdjax.training.trainer`), with all that the host
 does for a step, but without compiling and the checkpoint at the end. Both ways run in turn, a ratio
 is of neighbours, its interval that of the median. Students read 8 x 64 tokens with 10 masked slots;
 the teacher is 6 x 384. Prints a Markdown table.
@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import cases, tables
 from benchmarks.cases import Same
 from benchmarks.timing import in_turn, ratio
 from kdjax import memory, models
@@ -53,24 +54,8 @@ MOMENT = ScheduleInputs(0.5, 1e-4)
 
 
 def batch(seed: int) -> dict[str, np.ndarray]:
-    """Random tokens, one segment a sequence."""
-    rng = np.random.default_rng(seed)
-    tokens = (SHAPE.batch_size, SHAPE.seq_len)
-    slots = (SHAPE.batch_size, SHAPE.max_predictions)
-    return {
-        "tokens": rng.integers(0, SIZES["vocab_size"], tokens).astype(np.int32),
-        "segments": np.ones(tokens, np.int32),
-        "positions": np.broadcast_to(np.arange(SHAPE.seq_len, dtype=np.int32), tokens).copy(),
-        "valid": np.ones(tokens, bool),
-        "slots": np.stack(
-            [
-                rng.permutation(SHAPE.seq_len)[: SHAPE.max_predictions]
-                for _ in range(SHAPE.batch_size)
-            ]
-        ).astype(np.int32),
-        "labels": rng.integers(0, SIZES["vocab_size"], slots).astype(np.int32),
-        "label_weights": np.ones(slots, np.float32),
-    }
+    """Return a batch of random tokens."""
+    return cases.batch(SHAPE, SIZES["vocab_size"], seed)
 
 
 @dataclass
@@ -211,12 +196,11 @@ def main() -> None:
     both = ("one by one", "at once")
     heads = [*(f"step, {way}" for way in both), "ratio", *(f"loop, {way}" for way in both), "ratio"]
     heads += [f"{what}, {of}" for what in ("compile", "device") for of in ("one", "all")]
-    print(f"| student | arm | seeds | {' | '.join(heads)} |")
-    print("|---" * (3 + len(heads)) + "|")
+    print(tables.head(["student", "arm", "seeds", *heads]))
     for student in options.students:
         for arm in options.arms:
             for seeds in options.seeds:
-                print("|", " | ".join(row(student, arm, seeds, options)), "|", flush=True)
+                print(tables.row(row(student, arm, seeds, options)), flush=True)
 
 
 if __name__ == "__main__":

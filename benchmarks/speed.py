@@ -33,9 +33,8 @@ import jax
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import sameness
+from benchmarks import sameness, tables
 from benchmarks.cases import ARMS, BATCHES, PAIRS, Case, Kdjax, batch, start
 from benchmarks.machine import describe, restrict
 from benchmarks.profiling import profile
@@ -52,8 +51,12 @@ SEQUENCES = {
     "gpu": {"tiny": 1024, "small": 256, "large": 128},
 }
 """Sequences of a step by default."""
+TORCH_DEVICE = {"cpu": "cpu", "gpu": "cuda"}
+"""PyTorch's name of a device."""
 MATMULS = {"cpu": (1024, 2048), "gpu": (4096, 8192)}
 """Sizes of the square matmuls that the best rate is taken of."""
+WHICH = ("pair", "arm", "dropout")
+"""The first columns of every table."""
 LOSSES_AGREE = {"float32": 1e-3, "bfloat16": 2e-2}
 """Largest relative difference between the losses of the two programs as they are timed, without
 dropout."""
@@ -103,7 +106,7 @@ class Row:
 
 
 def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulRate) -> Row:
-    """Compares one arm."""
+    """Compare one arm of kdjax and PyTorch."""
     params = start(case.pair.student, 0)
     teacher = start(case.pair.teacher, 1)
     vocabulary = case.pair.student.vocab_size
@@ -116,7 +119,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
         teacher,
         batches,
         objective=objective,
-        device="cpu" if options.device == "cpu" else "cuda",
+        device=TORCH_DEVICE[options.device],
         precision="float32" if case.compute.dtype == "float32" else options.torch_bfloat16,
         adamw=options.torch_adamw,
     )
@@ -153,7 +156,7 @@ def measure(case: Case, pair: str, options: argparse.Namespace, matmuls: MatmulR
 
 
 def apart(unfused: Unfused, times: Any) -> dict[str, Any]:
-    """What the unfused step came to."""
+    """Return what the unfused step came to."""
     return {
         "time over fused": ratio(times["unfused"].wall, times["kdjax"].wall),
         "handed over": unfused.handed_over,
@@ -192,17 +195,17 @@ def same(case: Case) -> float:
 
 
 def check_losses(case: Case, kdjax: Kdjax, other: Torch) -> None:
-    """Ends the run unless the two programs that are about to be timed start at the same loss."""
+    """End the run unless the programs that are about to be timed start at the same loss."""
     own = float(kdjax.step()["loss"])
     theirs = other.step().item()
     if not abs(own - theirs) <= LOSSES_AGREE[case.compute.dtype] * abs(own):
         sys.exit(f"{case.arm}: the first loss is {own:.6g} in kdjax and {theirs:.6g} in PyTorch")
 
 
-def tables(
+def sections(
     rows: list[Row], rates: dict[str, list[float]]
 ) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, header and cells of what is shown."""
+    """Return title, header and cells of each table."""
     speed = []
     cost = []
     split = []
@@ -245,13 +248,12 @@ def tables(
     measured = ", ".join(
         f"{name} {np.median(found) / 1e9:,.0f} GFLOP/s" for name, found in rates.items()
     )
-    who = ["pair", "arm", "dropout"]
     return [
         (
             "A step in kdjax and in eager PyTorch (best matmul rate, median over rounds: "
             f"{measured})",
             [
-                *who,
+                *WHICH,
                 "kdjax ms",
                 "torch ms",
                 "kdjax tokens/s",
@@ -265,7 +267,7 @@ def tables(
         (
             "What a step costs",
             [
-                *who,
+                *WHICH,
                 "batch x length, slots",
                 "GFLOP",
                 "kdjax CPU ms",
@@ -281,7 +283,7 @@ def tables(
         (
             "The fused step, and the teacher in a program of its own",
             [
-                *who,
+                *WHICH,
                 "fused ms",
                 "unfused ms",
                 "unfused / fused [95%]",
@@ -298,24 +300,8 @@ def _mb(size: int | None) -> str:
     return "-" if size is None else f"{size / 1e6:,.0f}"
 
 
-def markdown(title: str, header: list[str], cells: list[list[str]]) -> str:
-    """A Markdown table under its title."""
-    lines = [header, ["---"] * len(header), *cells]
-    return f"{title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def show(console: Console, title: str, header: list[str], cells: list[list[str]]) -> None:
-    """The same on the terminal."""
-    table = Table(title=title, title_justify="left")
-    for n, name in enumerate(header):
-        table.add_column(name, justify="left" if n < 3 else "right")
-    for line in cells:
-        table.add_row(*line)
-    console.print(table)
-
-
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -357,19 +343,13 @@ def arguments() -> argparse.Namespace:
 
 
 def computed(options: argparse.Namespace) -> ComputeConfig:
-    """How kdjax computes: its defaults, bfloat16 on a GPU, and what the command line says."""
-    given = {
-        name: getattr(options, name)
-        for name in get_type_hints(ComputeConfig)
-        if getattr(options, name)
-    }
-    dtype = "float32" if options.device == "cpu" else "bfloat16"
-    return ComputeConfig(
-        **{
-            "dtype": dtype,
-            **{name: {"true": True, "false": False}.get(v, v) for name, v in given.items()},
-        }
-    )
+    """Return how kdjax computes: bfloat16 on a GPU, its defaults, what the command line says."""
+    settings = {"dtype": "float32" if options.device == "cpu" else "bfloat16"}
+    for name in get_type_hints(ComputeConfig):
+        value = getattr(options, name)
+        if value:
+            settings[name] = {"true": True, "false": False}.get(value, value)
+    return ComputeConfig(**settings)
 
 
 def main() -> None:
@@ -382,7 +362,7 @@ def main() -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raises InputError for sizes that make no batch."""
+    """Raise InputError for sizes that make no batch."""
     for name in ("batch", "length", "slots", "rounds"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -406,7 +386,7 @@ def shape_of(pair: str, options: argparse.Namespace) -> BatchShape:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Everything the command line asks for."""
+    """Measure, show and write what the command line asks for."""
     has_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
     options.device = "gpu" if has_gpu else "cpu"
     check(options)
@@ -415,11 +395,10 @@ def run(options: argparse.Namespace) -> None:
     console = Console(width=None if sys.stdout.isatty() else 180)
     options.torch_adamw = options.torch_adamw or ("foreach" if options.device == "cpu" else "fused")
     config = computed(options)
-    where = "cpu" if options.device == "cpu" else "cuda"
     matmuls = MatmulRate(
         {
             "XLA": xla_product(config.dtype),
-            "PyTorch": torch_product(where, getattr(torch, config.dtype)),
+            "PyTorch": torch_product(TORCH_DEVICE[options.device], getattr(torch, config.dtype)),
         },
         MATMULS[options.device],
     )
@@ -427,7 +406,9 @@ def run(options: argparse.Namespace) -> None:
     for pair in options.pair:
         shape = shape_of(pair, options)
         for arm in options.arms:
-            for rate in options.dropout or ([0.0, 0.1] if arm == options.arms[0] else [0.0]):
+            # The first arm shows what dropout costs.
+            with_dropout = [0.1] if arm == options.arms[0] else []
+            for rate in options.dropout or [0.0, *with_dropout]:
                 wanted.append((pair, Case(arm, PAIRS[pair].dropped(rate), shape, config)))
     if options.profile:
         for pair, case in wanted:
@@ -445,17 +426,17 @@ def run(options: argparse.Namespace) -> None:
         found[n] = measure(case, pair, options, matmuls)
         gc.collect()
         rows = [found[n] for n in sorted(found)]
-        made = tables(rows, matmuls.found)
+        shown = sections(rows, matmuls.found)
         # After every arm: whatever ends the run, those done are kept
-        write(options.out, machine, rows, matmuls, made)
-    for title, header, cells in made:
+        write(options.out, machine, rows, matmuls, shown)
+    for title, header, cells in shown:
         if cells:
-            show(console, title, header, cells)
+            tables.show(console, title, header, cells, words=WHICH)
     console.print(f"{options.out}/speed.json, speed.md")
 
 
 def show_profile(pair: str, case: Case, steps: int) -> None:
-    """Prints where the time of a step goes, as Markdown."""
+    """Print where the time of a step goes, as Markdown."""
     batches = [batch(case.shape, case.pair.student.vocab_size, 0)]
     runner = Kdjax(case, start(case.pair.student, 0), start(case.pair.teacher, 1), batches)
     for _ in range(3):
@@ -474,9 +455,9 @@ def show_profile(pair: str, case: Case, steps: int) -> None:
 
 
 def write(
-    out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, made: Any
+    out: Path, machine: dict[str, Any], rows: list[Row], matmuls: MatmulRate, shown: Any
 ) -> None:
-    """speed.json and speed.md."""
+    """Write speed.json and speed.md."""
     out.mkdir(parents=True, exist_ok=True)
     about = {
         **machine,
@@ -489,11 +470,10 @@ def write(
         "matmul rates": matmuls.found,
     }
     (out / "speed.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
-    lines = [
-        *(f"- {name}: {value}" for name, value in about.items()),
-        "",
-        *(markdown(*one) for one in made if one[2]),
-    ]
+    lines = [f"- {name}: {value}" for name, value in about.items()]
+    for title, header, cells in shown:
+        if cells:
+            lines.append(f"\n{title}\n\n{tables.markdown(header, cells)}")
     (out / "speed.md").write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from benchmarks import tables
 from kdjax import memory
 from kdjax.budget.accounting import Budget
 from kdjax.config import ArmConfig, DataConfig, LogConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -115,11 +116,11 @@ def text_in(directory: Path) -> Text:
     held_out = fixed_batches(
         corpus,
         "validation",
-        batch=SHAPE.batch_size,
+        batch_size=SHAPE.batch_size,
         limit=HELD_OUT_SEQUENCES,
         seed=1,
-        rate=MASK_RATE,
-        slots=SHAPE.max_predictions,
+        mlm_probability=MASK_RATE,
+        max_predictions=SHAPE.max_predictions,
     )
     return Text(corpus, held_out, unigram(corpus, held_out))
 
@@ -129,7 +130,12 @@ def unigram(corpus: Corpus, held_out: list[dict[str, np.ndarray]]) -> float:
     one."""
     counts = np.ones(VOCABULARY)
     batches = Batches(
-        corpus, "train", batch=SHAPE.batch_size, seed=0, rate=MASK_RATE, slots=SHAPE.max_predictions
+        corpus,
+        "train",
+        batch_size=SHAPE.batch_size,
+        seed=0,
+        mlm_probability=MASK_RATE,
+        max_predictions=SHAPE.max_predictions,
     )
     for _, (_, batch) in zip(range(500), batches.iterate(0), strict=False):
         weights = batch["label_weights"].ravel()
@@ -198,10 +204,10 @@ def trained(
     stream = Batches(
         text.corpus,
         "train",
-        batch=SHAPE.batch_size,
+        batch_size=SHAPE.batch_size,
         seed=seed,
-        rate=MASK_RATE,
-        slots=SHAPE.max_predictions,
+        mlm_probability=MASK_RATE,
+        max_predictions=SHAPE.max_predictions,
     )
     run = Trainer(
         [CompiledPhase(phase, program, cost, stream)],
@@ -238,12 +244,6 @@ def mean_and_range(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def print_starts(options: argparse.Namespace, text: Text) -> None:
     """Print what a start looks like, by width and start."""
     rows = []
@@ -251,11 +251,8 @@ def print_starts(options: argparse.Namespace, text: Text) -> None:
         for start in options.starts:
             seen = at_start(student(width, "rotary", start), text)
             rows.append([str(width), start, *(f"{value:.3g}" for value in seen.values())])
-    print(
-        table(["width", "start", "its std", "std of scores", "std of logits"], rows),
-        "\n",
-        flush=True,
-    )
+    heads = ["width", "start", "its std", "std of scores", "std of logits"]
+    print(tables.markdown(heads, rows), "\n", flush=True)
 
 
 def print_losses(options: argparse.Namespace, text: Text) -> None:
@@ -279,7 +276,7 @@ def print_losses(options: argparse.Namespace, text: Text) -> None:
                 rows.append([str(width), *cells, mean_and_range(losses)])
     heads = ["width", "FLOPs", "learning rate", "steps", "positions", "start", "held-out nats"]
     print(f"\nunigram {text.unigram:.2f}, uniform {math.log(VOCABULARY):.2f} nats\n")
-    print(table(heads, rows))
+    print(tables.markdown(heads, rows))
 
 
 def main() -> None:

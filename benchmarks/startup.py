@@ -24,6 +24,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks import tables
+
 STAGES = ("recipe", "imports", "price", "compile", "parameters", "step")
 RECIPE = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -36,28 +38,28 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=["scratch", "logit", "tinybert", "minilm"])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    print(f"| pair, arm | compile cache | {' | '.join(STAGES)} | all |")
-    print(f"|---|---|{'---|' * (len(STAGES) + 1)}")
+    print(tables.head(["pair, arm", "compile cache", *STAGES, "all"]))
     for pair in options.pair:
         for arm in options.arms:
             print("\n".join(rows(pair, arm, options.rounds)), flush=True)
 
 
 def rows(pair: str, arm: str, rounds: int) -> Iterator[str]:
-    """Two of the table."""
-    found: dict[str, list[Sequence[float]]] = {"empty": [], "filled": []}
+    """Yield two rows of the table: with an empty compile cache, and with a filled one."""
+    measured: dict[str, list[Sequence[float]]] = {"empty": [], "filled": []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
-            for kind in found.values():
-                kind.append(started(pair, arm, cache))
-    for name, kind in found.items():
-        middle = [statistics.median(stage) for stage in zip(*kind, strict=True)]
-        cells = " | ".join(f"{seconds:.2f}" for seconds in (*middle, sum(middle)))
-        yield f"| {pair} {arm} | {name} | {cells} |"
+            # The second process finds what the first has compiled.
+            for processes in measured.values():
+                processes.append(started(pair, arm, cache))
+    for name, processes in measured.items():
+        medians = [statistics.median(stage) for stage in zip(*processes, strict=True)]
+        cells = [f"{seconds:.2f}" for seconds in (*medians, sum(medians))]
+        yield tables.row([f"{pair} {arm}", name, *cells])
 
 
 def started(pair: str, arm: str, cache: str) -> Sequence[float]:
-    """Seconds of each stage, of one process."""
+    """Return the seconds of each stage of one process."""
     command = [sys.executable, "-m", "benchmarks.startup", "child", pair, arm, repr(time.time())]
     environment = {**os.environ, "XDG_CACHE_HOME": cache}
     ended = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)

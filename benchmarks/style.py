@@ -1,11 +1,13 @@
 """Count what makes Python code dense, package by package.
 
-    python -m benchmarks.style              # of kdjax, benchmarks and tests
-    python -m benchmarks.style PATH ...     # of other files or directories
+    python -m benchmarks.style                  # of kdjax, benchmarks and tests
+    python -m benchmarks.style PATH ...         # of other files or directories
+    python -m benchmarks.style --against TREE   # how they changed since another tree
 
 Figures are per 1,000 code lines, but for comments, which are per 100. A code line is a line that is
 neither blank nor a comment nor part of a docstring. Statements are counted in the syntax tree, so
-that they do not depend on how lines are wrapped.
+that they do not depend on how lines are wrapped. With `--against` each figure is that of the other
+tree, an arrow, and that of this one; a package that only one of them has shows a dash.
 """
 
 from __future__ import annotations
@@ -19,6 +21,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 COLUMNS = 100
+HEADER = (
+    "package",
+    "code lines",
+    "statements",
+    "comments / 100",
+    "parallel assignments",
+    "nested comprehensions",
+    "conditional expressions",
+    "long lines",
+)
+ABSENT = "–"
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -115,22 +128,43 @@ def count_files(paths: Iterable[Path]) -> Counts:
     return total
 
 
-def packages(root: Path) -> dict[str, list[Path]]:
-    """Return the files of each package below a directory, and of its single modules."""
+def packages(path: Path, tree: Path) -> dict[str, list[Path]]:
+    """Return the files of each package below a directory, by the package's path.
+
+    Args:
+        path: a directory, or a file that counts as a package; modules that lie in the directory
+            itself are one package.
+        tree: the directory that `path` is relative to.
+    """
+    root = tree / path
     if root.is_file():
-        return {root.name: [root]}
-    found: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).parts
-        name = root.name if len(parts) == 1 else f"{root.name}/{parts[0]}"
-        found.setdefault(name, []).append(path)
-    return found
+        return {str(path): [root]}
+    files: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("*.py")):
+        below = file.relative_to(root).parts
+        package = path / below[0] if len(below) > 1 else path
+        files.setdefault(str(package), []).append(file)
+    return files
 
 
-def row(name: str, counts: Counts) -> str:
-    """Return a line of the table."""
-    thousands = max(counts.code, 1) / 1000
-    figures = [
+def count_packages(path: Path, tree: Path) -> dict[str, Counts]:
+    """Count each package below a directory, and all of them together."""
+    counts = {}
+    total = Counts()
+    for name, files in packages(path, tree).items():
+        counts[name] = count_files(files)
+        total += counts[name]
+    counts[f"**{path}, all**"] = total
+    return counts
+
+
+def figures(counts: Counts | None) -> list[str]:
+    """Return what stands in the columns of a row behind its name; dashes where nothing was
+    counted."""
+    if counts is None or not counts.code:
+        return [ABSENT] * (len(HEADER) - 1)
+    thousands = counts.code / 1000
+    return [
         f"{counts.code:,}",
         f"{counts.statements:,}",
         f"{counts.comments / thousands / 10:.1f}",
@@ -139,23 +173,32 @@ def row(name: str, counts: Counts) -> str:
         f"{counts.conditional_expressions / thousands:.1f}",
         f"{counts.long_lines / thousands:.1f}",
     ]
-    return f"| {name} | {' | '.join(figures)} |"
 
 
-def table(roots: Iterable[Path]) -> str:
-    """Return the table of all packages below some directories, each directory summed up."""
-    lines = [
-        "| package | code lines | statements | comments / 100 | parallel assignments "
-        "| nested comprehensions | conditional expressions | long lines |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for root in roots:
-        total = Counts()
-        for name, paths in packages(root).items():
-            counts = count_files(paths)
-            total += counts
-            lines.append(row(name, counts))
-        lines.append(row(f"**{root.name}, all**", total))
+def row(cells: Iterable[str]) -> str:
+    """Return a line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def table(paths: Iterable[Path], tree: Path, against: Path | None = None) -> str:
+    """Return the table of all packages below some directories, each directory summed up.
+
+    Args:
+        paths: directories or files, relative to the tree.
+        tree: the directory whose packages are counted.
+        against: another tree of the same layout, whose figures stand before the arrows.
+    """
+    lines = [row(HEADER), "|" + "---|" * len(HEADER)]
+    for path in paths:
+        after = count_packages(path, tree)
+        if against is None:
+            lines += [row((name, *figures(counts))) for name, counts in after.items()]
+            continue
+        before = count_packages(path, against)
+        # The sum has a name that sorts before all packages, and belongs below them.
+        for name in sorted(before | after, key=lambda name: (name.startswith("*"), name)):
+            pairs = zip(figures(before.get(name)), figures(after.get(name)), strict=True)
+            lines.append(row((name, *(f"{old} → {new}" for old, new in pairs))))
     return "\n".join(lines)
 
 
@@ -163,8 +206,16 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("paths", nargs="*", type=Path, help="default: kdjax, benchmarks, tests")
+    parser.add_argument("--against", type=Path, metavar="TREE", help="root of the tree before")
     options = parser.parse_args()
-    print(table(options.paths or [Path("kdjax"), Path("benchmarks"), Path("tests")]))
+    paths = options.paths or [Path("kdjax"), Path("benchmarks"), Path("tests")]
+    trees = [Path()]
+    if options.against is not None:
+        trees.append(options.against)
+    for path in paths:
+        if not any((tree / path).exists() for tree in trees):
+            parser.error(f"found no {path}, expected a file or directory")
+    print(table(paths, Path(), options.against))
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ class Times:
     processor: list[float] = field(default_factory=list)
 
     def block(self, runner: Runner, steps: int) -> None:
-        """Times some steps, after one that is not timed: it brings back caches and lets other
-        threads fall asleep."""
+        """Time some steps, after one that is not timed."""
+        # It brings caches back, and lets other runners' threads fall asleep.
         runner.step()
         runner.wait()
         wall = time.perf_counter()
@@ -70,7 +70,7 @@ class Ratio:
 
 
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
-    """The median of ratios of neighbours, and its 95% interval."""
+    """Return the median of ratios of neighbours, and its 95% interval."""
     ratios = np.asarray(numerator) / np.asarray(denominator)
     resampled = ratios[
         np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
@@ -86,7 +86,7 @@ def in_turn(
     beside: Callable[[], None] = lambda: None,
     chance: random.Random | None = None,
 ) -> dict[str, Times]:
-    """Runs blocks of steps of each runner in turn, in a new random order every round.
+    """Run blocks of steps of each runner in turn, in a new random order every round.
 
     Args:
         runners: by name.
@@ -129,13 +129,13 @@ class MatmulRate:
                 waits for it.
             sizes: of the matrices.
         """
-        self._products = {
-            name: {size: make(size) for size in sizes} for name, make in libraries.items()
-        }
+        self._products = {}
+        for name, make in libraries.items():
+            self._products[name] = {size: make(size) for size in sizes}
         self.found: dict[str, list[float]] = {name: [] for name in libraries}
 
     def __call__(self, repeats: int = 3) -> None:
-        """Measures once more, size by size and library by library in turn."""
+        """Measure once more, size by size and library by library in turn."""
         best = dict.fromkeys(self._products, 0.0)
         for _ in range(repeats):
             for name, products in self._products.items():
@@ -149,12 +149,12 @@ class MatmulRate:
 
     @property
     def best(self) -> list[float]:
-        """The faster library's, one entry a measurement."""
+        """Return the faster library's rate, one entry a measurement."""
         return [max(rates) for rates in zip(*self.found.values(), strict=True)]
 
 
 def xla_product(dtype: str) -> Callable[[int], Callable[[], None]]:
-    """Products by XLA on JAX's first device."""
+    """Return what makes products by XLA on JAX's first device."""
     multiply = jax.jit(jnp.matmul)
 
     def make(size: int) -> Callable[[], None]:

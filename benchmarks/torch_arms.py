@@ -113,14 +113,18 @@ class Attention(nn.Module):
         if rotary is not None:
             query = rotary.rotate(query)
             key = rotary.rotate(key)
-        made = {"query": query, "key": key, "value": value}
-        return {**made, "scores": (query * self.scale) @ key.transpose(-1, -2)} if scores else made
+        parts = {"query": query, "key": key, "value": value}
+        if scores:
+            parts["scores"] = (query * self.scale) @ key.transpose(-1, -2)
+        return parts
 
     def mix(self, parts: dict[str, Tensor], mask: Tensor) -> Tensor:
         drop = self.drop if self.training else 0.0
         if "scores" in parts:
             weights = F.softmax(parts["scores"] + mask, dim=-1)
-            mixed = (F.dropout(weights, drop) if drop else weights) @ parts["value"]
+            if drop:
+                weights = F.dropout(weights, drop)
+            mixed = weights @ parts["value"]
         else:
             mixed = F.scaled_dot_product_attention(
                 parts["query"],
@@ -275,7 +279,8 @@ def minilm(
     rows = batch["valid"][:, None].float()
     losses = []
     for kind in ("query", "key", "value"):
-        (own,), (target,) = getattr(student, kind).values(), getattr(teacher, kind).values()
+        (own,) = getattr(student, kind).values()
+        (target,) = getattr(teacher, kind).values()
         heads = Relation(relation_heads=relation_heads).heads(
             own.shape[1] * own.shape[3], target.shape[1] * target.shape[3]
         )

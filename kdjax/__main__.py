@@ -1,5 +1,5 @@
 """`python -m kdjax` is the `kdjax` command."""
 
-from kdjax.cli import main
+from kdjax.cli.main import main
 
 main()

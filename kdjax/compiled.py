@@ -1,5 +1,4 @@
-"""Compiled programs, kept between processes in the user's cache directory: what was compiled once
-is read again.
+"""Compiled programs, kept between processes in the user's cache directory and read again.
 
 JAX's persistent compilation cache does it
 (https://docs.jax.dev/en/latest/persistent_compilation_cache.html), with
@@ -22,7 +21,7 @@ from types import ModuleType
 
 import jax
 
-from kdjax import loglines
+from kdjax import process_logging
 from kdjax.files import digest
 
 LIMIT = 2 * 2**30
@@ -33,74 +32,79 @@ _HASH = hashlib.sha256().digest_size
 
 
 def enable_compilation_cache() -> None:
-    """From now on, what this process compiles is kept, and what was kept is not compiled again.
+    """Keep what this process compiles from now on, and read what was kept before.
 
     Entries lie in `$XDG_CACHE_HOME/kdjax/compiled`, or `~/.cache/kdjax/compiled`. A cache that JAX
-    was told of before, by `JAX_COMPILATION_CACHE_DIR` or in the program, is left as it is; told of
-    an empty one, nothing is kept. Small
-    programs are kept too: a study on a CPU has many. Where the directory cannot be used, or others
-    may write to it (whoever writes an entry has it run), one line says so, and everything is
-    compiled.
+    was given before, by `JAX_COMPILATION_CACHE_DIR` or in the program, is left as it is; where that
+    is empty, nothing is kept. Small programs are kept too: a study on a CPU has many. Where the
+    directory cannot be used, or others may write to it (whoever writes an entry has it run), one
+    line says so, and everything is compiled.
     """
-    told = jax.config.values["jax_compilation_cache_dir"]
+    former = jax.config.values["jax_compilation_cache_dir"]
     limit = _limit()
-    if told == "":
-        # JAX takes it for a directory in places
+    if former == "":
+        # JAX takes it for a directory in places.
         jax.config.update("jax_compilation_cache_dir", None)
-    if told is not None or limit == 0:
+    if former is not None or limit == 0:
         return
     try:
         directory = _directory()
     except (OSError, RuntimeError) as e:
-        loglines.warn(
+        process_logging.warn(
             f"compiled programs are not kept ({e}); JAX_COMPILATION_CACHE_DIR names another "
             "place, or none"
         )
         return
-    _default("jax_persistent_cache_min_compile_time_secs", 0.0)
-    _default("jax_persistent_cache_min_entry_size_bytes", -1)
+
+    # By default JAX keeps no program that is small or was compiled quickly.
+    _set_default("jax_persistent_cache_min_compile_time_secs", 0.0)
+    _set_default("jax_persistent_cache_min_entry_size_bytes", -1)
     store = private_store()
     if store is None:
-        _default("jax_compilation_cache_max_size", limit)
+        _set_default("jax_compilation_cache_max_size", limit)
     else:
-        store.get_file_cache = lambda path: (Entries(Path(path), limit), path)  # type: ignore[attr-defined]
+        store.get_file_cache = lambda path: (  # type: ignore[attr-defined]
+            CacheDirectory(Path(path), limit),
+            path,
+        )
     jax.config.update("jax_compilation_cache_dir", str(directory))
 
 
 def private_store() -> ModuleType | None:
-    """Return JAX's module that opens the store of compiled programs; the only private one that
-    kdjax knows.
+    """Return the module of JAX that opens the store of compiled programs.
 
-    None where this JAX has no such module, or one that opens the store in another way.
+    It is the only private one that kdjax knows. None where this JAX has no such module, or one that
+    opens the store in another way.
     """
     try:
         from jax._src import compilation_cache  # noqa: PLC0415
     except ImportError:
         return None
-    return (
-        compilation_cache if callable(getattr(compilation_cache, "get_file_cache", None)) else None
-    )
+    opens_store = callable(getattr(compilation_cache, "get_file_cache", None))
+    return compilation_cache if opens_store else None
 
 
-class Entries:
-    """A directory of compiled programs by JAX's keys, for JAX to get and put; nothing wrong with it
-    is an error."""
+class CacheDirectory:
+    """A directory of compiled programs by JAX's keys, for JAX to get and put.
+
+    Nothing wrong with it is an error.
+    """
 
     def __init__(self, directory: Path, limit: int):
-        """Opens it.
+        """Open it.
 
         Args:
             directory: of this kind of machine, beside those of others.
-            limit: bytes that all of them take at most, -1: no limit. What was not used for longest
-                is deleted first.
+            limit: bytes that all of them take at most, -1: no limit. The entry that was not used
+                for longest is deleted first.
         """
         self._path = directory
         self._limit = limit
-        self._size: int | None = None  # of all, as far as this process knows
+        self._total: int | None = None  # bytes of all, as far as this process knows
         self._unwritable = False
 
     def get(self, key: str) -> bytes | None:
-        """An entry, or None where there is none that is whole; a damaged one is deleted."""
+        """Return an entry; None where there is none that is whole. Delete a damaged one."""
         path = self._path / key
         try:
             content = path.read_bytes()
@@ -108,7 +112,7 @@ class Entries:
                 with suppress(OSError):
                     os.utime(path)  # it was used now
                 return content[_HASH:]
-            loglines.warn(f"{path}: a compiled program, damaged; deleted and compiled again")
+            process_logging.warn(f"{path}: a compiled program, damaged; deleted and compiled again")
             path.unlink(missing_ok=True)
         except FileNotFoundError:
             pass
@@ -117,7 +121,7 @@ class Entries:
         return None
 
     def put(self, key: str, value: bytes) -> None:
-        """Adds an entry, whole or not at all."""
+        """Add an entry, whole or not at all."""
         content = hashlib.sha256(value).digest() + value
         if self._unwritable or -1 < self._limit < len(content):
             return
@@ -135,73 +139,85 @@ class Entries:
             self._unusable(e)
 
     def _unusable(self, error: OSError) -> None:
+        """Write no more, and say so once."""
         if not self._unwritable:
-            loglines.warn(f"{self._path}: compiled programs are no longer kept ({error.strerror})")
+            reason = error.strerror
+            process_logging.warn(f"{self._path}: compiled programs are no longer kept ({reason})")
         self._unwritable = True
 
     def _make_room(self, size: int) -> None:
-        """Deletes entries until one more of this size is within the limit; other processes may do
-        so, too."""
+        """Delete entries until one more of a size is within the limit.
+
+        Other processes may do so, too.
+        """
         if self._limit < 0:
             return
-        if self._size is not None and self._size + size <= self._limit:
-            self._size += size
+        if self._total is not None and self._total + size <= self._limit:
+            self._total += size
             return
-        found = []
+        entries = []
         for path in self._path.parent.glob("*/*"):
             with suppress(FileNotFoundError):
                 stat = path.stat()
-                found.append((stat.st_mtime_ns, stat.st_size, path))
-        self._size = sum(bytes_ for _, bytes_, _ in found) + size
-        for _, bytes_, path in sorted(found):
-            if self._size <= self._limit:
+                entries.append((stat.st_mtime_ns, stat.st_size, path))
+        self._total = sum(entry_size for _, entry_size, _ in entries) + size
+        for _, entry_size, path in sorted(entries):
+            if self._total <= self._limit:
                 break
             path.unlink(missing_ok=True)
-            self._size -= bytes_
+            self._total -= entry_size
 
 
 def _limit() -> int:
-    told = os.environ.get("JAX_COMPILATION_CACHE_MAX_SIZE")
-    return LIMIT if told is None else int(jax.config.values["jax_compilation_cache_max_size"])
+    """Return the bytes that all entries take at most."""
+    if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:
+        return LIMIT
+    return int(jax.config.values["jax_compilation_cache_max_size"])
 
 
-def _default(setting: str, value: float) -> None:
-    """Sets a setting of JAX that the environment does not set."""
+def _set_default(setting: str, value: float) -> None:
+    """Set a setting of JAX that the environment does not set."""
     if setting.upper() not in os.environ:
         jax.config.update(setting, value)
 
 
 def _directory() -> Path:
-    """The directory of this kind of machine, made where there is none.
+    """Return the directory of this kind of machine, made where there is none.
 
     Raises:
         OSError: it cannot be used.
         RuntimeError: the user has no home.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    place = (base if base.is_absolute() else Path.home() / ".cache") / "kdjax" / "compiled"
-    directory = place / digest(_machine())[:16]
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not base.is_absolute():
+        base = Path.home() / ".cache"
+    parent = base / "kdjax" / "compiled"
+    directory = parent / digest(_machine())[:16]
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     directory.mkdir(exist_ok=True, mode=0o700)
-    for own in (place, directory):
-        stat = own.stat()
+    for path in (parent, directory):
+        stat = path.stat()
         if stat.st_uid != os.getuid() or stat.st_mode & 0o022:
-            raise PermissionError(f"{own} is not this user's alone to write to")
+            raise PermissionError(f"{path} is not this user's alone to write to")
     return directory
 
 
 def _machine() -> list[str]:
-    """What code for this CPU depends on and JAX's key does not hold: its kind and instructions, and
-    how many cores XLA splits the work over. Where the system does not list them, the machine's name
-    stands for it."""
-    kind = [platform.machine(), platform.system()]
+    """Return what code for this CPU depends on and JAX's key does not hold.
+
+    That is its kind and instructions, and how many cores XLA splits the work over. Where the system
+    does not list them, the machine's name stands for it.
+    """
+    properties = [platform.machine(), platform.system()]
     if _CPU_INFO.exists():
         lines = re.findall(
             r"^(?:model name|flags|Features|CPU part)\s*:.*$", _CPU_INFO.read_text(), re.MULTILINE
         )
-        kind += sorted(set(lines))
+        properties += sorted(set(lines))
     else:
-        kind.append(platform.node())
-    affinity = getattr(os, "sched_getaffinity", None)
-    kind.append(str(len(affinity(0)) if affinity else os.cpu_count()))
-    return kind + [os.environ.get(name, "") for name in ("NPROC", "PJRT_NPROC")]
+        properties.append(platform.node())
+    cores = os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    properties.append(str(cores))
+    return properties + [os.environ.get(name, "") for name in ("NPROC", "PJRT_NPROC")]

@@ -1,5 +1,4 @@
-"""What a user can get wrong: every such error is an `InputError`, which the command line prints as
-one line.
+"""Errors that a user can cause, all of them `InputError`, which the command line prints as a line.
 
 And `Stopped`, which is nobody's mistake.
 """
@@ -11,7 +10,7 @@ from collections.abc import Iterable
 
 
 class InputError(Exception):
-    """Something given to kdjax cannot be used.
+    """An input of kdjax that cannot be used.
 
     The message is one line: what was found, where, and what was expected. The command line prints
     it and ends with status 2; a library caller catches it.
@@ -22,16 +21,15 @@ class InputError(Exception):
 
 
 class Diverged(InputError):
-    """Training came to numbers that are not finite: its settings cannot be used."""
+    """Training that came to numbers that are not finite: its settings cannot be used."""
 
 
 class Unfinished(InputError):
-    """Work that took long stopped before its end, and what is done of it stays: the same command
-    goes on with it."""
+    """Long work that stopped before its end and stays: the same command goes on with it."""
 
 
 class Stopped(SystemExit):
-    """The process was told to stop, and nothing is lost: the same command goes on.
+    """A signal to stop, after which nothing is lost: the same command goes on.
 
     Its code, the exit status, is 75: the `EX_TEMPFAIL` of sysexits.h, "try again later". `except
     Exception` lets it through.
@@ -48,9 +46,14 @@ class Stopped(SystemExit):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint for a misspelt name: ` (did you mean 'x'?)`, or the valid names when none is near."""
+    """Return a hint for a misspelt name: the nearest valid one, or all where none is near.
+
+    ` (did you mean 'x'?)` or ` (valid: x, y)`; nothing where there are no valid names.
+    """
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f" (did you mean {close[0]!r}?)"
-    return f" (valid: {', '.join(names)})" if names else ""
+    if names:
+        return f" (valid: {', '.join(names)})"
+    return ""

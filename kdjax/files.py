@@ -16,8 +16,11 @@ from kdjax.errors import InputError, Unfinished
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name beside it, then renames: a kill leaves the old file or
-    the new one."""
+    """Write a file under a temporary name, then rename it: a kill leaves the old or the new one.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -33,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_text(path: Path, text: str, *, durable: bool) -> None:
-    """Adds to the end of a file, made where there is none: all of the text, or none.
+    """Add to the end of a file, made where there is none: all of the text, or none.
 
     Args:
         path: the file.
@@ -45,10 +48,10 @@ def append_text(path: Path, text: str, *, durable: bool) -> None:
     """
     with path.open("ab", buffering=0) as f:
         end = f.seek(0, os.SEEK_END)
-        left = memoryview(text.encode())
+        unwritten = memoryview(text.encode())
         try:
-            while left:
-                left = left[f.write(left) :]
+            while unwritten:
+                unwritten = unwritten[f.write(unwritten) :]
             if durable:
                 os.fsync(f.fileno())
         except OSError:
@@ -57,7 +60,7 @@ def append_text(path: Path, text: str, *, durable: bool) -> None:
 
 
 def check_writable(directory: Path) -> None:
-    """Makes a directory where there is none.
+    """Make a directory where there is none, and check that files can be made in it.
 
     Raises:
         InputError: it cannot be made or written to.
@@ -73,15 +76,15 @@ def check_writable(directory: Path) -> None:
 
 
 @contextmanager
-def undone_by_bad_input(*directories: Path, unless: str = "") -> Iterator[None]:
-    """Take away what the block made of these directories if it ends in bad input.
+def remove_on_input_error(*directories: Path, unless: str = "") -> Iterator[None]:
+    """Delete what the block made of these directories if it ends in bad input.
 
     Those that were there before stay, and so does work that is `Unfinished`.
 
     Args:
         directories: what the block makes.
         unless: a pattern of paths within one of them; where any is there, work that took long is
-            done, and nothing at all is taken away.
+            done, and nothing at all is deleted.
     """
     new = [directory for directory in directories if not directory.exists()]
     try:
@@ -89,7 +92,7 @@ def undone_by_bad_input(*directories: Path, unless: str = "") -> Iterator[None]:
     except Unfinished:
         raise
     except InputError:
-        if unless and any(True for directory in new for _ in directory.glob(unless)):
+        if unless and any(next(directory.glob(unless), None) for directory in new):
             raise
         for directory in new:
             shutil.rmtree(directory, ignore_errors=True)
@@ -97,17 +100,17 @@ def undone_by_bad_input(*directories: Path, unless: str = "") -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
+    """Write JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value as JSON, whatever the order of its keys."""
+    """Return the SHA-256 of a value as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON.
+    """Read JSON.
 
     Raises:
         InputError: the file is not whole JSON.

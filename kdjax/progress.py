@@ -1,8 +1,7 @@
-"""Progress: budget spent, tokens a second, time left. A live line in a terminal, now and then a
-line elsewhere.
+"""Progress: budget spent, tokens a second, time left.
 
-Of several processes the lead alone tells of progress; all tell of warnings, and each line names its
-process.
+In a terminal it is a live line, elsewhere now and then a line. Of several processes the main one
+alone logs progress; all log warnings, and each line names its process.
 """
 
 from __future__ import annotations
@@ -16,32 +15,41 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from kdjax import loglines
+from kdjax import process_logging
 from kdjax.budget.ledger import Ledger
 
 INTERVAL = 10.0
 """Seconds between lines where there is no terminal."""
+REFRESH = 0.2
+"""Seconds between changes of the line in a terminal."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher is told after a step: the account, and the step's losses."""
+    """A run's state after a step.
+
+    Attributes:
+        ledger: the run's account.
+        metrics: the step's losses.
+    """
 
     ledger: Ledger
     metrics: dict[str, float]
 
 
 class Reporter:
-    """Tells how a command goes on. A context manager."""
+    """A command's progress and log lines, on standard error. A context manager."""
 
     def __init__(self) -> None:
         self._budget = 0.0
         self._spent = 0.0
+        self._started: float | None = None
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
-        # In a terminal the first line comes at once; elsewhere only what takes a while is told of.
-        self._shown = -INTERVAL if self._console.is_terminal else time.monotonic()
-        self._started: float | None = None
+        # In a terminal the first line comes at once; elsewhere only what takes a while is shown.
+        self._last_shown = time.monotonic()
+        if self._console.is_terminal:
+            self._last_shown = -INTERVAL
 
     def __enter__(self) -> Reporter:
         return self
@@ -55,80 +63,102 @@ class Reporter:
         self._live.stop()
 
     def log(self, text: str) -> None:
-        """One line that stays."""
-        if loglines.is_main_process():
+        """Print a line that stays."""
+        if process_logging.is_main_process():
             self._print(text)
 
     def warn(self, text: str) -> None:
-        """One line that stays, from any process."""
+        """Print a line that stays, from any process."""
         self._print(f"kdjax: {text}")
 
     def status(self, text: str) -> None:
-        """A line that the next one replaces; without a terminal, one every `INTERVAL` seconds."""
-        now = time.monotonic()
-        if not loglines.is_main_process():
+        """Show a line that the next one replaces; without a terminal, one every `INTERVAL`."""
+        if not process_logging.is_main_process():
             return
+        interval = INTERVAL
         if self._console.is_terminal:
-            if now - self._shown >= 0.2:
-                self._live.start()
-                self._live.update(
-                    Text(loglines.head() + text, no_wrap=True, overflow="ellipsis"), refresh=True
-                )
-                self._shown = now
-        elif now - self._shown >= INTERVAL:
+            interval = REFRESH
+        now = time.monotonic()
+        if now - self._last_shown < interval:
+            return
+        self._last_shown = now
+        if self._console.is_terminal:
+            line = Text(process_logging.prefix() + text, no_wrap=True, overflow="ellipsis")
+            self._live.start()
+            self._live.update(line, refresh=True)
+        else:
             self.log(text)
-            self._shown = now
 
     def _print(self, text: str) -> None:
-        self._console.print(loglines.head() + text, markup=False, soft_wrap=True)
+        self._console.print(process_logging.prefix() + text, markup=False, soft_wrap=True)
 
     def set_budget(self, budget: float) -> None:
-        """Sets what all runs from now on may spend together, in their budgets' unit; the time left
-        follows from it."""
+        """Set what all runs from now on may spend together, from which the time left follows.
+
+        Args:
+            budget: in the unit of the runs' budgets.
+        """
         self._budget = budget
         self._spent = 0
         self._started = None
 
     def track(self, name: str) -> Callable[[Progress], None]:
-        """A watcher for one run: shows its budget, loss, speed and the time left for it and for
-        everything."""
-        begun = 0.0
-        first: Progress | None = None
-        last = 0.0
+        """Return what shows a run's budget, loss, speed and time left after each step.
 
-        def told(now: Progress) -> None:
-            nonlocal begun, first, last
+        Args:
+            name: of the run, for people.
+        """
+        begun = 0.0
+        first: Ledger | None = None
+        last_used = 0.0
+
+        def show(progress: Progress) -> None:
+            nonlocal begun, first, last_used
+            ledger = progress.ledger
+            now = time.monotonic()
             if first is None:
                 # From the first step's end: what came before it, starting up, says nothing of the
                 # speed.
-                begun = time.monotonic()
-                first = now
-                last = now.ledger.used
-                self._started = self._started or begun
+                begun = now
+                first = ledger
+                last_used = ledger.used
+                self._started = self._started or now
                 return
-            self._spent = self._spent + now.ledger.used - last
-            last = now.ledger.used
-            seconds = time.monotonic() - begun
-            rate = (now.ledger.used - first.ledger.used) / seconds
-            speed = (now.ledger.tokens - first.ledger.tokens) / seconds
-            own = now.ledger.remaining / rate if rate else 0.0
-            left = f"{_duration(own) if rate else '?'} left"
-            if self._budget and self._spent:
-                overall = (
-                    (self._budget - self._spent)
-                    * (time.monotonic() - (self._started or begun))
-                    / self._spent
-                )
-                left += f", {_duration(max(own, overall))} for all runs"
+            self._spent += ledger.used - last_used
+            last_used = ledger.used
+            seconds = now - begun
+            speed = (ledger.tokens - first.tokens) / seconds
+            time_left = self._time_left(ledger, (ledger.used - first.used) / seconds, begun)
             self.status(
-                f"{name}: {now.ledger.share:4.0%} of {now.ledger.budget}, {left}, "
-                f"step {now.ledger.steps}, loss {now.metrics['loss']:.3f}, {speed:,.0f} tokens/s"
+                f"{name}: {ledger.share:4.0%} of {ledger.budget}, {time_left}, "
+                f"step {ledger.steps}, loss {progress.metrics['loss']:.3f}, {speed:,.0f} tokens/s"
             )
 
-        return told
+        return show
+
+    def _time_left(self, ledger: Ledger, rate: float, begun: float) -> str:
+        """Return the time left for a run, and for all runs where it is known.
+
+        Args:
+            ledger: the run's account.
+            rate: what it spends in a second, in its budget's unit; 0: nothing.
+            begun: when its first step ended.
+        """
+        run_seconds = 0.0
+        words = "? left"
+        if rate:
+            run_seconds = ledger.remaining / rate
+            words = f"{_duration(run_seconds)} left"
+        # Runs that are still to come are as fast as those that were seen.
+        if self._budget and self._spent:
+            elapsed = time.monotonic() - (self._started or begun)
+            all_seconds = (self._budget - self._spent) * elapsed / self._spent
+            words += f", {_duration(max(run_seconds, all_seconds))} for all runs"
+        return words
 
 
 def _duration(seconds: float) -> str:
+    """Return seconds as `minutes:seconds`, with hours where there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,9 +1,7 @@
-"""Reading a recipe: one YAML file plus dotted overrides becomes a `Config`, or one line says what
-is wrong.
+"""Reading a recipe: a YAML file plus dotted overrides becomes a `Config`, or a line says why not.
 
 `load(path, ["--data.seq_len", "64"])` reads it, applies the overrides, and checks names and types.
-jsonargparse does the
-reading: it takes plain dataclasses as they are.
+jsonargparse does the reading: it takes plain dataclasses as they are.
 """
 
 from __future__ import annotations
@@ -16,13 +14,14 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from kdjax.config import Config, ModelSpec, TokenizerConfig, new_name, plain, to_dict
 from kdjax.errors import InputError, nearest
@@ -32,55 +31,68 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 @functools.cache
 def parser() -> ArgumentParser:
-    """The parser of a recipe's settings."""
-    made = ArgumentParser(prog="kdjax", exit_on_error=False, add_help=False)
-    made.add_class_arguments(Config)
-    made.add_argument("--config", action="config", help="The recipe.")
-    return made
+    """Return the parser of a recipe's settings."""
+    recipe_parser = ArgumentParser(prog="kdjax", exit_on_error=False, add_help=False)
+    recipe_parser.add_class_arguments(Config)
+    recipe_parser.add_argument("--config", action="config", help="The recipe.")
+    return recipe_parser
 
 
 def help_text() -> str:
-    """Every setting with its type, default and meaning, by its dotted name."""
+    """Return every setting with its type, default and meaning, by its dotted name."""
     lines = ["settings, in the recipe or on the command line as --SETTING VALUE:"]
     for name, kind, default, meaning in _settings(Config, Config(), ""):
-        given = "" if default is dataclasses.MISSING else f" = {default!r}"
-        lines += [
-            "",
-            f"  {name}: {kind}{given}",
-            *textwrap.wrap(meaning, 100, initial_indent="      ", subsequent_indent="      "),
-        ]
+        line = f"  {name}: {kind}"
+        if default is not dataclasses.MISSING:
+            line += f" = {default!r}"
+        lines += ["", line]
+        lines += textwrap.wrap(meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
+_PLACEHOLDERS = {dict: ".NAME", tuple: ".N"}
+"""How the help names the members of settings that hold several of a dataclass."""
+
+
 def _settings(cls: Any, instance: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
-    """(dotted name, type, default, meaning) of every setting below a dataclass."""
-    meanings = {
-        found.arg_name: " ".join((found.description or "").split())
-        for base in reversed(cls.__mro__[:-1])
-        for found in docstring_parser.parse_from_object(base).params
-    }
+    """Yield (dotted name, type, default, meaning) of every setting below a dataclass.
+
+    Args:
+        cls: the dataclass.
+        instance: one with the defaults; the class itself where there are none.
+        prefix: of the dotted names.
+    """
+    meanings = _meanings(cls)
     hints = get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        hint = hints[f.name]
-        default = getattr(instance, f.name, dataclasses.MISSING)
-        inner = next((arg for arg in get_args(hint) if dataclasses.is_dataclass(arg)), None)
+    for field in dataclasses.fields(cls):
+        name = f"{prefix}{field.name}"
+        hint = hints[field.name]
+        # Below a mapping or a tuple there are no defaults, only what each member may have.
+        default = getattr(instance, field.name, dataclasses.MISSING)
         if dataclasses.is_dataclass(hint):
-            yield from _settings(hint, default, f"{prefix}{f.name}.")
+            yield from _settings(hint, default, f"{name}.")
             continue
         kind = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-        yield (
-            f"{prefix}{f.name}",
-            re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", kind),
-            default,
-            meanings.get(f.name, ""),
-        )
+        kind = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", kind)  # without modules' names
+        yield name, kind, default, meanings.get(field.name, "")
+        # A dataclass among the type's arguments has settings of its own.
+        inner = next(filter(dataclasses.is_dataclass, get_args(hint)), None)
         if inner is not None:
-            among = {dict: ".NAME", tuple: ".N"}.get(get_origin(hint), "")
-            yield from _settings(inner, inner, f"{prefix}{f.name}{among}.")
+            placeholder = _PLACEHOLDERS.get(get_origin(hint), "")
+            yield from _settings(inner, inner, f"{name}{placeholder}.")
+
+
+def _meanings(cls: Any) -> dict[str, str]:
+    """Return what each setting of a dataclass means, by its docstrings and those of its bases."""
+    meanings = {}
+    for base in reversed(cls.__mro__[:-1]):
+        for param in docstring_parser.parse_from_object(base).params:
+            meanings[param.arg_name] = " ".join((param.description or "").split())
+    return meanings
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a recipe.
+    """Read a recipe.
 
     Args:
         path: a YAML file.
@@ -90,6 +102,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         InputError: no such file, not YAML, an unknown key or a value of the wrong type; names the
             nearest valid key.
     """
+    # Keys are checked first: the parser does not say which one is near.
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -98,31 +111,43 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
     _check_keys(raw, Config, str(path), ())
-    _check_overrides(overrides)
-    try:
-        namespace = parser().parse_args(["--config", str(path), *overrides])
-        namespace.pop("config", None)
-        instance = parser().instantiate(namespace)
-    except InputError:
-        raise
-    # argparse's, jsonargparse's and the dataclasses' own complaints: all about the user's values
-    except Exception as e:
-        if isinstance(e.__cause__, InputError):
-            raise e.__cause__ from None
-        where = " ".join([str(path), *overrides])
-        raise InputError(f"{where}: {_one_line(str(e))}") from None
-    return Config(**dict(instance.items()))
+    _check_overrides(_override_names(overrides))
+    with _one_line_errors(" ".join([str(path), *overrides])):
+        return _instantiate(parser().parse_args(["--config", str(path), *overrides]))
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict` after a trip through JSON or YAML."""
-    namespace = parser().parse_object(copy.deepcopy(dict(values)))  # it changes what it is given
+    """Invert `to_dict`, after a trip through JSON or YAML."""
+    return _instantiate(parser().parse_object(copy.deepcopy(dict(values))))  # it changes them
+
+
+def _instantiate(namespace: Namespace) -> Config:
+    """Make the config of parsed settings."""
     namespace.pop("config", None)
     return Config(**dict(parser().instantiate(namespace).items()))
 
 
+@contextmanager
+def _one_line_errors(source: str) -> Iterator[None]:
+    """Turn the complaints of argparse, jsonargparse and the dataclasses into one line.
+
+    All are about the user's values.
+
+    Args:
+        source: of the values, for messages.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as e:
+        if isinstance(e.__cause__, InputError):
+            raise e.__cause__ from None
+        raise InputError(f"{source}: {_one_line(str(e))}") from None
+
+
 def dump(config: Config) -> str:
-    """The resolved config as YAML that `load` reads back to an equal one."""
+    """Return the resolved config as YAML that `load` reads back to an equal one."""
     return yaml.safe_dump(plain(to_dict(config)), sort_keys=False, allow_unicode=True)
 
 
@@ -148,87 +173,101 @@ _READABLE = (
 
 
 def _one_line(message: str) -> str:
+    """Return a message of jsonargparse on one line, as a user would say it."""
     line = " ".join(message.split())
-    for pattern, plainly in _READABLE:
-        line = re.sub(pattern, plainly, line)
+    for pattern, replacement in _READABLE:
+        line = re.sub(pattern, replacement, line)
     return line
 
 
 def _fields_of(hint: Any) -> dict[str, Any] | None:
-    """The settings below a dataclass, or below one that may also be None or a plain number."""
-    found = next(
-        (one for one in (hint, *_alternatives(hint)) if dataclasses.is_dataclass(one)), None
-    )
-    return get_type_hints(found) if found is not None else None
+    """Return the settings of a dataclass, which may be one alternative of a type; else None."""
+    alternatives = [hint]
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        alternatives += get_args(hint)
+    for alternative in alternatives:
+        if dataclasses.is_dataclass(alternative):
+            return get_type_hints(alternative)
+    return None
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else ()
+def _check_keys(raw: Any, hint: Any, source: str, path: tuple[str, ...]) -> None:
+    """Check that the dataclasses have every key of a recipe.
 
+    Args:
+        raw: the recipe, or what a key of it holds.
+        hint: its type.
+        source: the recipe's file, for messages.
+        path: the keys above.
 
-def _check_keys(raw: Any, hint: Any, where: str, path: tuple[str, ...]) -> None:
-    """Raises for the first key the dataclasses do not have, with the nearest one they have."""
-    known = _fields_of(hint)
-    if known is not None:
+    Raises:
+        InputError: they have not; names the nearest key they have.
+    """
+    fields = _fields_of(hint)
+    if fields is not None:
         if not isinstance(raw, dict):
             return
         for key, value in raw.items():
-            if key not in known:
-                name = ".".join((*path, str(key)))
-                now = new_name(name, known)
-                hint = f": it is now '{now}'" if now else nearest(str(key), known)
-                raise InputError(f"{where}: unknown setting '{name}'{hint}")
-            _check_keys(value, known[key], where, (*path, str(key)))
+            name = ".".join((*path, str(key)))
+            if key not in fields:
+                now = new_name(name, fields)
+                advice = f": it is now '{now}'" if now else nearest(str(key), fields)
+                raise InputError(f"{source}: unknown setting '{name}'{advice}")
+            _check_keys(value, fields[key], source, (*path, str(key)))
     elif get_origin(hint) is dict and isinstance(raw, dict):
         for key, value in raw.items():
-            _check_keys(value, get_args(hint)[1], where, (*path, str(key)))
+            _check_keys(value, get_args(hint)[1], source, (*path, str(key)))
     elif get_origin(hint) is tuple and isinstance(raw, list):
-        for n, value in enumerate(raw):
-            _check_keys(value, get_args(hint)[0], where, (*path, str(n)))
+        for number, value in enumerate(raw):
+            _check_keys(value, get_args(hint)[0], source, (*path, str(number)))
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
-    for name in _override_names(overrides):
+def _check_overrides(names: Iterable[str]) -> None:
+    """Check that the dataclasses have every overridden setting.
+
+    Args:
+        names: dotted names.
+
+    Raises:
+        InputError: they have not; names the nearest setting they have.
+    """
+    for name in names:
         hint: Any = Config
         parts = name.split(".")
-        for n, part in enumerate(parts):
-            known = _fields_of(hint)
-            if known is not None:
-                if part not in known:
-                    if now := new_name(name, known):
-                        raise InputError(
-                            f"command line: unknown setting '--{name}': it is now '--{now}'"
-                        )
-                    shown = ".".join(
-                        [
-                            *parts[:n],
-                            difflib.get_close_matches(part, list(known), n=1, cutoff=0.0)[0],
-                        ]
-                    )
-                    raise InputError(
-                        f"command line: unknown setting '--{name}' (did you mean '--{shown}'?)"
-                    )
-                hint = known[part]
-            elif get_origin(hint) is dict:
+        for number, part in enumerate(parts):
+            fields = _fields_of(hint)
+            if fields is None:
+                if get_origin(hint) is not dict:
+                    break
                 hint = get_args(hint)[1]
-            else:
-                break
+                continue
+            if part not in fields:
+                now = new_name(name, fields)
+                advice = f": it is now '--{now}'"
+                if not now:
+                    close = difflib.get_close_matches(part, list(fields), n=1, cutoff=0.0)
+                    suggestion = ".".join([*parts[:number], close[0]])
+                    advice = f" (did you mean '--{suggestion}'?)"
+                raise InputError(f"command line: unknown setting '--{name}'{advice}")
+            hint = fields[part]
 
 
 def _override_names(overrides: Sequence[str]) -> Iterator[str]:
+    """Yield the dotted names of overrides as they stand on a command line."""
     for word in overrides:
         if word.startswith("--"):
             yield word[2:].split("=")[0].removesuffix("+")
 
 
 def changed(config: Config, settings: Mapping[str, Any]) -> Config:
-    """A recipe with some of its settings replaced, by their dotted names.
+    """Return a recipe with some of its settings replaced, by their dotted names.
 
     Raises:
         InputError: there is no such setting, or a value of another type or out of range.
     """
-    _check_overrides([f"--{name}" for name in settings])
+    _check_overrides(settings)
     values = to_dict(config)
+    # A trained tokenizer's size is also the models'; they take it anew.
     if any(name.startswith("data.tokenizer") for name in settings):
         _free_vocabulary(config, values)
     for name, value in settings.items():
@@ -239,20 +278,12 @@ def changed(config: Config, settings: Mapping[str, Any]) -> Config:
                 inner[part] = {}
             inner = inner[part]
         inner[last] = value
-    try:
+    with _one_line_errors(", ".join(f"{name} {value!r}" for name, value in settings.items())):
         return from_dict(plain(values))
-    except Exception as e:
-        if isinstance(e, InputError):
-            raise
-        if isinstance(e.__cause__, InputError):
-            raise e.__cause__ from None
-        where = ", ".join(f"{name} {value!r}" for name, value in settings.items())
-        raise InputError(f"{where}: {_one_line(str(e))}") from None
 
 
 def _free_vocabulary(config: Config, values: dict[str, Any]) -> None:
-    """Set the models' vocabulary sizes back to the default where they follow from the tokenizer
-    that is trained.
+    """Reset the models' vocabulary sizes where they follow from the tokenizer that is trained.
 
     Args:
         config: the recipe.

@@ -32,7 +32,14 @@ if tuple(map(int, jaxlib.__version__.split(".")[:2])) < (0, 11):
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Every core has a worker; a second thread for NumPy's small matrices only waits, at full load.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+# Workers and the commands that tests start read the bytecode that one of them has written, whatever
+# the user's shell says: making it anew takes each of them seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and commands have it from the first process
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="kdjax-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -153,7 +160,7 @@ SYSTEM = (
     "faults",
     "test_compare.py",
     "test_arms.py",
-    "test_seeds_at_once.py",
+    "test_vmapped_seeds.py",
 )
 SYSTEM += (
     "test_budgets.py",

@@ -108,8 +108,8 @@ def everything(text: Text) -> tuple[Array, Array, Array]:
             "train",
             numbers,
             np.full_like(numbers, view),
-            rate=data.mlm_probability,
-            slots=data.max_predictions,
+            mlm_probability=data.mlm_probability,
+            max_predictions=data.max_predictions,
         )
         seen = jax.device_get(_seen()(teacher().params, batch))
         found.append((seen.hidden[2], seen.logits, batch["label_weights"]))

@@ -20,7 +20,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return moment
 
 
-def test_every_moment_counts_once(now: list[float]) -> None:
+def test_nested_blocks_count_each_second_once(now: list[float]) -> None:
     clock = Clock()
     now[0] += 1
     begun = clock.mark()
@@ -35,7 +35,7 @@ def test_every_moment_counts_once(now: list[float]) -> None:
     assert sum(clock.since(begun).values()) == now[0] - begun.moment
 
 
-def test_a_whole_block_is_of_one_kind(now: list[float]) -> None:
+def test_whole_block_counts_inner_blocks_as_its_kind(now: list[float]) -> None:
     clock = Clock()
     with clock("teacher", whole=True), clock("compute"):
         now[0] += 1
@@ -45,7 +45,7 @@ def test_a_whole_block_is_of_one_kind(now: list[float]) -> None:
     assert clock.mark().seconds == {SETTING_UP: 0, "teacher": 1, "compute": 2}
 
 
-def test_an_error_ends_its_block(now: list[float]) -> None:
+def test_error_in_a_block_ends_it(now: list[float]) -> None:
     clock = Clock()
     with pytest.raises(KeyError), clock("teacher", whole=True), clock("compute"):
         now[0] += 1
@@ -55,7 +55,7 @@ def test_an_error_ends_its_block(now: list[float]) -> None:
     assert clock.mark().seconds == {SETTING_UP: 0, "teacher": 1, "report": 2}
 
 
-def test_other_threads_do_not_count(now: list[float]) -> None:
+def test_blocks_of_other_threads_do_not_count(now: list[float]) -> None:
     clock = Clock()
 
     def other() -> None:
@@ -68,7 +68,7 @@ def test_other_threads_do_not_count(now: list[float]) -> None:
     assert clock.mark().seconds == {SETTING_UP: 1}
 
 
-def test_compiling_counts_as_such_wherever_it_happens() -> None:
+def test_compilation_in_any_block_counts_as_compile() -> None:
     clock = Clock()
     clock.listen()
     clock.listen()
@@ -93,7 +93,7 @@ def test_compiling_counts_as_such_wherever_it_happens() -> None:
     assert clock.since(begun)[COMPILE] == pytest.approx(parts[COMPILE] + 2, abs=0.1)
 
 
-def test_a_runs_stopwatch_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopwatch_of_a_run_counts_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("kdjax.training.stopwatch.CLOCK", clock)
     run = Stopwatch({})

@@ -16,13 +16,15 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from kdjax import compiled, models
-from kdjax.compiled import Entries
+from kdjax.compiled import CacheDirectory
 from kdjax.parallel.layout import Layout
 from kdjax.training.checksum import sha256
 from kdjax.training.program import Program
 from tests import tiny
 from tests.limits import files_of_at_most
 from tests.study.conftest import kdjax
+
+pytestmark = pytest.mark.system
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -37,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A user who has compiled nothing yet."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     store = compiled.private_store()
-    opener = None if store is None else store.get_file_cache
+    opener = getattr(store, "get_file_cache", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE", raising=False)
     jax.config.update("jax_compilation_cache_dir", None)
@@ -56,16 +58,16 @@ def again() -> None:
     jax.clear_caches()
 
 
-def doubled() -> int:
+def compile_and_double() -> int:
     again()
     return int(jax.jit(lambda x: 2 * x)(21))
 
 
-def kept(home: Path) -> list[Path]:
+def cached_files(home: Path) -> list[Path]:
     return [path for path in (home / "kdjax" / "compiled").glob("*/*") if path.is_file()]
 
 
-def trained() -> dict[str, Any]:
+def train_three_steps() -> dict[str, Any]:
     """What a program says of itself, and the parameters after three steps."""
     compilation_cache.reset_cache()
     program = Program(tiny.phase(), tiny.SHAPE, Layout.of(devices=jax.devices()[:1]))
@@ -84,19 +86,19 @@ def trained() -> dict[str, Any]:
     }
 
 
-def test_a_program_that_was_kept_is_the_one_that_was_compiled(home: Path) -> None:
-    without = trained()
-    assert not kept(home)
+def test_program_read_from_the_cache_equals_the_compiled_one(home: Path) -> None:
+    without = train_three_steps()
+    assert not cached_files(home)
     compiled.enable_compilation_cache()
-    cold = trained()
-    entries = {path: path.stat().st_ino for path in kept(home)}
-    warm = trained()
+    cold = train_three_steps()
+    entries = {path: path.stat().st_ino for path in cached_files(home)}
+    warm = train_three_steps()
     assert cold == warm == without
-    assert entries and {path: path.stat().st_ino for path in kept(home)} == entries
+    assert entries and {path: path.stat().st_ino for path in cached_files(home)} == entries
 
 
 @pytest.mark.parametrize("change", ["no module", "no function"])
-def test_jax_keeps_programs_itself_where_its_private_store_has_changed(
+def test_jax_without_the_private_store_caches_by_itself(
     home: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = compiled.private_store()
@@ -107,82 +109,91 @@ def test_jax_keeps_programs_itself_where_its_private_store_has_changed(
     monkeypatch.delattr(sys.modules[package], name)
     assert compiled.private_store() is None
     compiled.enable_compilation_cache()
-    assert doubled() == 42
-    entries = {path: path.read_bytes() for path in kept(home)}
+    assert compile_and_double() == 42
+    entries = {path: path.read_bytes() for path in cached_files(home)}
     assert entries and jax.config.jax_compilation_cache_max_size == compiled.LIMIT
-    assert doubled() == 42
-    assert set(kept(home)) == entries.keys()
+    assert compile_and_double() == 42
+    assert set(cached_files(home)) == entries.keys()
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
-def test_a_damaged_entry_is_made_again(
+def test_damaged_entry_is_compiled_again(
     home: Path, damage: bytes | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     compiled.enable_compilation_cache()
-    assert doubled() == 42
-    entries = {path: path.read_bytes() for path in kept(home)}
+    assert compile_and_double() == 42
+    entries = {path: path.read_bytes() for path in cached_files(home)}
     for path, content in entries.items():
-        path.write_bytes(content[:-9] + bytes(9) if damage is None else damage)
-    assert doubled() == 42
-    said = capfd.readouterr().err.splitlines()
-    assert len(said) == len(entries) and all(
-        "damaged; deleted and compiled again" in line for line in said
+        if damage is None:
+            path.write_bytes(content[:-9] + bytes(9))
+        else:
+            path.write_bytes(damage)
+    assert compile_and_double() == 42
+    warnings = capfd.readouterr().err.splitlines()
+    assert len(warnings) == len(entries) and all(
+        "damaged; deleted and compiled again" in line for line in warnings
     )
-    assert {path: path.read_bytes() for path in kept(home)}.keys() == entries.keys()
-    assert doubled() == 42 and not capfd.readouterr().err
+    assert {path: path.read_bytes() for path in cached_files(home)}.keys() == entries.keys()
+    # Now it is whole.
+    assert compile_and_double() == 42 and not capfd.readouterr().err
 
 
-def test_a_full_disk_is_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_disk_prints_one_warning(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compiled.enable_compilation_cache()
     with files_of_at_most(100):
-        assert doubled() == 42
+        assert compile_and_double() == 42
     assert (
         capsys.readouterr().err.count("compiled programs are no longer kept (File too large)") == 1
     )
-    assert not kept(home)
+    assert not cached_files(home)
 
 
-def test_a_place_that_cannot_be_used_is_one_line(
+def test_unusable_cache_directory_prints_one_warning(
     home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (home / "kdjax").write_text("a file")
     compiled.enable_compilation_cache()
-    assert doubled() == 42
+    assert compile_and_double() == 42
     assert capfd.readouterr().err.count("compiled programs are not kept") == 1
 
 
-def test_what_others_may_write_to_is_not_run(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cache_directory_writable_by_others_is_not_used(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (home / "kdjax" / "compiled").mkdir(parents=True)
     (home / "kdjax" / "compiled").chmod(0o777)
     compiled.enable_compilation_cache()
-    assert doubled() == 42 and not kept(home)
+    assert compile_and_double() == 42 and not cached_files(home)
     assert "is not this user's alone to write to" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("told", ["", "elsewhere"])
-def test_a_cache_that_jax_was_told_of_stays(home: Path, told: str) -> None:
-    named = str(home / told) if told else ""
+@pytest.mark.parametrize("former", ["", "elsewhere"])
+def test_cache_directory_set_before_is_left_alone(home: Path, former: str) -> None:
+    named = str(home / former) if former else ""
     jax.config.update("jax_compilation_cache_dir", named)
     compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == (named or None)
-    assert doubled() == 42 and not kept(home)
+    assert compile_and_double() == 42 and not cached_files(home)
 
 
-def test_a_size_of_0_is_off(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_size_zero_disables_the_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "0")
     jax.config.update("jax_compilation_cache_max_size", 0)
     compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
+def test_full_cache_deletes_the_least_recently_used_entry(tmp_path: Path) -> None:
     """The limit is for all machines together."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    here, there = (Entries(tmp_path / name, 3 * (100 + 32)) for name in "ab")
-    for number, (entries, key) in enumerate(((there, "0"), (here, "1"), (here, "2"))):
-        entries.put(key, bytes(100))
-        os.utime(tmp_path / ("b" if entries is there else "a") / key, (number, number))
+    here = CacheDirectory(tmp_path / "a", 3 * (100 + 32))
+    there = CacheDirectory(tmp_path / "b", 3 * (100 + 32))
+    there.put("0", bytes(100))
+    here.put("1", bytes(100))
+    here.put("2", bytes(100))
+    for name in ("b/0", "a/1", "a/2"):
+        os.utime(tmp_path / name, (int(name[-1]), int(name[-1])))
     assert there.get("0") == bytes(100)  # it was used now
     here.put("3", bytes(100))
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
@@ -190,12 +201,13 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
         "a/3",
         "b/0",
     ]
+    # What exceeds the limit alone is never kept.
     here.put("too large", bytes(1000))
     assert here.get("too large") is None and here.get("3") == bytes(100)
 
 
 @pytest.mark.parametrize("change", ["flags", "cores"])
-def test_another_machine_has_a_directory_of_its_own(
+def test_cache_directory_differs_between_machines(
     home: Path, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = tmp_path / "cpuinfo"
@@ -211,7 +223,7 @@ def test_another_machine_has_a_directory_of_its_own(
     assert compiled._directory() != first
 
 
-def test_processes_at_one_time(home: Path) -> None:
+def test_concurrent_processes_share_the_cache(home: Path) -> None:
     """They compile the same programs together, and each gets the right result."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(home)}
     script = (
@@ -228,10 +240,10 @@ def test_processes_at_one_time(home: Path) -> None:
         for _ in range(3)
     ]
     assert [process.communicate() for process in started] == [(b"42\n", b"")] * 3
-    assert kept(home) and all(len(path.name) > 64 for path in kept(home))
+    assert cached_files(home) and all(len(path.name) > 64 for path in cached_files(home))
 
 
-def test_a_command_keeps_what_it_compiles(home: Path) -> None:
+def test_command_caches_what_it_compiles(home: Path) -> None:
     assert kdjax("audit", home).status == 2
     assert Path(jax.config.jax_compilation_cache_dir).parent == home / "kdjax" / "compiled"
-    assert doubled() == 42 and kept(home)
+    assert compile_and_double() == 42 and cached_files(home)

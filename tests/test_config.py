@@ -31,7 +31,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_recipe_becomes_dataclasses(recipe: Path) -> None:
+def test_recipe_loads_into_dataclasses(recipe: Path) -> None:
     read = recipes.load(recipe)
     assert read.data.files == ("a/*.txt", "b.jsonl")
     assert read.budget.flops == 1e13
@@ -58,15 +58,13 @@ def test_a_recipe_becomes_dataclasses(recipe: Path) -> None:
         ),
     ],
 )
-def test_the_command_line_overrides_by_dotted_name(
-    recipe: Path, words: list[str], value: object
-) -> None:
+def test_dotted_overrides_change_the_recipe(recipe: Path, words: list[str], value: object) -> None:
     assert callable(value)
     assert value(recipes.load(recipe, words))
 
 
 @pytest.mark.parametrize(
-    ("yaml", "words", "said"),
+    ("yaml", "words", "message"),
     [
         (
             "data: {seq_lenn: 3}",
@@ -137,22 +135,24 @@ def test_the_command_line_overrides_by_dotted_name(
         ("[1, 2]", [], r"expected a mapping of settings, found list"),
     ],
 )
-def test_a_wrong_setting_is_named(tmp_path: Path, yaml: str, words: list[str], said: str) -> None:
+def test_unknown_or_wrong_setting_is_refused_by_name(
+    tmp_path: Path, yaml: str, words: list[str], message: str
+) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml, encoding="utf-8")
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         recipes.load(path, words)
     assert "\n" not in str(error.value)
 
 
-def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
+def test_yaml_object_tags_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.yaml"
     path.write_text("data: !!python/object/apply:os.system ['true']", encoding="utf-8")
     with pytest.raises(InputError, match="not a readable YAML recipe"):
         recipes.load(path)
 
 
-def test_a_config_survives_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
+def test_config_round_trips_through_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
     read = recipes.load(recipe)
     assert recipes.from_dict(json.loads(json.dumps(to_dict(read)))) == read
     copy = tmp_path / "copy.yaml"
@@ -160,7 +160,7 @@ def test_a_config_survives_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
     assert recipes.load(copy) == read
 
 
-def test_help_documents_every_setting() -> None:
+def test_help_documents_each_setting() -> None:
     text = recipes.help_text()
     lines = text.splitlines()
     names = [
@@ -184,7 +184,7 @@ def test_help_documents_every_setting() -> None:
     "settings",
     [{"confidence": 1.0}, {"confidence": -1.0}, {"margin": -5.0}, {"margin": float("inf")}],
 )
-def test_confidence_or_margin_out_of_range_is_refused_before_anything_runs(settings):
+def test_confidence_or_margin_out_of_range_is_refused(settings: dict[str, float]) -> None:
     name, value = next(iter(settings.items()))
     with pytest.raises(InputError, match=rf"evaluation.{name} is {value}"):
         EvaluationConfig(**settings)

@@ -1,9 +1,9 @@
-"""The documentation: its examples run as they stand, its figures are the code's, its links lead
-somewhere."""
+"""The documentation: its examples run, its figures are the code's, its links have targets."""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -15,14 +15,18 @@ import numpy as np
 import pytest
 import yaml
 
-from kdjax import cli, objectives, recipes
+from kdjax import objectives, recipes
+from kdjax.cli.command_line import PAPER
 from kdjax.config import ArmConfig, Config, TermConfig
-from kdjax.dry_run import named_arms as arms
-from kdjax.dry_run.pricing import arms_of, prices
+from kdjax.dry_run import named_arms
+from kdjax.dry_run.arms import arms_of
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.models.features import Features
 from kdjax.objectives import custom
 from kdjax.objectives.presets import PRESETS
+
+pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -37,9 +41,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def rows(page: Path) -> list[list[str]]:
-    """The cells of all tables' rows, code as it is."""
-    lines = re.findall(r"^\| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return [[cell.strip() for cell in line.split("|")] for line in lines]
+    """Return the cells of all tables' rows, code as it is."""
+    table_rows = []
+    for line in re.findall(r"^\| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        table_rows.append([cell.strip() for cell in line.split("|")])
+    return table_rows
 
 
 def code(cell: str) -> list[str]:
@@ -53,8 +59,7 @@ def recipe(text: str, directory: Path) -> Config:
 
 
 def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
-    """Of every row of the objectives' price tables: page, the term, and its price alone and beside
-    `mlm`."""
+    """Yield page, term, price alone and price beside `mlm` of the objectives' price tables."""
     for page in sorted(OBJECTIVES.glob("*.md")):
         for cells in rows(page):
             if cells[0].startswith("`{name:"):
@@ -62,25 +67,25 @@ def priced_terms() -> Iterator[tuple[Path, str, str, str]]:
 
 
 def paper(terms: list[dict[str, Any]]) -> Config:
-    """The paper's sizes, with one arm."""
-    made = tuple(TermConfig(**term) for term in terms)
-    return replace(
-        cli.PAPER, arms={"x": ArmConfig(terms=made)}, budget=replace(cli.PAPER.budget, flops=LARGE)
-    )
+    """Return the paper's recipe with one arm of some terms."""
+    arm = ArmConfig(terms=tuple(TermConfig(**term) for term in terms))
+    return replace(PAPER, arms={"x": arm}, budget=replace(PAPER.budget, flops=LARGE))
 
 
 def arms_in_table() -> dict[str, list[str]]:
-    """Named arm -> its price and what gets no gradient."""
-    table = [
-        cells for cells in rows(OBJECTIVES / "README.md") if re.fullmatch(r"\d\.\d{3}", cells[1])
-    ]
-    return {code(cells[0])[0]: cells[1:] for cells in table}
+    """Return each named arm's price and what gets no gradient, as documented."""
+    arms = {}
+    for cells in rows(OBJECTIVES / "README.md"):
+        if re.fullmatch(r"\d\.\d{3}", cells[1]):
+            arms[code(cells[0])[0]] = cells[1:]
+    return arms
 
 
-def step(config: Config) -> int:
-    """FLOPs of a step of the only arm's only phase."""
-    (((phase,),),) = (prices(config).values(),)
-    return int(phase["total"])
+def priced(config: Config) -> dict[str, Any]:
+    """Return the price of the only arm's only phase."""
+    (phases,) = prices(config).values()
+    assert len(phases) == 1
+    return phases[0]
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +93,8 @@ def named() -> dict[str, dict[str, Any]]:
     """Some named arms as `kdjax arms` lists them."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         some = ("scratch", "logit", "distilbert")
-        monkeypatch.setattr(arms, "PRESETS", {name: PRESETS[name] for name in some})
-        return arms.listed(cli.PAPER)
+        monkeypatch.setattr(named_arms, "PRESETS", {name: PRESETS[name] for name in some})
+        return named_arms.named_arms(PAPER)
 
 
 @pytest.fixture
@@ -102,7 +107,7 @@ def own_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     del sys.modules["my_terms"]
 
 
-def test_the_librarys_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_library_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     exec("\n".join(blocks(ROOT / "docs" / "library.md", "python")), {})
     cost, shapes, loss = capsys.readouterr().out.splitlines()
     assert "FLOPs" in cost
@@ -113,7 +118,7 @@ def test_the_librarys_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem
 )
-def test_every_recipe_loads_and_survives_being_written(path: Path, tmp_path: Path) -> None:
+def test_each_recipe_round_trips_through_yaml(path: Path, tmp_path: Path) -> None:
     loaded = recipes.load(path)
     copy = tmp_path / "copy.yaml"
     copy.write_text(recipes.dump(loaded), encoding="utf-8")
@@ -123,32 +128,34 @@ def test_every_recipe_loads_and_survives_being_written(path: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     "page", ["mlm-and-logits", "attention", "hidden-states", "relations", "pearson"]
 )
-def test_equations_worked_by_hand_give_what_the_terms_compute(page: str) -> None:
+def test_worked_equations_equal_the_terms(page: str) -> None:
     (block,) = blocks(OBJECTIVES / f"{page}.md", "python")
     assert block.count("assert_allclose(") >= 2
     exec(block, {})
 
 
 @pytest.mark.usefixtures("own_terms")
-def test_every_recipe_in_the_text_makes_its_arms(tmp_path: Path) -> None:
-    found = [(page.stem, block) for page in PAGES for block in blocks(page, "yaml")]
-    assert {page for page, _ in found} >= {"arms", "own-terms", "stored-outputs"}
-    for _, block in found:
-        assert arms_of(recipe(block, tmp_path))
+def test_each_recipe_in_the_docs_resolves(tmp_path: Path) -> None:
+    pages_with_recipes = set()
+    for page in PAGES:
+        for block in blocks(page, "yaml"):
+            assert arms_of(recipe(block, tmp_path))
+            pages_with_recipes.add(page.stem)
+    assert pages_with_recipes >= {"arms", "own-terms", "stored-outputs"}
 
 
-def test_the_term_of_ones_own_is_priced(own_terms: Any, tmp_path: Path) -> None:
+def test_custom_term_of_the_docs_is_priced(own_terms: Any, tmp_path: Path) -> None:
     (block,) = blocks(OWN, "yaml")
     config = recipe(block, tmp_path)
     own = {name: arm for name, arm in config.arms.items() if name == "own"}
     config = replace(config, arms=own, budget=replace(config.budget, flops=LARGE))
-    (((phase,),),) = (prices(config).values(),)
+    phase = priced(config)
     assert phase["teacher_forward"] > phase["student_forward"] > phase["objective"] > 0
     (needs,) = (phase.needs for phase in arms_of(config)["own"].phases)
     assert (needs.student.hidden, needs.teacher.hidden) == (frozenset({6}), frozenset({12}))
 
 
-def test_the_term_of_ones_own_is_what_it_says(own_terms: Any) -> None:
+def test_custom_term_of_the_docs_equals_its_formula(own_terms: Any) -> None:
     rng = np.random.default_rng(0)
     h_s = rng.normal(size=(2, 5, 3)).astype(np.float32)
     h_t = rng.normal(size=(2, 5, 4)).astype(np.float32)
@@ -160,52 +167,49 @@ def test_the_term_of_ones_own_is_what_it_says(own_terms: Any) -> None:
 
     means = []
     for row, ids in enumerate(segments):
-        pairs = [(i, j) for i in range(5) for j in range(5) if ids[i] == ids[j] > 0]
-        means.append(
-            np.mean([abs(cosine(h_s[row], i, j) - cosine(h_t[row], i, j)) ** 1.5 for i, j in pairs])
-        )
+        distances = []
+        for i, j in itertools.product(range(5), repeat=2):
+            if ids[i] == ids[j] > 0:
+                distances.append(abs(cosine(h_s[row], i, j) - cosine(h_t[row], i, j)) ** 1.5)
+        means.append(np.mean(distances))
     term = objectives.get("my_terms:similarity", power=1.5)
     loss = term(Features(hidden={6: h_s}), Features(hidden={12: h_t}), batch, {})
     assert float(loss) == pytest.approx(np.mean(means), rel=1e-5)
 
 
-def test_every_term_variant_and_option_is_documented() -> None:
-    documented = {
-        (term["name"], term.get("variant", "original"))
-        for term in map(yaml.safe_load, terms_in_tables())
-    }
-    registered = {
-        (name, variant): kind
-        for name, variants in objectives._TERMS.items()
-        for variant, kind in variants.items()
-    }
+def test_each_term_variant_and_option_is_documented() -> None:
+    documented = set()
+    for _, text, _, _ in priced_terms():
+        term = yaml.safe_load(text)
+        documented.add((term["name"], term.get("variant", "original")))
+    registered = {}
+    for name, variants in objectives._TERMS.items():
+        for variant, kind in variants.items():
+            registered[name, variant] = kind
     same = ("mlm", "bui2024")  # the original under another name
     assert documented == registered.keys() - {same}
     pages = {yaml.safe_load(term)["name"]: page for page, term, _, _ in priced_terms()}
     for (name, _), kind in registered.items():
-        cells = [cell for row in rows(pages[name]) for cell in code(row[0])]
-        assert set(custom.options_of(kind)) <= set(cells), name
-
-
-def terms_in_tables() -> list[str]:
-    return [term for _, term, _, _ in priced_terms()]
+        cells = {cell for row in rows(pages[name]) for cell in code(row[0])}
+        assert set(custom.options_of(kind)) <= cells, name
 
 
 @pytest.mark.parametrize("name", ["value_relation"])
-def test_the_prices_of_terms_are_those_in_the_text(
+def test_documented_prices_of_terms_are_current(
     name: str, named: dict[str, dict[str, Any]]
 ) -> None:
     scratch = named["scratch"]["flops"]
     label, alone, beside = next(
-        found for _, *found in priced_terms() if yaml.safe_load(found[0])["name"] == name
+        cells for _, *cells in priced_terms() if yaml.safe_load(cells[0])["name"] == name
     )
     term = yaml.safe_load(label)
-    assert f"{step(paper([term])) / scratch:.3f}" == alone
+    assert f"{priced(paper([term]))['total'] / scratch:.3f}" == alone
     if name == "value_relation":
-        assert f"{step(paper([{'name': 'mlm'}, term])) / scratch:.3f}" == beside
+        both = priced(paper([{"name": "mlm"}, term]))["total"]
+        assert f"{both / scratch:.3f}" == beside
 
 
-def test_the_prices_of_named_arms_are_those_in_the_text(named: dict[str, dict[str, Any]]) -> None:
+def test_documented_prices_of_some_named_arms_are_current(named: dict[str, dict[str, Any]]) -> None:
     table = arms_in_table()
     assert table.keys() == PRESETS.keys()
     for name, row in named.items():
@@ -213,21 +217,19 @@ def test_the_prices_of_named_arms_are_those_in_the_text(named: dict[str, dict[st
 
 
 @pytest.mark.exhaustive
-def test_the_prices_of_all_named_arms_are_those_in_the_text() -> None:
+def test_documented_prices_of_all_named_arms_are_current() -> None:
     table = arms_in_table()
-    listed = arms.listed(cli.PAPER)
+    listed = named_arms.named_arms(PAPER)
     shown = {name: f"{row['relative']:.3f}" for name, row in listed.items() if "relative" in row}
     assert shown == {name: table[name][0] for name in shown} and len(shown) > 8
 
 
-def test_the_text_says_what_named_arms_do_not_train() -> None:
+def test_documented_untrained_parts_of_named_arms_are_current() -> None:
     """Whatever the number of layers: two and four here, which are traced sooner than the
     paper's."""
     table = arms_in_table()
-    teacher = replace(
-        cli.PAPER.teacher, architecture=replace(cli.PAPER.teacher.architecture, layers=4)
-    )
-    shallow = replace(cli.PAPER, student=replace(cli.PAPER.student, layers=2), teacher=teacher)
+    teacher = replace(PAPER.teacher, architecture=replace(PAPER.teacher.architecture, layers=4))
+    shallow = replace(PAPER, student=replace(PAPER.student, layers=2), teacher=teacher)
     for name, arm in arms_of(
         replace(shallow, arms={name: ArmConfig() for name in PRESETS})
     ).items():
@@ -238,30 +240,30 @@ def test_the_text_says_what_named_arms_do_not_train() -> None:
         ), name
 
 
-def test_every_arm_is_described() -> None:
+def test_each_named_arm_is_documented() -> None:
     described = " ".join(cells[0] for cells in rows(ROOT / "docs" / "arms.md"))
     for name in PRESETS:
         assert f"`{name}`" in described or f"`…_{name.rpartition('_')[2]}`" in described, name
 
 
-def test_stored_outputs_take_and_cost_what_the_text_says(
+def test_documented_cost_of_stored_outputs_is_current(
     named: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    (found,) = [
+    (cells,) = [
         cells for cells in rows(OBJECTIVES / "stored-outputs.md") if cells[0] == "`{logits: top_k}`"
     ]
     settings = (
-        f"data: {{mask_copies: 10}}\ncache: {code(found[0])[0]}\narms: {code(found[1])[0]}\ntrain: "
+        f"data: {{mask_copies: 10}}\ncache: {code(cells[0])[0]}\narms: {code(cells[1])[0]}\ntrain: "
         f"{{batch_size: 1024}}\n"
     )
     config = recipe(f"{settings}budget: {{flops: {LARGE:g}}}\n", tmp_path)
-    ((((row,),)),) = (prices(config).values(),)
-    assert f"{row['cache']['bytes_a_sequence']:,}" == found[2]
-    assert f"{row['total'] / named['scratch']['flops']:.3f}" == found[3]
-    assert f"{row['cache']['pays_off_after_epochs']:.2f} epochs" == found[4]
+    row = priced(config)
+    assert f"{row['cache']['bytes_a_sequence']:,}" == cells[2]
+    assert f"{row['total'] / named['scratch']['flops']:.3f}" == cells[3]
+    assert f"{row['cache']['pays_off_after_epochs']:.2f} epochs" == cells[4]
 
 
-def test_refusals_are_those_in_the_text(tmp_path: Path) -> None:
+def test_documented_refusals_are_current(tmp_path: Path) -> None:
     table = [
         cells
         for cells in rows(ROOT / "docs" / "arms.md")
@@ -277,7 +279,7 @@ def test_refusals_are_those_in_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("http"):
             continue
@@ -286,6 +288,5 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), link
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {
-                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
-            }, link
+            anchors = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+            assert anchor in [heading.replace(" ", "-") for heading in anchors], link

@@ -15,6 +15,8 @@ import json, resource, sys
 import jax, jax.numpy as jnp
 from kdjax import memory
 
+pytestmark = pytest.mark.system
+
 kept = memory.configure_malloc() if sys.argv[1] == "kept" else False
 step = jax.jit(lambda x: (x @ x.T @ x).sum())  # 72 MB in between
 x = jnp.ones((4243, 8))
@@ -51,12 +53,12 @@ def faults(how: str, **environment: str) -> tuple[bool, bool, int]:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives pages back")
-def test_a_step_finds_the_pages_of_the_one_before() -> None:
+def test_configured_malloc_keeps_pages_between_steps() -> None:
     kept, own_threads, count = faults("kept")
     assert kept and not own_threads and count < PAGES / 20
     assert faults("given back")[2] > PAGES  # else nothing is shown
 
 
-def test_what_people_tell_malloc_holds_and_then_jax_is_left_alone_too() -> None:
+def test_malloc_settings_of_the_environment_are_left_alone() -> None:
     kept, own_threads, _ = faults("kept", MALLOC_MMAP_THRESHOLD_="1000000")
     assert not kept and own_threads

@@ -13,6 +13,7 @@ import kdjax
 ROOT = Path(kdjax.__file__).parent
 FLOORS = (
     "__main__",
+    "api",
     "cli",
     "audit",
     "plan",
@@ -22,6 +23,7 @@ FLOORS = (
     "dry_run",
     "forecast",
     "report",
+    "results",
     "evaluation",
     "training",
     "teacher_cache",
@@ -32,14 +34,13 @@ FLOORS = (
     "budget",
     "parallel",
     "models",
-    "kernels",
     "recipes",
     "config",
     "compiled",
     "files",
     "clock",
     "memory",
-    "loglines",
+    "process_logging",
     "errors",
 )
 """Packages and single modules of kdjax, from the top to the bottom. `docs/architecture.md` says

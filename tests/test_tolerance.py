@@ -39,11 +39,11 @@ def drawn(*shape: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
 @pytest.mark.parametrize("summands", [16, 256, SUMMANDS])
-def test_every_order_of_summation_is_within_the_tolerance(summands: int, shift: float) -> None:
+def test_each_order_of_summation_is_within_the_tolerance(summands: int, shift: float) -> None:
     numbers = drawn(summands) + np.float32(shift)
     size = float(np.sum(np.abs(numbers), dtype=np.float64))
-    for one, other in itertools.combinations(orders(numbers), 2):
-        assert_sums_equal(one, other, summands=summands, size=size)
+    for first, second in itertools.combinations(orders(numbers), 2):
+        assert_sums_equal(first, second, summands=summands, size=size)
 
 
 def test_tolerance_is_no_more_than_a_few_hundred_times_the_rounding_seen() -> None:
@@ -91,11 +91,11 @@ def divergence(classes: int, distance: float, *, lanes: int) -> tuple[float, flo
 @pytest.mark.parametrize("lanes", [1, 4, 16])
 def test_divergence_of_near_distributions_is_within_the_tolerance_of_its_parts(lanes: int) -> None:
     classes = 64
-    found, exact = divergence(classes, 1e-3, lanes=lanes)
+    summed, exact = divergence(classes, 1e-3, lanes=lanes)
     parts = {"kl": math.log(classes)}
     # The size of the divergence would be no measure
-    assert abs(found - exact) > rounding(classes) * exact
-    assert_metrics_equal({"kl": found}, {"kl": exact}, summands=classes, stages=1, parts=parts)
+    assert abs(summed - exact) > rounding(classes) * exact
+    assert_metrics_equal({"kl": summed}, {"kl": exact}, summands=classes, stages=1, parts=parts)
 
 
 def adam(gradients: list[np.ndarray]) -> np.ndarray:
@@ -116,8 +116,10 @@ def test_updates_tell_rounding_from_a_dropped_part(fault: str | None) -> None:
     entries = 2000
     examples = drawn(3, SUMMANDS // PARTS, entries)
     exact = [np.mean(each, axis=0, dtype=np.float64) for each in examples]
-    kept = SUMMANDS // PARTS * (PARTS - 1) // PARTS if fault else SUMMANDS // PARTS
-    rounded = [functools.reduce(np.add, each[:kept]).astype(np.float64) / kept for each in examples]
+    count = SUMMANDS // PARTS * (PARTS - 1) // PARTS if fault else SUMMANDS // PARTS
+    rounded = [
+        functools.reduce(np.add, each[:count]).astype(np.float64) / count for each in examples
+    ]
     start = np.zeros(entries)
     if fault is None:
         assert_updates_equal(

@@ -15,6 +15,7 @@ from kdjax.audit.study import RESULTS, StudyAudit, without_versions
 from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
+from kdjax.results.store import results_of
 from kdjax.study import manifest as record
 from kdjax.sweep import results, sweep
 from kdjax.sweep.cells import cells_of
@@ -66,7 +67,9 @@ def _sweep(directory: Path, book: Book) -> None:
         with book.reading(path):
             config = from_dict(plain(told["config"]))
             cells = cells_of(config)
-            made = results.collect(config, cells, [found[cell.name] for cell in cells])
+            made = results.collect(
+                config, cells, [results_of(found[cell.name], path) for cell in cells]
+            )
             book.same(path, without_versions(told), plain(without_versions(made)))
     book.lines.append(
         f"{directory}: worked out again: what the sweep makes of its studies, {len(found)}"

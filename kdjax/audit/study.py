@@ -22,22 +22,17 @@ from kdjax.data.corpus import Corpus, regime_of
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare.reference_losses import compute
 from kdjax.data.text import sources
-from kdjax.dry_run.pricing import (
-    arms_of,
-    cache_flops,
-    probe_charge,
-    shape_of,
-    share,
-    sharing,
-    stored_by,
-)
+from kdjax.dry_run.arms import arms_of, shape_of
+from kdjax.dry_run.charges import cache_flops, probe_charge, share, sharing, stored_by
 from kdjax.dry_run.teacher_cost import TeacherCost
 from kdjax.files import digest
 from kdjax.models import zoo
 from kdjax.recipes import from_dict
+from kdjax.results.schema import CorpusFacts, TeacherFacts, Tuning
+from kdjax.results.store import from_plain, results_of, to_plain
 from kdjax.study import manifest as record
-from kdjax.study.artifact_dirs import places
-from kdjax.study.corpus import train_batches
+from kdjax.study.artifact_dirs import artifact_dirs
+from kdjax.study.batches import train_batches
 from kdjax.study.machine import versions
 from kdjax.study.manifest import Cost
 from kdjax.study.results import corpus_facts, judged, teacher_facts
@@ -100,7 +95,7 @@ class StudyAudit:
         except Exception as e:
             book.add(self._out / RESULTS, f"a recipe that cannot be used ({e})", WRITTEN)
             return self._results
-        self.places = places(self.config, self._out, self._shared)
+        self.places = artifact_dirs(self.config, self._out, self._shared)
         self.facts = self._results.get("teacher")
         others = {str(found["jax"]) for found in (self._results, *manifests) if "jax" in found} - {
             jax.__version__
@@ -246,7 +241,7 @@ class StudyAudit:
                 self._entries += teacher.entries
                 cards.append(teacher.card)
         if all(cards):
-            self.facts = teacher_facts(cards)
+            self.facts = to_plain(teacher_facts(cards))
 
     def facts_for(self, seed: int) -> Mapping[str, Any] | None:
         """Return the facts of the teacher that the student of a seed learns from."""
@@ -378,37 +373,40 @@ class StudyAudit:
                 {name: e[name] for name in ("name", "better", "arms")} for e in results["endpoints"]
             ]
             book.same(path, endpoints, self._endpoints(), "endpoints")
-            corpus = self._corpus_facts(results["corpus"])
+            recorded = results_of(results, path)
+            facts = [self.facts] if self.facts else []
+            teacher = [from_plain(TeacherFacts, one, f"{path}: teacher") for one in facts]
             made = judged(
                 self.config,
                 self.arms,
                 self.costs,
-                results["runs"],
-                results["references"],
-                corpus=corpus,
-                endpoints=results["endpoints"],
-                teacher=self.facts,
+                recorded.runs,
+                recorded.references,
+                corpus=self._corpus_facts(recorded.corpus),
+                endpoints=recorded.endpoints,
+                teacher=teacher[0] if teacher else None,
                 cache=self.cache,
-                tuning=self._tuning(results.get("tuning")),
+                tuning=self._tuning(recorded.tuning),
+                wall_clock=recorded.wall_clock,
             )
             left_out: set[str] = set()
             if results["kdjax"] != kdjax.__version__:
                 left_out |= {"differences", "same", "notes"}  # another version may have other words
             if stored_by(self.arms) and not self.cache:
                 left_out |= {"cache", "notes"}
-            found, made = (
-                {k: v for k, v in without_versions(x).items() if k not in left_out}
-                for x in (results, made)
+            found, expected = (
+                {k: v for k, v in without_versions(to_plain(x)).items() if k not in left_out}
+                for x in (recorded, made)
             )
-            book.same(path, found, plain(made))
+            book.same(path, found, expected)
 
-    def _tuning(self, found: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _tuning(self, found: Tuning | None) -> Tuning | None:
         """Return how the arms were tuned; as it was found where the tuning's file is not there."""
         if self.config.tuning and not Path(self.config.tuning).exists():
             return found
         return tuning_of(self.config)
 
-    def _corpus_facts(self, found: dict[str, Any]) -> dict[str, Any]:
+    def _corpus_facts(self, found: CorpusFacts) -> CorpusFacts:
         """What the text and the texts for evaluation say; what is not there any more, as it was
         found."""
         texts = {name: self.places["texts"] / name for name in self.config.evaluation.texts}

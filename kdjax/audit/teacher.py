@@ -16,10 +16,10 @@ from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import PARTS, Price
 from kdjax.config import Config
-from kdjax.dry_run.teacher_cost import batch_shape
+from kdjax.dry_run.arms import batch_shape
 from kdjax.models import zoo
-from kdjax.study.run_backup import RESULT
-from kdjax.study.trained_teacher import MANIFEST, training_identity
+from kdjax.study.run_backup import MANIFEST, RESULT
+from kdjax.study.teacher_checkpoints import training_identity
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher_directories import CARD, checkpoint_name
 from kdjax.training.teacher_pretraining import pretraining_price, pretraining_spans

@@ -1,7 +1,7 @@
 """What a budget is held against: its kind, and who pays for the teacher.
 
 Busbridge et al. 2025 (arXiv 2502.08606) name four cases. The teacher may cost nothing (it is there,
-and what it says is stored or shared by many), its forward passes, its training (what it says being
+and its outputs are stored or shared by many), its forward passes, its training (its outputs being
 stored), or both.
 """
 
@@ -16,8 +16,8 @@ from kdjax.config import BudgetConfig
 from kdjax.errors import InputError
 
 ACCOUNTS = (*PARTS, "teacher_cache", "teacher_training", "mlm_probe")
-"""What a run causes: the parts of its steps, its shares of stored teacher outputs and of the
-teacher's training, and the probe it ends with, where the recipe has that charged
+"""What a run's FLOPs are booked under: the parts of its steps, its shares of stored teacher outputs
+and of the teacher's training, and the probe it ends with, where the recipe has that charged
 (`evaluation.mlm_probe.charged`)."""
 
 _STUDENT = ("student_forward", "student_backward", "objective", "optimizer", "mlm_probe")
@@ -39,8 +39,8 @@ class Budget:
     Attributes:
         kind: flops, tokens or hours.
         amount: in that unit; FLOPs and tokens are whole numbers.
-        teacher: which case is enforced, a key of `CASES`.
-        clock: the kinds of wall-clock that hours count.
+        teacher: which case of teacher accounting is enforced, a key of `CASES`.
+        clock: the kinds of wall-clock that a budget of hours counts.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Budget:
 
     @staticmethod
     def of(config: BudgetConfig) -> Budget:
-        """The budget of a recipe.
+        """Make the budget of a recipe.
 
         Raises:
             InputError: none is set.
@@ -60,21 +60,19 @@ class Budget:
             raise InputError(
                 "budget is not set, expected one of budget.flops, budget.tokens and budget.hours"
             )
-        return Budget(
-            config.kind,
-            amount if config.kind == "hours" else int(amount),
-            config.teacher,
-            config.clock,
-        )
+        # FLOPs outgrow a double's 53 bits, so they are counted in Python's integers.
+        if config.kind != "hours":
+            amount = int(amount)
+        return Budget(config.kind, amount, config.teacher, config.clock)
 
     @staticmethod
     def flops(amount: float) -> Budget:
-        """A budget of so many FLOPs, the teacher's forward passes included."""
+        """Make a budget in FLOPs that pays for the teacher's forward passes."""
         return Budget("flops", int(amount))
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Budget:
-        """The inverse of `dataclasses.asdict`."""
+        """Restore a budget from what `dataclasses.asdict` made of it."""
         return Budget(**{**values, "clock": tuple(values["clock"])})
 
     @property
@@ -83,17 +81,19 @@ class Budget:
         return self.kind != "hours"
 
     def charges(self, spent: Mapping[str, int]) -> int:
-        """Of FLOPs by account, those charged in this budget's case."""
+        """Return the part of FLOPs by account that is charged in this budget's case."""
         return charged(spent, self.teacher)
 
-    def step(self, price: Price, positions: int) -> int:
-        """What a step of so many positions takes of a budget of FLOPs or tokens."""
-        return self.charges(price.parts()) if self.kind == "flops" else positions
+    def step(self, price: Price, tokens_per_step: int) -> int:
+        """Return how much a step takes of a budget in FLOPs or tokens."""
+        takes = {"flops": self.charges(price.parts()), "tokens": tokens_per_step}
+        return takes[self.kind]
 
     def __str__(self) -> str:
-        return f"{self.amount:.4g} {'FLOPs' if self.kind == 'flops' else self.kind}"
+        unit = {"flops": "FLOPs"}.get(self.kind, self.kind)
+        return f"{self.amount:.4g} {unit}"
 
 
 def charged(spent: Mapping[str, int], case: str) -> int:
-    """Of FLOPs by account, those charged in a case."""
+    """Return the part of FLOPs by account that is charged in a case of teacher accounting."""
     return sum(spent.get(account, 0) for account in CASES[case])

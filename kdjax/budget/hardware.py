@@ -1,4 +1,4 @@
-"""What the hardware does for a step: FLOPs really done, peak rates, memory, utilisation.
+"""What the hardware does for a step: executed FLOPs, peak rates, memory, utilisation.
 
 These figures depend on the machine, and on rematerialisation, kernels and sharding; a price does
 not.
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from kdjax.budget.price import FlopCountError, count_jaxpr
+from kdjax.budget.jaxpr_count import FlopCountError, count_jaxpr
 
 _CLOUD = "Google Cloud's TPU documentation"
 _NVIDIA = "NVIDIA's data sheet, without sparsity"
@@ -50,8 +50,9 @@ _PEAKS = {
     "H200": (989, "bfloat16", _NVIDIA),
     "H200 NVL": (835, "bfloat16", _NVIDIA),
 }
-"""Teraflops a second of a JAX device. TPUs by their whole kind, GPUs by words in it: the entry with
-the most counts."""
+"""Kind of device -> peak teraflops a second of one JAX device, their dtype, and whose figure it is.
+TPUs are found by their whole kind, GPUs by the words in it: of several entries whose words all
+occur, the one with the most words."""
 
 _MEASURING = 0.5
 """Seconds of matmuls from which a peak is measured."""
@@ -59,11 +60,11 @@ _MEASURING = 0.5
 
 @dataclass(frozen=True)
 class Peak:
-    """The most a device can do.
+    """The highest rate of dense matmuls that a device reaches.
 
     Attributes:
-        flops_per_second: of one JAX device, dense matmuls.
-        dtype: of the matmuls.
+        flops_per_second: FLOPs a second of one JAX device.
+        dtype: type of the matmuls' factors.
         source: whose figure it is; "measured" where it was found on this machine.
     """
 
@@ -80,14 +81,14 @@ def hardware_flops(
     The count is XLA's of what it compiled, less what its fusions repeat, times the devices: what is
     rematerialised or computed on every device counts each time, what XLA optimised away does not.
     XLA counts the body of a loop once, so what the loops do in their other turns is added from the
-    traced program, by the count that checks prices (`kdjax.budget.price.count_jaxpr`). How often
-    XLA writes the same elementwise work into its fusions changes with its version, and in models a
-    few dozen wide it doubles the figure, so the copies are left out.
+    traced program, by the count that checks prices (`kdjax.budget.jaxpr_count`). How often XLA
+    writes the same elementwise work into its fusions changes with its version, and in models a few
+    dozen wide it doubles the figure, so the copies are left out.
 
     Args:
-        compiled: the program, compiled.
+        compiled: the compiled program.
         traced: the same program, traced: `jax.jit(program).trace(...).jaxpr`.
-        devices: number of devices that it runs on.
+        devices: number of devices that the program runs on.
         repeated: FLOPs of elementwise work on a device that fusions repeat
             (`kdjax.hlo.fusion.repeated_flops`).
 
@@ -96,68 +97,85 @@ def hardware_flops(
         branch or a loop of unknown length, or the count is less than half of its matmuls, which
         kernels that XLA cannot look into then do.
     """
+    # XLA's count of a compiled program is per device.
     flops = (compiled.cost_analysis() or {}).get("flops")
     if flops is None or not math.isfinite(flops) or flops <= 0:
         return None
+
+    # XLA has counted a loop's body once: its other turns are the difference of these two.
     try:
         once = count_jaxpr(traced.jaxpr, "once")
         whole = count_jaxpr(traced.jaxpr, "whole")
     except FlopCountError:
         return None
-    total = (round(flops) - repeated) * devices + whole.total - once.total
-    return total if 2 * total >= whole.matmul else None
+    other_turns = whole.total - once.total
+    total: int = (round(flops) - repeated) * devices + other_turns
 
-
-def makers_peak(kind: str) -> Peak | None:
-    """The maker's figure for a kind of device (`jax.Device.device_kind`); None for a kind that is
-    not known."""
-    known = _known(kind)
-    if known is None:
+    # Less than half of the matmuls: kernels, which XLA counts as nothing, do the rest.
+    if 2 * total < whole.matmul:
         return None
-    teraflops, dtype, source = _PEAKS[known]
+    return total
+
+
+def vendor_peak(kind: str) -> Peak | None:
+    """Return the vendor's figure for a kind of device; None for an unknown kind.
+
+    Args:
+        kind: `jax.Device.device_kind`.
+    """
+    words = set(re.split(r"[ -]", kind.upper()))
+    entries = [entry for entry in _PEAKS if entry == kind or words.issuperset(entry.split())]
+    # A slice of a GPU (MIG) goes by the name of the whole, and does less.
+    if not entries or "MIG" in words:
+        return None
+    entry = max(entries, key=lambda entry: len(entry.split()))
+    teraflops, dtype, source = _PEAKS[entry]
     return Peak(teraflops * 1e12, dtype, source)
 
 
 @cache
 def peak(device: jax.Device) -> Peak:
-    """The peak of a device: the maker's figure for its kind, or, for a kind that is not known, a
-    measured one.
+    """Return the vendor's figure for a device's kind, or measure the peak of an unknown kind.
 
-    Makers' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured one
-    is the best of some float32 matmuls, half a second of them. CPU devices share the cores of the
-    machine, so each has its part of them.
+    Vendors' figures are for dense matmuls in bfloat16, or float16 on GPUs without it. A measured
+    one is the best of half a second of float32 matmuls.
     """
-    if known := makers_peak(device.device_kind):
+    known = vendor_peak(device.device_kind)
+    if known is not None:
         return known
-    sharing = len(jax.local_devices(backend="cpu")) if device.platform == "cpu" else 1
-    return Peak(_fastest_matmul(device) / sharing, "float32", "measured")
+    rate = _fastest_matmul(device)
+    # CPU devices share the cores of the machine.
+    if device.platform == "cpu":
+        rate /= len(jax.local_devices(backend="cpu"))
+    return Peak(rate, "float32", "measured")
 
 
 def utilisation(flops: float, seconds: float, peak: Peak, devices: int) -> float:
-    """Share of what the devices could have done, 0 to 1.
+    """Return the share of the devices' peak that was used, 0 to 1.
 
     Args:
-        flops: done by all devices together.
-        seconds: in this time, above 0.
-        peak: of one device.
-        devices: how many.
+        flops: FLOPs done by all devices together.
+        seconds: the time they took, above 0.
+        peak: the peak of one device.
+        devices: number of devices.
     """
     return flops / (seconds * peak.flops_per_second * devices)
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
-    """What a compiled program needs on each device, by the compiler's own figures, in bytes.
+    """Return the compiler's figures of the memory that a program needs on each device, in bytes.
 
-    Returns: `arguments`, `outputs`, `aliased` (outputs that take the place of arguments),
+    Returns:
+        `arguments`, `outputs`, `aliased` (outputs that take the place of arguments),
         `temporaries`, and `peak`, all of them at once; None where the backend does not say.
     """
-    found = compiled.memory_analysis()
-    if found is None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return None
-    arguments = found.argument_size_in_bytes
-    outputs = found.output_size_in_bytes
-    aliased = found.alias_size_in_bytes
-    temporaries = found.temp_size_in_bytes
+    arguments = analysis.argument_size_in_bytes
+    outputs = analysis.output_size_in_bytes
+    aliased = analysis.alias_size_in_bytes
+    temporaries = analysis.temp_size_in_bytes
     return {
         "arguments": arguments,
         "outputs": outputs,
@@ -167,43 +185,32 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
     }
 
 
-def high_water() -> tuple[int, str]:
-    """The most memory in use so far: bytes, and of what.
+def peak_memory() -> tuple[int, str]:
+    """Return the most memory that was in use so far, in bytes, and where.
 
     Returns:
-        Of the fullest local device where devices keep count; elsewhere of this process.
+        The figure of the fullest local device where devices keep count, else of this process.
     """
     counts = [
         (device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()
     ]
     if max(counts) > 0:
         return max(counts), "the fullest device"
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS has bytes, Linux KiB
-    return (
-        most if sys.platform == "darwin" else 1024 * most,
-        "the process, resident set",
-    )
-
-
-def _known(kind: str) -> str | None:
-    """The entry of `_PEAKS` for a kind of device."""
-    if kind in _PEAKS:
-        return kind
-    words = set(re.split(r"[ -]", kind.upper()))
-    if "MIG" in words:  # a slice of a GPU goes by the name of the whole
-        return None
-    fitting = [entry for entry in _PEAKS if words.issuperset(entry.split())]
-    return max(fitting, key=lambda entry: len(entry.split()), default=None)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts in bytes, Linux in KiB.
+    if sys.platform != "darwin":
+        resident *= 1024
+    return resident, "the process, resident set"
 
 
 def _fastest_matmul(device: jax.Device) -> float:
-    """The best rate among square float32 matmuls of growing size, in FLOPs a second."""
+    """Measure the best rate of square float32 matmuls of growing size, in FLOPs a second."""
     multiply = jax.jit(jnp.matmul)
     best = 0.0
     spent = 0.0
+    ahead = 0.0
     size = 128
-    while spent + (4 * 2 * size**3 / best if best else 0.0) < _MEASURING:
+    while spent + ahead < _MEASURING:
         square = jax.device_put(jnp.ones((size, size), jnp.float32), device)
         multiply(square, square).block_until_ready()  # compiles
         for _ in range(3):
@@ -213,4 +220,6 @@ def _fastest_matmul(device: jax.Device) -> float:
             best = max(best, 2 * size**3 / seconds)
             spent = spent + seconds
         size *= 2
+        # Four matmuls of the next size, at the best rate.
+        ahead = 4 * 2 * size**3 / best
     return best

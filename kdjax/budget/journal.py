@@ -1,10 +1,9 @@
-"""`ledger.jsonl`: a run's account over time, only ever added to. Each entry carries the hash of the
-one before.
+"""`ledger.jsonl`: a run's ledger over time, only ever added to and linked by hashes.
 
-An entry says what happened and how the ledger stood then: `open`, `steps` (more were done),
-`restart` (from a checkpoint; what was done after it is done again), `close` (nothing more fits).
-Whoever changes, removes or reorders an entry has to recompute every hash after it, and the last one
-is in the run's result.
+An entry says what happened and how the ledger stood then, and carries the hash of the entry before
+it. The events are `open`, `steps` (more were done), `restart` (from a checkpoint; what was done
+after it is done again) and `close` (nothing more fits). Whoever changes, removes or reorders an
+entry has to recompute every hash after it, and the last one is in the run's result.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,13 @@ NAME = "ledger.jsonl"
 
 
 class Journal:
-    """A run's `ledger.jsonl`, open for adding to it."""
+    """A run's `ledger.jsonl`, open for adding entries."""
 
     def __init__(self, path: Path):
-        """Reads what is there; of a last line cut short by a kill only whole lines count.
+        """Read the entries that are there; a last line cut short by a kill is dropped.
+
+        Args:
+            path: the file, made with its directory where there is none.
 
         Raises:
             InputError: an entry was changed, removed or reordered.
@@ -35,6 +36,7 @@ class Journal:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self.entries = read(path) if path.exists() else []
+        # The next entry must begin on a line of its own.
         if path.exists():
             whole = path.read_bytes().rfind(b"\n") + 1
             os.truncate(path, whole)
@@ -45,15 +47,15 @@ class Journal:
         return str(self.entries[-1]["sha256"]) if self.entries else ""
 
     def add(self, event: str, ledger: Ledger, **facts: Any) -> None:
-        """Adds an entry, on the disk before this returns.
+        """Add an entry; it is on the disk before this returns.
 
         Args:
             event: what happened.
-            ledger: how the account stands.
-            facts: what else belongs to the event, as plain values.
+            ledger: the ledger after it.
+            facts: more about the event, as plain values.
 
         Raises:
-            OSError: it cannot be written; the journal is as it was.
+            OSError: the entry cannot be written; the journal is as it was.
         """
         content = {
             "entry": len(self.entries),
@@ -63,20 +65,34 @@ class Journal:
             "ledger": ledger.to_json(),
             "previous": self.head,
         }
+        # As it will be read back: with lists for tuples, and strings for keys.
         entry = json.loads(json.dumps({**content, "sha256": digest(content)}))
         append_text(self._path, json.dumps(entry) + "\n", durable=True)
         self.entries.append(entry)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The entries of a journal, checked against their hashes.
+    """Read the entries of a journal and check them against their hashes.
 
     Raises:
-        InputError: an entry was changed, removed or reordered; names the first that does not fit.
+        InputError: an entry was changed, removed or reordered; the message names the first one.
     """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: expected a run's ledger, found {e}") from None
     previous = ""
     entries = []
-    for number, entry in enumerate(_lines(path)):
+    # What follows the last line end was cut short by a kill.
+    for number, line in enumerate(lines[:-1]):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = None
+        if not isinstance(entry, dict):
+            raise InputError(
+                f"{path}: entry {number} is not JSON, expected a run's ledger as it was written"
+            )
         content = {name: value for name, value in entry.items() if name != "sha256"}
         if entry.get("sha256") != digest(content):
             raise InputError(
@@ -90,21 +106,3 @@ def read(path: Path) -> list[dict[str, Any]]:
         previous = entry["sha256"]
         entries.append(entry)
     return entries
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of the file."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: expected a run's ledger, found {e}") from None
-    for number, line in enumerate(lines[:-1]):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            entry = None
-        if not isinstance(entry, dict):
-            raise InputError(
-                f"{path}: entry {number} is not JSON, expected a run's ledger as it was written"
-            )
-        yield entry

@@ -1,5 +1,5 @@
-"""What a run has spent, by part, whether it can afford another step, and how its phases lie in its
-budget."""
+"""What a run has spent, by part, whether it can afford another step, and where in the budget its
+phases lie."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from kdjax.errors import InputError
 
 @dataclass(frozen=True)
 class PhaseSpan:
-    """A phase as it lies in a budget.
+    """A phase's place in a budget.
 
     Attributes:
-        price: of one of its steps.
+        price: FLOPs of one of its steps.
         first: number of its first step.
-        steps: how many it has.
-        positions: of one of its steps: batch x length.
+        steps: number of its steps.
+        tokens_per_step: batch x length of one of its steps, padding included.
     """
 
     price: Price
     first: int
     steps: int
-    positions: int
+    tokens_per_step: int
 
     @property
     def stop(self) -> int:
@@ -39,63 +39,69 @@ class PhaseSpan:
 def schedule_phases(
     budget: Budget,
     phases: Sequence[tuple[float, Price]],
-    positions: int | Sequence[int],
+    tokens_per_step: int | Sequence[int],
     upfront: Mapping[str, int] | None = None,
     setting: str = "budget.flops",
 ) -> tuple[PhaseSpan, ...]:
-    """Lays phases out in a budget: none spends beyond its end, and less than one step is left over
-    at the last.
+    """Give each phase of an arm as many steps as end before its share of the budget does.
+
+    Less than one step is left over at the end of the last phase.
 
     Args:
-        budget: of FLOPs or tokens.
-        phases: of each, the share of the budget at which it ends (the last: 1) and the price of its
-            steps.
-        positions: of a step, batch x length: of all phases, or of each.
+        budget: a budget in FLOPs or tokens.
+        phases: for each phase, the share of the budget at which it ends (the last: 1) and the price
+            of its steps.
+        tokens_per_step: batch x length, one number for all phases or one for each.
         upfront: FLOPs spent before the first step, by account.
         setting: where the budget was set, for messages.
 
     Raises:
-        InputError: a phase without a single step.
+        InputError: a phase has not a single step.
     """
+    if isinstance(tokens_per_step, int):
+        tokens_per_step = [tokens_per_step] * len(phases)
     spans: list[PhaseSpan] = []
     used = Ledger.open(budget, len(phases), upfront).used
     first = 0
-    each = [positions] * len(phases) if isinstance(positions, int) else positions
-    for n, ((until, price), size) in enumerate(zip(phases, each, strict=True), start=1):
-        a_step = budget.step(price, size)
-        steps = (math.floor(Fraction(until) * Fraction(budget.amount)) - int(used)) // a_step
+    sized = zip(phases, tokens_per_step, strict=True)
+    for number, ((until, price), tokens) in enumerate(sized, start=1):
+        step = budget.step(price, tokens)
+        # Fractions: FLOPs outgrow what a double holds exactly.
+        end = math.floor(Fraction(until) * Fraction(budget.amount))
+        steps = (end - int(used)) // step
         if steps < 1:
+            which = f" of phase {number} (it ends at {until:g})" if len(phases) > 1 else ""
             before = f" after {used:.4g} spent before" if used else ""
-            which = f" of phase {n} (it ends at {until:g})" if len(phases) > 1 else ""
             raise InputError(
                 f"{setting} is {budget.amount:.4g}, expected at least the price of one "
-                f"step{which}{before}, "
-                f"{a_step:.4g}"
+                f"step{which}{before}, {step:.4g}"
             )
-        spans.append(PhaseSpan(price, first, steps, size))
-        used = used + steps * a_step
-        first = first + steps
+        spans.append(PhaseSpan(price, first, steps, tokens))
+        used += steps * step
+        first += steps
     return tuple(spans)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The account of one run; it travels in the checkpoint.
+    """What one run has spent; it travels in the checkpoint.
 
     Attributes:
         budget: what the run may spend.
-        spent: FLOPs that the run has caused, by account (`ACCOUNTS`), whether they are charged or
-            not.
+        spent: FLOPs that the run has caused, by account (`ACCOUNTS`), charged or not.
         phases: optimiser steps done in each phase.
-        positions: places of the sequences seen, padding included.
+        positions: batch x length, summed over the steps, padding included.
         tokens: tokens seen, padding not counted.
-        unique_tokens: those of them seen for the first time.
-        masked_tokens: those of them that were masked: what a masked language model predicts.
+        unique_tokens: tokens seen for the first time, padding not counted.
+        masked_tokens: masked tokens seen, which a masked language model predicts.
         cache_bytes: size of the stored teacher outputs that the run reads.
         seconds: wall-clock by kind (compute, input, compile, evaluation, checkpoint), over all
             restarts.
-        step_seconds: what the last step took, of what the budget's clock counts.
+        step_seconds: seconds of the last step, of the kinds that the budget's clock counts.
     """
+
+    # The names are keys of stored ledgers: in checkpoints, ledger.jsonl and results.json. So
+    # `positions`, the sum of `tokens_per_step`, keeps its name.
 
     budget: Budget
     spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
@@ -115,7 +121,7 @@ class Ledger:
         upfront: Mapping[str, int] | None = None,
         cache_bytes: int = 0,
     ) -> Ledger:
-        """A new account, from which what was spent on the teacher before is paid at once."""
+        """Open a ledger on which FLOPs spent before the first step, by account, stand already."""
         spent = {**dict.fromkeys(ACCOUNTS, 0), **(upfront or {})}
         return Ledger(budget, spent, (0,) * phases, cache_bytes=cache_bytes)
 
@@ -126,15 +132,16 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """FLOPs charged, in the case of the budget."""
+        """FLOPs charged, in the budget's case of teacher accounting."""
         return self.budget.charges(self.spent)
 
     @property
     def used(self) -> float:
-        """What is used up, in the budget's unit."""
+        """How much of the budget is used up, in its unit."""
         if self.budget.kind == "hours":
             return self.counted_seconds / 3600
-        return self.total if self.budget.kind == "flops" else self.positions
+        used = {"flops": self.total, "tokens": self.positions}
+        return used[self.budget.kind]
 
     @property
     def counted_seconds(self) -> float:
@@ -149,79 +156,80 @@ class Ledger:
     @property
     def training_amount(self) -> float:
         """What training may spend, in the budget's unit: all but a charged MLM probe."""
-        return self.budget.amount - self._set_aside
+        return self.budget.amount - self._probe
 
     @property
     def training_share(self) -> float:
         """The share of `training_amount` that is used up.
 
-        Learning rate and schedules go by it: they begin at 0 although the probe, which comes last,
-            is charged first.
+        Learning rate and schedules follow it: they begin at 0 although the probe, which comes last,
+        is charged first.
         """
-        return (self.used - self._set_aside) / self.training_amount
+        return (self.used - self._probe) / self.training_amount
 
     @property
-    def _set_aside(self) -> int:
-        return self.spent.get("mlm_probe", 0) if self.budget.kind == "flops" else 0
+    def _probe(self) -> int:
+        """What a charged MLM probe takes of the budget: nothing of one in tokens or hours."""
+        if self.budget.kind != "flops":
+            return 0
+        return self.spent.get("mlm_probe", 0)
 
     @property
     def remaining(self) -> float:
         """What is left, in the budget's unit."""
         return self.budget.amount - self.used
 
-    def step(self, price: Price, positions: int) -> float:
-        """What the next step takes, in the budget's unit; of hours, as long as the last one
-        took."""
-        return (
-            self.budget.step(price, positions)
-            if self.budget.countable
-            else self.step_seconds / 3600
-        )
+    def step(self, price: Price, tokens_per_step: int) -> float:
+        """Return what the next step takes, in the budget's unit."""
+        if self.budget.countable:
+            return self.budget.step(price, tokens_per_step)
+        # Nobody knows how long a step will take: as long as the last one.
+        return self.step_seconds / 3600
 
-    def affords(self, price: Price, positions: int, until: float = 1.0) -> bool:
-        """Whether another step ends before a share of the budget is used up."""
+    def affords(self, price: Price, tokens_per_step: int, until: float = 1.0) -> bool:
+        """Return whether another step ends before a share of the budget is used up."""
         end = Fraction(until) * Fraction(self.budget.amount)
-        return Fraction(self.used) + Fraction(self.step(price, positions)) <= end
+        return Fraction(self.used) + Fraction(self.step(price, tokens_per_step)) <= end
 
     def charge(
-        self, phase: int, price: Price, positions: int, tokens: int, unique: int, masked: int
+        self, phase: int, price: Price, tokens_per_step: int, tokens: int, unique: int, masked: int
     ) -> Ledger:
-        """The ledger after one more step.
+        """Return the ledger after one more step.
 
         Args:
-            phase: which phase the step is of, from 0.
-            price: of the step.
-            positions: of its batch, padding included.
-            tokens: of its batch, padding not counted.
-            unique: those of them seen for the first time.
-            masked: those of them that were masked.
+            phase: number of the step's phase, from 0.
+            price: FLOPs of the step.
+            tokens_per_step: batch x length, padding included.
+            tokens: tokens of the batch, padding not counted.
+            unique: tokens of the batch that are seen for the first time.
+            masked: masked tokens of the batch.
 
         Raises:
             ValueError: the step does not fit.
         """
-        if not self.affords(price, positions):
+        if not self.affords(price, tokens_per_step):
             raise ValueError(
-                f"a step of {self.step(price, positions)}, expected at most the {self.remaining} "
-                "left"
+                f"a step of {self.step(price, tokens_per_step)}, expected at most the "
+                f"{self.remaining} left"
             )
         parts = price.parts()
         return replace(
             self,
             spent={name: before + parts.get(name, 0) for name, before in self.spent.items()},
             phases=tuple(steps + (n == phase) for n, steps in enumerate(self.phases)),
-            positions=self.positions + positions,
+            positions=self.positions + tokens_per_step,
             tokens=self.tokens + tokens,
             unique_tokens=self.unique_tokens + unique,
             masked_tokens=self.masked_tokens + masked,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; FLOPs stay integers."""
+        """Return the ledger as plain values; FLOPs stay integers."""
         return asdict(self)
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Ledger:
-        """The inverse of `to_json`."""
+        """Restore a ledger from what `to_json` made of it."""
         budget = Budget.from_json(values["budget"])
         phases = tuple(values["phases"])
         return Ledger(**{**values, "budget": budget, "phases": phases})

@@ -1,4 +1,4 @@
-"""What a run may spend."""
+"""Settings of the budget: what a run may spend."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from kdjax.config.values import expect
 from kdjax.errors import InputError
 
 KINDS = ("flops", "tokens", "hours")
@@ -14,40 +15,40 @@ KINDS = ("flops", "tokens", "hours")
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """What each run may spend: FLOPs, tokens or hours, one of them."""
+    """What each run may spend: FLOPs, tokens or hours; one of them is set."""
 
     flops: float = 0.0
-    """FLOPs of the training steps by XLA's count of the reference program; which of the teacher's
-    count: `teacher`."""
+    """FLOPs of the training steps, by XLA's count of the reference program; `teacher` says which of
+    the teacher's FLOPs count."""
     tokens: float = 0.0
-    """Tokens the student sees: batch x length a step, padding included."""
+    """Tokens that the student sees: batch x length a step, padding included."""
     hours: float = 0.0
     """Wall-clock hours of what `clock` names."""
     clock: tuple[Literal["compute", "input", "compile", "checkpoint", "evaluation"], ...] = (
         "compute",
         "input",
     )
-    """What a budget of hours counts: steps, waiting for batches, compiling, saving, evaluating
-    along the way."""
+    """Kinds of wall-clock that a budget of hours counts: steps, waiting for batches, compiling,
+    saving, evaluating during training. By default only what every step takes."""
     teacher: Literal["nothing", "inference", "training", "both"] = "inference"
-    """What of the teacher a budget of FLOPs pays for: nothing, its forward passes (or their stored
-    outputs), its training, or both (the four cases of Busbridge et al. 2025, arXiv 2502.08606)."""
+    """What of the teacher a budget of FLOPs pays for: nothing, its forward passes or their stored
+    outputs (the default, as in the paper), its training, or both. These are the four cases of
+    Busbridge et al. 2025, arXiv 2502.08606."""
     students: int = 1
-    """Students that share what the teacher's training cost."""
+    """Number of students that share the cost of the teacher's training."""
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in KINDS if getattr(self, name)}
-        for name, value in given.items():
-            if not 0 < value < math.inf:
-                raise InputError(f"budget.{name} is {value}, expected a number above 0")
-        if len(given) > 1:
-            named = " and ".join(f"budget.{name} {value:g}" for name, value in given.items())
+        # One kind: with two, it would depend on the arm which of them ends a run.
+        amounts = {name: getattr(self, name) for name in KINDS if getattr(self, name)}
+        for name, amount in amounts.items():
+            expect(0 < amount < math.inf, f"budget.{name}", amount, "a number above 0")
+        if len(amounts) > 1:
+            both = " and ".join(f"budget.{name} {amount:g}" for name, amount in amounts.items())
             raise InputError(
-                f"{named} are both set, expected one of flops, tokens and hours, and 0 for the "
+                f"{both} are both set, expected one of flops, tokens and hours, and 0 for the "
                 "others"
             )
-        if self.students < 1:
-            raise InputError(f"budget.students is {self.students}, expected at least 1")
+        expect(self.students >= 1, "budget.students", self.students, "at least 1")
         if not self.clock:
             raise InputError(
                 "budget.clock is empty, expected at least one of compute, input, compile, …"
@@ -55,5 +56,5 @@ class BudgetConfig:
 
     @property
     def kind(self) -> str:
-        """Which kind of budget is set; flops where none is."""
+        """The kind of budget that is set; flops where none is."""
         return next((name for name in KINDS if getattr(self, name)), "flops")

@@ -1,4 +1,4 @@
-"""What is measured once the budget is spent."""
+"""Settings of the evaluation, once the budget is spent."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdjax.config.values import expect
 from kdjax.errors import InputError
 
 TEXT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What a text of `evaluation.texts` may be called: its name is part of an endpoint's."""
+"""Names that a text of `evaluation.texts` may have: it is part of an endpoint's name."""
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """A labelled task: one file, split by the hash of each row's identity."""
+    """A labelled task: a file whose rows are split by the hash of their identity."""
 
     file: str
-    """.csv, .tsv, .jsonl or .json (path or package:NAME/PATH)."""
+    """A .csv, .tsv, .jsonl or .json file (path or package:NAME/PATH)."""
     text: str = "text"
     """Column of the text."""
     label: str = "label"
     """Column of the label."""
     identity: str = ""
-    """Column whose hash decides the split; empty: the record's key in a .json mapping, else the
+    """Column whose hash decides the split. Empty: the record's key in a .json mapping, else the
     text."""
     where: dict[str, str] = field(default_factory=dict)
-    """Column -> value: only rows that have it are used."""
+    """Values by column: only rows that have all of them are used."""
     drop_labels: tuple[str, ...] = ()
     """Labels whose rows are left out."""
     regression: bool = False
-    """Whether the label is a number to predict (Pearson's r) or a class (accuracy)."""
+    """Whether the label is a number to predict, measured by Pearson's r; else it is a class,
+    measured by accuracy."""
     dev: float = 0.1
-    """Share of rows for choosing (layer, regularisation)."""
+    """Share of rows by which layer and regularisation are chosen."""
     test: float = 0.1
-    """Share of rows for the reported figure. With the corpus's `validation` share or more, a task
-    on the corpus's own documents is tested on none the student was trained on only if this is at
-    most that share."""
+    """Share of rows for the reported figure. A task on the corpus's own documents is tested on none
+    that the student was trained on only if this is at most `data.validation`."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,16 @@ class ProbeConfig:
     """Linear probes on frozen, mean-pooled features of every layer."""
 
     examples: int = 3000
-    """Most training rows used."""
+    """The most training rows that are used."""
     strengths: tuple[float, ...] = (0.01, 0.1, 1.0)
-    """Inverse regularisation strengths C tried; the best on dev is kept, together with the
-    layer."""
+    """Inverse regularisation strengths C to try; the best pair of strength and layer on dev is
+    chosen."""
 
     def __post_init__(self) -> None:
-        if self.examples < 2:
-            raise InputError(f"evaluation.probe.examples is {self.examples}, expected at least 2")
-        if not self.strengths or min(self.strengths) <= 0:
-            raise InputError(
-                f"evaluation.probe.strengths is {self.strengths}, expected one or more numbers "
-                "above 0"
-            )
+        where = "evaluation.probe"
+        least = min(self.strengths, default=0.0)
+        expect(self.examples >= 2, f"{where}.examples", self.examples, "at least 2")
+        expect(least > 0, f"{where}.strengths", self.strengths, "one or more numbers above 0")
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,13 @@ class FinetuneConfig:
     """Fine-tuning of the whole encoder."""
 
     steps: int = 100
-    """Steps; 0: no fine-tuning."""
+    """Number of steps; 0: no fine-tuning."""
     batch_size: int = 32
     """Rows of a step."""
     learning_rate: float = 1e-4
-    """Peak learning rate; linear decay to 0."""
+    """Peak learning rate, which decays to 0 on a line."""
     warmup: float = 0.1
-    """Share of the steps that warm up; from 1 on, their number."""
+    """Share of the steps that warm up; a number from 1 on is a number of steps."""
     weight_decay: float = 0.01
     """Decoupled weight decay; not on biases and LayerNorms."""
     eps: float = 1e-6
@@ -79,36 +77,30 @@ class FinetuneConfig:
     clip: float = 0.0
     """Largest global gradient norm; 0: no clipping."""
     pool: Literal["first", "mean"] = "first"
-    """What the head reads of the last layer: the first token (BERT's way) or the mean over
-    tokens, which needs less training."""
+    """What the head reads of the last layer: the first token, as in BERT, or the mean over tokens,
+    which needs less training."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least "
-                    f"{least}"
-                )
-        if self.learning_rate <= 0:
-            raise InputError(
-                f"evaluation.finetune.learning_rate is {self.learning_rate}, expected more than 0"
-            )
-        if self.eps <= 0:
-            raise InputError(f"evaluation.finetune.eps is {self.eps}, expected more than 0")
-        for name in ("warmup", "weight_decay", "clip"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"evaluation.finetune.{name} is {getattr(self, name)}, expected at least 0"
-                )
+        where = "evaluation.finetune"
+        expect(self.batch_size >= 1, f"{where}.batch_size", self.batch_size, "at least 1")
+        # Adam divides by eps where a gradient is 0.
+        for name in ("learning_rate", "eps"):
+            value = getattr(self, name)
+            expect(value > 0, f"{where}.{name}", value, "more than 0")
+        # 0 turns each of these off.
+        for name in ("steps", "warmup", "weight_decay", "clip"):
+            value = getattr(self, name)
+            expect(value >= 0, f"{where}.{name}", value, "at least 0")
 
 
 @dataclass(frozen=True)
 class MlmProbeConfig:
-    """A fresh MLM head fitted on the frozen model: held-out loss that every arm has."""
+    """The MLM probe: a fresh MLM head on the frozen model, for a held-out loss that every arm
+    has."""
 
     tokens: float = 0.0
-    """Tokens of the training text it is fitted on, batch x length a step, padding included; the
-    same for every model, whatever its budget. 0: no probe."""
+    """Tokens of the training text that it is fitted on, batch x length a step, padding included.
+    The same for every model, whatever its budget. 0: no probe."""
     batch_size: int = 8
     """Sequences of a step."""
     decoder: Literal["free", "tied"] = "free"
@@ -118,10 +110,11 @@ class MlmProbeConfig:
     """What it reads at a masked position: a learned mix of all layers, embeddings included (Peters
     et al. 2018, arXiv 1802.05365, equation 1), or the last layer alone."""
     learning_rate: float = 1e-2
-    """Peak learning rate; Adam, linear warm-up over a tenth of the steps, linear decay to 0."""
+    """Peak learning rate of Adam, with a linear warm-up over a tenth of the steps and a linear
+    decay to 0."""
     tolerance: float = 0.05
-    """A probe counts as converged when the second half of its tokens lowered the held-out loss by
-    at most so many nats."""
+    """Nats by which the second half of its tokens may lower the held-out loss of a probe that
+    counts as converged."""
     charged: bool = False
     """Whether a budget of FLOPs pays for it: a run then trains with what is left of its budget."""
     along_the_way: bool = False
@@ -129,14 +122,14 @@ class MlmProbeConfig:
 
     def __post_init__(self) -> None:
         where = "evaluation.mlm_probe"
-        if not 0 <= self.tokens < math.inf:
-            raise InputError(f"{where}.tokens is {self.tokens}, expected a number of at least 0")
-        if self.batch_size < 1:
-            raise InputError(f"{where}.batch_size is {self.batch_size}, expected at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"{where}.learning_rate is {self.learning_rate}, expected more than 0")
-        if not 0 <= self.tolerance < math.inf:
-            raise InputError(f"{where}.tolerance is {self.tolerance}, expected at least 0 nats")
+        tokens = self.tokens
+        rate = self.learning_rate
+        tolerance = self.tolerance
+        expect(0 <= tokens < math.inf, f"{where}.tokens", tokens, "a number of at least 0")
+        expect(self.batch_size >= 1, f"{where}.batch_size", self.batch_size, "at least 1")
+        expect(0 < rate < math.inf, f"{where}.learning_rate", rate, "more than 0")
+        expect(0 <= tolerance < math.inf, f"{where}.tolerance", tolerance, "at least 0 nats")
+        # A learning curve's probes come while the student trains, when the budget is not yet spent.
         if self.charged and self.along_the_way:
             raise InputError(
                 f"{where}.charged and along_the_way are both true, expected one of them: a run is "
@@ -146,18 +139,18 @@ class MlmProbeConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured once the budget is spent: the same for every arm, and not charged to the
-    budget (but for `mlm_probe` where it says so)."""
+    """What is measured once the budget is spent: the same for every arm, and charged to no budget
+    (but `mlm_probe` where it is `charged`)."""
 
     mlm_sequences: int = 256
     """Held-out sequences for the MLM loss, with fixed masks."""
     mlm_probe: MlmProbeConfig = MlmProbeConfig()
     """The MLM probe: held-out loss of a fresh head on the frozen model, for every arm."""
     texts: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
-    """Name -> files as of `data.files`: held-out text from elsewhere, on which the MLM loss and the
-    MLM probe are measured too, on at most `mlm_sequences` sequences of each."""
+    """Held-out text from elsewhere: files, as in `data.files`, by the text's name. The MLM loss and
+    the MLM probe are measured on at most `mlm_sequences` sequences of each, too."""
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
-    """The downstream tasks."""
+    """The downstream tasks by name."""
     probe: ProbeConfig = ProbeConfig()
     """Linear probes."""
     finetune: FinetuneConfig = FinetuneConfig()
@@ -167,26 +160,23 @@ class EvaluationConfig:
     teacher), with Holm's adjustment for the number of arms: mlm_loss, mlm_probe, probe.TASK or
     finetune.TASK. Empty: none."""
     confidence: float = 0.95
-    """Confidence of the paired intervals over seeds."""
+    """Confidence level of the paired intervals over seeds."""
     margin: float = 0.01
-    """Two arms tie when the whole interval lies within this much of 0 (accuracy, r; for the MLM
-    loss in nats)."""
+    """Difference that does not matter, in the endpoint's unit (accuracy, r, or nats for the MLM
+    loss): two arms tie when the whole interval lies within it."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise InputError(
-                f"evaluation.confidence is {self.confidence}, expected a number between 0 and 1, "
-                "both excluded"
-            )
-        if not 0 <= self.margin < math.inf:
-            raise InputError(
-                f"evaluation.margin is {self.margin}, expected a finite number of at least 0"
-            )
+        level = self.confidence
+        between = "a number between 0 and 1, both excluded"
+        expect(0 < level < 1, "evaluation.confidence", level, between)
+        margin = self.margin
+        finite = "a finite number of at least 0"
+        expect(0 <= margin < math.inf, "evaluation.margin", margin, finite)
+        # YAML reads a bare number or `no` as no name.
         for name, files in self.texts.items():
             if not TEXT_NAME.fullmatch(str(name)) or not isinstance(name, str):
                 raise InputError(
                     f"evaluation.texts has {name!r:.80}, expected names of at most 64 letters, "
                     "digits, - and _, quoted where YAML reads something else"
                 )
-            if not files:
-                raise InputError(f"evaluation.texts.{name} is empty, expected files")
+            expect(bool(files), f"evaluation.texts.{name}", "empty", "files")

@@ -1,4 +1,4 @@
-"""A whole recipe, with what a sweep, a tuning and a plan add to it."""
+"""Settings of a whole recipe, with those of a sweep, of tuning and of a plan."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kdjax.config.evaluation import EvaluationConfig
 from kdjax.config.model import ModelSpec
 from kdjax.config.teacher import CacheConfig, TeacherConfig
 from kdjax.config.train import TrainConfig
+from kdjax.config.values import expect
 from kdjax.errors import InputError
 
 
@@ -25,11 +26,12 @@ class RangeConfig:
     high: float = 0.0
     """Highest number."""
     log: bool = False
-    """Whether they are drawn evenly on a logarithmic scale."""
+    """Whether numbers are drawn evenly on a logarithmic scale."""
     choices: tuple[Any, ...] = ()
-    """The values, instead of a range."""
+    """The values to try, instead of a range."""
 
     def __post_init__(self) -> None:
+        # Either choices or a range; a logarithmic scale begins above 0.
         if self.choices and (self.low, self.high, self.log) != (0.0, 0.0, False):
             raise InputError("tune.space: found choices and a range, expected one of them")
         if not self.choices and not (self.low < self.high and (self.low > 0 or not self.log)):
@@ -42,34 +44,33 @@ class RangeConfig:
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Equal tuning: every arm gets the same number of trials of the same budget, on seeds of their
-    own."""
+    """Equal tuning: every arm gets the same number of trials of the same budget.
+
+    Trials run on seeds of their own.
+    """
 
     trials: int = 0
-    """Trials of each arm."""
+    """Number of trials of each arm."""
     space: dict[str, RangeConfig] = field(default_factory=dict)
-    """An arm's own setting -> the values to try, for instance optimizer.learning_rate."""
+    """Values to try, by an arm's own setting, for instance optimizer.learning_rate."""
     endpoint: str = "mlm_loss"
-    """What is optimised: mlm_loss or mlm_probe, on held-out sequences that no evaluation uses, or
-    probe.TASK on its dev rows."""
+    """The endpoint that is optimised: mlm_loss or mlm_probe, on held-out sequences that no
+    evaluation uses, or probe.TASK on its dev rows."""
     share: float = 1.0
     """Budget of a trial, as a share of the recipe's."""
     seeds: tuple[int, ...] = (1000,)
-    """Seeds of a trial; its value is the mean over them. None of them may be among the recipe's
+    """Seeds of a trial, whose value is the mean over them. None of them may be among the recipe's
     seeds."""
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
     """Optuna's sampler: tpe learns from the arm's trials so far; random and qmc give every arm the
     same points."""
     sampler_seed: int = 0
-    """Its seed."""
+    """Seed of the sampler."""
 
     def __post_init__(self) -> None:
-        if self.trials < 0:
-            raise InputError(f"tune.trials is {self.trials}, expected at least 0")
-        if not 0 < self.share <= 1:
-            raise InputError(
-                f"tune.share is {self.share}, expected a share of the budget above 0, up to 1"
-            )
+        expect(self.trials >= 0, "tune.trials", self.trials, "at least 0")
+        in_range = 0 < self.share <= 1
+        expect(in_range, "tune.share", self.share, "a share of the budget above 0, up to 1")
 
 
 @dataclass(frozen=True)
@@ -77,25 +78,23 @@ class PlanConfig:
     """A forecast of what each arm would reach at budgets nobody has spent."""
 
     pilot: str = ""
-    """Directory of a finished sweep over budgets with this recipe's arms: what the forecast is
-    fitted to. Empty: only prices and published laws."""
+    """Directory of a finished sweep over budgets with this recipe's arms, to which the forecast is
+    fitted. Empty: only prices and published laws."""
     budgets: tuple[float, ...] = ()
     """Budgets to forecast, in FLOPs. Empty: 1, 3, 10, 30 and 100 times the pilot's largest, or the
     recipe's."""
     endpoint: str = "mlm_loss"
-    """Which endpoint is forecast."""
+    """The endpoint that is forecast."""
     resamples: int = 1000
-    """Bootstrap resamples."""
+    """Number of bootstrap resamples."""
     seed: int = 0
-    """Their seed."""
+    """Seed of the resamples."""
 
     def __post_init__(self) -> None:
-        if self.resamples < 100:
-            raise InputError(f"plan.resamples is {self.resamples}, expected at least 100")
-        if any(not 0 < budget < math.inf for budget in self.budgets):
-            raise InputError(
-                f"plan.budgets is {list(self.budgets)}, expected numbers of FLOPs above 0"
-            )
+        # Fewer resamples make no interval.
+        expect(self.resamples >= 100, "plan.resamples", self.resamples, "at least 100")
+        positive = all(0 < budget < math.inf for budget in self.budgets)
+        expect(positive, "plan.budgets", list(self.budgets), "numbers of FLOPs above 0")
 
 
 @dataclass(frozen=True)
@@ -117,11 +116,12 @@ class Config:
     train: TrainConfig = TrainConfig()
     """Training."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One run per arm and seed; runs of a seed share start, order and masks."""
+    """Seeds of the runs: there is one per arm and seed. Runs of a seed share start, order and
+    masks."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation."""
     sweep: dict[str, Any] = field(default_factory=dict)
-    """A dotted setting -> a list of values, for `kdjax sweep`: every combination of values is a
+    """Lists of values by dotted setting, for `kdjax sweep`: every combination of values is a
     study."""
     tune: TuneConfig = TuneConfig()
     """Tuning, for `kdjax tune`."""
@@ -135,33 +135,30 @@ class Config:
         for seed in self.seeds:
             if not 0 <= seed < 2**32:
                 raise InputError(f"seeds has {seed}, expected whole numbers from 0 to 2^32 - 1")
-        # A tokenizer that is trained says how many rows both models' word embeddings have; so
-        # prices need no data.
+        # A tokenizer that is trained sets the rows of both models' word embeddings, so that prices
+        # need no data.
         tokenizer = self.data.tokenizer
         if isinstance(tokenizer, TokenizerConfig):
-            architecture = _with_vocabulary(
-                self.teacher.architecture, tokenizer.size, "teacher.architecture"
-            )
-            object.__setattr__(
-                self, "student", _with_vocabulary(self.student, tokenizer.size, "student")
-            )
-            object.__setattr__(self, "teacher", replace(self.teacher, architecture=architecture))
+            size = tokenizer.size
+            student = _with_vocabulary(self.student, size, "student")
+            teacher = _with_vocabulary(self.teacher.architecture, size, "teacher.architecture")
+            # The dataclass is frozen; this is still its construction.
+            object.__setattr__(self, "student", student)
+            object.__setattr__(self, "teacher", replace(self.teacher, architecture=teacher))
 
 
 def _with_vocabulary(model: ModelSpec, size: int, name: str) -> ModelSpec:
     """Return a model with a vocabulary of `size` entries.
 
     Args:
-        model: with a vocabulary of that size, or with the default one, which nobody has set.
+        model: a model with a vocabulary of that size, or of the default one, which nobody has set.
         size: entries of the vocabulary.
         name: dotted name of the model's settings, for messages.
 
     Raises:
         InputError: the model has a vocabulary of another size.
     """
-    if model.vocab_size not in (size, ModelSpec().vocab_size):
-        raise InputError(
-            f"{name}.vocab_size is {model.vocab_size}, expected data.tokenizer.size, {size}, or "
-            "none given"
-        )
+    known = model.vocab_size in (size, ModelSpec().vocab_size)
+    expected = f"data.tokenizer.size, {size}, or none given"
+    expect(known, f"{name}.vocab_size", model.vocab_size, expected)
     return replace(model, vocab_size=size)

@@ -1,4 +1,4 @@
-"""One training run: how it computes, optimises, saves."""
+"""Settings of a training run: how it computes, optimises and saves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kdjax.config.values import expect
 from kdjax.errors import InputError
 
 
@@ -18,25 +19,24 @@ class OptimizerConfig:
     warmup: float = 0.06
     """Share of the steps that warm up."""
     weight_decay: float = 0.01
-    """Decoupled weight decay; not on biases and LayerNorms, nor on what gets no gradient."""
+    """Decoupled weight decay; not on biases and LayerNorms, nor on what gets no gradient. The
+    default is BERT's."""
     b1: float = 0.9
     """Adam's beta 1."""
     b2: float = 0.98
-    """Adam's beta 2."""
+    """Adam's beta 2. The default is RoBERTa's, which is steadier with large batches (Liu et al.
+    2019, arXiv 1907.11692)."""
     eps: float = 1e-6
-    """Adam's epsilon."""
+    """Adam's epsilon. The default is BERT's."""
     clip: float = 0.0
     """Largest global gradient norm; 0: no clipping."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0:
-            raise InputError(f"learning_rate is {self.learning_rate}, expected more than 0")
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"warmup is {self.warmup}, expected a share in [0, 1)")
-        if self.eps <= 0:
-            raise InputError(
-                f"eps is {self.eps}, expected more than 0: what gets no gradient is divided by it"
-            )
+        # The caller says which optimiser it is: there are several in a recipe.
+        expect(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
+        expect(0 <= self.warmup < 1, "warmup", self.warmup, "a share in [0, 1)")
+        why = "more than 0: what gets no gradient is divided by it"
+        expect(self.eps > 0, "eps", self.eps, why)
 
 
 @dataclass(frozen=True)
@@ -51,106 +51,97 @@ class ComputeConfig:
     results, or whole layers. Without `scan`, XLA's CPU compiler merges the second computation with
     the first, and nothing is saved."""
     scan: bool = False
-    """Whether runs of layers that are alike are one loop, which compiles faster."""
+    """Whether layers of the same shape run as one loop, which compiles faster."""
     attention: Literal["auto", "plain"] = "auto"
-    """`auto`: a fused kernel where the device has one: kdjax's own on TPUs; on GPUs in bfloat16
-    cuDNN's, where nobody asks for the scores and there is no attention dropout. `plain`: never."""
+    """`auto`: a kernel where the device has one: kdjax's own on TPUs; cuDNN's on GPUs in bfloat16,
+    where nobody asks for the scores and there is no attention dropout. `plain`: no kernel."""
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How the devices of all hosts are laid out, and over which of them what is split. Changes the
-    result by no more than rounding, and not the price."""
+    """The mesh: how the devices of all hosts are laid out, and what is split over which of them.
+
+    Changes the result by no more than rounding, and not the price.
+    """
 
     data: int = 0
-    """Groups of devices that each have all parameters and take a part of the batch; 0: as many as
-    the others leave."""
+    """Number of groups of devices that each have all parameters and take a share of the batch; 0:
+    as many as the other axes leave."""
     fsdp: int = 1
-    """Devices of a group over which the batch is split, and parameters, optimiser state and teacher
-    are stored split (fully sharded data parallelism). Also where memory is plenty: each device then
-    updates its part alone."""
+    """Number of devices over which a group splits its batch, and stores parameters, optimiser state
+    and teacher (fully sharded data parallelism). Worth it where memory is plenty, too: each device
+    then updates only what it stores."""
     tensor: int = 1
-    """Devices over which the work of a layer is split by heads, feed-forward units and vocabulary
-    entries."""
+    """Number of devices over which the work of a layer is split, by heads, feed-forward units and
+    vocabulary entries."""
     teacher: Literal["split", "whole"] = "split"
-    """Whether the teacher is split over `fsdp` too, and gathered in every step, or whole in each
+    """Whether the teacher is stored split over `fsdp` and gathered in every step, or whole in each
     device's memory."""
     rules: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """A pattern over a parameter's dotted path (* is any part of a name) -> for each of its axes
-    fsdp, tensor or none. Come before the built-in ones (`kdjax.parallel.layout`); the first that
-    matches counts."""
+    """Mesh axes by a pattern over a parameter's dotted path (* is any part of a name): fsdp, tensor
+    or none for each axis of the parameter. They come before the built-in ones
+    (`kdjax.parallel.layout`), and the first that matches counts."""
 
     def __post_init__(self) -> None:
         for name, least in (("data", 0), ("fsdp", 1), ("tensor", 1)):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"train.mesh.{name} is {getattr(self, name)}, expected at least {least}"
-                )
+            value = getattr(self, name)
+            expect(value >= least, f"train.mesh.{name}", value, f"at least {least}")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run saves its state, where, and what is kept."""
+    """When a run saves its state, where, and how many checkpoints stay."""
 
     seconds: float = 300.0
-    """A checkpoint is saved when this much time has passed since the last, and when the process is
-    told to stop."""
+    """Seconds between checkpoints; one is also saved when the process is told to stop."""
     keep: int = 2
-    """The newest checkpoints that are kept; where the newest is damaged, the run goes on from the
-    one before."""
+    """Number of checkpoints that stay, the newest ones. From two on, a run goes on from the one
+    before where the newest is damaged."""
     directory: str = ""
     """A path or gs://bucket/path that outlives the machine. Checkpoints are written to its
     runs/ARM-seedN/checkpoints, and each holds all that another machine needs to go on with the same
-    command and an empty --out; a finished run is kept there too. Empty: all lies in --out."""
+    command and an empty --out; finished runs are stored there, too. Empty: all lies in --out."""
     patience: float = 3600.0
     """Seconds that a run goes on while no checkpoint can be written, say because the disk is full,
     before it stops."""
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "patience"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"train.checkpoint.{name} is {getattr(self, name)}, expected at least 0"
-                )
-        if self.keep < 1:
-            raise InputError(f"train.checkpoint.keep is {self.keep}, expected at least 1")
-        if "://" in self.directory and not re.match(r"gs://[^/]+", self.directory):
-            raise InputError(
-                f"train.checkpoint.directory is {self.directory!r}, expected a path or "
-                "gs://bucket/path"
-            )
+        where = "train.checkpoint"
+        # Without a checkpoint that stays, a run could not go on.
+        for name, least in (("seconds", 0), ("patience", 0), ("keep", 1)):
+            value = getattr(self, name)
+            expect(value >= least, f"{where}.{name}", value, f"at least {least}")
+        is_path = "://" not in self.directory or bool(re.match(r"gs://[^/]+", self.directory))
+        expect(is_path, f"{where}.directory", repr(self.directory), "a path or gs://bucket/path")
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What a run writes down as it goes, besides its account. Changes no result."""
+    """What a run logs as it goes, besides its ledger. Changes no result."""
 
     every: int = 10
     """Steps between records: lines of metrics.jsonl, and the same figures wherever else they go."""
     tensorboard: bool = True
     """Whether records go to TensorBoard event files too, in the run's tensorboard/."""
     wandb: str = ""
-    """The project at Weights & Biases that records go to as well; empty: to none.
-    WANDB_MODE=offline keeps them on this machine."""
+    """The project at Weights & Biases that records go to as well; empty: to none. With
+    WANDB_MODE=offline they stay on this machine."""
     profile: tuple[int, ...] = ()
     """First and last step, counted from 1, that JAX's profiler captures, into the run's profile/;
     empty: no step."""
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise InputError(f"train.log.every is {self.every}, expected at least 1")
-        if self.profile and not (
-            len(self.profile) == 2 and 1 <= self.profile[0] <= self.profile[1]
-        ):
-            raise InputError(
-                f"train.log.profile is {list(self.profile)}, expected [first, last], steps from 1 "
-                "on"
-            )
+        expect(self.every >= 1, "train.log.every", self.every, "at least 1")
+        # No step, or the first and the last.
+        steps = list(self.profile)
+        ordered = steps == sorted(steps) and min(steps, default=1) >= 1
+        fits = ordered and len(steps) in (0, 2)
+        expect(fits, "train.log.profile", steps, "[first, last], steps from 1 on")
 
 
 @dataclass(frozen=True)
 class RampConfig:
-    """A stretch of the budget whose steps have another batch than the rest."""
+    """A stretch of the budget whose steps have another batch size than the rest."""
 
     until: float
     """Share of the budget at which it ends."""
@@ -158,13 +149,10 @@ class RampConfig:
     """Sequences of a step."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.until < 1:
-            raise InputError(
-                f"train.batch_ramp: until is {self.until}, expected a share of the budget between "
-                "0 and 1"
-            )
-        if self.batch_size < 1:
-            raise InputError(f"train.batch_ramp: batch is {self.batch_size}, expected at least 1")
+        where = "train.batch_ramp"
+        in_range = 0 < self.until < 1
+        expect(in_range, f"{where}: until", self.until, "a share of the budget between 0 and 1")
+        expect(self.batch_size >= 1, f"{where}: batch_size", self.batch_size, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -174,16 +162,16 @@ class TrainConfig:
     batch_size: int = 256
     """Sequences of a step, over all devices."""
     batch_ramp: tuple[RampConfig, ...] = ()
-    """Batch ramp: stretches of the budget, one after another, with batches of their own; `batch` is
-    what follows. Each has its own price and compiled step."""
+    """Batch ramp: stretches of the budget, one after another, with batch sizes of their own;
+    `batch_size` is that of the rest. Each has its own price and compiled step."""
     grad_accum_steps: int = 1
-    """Parts in which each device takes its sequences, one after another, to save memory. Changes
-    neither the result (but for rounding) nor the price."""
+    """Gradient accumulation: number of turns in which each device takes its sequences, to save
+    memory. Changes neither the result (but for rounding) nor the price."""
     vmapped_seeds: int = 1
-    """Seeds of an arm that train side by side as one vmapped program, which keeps a large device
-    busy with small models. Each has the price, the account and the files of a run alone, and but
-    for rounding its result; the time that passes is shared evenly. Under a budget of hours runs go
-    one by one."""
+    """Number of an arm's seeds that train side by side as one vmapped program, which keeps a large
+    device busy with small models. Each has the price, the ledger and the files of a run alone, and
+    but for rounding its result; the time that passes is divided evenly. Under a budget of hours
+    runs go one by one."""
     compute: ComputeConfig = ComputeConfig()
     """How a step is computed."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -193,16 +181,17 @@ class TrainConfig:
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints."""
     log: LogConfig = LogConfig()
-    """Metrics."""
+    """Logs."""
     evaluations: int = 10
-    """How often the held-out MLM loss is measured along the budget (not charged to it); where
-    `evaluation.mlm_probe.along_the_way` is set, the MLM probe too."""
+    """Number of times that the held-out MLM loss is measured during training, and with
+    `evaluation.mlm_probe.along_the_way` the MLM probe too. Not charged to the budget."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "grad_accum_steps", "vmapped_seeds", "evaluations"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} is {getattr(self, name)}, expected at least 1")
-        ends = [one.until for one in self.batch_ramp]
+            value = getattr(self, name)
+            expect(value >= 1, f"train.{name}", value, "at least 1")
+        # Stretches follow one another.
+        ends = [stretch.until for stretch in self.batch_ramp]
         if sorted(set(ends)) != ends:
             raise InputError(
                 f"train.batch_ramp ends at {ends}, expected ascending shares of the budget"

@@ -1,4 +1,4 @@
-"""Configs as plain values, and with some of them replaced."""
+"""Configs as plain values, with some of them replaced, and checked."""
 
 from __future__ import annotations
 
@@ -9,13 +9,29 @@ from typing import Any
 from kdjax.errors import InputError, nearest
 
 
+def expect(holds: bool, name: str, value: object, expected: str) -> None:
+    """Check the value of a setting.
+
+    Args:
+        holds: whether the value is in range.
+        name: the setting's dotted name.
+        value: the value.
+        expected: the range in words.
+
+    Raises:
+        InputError: the value is out of range.
+    """
+    if not holds:
+        raise InputError(f"{name} is {value}, expected {expected}")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain values, for JSON and YAML."""
+    """Return a config as plain values, for JSON and YAML."""
     return dataclasses.asdict(config)
 
 
 def plain(value: Any) -> Any:
-    """A tree of plain values with lists for tuples, as JSON and YAML give it back."""
+    """Return a tree of plain values with lists for tuples, as JSON and YAML give it back."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -24,12 +40,12 @@ def plain(value: Any) -> Any:
 
 
 def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
-    """A config with some of its settings replaced.
+    """Return a config with some of its settings replaced.
 
     Args:
         config: a frozen dataclass.
-        changes: setting -> value.
-        where: the changes' dotted name, for messages.
+        changes: values by the settings' names.
+        where: dotted name of the changes, for messages.
 
     Raises:
         InputError: an unknown setting, or a value of another type or out of range.
@@ -40,14 +56,11 @@ def changed(config: Any, changes: dict[str, Any], where: str) -> Any:
             now = new_name(f"{where}.{name}", known)
             hint = f": it is now {now}" if now else nearest(name, known)
             raise InputError(f"{where}: unknown setting {name!r}{hint}")
+        # A bool is an int in Python, and no number here; a whole number may stand for a real one.
         before = known[name]
-        same = isinstance(value, type(before)) and isinstance(value, bool) == isinstance(
-            before, bool
-        )
-        whole_for_real = (
-            isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool)
-        )
-        if before is not None and not (same or whole_for_real):
+        kinds: tuple[type, ...] = (type(before), int) if type(before) is float else (type(before),)
+        fits = isinstance(value, kinds) and isinstance(value, bool) == isinstance(before, bool)
+        if before is not None and not fits:
             raise InputError(
                 f"{where}.{name} is {value!r}, expected "
                 f"{type(before).__name__}{renamed(name, value)}"
@@ -69,15 +82,15 @@ RENAMED = {
     "ramp": "batch_ramp",
     "seeds_at_once": "vmapped_seeds",
 }
-"""Former name of a setting -> what it is called now, wherever it stands."""
+"""Former name of a setting -> its name now, wherever it stands."""
 
 
 def new_name(name: str, known: Container[str]) -> str | None:
-    """Return what a setting with this former name is called now, dotted; None where it had none.
+    """Return the dotted name that a setting with a former name has now; None where it had none.
 
     Args:
-        name: dotted, such as `data.length`.
-        known: the settings that stand beside it.
+        name: former name, dotted, such as `data.length`.
+        known: names of the settings that stand beside it.
     """
     section, _, field = name.rpartition(".")
     now = RENAMED.get(field)
@@ -87,24 +100,23 @@ def new_name(name: str, known: Container[str]) -> str | None:
 
 
 def renamed(name: str, value: Any) -> str:
-    """Return what to add to a complaint about a value of a setting whose meaning has moved.
+    """Return a hint for a value of a setting whose meaning has moved to another, or nothing.
 
     Args:
-        name: the setting's own name, without its section.
-        value: what was given.
+        name: name of the setting, without its section.
+        value: the value that is refused.
     """
     was_length = name == "positions" and isinstance(value, int)
     return " (the longest sequence is now max_positions)" if was_length else ""
 
 
 def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The first setting in which two configs differ: its dotted name and both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *(key for key in now if key not in before)]:
-            found = first_difference(
-                before.get(key), now.get(key), f"{name}.{key}" if name else key
-            )
-            if found:
-                return found
-        return None
-    return None if before == now else (name, before, now)
+    """Find the first setting in which two configs differ: its dotted name and both values."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return None if before == now else (name, before, now)
+    for key in {**before, **now}:
+        inner = f"{name}.{key}".lstrip(".")
+        difference = first_difference(before.get(key), now.get(key), inner)
+        if difference:
+            return difference
+    return None

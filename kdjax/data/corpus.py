@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import grain
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 
 from kdjax.config import DataConfig
 from kdjax.data.manifest import SPLITS, Manifest
 from kdjax.data.masking import mask
-from kdjax.data.prepare.packing import positions
+from kdjax.data.prepare.packing import position_ids
+from kdjax.data.shards import check_shard, damaged
 from kdjax.data.subset import Subset, take
 from kdjax.errors import InputError
 from kdjax.files import digest
@@ -25,13 +27,15 @@ S]` int32 and `label_weights` `[B, S]` float32; with a cache its fields, too, ea
 VIEW_SEED = 0x6B646A61785F7677
 """The seed of every view's masks: no likely seed of a run."""
 
+_REMEDY = "prepare the corpus again"
+
 
 @dataclass(frozen=True)
 class Corpus:
     """A prepared corpus, or a subset of one, open for reading.
 
     Attributes:
-        directory: where it is.
+        directory: its directory.
         manifest: what the whole of it consists of.
         subset: what the training split is limited to; None: all of it.
     """
@@ -43,7 +47,7 @@ class Corpus:
 
     @staticmethod
     def open(directory: Path) -> Corpus:
-        """Opens a prepared corpus; every shard must be there with its size and number of records.
+        """Open a prepared corpus; every shard must be there with its size and number of records.
 
         The bytes are not hashed: that reads the whole corpus, and ArrayRecord checks a hash of each
         record it reads anyway. `verify` does it, and so does `prepare` when it finds a corpus done.
@@ -52,57 +56,41 @@ class Corpus:
             InputError: no prepared corpus, or a missing or truncated shard.
         """
         manifest = Manifest.read(directory)
+        files: dict[str, list[str]] = {split: [] for split in SPLITS}
         for shard in manifest.shards:
-            path = directory / shard.file
-            size = path.stat().st_size if path.is_file() else 0
-            if size != shard.bytes:
-                raise InputError(
-                    f"{path}: has {size} bytes, expected {shard.bytes}; prepare the corpus again"
-                )
-            try:
-                reader = ArrayRecordReader(str(path))
-                count = reader.num_records()
-                reader.close()
-            except RuntimeError as e:
-                raise InputError(f"{path}: damaged ({e}); prepare the corpus again") from None
-            if count != shard.sequences:
-                raise InputError(
-                    f"{path}: has {count} sequences, expected {shard.sequences}; prepare the "
-                    "corpus again"
-                )
+            check_shard(directory, shard, _REMEDY)
+            files[shard.split].append(str(directory / shard.file))
+        # A held-out text has no training split.
         sources = {
-            split: grain.sources.ArrayRecordDataSource(
-                [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
-            )
-            for split in SPLITS
+            split: grain.sources.ArrayRecordDataSource(paths)
+            for split, paths in files.items()
             if manifest.sequences[split]
         }
         return Corpus(directory, manifest, sources)
 
     def verify(self) -> None:
-        """Hashes every shard.
+        """Hash every shard.
 
         Raises:
-            InputError: a shard that is not the one prepared.
+            InputError: a shard is not the one prepared.
         """
         for shard in self.manifest.shards:
             if not shard.intact(self.directory):
                 raise InputError(
-                    f"{self.directory / shard.file}: other bytes than those prepared; prepare the "
-                    "corpus again"
+                    f"{self.directory / shard.file}: other bytes than those prepared; {_REMEDY}"
                 )
 
     def limited(self, unique_tokens: float, seed: int) -> Corpus:
-        """The same corpus with a seeded subset of its training split: whole sequences in a random
-        order.
+        """Return the corpus with a seeded subset of its training split: whole sequences in a
+        random order.
 
         Under one seed a smaller subset is the start of a larger one. The validation split is the
         same. A sequence has the masks in every subset that it has in the whole corpus.
 
         Args:
-            unique_tokens: the most tokens the subset holds; padding not counted, [CLS] and [SEP]
-                counted.
-            seed: of the subset.
+            unique_tokens: the most tokens that the subset holds; [CLS] and [SEP] are counted,
+                padding is not.
+            seed: seed of the subset.
 
         Raises:
             InputError: the training split has fewer tokens, the first sequence has more, or a shard
@@ -111,57 +99,62 @@ class Corpus:
         """
         if self.subset is not None:
             raise ValueError(f"{self.directory}: is limited already, expected the whole corpus")
+        # Written so that NaN and infinity are refused, too.
         available = self.tokens("train")
         if not unique_tokens < available + 1:
             raise InputError(
                 f"{self.directory}: has {available:,} training tokens, expected at least "
-                "data.unique_tokens, "
-                f"{unique_tokens:,.0f}; {unique_tokens - available:,.0f} are missing"
+                f"data.unique_tokens, {unique_tokens:,.0f}; {unique_tokens - available:,.0f} are "
+                "missing"
             )
+        # Whole sequences only: the first one may be longer than all that is asked for.
         subset = take(self.sequences("train"), unique_tokens, seed, self._training_tokens)
         if not subset.tokens:
             raise InputError(
                 f"data.unique_tokens is {unique_tokens:g}, expected at least the tokens of a "
-                "sequence: up to "
-                f"{self.manifest.length} in {self.directory}"
+                f"sequence: up to {self.manifest.length} in {self.directory}"
             )
         return dataclasses.replace(self, subset=subset)
 
     @property
     def digest(self) -> str:
-        """The manifest's digest, or one of that and the subset: equal digests, equal sequences in
-        the same order."""
+        """The manifest's digest, or one of that and the subset.
+
+        Corpora of equal digests have equal sequences in the same order.
+        """
         if self.subset is None:
             return self.manifest.digest
-        taken = {"subset_seed": self.subset.seed, "sequences": len(self.subset.numbers)}
-        return digest({"corpus": self.manifest.digest, **taken})
+        identity = {"subset_seed": self.subset.seed, "sequences": len(self.subset.numbers)}
+        return digest({"corpus": self.manifest.digest, **identity})
 
     def sequences(self, split: str) -> int:
-        """How many sequences a split has, or the subset of it."""
-        subset = self._subset(split)
-        return self.manifest.sequences[split] if subset is None else len(subset.numbers)
+        """Return the number of sequences of a split, or of the subset of it."""
+        if self.subset is None or split != "train":
+            return self.manifest.sequences[split]
+        return len(self.subset.numbers)
 
     def tokens(self, split: str) -> int:
-        """How many tokens a split has, or the subset of it; padding not counted, [CLS] and [SEP]
-        counted."""
-        subset = self._subset(split)
-        return self.manifest.tokens[split] if subset is None else subset.tokens
+        """Return the number of tokens of a split, or of the subset of it; [CLS] and [SEP] are
+        counted, padding is not."""
+        if self.subset is None or split != "train":
+            return self.manifest.tokens[split]
+        return self.subset.tokens
 
     def missing_tokens(self, sequences: int) -> int:
-        """How many tokens are missing for so many training sequences without a repeat, if those are
-        as full as these.
+        """Estimate how many tokens a budget lacks if none may be seen twice; 0 when there are
+        enough.
+
+        The sequences that are missing are taken to be as full as those that are there.
 
         Args:
-            sequences: what a budget reads: its steps times the batch.
-
-        Returns:
-            0 when there are enough.
+            sequences: training sequences that the budget reads: its steps times the batch size.
         """
         available = self.sequences("train")
-        return max(0, -(-(sequences - available) * self.tokens("train") // available))
+        missing = Fraction((sequences - available) * self.tokens("train"), available)
+        return max(0, math.ceil(missing))
 
     def read(self, split: str, sequences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and segment numbers of some sequences, each `[len(sequences), L]` int32.
+        """Read token ids and segment numbers of some sequences, each `[len(sequences), L]` int32.
 
         Raises:
             InputError: a shard is damaged there.
@@ -172,8 +165,7 @@ class Corpus:
             try:
                 records.append(source[int(number)])
             except RuntimeError as e:
-                file = self.directory / self._shard_of(split, int(number))
-                raise InputError(f"{file}: damaged ({e}); prepare the corpus again") from None
+                raise damaged(self._shard_of(split, int(number)), e, _REMEDY) from None
         return self.manifest.record_format.decode(records)
 
     def batch(
@@ -183,84 +175,104 @@ class Corpus:
         epochs: np.ndarray,
         *,
         seed: int,
-        rate: float,
-        slots: int,
+        mlm_probability: float,
+        max_predictions: int,
     ) -> Batch:
-        """A batch of these sequences, each masked for its epoch.
+        """Read a batch of sequences, each masked for its epoch.
+
+        Args:
+            split: `train` or `validation`.
+            sequences: `[n]`, numbers of the sequences.
+            epochs: `[n]`, number of times that each was seen before.
+            seed: seed of the masks.
+            mlm_probability: share of a sequence's tokens that are masked.
+            max_predictions: the most that are masked.
 
         Raises:
             InputError: a shard is damaged there.
         """
         tokens, segments = self.read(split, sequences)
-        manifest = self.manifest
-        masked = [
-            mask(
-                tokens[row],
-                segments[row],
-                seed=seed,
-                sequence=int(number),
-                epoch=int(epoch),
-                rate=rate,
-                slots=slots,
-                vocab_size=manifest.vocab_size,
-                special_ids=manifest.special_ids,
-                mask_id=manifest.special["[MASK]"],
+        # A sequence's masks follow from its number in the whole split, so that they are the same in
+        # every subset.
+        numbers = self._numbers(split, sequences)
+        masked = []
+        for row, number in enumerate(numbers):
+            masked.append(
+                mask(
+                    tokens[row],
+                    segments[row],
+                    seed=seed,
+                    sequence=int(number),
+                    epoch=int(epochs[row]),
+                    mlm_probability=mlm_probability,
+                    max_predictions=max_predictions,
+                    vocab_size=self.manifest.vocab_size,
+                    special_ids=self.manifest.special_ids,
+                    mask_id=self.manifest.special["[MASK]"],
+                )
             )
-            for row, (number, epoch) in enumerate(
-                zip(self._numbers(split, sequences), epochs, strict=True)
-            )
-        ]
-        columns = dict(
-            zip(
-                ("tokens", "slots", "labels", "label_weights"),
-                map(np.stack, zip(*masked, strict=True)),
-                strict=True,
-            )
-        )
+        # What `mask` returns for a sequence is a row of each of these.
+        columns = [np.stack(column) for column in zip(*masked, strict=True)]
         return {
-            **columns,
+            "tokens": columns[0],
+            "slots": columns[1],
+            "labels": columns[2],
+            "label_weights": columns[3],
             "segments": segments,
-            "positions": positions(segments),
+            "positions": position_ids(segments),
             "valid": segments > 0,
         }
 
     def viewed(
-        self, split: str, sequences: np.ndarray, views: np.ndarray, *, rate: float, slots: int
+        self,
+        split: str,
+        sequences: np.ndarray,
+        views: np.ndarray,
+        *,
+        mlm_probability: float,
+        max_predictions: int,
     ) -> Batch:
-        """A batch of these sequences, each masked for its view: the same masks whoever asks.
+        """Read a batch of sequences, each masked for its view: a view has the same masks for every
+        run and for the teacher's stored outputs.
 
         Args:
             split: `train` or `validation`.
-            sequences: `[n]`, their numbers.
+            sequences: `[n]`, numbers of the sequences.
             views: `[n]`, from 0.
-            rate: share of a sequence's tokens that are masked.
-            slots: the most that are masked.
+            mlm_probability: share of a sequence's tokens that are masked.
+            max_predictions: the most that are masked.
         """
-        return self.batch(split, sequences, views, seed=VIEW_SEED, rate=rate, slots=slots)
+        return self.batch(
+            split,
+            sequences,
+            views,
+            seed=VIEW_SEED,
+            mlm_probability=mlm_probability,
+            max_predictions=max_predictions,
+        )
 
-    def _shard_of(self, split: str, number: int) -> str:
-        """The file of the whole split's sequence of this number."""
+    def _shard_of(self, split: str, number: int) -> Path:
+        """Return the file that has the whole split's sequence of this number."""
         shards = [shard for shard in self.manifest.shards if shard.split == split]
         ends = np.cumsum([shard.sequences for shard in shards])
-        return shards[int(np.searchsorted(ends, number, side="right"))].file
-
-    def _subset(self, split: str) -> Subset | None:
-        return self.subset if split == "train" else None
+        return self.directory / shards[int(np.searchsorted(ends, number, side="right"))].file
 
     def _numbers(self, split: str, sequences: np.ndarray) -> np.ndarray:
-        """Their numbers in the whole split."""
-        subset = self._subset(split)
-        return sequences if subset is None else subset.numbers[sequences]
+        """Return the sequences' numbers in the whole split."""
+        if self.subset is None or split != "train":
+            return sequences
+        numbers: np.ndarray = self.subset.numbers[sequences]
+        return numbers
 
     def _training_tokens(self, sequences: np.ndarray) -> np.ndarray:
-        """Tokens of each, padding not counted."""
+        """Return the number of tokens of each sequence, padding not counted."""
         _, segments = self.read("train", sequences)
         counts: np.ndarray = (segments > 0).sum(axis=1)
         return counts
 
 
 def regime_of(config: DataConfig, corpus: Corpus) -> Corpus:
-    """The corpus, or of the limited regime its subset.
+    """Return the corpus as its regime has it: in the limited regime, a subset.
 
     Raises:
         InputError: the corpus has fewer tokens than the subset shall have.

@@ -1,15 +1,15 @@
-"""What a prepared corpus consists of: `manifest.json` in its directory."""
+"""What a prepared corpus consists of: its shards, and `manifest.json` in its directory."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from kdjax.data.prepare.packing import RecordFormat
-from kdjax.data.text.sources import sha256
+from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 from kdjax.files import digest, read_json, write_json
 
@@ -20,14 +20,14 @@ SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class Shard:
-    """One ArrayRecord file.
+    """One ArrayRecord file of a corpus or a teacher cache.
 
     Attributes:
-        file: its path in the corpus's directory.
+        file: its path in the directory.
         split: `train` or `validation`.
-        sequences: records in it.
+        sequences: number of its records.
         bytes: its size.
-        sha256: of its bytes.
+        sha256: SHA-256 of its bytes, in hex.
     """
 
     file: str
@@ -36,36 +36,109 @@ class Shard:
     bytes: int
     sha256: str
 
-    def intact(self, directory: Path) -> bool:
-        """Whether the file is there with these very bytes."""
+    def size_in(self, directory: Path) -> int:
+        """Return the size of the file as it is now; 0 where there is none."""
         path = directory / self.file
-        return path.is_file() and path.stat().st_size == self.bytes and sha256(path) == self.sha256
+        return path.stat().st_size if path.is_file() else 0
+
+    def intact(self, directory: Path) -> bool:
+        """Return whether the file is there with these very bytes."""
+        # The size first: it is quick to ask.
+        same_size = self.size_in(directory) == self.bytes
+        return same_size and sha256(directory / self.file) == self.sha256
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """A prepared corpus. Counts are per split: `train` and `validation`.
+class SignedManifest:
+    """What the manifests of corpora and of teacher caches share: a digest of their own content.
+
+    A subclass has the fields `version` and `digest`.
+    """
+
+    UNSIGNED: ClassVar[tuple[str, ...]] = ("digest",)
+    """Fields that the digest does not depend on."""
+
+    def signed(self) -> Self:
+        """Return the manifest with its digest filled in."""
+        # The digest is of the content, not of itself.
+        content = dataclasses.asdict(self)
+        for name in self.UNSIGNED:
+            del content[name]
+        changes: dict[str, Any] = {"digest": digest(content)}
+        return dataclasses.replace(self, **changes)
+
+    def write(self, directory: Path) -> None:
+        """Write manifest.json, whole or not at all."""
+        write_json(directory / NAME, dataclasses.asdict(self))
+
+    @classmethod
+    def read_signed(
+        cls,
+        path: Path,
+        from_json: Callable[[dict[str, Any]], Self],
+        *,
+        version: int,
+        kind: str,
+        writer: str,
+        remedy: str,
+    ) -> Self:
+        """Read a manifest and check it against its own digest.
+
+        Args:
+            path: the file.
+            from_json: makes the manifest of the file's content.
+            version: the version that is expected.
+            kind: corpus or cache, for messages.
+            writer: what wrote the file, for messages.
+            remedy: what to do about another version, for messages.
+
+        Raises:
+            InputError: the file is of another version, was changed, or is no such manifest.
+        """
+        values = read_json(path)
+        found = values.get("version") if isinstance(values, dict) else None
+        if found != version:
+            raise InputError(f"{path}: is of version {found}, expected {version}; {remedy}")
+        try:
+            manifest = from_json(values)
+        except (KeyError, TypeError, ValueError) as e:
+            raise InputError(
+                f"{path}: not a {kind}'s manifest ({e}), expected the one {writer} wrote"
+            ) from None
+        # Signed again, an unchanged manifest is the same.
+        if manifest != manifest.signed():
+            raise InputError(
+                f"{path}: does not match its own digest, expected the manifest as {writer} wrote it"
+            )
+        return manifest
+
+
+@dataclass(frozen=True)
+class Manifest(SignedManifest):
+    """What a prepared corpus consists of. Counts are per split: `train` and `validation`.
 
     Attributes:
-        version: of this format.
+        version: version of this format.
         length: tokens of a sequence.
         vocab_size: the tokenizer's highest id + 1.
         special: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]` -> id.
         special_ids: ids of all special tokens, ascending.
-        token_dtype: of a record's token ids.
-        segment_dtype: of a record's segment numbers.
-        tokenizer_sha256: of tokenizer.json.
+        token_dtype: type of a record's token ids.
+        segment_dtype: type of a record's segment numbers.
+        tokenizer_sha256: SHA-256 of tokenizer.json.
         sources: file -> SHA-256, in the order they were read.
-        settings: the settings the content depends on, besides the above.
+        settings: the settings that the content depends on, besides the above.
         documents: documents read.
-        sequences: sequences they were packed into.
+        sequences: sequences that the documents were packed into.
         tokens: tokens that are not padding, [CLS] and [SEP] included.
         text_tokens: tokens of the documents alone: the unique tokens of the regime.
-        fill: share of the sequences' places that `tokens` take.
+        fill: share of the sequences' positions that `tokens` take; the rest is padding.
         shards: the files, in the order their sequences are numbered.
         digest: SHA-256 of all of the above but the names and digests of the sources: equal digests,
             equal sequences.
     """
+
+    UNSIGNED: ClassVar[tuple[str, ...]] = ("sources", "digest")
 
     version: int
     length: int
@@ -87,23 +160,12 @@ class Manifest:
 
     @property
     def record_format(self) -> RecordFormat:
-        """How a record is read."""
+        """Layout of a record's bytes."""
         return RecordFormat(self.length, self.token_dtype, self.segment_dtype)
-
-    def signed(self) -> Manifest:
-        """The same with its digest filled in."""
-        content = {
-            k: v for k, v in dataclasses.asdict(self).items() if k not in ("sources", "digest")
-        }
-        return dataclasses.replace(self, digest=digest(content))
-
-    def write(self, directory: Path) -> None:
-        """Writes manifest.json, whole or not at all."""
-        write_json(directory / NAME, dataclasses.asdict(self))
 
     @staticmethod
     def read(directory: Path) -> Manifest:
-        """Reads a corpus's manifest.
+        """Read a corpus's manifest.
 
         Raises:
             InputError: no prepared corpus, of another version, or a manifest that was changed.
@@ -113,29 +175,24 @@ class Manifest:
             raise InputError(
                 f"{directory}: holds no {NAME}, expected a corpus that kdjax prepare finished"
             )
-        values = read_json(path)
-        found = values.get("version") if isinstance(values, dict) else None
-        if found != VERSION:
-            raise InputError(
-                f"{path}: is of version {found}, expected {VERSION}; prepare the corpus again"
-            )
-        try:
-            values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
-            manifest = Manifest(**{**values, "special_ids": tuple(values["special_ids"])})
-        except (KeyError, TypeError) as e:
-            raise InputError(
-                f"{path}: not a corpus's manifest ({e}), expected the one kdjax prepare wrote"
-            ) from None
-        if manifest.digest != manifest.signed().digest:
-            raise InputError(
-                f"{path}: does not match its own digest, expected the manifest as kdjax prepare "
-                "wrote it"
-            )
-        return manifest
+        return Manifest.read_signed(
+            path,
+            Manifest._from_json,
+            version=VERSION,
+            kind="corpus",
+            writer="kdjax prepare",
+            remedy="prepare the corpus again",
+        )
+
+    @staticmethod
+    def _from_json(values: dict[str, Any]) -> Manifest:
+        shards = tuple(Shard(**shard) for shard in values["shards"])
+        special_ids = tuple(values["special_ids"])
+        return Manifest(**{**values, "special_ids": special_ids, "shards": shards})
 
 
 def total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    """The sums per split."""
+    """Add up counts per split."""
     sums = dict.fromkeys(SPLITS, 0)
     for count in counts:
         for split in SPLITS:

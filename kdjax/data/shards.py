@@ -9,23 +9,24 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from array_record.python.array_record_module import ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from kdjax.data.manifest import Shard
-from kdjax.data.text.sources import sha256
+from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 
 SHARDS = "shards"
-"""Where in the directory they lie."""
+"""Subdirectory of the shards."""
 # Uncompressed: token ids hardly compress, and a record is then read without decompressing. One
 # record a group is what random access wants.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @contextlib.contextmanager
-def held(directory: Path, plan: str, work: str) -> Iterator[None]:
-    """Holds a directory, made if there is none, for this process, and clears what a kill left
-    half-written in it.
+def locked(directory: Path, plan: str, work: str) -> Iterator[None]:
+    """Keep other processes from filling a directory in the block.
+
+    The directory is made if there is none, and what a kill left half-written in it is cleared.
 
     Args:
         directory: the directory.
@@ -45,7 +46,8 @@ def held(directory: Path, plan: str, work: str) -> Iterator[None]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         half_written = [*directory.glob(f".{plan}.*.tmp"), *(directory / SHARDS).glob(".*.tmp")]
-        if (directory / plan).exists():  # then the directory is ours
+        # Without a plan the directory may be somebody else's: then only our own names are cleared.
+        if (directory / plan).exists():
             half_written += directory.glob(".*.tmp")
         for file in half_written:
             file.unlink(missing_ok=True)
@@ -59,29 +61,60 @@ def held(directory: Path, plan: str, work: str) -> Iterator[None]:
 
 
 def write_shard(directory: Path, name: str, split: str, records: Iterable[bytes]) -> Shard:
-    """Writes `shards/NAME.array_record`, whole or not at all.
+    """Write `shards/NAME.array_record`, whole or not at all.
 
     Raises:
         InputError: it cannot be written.
     """
     file = f"{SHARDS}/{name}.array_record"
     path = directory / file
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        writer = ArrayRecordWriter(str(beside), WRITER_OPTIONS)
+        writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
         count = 0
         for record in records:
             writer.write(record)
             count += 1
         writer.close()
-        with beside.open("rb") as written:
+        # On the disk before it gets its name: a power cut leaves no shard that is cut short.
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        digest = sha256(beside)
-        size = beside.stat().st_size
-        beside.replace(path)
+        digest = sha256(temporary)
+        size = temporary.stat().st_size
+        temporary.replace(path)
     except (OSError, RuntimeError) as e:
         raise InputError(
             f"{path}: cannot be written ({e}), expected a writable directory with room"
         ) from None
     return Shard(file, split, count, size, digest)
+
+
+def check_shard(directory: Path, shard: Shard, remedy: str) -> None:
+    """Check a shard's size and number of records; the bytes are not hashed.
+
+    Args:
+        directory: directory of the corpus or cache.
+        shard: the shard as it was written.
+        remedy: what to do about a damaged one, for messages.
+
+    Raises:
+        InputError: it is missing, truncated or damaged.
+    """
+    path = directory / shard.file
+    size = shard.size_in(directory)
+    if size != shard.bytes:
+        raise InputError(f"{path}: has {size} bytes, expected {shard.bytes}; {remedy}")
+    try:
+        reader = ArrayRecordReader(str(path))
+        count = reader.num_records()
+        reader.close()
+    except RuntimeError as e:
+        raise damaged(path, e, remedy) from None
+    if count != shard.sequences:
+        raise damaged(path, f"{count} records, expected {shard.sequences}", remedy)
+
+
+def damaged(path: Path, reason: object, remedy: str) -> InputError:
+    """Make the error for a damaged shard."""
+    return InputError(f"{path}: damaged ({reason}); {remedy}")

@@ -1,5 +1,4 @@
-"""The limited regime's text: a seeded subset of the training sequences, in which every smaller one
-lies."""
+"""The limited regime's text: a seeded subset of the training sequences, nested by size."""
 
 from __future__ import annotations
 
@@ -17,9 +16,9 @@ class Subset:
     """Some of a split's sequences, numbered anew.
 
     Attributes:
-        seed: of the permutation that they are the start of.
+        seed: seed of the permutation that they are the start of.
         numbers: `[n]` int64; sequence i of the subset is sequence `numbers[i]` of the split.
-        tokens: what they hold, padding not counted.
+        tokens: tokens they hold together, padding not counted.
     """
 
     seed: int
@@ -30,37 +29,37 @@ class Subset:
 def take(
     sequences: int, unique_tokens: float, seed: int, tokens_of: Callable[[np.ndarray], np.ndarray]
 ) -> Subset:
-    """As many sequences from the start of the seed's permutation as hold at most `unique_tokens`
-    tokens together.
+    """Take sequences from the start of the seed's permutation, as many as hold at most
+    `unique_tokens` tokens together.
 
     Under one seed a smaller subset is the start of a larger one. Tokens are counted in blocks, and
     only as far as the subset reaches.
 
     Args:
-        sequences: how many the split has.
+        sequences: number of sequences of the split.
         unique_tokens: the most tokens that are taken.
-        seed: of the permutation.
+        seed: seed of the permutation.
         tokens_of: sequence numbers `[n]` -> the tokens of each, `[n]` int, padding not counted.
     """
     order = permutation(sequences, seed)
-    taken = held = 0
+    count = 0
+    tokens = 0
     for start in range(0, sequences, BLOCK):
-        sums = held + np.cumsum(tokens_of(order[start : start + BLOCK]))
+        sums = tokens + np.cumsum(tokens_of(order[start : start + BLOCK]))
         fitting = int(np.searchsorted(sums, unique_tokens, side="right"))
         if fitting:
-            taken = start + fitting
-            held = int(sums[fitting - 1])
+            count = start + fitting
+            tokens = int(sums[fitting - 1])
         if fitting < len(sums):
             break
-    return Subset(seed, order[:taken].copy(), held)  # a copy lets go of the rest
+    return Subset(seed, order[:count].copy(), tokens)  # a copy lets go of the rest
 
 
 def permutation(sequences: int, seed: int) -> np.ndarray:
-    """The numbers from 0 to `sequences - 1`, `[sequences]` int64, in an order that depends on the
-    arguments alone."""
-    # NumPy promises the same raw bits in every version, and no such thing of
-    # `Generator.permutation`.
-    # A list with a number from 2^63 on would become floats
+    """Return the numbers from 0 to `sequences - 1`, `[sequences]` int64, in an order that depends
+    on the arguments alone."""
+    # Not `Generator.permutation`: NumPy promises the same raw bits in every version, and no more.
+    # The key is an array of its own type: a list with a number from 2^63 on would become floats.
     key = np.array([seed % 2**64, sequences], np.uint64)
     bits = np.random.Philox(key=key).random_raw(sequences)
     return np.argsort(bits, kind="stable")

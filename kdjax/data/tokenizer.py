@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tokenizers
 
-from kdjax.data.text.sources import sha256
+from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 
 SPECIAL_NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -20,7 +20,7 @@ for each."""
 
 
 def read_backend(path: Path) -> tokenizers.Tokenizer:
-    """The library's own tokenizer, as the file has it.
+    """Read the library's own tokenizer, as the file has it.
 
     Raises:
         InputError: not a Hugging Face tokenizer file.
@@ -39,7 +39,7 @@ class TextTokenizer:
     and brackets, not the special token.
 
     Attributes:
-        sha256: of the file.
+        sha256: SHA-256 of the file.
         vocab_size: the highest id + 1.
         named: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]` -> id.
         special_ids: ids of these and of all other special tokens, ascending.
@@ -53,16 +53,19 @@ class TextTokenizer:
 
     @classmethod
     def read(cls, path: Path) -> TextTokenizer:
-        """Reads a tokenizer.json.
+        """Read a tokenizer.json.
 
         Raises:
             InputError: not such a file, or it lacks one of the special tokens.
         """
         digest = sha256(path)
+
+        # A text's tokens are all its tokens, and nothing else.
         backend = read_backend(path)
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
+        # Special tokens are those that BERT names, and those that the file marks.
         vocabulary = backend.get_vocab(with_added_tokens=True)
         named = {name: vocabulary[name] for name in SPECIAL_NAMES if name in vocabulary}
         missing = [name for name in SPECIAL_NAMES if name not in named]
@@ -71,25 +74,26 @@ class TextTokenizer:
                 f"{path}: has no {', '.join(missing)}, expected a BERT tokenizer with "
                 f"{', '.join(SPECIAL_NAMES)}"
             )
-        added = {
-            index for index, token in backend.get_added_tokens_decoder().items() if token.special
-        }
-        special_ids = tuple(sorted(added | set(named.values())))
+        added = backend.get_added_tokens_decoder().items()
+        special = {index for index, token in added if token.special}
+        special_ids = tuple(sorted(special.union(named.values())))
         return cls(digest, max(vocabulary.values()) + 1, named, special_ids, backend)
 
     def ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """The token ids of each text, without [CLS] and [SEP]."""
+        """Yield the token ids of each text, without [CLS] and [SEP]."""
         for batch in _batches(texts):
-            found = self._backend.encode_batch_fast(batch, add_special_tokens=False)
-            # Each is let go of before more is tokenised: it takes far more memory than its ids
-            while found:
-                yield found.pop(0).ids
+            encodings = self._backend.encode_batch_fast(batch, add_special_tokens=False)
+            # Each is let go of before more is tokenised: it takes far more memory than its ids.
+            while encodings:
+                yield encodings.pop(0).ids
 
 
 def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield texts in batches that are small enough for one call."""
     batch: list[str] = []
     characters = 0
     for text in texts:
+        # A text that is too large by itself has a batch of its own.
         if batch and (len(batch) == BATCH or characters + len(text) > BATCH_CHARACTERS):
             yield batch
             batch = []

@@ -1,4 +1,4 @@
-"""Whether a tokenizer's ids mean the same to a model: vocabularies compared entry by entry."""
+"""Check that a tokenizer's ids mean the same to a model, entry by entry."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from kdjax.errors import InputError
 
 
 def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
-    """Compares the corpus's tokenizer with a model's.
+    """Compare the corpus's tokenizer with a model's.
 
     Args:
         tokenizer: the corpus's tokenizer.json.
         directory: the model's Hugging Face directory; its tokenizer.json, else its vocab.txt, is
             compared.
-        vocab_size: entries of the model's word embedding, compared in any case.
+        vocab_size: entries of the model's word embedding, which are compared in any case.
 
     Raises:
         InputError: another size, the first entry that differs, or a file that is no tokenizer.
@@ -27,7 +27,9 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
             f"expected those of {directory}, whose word embedding has {vocab_size}"
         )
     theirs = _vocabulary_of(directory)
-    for index in sorted(ours.keys() | theirs.keys()) if theirs else ():
+    if not theirs:
+        return
+    for index in sorted(ours.keys() | theirs.keys()):
         if ours.get(index) != theirs.get(index):
             raise InputError(
                 f"{tokenizer}: entry {index} is {ours.get(index)!r}, expected "
@@ -36,13 +38,14 @@ def check(tokenizer: Path, directory: Path, vocab_size: int) -> None:
 
 
 def _vocabulary_of(directory: Path) -> dict[int, str]:
-    """The entries of a model's own vocabulary; none where its directory has no tokenizer."""
-    if (directory / "tokenizer.json").is_file():
-        return _entries(
-            read_backend(directory / "tokenizer.json").get_vocab(with_added_tokens=True)
-        )
-    if (directory / "vocab.txt").is_file():
-        return dict(enumerate((directory / "vocab.txt").read_text(encoding="utf-8").splitlines()))
+    """Read the entries of a model's own vocabulary; none where its directory has no tokenizer."""
+    file = directory / "tokenizer.json"
+    if file.is_file():
+        return _entries(read_backend(file).get_vocab(with_added_tokens=True))
+    # A line an entry, as BERT's own code has it.
+    file = directory / "vocab.txt"
+    if file.is_file():
+        return dict(enumerate(file.read_text(encoding="utf-8").splitlines()))
     return {}
 
 

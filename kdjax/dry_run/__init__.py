@@ -1,2 +1,1 @@
-"""What a recipe would cost and do, before anything is spent: prices, compiled steps, the named
-arms."""
+"""Dry runs of a recipe before anything is spent: prices, compiled steps, the named arms."""

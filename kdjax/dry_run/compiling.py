@@ -1,5 +1,4 @@
-"""What a recipe's steps would do on a TPU slice that nobody has rented: memory, collectives,
-attention, time.
+"""What a recipe's steps would do on a TPU slice that nobody has rented.
 
 Every step is compiled by the TPU's own compiler. Memory, collectives and what is written to HBM are
 what it made; times, and all that follows from them, are estimates (`kdjax.hlo.estimate`).
@@ -7,33 +6,31 @@ what it made; times, and all that follows from them, are estimates (`kdjax.hlo.e
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import jax
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from kdjax.budget.hardware import utilisation
 from kdjax.config import Config
-from kdjax.dry_run.pricing import WIDTH, arms_of, prices, shape_of
+from kdjax.dry_run.arms import arms_of, shape_of
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError, nearest
 from kdjax.hlo.aot import Slice, uncached
 from kdjax.hlo.collectives import KINDS
-from kdjax.hlo.estimate import SOURCES, estimate, sent
+from kdjax.hlo.estimate import estimate
+from kdjax.hlo.execution import executed_collectives
 from kdjax.hlo.materialised import materialised
 from kdjax.hlo.text import Module, parse
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
 from kdjax.training.phase import BatchShape, Phase
-from kdjax.training.program import program_of
+from kdjax.training.program import Program, program_of
 
 GIB = 2**30
-_FULL = (
+_OUT_OF_MEMORY = (
     re.compile(
         r"Used (?P<needed>[\d.]+)(?P<unit>[KMGT]) of (?P<limit>[\d.]+)(?P<limit_unit>[KMGT]) hbm"
     ),
@@ -45,17 +42,20 @@ _FULL = (
 """How the compiler says that a program does not fit."""
 
 
-def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) -> dict[str, Any]:
-    """What the steps of a recipe's arms would do on a slice.
+def compiled(
+    config: Config, target: Slice, arms: Sequence[str] = (), top: int = 0
+) -> dict[str, Any]:
+    """Compile the steps of a recipe's arms for a slice, and estimate their time.
 
     Args:
         config: the recipe.
-        on: the slice.
-        arms: those to look at; none: all.
+        target: the slice.
+        arms: names of those to look at; none: all.
         top: how many of the longest operations of a step to list.
 
-    Returns: `topology`, `chips`, `devices`, of a device `kind`, `peak_flops` and `hbm` (bytes a
-        program can have), and
+    Returns:
+        `topology`, `chips`, `devices`, of a device `kind`, `peak_flops` and `hbm` (bytes a program
+        can have), and
         `arms`: name -> a mapping for each phase, with `price`, `steps`, `fits`, `hbm` (bytes a
         device needs; where it does not fit, at least), `compile_seconds`, `collectives` (kind ->
         `arrays`, `bytes`), `attention` (type ->
@@ -68,252 +68,182 @@ def compiled(config: Config, on: Slice, arms: Sequence[str] = (), top: int = 0) 
         InputError: an arm that the recipe has not, or a recipe that the slice's devices do not
             divide.
     """
+    # All that can be wrong is found before the first, long compilation.
     if top < 0:
         raise InputError(f"--top is {top}, expected at least 0")
-    ready = arms_of(config)
+    all_arms = arms_of(config)
     for name in arms:
-        if name not in ready:
+        if name not in all_arms:
             raise InputError(
-                f"--arm is {name!r}, expected an arm of the recipe{nearest(name, ready)}"
+                f"--arm is {name!r}, expected an arm of the recipe{nearest(name, all_arms)}"
             )
-    chosen = {name: ready[name] for name in arms or ready}
-    layout = Layout.of(config.train.mesh, on.devices)
-    shape = shape_of(config)
-    for phase in itertools.chain(*(arm.phases for arm in chosen.values())):
-        layout.check_batch(phase.shape(shape).batch_size, config.train.grad_accum_steps)
-    costs = prices(config)
+    chosen = {name: all_arms[name] for name in arms or all_arms}
+    # The mesh is laid out over the slice's devices, not over this machine's.
+    layout = Layout.of(config.train.mesh, target.devices)
+    for arm in chosen.values():
+        for phase in arm.phases:
+            batch_size = phase.shape(shape_of(config)).batch_size
+            layout.check_batch(batch_size, config.train.grad_accum_steps)
+    step_prices = prices(config)
+
     rows: dict[str, list[dict[str, Any]]] = {}
     with Reporter() as reporter:
         for name, arm in chosen.items():
             rows[name] = []
-            for phase, cost in zip(arm.phases, costs[name], strict=True):
-                reporter.status(f"{name}: compiling for {on.name}")
-                row = _phase(config, on, layout, phase, cost["total"], top)
-                rows[name].append({**row, "price": cost["total"], "steps": cost["steps"]})
-                reporter.log(f"{name}: {_in_short(row)}")
+            for phase, cost in zip(arm.phases, step_prices[name], strict=True):
+                reporter.status(f"{name}: compiling for {target.name}")
+                row = _phase_row(config, target, layout, phase, cost["total"], top)
+                row["price"] = cost["total"]
+                row["steps"] = cost["steps"]
+                rows[name].append(row)
+                reporter.log(f"{name}: {_summary(row)}")
+            # After the lines, which come as the steps are compiled.
             _add_hours(rows[name])
     return {
-        "topology": on.name,
-        "chips": on.chips,
+        "topology": target.name,
+        "chips": target.chips,
         "devices": layout.devices,
-        "kind": on.chip.kind,
-        "peak_flops": on.chip.peak.flops_per_second,
-        "hbm": on.chip.hbm,
+        "kind": target.chip.kind,
+        "peak_flops": target.chip.peak.flops_per_second,
+        "hbm": target.chip.hbm,
         "arms": rows,
     }
 
 
-def _phase(
-    config: Config, on: Slice, layout: Layout, phase: Phase, price: int, top: int
+def _phase_row(
+    config: Config, target: Slice, layout: Layout, phase: Phase, price: int, top: int
 ) -> dict[str, Any]:
+    """Compile a phase's step, and return what it needs and does."""
     shape = phase.shape(shape_of(config))
+    settings = config.train
     try:
         with uncached():
-            program = program_of(
-                phase, shape, layout, config.train.grad_accum_steps, config.train.compute
-            )
+            program = program_of(phase, shape, layout, settings.grad_accum_steps, settings.compute)
     except jax.errors.JaxRuntimeError as e:
-        if (full := out_of_memory(str(e))) is None:
+        # A step that does not fit is a result; all other errors are errors.
+        needed = out_of_memory(str(e))
+        if needed is None:
             raise
-        return {
-            "fits": False,
-            "hbm": full,
-            **dict.fromkeys(("compile_seconds", "collectives", "attention", "estimated")),
-        }
-    text = program.text
-    module = parse(text)
-    found = estimate(text, on.chip, program.kernels)
-    heads = {
-        one.heads // layout.mesh.shape["tensor"]
-        for one in (phase.student, phase.teacher)
-        if one is not None
-    }
-    written = materialised(module, _at_once(config, layout, shape), heads, shape.seq_len)
-    needed = program.memory
-    assert needed is not None
+        unknown = dict.fromkeys(("compile_seconds", "collectives", "attention", "estimated"))
+        return {"fits": False, "hbm": needed, **unknown}
+    # The compiled text tells what the step sends and writes; the compiler tells its memory.
+    module = parse(program.text)
+    memory = program.memory
+    assert memory is not None
     return {
-        "fits": needed["peak"] <= on.chip.hbm,
-        "hbm": needed["peak"],
+        "fits": memory["peak"] <= target.chip.hbm,
+        "hbm": memory["peak"],
         "compile_seconds": program.compile_seconds,
         "collectives": _collectives(module),
-        "attention": {one.dtype: {"arrays": one.arrays, "bytes": one.bytes} for one in written},
-        "estimated": {
-            "step_seconds": found.seconds,
-            "by_source": found.by_source,
-            "hidden_seconds": found.hidden,
-            "utilisation": found.seconds
-            and utilisation(price, found.seconds, on.chip.peak, layout.devices),
-            "unknown": list(found.unknown),
-            **({"top": [asdict(one) for one in found.top(top)]} if top else {}),
-        },
+        "attention": _attention(config, module, layout, phase, shape),
+        "estimated": _estimated(program, target, layout.devices, price, top),
     }
 
 
-def _at_once(config: Config, layout: Layout, shape: BatchShape) -> int:
-    """Sequences that a device works on at once."""
-    return shape.batch_size // layout.batch_parts // config.train.grad_accum_steps
+def _attention(
+    config: Config, module: Module, layout: Layout, phase: Phase, shape: BatchShape
+) -> dict[str, dict[str, int]]:
+    """Return, by type, the arrays of the size of attention scores that go through HBM."""
+    heads = {phase.student.heads // layout.mesh.shape["tensor"]}
+    if phase.teacher is not None:
+        heads.add(phase.teacher.heads // layout.mesh.shape["tensor"])
+    # Scores are of the sequences that a device works on at once.
+    batch_size = shape.batch_size // layout.batch_parts // config.train.grad_accum_steps
+    written = materialised(module, batch_size, heads, shape.seq_len)
+    return {scores.dtype: {"arrays": scores.arrays, "bytes": scores.bytes} for scores in written}
+
+
+def _estimated(
+    program: Program, target: Slice, devices: int, price: int, top: int
+) -> dict[str, Any]:
+    """Return the estimate of a step's time, and of how well it uses the devices."""
+    step = estimate(program.text, target.chip, program.kernels)
+    # One operation of unknown time leaves the step's unknown.
+    share_of_peak = None
+    if step.seconds is not None:
+        share_of_peak = utilisation(price, step.seconds, target.chip.peak, devices)
+    estimated: dict[str, Any] = {
+        "step_seconds": step.seconds,
+        "by_source": step.by_source,
+        "hidden_seconds": step.hidden,
+        "utilisation": share_of_peak,
+        "unknown": list(step.unknown),
+    }
+    if top:
+        estimated["top"] = [asdict(operation) for operation in step.top(top)]
+    return estimated
 
 
 def _collectives(module: Module) -> dict[str, dict[str, int]]:
-    """Arrays and bytes of each kind of collective that a step executes."""
-    made: dict[str, dict[str, int]] = {}
-    for one in sent(module):
-        kind = made.setdefault(one.collective.kind, {"arrays": 0, "bytes": 0})
-        kind["arrays"] += one.turns * one.collective.arrays
-        kind["bytes"] += one.turns * one.collective.bytes
-    return {kind: made[kind] for kind in KINDS if kind in made}
+    """Return arrays and bytes of each kind of collective that a step executes."""
+    counts: dict[str, dict[str, int]] = {}
+    for transfer in executed_collectives(module):
+        collective = transfer.collective
+        count = counts.setdefault(collective.kind, {"arrays": 0, "bytes": 0})
+        count["arrays"] += transfer.turns * collective.arrays
+        count["bytes"] += transfer.turns * collective.bytes
+    return {kind: counts[kind] for kind in KINDS if kind in counts}
 
 
 def out_of_memory(message: str) -> int | None:
-    """Bytes of HBM that a program which does not fit needs at least; None where the message says
-    something else."""
+    """Return the bytes of HBM that a program which does not fit needs at least.
+
+    None where the compiler's message says something else.
+    """
     if "RESOURCE_EXHAUSTED" not in message:
         return None
-    found = next((found for pattern in _FULL if (found := pattern.search(message))), None)
-    return found and round(float(found["needed"]) * 2 ** (10 * (1 + "KMGT".index(found["unit"]))))
+    for pattern in _OUT_OF_MEMORY:
+        match = pattern.search(message)
+        if match:
+            unit: int = 2 ** (10 * (1 + "KMGT".index(match["unit"])))
+            return round(float(match["needed"]) * unit)
+    return None
 
 
 def _add_hours(phases: list[dict[str, Any]]) -> None:
-    """Adds to each phase the hours that a run spends in it."""
+    """Add to each phase the hours that a run spends in it."""
     for phase in phases:
-        if (estimated := phase["estimated"]) is not None:
-            seconds = estimated["step_seconds"]
-            steps = phase["steps"]
-            estimated["hours"] = (
-                None if seconds is None or steps is None else steps * seconds / 3600
-            )
+        estimated = phase["estimated"]
+        if estimated is None:
+            continue
+        estimated["hours"] = None
+        if estimated["step_seconds"] is not None and phase["steps"] is not None:
+            estimated["hours"] = phase["steps"] * estimated["step_seconds"] / 3600
 
 
-def _in_short(phase: dict[str, Any]) -> str:
+def _summary(phase: dict[str, Any]) -> str:
+    """Return what a compiled step needs and takes, in short."""
     if phase["estimated"] is None:
-        return f"needs more than {_gib(phase['hbm'])} GiB"
+        return f"needs more than {gib(phase['hbm'])} GiB"
     seconds = phase["estimated"]["step_seconds"]
-    compiling = f"compiled in {phase['compile_seconds']:.0f} s"
-    step = (
-        "a step of unknown length"
-        if seconds is None
-        else f"a step of {1e3 * seconds:.2f} ms by estimate"
-    )
-    return f"{_gib(phase['hbm'])} GiB, {step}, {compiling}"
+    step = "a step of unknown length"
+    if seconds is not None:
+        step = f"a step of {1e3 * seconds:.2f} ms by estimate"
+    return f"{gib(phase['hbm'])} GiB, {step}, compiled in {phase['compile_seconds']:.0f} s"
 
 
-def check_fits(found: dict[str, Any]) -> None:
-    """Raises InputError if a step does not fit in the memory of its devices."""
-    full = [
-        name for name, phases in found["arms"].items() if not all(phase["fits"] for phase in phases)
-    ]
-    if full:
+def check_fits(rows: dict[str, Any]) -> None:
+    """Check that every step fits in the memory of its devices.
+
+    Args:
+        rows: from `compiled`.
+
+    Raises:
+        InputError: one does not.
+    """
+    too_large = []
+    for name, phases in rows["arms"].items():
+        if not all(phase["fits"] for phase in phases):
+            too_large.append(name)
+    if too_large:
         raise InputError(
-            f"{', '.join(full)}: do not fit in the {_gib(found['hbm'])} GiB of HBM of a device of "
-            f"{found['topology']}, "
+            f"{', '.join(too_large)}: do not fit in the {gib(rows['hbm'])} GiB of HBM of a device "
+            f"of {rows['topology']}, "
             "expected a larger slice, or train.grad_accum_steps, train.compute.remat or "
             "train.mesh.fsdp to need less"
         )
 
 
-def compiled_table(found: dict[str, Any], seeds: int) -> None:
-    """Prints what was found: a row for each phase, and what the estimates rest on."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=_title(found))
-    table.add_column("arm", no_wrap=True)
-    for head in (
-        f"HBM, GiB\nof {_gib(found['hbm'])}",
-        "sent\nMB",
-        "L x L in\nHBM, MB",
-        "estimate\nms",
-        "of it compute, custom\ncalls, collectives, moves",
-        "utilisation\nestimate",
-        "hours a run\nestimate",
-        "compiled\nin s",
-    ):
-        table.add_column(head, justify="right", no_wrap=True)
-    for name, phases in found["arms"].items():
-        for n, phase in enumerate(phases, start=1):
-            table.add_row(name if len(phases) == 1 else f"{name}, phase {n}", *_cells(phase))
-    console = Console(width=max(WIDTH, Console().width), highlight=False)
-    console.print(table)
-    for line in (*_notes(found, seeds), *_top(found)):
-        console.print(line, soft_wrap=True, markup=False)
-
-
-def _title(found: dict[str, Any]) -> str:
-    return (
-        f"One step on {found['topology']}: {found['chips']} chips, {found['devices']} devices of "
-        f"{found['peak_flops'] / 1e12:,.0f} TFLOP/s, as the TPU compiler makes it; times are "
-        "estimates"
-    )
-
-
-def _cells(phase: dict[str, Any]) -> list[str]:
-    if not phase["fits"] and phase["estimated"] is None:
-        return [f"> {_gib(phase['hbm'])} too much", *["-"] * 7]
-    estimated = phase["estimated"]
-    sent_bytes = sum(kind["bytes"] for kind in phase["collectives"].values())
-    seconds = estimated["step_seconds"]
-    return [
-        _gib(phase["hbm"]) + ("" if phase["fits"] else " too much"),
-        f"{sent_bytes / 1e6:.1f}",
-        ", ".join(
-            f"{dtype} {kind['bytes'] / 1e6:.0f}" for dtype, kind in phase["attention"].items()
-        )
-        or "none",
-        "unknown" if seconds is None else f"{1e3 * seconds:.2f}",
-        "  ".join(f"{1e3 * estimated['by_source'][source]:.2f}" for source in SOURCES),
-        "-" if seconds is None else f"{estimated['utilisation']:.1%}",
-        "-" if estimated["hours"] is None else f"{estimated['hours']:.3g}",
-        f"{phase['compile_seconds']:.0f}",
-    ]
-
-
-def _notes(found: dict[str, Any], seeds: int) -> list[str]:
-    """What the table's figures mean, one line each."""
-    phases = [
-        (name, phase)
-        for name, several in found["arms"].items()
-        for phase in several
-        if phase["estimated"]
-    ]
-    lines = [
-        "Estimates, not measured on a TPU. compute: the compiler's own cycles; custom calls "
-        "(Pallas): their FLOPs at",
-        "half the peak, or their bytes at HBM's rate; collectives: a ring over one link each way "
-        "round; moves: bytes",
-        "at HBM's rate. A step is their sum, as if none overlapped; asynchronous copies are taken "
-        "to hide behind it.",
-        "L x L: scores, probabilities, relations that go through HBM.",
-    ]
-    for name, phase in phases:
-        kinds = phase["collectives"].items()
-        if kinds:
-            said = ", ".join(
-                f"{kind} {of['arrays']} arrays, {of['bytes'] / 1e6:.1f} MB" for kind, of in kinds
-            )
-            lines.append(f"{name}: collectives: {said}")
-        if unknown := phase["estimated"]["unknown"]:
-            lines.append(f"{name}: no estimate: {'; '.join(unknown)}")
-    hours = [phase["estimated"]["hours"] for _, phase in phases]
-    if hours and None not in hours and len(phases) == sum(map(len, found["arms"].values())):
-        runs = seeds * len(found["arms"])
-        lines.append(
-            f"Estimate for all {runs} runs, {seeds} a row: {seeds * sum(hours):.3g} hours of "
-            "training."
-        )
-    return lines
-
-
-def _top(found: dict[str, Any]) -> list[str]:
-    """The longest operations of every phase."""
-    lines = []
-    for name, phases in found["arms"].items():
-        for phase in phases:
-            for one in (phase["estimated"] or {}).get("top", ()):
-                turns = f" x {one['turns']}" if one["turns"] > 1 else ""
-                where = " ".join(filter(None, (one["op_name"], one["place"])))
-                lines.append(
-                    f"{name}: {1e3 * one['seconds']:8.3f} ms {one['source']:12} "
-                    f"{one['name']}{turns}  {where}"
-                )
-    return lines
-
-
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
+    """Return bytes in GiB, for people."""
     return f"{count / GIB:.2f}"

@@ -1,8 +1,8 @@
-"""The named arms in one list: what each does, what it asks of the teacher, and what a step of it
-costs."""
+"""The named arms: what each does, what it asks of the teacher, and what a step of it costs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kdjax.budget.accounting import Budget
-from kdjax.config import ArmConfig, Config
-from kdjax.dry_run.pricing import WIDTH, shape_of
+from kdjax.config import ArmConfig, Config, ModelSpec
+from kdjax.dry_run.arms import shape_of
+from kdjax.dry_run.price_table import WIDTH
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS
@@ -19,23 +20,29 @@ from kdjax.training.arm import Arm, resolve
 from kdjax.training.phase import price
 
 
-def listed(config: Config) -> dict[str, dict[str, Any]]:
-    """Name -> `does`, `asks`, `source`, and between a recipe's models `flops`, of the mean step,
-    and `relative`, to `scratch`; or `refused`, why the arm cannot be between these models.
+def named_arms(
+    config: Config, status: Callable[[str], None] = lambda text: None
+) -> dict[str, dict[str, Any]]:
+    """Price every named arm between a recipe's models.
+
+    Args:
+        config: the recipe.
+        status: shows which arm is being priced.
+
+    Returns:
+        Name -> `does`, `asks`, `source`, and `flops`, of the mean step, and `relative`, to
+        `scratch`; or `refused`, why the arm cannot be between these models.
     """
+    teacher = zoo.resolve(config.teacher.architecture)
     rows: dict[str, dict[str, Any]] = {}
-    for name, preset in PRESETS.items():
+    for number, (name, preset) in enumerate(PRESETS.items(), start=1):
+        status(f"{name}: counting what a step costs, arm {number} of {len(PRESETS)}")
         row: dict[str, Any] = {"does": preset.summary, "asks": preset.asks, "source": preset.source}
+        # An arm that these models do not allow is listed with the reason.
         try:
-            arm = resolve(
-                name,
-                ArmConfig(),
-                config.student,
-                zoo.resolve(config.teacher.architecture),
-                config.train.optimizer,
-            )
+            arm = resolve(name, ArmConfig(), config.student, teacher, config.train.optimizer)
             row["flops"] = _mean_step(arm, config)
-            row["relative"] = row["flops"] / rows["scratch"]["flops"] if rows else 1.0
+            row["relative"] = row["flops"] / rows.get("scratch", row)["flops"]
         except InputError as e:
             row["refused"] = str(e).removeprefix(f"arms.{name}: ")
         rows[name] = row
@@ -43,15 +50,22 @@ def listed(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _mean_step(arm: Arm, config: Config) -> float:
-    """FLOPs of a step, over all phases of an arm as they lie in a large budget."""
-    costs = [price(phase, phase.shape(shape_of(config))) for phase in arm.phases]
-    large = Budget.flops(10**6 * max(cost.total for cost in costs))
-    spans = arm.schedule_phases(large, costs, shape_of(config))
-    return sum(s.steps * s.price.total for s in spans) / spans[-1].stop
+    """Return the FLOPs of a step, over all phases of an arm as they lie in a large budget."""
+    shape = shape_of(config)
+    # So large that rounding to whole steps does not show.
+    prices = [price(phase, phase.shape(shape)) for phase in arm.phases]
+    large = Budget.flops(10**6 * max(step_price.total for step_price in prices))
+    spans = arm.schedule_phases(large, prices, shape)
+    return sum(span.steps * span.price.total for span in spans) / spans[-1].stop
 
 
-def arms_table(config: Config) -> None:
-    """Prints the list."""
+def arms_table(config: Config, rows: dict[str, dict[str, Any]]) -> None:
+    """Print the named arms as a table.
+
+    Args:
+        config: the recipe between whose models they are priced.
+        rows: from `named_arms`.
+    """
     shape = shape_of(config)
     table = Table(
         box=SIMPLE_HEAD,
@@ -61,18 +75,21 @@ def arms_table(config: Config) -> None:
         f"{shape.batch_size} x {shape.seq_len} tokens a step, {shape.max_predictions} masked "
         "slots a sequence",
     )
+    # What may be long wraps; names and numbers do not.
     table.add_column("arm", no_wrap=True)
     for head in ("does", "asks of the teacher", "source"):
         table.add_column(head)
     table.add_column("step / scratch", justify="right")
-    for name, row in listed(config).items():
+    for name, row in rows.items():
         cost = f"refused: {row['refused']}" if "refused" in row else f"{row['relative']:.3f}"
+        is_last_of_paper = name == "minilm"
         table.add_row(
-            name, row["does"], row["asks"], row["source"], cost, end_section=name == "minilm"
+            name, row["does"], row["asks"], row["source"], cost, end_section=is_last_of_paper
         )
     Console(width=max(WIDTH, Console().width)).print(table)
 
 
-def _size(spec: Any) -> str:
+def _size(spec: ModelSpec) -> str:
+    """Return a model's size as layers x width."""
     model = zoo.resolve(spec)
     return f"{model.layers} x {model.width}"

@@ -1,18 +1,19 @@
-"""What a teacher cost before a study's runs, and which arms are charged which part of it."""
+"""FLOPs spent on a teacher before a study's runs, and which of them an arm is charged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import schedule_phases
 from kdjax.config import Config
+from kdjax.dry_run.arms import batch_shape
 from kdjax.errors import InputError
 from kdjax.models import zoo
 from kdjax.training.arm import Arm
-from kdjax.training.phase import BatchShape, price
+from kdjax.training.phase import price
 from kdjax.training.teacher_directories import read_card, source_directories
 from kdjax.training.teacher_head import head_phase
 from kdjax.training.teacher_pretraining import pretraining_flops
@@ -34,7 +35,7 @@ class TeacherCost:
 
     @staticmethod
     def of_facts(facts: Mapping[str, Any]) -> TeacherCost:
-        """Return what a teacher's card, or a study's facts of it, say."""
+        """Read the costs from a teacher's card, or from a study's facts of it."""
         tuning = int(facts.get("tuning_flops", 0))
         head = int(facts.get("head_flops", 0))
         if "tuning_flops" not in facts and facts.get("encoder") == "tuned":
@@ -45,7 +46,7 @@ class TeacherCost:
 
     @property
     def known(self) -> bool:
-        """Whether it is known what pretraining cost."""
+        """Whether the cost of pretraining is known."""
         return self.training > 0
 
     def charged_to(self, arm: Arm) -> int:
@@ -53,7 +54,7 @@ class TeacherCost:
 
         The encoder is every such arm's; a head on a frozen encoder only theirs who use the head.
         """
-        return self.training + self.tuning + (self.head if arm.needs_mlm_head else 0)
+        return self.training + self.tuning + self.head * arm.needs_mlm_head
 
     def check(self, case: str) -> None:
         """Check that what is to be paid is known.
@@ -72,14 +73,8 @@ class TeacherCost:
             )
 
 
-def batch_shape(config: Config, batch: int) -> BatchShape:
-    """Return the shape of a teacher's batch of so many sequences."""
-    return BatchShape(batch, config.data.seq_len, config.data.max_predictions)
-
-
 def cost_by_recipe(config: Config) -> TeacherCost:
-    """Return what a recipe's teacher will have cost, from settings and, where it is there, the
-    source's card.
+    """Return what a recipe's teacher will have cost, from settings and the source's card, if any.
 
     Of a teacher that is trained here, and of a head that is fitted, it is exact: the number of
     steps times their price.
@@ -87,25 +82,25 @@ def cost_by_recipe(config: Config) -> TeacherCost:
     Raises:
         InputError: a budget that buys no step.
     """
-    teacher, architecture = config.teacher, zoo.resolve(config.teacher.architecture)
+    teacher = config.teacher
     if teacher.train.budget:
+        architecture = zoo.resolve(teacher.architecture)
         shape = batch_shape(config, teacher.train.batch_size)
-        return TeacherCost(
-            training=pretraining_flops(architecture, teacher.train, shape, teacher.at)
-        )
-    before = TeacherCost.of_facts(_card(config))
-    training = int(teacher.training_flops) or before.training
-    fitted = fit_flops(config) if teacher.head.budget else 0
-    tuned = teacher.head.encoder == "tuned"
-    return TeacherCost(
-        training=training,
-        tuning=before.tuning + (fitted if tuned else 0),
-        head=before.head + (0 if tuned else fitted),
-    )
+        return TeacherCost(pretraining_flops(architecture, teacher.train, shape, teacher.at))
+    # What the recipe states goes before what the card says.
+    cost = TeacherCost.of_facts(_card(config))
+    if teacher.training_flops:
+        cost = replace(cost, training=int(teacher.training_flops))
+    # A head that is still to be fitted adds to what the card says.
+    if not teacher.head.budget:
+        return cost
+    if teacher.head.encoder == "tuned":
+        return replace(cost, tuning=cost.tuning + fit_flops(config))
+    return replace(cost, head=cost.head + fit_flops(config))
 
 
 def fit_flops(config: Config) -> int:
-    """Return what fitting the recipe's MLM head costs: the number of steps times their price.
+    """Return the FLOPs of fitting the recipe's MLM head: the number of steps times their price.
 
     Raises:
         InputError: its budget buys no step.
@@ -123,9 +118,7 @@ def fit_flops(config: Config) -> int:
 
 
 def _card(config: Config) -> Mapping[str, Any]:
-    """Return the card beside the source's weights; empty where there is none, or no source on this
-    machine.
-    """
+    """Return the card beside the source's weights; empty where either is not on this machine."""
     try:
         directory = source_directories(config)[0].path
     except InputError:

@@ -20,7 +20,8 @@ from kdjax.config import ModelConfig
 from kdjax.errors import Diverged, InputError
 from kdjax.models import Model, forward
 from kdjax.models.features import FeatureRequest
-from kdjax.objectives.reductions import given, kl, log_softmax
+from kdjax.models.ops import kl_of_log_probs, log_softmax
+from kdjax.objectives.reductions import require_logits
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,9 @@ def _predict(
 
 
 def _log_probs(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    return log_softmax(given(forward(config, params, batch, FeatureRequest(logits=True)).logits))
+    return log_softmax(
+        require_logits(forward(config, params, batch, FeatureRequest(logits=True)).logits)
+    )
 
 
 def over_slots(
@@ -219,5 +222,8 @@ def over_slots(
         "count": jnp.sum(weights > 0),
     }
     if target is not None:
-        sums |= {"kl": summed(kl(own, target)), "agreement": summed(best == jnp.argmax(target, -1))}
+        sums |= {
+            "kl": summed(kl_of_log_probs(own, target)),
+            "agreement": summed(best == jnp.argmax(target, -1)),
+        }
     return sums

@@ -29,9 +29,9 @@ from kdjax.config import MlmProbeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import HeldOut, MlmResult, over_slots, result_of
 from kdjax.models import abstract_params, forward
-from kdjax.models.encoder import gelu
 from kdjax.models.features import FeatureRequest
-from kdjax.objectives.reductions import cross_entropy, log_softmax, weighted_mean
+from kdjax.models.ops import cross_entropy, gelu, log_softmax
+from kdjax.objectives.reductions import weighted_mean
 from kdjax.training.optimizer import apply, learning_rate
 from kdjax.training.phase import BatchShape
 

@@ -1,5 +1,5 @@
-"""Ahead of time: devices of a TPU slice that is not there, for which the TPU compiler (libtpu)
-compiles all the same.
+"""Ahead-of-time compiling: devices of a TPU slice that is not there, for which the TPU compiler
+(libtpu) compiles all the same.
 
 `offline()` first, before JAX has looked for devices; then `slice_of("v5e:2x4").devices` go into a
 mesh like real ones.
@@ -26,12 +26,12 @@ LARGEST = 256
 """Chips of a slice at most."""
 
 _FORM = re.compile(r"(?P<chip>\w+):(?P<shape>\d+(?:x\d+){1,2})")
-_FLAT = {(1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16)}
-_SMALL = {(2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4)}
-"""Slices that Google Cloud makes: all of v5e and v6e; of the others those of less than a cube of 4
-x 4 x 4, and then any that is made of cubes (https://docs.cloud.google.com/tpu/docs: v4, v5e, v5p,
-v6e, tpu7x)."""
-_TORUS = {"v5e": 2, "v6e": 2, "v4": 3, "v5p": 3, "tpu7x": 3}
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_SMALL = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
+_SIZES = {"v5e": _FLAT, "v6e": _FLAT, "v4": _SMALL, "v5p": _SMALL, "tpu7x": _SMALL}
+"""Slices that Google Cloud makes: all of v5e and v6e, which are 2D tori; of the others, which are
+3D, those of less than a cube of 4 x 4 x 4, and then any that is made of cubes
+(https://docs.cloud.google.com/tpu/docs: v4, v5e, v5p, v6e, tpu7x)."""
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -40,19 +40,19 @@ _ENVIRONMENT = {
     "TPU_WORKER_ID": "0",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-"""libtpu asks no one about a slice, and leaves TPUs that are here, and their lock, to whoever uses
-them."""
+"""With these, libtpu asks no one about a slice, and leaves the TPUs of this machine and their lock
+to whoever uses them."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice of a TPU.
+    """A TPU slice to compile for.
 
     Attributes:
-        name: for instance v5e:2x4.
-        chip: what each device can do.
-        chips: how many chips there are.
-        devices: to compile for. They run nothing.
+        name: its topology, for instance v5e:2x4.
+        chip: figures of each device.
+        chips: number of chips.
+        devices: what programs are compiled for. They run nothing.
     """
 
     name: str
@@ -62,9 +62,10 @@ class Slice:
 
 
 def offline() -> None:
-    """From now on, this process uses no accelerator of this machine, and libtpu only compiles.
+    """Keep this process from the machine's accelerators: from now on libtpu only compiles.
 
-    Before JAX looks for devices. Whatever uses the machine's TPUs or GPUs is not disturbed.
+    To be called before JAX looks for devices. Whatever uses the machine's TPUs or GPUs is not
+    disturbed.
     """
     os.environ.update(_ENVIRONMENT)
     jax.config.update("jax_platforms", "cpu")
@@ -72,8 +73,8 @@ def offline() -> None:
 
 @contextmanager
 def uncached() -> Iterator[None]:
-    """In the block, JAX keeps nothing of what it compiles: what is made for a slice can be read
-    again on one alone."""
+    """Keep JAX from storing what it compiles in the block: only a slice can read programs for it
+    again."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # it looks at the setting once
@@ -85,7 +86,7 @@ def uncached() -> Iterator[None]:
 
 
 def slice_of(topology: str) -> Slice:
-    """A slice by its topology.
+    """Make a slice to compile for by its topology.
 
     Args:
         topology: the chip and the shape of the slice in chips, for instance v5e:2x4 or v5p:2x2x1.
@@ -94,19 +95,20 @@ def slice_of(topology: str) -> Slice:
         InputError: there is no such chip or slice, it has more than `LARGEST` chips, or libtpu is
             not installed.
     """
-    found = _FORM.fullmatch(topology)
-    if found is None:
+    # v5e:2x4 or v5p:2x2x1
+    match = _FORM.fullmatch(topology)
+    if match is None:
         raise InputError(
             f"--topology is {topology!r}, expected a chip and a shape, for instance v5e:2x4 or "
             "v5p:2x2x1"
         )
-    if found["chip"] not in CHIPS:
+    name = match["chip"]
+    if name not in CHIPS:
         raise InputError(
             f"--topology is {topology!r}, expected one of {', '.join(CHIPS)} before the colon"
         )
-    kind = CHIPS[found["chip"]]
-    shape = tuple(int(n) for n in found["shape"].split("x"))
-    _check(topology, found["chip"], shape)
+    shape = tuple(int(side) for side in match["shape"].split("x"))
+    _check(topology, name, shape)
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(
             "libtpu, which has the TPU compiler, is not installed; expected pip install "
@@ -115,30 +117,29 @@ def slice_of(topology: str) -> Slice:
     options: dict[str, object] = {}
     if shape == (1, 1):
         options["chips_per_host_bounds"] = (1, 1, 1)
-    if found["chip"] == "v4":
-        options["chip_config_name"] = (
-            "megacore"  # both cores of a chip are one device, as on a TPU VM
-        )
+    # Both cores of a chip are one device, as on a TPU VM.
+    if name == "v4":
+        options["chip_config_name"] = "megacore"
     try:
-        made = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+        description = topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **options
+        )
     except (RuntimeError, NotImplementedError) as e:
         raise InputError(f"--topology {topology}: libtpu makes no such slice: {e}") from None
-    return Slice(topology, kind, math.prod(shape), tuple(made.devices))
+    return Slice(topology, CHIPS[name], math.prod(shape), tuple(description.devices))
 
 
 def _check(topology: str, name: str, shape: tuple[int, ...]) -> None:
-    """Raises InputError unless there are such slices."""
-    cubes = all(side % 4 == 0 and side > 0 for side in shape) and tuple(sorted(shape)) == shape
-    if _TORUS[name] == 2:
-        there_is = shape in _FLAT
-        shapes = ", ".join("x".join(map(str, one)) for one in sorted(_FLAT))
-    else:
-        there_is = len(shape) == 3 and (shape in _SMALL or cubes)
-        shapes = (
-            ", ".join("x".join(map(str, one)) for one in sorted(_SMALL))
-            + " or ascending multiples of 4 (4x4x8)"
-        )
-    if not there_is or math.prod(shape) > LARGEST:
+    """Raise an InputError unless Google Cloud makes such slices."""
+    sizes = _SIZES[name]
+    expected = ", ".join(sizes)
+    exists = "x".join(map(str, shape)) in sizes
+    if sizes is _SMALL:
+        expected += " or ascending multiples of 4 (4x4x8)"
+        is_cubes = len(shape) == 3 and min(shape) > 0 and not any(side % 4 for side in shape)
+        exists = exists or (is_cubes and sorted(shape) == [*shape])
+    if not exists or math.prod(shape) > LARGEST:
         raise InputError(
-            f"--topology is {topology!r}, expected of {name} {shapes}, and at most {LARGEST} chips"
+            f"--topology is {topology!r}, expected of {name} {expected}, and at most {LARGEST} "
+            "chips"
         )

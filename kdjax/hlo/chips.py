@@ -1,25 +1,25 @@
-"""What TPUs can do, as far as an estimate needs it: clock, memory, links. Peak FLOPs are in
+"""TPUs' figures that an estimate needs: clock, memory, links. Peak FLOPs are in
 `kdjax.budget.hardware`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdjax.budget.hardware import Peak, makers_peak
+from kdjax.budget.hardware import Peak, vendor_peak
 from kdjax.errors import InputError
 
 
 @dataclass(frozen=True)
 class Chip:
-    """A JAX device of a kind of TPU: a chip; on TPU7x one of a chip's two cores, with half of the
-    chip's memory.
+    """A JAX device of a kind of TPU: a chip, or on TPU7x one of a chip's two cores, with half of
+    its memory.
 
     Attributes:
-        kind: as JAX calls it (`jax.Device.device_kind`).
+        kind: the kind's name in JAX (`jax.Device.device_kind`).
         multiplies: multiply-adds that its matrix units do in a cycle.
-        hbm: bytes of HBM that a program can have: what the compiler says there are (its message
-            when a program does not fit), which is less than the maker's figure.
-        hbm_bandwidth: bytes a second.
+        hbm: bytes of HBM that a program can have: the compiler's figure (in its message when a
+            program does not fit), which is less than the vendor's.
+        hbm_bandwidth: bytes a second of HBM.
         link_bandwidth: bytes a second of one link between chips, in one direction.
     """
 
@@ -31,14 +31,14 @@ class Chip:
 
     @property
     def peak(self) -> Peak:
-        """The maker's peak."""
-        found = makers_peak(self.kind)
-        assert found is not None
-        return found
+        """The vendor's figure of its peak."""
+        peak = vendor_peak(self.kind)
+        assert peak is not None
+        return peak
 
     @property
     def clock(self) -> float:
-        """Cycles a second, from the peak."""
+        """Cycles a second: at the peak, every matrix unit is busy in each."""
         return self.peak.flops_per_second / (2 * self.multiplies)
 
 
@@ -50,7 +50,7 @@ CHIPS = {
     "v6e": Chip("TPU v6 lite", 4 * 256 * 256, int(31.25 * GIB), 1638e9, 800e9 / 4 / 2),
     "tpu7x": Chip("TPU7x", 4 * 256 * 256, int(94.75 * GIB), 7380e9 / 2, 1200e9 / 6 / 2),
 }
-"""By the name that topologies have. HBM and link bandwidths: https://docs.cloud.google.com/tpu/docs
+"""Chips by their name in topologies. HBM and link bandwidths: https://docs.cloud.google.com/tpu/docs
 (v4, v5e, v5p, v6e, tpu7x), whose bidirectional figure a chip is over its links (four in a 2D torus,
 six in a 3D one) and both directions. v4's links: Jouppi et al. 2023, arXiv 2304.01433.
 Multiply-adds: matrix units times their size; the clocks that follow (1.05, 1.5, 1.75, 1.75 and 2.2
@@ -58,12 +58,12 @@ GHz) are checked by `benchmarks/estimates.py`."""
 
 
 def chip(name: str) -> Chip:
-    """A chip by its name, or as JAX calls its kind.
+    """Return a chip by its name or JAX's name of its kind.
 
     Raises:
         InputError: no such chip.
     """
-    found = CHIPS.get(name) or next((one for one in CHIPS.values() if one.kind == name), None)
-    if found is None:
-        raise InputError(f"{name!r} is no TPU that is known, expected one of {', '.join(CHIPS)}")
-    return found
+    for short_name, known in CHIPS.items():
+        if name in (short_name, known.kind):
+            return known
+    raise InputError(f"{name!r} is no TPU that is known, expected one of {', '.join(CHIPS)}")

@@ -8,19 +8,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+from kdjax.hlo.text import COMMENT, Instruction, parse_instruction
 
-_BYTES = {"pred": 1, "bf16": 2} | {
-    f"{kind}{bits}": bits // 8 for kind in "fsu" for bits in (8, 16, 32, 64)
-}
-_TYPE = r"(?P<type>\([^=]*?\)|\S+)"
-_CALL = re.compile(
-    rf"= {_TYPE} (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\((?P<rest>.*)$", re.MULTILINE
-)
-CHAIN = r'\bchain_id="(\d+)"'
-"""What TPU's compiler marks a collective with that it writes into several fusions: its start, steps
-and end."""
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 @dataclass(frozen=True)
@@ -29,11 +19,11 @@ class Collective:
 
     Attributes:
         kind: one of `KINDS`.
-        arrays: how many arrays it moves at once.
-        bytes: of the whole arrays, on one device: what an all-reduce sums, an all-gather ends with,
-            a reduce-scatter starts with, the others move. What crosses the links follows from the
-            algorithm and the group.
-        group: devices that take part together.
+        arrays: number of arrays that it moves at once.
+        bytes: bytes of the whole arrays, on one device: what an all-reduce sums, an all-gather ends
+            with, a reduce-scatter starts with, the others move. What crosses the links follows from
+            the algorithm and the group.
+        group: number of devices that take part together.
     """
 
     kind: str
@@ -43,55 +33,75 @@ class Collective:
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of a compiled program in the order of its text, but those of a device with
-    itself.
+    """Read the collectives of a compiled program, in the order of its text.
 
     Args:
         text: `jax.stages.Compiled.as_text()`.
     """
-    found = []
-    chains = set()
-    for call in _CALL.finditer(re.sub(r"/\*.*?\*/", "", text)):
-        kind = call["kind"]
-        group = _group(call["rest"])
-        chain = re.search(CHAIN, call["rest"])
-        if group == 1:
+    read = []
+    chains: set[str | None] = set()
+    for line in COMMENT.sub("", text).splitlines():
+        instruction = parse_instruction(line)
+        if instruction is None:
             continue
-        if chain is not None:
-            if chain[1] in chains:
-                continue
-            chains.add(chain[1])
-        arrays = [_bytes(*array) for array in _ARRAY.findall(call["type"])]
-        # Its type: what goes in, then what comes out
-        if call["start"] and kind in (
-            "all-gather",
-            "collective-permute",
-        ):
-            arrays = arrays[(len(arrays) + 1) // 2 :]
-        whole = sum(arrays) * (group if kind == "reduce-scatter" else 1)
-        found.append(Collective(kind, len(arrays), whole, group))
-    return found
+        collective = collective_of(instruction)
+        chain = chain_of(instruction)
+        # A chain's start, steps and end are one collective.
+        if collective is None or (chain is not None and chain in chains):
+            continue
+        chains.add(chain)
+        read.append(collective)
+    return read
+
+
+def collective_of(instruction: Instruction) -> Collective | None:
+    """Read an instruction's collective; None where it has none, or only one device takes part."""
+    # %g = (bf16[8]{0}, bf16[32]{0}) all-gather-start(%x), replica_groups=[2,4]<=[8]
+    kind = instruction.does
+    group = _group(instruction.attributes)
+    if kind not in KINDS or group == 1:
+        return None
+    sizes = [array.unpadded_bytes for array in instruction.arrays]
+    # The type of these two has what goes in, then what comes out.
+    if instruction.opcode in ("all-gather-start", "collective-permute-start"):
+        sizes = sizes[(len(sizes) + 1) // 2 :]
+    whole = sum(sizes)
+    # Its result is one device's part.
+    if kind == "reduce-scatter":
+        whole *= group
+    return Collective(kind, len(sizes), whole, group)
+
+
+def chain_of(instruction: Instruction) -> str | None:
+    """Return the chain that a collective is part of; None where it is whole.
+
+    TPU's compiler marks a collective with it that it writes into several fusions: its start, steps
+    and end.
+    """
+    # all-gather(%x), channel_id=1, frontend_attributes={chain_id="7"}
+    return instruction.attribute(r'\bchain_id="(\d+)"')
 
 
 def total(found: Iterable[Collective], kind: str) -> int:
-    """Bytes of all collectives of a kind."""
-    return sum(one.bytes for one in found if one.kind == kind)
+    """Return the bytes of all collectives of a kind."""
+    return sum(collective.bytes for collective in found if collective.kind == kind)
 
 
-def _bytes(dtype: str, shape: str) -> int:
-    return _BYTES.get(dtype, 4) * math.prod(int(n) for n in shape.split(",") if n)
-
-
-def _group(rest: str) -> int:
-    """Devices of a group, in any of the forms XLA writes: [groups,size]<=…, {{0,1},…}, mesh[…]
-    {axes}."""
-    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
-        return int(found[1])
-    if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
-        return len(found[1].split(","))
-    if found := re.search(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(.*?\))? \{(.*?)\}", rest):
-        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", found[1])}
-        return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", found[2]))
-    if found := re.search(r"source_target_pairs=\{\{(.*?)\}\}", rest):
-        return 1 + found[1].count("},{")
+def _group(attributes: str) -> int:
+    """Read how many devices are in a group, in any of the forms in which XLA writes groups."""
+    # replica_groups=[2,4]<=[8]: two groups of four
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
+        return int(match[1])
+    # replica_groups={{0,1,2},{3,4,5}}
+    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
+        return len(match[1].split(","))
+    # replica_groups=mesh['a'=4,'b'=2], device_ids=([4,2]T(1,0)) {'a'}: along the mesh's axis a
+    if match := re.search(
+        r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(.*?\))? \{(.*?)\}", attributes
+    ):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", match[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", match[2]))
+    # source_target_pairs={{0,1},{1,0}}: a device sends to one other
+    if match := re.search(r"source_target_pairs=\{\{(.*?)\}\}", attributes):
+        return 1 + match[1].count("},{")
     return 1

@@ -4,9 +4,9 @@ fusions.
 XLA fuses a chain of elementwise operations into every one of its consumers, and its cost analysis
 counts each copy. How often that happens depends on XLA's version, on the device and on what stands
 between the operations; in a model a few dozen wide it can be as much as all the matmuls. Copies are
-told by value numbering, across the borders of
-fusions: two operations with the same opcode, attributes and operands have the same value (Alpern,
-Wegman and Zadeck, 1988, "Detecting equality of variables in programs").
+told by value numbering, across the borders of fusions: two operations with the same opcode,
+attributes and operands have the same value (Alpern, Wegman and Zadeck, 1988, "Detecting equality of
+variables in programs").
 """
 
 from __future__ import annotations
@@ -18,44 +18,39 @@ from collections.abc import Hashable, Sequence
 
 from kdjax.hlo.text import Instruction, Module, parse
 
-_COUNTED = (
-    frozenset(  # one FLOP an element in XLA's cost analysis (xla/service/hlo_cost_analysis.cc)
-        {
-            "add",
-            "subtract",
-            "multiply",
-            "divide",
-            "remainder",
-            "maximum",
-            "minimum",
-            "negate",
-            "abs",
-            "sign",
-        }
-        | {
-            "and",
-            "or",
-            "xor",
-            "not",
-            "shift-left",
-            "shift-right-logical",
-            "shift-right-arithmetic",
-            "popcnt",
-            "clz",
-        }
-        | {
-            "compare",
-            "select",
-            "clamp",
-            "convert",
-            "floor",
-            "ceil",
-            "round-nearest-even",
-            "round-nearest-afz",
-        }
-    )
+_COUNTED = frozenset(
+    {
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "remainder",
+        "maximum",
+        "minimum",
+        "negate",
+        "abs",
+        "sign",
+        "and",
+        "or",
+        "xor",
+        "not",
+        "shift-left",
+        "shift-right-logical",
+        "shift-right-arithmetic",
+        "popcnt",
+        "clz",
+        "compare",
+        "select",
+        "clamp",
+        "convert",
+        "floor",
+        "ceil",
+        "round-nearest-even",
+        "round-nearest-afz",
+    }
 )
-_UNCOUNTED = frozenset(  # no FLOPs, and the same result from the same operands
+"""Opcodes of one FLOP an element in XLA's cost analysis (xla/service/hlo_cost_analysis.cc)."""
+_UNCOUNTED = frozenset(
     {
         "exponential",
         "exponential-minus-one",
@@ -66,8 +61,6 @@ _UNCOUNTED = frozenset(  # no FLOPs, and the same result from the same operands
         "sqrt",
         "rsqrt",
         "cbrt",
-    }
-    | {
         "power",
         "sine",
         "cosine",
@@ -79,8 +72,6 @@ _UNCOUNTED = frozenset(  # no FLOPs, and the same result from the same operands
         "reshape",
         "transpose",
         "slice",
-    }
-    | {
         "concatenate",
         "pad",
         "reverse",
@@ -91,6 +82,7 @@ _UNCOUNTED = frozenset(  # no FLOPs, and the same result from the same operands
         "dynamic-slice",
     }
 )
+"""Opcodes without FLOPs whose result follows from their operands."""
 _NOT_OF_THE_VALUE = re.compile(
     r", (?:metadata|backend_config|frontend_attributes|sharding|origin)=.*$"
 )
@@ -98,13 +90,11 @@ _REGION = re.compile(r"to_apply=%[\w.\-]+")
 _LAYOUT = re.compile(r"\{[^}]*\}")
 
 Value = Hashable
-"""What stands for a value: equal for equal values. A tuple's is the tuple of its elements'
-values."""
+"""Stands for a value: equal for equal values. A tuple's is the tuple of its elements' values."""
 
 
 def repeated_flops(text: str) -> int:
-    """Count the FLOPs of elementwise work and reductions in fusions whose result the program had
-    computed already.
+    """Count the FLOPs of elementwise work and reductions in fusions that repeat earlier work.
 
     They are counted as XLA's cost analysis counts them, a loop's body once, so that subtracting
     them from its figure leaves every operation counted once. What has a matmul, a kernel or a loop
@@ -132,78 +122,80 @@ class _Numbering:
         self._new = itertools.count()
 
     def run(self, name: str, arguments: Sequence[Value] | None, *, fused: bool) -> Value:
-        """Number the values of a computation.
+        """Number the values of a computation and return that of its result.
 
         Args:
             name: the computation.
             arguments: the values of its parameters; None where nothing is known of them.
             fused: whether it lies in a fusion.
-
-        Returns:
-            The value of its result.
         """
         values: dict[str, Value] = {}
         result: Value = None
-        for one in self.module.computations[name]:
-            operands = [values.get(operand, operand) for operand in one.operands]
-            if one.opcode == "parameter" and arguments is not None:
-                value = arguments[_parameter_number(one)]
+        for instruction in self.module.computations[name]:
+            if instruction.opcode == "parameter" and arguments is not None:
+                # parameter(1), metadata={...}
+                number, _, _ = instruction.attributes.partition(")")
+                value = arguments[int(number)]
             else:
-                value = self._value(one, operands, fused=fused)
-            values[one.name] = value
-            if one.root:
+                operands = [values.get(operand, operand) for operand in instruction.operands]
+                value = self._value(instruction, operands, fused=fused)
+            values[instruction.name] = value
+            if instruction.root:
                 result = value
         return result
 
-    def _value(self, one: Instruction, operands: list[Value], *, fused: bool) -> Value:
+    def _value(self, instruction: Instruction, operands: list[Value], *, fused: bool) -> Value:
         """Number the value of an instruction, and note it where it is a copy in a fusion."""
+        opcode = instruction.opcode
         # What only hands values on has no number of its own.
-        if one.opcode == "tuple":
+        if opcode == "tuple":
             return tuple(operands)
-        if one.opcode == "get-tuple-element" and isinstance(operands[0], tuple):
-            element: Value = operands[0][int(one.attribute(r"\bindex=(\d+)") or 0)]
+        if opcode == "get-tuple-element" and isinstance(operands[0], tuple):
+            element: Value = operands[0][int(instruction.attribute(r"\bindex=(\d+)") or 0)]
             return element
-        if one.opcode in ("fusion", "call"):
-            inner = one.called.get("calls") or one.called.get("to_apply") or ()
+        if opcode in ("fusion", "call"):
+            inner = instruction.called.get("calls") or instruction.called.get("to_apply") or ()
             if len(inner) == 1:
-                return self.run(inner[0], operands, fused=fused or one.opcode == "fusion")
+                return self.run(inner[0], operands, fused=fused or opcode == "fusion")
+
         # A loop's body is counted once; nothing is known of what it starts from in its other turns.
-        if one.opcode == "while":
+        if opcode == "while":
             for role in ("condition", "body"):
-                self.run(one.called[role][0], None, fused=fused)
-        if one.opcode not in _COUNTED | _UNCOUNTED | {"constant", "reduce", "get-tuple-element"}:
+                self.run(instruction.called[role][0], None, fused=fused)
+        if opcode not in _COUNTED | _UNCOUNTED | {"constant", "reduce", "get-tuple-element"}:
             return f"new {next(self._new)}"
-        key = (one.opcode, _LAYOUT.sub("", one.type), self._attributes(one), *operands)
-        known = key in self._numbers
-        if known and fused:
-            self.repeated += self._flops(one)
+
+        # The same operation on the same values has the same value.
+        shape = _LAYOUT.sub("", instruction.type)
+        key = (opcode, shape, self._attributes(instruction), *operands)
+        if key in self._numbers and fused:
+            self.repeated += self._flops(instruction)
         return self._numbers.setdefault(key, len(self._numbers))
 
-    def _attributes(self, one: Instruction) -> str:
-        """What an instruction's result depends on besides its operands."""
-        written = _NOT_OF_THE_VALUE.sub("", one.attributes)
-        if one.opcode != "constant":
+    def _attributes(self, instruction: Instruction) -> str:
+        """Return what an instruction's result depends on besides its operands."""
+        # reduce(%x, %zero), dimensions={1}, to_apply=%sum.3, metadata={...}: from the parenthesis
+        # to the metadata, with the function's operations for its name, for XLA copies it under a
+        # new name. A constant's value stands within the parentheses.
+        written = _NOT_OF_THE_VALUE.sub("", instruction.attributes)
+        if instruction.opcode != "constant":
             _, _, written = written.partition(")")
-        # XLA copies the function of a reduction under a new name.
-        return _REGION.sub(lambda _: self._reducer(one), written)
+        return _REGION.sub(lambda _: self._reducer(instruction), written)
 
-    def _reducer(self, one: Instruction) -> str:
-        """The operations of a reduction's function."""
-        (name,) = one.called["to_apply"]
+    def _reducer(self, reduction: Instruction) -> str:
+        """Return the operations of a reduction's function."""
+        (name,) = reduction.called["to_apply"]
         return " ".join(f"{inner.opcode} {inner.root}" for inner in self.module.computations[name])
 
-    def _flops(self, one: Instruction) -> int:
-        """FLOPs of an elementwise operation or a reduction, by XLA's rules."""
-        if one.opcode in _COUNTED:
-            return math.prod(one.arrays[0].dims)
-        if one.opcode == "reduce" and len(one.arrays) == 1:
-            taken = self.module.operands(one)[0].arrays[0].dims
-            (name,) = one.called["to_apply"]
+    def _flops(self, instruction: Instruction) -> int:
+        """Return the FLOPs of an elementwise operation or a reduction, by XLA's rules."""
+        elements = math.prod(instruction.arrays[0].dims)
+        if instruction.opcode in _COUNTED:
+            return elements
+        # n elements become one in n - 1 steps.
+        if instruction.opcode == "reduce" and len(instruction.arrays) == 1:
+            reduced = self.module.operands(instruction)[0].arrays[0]
+            (name,) = instruction.called["to_apply"]
             steps = sum(inner.opcode in _COUNTED for inner in self.module.computations[name])
-            return steps * (math.prod(taken) - math.prod(one.arrays[0].dims))
+            return steps * (math.prod(reduced.dims) - elements)
         return 0
-
-
-def _parameter_number(one: Instruction) -> int:
-    number, _, _ = one.attributes.partition(")")
-    return int(number)

@@ -4,11 +4,13 @@ writes to HBM."""
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kdjax.hlo.estimate import executed, results
+from kdjax.hlo.execution import executed
 from kdjax.hlo.text import HBM, Array, Instruction, Module
+from kdjax.hlo.traffic import results
 
 _FLOATS = ("bf16", "f16", "f32")
 _NAMES = {
@@ -21,7 +23,7 @@ _NAMES = {
     "call",
     "async",
 }
-"""What gives arrays another name and writes none of its own."""
+"""Opcodes that give arrays another name and write none of their own."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Materialised:
     """Arrays of scores or probabilities that a device writes to HBM in one run of a program.
 
     Attributes:
-        dtype: theirs.
-        arrays: how many are written.
-        bytes: of all of them; each is read again at least once.
+        dtype: type of their elements.
+        arrays: number of arrays that are written.
+        bytes: bytes of all of them; each is read again at least once.
     """
 
     dtype: str
@@ -42,8 +44,8 @@ class Materialised:
 def materialised(
     module: Module, sequences: int, heads: Iterable[int], length: int
 ) -> list[Materialised]:
-    """The arrays [.., length, length] that are written to HBM: scores, probabilities, and their
-    gradients; by type.
+    """Find the arrays [.., length, length] that are written to HBM: scores, probabilities, and
+    their gradients, by type.
 
     They are told by their shape: two last axes of `length`, and before them as many elements as
     sequences times heads, or a multiple or whole part of that. Where other arrays have the same
@@ -51,33 +53,33 @@ def materialised(
 
     Args:
         module: a program compiled for TPUs (`kdjax.hlo.text.parse`).
-        sequences: that a device works on at once.
-        heads: on a device, of each of the models.
-        length: of the sequences.
+        sequences: number of sequences that a device works on at once.
+        heads: number of heads on a device, of each of the models.
+        length: tokens of a sequence.
     """
-    rows = [sequences * count for count in set(heads)]
-    counts: dict[str, tuple[int, int]] = {}
-    for one, turns in executed(module):
-        for array in _written(module, one):
-            if _is_of_pairs(array, rows, sequences, length):
-                arrays, size = counts.get(array.dtype, (0, 0))
-                counts[array.dtype] = (arrays + turns, size + turns * array.bytes)
-    return [Materialised(dtype, *found) for dtype, found in sorted(counts.items())]
+    score_matrices = [sequences * count for count in set(heads)]
+    arrays: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for instruction, turns in executed(module):
+        for array in _written(module, instruction):
+            if _has_pairs(array, score_matrices, sequences, length):
+                arrays[array.dtype] += turns
+                sizes[array.dtype] += turns * array.bytes
+    return [Materialised(dtype, arrays[dtype], sizes[dtype]) for dtype in sorted(arrays)]
 
 
-def _written(module: Module, one: Instruction) -> tuple[Array, ...]:
-    """The arrays that an instruction writes to HBM."""
-    if one.does in _NAMES or one.opcode.endswith("-done"):
-        return ()
-    taken = sum(len(operand.arrays) for operand in module.operands(one))
-    return tuple(array for array in results(one, taken) if array.space == HBM)
+def _written(module: Module, instruction: Instruction) -> list[Array]:
+    """Return the arrays that an instruction writes to HBM."""
+    if instruction.does in _NAMES or instruction.opcode.endswith("-done"):
+        return []
+    inputs = sum(len(operand.arrays) for operand in module.operands(instruction))
+    return [array for array in results(instruction, inputs) if array.space == HBM]
 
 
-def _is_of_pairs(array: Array, rows: list[int], sequences: int, length: int) -> bool:
+def _has_pairs(array: Array, score_matrices: list[int], sequences: int, length: int) -> bool:
+    """Return whether an array has a number for every pair of positions of every sequence."""
+    if array.dtype not in _FLOATS or array.dims[-2:] != (length, length):
+        return False
     before = math.prod(array.dims[:-2])
-    return (
-        array.dtype in _FLOATS
-        and array.dims[-2:] == (length, length)
-        and before >= sequences
-        and any(before % count == 0 or count % before == 0 for count in rows)
-    )
+    matches = (before % count == 0 or count % before == 0 for count in score_matrices)
+    return before >= sequences and any(matches)

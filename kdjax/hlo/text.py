@@ -1,9 +1,8 @@
-"""A compiled program's text (HLO) as data: computations, their instructions, the arrays they make
-and where these lie.
+"""A compiled program's text (HLO) as data: computations, their instructions, the arrays these make
+and the memory they lie in.
 
 The text is what `jax.stages.Compiled.as_text()` gives. Its grammar is XLA's (`xla/hlo/parser` in
-github.com/openxla/xla); read is only what `kdjax.hlo.estimate` and `kdjax.hlo.materialised` ask
-for.
+github.com/openxla/xla); only what this package asks for is read.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,8 +17,7 @@ HBM = 0
 VMEM = 1
 """Memory spaces of a TPU's layouts; what is in others (semaphores, scalars) is a few bytes."""
 
-_BYTES = {"pred": 1, "token": 0, "opaque": 0}
-_COMMENT = re.compile(r"/\*.*?\*/")
+COMMENT = re.compile(r"/\*.*?\*/")
 _COMPUTATION = re.compile(r"(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(
     r"(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>\(.*?\)|\S+) "
@@ -31,8 +28,8 @@ _TILE = re.compile(r"T\((\d+(?:,\d+)*)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CALLS = re.compile(
-    r"\b(?P<role>calls|to_apply|condition|body|true_computation|false_computation|branch_computations|"
-    r"called_computations)=(?P<names>\{[^}]*\}|%[\w.\-]+)"
+    r"\b(?P<role>calls|to_apply|condition|body|true_computation|false_computation|"
+    r"branch_computations|called_computations)=(?P<names>\{[^}]*\}|%[\w.\-]+)"
 )
 _NUMBERED = re.compile(r"(\d+) (.*)")
 
@@ -44,8 +41,8 @@ class Array:
     Attributes:
         dtype: as XLA writes it: bf16, f32, s32, pred...
         dims: its shape.
-        space: where it lies: `HBM`, `VMEM` or another.
-        bytes: what it takes there, its padding to tiles included.
+        space: the memory it lies in: `HBM`, `VMEM` or another.
+        bytes: bytes it takes there, its padding to tiles included.
     """
 
     dtype: str
@@ -53,17 +50,22 @@ class Array:
     space: int
     bytes: int
 
+    @property
+    def unpadded_bytes(self) -> int:
+        """Bytes of its elements alone."""
+        return _bytes(self.dtype, self.dims)
+
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction.
+    """One instruction of a program.
 
     Attributes:
         name: unique in the program.
-        type: of its result, as written.
+        type: type of its result, as written.
         opcode: what it does: fusion, while, copy-start...
-        operands: names of what it takes.
-        attributes: the rest of its line.
+        operands: names of the instructions whose results it takes.
+        attributes: the rest of its line, after the opening parenthesis.
         root: whether its result is its computation's.
     """
 
@@ -77,31 +79,27 @@ class Instruction:
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """The arrays of its result; a tuple's one after another."""
-        return tuple(_array(found) for found in _ARRAY.finditer(self.type))
+        return parse_arrays(self.type)
 
     @cached_property
     def called(self) -> dict[str, tuple[str, ...]]:
-        """Computations it names, by their role: calls, body, condition, to_apply,
-        branch_computations..."""
-        return {
-            found["role"]: tuple(_OPERAND.findall(found["names"]))
-            for found in _CALLS.finditer(self.attributes)
-        }
+        """Computations it names, by their role: calls, body, condition, to_apply..."""
+        # while(%state), condition=%cond.3, body=%body.4
+        # conditional(%which, ...), branch_computations={%small.1, %large.2}
+        names = {}
+        for call in _CALLS.finditer(self.attributes):
+            names[call["role"]] = tuple(_OPERAND.findall(call["names"]))
+        return names
 
     @property
     def does(self) -> str:
-        """Its opcode, of an asynchronous start that of what it starts."""
+        """Its opcode; that of an asynchronous start without `-start`."""
         return self.opcode.removesuffix("-start")
 
-    @property
-    def line(self) -> str:
-        """Its line, as `kdjax.hlo.collectives` reads it."""
-        return f"%{self.name} = {self.type} {self.opcode}({self.attributes}"
-
     def attribute(self, pattern: str) -> str | None:
-        """The group of a pattern in its attributes."""
-        found = re.search(pattern, self.attributes)
-        return found[1] if found else None
+        """Return the first group of a pattern in its attributes; None where they do not match."""
+        match = re.search(pattern, self.attributes)
+        return match[1] if match else None
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Module:
     Attributes:
         computations: instructions in order, by the computation's name.
         entry: name of the computation that is run.
-        places: source places as file:line, by the number of their stack frame.
+        places: places in the source as file:line, by the number of their stack frame.
     """
 
     computations: dict[str, tuple[Instruction, ...]]
@@ -121,15 +119,22 @@ class Module:
     @cached_property
     def by_name(self) -> dict[str, Instruction]:
         """Every instruction by its name."""
-        return {one.name: one for body in self.computations.values() for one in body}
+        return {
+            instruction.name: instruction
+            for instruction in itertools.chain.from_iterable(self.computations.values())
+        }
 
     def operands(self, instruction: Instruction) -> tuple[Instruction, ...]:
-        """The instructions whose results it takes."""
+        """Return the instructions whose results an instruction takes."""
         return tuple(self.by_name[name] for name in instruction.operands if name in self.by_name)
 
     def place(self, instruction: Instruction) -> str:
-        """Where in the source it comes from, as file:line; empty where the text does not say."""
-        if frame := instruction.attribute(r"\bstack_frame_id=(\d+)"):
+        """Return an instruction's place in the source as file:line; empty where the text does not
+        say."""
+        # metadata={op_name="jit(f)/add" stack_frame_id=2}, or in older versions of XLA
+        # metadata={op_name="jit(f)/add" source_file="model.py" source_line=30}
+        frame = instruction.attribute(r"\bstack_frame_id=(\d+)")
+        if frame:
             return self.places.get(int(frame), "")
         file = instruction.attribute(r'source_file="([^"]*)"')
         line = instruction.attribute(r"source_line=(\d+)")
@@ -137,105 +142,134 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Reads a program.
+    """Read a program.
 
     Raises:
         ValueError: the text has no entry computation.
     """
+    # %add.7 (x: f32[], y: f32[]) -> f32[] {
+    #   ...
+    # }
+    # ENTRY %main.9 (a: f32[8]) -> f32[8] {
+    #   ...
+    # }
     computations: dict[str, list[Instruction]] = {}
     entry = ""
-    here = None
-    for line in _COMMENT.sub("", text).splitlines():
+    body: list[Instruction] = []
+    for line in COMMENT.sub("", text).splitlines():
         if header := _COMPUTATION.match(line):
-            here = computations.setdefault(header["name"], [])
-            entry = header["name"] if header["entry"] else entry
-        elif line.startswith("}"):
-            here = None
-        elif here is not None and (found := _INSTRUCTION.match(line.strip())):
-            here.append(_instruction(found))
+            body = computations.setdefault(header["name"], [])
+            if header["entry"]:
+                entry = header["name"]
+        elif instruction := parse_instruction(line):
+            body.append(instruction)
     if not entry:
         raise ValueError("no compiled program: the text has no ENTRY computation")
-    return Module({name: tuple(body) for name, body in computations.items()}, entry, _places(text))
+    bodies = {name: tuple(instructions) for name, instructions in computations.items()}
+    return Module(bodies, entry, _parse_places(text))
 
 
-def _instruction(found: re.Match[str]) -> Instruction:
-    taken, _, _ = found["rest"].partition(")")
-    operands = tuple(_OPERAND.findall(taken))
+def parse_instruction(line: str) -> Instruction | None:
+    """Read a line of a computation; None where it is no instruction."""
+    # ROOT %sum.3 = f32[8,128]{1,0:T(8,128)} add(%x, %y), metadata={op_name="jit(f)/add"}
+    match = _INSTRUCTION.match(line.strip())
+    if match is None:
+        return None
+    arguments, _, _ = match["rest"].partition(")")
     return Instruction(
-        found["name"], found["type"], found["opcode"], operands, found["rest"], bool(found["root"])
+        match["name"],
+        match["type"],
+        match["opcode"],
+        tuple(_OPERAND.findall(arguments)),
+        match["rest"],
+        bool(match["root"]),
     )
 
 
-def _array(found: re.Match[str]) -> Array:
-    dims = tuple(int(n.lstrip("<=")) for n in found["dims"].split(",") if n)
-    layout = found["layout"] or ""
-    space = _SPACE.search(layout)
-    return Array(
-        found["dtype"], dims, int(space[1]) if space else HBM, _bytes(found["dtype"], dims, layout)
-    )
+def parse_arrays(type_: str) -> tuple[Array, ...]:
+    """Read the arrays of a result's type; those of a tuple one after another."""
+    # (bf16[4,12]{1,0:T(8,128)(2,1)S(1)}, u32[]{:S(2)}): an array in VMEM, and a semaphore
+    arrays = []
+    for match in _ARRAY.finditer(type_):
+        # <= marks a bound: the axis has at most so many elements.
+        dims = tuple(int(size.lstrip("<=")) for size in match["dims"].split(",") if size)
+        layout = match["layout"] or ""
+        space = _SPACE.search(layout)
+        bytes_ = _bytes(match["dtype"], dims, layout)
+        arrays.append(Array(match["dtype"], dims, int(space[1]) if space else HBM, bytes_))
+    return tuple(arrays)
 
 
-def _bytes(dtype: str, dims: tuple[int, ...], layout: str) -> int:
-    """Bytes of an array whose innermost axes are padded to whole tiles."""
-    order, _, tiling = layout.partition(":")
+def _bytes(dtype: str, dims: tuple[int, ...], layout: str = "") -> int:
+    """Return the bytes of an array, its innermost axes padded to whole tiles."""
+    # 3,2,1,0:T(8,128)(2,1): the axes from the innermost outwards, the two innermost in tiles of
+    # 8 x 128
+    axes, _, tiling = layout.partition(":")
     tile = _TILE.search(tiling)
+    elements = math.prod(dims)
     if tile and dims:
-        sizes = [dims[int(axis)] for axis in order.split(",") if axis]  # innermost first
-        inner = [int(n) for n in reversed(tile[1].split(","))]
-        padded = (-(-n // m) * m for n, m in itertools.zip_longest(sizes, inner, fillvalue=1))
-        return math.ceil(math.prod(padded) * _width(dtype))
-    return math.ceil(math.prod(dims) * _width(dtype))
+        sizes = [dims[int(axis)] for axis in axes.split(",") if axis]
+        steps = [int(step) for step in reversed(tile[1].split(","))]
+        axis_steps = itertools.zip_longest(sizes, steps, fillvalue=1)
+        elements = math.prod(-(-size // step) * step for size, step in axis_steps)
+    # Bits of an element: f8e4m3fn has 8, a type without a number is one of these.
+    bits = re.match(r"[a-z]+(\d+)", dtype)
+    width = int(bits[1]) / 8 if bits else {"pred": 1, "token": 0, "opaque": 0}.get(dtype, 4)
+    return math.ceil(elements * width)
 
 
-def _width(dtype: str) -> float:
-    """Bytes of an element."""
-    if dtype in _BYTES:
-        return _BYTES[dtype]
-    bits = re.match(r"[a-z]+(\d+)", dtype)  # f8e4m3fn has 8
-    return int(bits[1]) / 8 if bits else 4
+def _parse_places(text: str) -> dict[int, str]:
+    """Read the stack frames of a program's header: the place of each by its number, as file:line.
+
+    A frame in an installed package has the place of the innermost frame around it that is not.
+    """
+    # FileNames
+    # 1 "model.py"
+    #
+    # FileLocations
+    # 1 {file_name_id=1 function_name_id=1 line=7 end_line=7 column=1 end_column=2}
+    #
+    # StackFrames
+    # 1 {file_location_id=1 parent_frame_id=1}
+    # 2 {file_location_id=1 parent_frame_id=2}
+    files = _parse_table(text, "FileNames")
+    locations = _parse_table(text, "FileLocations")
+    frames = _parse_table(text, "StackFrames")
+    # The first frame has no parent. Some versions of XLA count parents from 1, and say 1 for none.
+    no_parent = _field(frames.get(1, ""), "parent_frame_id")
+    places = {}
+    parents = {}
+    for number, frame in frames.items():
+        location = locations.get(_field(frame, "file_location_id"), "")
+        file = files.get(_field(location, "file_name_id"), "?").strip('"')
+        places[number] = location and f"{file}:{_field(location, 'line')}"
+        parents[number] = _field(frame, "parent_frame_id") - no_parent
+
+    users_places = {}
+    for number in frames:
+        outer = number
+        while "site-packages" in places[outer] and parents[outer] in frames:
+            outer = parents[outer]
+        if "site-packages" in places[outer]:
+            outer = number
+        users_places[number] = places[outer]
+    return users_places
 
 
-def _places(text: str) -> dict[int, str]:
-    """The stack frames of a program's header, each as file:line: its innermost one outside of
-    installed packages."""
-    files = {number: name.strip('"') for number, name in _table(text, "FileNames")}
-    locations = {
-        number: f"{files.get(_field(fields, 'file_name_id'), '?')}:{_field(fields, 'line')}"
-        for number, fields in _table(text, "FileLocations")
-    }
-    table = dict(_table(text, "StackFrames"))
-    # 1 where parents are counted from 1, with 1 for none
-    shift = _field(table.get(1, ""), "parent_frame_id")
-    frames = {
-        number: (
-            locations.get(_field(fields, "file_location_id"), ""),
-            _field(fields, "parent_frame_id") - shift,
-        )
-        for number, fields in table.items()
-    }
-    return {number: _own(frames, number) for number in frames}
-
-
-def _own(frames: dict[int, tuple[str, int]], number: int) -> str:
-    """The place of a frame, or of the first around it that is not in an installed package."""
-    here = number
-    around = frames[number][1]
-    while "site-packages" in frames[here][0] and around in frames:
-        here = around
-        around = frames[around][1]
-    return frames[number if "site-packages" in frames[here][0] else here][0]
+def _parse_table(text: str, heading: str) -> dict[int, str]:
+    """Read the numbered lines below a heading: the rest of each line by its number."""
+    _, _, below = text.partition(f"\n{heading}\n")
+    table = {}
+    for line in below.splitlines():
+        match = _NUMBERED.fullmatch(line)
+        if match is None:
+            break
+        table[int(match[1])] = match[2]
+    return table
 
 
 def _field(fields: str, name: str) -> int:
-    found = re.search(rf"\b{name}=(\d+)", fields)
-    return int(found[1]) if found else 0
-
-
-def _table(text: str, name: str) -> Iterator[tuple[int, str]]:
-    """The numbered lines below a heading."""
-    _, found, rest = text.partition(f"\n{name}\n")
-    for line in rest.splitlines() if found else ():
-        entry = _NUMBERED.fullmatch(line)
-        if entry is None:
-            return
-        yield int(entry[1]), entry[2]
+    """Return a field's number; 0 where it is missing."""
+    # {file_location_id=2 parent_frame_id=1}
+    match = re.search(rf"\b{name}=(\d+)", fields)
+    return int(match[1]) if match else 0

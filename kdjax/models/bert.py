@@ -16,9 +16,9 @@ from flax import nnx
 from kdjax.config import ComputeConfig, ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import zoo
-from kdjax.models.dropout import fold, seeds
 from kdjax.models.encoder import Batch, Encoder, MlmHead, TaskHead
 from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
+from kdjax.models.ops.dropout import fold, sequence_seeds
 from kdjax.models.starts import ShapesOnly
 
 Params = dict[str, Any]
@@ -38,43 +38,43 @@ class Model(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """How many parameters a model has: in its embedding tables, and besides."""
+    """Numbers of parameters: of a model's embedding tables, and of all else."""
 
     embeddings: int
     others: int
 
 
 def init(config: ModelConfig | str, seed: int) -> Model:
-    """A model as BERT starts: kernels and embeddings truncated normal, biases 0, LayerNorm scales
-    1.
+    """Initialize a model as BERT: kernels and embeddings truncated normal, biases 0, scales 1.
 
-    The normal's standard deviation is BERT's 0.02, or what `kdjax.models.starts` makes of the
-    configuration.
+    The normal's standard deviation is BERT's 0.02, or goes by the width (`kdjax.models.starts`).
 
     Args:
         config: a configuration, or a named size (`kdjax.models.zoo`).
-        seed: the parameters are a pure function of it and of the configuration.
+        seed: what the parameters are a pure function of, with the configuration.
 
     Raises:
         InputError: an unknown size.
     """
-    config = zoo.get(config) if isinstance(config, str) else config
+    if isinstance(config, str):
+        config = zoo.get(config)
     return Model(config, _params(Encoder(config, nnx.Rngs(seed), ComputeConfig(), mlm=True)))
 
 
 def init_mlm_head(config: ModelConfig, seed: int) -> Params:
-    """An MLM head as BERT starts: what `params["mlm"]` holds."""
+    """Initialize an MLM head as BERT's: what `params["mlm"]` holds."""
     return _params(MlmHead(config, nnx.Rngs(seed), ComputeConfig()))
 
 
 def init_task_head(config: ModelConfig, outputs: int, seed: int) -> Params:
-    """A head for `classify` with `outputs` classes, or 1 output for a regression."""
+    """Initialize a head for `classify` with `outputs` classes, or 1 output for a regression."""
     return _params(TaskHead(config, outputs, nnx.Rngs(seed)))
 
 
 def abstract_params(config: ModelConfig, *, mlm: bool = True) -> Params:
-    """The parameters as `jax.ShapeDtypeStruct`; nothing is allocated."""
-    return nnx.to_pure_dict(_encoder(config, ComputeConfig(), mlm)[1])  # type: ignore[no-any-return]
+    """Return the parameters as `jax.ShapeDtypeStruct`; nothing is allocated."""
+    params: Params = nnx.to_pure_dict(_encoder(config, ComputeConfig(), mlm)[1])
+    return params
 
 
 def forward(
@@ -86,21 +86,21 @@ def forward(
     dropout_key: jax.Array | None = None,
     compute: ComputeConfig = ComputeConfig(),
 ) -> Features:
-    """The features asked for; nothing else is traced.
+    """Compute the requested features; nothing else is traced.
 
-    However they are computed, features are float32: inside one compiled program the cast joins
-    whatever reads them, so that it takes no memory of its own.
+    Features are float32 whatever is computed in: inside one compiled program the cast joins what
+    reads them, so that it takes no memory of its own.
 
     Args:
         config: the model's configuration.
-        params: its parameters.
+        params: the model's parameters.
         batch: `tokens`, `segments`, `positions` int32 `[B, L]`; for logits `slots` int32 `[B, S]`;
             `types` int32 `[B, L]` where token types are not all 0. Attention stays inside a
             segment.
         request: which features.
-        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.dropout.seeds`); without, there
-            is no dropout.
-        compute: how they are computed. Dropout's random numbers do not depend on it.
+        dropout_key: a JAX key, or seeds of sequences (`kdjax.models.ops.dropout`); None: there is
+            no dropout.
+        compute: how features are computed. Dropout's random numbers do not depend on it.
 
     Raises:
         InputError: a layer the model does not have, logits without an MLM head, sequences longer
@@ -110,7 +110,9 @@ def forward(
         return Features()
     _check(config, params, batch, request)
     encoder = nnx.merge(_encoder(config, compute, "mlm" in params)[0], params)
-    return encoder(batch, request, seeds(dropout_key, len(batch["tokens"])))  # type: ignore[no-any-return]
+    seeds = sequence_seeds(dropout_key, len(batch["tokens"]))
+    features: Features = encoder(batch, request, seeds)
+    return features
 
 
 def classify(
@@ -122,12 +124,12 @@ def classify(
     pool: Literal["first", "mean"] = "first",
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """Class scores (before the softmax) or predicted numbers, from the last layer.
+    """Compute class scores (before the softmax) or predicted numbers from the last layer.
 
     Args:
         config: the model's configuration.
-        params: its parameters.
-        head: from `init_task_head`.
+        params: the model's parameters.
+        head: the head's parameters, from `init_task_head`.
         batch: as for `forward`; for the mean also `valid` bool `[B, L]`.
         pool: what the head reads: the first token, as BERT does, or the mean over valid tokens.
         dropout_key: as for `forward`; the head drops out its pooled input too.
@@ -138,29 +140,31 @@ def classify(
     Raises:
         InputError: sequences longer than the positions.
     """
-    last = FeatureRequest(hidden=frozenset({config.layers}))
-    dropout_key = seeds(dropout_key, len(batch["tokens"]))
-    hidden = forward(config, params, batch, last, dropout_key=dropout_key).hidden[config.layers]
-    task = nnx.merge(_task_head(config, head["output"]["bias"].shape[0]), head)
+    request = FeatureRequest(hidden=frozenset({config.layers}))
+    seeds = sequence_seeds(dropout_key, len(batch["tokens"]))
+    features = forward(config, params, batch, request, dropout_key=seeds)
+    hidden = features.hidden[config.layers]
     pooled = hidden[:, 0] if pool == "first" else mean_pool(hidden, batch["valid"])
-    scores: jax.Array = task(pooled, fold(dropout_key, config.layers + 1))
+    outputs = head["output"]["bias"].shape[0]
+    task_head = nnx.merge(_task_head(config, outputs), head)
+    # Layers fold their numbers into the key; the head takes the next one.
+    scores: jax.Array = task_head(pooled, fold(seeds, config.layers + 1))
     return scores.astype(jnp.float32)
 
 
 def mean_pool(hidden: jax.Array, valid: jax.Array) -> jax.Array:
-    """The mean of `hidden` `[B, L, D]` over valid tokens, float32 `[B, D]`; 0 where a row has
-    none."""
+    """Average `[B, L, D]` over valid tokens, float32 `[B, D]`; 0 where a row has none."""
     weights = valid.astype(jnp.float32)[..., None]
     return jnp.sum(hidden * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1)
 
 
 def count_params(params: Params) -> Parameters:
-    """Counts parameters, given as arrays or as shapes."""
+    """Count parameters, arrays or shapes."""
     total = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-    tables = [
-        module["embedding"] for module in params["embeddings"].values() if "embedding" in module
-    ]
-    in_tables = sum(math.prod(table.shape) for table in tables)
+    in_tables = 0
+    for module in params["embeddings"].values():
+        if "embedding" in module:
+            in_tables += math.prod(module["embedding"].shape)
     return Parameters(in_tables, total - in_tables)
 
 
@@ -189,7 +193,8 @@ def _check(config: ModelConfig, params: Params, batch: Batch, request: FeatureRe
 def _encoder(
     config: ModelConfig, compute: ComputeConfig, mlm: bool
 ) -> tuple[nnx.GraphDef[Encoder], nnx.State]:
-    return nnx.split(nnx.eval_shape(lambda: Encoder(config, ShapesOnly(), compute, mlm=mlm)))  # type: ignore[no-any-return]
+    abstract = nnx.eval_shape(lambda: Encoder(config, ShapesOnly(), compute, mlm=mlm))
+    return nnx.split(abstract)  # type: ignore[no-any-return]
 
 
 @cache

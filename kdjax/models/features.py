@@ -1,4 +1,4 @@
-"""What a forward pass can hand out, and how to ask for it."""
+"""The features of a forward pass, and requests for them."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """Which features a forward pass shall compute. Requests join with `|`.
+    """Features for a forward pass to compute. Requests join with `|`.
 
     Attributes:
         scores, query, key, value: layers, 1 is the first.
         hidden: layers, 0 is the embedding output.
         logits: whether the MLM head runs at the masked slots.
-        token_logits: whether it runs at every position.
+        token_logits: whether the MLM head runs at every position.
     """
 
     scores: frozenset[int] = frozenset()
@@ -60,38 +60,34 @@ class FeatureRequest:
     token_logits: bool = False
 
     def __or__(self, other: FeatureRequest) -> FeatureRequest:
-        return FeatureRequest(
-            **{f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self)}
-        )
+        joined = {f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self)}
+        return FeatureRequest(**joined)
 
     def __bool__(self) -> bool:
         return self != FeatureRequest()
 
     @property
     def head(self) -> bool:
-        """Whether the MLM head runs at all."""
+        """Return whether the MLM head runs at all."""
         return self.logits or self.token_logits
 
     @property
     def depth(self) -> int:
-        """The highest layer named (the logits need all layers besides; the model knows how many
-        there are)."""
-        return max(
-            (layer for f in (*ATTENTION_FEATURES, "hidden") for layer in getattr(self, f)),
-            default=0,
-        )
+        """Return the highest layer named; logits need all layers besides."""
+        layers = self.hidden.union(self.scores, self.query, self.key, self.value)
+        return max(layers, default=0)
 
     def attention(self, layer: int) -> frozenset[str]:
-        """Which of `scores`, `query`, `key`, `value` are asked of `layer`."""
+        """Return which of `scores`, `query`, `key`, `value` are requested of `layer`."""
         return frozenset(name for name in ATTENTION_FEATURES if layer in getattr(self, name))
 
     def runs(self, layers: int) -> list[range]:
-        """Layers 1 to `layers` in runs of consecutive ones of which no feature is asked; every
-        other one by itself."""
-        silent = [not self.attention(n) and n not in self.hidden for n in range(layers + 1)]
+        """Return layers 1 to `layers` in runs of consecutive ones of which no feature is requested;
+        every other one by itself."""
+        featureless = [not self.attention(n) and n not in self.hidden for n in range(layers + 1)]
         runs: list[range] = []
         for n in range(1, layers + 1):
-            if runs and silent[n - 1] and silent[n]:
+            if runs and featureless[n - 1] and featureless[n]:
                 runs[-1] = range(runs[-1].start, n + 1)
             else:
                 runs.append(range(n, n + 1))

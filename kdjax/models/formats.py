@@ -1,14 +1,12 @@
 """As which Hugging Face class a model is stored, and how its settings and arrays are written for
 it.
 
-| model                                                       | `model_type`         | transformers'
-class             |
-|-------------------------------------------------------------|----------------------|---------------------------------|
-| post-LN, learned positions, embedding LN                    | bert                 |
-BertForMaskedLM                 | | post-LN, rotary positions of base 10,000, embedding LN      |
-roformer             | RoFormerForMaskedLM             | | pre-LN, learned positions, embedding LN,
-exact GELU         | roberta-prelayernorm | RobertaPreLayerNormForMaskedLM  | | any other
-| kdjax                | none: this package reads it     |
+| model, with an embedding LN | `model_type` | class |
+|---|---|---|
+| post-LN, learned positions | bert | BertForMaskedLM |
+| post-LN, rotary positions of base 10,000 | roformer | RoFormerForMaskedLM |
+| pre-LN, learned positions, exact GELU | roberta-prelayernorm | RobertaPreLayerNormForMaskedLM |
+| any other, or without embedding LN | kdjax | none: this package reads it |
 
 A class is named only where its logits are equal (`tests/golden/hf_classes.npz`).
 """
@@ -26,14 +24,17 @@ from kdjax.config import ModelConfig
 from kdjax.errors import InputError, nearest
 
 OWN = "kdjax"
-"""The `model_type` of what no class of transformers computes; its config.json has `ModelConfig`'s
-own names."""
+"""The `model_type` of models that no class of transformers computes; its config.json has
+`ModelConfig`'s own names."""
 
 _GELUS: dict[str, Literal["exact", "tanh"]] = {
     "gelu": "exact",
     "gelu_new": "tanh",
     "gelu_pytorch_tanh": "tanh",
 }
+
+_ACTS = {"exact": "gelu", "tanh": "gelu_new"}
+"""Names of activations in config.json: all that are read, and the one written for each."""
 
 _SETTINGS: dict[str, tuple[str, int | float]] = {
     "layers": ("num_hidden_layers", 12),
@@ -53,16 +54,15 @@ defaults for BERT."""
 
 @dataclass(frozen=True)
 class Format:
-    """A class of transformers, and how this package's models are stored as it.
+    """A class of transformers, as which this package's models are stored.
 
     Attributes:
-        model_type: the class's name in config.json.
+        model_type: the name in config.json.
         with_head: the class of a model with an MLM head.
         without_head: the class of a model without one.
         expressed: `ModelConfig`'s settings that the class has, all the same for every model of it.
         only: settings of config.json that this package knows one value of.
-        defaults: `ModelConfig`'s settings -> what holds where config.json has none, where that is
-            not BERT's.
+        defaults: `ModelConfig`'s settings -> defaults that differ from BERT's.
         turns_neighbours: whether rotary planes are made of neighbouring coordinates, not of a
             head's halves.
         pad_token_id: the token whose id comes before the first position's row, by default; None:
@@ -126,21 +126,22 @@ def format_of(config: ModelConfig) -> Format | None:
 
 
 def to_json(config: ModelConfig, *, mlm: bool) -> dict[str, Any]:
-    """Return what config.json says of a model.
+    """Return the content of a model's config.json.
 
     Args:
         config: the model.
-        mlm: whether it has an MLM head.
+        mlm: whether the model has an MLM head.
     """
     stored_as = format_of(config)
     if stored_as is None:
         return {"model_type": OWN, **dataclasses.asdict(config)}
-    settings = {
+    settings: dict[str, Any] = {
         "architectures": [stored_as.with_head if mlm else stored_as.without_head],
         "model_type": stored_as.model_type,
-        "hidden_act": "gelu" if config.gelu == "exact" else "gelu_new",
-        **{theirs: getattr(config, ours) for ours, (theirs, _) in _SETTINGS.items()},
+        "hidden_act": _ACTS[config.gelu],
     }
+    for ours, (theirs, _) in _SETTINGS.items():
+        settings[theirs] = getattr(config, ours)
     if stored_as.pad_token_id is not None:
         # Rows up to the padding token's id are before position 0: one, for id 0, which is [PAD] as
         # BERT numbers it.
@@ -176,10 +177,11 @@ def from_json(raw: Any, where: object) -> ModelConfig:
         default = stored_as.defaults.get(ours, berts)
         sizes[ours] = _number(raw.get(theirs, default), default, f"{where}: {theirs}")
     sizes["max_positions"] -= rows_before_positions(raw)
-    embedded = raw.get("embedding_size") or sizes["width"]
-    if embedded != sizes["width"]:
+    width = sizes["width"]
+    embedding_width = raw.get("embedding_size") or width
+    if embedding_width != width:
         raise InputError(
-            f"{where}: embedding_size is {embedded!r}, expected the hidden_size, {sizes['width']}"
+            f"{where}: embedding_size is {embedding_width!r}, expected the hidden_size, {width}"
         )
     settings = {"gelu": _GELUS[act], **sizes, **stored_as.expressed}
     if settings["gelu"] != _GELUS[act]:
@@ -229,21 +231,21 @@ def _own_from_json(raw: Mapping[str, Any], where: object) -> ModelConfig:
     settings = {name: value for name, value in raw.items() if name != "model_type"}
     if "types" in settings:  # as models were saved before the setting had its present name
         settings["type_vocab_size"] = settings.pop("types")
-    fields = {one.name: one for one in dataclasses.fields(ModelConfig)}
+    fields = {known.name: known for known in dataclasses.fields(ModelConfig)}
     for name in settings:
         if name not in fields:
             raise InputError(f"{where}: unknown setting {name!r}{nearest(name, fields)}")
-    for name, one in fields.items():
+    for name, known in fields.items():
         if name not in settings:
             raise InputError(f"{where}: {name} is missing")
-        like = 1 if one.default is dataclasses.MISSING else one.default
-        if isinstance(like, (str, bool)):
-            if type(settings[name]) is not type(like):
-                raise InputError(
-                    f"{where}: {name} is {settings[name]!r}, expected a {type(like).__name__}"
-                )
-        else:
-            settings[name] = _number(settings[name], like, f"{where}: {name}")
+        value = settings[name]
+        # Sizes have no default and are integers; any other setting is of its default's kind.
+        default = 1 if known.default is dataclasses.MISSING else known.default
+        if not isinstance(default, (str, bool)):
+            settings[name] = _number(value, default, f"{where}: {name}")
+        elif type(value) is not type(default):
+            kind = type(default).__name__
+            raise InputError(f"{where}: {name} is {value!r}, expected a {kind}")
     return _checked(settings, where)
 
 
@@ -254,11 +256,10 @@ def _checked(settings: Mapping[str, Any], where: object) -> ModelConfig:
         raise InputError(f"{where}: {e}") from None
 
 
-def _number(found: Any, like: Any, what: str) -> int | float:
+def _number(value: Any, default: Any, what: str) -> int | float:
     """Return a setting, checked to be of the kind of its default."""
-    kind = type(like)
-    if isinstance(found, bool) or not isinstance(found, (kind, int)):
-        raise InputError(
-            f"{what} is {found!r}, expected {'an integer' if kind is int else 'a number'}"
-        )
-    return kind(found)  # type: ignore[no-any-return]
+    kind = type(default)
+    if isinstance(value, bool) or not isinstance(value, (kind, int)):
+        expected = "an integer" if kind is int else "a number"
+        raise InputError(f"{what} is {value!r}, expected {expected}")
+    return kind(value)  # type: ignore[no-any-return]

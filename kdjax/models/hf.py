@@ -28,7 +28,7 @@ _WRITTEN = frozenset({"config.json", "model.safetensors", "tokenizer.json", "REA
 
 
 def pretrained_config(directory: str | Path) -> ModelConfig:
-    """The configuration of a saved model, from its config.json.
+    """Read the configuration of a saved model from its config.json.
 
     Raises:
         InputError: no such file, or it describes something other than an encoder that this package
@@ -45,8 +45,7 @@ def _read_config(path: Path) -> Any:
 
 
 def from_pretrained(directory: str | Path) -> Model:
-    """Reads a Hugging Face directory of a class in `kdjax.models.formats`, or one of our own
-    `model_type`.
+    """Read a Hugging Face directory of a class in `kdjax.models.formats`, or one of our own.
 
     The weights are in model.safetensors (one file or sharded) or, where PyTorch is installed,
     pytorch_model.bin. Names come with or without the prefix `bert.`, LayerNorms as weight/bias or
@@ -61,38 +60,42 @@ def from_pretrained(directory: str | Path) -> Model:
     directory = Path(directory)
     config = pretrained_config(directory)
     settings = _read_config(directory / "config.json")
-    before = formats.rows_before_positions(settings)
+    rows_before = formats.rows_before_positions(settings)
     stored_as = formats.FORMATS.get(settings["model_type"])
     naming = NAMINGS[settings["model_type"]]
     where = _weights(directory)
     tensors = naming.plain(_read(where), where)
 
     def take(path: tuple[Any, ...], expected: jax.ShapeDtypeStruct) -> jax.Array:
+        """Take the tensor of a parameter, checked, and lay it out as the parameter."""
         name, transposed = naming.name_of(path)
         if name not in tensors:
             raise InputError(f"{where}: tensor {name!r} is missing")
-        found = tensors.pop(name)
-        shape = expected.shape[::-1] if transposed else expected.shape
-        if before and name == _POSITIONS:
-            shape = (shape[0] + before, shape[1])
-        if found.shape != shape:
+        tensor = tensors.pop(name)
+        shape = expected.shape
+        if transposed:
+            shape = shape[::-1]
+        if name == _POSITIONS:
+            shape = (shape[0] + rows_before, shape[1])
+        if tensor.shape != shape:
             raise InputError(
-                f"{where}: tensor {name!r} has the shape {found.shape}, config.json says {shape}"
+                f"{where}: tensor {name!r} has the shape {tensor.shape}, config.json says {shape}"
             )
-        if not jnp.issubdtype(found.dtype, jnp.floating):
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise InputError(
-                f"{where}: tensor {name!r} holds {found.dtype}, expected floating point numbers"
+                f"{where}: tensor {name!r} holds {tensor.dtype}, expected floating point numbers"
             )
-        array = found.T if transposed else found
-        if before and name == _POSITIONS:
-            array = array[before:]
+        array = tensor
+        if transposed:
+            array = tensor.T
+        if name == _POSITIONS:
+            array = array[rows_before:]
         if stored_as is not None and stored_as.turns_neighbours and _is_turned(path):
             array = formats.halves_of_neighbours(array, config.heads)
         return jnp.asarray(array, jnp.float32)
 
-    params = jax.tree_util.tree_map_with_path(
-        take, abstract_params(config, mlm=naming.has_mlm_head(tensors))
-    )
+    expected = abstract_params(config, mlm=naming.has_mlm_head(tensors))
+    params = jax.tree_util.tree_map_with_path(take, expected)
     if tensors:
         raise InputError(
             f"{where}: unexpected tensor {min(tensors)!r} for {config.layers} layers as "
@@ -104,13 +107,13 @@ def from_pretrained(directory: str | Path) -> Model:
 def save_pretrained(
     directory: str | Path, model: Model, *, tokenizer: Path | None = None, card: str | None = None
 ) -> None:
-    """Writes a directory that `from_pretrained` reads again, bit for bit, and transformers where it
-    has such a class.
+    """Write a directory that `from_pretrained` reads again, bit for bit.
 
-    That is `BertForMaskedLM` for BERT as it is (`BertModel` without an MLM head),
-    `RoFormerForMaskedLM` or `RobertaPreLayerNormForMaskedLM` for some others
-    (`kdjax.models.formats`), with equal logits. What none of them computes, as pre-LN with rotary
-    positions, has the `model_type` "kdjax", which transformers refuses by name.
+    Where transformers has a class with equal logits, it reads the directory as well:
+    `BertForMaskedLM` for BERT as it is (`BertModel` without an MLM head), `RoFormerForMaskedLM` or
+    `RobertaPreLayerNormForMaskedLM` for some others (`kdjax.models.formats`). Models that no class
+    computes, as pre-LN with rotary positions, have the `model_type` "kdjax", which transformers
+    refuses by name.
 
     All or nothing: what was there before stays until the new directory is whole.
 
@@ -123,8 +126,10 @@ def save_pretrained(
     Raises:
         InputError: a directory that holds other files or cannot be written.
     """
-    directory, (config, params) = Path(directory).resolve(), model
+    directory = Path(directory).resolve()
+    config, params = model
     check_saveable(directory)
+    # Written beside its place, and moved there whole.
     beside = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed here
     try:
@@ -133,8 +138,8 @@ def save_pretrained(
             _config_json(config, mlm="mlm" in params), encoding="utf-8"
         )
         save_file(_tensors(config, params), beside / "model.safetensors", metadata={"format": "pt"})
-        # The library gives its file to its owner alone; a model is read by whoever reads its
-        # config.
+        # The library gives its file to its owner alone; whoever may read the config may read the
+        # weights.
         shutil.copymode(beside / "config.json", beside / "model.safetensors")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, beside / "tokenizer.json")
@@ -148,14 +153,14 @@ def save_pretrained(
 
 
 def check_saveable(directory: Path) -> None:
-    """Whether `save_pretrained` may have this directory.
+    """Check that `save_pretrained` may write this directory.
 
     Raises:
         InputError: it holds other files.
     """
-    if directory.exists() and not (
-        directory.is_dir() and {f.name for f in directory.iterdir()} <= _WRITTEN
-    ):
+    if not directory.exists():
+        return
+    if not directory.is_dir() or not {file.name for file in directory.iterdir()} <= _WRITTEN:
         raise InputError(
             f"{directory}: holds other files, expected a new directory or an earlier saved model"
         )
@@ -176,15 +181,18 @@ def _read(path: Path) -> Tensors:
         shards = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(shards, dict):
             raise InputError(f"{path}: expected an index with a weight_map")
-        files = sorted({path.parent / str(shard) for shard in shards.values()})
-        return {name: tensor for file in files for name, tensor in _read_safetensors(file).items()}
+        tensors: Tensors = {}
+        for file in sorted({path.parent / str(shard) for shard in shards.values()}):
+            tensors |= _read_safetensors(file)
+        return tensors
     return _read_safetensors(path)
 
 
 def _read_safetensors(path: Path) -> Tensors:
     try:
         with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as e:
         raise InputError(f"{path}: not a whole safetensors file: {e}") from None
 
@@ -197,12 +205,13 @@ def _read_pickle(path: Path) -> Tensors:
             f"{path}: reading it needs PyTorch, expected model.safetensors or PyTorch installed"
         ) from None
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {
-            str(name): (x.float() if x.is_floating_point() else x).numpy()
-            for name, x in loaded.items()
-        }
-    # Torch raises pickle, zip, end-of-file and runtime errors for a damaged file
+        tensors = {}
+        for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items():
+            # NumPy has no bfloat16; what is no floating point number is refused later, by name.
+            wide = tensor.float() if tensor.is_floating_point() else tensor
+            tensors[str(name)] = wide.numpy()
+        return tensors
+    # Torch raises pickle, zip, end-of-file and runtime errors for a damaged file.
     except Exception as e:
         raise InputError(
             f"{path}: not a whole PyTorch file of tensors: {type(e).__name__}"
@@ -210,8 +219,10 @@ def _read_pickle(path: Path) -> Tensors:
 
 
 def _tensors(config: ModelConfig, params: Params) -> Tensors:
+    """Return parameters as the tensors of a checkpoint."""
     stored_as = formats.format_of(config)
     naming = NAMINGS[formats.OWN if stored_as is None else stored_as.model_type]
+    mlm = "mlm" in params
     tensors = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name, transposed = naming.name_of(path)
@@ -220,16 +231,17 @@ def _tensors(config: ModelConfig, params: Params) -> Tensors:
             array = formats.neighbours_of_halves(array, config.heads)
         if stored_as is not None and stored_as.pad_token_id is not None and name == _POSITIONS:
             array = np.concatenate([np.zeros((1, array.shape[1]), np.float32), array])
-        stored = array.T if transposed else array
-        full = naming.full_name(name, mlm="mlm" in params)
-        tensors[full] = np.ascontiguousarray(stored)  # safetensors does not look at strides
+        if transposed:
+            array = array.T
+        # safetensors does not look at strides.
+        tensors[naming.full_name(name, mlm=mlm)] = np.ascontiguousarray(array)
     if stored_as is not None and stored_as.turns_neighbours:
-        tensors[naming.full_name(_SINES, mlm="mlm" in params)] = formats.sine_table(config)
+        tensors[naming.full_name(_SINES, mlm=mlm)] = formats.sine_table(config)
     return tensors
 
 
 def _is_turned(path: tuple[Any, ...]) -> bool:
-    """Whether a parameter makes queries or keys, which rotary positions turn."""
+    """Return whether a parameter is of queries or keys, which rotary positions turn."""
     return path[-2].key in ("query", "key")
 
 
@@ -238,16 +250,16 @@ def _config_json(config: ModelConfig, *, mlm: bool) -> str:
 
 
 def _swap(new: Path, directory: Path) -> None:
-    """Puts `new` in the place of `directory`; what was there comes back if that fails."""
+    """Put `new` in the place of `directory`, which comes back if that fails."""
     old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
-    had = directory.exists()
-    if had:
+    replaces = directory.exists()
+    if replaces:
         directory.rename(old)
     try:
         new.rename(directory)
     except OSError:
-        if had:
+        if replaces:
             old.rename(directory)
         raise
-    if had:
+    if replaces:
         shutil.rmtree(old)

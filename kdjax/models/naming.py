@@ -1,5 +1,5 @@
-"""The names that tensors have in checkpoints: Hugging Face's, old and new, by the kind of model,
-and our own."""
+"""The names of tensors in checkpoints: Hugging Face's, old and new, by the kind of model, and our
+own."""
 
 from __future__ import annotations
 
@@ -45,17 +45,18 @@ _PRE_NORM: dict[tuple[str, ...], str] = {
 # Other heads read the encoder and change nothing in it; old versions of transformers stored index
 # buffers, and a table of sines that no setting changes.
 _NOT_READ = re.compile(
-    r"pooler\.|cls\.(?!predictions\.)|embeddings\.(position|token_type)_ids$|encoder\.embed_positions\.weight$"
+    r"pooler\.|cls\.(?!predictions\.)|embeddings\.(position|token_type)_ids$"
+    r"|encoder\.embed_positions\.weight$"
 )
 
 
 @dataclass(frozen=True)
 class Naming:
-    """How the tensors of a kind of checkpoint are called.
+    """The names of tensors in one kind of checkpoint.
 
     Attributes:
-        prefix: what a model with an MLM head puts before the names of the encoder's tensors.
-        head: what the names of the MLM head's tensors begin with.
+        prefix: what precedes the encoder's tensors in a model with an MLM head.
+        head: what precedes the MLM head's tensors.
         modules: a module's path in `Model.params` (in its layer, for a layer's) -> its name; empty:
             the dotted path itself, and nothing transposed.
     """
@@ -73,29 +74,30 @@ class Naming:
         Returns:
             Its name, without the prefix, and whether it is stored transposed.
         """
-        *module, leaf = (str(key.key) for key in path)
+        keys = [str(key.key) for key in path]
         if not self.modules:
-            return ".".join((*module, leaf)), False
+            return ".".join(keys), False
+        *module, leaf = keys
         layer = ""
         if module[0] == "layers":
+            # Theirs are counted from 0, ours from 1.
             layer = f"encoder.layer.{int(module[1]) - 1}."
             module = module[2:]
-        return (
-            f"{layer}{self.modules[tuple(module)]}.{'bias' if leaf == 'bias' else 'weight'}",
-            leaf == "kernel",
-        )
+        kind = "bias" if leaf == "bias" else "weight"
+        return f"{layer}{self.modules[tuple(module)]}.{kind}", leaf == "kernel"
 
     def full_name(self, name: str, *, mlm: bool) -> str:
-        """Return the name with the prefix that it has in a model with or without an MLM head."""
-        return name if name.startswith(self.head) or not mlm else self.prefix + name
+        """Return a name with the prefix that it has in a model with or without an MLM head."""
+        if mlm and not name.startswith(self.head):
+            return self.prefix + name
+        return name
 
     def has_mlm_head(self, tensors: Mapping[str, Any]) -> bool:
-        """Return whether tensors, under their plain names, hold an MLM head or a piece of one."""
+        """Return whether tensors, under their plain names, hold any of an MLM head's."""
         return any(name.startswith(self.head) for name in tensors)
 
     def plain(self, tensors: Mapping[str, np.ndarray], where: object) -> Tensors:
-        """Tensors under the names `name_of` gives: no prefix, no legacy names, no copies, nothing
-        that is not read.
+        """Return tensors under the names of `name_of`, without copies and what is not read.
 
         Raises:
             InputError: two different tensors under one name, or an MLM decoder that is not the word
@@ -129,8 +131,9 @@ NAMINGS = {
 
 
 def _drop_copy(tensors: Tensors, copy: str, original: str, where: object) -> None:
+    """Drop a second name of a tensor that is stored under both or under the second alone."""
     if copy not in tensors:
         return
-    found = tensors.pop(copy)
-    if not np.array_equal(found, tensors.setdefault(original, found)):
+    tensor = tensors.pop(copy)
+    if not np.array_equal(tensor, tensors.setdefault(original, tensor)):
         raise InputError(f"{where}: tensor {copy!r} differs from {original!r}, expected them tied")

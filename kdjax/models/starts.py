@@ -1,4 +1,4 @@
-"""The spread of a random start, by width.
+"""The standard deviation of a random start, by width.
 
 All matrices and tables share one standard deviation, as BERT's do: embeddings pass a LayerNorm, so
 does what the MLM head's dense layer makes, and output projections are not scaled by depth as
@@ -18,7 +18,7 @@ BERT_WIDTH = 768
 """The width at which BERT's standard deviation, 0.02, is right."""
 
 EXPONENT = 0.75
-"""Of the rule by width.
+"""The exponent of the rule by width.
 
 Measured as right: 0.125 at width 64 and 0.09 at 128, exponents of 0.74 and 0.84 (docs/starts.md).
 1/2 would keep the size of activations (LeCun; Nguyen & Salazar 2019, arXiv 1910.05895), and is too
@@ -27,8 +27,7 @@ little for short budgets.
 
 
 def init_std(config: ModelConfig) -> float:
-    """Return the standard deviation that matrices and embeddings start with, before the normal is
-    cut."""
+    """Return the standard deviation of matrices and embeddings, before the normal is cut."""
     if config.init == "fixed":
         return config.init_std
     wider: float = (BERT_WIDTH / config.width) ** EXPONENT
@@ -36,10 +35,9 @@ def init_std(config: ModelConfig) -> float:
 
 
 def initializer(config: ModelConfig) -> jax.nn.initializers.Initializer:
-    """Return what draws a matrix or an embedding table: a normal, cut at two standard deviations as
-    BERT's.
+    """Return the initializer of matrices and embeddings: BERT's normal, cut at two deviations.
 
-    Given no key, as by `ShapesOnly`, it draws nothing and gives zeros.
+    Without a key, as with `ShapesOnly`, it draws nothing and gives zeros.
     """
     draw = jax.nn.initializers.truncated_normal(stddev=init_std(config))
 
@@ -54,9 +52,9 @@ def initializer(config: ModelConfig) -> jax.nn.initializers.Initializer:
 
 
 class ShapesOnly:
-    """Stands in for `nnx.Rngs` where only the shapes of a model's parameters are wanted.
+    """A stand-in for `nnx.Rngs` where only the shapes of a model's parameters are needed.
 
-    To trace every draw takes most of the time that building a model takes.
+    Tracing every draw takes most of the time that building a model takes.
     """
 
     def params(self) -> None:

@@ -40,21 +40,24 @@ and ffn 4W."""
 
 
 def resolve(spec: ModelSpec) -> ModelConfig:
-    """A model by name, with what the spec sets itself in place of the name's.
+    """Return a model by name, with what the spec sets itself in place of the name's.
 
     Raises:
         InputError: an unknown size, or sizes that do not fit together.
     """
     size = _size(spec.size)
-    own = {name: getattr(spec, name) for name in Size._fields if getattr(spec, name) is not None}
-    if spec.width is not None and spec.ffn is None:
-        own["ffn"] = 4 * spec.width  # BERT's ratio, not the named size's block
+    sizes = size._asdict()
+    if spec.width is not None:
+        sizes["ffn"] = 4 * spec.width  # BERT's ratio, not the named size's block
+    for name in Size._fields:
+        if getattr(spec, name) is not None:
+            sizes[name] = getattr(spec, name)
     options = {field.name: getattr(spec, field.name) for field in dataclasses.fields(ModelOptions)}
-    return ModelConfig(**{**size._asdict(), **own, **options})
+    return ModelConfig(**sizes, **options)
 
 
 def get(name: str) -> ModelConfig:
-    """A named size with BERT's own options.
+    """Return a named size with BERT's own options.
 
     Raises:
         InputError: an unknown size.
@@ -67,16 +70,15 @@ def _size(name: str) -> Size:
         return SIZES[name]
     written = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", name)
     if written is None:
+        hint = nearest(name, SIZES)
         raise InputError(
-            f"model size {name!r}: expected LAYERSxWIDTH (as in 6x768) or a named "
-            f"size{nearest(name, SIZES)}"
+            f"model size {name!r}: expected LAYERSxWIDTH (as in 6x768) or a named size{hint}"
         )
     layers = int(written[1])
     width = int(written[2])
     if width % _HEAD_WIDTH:
         raise InputError(
             f"model size {name!r}: width {width}, expected a multiple of the head width "
-            f"{_HEAD_WIDTH}; "
-            "other sizes are written as layers, width, heads and ffn"
+            f"{_HEAD_WIDTH}; other sizes are written as layers, width, heads and ffn"
         )
     return _bert(layers, width)

@@ -46,7 +46,7 @@ _TERMS: dict[str, dict[str, custom.Kind]] = {
 
 
 def get(name: str, variant: str = "original", **options: Any) -> Term:
-    """A term by its name.
+    """Return a term by its name.
 
     Args:
         name: mlm, logit, cosine, attention_mse, first_scores_mse, hidden_mse, relation,
@@ -61,9 +61,11 @@ def get(name: str, variant: str = "original", **options: Any) -> Term:
     Raises:
         InputError: an unknown name, variant or option, or a value the option cannot take.
     """
-    if ":" not in name and name not in _TERMS:
+    variants = _TERMS.get(name)
+    if ":" in name:
+        variants = {"original": custom.find(name)}
+    if variants is None:
         raise InputError(f"unknown term {name!r}{nearest(name, _TERMS)}")
-    variants = {"original": custom.find(name)} if ":" in name else _TERMS[name]
     if variant not in variants:
         raise InputError(f"{name}: unknown variant {variant!r}{nearest(variant, variants)}")
     kind = variants[variant]

@@ -1,5 +1,7 @@
-"""Learning from the teacher's attention: its scores (TinyBERT) or its distributions (MiniLM). H
-heads, L length."""
+"""Learning from the teacher's attention: its scores (TinyBERT) or its distributions (MiniLM).
+
+B batch, H heads, L length.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
+from kdjax.models import ops
 from kdjax.models.features import FeatureRequest, Features
-from kdjax.objectives import counts
+from kdjax.objectives import normalizers
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal, check_whole
-from kdjax.objectives.layers import LayerMap, last_pair, pairs, read_map
-from kdjax.objectives.reductions import (
-    kl,
-    kl_of_scores,
-    log_softmax,
-    mean,
-    mse,
-    precise,
-    valid_pairs,
-)
+from kdjax.objectives.layers import LayerMap, Pairs, last_pair, pairs, read_map
+from kdjax.objectives.reductions import mean, mse, valid_pairs
 
 FLOOR = 1e-7
 """The least probability of a student's that the published code takes the logarithm of."""
@@ -32,23 +27,32 @@ _MASK = -1e4
 _CLEARED = -100.0
 
 
-def scores_needs(
-    student: ModelConfig, teacher: ModelConfig, layers: tuple[tuple[int, int], ...]
-) -> FeatureNeeds:
-    """The scores of both sides of some pairs of layers.
+def scores_needs(student: ModelConfig, teacher: ModelConfig, layers: Pairs) -> FeatureNeeds:
+    """Return the scores of both models at some pairs of layers.
 
     Raises:
         InputError: the models differ in their heads.
     """
     check_equal("heads", student.heads, teacher.heads)
-    own, other = (frozenset(side) for side in zip(*layers, strict=True))
-    return FeatureNeeds(FeatureRequest(scores=own), FeatureRequest(scores=other))
+    student_layers = frozenset(pair[0] for pair in layers)
+    teacher_layers = frozenset(pair[1] for pair in layers)
+    return FeatureNeeds(
+        FeatureRequest(scores=student_layers), FeatureRequest(scores=teacher_layers)
+    )
 
 
-def masked_scores(scores: jax.Array, batch: Batch) -> jax.Array:
-    """Scores `[B, H, L, L]` as the published code has them: -10000 is added at the keys that are
-    masked."""
-    return precise(scores) + jnp.where(_published_keys(batch), 0, _MASK)
+def last_scores(features: Features) -> jax.Array:
+    """Return the scores of the highest layer there is, `[B, H, L, L]`."""
+    return features.scores[max(features.scores)]
+
+
+def masked_scores(features: Features, batch: Batch) -> jax.Array:
+    """Return the last layer's scores as the published code has them, `[B, H, L, L]`.
+
+    -10000 is added at the keys that are masked.
+    """
+    mask = jnp.where(_published_keys(batch), 0, _MASK)
+    return ops.at_least_float32(last_scores(features)) + mask
 
 
 @dataclass(frozen=True)
@@ -70,16 +74,21 @@ class AttentionMse(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, pairs(self.layers, student.layers, teacher.layers))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Valid pairs of positions."""
-        return counts.pairs(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of valid pairs of positions."""
+        return normalizers.pairs(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         where = valid_pairs(batch)
-        mapped = pairs(self.layers, max(student.scores), max(teacher.scores))
-        losses = [mse(student.scores[own], teacher.scores[other], where) for own, other in mapped]
+        # The last layers are the largest ones present (`Term`).
+        losses = [
+            mse(student.scores[student_layer], teacher.scores[teacher_layer], where)
+            for student_layer, teacher_layer in pairs(
+                self.layers, max(student.scores), max(teacher.scores)
+            )
+        ]
         return sum(losses[1:], start=losses[0])
 
 
@@ -96,16 +105,17 @@ class AttentionMseBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Sequences."""
-        return counts.sequences(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of sequences."""
+        return normalizers.sequences(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        own = masked_scores(_last(student), batch)
-        target = masked_scores(_last(teacher), batch)
-        return mse(jnp.where(own <= _CLEARED, 0, own), jnp.where(target <= _CLEARED, 0, target))
+        student_scores = masked_scores(student, batch)
+        teacher_scores = masked_scores(teacher, batch)
+        # What is masked on both sides counts as equal, in the mean over all pairs.
+        return mse(_cleared(student_scores), _cleared(teacher_scores))
 
 
 @dataclass(frozen=True)
@@ -113,9 +123,8 @@ class FirstScoresMseBui2024(TeacherTerm):
     """MSE of the first layers' raw scores, over all B·H·L·L elements.
 
     The published code of arXiv 2404.19319 (`embedding_mse`), which gives its TinyBERT arm this in
-    place of an embedding
-    loss. It clears nothing: padded keys count with their raw scores, as the -10000 added on both
-        sides cancels.
+    place of an embedding loss. It clears nothing: padded keys count with their raw scores, as the
+    -10000 added on both sides cancels.
     """
 
     name: ClassVar[str] = "first_scores_mse"
@@ -123,9 +132,9 @@ class FirstScoresMseBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((1, 1),))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Sequences."""
-        return counts.sequences(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of sequences."""
+        return normalizers.sequences(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
@@ -149,20 +158,23 @@ class AttentionKl(TeacherTerm):
         check_whole("teacher_layer", self.teacher_layer)
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        return scores_needs(
-            student, teacher, (last_pair(self.teacher_layer, student.layers, teacher.layers),)
-        )
+        pair = last_pair(self.teacher_layer, student.layers, teacher.layers)
+        return scores_needs(student, teacher, (pair,))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Valid rows."""
-        return counts.valid(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of valid rows."""
+        return normalizers.valid_positions(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        where = valid_pairs(batch)
-        own, other = last_pair(self.teacher_layer, max(student.scores), max(teacher.scores))
-        divergence = kl_of_scores(student.scores[own], teacher.scores[other], where)
+        student_layer, teacher_layer = last_pair(
+            self.teacher_layer, max(student.scores), max(teacher.scores)
+        )
+        divergence = ops.kl(
+            student.scores[student_layer], teacher.scores[teacher_layer], valid_pairs(batch)
+        )
+        # Rows of padding have no valid key and do not count.
         return mean(divergence, batch["valid"][:, None])
 
 
@@ -172,7 +184,7 @@ class AttentionKlBui2024(TeacherTerm):
     included.
 
     The published code of arXiv 2404.19319 (`att_kl`): the student's probabilities are at least 1e-7
-        in the logarithm.
+    in the logarithm.
     """
 
     name: ClassVar[str] = "attention_kl"
@@ -180,30 +192,32 @@ class AttentionKlBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Sequences."""
-        return counts.sequences(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of sequences."""
+        return normalizers.sequences(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        own, target = (
-            log_softmax(masked_scores(_last(features), batch)) for features in (student, teacher)
-        )
-        return mean(kl(jnp.maximum(own, math.log(FLOOR)), target))
+        student_log_probs = ops.log_softmax(masked_scores(student, batch))
+        teacher_log_probs = ops.log_softmax(masked_scores(teacher, batch))
+        # A masked key's probability underflows to 0, which has no logarithm.
+        floored = jnp.maximum(student_log_probs, math.log(FLOOR))
+        return mean(ops.kl_of_log_probs(floored, teacher_log_probs))
 
 
-def _last(features: Features) -> jax.Array:
-    return features.scores[max(features.scores)]
+def _cleared(scores: jax.Array) -> jax.Array:
+    """Return the scores with 0 in the place of masked ones."""
+    return jnp.where(scores <= _CLEARED, 0, scores)
 
 
 def _published_keys(batch: Batch) -> jax.Array:
-    """Keys a row may see, bool `[B, 1, L, L]`: valid ones, for a padded row too.
+    """Return the keys that a row may see, bool `[B, 1, L, L]`: valid ones, for a padded row too.
 
     The published code knows no packing; where sequences are packed, a valid row sees its own
     segment, as in the model.
     """
     segments = batch["segments"]
     valid = batch["valid"]
-    same = segments[:, :, None] == segments[:, None, :]
-    return (valid[:, None, :] & (same | ~valid[:, :, None]))[:, None]
+    same_segment = segments[:, :, None] == segments[:, None, :]
+    return (valid[:, None, :] & (same_segment | ~valid[:, :, None]))[:, None]

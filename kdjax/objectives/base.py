@@ -1,4 +1,4 @@
-"""What a term is: one pure loss that says which features it needs."""
+"""The interface of a term: one pure loss that says which features it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
 from kdjax.models.features import FeatureRequest, Features
-from kdjax.objectives.reductions import precise
+from kdjax.models.ops import at_least_float32
 
 Batch = Mapping[str, jax.Array]
 Params = Mapping[str, Any]
@@ -25,8 +25,8 @@ class FeatureNeeds:
     """The features a term or an objective asks for.
 
     Attributes:
-        student: of the student.
-        teacher: of the teacher; empty when no term looks at one.
+        student: features of the student.
+        teacher: features of the teacher; empty when no term looks at one.
     """
 
     student: FeatureRequest
@@ -37,89 +37,93 @@ class Term(ABC):
     """One pure loss; its options are the fields of a frozen dataclass, its `name` a class variable.
 
     A term does not hold the models' sizes. It asks for features by layer in `needs`, and when
-    called it reads the same
-    layers off the features it is given: where its rule speaks of a model's last layer, `needs`
-    always asks for that layer, so the largest layer present is the last one, however many layers
-    other terms have asked for.
+    called it reads the same layers off the features it receives: where its rule speaks of a model's
+    last layer, `needs` always asks for that layer, so the largest layer present is the last one,
+    however many layers other terms have asked for.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the term is called."""
+        """The term's name in recipes."""
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the term looks at the teacher."""
+        """Return whether the term looks at the teacher."""
         return False
 
     @property
     def temperature(self) -> float | Schedule:
-        """That at which the term reads distributions over the vocabulary."""
+        """The temperature at which the term reads distributions over the vocabulary."""
         return 1.0
 
     @property
     def scheduled(self) -> bool:
-        """Whether an option changes over the budget."""
+        """Return whether an option changes over the budget."""
         return any(isinstance(option, Schedule) for option in vars(self).values())
 
     @abstractmethod
     def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
-        """The features this term uses, and no others.
+        """Return the features this term uses, and no others.
 
         Raises:
             InputError: the term cannot be computed between these two models.
         """
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """The term's own trainable parameters: none, unless it learns a projection."""
+        """Return the term's own trainable parameters: none, unless it learns a projection."""
         return {}
 
-    def count(self, batch: Batch) -> jax.Array | None:
-        """What the loss of this batch is a mean over, up to a constant factor: a float32 scalar.
+    def normalizer(self, batch: Batch) -> jax.Array | None:
+        """Return what the loss of this batch is a mean over, up to a constant factor.
 
         It is the weight with which the losses of parts of a batch make the loss of the whole,
-        however the batch is
-        split: loss(whole) = Σ count(part)·loss(part) / Σ count(part). None: no weights do, so the
-        batch must not be split.
+        however the batch is split: loss(whole) = Σ n(part)·loss(part) / Σ n(part).
 
         Args:
             batch: as for the loss.
+
+        Returns:
+            A float32 scalar. None: no weights do, so the batch must not be split.
         """
         return None
 
     def __call__(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        """The loss.
+        """Compute the loss.
 
         Args:
             student: the student's features, at least those `needs` asks for.
-            teacher: the teacher's.
+            teacher: the teacher's features, likewise.
             batch: `valid` bool `[B, L]`, `segments` int32 `[B, L]` (0 is padding), `labels` int32
                 `[B, S]` and `label_weights` float32 `[B, S]` (0 at an unused slot). `progress`,
                 float32 scalar: the share of the arm's budget spent before this step, which
                 schedules among the options go by; absent means 0.
-            params: from `init`.
+            params: the term's own parameters, from `init`.
 
         Returns:
             A scalar, float32 or wider.
 
         Raises:
-            InputError: the term, one of a user's own, makes no scalar.
+            InputError: the term, one of a user's own, computes no scalar.
         """
         loss = self._loss(student, teacher, batch, params)
-        shape = () if isinstance(loss, (int, float)) else getattr(loss, "shape", None)
-        if shape != ():
-            found = f"is a {type(loss).__name__}" if shape is None else f"has the shape {shape}"
-            raise InputError(f"{self.name}: its loss {found}, expected a scalar")
-        return precise(jnp.asarray(loss))
+        # A user's function may return anything.
+        if isinstance(loss, (int, float)):
+            loss = jnp.asarray(loss)
+        if not hasattr(loss, "shape"):
+            kind = type(loss).__name__
+            raise InputError(f"{self.name}: its loss is a {kind}, expected a scalar")
+        if loss.shape != ():
+            raise InputError(f"{self.name}: its loss has the shape {loss.shape}, expected a scalar")
+        return at_least_float32(jnp.asarray(loss))
 
     @abstractmethod
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        """What the term computes."""
+        """Compute the loss, of any floating type."""
 
 
 class TeacherTerm(Term):
@@ -127,13 +131,18 @@ class TeacherTerm(Term):
 
     @property
     def needs_teacher(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
-        """As of `Term`; a missing teacher is refused."""
+        """Return the features this term uses, and no others.
+
+        Raises:
+            InputError: no teacher, or the term cannot be computed between these two models.
+        """
         if teacher is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
+        # What is refused is said with the term's name.
         try:
             return self._needs(student, teacher)
         except InputError as e:
@@ -141,11 +150,11 @@ class TeacherTerm(Term):
 
     @abstractmethod
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        """`needs`, with a teacher."""
+        """Return what `needs` does where there is a teacher."""
 
 
 def check_equal(what: str, student: int, teacher: int) -> None:
-    """Raises InputError unless the two models have equally many of `what`."""
+    """Raise InputError unless the two models have equally many of `what`."""
     if student != teacher:
         raise InputError(
             f"the student has {student} {what}, the teacher {teacher}, expected equal numbers"
@@ -153,20 +162,20 @@ def check_equal(what: str, student: int, teacher: int) -> None:
 
 
 def is_amount(value: Any, *, positive: bool = False) -> bool:
-    """Whether an option is a finite number, at least 0 or, if `positive`, above 0."""
-    is_number = (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
-    return is_number and (value > 0 if positive else value >= 0)
+    """Return whether an option is a finite number, at least 0 or, if `positive`, above 0."""
+    # In Python True is an integer.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return False
+    return value > 0 or (value == 0 and not positive)
 
 
 def check_number(option: str, value: Any) -> None:
-    """Raises InputError unless an option is a finite number of at least 0."""
+    """Raise InputError unless an option is a finite number of at least 0."""
     if not is_amount(value):
         raise InputError(f"{option} is {value!r}, expected a number of at least 0")
 
 
 def check_whole(option: str, value: Any) -> None:
-    """Raises InputError unless an option is a whole number of at least 0."""
+    """Raise InputError unless an option is a whole number of at least 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InputError(f"{option} is {value!r}, expected a whole number of at least 0")

@@ -15,50 +15,63 @@ import jax
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError, nearest
 from kdjax.models.features import ATTENTION_FEATURES, FeatureRequest, Features
-from kdjax.objectives import counts
+from kdjax.objectives import normalizers
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, Term
 from kdjax.objectives.schedule import current, read
 
-_COUNTS = {"slots": counts.slots, "valid": counts.valid, "sequences": counts.sequences}
+_NORMALIZERS = {
+    "slots": normalizers.masked_slots,
+    "valid": normalizers.valid_positions,
+    "sequences": normalizers.sequences,
+}
 
 Ask = Callable[[ModelConfig], FeatureRequest]
 Init = Callable[[ModelConfig, ModelConfig | None, int], dict[str, Any]]
 
 
 class TermFunction:
-    """A function that `term` has made a term of; it can still be called as what it was."""
+    """A function that `term` declares to be a term; it can be called as before.
+
+    Attributes:
+        options: the names of its keyword-only arguments -> whether each may be left out.
+    """
 
     def __init__(
         self,
         function: Callable[..., Any],
         student: Ask,
         teacher: Ask | None,
-        count: str | None,
+        normalizer: str | None,
         params: Init | None,
     ):
         self.name: str = getattr(function, "__name__", repr(function))
         self.function = function
         self.student = student
         self.teacher = teacher
-        self.count = count
+        self.normalizer = normalizer
         self.params = params
         self.__doc__ = function.__doc__
         signature = inspect.signature(function)
-        keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
-        self.options = {p.name: p.default is not p.empty for p in keywords}
+        self.options = {
+            parameter.name: parameter.default is not parameter.empty
+            for parameter in signature.parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        # Whether it takes what a term is called with; the values do not matter.
         try:
-            signature.bind(*("student", "teacher", "batch", "params"), **self.options)
+            signature.bind("student", "teacher", "batch", "params", **self.options)
         except TypeError:
             raise InputError(
                 f"{self.name}{signature}: expected (student, teacher, batch, params, *, options)"
             ) from None
-        if count is not None and count not in _COUNTS:
+        if normalizer is not None and normalizer not in _NORMALIZERS:
             raise InputError(
-                f"{self.name}: count is {count!r}, expected None or one of {', '.join(_COUNTS)}"
+                f"{self.name}: normalizer is {normalizer!r}, expected None or one of "
+                f"{', '.join(_NORMALIZERS)}"
             )
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """What the function computes."""
+        """Call the function."""
         return self.function(*args, **options)
 
 
@@ -66,30 +79,30 @@ def term(
     *,
     student: Ask,
     teacher: Ask | None = None,
-    count: str | None = None,
+    normalizer: str | None = None,
     params: Init | None = None,
 ) -> Callable[[Callable[..., Any]], TermFunction]:
-    """Makes a term of a function `(student, teacher, batch, params, *, options) -> scalar`.
+    """Declare a function to be a term: `(student, teacher, batch, params, *, options) -> scalar`.
 
     The function is called with what any term is called with (`kdjax.objectives.base.Term`). It is
     traced, so it must be pure. Its keyword-only arguments are the term's options; one that a recipe
-    gives as a schedule {shape, points} comes as its value at the moment.
+    gives as a schedule {shape, points} comes as its value at the step.
 
     Args:
         student: which of the student's features it looks at, from the student's config.
-        teacher: the same of the teacher; None: it looks at none.
-        count: what its loss is a mean over: the masked `slots` by their weights, the `valid`
+        teacher: which of the teacher's features it looks at, from the teacher's config; None: none.
+        normalizer: what its loss is a mean over: the masked `slots` by their weights, the `valid`
             positions, or the `sequences`, padding included. None: something else, and then a batch
             cannot be split.
         params: (student config, teacher config, seed) -> the parameters it learns, a dict of
             arrays. None: none.
 
     Raises:
-        InputError: the function does not take these arguments, or an unknown count.
+        InputError: the function does not take these arguments, or an unknown normalizer.
     """
 
     def decorate(function: Callable[..., Any]) -> TermFunction:
-        return TermFunction(function, student, teacher, count, params)
+        return TermFunction(function, student, teacher, normalizer, params)
 
     return decorate
 
@@ -100,7 +113,7 @@ class CustomTerm(Term):
 
     Attributes:
         function: the function.
-        options: (name, value) of those that were given.
+        options: (name, value) of the options that a recipe sets.
     """
 
     function: TermFunction
@@ -108,58 +121,64 @@ class CustomTerm(Term):
 
     @property
     def name(self) -> str:
-        """The function's."""
+        """The function's name."""
         return self.function.name
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether it asks for features of a teacher."""
+        """Return whether it asks for features of a teacher."""
         return self.function.teacher is not None
 
     @property
     def temperature(self) -> float | Schedule:
-        """Its option of this name, if it has one."""
-        given: float | Schedule = dict(self.options).get("temperature", 1.0)
-        return given
+        """The option of this name, if the function has one, or 1."""
+        temperature: float | Schedule = dict(self.options).get("temperature", 1.0)
+        return temperature
 
     @property
     def scheduled(self) -> bool:
-        """Whether an option changes over the budget."""
+        """Return whether an option changes over the budget."""
         return any(isinstance(option, Schedule) for _, option in self.options)
 
     def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
-        """What the function was declared to look at.
+        """Return the features that the function is declared to look at.
 
         Raises:
             InputError: no teacher where one is needed, or a layer that is not there.
         """
-        own = self._request(self.function.student, student, "student")
+        student_request = self._request(self.function.student, student, "student")
         if self.function.teacher is None:
-            return FeatureNeeds(own, FeatureRequest())
+            return FeatureNeeds(student_request, FeatureRequest())
         if teacher is None:
             raise InputError(f"{self.name}: found no teacher, expected one to learn from")
-        return FeatureNeeds(own, self._request(self.function.teacher, teacher, "teacher"))
+        teacher_request = self._request(self.function.teacher, teacher, "teacher")
+        return FeatureNeeds(student_request, teacher_request)
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """What the function was declared to learn."""
-        return {} if self.function.params is None else self.function.params(student, teacher, seed)
+        """Return the parameters that the function is declared to learn."""
+        if self.function.params is None:
+            return {}
+        return self.function.params(student, teacher, seed)
 
-    def count(self, batch: Batch) -> jax.Array | None:
-        """What the function's loss was declared to be a mean over."""
-        return None if self.function.count is None else _COUNTS[self.function.count](batch)
+    def normalizer(self, batch: Batch) -> jax.Array | None:
+        """Return what the function's loss is declared to be a mean over."""
+        if self.function.normalizer is None:
+            return None
+        return _NORMALIZERS[self.function.normalizer](batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        options = {
-            name: current(option, batch) if isinstance(option, Schedule) else option
-            for name, option in self.options
-        }
+        # Schedules become their values at this step.
+        options = dict(self.options)
+        for name, option in self.options:
+            if isinstance(option, Schedule):
+                options[name] = current(option, batch)
         try:
             return cast(jax.Array, self.function(student, teacher, batch, params, **options))
         except InputError:
             raise
-        # Whatever is wrong with a user's function is for its user to see in a line
+        # Whatever is wrong with a user's function is for its user to see in a line.
         except Exception as e:
             raise InputError(
                 f"{self.name}: {_where(e, self.function.function)}{type(e).__name__}: {e}"[:500]
@@ -171,7 +190,10 @@ class CustomTerm(Term):
         except InputError as e:
             raise InputError(f"{self.name}: {e}") from None
         if not isinstance(request, FeatureRequest):
-            raise InputError(f"{self.name}: asks the {whose} for {request!r}, expected a Request")
+            raise InputError(
+                f"{self.name}: asks the {whose} for {request!r}, expected a FeatureRequest"
+            )
+        # Layers are checked here, where the message can name the term.
         for kind in (*ATTENTION_FEATURES, "hidden"):
             lowest = 0 if kind == "hidden" else 1
             for layer in getattr(request, kind):
@@ -184,47 +206,45 @@ class CustomTerm(Term):
 
 
 def _where(error: Exception, function: Callable[..., Any]) -> str:
-    """The line of a function's file at which an error came up: `FILE, line N: `."""
+    """Return the line of a function's file that raised an error, `FILE, line N: `, or nothing."""
     file = inspect.getsourcefile(function)
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == file
-    ]
-    return f"{file}, line {lines[-1]}: " if lines else ""
+    # The innermost frame in the user's file.
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename == file:
+            return f"{file}, line {frame.lineno}: "
+    return ""
 
 
 Kind = type[Term] | TermFunction
-"""What terms are made of by their options."""
+"""A class or a function that gives a term for some options."""
 
 
 def options_of(kind: Kind) -> dict[str, bool]:
-    """The options of a term, and whether each may be left out."""
+    """Return the options of a term, and whether each may be left out."""
     if isinstance(kind, TermFunction):
         return kind.options
-    found = fields(cast(Any, kind))
     return {
-        f.name: f.default is not MISSING or f.default_factory is not MISSING
-        for f in found
-        if f.init
+        field.name: field.default is not MISSING or field.default_factory is not MISSING
+        for field in fields(cast(Any, kind))
+        if field.init
     }
 
 
 def make(kind: Kind, options: Mapping[str, Any]) -> Term:
-    """The term with these options.
+    """Return the term with these options.
 
     Raises:
         InputError: a value the option cannot take.
     """
-    if isinstance(kind, TermFunction):
-        return CustomTerm(
-            kind, tuple((name, _hashable(name, value)) for name, value in sorted(options.items()))
-        )
-    return kind(**options)
+    if not isinstance(kind, TermFunction):
+        return kind(**options)
+    # In the order of their names, so that terms of equal options are equal.
+    hashable = [(name, _hashable(name, options[name])) for name in sorted(options)]
+    return CustomTerm(kind, tuple(hashable))
 
 
 def find(name: str) -> Kind:
-    """What `module:attribute` names; the module is imported, which runs it.
+    """Return what `module:attribute` names; the module is imported, which runs it.
 
     Raises:
         InputError: no such module, one that cannot be imported, no such attribute, or one that is
@@ -236,39 +256,36 @@ def find(name: str) -> Kind:
     try:
         module = importlib.import_module(path)
     except (Exception, SystemExit) as e:
-        if (
-            isinstance(e, ModuleNotFoundError)
-            and e.name is not None
-            and f"{path}.".startswith(f"{e.name}.")
-        ):
+        # A missing module is this one or a package it is in; another is one that it imports.
+        missing = isinstance(e, ModuleNotFoundError) and e.name
+        if missing and f"{path}.".startswith(f"{missing}."):
             raise InputError(
-                f"{name}: found no module {e.name!r}, expected one on Python's path (PYTHONPATH)"
+                f"{name}: found no module {missing!r}, expected one on Python's path (PYTHONPATH)"
             ) from None
         raise InputError(f"{name}: importing {path} failed: {type(e).__name__}: {e}") from None
     if not hasattr(module, attribute):
-        terms = [other for other, found in vars(module).items() if isinstance(found, TermFunction)]
+        terms = [other for other, value in vars(module).items() if isinstance(value, TermFunction)]
         raise InputError(f"{name}: {path} has no {attribute!r}{nearest(attribute, terms)}")
-    found = getattr(module, attribute)
-    if isinstance(found, TermFunction):
-        return found
-    if not (isinstance(found, type) and issubclass(found, Term)):
+    kind = getattr(module, attribute)
+    if isinstance(kind, TermFunction):
+        return kind
+    if not (isinstance(kind, type) and issubclass(kind, Term)):
         raise InputError(
-            f"{name}: found a {type(found).__name__}, expected a function decorated with "
-            "kdjax.objectives.term or a "
-            "subclass of Term"
+            f"{name}: found a {type(kind).__name__}, expected a function decorated with "
+            "kdjax.objectives.term or a subclass of Term"
         )
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
-    if missing:
+    undefined = sorted(getattr(kind, "__abstractmethods__", ()))
+    if undefined:
         raise InputError(
-            f"{name}: a Term without {', '.join(missing)}, expected them to be defined"
+            f"{name}: a Term without {', '.join(undefined)}, expected them to be defined"
         )
-    if not is_dataclass(found) or not cast(Any, found).__dataclass_params__.frozen:
+    if not is_dataclass(kind) or not cast(Any, kind).__dataclass_params__.frozen:
         raise InputError(f"{name}: a Term that is no frozen dataclass, expected one")
-    return found
+    return kind
 
 
 def _hashable(name: str, value: Any) -> Any:
-    """An option's value as something that can be compared and hashed; a mapping is a schedule.
+    """Return an option's value as something that can be hashed; a mapping is a schedule.
 
     Raises:
         InputError: a mapping that is no schedule.

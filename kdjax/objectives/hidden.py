@@ -1,5 +1,7 @@
-"""Learning from the teacher's hidden states. B batch, L length, D_s and D_t the student's and the
-teacher's width."""
+"""Learning from the teacher's hidden states.
+
+B batch, L length, n_s and n_t the student's and the teacher's layers, D_s and D_t their widths.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,12 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
+from kdjax.models import ops
 from kdjax.models.features import FeatureRequest, Features
-from kdjax.objectives import counts
+from kdjax.objectives import normalizers
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal
 from kdjax.objectives.layers import LayerMap, Pairs, pairs, read_map
-from kdjax.objectives.reductions import mean, mse, precise
+from kdjax.objectives.reductions import mean, mse
 
 _SHORTEST = 1e-16
 """Squared length below which a vector has no direction: its cosine with another is 0."""
@@ -34,15 +37,15 @@ class Cosine(TeacherTerm):
         check_equal("hidden units", student.width, teacher.width)
         return _hidden_needs(((student.layers, teacher.layers),))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Valid positions."""
-        return counts.valid(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of valid positions."""
+        return normalizers.valid_positions(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        cosine = jnp.sum(_direction(_last(student)) * _direction(_last(teacher)), axis=-1)
-        return mean(1 - cosine, batch["valid"])
+        products = _direction(_last(student)) * _direction(_last(teacher))
+        return mean(1 - jnp.sum(products, axis=-1), batch["valid"])
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,22 @@ class HiddenMse(TeacherTerm):
         return _hidden_needs(pairs(self.layers, student.layers, teacher.layers, embeddings=True))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """W and b: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
+        """Return W and b: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
         return _projection(student.width, _present(teacher).width, seed)
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Valid positions."""
-        return counts.valid(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of valid positions."""
+        return normalizers.valid_positions(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         where = batch["valid"][..., None]
+        # The last layers are the largest ones present (`Term`).
         mapped = pairs(self.layers, max(student.hidden), max(teacher.hidden), embeddings=True)
         losses = [
-            mse(_project(student.hidden[own], params), teacher.hidden[other], where)
-            for own, other in mapped
+            mse(_project(student.hidden[student_layer], params), teacher.hidden[layer], where)
+            for student_layer, layer in mapped
         ]
         return sum(losses[1:], start=losses[0])
 
@@ -91,7 +95,7 @@ class HiddenMseBui2024(TeacherTerm):
     """MSE of the last hidden states over all B·L·D elements, padding included.
 
     The published code of arXiv 2404.19319 (`hidden_mse`): no projection, so the widths must be
-        equal.
+    equal.
     """
 
     name: ClassVar[str] = "hidden_mse"
@@ -100,9 +104,9 @@ class HiddenMseBui2024(TeacherTerm):
         check_equal("hidden units", student.width, teacher.width)
         return _hidden_needs(((student.layers, teacher.layers),))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Sequences."""
-        return counts.sequences(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of sequences."""
+        return normalizers.sequences(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
@@ -125,19 +129,24 @@ class HiddenCls(TeacherTerm):
         return _hidden_needs(((student.layers, teacher.layers),))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """W and b where the widths differ: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
+        """Return W and b where the widths differ: `kernel` `[D_s, D_t]`, `bias` `[D_t]`."""
         width = _present(teacher).width
-        return {} if student.width == width else _projection(student.width, width, seed)
+        if student.width == width:
+            return {}
+        return _projection(student.width, width, seed)
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Segments."""
-        return counts.number(_segment_starts(batch))
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of segments."""
+        return normalizers.number(_segment_starts(batch))
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        own = _project(_last(student), params) if params else _last(student)
-        return mse(own, _last(teacher), _segment_starts(batch)[..., None])
+        hidden = _last(student)
+        # Without parameters the widths are equal.
+        if params:
+            hidden = _project(hidden, params)
+        return mse(hidden, _last(teacher), _segment_starts(batch)[..., None])
 
 
 @dataclass(frozen=True)
@@ -151,17 +160,16 @@ class HiddenConcat(TeacherTerm):
     name: ClassVar[str] = "hidden_concat"
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        own, other = (frozenset(range(1, config.layers + 1)) for config in (student, teacher))
-        return FeatureNeeds(FeatureRequest(hidden=own), FeatureRequest(hidden=other))
+        return FeatureNeeds(_all_layers(student), _all_layers(teacher))
 
     def init(self, student: ModelConfig, teacher: ModelConfig | None, seed: int) -> dict[str, Any]:
-        """W and b: `kernel` `[n_s·D_s, n_t·D_t]`, `bias` `[n_t·D_t]`."""
+        """Return W and b: `kernel` `[n_s·D_s, n_t·D_t]`, `bias` `[n_t·D_t]`."""
         teacher = _present(teacher)
         return _projection(student.layers * student.width, teacher.layers * teacher.width, seed)
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Valid positions."""
-        return counts.valid(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of valid positions."""
+        return normalizers.valid_positions(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
@@ -170,8 +178,15 @@ class HiddenConcat(TeacherTerm):
 
 
 def _hidden_needs(mapped: Pairs) -> FeatureNeeds:
-    own, other = (frozenset(side) for side in zip(*mapped, strict=True))
-    return FeatureNeeds(FeatureRequest(hidden=own), FeatureRequest(hidden=other))
+    student_layers = frozenset(pair[0] for pair in mapped)
+    teacher_layers = frozenset(pair[1] for pair in mapped)
+    return FeatureNeeds(
+        FeatureRequest(hidden=student_layers), FeatureRequest(hidden=teacher_layers)
+    )
+
+
+def _all_layers(config: ModelConfig) -> FeatureRequest:
+    return FeatureRequest(hidden=frozenset(range(1, config.layers + 1)))
 
 
 def _present(teacher: ModelConfig | None) -> ModelConfig:
@@ -181,16 +196,14 @@ def _present(teacher: ModelConfig | None) -> ModelConfig:
 
 
 def _projection(width: int, target: int, seed: int) -> dict[str, Any]:
-    """A linear layer as BERT starts its own: truncated normal with standard deviation 0.02, bias
-    0."""
-    kernel = jax.nn.initializers.truncated_normal(stddev=0.02)(
-        jax.random.key(seed), (width, target), jnp.float32
-    )
+    """Draw a linear layer as BERT's start: truncated normal of standard deviation 0.02, bias 0."""
+    draw = jax.nn.initializers.truncated_normal(stddev=0.02)
+    kernel = draw(jax.random.key(seed), (width, target), jnp.float32)
     return {"kernel": kernel, "bias": jnp.zeros(target, jnp.float32)}
 
 
 def _project(hidden: jax.Array, params: Params) -> jax.Array:
-    projected: jax.Array = precise(hidden) @ params["kernel"] + params["bias"]
+    projected: jax.Array = ops.at_least_float32(hidden) @ params["kernel"] + params["bias"]
     return projected
 
 
@@ -199,18 +212,22 @@ def _last(features: Features) -> jax.Array:
 
 
 def _joined(features: Features) -> jax.Array:
-    return jnp.concatenate(
-        [features.hidden[layer] for layer in sorted(features.hidden) if layer > 0], axis=-1
-    )
+    # Without the embedding output, which another term may have asked for.
+    layers = [layer for layer in sorted(features.hidden) if layer > 0]
+    return jnp.concatenate([features.hidden[layer] for layer in layers], axis=-1)
 
 
 def _direction(x: jax.Array) -> jax.Array:
-    x = precise(x)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), _SHORTEST))
+    """Return vectors of length 1; 0 stays 0."""
+    x = ops.at_least_float32(x)
+    squared_length = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    # Bounded below, so that the gradient at 0 is finite.
+    return x * jax.lax.rsqrt(jnp.maximum(squared_length, _SHORTEST))
 
 
 def _segment_starts(batch: Batch) -> jax.Array:
-    """Whether a position is the first of a segment, bool `[B, L]`."""
+    """Return whether a position is the first of a segment, bool `[B, L]`."""
     segments = batch["segments"]
+    # No segment has the number -1: a sequence's first position starts one.
     before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     return (segments != before) & batch["valid"]

@@ -14,10 +14,10 @@ RULES = ("last", "uniform", "spread", "lower", "upper")
 
 
 def read_map(layers: Any) -> LayerMap:
-    """A layer map as a recipe gives it: a rule's name or a list of [student, teacher] pairs.
+    """Return a layer map from a recipe: a rule's name or a list of [student, teacher] pairs.
 
     Raises:
-        InputError: neither of these.
+        InputError: it is neither.
     """
     if isinstance(layers, str):
         if layers not in RULES:
@@ -32,7 +32,7 @@ def read_map(layers: Any) -> LayerMap:
 
 
 def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = False) -> Pairs:
-    """The pairs (student layer, teacher layer) of a map.
+    """Return the pairs (student layer, teacher layer) of a map.
 
     With n_s student and n_t teacher layers, student layer m = 1…n_s learns from teacher layer:
     `uniform` m·n_t/n_s, n_t/n_s whole; `lower` m; `upper` m + n_t - n_s (the three mapping
@@ -51,12 +51,14 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
     Raises:
         InputError: a layer that is not there.
     """
+    # Pairs written out.
     if not isinstance(layers, str):
         lowest = 0 if embeddings else 1
-        for own, other in layers:
-            _check_there("student", own, lowest, student)
-            _check_there("teacher", other, lowest, teacher)
+        for student_layer, teacher_layer in layers:
+            _check_exists("student", student_layer, lowest, student)
+            _check_exists("teacher", teacher_layer, lowest, teacher)
         return layers
+    # A rule: the last layer alone, or every student layer.
     if layers == "last":
         return ((student, teacher),)
     if layers == "uniform" and teacher % student:
@@ -70,37 +72,39 @@ def pairs(layers: LayerMap, student: int, teacher: int, *, embeddings: bool = Fa
             "many"
         )
     mapped = tuple(enumerate(_mapped(layers, student, teacher), start=1))
-    return ((0, 0), *mapped) if embeddings else mapped
+    if embeddings:
+        return ((0, 0), *mapped)
+    return mapped
 
 
 def _mapped(rule: str, student: int, teacher: int) -> list[int]:
-    """The teacher layer of each student layer by a rule."""
-    own = range(1, student + 1)
-    if rule == "spread":
-        # A single layer is the last one.
-        return [
-            teacher if student == 1 else round(1 + (m - 1) * (teacher - 1) / (student - 1))
-            for m in own
-        ]
-    return {
-        "uniform": [m * (teacher // student) for m in own],
-        "lower": list(own),
-        "upper": [m + teacher - student for m in own],
-    }[rule]
+    """Return the teacher layer of each student layer by a rule."""
+    student_layers = range(1, student + 1)
+    if rule == "uniform":
+        return [m * (teacher // student) for m in student_layers]
+    if rule == "lower":
+        return list(student_layers)
+    if rule == "upper":
+        return [m + teacher - student for m in student_layers]
+    # Evenly from 1 to the last; a single layer is the last one.
+    if student == 1:
+        return [teacher]
+    return [round(1 + (m - 1) * (teacher - 1) / (student - 1)) for m in student_layers]
 
 
 def last_pair(teacher_layer: int, student: int, teacher: int) -> tuple[int, int]:
-    """The student's last layer with the teacher's last, or with a named one.
+    """Return the student's last layer and the teacher's last, or a named one.
 
     Args:
-        teacher_layer: the named one; 0 is the last.
-        student, teacher: as for `pairs`.
+        teacher_layer: the named layer; 0 is the last.
+        student: the number of the student's last layer, as for `pairs`.
+        teacher: the number of the teacher's last layer.
 
     Raises:
         InputError: a layer that is not there.
     """
     if teacher_layer:
-        _check_there("teacher", teacher_layer, 1, teacher)
+        _check_exists("teacher", teacher_layer, 1, teacher)
     return student, teacher_layer or teacher
 
 
@@ -112,6 +116,6 @@ def _is_pair(pair: Any) -> bool:
     )
 
 
-def _check_there(whose: str, layer: int, lowest: int, highest: int) -> None:
+def _check_exists(whose: str, layer: int, lowest: int, highest: int) -> None:
     if not lowest <= layer <= highest:
         raise InputError(f"layers: {whose} layer {layer}, expected {lowest} to {highest}")

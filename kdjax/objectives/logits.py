@@ -1,4 +1,4 @@
-"""Learning from the teacher's distribution over the vocabulary."""
+"""Learning from the teacher's distribution over the vocabulary. V vocabulary."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig, Schedule
 from kdjax.errors import InputError
+from kdjax.models import ops
 from kdjax.models.features import FeatureRequest, Features
-from kdjax.objectives import counts
+from kdjax.objectives import normalizers
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal
-from kdjax.objectives.reductions import given, kl_of_scores, log_softmax, mean, weighted_mean
+from kdjax.objectives.reductions import mean, require_logits, weighted_mean
 from kdjax.objectives.schedule import current, read
 
 _POSITIONS = ("masked", "all")
@@ -38,37 +39,39 @@ class Logit(TeacherTerm):
     The latter runs both MLM heads at every position and costs accordingly."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "temperature", read(self.temperature, "temperature", positive=True)
-        )
+        # A frozen dataclass: a recipe's mapping becomes a schedule, which can be hashed.
+        temperature = read(self.temperature, "temperature", positive=True)
+        object.__setattr__(self, "temperature", temperature)
         if self.positions not in _POSITIONS:
             raise InputError(f"positions is {self.positions!r}, expected {' or '.join(_POSITIONS)}")
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
-        both = (
-            FeatureRequest(token_logits=True)
-            if self.positions == "all"
-            else FeatureRequest(logits=True)
-        )
-        return _needs(student, teacher, both)
+        everywhere = self.positions == "all"
+        request = FeatureRequest(logits=not everywhere, token_logits=everywhere)
+        return _needs(student, teacher, request)
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Masked slots by their weights, or valid positions."""
-        return counts.valid(batch) if self.positions == "all" else counts.slots(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of masked slots by their weights, or of valid positions."""
+        if self.positions == "all":
+            return normalizers.valid_positions(batch)
+        return normalizers.masked_slots(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
+        # A schedule's value at this step.
         temperature = current(self.temperature, batch)
-        divergence = kl_of_scores(
-            *(self._logits(features) / temperature for features in (student, teacher))
+        divergence = ops.kl(
+            self._logits(student) / temperature, self._logits(teacher) / temperature
         )
         if self.positions == "all":
             return temperature**2 * mean(divergence, batch["valid"])
         return temperature**2 * weighted_mean(divergence, batch["label_weights"])
 
     def _logits(self, features: Features) -> jax.Array:
-        return given(features.token_logits if self.positions == "all" else features.logits)
+        if self.positions == "all":
+            return require_logits(features.token_logits)
+        return require_logits(features.logits)
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,7 @@ class LogitBui2024(TeacherTerm):
     """−Σ p_t log p_s averaged over the N masked positions and the V vocabulary entries, T = 1.
 
     The published code of arXiv 2404.19319 (`predictions_ce`). The mean over V makes it V times
-    smaller than a
-    cross-entropy: beside an MLM loss of weight 1 it all but vanishes.
+    smaller than a cross-entropy: beside an MLM loss of weight 1 it all but vanishes.
     """
 
     name: ClassVar[str] = "logit"
@@ -85,18 +87,20 @@ class LogitBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _needs(student, teacher, FeatureRequest(logits=True))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Masked slots, by their weights."""
-        return counts.slots(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of masked slots, by their weights."""
+        return normalizers.masked_slots(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        own = log_softmax(given(student.logits))
-        target = log_softmax(given(teacher.logits))
-        return weighted_mean(-jnp.mean(jnp.exp(target) * own, axis=-1), batch["label_weights"])
+        student_log_probs = ops.log_softmax(require_logits(student.logits))
+        teacher_probs = jnp.exp(ops.log_softmax(require_logits(teacher.logits)))
+        # A mean over the vocabulary, where a cross-entropy has a sum.
+        losses = -jnp.mean(teacher_probs * student_log_probs, axis=-1)
+        return weighted_mean(losses, batch["label_weights"])
 
 
-def _needs(student: ModelConfig, teacher: ModelConfig, both: FeatureRequest) -> FeatureNeeds:
+def _needs(student: ModelConfig, teacher: ModelConfig, request: FeatureRequest) -> FeatureNeeds:
     check_equal("vocabulary entries", student.vocab_size, teacher.vocab_size)
-    return FeatureNeeds(both, both)
+    return FeatureNeeds(request, request)

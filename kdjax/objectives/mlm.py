@@ -8,10 +8,11 @@ from typing import ClassVar
 import jax
 
 from kdjax.config import ModelConfig
+from kdjax.models import ops
 from kdjax.models.features import FeatureRequest, Features
-from kdjax.objectives import counts
+from kdjax.objectives import normalizers
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, Term
-from kdjax.objectives.reductions import cross_entropy, given, weighted_mean
+from kdjax.objectives.reductions import require_logits, weighted_mean
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,15 @@ class Mlm(Term):
     name: ClassVar[str] = "mlm"
 
     def needs(self, student: ModelConfig, teacher: ModelConfig | None) -> FeatureNeeds:
-        """The student's logits."""
+        """Return the student's logits."""
         return FeatureNeeds(FeatureRequest(logits=True), FeatureRequest())
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Masked slots, by their weights."""
-        return counts.slots(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of masked slots, by their weights."""
+        return normalizers.masked_slots(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        logits = given(student.logits)
-        losses = cross_entropy(logits, batch["labels"])
+        losses = ops.cross_entropy(require_logits(student.logits), batch["labels"])
         return weighted_mean(losses, batch["label_weights"])

@@ -1,4 +1,4 @@
-"""Learning the shape of the teacher's attention, by correlation. B batch, H heads, L length."""
+"""Learning the shape of the teacher's attention, by correlation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError, nearest
+from kdjax.models import ops
 from kdjax.models.features import Features
-from kdjax.objectives import counts
-from kdjax.objectives.attention import masked_scores, scores_needs
+from kdjax.objectives import normalizers
+from kdjax.objectives.attention import last_scores, masked_scores, scores_needs
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm
-from kdjax.objectives.reductions import log_softmax, mean, valid_pairs
+from kdjax.objectives.reductions import mean, valid_pairs
 
 _AXES = {"key": 3, "query": 2, "head": 1, "batch": 0}
 _FLAT = 1e-24
@@ -51,30 +52,37 @@ class Pearson(TeacherTerm):
             )
         return scores_needs(student, teacher, ((student.layers, teacher.layers),))
 
-    def count(self, batch: Batch) -> jax.Array | None:
-        """What is compared: rows or columns, pairs of positions, or None where both are, each with
-        its own mean."""
+    def normalizer(self, batch: Batch) -> jax.Array | None:
+        """Return the number of rows or columns, or of pairs of positions.
+
+        None where rows and pairs are compared, each with a mean of its own.
+        """
         names = _read_axes(self.axes, _AXES)
-        where = _where(batch)
+        where = _comparable_pairs(batch)
         if "head" not in names:
-            return counts.number(jnp.any(where, axis=-1))
-        return counts.number(where) if len(names) == 1 else None
+            return normalizers.number(jnp.any(where, axis=-1))
+        if len(names) > 1:
+            return None
+        return normalizers.number(where)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        where = _where(batch)
-        own, target = (
-            jnp.where(where, jnp.exp(log_softmax(features.scores[max(features.scores)], where)), 0)
-            for features in (student, teacher)
-        )
+        pairs = _comparable_pairs(batch)
+        student_probs = _probs(last_scores(student), pairs)
+        teacher_probs = _probs(last_scores(teacher), pairs)
         losses = []
         for name in _read_axes(self.axes, _AXES):
             axis = _AXES[name]
-            inside = jnp.broadcast_to(where, own.shape) if name == "head" else where
-            count = jnp.sum(inside, axis=axis, keepdims=True, dtype=jnp.int32)
-            a, b = (_deviations(p, axis, inside, count) for p in (own, target))
-            correlation = jnp.sum(_unit(a, axis) * _unit(b, axis), axis=axis, keepdims=True)
+            where = pairs
+            if name == "head":
+                # The pairs have one head; what is counted along this axis are all of them.
+                where = jnp.broadcast_to(pairs, student_probs.shape)
+            count = jnp.sum(where, axis=axis, keepdims=True, dtype=jnp.int32)
+            student_unit = _unit(_deviations(student_probs, axis, where, count), axis)
+            teacher_unit = _unit(_deviations(teacher_probs, axis, where, count), axis)
+            # The cosine of deviations from the mean is the correlation.
+            correlation = jnp.sum(student_unit * teacher_unit, axis=axis, keepdims=True)
             losses.append(mean(1 - correlation, count > 1))
         return sum(losses[1:], start=losses[0])
 
@@ -97,31 +105,37 @@ class PearsonBui2024(TeacherTerm):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        own, target = (
-            jnp.exp(log_softmax(masked_scores(features.scores[max(features.scores)], batch)))
-            for features in (student, teacher)
-        )
+        student_probs = jnp.exp(ops.log_softmax(masked_scores(student, batch)))
+        teacher_probs = jnp.exp(ops.log_softmax(masked_scores(teacher, batch)))
         losses = []
         for axis in _AXES.values():
-            a, b = (p - jnp.mean(p, axis=axis, keepdims=True) for p in (own, target))
-            correlation = jnp.sum(a * b, axis=axis) / (_length(a, axis) * _length(b, axis) + _EPS)
+            x = student_probs - jnp.mean(student_probs, axis=axis, keepdims=True)
+            y = teacher_probs - jnp.mean(teacher_probs, axis=axis, keepdims=True)
+            correlation = jnp.sum(x * y, axis=axis) / (_length(x, axis) * _length(y, axis) + _EPS)
             losses.append(1 - mean(correlation))
         return sum(losses[1:], start=losses[0])
 
 
-def _where(batch: Batch) -> jax.Array:
-    """Valid pairs of positions in segments of more than one, bool `[B, 1, L, L]`."""
+def _comparable_pairs(batch: Batch) -> jax.Array:
+    """Return the valid pairs of positions in segments of more than one, bool `[B, 1, L, L]`."""
     where = valid_pairs(batch)
     return where & (jnp.sum(where, axis=-1, keepdims=True, dtype=jnp.int32) > 1)
 
 
+def _probs(scores: jax.Array, where: jax.Array) -> jax.Array:
+    """Return attention probabilities `[B, H, L, L]`, 0 outside `where`."""
+    return jnp.where(where, jnp.exp(ops.log_softmax(scores, where)), 0)
+
+
 def _read_axes(axes: Any, known: Sequence[str] | dict[str, int]) -> list[str]:
-    """The names in `key,query`.
+    """Return the names in a list such as `key,query`.
 
     Raises:
         InputError: a name that is not known, or one that comes twice.
     """
-    names = [name.strip() for name in axes.split(",")] if isinstance(axes, str) else []
+    names = []
+    if isinstance(axes, str):
+        names = [name.strip() for name in axes.split(",")]
     for name in names:
         if name not in known:
             raise InputError(f"axes: unknown axis {name!r}{nearest(name, known)}")
@@ -133,15 +147,21 @@ def _read_axes(axes: Any, known: Sequence[str] | dict[str, int]) -> list[str]:
 
 
 def _deviations(p: jax.Array, axis: int, where: jax.Array, count: jax.Array) -> jax.Array:
-    """Differences from the mean of what is at `where`, 0 elsewhere; `p` is 0 there already."""
-    return jnp.where(where, p - jnp.sum(p, axis=axis, keepdims=True) / jnp.maximum(count, 1), 0)
+    """Return differences from the mean of what is at `where`, 0 elsewhere; `p` is 0 there
+    already."""
+    average = jnp.sum(p, axis=axis, keepdims=True) / jnp.maximum(count, 1)
+    return jnp.where(where, p - average, 0)
 
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=axis, keepdims=True), _FLAT))
+    """Return vectors of length 1 along an axis; 0 stays 0."""
+    squared_length = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
+    # Bounded below, so that the gradient at 0 is finite.
+    return x * jax.lax.rsqrt(jnp.maximum(squared_length, _FLAT))
 
 
 def _length(x: jax.Array, axis: int) -> jax.Array:
-    """The length of a vector, with gradient 0 where it is 0."""
+    """Return the length of vectors along an axis, with gradient 0 where it is 0."""
     squared = jnp.sum(jnp.square(x), axis=axis)
+    # The root's gradient is infinite at 0, and 0 times that would be NaN.
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)

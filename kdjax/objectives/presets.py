@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -18,10 +19,10 @@ class Preset:
     """A named arm.
 
     Attributes:
-        summary: what it does, in a line.
-        asks: what it asks of the teacher, besides being there.
-        source: where it is from.
-        arm: its settings; `phases` and `start` are always given.
+        summary: what the arm does, in a line.
+        asks: what the teacher must have.
+        source: the paper.
+        arm: its settings; `phases` and `start` are always set.
     """
 
     summary: str
@@ -35,8 +36,8 @@ def _arm(*terms: TermConfig, start: StartConfig = StartConfig(), **settings: Any
 
 
 def _as_run(*terms: TermConfig) -> ArmConfig:
-    """An arm of the published scripts: its student, learning rate and fine-tuning depend on whether
-    it distils."""
+    """Return an arm of the published scripts, whose student, learning rate and fine-tuning depend
+    on whether it distils."""
     if any(term.name != "mlm" for term in terms):
         return _arm(
             *terms,
@@ -166,26 +167,27 @@ PRESETS: dict[str, Preset] = {
 
 
 def arm_of(name: str, config: ArmConfig) -> ArmConfig:
-    """A recipe's arm with nothing left open: `phases` and `start` are given, a preset's settings
-    joined with its own.
+    """Return a recipe's arm with `phases` and `start` set and its preset's settings filled in.
 
     Args:
-        name: as the recipe calls it; without preset, terms and phases it names its preset.
-        config: its settings.
+        name: the arm's name in the recipe; without preset, terms and phases it names its preset.
+        config: the arm's settings in the recipe.
 
     Raises:
         InputError: no such preset, more than one of preset, terms and phases, or phases that do not
             fill the budget.
     """
-    given = [what for what in ("preset", "terms", "phases") if getattr(config, what)]
-    if len(given) > 1:
-        raise InputError(f"arms.{name}: found {' and '.join(given)}, expected one of them")
+    # One way of saying what it does.
+    settings = [setting for setting in ("preset", "terms", "phases") if getattr(config, setting)]
+    if len(settings) > 1:
+        raise InputError(f"arms.{name}: found {' and '.join(settings)}, expected one of them")
     if config.terms or config.phases:
         phases = config.phases or (PhaseConfig(config.terms),)
-        found = replace(config, phases=phases, terms=(), start=config.start or StartConfig())
+        arm = replace(config, phases=phases, terms=(), start=config.start or StartConfig())
     else:
+        # The recipe's own settings go before the preset's.
         preset = _preset(name, config.preset or name)
-        found = replace(
+        arm = replace(
             config,
             phases=preset.phases,
             start=config.start or preset.start,
@@ -193,54 +195,62 @@ def arm_of(name: str, config: ArmConfig) -> ArmConfig:
             optimizer={**preset.optimizer, **config.optimizer},
             finetune={**preset.finetune, **config.finetune},
         )
-    ends = [0.0, *(phase.until for phase in found.phases)]
+    # Phases follow one another and fill the budget.
+    ends = [0.0, *(phase.until for phase in arm.phases)]
     if ends[-1] != 1 or not all(a < b for a, b in pairwise(ends)):
         raise InputError(
             f"arms.{name}: phases end at {ends[1:]}, expected ascending shares of the budget up "
             "to 1"
         )
-    return found
+    return arm
 
 
 def objectives_of(name: str, config: ArmConfig) -> tuple[Objective, ...]:
-    """The objective of each phase of an arm; terms whose weight is 0 throughout a phase are left
-    out.
+    """Return the objective of each phase of an arm.
+
+    Terms whose weight is 0 throughout a phase are left out.
 
     Args:
-        name: as the recipe calls it.
-        config: from `arm_of`.
+        name: the arm's name in the recipe.
+        config: the arm, from `arm_of`.
 
     Raises:
         InputError: a term that does not exist, an option it does not have, or a phase in which
             nothing counts.
     """
-    made = []
+    objectives = []
     begin = 0.0
     for n, phase in enumerate(config.phases, start=1):
-        where = f"arms.{name}" if len(config.phases) == 1 else f"arms.{name}: phase {n}"
-        try:
-            terms = tuple(
-                (key, term.weight, get(term.name, term.variant, **term.options))
-                for key, term in _keys(phase)
-            )
-        except InputError as e:
-            raise InputError(f"{where}: {e}") from None
-        kept = tuple(item for item in terms if not is_zero(item[1], begin, phase.until))
-        if not kept:
+        where = f"arms.{name}"
+        if len(config.phases) > 1:
+            where = f"arms.{name}: phase {n}"
+        terms = []
+        for key, settings in zip(_keys(phase), phase.terms, strict=True):
+            # Built even where it does not count, so that a mistake in it is found.
+            try:
+                term = get(settings.name, settings.variant, **settings.options)
+            except InputError as e:
+                raise InputError(f"{where}: {e}") from None
+            if not is_zero(settings.weight, begin, phase.until):
+                terms.append((key, settings.weight, term))
+        if not terms:
             raise InputError(f"{where}: every term has weight 0, expected at least one that counts")
-        made.append(Objective(kept))
+        objectives.append(Objective(tuple(terms)))
         begin = phase.until
-    return tuple(made)
+    return tuple(objectives)
 
 
-def _keys(phase: PhaseConfig) -> list[tuple[str, TermConfig]]:
-    """A phase's terms under their names, numbered where a name comes twice."""
-    names = [term.name.rpartition(":")[2] for term in phase.terms]
-    before = [names[:n].count(name) for n, name in enumerate(names)]
-    return [
-        (f"{name}_{n + 1}" if n else name, term)
-        for name, n, term in zip(names, before, phase.terms, strict=True)
-    ]
+def _keys(phase: PhaseConfig) -> list[str]:
+    """Return the keys of a phase's terms: their names, numbered from the second of a name on."""
+    keys = []
+    counts: Counter[str] = Counter()
+    for term in phase.terms:
+        name = term.name.rpartition(":")[2]
+        counts[name] += 1
+        if counts[name] > 1:
+            name = f"{name}_{counts[name]}"
+        keys.append(name)
+    return keys
 
 
 def _preset(arm: str, preset: str) -> ArmConfig:

@@ -1,9 +1,10 @@
-"""Learning how the teacher's queries, keys and values relate to each other (MiniLM). H heads, d
-head width, D = H·d."""
+"""Learning how the teacher's queries, keys and values relate to each other (MiniLM).
+
+B batch, H heads, L length, d head width, D = H·d, A relation heads.
+"""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,11 +15,9 @@ import jax.numpy as jnp
 
 from kdjax.config import ModelConfig
 from kdjax.errors import InputError
-from kdjax.kernels import relation
-from kdjax.kernels.split import ROWS, on_tpu, split
+from kdjax.models import ops
 from kdjax.models.features import FeatureRequest, Features
-from kdjax.models.reference import is_canonical
-from kdjax.objectives import counts
+from kdjax.objectives import normalizers
 from kdjax.objectives.attention import FLOOR
 from kdjax.objectives.base import (
     Batch,
@@ -30,7 +29,7 @@ from kdjax.objectives.base import (
     check_whole,
 )
 from kdjax.objectives.layers import last_pair
-from kdjax.objectives.reductions import kl, kl_of_scores, log_softmax, mean, valid_pairs
+from kdjax.objectives.reductions import mean, valid_pairs
 
 _KINDS = ("query", "key", "value")
 
@@ -77,52 +76,59 @@ class Relation(TeacherTerm):
         return {kind: getattr(self, kind) for kind in _KINDS if getattr(self, kind) > 0}
 
     def heads(self, student_width: int, teacher_width: int) -> int:
-        """A for these two widths.
+        """Return A for these two widths.
 
         Raises:
             InputError: the number of relation heads asked for does not divide both.
         """
-        common = math.gcd(student_width, teacher_width)
+        common_width = math.gcd(student_width, teacher_width)
         if self.relation_heads == 0:
-            most = 48 if teacher_width <= 768 else 64
-            return max(n for n in range(1, most + 1) if common % n == 0)
-        if common % self.relation_heads:
+            highest = 48 if teacher_width <= 768 else 64
+            return max(n for n in range(1, highest + 1) if common_width % n == 0)
+        if common_width % self.relation_heads:
             raise InputError(
                 f"relation_heads is {self.relation_heads}, expected a divisor of the student's "
-                f"width {student_width} "
-                f"and the teacher's {teacher_width}"
+                f"width {student_width} and the teacher's {teacher_width}"
             )
         return self.relation_heads
 
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
+        # Refuses a number of relation heads that does not divide both.
         self.heads(student.width, teacher.width)
-        own, other = self._pair(student.layers, teacher.layers)
-        return FeatureNeeds(_request(self._weights, own), _request(self._weights, other))
+        student_layer, teacher_layer = self._pair(student.layers, teacher.layers)
+        return FeatureNeeds(
+            _request(self._weights, student_layer), _request(self._weights, teacher_layer)
+        )
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Valid rows."""
-        return counts.valid(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of valid rows."""
+        return normalizers.valid_positions(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        where = valid_pairs(batch)
+        mask = ops.AttentionMask(batch["segments"], valid_pairs(batch))
         losses = []
         for kind, weight in self._weights.items():
-            seen = getattr(student, kind)
-            target = getattr(teacher, kind)
-            own, other = self._pair(max(seen), max(target))
-            x = seen[own]
-            y = target[other]
-            heads = self.heads(x.shape[1] * x.shape[3], y.shape[1] * y.shape[3])
-            losses.append(weight * _divergence(x, y, heads, batch, where))
+            student_layers = getattr(student, kind)
+            teacher_layers = getattr(teacher, kind)
+            student_layer, teacher_layer = self._pair(max(student_layers), max(teacher_layers))
+            x_s = student_layers[student_layer]
+            x_t = teacher_layers[teacher_layer]
+            # The models' widths, of which each head has an equal share.
+            heads = self.heads(x_s.shape[1] * x_s.shape[3], x_t.shape[1] * x_t.shape[3])
+            divergence = ops.relation_kl(x_s, x_t, heads, mask)
+            losses.append(weight * mean(divergence, batch["valid"][:, None]))
         return sum(losses[1:], start=losses[0])
 
     def _pair(self, student: int, teacher: int) -> tuple[int, int]:
+        """Return the layers compared, where the models' last layers have these numbers."""
+        teacher_layer = self.teacher_layer
         # Layers 22 and 23 count as large size too: when called, the largest layer present may be
         # another term's.
-        chosen = _LARGE_LAYER if _LARGE_LAYER <= teacher <= _LARGE_LAYERS else 0
-        return last_pair(self.teacher_layer or chosen, student, teacher)
+        if teacher_layer == 0 and _LARGE_LAYER <= teacher <= _LARGE_LAYERS:
+            teacher_layer = _LARGE_LAYER
+        return last_pair(teacher_layer, student, teacher)
 
 
 @dataclass(frozen=True)
@@ -140,17 +146,19 @@ class RelationBui2024(TeacherTerm):
         check_equal("heads", student.heads, teacher.heads)
         return FeatureNeeds(_request(_KINDS, student.layers), _request(_KINDS, teacher.layers))
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Sequences."""
-        return counts.sequences(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of sequences."""
+        return normalizers.sequences(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         losses = []
         for kind in _KINDS:
-            both = (getattr(features, kind) for features in (student, teacher))
-            losses.append(mean(kl_of_scores(*(_products(x[max(x)]) for x in both))))
+            # Attention heads stand for relation heads, padded positions included.
+            student_scores = ops.relation_scores(_last(getattr(student, kind)))
+            teacher_scores = ops.relation_scores(_last(getattr(teacher, kind)))
+            losses.append(mean(ops.kl(student_scores, teacher_scores)))
         return sum(losses[1:], start=losses[0])
 
 
@@ -160,7 +168,7 @@ class ValueRelation(TeacherTerm):
     rows.
 
     MiniLM, Wang et al. 2020, arXiv 2002.10957: L_VR; masked like the attention. Head widths may
-        differ.
+    differ.
     """
 
     name: ClassVar[str] = "value_relation"
@@ -174,18 +182,19 @@ class ValueRelation(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _value_needs(student, teacher, self.teacher_layer)
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Valid rows."""
-        return counts.valid(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of valid rows."""
+        return normalizers.valid_positions(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        where = valid_pairs(batch)
-        own, other = last_pair(self.teacher_layer, max(student.value), max(teacher.value))
-        divergence = kl_of_scores(
-            _products(student.value[own]), _products(teacher.value[other]), where
+        student_layer, teacher_layer = last_pair(
+            self.teacher_layer, max(student.value), max(teacher.value)
         )
+        student_scores = ops.relation_scores(student.value[student_layer])
+        teacher_scores = ops.relation_scores(teacher.value[teacher_layer])
+        divergence = ops.kl(student_scores, teacher_scores, valid_pairs(batch))
         return mean(divergence, batch["valid"][:, None])
 
 
@@ -202,86 +211,35 @@ class ValueRelationBui2024(TeacherTerm):
     def _needs(self, student: ModelConfig, teacher: ModelConfig) -> FeatureNeeds:
         return _value_needs(student, teacher, 0)
 
-    def count(self, batch: Batch) -> jax.Array:
-        """Sequences."""
-        return counts.sequences(batch)
+    def normalizer(self, batch: Batch) -> jax.Array:
+        """Return the number of sequences."""
+        return normalizers.sequences(batch)
 
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        seen, target = (features.value[max(features.value)] for features in (student, teacher))
-        width = seen.shape[-1]
-        own = jnp.maximum(log_softmax(_products(seen, width)), math.log(FLOOR))
-        return mean(kl(own, log_softmax(_products(target, width))))
+        student_values = _last(student.value)
+        width = student_values.shape[-1]
+        student_log_probs = ops.log_softmax(ops.relation_scores(student_values))
+        teacher_log_probs = ops.log_softmax(ops.relation_scores(_last(teacher.value), width))
+        # The code takes the logarithm of probabilities that may be 0.
+        floored = jnp.maximum(student_log_probs, math.log(FLOOR))
+        return mean(ops.kl_of_log_probs(floored, teacher_log_probs))
 
 
 def _value_needs(student: ModelConfig, teacher: ModelConfig, teacher_layer: int) -> FeatureNeeds:
+    """Return the values of the student's last layer and of the teacher's, or a named one."""
     check_equal("heads", student.heads, teacher.heads)
-    own, other = last_pair(teacher_layer, student.layers, teacher.layers)
-    return FeatureNeeds(_request(["value"], own), _request(["value"], other))
+    pair = last_pair(teacher_layer, student.layers, teacher.layers)
+    return FeatureNeeds(_request(["value"], pair[0]), _request(["value"], pair[1]))
+
+
+def _last(by_layer: dict[int, jax.Array]) -> jax.Array:
+    """Return a feature of the highest layer there is."""
+    return by_layer[max(by_layer)]
 
 
 def _request(kinds: Iterable[str], layer: int) -> FeatureRequest:
+    """Return a request for features of one layer."""
     layers: dict[str, Any] = {kind: frozenset({layer}) for kind in kinds}
     return FeatureRequest(**layers)
-
-
-def _divergence(
-    x: jax.Array, y: jax.Array, heads: int, batch: Batch, where: jax.Array
-) -> jax.Array:
-    """KL(R_t‖R_s), mean over relation heads and valid rows."""
-    own = _join(x)
-    target = _join(y)
-    if (
-        not is_canonical()
-        and on_tpu()
-        and relation.fits(own.shape[1], (own.shape[2], target.shape[2]), heads)
-    ):
-        groups = jnp.where(batch["valid"], batch["segments"], 0)
-        return mean(_rows(own, target, groups, heads), batch["valid"]) / heads
-    divergence = kl_of_scores(_products(_part(own, heads)), _products(_part(target, heads)), where)
-    return mean(divergence, batch["valid"][:, None])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _rows(student: jax.Array, teacher: jax.Array, groups: jax.Array, heads: int) -> jax.Array:
-    """KL(R_t‖R_s) of each row, summed over relation heads: `[B, L]`; no gradient for the
-    teacher."""
-    return _rows_forward(student, teacher, groups, heads)[0]
-
-
-def _rows_forward(
-    student: jax.Array, teacher: jax.Array, groups: jax.Array, heads: int
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    kernel = functools.partial(relation.forward, heads=heads)
-    made: jax.Array = split(kernel, (ROWS,) * 3, ROWS)(student, teacher, groups)
-    return made, (student, teacher, groups)
-
-
-def _rows_backward(
-    heads: int, kept: tuple[jax.Array, ...], gradient: jax.Array
-) -> tuple[jax.Array, None, None]:
-    kernel = functools.partial(relation.backward, heads=heads)
-    return split(kernel, (ROWS,) * 4, ROWS)(*kept, gradient), None, None
-
-
-_rows.defvjp(_rows_forward, _rows_backward)
-
-
-def _join(x: jax.Array) -> jax.Array:
-    """`[B, H, L, d]` to `[B, L, D]`."""
-    return x.transpose(0, 2, 1, 3).reshape(len(x), x.shape[2], -1)
-
-
-def _part(x: jax.Array, heads: int) -> jax.Array:
-    """`[B, L, D]` to `[B, heads, L, D/heads]`."""
-    return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
-
-
-def _products(x: jax.Array, width: int | None = None) -> jax.Array:
-    """X Xᵀ/√width over the positions, `[B, H, L, L]` in float32 or wider; `width` is x's own unless
-    given."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum("BHLd,BHMd->BHLM", x, x, preferred_element_type=wide) / math.sqrt(
-        width or x.shape[-1]
-    )

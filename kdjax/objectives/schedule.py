@@ -13,19 +13,19 @@ import jax.numpy as jnp
 
 from kdjax.config import Schedule
 from kdjax.errors import InputError, nearest
+from kdjax.models.ops import at_least_float32
 from kdjax.objectives.base import is_amount
-from kdjax.objectives.reductions import precise
 
 _SHAPES = get_args(get_type_hints(Schedule)["shape"])
 
 
 def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule:
-    """A number or a schedule, as a recipe gives it.
+    """Return a number or a schedule, as a recipe gives it.
 
     Args:
         setting: a number, a `Schedule`, or a mapping {shape, points} with points [share of the
             budget, value].
-        what: its name, for messages.
+        what: the setting's name, for messages.
         positive: whether every value must be above 0, not only at least 0.
 
     Raises:
@@ -40,12 +40,11 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
                 f"{what} is {setting!r}, expected a number {least} or a schedule {{shape, points}}"
             )
         return float(setting)
-    known = [f.name for f in fields(Schedule)]
+    known = [field.name for field in fields(Schedule)]
     for key in setting:
         if key not in known:
-            raise InputError(
-                f"{what}: unknown setting {key!r} of a schedule{nearest(str(key), known)}"
-            )
+            hint = nearest(str(key), known)
+            raise InputError(f"{what}: unknown setting {key!r} of a schedule{hint}")
     shape = setting.get("shape", Schedule.shape)
     points = setting.get("points", ())
     if shape not in _SHAPES:
@@ -66,7 +65,7 @@ def read(setting: Any, what: str, *, positive: bool = False) -> float | Schedule
 
 
 def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax.Array:
-    """The number at a moment of the budget; pure, and may be traced.
+    """Return the number at a point of the budget; pure, and may be traced.
 
     Between two points, t = 0…1 of the way from u to v: `linear` u + t(v - u); `cosine` u + (v -
     u)(1 - cos πt)/2; `step` u, until the next point is reached. Constant before the first point and
@@ -81,24 +80,23 @@ def value(setting: float | Schedule, progress: float | jax.Array) -> float | jax
     """
     if not isinstance(setting, Schedule):
         return float(setting)
-    at = precise(jnp.asarray(progress))
-    found = jnp.asarray(setting.points[0][1], at.dtype)
+    at = at_least_float32(jnp.asarray(progress))
+    number = jnp.asarray(setting.points[0][1], at.dtype)
     for (start, before), (end, after) in pairwise(setting.points):
         # Each point exactly: t is 0 and 1 at the two, and one of the products then vanishes.
-        t = _way(setting.shape, at, start, end)
-        found = jnp.where(at >= start, before * (1 - t) + after * t, found)
-    return found
+        t = _fraction(setting.shape, at, start, end)
+        number = jnp.where(at >= start, before * (1 - t) + after * t, number)
+    return number
 
 
 def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
-    """Whether the number is 0 at every share of the budget in [begin, end)."""
+    """Return whether the number is 0 at every share of the budget in [begin, end)."""
     if not isinstance(setting, Schedule):
         return setting == 0
-    first = setting.points[0][1]
-    last = setting.points[-1][1]
-    for (start, before), (stop, after) in pairwise(
-        [(-math.inf, first), *setting.points, (math.inf, last)]
-    ):
+    # Constant before the first point and after the last.
+    first = (-math.inf, setting.points[0][1])
+    last = (math.inf, setting.points[-1][1])
+    for (start, before), (stop, after) in pairwise([first, *setting.points, last]):
         stays = before == 0 and (after == 0 or setting.shape == "step")
         if start < end and begin < stop and not stays:
             return False
@@ -106,7 +104,7 @@ def is_zero(setting: float | Schedule, begin: float, end: float) -> bool:
 
 
 def current(setting: float | Schedule, batch: Mapping[str, Any]) -> float | jax.Array:
-    """The number at the batch's `progress`; at 0 if it has none."""
+    """Return the number at the batch's `progress`; at 0 if it has none."""
     return value(setting, batch.get("progress", 0.0))
 
 
@@ -114,9 +112,11 @@ def _is_point(point: Any) -> bool:
     return isinstance(point, (list, tuple)) and len(point) == 2 and is_amount(point[0])
 
 
-def _way(shape: str, at: jax.Array, start: float, end: float) -> jax.Array:
-    """How much of the way between two points' values is behind, 0…1."""
+def _fraction(shape: str, at: jax.Array, start: float, end: float) -> jax.Array:
+    """Return how much of the way between two points' values is behind, 0…1."""
     if shape == "step":
         return (at >= end).astype(at.dtype)
-    share = jnp.clip((at - start) / (end - start), 0, 1)
-    return (1 - jnp.cos(math.pi * share)) / 2 if shape == "cosine" else share
+    fraction = jnp.clip((at - start) / (end - start), 0, 1)
+    if shape == "cosine":
+        return (1 - jnp.cos(math.pi * fraction)) / 2
+    return fraction

@@ -24,8 +24,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax.config import MeshConfig, ModelConfig
 from kdjax.errors import InputError
-from kdjax.kernels.split import BATCH, ROWS
-from kdjax.models.lean import cast
+from kdjax.models.ops.dtypes import cast
+from kdjax.models.ops.sharding import BATCH_AXES, BATCH_SHARDED
 
 AXES = ("data", "fsdp", "tensor")
 NONE = "none"
@@ -110,12 +110,12 @@ class Layout:
     @property
     def batch_sharding(self) -> NamedSharding:
         """Return the sharding of an array whose first axis is a batch's sequences."""
-        return NamedSharding(self.mesh, PartitionSpec(BATCH))
+        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
 
     @property
     def batch_parts(self) -> int:
         """Return in how many parts a batch is split."""
-        return math.prod(self.mesh.shape[axis] for axis in BATCH)
+        return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
 
     def rows(self, batch: int) -> np.ndarray:
         """Return which rows of a batch the devices of this process take, ascending."""
@@ -197,7 +197,7 @@ class Layout:
         # Where layers are whole, all axes are manual: XLA does not split kernels. Where they are
         # not, it gathers by itself: told to in the function, it would gather over `tensor` too.
         layers_are_whole = self.mesh.shape["tensor"] == 1
-        manual_axes = set(AXES if layers_are_whole else BATCH)
+        manual_axes = set(AXES if layers_are_whole else BATCH_AXES)
 
         def cast_matrix(x: jax.Array) -> jax.Array:
             return cast(x, dtype) if x.ndim >= 2 else x
@@ -222,8 +222,8 @@ class Layout:
 
             sharded = jax.shard_map(
                 run_on_device,
-                in_specs=(specs, ROWS, ROWS),
-                out_specs=ROWS,
+                in_specs=(specs, BATCH_SHARDED, BATCH_SHARDED),
+                out_specs=BATCH_SHARDED,
                 axis_names=manual_axes,
                 check_vma=False,
             )
@@ -240,7 +240,7 @@ class Layout:
         return jax.lax.with_sharding_constraint(gradients, self.param_sharding(gradients))
 
     def mesh_context(self) -> AbstractContextManager[Any]:
-        """Let what is traced in the block see the mesh (`kdjax.models.fused`)."""
+        """Let what is traced in the block see the mesh (`kdjax.models.ops.dispatch`)."""
         context: AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(
             self.mesh.abstract_mesh
         )

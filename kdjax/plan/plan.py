@@ -17,7 +17,7 @@ from rich.console import Console
 from kdjax import forecast
 from kdjax.budget.accounting import CASES, Budget
 from kdjax.config import Config, plain, to_dict
-from kdjax.dry_run.pricing import arms_of, shape_of
+from kdjax.dry_run.arms import arms_of, shape_of
 from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, write_json

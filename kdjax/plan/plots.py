@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from kdjax.plan.standing import Contest, Plan, contests, reach, sided, yardstick
 from kdjax.report import numbers, reference_losses, summary, svg
-from kdjax.report.axes import WIDTH, brief, limits, logarithmic, right, short
+from kdjax.report.axes import WIDTH, compact_number, limits, logarithmic, margin_text, truncate
+from kdjax.sweep.verdict import losses_of
 
 
 def curves(found: Plan) -> Markup | None:
@@ -57,7 +58,9 @@ def curves(found: Plan) -> Markup | None:
         )
         _budgets(ax, found, [p["flops"] for fit in fits.values() for p in fit["curve"]])
         _reach(ax, found)
-        levels = reference_losses.of_endpoint(found["pilot"].get("reference_losses"), endpoint)
+        levels = reference_losses.of_endpoint(
+            losses_of(found["pilot"]), endpoint["name"], endpoint["unit"]
+        )
         reference_losses.draw(ax, levels, extend=False)
         ax.set_ylabel(f"{endpoint['unit']} ({endpoint['better']} is better)")
         return svg.render(
@@ -128,7 +131,7 @@ def _budgets(ax: Axes, found: Plan, drawn: Sequence[float]) -> None:
     logarithmic(
         ax,
         "budget: FLOPs",
-        brief,
+        compact_number,
         sorted({*drawn, *(b for b in budgets if min(drawn) <= b <= max(drawn))}),
     )
 
@@ -169,7 +172,7 @@ def differences(found: Plan) -> Markup | None:
             ax.set_visible(False)
         for ax, (arm, contest) in zip(axes, shown.items(), strict=False):
             _difference(ax, found, contest)
-            ax.set_title(f"{short(arm, 24)} less {short(other, 24)}")
+            ax.set_title(f"{truncate(arm, 24)} less {truncate(other, 24)}")
         return svg.render(
             figure,
             "differences",
@@ -221,8 +224,8 @@ def _verdicts(ax: Axes, contest: Contest, colours: Mapping[str, str]) -> None:
     """Along the top, what is told from where to where; left out where there is no room for the
     words."""
     words = {
-        "a wins": f"{short(contest['a'], 14)} ahead",
-        "b wins": f"{short(contest['b'], 14)} ahead",
+        "a wins": f"{truncate(contest['a'], 14)} ahead",
+        "b wins": f"{truncate(contest['b'], 14)} ahead",
         "ties": "ties",
         "cannot tell": "cannot tell",
     }
@@ -301,8 +304,8 @@ def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
             markerfacecolor=svg.PAGE if row["covered"] else colour,
         )
         deviations = "" if row["relative"] is None else f", {row['relative']:.1f} sd"
-        right(ax, y, f"{numbers.signed(row['error'])}{deviations}", 8)
-        right(
+        margin_text(ax, y, f"{numbers.signed(row['error'])}{deviations}", 8)
+        margin_text(
             ax,
             y,
             "inside" if row["covered"] else "outside",
@@ -318,7 +321,7 @@ def _errors(ax: Axes, found: Plan, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _row_name(row: Mapping[str, Any], sizes: bool) -> str:
-    name = short(row["name"].replace(" - ", f" {numbers.MINUS} "))
-    return f"{name}, {brief(row['flops'])}" + (
-        f", {brief(row['parameters'])} parameters" if sizes else ""
+    name = truncate(row["name"].replace(" - ", f" {numbers.MINUS} "))
+    return f"{name}, {compact_number(row['flops'])}" + (
+        f", {compact_number(row['parameters'])} parameters" if sizes else ""
     )

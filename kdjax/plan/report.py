@@ -12,7 +12,7 @@ from kdjax.files import write_text
 from kdjax.plan import plots, verdict
 from kdjax.plan.standing import Plan, at, contests, reach, standing, yardstick
 from kdjax.report import numbers, page
-from kdjax.report.payers import MEANINGS
+from kdjax.report.teacher_accounting import MEANINGS
 from kdjax.report.usage import Cell, Column, Table
 
 

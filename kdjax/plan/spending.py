@@ -13,7 +13,8 @@ from kdjax.budget.accounting import CASES, Budget
 from kdjax.budget.ledger import PhaseSpan
 from kdjax.budget.price import Price
 from kdjax.config import Config
-from kdjax.dry_run.pricing import probe_charge, shape_of, share, teacher_flops
+from kdjax.dry_run.arms import shape_of
+from kdjax.dry_run.charges import probe_charge, share, teacher_flops
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, count_params
 from kdjax.training.arm import Arm
@@ -68,7 +69,7 @@ class Spending:
 
     def tokens(self, flops: float, case: str) -> float:
         """Tokens the arm sees, padding not counted."""
-        return sum(one.steps * one.positions for one in self.spans(flops, case)) * self.fill
+        return sum(one.steps * one.tokens_per_step for one in self.spans(flops, case)) * self.fill
 
     def point(self, flops: Array, case: str) -> forecast.Point:
         """Where the arm's law is asked at these budgets."""

@@ -22,7 +22,7 @@ from kdjax.plan.standing import (
 )
 from kdjax.report import numbers
 from kdjax.report.sentences import places
-from kdjax.sweep.verdict import amounts, where
+from kdjax.sweep.verdict import amounts, as_endpoint, where
 
 PRIOR = "Decoder language models, next-token loss, extrapolated"
 """What published laws are here."""
@@ -44,7 +44,7 @@ def headline(found: Plan) -> str:
             else "no two of these budgets buy every arm a step"
         )
         return f"The fit to this pilot compares nothing: {why}."
-    measured = places([found["pilot"]["endpoint"]])
+    measured = places([as_endpoint(found["pilot"]["endpoint"])])
     told = f"By the fit to this pilot, on {measured}, {'; '.join(_clauses(found, parts))}."
     if len(parts) == 1 and parts[0].standing.kind == "open":
         low = parts[0].low

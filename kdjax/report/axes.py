@@ -17,27 +17,27 @@ WIDTH = 9.6
 """Inches of a figure across the page; the page scales it."""
 
 
-def short(name: str, letters: int = 40) -> str:
+def truncate(name: str, letters: int = 40) -> str:
     """A name that leaves room for the plot."""
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
 
 
-def level(ax: Axes, y: float) -> None:
+def hline(ax: Axes, y: float) -> None:
     """A dashed line across the plot, for reference."""
     ax.axhline(y, color=svg.MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
 
 
-def name_levels(ax: Axes, levels: Mapping[str, float]) -> None:
+def label_lines(ax: Axes, levels: Mapping[str, float]) -> None:
     """Writes names to the right of the plot, at their heights but clear of one another."""
     low, high = ax.get_ylim()
     least = 0.07 * (high - low)
     at = float("-inf")
     for name, height in sorted(levels.items(), key=lambda item: item[1]):
         at = max(height, at + least)
-        right(ax, at, short(name), 5, color=svg.MUTED, fontsize=8.5)
+        margin_text(ax, at, truncate(name), 5, color=svg.MUTED, fontsize=8.5)
 
 
-def right(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
+def margin_text(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
     """Writes beside the plot, so many points from its right edge."""
     place: dict[str, Any] = {
         "xycoords": ax.get_yaxis_transform(),
@@ -83,7 +83,7 @@ def logarithmic(
     ax.tick_params(axis="x", which="minor", length=0)
 
 
-def brief(value: float) -> str:
+def compact_number(value: float) -> str:
     """An amount with as many digits as it needs, for instance `3e11`, `1.7e12`, `64,000`."""
     if value < 1e6:
         return f"{value:,.0f}"

@@ -3,7 +3,7 @@ show in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdjax.budget.accounting import ACCOUNTS
+from kdjax.budget.accounting import ACCOUNTS, Budget
 from kdjax.report import numbers, reference_losses, summary, svg
-from kdjax.report.axes import WIDTH, level, linear, name_levels, right, short
-from kdjax.report.summary import Endpoint, Results, Spread, task_of
+from kdjax.report.axes import WIDTH, hline, label_lines, linear, margin_text, truncate
+from kdjax.report.summary import Spread, task_of
 from kdjax.report.usage import mean, paid_for, runs
+from kdjax.results.schema import (
+    Endpoint,
+    MeasuredEndpoint,
+    ProbedLayers,
+    Reference,
+    Results,
+    RunResult,
+    probed_layers,
+)
 
 
 def differences(results: Results) -> Markup | None:
@@ -25,15 +34,15 @@ def differences(results: Results) -> Markup | None:
 
     Endpoints with the same unit share an axis, which is turned so that better lies to the right.
     """
-    other = summary.yardstick(results)
+    other = results.baseline_arm
     panels: dict[tuple[str, str], list[tuple[Endpoint | None, str]]] = {}
-    for endpoint in results["endpoints"]:
+    for endpoint in results.endpoints:
         found = [
-            arm for arm in results["arms"] if arm != other and _shown(results, endpoint, arm, other)
+            arm for arm in results.arms if arm != other and _shown(results, endpoint, arm, other)
         ]
         if found:
-            rows = panels.setdefault((endpoint["unit"], endpoint["better"]), [])
-            rows += [(None, endpoint["label"]), *((endpoint, arm) for arm in found)]
+            rows = panels.setdefault((endpoint.unit, endpoint.better), [])
+            rows += [(None, endpoint.label), *((endpoint, arm) for arm in found)]
     if not panels:
         return None
     heights = [len(rows) for rows in panels.values()]
@@ -45,7 +54,8 @@ def differences(results: Results) -> Markup | None:
         for ax, ((unit, better), rows) in zip(axes, panels.items(), strict=True):
             _forest(ax, results, rows, other)
             ax.set_xlabel(
-                f"difference to {short(other)} ({unit}); better than {short(other)} →", loc="right"
+                f"difference to {truncate(other)} ({unit}); better than {truncate(other)} →",
+                loc="right",
             )
             if better == "lower":
                 ax.invert_xaxis()
@@ -64,8 +74,8 @@ def _shown(results: Results, endpoint: Endpoint, arm: str, other: str) -> bool:
 def _forest(
     ax: Axes, results: Results, rows: Sequence[tuple[Endpoint | None, str]], other: str
 ) -> None:
-    arms = list(results["arms"])
-    margin = results["config"]["evaluation"]["margin"]
+    arms = list(results.arms)
+    margin = results.config["evaluation"]["margin"]
     ax.axvspan(-margin, margin, color=svg.RULE, alpha=0.55, linewidth=0)
     ax.axvline(0, color=svg.MUTED, linewidth=1)
     for y, (endpoint, arm) in enumerate(rows):
@@ -100,11 +110,11 @@ def _forest(
         word = {"beats": "beats", "loses": "loses", "ties": "ties", "unclear": "inconclusive"}[
             found.outcome
         ]
-        right(ax, y, text, 8)
-        right(ax, y, word, 158, weight="bold" if filled else "normal")
+        margin_text(ax, y, text, 8)
+        margin_text(ax, y, word, 158, weight="bold" if filled else "normal")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.set_yticks(range(len(rows)), [short(name) for _, name in rows])
+    ax.set_yticks(range(len(rows)), [truncate(name) for _, name in rows])
     for label, (endpoint, _) in zip(ax.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if endpoint is None else "normal")
     ax.tick_params(axis="y", length=0)
@@ -119,19 +129,18 @@ def spending(results: Results) -> Markup | None:
     A budget of FLOPs is drawn, too. What is not charged can be far more than what is: then it is
     cut short, and its amount stands beside the bar.
     """
-    if not results["runs"]:
+    if not results.runs:
         return None
-    budget = results["budget"]
+    budget = results.budget
     paid = paid_for(results)
     amounts = {
         arm: {
-            account: mean(run["spent"][account] for run in runs(results, arm))
-            for account in ACCOUNTS
+            account: mean(run.spent[account] for run in runs(results, arm)) for account in ACCOUNTS
         }
-        for arm in results["arms"]
+        for arm in results.arms
     }
     counted = {arm: sum(of[account] for account in paid) for arm, of in amounts.items()}
-    scale = budget["amount"] if budget["kind"] == "flops" else max(counted.values())
+    scale = budget.amount if budget.kind == "flops" else max(counted.values())
     edge = min(
         max(scale, *(sum(of.values()) for of in amounts.values())),
         2 * max(scale, *counted.values()),
@@ -153,7 +162,7 @@ def spending(results: Results) -> Markup | None:
                         y, seen, 0.66, left, linewidth=0.6, alpha=1 if counts else svg.FAINT, **look
                     )
                 if counts and seen > 0.05 * edge:
-                    share = of[account] / (scale if budget["kind"] == "flops" else counted[arm])
+                    share = of[account] / (scale if budget.kind == "flops" else counted[arm])
                     ax.text(
                         left + seen / 2,
                         y,
@@ -164,17 +173,17 @@ def spending(results: Results) -> Markup | None:
                     )
                 left += of[account]
             if left > edge * (1 + 1e-9):
-                right(ax, y, f"→ {numbers.flops(left)}", 4, color=svg.MUTED)
-        if budget["kind"] == "flops":
+                margin_text(ax, y, f"→ {numbers.flops(left)}", 4, color=svg.MUTED)
+        if budget.kind == "flops":
             ax.axvline(scale, color=svg.INK, linewidth=1.2, linestyle=(0, (4, 2)))
         ax.set_ylim(len(amounts) - 0.5, -0.5)
         ax.set_xlim(0, edge * 1.01)
-        ax.set_yticks(range(len(amounts)), [short(arm) for arm in amounts])
+        ax.set_yticks(range(len(amounts)), [truncate(arm) for arm in amounts])
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
         linear(
             ax,
-            "FLOPs (dashed: the budget)" if budget["kind"] == "flops" else "FLOPs",
+            "FLOPs (dashed: the budget)" if budget.kind == "flops" else "FLOPs",
             numbers.flops,
         )
         return svg.render(figure, "spending", "FLOPs of a run by part, for each arm.")
@@ -191,19 +200,17 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
     Returns:
         None where no run has the figure.
     """
-    arms = list(results["arms"])
-    curves: dict[str, list[list[Mapping[str, float]]]] = {}
+    arms = list(results.arms)
+    curves: dict[str, list[list[dict[str, float]]]] = {}
     for arm in arms:
-        points = [
-            [point for point in run["curve"] if figure in point] for run in runs(results, arm)
-        ]
+        points = [[point for point in run.curve if figure in point] for run in runs(results, arm)]
         if found := [run for run in points if run]:
             curves[arm] = found
     if not curves:
         return None
     loss = {"mlm_loss": "held-out MLM loss", "mlm_probe": "MLM probe, held-out loss"}[figure]
     level_of = _teacher_loss(results, figure)
-    amount, label, show = _along(results["budget"])
+    amount, label, show = _along(results.budget)
     with svg.style():
         canvas = Figure(figsize=(WIDTH, 3.3))
         whole, end = canvas.subplots(1, 2)
@@ -236,9 +243,7 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
             ]
             # What is measured last may itself be on the clock
             stop = max(stop, *(at[-1] for at, _ in seeds))
-        levels = reference_losses.of_endpoint(
-            results["corpus"].get("reference_losses"), {"name": figure, "unit": "nats"}
-        )
+        levels = reference_losses.of_endpoint(results.corpus.reference_losses, figure, "nats")
         if level_of is not None:
             levels["teacher"] = level_of
         reference_losses.draw(whole, levels)
@@ -259,8 +264,8 @@ def learning(results: Results, figure: str = "mlm_loss") -> Markup | None:
 def _teacher_loss(results: Results, figure: str) -> float | None:
     """The teacher's held-out loss by its own head, or by a probe; None where it is not known."""
     if figure == "mlm_loss":
-        teacher = results["teacher"]
-        return None if teacher is None else teacher["mlm_loss"]
+        teacher = results.teacher
+        return None if teacher is None else teacher.mlm_loss
     references = summary.references(results)
     losses = [
         metrics[figure].mean
@@ -270,25 +275,23 @@ def _teacher_loss(results: Results, figure: str) -> float | None:
     return mean(losses) if losses else None
 
 
-def _along(budget: Mapping[str, Any]) -> tuple[float, str, Callable[[float], str]]:
+def _along(budget: Budget) -> tuple[float, str, Callable[[float], str]]:
     """The axis along a budget: its end, its label, and how amounts are written on it."""
-    if budget["kind"] == "hours":
-        size, unit = numbers.clock_unit(3600 * budget["amount"])
+    if budget.kind == "hours":
+        size, unit = numbers.clock_unit(3600 * budget.amount)
         return (
-            3600 * budget["amount"] / size,
-            f"{unit} of {numbers.listed(budget['clock'])}",
+            3600 * budget.amount / size,
+            f"{unit} of {numbers.listed(budget.clock)}",
             lambda x: f"{x:g}",
         )
-    label = {"flops": "FLOPs charged", "tokens": "tokens seen, padding counted"}[budget["kind"]]
-    return budget["amount"], label, numbers.flops if budget["kind"] == "flops" else numbers.tokens
+    label = {"flops": "FLOPs charged", "tokens": "tokens seen, padding counted"}[budget.kind]
+    return budget.amount, label, numbers.flops if budget.kind == "flops" else numbers.tokens
 
 
 def layers(results: Results) -> Markup | None:
     """Probe score by layer on the test rows, mean and sd over seeds; rings mark layers chosen on
     dev."""
-    probes = [
-        e for e in results["endpoints"] if e["kind"] == "probe" and _probed(results["runs"], e)
-    ]
+    probes = [e for e in results.endpoints if e.kind == "probe" and _probed(results.runs, e)]
     if not probes:
         return None
     columns = min(len(probes), 2)
@@ -299,10 +302,10 @@ def layers(results: Results) -> Markup | None:
         for ax in axes[len(probes) :]:
             ax.set_visible(False)
         for ax, endpoint in zip(axes, probes, strict=False):
-            for index, arm in enumerate(results["arms"]):
-                details = _probed([run for run in results["runs"] if run["arm"] == arm], endpoint)
+            for index, arm in enumerate(results.arms):
+                details = _probed([run for run in results.runs if run.arm == arm], endpoint)
                 # So that arms do not hide one another
-                aside = 0.05 * (index - (len(results["arms"]) - 1) / 2)
+                aside = 0.05 * (index - (len(results.arms) - 1) / 2)
                 look = {
                     "color": svg.arm_colour(index),
                     "marker": svg.arm_marker(index),
@@ -312,18 +315,19 @@ def layers(results: Results) -> Markup | None:
             _levels(ax, results, endpoint)
             ax.set_title(task_of(endpoint))
             ax.set_xlabel("layer (0: embeddings)")
-            ax.set_ylabel(f"{endpoint['unit']}, test rows")
+            ax.set_ylabel(f"{endpoint.unit}, test rows")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         return svg.render(figure, "layers", "Linear probe score by layer, for each arm.")
 
 
-def _probed(rows: Sequence[Mapping[str, Any]], endpoint: Endpoint) -> list[Mapping[str, Any]]:
+def _probed(rows: Sequence[RunResult | Reference], endpoint: Endpoint) -> list[ProbedLayers]:
     """What a probe found, run by run (or reference by reference)."""
-    return [row["details"][endpoint["name"]] for row in rows if endpoint["name"] in row["details"]]
+    probes = [probed_layers(row, endpoint.name) for row in rows]
+    return [probe for probe in probes if probe is not None]
 
 
 def _layer_line(
-    ax: Axes, details: Sequence[Mapping[str, Any]], aside: float, look: dict[str, Any]
+    ax: Axes, details: Sequence[ProbedLayers], aside: float, look: dict[str, Any]
 ) -> None:
     if not details:
         return
@@ -338,24 +342,24 @@ def _layer_line(
         "markeredgecolor": look["color"],
         "markeredgewidth": 1.2,
     }
-    for layer in {one["layer"] for one in details}:
+    for layer in {one.layer for one in details}:
         ax.plot(layer + aside, points[layer].mean, "o", markersize=12, **ring)
 
 
-def _by_layer(details: Sequence[Mapping[str, Any]]) -> dict[int, Spread]:
-    tested = [{row["layer"]: row["test"] for row in one["layers"]} for one in details]
+def _by_layer(details: Sequence[ProbedLayers]) -> dict[int, Spread]:
+    tested = [{layer.layer: layer.test for layer in one.layers} for one in details]
     found = {layer: summary.spread(seed[layer] for seed in tested) for layer in sorted(tested[0])}
     return {layer: spread for layer, spread in found.items() if spread is not None}
 
 
-def _levels(ax: Axes, results: Results, endpoint: Endpoint) -> None:
+def _levels(ax: Axes, results: Results, endpoint: MeasuredEndpoint) -> None:
     """The reference models, by layer if they have the student's layers, else their best one; the
     majority class."""
     ax.margins(y=0.1)
     names: dict[str, float] = {}
     for name, metrics in summary.references(results).items():
-        details = _probed([row for row in results["references"] if row["name"] == name], endpoint)
-        if details and len(details[0]["layers"]) == results["student"]["layers"] + 1:
+        details = _probed([row for row in results.references if row.name == name], endpoint)
+        if details and len(details[0].layers) == results.student.layers + 1:
             points = _by_layer(details)
             means = [found.mean for found in points.values()]
             ax.plot(
@@ -367,11 +371,11 @@ def _levels(ax: Axes, results: Results, endpoint: Endpoint) -> None:
                 zorder=1.5,
             )
             names[name] = means[-1]
-        elif endpoint["name"] in metrics:
-            best = metrics[endpoint["name"]].mean
+        elif endpoint.name in metrics:
+            best = metrics[endpoint.name].mean
             names[f"{name}, best layer"] = best
-            level(ax, best)
-    if endpoint["baseline"] is not None:
-        names["majority class"] = endpoint["baseline"]
-        level(ax, endpoint["baseline"])
-    name_levels(ax, names)
+            hline(ax, best)
+    if endpoint.baseline is not None:
+        names["majority class"] = endpoint.baseline
+        hline(ax, endpoint.baseline)
+    label_lines(ax, names)

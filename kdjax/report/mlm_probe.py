@@ -3,14 +3,11 @@ model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kdjax.report import summary
-from kdjax.report.summary import Endpoint, Results, Spread
-
-Rows = Sequence[Mapping[str, Any]]
+from kdjax.report.summary import Spread
+from kdjax.results.schema import Endpoint, Reference, Results, RunResult, probe_fit, shuffled_loss
 
 
 @dataclass(frozen=True)
@@ -65,71 +62,74 @@ def probes(results: Results) -> list[ProbeRow]:
     """Describe the probes of every arm and reference model, on the study's own text.
 
     Args:
-        results: the content of results.json.
+        results: of the study.
     """
-    made = []
-    for name, reference, rows in _models(results, "mlm_probe"):
-        details = [row["details"]["mlm_probe"] for row in rows]
-        weights = [one["layer_weights"] for one in details]
-        means = [sum(layer) / len(layer) for layer in zip(*weights, strict=True)]
-        made.append(
+    described = []
+    for name, reference, rows in _models(results):
+        probed = [row for row in rows if probe_fit(row)]
+        fits = [fit for row in rows if (fit := probe_fit(row))]
+        if not fits:
+            continue
+        weights = zip(*(fit.layer_weights for fit in fits), strict=True)
+        means = [sum(layer) / len(layer) for layer in weights]
+        described.append(
             ProbeRow(
                 name,
                 reference,
-                loss=summary.spread(row["metrics"]["mlm_probe"] for row in rows),
-                accuracy=summary.spread(one["accuracy"] for one in details),
-                gain=summary.spread(one["gain"] for one in details),
-                converged=sum(one["converged"] for one in details),
-                count=len(details),
-                tokens=details[0]["tokens"],
-                flops=details[0]["flops"],
+                loss=summary.spread(row.metrics["mlm_probe"] for row in probed),
+                accuracy=summary.spread(fit.accuracy for fit in fits),
+                gain=summary.spread(fit.gain for fit in fits),
+                converged=sum(fit.converged for fit in fits),
+                count=len(fits),
+                tokens=fits[0].tokens,
+                flops=fits[0].flops,
                 layers=" ".join(f"{weight:.2f}" for weight in means),
             )
         )
-    return made
+    return described
 
 
 def shuffled(results: Results) -> list[tuple[Endpoint, list[ShuffledRow]]]:
     """Say for each held-out loss what shuffling the visible words costs each model.
 
     Args:
-        results: the content of results.json.
+        results: of the study.
 
     Returns:
         The endpoints that have the control, each with a row for every model that has it.
     """
-    found = []
-    for endpoint in results["endpoints"]:
-        name = endpoint["name"]
-        rows = [
-            ShuffledRow(
-                model,
-                reference,
-                loss=summary.spread(row["metrics"][name] for row in of_model),
-                shuffled=summary.spread(row["details"][name]["shuffled"] for row in of_model),
-                difference=summary.spread(
-                    row["details"][name]["shuffled"] - row["metrics"][name] for row in of_model
-                ),
-            )
-            for model, reference, of_model in _models(results, name, "shuffled")
-        ]
-        if rows:
-            found.append((endpoint, rows))
-    return found
+    tables: list[tuple[Endpoint, list[ShuffledRow]]] = []
+    for endpoint in results.endpoints:
+        table = []
+        for name, reference, rows in _models(results):
+            losses = [_losses(row, endpoint.name) for row in rows]
+            pairs = [pair for pair in losses if pair is not None]
+            if pairs:
+                table.append(
+                    ShuffledRow(
+                        name,
+                        reference,
+                        loss=summary.spread(loss for loss, _ in pairs),
+                        shuffled=summary.spread(shuffled for _, shuffled in pairs),
+                        difference=summary.spread(shuffled - loss for loss, shuffled in pairs),
+                    )
+                )
+        if table:
+            tables.append((endpoint, table))
+    return tables
 
 
-def _models(results: Results, endpoint: str, key: str = "") -> list[tuple[str, bool, Rows]]:
-    """Arms, then models for reference: name, whether it is for reference, and its rows with such
-    details."""
-    named: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
-    for run in results["runs"]:
-        named.setdefault((run["arm"], False), []).append(run)
-    for row in results["references"]:
-        named.setdefault((row["name"], True), []).append(row)
-    made: list[tuple[str, bool, Rows]] = []
-    for (name, reference), rows in named.items():
-        detailed = [row for row in rows if endpoint in row["details"]]
-        having = [row for row in detailed if not key or key in row["details"][endpoint]]
-        if having:
-            made.append((name, reference, having))
-    return made
+def _losses(row: RunResult | Reference, endpoint: str) -> tuple[float, float] | None:
+    """Return a model's loss on text as written and on shuffled words; None without the control."""
+    shuffled = shuffled_loss(row, endpoint)
+    return None if shuffled is None else (row.metrics[endpoint], shuffled)
+
+
+def _models(results: Results) -> list[tuple[str, bool, list[RunResult | Reference]]]:
+    """Return arms, then models for reference: name, whether it is for reference, and its rows."""
+    named: dict[tuple[str, bool], list[RunResult | Reference]] = {}
+    for run in results.runs:
+        named.setdefault((run.arm, False), []).append(run)
+    for row in results.references:
+        named.setdefault((row.name, True), []).append(row)
+    return [(name, reference, rows) for (name, reference), rows in named.items()]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kdjax.config import Config
 from kdjax.report import numbers
-from kdjax.report.payers import MEANINGS
+from kdjax.report.teacher_accounting import MEANINGS
+from kdjax.results.schema import (
+    ArmResult,
+    MeasuredEndpoint,
+    PretrainingFacts,
+    Reference,
+    Results,
+    RunResult,
+    TeacherFacts,
+    probe_fit,
+)
 from kdjax.teacher_cache.manifest import CacheManifest, bias
 
 
-def general(
-    config: Config, count: int, false: float, teacher: Mapping[str, Any] | None
-) -> list[str]:
+def general(config: Config, count: int, false: float, teacher: TeacherFacts | None) -> list[str]:
     """How far the verdicts go, and what the budget does not hold; `false` of `count` intervals err
     by chance."""
     notes = [
@@ -24,16 +31,16 @@ def general(
         + ("." if config.tuning else "; the arms share one setting and were not tuned one by one."),
         _budget(config, teacher),
     ]
-    if teacher and "pretraining" in teacher:
-        notes.append(_trained_teacher(teacher))
+    if teacher and teacher.pretraining:
+        notes.append(_trained_teacher(teacher, teacher.pretraining))
     if len(config.seeds) < 2:
         notes.append("With one seed there is no interval, and so no verdict.")
     return notes
 
 
-def _covered(teacher: Mapping[str, Any] | None) -> str:
+def _covered(teacher: TeacherFacts | None) -> str:
     """What the intervals over seeds cover; the end of the sentence is open."""
-    count = len(teacher.get("teachers", ())) if teacher else 0
+    count = len(teacher.teachers or ()) if teacher else 0
     if count < 2:
         return (
             "The intervals cover seeds (start, order, masks). They do not cover the choice of "
@@ -51,29 +58,29 @@ def _covered(teacher: Mapping[str, Any] | None) -> str:
     )
 
 
-def _trained_teacher(teacher: Mapping[str, Any]) -> str:
+def _trained_teacher(teacher: TeacherFacts, training: PretrainingFacts) -> str:
     """How a teacher that kdjax pretrained was made."""
-    training = teacher["pretraining"]
-    count = len(teacher.get("teachers", ())) or 1
-    share = training["at"]
-    seeds = [one["pretraining"]["seed"] for one in teacher.get("teachers", (teacher,))]
+    teachers = teacher.teachers or (teacher,)
+    count = len(teachers)
+    share = training.at
+    seeds = [one.pretraining.seed for one in teachers if one.pretraining]
     made = "The teacher was pretrained" if count == 1 else f"{count} teachers were pretrained"
     said = (
         f"{made} from scratch by masked language modelling (seed{'' if count == 1 else 's'} "
         f"{numbers.listed([str(seed) for seed in seeds])}), "
-        f"{numbers.flops(teacher['training_flops'])} FLOPs"
-        f"{'' if count == 1 else ' each'}, {numbers.tokens(training['tokens'])} tokens."
+        f"{numbers.flops(teacher.training_flops)} FLOPs"
+        f"{'' if count == 1 else ' each'}, {numbers.tokens(training.tokens)} tokens."
     )
     if share < 1:
         said += (
             f" Students learn from it as it was at {numbers.percent(share)} of its budget of "
-            f"{numbers.flops(training['budget'])} FLOPs, while its learning rate was still on its "
+            f"{numbers.flops(training.budget)} FLOPs, while its learning rate was still on its "
             "way down to 0."
         )
     return said
 
 
-def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
+def _budget(config: Config, teacher: TeacherFacts | None) -> str:
     """What the budget holds and what it does not."""
     if config.budget.kind == "tokens":
         return (
@@ -98,13 +105,13 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
     said += f"The budget pays for {MEANINGS[config.budget.teacher]}. Evaluation is not in it{but}."
     if config.budget.teacher not in ("nothing", "inference"):
         return said
-    if teacher["head_flops"]:
+    if teacher.head_flops:
         said += (
             " Nor is the fitting of the teacher's MLM head, "
-            f"{numbers.flops(teacher['head_flops'])} FLOPs; only arms "
+            f"{numbers.flops(teacher.head_flops)} FLOPs; only arms "
             "with a logit term use it."
         )
-    if tuning := teacher.get("tuning_flops"):
+    if tuning := teacher.tuning_flops:
         said += (
             f" Nor is the tuning of the teacher's encoder, {numbers.flops(tuning)} FLOPs; every "
             "arm with it uses it."
@@ -112,13 +119,13 @@ def _budget(config: Config, teacher: Mapping[str, Any] | None) -> str:
     return said
 
 
-def of_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | None) -> list[str]:
+def of_arms(arms: Mapping[str, ArmResult], cache: CacheManifest | None) -> list[str]:
     """What a reader has to know of single arms: those that differ in more than their objective, and
     stored outputs."""
     notes = []
     for name, arm in arms.items():
-        own = [words for words in ("student", "optimizer", "finetune") if arm[words]]
-        if arm["start"]["source"] == "teacher":
+        own = [words for words in ("student", "optimizer", "finetune") if getattr(arm, words)]
+        if arm.start.source == "teacher":
             own.append("start (the teacher's layers, copied at no cost)")
         if own:
             notes.append(
@@ -143,9 +150,9 @@ def of_arms(arms: Mapping[str, Mapping[str, Any]], cache: CacheManifest | None) 
     return notes
 
 
-def side_by_side(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def side_by_side(runs: Sequence[RunResult]) -> list[str]:
     """How a run's time is to be read where seeds trained together."""
-    most = max((run["hardware"].get("side_by_side", 1) for run in runs), default=1)
+    most = max((run.hardware.side_by_side for run in runs), default=1)
     if most == 1:
         return []
     return [
@@ -155,82 +162,74 @@ def side_by_side(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def at_baseline(
-    endpoints: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def at_baseline(endpoints: Sequence[MeasuredEndpoint], runs: Sequence[RunResult]) -> list[str]:
     """Arms that no seed lifts above the majority class: a tie between two of them says nothing of
     either."""
     notes = []
     for endpoint in endpoints:
-        if endpoint["baseline"] is None:
+        if endpoint.baseline is None:
             continue
         stuck = [
             arm
-            for arm in endpoint["arms"]
+            for arm in endpoint.arms
             if all(
-                run["metrics"][endpoint["name"]] <= endpoint["baseline"]
-                for run in runs
-                if run["arm"] == arm
+                run.metrics[endpoint.name] <= endpoint.baseline for run in runs if run.arm == arm
             )
         ]
         if stuck:
             notes.append(
-                f"{endpoint['label']}: {', '.join(stuck)} stayed at the majority class under "
+                f"{endpoint.label}: {', '.join(stuck)} stayed at the majority class under "
                 "every seed; "
                 "that two arms tie there says nothing of either."
             )
     return notes
 
 
-def unconverged(
-    runs: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def unconverged(runs: Sequence[RunResult], references: Sequence[Reference]) -> list[str]:
     """Count the MLM probes that more tokens would still have improved."""
-    rows = [*runs, *references]
-    probes = [row["details"]["mlm_probe"] for row in rows if "mlm_probe" in row["details"]]
-    open_ones = [one for one in probes if not one["converged"]]
+    rows: list[RunResult | Reference] = [*runs, *references]
+    probes = [probe for row in rows if (probe := probe_fit(row)) is not None]
+    open_ones = [one for one in probes if not one.converged]
     if not open_ones:
         return []
-    worst = max(one["gain"] for one in open_ones)
+    worst = max(one.gain for one in open_ones)
     return [
         f"{len(open_ones)} of {len(probes)} MLM probes had not converged: the second half of "
         "their tokens lowered "
-        f"the held-out loss by more than {open_ones[0]['tolerance']:g} nats, by {worst:.3f} at "
+        f"the held-out loss by more than {open_ones[0].tolerance:g} nats, by {worst:.3f} at "
         "most. They say what can "
         "be read with so many tokens, not all that is there; a higher evaluation.mlm_probe.tokens "
         "says more."
     ]
 
 
-def regime(results: Mapping[str, Any]) -> str:
+def regime(results: Results) -> str:
     """How much unique text there was, and what was done when it had all been seen.
 
     Args:
         results: the content of results.json.
     """
-    corpus = results["corpus"]
-    held = (
-        f"{corpus['tokens']['train']:,} unique tokens in {corpus['sequences']['train']:,} sequences"
-    )
-    if corpus["regime"] == "limited":
-        whole = corpus["whole"]["tokens"]["train"]
+    corpus = results.corpus
+    held = f"{corpus.tokens['train']:,} unique tokens in {corpus.sequences['train']:,} sequences"
+    if corpus.regime == "limited":
+        whole = corpus.whole.tokens["train"]
         return (
             f"limited: {held}, a seeded subset of {whole:,} tokens, repeated as long as the "
             "budget lasts"
         )
-    if corpus["regime"] == "unlimited":
+    if corpus.regime == "unlimited":
         return f"unlimited: {held}, none of them seen twice in a run"
-    repeated = any(arm["epochs"] > 1 for arm in results["arms"].values())
+    repeated = any(arm.epochs > 1 for arm in results.arms.values())
     return f"all there is: {held}, {'repeated' if repeated else 'more than any run read'}"
 
 
-def masks(results: Mapping[str, Any]) -> str:
+def masks(results: Results) -> str:
     """Whether a sequence that is seen again has other masks.
 
     Args:
         results: the content of results.json.
     """
-    views = results["corpus"]["views"]
+    views = results.corpus.views
     if not views:
         return "new ones in every epoch, and of every seed"
     return (

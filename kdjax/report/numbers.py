@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdjax.budget.accounting import Budget
+
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -15,12 +17,12 @@ def flops(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if value else "0"
 
 
-def budget(values: Mapping[str, Any]) -> str:
+def budget(values: Budget) -> str:
     """A budget with its unit, for instance `1.50e12 FLOPs`, `3.20e6 tokens`, `24 hours`."""
-    amount = values["amount"]
-    if values["kind"] == "hours":
+    amount = values.amount
+    if values.kind == "hours":
         return time(3600 * amount)
-    return f"{flops(amount)} FLOPs" if values["kind"] == "flops" else f"{tokens(amount)} tokens"
+    return f"{flops(amount)} FLOPs" if values.kind == "flops" else f"{tokens(amount)} tokens"
 
 
 def tokens(amount: float) -> str:
@@ -28,10 +30,10 @@ def tokens(amount: float) -> str:
     return count(amount) if amount < 1e6 else flops(amount)
 
 
-def within(values: Mapping[str, Any]) -> str:
+def within(values: Budget) -> str:
     """A budget as a sentence takes it up: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24
     hours`."""
-    word = {"flops": "at", "tokens": "with", "hours": "in"}[values["kind"]]
+    word = {"flops": "at", "tokens": "with", "hours": "in"}[values.kind]
     return f"{word} {budget(values)}"
 
 

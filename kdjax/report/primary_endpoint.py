@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from kdjax.evaluation.statistics import BaselineComparison
 from kdjax.report import numbers
-from kdjax.report.summary import Results
+from kdjax.results.schema import Results
 
 
 def sentences(results: Results) -> list[str]:
@@ -16,39 +14,40 @@ def sentences(results: Results) -> list[str]:
     Args:
         results: the content of results.json.
     """
-    primary = results.get("primary")
+    primary = results.primary
     if not primary:
         return []
-    endpoint = next(e for e in results["endpoints"] if e["name"] == primary["endpoint"])
-    count = len(primary["comparisons"])
+    endpoint = next(e for e in results.endpoints if e.name == primary.endpoint)
+    count = len(primary.comparisons)
     tests = (
         "one paired t-test" if count == 1 else f"{count} paired t-tests, adjusted by Holm's method"
     )
-    lines = [f"Primary endpoint, {endpoint['label']}, against {primary['baseline']} ({tests}):"]
-    for comparison in primary["comparisons"]:
-        lines.append(_sentence(comparison, primary["baseline"], endpoint["unit"]))
+    lines = [f"Primary endpoint, {endpoint.label}, against {primary.baseline} ({tests}):"]
+    for comparison in primary.comparisons:
+        lines.append(_sentence(comparison, primary.baseline, endpoint.unit))
     return lines
 
 
-def _sentence(comparison: Mapping[str, Any], baseline: str, unit: str) -> str:
-    arm = comparison["arm"]
-    if comparison["p_adjusted"] is None:
-        return (
-            f"{arm} and {baseline} share {comparison['n']} seeds, expected at least two for a test."
-        )
+def _sentence(comparison: BaselineComparison, baseline: str, unit: str) -> str:
+    arm = comparison.arm
+    difference = comparison.difference
+    low = comparison.low
+    high = comparison.high
+    if difference is None or low is None or high is None or comparison.p_adjusted is None:
+        return f"{arm} and {baseline} share {comparison.n} seeds, expected at least two for a test."
     outcome = {
         "BEATS": f"{arm} BEATS {baseline}",
         "LOSES": f"{baseline} BEATS {arm}",
         "TIES": f"{arm} TIES with {baseline}, the interval lies within the margin",
         "INCONCLUSIVE": f"{arm} cannot be told from {baseline}",
-    }[comparison["verdict"]]
-    interval = numbers.interval(comparison["low"], comparison["high"])
-    excludes_zero = comparison["low"] > 0 or comparison["high"] < 0
+    }[comparison.verdict]
+    interval = numbers.interval(low, high)
+    excludes_zero = low > 0 or high < 0
     why = ""
-    if comparison["verdict"] == "INCONCLUSIVE" and excludes_zero:
+    if comparison.verdict == "INCONCLUSIVE" and excludes_zero:
         why = " (the interval alone leaves out 0; with so many tests that is not enough)"
-    p_value = "p" if comparison["p_adjusted"] == comparison["p_value"] else "adjusted p"
+    p_value = "p" if comparison.p_adjusted == comparison.p_value else "adjusted p"
     return (
-        f"{outcome}: {numbers.signed(comparison['difference'])} {unit}, {interval} over "
-        f"{comparison['n']} seeds, {p_value} {numbers.p_value(comparison['p_adjusted'])}{why}."
+        f"{outcome}: {numbers.signed(difference)} {unit}, {interval} over "
+        f"{comparison.n} seeds, {p_value} {numbers.p_value(comparison.p_adjusted)}{why}."
     )

@@ -4,12 +4,11 @@ figure."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 
-from kdjax.report.axes import level, name_levels
-from kdjax.report.summary import task_of
+from kdjax.report.axes import hline, label_lines
+from kdjax.results.schema import CountedLosses, Endpoint
 
 LABELS = {
     "unigram": "unigram",
@@ -29,24 +28,24 @@ MEANING = (
 """What a page says under a table that has them."""
 
 
-def of_endpoint(losses: Mapping[str, Any] | None, endpoint: Mapping[str, Any]) -> dict[str, float]:
+def of_endpoint(losses: CountedLosses | None, endpoint: str, unit: str) -> dict[str, float]:
     """Return what an endpoint's values can be held against, by label.
 
     Args:
-        losses: `corpus.reference_losses` of results.json, or those of a sweep's group; None where
-            there are none.
-        endpoint: as results.json has it.
+        losses: the text's own cross-entropies; None where there are none.
+        endpoint: its name.
+        unit: of its values.
 
     Returns: Label to nats; empty where the endpoint is no loss in nats, or one on another text
         (`mlm_loss.NAME`), or nothing was counted.
     """
-    if losses is None or endpoint["unit"] != UNIT or task_of(endpoint):
+    if losses is None or unit != UNIT or "." in endpoint:
         return {}
-    return {label: losses[name] for name, label in LABELS.items()}
+    return {label: getattr(losses, name) for name, label in LABELS.items()}
 
 
 def rows(
-    losses: Mapping[str, Any] | None, endpoints: Sequence[Mapping[str, Any]]
+    losses: CountedLosses | None, endpoints: Sequence[Endpoint]
 ) -> dict[str, list[float | None]]:
     """Return the rows of a table whose columns are endpoints.
 
@@ -57,7 +56,7 @@ def rows(
     Returns:
         Label to a number for each endpoint, None where it is no loss; empty where none of them is.
     """
-    columns = [of_endpoint(losses, endpoint) for endpoint in endpoints]
+    columns = [of_endpoint(losses, endpoint.name, endpoint.unit) for endpoint in endpoints]
     if not any(columns):
         return {}
     return {label: [column.get(label) for column in columns] for label in LABELS.values()}
@@ -82,5 +81,5 @@ def draw(
     low, high = sorted(ax.get_ylim())
     shown = {name: y for name, y in levels.items() if extend or low <= y <= high}
     for y in shown.values():
-        level(ax, y)
-    name_levels(ax, {**shown, **(beside or {})})
+        hline(ax, y)
+    label_lines(ax, {**shown, **(beside or {})})

@@ -3,11 +3,11 @@ intervals support."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Sequence, Set
 
 from kdjax.report import numbers, summary
-from kdjax.report.summary import Endpoint, Results, task_of
+from kdjax.report.summary import task_of
+from kdjax.results.schema import Endpoint, PairVerdict, Results
 
 Pair = tuple[str, str]
 """Winner and loser."""
@@ -34,25 +34,25 @@ _PHRASES = {
 def headline(results: Results) -> str:
     """The study in a few sentences: which arms are ahead of which, by which measure, and where
     nothing can be told."""
-    within = numbers.within(results["budget"])
-    verdicts = results["verdicts"]
+    within = numbers.within(results.budget)
+    verdicts = results.verdicts
     within = within[0].upper() + within[1:]
     if not verdicts:
         return (
             f"{within}, nothing was compared: a verdict needs two arms with an endpoint in common."
         )
-    if all(v["n"] < 2 for v in verdicts):
+    if all(v.n < 2 for v in verdicts):
         return (
             f"{within}, this study cannot tell the arms apart: "
             "an interval needs at least two seeds that both arms share, and no pair has them."
         )
-    if all(v["verdict"] == "TIES" for v in verdicts):
+    if all(v.verdict == "TIES" for v in verdicts):
         return (
             f"{within}, every pair of arms ties on every endpoint: each interval lies within the "
             "margin."
         )
-    if all(v["verdict"] != "BEATS" for v in verdicts):
-        ties = sum(v["verdict"] == "TIES" for v in verdicts)
+    if all(v.verdict != "BEATS" for v in verdicts):
+        ties = sum(v.verdict == "TIES" for v in verdicts)
         why = (
             f"{ties} of {len(verdicts)} comparisons tie, the others are inconclusive"
             if ties
@@ -70,8 +70,8 @@ def headline(results: Results) -> str:
 def answers(results: Results) -> dict[str, str]:
     """Arm -> how it does against the yardstick (pretraining from scratch, if an arm does that),
     with every interval."""
-    other = summary.yardstick(results)
-    found = {arm: _answer(results, arm, other) for arm in results["arms"] if arm != other}
+    other = results.baseline_arm
+    found = {arm: _answer(results, arm, other) for arm in results.arms if arm != other}
     return {arm: sentence for arm, sentence in found.items() if sentence}
 
 
@@ -80,7 +80,7 @@ def places(endpoints: Sequence[Endpoint]) -> str:
     loss`."""
     tasks: dict[str, list[str]] = {}
     for endpoint in _ordered(endpoints):
-        tasks.setdefault(endpoint["kind"], []).append(task_of(endpoint))
+        tasks.setdefault(endpoint.kind, []).append(task_of(endpoint))
     named = {
         kind: ", ".join(name or _OWN_TEXT for name in found) if any(found) else ""
         for kind, found in tasks.items()
@@ -92,7 +92,7 @@ def places(endpoints: Sequence[Endpoint]) -> str:
 
 def _answer(results: Results, arm: str, other: str) -> str:
     named: dict[str, dict[str, list[str]]] = {}
-    for endpoint in _ordered(results["endpoints"]):
+    for endpoint in _ordered(results.endpoints):
         found = summary.difference(results, endpoint, arm, other)
         if found is None:
             continue
@@ -100,7 +100,7 @@ def _answer(results: Results, arm: str, other: str) -> str:
         if found.low is not None and found.high is not None:
             shown.append(numbers.interval(found.low, found.high))
         text = numbers.NO_BREAK.join(filter(None, shown)) or "no shared seed"
-        named.setdefault(found.outcome, {}).setdefault(endpoint["kind"], []).append(text)
+        named.setdefault(found.outcome, {}).setdefault(endpoint.kind, []).append(text)
     clauses: list[str] = []
     for outcome, phrase in _PHRASES.items():
         if outcome in named:
@@ -116,31 +116,28 @@ def _answer(results: Results, arm: str, other: str) -> str:
 def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
     """What one kind of endpoint says of the pairs, and whether it separates any; None if it
     compares nothing."""
-    endpoints = [e for e in results["endpoints"] if e["kind"] == kind]
-    verdicts = {
-        e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]] for e in endpoints
-    }
-    endpoints = [e for e in endpoints if verdicts[e["name"]]]
+    endpoints = [e for e in results.endpoints if e.kind == kind]
+    verdicts = {e.name: [v for v in results.verdicts if v.endpoint == e.name] for e in endpoints}
+    endpoints = [e for e in endpoints if verdicts[e.name]]
     if not endpoints:
         return None
     beats = {
-        e["name"]: {(v["a"], v["b"]) for v in verdicts[e["name"]] if v["verdict"] == "BEATS"}
-        for e in endpoints
+        e.name: {(v.a, v.b) for v in verdicts[e.name] if v.verdict == "BEATS"} for e in endpoints
     }
     subject = _subject(endpoints)
     plural = kind == "probe" and len(endpoints) > 1
     put = "put" if plural else "puts"
     if not any(beats.values()):
         return (
-            f"{subject} {_undecided([v for e in endpoints for v in verdicts[e['name']]], plural)}",
+            f"{subject} {_undecided([v for e in endpoints for v in verdicts[e.name]], plural)}",
             False,
         )
-    order = list(results["arms"])
+    order = list(results.arms)
     if len(endpoints) == 1:
-        return f"{subject} {put} {_relations(beats[endpoints[0]['name']], order)}", True
+        return f"{subject} {put} {_relations(beats[endpoints[0].name], order)}", True
     common = set.intersection(*beats.values())
     noun = "texts" if kind in _LOSSES else "tasks"
-    rest = {task_of(e) or _OWN_TEXT: beats[e["name"]] - common for e in endpoints}
+    rest = {task_of(e) or _OWN_TEXT: beats[e.name] - common for e in endpoints}
     if common:
         everywhere = (
             f"{_relations(common, order)} on "
@@ -162,13 +159,13 @@ def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
     return "; ".join(by_task), True
 
 
-def _undecided(verdicts: Sequence[Mapping[str, Any]], plural: bool) -> str:
+def _undecided(verdicts: Sequence[PairVerdict], plural: bool) -> str:
     """The predicate of a kind of endpoint on which nothing beats anything."""
     s = "" if plural else "s"
-    pairs = {frozenset((v["a"], v["b"])) for v in verdicts}
-    ties = sum(v["verdict"] == "TIES" for v in verdicts)
+    pairs = {frozenset((v.a, v.b)) for v in verdicts}
+    ties = sum(v.verdict == "TIES" for v in verdicts)
     if len(pairs) == 1:
-        names = f"{verdicts[0]['a']} and {verdicts[0]['b']}"
+        names = f"{verdicts[0].a} and {verdicts[0].b}"
         return (
             f"show{s} {names} to tie"
             if ties == len(verdicts)
@@ -212,7 +209,7 @@ def _relations(beats: Set[Pair], order: list[str]) -> str:
 
 
 def _subject(endpoints: Sequence[Endpoint]) -> str:
-    kind = endpoints[0]["kind"]
+    kind = endpoints[0].kind
     if kind in _LOSSES:
         return f"the {_MEASURES[kind]}"
     if len(endpoints) > 1:
@@ -221,4 +218,4 @@ def _subject(endpoints: Sequence[Endpoint]) -> str:
 
 
 def _ordered(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    return sorted(endpoints, key=lambda e: _KINDS.index(e["kind"]))
+    return sorted(endpoints, key=lambda e: _KINDS.index(e.kind))

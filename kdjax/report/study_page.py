@@ -14,19 +14,19 @@ from kdjax.report import (
     notes,
     numbers,
     page,
-    payers,
     primary_endpoint,
     reference_losses,
     summary,
     svg,
+    teacher_accounting,
     usage,
     wall_clock,
 )
 from kdjax.report import sentences as verdict
-from kdjax.report.summary import Endpoint, Results
+from kdjax.results.schema import Endpoint, PairVerdict, Results, head_loss, probed_layers
 
 
-def write(results: dict[str, Any], path: Path) -> None:
+def write(results: Results, path: Path) -> None:
     """Writes the report, whole or not at all; the same results give the same bytes.
 
     Args:
@@ -41,12 +41,12 @@ def write(results: dict[str, Any], path: Path) -> None:
 
 def html(results: Results) -> str:
     """The page."""
-    other = summary.yardstick(results)
-    losses = results["corpus"].get("reference_losses")
+    other = results.baseline_arm
+    losses = results.corpus.reference_losses
     return page.render(
         "report.html.j2",
-        results["arms"],
-        results["config"],
+        results.arms,
+        results.config,
         results=results,
         headline=verdict.headline(results),
         basis=_basis(results),
@@ -59,7 +59,7 @@ def html(results: Results) -> str:
             (
                 part.replace("_", " "),
                 *svg.PART_COLOURS[part],
-                any(run["spent"][part] for run in results["runs"]),
+                any(run.spent[part] for run in results.runs),
                 part in usage.paid_for(results),
             )
             for part in ACCOUNTS
@@ -76,16 +76,16 @@ def html(results: Results) -> str:
         shuffled=mlm_probe.shuffled(results),
         scores=_scores(results, other),
         references=summary.references(results),
-        reference_losses=reference_losses.rows(losses, results["endpoints"]),
+        reference_losses=reference_losses.rows(losses, results.endpoints),
         reference_losses_meaning=reference_losses.MEANING,
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
         peaks=usage.peaks(results),
         waters=usage.waters(results),
-        wall_clock=wall_clock.told(results["wall_clock"]),
+        wall_clock=wall_clock.told(results.wall_clock),
         unspent=functools.partial(usage.unspent, results),
         enforced=_enforced(results),
-        payers=_payers(results),
+        teacher_accounting=_teacher_accounting(results),
         regime=notes.regime(results),
         masks=notes.masks(results),
         chosen=_chosen(results),
@@ -94,23 +94,23 @@ def html(results: Results) -> str:
 
 
 def _question(results: Results, other: str) -> str:
-    distilled = any(summary.has_teacher(results, arm) for arm in results["arms"])
-    if distilled and not results["arms"][other]["needs_teacher"]:
+    distilled = any(summary.has_teacher(results, arm) for arm in results.arms)
+    if distilled and not results.arms[other].needs_teacher:
         return "Does distilling beat pretraining from scratch?"
     return f"Against {other}"
 
 
 def _basis(results: Results) -> str:
     """What the verdicts rest on."""
-    evaluation = results["config"]["evaluation"]
-    shared = sorted({v["n"] for v in results["verdicts"]})
+    evaluation = results.config["evaluation"]
+    shared = sorted({v.n for v in results.verdicts})
     if not shared or shared[-1] < 2:
         return (
             "No pair of arms can have an interval, so every verdict is INCONCLUSIVE. Differences "
             "are of a single seed."
         )
     over = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
-    count = sum(v["low"] is not None for v in results["verdicts"])
+    count = sum(v.low is not None for v in results.verdicts)
     return (
         f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {over} "
         f"seeds; {count} of them, "
@@ -123,12 +123,12 @@ def _basis(results: Results) -> str:
 def _after_holm(results: Results) -> str:
     """Say what else a win over the baseline arm takes on the primary endpoint; nothing without
     one."""
-    primary_endpoint = results.get("primary")
+    primary_endpoint = results.primary
     if not primary_endpoint:
         return ""
-    percent = numbers.percent(1 - results["config"]["evaluation"]["confidence"])
+    percent = numbers.percent(1 - results.config["evaluation"]["confidence"])
     return (
-        f" and, on the primary endpoint against {primary_endpoint['baseline']}, p adjusted by "
+        f" and, on the primary endpoint against {primary_endpoint.baseline}, p adjusted by "
         f"Holm is at most {percent}"
     )
 
@@ -136,15 +136,15 @@ def _after_holm(results: Results) -> str:
 def _scores(results: Results, other: str) -> dict[str, list[dict[str, Any]]]:
     """Arm -> a cell for each endpoint."""
     return {
-        arm: [_cell(results, arm, endpoint, other) for endpoint in results["endpoints"]]
-        for arm in results["arms"]
+        arm: [_cell(results, arm, endpoint, other) for endpoint in results.endpoints]
+        for arm in results.arms
     }
 
 
 def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[str, Any]:
-    if arm not in endpoint["arms"]:
+    if arm not in endpoint.arms:
         return {
-            "text": "head untrained" if endpoint["kind"] == "mlm" else "–",
+            "text": "head untrained" if endpoint.kind == "mlm" else "–",
             "outcome": "",
             "faint": True,
         }
@@ -167,14 +167,14 @@ def _beside_teacher(results: Results) -> list[dict[str, Any]]:
     """For arms that train the MLM head: KL to the teacher and share of equal predictions, on
     held-out masks."""
     rows = []
-    for arm in results["arms"]:
-        runs = [run for run in results["runs"] if run["arm"] == arm]
-        details = [run["details"].get("mlm_loss", {}) for run in runs]
+    for arm in results.arms:
+        runs = [run for run in results.runs if run.arm == arm]
+        details = [head_loss(run) for run in runs]
         # None for a run before there was a teacher
-        found = [one for one in details if one.get("teacher_kl") is not None]
+        found = [one for one in details if one is not None and one.teacher_kl is not None]
         if found:
             kl, agreement = (
-                summary.spread(one[f"teacher_{what}"] for one in found)
+                summary.spread(getattr(one, f"teacher_{what}") for one in found)
                 for what in ("kl", "agreement")
             )
             rows.append({"arm": arm, "kl": kl, "agreement": agreement})
@@ -183,35 +183,35 @@ def _beside_teacher(results: Results) -> list[dict[str, Any]]:
 
 def _enforced(results: Results) -> str:
     """What the budget is held against, and what the other measures stand for."""
-    budget = results["budget"]
-    taught = any(arm["needs_teacher"] for arm in results["arms"].values())
-    paid = payers.MEANINGS[budget["teacher"]] if taught else "the student's steps"
-    if budget["kind"] == "flops":
+    budget = results.budget
+    taught = any(arm.needs_teacher for arm in results.arms.values())
+    paid = teacher_accounting.MEANINGS[budget.teacher] if taught else "the student's steps"
+    if budget.kind == "flops":
         return (
             f"A run may spend {numbers.budget(budget)}. Charged are {paid}. Tokens and wall-clock "
             "are not limited."
         )
-    if budget["kind"] == "tokens":
+    if budget.kind == "tokens":
         return (
             f"A run may see {numbers.budget(budget)}, padding included. "
             f"FLOPs (of {paid}) and wall-clock are not limited."
         )
     return (
-        f"A run may take {numbers.budget(budget)} of {numbers.listed(budget['clock'])}. "
+        f"A run may take {numbers.budget(budget)} of {numbers.listed(budget.clock)}. "
         f"FLOPs (of {paid}) and tokens are not limited."
     )
 
 
-def _payers(results: Results) -> dict[str, Any] | None:
+def _teacher_accounting(results: Results) -> dict[str, Any] | None:
     """Who pays for the teacher; None where there is none to pay for."""
-    if not any(arm["needs_teacher"] for arm in results["arms"].values()):
+    if not any(arm.needs_teacher for arm in results.arms.values()):
         return None
     return {
-        "costs": payers.costs(results),
-        "meanings": payers.MEANINGS,
-        "enforced": next((case["case"] for case in results["cases"] if case["enforced"]), None),
-        "sentences": payers.sentences(results),
-        "terms": payers.terms(results),
+        "costs": teacher_accounting.costs(results),
+        "meanings": teacher_accounting.MEANINGS,
+        "enforced": next((case.case for case in results.cases if case.enforced), None),
+        "sentences": teacher_accounting.sentences(results),
+        "terms": teacher_accounting.terms(results),
     }
 
 
@@ -219,22 +219,22 @@ def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
     """For each task and arm: the layers chosen on dev, seed by seed; test scores of the chosen and
     last layer."""
     tables = []
-    for endpoint in (e for e in results["endpoints"] if e["kind"] == "probe"):
+    for endpoint in (e for e in results.endpoints if e.kind == "probe"):
         rows = []
-        for arm in results["arms"]:
-            runs = [
-                run
-                for run in results["runs"]
-                if run["arm"] == arm and endpoint["name"] in run["details"]
-            ]
-            found = [run["details"][endpoint["name"]] for run in runs]
+        for arm in results.arms:
+            runs = [run for run in results.runs if run.arm == arm]
+            found = [probe for run in runs if (probe := probed_layers(run, endpoint.name))]
             if found:
                 rows.append(
                     {
                         "arm": arm,
-                        "layers": ", ".join(str(one["layer"]) for one in found),
-                        "best": summary.spread(run["metrics"][endpoint["name"]] for run in runs),
-                        "last": summary.spread(one["last_layer"] for one in found),
+                        "layers": ", ".join(str(one.layer) for one in found),
+                        "best": summary.spread(
+                            run.metrics[endpoint.name]
+                            for run in runs
+                            if endpoint.name in run.details
+                        ),
+                        "last": summary.spread(one.last_layer for one in found),
                     }
                 )
         if rows:
@@ -242,13 +242,6 @@ def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
     return tables
 
 
-def _pairs(results: Results) -> list[tuple[Endpoint, list[dict[str, Any]]]]:
-    of = {
-        e["name"]: [v for v in results["verdicts"] if v["endpoint"] == e["name"]]
-        for e in results["endpoints"]
-    }
-    return [
-        (endpoint, of[endpoint["name"]])
-        for endpoint in results["endpoints"]
-        if of[endpoint["name"]]
-    ]
+def _pairs(results: Results) -> list[tuple[Endpoint, list[PairVerdict]]]:
+    of = {e.name: [v for v in results.verdicts if v.endpoint == e.name] for e in results.endpoints}
+    return [(endpoint, of[endpoint.name]) for endpoint in results.endpoints if of[endpoint.name]]

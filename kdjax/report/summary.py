@@ -1,17 +1,14 @@
-"""A study's results boiled down: mean and spread over seeds, and paired differences between arms.
-
-`results` is the content of results.json throughout.
-"""
+"""Studies boiled down: mean and spread over seeds, and paired differences between arms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-Results = Mapping[str, Any]
-Endpoint = Mapping[str, Any]
+from kdjax.results.schema import Endpoint, Results
+
 Outcome = Literal["beats", "loses", "ties", "unclear"]
 
 
@@ -65,12 +62,12 @@ def spread(values: Iterable[float]) -> Spread | None:
 def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
     """Seed -> an arm's value; empty where it means nothing for the arm (an MLM loss without a
     trained head)."""
-    if arm not in endpoint["arms"]:
+    if arm not in endpoint.arms:
         return {}
     return {
-        run["seed"]: run["metrics"][endpoint["name"]]
-        for run in results["runs"]
-        if run["arm"] == arm and endpoint["name"] in run["metrics"]
+        run.seed: run.metrics[endpoint.name]
+        for run in results.runs
+        if run.arm == arm and endpoint.name in run.metrics
     }
 
 
@@ -78,9 +75,9 @@ def references(results: Results) -> dict[str, dict[str, Spread]]:
     """Reference model -> endpoint -> spread over seeds (the teacher has one value, an untrained
     start one a seed)."""
     values: dict[str, dict[str, list[float]]] = {}
-    for row in results["references"]:
-        of_model = values.setdefault(row["name"], {})
-        for endpoint, value in row["metrics"].items():
+    for row in results.references:
+        of_model = values.setdefault(row.name, {})
+        for endpoint, value in row.metrics.items():
             of_model.setdefault(endpoint, []).append(value)
     return {
         name: {
@@ -93,47 +90,28 @@ def references(results: Results) -> dict[str, dict[str, Spread]]:
 def task_of(endpoint: Endpoint) -> str:
     """The endpoint's task or text: `topic` of `probe.topic`; empty for a loss on the study's own
     text."""
-    return str(endpoint["name"]).partition(".")[2]
+    return str(endpoint.name).partition(".")[2]
 
 
 def has_teacher(results: Results, arm: str) -> bool:
     """Whether an arm looks at a teacher."""
-    return results["arms"][arm]["teacher"] is not None
-
-
-def yardstick(results: Results) -> str:
-    """The arm the others are held against: the first one that needs no teacher, or the first where
-    all need one."""
-    return baseline_arm(results["arms"])
-
-
-def baseline_arm(arms: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the arm the others are held against: the first that needs no teacher, or the first
-    where all need one.
-
-    Args:
-        arms: name -> an arm as results.json has it.
-    """
-    without_teacher = (name for name, arm in arms.items() if not arm["needs_teacher"])
-    return next(without_teacher, next(iter(arms)))
+    return results.arms[arm].teacher is not None
 
 
 def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Difference | None:
     """The verdict on two arms, turned so that it reads from `arm`'s side; None if the two were not
     compared."""
-    for v in results["verdicts"]:
-        if v["endpoint"] != endpoint["name"] or {v["a"], v["b"]} != {arm, other}:
+    for v in results.verdicts:
+        if v.endpoint != endpoint.name or {v.a, v.b} != {arm, other}:
             continue
-        first = v["a"] == arm
+        first = v.a == arm
         outcome: Outcome = "unclear"
-        if v["verdict"] == "TIES":
+        if v.verdict == "TIES":
             outcome = "ties"
-        elif v["verdict"] == "BEATS":
+        elif v.verdict == "BEATS":
             outcome = "beats" if first else "loses"
         if first:
-            return Difference(v["difference"], v["low"], v["high"], v["n"], outcome)
-        mean, low, high = (
-            None if x is None else -x for x in (v["difference"], v["high"], v["low"])
-        )
-        return Difference(mean, low, high, v["n"], outcome)
+            return Difference(v.difference, v.low, v.high, v.n, outcome)
+        mean, low, high = (None if x is None else -x for x in (v.difference, v.high, v.low))
+        return Difference(mean, low, high, v.n, outcome)
     return None

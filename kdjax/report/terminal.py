@@ -9,8 +9,9 @@ from rich.text import Text
 
 from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses
 from kdjax.report import sentences as verdict
-from kdjax.report.summary import Results, Spread, by_seed, references, spread, task_of
+from kdjax.report.summary import Spread, by_seed, references, spread, task_of
 from kdjax.report.usage import mean, runs
+from kdjax.results.schema import Results
 
 
 def summary(results: Results) -> Group:
@@ -23,35 +24,33 @@ def summary(results: Results) -> Group:
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
-        title=Text(f"{numbers.budget(results['budget'])} a run, mean ± sd over seeds"),
+        title=Text(f"{numbers.budget(results.budget)} a run, mean ± sd over seeds"),
     )
     table.add_column("arm", no_wrap=True)
-    for endpoint in results["endpoints"]:
-        better = "↑" if endpoint["better"] == "higher" else "↓"
+    for endpoint in results.endpoints:
+        better = "↑" if endpoint.better == "higher" else "↓"
         table.add_column(
-            Text(f"{endpoint['label']} ({endpoint['unit']} {better})"),
+            Text(f"{endpoint.label} ({endpoint.unit} {better})"),
             justify="right",
             overflow="fold",
         )
     table.add_column("steps", justify="right", no_wrap=True)
-    for arm in results["arms"]:
+    for arm in results.arms:
         cells = []
-        for endpoint in results["endpoints"]:
-            if arm in endpoint["arms"]:
+        for endpoint in results.endpoints:
+            if arm in endpoint.arms:
                 cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
             else:
-                cells.append(
-                    Text("head untrained" if endpoint["kind"] == "mlm" else "–", style="dim")
-                )
+                cells.append(Text("head untrained" if endpoint.kind == "mlm" else "–", style="dim"))
         table.add_row(
-            Text(arm), *cells, numbers.count(mean(run["steps"] for run in runs(results, arm)))
+            Text(arm), *cells, numbers.count(mean(run.steps for run in runs(results, arm)))
         )
-    losses = results["corpus"].get("reference_losses")
+    losses = results.corpus.reference_losses
     table.add_section()
     for name, metrics in references(results).items():
-        row = [_cell(metrics.get(endpoint["name"])) for endpoint in results["endpoints"]]
+        row = [_cell(metrics.get(endpoint.name)) for endpoint in results.endpoints]
         table.add_row(Text(name), *row, "", style="dim")
-    for label, values in reference_losses.rows(losses, results["endpoints"]).items():
+    for label, values in reference_losses.rows(losses, results.endpoints).items():
         scores = ["–" if value is None else numbers.score(value) for value in values]
         table.add_row(Text(label), *map(Text, scores), "", style="dim")
     # Text, not markup: a name may hold square brackets.
@@ -72,7 +71,7 @@ def _order(results: Results) -> list[str]:
         ]
         if not task_of(endpoint):
             told.append(
-                f"{endpoint['label']}, where visible words are shuffled: {', '.join(costs)} nats."
+                f"{endpoint.label}, where visible words are shuffled: {', '.join(costs)} nats."
             )
     return told
 

@@ -1,5 +1,4 @@
-"""Where what a study makes before its runs lies: in its own directory, or beside that of others who
-use it too."""
+"""Where what a study makes before its runs lies: in its directory, or shared with other studies."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from typing import Any
 from kdjax.config import Config, plain, to_dict
 from kdjax.files import digest
 
-MADE = ("data", "texts", "teacher", "cache", "references")
+ARTIFACTS = ("data", "texts", "teacher", "cache", "references")
 """The prepared corpus, other texts for evaluation, the teacher with its head, its stored outputs,
 and the models measured for reference."""
 
@@ -23,41 +22,44 @@ _LOADING = (
 )
 
 
-def places(config: Config, out: Path, shared: Path | None = None) -> dict[str, Path]:
-    """What -> its directory.
+def artifact_dirs(config: Config, out: Path, shared: Path | None = None) -> dict[str, Path]:
+    """Return the directory of each of `ARTIFACTS`, by name.
 
     Args:
         config: the study's recipe.
         out: the study's directory.
         shared: a directory for several studies. There a name carries a digest of all that its
-            content depends on, so studies that differ in something else find the same.
+            content depends on, so studies that differ in something else share it.
     """
     if shared is None:
-        return {name: out / name for name in MADE}
-    return {name: shared / f"{name}-{digest(on)[:12]}" for name, on in _depends(config).items()}
+        return {name: out / name for name in ARTIFACTS}
+    dependencies = _dependencies(config)
+    return {name: shared / f"{name}-{digest(on)[:12]}" for name, on in dependencies.items()}
 
 
-def _depends(config: Config) -> dict[str, Any]:
-    """What -> the settings its content depends on."""
-    whole: dict[str, Any] = plain(to_dict(config))
-    text = {
-        name: value for name, value in whole["data"].items() if name not in (*_REGIME, *_LOADING)
-    }
-    corpus = [text, whole["teacher"]["source"]]  # its tokenizer, unless the recipe names one
-    # A teacher that is trained here leaves all its checkpoints and each seed in a directory of its
-    # own.
-    made = {name: value for name, value in whole["teacher"].items() if name != "at"}
-    made["train"] = {
-        name: value for name, value in whole["teacher"]["train"].items() if name != "seeds"
-    }
-    used = [whole["data"], whole["teacher"]]
-    texts = [text, whole["teacher"]["source"], whole["evaluation"]["texts"]]
-    arms = {name: arm for name, arm in whole["arms"].items() if arm["teacher"] == "cached"}
-    references = [*used, whole["student"], whole["evaluation"], whole["train"]["batch_size"]]
+def _dependencies(config: Config) -> dict[str, Any]:
+    """Return the settings that the content of each artifact depends on."""
+    settings: dict[str, Any] = plain(to_dict(config))
+    data = settings["data"]
+    teacher = settings["teacher"]
+    text = _without(data, *_REGIME, *_LOADING)
+    # The teacher's directory has its tokenizer, unless the recipe names one.
+    corpus = [text, teacher["source"]]
+    # A teacher that is trained here leaves each seed and all its checkpoints in directories of
+    # their own.
+    training = {**_without(teacher, "at"), "train": _without(teacher["train"], "seeds")}
+    cached_arms = {n: arm for n, arm in settings["arms"].items() if arm["teacher"] == "cached"}
+    student = settings["student"]
+    evaluation = settings["evaluation"]
     return {
         "data": corpus,
-        "texts": texts,
-        "teacher": [whole["data"], made],
-        "cache": [*used, whole["student"], whole["cache"], arms],
-        "references": references,
+        "texts": [*corpus, evaluation["texts"]],
+        "teacher": [data, training],
+        "cache": [data, teacher, student, settings["cache"], cached_arms],
+        "references": [data, teacher, student, evaluation, settings["train"]["batch_size"]],
     }
+
+
+def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return settings but for some, by name."""
+    return {name: value for name, value in settings.items() if name not in names}

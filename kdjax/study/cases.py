@@ -1,145 +1,178 @@
 """The verdicts under each way of paying for the teacher.
 
 A study's runs spend one budget, in one case. In another case the same runs cost something else, and
-arms no longer cost
-the same. What can still be said then: an arm that beats another and costs no more beats it; one
-that ties with another and costs less does at least as well for the same cost. That more compute
-would not have made an arm worse is assumed.
+arms no longer cost the same. What can still be said then: an arm that beats another and costs no
+more beats it; one that ties with another and costs less does at least as well for the same cost.
+That more compute would not have made an arm worse is assumed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from kdjax.budget.accounting import CASES, charged
+from kdjax.results.schema import (
+    ArmResult,
+    Case,
+    CaseVerdict,
+    PairVerdict,
+    RunResult,
+    SharedCaseVerdict,
+    TeacherFacts,
+)
 
 SAME = 0.01
 """Costs that differ by less than this share, or by less than a step, are the same."""
 
 
 def cases(
-    arms: Mapping[str, Mapping[str, Any]],
-    runs: Sequence[Mapping[str, Any]],
-    verdicts: Sequence[Mapping[str, Any]],
-    teacher: Mapping[str, Any] | None,
+    arms: Mapping[str, ArmResult],
+    runs: Sequence[RunResult],
+    verdicts: Sequence[PairVerdict],
+    teacher: TeacherFacts | None,
     enforced: str | None,
     students: int = 1,
-) -> list[dict[str, Any]]:
-    """Each case with what a run of each arm costs in it, and what the study's verdicts become.
+) -> tuple[Case, ...]:
+    """Return each case with what a run of each arm costs, and what the study's verdicts become.
 
     Args:
-        arms: name -> an arm as results.json has it.
-        runs: as results.json has them.
-        verdicts: of the study, in the order of results.json.
-        teacher: its facts; None where no arm needs one.
+        arms: name -> arm.
+        runs: of the study.
+        verdicts: of the study.
+        teacher: what is known of it; None where no arm needs one.
         enforced: the case the budget was held against; None under a budget of tokens or hours.
         students: how many share the teacher's training in these runs.
 
-    Returns: For each case `case`, `enforced`, `costs` (arm -> mean FLOPs of a run), `unknown` (arms
-        whose cost is at least that, because what training their teacher cost is not known) and
-        `verdicts`: `endpoint`, `a`, `verdict`, `b` and `ratio` (a's cost over b's). A verdict is
-        BEATS, TIES (at the same cost), AT LEAST TIES (a costs less), OPEN (a scores better and
-        costs more, or may), or INCONCLUSIVE. Where a's cost depends on it, `students` is how many
-        have to share the teacher's training for a to BEAT b; None: no number would do.
+    Returns:
+        For each case its verdicts in the order of `verdicts`. A verdict is BEATS, TIES (at the same
+        cost), AT LEAST TIES (a costs less), OPEN (a scores better and costs more, or may), or
+        INCONCLUSIVE. `unknown` are arms whose cost is at least that, because what training their
+        teacher cost is not known.
     """
-    return [_case(case, arms, runs, verdicts, teacher, enforced, students) for case in CASES]
+    return tuple(
+        _case(Costs.of(case, arms, runs, teacher, students), verdicts, case == enforced)
+        for case in CASES
+    )
 
 
-def _case(
-    case: str,
-    arms: Mapping[str, Mapping[str, Any]],
-    runs: Sequence[Mapping[str, Any]],
-    verdicts: Sequence[Mapping[str, Any]],
-    teacher: Mapping[str, Any] | None,
-    enforced: str | None,
-    students: int,
-) -> dict[str, Any]:
-    spent = {arm: [run["spent"] for run in runs if run["arm"] == arm] for arm in arms}
-    costs = {
-        arm: sum(charged(one, case) for one in found) / len(found)
-        for arm, found in spent.items()
-        if found
-    }
-    steps = {
-        arm: max(charged(phase["price"], case) for phase in arms[arm]["phases"]) for arm in costs
-    }
-    pays = "teacher_training" in CASES[case]
-    unknown = [
-        arm
-        for arm in costs
-        if pays and arms[arm]["needs_teacher"] and not (teacher or {})["training_flops"]
-    ]
-    rows = [_row(v, case, costs, steps, unknown, spent, arms, students) for v in verdicts]
-    return {
-        "case": case,
-        "enforced": case == enforced,
-        "costs": costs,
-        "unknown": unknown,
-        "verdicts": rows,
-    }
+@dataclass(frozen=True)
+class Costs:
+    """What runs cost in one case.
+
+    Attributes:
+        case: who pays for the teacher.
+        runs: arm -> mean FLOPs of a run.
+        steps: arm -> FLOPs of its dearest step.
+        training: arm -> mean FLOPs of a run's share of what training its teacher cost.
+        unknown: arms whose cost is at least that.
+        needs_teacher: arms with a teacher.
+        students: how many share the teacher's training.
+    """
+
+    case: str
+    runs: dict[str, float]
+    steps: dict[str, int]
+    training: dict[str, float]
+    unknown: tuple[str, ...]
+    needs_teacher: frozenset[str]
+    students: int
+
+    @staticmethod
+    def of(
+        case: str,
+        arms: Mapping[str, ArmResult],
+        runs: Sequence[RunResult],
+        teacher: TeacherFacts | None,
+        students: int,
+    ) -> Costs:
+        """Return what the runs of a study cost in a case."""
+        spent = {arm: [run.spent for run in runs if run.arm == arm] for arm in arms}
+        ran = {arm: accounts for arm, accounts in spent.items() if accounts}
+        needs_teacher = frozenset(arm for arm in ran if arms[arm].needs_teacher)
+        is_unknown = "teacher_training" in CASES[case] and not (teacher and teacher.training_flops)
+        means: dict[str, float] = {}
+        training: dict[str, float] = {}
+        for arm, accounts in ran.items():
+            means[arm] = _mean(charged(account, case) for account in accounts)
+            training[arm] = _mean(account["teacher_training"] for account in accounts)
+        return Costs(
+            case,
+            runs=means,
+            steps={arm: _dearest_step(arms[arm], case) for arm in ran},
+            training=training,
+            unknown=tuple(arm for arm in ran if is_unknown and arm in needs_teacher),
+            needs_teacher=needs_teacher,
+            students=students,
+        )
+
+    def near(self, a: str, b: str) -> float:
+        """Return by how much the costs of two arms that spend the same budget may differ.
+
+        It leaves each arm less than one of its steps.
+        """
+        return max(self.steps[a], self.steps[b], SAME * min(self.runs[a], self.runs[b]))
+
+    def same(self, a: str, b: str) -> bool:
+        """Return whether two arms are known to cost the same."""
+        known = a not in self.unknown and b not in self.unknown
+        return known and abs(self.runs[a] - self.runs[b]) <= self.near(a, b)
+
+    def no_more(self, a: str, b: str) -> bool:
+        """Return whether a certainly costs no more than b: an unknown cost is at least the known
+        part of it."""
+        return a not in self.unknown and self.runs[a] <= self.runs[b]
+
+    def students_needed(self, a: str, b: str) -> int | None:
+        """Return how many students have to share the teacher's training for a to cost no more than
+        b, or as good as that; None: no number would do.
+
+        Both costs hold their share of the training as `students` have it.
+        """
+        without_training = {arm: self.runs[arm] - self.training[arm] for arm in (a, b)}
+        room = without_training[b] + self.near(a, b) - without_training[a]
+        if room <= 0:
+            return None
+        extra_training = (self.training[a] - self.training[b]) * self.students
+        return max(1, math.ceil(extra_training / room))
 
 
-def _row(
-    verdict: Mapping[str, Any],
-    case: str,
-    costs: Mapping[str, float],
-    steps: Mapping[str, int],
-    unknown: Sequence[str],
-    spent: Mapping[str, Sequence[Mapping[str, int]]],
-    arms: Mapping[str, Mapping[str, Any]],
-    students: int,
-) -> dict[str, Any]:
-    a = verdict["a"]
-    b = verdict["b"]
-    found = verdict["verdict"]
-    # The same budget leaves each arm less than one of its steps, so costs that near are the same.
-    near = max(steps[a], steps[b], SAME * min(costs[a], costs[b]))
-    same = abs(costs[a] - costs[b]) <= near and a not in unknown and b not in unknown
-    if found == "TIES" and not same:
-        if _cheaper(b, a, costs, unknown):
-            a, b = b, a
-        found = "AT LEAST TIES" if _cheaper(a, b, costs, unknown) else "OPEN"
-    elif found == "BEATS" and not (same or _cheaper(a, b, costs, unknown)):
-        found = "OPEN"
-    row = {
-        "endpoint": verdict["endpoint"],
-        "a": a,
-        "verdict": found,
-        "b": b,
-        "ratio": costs[a] / costs[b],
-    }
-    if (
-        found == "OPEN"
-        and "teacher_training" in CASES[case]
-        and arms[a]["needs_teacher"]
-        and a not in unknown
-    ):
-        own = {arm: _training(spent[arm]) for arm in (a, b)}
-        row["students"] = _students(costs[a], costs[b], own[a], own[b], near, students)
+def _mean(flops: Iterable[int]) -> float:
+    """Return the mean of whole FLOPs, rounded once: they can be more than a float tells apart."""
+    amounts = list(flops)
+    return sum(amounts) / len(amounts)
+
+
+def _dearest_step(arm: ArmResult, case: str) -> int:
+    """Return what the dearest step of an arm's phases is charged in a case."""
+    return max(charged(phase.price.parts(), case) for phase in arm.phases)
+
+
+def _case(costs: Costs, verdicts: Sequence[PairVerdict], enforced: bool) -> Case:
+    """Return a case with what verdicts become in it."""
+    rows = tuple(_case_verdict(verdict, costs) for verdict in verdicts)
+    return Case(costs.case, enforced, costs.runs, costs.unknown, rows)
+
+
+def _case_verdict(verdict: PairVerdict, costs: Costs) -> CaseVerdict:
+    """Return what a verdict becomes."""
+    a = verdict.a
+    b = verdict.b
+    outcome: str = verdict.verdict
+    if outcome == "TIES" and not costs.same(a, b):
+        # It reads from the side of the arm that costs less.
+        if costs.no_more(b, a):
+            a = verdict.b
+            b = verdict.a
+        outcome = "AT LEAST TIES" if costs.no_more(a, b) else "OPEN"
+    elif outcome == "BEATS" and not costs.same(a, b) and not costs.no_more(a, b):
+        outcome = "OPEN"
+    row = CaseVerdict(verdict.endpoint, a, outcome, b, costs.runs[a] / costs.runs[b])
+
+    # With more students a dear teacher gets cheap enough, unless it is not known how dear it is.
+    pays_for_training = "teacher_training" in CASES[costs.case]
+    is_known = a in costs.needs_teacher and a not in costs.unknown
+    if outcome == "OPEN" and pays_for_training and is_known:
+        return SharedCaseVerdict(**asdict(row), students=costs.students_needed(a, b))
     return row
-
-
-def _cheaper(a: str, b: str, costs: Mapping[str, float], unknown: Sequence[str]) -> bool:
-    """Whether a certainly costs no more than b: a cost that is not known is at least what is known
-    of it."""
-    return a not in unknown and costs[a] <= costs[b]
-
-
-def _training(spent: Sequence[Mapping[str, int]]) -> float:
-    """A run's share of what training its teacher cost."""
-    return sum(one["teacher_training"] for one in spent) / len(spent)
-
-
-def _students(
-    a: float, b: float, training_a: float, training_b: float, near: float, shared_by: int
-) -> int | None:
-    """How many students have to share the teacher's training for a to cost no more than b, or as
-    good as that.
-
-    Both costs hold their share of the training as `shared_by` students have it. None: no number
-    would do.
-    """
-    room = (b - training_b) + near - (a - training_a)
-    return max(1, math.ceil((training_a - training_b) * shared_by / room)) if room > 0 else None

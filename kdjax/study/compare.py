@@ -1,5 +1,4 @@
-"""A study: every arm under every seed within one budget, evaluated alike, written down as results
-and a report."""
+"""A whole study: every run within one budget, evaluated alike; then results and a report."""
 
 from __future__ import annotations
 
@@ -13,15 +12,17 @@ from rich.console import Console
 from kdjax.clock import CLOCK, Mark
 from kdjax.config import Config
 from kdjax.errors import InputError, nearest
-from kdjax.files import undone_by_bad_input, write_json
+from kdjax.files import remove_on_input_error
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
-from kdjax.report import study_page as report
-from kdjax.report import terminal as table
-from kdjax.report import wall_clock
-from kdjax.study import manifest as record
+from kdjax.report import study_page, terminal, wall_clock
+from kdjax.results.schema import Results
+from kdjax.results.store import write_results
+from kdjax.study import manifest
 from kdjax.study.parts import Part
+from kdjax.study.references import References
 from kdjax.study.results import collect
+from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
 from kdjax.training.teacher_directories import CARD
 
@@ -31,9 +32,8 @@ PLAIN_WIDTH = 120
 """Columns of the table where the output is no terminal."""
 
 
-def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, Any]:
-    """Runs a study, or goes on with an interrupted one: finished runs are kept, a half-finished one
-    goes on.
+def compare(config: Config, out: Path, begun: Mark | None = None) -> Results:
+    """Run a study, or go on with an interrupted one, and print its results.
 
     Args:
         config: the recipe.
@@ -54,18 +54,20 @@ def compare(config: Config, out: Path, begun: Mark | None = None) -> dict[str, A
             "no sweep"
         )
     with Reporter() as reporter:
-        study = claimed(config, out, reporter)
-        reporter.set_budget(study.left)
-        results = finish(study, out, begun)
+        study = prepared_study(config, out, reporter)
+        reporter.set_budget(study.unspent(study.plan.runs))
+        results = finish(study, begun)
         reporter.log(f"wall-clock, {wall_clock.told(CLOCK.since(begun))}")
+    # Several processes have the same results; one prints them.
     if hosts.is_main_process():
-        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(results))
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        Console(width=width).print(terminal.summary(results))
         print(f"report: {out / 'report.html'}")
     return results
 
 
 def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
-    """One run of a study; `compare` with the same directory takes it up as done.
+    """Make one run of a study; `compare` with the same directory finds it done.
 
     Raises:
         InputError: as `compare`; or the recipe has no such arm or seed.
@@ -79,60 +81,74 @@ def train_one(config: Config, out: Path, arm: str, seed: int) -> dict[str, Any]:
             f"--seed is {seed}, expected one of the recipe's seeds {list(config.seeds)}"
         )
     with Reporter() as reporter:
-        return claimed(config, out, reporter).run(arm, seed)
+        study = prepared_study(config, out, reporter)
+        return StudyRunner(study).run_all([(arm, seed)])[0]
 
 
 def train_part(config: Config, out: Path, part: Part) -> list[dict[str, Any]]:
-    """The runs of one part of a study, and with the first part the references; `merge` puts parts
-    together.
+    """Make one part of a study's runs, and with the first part the references.
+
+    `kdjax.study.parts.merge` puts parts together.
 
     Raises:
         InputError: as `compare`.
     """
     with Reporter() as reporter:
-        study = claimed(config, out, reporter)
-        mine = part.of(study)
-        reporter.set_budget(
-            study.budget.amount * sum(not study.finished(arm, seed) for arm, seed in mine)
-        )
-        rows = study.run_all(mine)
+        study = prepared_study(config, out, reporter)
+        # All parts list the runs alike, and each takes its own.
+        runs = part.of(study.spans, config.seeds)
+        reporter.set_budget(study.unspent(runs))
+        rows = StudyRunner(study).run_all(runs)
         if part.number == 1:
-            study.references()
+            References(study).measure()
     return rows
 
 
-def claimed(config: Config, out: Path, reporter: Reporter, shared: Path | None = None) -> Study:
-    """A study ready to run. Bad input leaves the directory as it was found, so that a corrected
-    recipe can have it.
+def prepared_study(
+    config: Config, out: Path, reporter: Reporter, shared: Path | None = None
+) -> Study:
+    """Return a study ready to run.
+
+    Bad input leaves the directory as it was found, so that a corrected recipe can have it.
 
     Args:
         config: the recipe.
         out: the study's directory.
         reporter: told what goes on.
         shared: a directory for what other studies use too.
+
+    Raises:
+        InputError: anything wrong with the recipe, the text, the teacher or the directory.
     """
-    made = [out / name for name in record.BEFORE]
-    with undone_by_bad_input(out, *made, unless=f"**/seed*/at-*/{CARD}"):
+    # Teachers that took hours to train stay, whatever is wrong afterwards.
+    made = [out / name for name in manifest.BEFORE]
+    with remove_on_input_error(out, *made, unless=f"**/seed*/at-*/{CARD}"):
         study = Study(config, out, reporter, shared)
-        study.claim()
+        study.prepare()
     return study
 
 
-def finish(study: Study, out: Path, begun: Mark) -> dict[str, Any]:
-    """Every run of a study that is still to be made, and then its results and its report.
+def finish(study: Study, begun: Mark) -> Results:
+    """Make every run of a study that is not finished, then its results and its report.
 
     Args:
-        study: the study.
-        out: its directory.
+        study: the study, prepared.
         begun: when the work on it began.
+
+    Returns:
+        What `results.json` holds.
     """
-    config = study.config
-    made = study.left == 0 and (out / RESULTS).exists()
-    with nullcontext() if made else wall_clock.kept(out, begun):
-        runs = study.run_all([(arm, seed) for seed in config.seeds for arm in config.arms])
-        references = study.references()
-    results = collect(study, runs, references, wall_clock.read(out))
+    out = study.plan.out
+    all_runs = study.plan.runs
+    is_finished = study.unspent(all_runs) == 0 and (out / RESULTS).exists()
+    # A study that was finished before has spent its time already.
+    timing = nullcontext() if is_finished else wall_clock.kept(out, begun)
+    with timing:
+        rows = StudyRunner(study).run_all(all_runs)
+        references = References(study).measure()
+    # Judged anew each time: arms and seeds may have joined.
+    results = collect(study, rows, references, wall_clock.read(out))
     with CLOCK("report"):
-        write_json(out / RESULTS, results)
-        report.write(results, out / "report.html")
+        write_results(out / RESULTS, results)
+        study_page.write(results, out / "report.html")
     return results

@@ -1,5 +1,4 @@
-"""A study's text: the prepared corpus, and the batches that training and evaluation take from
-it."""
+"""A study's text: the prepared corpus with its tokenizer, and held-out text from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,30 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from kdjax.config import Config, TokenizerConfig
 from kdjax.data.corpus import Corpus, regime_of
-from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import local as prepare
 from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.prepare.reference_losses import reference_losses
 from kdjax.data.text import sources
-from kdjax.data.text.streams import optional
+from kdjax.data.text.streams import optional, sha256
 from kdjax.errors import InputError
-from kdjax.evaluation.mlm import HeldOut
-from kdjax.evaluation.shuffle import shuffle_visible
 from kdjax.models import zoo
 from kdjax.progress import Reporter
-from kdjax.teacher_cache.store import Cache
 from kdjax.training.teacher_directories import source_directories
-
-HELD_OUT_SEED = 20240419
-"""Seed of the masks held-out sequences have in every study, and of the shuffled control."""
-PROBE_SEED = 0x6B646A61785F7072
-"""Seed of the order and masks in which an MLM probe reads the training text: no likely seed of a
-run."""
 
 
 def trains_tokenizer(config: Config) -> bool:
@@ -39,7 +26,7 @@ def trains_tokenizer(config: Config) -> bool:
 
 
 def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
-    """The recipe's tokenizer file: its own, or the one beside the teacher's weights.
+    """Return the recipe's tokenizer file: its own, or the one beside the teacher's weights.
 
     Args:
         config: the recipe.
@@ -58,6 +45,7 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
                 f"{path}: no such file, expected the tokenizer that was trained on this text"
             )
         return path
+    # One that is named goes before the teacher's.
     if config.data.tokenizer:
         return sources.locate(config.data.tokenizer)
     if not config.teacher.source:
@@ -65,16 +53,16 @@ def tokenizer_of(config: Config, corpus: Corpus | None = None) -> Path:
             "data.tokenizer is empty and there is no teacher.source, expected the path of a "
             "tokenizer.json"
         )
-    beside = source_directories(config)[0].path / "tokenizer.json"
-    if not beside.is_file():
-        raise InputError(f"{beside}: no such file; name a tokenizer.json with data.tokenizer")
-    return beside
+    path = source_directories(config)[0].path / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; name a tokenizer.json with data.tokenizer")
+    return path
 
 
-def corpus_of(
+def study_corpus(
     config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None = None
 ) -> Corpus:
-    """The prepared corpus: the one the recipe names, or one prepared in `directory`.
+    """Open the corpus that the recipe names, or prepare one in `directory`; check it.
 
     Args:
         config: the recipe.
@@ -86,74 +74,94 @@ def corpus_of(
         InputError: unusable text, a tokenizer that does not fit the student, or a damaged
             directory.
     """
-    given = None if trains_tokenizer(config) else tokenizer_of(config)
-    if config.data.prepared:
-        corpus = Corpus.open(Path(config.data.prepared))
-    elif beam is not None:
+    # A corpus that is named is read as it is; one of the study is prepared, or found prepared.
+    if not config.data.prepared:
+        _prepare(config, directory, reporter, beam)
+    corpus = Corpus.open(Path(config.data.prepared or directory))
+    _check_corpus(config, corpus)
+
+    # From here on the text is what the regime leaves of it.
+    corpus = regime_of(config.data, corpus)
+    reporter.status("prepare: the text's own cross-entropies")
+    reference_losses(corpus)
+    return corpus
+
+
+def _prepare(
+    config: Config, directory: Path, reporter: Reporter, beam: Sequence[str] | None
+) -> None:
+    """Prepare a corpus in a directory, or find it prepared."""
+    tokenizer = None if trains_tokenizer(config) else tokenizer_of(config)
+    if beam is not None:
         optional("apache_beam", "beam", "--beam")
         from kdjax.data.prepare import beam as pipeline  # noqa: PLC0415 - an extra
 
-        pipeline.prepare(config.data, given, directory, beam)
-        corpus = Corpus.open(directory)
-    else:
+        pipeline.prepare(config.data, tokenizer, directory, beam)
+        return
 
-        def told(documents: int, tokens: int, seconds: float) -> None:
-            reporter.status(
-                f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} "
-                "tokens/s"
-            )
+    def show(documents: int, tokens: int, seconds: float) -> None:
+        reporter.status(
+            f"prepare: {documents:,} documents, {tokens:,} tokens, {tokens / seconds:,.0f} tokens/s"
+        )
 
-        prepare.prepare(config.data, given, directory, told)
-        corpus = Corpus.open(directory)
+    prepare.prepare(config.data, tokenizer, directory, show)
+
+
+def _check_corpus(config: Config, corpus: Corpus) -> None:
+    """Check that a prepared corpus is what the recipe asks for.
+
+    Raises:
+        InputError: its sequences have another length, its tokenizer is another or was trained in
+            another way, or is larger than the student's vocabulary.
+    """
     manifest = corpus.manifest
     if manifest.length != config.data.seq_len:
         raise InputError(
             f"{corpus.directory}: sequences of {manifest.length} tokens, expected data.seq_len, "
             f"{config.data.seq_len}"
         )
-    _check_training(config, corpus)
+    _check_tokenizer_training(config, corpus)
     tokenizer = tokenizer_of(config, corpus)
-    if manifest.tokenizer_sha256 != sources.sha256(tokenizer):
+    if manifest.tokenizer_sha256 != sha256(tokenizer):
         raise InputError(
             f"{corpus.directory}: was prepared with another tokenizer, expected {tokenizer}"
         )
+    # A student may have rows that no token has, not the other way round.
     student = zoo.resolve(config.student)
     if manifest.vocab_size > student.vocab_size:
         raise InputError(
             f"{tokenizer}: has {manifest.vocab_size} entries, expected at most "
             f"student.vocab_size, {student.vocab_size}"
         )
-    seen = regime_of(config.data, corpus)
-    reporter.status("prepare: the text's own cross-entropies")
-    reference_losses(seen)
-    return seen
 
 
-def _check_training(config: Config, corpus: Corpus) -> None:
-    """Check that a tokenizer that the recipe trains is the one that a prepared corpus was made
-    with.
+def _check_tokenizer_training(config: Config, corpus: Corpus) -> None:
+    """Check that a corpus was made with the tokenizer that the recipe trains, if it trains one.
 
     Raises:
-        InputError: it was made with one that was given, or that was trained in another way.
+        InputError: it was made with a tokenizer from a file, or trained in another way.
     """
-    if isinstance(config.data.tokenizer, TokenizerConfig):
-        expected = asdict(config.data.tokenizer)
-        found = corpus.manifest.settings.get("tokenizer")
-        if found != expected:
-            before = f"a tokenizer trained by {found}" if found else "a tokenizer that was given"
-            raise InputError(
-                f"{corpus.directory}: was prepared with {before}, expected data.tokenizer "
-                f"{expected}"
-            )
+    if not isinstance(config.data.tokenizer, TokenizerConfig):
+        return
+    expected = asdict(config.data.tokenizer)
+    settings = corpus.manifest.settings.get("tokenizer")
+    if settings == expected:
+        return
+    tokenizer = "a tokenizer that was given"
+    if settings:
+        tokenizer = f"a tokenizer trained by {settings}"
+    raise InputError(
+        f"{corpus.directory}: was prepared with {tokenizer}, expected data.tokenizer {expected}"
+    )
 
 
-def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> None:
-    """Whether a run that reads so many sequences is what the regime says.
+def check_regime(config: Config, corpus: Corpus, setting: str, sequences: int) -> None:
+    """Check that a run reads no text twice where the regime is unlimited.
 
     Args:
         config: the recipe.
         corpus: the text.
-        whose: the setting that the run comes from, for messages, such as `arms.minilm`.
+        setting: that the run comes from, for messages, such as `arms.minilm`.
         sequences: how many the run reads.
 
     Raises:
@@ -161,54 +169,14 @@ def check_regime(config: Config, corpus: Corpus, whose: str, sequences: int) -> 
     """
     if config.data.regime == "unlimited" and (missing := corpus.missing_tokens(sequences)):
         raise InputError(
-            f"{whose}: its budget reads {sequences:,} sequences, {corpus.directory} has "
+            f"{setting}: its budget reads {sequences:,} sequences, {corpus.directory} has "
             f"{corpus.sequences('train'):,}, expected no repeats under data.regime 'unlimited': "
             f"about {missing:,} "
             "tokens are missing; add text, lower the budget or set another regime"
         )
 
 
-def train_batches(
-    config: Config, corpus: Corpus, batch: int, seed: int, cache: Cache | None = None
-) -> Batches:
-    """The training batches of a seed: the same order and masks for every arm, stored teacher
-    outputs or not."""
-    return Batches(
-        corpus,
-        "train",
-        batch=batch,
-        seed=seed,
-        rate=config.data.mlm_probability,
-        slots=config.data.max_predictions,
-        views=config.data.mask_copies,
-        cache=cache,
-    )
-
-
-def probe_batches(config: Config, corpus: Corpus) -> Batches:
-    """Open the training text as an MLM probe reads it: the same order and masks for every model.
-
-    The seed is a constant, not the student's, so that what a probe owes to its text is the same for
-    all and leaves their differences alone; a teacher has no seed anyway. Masks are new in every
-    epoch, whatever `data.mask_copies` says: they belong to the yardstick.
-
-    Raises:
-        InputError: fewer training sequences than a batch has.
-    """
-    try:
-        return Batches(
-            corpus,
-            "train",
-            batch=config.evaluation.mlm_probe.batch_size,
-            seed=PROBE_SEED,
-            rate=config.data.mlm_probability,
-            slots=config.data.max_predictions,
-        )
-    except InputError as e:
-        raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
-
-
-def text_of(config: Config, corpus: Corpus, name: str, directory: Path) -> Corpus:
+def held_out_text(config: Config, corpus: Corpus, name: str, directory: Path) -> Corpus:
     """Prepare a text of `evaluation.texts`, all of it held out, or find it prepared.
 
     Args:
@@ -229,59 +197,19 @@ def text_of(config: Config, corpus: Corpus, name: str, directory: Path) -> Corpu
         raise InputError(f"evaluation.texts.{name}: {e}") from None
 
 
-def held_out(config: Config, corpus: Corpus) -> HeldOut:
-    """Make the held-out masks that every model is measured on, with their shuffled control.
+def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None) -> Manifest:
+    """Prepare a corpus in `out`, for `data.prepared` of any recipe; print what it holds.
 
     Args:
         config: the recipe.
-        corpus: the study's text, or one of `evaluation.texts`.
-    """
-    batches = held_out_batches(config, corpus)
-    shuffled = shuffle_visible(batches, corpus.manifest.special_ids, HELD_OUT_SEED)
-    return HeldOut(batches, shuffled=HeldOut(shuffled))
-
-
-def held_out_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
-    """The held-out sequences with fixed masks: the same in every run."""
-    return _fixed(config, corpus)
-
-
-def tuning_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
-    """As many held-out sequences again, or what is left of them: none that `held_out_batches` has.
+        out: the corpus's directory.
+        beam: options of Apache Beam, where it shall prepare.
 
     Raises:
-        InputError: none are left.
+        InputError: as `study_corpus`.
     """
-    batches = _fixed(config, corpus, besides=config.evaluation.mlm_sequences)
-    if not batches:
-        raise InputError(
-            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} "
-            "held-out sequences, expected "
-            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or "
-            "a probe as "
-            "tune.endpoint"
-        )
-    return batches
-
-
-def _fixed(config: Config, corpus: Corpus, besides: int = 0) -> list[dict[str, np.ndarray]]:
-    return fixed_batches(
-        corpus,
-        "validation",
-        batch=config.train.batch_size,
-        limit=config.evaluation.mlm_sequences,
-        seed=HELD_OUT_SEED,
-        rate=config.data.mlm_probability,
-        slots=config.data.max_predictions,
-        besides=besides,
-    )
-
-
-def prepare_corpus(config: Config, out: Path, beam: Sequence[str] | None = None) -> Manifest:
-    """The `prepare` command: a corpus in `out`, for `data.prepared` of any recipe; given options of
-    Beam, by Beam."""
     with Reporter() as reporter:
-        corpus = corpus_of(config, out, reporter, beam)
+        corpus = study_corpus(config, out, reporter, beam)
         manifest = corpus.manifest
         reporter.log(
             f"{out}: {manifest.sequences['train']:,} training and "

@@ -5,108 +5,145 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kdjax.config import Config
+from kdjax.config import Config, Schedule, TermConfig
 from kdjax.report import numbers
+from kdjax.results.schema import ArmPhase, ArmResult, SettingRow
 from kdjax.training.arm import Arm
+
+OUTPUTS = {"cached": "stored", "online": "every step", None: "none"}
+"""Where the teacher's features come from -> what the table calls it."""
 
 
 def shared(config: Config, arms: Mapping[str, Arm]) -> list[str]:
-    """What all arms of the study share; what an arm's own settings change is not among it."""
-    found = list(arms.values())
-    same = ["data order and masks, within a seed"]
-    if all(arm.start == found[0].start and arm.student == found[0].student for arm in found):
-        same.append("the student and its start, within a seed")
-    if not any(arm.config.optimizer for arm in found):
-        length = (
-            "follows the clock"
-            if config.budget.kind == "hours"
-            else "in steps follows from the budget"
+    """Return what all arms of the study share; what an arm's own settings change is not among it.
+
+    Args:
+        config: the recipe.
+        arms: name -> arm.
+    """
+    is_timed = config.budget.kind == "hours"
+    shared_parts = ["data order and masks, within a seed"]
+    starts = [(arm.start, arm.student) for arm in arms.values()]
+    if all(start == starts[0] for start in starts):
+        shared_parts.append("the student and its start, within a seed")
+    if not any(arm.config.optimizer for arm in arms.values()):
+        length = "follows the clock" if is_timed else "in steps follows from the budget"
+        shared_parts.append(
+            f"optimiser, peak learning rate and the schedule's shape (its length {length})"
         )
-        same.append(f"optimiser, peak learning rate and the schedule's shape (its length {length})")
-    charged = config.budget.kind == "hours" and "evaluation" in config.budget.clock
-    same.append(
-        "held-out sequences and masks, and probes"
-        + ("" if charged else ", none of it charged to the budget")
-    )
-    if config.evaluation.finetune.steps and not any(arm.config.finetune for arm in found):
-        same.append("fine-tuning")
-    return same
+    evaluation = "held-out sequences and masks, and probes"
+    if not (is_timed and "evaluation" in config.budget.clock):
+        evaluation += ", none of it charged to the budget"
+    shared_parts.append(evaluation)
+    fine_tunes = bool(config.evaluation.finetune.steps)
+    if fine_tunes and not any(arm.config.finetune for arm in arms.values()):
+        shared_parts.append("fine-tuning")
+    return shared_parts
 
 
-def rows(arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What arms of a study differ in: the objective, what their own settings change, what follows
-    from the price."""
+def rows(arms: Mapping[str, ArmResult]) -> tuple[SettingRow, ...]:
+    """Return in what arms of a study differ: the objective, what their own settings change, what
+    follows from the price.
 
-    def per_phase(show: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
-        return lambda arm: "; then ".join(show(phase) for phase in arm["phases"])
-
-    def forward_passes(arm: Mapping[str, Any]) -> str:
-        spent = arm["spent"]
-        of_teacher = spent["teacher_forward"] + spent["teacher_cache"]
-        return f"{of_teacher / (spent['total'] - spent['teacher_training']):.0%}"
-
-    always: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "objective": per_phase(lambda phase: " + ".join(map(_term, phase["terms"]))),
-        "FLOPs of a step": per_phase(lambda phase: numbers.flops(phase["price"]["total"])),
-        "spent on the teacher's forward passes": forward_passes,
-        "steps (and length of the schedule)": per_phase(lambda phase: f"{phase['steps']:,}"),
-        "tokens seen, first seed": lambda arm: f"{arm['tokens']:,}",
-        "epochs": lambda arm: f"{arm['epochs']:.3f}",
-        "parameters without a gradient": lambda arm: ", ".join(arm["untrained"]) or "none",
+    Args:
+        arms: name -> arm.
+    """
+    always: dict[str, Callable[[ArmResult], str]] = {
+        "objective": lambda arm: _by_phase(arm, _objective),
+        "FLOPs of a step": lambda arm: _by_phase(arm, _step_flops),
+        "spent on the teacher's forward passes": _share_of_teacher_forward,
+        "steps (and length of the schedule)": lambda arm: _by_phase(arm, _steps),
+        "tokens seen, first seed": lambda arm: f"{arm.tokens:,}",
+        "epochs": lambda arm: f"{arm.epochs:.3f}",
+        "parameters without a gradient": lambda arm: ", ".join(arm.untrained) or "none",
     }
-    sometimes: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "start": lambda arm: (
-            "random"
-            if arm["start"]["source"] == "random"
-            else f"teacher layers: {arm['start']['layers']}"
-        ),
-        "teacher's outputs": lambda arm: {"cached": "stored", "online": "every step", None: "none"}[
-            arm["teacher"]
-        ],
-        **{
-            words: lambda arm, name=name: _settings(arm[name])  # type: ignore[misc]
-            for name, words in (
-                ("student", "student"),
-                ("optimizer", "optimiser"),
-                ("finetune", "fine-tuning"),
-            )
-        },
+    where_arms_differ: dict[str, Callable[[ArmResult], str]] = {
+        "start": _start,
+        "teacher's outputs": lambda arm: OUTPUTS[arm.teacher],
+        "student": lambda arm: _settings(arm.student),
+        "optimiser": lambda arm: _settings(arm.optimizer),
+        "fine-tuning": lambda arm: _settings(arm.finetune),
     }
-    rows = [
-        (name, {arm: show(row) for arm, row in arms.items()})
-        for name, show in {**always, **sometimes}.items()
-    ]
-    kept = [(name, values) for name, values in rows if name in always or _worth_a_row(name, values)]
-    return [{"setting": name, "values": values} for name, values in kept]
+    table = []
+    for setting, show in {**always, **where_arms_differ}.items():
+        values = {name: show(arm) for name, arm in arms.items()}
+        if setting in always or _differ(setting, values):
+            table.append(SettingRow(setting, values))
+    return tuple(table)
 
 
-def _worth_a_row(name: str, values: Mapping[str, str]) -> bool:
-    """Whether arms differ in it; that one has no teacher and another runs it in every step goes
-    without saying."""
-    found = set(values.values())
-    return len(found) > 1 and not (name == "teacher's outputs" and "stored" not in found)
+def _differ(setting: str, values: Mapping[str, str]) -> bool:
+    """Return whether arms differ in a setting in a way that does not go without saying.
+
+    That one has no teacher and another runs it in every step does.
+    """
+    distinct = set(values.values())
+    return len(distinct) > 1 and (setting != "teacher's outputs" or "stored" in distinct)
+
+
+def _by_phase(arm: ArmResult, show: Callable[[ArmPhase], str]) -> str:
+    """Return what is to be said of each of an arm's phases."""
+    return "; then ".join(show(phase) for phase in arm.phases)
+
+
+def _objective(phase: ArmPhase) -> str:
+    """Return the terms of a phase with their weights."""
+    return " + ".join(_term(term) for term in phase.terms)
+
+
+def _step_flops(phase: ArmPhase) -> str:
+    """Return the price of a step."""
+    return numbers.flops(phase.price.total)
+
+
+def _steps(phase: ArmPhase) -> str:
+    """Return the steps of a phase."""
+    return f"{phase.steps:,}"
+
+
+def _share_of_teacher_forward(arm: ArmResult) -> str:
+    """Return the share of a run's FLOPs, but for the teacher's training, that went into its forward
+    passes."""
+    spent = arm.spent
+    forward = spent["teacher_forward"] + spent["teacher_cache"]
+    return f"{forward / (spent['total'] - spent['teacher_training']):.0%}"
+
+
+def _start(arm: ArmResult) -> str:
+    """Return where an arm's student starts."""
+    if arm.start.source == "random":
+        return "random"
+    layers = arm.start.layers
+    return f"teacher layers: {layers if isinstance(layers, str) else list(layers)}"
 
 
 def _settings(changes: Mapping[str, Any]) -> str:
+    """Return an arm's own settings."""
     return ", ".join(f"{name} {value}" for name, value in changes.items()) or "as in the recipe"
 
 
-def _term(term: Mapping[str, Any]) -> str:
-    weight = term["weight"] if isinstance(term["weight"], dict) else f"{term['weight']:g}"
-    return (
-        f"{_number(weight)} {term['name']}"
-        + (f" ({term['variant']})" if term["variant"] != "original" else "")
-        + (
-            f" [{', '.join(f'{k} {_number(v)}' for k, v in term['options'].items())}]"
-            if term["options"]
-            else ""
-        )
-    )
+def _term(term: TermConfig) -> str:
+    """Return a term with its weight, variant and options."""
+    text = f"{_weight(term.weight)} {term.name}"
+    if term.variant != "original":
+        text += f" ({term.variant})"
+    options = ", ".join(f"{name} {_option(value)}" for name, value in term.options.items())
+    return f"{text} [{options}]" if options else text
 
 
-def _number(value: Any) -> str:
-    """A setting as text: a schedule by its points."""
-    if not isinstance(value, dict):
-        return str(value)
-    points = " → ".join(f"{number:g} at {at:.0%}" for at, number in value["points"])
-    return f"({points}, {value['shape']})"
+def _weight(weight: float | Schedule) -> str:
+    """Return a term's weight: a number, or a schedule by its points."""
+    if isinstance(weight, Schedule):
+        return _schedule(weight.shape, weight.points)
+    return f"{weight:g}"
+
+
+def _option(value: Any) -> str:
+    """Return a term's option, which may be a schedule as plain values."""
+    return _schedule(value["shape"], value["points"]) if isinstance(value, dict) else str(value)
+
+
+def _schedule(shape: str, points: Any) -> str:
+    """Return a schedule by its points."""
+    path = " → ".join(f"{number:g} at {share:.0%}" for share, number in points)
+    return f"({path}, {shape})"

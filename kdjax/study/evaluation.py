@@ -1,4 +1,4 @@
-"""What every model of a study is measured by: the same held-out masks, probes and fine-tuning."""
+"""The measurements of every model of a study: the same held-out masks, probes and fine-tuning."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ Details = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measures a model; the endpoints are named `mlm_loss`, `mlm_probe`, `probe.TASK` and
-    `finetune.TASK`.
+    """The measurements of a model: `mlm_loss`, `mlm_probe`, `probe.TASK` and `finetune.TASK`.
 
     On a text from elsewhere, the first two are `mlm_loss.TEXT` and `mlm_probe.TEXT`.
 
@@ -38,15 +37,26 @@ class Evaluation:
     texts: Mapping[str, HeldOut] = field(default_factory=dict)
     mlm_probe: MlmProbe | None = None
 
-    def along_the_way(self, model: ModelConfig, params: Any, *, mlm: bool) -> dict[str, float]:
-        """Figures for the learning curve: the teacher's held-out loss; if `mlm` the student's, and
-        how far it is off.
+    def evaluate_during_training(
+        self, model: ModelConfig, params: Any, *, mlm: bool
+    ) -> dict[str, float]:
+        """Measure a point of the learning curve.
 
-        `teacher_kl` is at temperature 1, whatever the objective's. `mlm_probe` is there where the
-        recipe has it measured along the way.
+        Args:
+            model: the student's configuration.
+            params: the student's parameters.
+            mlm: whether its MLM head is trained, so that its held-out loss means something.
+
+        Returns:
+            `teacher_mlm_loss` where there is a teacher; if `mlm`, `mlm_loss`, and beside a teacher
+            `teacher_kl` (at temperature 1, whatever the objective's) and `teacher_agreement`;
+            `mlm_probe` where the recipe has it measured along the way.
         """
+        figures = {}
         teacher = self.held_out.teacher
-        figures = {} if teacher is None else {"teacher_mlm_loss": teacher.loss}
+        if teacher is not None:
+            figures["teacher_mlm_loss"] = teacher.loss
+        # The student's own head, where it is trained.
         if mlm:
             result = self.held_out.measure(model, params)
             figures["mlm_loss"] = result.loss
@@ -65,14 +75,17 @@ class Evaluation:
         mlm: bool,
         finetuning: FinetuneConfig | None,
     ) -> tuple[Metrics, Details]:
-        """Endpoints by name, and details of how they came about.
+        """Measure a model on every endpoint.
 
         Args:
-            model: its configuration.
-            params: its parameters.
+            model: the model's configuration.
+            params: the model's parameters.
             seed: of fine-tuning: its head, order and dropout.
-            mlm: whether its MLM head was trained, so that the held-out loss means something.
-            finetuning: how it is fine-tuned as well; None: not at all.
+            mlm: whether the MLM head was trained, so that the held-out loss means something.
+            finetuning: how the model is fine-tuned as well; None: not at all.
+
+        Returns:
+            Endpoints by name, and details of each.
         """
         metrics: Metrics = {}
         details: Details = {}
@@ -88,6 +101,7 @@ class Evaluation:
                 }
                 if held_out.shuffled is not None:
                     details[name]["shuffled"] = held_out.shuffled.measure(model, params).loss
+
         # The same of a fresh head that every model gets.
         if self.mlm_probe is not None:
             fitted = self.mlm_probe.fit(model, params)
@@ -98,6 +112,7 @@ class Evaluation:
                 if held_out.shuffled is not None:
                     details[name]["shuffled"] = fitted.measure(held_out.shuffled).loss
             details["mlm_probe"] |= self._fit_details(self.mlm_probe, model, fitted, metrics)
+
         # The downstream tasks.
         for task in self.tasks:
             probed = probe(model, params, task, self.config.probe)
@@ -109,20 +124,20 @@ class Evaluation:
                 "layers": [vars(layer) for layer in probed.layers],
             }
             if finetuning is not None and finetuning.steps:
-                metrics[f"finetune.{task.name}"] = finetune(
-                    model, params, task, finetuning, seed=seed
-                ).test
+                finetuned = finetune(model, params, task, finetuning, seed=seed)
+                metrics[f"finetune.{task.name}"] = finetuned.test
         return metrics, details
 
     def _named(self, endpoint: str) -> dict[str, HeldOut]:
-        """The endpoint's name on each text -> the text."""
+        """Return each held-out text by an endpoint's name on it."""
         texts = {f"{endpoint}.{name}": held_out for name, held_out in self.texts.items()}
         return {endpoint: self.held_out, **texts}
 
     def _fit_details(
         self, probe: MlmProbe, model: ModelConfig, fitted: FittedProbe, metrics: Metrics
     ) -> Details:
-        """How a probe came about, and whether more tokens would lower its loss."""
+        """Return how a probe was fitted, and whether more tokens would lower its loss."""
+        # Its loss at half the tokens: what is still to be gained shows in the second half.
         half = fitted.measure(self.held_out, half=True).loss
         gain = half - metrics["mlm_probe"]
         cost = probe.cost(model)
@@ -140,5 +155,5 @@ class Evaluation:
 
 
 def _common(result: MlmResult) -> Details:
-    """What is known of a held-out loss, whichever head it is of."""
+    """Return the details that a held-out loss has, whichever head it is of."""
     return {"accuracy": result.accuracy, "positions": result.count}

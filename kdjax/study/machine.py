@@ -1,5 +1,4 @@
-"""The machine: what numbers were made with, and what a run asked of it beside what it was
-charged."""
+"""The machine: what numbers were made with, and how a run's steps used the devices."""
 
 from __future__ import annotations
 
@@ -10,14 +9,14 @@ from typing import Any
 import jax
 
 import kdjax
-from kdjax.budget.hardware import high_water, peak, utilisation
+from kdjax.budget.hardware import peak, peak_memory, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.training.compiled_phase import CompiledPhase
 
 
-def versions() -> dict[str, str]:
-    """What the numbers were made with."""
+def versions() -> dict[str, Any]:
+    """Return the software and the device that numbers are made with."""
     device = jax.devices()[0]
     return {
         "kdjax": kdjax.__version__,
@@ -30,11 +29,11 @@ def versions() -> dict[str, str]:
 def hardware_use(
     compiled_phases: Sequence[CompiledPhase], ledger: Ledger, side_by_side: int
 ) -> dict[str, Any]:
-    """What a run's steps did to the devices.
+    """Return what a run's steps did to the devices.
 
     Args:
-        compiled_phases: its phases.
-        ledger: its account.
+        compiled_phases: the run's phases.
+        ledger: the run's account.
         side_by_side: how many runs took their steps together, itself included.
 
     Returns:
@@ -47,35 +46,37 @@ def hardware_use(
         `high_water_bytes` and `high_water_source`: the most memory in use in this process so far.
     """
     programs = [compiled_phase.program for compiled_phase in compiled_phases]
-    layout = programs[0].layout
-    most = peak(jax.local_devices()[0])
+    devices = programs[0].layout.devices
+    device_peak = peak(jax.local_devices()[0])
     seconds = ledger.seconds.get("compute", 0.0)
-    done = [p.hardware_flops for p in programs]
-    model = sum(ledger.spent[part] for part in PARTS)
-    hardware = (
-        None
-        if None in done
-        else sum(n * f for n, f in zip(ledger.phases, done, strict=True) if f is not None)
-    )
-    needed = [p.memory["peak"] for p in programs if p.memory is not None]
-    high, source = high_water()
+    model_flops = sum(ledger.spent[part] for part in PARTS)
+    # Where XLA does not say it of one phase, nothing is known of the whole.
+    hardware_flops: int | None = 0
+    for steps, program in zip(ledger.phases, programs, strict=True):
+        if hardware_flops is None or program.hardware_flops is None:
+            hardware_flops = None
+        else:
+            hardware_flops += steps * program.hardware_flops
+    program_bytes = [p.memory["peak"] for p in programs if p.memory is not None]
+    memory_bytes, memory_source = peak_memory()
 
-    def used(flops: int | None) -> float | None:
-        return utilisation(flops, seconds, most, layout.devices) if flops and seconds else None
+    def utilisation_by(flops: int | None) -> float | None:
+        """Return the share of the devices' peak; None where nothing was counted or timed."""
+        return utilisation(flops, seconds, device_peak, devices) if flops and seconds else None
 
     return {
-        "model_flops": model,
-        "hardware_flops": hardware,
-        "devices": layout.devices,
+        "model_flops": model_flops,
+        "hardware_flops": hardware_flops,
+        "devices": devices,
         "side_by_side": side_by_side,
         "peak": {
-            "flops_per_second": most.flops_per_second,
-            "dtype": most.dtype,
-            "source": most.source,
+            "flops_per_second": device_peak.flops_per_second,
+            "dtype": device_peak.dtype,
+            "source": device_peak.source,
         },
-        "model_utilisation": used(model),
-        "hardware_utilisation": used(hardware),
-        "program_bytes": max(needed, default=None),
-        "high_water_bytes": high,
-        "high_water_source": source,
+        "model_utilisation": utilisation_by(model_flops),
+        "hardware_utilisation": utilisation_by(hardware_flops),
+        "program_bytes": max(program_bytes, default=None),
+        "high_water_bytes": memory_bytes,
+        "high_water_source": memory_source,
     }

@@ -1,4 +1,4 @@
-"""Whose a study's directory is: the recipe it was taken for, and what its arms cost then."""
+"""A study's manifest, `study.json`: the recipe that a directory belongs to, and its arms' costs."""
 
 from __future__ import annotations
 
@@ -32,45 +32,47 @@ class Cost:
     upfront: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the cost as plain values."""
         return {"prices": [price.to_json() for price in self.prices], "upfront": self.upfront}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Cost:
-        """The inverse of `to_json`."""
+        """Invert `to_json`."""
         return Cost(tuple(Price(**price) for price in values["prices"]), values["upfront"])
 
 
-class Record:
-    """What `study.json` says, or would say.
+class StudyManifest:
+    """The content of `study.json`, written or still to be written.
 
     Attributes:
-        new: whether the directory is not taken yet.
-        costs: arm -> what its runs cost.
+        is_new: whether the directory belongs to no study yet.
+        costs: arm -> what its runs cost, as stored.
     """
 
     def __init__(self, config: Config, out: Path):
-        """Reads it, and checks that the directory can be this recipe's.
+        """Read it, and check that the directory can be this recipe's.
 
         Raises:
             InputError: the directory belongs to another recipe, holds something else, or cannot be
                 written.
         """
         self._path = out / NAME
-        self._identity = shared_settings(config)
-        self.new = not self._path.exists()
+        self._settings = shared_settings(config)
+        self.is_new = not self._path.exists()
         self.costs: dict[str, Cost] = {}
-        if self.new:
+        if self.is_new:
             check_writable(out)
-            found = (entry.name for entry in out.iterdir())
+            # What was made before study.json may stay: another recipe is refused by its own checks.
             # A kill may leave what was being written under a temporary name.
-            if any(name not in BEFORE and not name.endswith((".tmp", ".old")) for name in found):
+            names = [e.name for e in out.iterdir() if not e.name.endswith((".tmp", ".old"))]
+            if not set(names) <= set(BEFORE):
                 raise InputError(
                     f"{out}: holds files but no study, expected a new or empty directory for --out"
                 )
             return
         stored = read_json(self._path)
-        if difference := first_difference(stored["config"], self._identity):
+        # A directory that is taken belongs to its recipe, whose costs hold.
+        if difference := first_difference(stored["config"], self._settings):
             name, before, now = difference
             raise InputError(
                 f"{self._path}: this study's {name} is {before!r}, expected {now!r}; use another "
@@ -79,23 +81,21 @@ class Record:
         self.costs = {name: Cost.from_json(cost) for name, cost in stored["costs"].items()}
 
     def write(self, costs: Mapping[str, Cost]) -> None:
-        """Takes the directory; the costs hold for good from now on."""
-        kept = {name: cost.to_json() for name, cost in {**self.costs, **costs}.items()}
-        write_json(self._path, {"config": self._identity, "costs": kept})
+        """Take the directory for the recipe; the costs hold for good from now on."""
+        all_costs = {**self.costs, **costs}
+        values = {name: cost.to_json() for name, cost in all_costs.items()}
+        write_json(self._path, {"config": self._settings, "costs": values})
 
 
 def shared_settings(config: Config) -> dict[str, Any]:
-    """The settings that the results in a directory depend on and that all of it shares, as plain
-    values."""
+    """Return the settings, as plain values, that all results in a study's directory depend on."""
     settings: dict[str, Any] = plain(to_dict(config))
     for name in ("arms", "seeds"):  # more of them may join
         del settings[name]
     for name in ("sweep", "tune", "plan"):  # what other commands do
         del settings[name]
-    for section, names in (
-        ("data", ("workers",)),
-        ("train", ("mesh", "vmapped_seeds", "checkpoint", "log")),
-    ):
-        for name in names:
-            del settings[section][name]  # change no result
+    # These change no result.
+    del settings["data"]["workers"]
+    for name in ("mesh", "vmapped_seeds", "checkpoint", "log"):
+        del settings["train"][name]
     return settings

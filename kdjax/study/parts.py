@@ -1,28 +1,29 @@
-"""One study on several machines: which runs are whose, and their directories put together again."""
+"""A study on several machines: the runs of each part, and their directories merged again."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdjax.budget.ledger import PhaseSpan
 from kdjax.config import first_difference
 from kdjax.errors import InputError
 from kdjax.files import check_writable, read_json, write_json
 from kdjax.study.manifest import BEFORE, NAME
-from kdjax.study.study import Study
+from kdjax.study.run_backup import MANIFEST, RESULT
 
 
 @dataclass(frozen=True)
 class Part:
-    """One of several parts of a study's runs.
+    """A share of a study's runs.
 
     Attributes:
-        number: which, 1 to count.
-        count: how many there are.
+        number: of the part, 1 to count.
+        count: how many parts there are.
     """
 
     number: int
@@ -30,36 +31,46 @@ class Part:
 
     @staticmethod
     def parse(text: str) -> Part:
-        """Reads `I/N`.
+        """Read `I/N`.
 
         Raises:
             InputError: anything else, or I is not one of 1 to N.
         """
-        found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise InputError(
                 f"--part is {text!r}, expected I/N with I from 1 to N, for instance 1/3"
             )
-        return Part(int(found[1]), int(found[2]))
+        return Part(int(match[1]), int(match[2]))
 
-    def of(self, study: Study) -> list[tuple[str, int]]:
-        """Its runs, as (arm, seed): the I-th of all runs and every N-th after it.
+    def of(
+        self, spans: Mapping[str, Sequence[PhaseSpan]], seeds: Sequence[int]
+    ) -> list[tuple[str, int]]:
+        """Return the part's runs: the I-th of all runs and every N-th after it.
 
         Runs are listed arm by arm, those that take the most FLOPs first (the recipe's order among
         equals, and under a budget of hours), and seed by seed within an arm. So the runs of an arm
         are spread evenly, and no two parts differ by more than the dearest run.
+
+        Args:
+            spans: arm -> its phases as they lie in the budget, in the recipe's order.
+            seeds: of the recipe.
+
+        Returns:
+            Arm and seed of each run.
         """
 
         def flops(arm: str) -> int:
-            return sum(span.steps * span.price.total for span in study.spans[arm])
+            return sum(span.steps * span.price.total for span in spans[arm])
 
-        arms = sorted(study.config.arms, key=flops, reverse=True)
-        runs = [(arm, seed) for arm in arms for seed in study.config.seeds]
+        runs = []
+        for arm in sorted(spans, key=flops, reverse=True):
+            runs += [(arm, seed) for seed in seeds]
         return runs[self.number - 1 :: self.count]
 
 
 def merge(parts: Sequence[Path], out: Path) -> list[str]:
-    """Puts the finished runs of parts of one study into one directory, which `compare` takes up.
+    """Put the finished runs of parts of one study into one directory, which `compare` goes on with.
 
     What runs share (corpus, teacher, stored outputs, references) comes from the first part that has
     it.
@@ -75,32 +86,30 @@ def merge(parts: Sequence[Path], out: Path) -> list[str]:
         InputError: a part without a study or of another one, a run that differs between parts, or
             `out` holds something else. Nothing is written then.
     """
-    taken = (out / NAME).exists()
-    if not taken and out.exists() and any(out.iterdir()):
+    # Runs that are in `out` already come first: nothing there is replaced.
+    sources = list(parts)
+    if (out / NAME).exists():
+        sources.insert(0, out)
+    elif out.exists() and any(out.iterdir()):
         raise InputError(
             f"{out}: holds files but no study, expected a new or empty directory for --out"
         )
-    sources = [out, *parts] if taken else list(parts)
-    record = _record(sources)
-    runs = _runs(sources)
+    # All is checked before anything is written.
+    manifest = _merged_manifest(sources)
+    runs = _finished_runs(sources)
     check_writable(out)
-    write_json(out / NAME, record)  # first: a directory with runs but without it would be nobody's
+    # First: a directory with runs but without it would belong to no study.
+    write_json(out / NAME, manifest)
     for source in sources:
-        for made in (*BEFORE, *_inside(source, "references")):
-            _copy(source / made, out / made)
+        for name in (*BEFORE, *_finished(source, "references")):
+            _copy(source / name, out / name)
     for name, run in runs.items():
         _copy(run, out / name)
-    return [Path(name).name for name in runs]
+    return [run.name for run in runs.values()]
 
 
-def merge_command(parts: Sequence[Path], out: Path) -> None:
-    """The `merge` command: says how many runs there are now."""
-    runs = merge(parts, out)
-    print(f"{out}: {len(runs)} finished runs: {', '.join(runs)}")
-
-
-def _record(sources: Sequence[Path]) -> dict[str, Any]:
-    """The `study.json` of all of them.
+def _merged_manifest(sources: Sequence[Path]) -> dict[str, Any]:
+    """Return the `study.json` of several directories of one study.
 
     Raises:
         InputError: one has none, or they differ.
@@ -112,74 +121,74 @@ def _record(sources: Sequence[Path]) -> dict[str, Any]:
             raise InputError(
                 f"{path}: no such file, expected the directory of a study or of a part of one"
             )
-        found = read_json(path)
-        merged = merged or found
-        common = found["costs"].keys() & merged["costs"].keys()
-        for mine, other in (
-            (found["config"], merged["config"]),
-            *(({arm: found["costs"][arm]}, {arm: merged["costs"][arm]}) for arm in sorted(common)),
-        ):
-            if difference := first_difference(mine, other):
-                name, here, there = difference
-                raise InputError(
-                    f"{path}: this part's {name} is {here!r}, expected {there!r}, as in "
-                    f"{sources[0]}"
-                )
-        merged = {**merged, "costs": {**merged["costs"], **found["costs"]}}
+        manifest = read_json(path)
+        merged = merged or manifest
+        difference = first_difference(manifest["config"], merged["config"])
+        # Parts may have different arms; those of both cost the same.
+        for arm in sorted(manifest["costs"].keys() & merged["costs"].keys()):
+            cost = manifest["costs"][arm]
+            difference = difference or first_difference(cost, merged["costs"][arm], arm)
+        if difference:
+            name, here, there = difference
+            raise InputError(
+                f"{path}: this part's {name} is {here!r}, expected {there!r}, as in {sources[0]}"
+            )
+        merged = {**merged, "costs": {**merged["costs"], **manifest["costs"]}}
     return merged
 
 
-def _runs(sources: Sequence[Path]) -> dict[str, Path]:
-    """The finished runs: path within a study -> where it is.
+def _finished_runs(sources: Sequence[Path]) -> dict[str, Path]:
+    """Return the finished runs of several directories: path within a study -> where it is.
 
     Raises:
         InputError: they are of different text or teachers, or one run ended differently in two
             places.
     """
     runs: dict[str, Path] = {}
-    shared: dict[tuple[str, int | None], tuple[Any, Path]] = {}
+    first_facts: dict[tuple[str, int | None], tuple[Any, Path]] = {}
     for source in sources:
-        for name in _inside(source, "runs"):
+        for name in _finished(source, "runs"):
             run = source / name
-            manifest = read_json(run / "manifest.json")
-            for what in ("corpus", "teacher"):
-                value = manifest[what]
-                if value is None:  # an arm without a teacher
+            manifest = read_json(run / MANIFEST)
+            # Of teachers that were trained here there is one for each seed.
+            teacher = manifest["teacher"] or {}
+            teacher_seed = teacher.get("pretraining", {}).get("seed")
+            for key in (("corpus", None), ("teacher", teacher_seed)):
+                kind = key[0]
+                facts = manifest[kind]
+                if facts is None:  # an arm without a teacher
                     continue
-                # Of teachers that were trained here, one of each seed.
-                trained = value.get("pretraining", {}) if what == "teacher" else {}
-                first, where = shared.setdefault((what, trained.get("seed")), (value, run))
-                if difference := first_difference(value, first, what):
+                expected, first_run = first_facts.setdefault(key, (facts, run))
+                if difference := first_difference(facts, expected, kind):
                     setting, here, there = difference
                     raise InputError(
                         f"{run}: this run's {setting} is {here!r}, expected {there!r}, as in "
-                        f"{where}"
+                        f"{first_run}"
                     )
-            if name in runs and _ended(run) != _ended(runs[name]):
+            # The same run may lie in several directories, where it was copied or made twice.
+            if _final_params(run) != _final_params(runs.setdefault(name, run)):
                 raise InputError(
                     f"{run}: ended with other parameters than {runs[name]}, expected the same run"
                 )
-            runs.setdefault(name, run)
     return runs
 
 
-def _ended(run: Path) -> str:
-    """The hash of the parameters a run ended with."""
-    return str(read_json(run / "result.json")["params_sha256"])
+def _final_params(run: Path) -> str:
+    """Return the hash of the parameters a run ended with."""
+    return str(read_json(run / RESULT)["params_sha256"])
 
 
-def _inside(source: Path, kind: str) -> list[str]:
-    """Finished runs or references of a directory, by their paths in it."""
-    return sorted(
-        f"{kind}/{result.parent.name}" for result in (source / kind).glob("*/result.json")
-    )
+def _finished(source: Path, kind: str) -> list[str]:
+    """Return the finished runs, or references, of a directory by their paths in it."""
+    results = (source / kind).glob(f"*/{RESULT}")
+    return sorted(f"{kind}/{result.parent.name}" for result in results)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a directory, whole or not at all; one that is there already, or is not in the source,
-    is left."""
+    """Copy a directory whole or not at all, where it is in the source and not in the target."""
     if target.exists() or not source.exists():
         return
+    # Renamed when it is whole; what a kill left under the temporary name goes.
     beside = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(source, beside)

@@ -3,84 +3,72 @@ winner among them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from kdjax.config import EvaluationConfig
 from kdjax.evaluation.statistics import against_baseline
-from kdjax.report.summary import baseline_arm
+from kdjax.results.schema import MeasuredEndpoint, PairVerdict, PrimaryResult, RunResult
 
 
 def primary_endpoint(
     evaluation: EvaluationConfig,
-    endpoints: Sequence[Mapping[str, Any]],
-    arms: Mapping[str, Mapping[str, Any]],
-    runs: Sequence[Mapping[str, Any]],
-) -> dict[str, Any] | None:
+    endpoints: Sequence[MeasuredEndpoint],
+    baseline: str,
+    runs: Sequence[RunResult],
+) -> PrimaryResult | None:
     """Test every arm that has the primary endpoint against the baseline arm.
 
     Args:
         evaluation: the recipe's settings.
-        endpoints: as results.json has them.
-        arms: name -> an arm as results.json has it.
-        runs: as results.json has them.
+        endpoints: what is measured.
+        baseline: the baseline arm.
+        runs: of the study.
 
     Returns:
-        `endpoint`, `baseline`, and `comparisons`: a `BaselineComparison` of each other arm as plain
-        values. None where the recipe names no primary endpoint, or the baseline arm or every other
-        arm lacks it.
+        The tests; None where the recipe names no primary endpoint, or the baseline arm or every
+        other arm lacks it.
     """
-    endpoint = next((e for e in endpoints if e["name"] == evaluation.primary), None)
-    if endpoint is None:
+    endpoint = next((e for e in endpoints if e.name == evaluation.primary), None)
+    if endpoint is None or baseline not in endpoint.arms or len(endpoint.arms) < 2:
         return None
-    baseline = baseline_arm(arms)
-    if baseline not in endpoint["arms"] or len(endpoint["arms"]) < 2:
-        return None
-    values: dict[str, dict[int, float]] = {arm: {} for arm in endpoint["arms"]}
+    values: dict[str, dict[int, float]] = {arm: {} for arm in endpoint.arms}
     for run in runs:
-        if run["arm"] in values:
-            values[run["arm"]][run["seed"]] = run["metrics"][endpoint["name"]]
+        if run.arm in values:
+            values[run.arm][run.seed] = run.metrics[endpoint.name]
     comparisons = against_baseline(
         values,
         baseline,
         confidence=evaluation.confidence,
         margin=evaluation.margin,
-        better=endpoint["better"],
+        better=endpoint.better,
     )
-    return {
-        "endpoint": endpoint["name"],
-        "baseline": baseline,
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-    }
+    return PrimaryResult(endpoint.name, baseline, tuple(comparisons))
 
 
 def after_holm(
-    verdicts: Sequence[Mapping[str, Any]], primary: Mapping[str, Any] | None
-) -> list[dict[str, Any]]:
+    verdicts: Sequence[PairVerdict], primary: PrimaryResult | None
+) -> tuple[PairVerdict, ...]:
     """Take back a win over, or of, the baseline arm that Holm's adjustment does not leave standing.
 
     Args:
-        verdicts: of one endpoint, as results.json has them.
-        primary: from `primary_endpoint`.
+        verdicts: of one endpoint.
+        primary: the tests on the primary endpoint.
 
     Returns: The same verdicts; those of the primary endpoint's tests are INCONCLUSIVE where the
         test is and the unadjusted interval alone would have named a winner.
     """
+    if primary is None:
+        return tuple(verdicts)
     undecided: set[frozenset[str]] = set()
-    if primary is not None:
-        for comparison in primary["comparisons"]:
-            if comparison["verdict"] == "INCONCLUSIVE":
-                undecided.add(frozenset((comparison["arm"], primary["baseline"])))
+    for comparison in primary.comparisons:
+        if comparison.verdict == "INCONCLUSIVE":
+            undecided.add(frozenset((comparison.arm, primary.baseline)))
     rows = []
     for verdict in verdicts:
-        is_primary = primary is not None and verdict["endpoint"] == primary["endpoint"]
-        row = dict(verdict)
-        if (
-            is_primary
-            and row["verdict"] == "BEATS"
-            and frozenset((row["a"], row["b"])) in undecided
-        ):
-            row["verdict"] = "INCONCLUSIVE"
-        rows.append(row)
-    return rows
+        is_undecided = frozenset((verdict.a, verdict.b)) in undecided
+        is_win = verdict.endpoint == primary.endpoint and verdict.verdict == "BEATS"
+        rows.append(
+            replace(verdict, verdict="INCONCLUSIVE") if is_win and is_undecided else verdict
+        )
+    return tuple(rows)

@@ -1,16 +1,17 @@
-"""What a study found, as plain values: the content of `results.json`."""
+"""A study's results: what its runs measured, joined and judged."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import jax
 
 from kdjax.budget.accounting import Budget
-from kdjax.config import Config, ModelConfig, plain, to_dict
+from kdjax.config import Config, ModelConfig, PhaseConfig, TermConfig, plain, to_dict
 from kdjax.data.corpus import Corpus
 from kdjax.data.manifest import SPLITS
 from kdjax.data.prepare.reference_losses import ReferenceLosses, reference_losses
@@ -19,6 +20,25 @@ from kdjax.evaluation.statistics import compare_all, expected_false
 from kdjax.files import digest
 from kdjax.models import abstract_params, count_params
 from kdjax.report import notes
+from kdjax.results.schema import (
+    ArmPhase,
+    ArmResult,
+    CorpusFacts,
+    CountedLosses,
+    MeasuredEndpoint,
+    PairVerdict,
+    Reference,
+    Results,
+    RunResult,
+    StoredOutputs,
+    StudentFacts,
+    TeacherFacts,
+    TextFacts,
+    Tuning,
+    WholeText,
+    first_without_teacher,
+)
+from kdjax.results.store import from_plain, to_plain
 from kdjax.study import differences, primary, tuned
 from kdjax.study.cases import cases
 from kdjax.study.machine import versions
@@ -30,135 +50,154 @@ from kdjax.training.arm import Arm
 
 def collect(
     study: Study,
-    runs: Sequence[Mapping[str, Any]],
-    references: Sequence[Mapping[str, Any]],
+    runs: Iterable[Mapping[str, Any]],
+    references: Iterable[Mapping[str, Any]],
     wall_clock: Mapping[str, float],
-) -> dict[str, Any]:
-    """Joins what a study's runs measured, and judges every pair of arms on every endpoint.
+) -> Results:
+    """Join what a study's runs measured, and judge every pair of arms on every endpoint.
 
     Args:
         study: the study.
-        runs: rows of results.json.
-        references: the same of what was not trained here.
+        runs: their rows, as their result.json has them.
+        references: what was not trained here, likewise.
         wall_clock: seconds by kind, of the study's commands.
+
+    Raises:
+        InputError: a row has not the fields that a run's has.
     """
-    config = study.config
-    corpus = corpus_facts(config, study.corpus, reference_losses(study.corpus), study.texts)
-    return {
-        **versions(),
-        "wall_clock": dict(wall_clock),
-        **judged(
-            config,
-            study.arms,
-            study.costs,
-            runs,
-            references,
-            corpus=corpus,
-            endpoints=_endpoints(config, corpus, study.tasks, study.arms),
-            teacher=teacher_facts([teacher.facts for teacher in study.teachers]),
-            cache=study.cache.manifest if study.cache else None,
-            tuning=tuned.tuning_of(config),
-        ),
-    }
+    config = study.plan.config
+    shared = study.artifacts
+    corpus = corpus_facts(config, shared.corpus, reference_losses(shared.corpus), shared.texts)
+    return judged(
+        config,
+        study.plan.arms,
+        study.costs,
+        [run_result(row) for row in runs],
+        [from_plain(Reference, row, f"{row['name']}: result.json:") for row in references],
+        corpus=corpus,
+        endpoints=_endpoints(config, corpus, shared.tasks, study.plan.arms),
+        teacher=teacher_facts([teacher.facts for teacher in shared.teachers]),
+        cache=shared.cache.manifest if shared.cache else None,
+        tuning=tuned.tuning_of(config),
+        wall_clock=wall_clock,
+    )
+
+
+def run_result(row: Mapping[str, Any]) -> RunResult:
+    """Return the content of a run's result.json as its row.
+
+    Raises:
+        InputError: it has not the fields that a run's has.
+    """
+    directory = Path("runs") / f"{row.get('arm')}-seed{row.get('seed')}"
+    return from_plain(RunResult, row, f"{directory / 'result.json'}:")
 
 
 def judged(
     config: Config,
     arms: Mapping[str, Arm],
     costs: Mapping[str, Cost],
-    runs: Sequence[Mapping[str, Any]],
-    references: Sequence[Mapping[str, Any]],
+    runs: Sequence[RunResult],
+    references: Sequence[Reference],
     *,
-    corpus: Mapping[str, Any],
-    endpoints: Sequence[Mapping[str, Any]],
-    teacher: Mapping[str, Any] | None,
+    corpus: CorpusFacts,
+    endpoints: Sequence[MeasuredEndpoint],
+    teacher: TeacherFacts | None,
     cache: CacheManifest | None,
-    tuning: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """What results.json says besides versions: a function of the recipe, its runs and facts.
+    tuning: Tuning | None,
+    wall_clock: Mapping[str, float],
+) -> Results:
+    """Return a study's results: but for versions a function of the recipe, its runs and facts.
 
     Args:
         config: the recipe.
         arms: its arms, made ready.
         costs: arm -> what its runs cost.
-        runs: rows of results.json.
-        references: the same of what was not trained here.
-        corpus: see `corpus_facts`.
-        endpoints: what is measured, as results.json has it.
-        teacher: what is known of it, or of all together (`teacher_facts`); None where no arm needs
-            one.
+        runs: every run.
+        references: what was not trained here.
+        corpus: the text.
+        endpoints: what is measured.
+        teacher: what is known of it, or of all together; None where no arm needs one.
         cache: of stored teacher outputs; None where no arm reads them.
-        tuning: how the arms were tuned (`kdjax.study.tuned.tuning_of`); None where they were not.
+        tuning: how the arms were tuned; None where they were not.
+        wall_clock: seconds by kind, of the study's commands.
     """
     values = plain(to_dict(config))
     budget = Budget.of(config.budget)
-    described = {name: _describe(arm, costs[name], runs) for name, arm in arms.items()}
-    tested = primary.primary_endpoint(config.evaluation, endpoints, described, runs)
-    verdicts = []
+    arm_results = {name: _arm_result(arm, costs[name], runs) for name, arm in arms.items()}
+    baseline = first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()})
+
+    # Holm's adjustment can take back a win on the primary endpoint, and on no other.
+    tests = primary.primary_endpoint(config.evaluation, endpoints, baseline, runs)
+    verdicts: list[PairVerdict] = []
     for endpoint in endpoints:
-        verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tested)
-    first = next(iter(arms.values())).student
-    false = expected_false(len(verdicts), config.evaluation.confidence)
+        verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tests)
+
     enforced = budget.teacher if budget.kind == "flops" else None
-    return {
-        "config": values,
-        "config_digest": digest(values),
-        "budget": plain(asdict(budget)),
-        "corpus": dict(corpus),
-        "teacher": dict(teacher) if teacher else None,
-        "cache": _stored(cache) if cache else None,
-        "student": {
-            **{
-                name: getattr(first, name)
-                for name in ("layers", "width", "heads", "ffn", "vocab_size")
-            },
-            **_parameters(first),
-        },
-        "arms": described,
-        "differences": differences.rows(described),
-        "same": differences.shared(config, arms),
-        "endpoints": list(endpoints),
-        "runs": list(runs),
-        "references": list(references),
-        "verdicts": verdicts,
-        "primary": tested,
-        "tuning": tuning,
-        "cases": cases(described, runs, verdicts, teacher, enforced, config.budget.students),
-        "notes": [
-            *notes.general(config, len(verdicts), false, teacher),
-            *(tuned.notes(tuning) if tuning else []),
-            *notes.of_arms(described, cache),
+    expected_errors = expected_false(len(verdicts), config.evaluation.confidence)
+    return Results(
+        **versions(),
+        wall_clock=dict(wall_clock),
+        config=values,
+        config_digest=digest(values),
+        budget=budget,
+        corpus=corpus,
+        teacher=teacher,
+        cache=_stored_outputs(cache) if cache else None,
+        student=_student_facts(next(iter(arms.values())).student),
+        arms=arm_results,
+        baseline_arm=baseline,
+        differences=differences.rows(arm_results),
+        same=tuple(differences.shared(config, arms)),
+        endpoints=tuple(endpoints),
+        runs=tuple(runs),
+        references=tuple(references),
+        verdicts=tuple(verdicts),
+        primary=tests,
+        tuning=tuning,
+        cases=cases(arm_results, runs, verdicts, teacher, enforced, config.budget.students),
+        notes=(
+            *notes.general(config, len(verdicts), expected_errors, teacher),
+            *(tuned.notes(tuning) if tuning else ()),
+            *notes.of_arms(arm_results, cache),
             *notes.side_by_side(runs),
             *notes.at_baseline(endpoints, runs),
             *notes.unconverged(runs, references),
-        ],
-    }
+        ),
+    )
 
 
-def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What is known of a study's teacher, or of its teachers together.
+def teacher_facts(teachers: Sequence[Mapping[str, Any]]) -> TeacherFacts | None:
+    """Return what is known of a study's teacher, or of its teachers together.
 
     Args:
         teachers: the facts of each, in the order in which students take them; none where no arm
             needs one.
 
-    Returns: Those of the only one. Of several what the first has, with the means of `mlm_loss` and
+    Returns:
+        Those of the only one. Of several what the first has, with the means of `mlm_loss` and
         `mlm_accuracy`, and in `teachers` the facts of each.
     """
     if not teachers:
         return None
-    if len(teachers) == 1:
-        return dict(teachers[0])
-    together = {name: value for name, value in teachers[0].items() if name != "params_sha256"}
-    for figure in ("mlm_loss", "mlm_accuracy"):
-        together[figure] = fmean(one[figure] for one in teachers)
-    return {**together, "teachers": [dict(one) for one in teachers]}
+    each = tuple(from_plain(TeacherFacts, dict(facts), "teacher.json:") for facts in teachers)
+    first = each[0]
+    if len(each) == 1:
+        return first
+    others = {name: value for name, value in first.others.items() if name != "params_sha256"}
+    return replace(
+        first,
+        mlm_loss=fmean(facts["mlm_loss"] for facts in teachers),
+        mlm_accuracy=fmean(facts["mlm_accuracy"] for facts in teachers),
+        teachers=each,
+        others=others,
+    )
 
 
 def corpus_facts(
     config: Config, corpus: Corpus, losses: ReferenceLosses, texts: Mapping[str, Corpus]
-) -> dict[str, Any]:
-    """Say what is known of a study's text.
+) -> CorpusFacts:
+    """Return what is known of a study's text.
 
     Args:
         config: the recipe.
@@ -166,158 +205,167 @@ def corpus_facts(
         losses: the text's own cross-entropies.
         texts: name -> held-out text from elsewhere.
     """
-    return {
-        "regime": config.data.regime,
-        "documents": corpus.manifest.documents,
-        "sequences": {split: corpus.sequences(split) for split in SPLITS},
-        "tokens": {split: corpus.tokens(split) for split in SPLITS},
-        "whole": {"sequences": corpus.manifest.sequences, "tokens": corpus.manifest.tokens},
-        "digest": corpus.digest,
-        "length": corpus.manifest.length,
-        "views": config.data.mask_copies,
-        "vocabulary": corpus.manifest.vocab_size,
-        "tokenizer": corpus.manifest.tokenizer_sha256,
-        "reference_losses": losses.figures(),
-        "texts": {
-            name: {
-                "documents": text.manifest.documents["validation"],
-                "sequences": text.sequences("validation"),
-                "tokens": text.tokens("validation"),
-                "digest": text.digest,
-            }
-            for name, text in texts.items()
-        },
-    }
+    manifest = corpus.manifest
+    return CorpusFacts(
+        regime=config.data.regime,
+        documents=manifest.documents,
+        sequences={split: corpus.sequences(split) for split in SPLITS},
+        tokens={split: corpus.tokens(split) for split in SPLITS},
+        whole=WholeText(manifest.sequences, manifest.tokens),
+        digest=corpus.digest,
+        length=manifest.length,
+        views=config.data.mask_copies,
+        vocabulary=manifest.vocab_size,
+        tokenizer=manifest.tokenizer_sha256,
+        reference_losses=CountedLosses(**losses.figures()),
+        texts={name: _text_facts(text) for name, text in texts.items()},
+    )
 
 
-def _parameters(model: ModelConfig) -> dict[str, int]:
-    """How many parameters a model has, its MLM head's included: in all, and but for the embedding
-    tables."""
-    embeddings, others = count_params(abstract_params(model))
-    return {"parameters": embeddings + others, "parameters_without_embeddings": others}
+def _text_facts(text: Corpus) -> TextFacts:
+    """Return what is known of a held-out text from elsewhere."""
+    return TextFacts(
+        documents=text.manifest.documents["validation"],
+        sequences=text.sequences("validation"),
+        tokens=text.tokens("validation"),
+        digest=text.digest,
+    )
 
 
-def _describe(arm: Arm, cost: Cost, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An arm as it ran; under a budget of hours, as its first run did."""
-    own = next(run for run in runs if run["arm"] == arm.name)
-    model = arm.trained["model"]
-    return {
-        "phases": [
-            {
-                "terms": [plain(to_dict(term)) for term in phase.terms],
-                "until": phase.until,
-                "price": price.to_json(),
-                "batch": ran["batch"],
-                "steps": ran["steps"],
-            }
-            for phase, price, ran in zip(arm.config.phases, cost.prices, own["phases"], strict=True)
-        ],
-        "start": plain(to_dict(arm.start)),
-        "student": arm.config.student,
-        "optimizer": arm.config.optimizer,
-        "finetune": arm.config.finetune,
-        "teacher": ("cached" if arm.stored else "online") if arm.uses_teacher else None,
-        "steps": own["steps"],
-        "spent": own["spent"],
-        "tokens": own["tokens_seen"],
-        "epochs": own["epochs"],
-        **_parameters(arm.student),
-        "trains_mlm_head": arm.trains_mlm_head,
-        "needs_teacher": arm.needs_teacher,
-        "untrained": _untrained(model),
-    }
+def _student_facts(model: ModelConfig) -> StudentFacts:
+    """Return a student's size; its parameters include its MLM head's."""
+    count = count_params(abstract_params(model))
+    return StudentFacts(
+        layers=model.layers,
+        width=model.width,
+        heads=model.heads,
+        ffn=model.ffn,
+        vocab_size=model.vocab_size,
+        parameters=count.embeddings + count.others,
+        parameters_without_embeddings=count.others,
+    )
 
 
-def _stored(cache: CacheManifest) -> dict[str, Any]:
-    """What is known of stored teacher outputs: how they are stored, what they cost, how far they
-    are off a position."""
-    return {
-        **cache.identity["cache"],
-        "views": cache.views,
-        "sequences": cache.sequences,
-        "flops": cache.totals["flops"],
-        "bytes": cache.bytes,
-        "bias": bias(cache),
-    }
+def _arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
+    """Return an arm as it ran; under a budget of hours, as its first run did."""
+    first = next(run for run in runs if run.arm == arm.name)
+    phases = [
+        ArmPhase(_plain_terms(phase), phase.until, price, ran.batch, ran.steps)
+        for phase, price, ran in zip(arm.config.phases, cost.prices, first.phases, strict=True)
+    ]
+    student = _student_facts(arm.student)
+    looks_up: Any = "cached" if arm.stored else "online"
+    return ArmResult(
+        phases=tuple(phases),
+        start=arm.start,
+        student=to_plain(arm.config.student),
+        optimizer=to_plain(arm.config.optimizer),
+        finetune=to_plain(arm.config.finetune),
+        teacher=looks_up if arm.uses_teacher else None,
+        steps=first.steps,
+        spent=first.spent,
+        tokens=first.tokens_seen,
+        epochs=first.epochs,
+        parameters=student.parameters,
+        parameters_without_embeddings=student.parameters_without_embeddings,
+        trains_mlm_head=arm.trains_mlm_head,
+        needs_teacher=arm.needs_teacher,
+        untrained=tuple(_untrained(arm.trained["model"])),
+    )
+
+
+def _plain_terms(phase: PhaseConfig) -> tuple[TermConfig, ...]:
+    """Return a phase's terms with their options as JSON has them, schedules among them too."""
+    return tuple(replace(term, options=to_plain(term.options)) for term in phase.terms)
+
+
+def _stored_outputs(cache: CacheManifest) -> StoredOutputs:
+    """Return how teacher outputs are stored, what they cost, how far they are off a position."""
+    return StoredOutputs(
+        views=cache.views,
+        sequences=cache.sequences,
+        flops=int(cache.totals["flops"]),
+        bytes=cache.bytes,
+        bias=bias(cache),
+        settings=cache.identity["cache"],
+    )
 
 
 def _untrained(tree: Any, name: str = "") -> list[str]:
-    """The largest parts of a model that get no gradient, by dotted name."""
+    """Return the largest parts of a model that get no gradient, by dotted name."""
     if not any(jax.tree.leaves(tree)):
         return [name]
     if not isinstance(tree, dict):
         return []
-    return [
-        part
-        for key, below in tree.items()
-        for part in _untrained(below, f"{name}.{key}" if name else key)
-    ]
+    parts: list[str] = []
+    for key, branch in tree.items():
+        parts += _untrained(branch, f"{name}.{key}".lstrip("."))
+    return parts
 
 
 def _endpoints(
-    config: Config, corpus: Mapping[str, Any], tasks: Sequence[Task], arms: Mapping[str, Arm]
-) -> list[dict[str, Any]]:
-    with_head = [name for name, arm in arms.items() if arm.trains_mlm_head]
-    rows = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
+    config: Config, corpus: CorpusFacts, tasks: Sequence[Task], arms: Mapping[str, Arm]
+) -> list[MeasuredEndpoint]:
+    """Return what models are measured by: losses on held-out text, then scores on tasks."""
+    with_head = tuple(name for name, arm in arms.items() if arm.trains_mlm_head)
+    endpoints = _losses(config, corpus, "mlm", "mlm_loss", "Held-out MLM loss", with_head)
     if config.evaluation.mlm_probe.tokens:
-        rows += _losses(
-            config, corpus, "mlm_probe", "mlm_probe", "MLM probe, held-out loss", list(arms)
-        )
-    kinds = [("probe", "linear probe, best layer")]
+        label = "MLM probe, held-out loss"
+        endpoints += _losses(config, corpus, "mlm_probe", "mlm_probe", label, tuple(arms))
+    labels = {"probe": "linear probe, best layer"}
     if config.evaluation.finetune.steps:
-        kinds.append(("finetune", "fine-tuned"))
-    for kind, how in kinds:
-        for task in tasks:
-            rows.append(
-                {
-                    "name": f"{kind}.{task.name}",
-                    "label": f"{task.name}, {how}",
-                    "unit": "Pearson's r" if task.regression else "accuracy",
-                    "better": "higher",
-                    "kind": kind,
-                    "rows": len(task.test),
-                    "baseline": task.baseline,
-                    "arms": list(arms),
-                }
-            )
-    return rows
+        labels["finetune"] = "fine-tuned"
+    for kind, label in labels.items():
+        endpoints += [_score(kind, label, task, tuple(arms)) for task in tasks]
+    return endpoints
+
+
+def _score(kind: str, label: str, task: Task, arms: tuple[str, ...]) -> MeasuredEndpoint:
+    """Return the score on a task's test rows, by a linear probe or by fine-tuning."""
+    return MeasuredEndpoint(
+        name=f"{kind}.{task.name}",
+        label=f"{task.name}, {label}",
+        unit="Pearson's r" if task.regression else "accuracy",
+        better="higher",
+        kind=kind,
+        arms=arms,
+        rows=len(task.test),
+        baseline=task.baseline,
+    )
 
 
 def _losses(
-    config: Config, corpus: Mapping[str, Any], kind: str, name: str, label: str, arms: Sequence[str]
-) -> list[dict[str, Any]]:
-    """A held-out loss on the study's own text and on each of `evaluation.texts`."""
-    own = {name: (label, corpus["sequences"]["validation"])}
-    others = {
-        f"{name}.{text}": (f"{label}, {text}", facts["sequences"])
-        for text, facts in corpus.get("texts", {}).items()
-    }
-    return [
-        {
-            "name": endpoint,
-            "label": words,
-            "unit": "nats",
-            "better": "lower",
-            "kind": kind,
-            "rows": min(config.evaluation.mlm_sequences, sequences),
-            "baseline": None,
-            "arms": list(arms),
-        }
-        for endpoint, (words, sequences) in {**own, **others}.items()
-    ]
+    config: Config, corpus: CorpusFacts, kind: str, name: str, label: str, arms: tuple[str, ...]
+) -> list[MeasuredEndpoint]:
+    """Return a held-out loss on the study's own text and on each of `evaluation.texts`."""
+    most = config.evaluation.mlm_sequences
+    sequences = min(most, corpus.sequences["validation"])
+    own = MeasuredEndpoint(name, label, "nats", "lower", kind, arms, sequences, None)
+    endpoints = [own]
+    for text, facts in corpus.texts.items():
+        endpoints.append(
+            replace(
+                own,
+                name=f"{name}.{text}",
+                label=f"{label}, {text}",
+                rows=min(most, facts.sequences),
+            )
+        )
+    return endpoints
 
 
 def _verdicts(
-    config: Config, endpoint: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    name = endpoint["name"]
-    better = endpoint["better"]
-    values = {
-        arm: {run["seed"]: run["metrics"][name] for run in runs if run["arm"] == arm}
-        for arm in endpoint["arms"]
-    }
-    settings = config.evaluation
-    found = compare_all(
-        values, confidence=settings.confidence, margin=settings.margin, better=better
+    config: Config, endpoint: MeasuredEndpoint, runs: Sequence[RunResult]
+) -> list[PairVerdict]:
+    """Return an endpoint's verdict on every pair of the arms for which it means something."""
+    values: dict[str, dict[int, float]] = {arm: {} for arm in endpoint.arms}
+    for run in runs:
+        if run.arm in values:
+            values[run.arm][run.seed] = run.metrics[endpoint.name]
+    comparisons = compare_all(
+        values,
+        confidence=config.evaluation.confidence,
+        margin=config.evaluation.margin,
+        better=endpoint.better,
     )
-    return [{"endpoint": name, **asdict(comparison)} for comparison in found]
+    return [PairVerdict(endpoint.name, **asdict(comparison)) for comparison in comparisons]

@@ -1,5 +1,4 @@
-"""A run's files in `train.checkpoint.directory` too, where they outlive the machine, and back from
-there."""
+"""A run's files in `train.checkpoint.directory`, where they outlive the machine, and back again."""
 
 from __future__ import annotations
 
@@ -16,202 +15,218 @@ from etils import epath
 from kdjax.budget import journal
 from kdjax.config import Config
 from kdjax.errors import InputError
+from kdjax.files import read_json, write_json
 from kdjax.parallel import hosts
-from kdjax.training import metrics_log as log
+from kdjax.training import metrics_log
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
-FINISHED = ("params.safetensors", journal.NAME, log.NAME, RESULT)
-"""What a finished run consists of besides its manifest; whoever finds the last finds all."""
+FINISHED = ("params.safetensors", journal.NAME, metrics_log.NAME, RESULT)
+"""The files of a finished run besides its manifest; the last is written last."""
 
 
-def below(config: Config, name: str) -> Config:
-    """The recipe of one of several studies: its runs have a directory of their own in the place
-    they share."""
+def subdirectory(config: Config, name: str) -> Config:
+    """Return the recipe of one of several studies, with a subdirectory of their backup."""
     checkpoint = config.train.checkpoint
     if not checkpoint.directory:
         return config
-    own = replace(checkpoint, directory=f"{checkpoint.directory.rstrip('/')}/{name}")
-    return replace(config, train=replace(config.train, checkpoint=own))
+    directory = f"{checkpoint.directory.rstrip('/')}/{name}"
+    checkpoint = replace(checkpoint, directory=directory)
+    return replace(config, train=replace(config.train, checkpoint=checkpoint))
 
 
-class Mirror:
-    """Where one run's files lie besides its own directory; without such a place all methods do
-    nothing.
+class RunBackup:
+    """The place where one run's files lie besides its own directory; without one, all stay there.
 
     While the run goes on its records travel in its checkpoints; the files come here when it is
     finished.
 
     Attributes:
-        place: that directory; None: there is none.
-        checkpoints: where the run's checkpoints lie.
+        directory: the place; None: there is none.
+        checkpoints: directory of the run's checkpoints.
+        manifest_path: the run's manifest in its own directory.
     """
 
     def __init__(
-        self, directory: str, run: Path, kind: str = "runs", finished: Sequence[str] = FINISHED
+        self,
+        root: str,
+        run_dir: Path,
+        kind: str = "runs",
+        finished: Sequence[str] = FINISHED,
     ):
-        """Names the places; nothing is read or written yet.
+        """Name the directories; nothing is read or written yet.
 
         Args:
-            directory: `train.checkpoint.directory`.
-            run: the run's own directory.
-            kind: the folder of that directory in which runs of its kind lie.
-            finished: the files that a finished run of its kind consists of; whoever finds the last
-                finds all.
+            root: `train.checkpoint.directory`.
+            run_dir: the run's own directory.
+            kind: the folder of `root` in which runs of its kind lie.
+            finished: the files of a finished run of its kind; the last is written last.
         """
-        self._run = epath.Path(run.absolute())
+        self.manifest_path = run_dir / MANIFEST
+        self._run_dir = epath.Path(run_dir.absolute())
         self._kind = kind
         self._finished = finished
-        self.place = epath.Path(directory) / kind / run.name if directory else None
-        if self.place is not None and "://" not in directory:
-            self.place = epath.Path(Path(self.place).absolute())
-        if self.place == self._run:
+        self.directory = None
+        if root:
+            # Orbax wants absolute paths; a bucket's are.
+            base = epath.Path(root if "://" in root else Path(root).absolute())
+            self.directory = base / kind / run_dir.name
+        if self.directory == self._run_dir:
             raise InputError(
-                f"train.checkpoint.directory is {directory}, which is --out; expected another "
+                f"train.checkpoint.directory is {root}, which is --out; expected another "
                 "place, or ''"
             )
-        self.checkpoints = (self.place or hosts.shared_dir(self._run)) / CHECKPOINTS
+        self.checkpoints = (self.directory or hosts.shared_dir(self._run_dir)) / CHECKPOINTS
 
-    def manifest(self) -> Any:
-        """The manifest kept there; None: there is none.
+    def local_manifest(self) -> Any:
+        """Return the manifest in the run's own directory; None: there is none.
 
         Raises:
-            InputError: the place cannot be read.
+            InputError: it is not whole.
         """
-        with self._reached() as place:
-            if place is None or not (place / MANIFEST).exists():
-                return None
-            return json.loads((place / MANIFEST).read_text())
+        if not self.manifest_path.exists():
+            return None
+        return read_json(self.manifest_path)
 
-    def claim(self, manifest: Mapping[str, Any]) -> None:
-        """Takes the place for this run, and its checkpoints from no other.
+    def stored_manifest(self) -> Any:
+        """Return the manifest in the backup; None: there is none.
+
+        Raises:
+            InputError: the backup cannot be read.
+        """
+        with self._reachable() as directory:
+            if directory is None or not (directory / MANIFEST).exists():
+                return None
+            return json.loads((directory / MANIFEST).read_text())
+
+    def register(self, manifest: Mapping[str, Any]) -> None:
+        """Write a run's manifest to its directory and its backup, where they have none.
 
         Args:
-            manifest: of the run, as it lies in its directory.
+            manifest: of the run.
 
         Raises:
-            InputError: the place cannot be written, or the run's checkpoints are where the recipe
-                said before.
+            InputError: one cannot be written, or the run's checkpoints are where the recipe said
+                before.
         """
-        before = manifest["config"]["train"]["checkpoint"].get("directory", "")
-        old = Mirror(before, Path(self._run), self._kind).checkpoints
+        if not self.manifest_path.exists():
+            write_json(self.manifest_path, manifest)
+        # A run's checkpoints go nowhere by themselves: a recipe that names another directory than
+        # before would find none and begin anew.
+        former_root = manifest["config"]["train"]["checkpoint"].get("directory", "")
+        former = RunBackup(former_root, Path(self._run_dir), self._kind).checkpoints
         if not hosts.is_main_process():
-            return
-        with self._reached() as place:
-            if old != self.checkpoints and old.exists() and any(old.iterdir()):
+            return  # the backup is common to all processes, and one writes it
+        with self._reachable() as directory:
+            if former != self.checkpoints and former.exists() and any(former.iterdir()):
                 raise InputError(
-                    f"train.checkpoint.directory was {before!r} and this run's checkpoints are in "
-                    f"{old}, expected the "
+                    f"train.checkpoint.directory was {former_root!r} and this run's checkpoints "
+                    f"are in {former}, expected the "
                     f"same directory, or the checkpoints moved to {self.checkpoints}"
                 )
-            if place is not None and not (place / MANIFEST).exists():
-                place.mkdir(parents=True, exist_ok=True)
-                _copy(self._run / MANIFEST, place / MANIFEST)
+            if directory is not None and not (directory / MANIFEST).exists():
+                directory.mkdir(parents=True, exist_ok=True)
+                _copy(self._run_dir / MANIFEST, directory / MANIFEST)
 
-    def bring(self) -> None:
-        """A finished run's files into its directory, where they are missing.
-
-        Raises:
-            InputError: the place cannot be read.
-        """
-        with self._reached() as place:
-            if (
-                place is not None
-                and not (self._run / RESULT).exists()
-                and (place / RESULT).exists()
-            ):
-                for name in self._finished:
-                    _copy(place / name, self._run / name)
-
-    def bring_folder(self, name: str, last: str) -> None:
-        """Bring one of the run's folders into its directory, where it is missing.
-
-        Args:
-            name: the folder's.
-            last: the file that is written last; a folder that has it is whole.
+    def download(self) -> None:
+        """Copy a finished run's files into its directory, where they are missing.
 
         Raises:
-            InputError: the place cannot be read.
+            InputError: the backup cannot be read.
         """
-        with self._reached() as place:
-            if (
-                place is None
-                or (self._run / name / last).exists()
-                or not (place / name / last).exists()
-            ):
-                return
-            _copy_folder(place / name, self._run / name, last)
+        with self._reachable() as directory:
+            if directory is not None:
+                _copy_missing(directory, self._run_dir, RESULT, self._finished)
 
-    def keep_folder(self, name: str, last: str) -> None:
-        """Keep one of the run's folders in its place too.
+    def download_folder(self, name: str, last: str) -> None:
+        """Copy one of the run's folders into its directory, where it is missing.
 
         Args:
             name: the folder's.
             last: the file that is written last.
 
         Raises:
-            InputError: the place cannot be written.
+            InputError: the backup cannot be read.
         """
-        if not hosts.is_main_process():
-            return
-        with self._reached() as place:
-            if place is not None and not (place / name / last).exists():
-                _copy_folder(self._run / name, place / name, last)
+        with self._reachable() as directory:
+            if directory is not None:
+                _copy_missing(directory / name, self._run_dir / name, last)
 
-    def keep(self) -> None:
-        """A finished run's files into their place, and its checkpoints away, which nobody needs any
-        more.
+    def upload_folder(self, name: str, last: str) -> None:
+        """Copy one of the run's folders into the backup, where it is missing.
+
+        Args:
+            name: the folder's.
+            last: the file that is written last.
 
         Raises:
-            InputError: the place cannot be written.
+            InputError: the backup cannot be written.
         """
-        # All have what they need of the checkpoints
+        with self._reachable() as directory:
+            if directory is not None and hosts.is_main_process():
+                _copy_missing(self._run_dir / name, directory / name, last)
+
+    def upload_and_prune(self) -> None:
+        """Copy a finished run's files into the backup, and delete its checkpoints.
+
+        Raises:
+            InputError: the backup cannot be written.
+        """
+        # From here on no process needs the checkpoints any more.
         if not hosts.all_processes(True) or not hosts.is_main_process():
             return
-        with self._reached() as place:
-            if place is not None and not (place / RESULT).exists():
-                for name in self._finished:
-                    _copy(self._run / name, place / name)
+        with self._reachable() as directory:
+            if directory is not None:
+                _copy_missing(self._run_dir, directory, RESULT, self._finished)
             if self.checkpoints.exists():
                 self.checkpoints.rmtree()
 
     @contextmanager
-    def _reached(self) -> Iterator[Any]:
-        """Whatever goes wrong with the place, in a line."""
+    def _reachable(self) -> Iterator[Any]:
+        """Yield the backup's directory; whatever goes wrong with it is one line."""
         try:
-            yield self.place
+            yield self.directory
         except InputError:
             raise
         except ImportError:
             raise InputError(
-                f"train.checkpoint.directory: {self.place} needs packages that are not installed, "
-                "expected them from "
+                f"train.checkpoint.directory: {self.directory} needs packages that are not "
+                "installed, expected them from "
                 "`pip install 'kdjax[gcs]'`"
             ) from None
         except Exception as e:  # of many kinds: the system's, fsspec's, the cloud's
-            reason = (
-                os.strerror(e.errno)
-                if isinstance(e, OSError) and e.errno
-                else f"{type(e).__name__}: {e}"[:200]
-            )
+            reason = f"{type(e).__name__}: {e}"[:200]
+            if isinstance(e, OSError) and e.errno:
+                reason = os.strerror(e.errno)
             raise InputError(
-                f"train.checkpoint.directory: {self.place} cannot be used ({reason}), expected a "
-                "place to write to"
+                f"train.checkpoint.directory: {self.directory} cannot be used ({reason}), "
+                "expected a place to write to"
             ) from None
 
 
-def _copy_folder(source: Any, target: Any, last: str) -> None:
-    """Copy a folder's files, the one that says it is whole after all others."""
+def _copy_missing(source: Any, target: Any, last: str, names: Sequence[str] = ()) -> None:
+    """Copy a directory's files, unless the target has them all or the source has not.
+
+    Args:
+        source: the directory to copy from.
+        target: the directory to copy to, made where there is none.
+        last: the file that is written last: a directory that has it has all.
+        names: of the files; none: all in `source`.
+    """
+    if (target / last).exists() or not (source / last).exists():
+        return
     target.mkdir(parents=True, exist_ok=True)
-    names = sorted(path.name for path in source.iterdir() if path.name != last)
-    for name in (*names, last):
+    names = names or sorted(path.name for path in source.iterdir())
+    for name in (*(name for name in names if name != last), last):
         _copy(source / name, target / name)
 
 
 def _copy(source: Any, target: Any) -> None:
-    """A file, whole or not at all. A bucket has an object only once all of it is there; elsewhere
-    it is renamed."""
+    """Copy a file, whole or not at all.
+
+    A bucket has an object only once all of it is there; elsewhere the file is renamed.
+    """
     content = source.read_bytes()
     if "://" in str(target):
         target.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The `tokenizer` command: the tokenizer that a recipe trains, in a directory of its own."""
+"""The tokenizer that a recipe trains, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdjax.config import Config
 from kdjax.data.prepare import wordpiece
-from kdjax.data.text import sources
+from kdjax.data.text.streams import sha256
 from kdjax.errors import InputError
 from kdjax.files import check_writable
 from kdjax.progress import Reporter
@@ -16,8 +16,7 @@ from kdjax.report import numbers
 
 
 def prepare_tokenizer(config: Config, out: Path) -> Path:
-    """Train the tokenizer of a recipe and write it whole or not at all, for `data.tokenizer` of any
-    recipe.
+    """Train a recipe's tokenizer and write it, whole or not at all, for any recipe's text.
 
     Args:
         config: the recipe, whose `data.tokenizer` says how one is trained.
@@ -56,6 +55,6 @@ def prepare_tokenizer(config: Config, out: Path) -> Path:
         reporter.log(
             f"{path}: {trained.size:,} entries; {numbers.percent(trained.uncovered)} of the "
             "training text's "
-            f"characters have none; digest {sources.sha256(path)[:16]}"
+            f"characters have none; digest {sha256(path)[:16]}"
         )
     return path

@@ -1,11 +1,9 @@
-"""Teachers that a study trains itself: each seed's training, and its checkpoints as Hugging Face
-directories.
-"""
+"""The training of a study's own teachers, saved at its checkpoints as Hugging Face directories."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +11,29 @@ from kdjax import models
 from kdjax.budget import journal
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import peak
-from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import Price
 from kdjax.config import Config, ModelConfig, TrainConfig, first_difference, plain, to_dict
 from kdjax.data.corpus import Corpus
-from kdjax.data.prepare.reference_losses import reference_losses
-from kdjax.dry_run.teacher_cost import batch_shape
+from kdjax.dry_run.arms import batch_shape
 from kdjax.errors import Diverged, InputError, Unfinished
-from kdjax.evaluation.mlm import HeldOut
 from kdjax.files import read_json, write_json
-from kdjax.models import Model, zoo
+from kdjax.models import zoo
 from kdjax.parallel import hosts
 from kdjax.parallel.layout import Layout
 from kdjax.progress import Reporter
-from kdjax.study.corpus import check_regime, held_out_batches, tokenizer_of, train_batches
+from kdjax.study.batches import train_batches
+from kdjax.study.corpus import check_regime
 from kdjax.study.machine import hardware_use, versions
-from kdjax.study.run_backup import RESULT, Mirror
-from kdjax.training import metrics_log as log
-from kdjax.training.checksum import sha256
+from kdjax.study.run_backup import RESULT, RunBackup
+from kdjax.study.teacher import Teacher
+from kdjax.study.teacher_checkpoints import TeacherCheckpoints, training_identity
+from kdjax.training import metrics_log
 from kdjax.training.compiled_phase import CompiledPhase
 from kdjax.training.outcome import Outcome
 from kdjax.training.phase import BatchShape
 from kdjax.training.program import program_of
 from kdjax.training.sinks import About
 from kdjax.training.teacher_directories import (
-    CARD,
     checkpoint_name,
     read_card,
     read_teacher,
@@ -52,15 +48,12 @@ from kdjax.training.teacher_pretraining import (
 from kdjax.training.train import train
 from kdjax.training.trainer import Trainer
 
-MANIFEST = "manifest.json"
-"""Whose training a directory holds."""
-FINISHED = (journal.NAME, log.NAME, RESULT)
+FINISHED = (journal.NAME, metrics_log.NAME, RESULT)
 """The files of a finished training besides its checkpoints."""
 
 
 def check_trained_teacher(config: Config, layout: Layout) -> None:
-    """Find what is wrong with the training of a recipe's teachers before any time goes into a
-    corpus.
+    """Find what is wrong with the training of a recipe's teachers before a corpus is prepared.
 
     Raises:
         InputError: a batch that the devices do not share evenly, a budget that buys no step before
@@ -81,7 +74,7 @@ def check_trained_teacher(config: Config, layout: Layout) -> None:
 
 def trained_teacher(
     config: Config, corpus: Corpus, directory: Path, seed: int, layout: Layout, reporter: Reporter
-) -> tuple[Model, dict[str, Any]]:
+) -> Teacher:
     """Train one seed's teacher, or go on with its training, or find it done.
 
     Args:
@@ -93,7 +86,7 @@ def trained_teacher(
         reporter: told what goes on.
 
     Returns:
-        The teacher as it was at `teacher.at` of its budget, and its facts.
+        The teacher as it was at `teacher.at` of its budget.
 
     Raises:
         InputError: the directory holds a teacher of other settings or text, the loss is not finite,
@@ -102,68 +95,65 @@ def trained_teacher(
             done of it stays.
     """
     training = _Training(config, corpus, seed_directory(directory, seed), seed, layout, reporter)
-    training.claim()
-    training.bring()
+    # Done here, done on another machine, or still to be done by all processes together.
+    training.register()
+    training.download()
     if not hosts.all_processes(training.finished):
         training.run()
-    training.keep()
+    training.backup.upload_and_prune()
+    # Every checkpoint was saved; the recipe says which of them teaches.
     chosen = training.directory / checkpoint_name(config.teacher.at)
-    return read_teacher(chosen), read_card(chosen)
+    return Teacher(read_teacher(chosen), read_card(chosen))
 
 
-_MASKED_TEXT = ("seq_len", "max_predictions", "mlm_probability", "mask_copies")
-"""Settings of the text, and of what is masked of it, that a teacher depends on."""
+def _check_same_training(
+    place: Any, manifest: dict[str, Any] | None, identity: dict[str, Any]
+) -> None:
+    """Check that the manifest that was found in a place, if any, is of the same training.
 
-
-def training_identity(config: Config, seed: int, corpus_digest: str) -> dict[str, Any]:
-    """Return all that a teacher's parameters depend on, as plain values.
-
-    Args:
-        config: the recipe.
-        seed: the teacher's.
-        corpus_digest: of the text.
+    Raises:
+        InputError: it is another training's.
     """
-    settings: dict[str, Any] = plain(to_dict(config.teacher.train))
-    del settings["seeds"]  # a teacher is not another for those trained beside it
-    data = {name: getattr(config.data, name) for name in _MASKED_TEXT}
-    return {
-        "architecture": asdict(zoo.resolve(config.teacher.architecture)),
-        "train": settings,
-        "data": data,
-        "corpus": corpus_digest,
-        "seed": seed,
-    }
+    if manifest is None:
+        return
+    difference = first_difference(manifest["identity"], identity)
+    if difference:
+        name, before, now = difference
+        raise InputError(
+            f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use "
+            "a new directory"
+        )
 
 
-@dataclass
 class _Training:
     """One teacher's training in its directory.
 
     Attributes:
-        config: the recipe.
-        corpus: the study's text.
-        directory: of this seed.
-        seed: the teacher's.
-        layout: of the devices.
-        reporter: told what goes on.
+        directory: of the seed.
+        backup: where its files lie besides.
     """
 
-    config: Config
-    corpus: Corpus
-    directory: Path
-    seed: int
-    layout: Layout
-    reporter: Reporter
-
-    def __post_init__(self) -> None:
-        self._settings = self.config.teacher.train
-        self._architecture: ModelConfig = zoo.resolve(self.config.teacher.architecture)
-        self._shape: BatchShape = batch_shape(self.config, self._settings.batch_size)
-        self._folders = [checkpoint_name(share) for share in self._settings.checkpoints]
-        self._mirror = Mirror(
-            self.config.train.checkpoint.directory, self.directory, "teacher", FINISHED
-        )
-        self._name = f"teacher, seed {self.seed}"
+    def __init__(
+        self,
+        config: Config,
+        corpus: Corpus,
+        directory: Path,
+        seed: int,
+        layout: Layout,
+        reporter: Reporter,
+    ):
+        self.directory = directory
+        self.backup = RunBackup(config.train.checkpoint.directory, directory, "teacher", FINISHED)
+        self._config = config
+        self._corpus = corpus
+        self._seed = seed
+        self._layout = layout
+        self._reporter = reporter
+        self._settings = config.teacher.train
+        self._architecture: ModelConfig = zoo.resolve(config.teacher.architecture)
+        self._shape: BatchShape = batch_shape(config, self._settings.batch_size)
+        self._checkpoints = TeacherCheckpoints(config, corpus, directory, seed, self.backup)
+        self._name = f"teacher, seed {seed}"
 
     @property
     def finished(self) -> bool:
@@ -176,60 +166,45 @@ class _Training:
         if not result.exists():
             return False
         read_json(result)
-        return all((self.directory / folder / CARD).exists() for folder in self._folders)
+        return not self._checkpoints.missing()
 
-    def claim(self) -> None:
-        """Take the directory, and the place that outlives the machine, for this training.
+    def register(self) -> None:
+        """Take the directory, and the backup that outlives the machine, for this training.
 
         Raises:
             InputError: one of them holds another training.
         """
-        identity = training_identity(self.config, self.seed, self.corpus.digest)
-        path = self.directory / MANIFEST
-        here = read_json(path) if path.exists() else None
-        elsewhere = self._mirror.manifest()
-        for place, found in ((path, here), (self._mirror.place, elsewhere)):
-            difference = first_difference(found["identity"], identity) if found else None
-            if difference:
-                name, before, now = difference
-                raise InputError(
-                    f"{place}: holds a teacher whose {name} is {before!r}, expected {now!r}; use "
-                    "a new directory"
-                )
-        manifest = here or elsewhere
+        identity = training_identity(self._config, self._seed, self._corpus.digest)
+        # Both places may hold another training.
+        local = self.backup.local_manifest()
+        stored = self.backup.stored_manifest()
+        _check_same_training(self.backup.manifest_path, local, identity)
+        _check_same_training(self.backup.directory, stored, identity)
+        manifest = local or stored
         if manifest is None:
             # The price holds for good from now on: another XLA may count otherwise.
             step_price = pretraining_price(self._architecture, self._settings, self._shape)
             manifest = {
                 "identity": identity,
                 "price": step_price.to_json(),
-                "config": plain(to_dict(self.config)),
+                "config": plain(to_dict(self._config)),
                 **versions(),
             }
-        if here is None:
-            write_json(path, manifest)
-        self._mirror.claim(manifest)
+        self.backup.register(manifest)
         self._price = Price(**manifest["price"])
 
-    def bring(self) -> None:
+    def download(self) -> None:
         """Fetch what another machine has finished."""
-        self._mirror.bring()
-        for folder in self._folders:
-            self._mirror.bring_folder(folder, CARD)
-
-    def keep(self) -> None:
-        """Keep a finished training in its place, and remove the trainer's checkpoints, which nobody
-        needs any more.
-        """
-        self._mirror.keep()
+        self.backup.download()
+        self._checkpoints.download()
 
     def run(self) -> None:
         """Train until the budget is spent, saving a teacher at each checkpoint's share of it."""
         spans = pretraining_spans(self._settings, self._price, self._shape)
         check_regime(
-            self.config, self.corpus, "teacher.train", spans[-1].stop * self._shape.batch_size
+            self._config, self._corpus, "teacher.train", spans[-1].stop * self._shape.batch_size
         )
-        compiled_phases = self._legs()
+        compiled_phases = self._compiled_phases()
         try:
             (outcome,) = train(self._trainer_run(compiled_phases))
         except Diverged:
@@ -237,10 +212,7 @@ class _Training:
         except InputError as error:
             # Hours of training must not go because, say, the disk is full.
             raise Unfinished(str(error)) from None
-        missing = [
-            folder for folder in self._folders if not (self.directory / folder / CARD).exists()
-        ]
-        if missing:
+        if missing := self._checkpoints.missing():
             raise Unfinished(
                 f"{self.directory}: {missing[0]} is missing and training has gone on past it, "
                 "expected it there; move "
@@ -248,26 +220,26 @@ class _Training:
             )
         write_json(self.directory / RESULT, self._result(compiled_phases, outcome))
 
-    def _legs(self) -> list[CompiledPhase]:
+    def _compiled_phases(self) -> list[CompiledPhase]:
         """Return the training's phases, one up to each checkpoint; they share one compiled step."""
-        self.reporter.status(f"{self._name}: compiling")
-        settings = self.config.train
+        self._reporter.status(f"{self._name}: compiling")
+        settings = self._config.train
         stream = train_batches(
-            self.config, self.corpus, self._settings.batch_size, stream_seed(self.seed)
+            self._config, self._corpus, self._settings.batch_size, stream_seed(self._seed)
         )
         compiled_phases = []
         for phase in pretraining_phases(self._architecture, self._settings):
             program = program_of(
-                phase, self._shape, self.layout, settings.grad_accum_steps, settings.compute
+                phase, self._shape, self._layout, settings.grad_accum_steps, settings.compute
             )
             compiled_phases.append(CompiledPhase(phase, program, self._price, stream))
         return compiled_phases
 
     def _trainer_run(self, compiled_phases: Sequence[CompiledPhase]) -> Trainer:
         """Return the run, ready for the trainer."""
-        seed = stream_seed(self.seed)
-        settings = self.config.train
-        held_out = HeldOut(held_out_batches(self.config, self.corpus))
+        seed = stream_seed(self._seed)
+        settings = self._config.train
+        held_out = self._checkpoints.held_out
         # Only when and where things are written down is the students' setting; what is trained is
         # the teacher's own.
         training = TrainConfig(
@@ -285,75 +257,28 @@ class _Training:
             seed=seed,
             config=training,
             directory=self.directory,
-            repeats=self.config.data.regime != "unlimited",
+            repeats=self._config.data.regime != "unlimited",
             evaluate=lambda params: {"mlm_loss": held_out.measure(self._architecture, params).loss},
-            watch=self.reporter.track(self._name),
-            phase_ended=self._saver(held_out),
-            checkpoints=self._mirror.checkpoints,
-            warn=self.reporter.warn,
+            watch=self._reporter.track(self._name),
+            phase_ended=lambda number, params, ledger: self._checkpoints.save(
+                number, params, ledger, self._price
+            ),
+            checkpoints=self.backup.checkpoints,
+            warn=self._reporter.warn,
             about=About(
                 self.directory.parent.resolve().name,
                 "teacher",
-                self.seed,
-                plain(to_dict(self.config)),
+                self._seed,
+                plain(to_dict(self._config)),
             ),
-            peak=peak(self.layout.mesh.local_devices[0]),
+            peak=peak(self._layout.mesh.local_devices[0]),
         )
-
-    def _saver(self, held_out: HeldOut) -> Callable[[int, Any, Ledger], None]:
-        """Return what saves the teacher when a phase of its training is done."""
-
-        def save(number: int, params: Any, ledger: Ledger) -> None:
-            target = self.directory / self._folders[number]
-            if not (target / CARD).exists():
-                model = Model(self._architecture, params)
-                facts = self._facts(self._settings.checkpoints[number], model, ledger, held_out)
-                tokenizer = tokenizer_of(self.config, self.corpus)
-                models.save_pretrained(
-                    target, model, tokenizer=tokenizer, card=trained_card(facts, self.corpus)
-                )
-                write_json(target / CARD, facts)
-            self._mirror.keep_folder(target.name, CARD)
-
-        return save
-
-    def _facts(
-        self, share: float, model: Model, ledger: Ledger, held_out: HeldOut
-    ) -> dict[str, Any]:
-        """Return what is known of the teacher at a share of its budget."""
-        quality = held_out.measure(model.config, model.params)
-        return {
-            "source": "",
-            "note": self.config.teacher.note,
-            "architecture": asdict(model.config),
-            "encoder": "trained",
-            "training_flops": sum(ledger.spent.values()),
-            "tuning_flops": 0,
-            "head_flops": 0,
-            "mlm_loss": quality.loss,
-            "mlm_accuracy": quality.accuracy,
-            "params_sha256": sha256(model.params),
-            "pretraining": {
-                "seed": self.seed,
-                "at": share,
-                "budget": int(self._settings.budget),
-                "batch_size": self._settings.batch_size,
-                "steps": ledger.steps,
-                "step_flops": self._price.total,
-                "tokens": ledger.tokens,
-                "unique_tokens": ledger.unique_tokens,
-                "epochs": ledger.positions / self._shape.seq_len / self.corpus.sequences("train"),
-                "corpus": self.corpus.digest,
-                "corpus_tokens": self.corpus.tokens("train"),
-            },
-            "identity": training_identity(self.config, self.seed, self.corpus.digest),
-        }
 
     def _result(self, compiled_phases: Sequence[CompiledPhase], outcome: Outcome) -> dict[str, Any]:
         """Return what the whole training came to."""
         ledger = outcome.ledger
         return {
-            "seed": self.seed,
+            "seed": self._seed,
             "budget": asdict(ledger.budget),
             "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
             "steps": ledger.steps,
@@ -368,48 +293,3 @@ class _Training:
             "params_sha256": outcome.params_sha256,
             "ledger_sha256": outcome.journal_sha256,
         }
-
-
-def trained_card(facts: Mapping[str, Any], corpus: Corpus) -> str:
-    """Return the model card of a teacher that was trained here: what it is, what it cost, how well
-    it predicts.
-
-    Args:
-        facts: what is known of it.
-        corpus: the text it was trained on, whose own cross-entropies stand beside its loss.
-    """
-    model = facts["architecture"]
-    training = facts["pretraining"]
-    share = training["at"]
-    schedule = ""
-    if share < 1:
-        schedule = (
-            "It is an intermediate checkpoint: warm-up and decay of the learning rate follow the "
-            "whole budget, so its\n"
-            "learning rate was still on its way down to 0.\n\n"
-        )
-    steps = f"{training['steps']:,} steps of {training['step_flops']:.6g}"
-    note = f"{facts['note']}\n\n" if facts["note"] else ""
-    return f"""# Teacher: {model["layers"]} layers, width {model["width"]}, {model["heads"]} heads
-
-A masked language model that kdjax pretrained from scratch, seed {training["seed"]}, as it was after {share:.4g} of its
-training budget.
-
-{note}{schedule}| | |
-|---|---|
-| architecture | {model["layers"]} layers, width {model["width"]}, {model["heads"]} heads, feed-forward {model["ffn"]} |
-| vocabulary | {model["vocab_size"]:,} entries |
-| training budget | {training["budget"]:.4g} FLOPs, of which this checkpoint has used {share:.4g} |
-| spent on training it | {facts["training_flops"]:.6g} FLOPs: {steps} |
-| batch | {training["batch_size"]:,} sequences |
-| tokens seen | {training["tokens"]:,}, {training["unique_tokens"]:,} of them unique |
-| epochs | {training["epochs"]:.2f} |
-| seed | {training["seed"]} |
-| trained on | the training split of corpus {training["corpus"][:16]}, {training["corpus_tokens"]:,} tokens |
-| held-out MLM loss | {facts["mlm_loss"]:.4f} nats |
-| held-out MLM accuracy | {facts["mlm_accuracy"]:.4f} |
-| the text by counts | {reference_losses(corpus).in_words(4)} nats |
-| parameters | SHA-256 {facts["params_sha256"]} |
-
-FLOPs are XLA's count of the training steps.
-"""  # noqa: E501

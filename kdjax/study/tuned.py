@@ -1,9 +1,9 @@
-"""What a recipe's settings come from: the tuning it names, checked against it, and what a reader
-should know of it."""
+"""The tuning that a recipe's settings come from, checked against the recipe, and notes on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +11,24 @@ from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import read_json
 from kdjax.report import numbers
-
-_ALIKE = (
-    "endpoint",
-    "better",
-    "trials",
-    "share",
-    "budget",
-    "seeds",
-    "sampler",
-    "sampler_seed",
-    "space",
+from kdjax.results.schema import (
+    ArmTrials,
+    ArmTrialValues,
+    ArmTuning,
+    Tuning,
+    TuningResults,
+    TuningTerms,
 )
-_OF_ARM = ("diverged", "best", "edges", "charged", "total", "steps", "seconds")
+from kdjax.results.store import from_plain
+
+_LOSSES = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
 
 
-def tuning_of(config: Config) -> dict[str, Any] | None:
-    """How a recipe's arms were tuned, from the tuning.json that `tuning` names; None where it names
-    none.
+def tuning_of(config: Config) -> Tuning | None:
+    """Return how a recipe's arms were tuned, from the tuning.json that `tuning` names.
 
     Returns:
-        `file`, its path. Alike for every arm: `endpoint`, `better`, `trials`, `share` and `budget`
-        (as `kdjax.budget.accounting.Budget`) of a trial, `seeds`, `sampler`, `sampler_seed`,
-        `space`. And `arms`: arm ->
-        `values`, those of its trials in order (None: diverged), `diverged`, how many; `best`
-        (number, settings, value); `edges`, setting -> the end of its range, `low` or `high`, at
-        which the best lies; and over all its trials `charged` and `total` FLOPs, `steps` and
-        `seconds`.
+        None where the recipe names none.
 
     Raises:
         InputError: no such file, an arm that was not tuned, or one whose settings are not the best
@@ -46,75 +37,93 @@ def tuning_of(config: Config) -> dict[str, Any] | None:
     if not config.tuning:
         return None
     path = Path(config.tuning)
-    found = read_json(path)
-    if not isinstance(found, dict) or not {*_ALIKE, "arms"} <= found.keys():
-        raise InputError(f"{path}: expected the tuning.json of `kdjax tune`, found something else")
-    for name, arm in config.arms.items():
-        if name not in found["arms"]:
+    tuning = read_tuning(path)
+    for name in config.arms:
+        if name not in tuning.arms:
             raise InputError(
-                f"arms.{name}: is not among the arms tuned in {path}, {', '.join(found['arms'])}"
+                f"arms.{name}: is not among the arms tuned in {path}, {', '.join(tuning.arms)}"
             )
-        for setting, best in found["arms"][name]["best"]["settings"].items():
-            section, own = setting.split(".")
-            if (value := getattr(arm, section).get(own)) != best:
-                raise InputError(
-                    f"arms.{name}.{setting} is {value!r}, expected {best!r}, the best of {path}; "
-                    "or an empty tuning"
-                )
-    return {
-        "file": str(path),
-        **{name: found[name] for name in _ALIKE},
-        "arms": {
-            name: {
-                "values": [trial["value"] for trial in found["arms"][name]["trials"]],
-                **{key: found["arms"][name][key] for key in _OF_ARM},
-            }
-            for name in config.arms
-        },
-    }
+        _check_best(config, name, tuning.arms[name].best.settings)
+    terms = {f.name: getattr(tuning, f.name) for f in fields(TuningTerms)}
+    arms = {name: _trial_values(tuning.arms[name]) for name in config.arms}
+    return Tuning(**terms, file=str(path), arms=arms)
 
 
-def notes(tuning: Mapping[str, Any]) -> list[str]:
-    """What a reader should know of a tuning, as sentences.
+def _check_best(config: Config, arm: str, best: Mapping[str, Any]) -> None:
+    """Check that an arm has the best settings that were found, by their dotted names.
+
+    Raises:
+        InputError: it has another.
+    """
+    for name, expected in best.items():
+        section, setting = name.split(".")
+        value = getattr(config.arms[arm], section).get(setting)
+        if value != expected:
+            raise InputError(
+                f"arms.{arm}.{name} is {value!r}, expected {expected!r}, the best of "
+                f"{Path(config.tuning)}; or an empty tuning"
+            )
+
+
+def read_tuning(path: Path) -> TuningResults:
+    """Read a tuning.json.
+
+    Raises:
+        InputError: it is none.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"endpoint", "space", "arms"} <= content.keys():
+        raise InputError(f"{path}: expected the tuning.json of `kdjax tune`, found something else")
+    return from_plain(TuningResults, content, f"{path}:")
+
+
+def _trial_values(trials: ArmTrials) -> ArmTrialValues:
+    """Return what an arm's trials came to, without the trials."""
+    outcome = {f.name: getattr(trials, f.name) for f in fields(ArmTuning)}
+    return ArmTrialValues(**outcome, values=tuple(trial.value for trial in trials.trials))
+
+
+def notes(tuning: Tuning | TuningResults) -> list[str]:
+    """Return what a reader should know of a tuning, as sentences.
 
     Args:
-        tuning: from `tuning_of`, or the content of tuning.json.
+        tuning: as results.json or tuning.json has it.
     """
-    count = tuning["trials"]
-    seeds = tuning["seeds"]
-    arms = tuning["arms"]
-    spent = [f"{numbers.flops(arm['charged'])} FLOPs for {name}" for name, arm in arms.items()]
-    apart = {"mlm_loss": "MLM loss", "mlm_probe": "MLM probe's loss"}
-    where = (
-        f"the {apart[tuning['endpoint']]} on held-out sequences that the evaluation does not use"
-        if tuning["endpoint"] in apart
-        else f"{tuning['endpoint']} on the task's dev rows"
-    )
-    made = [
-        f"Every arm was tuned alike: {count} trial{'' if count == 1 else 's'} "
-        f"({tuning['sampler']}, seed "
-        f"{tuning['sampler_seed']}) over {numbers.listed(list(tuning['space']))}, each with "
-        f"{numbers.budget(tuning['budget'])} on seed{'' if len(seeds) == 1 else 's'} "
-        f"{numbers.listed([str(seed) for seed in seeds])}, judged by {where}.",
+    trials = tuning.trials
+    measured = f"{tuning.endpoint} on the task's dev rows"
+    if tuning.endpoint in _LOSSES:
+        loss = _LOSSES[tuning.endpoint]
+        measured = f"the {loss} on held-out sequences that the evaluation does not use"
+    seeds = numbers.listed([str(seed) for seed in tuning.seeds])
+    spent = [f"{numbers.flops(arm.charged)} FLOPs for {name}" for name, arm in tuning.arms.items()]
+    lines = [
+        f"Every arm was tuned alike: {trials} trial{_plural(trials)} "
+        f"({tuning.sampler}, seed {tuning.sampler_seed}) over "
+        f"{numbers.listed(list(tuning.space))}, each with {numbers.budget(tuning.budget)} on "
+        f"seed{_plural(len(tuning.seeds))} {seeds}, judged by {measured}.",
         f"Tuning took {numbers.listed(spent)}; that is not in the budget.",
     ]
-    for name, arm in arms.items():
-        if arm["diverged"]:
-            made.append(f"{name}: {arm['diverged']} of {count} trials diverged.")
-        for setting, end in arm["edges"].items():
-            best = shown_value(arm["best"]["settings"][setting])
-            made.append(
+    for name, arm in tuning.arms.items():
+        if arm.diverged:
+            lines.append(f"{name}: {arm.diverged} of {trials} trials diverged.")
+        for setting, end in arm.edges.items():
+            best = format_value(arm.best.settings[setting])
+            lines.append(
                 f"{name}: the best {setting}, {best}, lies at the {end} end of its range, which "
                 "may be too narrow."
             )
-    return made
+    return lines
 
 
-def shown(settings: Mapping[str, Any]) -> str:
-    """Settings for people: `optimizer.learning_rate 0.00123, student.dropout 0.1`."""
-    return ", ".join(f"{name} {shown_value(value)}" for name, value in settings.items())
+def _plural(count: int) -> str:
+    return "s" if count != 1 else ""
 
 
-def shown_value(value: Any) -> str:
-    """A setting's value: three digits of a number that is not whole."""
+def format_settings(settings: Mapping[str, Any]) -> str:
+    """Return settings for people: `optimizer.learning_rate 0.00123, student.dropout 0.1`."""
+    return ", ".join(f"{name} {format_value(value)}" for name, value in settings.items())
+
+
+def format_value(value: Any) -> str:
+    """Return a setting's value for people: three digits of a number that is not whole."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ from typing import Any
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config
-from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError
 from kdjax.files import digest
 

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdjax.report import reference_losses, svg
-from kdjax.report.axes import WIDTH, brief, limits, logarithmic, short
-from kdjax.sweep.verdict import Endpoint, Group, Pair, Sweep, against, rows_of, yardstick
+from kdjax.report.axes import WIDTH, compact_number, limits, logarithmic, truncate
+from kdjax.results.schema import CountedLosses
+from kdjax.sweep.verdict import Endpoint, Group, Pair, Sweep, against, losses_of, rows_of, yardstick
 
 Points = Sequence[Mapping[str, Any]]
 
@@ -49,7 +50,7 @@ def curves(found: Sweep, group: Group, endpoint: Endpoint, name: str) -> Markup 
         ax = figure.add_subplot(grid[:, 0])
         _scores(ax, found, group, endpoint, told)
         reference_losses.draw(
-            ax, reference_losses.of_endpoint(group.get("reference_losses"), endpoint)
+            ax, reference_losses.of_endpoint(losses_of(group), endpoint["name"], endpoint["unit"])
         )
         ax.set_title("Scores")
         ax.set_ylabel(endpoint["unit"])
@@ -73,7 +74,7 @@ def along(kind: str) -> tuple[str, Callable[[float], str]]:
     """The axis of budgets: its label, and how one is written."""
     if kind == "hours":
         return "budget: hours", lambda hours: f"{hours:g}"
-    return f"budget: {'FLOPs' if kind == 'flops' else 'tokens'}", brief
+    return f"budget: {'FLOPs' if kind == 'flops' else 'tokens'}", compact_number
 
 
 def _heights(rows: int) -> list[float]:
@@ -176,7 +177,7 @@ def _differences(
     limits(ax, seen + [min(max(end, min(seen) - span), max(seen) + span) for end in ends], 0.06)
     if endpoint["better"] == "lower":
         ax.invert_yaxis()
-    ax.set_title(f"Difference to {short(other, 24)}")
+    ax.set_title(f"Difference to {truncate(other, 24)}")
     ax.set_ylabel(f"{endpoint['unit']}; better →")
 
 
@@ -212,7 +213,7 @@ def _strip(ax: Axes, found: Sweep, pairs: Mapping[str, Pair]) -> None:
             if crossing["high"] is None:
                 ax.plot(high, y, ">", color=colour, markersize=5)
     ax.set_ylim(len(pairs) - 0.4, -0.6)
-    ax.set_yticks(range(len(pairs)), [f"{short(arm, 14)} crosses" for arm in pairs])
+    ax.set_yticks(range(len(pairs)), [f"{truncate(arm, 14)} crosses" for arm in pairs])
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
@@ -230,7 +231,9 @@ def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Ma
     """
     arms = list(dict.fromkeys(profile["arm"] for profile in profiles))
     budgets = sorted({profile["budget"] for profile in profiles})
-    levels = reference_losses.of_endpoint(_losses_beside(found, profiles[0]["settings"]), endpoint)
+    levels = reference_losses.of_endpoint(
+        _losses_beside(found, profiles[0]["settings"]), endpoint["name"], endpoint["unit"]
+    )
     sizes = sorted({point["parameters"] for profile in profiles for point in profile["points"]})
     columns = min(len(arms), 2)
     rows = math.ceil(len(arms) / columns)
@@ -249,7 +252,7 @@ def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Ma
                     else 0.35 + 0.65 * budgets.index(profile["budget"]) / (len(budgets) - 1)
                 )
                 _profile(ax, profile, found["arms"].index(arm), strength)
-            ax.set_title(short(arm))
+            ax.set_title(truncate(arm))
             ax.set_ylabel(endpoint["unit"])
             ax.tick_params(labelleft=True)
             logarithmic(ax, "parameters without embeddings", _parameters, sizes)
@@ -263,13 +266,12 @@ def isoflop(found: Sweep, endpoint: Endpoint, profiles: Points, name: str) -> Ma
         )
 
 
-def _losses_beside(found: Sweep, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _losses_beside(found: Sweep, settings: Mapping[str, Any]) -> CountedLosses | None:
     """The reference losses of the text in the first combination of swept settings that has
     these."""
     for group in found["groups"]:
         if all(group["settings"].get(name) == value for name, value in settings.items()):
-            losses: Mapping[str, Any] | None = group.get("reference_losses")
-            return losses
+            return losses_of(group)
     return None
 
 

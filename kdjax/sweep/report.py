@@ -102,7 +102,7 @@ def _group(found: Sweep, n: int, group: Group) -> dict[str, Any]:
         "endpoints": endpoints,
         "rows": _rows(found, group),
         "reference_losses": reference_losses.rows(
-            group.get("reference_losses"), found["endpoints"]
+            verdict.losses_of(group), [verdict.as_endpoint(e) for e in found["endpoints"]]
         ),
     }
 

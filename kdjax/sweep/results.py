@@ -11,11 +11,11 @@ from kdjax.evaluation.crossing import crossings
 from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.files import digest
 from kdjax.report import summary
+from kdjax.results.schema import Endpoint, Results, RunResult
+from kdjax.results.store import to_plain
 from kdjax.study.machine import versions
 from kdjax.sweep.cells import Cell
 from kdjax.sweep.isoflop import profiles
-
-Results = Mapping[str, Any]
 
 
 def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
     rows = [
         _row(cell, found, run)
         for cell, found in zip(cells, results, strict=True)
-        for run in found["runs"]
+        for run in found.runs
     ]
+    measured = results[0].endpoints
     endpoints = [
-        {k: v for k, v in e.items() if k not in ("rows", "baseline")}
-        for e in results[0]["endpoints"]
+        {k: v for k, v in to_plain(e).items() if k not in ("rows", "baseline")} for e in measured
     ]
     groups: list[dict[str, Any]] = []
     for other in _distinct([_other(cell.settings) for cell in cells]):
@@ -49,7 +49,7 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
             for cell, found in zip(cells, results, strict=True)
             if _other(cell.settings) == other
         ]
-        groups.append({"settings": other, **_group(config, members, endpoints)})
+        groups.append({"settings": other, **_group(config, members, measured)})
     return {
         **versions(),
         "config": values,
@@ -62,8 +62,8 @@ def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -
             {
                 "name": cell.name,
                 "settings": cell.settings,
-                "budget": found["budget"],
-                "results_digest": digest(found),
+                "budget": to_plain(found.budget),
+                "results_digest": digest(to_plain(found)),
             }
             for cell, found in zip(cells, results, strict=True)
         ],
@@ -97,66 +97,65 @@ def _distinct(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def _row(cell: Cell, found: Results, run: Mapping[str, Any]) -> dict[str, Any]:
+def _row(cell: Cell, found: Results, run: RunResult) -> dict[str, Any]:
     """A run with its study's settings."""
-    arm = found["arms"][run["arm"]]
+    arm = found.arms[run.arm]
     return {
         "cell": cell.name,
         "settings": cell.settings,
-        "arm": run["arm"],
-        "seed": run["seed"],
-        "budget": run["budget"]["amount"],
+        "arm": run.arm,
+        "seed": run.seed,
+        "budget": run.budget.amount,
         **{
-            name: run[name]
+            name: getattr(run, name)
             for name in ("used", "spent", "steps", "positions", "tokens_seen", "tokens_unique")
         },
-        "epochs": run["epochs"],
-        "parameters": arm["parameters"],
-        "parameters_without_embeddings": arm["parameters_without_embeddings"],
-        "unique_tokens": found["corpus"]["tokens"]["train"],
-        "seconds": sum(run["wall_clock"].values()),
-        "metrics": run["metrics"],
+        "epochs": run.epochs,
+        "parameters": arm.parameters,
+        "parameters_without_embeddings": arm.parameters_without_embeddings,
+        "unique_tokens": found.corpus.tokens["train"],
+        "seconds": sum(run.wall_clock.values()),
+        "metrics": run.metrics,
     }
 
 
 def _group(
-    config: Config, members: Sequence[Results], endpoints: Sequence[Mapping[str, Any]]
+    config: Config, members: Sequence[Results], endpoints: Sequence[Endpoint]
 ) -> dict[str, Any]:
     """Studies that differ in their budget only: curves over it, and differences between arms."""
     first = members[0]
     return {
-        "reference_losses": first["corpus"].get("reference_losses"),
+        "reference_losses": to_plain(first.corpus.reference_losses),
         "parameters": {
-            name: {key: arm[key] for key in ("parameters", "parameters_without_embeddings")}
-            for name, arm in first["arms"].items()
+            name: {
+                "parameters": arm.parameters,
+                "parameters_without_embeddings": arm.parameters_without_embeddings,
+            }
+            for name, arm in first.arms.items()
         },
         "curves": {
-            endpoint["name"]: {arm: _curve(members, endpoint, arm) for arm in endpoint["arms"]}
+            endpoint.name: {arm: _curve(members, endpoint, arm) for arm in endpoint.arms}
             for endpoint in endpoints
         },
         "pairs": [pair for endpoint in endpoints for pair in _pairs(config, members, endpoint)],
     }
 
 
-def _curve(
-    members: Sequence[Results], endpoint: Mapping[str, Any], arm: str
-) -> list[dict[str, Any]]:
+def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> list[dict[str, Any]]:
     points = []
     for found in members:
         spread = summary.spread(summary.by_seed(found, arm, endpoint).values())
         if spread is not None:
-            points.append({"budget": found["budget"]["amount"], **asdict(spread)})
+            points.append({"budget": found.budget.amount, **asdict(spread)})
     return points
 
 
-def _pairs(
-    config: Config, members: Sequence[Results], endpoint: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _pairs(config: Config, members: Sequence[Results], endpoint: Endpoint) -> list[dict[str, Any]]:
     """Every pair of arms on an endpoint: the paired difference first − second at each budget, and
     where it is 0."""
     settings = config.evaluation
     pairs = []
-    arms = endpoint["arms"]
+    arms = endpoint.arms
     for a, b in ((a, b) for n, a in enumerate(arms) for b in arms[n + 1 :]):
         points = []
         for found in members:
@@ -167,14 +166,14 @@ def _pairs(
                 names=(a, b),
                 confidence=settings.confidence,
                 margin=settings.margin,
-                better=endpoint["better"],
+                better=endpoint.better,
             )
-            points.append({"budget": found["budget"]["amount"], **_from_side(verdict, a)})
+            points.append({"budget": found.budget.amount, **_from_side(verdict, a)})
         told = [p for p in points if p["low"] is not None]
         columns = [[p[name] for p in told] for name in ("budget", "difference", "low", "high")]
         pairs.append(
             {
-                "endpoint": endpoint["name"],
+                "endpoint": endpoint.name,
                 "a": a,
                 "b": b,
                 "points": points,

@@ -16,9 +16,9 @@ from kdjax.errors import InputError
 from kdjax.files import check_writable, read_json, write_json
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
-from kdjax.study.compare import PLAIN_WIDTH, claimed, finish
+from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
 from kdjax.study.manifest import shared_settings
-from kdjax.study.run_backup import below
+from kdjax.study.run_backup import subdirectory
 from kdjax.sweep import report, table
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
@@ -54,12 +54,12 @@ def sweep(config: Config, out: Path) -> dict[str, Any]:
             directory = out / "cells" / cell.name
             begun = CLOCK.mark()
             reporter.log(f"study {n} of {len(cells)}: {cell.name}")
-            study = claimed(
-                below(cell.config, f"cells/{cell.name}"), directory, reporter, out / "shared"
+            study = prepared_study(
+                subdirectory(cell.config, f"cells/{cell.name}"), directory, reporter, out / "shared"
             )
             left = Budget.of(cell.config.budget).amount * _runs(cell)
-            reporter.set_budget(ahead - left + study.left)
-            results.append(finish(study, directory, begun))
+            reporter.set_budget(ahead - left + study.unspent(study.plan.runs))
+            results.append(finish(study, begun))
             ahead -= left
         found = collect(config, cells, results)
         write_json(out / NAME, found)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.report import numbers, reference_losses
-from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, headline, sentences
+from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, headline, losses_of, sentences
 
 
 def summary(found: Sweep) -> Parts:
@@ -45,7 +45,7 @@ def _table(found: Sweep, group: Group, endpoint: Endpoint) -> Table:
             point["budget"]: numbers.spread(point["mean"], point["sd"]) for point in curves[arm]
         }
         table.add_row(Text(arm), *(points.get(budget, "–") for budget in budgets))
-    levels = reference_losses.of_endpoint(group.get("reference_losses"), endpoint)
+    levels = reference_losses.of_endpoint(losses_of(group), endpoint["name"], endpoint["unit"])
     if levels:
         table.add_section()
     for label, nats in levels.items():

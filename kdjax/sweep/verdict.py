@@ -10,6 +10,7 @@ from typing import Any
 
 from kdjax.report import numbers
 from kdjax.report.sentences import places
+from kdjax.results import schema
 
 Sweep = Mapping[str, Any]
 Group = Mapping[str, Any]
@@ -53,6 +54,17 @@ def starts_from_teacher(config: Mapping[str, Any], arm: str) -> bool:
     """Whether an arm's own settings let its student start from the teacher."""
     start = config["arms"][arm]["start"]
     return bool(start and start["source"] == "teacher")
+
+
+def as_endpoint(endpoint: Endpoint) -> schema.Endpoint:
+    """Return an endpoint of sweep.json or plan.json."""
+    return schema.Endpoint(**{**endpoint, "arms": tuple(endpoint["arms"])})
+
+
+def losses_of(group: Group) -> schema.CountedLosses | None:
+    """Return the cross-entropies of a group's text."""
+    losses = group.get("reference_losses")
+    return None if losses is None else schema.CountedLosses(**losses)
 
 
 def rows_of(found: Sweep, group: Group) -> list[Mapping[str, Any]]:
@@ -144,7 +156,8 @@ def _on(
         alike.setdefault((one, many), []).append(arm)
     clauses = [f"{numbers.listed(arms)} {said[len(arms) > 1]}" for said, arms in alike.items()]
     where = numbers.settings(group["settings"])
-    return f"On {places([endpoint])}{f', {where}' if where else ''}, {'; '.join(clauses)}."
+    measured = places([as_endpoint(endpoint)])
+    return f"On {measured}{f', {where}' if where else ''}, {'; '.join(clauses)}."
 
 
 def _counted(compared: Sequence[tuple[Group, Endpoint, Mapping[str, Pair]]], other: str) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 import grain
 import numpy as np
 
-from kdjax.data.manifest import Shard
-from kdjax.data.shards import SHARDS, held, write_shard
+from kdjax.config import plain
+from kdjax.data.manifest import NAME, Shard
+from kdjax.data.shards import SHARDS, check_shard, damaged, locked, write_shard
 from kdjax.errors import InputError
 from kdjax.files import read_json, write_json
 from kdjax.teacher_cache.manifest import (
-    NAME,
     PLAN,
     VERSION,
     CacheManifest,
@@ -27,11 +27,13 @@ from kdjax.teacher_cache.manifest import (
     record_bytes,
 )
 
-__all__ = ["Cache", "CacheManifest", "Field", "build", "record_bytes"]
-
 Make = Callable[[np.ndarray, np.ndarray], tuple[dict[str, np.ndarray], Totals]]
 """(sequence numbers `[n]`, views `[n]`) -> the fields' arrays, each `[n, *shape]`, and numbers to
 be added up."""
+Progress = Callable[[int, int], None]
+"""Takes the number of records that are done, and of all."""
+
+_REMEDY = "delete it and build the cache again"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Cache:
 
     Attributes:
         manifest: what it consists of.
-        directory: where it is.
+        directory: its directory.
     """
 
     manifest: CacheManifest
@@ -49,7 +51,7 @@ class Cache:
 
     @staticmethod
     def open(directory: Path) -> Cache:
-        """Opens a cache; every shard must be there with its size and number of records.
+        """Open a cache; every shard must be there with its size and number of records.
 
         The bytes are not hashed here: ArrayRecord checks a hash of each record that is read.
 
@@ -59,26 +61,17 @@ class Cache:
         manifest = CacheManifest.read(directory)
         shards = []
         for shard in manifest.shards:
-            path = directory / shard.file
-            size = _size(path)
-            if size != shard.bytes:
-                raise InputError(
-                    f"{path}: has {size} bytes, expected {shard.bytes}; build the cache again"
-                )
-            try:
-                shards.append(grain.sources.ArrayRecordDataSource([str(path)]))
-            except RuntimeError as e:
-                raise _damaged(path, e) from None
-            if len(shards[-1]) != shard.sequences:
-                raise _damaged(path, f"{len(shards[-1])} records, expected {shard.sequences}")
+            check_shard(directory, shard, _REMEDY)
+            path = str(directory / shard.file)
+            shards.append(grain.sources.ArrayRecordDataSource([path]))
         return Cache(manifest, directory, tuple(shards))
 
     def read(self, sequences: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of some sequences under some views.
+        """Read the arrays of some sequences under some views.
 
         Args:
             sequences: `[n]`, numbers in the training split.
-            views: `[n]`.
+            views: `[n]`, mask views from 0.
 
         Returns:
             Each field's array, `[n, *shape]`.
@@ -88,32 +81,41 @@ class Cache:
             ValueError: there is no such sequence or view.
         """
         manifest = self.manifest
-        for name, asked, there in (
-            ("sequence", sequences, manifest.sequences),
-            ("view", views, manifest.views),
-        ):
-            if np.any((asked < 0) | (asked >= there)):
-                raise ValueError(
-                    f"{self.directory}: asked for a {name} out of the {there} there are"
-                )
-        arrays = {
-            field.name: np.empty((len(sequences), *field.shape), field.dtype)
-            for field in manifest.fields
-        }
-        for row, (sequence, view) in enumerate(zip(sequences, views, strict=True)):
-            shard, place = divmod(
-                int(view) * manifest.sequences + int(sequence), manifest.records_per_shard
-            )
-            try:
-                record = self._shards[shard][place]
-            except RuntimeError as e:
-                raise _damaged(self.directory / manifest.shards[shard].file, e) from None
+        self._check_range("sequence", sequences, manifest.sequences)
+        self._check_range("view", views, manifest.views)
+        # Records are numbered view by view, so that a view lies together.
+        arrays = {}
+        for field in manifest.fields:
+            arrays[field.name] = np.empty((len(sequences), *field.shape), field.dtype)
+        numbers = views.astype(np.int64) * manifest.sequences + sequences
+        for row, number in enumerate(numbers):
+            record = self._record(int(number))
+            # A record is the bytes of its fields, one after another.
             start = 0
             for field in manifest.fields:
                 values = np.frombuffer(record, field.stored, field.count, start)
                 arrays[field.name][row] = values.reshape(field.shape)
                 start += values.nbytes
         return arrays
+
+    def _check_range(self, name: str, numbers: np.ndarray, count: int) -> None:
+        if np.any((numbers < 0) | (numbers >= count)):
+            raise ValueError(f"{self.directory}: asked for a {name} out of the {count} there are")
+
+    def _record(self, number: int) -> bytes:
+        """Read a record.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        # All shards but the last have the same number of records.
+        shard, place = divmod(number, self.manifest.records_per_shard)
+        try:
+            record: bytes = self._shards[shard][place]
+        except RuntimeError as e:
+            path = self.directory / self.manifest.shards[shard].file
+            raise damaged(path, e, _REMEDY) from None
+        return record
 
 
 def build(
@@ -125,69 +127,75 @@ def build(
     views: int,
     block: int,
     make: Make,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> CacheManifest:
-    """Builds a cache in a directory, or goes on with an interrupted one, or finds it done.
+    """Build a cache in a directory, or go on with an interrupted one, or find it done.
 
     Args:
         directory: new, empty, or an earlier build of the same.
         identity: what `make` depends on, as plain JSON values; another one is another cache.
         fields: the arrays of a record.
-        sequences: of the training split.
-        views: mask views of each sequence.
-        block: records that are made together and make a shard: the most that a kill loses.
-        make: makes a block. A pure function: then the same bytes come about however often the build
-            was interrupted.
-        progress: told after each block how many records are done, those found done included, and
-            how many there are.
+        sequences: number of sequences of the training split.
+        views: number of mask views of each sequence (`data.mask_copies`).
+        block: number of records that are made together and make a shard: the most that a kill
+            loses.
+        make: makes a block. It is a pure function: then the same bytes come about however often the
+            build was interrupted.
+        progress: called after each block with the number of records that are done, those of earlier
+            builds included, and of all.
 
     Raises:
         InputError: the directory holds something else, is in use or cannot be written.
         ValueError: unusable counts or fields, or `make` returned other arrays than the fields.
     """
-    if (
-        min(sequences, views, block) < 1
-        or not record_bytes(fields)
-        or len({f.name for f in fields}) < len(fields)
-    ):
+    names = {field.name for field in fields}
+    if min(sequences, views, block) < 1 or not record_bytes(fields) or len(names) < len(fields):
         raise ValueError(
             f"{sequences=}, {views=}, {block=}, {fields=}: expected at least 1 each, and distinct "
             "fields"
         )
+    # As it will be read back from JSON.
     known = json.loads(json.dumps(identity))
     empty = CacheManifest(
         VERSION, known, tuple(fields), sequences, views, block, shards=(), totals={}, bytes=0
     )
-    with held(directory, PLAN, "builds a cache"):
+    with locked(directory, PLAN, "builds a cache"):
         _check_plan(directory, empty)
         if (directory / NAME).exists():
             done = CacheManifest.read(directory)
-            if all(_size(directory / shard.file) == shard.bytes for shard in done.shards):
+            if all(shard.size_in(directory) == shard.bytes for shard in done.shards):
                 return done
             (directory / NAME).unlink()  # it must not vouch for shards that are made again
-        parts = _parts(directory, empty, make, progress)
-        shards = tuple(part.shard for part in parts)
+        blocks = _make_missing(directory, empty, make, progress)
+        shards = tuple(block.shard for block in blocks)
         size = sum(shard.bytes for shard in shards)
-        manifest = dataclasses.replace(
-            empty, shards=shards, totals=_total(parts), bytes=size
-        ).signed()
+        manifest = dataclasses.replace(empty, shards=shards, totals=_total(blocks), bytes=size)
+        manifest = manifest.signed()
         manifest.write(directory)
         return manifest
 
 
 @dataclass(frozen=True)
-class Part:
-    """A finished block. Written after its shard, as the proof that it is whole."""
+class StoredBlock:
+    """A finished block: its shard, and the numbers that came with the arrays.
+
+    Its file, `part-00000.json`, is written after the shard, as the proof that it is whole.
+    """
 
     shard: Shard
     totals: Totals
 
 
 def _check_plan(directory: Path, empty: CacheManifest) -> None:
-    made_later = ("shards", "totals", "bytes", "digest")
-    plan = {
-        name: value for name, value in dataclasses.asdict(empty).items() if name not in made_later
-    }
+    """Write the plan into a new directory, or check that the directory was begun with the same one.
+
+    Raises:
+        InputError: the directory was begun with another plan, or holds something else.
+    """
+    # What is known before the first block is made.
+    plan = dataclasses.asdict(empty)
+    for result in ("shards", "totals", "bytes", "digest"):
+        del plan[result]
     path = directory / PLAN
     if not path.exists():
         if any(directory.iterdir()):
@@ -196,103 +204,106 @@ def _check_plan(directory: Path, empty: CacheManifest) -> None:
             )
         write_json(path, plan)
         return
-    different = _difference(read_json(path), json.loads(json.dumps(plan)), "")
+    different = _difference(read_json(path), plain(plan), "")
     if different:
-        name, found, expected = different
+        name, begun, expected = different
         raise InputError(
-            f"{directory}: was built with {name} {found}, expected {expected} or a new directory"
+            f"{directory}: was built with {name} {begun}, expected {expected} or a new directory"
         )
 
 
 def _difference(found: Any, expected: Any, name: str) -> tuple[str, Any, Any] | None:
-    """The first setting that differs: its dotted name, what was found and what was expected; None:
-    none does."""
+    """Find the first setting that differs: its dotted name, and both values; None: none does."""
+    # Lists of the same length are compared item by item.
     if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
         found = dict(enumerate(found))
         expected = dict(enumerate(expected))
     if not (isinstance(found, dict) and isinstance(expected, dict)):
         return None if found == expected else (name.removeprefix("identity."), found, expected)
-    for key in [*expected, *(key for key in found if key not in expected)]:
-        different = _difference(found.get(key), expected.get(key), f"{name}.{key}" if name else key)
+    for key in {**expected, **found}:
+        inner = f"{name}.{key}".lstrip(".")
+        different = _difference(found.get(key), expected.get(key), inner)
         if different:
             return different
     return None
 
 
-def _parts(
-    directory: Path, empty: CacheManifest, make: Make, progress: Callable[[int, int], None] | None
-) -> list[Part]:
-    """Every block's part in order: those found whole, and those made now."""
-    block = empty.records_per_shard
+def _make_missing(
+    directory: Path, empty: CacheManifest, make: Make, progress: Progress | None
+) -> list[StoredBlock]:
+    """Make the blocks that are not finished; return all in order."""
+    size = empty.records_per_shard
     records = empty.sequences * empty.views
-    found = [_finished(directory, index) for index in range(-(-records // block))]
-    done = sum(part.shard.sequences for part in found if part)
-    parts = []
-    for index, part in enumerate(found):
-        if part:
-            parts.append(part)
+    starts = range(0, records, size)
+    stored = [_find_finished(directory, index) for index in range(len(starts))]
+    done = sum(block.shard.sequences for block in stored if block)
+    blocks = []
+    for index, finished in enumerate(stored):
+        if finished:
+            blocks.append(finished)
             continue
-        first = index * block
-        views, sequences = np.divmod(np.arange(first, min(first + block, records)), empty.sequences)
+        # Records are numbered view by view: `view * sequences + sequence`.
+        numbers = np.arange(starts[index], min(starts[index] + size, records))
+        views, sequences = np.divmod(numbers, empty.sequences)
         arrays, totals = make(sequences, views)
-        shard = write_shard(
-            directory, f"{index:05d}", "train", _encoded(empty.fields, arrays, len(sequences))
-        )
-        parts.append(Part(shard, {name: _plain(value) for name, value in totals.items()}))
-        write_json(_part_path(directory, index), dataclasses.asdict(parts[-1]))
-        done += len(sequences)
+        encoded = _encode(empty.fields, arrays, len(numbers))
+        shard = write_shard(directory, f"{index:05d}", "train", encoded)
+        block = StoredBlock(shard, {name: _plain(value) for name, value in totals.items()})
+        write_json(_record_path(directory, index), dataclasses.asdict(block))
+        blocks.append(block)
+        done += len(numbers)
         if progress:
             progress(done, records)
-    return parts
+    return blocks
 
 
-def _finished(directory: Path, index: int) -> Part | None:
-    """The block's part when its record and its shard are there and whole."""
-    path = _part_path(directory, index)
+def _find_finished(directory: Path, index: int) -> StoredBlock | None:
+    """Read a block's record if it is there and its shard is whole, else return None."""
+    path = _record_path(directory, index)
     if not path.exists():
         return None
     values = read_json(path)
     shard = Shard(**values["shard"])
-    return Part(shard, values["totals"]) if shard.intact(directory) else None
+    if not shard.intact(directory):
+        return None
+    return StoredBlock(shard, values["totals"])
 
 
-def _part_path(directory: Path, index: int) -> Path:
+def _record_path(directory: Path, index: int) -> Path:
     return directory / SHARDS / f"part-{index:05d}.json"
 
 
-def _encoded(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: int) -> list[bytes]:
-    if set(arrays) != {field.name for field in fields}:
-        raise ValueError(
-            f"made the arrays {sorted(arrays)}, expected {sorted(field.name for field in fields)}"
-        )
+def _encode(fields: Sequence[Field], arrays: Mapping[str, np.ndarray], count: int) -> list[bytes]:
+    """Return the bytes of each record, once the arrays are those of the fields.
+
+    Raises:
+        ValueError: names, types or shapes differ.
+    """
+    names = sorted(field.name for field in fields)
+    if sorted(arrays) != names:
+        raise ValueError(f"made the arrays {sorted(arrays)}, expected {names}")
+    # Nothing is converted silently: another type would be other numbers.
     stored = []
     for field in fields:
         array = arrays[field.name]
-        if array.shape != (count, *field.shape) or array.dtype != field.dtype:
+        shape = (count, *field.shape)
+        if array.shape != shape or array.dtype != field.dtype:
             raise ValueError(
-                f"made {field.name} {array.dtype} {array.shape}, expected {field.dtype} "
-                f"{(count, *field.shape)}"
+                f"made {field.name} {array.dtype} {array.shape}, expected {field.dtype} {shape}"
             )
         stored.append(np.asarray(array, field.stored))
-    return [b"".join(array[row].tobytes() for array in stored) for row in range(count)]
+    return [b"".join(array.tobytes() for array in record) for record in zip(*stored, strict=True)]
 
 
-def _total(parts: Iterable[Part]) -> Totals:
+def _total(blocks: Iterable[StoredBlock]) -> Totals:
+    """Add up the numbers that came with the blocks, by name."""
     sums: Totals = {}
-    for part in parts:
-        for name, value in part.totals.items():
+    for block in blocks:
+        for name, value in block.totals.items():
             sums[name] = sums.get(name, 0) + value
     return sums
 
 
 def _plain(value: float | int) -> float | int:
-    """A Python number, as JSON gives it back: integers stay exact."""
+    """Return a Python number, as JSON gives it back: integers stay exact."""
     return int(value) if isinstance(value, (int, np.integer)) else float(value)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _damaged(path: Path, found: object) -> InputError:
-    return InputError(f"{path}: damaged ({found}); delete it and build the cache again")

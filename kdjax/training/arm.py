@@ -139,7 +139,7 @@ def resolve(
     name: str,
     config: ArmConfig,
     student: ModelSpec | ModelConfig,
-    teacher: ModelConfig,
+    teacher: ModelConfig | None,
     optimizer: OptimizerConfig,
     cache: CacheConfig = CacheConfig(),
 ) -> Arm:
@@ -149,7 +149,7 @@ def resolve(
         name: name of the arm in the recipe.
         config: settings of the arm.
         student: the recipe's student.
-        teacher: the recipe's teacher.
+        teacher: the recipe's teacher; None: there is none, and no objective may look at one.
         optimizer: the recipe's optimiser.
         cache: how teacher outputs are stored, for an arm that reads them.
 
@@ -183,7 +183,7 @@ def resolve(
 def _phase(
     name: str,
     student: ModelConfig,
-    teacher: ModelConfig,
+    teacher: ModelConfig | None,
     objective: Objective,
     others: tuple[Objective, ...],
     optimizer: OptimizerConfig,
@@ -193,6 +193,8 @@ def _phase(
     Raises:
         InputError: the objective cannot be computed between these two models.
     """
+    if objective.needs_teacher and teacher is None:
+        raise InputError("the objective looks at a teacher, expected one")
     phase_teacher = teacher if objective.needs_teacher else None
     objective.needs(student, phase_teacher)
     others_need_teacher = any(other.needs_teacher for other in others)

@@ -21,7 +21,8 @@ from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
 from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.store import Cache, CacheManifest
+from kdjax.teacher_cache.manifest import CacheManifest, record_bytes
+from kdjax.teacher_cache.store import Cache
 from kdjax.training.checksum import sha256
 from kdjax.training.phase import BatchShape
 from kdjax.training.teacher_source import CachedTeacher
@@ -106,7 +107,7 @@ def build(
             arrays[field.name] = np.concatenate([part[field.name] for part in parts])
         return arrays, totals
 
-    per_shard = max(1, SHARD_BYTES // (cache.record_bytes(fields) * config.batch_size))
+    per_shard = max(1, SHARD_BYTES // (record_bytes(fields) * config.batch_size))
     return cache.build(
         directory,
         identity=identity(teacher, request, config, data, corpus),
@@ -162,8 +163,8 @@ class _Encoder:
             "train",
             numbers,
             views,
-            rate=self._data.mlm_probability,
-            slots=self._data.max_predictions,
+            mlm_probability=self._data.mlm_probability,
+            max_predictions=self._data.max_predictions,
         )
         # The last batch is filled up: its further rows are computed and not stored.
         records = views * self._corpus.sequences("train") + numbers

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from kdjax.budget.hardware import Peak, high_water, utilisation
+from kdjax.budget.hardware import Peak, peak_memory, utilisation
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
 from kdjax.config import Schedule
@@ -119,7 +119,7 @@ class MetricsRecorder:
         record |= self._speed(ledger)
         for kind, seconds in self._clock.seconds.items():
             record[f"seconds/{kind}"] = round(seconds, 3)
-        record["memory/high_water_bytes"] = high_water()[0]
+        record["memory/high_water_bytes"] = peak_memory()[0]
         return record
 
     def _weights(self, step: PendingStep) -> dict[str, float]:

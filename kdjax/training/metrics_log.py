@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kdjax import loglines
+from kdjax import process_logging
 from kdjax.config import LogConfig
 from kdjax.errors import InputError
 from kdjax.files import append_text, write_text
@@ -113,7 +113,7 @@ class Log:
         step: int,
         config: LogConfig = LogConfig(),
         about: About | None = None,
-        warn: Callable[[str], None] = loglines.warn,
+        warn: Callable[[str], None] = process_logging.warn,
     ):
         """Open them at a step; what was written of later ones is dropped.
 

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.budget.price import FlopCountError, Price, measure, reconcile
+from kdjax.budget.jaxpr_count import FlopCountError
+from kdjax.budget.price import Price, measure, reconcile
 from kdjax.config import ComputeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, forward
@@ -223,7 +224,7 @@ class Phase:
     def check_splits(self) -> None:
         """Raise InputError if a term looks at a batch as a whole, so that it has no parts."""
         try:
-            jax.eval_shape(self.objective.counts, BatchShape(1, 8, 1).abstract())
+            jax.eval_shape(self.objective.normalizers, BatchShape(1, 8, 1).abstract())
         except InputError as e:
             raise InputError(f"arms.{self.name}: {e}") from None
 

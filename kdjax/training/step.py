@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.models.dropout import seeds
 from kdjax.models.features import Features
+from kdjax.models.ops.dropout import sequence_seeds
 from kdjax.objectives.objective import Objective
 from kdjax.parallel.layout import UNSHARDED, Layout, Unsharded
 from kdjax.training.optimizer import apply
@@ -181,8 +181,8 @@ def accumulate_gradients(
 ) -> Any:
     """Compute what `grad_fn` gives for a batch from its parts, one after another, to save memory.
 
-    Each term's value in a part counts by what it is a mean over there (`Objective.counts`), so the
-    result is that of the whole batch, whatever the parts hold, dropout included. Part i takes
+    Each term's value in a part counts by what it is a mean over there (`Objective.normalizers`), so
+    the result is that of the whole batch, whatever the parts hold, dropout included. Part i takes
     sequences i, i + `parts`, …: of each device the same number.
 
     Args:
@@ -197,12 +197,14 @@ def accumulate_gradients(
     def in_parts(x: jax.Array) -> jax.Array:
         return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
-    totals = objective.counts(batch)
+    totals = objective.normalizers(batch)
 
     def add_part(total: Any, part: tuple[Batch, jax.Array | None]) -> tuple[Any, None]:
         part_batch, part_seeds = part
-        counts = objective.counts(part_batch)
-        shares = {name: counts[name] / jnp.maximum(totals[name], 1e-9) for name in counts}
+        normalizers = objective.normalizers(part_batch)
+        shares = {}
+        for name, normalizer in normalizers.items():
+            shares[name] = normalizer / jnp.maximum(totals[name], 1e-9)
         result = grad_fn(params, part_batch, part_seeds, shares)
         return jax.tree.map(jnp.add, total, result), None
 
@@ -269,7 +271,7 @@ def _dropout_seeds(state: State, bits: str | None, sequences: int) -> jax.Array 
     if bits is None:
         return None
     key = jax.random.fold_in(jax.random.key(state.seed, impl=bits), state.step)
-    return seeds(key, sequences)
+    return sequence_seeds(key, sequences)
 
 
 def _parameter_group(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import loglines
+from kdjax import process_logging
 from kdjax.budget.accounting import Budget
 from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
@@ -81,7 +81,7 @@ class Trainer:
     watch: Callable[[Progress], None] = lambda progress: None
     phase_ended: Callable[[int, Any, Ledger], None] | None = None
     checkpoints: str | Path | None = None
-    warn: Callable[[str], None] = loglines.warn
+    warn: Callable[[str], None] = process_logging.warn
     about: About | None = None
     peak: Peak | None = None
 

@@ -16,7 +16,7 @@ from optuna.distributions import (
 )
 
 from kdjax.config import ArmConfig, Config, ModelSpec, OptimizerConfig, RangeConfig
-from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
 
 SECTIONS = {"optimizer": OptimizerConfig, "student": ModelSpec}

@@ -13,16 +13,19 @@ from kdjax.budget.accounting import Budget
 from kdjax.budget.ledger import Ledger
 from kdjax.config import Config, FinetuneConfig, ModelConfig
 from kdjax.data.prepare.reference_losses import reference_losses
-from kdjax.dry_run.pricing import arms_of, sharing, stored_by
+from kdjax.dry_run.arms import arms_of
+from kdjax.dry_run.charges import sharing, stored_by
 from kdjax.errors import Diverged, InputError
 from kdjax.evaluation.mlm import HeldOut
-from kdjax.files import read_json, undone_by_bad_input, write_json
+from kdjax.files import read_json, remove_on_input_error, write_json
 from kdjax.progress import Progress, Reporter
-from kdjax.study.corpus import tuning_batches
+from kdjax.results.schema import CountedLosses
+from kdjax.study.batches import tuning_batches
 from kdjax.study.evaluation import Evaluation
-from kdjax.study.run_backup import below
+from kdjax.study.run_backup import subdirectory
+from kdjax.study.runner import StudyRunner
 from kdjax.study.study import Study
-from kdjax.study.tuned import shown
+from kdjax.study.tuned import format_settings
 from kdjax.tuning.search import Outcome
 from kdjax.tuning.space import with_settings
 
@@ -89,10 +92,11 @@ class Trials:
         return Budget.of(self._recipe.budget).amount * (runs - ended)
 
     @property
-    def reference_losses(self) -> dict[str, Any]:
-        """The cross-entropies of the trials' text, as results.json has them; empty before the first
-        trial."""
-        return {} if self._first is None else reference_losses(self._first.corpus).figures()
+    def reference_losses(self) -> CountedLosses | None:
+        """Return the cross-entropies of the trials' text; None before the first trial."""
+        if self._first is None:
+            return None
+        return CountedLosses(**reference_losses(self._first.artifacts.corpus).figures())
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
         """A trial to its end, however far it had come.
@@ -117,15 +121,16 @@ class Trials:
             if outcome.value is None
             else f"{self._config.tune.endpoint} {outcome.value:.4f}"
         )
-        self._reporter.log(f"{arm}, {self._reporter.trial}: {shown(settings)}: {result}")
+        self._reporter.log(f"{arm}, {self._reporter.trial}: {format_settings(settings)}: {result}")
         return outcome
 
     def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
         """The runs that the trial's record does not rule out."""
         rows: list[dict[str, Any]] = []
+        runner = StudyRunner(study)
         for seed in self._recipe.seeds if record["diverged"] is None else ():
             try:
-                rows.append(study.run(arm, seed))
+                rows += runner.run_group(arm, (seed,))
             except Diverged as e:
                 taken = _sum([*map(_taken, rows), _spent(self._reporter.ledger)])
                 record["diverged"] = {"seed": seed, "found": str(e), **taken}
@@ -140,19 +145,21 @@ class Trials:
         """The trial's study, with what others have made already."""
         own = with_settings(self._config.arms[arm], settings)
         config = replace(self._recipe, arms={**self._config.arms, arm: own})
-        with undone_by_bad_input(directory):
-            own_place = below(config, str(directory.relative_to(self._out)))
+        with remove_on_input_error(directory):
+            own_place = subdirectory(config, str(directory.relative_to(self._out)))
             study = Study(own_place, directory, self._reporter, self._out / "shared")
             if self._first is not None:
-                study.corpus = self._first.corpus
-                study.tasks = self._first.tasks
-                study.teachers = self._first.teachers
-                study.evaluations = self._first.evaluations
-                if stored_by(study.arms) == stored_by(self._first.arms):
-                    study.cache = self._first.cache
-            study.claim()
+                artifacts = self._first.artifacts
+                study.artifacts.corpus = artifacts.corpus
+                study.artifacts.tasks = artifacts.tasks
+                study.artifacts.teachers = artifacts.teachers
+                study.artifacts.evaluations = artifacts.evaluations
+                if stored_by(study.plan.arms) == stored_by(self._first.plan.arms):
+                    study.artifacts.cache = artifacts.cache
+            study.prepare()
             if self._first is None:
-                study.evaluations = (self._evaluation(study),) * max(1, len(study.teachers))
+                count = max(1, len(study.artifacts.teachers))
+                study.artifacts.evaluations = (self._evaluation(study),) * count
                 self._first = study
             if not (directory / NAME).exists():
                 write_json(directory / NAME, {"settings": settings, "diverged": None})
@@ -160,14 +167,14 @@ class Trials:
 
     def _evaluation(self, study: Study) -> Evaluation:
         endpoint = self._config.tune.endpoint
-        probe = study.mlm_probe
+        probe = study.artifacts.mlm_probe
         needs_text = endpoint == "mlm_loss" or probe is not None
-        batches = tuning_batches(self._config, study.corpus) if needs_text else []
+        batches = tuning_batches(self._config, study.artifacts.corpus) if needs_text else []
         held_out = HeldOut(batches)
         return _AtTheEnd(
-            study.config.evaluation,
+            study.plan.config.evaluation,
             held_out,
-            study.tasks,
+            study.artifacts.tasks,
             mlm_probe=probe,
             own_head=endpoint == "mlm_loss",
         )
@@ -221,7 +228,9 @@ class _AtTheEnd(Evaluation):
 
     own_head: bool = False
 
-    def along_the_way(self, model: ModelConfig, params: Any, *, mlm: bool) -> dict[str, float]:
+    def evaluate_during_training(
+        self, model: ModelConfig, params: Any, *, mlm: bool
+    ) -> dict[str, float]:
         return {}
 
     def measure(

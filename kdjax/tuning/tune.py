@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 from rich.console import Console
@@ -15,10 +14,12 @@ from rich.console import Console
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
 from kdjax.config import Config, RangeConfig, plain, to_dict
-from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError, nearest
 from kdjax.files import check_writable, digest, write_json, write_text
 from kdjax.parallel import hosts
+from kdjax.results.schema import ArmTrials, BestTrial, CountedLosses, TrialRow, TuningResults
+from kdjax.results.store import to_plain
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
 from kdjax.tuning import table
@@ -32,7 +33,7 @@ RECIPE = "tuned.yaml"
 """The recipe with each arm's best settings."""
 
 
-def tune(config: Config, out: Path) -> dict[str, Any]:
+def tune(config: Config, out: Path) -> TuningResults:
     """Tunes every arm alike, or goes on with an interrupted tuning: trials that have ended are
     read.
 
@@ -56,13 +57,12 @@ def tune(config: Config, out: Path) -> dict[str, Any]:
         trials = Trials(config, out, reporter)
         reporter.set_budget(trials.left)
         outcomes = search(tuple(config.arms), space, config.tune, better, trials)
-        found = tuning_of_trials(config, outcomes, better)
-        found["reference_losses"] = trials.reference_losses
+        found = tuning_of_trials(config, outcomes, better, trials.reference_losses)
     best = {
-        name: with_settings(arm, found["arms"][name]["best"]["settings"])
+        name: with_settings(arm, found.arms[name].best.settings)
         for name, arm in config.arms.items()
     }
-    write_json(out / NAME, found)
+    write_json(out / NAME, to_plain(found))
     write_text(out / RECIPE, recipes.dump(replace(config, arms=best, tuning=str(out / NAME))))
     if hosts.is_main_process():
         Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
@@ -71,63 +71,69 @@ def tune(config: Config, out: Path) -> dict[str, Any]:
 
 
 def tuning_of_trials(
-    config: Config, trials: Mapping[str, Sequence[Trial]], better: Better
-) -> dict[str, Any]:
-    """The content of tuning.json.
+    config: Config,
+    trials: Mapping[str, Sequence[Trial]],
+    better: Better,
+    losses: CountedLosses | None = None,
+) -> TuningResults:
+    """Return the content of tuning.json.
 
     Args:
         config: the recipe.
         trials: of each arm.
         better: which values are.
+        losses: the cross-entropies of the trials' text.
 
     Raises:
         InputError: every trial of an arm diverged.
     """
     tune = config.tune
     values = plain(to_dict(config))
-    return {
+    return TuningResults(
         **versions(),
-        "optuna": optuna.__version__,
-        "config_digest": digest(values),
-        "endpoint": tune.endpoint,
-        "better": better,
-        "trials": tune.trials,
-        "share": tune.share,
-        "budget": plain(asdict(Budget.of(recipe_of(config).budget))),
-        "seeds": list(tune.seeds),
-        "sampler": tune.sampler,
-        "sampler_seed": tune.sampler_seed,
-        "space": values["tune"]["space"],
-        "arms": {arm: _arm(arm, own, tune.space, better) for arm, own in trials.items()},
-    }
+        optuna=optuna.__version__,
+        config_digest=digest(values),
+        endpoint=tune.endpoint,
+        better=better,
+        trials=tune.trials,
+        share=tune.share,
+        budget=Budget.of(recipe_of(config).budget),
+        seeds=tune.seeds,
+        sampler=tune.sampler,
+        sampler_seed=tune.sampler_seed,
+        space=values["tune"]["space"],
+        arms={arm: _arm(arm, own, tune.space, better) for arm, own in trials.items()},
+        reference_losses=losses,
+    )
 
 
 def _arm(
     arm: str, trials: Sequence[Trial], space: Mapping[str, RangeConfig], better: Better
-) -> dict[str, Any]:
+) -> ArmTrials:
+    """Return what an arm's trials came to.
+
+    Raises:
+        InputError: all diverged.
+    """
     best = best_of(trials, better)
-    if best is None:
+    if best is None or best.outcome.value is None:
         raise InputError(
             f"arms.{arm}: all {len(trials)} trials diverged, expected at least one that ends; "
-            "narrow tune.space in "
-            "another --out"
+            "narrow tune.space in another --out"
         )
-    return {
-        "trials": [
-            {"number": t.number, "settings": t.settings, **asdict(t.outcome)} for t in trials
-        ],
-        "diverged": sum(t.outcome.value is None for t in trials),
-        "best": {"number": best.number, "settings": best.settings, "value": best.outcome.value},
-        "edges": {
-            name: end
-            for name, value in best.settings.items()
-            if (end := edge_of(space[name], value))
-        },
-        **{
-            name: sum(getattr(t.outcome, name) for t in trials)
-            for name in ("charged", "total", "steps", "seconds")
-        },
-    }
+    edges = {name: edge_of(space[name], value) for name, value in best.settings.items()}
+    return ArmTrials(
+        trials=tuple(
+            TrialRow(trial.number, trial.settings, **asdict(trial.outcome)) for trial in trials
+        ),
+        diverged=sum(trial.outcome.value is None for trial in trials),
+        best=BestTrial(best.number, best.settings, best.outcome.value),
+        edges={name: edge for name, edge in edges.items() if edge},
+        charged=sum(trial.outcome.charged for trial in trials),
+        total=sum(trial.outcome.total for trial in trials),
+        steps=sum(trial.outcome.steps for trial in trials),
+        seconds=sum(trial.outcome.seconds for trial in trials),
+    )
 
 
 def _check(config: Config) -> Better:

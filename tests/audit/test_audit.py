@@ -17,7 +17,7 @@ from kdjax.audit import study as audited
 from kdjax.audit.audit import audit, audit_command
 from kdjax.budget.journal import Journal
 from kdjax.config import to_dict
-from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError
 from kdjax.study.compare import compare
 from kdjax.sweep.cells import cells_of

@@ -18,19 +18,15 @@ OPTIONS = argparse.Namespace(rounds=1, megabytes=0.2, seconds=0.01)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make models, vocabulary, batches, text and runs as small as they go."""
     sizes = {"layers": 1, "width": 16, "heads": 2, "ffn": 16, "max_positions": 16}
-    pair = cases.Pair(
-        *(
-            replace(model, **sizes)
-            for model in (cases.PAIRS["small"].student, cases.PAIRS["small"].teacher)
-        )
-    )
-    monkeypatch.setattr(cases, "PAIRS", dict.fromkeys(cases.PAIRS, pair))
+    model = replace(cases.PAIRS["tiny"].student, **sizes)
+    monkeypatch.setattr(cases, "PAIRS", dict.fromkeys(cases.PAIRS, cases.Pair(model, model)))
     monkeypatch.setattr(benchmark, "PAIRS", cases.PAIRS)
-    for name in ("DEMO", "LARGE"):
-        monkeypatch.setattr(
-            benchmark, name, BatchShape(batch_size=2, seq_len=16, max_predictions=2)
-        )
+    monkeypatch.setattr(benchmark, "TOKENIZER", str(benchmark.DEMO_TOKENIZER))
+    shape = BatchShape(batch_size=2, seq_len=16, max_predictions=2)
+    monkeypatch.setattr(benchmark, "DEMO", shape)
+    monkeypatch.setattr(benchmark, "LARGE", shape)
     for name, value in (("FEW", 2), ("MANY", 12), ("TEXT", 100_000), ("SLEEP", 0.0)):
         monkeypatch.setattr(benchmark, name, value)
 
@@ -58,7 +54,9 @@ LINES = {
 
 
 @pytest.mark.parametrize(("part", "lines"), LINES.items())
-def test_a_part_says_what_it_measured(part: str, lines: list[str], tmp_path: Path) -> None:
+def test_part_prints_a_line_for_each_of_its_figures(
+    part: str, lines: list[str], tmp_path: Path
+) -> None:
     found = list(benchmark.PARTS[part](tmp_path, OPTIONS))
     assert len(found) == len(lines)
     assert all(re.fullmatch(line, said) for line, said in zip(lines, found, strict=True)), found

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kdjax.budget.hardware import Peak, hardware_flops, high_water, memory, peak, utilisation
-from kdjax.budget.price import FlopCountError, JaxprCount, count_jaxpr, measure
+from kdjax.budget.hardware import Peak, hardware_flops, memory, peak, peak_memory, utilisation
+from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount, count_jaxpr
+from kdjax.budget.price import measure
 from kdjax.config import ComputeConfig
 from kdjax.training.phase import BatchShape, price
 from kdjax.training.step import ScheduleInputs, init_state
@@ -246,7 +247,7 @@ def test_the_high_water_mark_of_the_process_is_in_bytes() -> None:
     at a terabyte."""
     size = 2**28
     np.ones(size, np.uint8)
-    most, source = high_water()
+    most, source = peak_memory()
     assert source == "the process, resident set"
     assert size < most < 2**40
 
@@ -257,7 +258,7 @@ def test_the_high_water_mark_of_devices_is_the_fullest_ones(
     stats = [{"peak_bytes_in_use": 10, "bytes_in_use": 3}, {"peak_bytes_in_use": 70}, None]
     devices = [SimpleNamespace(memory_stats=lambda s=s: s) for s in stats]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
-    assert high_water() == (70, "the fullest device")
+    assert peak_memory() == (70, "the fullest device")
 
 
 def test_macos_counts_a_process_in_bytes_already(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,4 +266,4 @@ def test_macos_counts_a_process_in_bytes_already(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("kdjax.budget.hardware.resource.getrusage", lambda who: usage)
     for platform, expected in (("darwin", 5000), ("linux", 5000 * 1024)):
         monkeypatch.setattr(sys, "platform", platform)
-        assert high_water()[0] == expected
+        assert peak_memory()[0] == expected

@@ -8,20 +8,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from kdjax.budget.price import (
-    PARTS,
-    Count,
-    FlopCountError,
-    JaxprCount,
-    Price,
-    count_jaxpr,
-    measure,
-    reconcile,
-)
+from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount, count_jaxpr
+from kdjax.budget.price import PARTS, Count, Price, measure, reconcile
 from kdjax.config import ArmConfig, ModelConfig, OptimizerConfig
 from kdjax.models import zoo
-from kdjax.models.reference import reference
-from kdjax.objectives.reductions import cross_entropy
+from kdjax.models.ops import cross_entropy
+from kdjax.models.ops.dispatch import trace_reference
 from kdjax.training.arm import resolve
 from kdjax.training.phase import BatchShape, Phase, price
 from tests import tiny
@@ -116,7 +108,7 @@ def test_a_program_is_counted_canonically_whether_it_was_traced_before_or_not(
 
     before = lean() if lean_first else None
     counted = measure(program, *shapes).jaxpr_count
-    with reference():
+    with trace_reference():
         assert counted == count_jaxpr(jax.make_jaxpr(program)(*shapes).jaxpr)
     assert counted != lean()
     assert before in (None, lean())

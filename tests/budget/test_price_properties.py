@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax.budget.price import PARTS, Count, FlopCountError, JaxprCount, Price, measure, reconcile
+from kdjax.budget.jaxpr_count import FlopCountError, JaxprCount
+from kdjax.budget.price import PARTS, Count, Price, measure, reconcile
 from kdjax.config import ArmConfig, HeadConfig, ModelConfig, OptimizerConfig, TermConfig
 from kdjax.models import zoo
 from kdjax.objectives.presets import PRESETS

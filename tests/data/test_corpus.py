@@ -61,7 +61,9 @@ def test_a_flipped_bit_is_found_by_verifying_and_by_reading(
     with pytest.raises(InputError, match=rf"{shard.name}: damaged"):
         opened.read("train", np.array([0, number]))
     with pytest.raises(InputError, match=rf"{shard.name}: damaged"):
-        stream = Batches(opened, batch=7, seed=0, rate=0.15, slots=4).iterate(0)
+        stream = Batches(
+            opened, batch_size=7, seed=0, mlm_probability=0.15, max_predictions=4
+        ).iterate(0)
         list(itertools.islice(stream, opened.sequences("train") // 7 + 1))
 
 

@@ -24,7 +24,14 @@ def places(corpus: Corpus, limit: int, besides: int) -> list[int]:
     every = corpus.read("validation", np.arange(corpus.sequences("validation")))[0]
     rows = [row.tobytes() for row in every]
     made = fixed_batches(
-        corpus, "validation", batch=5, limit=limit, seed=1, rate=0.15, slots=4, besides=besides
+        corpus,
+        "validation",
+        batch_size=5,
+        limit=limit,
+        seed=1,
+        mlm_probability=0.15,
+        max_predictions=4,
+        besides=besides,
     )
     return [rows.index(row) for batch in made for row in originals(batch)]
 

@@ -16,9 +16,11 @@ from kdjax.data.loader import Batches, fixed_batches, view_of
 from kdjax.data.masking import mask
 from kdjax.errors import InputError
 from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.store import Cache, Field
+from kdjax.teacher_cache.manifest import Field
+from kdjax.teacher_cache.store import Cache
 
 BATCH = 7
+MASKS: dict[str, Any] = {"mlm_probability": 0.15, "max_predictions": 4}
 SHAPES = {
     "tokens": 24,
     "segments": 24,
@@ -31,7 +33,7 @@ SHAPES = {
 
 
 def batches(corpus: Corpus, seed: int = 0, **changes: Any) -> Batches:
-    return Batches(corpus, **{"batch": BATCH, "seed": seed, "rate": 0.15, "slots": 4, **changes})
+    return Batches(corpus, **{"batch_size": BATCH, "seed": seed, **MASKS, **changes})
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -48,7 +50,7 @@ def originals(batch: Batch) -> list[bytes]:
 
 def order(corpus: Corpus, seed: int, epochs: int) -> list[bytes]:
     """The first sequences of a stream, as many as `epochs` epochs have."""
-    stream = batches(corpus, seed, batch=1)
+    stream = batches(corpus, seed, batch_size=1)
     return [originals(stream[step])[0] for step in range(epochs * stream.sequences)]
 
 
@@ -90,9 +92,9 @@ def test_indexing_equals_iterating_from_anywhere(corpus: Corpus) -> None:
 def test_batches_of_another_size_go_on_where_those_before_ended(corpus: Corpus) -> None:
     count = corpus.sequences("train")
     _, first = next(batches(corpus).iterate(0))
-    following = itertools.islice(batches(corpus, batch=3).iterate(BATCH), count // 3 + 1)
+    following = itertools.islice(batches(corpus, batch_size=3).iterate(BATCH), count // 3 + 1)
     joined = originals(first) + [row for _, batch in following for row in originals(batch)]
-    assert joined[:count] == [originals(batches(corpus, batch=1)[n])[0] for n in range(count)]
+    assert joined[:count] == [originals(batches(corpus, batch_size=1)[n])[0] for n in range(count)]
     assert joined[count] in joined[:count]
 
 
@@ -150,7 +152,7 @@ def test_runs_with_neighbouring_seeds_share_no_epoch_s_order(corpus: Corpus) -> 
 def test_a_sequence_is_masked_anew_in_each_epoch_and_alike_in_any_batch(corpus: Corpus) -> None:
     count = corpus.sequences("train")
     masks: dict[bytes, list[bytes]] = {}
-    by_one = batches(corpus, batch=1)
+    by_one = batches(corpus, batch_size=1)
     by_many = batches(corpus)
     for step in range(2 * count // BATCH):
         for row, values in enumerate(zip(*by_many[step].values(), strict=True)):
@@ -181,8 +183,7 @@ def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus)
                 seed=5,
                 sequence=numbers[original],
                 epoch=(step * BATCH + row) // count,
-                rate=0.15,
-                slots=4,
+                **MASKS,
                 vocab_size=manifest.vocab_size,
                 special_ids=manifest.special_ids,
                 mask_id=manifest.special["[MASK]"],
@@ -202,10 +203,7 @@ def test_which_view_a_run_sees() -> None:
 
 def test_the_views_of_a_sequence_are_distinct_masks_of_it(corpus: Corpus) -> None:
     sequences = np.arange(corpus.sequences("train"))
-    views = [
-        corpus.viewed("train", sequences, sequences * 0 + view, rate=0.15, slots=4)
-        for view in range(3)
-    ]
+    views = [corpus.viewed("train", sequences, sequences * 0 + view, **MASKS) for view in range(3)]
     tokens = [row.tobytes() for row in corpus.read("train", sequences)[0]]
     for number, batch in enumerate(views):
         assert originals(batch) == tokens
@@ -219,7 +217,7 @@ def test_all_seeds_see_the_same_views_in_orders_of_their_own(corpus: Corpus) -> 
     masked: dict[tuple[int, bytes], set[bytes]] = {}
     firsts = set()
     for seed in range(3):
-        stream = batches(corpus, seed, batch=1, views=k)
+        stream = batches(corpus, seed, batch_size=1, mask_copies=k)
         firsts.add(originals(stream[0])[0])
         for step in range(3 * count):
             batch = stream[step]
@@ -232,7 +230,7 @@ def test_all_seeds_see_the_same_views_in_orders_of_their_own(corpus: Corpus) -> 
 
 def test_views_leave_the_order_as_it_is(corpus: Corpus) -> None:
     plain = batches(corpus, 4)
-    viewed = batches(corpus, 4, views=2)
+    viewed = batches(corpus, 4, mask_copies=2)
     for step in (0, 11, corpus.sequences("train") // BATCH, 500):
         assert originals(plain[step]) == originals(viewed[step])
         assert not np.array_equal(plain[step]["tokens"], viewed[step]["tokens"])
@@ -246,7 +244,7 @@ def stored(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Cache:
     def make(
         sequences: np.ndarray, views: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, float | int]]:
-        batch = corpus.viewed("train", sequences, views, rate=0.15, slots=4)
+        batch = corpus.viewed("train", sequences, views, **MASKS)
         return {
             "teacher.seen": batch["tokens"],
             "teacher.twice": (2 * batch["labels"]).astype(np.float16),
@@ -265,8 +263,8 @@ def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(
     corpus: Corpus, stored: Cache, seed: int
 ) -> None:
     count = corpus.sequences("train")
-    with_cache = batches(corpus, seed, views=2, cache=stored)
-    without = batches(corpus, seed, views=2)
+    with_cache = batches(corpus, seed, mask_copies=2, cache=stored)
+    without = batches(corpus, seed, mask_copies=2)
     straddling = count // BATCH
     assert count % BATCH
     for start in (0, straddling, 2 * count // BATCH):
@@ -289,18 +287,26 @@ def test_a_cache_of_other_sequences_or_fewer_views_is_refused(
     with pytest.raises(
         InputError, match=f"holds 2 views of {train} sequences, expected 3 of the {train} train"
     ):
-        batches(corpus, views=3, cache=stored)
+        batches(corpus, mask_copies=3, cache=stored)
     with pytest.raises(
         InputError, match=f"holds 2 views of {train} .*, expected 2 of the {validation} validation"
     ):
-        batches(corpus, split="validation", views=2, cache=stored)
-    assert batches(corpus, views=1, cache=stored)[0]["teacher.seen"].shape == (BATCH, 24)
+        batches(corpus, split="validation", mask_copies=2, cache=stored)
+    assert batches(corpus, mask_copies=1, cache=stored)[0]["teacher.seen"].shape == (BATCH, 24)
 
 
 def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Corpus) -> None:
     count = corpus.sequences("validation")
     assert count % 8
-    made = fixed_batches(corpus, "validation", batch=8, limit=10**6, seed=1, rate=0.15, slots=4)
+    made = fixed_batches(
+        corpus,
+        "validation",
+        batch_size=8,
+        limit=10**6,
+        seed=1,
+        mlm_probability=0.15,
+        max_predictions=4,
+    )
     assert [len(batch["tokens"]) for batch in made] == [8] * (count // 8 + 1)
     rows = [row for batch in made for row in originals(batch)]
     assert rows[:count] == [row.tobytes() for row in corpus.read("validation", np.arange(count))[0]]
@@ -314,14 +320,30 @@ def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Cor
     assert {name: array.shape for name, array in last.items()} == {
         k: (8, n) for k, n in SHAPES.items()
     }
-    again = fixed_batches(corpus, "validation", batch=8, limit=10**6, seed=1, rate=0.15, slots=4)
+    again = fixed_batches(
+        corpus,
+        "validation",
+        batch_size=8,
+        limit=10**6,
+        seed=1,
+        mlm_probability=0.15,
+        max_predictions=4,
+    )
     assert all(same(a, b) for a, b in zip(made, again, strict=True))
 
 
 def test_a_limited_evaluation_sees_the_whole_split_thinned_out(corpus: Corpus) -> None:
     count = corpus.sequences("validation")
     all_rows = [row.tobytes() for row in corpus.read("validation", np.arange(count))[0]]
-    made = fixed_batches(corpus, "validation", batch=5, limit=10, seed=1, rate=0.15, slots=4)
+    made = fixed_batches(
+        corpus,
+        "validation",
+        batch_size=5,
+        limit=10,
+        seed=1,
+        mlm_probability=0.15,
+        max_predictions=4,
+    )
     places = [all_rows.index(row) for batch in made for row in originals(batch)]
     assert len(set(places)) == 10 and places == sorted(places)
     assert places[0] == 0 and places[-1] >= 0.8 * count
@@ -329,8 +351,8 @@ def test_a_limited_evaluation_sees_the_whole_split_thinned_out(corpus: Corpus) -
 
 def test_a_corpus_smaller_than_a_batch(corpus: Corpus) -> None:
     count = corpus.sequences("train")
-    assert batches(corpus, batch=count)[0]["tokens"].shape == (count, 24)
+    assert batches(corpus, batch_size=count)[0]["tokens"].shape == (count, 24)
     with pytest.raises(
         InputError, match=f"{count} train sequences are too small to fill a batch of {count + 1}"
     ):
-        batches(corpus, batch=count + 1)
+        batches(corpus, batch_size=count + 1)

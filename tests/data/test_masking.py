@@ -27,7 +27,13 @@ def sequence(number: int = 0, length: int = 128, padding: int = 8) -> tuple[np.n
 
 
 def masked(tokens: np.ndarray, segments: np.ndarray, **changes: Any) -> tuple[np.ndarray, ...]:
-    arguments: dict[str, Any] = {"seed": 0, "sequence": 0, "epoch": 0, "rate": 0.15, "slots": 20}
+    arguments: dict[str, Any] = {
+        "seed": 0,
+        "sequence": 0,
+        "epoch": 0,
+        "mlm_probability": 0.15,
+        "max_predictions": 20,
+    }
     arguments |= {"vocab_size": VOCABULARY, "special_ids": SPECIAL, "mask_id": MASK}
     return mask(tokens, segments, **{**arguments, **changes})
 
@@ -58,7 +64,9 @@ def test_special_tokens_and_padding_are_never_masked_nor_drawn() -> None:
     tokens, segments = sequence()
     allowed = (segments > 0) & ~np.isin(tokens, SPECIAL)
     for epoch in range(300):
-        changed, slots, _, weights = masked(tokens, segments, epoch=epoch, rate=0.5, slots=60)
+        changed, slots, _, weights = masked(
+            tokens, segments, epoch=epoch, mlm_probability=0.5, max_predictions=60
+        )
         chosen = slots[weights > 0]
         assert allowed[chosen].all()
         assert not np.isin(changed[chosen], (0, 1, 2, 3)).any()
@@ -103,8 +111,8 @@ def test_all_ordinary_tokens_can_be_drawn_when_special_ones_lie_between() -> Non
             tokens,
             segments,
             epoch=epoch,
-            rate=0.99,
-            slots=63,
+            mlm_probability=0.99,
+            max_predictions=63,
             vocab_size=9,
             special_ids=special,
             mask_id=3,
@@ -128,7 +136,9 @@ def test_how_many_are_masked(maskable: int, rate: float, slots: int, count: int)
     tokens = np.full(maskable + 2, 9, np.int32)
     segments = np.ones(maskable + 2, np.int32)
     tokens[0], tokens[-1] = 2, 3
-    changed, places, _, weights = masked(tokens, segments, rate=rate, slots=slots)
+    changed, places, _, weights = masked(
+        tokens, segments, mlm_probability=rate, max_predictions=slots
+    )
     assert weights.sum() == count
     assert len(places) == slots
     if not count:

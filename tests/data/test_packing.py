@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdjax.data.prepare import packing
-from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks, positions
+from kdjax.data.prepare.packing import RecordFormat, best_fit, chunks, position_ids
 
 CAPACITY = 20
 SIZES = st.lists(st.integers(1, CAPACITY), max_size=60)
@@ -76,8 +76,8 @@ def test_segment_numbers_fit_however_short_the_documents(length: int, dtype: str
     assert segments.max() == most
 
 
-def test_positions_restart_in_each_segment() -> None:
+def test_position_ids_restart_in_each_segment() -> None:
     segments = np.array([[1, 1, 2, 2, 2, 0], [1, 2, 3, 0, 0, 0], [1, 1, 1, 1, 1, 1]], np.int32)
-    found = positions(segments)
+    found = position_ids(segments)
     assert found.tolist() == [[0, 1, 0, 1, 2, 0], [0, 0, 0, 0, 1, 2], [0, 1, 2, 3, 4, 5]]
     assert found.dtype == np.int32

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from kdjax import cli
+from kdjax.cli.main import main
 from kdjax.config import DataConfig
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import blocks
@@ -17,8 +18,14 @@ from kdjax.errors import InputError
 from tests.corpora import make_corpus
 from tests.data.test_prepare import contents
 
-pytest.importorskip("apache_beam")
-from kdjax.data.prepare import beam as pipeline
+
+@pytest.fixture(scope="module")
+def pipeline() -> ModuleType:
+    """Import Beam here: it takes seconds, and every worker collects this file."""
+    pytest.importorskip("apache_beam")
+    from kdjax.data.prepare import beam
+
+    return beam
 
 
 @pytest.fixture
@@ -33,7 +40,11 @@ def config(tmp_path: Path) -> DataConfig:
 
 
 def test_the_result_is_that_of_one_machine(
-    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: ModuleType,
+    tmp_path: Path,
+    config: DataConfig,
+    tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for bytes_ in (blocks.BLOCK_BYTES, 3000):
         monkeypatch.setattr(blocks, "BLOCK_BYTES", bytes_)
@@ -44,20 +55,24 @@ def test_the_result_is_that_of_one_machine(
 
 
 def test_either_way_goes_on_with_what_the_other_began(
-    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: ModuleType,
+    tmp_path: Path,
+    config: DataConfig,
+    tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
     whole = prepare.prepare(config, tokenizer, tmp_path / "whole")
     made: list[int] = []
 
-    def watched(block: blocks.Block) -> blocks.Part:
+    def watched(block: blocks.Block) -> blocks.FinishedBlock:
         if len(made) == 3:
             raise InputError("no room left")
         made.append(block.index)
-        return blocks.make_part(block)
+        return blocks.make_block(block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "make_part", watched)
+        patched.setattr(pipeline, "make_block", watched)
         with pytest.raises(InputError, match=r"^no room left$"):
             pipeline.prepare(config, tokenizer, out)
     assert len(made) == 3
@@ -76,20 +91,20 @@ def test_either_way_goes_on_with_what_the_other_began(
     (out / whole.shards[1].file).unlink()
     made.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "make_part", watched)
+        patched.setattr(pipeline, "make_block", watched)
         assert pipeline.prepare(config, tokenizer, out) == whole
     assert made == [1]
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def read(out: Path, index: int) -> blocks.Part:
-    part = blocks.read_part(out, index)
+def read(out: Path, index: int) -> blocks.FinishedBlock:
+    part = blocks.read_block(out, index)
     assert part is not None
     return part
 
 
 def test_unusable_text_is_one_line_and_leaves_nothing_behind(
-    tmp_path: Path, config: DataConfig, tokenizer: Path
+    pipeline: ModuleType, tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
     (tmp_path / "text" / "3.jsonl").write_text('{"text": "fine"}\nnot JSON\n')
     with pytest.raises(InputError, match=r"3\.jsonl, line 2: malformed JSON"):
@@ -99,7 +114,7 @@ def test_unusable_text_is_one_line_and_leaves_nothing_behind(
 
 @pytest.mark.parametrize("name", ["thesis.txt", ".preparation-scan.txt"])
 def test_a_directory_of_something_else_is_left_alone(
-    tmp_path: Path, config: DataConfig, tokenizer: Path, name: str
+    pipeline: ModuleType, tmp_path: Path, config: DataConfig, tokenizer: Path, name: str
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -109,7 +124,9 @@ def test_a_directory_of_something_else_is_left_alone(
     assert list(contents(out)) == [name]
 
 
-def test_another_corpus_is_left_alone(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
+def test_another_corpus_is_left_alone(
+    pipeline: ModuleType, tmp_path: Path, config: DataConfig, tokenizer: Path
+) -> None:
     out = tmp_path / "out"
     prepare.prepare(config, tokenizer, out)
     before = contents(out)
@@ -122,9 +139,13 @@ def test_another_corpus_is_left_alone(tmp_path: Path, config: DataConfig, tokeni
 
 
 def test_text_that_changes_meanwhile_is_noticed(
-    tmp_path: Path, config: DataConfig, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: ModuleType,
+    tmp_path: Path,
+    config: DataConfig,
+    tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    counted = pipeline._counted
+    counted = pipeline._read_counts
 
     for documents in (90, 200):
 
@@ -133,7 +154,7 @@ def test_text_that_changes_meanwhile_is_noticed(
             return counted(*arguments)  # type: ignore[arg-type]
 
         make_corpus(tmp_path / "text" / "0.jsonl", 100)
-        monkeypatch.setattr(pipeline, "_counted", changed)
+        monkeypatch.setattr(pipeline, "_read_counts", changed)
         with pytest.raises(InputError, match="expected text that does not change meanwhile"):
             pipeline.prepare(config, tokenizer, tmp_path / f"out{documents}")
         assert not (tmp_path / f"out{documents}" / "manifest.json").exists()
@@ -141,11 +162,12 @@ def test_text_that_changes_meanwhile_is_noticed(
 
 def kdjax(*words: str | Path) -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.main([str(word) for word in words])
+        main([str(word) for word in words])
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
 
+@pytest.mark.usefixtures("pipeline")
 def test_the_command(
     tmp_path: Path, config: DataConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

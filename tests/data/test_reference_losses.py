@@ -12,9 +12,10 @@ import pytest
 
 from kdjax.config import DataConfig
 from kdjax.data.corpus import Corpus
+from kdjax.data.prepare import neighbors
 from kdjax.data.prepare import reference_losses as references
 from kdjax.data.prepare.local import prepare
-from kdjax.data.prepare.reference_losses import (
+from kdjax.data.prepare.neighbors import (
     CountTable,
     Neighborhoods,
     NeighborModel,
@@ -122,7 +123,7 @@ def by_dictionaries(
     }
 
     def bucket(number: int) -> int:
-        return min(number.bit_length(), references.BUCKETS - 1)
+        return min(number.bit_length(), neighbors.BUCKETS - 1)
 
     def relative(over: int, under: int) -> float:
         return over / under if under else 0.0
@@ -135,7 +136,7 @@ def by_dictionaries(
             for b in range(40)
         }
         weights = dict(start)
-        for _ in range(references.ITERATIONS):
+        for _ in range(neighbors.ITERATIONS):
             credit = {b: [1.0] * (parts - 1) + [0.0 if b == 0 else 1.0] for b in start}
             for b, values in rows:
                 total = sum(
@@ -146,11 +147,11 @@ def by_dictionaries(
             renewed = {b: [one / sum(row) for one in row] for b, row in credit.items()}
             moved = max(
                 abs(renewed[b][part] - weights[b][part])
-                for b in range(references.BUCKETS)
+                for b in range(neighbors.BUCKETS)
                 for part in range(parts)
             )
             weights = renewed
-            if moved < references.TOLERANCE:
+            if moved < neighbors.TOLERANCE:
                 break
         return weights
 

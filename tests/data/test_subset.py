@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from kdjax.data.loader import Batches, fixed_batches
 from kdjax.data.subset import permutation, take
 from kdjax.errors import InputError
 from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.store import Cache, Field
+from kdjax.teacher_cache.manifest import Field
+from kdjax.teacher_cache.store import Cache
 
-MASKS = {"rate": 0.15, "slots": 4}
+MASKS: dict[str, Any] = {"mlm_probability": 0.15, "max_predictions": 4}
 SIZES = st.lists(st.integers(3, 9), min_size=1, max_size=40)
 SEEDS = st.integers(-(2**70), 2**70)
 
@@ -169,7 +171,7 @@ def test_the_validation_split_is_the_same(corpus: Corpus) -> None:
     assert small.sequences("validation") == corpus.sequences("validation")
     assert small.tokens("validation") == corpus.tokens("validation")
     made, expected = (
-        fixed_batches(one, "validation", batch=8, limit=20, seed=1, **MASKS)
+        fixed_batches(one, "validation", batch_size=8, limit=20, seed=1, **MASKS)
         for one in (small, corpus)
     )
     assert len(made) == len(expected) == 3
@@ -187,7 +189,7 @@ def originals(batch: dict[str, np.ndarray]) -> list[bytes]:
 
 def test_every_epoch_has_each_of_the_subset_s_sequences_once(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
-    stream = Batches(small, batch=1, seed=2, **MASKS)
+    stream = Batches(small, batch_size=1, seed=2, **MASKS)
     count = stream.sequences
     assert 20 < count < corpus.sequences("train") // 2
     everything = Counter(row.tobytes() for row in corpus.read("train", numbers_of(small))[0])
@@ -208,14 +210,14 @@ def test_stored_outputs_of_a_subset_come_with_its_sequences(corpus: Corpus, tmp_
     fields = (Field("seen", "int32", (24,)),)
     cache.build(tmp_path, identity={}, fields=fields, sequences=count, views=2, block=30, make=make)
     stored = Cache.open(tmp_path)
-    stream = Batches(small, batch=7, seed=1, views=2, cache=stored, **MASKS)
+    stream = Batches(small, batch_size=7, seed=1, mask_copies=2, cache=stored, **MASKS)
     for step in (0, count // 7, 2 * count // 7):
         batch = stream[step]
         assert np.array_equal(batch["seen"], batch["tokens"])
     with pytest.raises(
         InputError, match=f"holds 2 views of {count} sequences, expected 2 of the {count + 1} train"
     ):
-        Batches(one_more(corpus, small), batch=7, seed=1, views=2, cache=stored, **MASKS)
+        Batches(one_more(corpus, small), batch_size=7, seed=1, mask_copies=2, cache=stored, **MASKS)
 
 
 def one_more(corpus: Corpus, small: Corpus) -> Corpus:

@@ -14,13 +14,13 @@ import pytest
 from kdjax.data.text.sources import Document, TextError, digest, documents, expand
 from kdjax.errors import InputError
 
-tfds = pytest.importorskip("tensorflow_datasets")
-pytest.importorskip("importlib_resources")
-
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of 40 training and 10 test examples in array_record format."""
+    # Imported here: it takes a second, and every worker collects this file.
+    tfds = pytest.importorskip("tensorflow_datasets")
+    pytest.importorskip("importlib_resources")
 
     class Little(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         VERSION = tfds.core.Version("1.0.0")

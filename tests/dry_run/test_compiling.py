@@ -27,6 +27,8 @@ from kdjax.hlo.estimate import SOURCES, Estimate
 from tests import small_study
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.system
+
 RECIPE = {
     "data": {"seq_len": 16, "max_predictions": 3},
     "student": {**small_study.STUDENT, "width": 32, "ffn": 64},
@@ -61,37 +63,45 @@ def command(recipe: Path, *words: str) -> Any:
     return kdjax("compile", recipe, "--topology", "v5e:2x4", *words)
 
 
-def test_figures_follow_from_one_another(recipe: Path, here: None) -> None:
+def test_compile_json_is_consistent_with_prices(recipe: Path, here: None) -> None:
     ended = command(recipe, "--json", "--top", "2")
-    found = json.loads(ended.out)
+    compiled_arms = json.loads(ended.out)
     costs = prices(recipes.load(recipe))
     assert ended.status == 0
-    assert (found["topology"], found["chips"], found["devices"], found["hbm"]) == (
+    assert (
+        compiled_arms["topology"],
+        compiled_arms["chips"],
+        compiled_arms["devices"],
+        compiled_arms["hbm"],
+    ) == (
         "v5e:2x4",
         8,
         8,
         V5E.hbm,
     )
-    assert {name: len(phases) for name, phases in found["arms"].items()} == {
+    assert {name: len(phases) for name, phases in compiled_arms["arms"].items()} == {
         "scratch": 1,
         "two_stage": 2,
     }
-    for name, phases in found["arms"].items():
+    # Times add up, and what follows from them does.
+    for name, phases in compiled_arms["arms"].items():
         for phase, cost in zip(phases, costs[name], strict=True):
-            said = phase["estimated"]
+            estimate = phase["estimated"]
             assert (phase["price"], phase["steps"]) == (cost["total"], cost["steps"])
             assert phase["fits"] and 0 < phase["hbm"] < 1e7
-            assert set(said["by_source"]) == set(SOURCES)
-            assert said["step_seconds"] == pytest.approx(sum(said["by_source"].values()))
-            assert said["utilisation"] == pytest.approx(
-                cost["total"] / (said["step_seconds"] * 8 * 197e12)
+            assert set(estimate["by_source"]) == set(SOURCES)
+            assert estimate["step_seconds"] == pytest.approx(sum(estimate["by_source"].values()))
+            assert estimate["utilisation"] == pytest.approx(
+                cost["total"] / (estimate["step_seconds"] * 8 * 197e12)
             )
-            assert said["hours"] == pytest.approx(cost["steps"] * said["step_seconds"] / 3600)
-            assert len(said["top"]) == 2
+            assert estimate["hours"] == pytest.approx(
+                cost["steps"] * estimate["step_seconds"] / 3600
+            )
+            assert len(estimate["top"]) == 2
             assert phase["collectives"]["all-reduce"]["bytes"] > 0
 
 
-def test_the_table_says_what_is_an_estimate(recipe: Path, here: None) -> None:
+def test_compile_table_marks_estimates(recipe: Path, here: None) -> None:
     ended = command(recipe, "--arm", "two_stage")
     assert ended.status == 0
     assert "v5e:2x4: 8 chips, 8 devices of 197 TFLOP/s" in ended.out
@@ -99,15 +109,15 @@ def test_the_table_says_what_is_an_estimate(recipe: Path, here: None) -> None:
     assert "scratch" not in ended.out
     assert "Estimates, not measured on a TPU" in ended.out
     assert "Estimate for all 3 runs" in ended.out
-    said = [
+    lines = [
         line
         for line in ended.err.splitlines()
         if re.fullmatch(r"two_stage: .* GiB, a step of .* ms by estimate.*", line)
     ]
-    assert len(said) == 2  # one as each is compiled
+    assert len(lines) == 2  # one as each is compiled
 
 
-def test_a_step_that_does_not_fit_is_a_row_and_status_2(
+def test_step_that_does_not_fit_is_printed_and_refused(
     recipe: Path, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aot, "slice_of", lambda topology: a_slice(replace(V5E, hbm=1000)))
@@ -132,7 +142,7 @@ def test_a_step_that_does_not_fit_is_a_row_and_status_2(
         ("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5),
     ],
 )
-def test_where_the_compiler_gives_up_there_is_what_it_says(
+def test_compiler_out_of_memory_gives_the_bytes_needed(
     message: str, needed: float, recipe: Path, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:
@@ -144,12 +154,11 @@ def test_where_the_compiler_gives_up_there_is_what_it_says(
     assert ended.status == 2
     assert phase["hbm"] == pytest.approx(needed * 2**30)
     assert (phase["fits"], phase["estimated"]) == (False, None)
+    # The table says at least how much.
     assert f"> {needed:.2f} too much" in command(recipe, "--arm", "scratch").out
 
 
-def test_another_error_of_the_compiler_is_not_taken_for_that(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_compiler_errors_are_raised(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
@@ -158,7 +167,7 @@ def test_another_error_of_the_compiler_is_not_taken_for_that(
         compiled(recipes.load(recipe), a_slice(), ["scratch"])
 
 
-def test_what_is_unknown_is_said_and_leaves_no_utilisation(
+def test_unknown_operation_leaves_no_estimate(
     recipe: Path, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -188,16 +197,16 @@ def test_what_is_unknown_is_said_and_leaves_no_utilisation(
         (["--top", "-1"], "--top is -1, expected at least 0"),
     ],
 )
-def test_what_cannot_be_is_one_line(words: list[str], line: str, recipe: Path, here: None) -> None:
+def test_impossible_arguments_of_compile_are_refused(
+    words: list[str], line: str, recipe: Path, here: None
+) -> None:
     ended = command(recipe, *words)
     assert ended.status == 2
     assert ended.out == ""
-    assert [line in one for one in ended.err.splitlines()] == [True]
+    assert [line in printed for printed in ended.err.splitlines()] == [True]
 
 
-def test_a_topology_that_there_is_not_is_one_line(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_topology_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aot, "offline", lambda: None)
     ended = kdjax("compile", recipe, "--topology", "v5e:3x3")
     assert (ended.status, ended.out) == (2, "")
@@ -208,7 +217,7 @@ def test_a_topology_that_there_is_not_is_one_line(
     )
 
 
-def test_accelerators_of_this_machine_are_left_alone() -> None:
+def test_offline_compiling_ignores_local_accelerators() -> None:
     """Whatever JAX was told to use before."""
     program = (
         "from kdjax.hlo import aot; aot.offline(); import jax; print(jax.devices()[0].platform)"

@@ -16,7 +16,7 @@ from kdjax.training.arm import Arm
 from tests import small_study, tiny
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 TRAINING = 4.0e6
 HEAD = {"budget": 1.0e7, "batch_size": 8}
@@ -40,7 +40,7 @@ def recipe(directory: Path, encoder: str) -> Path:
 
 
 @pytest.mark.parametrize("encoder", ["tuned", "frozen"])
-def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_it(
+def test_tuned_encoder_is_charged_to_all_arms_and_a_head_to_arms_that_use_it(
     encoder: str, tmp_path: Path
 ) -> None:
     path = recipe(tmp_path / "recipe", encoder)
@@ -69,11 +69,12 @@ def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_i
 
     # The audit: it agrees, and finds an arm that was let off.
     assert audit(out) == []
-    record = json.loads((out / "study.json").read_text())
-    record["costs"]["minilm"]["upfront"]["teacher_training"] -= 1
-    (out / "study.json").write_text(json.dumps(record))
+    manifest = json.loads((out / "study.json").read_text())
+    manifest["costs"]["minilm"]["upfront"]["teacher_training"] -= 1
+    (out / "study.json").write_text(json.dumps(manifest))
     assert any(
-        "study.json: costs.minilm.upfront.teacher_training" in str(one) for one in audit(out)
+        "study.json: costs.minilm.upfront.teacher_training" in str(finding)
+        for finding in audit(out)
     )
 
 
@@ -90,13 +91,13 @@ def test_tuning_an_encoder_is_charged_to_every_arm_and_a_head_to_arms_that_use_i
         ({}, TeacherCost()),
     ],
 )
-def test_a_card_of_a_tuned_encoder_tells_its_tuning(
+def test_cost_is_read_from_cards_of_all_versions(
     facts: dict[str, Any], expected: TeacherCost
 ) -> None:
     assert TeacherCost.of_facts(facts) == expected
 
 
-def test_only_arms_that_use_the_head_pay_for_it() -> None:
+def test_head_is_charged_only_to_arms_with_logits() -> None:
     cost = TeacherCost(training=100, tuning=20, head=3)
     arms: dict[str, Arm] = {name: tiny.arm(name) for name in ("logit", "minilm", "tinybert")}
     assert {name: cost.charged_to(arm) for name, arm in arms.items()} == {

@@ -38,9 +38,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Machine]:
 
 @pytest.fixture(scope="session")
 def straight_study(machine: Callable[[], Machine]) -> dict[str, Any]:
-    made = machine()
-    assert made.compare().status == 0
-    return made.result()
+    undisturbed = machine()
+    assert undisturbed.compare().status == 0
+    return undisturbed.result()
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ class Forks:
 
 def run(words: Sequence[str], errors: str, environment: Mapping[str, str]) -> None:
     """In the new process: the command, to its end."""
-    from kdjax import cli
+    from kdjax.cli.main import main as kdjax
 
     os.environ.update(environment)
     status = 1
@@ -82,7 +82,7 @@ def run(words: Sequence[str], errors: str, environment: Mapping[str, str]) -> No
         descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        cli.main(words)
+        kdjax(words)
     except SystemExit as e:
         status = int(e.code or 0)
         leave_together()

@@ -56,19 +56,19 @@ def straight(directory: Path) -> Outcome:
     return run(directory)
 
 
-def check_same(found: Outcome, directory: Path, straight_directory: Path) -> None:
+def check_same(outcome: Outcome, directory: Path, straight_directory: Path) -> None:
     """The same parameters, account, curve and metrics as without the fault, and a journal whose
     hashes hold."""
     expected = straight(straight_directory)
-    assert found.params_sha256 == expected.params_sha256
+    assert outcome.params_sha256 == expected.params_sha256
     assert (
-        found.ledger.spent == expected.ledger.spent
-        and found.ledger.tokens == expected.ledger.tokens
+        outcome.ledger.spent == expected.ledger.spent
+        and outcome.ledger.tokens == expected.ledger.tokens
     )
-    assert found.curve == expected.curve
+    assert outcome.curve == expected.curve
     assert metrics.same_each_time(directory) == metrics.same_each_time(straight_directory)
     entries = journal.read(directory / "ledger.jsonl")
-    assert entries[-1]["sha256"] == found.journal_sha256
+    assert entries[-1]["sha256"] == outcome.journal_sha256
     saved = [json.dumps(entry["ledger"]) for entry in entries if entry["event"] != "restart"]
     assert all(
         json.dumps(entry["ledger"]) in saved for entry in entries if entry["event"] == "restart"

@@ -25,32 +25,38 @@ class Machine:
     recipe: Path
     out: Path
 
-    def compare(self, kept: str = "", *words: str) -> Ended:
+    def compare(self, backup: str = "", *words: str) -> Ended:
         return kdjax(
-            "compare", self.recipe, "--out", self.out, "--train.checkpoint.directory", kept, *words
+            "compare",
+            self.recipe,
+            "--out",
+            self.out,
+            "--train.checkpoint.directory",
+            backup,
+            *words,
         )
 
     def result(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.out / RUN / "result.json").read_text())
-        return found
+        row: dict[str, Any] = json.loads((self.out / RUN / "result.json").read_text())
+        return row
 
 
-def ended_after(machine: Machine, saves: int, kept: str) -> None:
+def ended_after(machine: Machine, saves: int, backup: str) -> None:
     """The process ends once so many checkpoints were begun."""
-    left = iter(range(saves))
+    saves_left = iter(range(saves))
     save = CheckpointStorage.save
 
-    def counted(self: CheckpointStorage, *what: Any) -> None:
-        if next(left, None) is None:
+    def counted(self: CheckpointStorage, *arguments: Any) -> None:
+        if next(saves_left, None) is None:
             raise KeyboardInterrupt
-        save(self, *what)
+        save(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointStorage, "save", counted)
-        assert machine.compare(kept, *OFTEN).status == 130
+        assert machine.compare(backup, *OFTEN).status == 130
 
 
-def check_same(found: dict[str, Any], straight: Mapping[str, Any]) -> None:
+def check_same(row: dict[str, Any], straight: Mapping[str, Any]) -> None:
     for name in (
         "params_sha256",
         "spent",
@@ -61,4 +67,4 @@ def check_same(found: dict[str, Any], straight: Mapping[str, Any]) -> None:
         "metrics",
         "curve",
     ):
-        assert found[name] == straight[name], name
+        assert row[name] == straight[name], name

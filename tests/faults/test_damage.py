@@ -15,7 +15,7 @@ from kdjax.data.corpus import Corpus
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 
 def steps(directory: Path) -> list[int]:
@@ -28,14 +28,14 @@ def in_half(checkpoint: Path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("kept", ["", "kept"])
-def test_the_newest_is_truncated(
-    machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path, kept: str
+@pytest.mark.parametrize("backup", ["", "kept"])
+def test_truncated_newest_checkpoint_resumes_from_the_one_before(
+    machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path, backup: str
 ) -> None:
     here = machine()
-    place = str(tmp_path / kept) if kept else ""
+    place = str(tmp_path / backup) if backup else ""
     ended_after(here, 4, place)
-    checkpoints = (Path(place) if kept else here.out) / RUN / "checkpoints"
+    checkpoints = (Path(place) if backup else here.out) / RUN / "checkpoints"
     before, newest = steps(checkpoints)
     in_half(checkpoints / str(newest))
 
@@ -46,6 +46,7 @@ def test_the_newest_is_truncated(
     assert lines[0].endswith(f"it is now {newest}.damaged; going on from the one of step {before}")
     check_same(here.result(), straight_study)
 
+    # The ledger says what was lost.
     entries = [
         json.loads(line) for line in (here.out / RUN / "ledger.jsonl").read_text().splitlines()
     ]
@@ -55,7 +56,9 @@ def test_the_newest_is_truncated(
     assert kdjax("audit", here.out).status == 0
 
 
-def test_all_are_truncated(machine: Callable[[], Machine], straight_study: dict[str, Any]) -> None:
+def test_truncated_checkpoints_all_are_refused_until_moved_away(
+    machine: Callable[[], Machine], straight_study: dict[str, Any]
+) -> None:
     here = machine()
     ended_after(here, 4, "")
     checkpoints = here.out / RUN / "checkpoints"
@@ -65,13 +68,14 @@ def test_all_are_truncated(machine: Callable[[], Machine], straight_study: dict[
     ended = here.compare()
     assert ended.status == 2 and steps(checkpoints) == there
     assert f"{checkpoints}: expected a whole checkpoint, found damaged ones alone" in ended.err
+    # Without them the run begins anew.
     checkpoints.rename(here.out / "aside.old")  # as the message says
     assert here.compare().status == 0
     check_same(here.result(), straight_study)
     assert kdjax("audit", here.out).status == 0
 
 
-def test_a_shard_of_the_text_is_damaged_and_made_again(
+def test_damaged_shard_is_prepared_again(
     machine: Callable[[], Machine], straight_study: dict[str, Any]
 ) -> None:
     """One that is damaged while a run reads it is named (tests/data/test_corpus.py)."""

@@ -18,15 +18,17 @@ from kdjax.errors import InputError
 from kdjax.training import checkpoint_retry
 from tests.faults import runs
 
+pytestmark = pytest.mark.system
+
 Limit = Callable[[int], AbstractContextManager[None]]
 
 
-def test_a_run_goes_on_without_checkpoints_for_a_while_and_ends_the_same(
+def test_run_on_full_disk_continues_without_checkpoints_and_ends_the_same(
     tmp_path: Path, straight: Path, files_of_at_most: Limit
 ) -> None:
     """No file may grow beyond 700 bytes in steps 2 and 3: neither arrays, nor metrics, nor the
     ledger."""
-    said: list[str] = []
+    warnings: list[str] = []
     with ExitStack() as full:
 
         def watch(step: int) -> None:
@@ -35,14 +37,14 @@ def test_a_run_goes_on_without_checkpoints_for_a_while_and_ends_the_same(
             elif step == 4:
                 full.close()
 
-        outcome = runs.run(tmp_path, watch, said.append)
-    assert said and all(
-        "File too large" in line and "goes on without a checkpoint" in line for line in said
+        outcome = runs.run(tmp_path, watch, warnings.append)
+    assert warnings and all(
+        "File too large" in line and "goes on without a checkpoint" in line for line in warnings
     )
     runs.check_same(outcome, tmp_path, straight)
 
 
-def test_a_run_that_may_not_go_on_without_stops_in_one_line_and_the_same_command_ends_it(
+def test_run_without_patience_stops_on_full_disk_and_resumes(
     tmp_path: Path, straight: Path, files_of_at_most: Limit
 ) -> None:
     with ExitStack() as full:
@@ -58,10 +60,10 @@ def test_a_run_that_may_not_go_on_without_stops_in_one_line_and_the_same_command
     runs.check_same(runs.run(tmp_path), tmp_path, straight)
 
 
-def test_the_last_checkpoint_is_waited_for(
+def test_last_checkpoint_is_retried_until_there_is_room(
     tmp_path: Path, straight: Path, files_of_at_most: Limit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     with ExitStack() as full:
 
         def watch(step: int) -> None:
@@ -73,12 +75,12 @@ def test_the_last_checkpoint_is_waited_for(
             full.close()  # meanwhile somebody made room
 
         monkeypatch.setattr(checkpoint_retry.time, "sleep", wait)
-        outcome = runs.run(tmp_path, watch, said.append)
-    assert any("goes on without a checkpoint of step 6" in line for line in said)
+        outcome = runs.run(tmp_path, watch, warnings.append)
+    assert any("goes on without a checkpoint of step 6" in line for line in warnings)
     runs.check_same(outcome, tmp_path, straight)
 
 
-def test_an_entry_cut_short_by_a_full_disk_is_taken_back(
+def test_journal_entry_cut_short_by_full_disk_is_removed(
     tmp_path: Path, files_of_at_most: Limit
 ) -> None:
     ledger = runs.run(tmp_path).ledger
@@ -88,6 +90,7 @@ def test_an_entry_cut_short_by_a_full_disk_is_taken_back(
     with files_of_at_most(len(before) + 40), pytest.raises(OSError, match="File too large") as full:
         opened.add("steps", ledger)
     assert full.value.errno == errno.EFBIG and path.read_bytes() == before
+    # With room again, the entry is added whole.
     opened.add("steps", ledger)
     assert len(journal.read(path)) == len(opened.entries)
 
@@ -120,7 +123,7 @@ FULL = """
 """
 
 
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+def test_run_on_a_full_file_system_stops_and_resumes(tmp_path: Path) -> None:
     """On a file system of 2 MiB, mounted where only this test's process sees it."""
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from etils import epath
 
-from kdjax.study import study
+from kdjax.study import runner
 from tests.faults.studies import RUN, Machine, check_same, ended_after
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 
 @pytest.fixture(params=["a path", "gs://"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def backup(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "a path":
         yield str(tmp_path / "kept")
         return
@@ -28,18 +28,19 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     epath.Path(f"{bucket}/kept").rmtree()
 
 
-def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
+def test_second_machine_resumes_and_third_downloads_the_finished_run(
     machine: Callable[[], Machine],
     straight_study: dict[str, Any],
-    kept: str,
+    backup: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ended_after(machine(), 3, kept)
-    place = epath.Path(kept) / str(RUN)
+    ended_after(machine(), 3, backup)
+    place = epath.Path(backup) / str(RUN)
     assert {path.name for path in place.iterdir()} == {"manifest.json", "checkpoints"}
 
+    # A machine that has only the recipe goes on from the backup.
     second = machine()
-    ended = second.compare(kept)
+    ended = second.compare(backup)
     assert ended.status == 0, ended.err
     check_same(second.result(), straight_study)
     events = [
@@ -53,43 +54,47 @@ def test_another_machine_goes_on_and_a_third_takes_back_what_is_finished(
         *("params.safetensors", "result.json"),
     }
 
+    # A third finds the run finished and trains nothing.
     third = machine()
-    monkeypatch.setattr(study, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert third.compare(kept).status == 0
+    monkeypatch.setattr(runner, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert third.compare(backup).status == 0
     assert third.result() == second.result()
     assert kdjax("audit", third.out).status == 0
 
 
-def test_the_first_machine_may_come_back_after_the_run_went_on_elsewhere(
+def test_first_machine_resumes_after_the_run_continued_elsewhere(
     machine: Callable[[], Machine], straight_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    kept = str(tmp_path / "kept")
+    backup = str(tmp_path / "kept")
     first = machine()
     second = machine()
-    ended_after(first, 2, kept)
-    ended_after(second, 2, kept)
-    ledgers = [(one.out / RUN / "ledger.jsonl").read_text() for one in (first, second)]
-    assert not any(one.startswith(other) for one, other in (ledgers, ledgers[::-1]))
-    assert first.compare(kept).status == 0
+    ended_after(first, 2, backup)
+    ended_after(second, 2, backup)
+    first_ledger = (first.out / RUN / "ledger.jsonl").read_text()
+    second_ledger = (second.out / RUN / "ledger.jsonl").read_text()
+    assert not first_ledger.startswith(second_ledger)
+    assert not second_ledger.startswith(first_ledger)
+    # Each has gone on from the same checkpoint; the first may end the run.
+    assert first.compare(backup).status == 0
     check_same(first.result(), straight_study)
     assert kdjax("audit", first.out).status == 0
 
 
-def test_a_place_with_the_same_run_of_another_recipe_is_refused_and_left_alone(
+def test_backup_of_another_recipe_is_refused_and_unchanged(
     machine: Callable[[], Machine], tmp_path: Path
 ) -> None:
-    kept = str(tmp_path / "kept")
-    ended_after(machine(), 1, kept)
+    backup = str(tmp_path / "kept")
+    ended_after(machine(), 1, backup)
     before = sorted(path.name for path in (tmp_path / "kept").rglob("*"))
     second = machine()
-    ended = second.compare(kept, "--budget.flops", "1.5e7")
+    ended = second.compare(backup, "--budget.flops", "1.5e7")
     assert ended.status == 2 and "Traceback" not in ended.err
     assert f"{tmp_path / 'kept' / RUN}: this run's budget.amount is" in ended.err
     assert ended.err.strip().endswith("use another train.checkpoint.directory")
     assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == before
 
 
-def test_checkpoints_that_lie_where_the_recipe_said_before_are_not_passed_over(
+def test_checkpoints_in_the_former_directory_are_refused(
     machine: Callable[[], Machine], tmp_path: Path
 ) -> None:
     here = machine()
@@ -103,30 +108,28 @@ def test_checkpoints_that_lie_where_the_recipe_said_before_are_not_passed_over(
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [
         ("s3://bucket/kept", "expected a path or gs://bucket/path"),
         ("gs://", "expected a path or gs://bucket/path"),
         ("/proc/kept", "cannot be used ("),
     ],
 )
-def test_a_place_that_cannot_be_is_one_line(
-    machine: Callable[[], Machine], place: str, said: str
+def test_impossible_backup_directory_is_refused(
+    machine: Callable[[], Machine], place: str, message: str
 ) -> None:
     ended = machine().compare(place)
-    assert ended.status == 2 and said in ended.err.strip().splitlines()[-1], ended.err
+    assert ended.status == 2 and message in ended.err.strip().splitlines()[-1], ended.err
 
 
-def test_a_bucket_that_is_not_there_is_one_line(
-    machine: Callable[[], Machine], bucket: str
-) -> None:
+def test_missing_bucket_is_refused(machine: Callable[[], Machine], bucket: str) -> None:
     ended = machine().compare("gs://no-such-bucket/kept")
     assert (
         ended.status == 2 and "train.checkpoint.directory: gs://no-such-bucket/kept" in ended.err
     ), ended.err
 
 
-def test_a_bucket_without_its_packages_is_one_line(
+def test_bucket_without_its_packages_is_refused(
     machine: Callable[[], Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)

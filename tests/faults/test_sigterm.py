@@ -19,12 +19,16 @@ from kdjax.errors import InputError, Stopped
 from kdjax.parallel.preemption import PREEMPTION
 from tests.faults import runs
 
+pytestmark = pytest.mark.system
+
 
 def told_at(step: int) -> Callable[[int], None]:
     return lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == step else None
 
 
-def test_a_run_stops_between_steps_and_ends_the_same(tmp_path: Path, straight: Path) -> None:
+def test_run_on_sigterm_saves_between_steps_and_ends_the_same(
+    tmp_path: Path, straight: Path
+) -> None:
     """By its clock no checkpoint is ever due."""
     with PREEMPTION.sigterm_handler(), pytest.raises(Stopped) as stopped:
         runs.run(tmp_path, told_at(2), seconds=1e9)
@@ -41,7 +45,7 @@ def test_a_run_stops_between_steps_and_ends_the_same(tmp_path: Path, straight: P
     runs.check_same(runs.run(tmp_path), tmp_path, straight)
 
 
-def test_a_checkpoint_that_cannot_be_written_then_is_said(
+def test_sigterm_on_full_disk_is_an_input_error(
     tmp_path: Path, straight: Path, files_of_at_most: Callable[[int], Any]
 ) -> None:
     with (
@@ -59,13 +63,13 @@ def test_a_checkpoint_that_cannot_be_written_then_is_said(
     runs.check_same(runs.run(tmp_path), tmp_path, straight)
 
 
-def test_told_after_the_last_step_the_run_is_still_saved(tmp_path: Path, straight: Path) -> None:
+def test_sigterm_after_the_last_step_saves_the_run(tmp_path: Path, straight: Path) -> None:
     with PREEMPTION.sigterm_handler(), pytest.raises(Stopped, match="nothing is lost"):
         runs.run(tmp_path, told_at(runs.STEPS))
     runs.check_same(runs.run(tmp_path), tmp_path, straight)
 
 
-def test_where_nobody_trains_it_ends_at_once() -> None:
+def test_sigterm_outside_training_stops_at_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with (
         pytest.raises(Stopped, match="told to stop; nothing is lost; the same command goes on"),

@@ -81,20 +81,20 @@ def inputs(arm: str, pair: str = "bert") -> ArmInputs:
     )
 
 
-def loss_and_gradients(given: ArmInputs) -> dict[str, np.ndarray]:
+def loss_and_gradients(arm_inputs: ArmInputs) -> dict[str, np.ndarray]:
     """Compute kdjax's loss (`loss`) and gradients, by their path in the parameters."""
-    phase = given.case.phase
-    params = {"model": given.student, "objective": given.objective}
+    phase = arm_inputs.case.phase
+    params = {"model": arm_inputs.student, "objective": arm_inputs.objective}
     graded = jax.jit(jax.value_and_grad(lambda p, t, b: phase.loss(p, t, b)[0]))
-    loss, gradients = graded(params, phase.teacher_part(given.teacher), dict(given.batch))
-    found = {"loss": np.asarray(loss)}
+    loss, gradients = graded(params, phase.teacher_part(arm_inputs.teacher), dict(arm_inputs.batch))
+    results = {"loss": np.asarray(loss)}
     trained = jax.tree_util.tree_leaves_with_path(phase.trained)
     is_trained = {jax.tree_util.keystr(path): used for path, used in trained}
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         name = jax.tree_util.keystr(path)
         if is_trained[name]:
-            found[name] = np.asarray(leaf)
-    return found
+            results[name] = np.asarray(leaf)
+    return results
 
 
 def recorded(arm: str, pair: str = "bert") -> dict[str, np.ndarray]:

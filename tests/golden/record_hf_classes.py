@@ -1,4 +1,4 @@
-"""Records the logits of transformers' classes that other models than BERT's are saved as.
+"""Record the logits of transformers' classes that other models than BERT's are saved as.
 
     python -m tests.golden.record_hf_classes        (needs PyTorch and transformers)
 
@@ -33,14 +33,12 @@ CONFIGS = {
     "roberta-prelayernorm": ModelConfig(**SIZES, norm="pre"),
 }
 
-_SIZES_OF_ROWS = np.array([[16], [9]])
-_INSIDE = np.arange(16) < _SIZES_OF_ROWS
+_LENGTHS = np.array([[16], [9]])
+_VALID = (np.arange(16) < _LENGTHS).astype(np.int32)
 BATCH = {
-    "tokens": np.where(_INSIDE, np.random.default_rng(1).integers(1, 31, (2, 16)), 0).astype(
-        np.int32
-    ),
-    "segments": _INSIDE.astype(np.int32),
-    "positions": np.where(_INSIDE, np.arange(16), 0).astype(np.int32),
+    "tokens": _VALID * np.random.default_rng(1).integers(1, 31, (2, 16)).astype(np.int32),
+    "segments": _VALID,
+    "positions": _VALID * np.arange(16, dtype=np.int32),
 }
 """A whole sequence and a padded one, padded with token 0."""
 
@@ -65,15 +63,14 @@ def main() -> None:
             model, report = AutoModelForMaskedLM.from_pretrained(
                 directory, output_loading_info=True
             )
-        assert not any(
-            report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        ), report
+        problems = [report[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")]
+        assert not any(problems), report
         with torch.no_grad():
-            made = model.double().eval()(
+            output = model.double().eval()(
                 input_ids=torch.tensor(BATCH["tokens"], dtype=torch.long),
                 attention_mask=torch.tensor(BATCH["segments"], dtype=torch.long),
             )
-        recorded[model_type] = made.logits.numpy()
+        recorded[model_type] = output.logits.numpy()
         print(model_type, type(model).__name__, recorded[model_type].std())
     np.savez_compressed(Path(__file__).with_name("hf_classes.npz"), **recorded)
 

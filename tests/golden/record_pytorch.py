@@ -4,11 +4,12 @@ installed.
     make test-parity                      # makes the environment, .venv-parity
     .venv-parity/bin/python -m tests.golden.record_pytorch
 
-writes, below `tests/golden/`: pytorch/masked_lm/, encoder/, pretraining/, sharded/    random BERTs
-    as transformers saves them pytorch/default_config.json                             all settings
-    of a `BertConfig()` pytorch/*.npz                                           a batch and the
-    features of one of the models on it pytorch_arms.npz                                        loss
-    and gradients of the paper's arms
+writes, below `tests/golden/`:
+
+    pytorch/masked_lm/, encoder/, pretraining/, sharded/    random BERTs as transformers saves them
+    pytorch/default_config.json                             all settings of a `BertConfig()`
+    pytorch/*.npz                                           a batch and one model's features on it
+    pytorch_arms.npz                                        loss and gradients of the paper's arms
 
 `tests/parity/` compares the same numbers with PyTorch as it is now.
 """
@@ -51,8 +52,8 @@ def padded(act: str) -> pytorch.Recorded:
     model = BertForMaskedLM.from_pretrained(
         pytorch.DIRECTORY / "masked_lm", attn_implementation="eager", hidden_act=act
     ).eval()
-    made = batch([16, 9, 4], 16, seed=1)
-    return {**made, **bert.features(model, made["tokens"], made["mask"], made["types"])}
+    inputs = batch([16, 9, 4], 16, seed=1)
+    return {**inputs, **bert.features(model, inputs["tokens"], inputs["mask"], inputs["types"])}
 
 
 def documents() -> pytorch.Recorded:
@@ -62,11 +63,11 @@ def documents() -> pytorch.Recorded:
         pytorch.DIRECTORY / "masked_lm", attn_implementation="eager"
     ).eval()
     sizes = [size for row in pytorch.PACKED for size in row]
-    made = batch(sizes, max(sizes), seed=2)
+    inputs = batch(sizes, max(sizes), seed=2)
     alone = []
     for row, size in enumerate(sizes):
         part = slice(row, row + 1), slice(0, size)
-        alone.append(bert.features(model, made["tokens"][part], None, made["types"][part]))
+        alone.append(bert.features(model, inputs["tokens"][part], None, inputs["types"][part]))
 
     def join(*arrays: np.ndarray) -> np.ndarray:
         whole = np.zeros((len(sizes), *np.max([x.shape[1:] for x in arrays], axis=0)), np.float32)
@@ -74,7 +75,7 @@ def documents() -> pytorch.Recorded:
             whole[(row, *(slice(0, size) for size in x.shape[1:]))] = x[0]
         return whole
 
-    return {**made, **jax.tree.map(join, *alone)}
+    return {**inputs, **jax.tree.map(join, *alone)}
 
 
 def encoder() -> pytorch.Recorded:
@@ -82,8 +83,8 @@ def encoder() -> pytorch.Recorded:
     model = BertModel.from_pretrained(
         pytorch.DIRECTORY / "encoder", attn_implementation="eager"
     ).eval()
-    made = batch([16, 7], 16, seed=3)
-    return {**made, **bert.features(model, made["tokens"], made["mask"], made["types"])}
+    inputs = batch([16, 7], 16, seed=3)
+    return {**inputs, **bert.features(model, inputs["tokens"], inputs["mask"], inputs["types"])}
 
 
 def pretraining() -> pytorch.Recorded:
@@ -91,31 +92,27 @@ def pretraining() -> pytorch.Recorded:
     model = BertForPreTraining.from_pretrained(
         pytorch.DIRECTORY / "pretraining", attn_implementation="eager"
     ).eval()
-    made = batch([16], 16, seed=4)
-    return {**made, **bert.features(model, made["tokens"], made["mask"], made["types"])}
+    inputs = batch([16], 16, seed=4)
+    return {**inputs, **bert.features(model, inputs["tokens"], inputs["mask"], inputs["types"])}
 
 
 def minilm() -> pytorch.Recorded:
     """Record two sentences through all-MiniLM-L6-v2, which the demo's data packages hold."""
     directory = pytorch.minilm_directory()
     assert directory is not None, "expected the packages of requirements-data.txt"
-    made = dict(AutoTokenizer.from_pretrained(directory)(TEXTS, padding=True, return_tensors="np"))
-    made = {
-        "tokens": made["input_ids"],
-        "mask": made["attention_mask"] == 1,
-        "types": made["token_type_ids"],
+    encoded = AutoTokenizer.from_pretrained(directory)(TEXTS, padding=True, return_tensors="np")
+    inputs = {
+        "tokens": encoded["input_ids"],
+        "mask": encoded["attention_mask"] == 1,
+        "types": encoded["token_type_ids"],
     }
     model = BertModel.from_pretrained(directory, attn_implementation="eager").eval()
-    found = bert.features(model, made["tokens"], made["mask"], made["types"])
-    kept = {
-        name: {
-            layer: x
-            for layer, x in layers.items()
-            if layer in MINILM_LAYERS or (name, layer) == ("hidden", 0)
-        }
-        for name, layers in found.items()
-    }
-    return {**made, **kept}
+    features = bert.features(model, inputs["tokens"], inputs["mask"], inputs["types"])
+    recorded: pytorch.Recorded = dict(inputs)
+    for name, layers in features.items():
+        wanted = (0, *MINILM_LAYERS) if name == "hidden" else MINILM_LAYERS
+        recorded[name] = {layer: layers[layer] for layer in wanted}
+    return recorded
 
 
 RECORDINGS: dict[str, Callable[[], pytorch.Recorded]] = {
@@ -132,13 +129,15 @@ RECORDINGS: dict[str, Callable[[], pytorch.Recorded]] = {
 
 def arm(name: str, pair: str = "bert") -> dict[str, np.ndarray]:
     """Compute PyTorch's loss and gradients of an arm, by kdjax's paths and in its layout."""
-    given = arms.inputs(name, pair)
-    made = Torch(given.case, given.student, given.teacher, [given.batch], objective=given.objective)
-    loss, gradients = made.gradients()
-    found = {"loss": np.float32(loss)}
+    inputs = arms.inputs(name, pair)
+    torch_arm = Torch(
+        inputs.case, inputs.student, inputs.teacher, [inputs.batch], objective=inputs.objective
+    )
+    loss, gradients = torch_arm.gradients()
+    recorded = {"loss": np.float32(loss)}
 
     # Where each number of kdjax's parameters goes in PyTorch is where its own index goes.
-    params = {"model": given.student, "objective": given.objective}
+    params = {"model": inputs.student, "objective": inputs.objective}
     leaves, structure = jax.tree.flatten(params)
     ends = np.cumsum([leaf.size for leaf in leaves])
     numbered = [
@@ -155,8 +154,8 @@ def arm(name: str, pair: str = "bert") -> dict[str, np.ndarray]:
     for path, leaf, end in zip(paths, leaves, ends, strict=True):
         values = flat[end - leaf.size : end].reshape(leaf.shape)
         if not np.isnan(values).any():
-            found[path] = values
-    return found
+            recorded[path] = values
+    return recorded
 
 
 def save_models(directory: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from kdjax.errors import InputError
 from kdjax.hlo.chips import CHIPS, chip
-from kdjax.hlo.estimate import SOURCES, Estimate, estimate, executed, sent
+from kdjax.hlo.estimate import SOURCES, Estimate, estimate
+from kdjax.hlo.execution import executed, executed_collectives
 from kdjax.hlo.text import parse
 from tests.hlo.tpu_programs import read
 
@@ -89,7 +90,7 @@ def test_a_gather_of_parameters_is_sent_once_around_the_ring() -> None:
     whole = 4096 * 8192 * 2
     assert found.by_source["collectives"] == pytest.approx(whole * 3 / 4 / 2 / LINK)
     assert found.by_source["compute"] == pytest.approx(537478 / CLOCK)
-    (only,) = sent(parse(read("fsdp")))
+    (only,) = executed_collectives(parse(read("fsdp")))
     assert (only.collective.kind, only.collective.bytes, only.turns) == ("all-gather", whole, 1)
 
 

@@ -1,10 +1,17 @@
+"""Small models and batches."""
+
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kdjax.config import ModelConfig
+from tests.models.fixtures import BatchOf, ConfigWith, Scramble
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -21,35 +28,40 @@ CONFIG = ModelConfig(
 
 
 @pytest.fixture
-def config():
-    """A small config; `config(norm="pre")` differs in what it is told."""
+def config() -> ConfigWith:
+    """A small config; `config(norm="pre")` differs in a setting."""
     return lambda **changes: replace(CONFIG, **changes)
 
 
 @pytest.fixture
-def batch_of():
+def batch_of() -> BatchOf:
     """Builds a batch from rows, each a list of packed documents' lengths; the rest of a row is
     padding."""
 
-    def build(rows, *, length=16, slots=4, seed=0, vocab=57, types=False):
-        rng = np.random.default_rng(seed)
-        segments, positions = np.zeros((2, len(rows), length), np.int32)
+    def build(
+        rows: Sequence[Sequence[int]],
+        *,
+        length: int = 16,
+        slots: int = 4,
+        types: bool = False,
+    ) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(0)
+        segments = np.zeros((len(rows), length), np.int32)
+        positions = np.zeros_like(segments)
         for r, documents in enumerate(rows):
-            at = 0
+            start = 0
             for n, size in enumerate(documents, start=1):
-                segments[r, at : at + size] = n
-                positions[r, at : at + size] = np.arange(size)
-                at += size
+                segments[r, start : start + size] = n
+                positions[r, start : start + size] = np.arange(size)
+                start += size
+        tokens = np.where(segments > 0, rng.integers(1, CONFIG.vocab_size, segments.shape), 0)
+        chosen = [np.sort(rng.permutation(sum(documents))[:slots]) for documents in rows]
         batch = {
-            "tokens": np.where(segments > 0, rng.integers(1, vocab, segments.shape), 0).astype(
-                np.int32
-            ),
+            "tokens": tokens.astype(np.int32),
             "segments": segments,
             "positions": positions,
             "valid": segments > 0,
-            "slots": np.stack(
-                [np.sort(rng.permutation(sum(documents))[:slots]) for documents in rows]
-            ).astype(np.int32),
+            "slots": np.stack(chosen).astype(np.int32),
         }
         if types:
             batch["types"] = (segments % 2).astype(np.int32)
@@ -59,13 +71,13 @@ def batch_of():
 
 
 @pytest.fixture
-def scrambled():
+def scrambled() -> Scramble:
     """Moves every parameter of a tree away from its start, so that biases and LayerNorms count."""
 
-    def move(params, seed=0, size=0.15):
+    def move(params: Any) -> Any:
         import jax
 
-        rng = np.random.default_rng(seed)
-        return jax.tree.map(lambda x: x + rng.normal(0, size, x.shape).astype(np.float32), params)
+        rng = np.random.default_rng(0)
+        return jax.tree.map(lambda x: x + rng.normal(0, 0.15, x.shape).astype(np.float32), params)
 
     return move

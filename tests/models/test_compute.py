@@ -1,20 +1,28 @@
-"""Every way of computing gives the reference program's features and gradients, and is the program
-it says it is."""
+"""Every way of computing gives the reference forms' features and gradients, and traces what it says
+it traces."""
+
+from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from kdjax.config import ComputeConfig, MeshConfig, ModelConfig
-from kdjax.kernels import split
-from kdjax.models import FeatureRequest, abstract_params, forward, fused
-from kdjax.models.reference import reference
+from kdjax.models import FeatureRequest, Features, abstract_params, forward
+from kdjax.models.ops import dispatch
+from kdjax.models.ops.dispatch import trace_reference
 from kdjax.parallel.layout import Layout
+
+Equations = list[core.JaxprEqn]
+SetPlatform = Callable[[str], None]
 
 CONFIG = ModelConfig(
     layers=5,
@@ -40,13 +48,13 @@ TILED = ModelConfig(layers=3, width=128, heads=2, ffn=20, vocab_size=40, max_pos
 LENGTH = 10
 REMAT = jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0).eqns[0].primitive.name
 LAYER = 8
-"""Matmuls of the reference program: query, key, value, scores, mixing, output, two of the
+"""Matmuls of a layer in reference forms: query, key, value, scores, context, output, two of the
 feed-forward block."""
-LEAN = 6
-"""Of the lean one: query, key and value are one."""
+OPTIMIZED = 6
+"""Matmuls of a layer in optimized forms: query, key and value are one."""
 
 
-def at(*layers):
+def at(*layers: int) -> frozenset[int]:
     return frozenset(layers)
 
 
@@ -74,20 +82,20 @@ SHORT_REQUESTS = {
 """Of three: where layers can be a loop, it is the upper two, all, or the lower two."""
 
 
-def also(*values):
-    """A combination whose parts others hold already."""
+def also(*values: object) -> Any:
+    """Return a combination whose parts others hold already."""
     return pytest.param(*values, marks=pytest.mark.exhaustive)
 
 
-def params_of(config):
+def params_of(config: ModelConfig) -> Any:
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda x: rng.normal(0.1, 0.3, x.shape).astype(np.float32), abstract_params(config)
     )
 
 
-def packed():
-    """Two packed segments and padding in one row, a full row, and a row that is mostly padding."""
+def packed() -> dict[str, np.ndarray]:
+    """Return two packed segments and padding in one row, a full row, and one of mostly padding."""
     segments = np.array([[1] * 4 + [2] * 3 + [0] * 3, [1] * 10, [1] * 2 + [0] * 8], np.int32)
     rng = np.random.default_rng(1)
     return {
@@ -98,40 +106,46 @@ def packed():
     }
 
 
-def run(config, request, compute):
-    """Features, and the gradient of a loss that weighs every entry of them differently."""
+def run(
+    config: ModelConfig, request: FeatureRequest, compute: ComputeConfig
+) -> tuple[Features, Any]:
+    """Return features, and the gradient of a loss that weighs every entry of them differently."""
 
-    def loss(params):
+    def loss(params: Any) -> Any:
         features = forward(
             config, params, packed(), request, dropout_key=jax.random.key(7), compute=compute
         )
-        return sum(
-            jnp.mean(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape))
-            for x in jax.tree.leaves(features)
-        ), features
+        total = 0.0
+        for x in jax.tree.leaves(features):
+            total += jnp.mean(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape))
+        return total, features
 
     gradient, features = jax.grad(loss, has_aux=True)(params_of(config))
     return features, gradient
 
 
 @cache
-def plain(config, name):
-    """Of the reference program: plain JAX, differentiated by JAX."""
-    with reference():
+def of_reference(config: ModelConfig, name: str) -> tuple[Features, Any]:
+    """Return features and gradient in reference forms: plain JAX, differentiated by JAX."""
+    with trace_reference():
         return run(config, SHORT_REQUESTS[name], ComputeConfig())
 
 
-def distance(tree, reference):
-    """Norm of the difference relative to the reference's, over a whole tree."""
-    pairs = list(zip(jax.tree.leaves(tree), jax.tree.leaves(reference), strict=True))
-    norms = [(np.linalg.norm(np.asarray(a) - b), np.linalg.norm(b)) for a, b in pairs]
-    return np.linalg.norm([n for n, _ in norms]) / np.linalg.norm([n for _, n in norms])
+def distance(tree: Any, reference: Any) -> float:
+    """Return the norm of the difference relative to the reference's, over a whole tree."""
+    differences = jax.tree.map(lambda a, b: np.ravel(np.asarray(a) - b), tree, reference)
+    flat = [np.ravel(x) for x in jax.tree.leaves(reference)]
+    difference = np.concatenate(jax.tree.leaves(differences))
+    return np.linalg.norm(difference) / np.linalg.norm(np.concatenate(flat))
 
 
-def same(config, name, **compute):
-    """One unit dropped in the one and kept in the other would differ by far more than rounding."""
+def assert_equals_reference(config: ModelConfig, name: str, **compute: Any) -> None:
+    """Assert that features and gradient are those in reference forms.
+
+    A unit dropped in the one and kept in the other would differ by far more than rounding.
+    """
     got = run(config, SHORT_REQUESTS[name], ComputeConfig(**compute))
-    want = plain(config, name)
+    want = of_reference(config, name)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), got, want)
     assert max(map(distance, got, want)) < 2e-6
@@ -148,15 +162,17 @@ def same(config, name, **compute):
     ],
     ids=lambda value: value.norm if isinstance(value, ModelConfig) else value,
 )
-def test_lean_it_is_the_plain_program_dropout_included(config, name):
-    same(config, name)
+def test_optimized_forward_equals_reference_dropout_included(
+    config: ModelConfig, name: str
+) -> None:
+    assert_equals_reference(config, name)
 
 
 @pytest.mark.parametrize(
     "config", [SHORT_FUSIBLE, replace(SHORT_PRE, dropout=0.0)], ids=["post", "pre"]
 )
-def test_lean_with_one_kind_of_dropout_it_is_the_plain_program(config):
-    same(config, "a middle layer")
+def test_optimized_forward_with_one_kind_of_dropout_equals_reference(config: ModelConfig) -> None:
+    assert_equals_reference(config, "a middle layer")
 
 
 @pytest.mark.parametrize(
@@ -173,8 +189,10 @@ def test_lean_with_one_kind_of_dropout_it_is_the_plain_program(config):
     ],
     ids=lambda value: value.norm if isinstance(value, ModelConfig) else value,
 )
-def test_rematerialised_it_is_the_plain_program_dropout_included(config, remat, name):
-    same(config, name, remat=remat)
+def test_rematerialised_forward_equals_reference_dropout_included(
+    config: ModelConfig, remat: str, name: str
+) -> None:
+    assert_equals_reference(config, name, remat=remat)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +204,8 @@ def test_rematerialised_it_is_the_plain_program_dropout_included(config, remat, 
     ],
     ids=["post", "pre", "pre"],
 )
-def test_scanned_it_is_the_plain_program_dropout_included(config, name):
-    same(config, name, scan=True)
+def test_scanned_forward_equals_reference_dropout_included(config: ModelConfig, name: str) -> None:
+    assert_equals_reference(config, name, scan=True)
 
 
 @pytest.mark.parametrize(
@@ -198,26 +216,28 @@ def test_scanned_it_is_the_plain_program_dropout_included(config, name):
         ("scores of the last layer", {"scan": True, "remat": "full"}),
     ],
 )
-def test_with_rotary_positions_it_is_the_plain_program_dropout_included(name, compute):
-    same(SHORT_ROTARY, name, **compute)
+def test_forward_with_rotary_positions_equals_reference_dropout_included(
+    name: str, compute: dict[str, Any]
+) -> None:
+    assert_equals_reference(SHORT_ROTARY, name, **compute)
 
 
-def test_all_at_once_it_is_the_plain_program():
-    same(SHORT_FUSIBLE, "scores of the last layer", scan=True, remat="dots")
-    same(SHORT_FUSIBLE_PRE, "logits only", scan=True, remat="full")
+def test_forward_scanned_and_rematerialised_equals_reference() -> None:
+    assert_equals_reference(SHORT_FUSIBLE, "scores of the last layer", scan=True, remat="dots")
+    assert_equals_reference(SHORT_FUSIBLE_PRE, "logits only", scan=True, remat="full")
 
 
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
-def test_these_comparisons_see_dropout(rate):
+def test_without_dropout_features_are_far_from_those_with_it(rate: str) -> None:
     undropped = run(replace(SHORT, **{rate: 0.0}), SHORT_REQUESTS["logits only"], ComputeConfig())
-    assert distance(undropped, plain(SHORT, "logits only")) > 0.01
+    assert distance(undropped, of_reference(SHORT, "logits only")) > 0.01
 
 
-def near(config, name, **compute):
+def assert_near_reference(config: ModelConfig, name: str, **compute: Any) -> None:
     """A bfloat16 has 8 significant bits: a rounding errs by up to 2^-8, and dozens of them follow
     one another."""
     got = run(config, SHORT_REQUESTS[name], ComputeConfig(dtype="bfloat16", **compute))
-    for part, expected in zip(got, plain(config, name), strict=True):
+    for part, expected in zip(got, of_reference(config, name), strict=True):
         assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(part))
         assert 2**-10 < distance(part, expected) < 2**-5
 
@@ -239,38 +259,45 @@ def near(config, name, **compute):
         f"{value.norm}-{value.positions}" if isinstance(value, ModelConfig) else value
     ),
 )
-def test_bfloat16_stays_near_float32_and_hands_out_float32(config, name):
-    near(config, name)
+def test_bfloat16_forward_stays_near_float32_and_returns_float32(
+    config: ModelConfig, name: str
+) -> None:
+    assert_near_reference(config, name)
 
 
-def test_all_at_once_in_bfloat16_stays_near_float32():
-    near(SHORT_FUSIBLE_PRE, "logits only", scan=True, remat="full")
+def test_bfloat16_forward_scanned_and_rematerialised_stays_near_float32() -> None:
+    assert_near_reference(SHORT_FUSIBLE_PRE, "logits only", scan=True, remat="full")
 
 
-def equations(jaxpr):
-    """All equations, those of loops and inner programs too (once)."""
+def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+    """Yield all equations, those of loops and inner programs too (once)."""
     for eqn in jaxpr.eqns:
         yield eqn
-        for value in eqn.params.values():
-            for x in value if isinstance(value, (tuple, list)) else (value,):
-                inner = getattr(x, "jaxpr", x)
-                if hasattr(inner, "eqns"):
-                    yield from equations(inner)
+        for inner in core.jaxprs_in_params(eqn.params):
+            yield from equations(inner)
 
 
-def trace(request, *, config=FUSIBLE, gradient=False, dropout=True, length=LENGTH, **compute):
+def trace(
+    request: FeatureRequest,
+    *,
+    config: ModelConfig = FUSIBLE,
+    gradient: bool = False,
+    dropout: bool = True,
+    length: int = LENGTH,
+    **compute: Any,
+) -> Equations:
     shapes = {
         name: jax.ShapeDtypeStruct((3, length), jnp.int32)
         for name in ("tokens", "segments", "positions")
     }
     shapes["slots"] = jax.ShapeDtypeStruct((3, 2), jnp.int32)
 
-    def features(params, batch, key):
+    def features(params: Any, batch: Any, key: jax.Array | None) -> Features:
         return forward(
             config, params, batch, request, dropout_key=key, compute=ComputeConfig(**compute)
         )
 
-    def loss(*args):
+    def loss(*args: Any) -> Any:
         return sum(x.sum() for x in jax.tree.leaves(features(*args)))
 
     program = jax.make_jaxpr(jax.grad(loss) if gradient else features)
@@ -278,23 +305,23 @@ def trace(request, *, config=FUSIBLE, gradient=False, dropout=True, length=LENGT
     return list(equations(program(abstract_params(config), shapes, key).jaxpr))
 
 
-def count(eqns, name):
+def count(eqns: Equations, name: str) -> int:
     return Counter(eqn.primitive.name for eqn in eqns)[name]
 
 
-def test_the_plain_program_has_no_loop_and_computes_nothing_again():
-    with reference():
+def test_reference_forward_has_no_loop_and_computes_nothing_again() -> None:
+    with trace_reference():
         eqns = trace(REQUESTS["a middle layer"], gradient=True)
     assert count(eqns, "scan") == count(eqns, REMAT) == 0
     # Forward and twice as much backward, with two for the MLM head.
     assert count(eqns, "dot_general") == 3 * (5 * LAYER + 2)
 
 
-def test_neither_does_the_lean_one():
+def test_optimized_forward_has_no_loop_and_computes_nothing_again() -> None:
     eqns = trace(REQUESTS["a middle layer"], gradient=True)
     assert count(eqns, "scan") == count(eqns, REMAT) == 0
-    # The same, and one for the bias of each linear layer, whose gradient is summed by a matmul.
-    assert count(eqns, "dot_general") == 3 * (5 * LEAN + 2) + 5 * 4 + 2
+    # As many, and one for the bias of each linear layer, whose gradient is summed by a matmul.
+    assert count(eqns, "dot_general") == 3 * (5 * OPTIMIZED + 2) + 5 * 4 + 2
 
 
 @pytest.mark.parametrize(
@@ -311,42 +338,41 @@ def test_neither_does_the_lean_one():
         (FeatureRequest(hidden=at(0)), 0, []),
     ],
 )
-def test_layers_of_which_nothing_is_asked_are_one_loop(request_, layers, runs):
+def test_layers_of_which_nothing_is_requested_are_one_loop(
+    request_: FeatureRequest, layers: int, runs: list[range]
+) -> None:
     assert request_.runs(layers) == runs
     scans = [eqn for eqn in trace(request_, scan=True) if eqn.primitive.name == "scan"]
     assert [eqn.params["length"] for eqn in scans] == [len(run) for run in runs if len(run) > 1]
-    assert all(count(equations(eqn.params["jaxpr"].jaxpr), "dot_general") == LEAN for eqn in scans)
+    assert all(
+        count(equations(eqn.params["jaxpr"].jaxpr), "dot_general") == OPTIMIZED for eqn in scans
+    )
 
 
-def test_every_layer_that_runs_whole_is_rematerialised():
+def test_every_layer_that_runs_whole_is_rematerialised() -> None:
     assert count(trace(REQUESTS["scores of the last layer"], remat="full"), REMAT) == 4
     assert count(trace(REQUESTS["a middle layer"], remat="dots"), REMAT) == 5
     assert count(trace(REQUESTS["a middle layer"], remat="full", scan=True), REMAT) == 2 + 1
 
 
-@pytest.mark.parametrize(("remat", "again"), [("dots", 2), ("full", LEAN)])
-def test_the_backward_pass_computes_again_what_remat_says(remat, again):
+@pytest.mark.parametrize(("remat", "again"), [("dots", 2), ("full", OPTIMIZED)])
+def test_backward_pass_computes_again_what_remat_says(remat: str, again: int) -> None:
     """Under dots only the scores and the mixing, whose memory grows with the square of the
     length."""
-    stored, recomputed = (
-        count(trace(REQUESTS["logits only"], gradient=True, remat=kind), "dot_general")
-        for kind in ("none", remat)
-    )
-    assert recomputed == stored + 5 * again
+    stored = trace(REQUESTS["logits only"], gradient=True)
+    recomputed = trace(REQUESTS["logits only"], gradient=True, remat=remat)
+    assert count(recomputed, "dot_general") == count(stored, "dot_general") + 5 * again
 
 
-def test_rematerialised_loops_take_less_memory():
+def test_rematerialised_loops_take_less_memory() -> None:
     """In a loop, as the CPU's compiler undoes it elsewhere: it finds the second computation equal
     to the first."""
 
-    def temporary(remat):
-        def loss(params):
+    def temporary(remat: str) -> int:
+        def loss(params: Any) -> Any:
             compute = ComputeConfig(scan=True, remat=remat)
-            return (
-                forward(config, params, batch, FeatureRequest(hidden=at(6)), compute=compute)
-                .hidden[6]
-                .sum()
-            )
+            request = FeatureRequest(hidden=at(6))
+            return forward(config, params, batch, request, compute=compute).hidden[6].sum()
 
         compiled = jax.jit(jax.grad(loss)).lower(abstract_params(config)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -357,44 +383,40 @@ def test_rematerialised_loops_take_less_memory():
 
 
 @pytest.mark.parametrize("options", [{}, {"scan": True}, {"dtype": "bfloat16"}], ids=str)
-def test_angles_of_rotary_positions_are_computed_once_in_float32(options):
+def test_angles_of_rotary_positions_are_computed_once_in_float32(options: dict[str, Any]) -> None:
     eqns = trace(REQUESTS["a middle layer"], config=ROTARY, dropout=False, gradient=True, **options)
     for name in ("cos", "sin"):
         (angles,) = [eqn.outvars[0].aval for eqn in eqns if eqn.primitive.name == name]
         assert angles.shape == (3, LENGTH, 1, 3) and angles.dtype == jnp.float32
 
 
-def test_rotary_positions_add_no_matmul():
+def test_rotary_positions_add_no_matmul() -> None:
     for learned, rotary in ((PRE, ROTARY), (TILED, replace(TILED, positions="rotary"))):
-        with reference():
-            counts = [
-                count(trace(REQUESTS["logits only"], config=config, gradient=True), "dot_general")
-                for config in (learned, rotary)
-            ]
-        assert counts[0] == counts[1]
+        with trace_reference():
+            without = trace(REQUESTS["logits only"], config=learned, gradient=True)
+            rotated = trace(REQUESTS["logits only"], config=rotary, gradient=True)
+        assert count(rotated, "dot_general") == count(without, "dot_general")
 
 
 @pytest.fixture
-def device(monkeypatch):
-    """What is traced is for this kind of device."""
+def device(monkeypatch: pytest.MonkeyPatch) -> SetPlatform:
+    """Sets the platform that programs are traced for."""
 
-    def of(kind):
-        for module in (split, fused):
-            monkeypatch.setattr(module, "platform", lambda: kind)
+    def of(kind: str) -> None:
+        monkeypatch.setattr(dispatch, "platform", lambda: kind)
 
     return of
 
 
-def kernels(eqns):
-    """Pallas kernels, by name."""
+def kernels(eqns: Equations) -> Counter[str]:
+    """Count Pallas kernels by name."""
     return Counter(eqn.params["name"] for eqn in eqns if eqn.primitive.name == "pallas_call")
 
 
-def square(eqns):
-    """Matmuls that make scores or probabilities `[B, H, L, L]`, their gradients too."""
-    shapes = [
-        v.aval.shape for eqn in eqns if eqn.primitive.name == "dot_general" for v in eqn.outvars
-    ]
+def square(eqns: Equations) -> int:
+    """Count matmuls that give scores or probabilities `[B, H, L, L]`, their gradients too."""
+    products = [eqn.outvars[0] for eqn in eqns if eqn.primitive.name == "dot_general"]
+    shapes = [product.aval.shape for product in products]
     return sum(shape == (3, 2, shape[-1], shape[-1]) for shape in shapes)
 
 
@@ -415,9 +437,9 @@ def square(eqns):
         also("scores of the last layer", 2, "none", True),
     ],
 )
-def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(
-    device, name, layers, remat, dropout
-):
+def test_attention_on_tpus_is_a_kernel_that_holds_its_scores(
+    device: SetPlatform, name: str, layers: int, remat: str, dropout: bool
+) -> None:
     device("tpu")
     eqns = trace(
         SHORT_REQUESTS[name], gradient=True, config=TILED, length=128, dropout=dropout, remat=remat
@@ -429,18 +451,18 @@ def test_on_tpus_attention_is_a_kernel_and_its_scores_live_there(
     assert square(eqns) == (name == "scores of the last layer")
 
 
-def test_attention_whose_scores_are_too_many_for_a_kernel_is_lean(device):
+def test_attention_on_tpus_with_too_many_scores_has_no_kernel(device: SetPlatform) -> None:
     device("tpu")
     config = replace(TILED, heads=4, max_positions=512)
-    for length, lean in ((256, 0), (512, 1)):
+    for length, too_long in ((256, 0), (512, 1)):
         eqns = trace(SHORT_REQUESTS["a middle layer"], config=config, length=length, dropout=False)
-        assert kernels(eqns)["attention_forward"] == TILED.layers - lean
+        assert kernels(eqns)["attention_forward"] == TILED.layers - too_long
 
 
-def test_on_tpus_every_layer_norm_of_whole_tiles_is_a_kernel(device):
+def test_layer_norm_on_tpus_of_whole_tiles_is_a_kernel(device: SetPlatform) -> None:
     device("tpu")
     found = kernels(trace(REQUESTS["logits only"], config=TILED, length=128, gradient=True))
-    # Not the head's, of a few slots
+    # Not the head's, of a few slots.
     assert found["layer_norm_forward"] == found["layer_norm_backward"] == 1 + 2 * TILED.layers
 
 
@@ -454,7 +476,9 @@ def test_on_tpus_every_layer_norm_of_whole_tiles_is_a_kernel(device):
     ],
     ids=str,
 )
-def test_attention_without_a_kernel_is_lean(device, options):
+def test_attention_on_tpus_that_does_not_fit_has_no_kernel(
+    device: SetPlatform, options: dict[str, Any]
+) -> None:
     device("tpu")
     settings = {"config": TILED, "length": 128, "dropout": False, **options}
     eqns = trace(REQUESTS["logits only"], **settings)
@@ -463,7 +487,7 @@ def test_attention_without_a_kernel_is_lean(device, options):
     assert kernels(trace(REQUESTS["logits only"], **settings)) == {}
 
 
-def test_a_layer_split_over_devices_has_no_kernel(device):
+def test_layer_split_over_devices_has_no_kernel(device: SetPlatform) -> None:
     device("tpu")
     for mesh, expected in ((MeshConfig(tensor=3), 0), (MeshConfig(fsdp=3), TILED.layers)):
         with Layout.of(mesh, jax.devices()[:3]).mesh_context():
@@ -471,23 +495,21 @@ def test_a_layer_split_over_devices_has_no_kernel(device):
         assert kernels(eqns)["attention_forward"] == expected
 
 
-def test_canonical_it_has_no_kernel_whatever_the_device(device):
+def test_reference_forward_has_no_kernel_on_any_platform(device: SetPlatform) -> None:
     device("tpu")
-    with reference():
-        assert (
-            kernels(
-                trace(
-                    REQUESTS["logits only"], config=TILED, length=128, gradient=True, dropout=False
-                )
-            )
-            == {}
-        )
+    options = {"config": TILED, "length": 128, "gradient": True, "dropout": False}
+    with trace_reference():
+        assert kernels(trace(REQUESTS["logits only"], **options)) == {}
 
 
-def test_on_gpus_attention_in_bfloat16_is_cudnns(device, monkeypatch):
+def test_attention_on_gpus_in_bfloat16_is_cudnns(
+    device: SetPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
-    def cudnn(query, key, value, *, mask, implementation):
+    def cudnn(
+        query: jax.Array, key: jax.Array, value: jax.Array, *, mask: jax.Array, implementation: str
+    ) -> jax.Array:
         calls.append((query.shape, mask.shape, implementation))
         return query
 
@@ -510,19 +532,17 @@ def test_on_gpus_attention_in_bfloat16_is_cudnns(device, monkeypatch):
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_bfloat16_is_for_matmuls_and_not_for_softmax_or_statistics_or_long_sums(scan):
-    forwards, whole = (
-        trace(REQUESTS["logits only"], dtype="bfloat16", scan=scan, gradient=gradient)
-        for gradient in (False, True)
-    )
+def test_bfloat16_is_for_matmuls_and_not_for_softmax_or_statistics_or_long_sums(scan: bool) -> None:
+    options = {"dtype": "bfloat16", "scan": scan}
+    forwards = trace(REQUESTS["logits only"], **options)
+    whole = trace(REQUESTS["logits only"], gradient=True, **options)
 
-    def types(eqns, name):
+    def types(eqns: Equations, name: str) -> set[str]:
         return {str(v.aval.dtype) for eqn in eqns if eqn.primitive.name == name for v in eqn.invars}
 
     assert types(whole, "dot_general") == {"bfloat16"}
-    assert (
-        types(forwards, "exp") == types(forwards, "tanh") == types(forwards, "rsqrt") == {"float32"}
-    )
+    for name in ("exp", "tanh", "rsqrt"):
+        assert types(forwards, name) == {"float32"}
     # A frequent token's gradient is a sum of many, which would stand still in bfloat16.
     tables = [eqn.outvars[0].aval for eqn in whole if eqn.primitive.name == "scatter-add"]
     assert {str(x.dtype) for x in tables if x.shape == (40, 12)} == {"float32"}

@@ -1,11 +1,11 @@
-"""Models that are not BERT's: as which class they are saved, and that they are read again bit for
-bit."""
+"""Models of every kind: the class as which they are saved, and that they are read bit for bit."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax import recipes
+from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.models import (
     FeatureRequest,
@@ -25,6 +26,7 @@ from kdjax.models import (
     zoo,
 )
 from tests.golden.record_hf_classes import BATCH, CONFIGS, params_of
+from tests.models.fixtures import ConfigWith
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hf_classes.npz"
 
@@ -40,18 +42,25 @@ SAVED_AS = {
         {"embedding_norm": False, "init": "by_width", "init_std": 0.05},
     ),
 }
-CASES = [(model_type, changes) for model_type, found in SAVED_AS.items() for changes in found]
+CASES = [(model_type, changes) for model_type in SAVED_AS for changes in SAVED_AS[model_type]]
 
 
-def random_params(config, *, mlm=True):
+def random_params(config: ModelConfig, *, mlm: bool = True) -> Any:
     rng = np.random.default_rng(0)
     shapes = abstract_params(config, mlm=mlm)
     return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
 
 
+def change_settings(directory: Path, changes: dict[str, Any]) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 @pytest.mark.parametrize("mlm", [True, False])
 @pytest.mark.parametrize(("model_type", "changes"), CASES, ids=str)
-def test_a_saved_model_reads_back_bit_for_bit(tmp_path, config, model_type, changes, mlm):
+def test_saved_model_reads_back_bit_for_bit(
+    tmp_path: Path, config: ConfigWith, model_type: str, changes: dict[str, Any], mlm: bool
+) -> None:
     model = Model(config(**changes), random_params(config(**changes), mlm=mlm))
     save_pretrained(tmp_path / "out", model)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == model_type
@@ -62,7 +71,7 @@ def test_a_saved_model_reads_back_bit_for_bit(tmp_path, config, model_type, chan
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
-def test_a_class_of_transformers_has_the_logits_of_the_model_saved_as_it(model_type):
+def test_model_saved_as_a_class_of_transformers_has_its_logits(model_type: str) -> None:
     """Recorded by `python -m tests.golden.record_hf_classes`: transformers reads what was saved, in
     PyTorch."""
     config = CONFIGS[model_type]
@@ -75,7 +84,9 @@ def test_a_class_of_transformers_has_the_logits_of_the_model_saved_as_it(model_t
     )
 
 
-def test_models_of_our_own_kind_have_dotted_names_and_every_setting(tmp_path, config):
+def test_model_of_no_class_is_saved_with_dotted_names_and_every_setting(
+    tmp_path: Path, config: ConfigWith
+) -> None:
     own = config(norm="pre", positions="rotary")
     save_pretrained(tmp_path / "out", Model(own, random_params(own)))
     names = set(load_file(tmp_path / "out" / "model.safetensors"))
@@ -101,16 +112,19 @@ def test_models_of_our_own_kind_have_dotted_names_and_every_setting(tmp_path, co
         ({"width": None}, "width is None, expected an integer"),
     ],
 )
-def test_a_config_of_our_own_kind_that_cannot_be_used(tmp_path, config, changes, words):
+def test_config_of_our_own_type_that_cannot_be_used_is_refused(
+    tmp_path: Path, config: ConfigWith, changes: dict[str, Any], words: str
+) -> None:
     own = config(norm="pre", positions="rotary")
     save_pretrained(tmp_path / "out", Model(own, random_params(own)))
-    path = tmp_path / "out" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    change_settings(tmp_path / "out", changes)
     with pytest.raises(InputError, match=words):
         from_pretrained(tmp_path / "out")
 
 
-def test_a_model_saved_under_the_former_name_of_a_setting_reads(tmp_path, config):
+def test_model_saved_under_the_former_name_of_a_setting_is_read(
+    tmp_path: Path, config: ConfigWith
+) -> None:
     model = Model(config(norm="pre", positions="rotary"), None)
     model = model._replace(params=random_params(model.config))
     save_pretrained(tmp_path / "out", model)
@@ -119,7 +133,7 @@ def test_a_model_saved_under_the_former_name_of_a_setting_reads(tmp_path, config
     assert from_pretrained(tmp_path / "out").config == model.config
 
 
-def test_the_demos_teacher_reads_and_is_what_its_recipe_says():
+def test_demo_teacher_is_read_and_has_its_recipes_architecture() -> None:
     configs = Path(__file__).parents[2] / "configs"
     demo = recipes.load(configs / "demo.yaml")
     found = from_pretrained(configs / "demo-teacher").config
@@ -128,7 +142,9 @@ def test_the_demos_teacher_reads_and_is_what_its_recipe_says():
     assert dataclasses.replace(found, **ignored) == dataclasses.replace(expected, **ignored)
 
 
-def test_a_setting_that_a_config_of_our_own_kind_leaves_out_is_named(tmp_path, config):
+def test_config_of_our_own_type_without_a_setting_is_refused_by_its_name(
+    tmp_path: Path, config: ConfigWith
+) -> None:
     own = config(norm="pre", positions="rotary")
     save_pretrained(tmp_path / "out", Model(own, random_params(own)))
     path = tmp_path / "out" / "config.json"
@@ -139,18 +155,17 @@ def test_a_setting_that_a_config_of_our_own_kind_leaves_out_is_named(tmp_path, c
         from_pretrained(tmp_path / "out")
 
 
-def test_a_position_table_of_a_padding_token_with_another_number_reads_from_its_first_position(
-    tmp_path, config
-):
+def test_position_table_of_another_padding_token_is_read_from_its_first_position(
+    tmp_path: Path, config: ConfigWith
+) -> None:
     """RoBERTa's own [PAD] is 1, so that its table begins with two rows of no position."""
     model = Model(config(norm="pre"), random_params(config(norm="pre")))
     save_pretrained(tmp_path / "out", model)
-    path = tmp_path / "out" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token_id": 1}))
+    change_settings(tmp_path / "out", {"pad_token_id": 1})
     back = from_pretrained(tmp_path / "out")
     assert back.config.max_positions == model.config.max_positions - 1
-    table, whole = (one.params["embeddings"]["position"]["embedding"] for one in (back, model))
-    np.testing.assert_array_equal(table, whole[1:])
+    written = model.params["embeddings"]["position"]["embedding"]
+    np.testing.assert_array_equal(back.params["embeddings"]["position"]["embedding"], written[1:])
 
 
 @pytest.mark.parametrize(
@@ -165,21 +180,20 @@ def test_a_position_table_of_a_padding_token_with_another_number_reads_from_its_
         ),
     ],
 )
-def test_a_config_of_a_class_with_what_this_package_has_not(
-    tmp_path, config, model_type, changes, words
-):
+def test_config_of_a_class_with_what_this_package_lacks_is_refused(
+    tmp_path: Path, config: ConfigWith, model_type: str, changes: dict[str, Any], words: str
+) -> None:
     own = config(**SAVED_AS[model_type][0])
     save_pretrained(tmp_path / "out", Model(own, random_params(own)))
-    path = tmp_path / "out" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    change_settings(tmp_path / "out", changes)
     with pytest.raises(InputError, match=words):
         from_pretrained(tmp_path / "out")
 
 
-def test_coordinates_that_turn_together_become_neighbours_and_back():
+def test_coordinates_that_turn_together_become_neighbours_and_back() -> None:
     bias = np.arange(12)  # two heads of six
-    made = formats.neighbours_of_halves(bias, 2)
-    assert made.tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
-    np.testing.assert_array_equal(formats.halves_of_neighbours(made, 2), bias)
+    in_pairs = formats.neighbours_of_halves(bias, 2)
+    assert in_pairs.tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+    np.testing.assert_array_equal(formats.halves_of_neighbours(in_pairs, 2), bias)
     kernel = np.random.default_rng(0).normal(size=(5, 12))
     np.testing.assert_array_equal(formats.neighbours_of_halves(kernel, 2)[:, 1], kernel[:, 3])

@@ -1,12 +1,17 @@
-"""Reading and writing Hugging Face directories, against recorded numbers of transformers' own BERT
-in PyTorch."""
+"""Hugging Face directories, read and written, against recorded numbers of transformers' BERT in
+PyTorch."""
+
+from __future__ import annotations
 
 import itertools
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -23,13 +28,15 @@ from kdjax.models import (
     pretrained_config,
     save_pretrained,
 )
+from kdjax.models.naming import Tensors
 from tests import features
 from tests.golden import pytorch
+from tests.models.fixtures import BatchOf, ConfigWith, Scramble
 
 MASKED_LM = pytorch.DIRECTORY / "masked_lm"
 
 
-def as_batch(recorded, slots=()):
+def as_batch(recorded: dict[str, np.ndarray], slots: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
     """kdjax's batch of a recorded one: a document a row, logits at `slots` of each row."""
     tokens = recorded["tokens"]
     return {
@@ -42,7 +49,7 @@ def as_batch(recorded, slots=()):
     }
 
 
-def with_settings(directory, **changes):
+def with_settings(directory: Path, **changes: Any) -> Path:
     """A copy of the recorded masked language model with other settings in its config.json."""
     shutil.copytree(MASKED_LM, directory)
     path = directory / "config.json"
@@ -51,7 +58,7 @@ def with_settings(directory, **changes):
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh"])
-def test_padded_batches_equal_pytorch(tmp_path, act):
+def test_padded_batches_equal_pytorch(tmp_path: Path, act: str) -> None:
     model = from_pretrained(with_settings(tmp_path / "model", hidden_act=act))
     recorded = pytorch.read(act)
     batch = as_batch(recorded, slots=(0, 3, 8, 15))
@@ -60,7 +67,7 @@ def test_padded_batches_equal_pytorch(tmp_path, act):
         features.assert_equal(got, row, slice(0, size), recorded, row, slots=batch["slots"][row])
 
 
-def packed(recorded, name, length):
+def packed(recorded: dict[str, np.ndarray], name: str, length: int) -> np.ndarray:
     """An array of the recorded documents, packed into rows as `PACKED` says; the rest of a row is
     0."""
     rows = np.zeros((len(pytorch.PACKED), length), np.int32)
@@ -72,7 +79,7 @@ def packed(recorded, name, length):
     return rows
 
 
-def test_each_packed_document_equals_pytorch_on_it_alone(batch_of):
+def test_packed_document_equals_pytorch_on_it_alone(batch_of: BatchOf) -> None:
     model = from_pretrained(MASKED_LM)
     recorded = pytorch.read("documents")
     batch = batch_of(pytorch.PACKED, slots=12, types=True)
@@ -89,19 +96,16 @@ def test_each_packed_document_equals_pytorch_on_it_alone(batch_of):
     assert document == len(recorded["tokens"])
 
 
-def test_the_two_gelus_are_told_apart():
+def test_exact_and_tanh_gelu_give_different_logits() -> None:
     config, params = from_pretrained(MASKED_LM)
     batch = as_batch(pytorch.read("gelu"), slots=(0, 1, 2, 3))
-    exact, tanh = (
-        np.asarray(
-            forward(replace(config, gelu=gelu), params, batch, FeatureRequest(logits=True)).logits
-        )
-        for gelu in ("exact", "tanh")
-    )
+    request = FeatureRequest(logits=True)
+    exact = forward(replace(config, gelu="exact"), params, batch, request).logits
+    tanh = forward(replace(config, gelu="tanh"), params, batch, request).logits
     assert np.abs(exact - tanh).max() > 2e-5
 
 
-def test_config_is_read(tmp_path):
+def test_pretrained_config_reads_every_setting(tmp_path: Path) -> None:
     changes = {
         "hidden_act": "gelu_new",
         "hidden_dropout_prob": 0.2,
@@ -110,33 +114,39 @@ def test_config_is_read(tmp_path):
     directory = with_settings(tmp_path / "model", **changes)
     assert pretrained_config(directory) == from_pretrained(directory).config
     assert pretrained_config(directory) == ModelConfig(
-        layers=3, width=24, heads=3, ffn=40, vocab_size=57, max_positions=20, gelu="tanh", dropout=0.2,  # noqa: E501
-        attention_dropout=0.05, norm_eps=1e-7,
-    )  # fmt: skip
+        layers=3,
+        width=24,
+        heads=3,
+        ffn=40,
+        vocab_size=57,
+        max_positions=20,
+        gelu="tanh",
+        dropout=0.2,
+        attention_dropout=0.05,
+        norm_eps=1e-7,
+    )
 
 
-def rewritten(directory, change):
+def rewritten(directory: Path, change: Callable[[Tensors], Tensors]) -> Path:
     """A copy of the recorded masked language model with other tensors; `change` takes and returns a
     dict."""
     shutil.copytree(MASKED_LM, directory)
     path = directory / "model.safetensors"
-    tensors = {
-        name: np.ascontiguousarray(tensor) for name, tensor in change(load_file(path)).items()
-    }
-    save_file(tensors, path, metadata={"format": "pt"})
+    tensors = change(load_file(path))
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(contiguous, path, metadata={"format": "pt"})
     return directory
 
 
-def legacy(tensors):
-    def old(name):
-        return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-            "LayerNorm.bias", "LayerNorm.beta"
-        )
+def legacy(tensors: Tensors) -> Tensors:
+    renamed = {}
+    for name, tensor in tensors.items():
+        with_gamma = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        renamed[with_gamma.replace("LayerNorm.bias", "LayerNorm.beta")] = tensor
+    return renamed
 
-    return {old(name): tensor for name, tensor in tensors.items()}
 
-
-def untied_copies(tensors):
+def untied_copies(tensors: Tensors) -> Tensors:
     return {
         **tensors,
         "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"],
@@ -144,7 +154,7 @@ def untied_copies(tensors):
     }
 
 
-def extras(tensors):
+def extras(tensors: Tensors) -> Tensors:
     return {
         **tensors,
         "bert.embeddings.position_ids": np.arange(20)[None],
@@ -155,14 +165,14 @@ def extras(tensors):
     }
 
 
-def bias_under_the_decoder(tensors):
+def bias_under_the_decoder(tensors: Tensors) -> Tensors:
     return {
         name.replace("cls.predictions.bias", "cls.predictions.decoder.bias"): t
         for name, t in tensors.items()
     }
 
 
-def assert_same_params(found, expected):
+def assert_same_params(found: Any, expected: Any) -> None:
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), found, expected))
 
@@ -179,7 +189,9 @@ def assert_same_params(found, expected):
     ],
     ids=["legacy", "copies", "extras", "decoder-bias", "no-prefix", "all"],
 )
-def test_other_ways_of_storing_the_same_model_read_the_same(tmp_path, change):
+def test_model_stored_in_another_way_reads_the_same(
+    tmp_path: Path, change: Callable[[Tensors], Tensors]
+) -> None:
     directory = rewritten(tmp_path / "model", change)
     assert set(load_file(directory / "model.safetensors")) != set(
         load_file(MASKED_LM / "model.safetensors")
@@ -187,7 +199,7 @@ def test_other_ways_of_storing_the_same_model_read_the_same(tmp_path, change):
     assert_same_params(from_pretrained(directory).params, from_pretrained(MASKED_LM).params)
 
 
-def test_a_bare_encoder_has_no_mlm_head():
+def test_bare_encoder_reads_without_an_mlm_head_and_equals_pytorch() -> None:
     assert "embeddings.word_embeddings.weight" in load_file(
         pytorch.DIRECTORY / "encoder" / "model.safetensors"
     )
@@ -199,7 +211,7 @@ def test_a_bare_encoder_has_no_mlm_head():
         features.assert_equal(got, row, slice(0, size), recorded, row)
 
 
-def test_a_pretraining_checkpoint_reads_as_an_mlm():
+def test_pretraining_checkpoint_reads_as_a_masked_lm() -> None:
     model = from_pretrained(pytorch.DIRECTORY / "pretraining")
     recorded = pytorch.read("pretraining")
     batch = as_batch(recorded, slots=(0, 5, 10, 15))
@@ -207,14 +219,14 @@ def test_a_pretraining_checkpoint_reads_as_an_mlm():
     features.assert_equal(got, 0, slice(0, 16), recorded, 0, slots=batch["slots"][0])
 
 
-def test_sharded_weights_read_the_same():
+def test_sharded_weights_read_the_same() -> None:
     sharded = pytorch.DIRECTORY / "sharded"
     assert len(list(sharded.glob("*.safetensors"))) > 1
     assert_same_params(from_pretrained(sharded).params, from_pretrained(MASKED_LM).params)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_half_precision_weights_become_float32(tmp_path, dtype):
+def test_half_precision_weights_become_float32(tmp_path: Path, dtype: Any) -> None:
     directory = rewritten(
         tmp_path / "model", lambda tensors: {n: t.astype(dtype) for n, t in tensors.items()}
     )
@@ -226,15 +238,14 @@ def test_half_precision_weights_become_float32(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "encoder"])
-def test_what_is_saved_is_stored_as_transformers_stores_it(tmp_path, kind):
+def test_saved_tensors_and_settings_are_those_transformers_writes(
+    tmp_path: Path, kind: str
+) -> None:
     theirs = pytorch.DIRECTORY / kind
     save_pretrained(tmp_path / "out", from_pretrained(theirs))
     # The pooler belongs to sentence tasks, and kdjax has none.
-    expected = {
-        n: t
-        for n, t in load_file(theirs / "model.safetensors").items()
-        if not n.startswith("pooler.")
-    }
+    expected = load_file(theirs / "model.safetensors")
+    expected = {n: t for n, t in expected.items() if not n.startswith("pooler.")}
     found = load_file(tmp_path / "out" / "model.safetensors")
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
@@ -245,7 +256,9 @@ def test_what_is_saved_is_stored_as_transformers_stores_it(tmp_path, kind):
     assert settings.items() <= written_by_transformers.items()
 
 
-def test_a_saved_model_reads_back_equal(tmp_path, config, scrambled):
+def test_saved_model_reads_back_equal_with_its_card(
+    tmp_path: Path, config: ConfigWith, scrambled: Scramble
+) -> None:
     model = init(config(), 3)._replace(params=scrambled(init(config(), 3).params))
     save_pretrained(tmp_path / "out", model, card="# A card\n")
     back = from_pretrained(tmp_path / "out")
@@ -259,7 +272,7 @@ def test_a_saved_model_reads_back_equal(tmp_path, config, scrambled):
     ]
 
 
-def test_minilm_equals_pytorch():
+def test_minilm_equals_pytorch() -> None:
     directory = pytorch.minilm_directory()
     if directory is None:
         pytest.skip("the data packages of requirements-data.txt are not installed")
@@ -271,7 +284,7 @@ def test_minilm_equals_pytorch():
         features.assert_equal(got, row, slice(0, int(size)), recorded, row)
 
 
-def test_settings_that_a_config_leaves_out_are_transformers_own(tmp_path):
+def test_settings_that_a_config_leaves_out_are_transformers_defaults(tmp_path: Path) -> None:
     (tmp_path / "left_out").mkdir()
     (tmp_path / "left_out" / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "whole").mkdir()
@@ -285,16 +298,17 @@ def test_settings_that_a_config_leaves_out_are_transformers_own(tmp_path):
     )
 
 
-def test_nobody_who_reads_and_writes_waits_for_transformers(tmp_path):
+def test_reading_and_writing_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
     script = f"""
 import sys
 from kdjax.config import ModelConfig
 from kdjax.models import from_pretrained, init, save_pretrained
-save_pretrained({str(tmp_path / "bert")!r}, init(ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=9), 0))
+config = ModelConfig(layers=1, width=8, heads=2, ffn=8, vocab_size=9)
+save_pretrained({str(tmp_path / "bert")!r}, init(config, 0))
 from_pretrained({str(tmp_path / "bert")!r})
 assert not {{"torch", "transformers"}} & sys.modules.keys()
-"""  # noqa: E501
-    ended = subprocess.run(
+"""
+    process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
-    assert ended.returncode == 0, ended.stderr
+    assert process.returncode == 0, process.stderr

@@ -1,8 +1,13 @@
-"""A directory that cannot be read or written gives one line that names the file or tensor, and
-changes nothing."""
+"""Directories that cannot be read or written: one line names the file or tensor, and nothing
+changes."""
+
+from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +15,18 @@ from safetensors.numpy import load_file, save_file
 
 from kdjax.errors import InputError
 from kdjax.models import from_pretrained, hf, init, pretrained_config, save_pretrained
+from kdjax.models.naming import Tensors
+from tests.models.fixtures import ConfigWith
 
 
 @pytest.fixture
-def saved(tmp_path, config):
+def saved(tmp_path: Path, config: ConfigWith) -> Path:
     directory = tmp_path / "teacher"
     save_pretrained(directory, init(config(), 0), card="first")
     return directory
 
 
-def refused(directory, *words):
+def assert_refused(directory: Path, *words: str) -> None:
     with pytest.raises(InputError) as caught:
         from_pretrained(directory)
     message = str(caught.value)
@@ -28,17 +35,17 @@ def refused(directory, *words):
         assert word in message, message
 
 
-def settings(directory, **changes):
+def change_settings(directory: Path, **changes: Any) -> None:
     path = directory / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def tensors(directory, change):
+def change_tensors(directory: Path, change: Callable[[Tensors], Tensors]) -> None:
     path = directory / "model.safetensors"
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
 
-def without(name):
+def without(name: str) -> Callable[[Tensors], Tensors]:
     return lambda t: {k: v for k, v in t.items() if k != name}
 
 
@@ -49,84 +56,90 @@ WORDS = "bert.embeddings.word_embeddings.weight"
 @pytest.mark.parametrize(
     "name", [QUERY, WORDS, "bert.embeddings.LayerNorm.bias", "cls.predictions.bias"]
 )
-def test_a_missing_tensor(saved, name):
-    tensors(saved, without(name))
-    refused(saved, "model.safetensors", name.removeprefix("bert."), "missing")
+def test_missing_tensor_is_refused_by_name(saved: Path, name: str) -> None:
+    change_tensors(saved, without(name))
+    assert_refused(saved, "model.safetensors", name.removeprefix("bert."), "missing")
 
 
-def test_half_an_mlm_head(saved):
-    tensors(saved, lambda t: {k: v for k, v in t.items() if "cls.predictions.transform" not in k})
-    refused(saved, "cls.predictions.transform.dense.bias", "missing")
+def test_half_an_mlm_head_is_refused(saved: Path) -> None:
+    change_tensors(
+        saved, lambda t: {k: v for k, v in t.items() if "cls.predictions.transform" not in k}
+    )
+    assert_refused(saved, "cls.predictions.transform.dense.bias", "missing")
 
 
 @pytest.mark.parametrize(
     "name", ["bert.encoder.layer.3.output.dense.bias", "classifier.weight", "bert.embeddings.extra"]
 )
-def test_an_unexpected_tensor(saved, name):
-    tensors(saved, lambda t: {**t, name: np.zeros(3, np.float32)})
-    refused(saved, name.removeprefix("bert."), "unexpected")
+def test_unexpected_tensor_is_refused_by_name(saved: Path, name: str) -> None:
+    change_tensors(saved, lambda t: {**t, name: np.zeros(3, np.float32)})
+    assert_refused(saved, name.removeprefix("bert."), "unexpected")
 
 
-def test_fewer_layers_in_the_config_than_in_the_weights(saved):
-    settings(saved, num_hidden_layers=2)
-    refused(saved, "unexpected tensor 'encoder.layer.2.", "2 layers")
+def test_fewer_layers_in_the_config_than_in_the_weights_are_refused(saved: Path) -> None:
+    change_settings(saved, num_hidden_layers=2)
+    assert_refused(saved, "unexpected tensor 'encoder.layer.2.", "2 layers")
 
 
-def test_a_tensor_of_the_wrong_shape(saved):
-    tensors(
+def test_tensor_of_the_wrong_shape_is_refused_with_both_shapes(saved: Path) -> None:
+    change_tensors(
         saved,
         lambda t: {
             **t,
             "bert.encoder.layer.0.intermediate.dense.weight": np.zeros((24, 40), np.float32),
         },
     )
-    refused(saved, "encoder.layer.0.intermediate.dense.weight", "(24, 40)", "(40, 24)")
+    assert_refused(saved, "encoder.layer.0.intermediate.dense.weight", "(24, 40)", "(40, 24)")
 
 
-def test_a_tensor_of_integers(saved):
-    tensors(saved, lambda t: {**t, QUERY: np.zeros((24, 24), np.int32)})
-    refused(saved, "encoder.layer.1.attention.self.query.weight", "int32")
+def test_tensor_of_integers_is_refused(saved: Path) -> None:
+    change_tensors(saved, lambda t: {**t, QUERY: np.zeros((24, 24), np.int32)})
+    assert_refused(saved, "encoder.layer.1.attention.self.query.weight", "int32")
 
 
-def test_a_vocabulary_of_another_size(saved):
-    settings(saved, vocab_size=58)
-    refused(saved, "word_embeddings", "(57, 24)", "(58, 24)")
+def test_vocabulary_of_another_size_is_refused(saved: Path) -> None:
+    change_settings(saved, vocab_size=58)
+    assert_refused(saved, "word_embeddings", "(57, 24)", "(58, 24)")
 
 
-def test_a_decoder_that_is_not_tied(saved):
-    tensors(saved, lambda t: {**t, "cls.predictions.decoder.weight": t[WORDS] + 1})
-    refused(saved, "cls.predictions.decoder.weight", "word_embeddings", "tied")
+def test_decoder_that_is_not_tied_is_refused(saved: Path) -> None:
+    change_tensors(saved, lambda t: {**t, "cls.predictions.decoder.weight": t[WORDS] + 1})
+    assert_refused(saved, "cls.predictions.decoder.weight", "word_embeddings", "tied")
 
 
-def test_two_output_biases(saved):
-    tensors(saved, lambda t: {**t, "cls.predictions.decoder.bias": t["cls.predictions.bias"] + 1})
-    refused(saved, "cls.predictions.decoder.bias", "cls.predictions.bias")
+def test_two_different_output_biases_are_refused(saved: Path) -> None:
+    change_tensors(
+        saved, lambda t: {**t, "cls.predictions.decoder.bias": t["cls.predictions.bias"] + 1}
+    )
+    assert_refused(saved, "cls.predictions.decoder.bias", "cls.predictions.bias")
 
 
-def test_one_tensor_under_two_names(saved):
-    tensors(saved, lambda t: {**t, "bert.embeddings.LayerNorm.gamma": np.ones(24, np.float32)})
-    refused(saved, "embeddings.LayerNorm.weight", "twice")
+def test_tensor_under_two_names_is_refused(saved: Path) -> None:
+    change_tensors(
+        saved, lambda t: {**t, "bert.embeddings.LayerNorm.gamma": np.ones(24, np.float32)}
+    )
+    assert_refused(saved, "embeddings.LayerNorm.weight", "twice")
 
 
-@pytest.mark.parametrize("left", [0, 5, 100, -1])
-def test_truncated_safetensors(saved, left):
+@pytest.mark.parametrize("size", [0, 5, 100, -1])
+def test_truncated_safetensors_are_refused(saved: Path, size: int) -> None:
     path = saved / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:left])
-    refused(saved, "model.safetensors", "not a whole safetensors file")
+    path.write_bytes(path.read_bytes()[:size])
+    assert_refused(saved, "model.safetensors", "not a whole safetensors file")
 
 
-def test_no_weights(saved):
+def test_directory_without_weights_is_refused(saved: Path) -> None:
     (saved / "model.safetensors").unlink()
-    refused(saved, "no weights, expected model.safetensors")
+    assert_refused(saved, "no weights, expected model.safetensors")
 
 
-def test_no_config(saved):
+def test_directory_without_a_config_is_refused(saved: Path) -> None:
     (saved / "config.json").unlink()
-    refused(saved, "config.json", "no such file")
+    assert_refused(saved, "config.json", "no such file")
 
 
-def test_no_directory(tmp_path):
-    refused(tmp_path / "nowhere", "no such file")
+def test_missing_directory_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "nowhere", "no such file")
 
 
 @pytest.mark.parametrize(
@@ -148,42 +161,44 @@ def test_no_directory(tmp_path):
         ({"num_hidden_layers": 0}, ("layers is 0",)),
     ],
 )
-def test_a_config_that_cannot_be_used(saved, changes, words):
-    settings(saved, **changes)
-    refused(saved, "config.json", *words)
+def test_config_that_cannot_be_used_is_refused(
+    saved: Path, changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    change_settings(saved, **changes)
+    assert_refused(saved, "config.json", *words)
     with pytest.raises(InputError):
         pretrained_config(saved)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "", "null"])
-def test_a_config_that_is_not_json(saved, text):
+def test_config_that_is_not_json_is_refused(saved: Path, text: str) -> None:
     (saved / "config.json").write_text(text)
-    refused(saved, "config.json")
+    assert_refused(saved, "config.json")
 
 
-def test_an_index_that_names_a_missing_shard(saved):
+def test_index_that_names_a_missing_shard_is_refused(saved: Path) -> None:
     (saved / "model.safetensors").rename(saved / "part.safetensors")
     index = saved / "model.safetensors.index.json"
     index.write_text(
         json.dumps({"weight_map": {QUERY: "part.safetensors", WORDS: "gone.safetensors"}})
     )
-    refused(saved, "gone.safetensors")
+    assert_refused(saved, "gone.safetensors")
     index.write_text("{}")
-    refused(saved, "model.safetensors.index.json", "weight_map")
+    assert_refused(saved, "model.safetensors.index.json", "weight_map")
 
 
-def test_a_pickle_without_pytorch(saved, monkeypatch):
+def test_pickle_without_pytorch_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (saved / "model.safetensors").unlink()
     (saved / "pytorch_model.bin").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
-    refused(saved, "pytorch_model.bin", "needs PyTorch")
+    assert_refused(saved, "pytorch_model.bin", "needs PyTorch")
 
 
-def snapshot(directory):
+def snapshot(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_saving_again_replaces_everything(saved, config, tmp_path):
+def test_saving_again_replaces_everything(saved: Path, config: ConfigWith, tmp_path: Path) -> None:
     tokenizer = tmp_path / "some-tokenizer.json"
     tokenizer.write_text('{"version": "1.0"}')
     save_pretrained(saved, init(config(layers=1), 1), tokenizer=tokenizer)
@@ -194,10 +209,12 @@ def test_saving_again_replaces_everything(saved, config, tmp_path):
 
 
 @pytest.mark.parametrize("step", ["_config_json", "_tensors", "save_file", "_swap"])
-def test_a_failed_save_leaves_what_was_there(saved, config, monkeypatch, step):
+def test_failed_save_leaves_the_directory_as_it_was(
+    saved: Path, config: ConfigWith, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     before = snapshot(saved)
 
-    def fail(*_, **__):
+    def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(hf, step, fail)
@@ -207,30 +224,32 @@ def test_a_failed_save_leaves_what_was_there(saved, config, monkeypatch, step):
     assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
 
 
-def test_a_failed_rename_brings_the_old_directory_back(saved, config, monkeypatch):
+def test_failed_rename_brings_the_old_directory_back(
+    saved: Path, config: ConfigWith, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = snapshot(saved)
     rename = type(saved).rename
 
-    def fail_for_the_new_one(path, target):
+    def fail_for_the_new_directory(path: Path, target: Path) -> Path:
         if path.name.endswith(".tmp"):
             raise OSError("stale file handle")
         return rename(path, target)
 
-    monkeypatch.setattr(type(saved), "rename", fail_for_the_new_one)
+    monkeypatch.setattr(type(saved), "rename", fail_for_the_new_directory)
     with pytest.raises(InputError, match="stale file handle"):
         save_pretrained(saved, init(config(), 1))
     assert snapshot(saved) == before
     assert [p.name for p in saved.parent.iterdir()] == ["teacher"]
 
 
-def test_a_missing_tokenizer_leaves_what_was_there(saved, config):
+def test_missing_tokenizer_leaves_the_directory_as_it_was(saved: Path, config: ConfigWith) -> None:
     before = snapshot(saved)
     with pytest.raises(InputError, match=r"nowhere\.json"):
         save_pretrained(saved, init(config(), 1), tokenizer=saved / "nowhere.json")
     assert snapshot(saved) == before
 
 
-def test_a_directory_with_other_files_is_not_replaced(saved, config):
+def test_directory_with_other_files_is_not_replaced(saved: Path, config: ConfigWith) -> None:
     (saved / "thesis.tex").write_text("years of work")
     before = snapshot(saved)
     with pytest.raises(InputError, match="holds other files"):
@@ -238,7 +257,7 @@ def test_a_directory_with_other_files_is_not_replaced(saved, config):
     assert snapshot(saved) == before
 
 
-def test_a_file_in_the_way(tmp_path, config):
+def test_file_in_the_place_of_the_directory_is_kept(tmp_path: Path, config: ConfigWith) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="out: "):
         save_pretrained(tmp_path / "out", init(config(), 0))

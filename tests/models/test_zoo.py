@@ -1,3 +1,7 @@
+"""Named sizes of models."""
+
+from __future__ import annotations
+
 import jax
 import pytest
 
@@ -21,7 +25,9 @@ from kdjax.models import abstract_params, count_params, init, zoo
         ("10x64", 10, 64, 1, 256),
     ],
 )
-def test_named_sizes(name, layers, width, heads, ffn):
+def test_get_of_a_named_size_gives_berts_options(
+    name: str, layers: int, width: int, heads: int, ffn: int
+) -> None:
     assert zoo.get(name) == ModelConfig(layers=layers, width=width, heads=heads, ffn=ffn)
 
 
@@ -29,7 +35,7 @@ def test_named_sizes(name, layers, width, heads, ffn):
     ("name", "millions"),
     [("tiny", 4.4), ("mini", 11.3), ("small", 29.1), ("medium", 41.7), ("base", 110.1)],
 )
-def test_sizes_are_those_turc_et_al_give(name, millions):
+def test_parameters_of_named_sizes_are_those_of_turc_et_al(name: str, millions: float) -> None:
     # Table 1 of arXiv 1908.08962 (in millions) counts BERT's pooler too, and no MLM head.
     width = zoo.get(name).width
     pooler = width * width + width
@@ -38,7 +44,7 @@ def test_sizes_are_those_turc_et_al_give(name, millions):
     )
 
 
-def test_a_spec_changes_what_it_sets_and_nothing_else():
+def test_resolve_changes_what_the_spec_sets_and_nothing_else() -> None:
     spec = ModelSpec(
         size="mini", layers=3, ffn=100, norm="pre", vocab_size=99, dropout=0.0, gelu="tanh"
     )
@@ -47,7 +53,7 @@ def test_a_spec_changes_what_it_sets_and_nothing_else():
     )
 
 
-def test_init_takes_a_name():
+def test_init_takes_a_name() -> None:
     shapes = jax.eval_shape(lambda: init("2x64", 0).params)
     assert shapes == abstract_params(zoo.get("2x64"))
 
@@ -62,17 +68,17 @@ def test_init_takes_a_name():
         ("", "expected LAYERSxWIDTH.*valid: base"),
     ],
 )
-def test_an_unknown_size_is_refused_with_a_hint(name, message):
+def test_get_of_an_unknown_size_is_refused_with_a_hint(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         zoo.get(name)
 
 
-def test_sizes_that_do_not_fit_together_are_refused():
+def test_resolve_of_sizes_that_do_not_fit_together_is_refused() -> None:
     with pytest.raises(InputError, match="12 heads do not divide the width 700"):
         zoo.resolve(ModelSpec(size="base", width=700))
 
 
-def test_a_width_of_its_own_brings_a_feed_forward_block_four_times_as_wide():
+def test_resolve_of_a_width_alone_gives_a_feed_forward_block_four_times_as_wide() -> None:
     assert zoo.resolve(ModelSpec(layers=2, width=32, heads=4)).ffn == 128
     assert zoo.resolve(ModelSpec(layers=2, width=32, heads=4, ffn=40)).ffn == 40
     assert zoo.resolve(ModelSpec(size="minilm-l6")).ffn == 1536

@@ -24,10 +24,23 @@ BATCHES = pytest.mark.parametrize("make", [padded, packed])
 MakeBatch = Callable[[], dict[str, np.ndarray]]
 
 
-def blocks(seen: Any, layer: int, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
+def blocks(model_features: Any, layer: int, batch: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Scores of each document and head: what is inside a document, and nothing else."""
-    scores = np.asarray(seen.scores[layer])
-    return [scores[b, h][np.ix_(at, at)] for b, at in groups(batch) for h in range(scores.shape[1])]
+    scores = np.asarray(model_features.scores[layer])
+    inside: list[np.ndarray] = []
+    for b, at in groups(batch):
+        inside += list(scores[b][:, at[:, None], at])
+    return inside
+
+
+def probability_rows(
+    model_features: Any, layer: int, batch: dict[str, np.ndarray]
+) -> list[np.ndarray]:
+    """Return the attention distributions of each document and head, row by row."""
+    rows: list[np.ndarray] = []
+    for scores in blocks(model_features, layer, batch):
+        rows += list(softmax(scores))
+    return rows
 
 
 @BATCHES
@@ -49,10 +62,9 @@ def test_attention_mse_is_a_sum_over_layers_of_means_inside_documents(
     teacher = features(TEACHER, batch, 2)
     expected = 0.0
     for m, n in mapped:
-        differences = [
-            x - y for x, y in zip(blocks(student, m, batch), blocks(teacher, n, batch), strict=True)
-        ]
-        expected += np.mean(np.concatenate([d.ravel() for d in differences]) ** 2)
+        student_scores = np.concatenate([x.ravel() for x in blocks(student, m, batch)])
+        teacher_scores = np.concatenate([x.ravel() for x in blocks(teacher, n, batch)])
+        expected += np.mean((student_scores - teacher_scores) ** 2)
     assert get("attention_mse", layers=layers)(student, teacher, batch, {}) == pytest.approx(
         expected, rel=1e-12
     )
@@ -66,13 +78,9 @@ def test_attention_kl_is_a_mean_over_rows_inside_documents(
     batch = make()
     student = features(STUDENT, batch, 1)
     teacher = features(TEACHER, batch, 2)
-    divergences = [
-        kl(target, own)
-        for x, y in zip(
-            blocks(student, 2, batch), blocks(teacher, teacher_layer or 4, batch), strict=True
-        )
-        for own, target in zip(softmax(x), softmax(y), strict=True)
-    ]
+    student_rows = probability_rows(student, 2, batch)
+    teacher_rows = probability_rows(teacher, teacher_layer or 4, batch)
+    divergences = [kl(q, p) for p, q in zip(student_rows, teacher_rows, strict=True)]
     assert len(divergences) == STUDENT.heads * batch["valid"].sum()
     loss = get("attention_kl", teacher_layer=teacher_layer)(student, teacher, batch, {})
     assert loss == pytest.approx(np.mean(divergences), rel=1e-12)
@@ -87,11 +95,14 @@ def test_pearson_correlates_rows_and_columns(make: MakeBatch, float64: None) -> 
     batch = make()
     student = features(STUDENT, batch, 1)
     teacher = features(TEACHER, batch, 2)
-    both = list(zip(blocks(student, 2, batch), blocks(teacher, 4, batch), strict=True))
-    probabilities = [(softmax(x), softmax(y)) for x, y in both]
-    longer = [(p, q) for p, q in probabilities if len(p) > 1]
-    rows = [correlation(a, b) for p, q in longer for a, b in zip(p, q, strict=True)]
-    columns = [correlation(a, b) for p, q in longer for a, b in zip(p.T, q.T, strict=True)]
+    rows = []
+    columns = []
+    for x, y in zip(blocks(student, 2, batch), blocks(teacher, 4, batch), strict=True):
+        p = softmax(x)
+        q = softmax(y)
+        if len(p) > 1:
+            rows += list(map(correlation, p, q))
+            columns += list(map(correlation, p.T, q.T))
 
     def loss(axes: str) -> float:
         return float(get("pearson", axes=axes)(student, teacher, batch, {}))

@@ -49,7 +49,9 @@ def golden_features(golden: dict[str, np.ndarray], who: str, *, masked: bool) ->
 @pytest.mark.parametrize("masked", [False, True], ids=["raw scores", "masked scores"])
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("file", ["objectives_padded", "objectives_full"])
-def test_the_published_numbers_are_met(file: str, name: str, masked: bool, float64: None) -> None:
+def test_bui2024_terms_give_the_published_codes_numbers(
+    file: str, name: str, masked: bool, float64: None
+) -> None:
     golden = dict(np.load(GOLDEN / f"{file}.npz"))
     batch = {
         "valid": jnp.asarray(golden["valid"]),
@@ -64,7 +66,7 @@ def test_the_published_numbers_are_met(file: str, name: str, masked: bool, float
     assert get(name, "bui2024")(student, teacher, batch, {}) == pytest.approx(expected, abs=1e-6)
 
 
-def test_attention_in_a_packed_batch_stays_in_its_segment(float64: None) -> None:
+def test_bui2024_attention_of_a_packed_batch_stays_inside_segments(float64: None) -> None:
     """The published code has no packing: a packed batch gives what its documents give, each padded
     by itself."""
     rng = np.random.default_rng(0)

@@ -35,10 +35,11 @@ def last(config):
     return FeatureRequest(hidden=frozenset({config.layers}))
 
 
-@term(student=last, teacher=last, count="valid")
+@term(student=last, teacher=last, normalizer="valid")
 def last_hidden_l1(student, teacher, batch, params, *, scale: float = 1.0):
     """The mean absolute difference of the last hidden states."""
-    distance = jnp.abs(student.hidden[max(student.hidden)] - teacher.hidden[max(teacher.hidden)]).mean(-1)
+    difference = student.hidden[max(student.hidden)] - teacher.hidden[max(teacher.hidden)]
+    distance = jnp.abs(difference).mean(-1)
     return scale * jnp.where(batch["valid"], distance, 0).sum() / batch["valid"].sum()
 
 
@@ -51,12 +52,12 @@ def shifted(student, teacher, batch, params, *, shape=(1, 2)):
     return jnp.sum((student.hidden[max(student.hidden)] + params["shift"]) ** 2)
 
 
-@term(student=lambda config: FeatureRequest(logits=True), count="slots")
+@term(student=lambda config: FeatureRequest(logits=True), normalizer="slots")
 def strict(student, teacher, batch, params, *, power):
     return jnp.mean(student.logits.astype(jnp.bfloat16)) ** power
 
 
-@term(student=last, count="sequences")
+@term(student=last, normalizer="sequences")
 def vector(student, teacher, batch, params):
     return student.hidden[max(student.hidden)].sum((1, 2))
 
@@ -108,7 +109,7 @@ def undecorated(student, teacher, batch, params):
 
 
 NUMBER = 3
-'''  # noqa: E501
+'''
 
 BROKEN = {
     "raises": "1 / 0\n",
@@ -119,8 +120,9 @@ BROKEN = {
         "...\n"
     ),
     "miscounts": (
-        "from kdjax.objectives import term\n@term(student=None, count='row')\ndef f(a, b, c, d): "
-        "...\n"
+        "from kdjax.objectives import term\n"
+        "@term(student=None, normalizer='row')\n"
+        "def f(a, b, c, d): ...\n"
     ),
 }
 
@@ -154,7 +156,7 @@ def example(float64: None) -> tuple[Any, Any, dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("call", [lambda f: f, jax.jit], ids=["plain", "jitted"])
-def test_it_computes_what_its_function_does(
+def test_custom_term_computes_what_its_function_does(
     own: str, example: Any, call: Callable[..., Any]
 ) -> None:
     expected = absolute_difference(example[2])
@@ -164,7 +166,7 @@ def test_it_computes_what_its_function_does(
     assert call(scaled)(*example, {}) == pytest.approx(2.5 * expected, rel=1e-12)
 
 
-def test_its_function_can_still_be_called(own: str, example: Any) -> None:
+def test_function_declared_a_term_can_still_be_called(own: str, example: Any) -> None:
     import own_terms
 
     assert own_terms.last_hidden_l1(*example, {}, scale=2.0) == pytest.approx(
@@ -173,7 +175,7 @@ def test_its_function_can_still_be_called(own: str, example: Any) -> None:
     assert "absolute difference" in own_terms.last_hidden_l1.__doc__
 
 
-def test_it_says_what_it_needs_and_what_its_mean_is_over(own: str, example: Any) -> None:
+def test_custom_term_declares_its_needs_and_its_normalizer(own: str, example: Any) -> None:
     term = get(f"{own}:last_hidden_l1")
     batch = example[2]
     assert term.name == "last_hidden_l1"
@@ -181,28 +183,30 @@ def test_it_says_what_it_needs_and_what_its_mean_is_over(own: str, example: Any)
         FeatureRequest(hidden=frozenset({STUDENT.layers})),
         FeatureRequest(hidden=frozenset({TEACHER.layers})),
     )
-    assert term.needs_teacher and term.init(STUDENT, TEACHER, 0) == {} and term.count(batch) == 16
+    assert (
+        term.needs_teacher and term.init(STUDENT, TEACHER, 0) == {} and term.normalizer(batch) == 16
+    )
     alone = get(f"{own}:strict", power=1)
     assert not alone.needs_teacher and alone.needs(STUDENT, None) == FeatureNeeds(
         FeatureRequest(logits=True), FeatureRequest()
     )
     assert (
-        alone.count(batch) == 8
-        and get(f"{own}:vector").count(batch) == 3
-        and get(f"{own}:shifted").count(batch) is None
+        alone.normalizer(batch) == 8
+        and get(f"{own}:vector").normalizer(batch) == 3
+        and get(f"{own}:shifted").normalizer(batch) is None
     )
     with pytest.raises(InputError, match="last_hidden_l1: found no teacher, expected one"):
         term.needs(STUDENT, None)
 
 
-def test_it_is_frozen_and_two_of_the_same_options_are_equal(own: str) -> None:
+def test_custom_term_is_frozen_and_equals_another_of_the_same_options(own: str) -> None:
     one, two = (get(f"{own}:shifted", shape=shape) for shape in ([3, [4]], (3, (4,))))
     assert one == two and hash(one) == hash(two) and one != get(f"{own}:shifted")
     with pytest.raises(AttributeError):
         one.options = ()  # type: ignore[attr-defined]
 
 
-def test_it_may_learn_parameters(own: str, example: Any) -> None:
+def test_custom_term_learns_its_parameters(own: str, example: Any) -> None:
     student, _, batch = example
     objective = Objective((("shifted", 2.0, get(f"{own}:shifted")),))
     params = objective.init(STUDENT, None, seed=3)
@@ -213,7 +217,7 @@ def test_it_may_learn_parameters(own: str, example: Any) -> None:
     )
 
 
-def test_an_option_may_be_scheduled(own: str, example: Any) -> None:
+def test_custom_terms_option_may_be_a_schedule(own: str, example: Any) -> None:
     term = get(f"{own}:last_hidden_l1", scale={"shape": "linear", "points": [[0, 1], [1, 3]]})
     assert term.scheduled and not get(f"{own}:last_hidden_l1", scale=2).scheduled
     assert hash(term) == hash(
@@ -223,11 +227,11 @@ def test_an_option_may_be_scheduled(own: str, example: Any) -> None:
     assert float(total) == pytest.approx(2.5 * absolute_difference(example[2]))
 
 
-def test_what_it_makes_of_bfloat16_is_float32(own: str, example: Any) -> None:
+def test_custom_loss_in_bfloat16_becomes_float32(own: str, example: Any) -> None:
     assert get(f"{own}:strict", power=1)(*example, {}).dtype == np.float32
 
 
-def test_a_class_of_ones_own_is_a_term(own: str, example: Any) -> None:
+def test_class_of_a_users_own_is_a_term(own: str, example: Any) -> None:
     assert (
         get(f"{own}:Constant")(*example, {}) == 2
         and get("own_package.inner:Constant", size=3)(*example, {}) == 3
@@ -241,7 +245,7 @@ def test_a_class_of_ones_own_is_a_term(own: str, example: Any) -> None:
         ("nothing", "nothing: its loss is a NoneType, expected a scalar"),
     ],
 )
-def test_a_loss_that_is_no_scalar_is_refused_while_it_is_traced(
+def test_custom_loss_that_is_no_scalar_is_refused_while_it_is_traced(
     own: str, example: Any, attribute: str, complaint: str
 ) -> None:
     with pytest.raises(InputError) as e:
@@ -253,10 +257,12 @@ def test_a_loss_that_is_no_scalar_is_refused_while_it_is_traced(
     ("attribute", "complaint"),
     [
         ("too_deep", "^too_deep: asks for hidden of student layer 3, expected 0 to 2$"),
-        ("no_request", "^no_request: asks the student for {1, 2}, expected a Request$"),
+        ("no_request", "^no_request: asks the student for {1, 2}, expected a FeatureRequest$"),
     ],
 )
-def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: str) -> None:
+def test_custom_term_cannot_request_layers_that_are_not_there(
+    own: str, attribute: str, complaint: str
+) -> None:
     with pytest.raises(InputError, match=complaint):
         get(f"{own}:{attribute}").needs(STUDENT, TEACHER)
 
@@ -304,7 +310,11 @@ def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: 
             {},
             r"f\(student, teacher, batch\): expected \(student, teacher, batch, params, \*",
         ),
-        ("miscounts:f", {}, "f: count is 'row', expected None or one of slots, valid, sequences"),
+        (
+            "miscounts:f",
+            {},
+            "f: normalizer is 'row', expected None or one of slots, valid, sequences",
+        ),
         (
             "own_terms:last_hidden_l1",
             {"scal": 2},
@@ -332,7 +342,7 @@ def test_it_can_only_ask_for_what_is_there(own: str, attribute: str, complaint: 
         ),
     ],
 )
-def test_what_is_no_term_is_refused(
+def test_find_of_what_is_no_term_is_refused(
     own: str, name: str, options: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint) as e:
@@ -340,7 +350,7 @@ def test_what_is_no_term_is_refused(
     assert str(e.value).startswith(f"{name}: ") and "\n" not in str(e.value)
 
 
-def test_it_has_one_variant(own: str) -> None:
+def test_custom_term_has_one_variant(own: str) -> None:
     with pytest.raises(
         InputError, match=r"own_terms:vector: unknown variant 'bui2024' \(valid: original\)"
     ):
@@ -362,7 +372,7 @@ def looping(student, teacher, batch, params):
 """
 
 
-def test_an_error_in_the_function_is_one_line_that_says_where(
+def test_error_in_a_custom_function_is_one_line_that_says_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_terms.py").write_text(TROUBLE)
@@ -375,7 +385,9 @@ def test_an_error_in_the_function_is_one_line_that_says_where(
     assert "\n" not in str(e.value) and isinstance(e.value.__cause__, TypeError)
 
 
-def test_a_term_with_a_loop_has_no_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_term_with_a_loop_has_no_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "looping_terms.py").write_text(TROUBLE)
     monkeypatch.syspath_prepend(tmp_path)
     config = ArmConfig(terms=(TermConfig("looping_terms:looping"),))

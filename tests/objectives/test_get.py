@@ -96,14 +96,14 @@ def layers(*numbers: int) -> frozenset[int]:
         ("pearson", "original", {"axes": 3}, "axes is 3"),
     ],
 )
-def test_what_cannot_be_built_is_refused(
+def test_get_of_what_cannot_be_built_is_refused(
     name: str, variant: str, options: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint):
         get(name, variant, **options)
 
 
-def test_a_term_is_frozen_and_two_of_the_same_options_are_equal() -> None:
+def test_term_is_frozen_and_equals_another_of_the_same_options() -> None:
     term = get("attention_mse", layers=[[1, 2]])
     cooling = {"shape": "cosine", "points": [[0, 4], [1, 1]]}
     assert hash(get("logit", temperature=cooling)) == hash(get("logit", temperature={**cooling}))
@@ -190,18 +190,20 @@ def test_a_term_is_frozen_and_two_of_the_same_options_are_equal() -> None:
     ],
     ids=str,
 )
-def test_a_term_asks_for_what_its_equation_names(term: Term, expected: FeatureNeeds) -> None:
+def test_term_needs_what_its_equation_names(term: Term, expected: FeatureNeeds) -> None:
     assert term.needs(STUDENT, TEACHER) == expected
 
 
 def names_of(request: FeatureRequest) -> set[tuple[str, int]]:
     kinds = ("scores", "query", "key", "value", "hidden")
-    asked = {(kind, n) for kind in kinds for n in getattr(request, kind)}
+    asked = set()
+    for kind in kinds:
+        asked |= {(kind, n) for n in getattr(request, kind)}
     return asked | {(kind, 0) for kind in ("logits", "token_logits") if getattr(request, kind)}
 
 
 @pytest.mark.parametrize("label", every_term())
-def test_a_term_uses_all_it_asks_for_and_nothing_else(label: str, float64: None) -> None:
+def test_term_uses_all_it_needs_and_nothing_else(label: str, float64: None) -> None:
     term = every_term()[label]
     batch = packed()
     needs = term.needs(STUDENT, TEACHER)
@@ -297,7 +299,7 @@ def test_a_term_uses_all_it_asks_for_and_nothing_else(label: str, float64: None)
         ),
     ],
 )
-def test_models_that_do_not_fit_are_refused(
+def test_needs_of_models_that_do_not_fit_are_refused(
     term: Term, student: dict[str, int], teacher: dict[str, int], complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint) as e:
@@ -306,7 +308,7 @@ def test_models_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("label", sorted(set(ORIGINAL) - {"mlm"}))
-def test_a_term_that_needs_a_teacher_says_so(label: str) -> None:
+def test_term_that_needs_a_teacher_refuses_to_go_without(label: str) -> None:
     term = every_term()[label]
     assert term.needs_teacher
     with pytest.raises(InputError, match="found no teacher"):
@@ -332,19 +334,21 @@ def test_mlm_needs_no_teacher() -> None:
         ("hidden_concat", WIDE, {"kernel": (16, 48), "bias": (48,)}),
     ],
 )
-def test_only_projections_have_parameters(
+def test_only_terms_with_projections_have_parameters(
     name: str, teacher: ModelConfig, shapes: dict[str, tuple[int, ...]]
 ) -> None:
     params = get(name).init(STUDENT, teacher, seed=3)
     assert {key: x.shape for key, x in params.items()} == shapes
-    again, other = (get(name).init(STUDENT, teacher, seed) for seed in (3, 4))
+    again, otherwise = (get(name).init(STUDENT, teacher, seed) for seed in (3, 4))
     for key in params:
         assert np.array_equal(params[key], again[key])
-    assert not params or not np.array_equal(params["kernel"], other["kernel"])
+    assert not params or not np.array_equal(params["kernel"], otherwise["kernel"])
 
 
-def test_features_without_the_logits_are_refused() -> None:
+def test_mlm_refuses_features_without_logits() -> None:
     batch = packed()
-    seen = restricted(features(STUDENT, batch, 1, np.float32), FeatureRequest(hidden=layers(2)))
+    model_features = restricted(
+        features(STUDENT, batch, 1, np.float32), FeatureRequest(hidden=layers(2))
+    )
     with pytest.raises(InputError, match="features without logits"):
-        get("mlm")(seen, seen, batch, {})
+        get("mlm")(model_features, model_features, batch, {})

@@ -26,12 +26,12 @@ TEACHERS = pytest.mark.parametrize("teacher_config", [TEACHER, WIDE], ids=["equa
 MakeBatch = Callable[[], dict[str, np.ndarray]]
 
 
-def at_valid(seen: Features, layer: int, batch: dict[str, np.ndarray]) -> np.ndarray:
-    return np.stack([np.asarray(seen.hidden[layer])[b, i] for b, at in groups(batch) for i in at])
+def at_valid(model_features: Features, layer: int, batch: dict[str, np.ndarray]) -> np.ndarray:
+    return np.asarray(model_features.hidden[layer])[batch["valid"]]
 
 
 @BATCHES
-def test_cosine_of_the_last_states(make: MakeBatch, float64: None) -> None:
+def test_cosine_compares_the_last_hidden_states(make: MakeBatch, float64: None) -> None:
     batch = make()
     student = features(STUDENT, batch, 1)
     teacher = features(TEACHER, batch, 2)
@@ -87,9 +87,12 @@ def test_hidden_cls_compares_the_first_token_of_each_document(
     teacher = features(teacher_config, batch, 2)
     params = params_of(term, STUDENT, teacher_config)
     kernel, bias = (params["kernel"], params["bias"]) if params else (np.eye(8), 0)
-    own = np.asarray(student.hidden[2])
-    target = np.asarray(teacher.hidden[4])
-    squares = [(own[b, at[0]] @ kernel + bias - target[b, at[0]]) ** 2 for b, at in groups(batch)]
+    student_hidden = np.asarray(student.hidden[2])
+    teacher_hidden = np.asarray(teacher.hidden[4])
+    squares = [
+        (student_hidden[b, at[0]] @ kernel + bias - teacher_hidden[b, at[0]]) ** 2
+        for b, at in groups(batch)
+    ]
     assert term(student, teacher, batch, params) == pytest.approx(
         float(np.mean(squares)), rel=1e-12
     )
@@ -105,9 +108,14 @@ def test_hidden_concat_projects_all_layers_at_once(
     student = features(STUDENT, batch, 1)
     teacher = features(teacher_config, batch, 2)
     params = params_of(term, STUDENT, teacher_config)
-    own = np.concatenate([at_valid(student, m, batch) for m in (1, 2)], axis=-1)
-    target = np.concatenate([at_valid(teacher, n, batch) for n in (1, 2, 3, 4)], axis=-1)
+    student_hidden = np.concatenate([at_valid(student, m, batch) for m in (1, 2)], axis=-1)
+    teacher_hidden = np.concatenate([at_valid(teacher, n, batch) for n in (1, 2, 3, 4)], axis=-1)
     expected = np.mean(
-        (own @ np.asarray(params["kernel"]) + np.asarray(params["bias"]) - target) ** 2
+        (
+            student_hidden @ np.asarray(params["kernel"])
+            + np.asarray(params["bias"])
+            - teacher_hidden
+        )
+        ** 2
     )
     assert term(student, teacher, batch, params) == pytest.approx(expected, rel=1e-12)

@@ -25,7 +25,9 @@ from kdjax.objectives.layers import last_pair, pairs, read_map
         ([[1, 7], [3, 2]], 3, 12, ((1, 7), (3, 2))),
     ],
 )
-def test_maps_of_attention_layers(layers: Any, student: int, teacher: int, expected: Any) -> None:
+def test_pairs_of_attention_layers_follow_the_rule(
+    layers: Any, student: int, teacher: int, expected: Any
+) -> None:
     assert pairs(read_map(layers), student, teacher) == expected
 
 
@@ -40,19 +42,19 @@ def test_maps_of_attention_layers(layers: Any, student: int, teacher: int, expec
         ([[0, 6]], ((0, 6),)),
     ],
 )
-def test_maps_of_hidden_states_begin_with_the_embeddings(layers: Any, expected: Any) -> None:
+def test_pairs_of_hidden_states_begin_with_the_embeddings(layers: Any, expected: Any) -> None:
     assert pairs(read_map(layers), 2, 6, embeddings=True) == expected
 
 
 @pytest.mark.parametrize("student", range(2, 13))
-def test_spread_is_even_and_takes_no_layer_twice(student: int) -> None:
+def test_spread_pairs_are_even_and_take_no_layer_twice(student: int) -> None:
     for teacher in range(student, 25):
-        taken = [other for _, other in pairs("spread", student, teacher)]
+        teacher_layers = [teacher_layer for _, teacher_layer in pairs("spread", student, teacher)]
         gap = (teacher - 1) / (student - 1)
-        assert taken[0] == 1
-        assert taken[-1] == teacher
-        assert all(a < b for a, b in pairwise(taken))
-        assert all(abs(layer - (1 + n * gap)) <= 0.5 for n, layer in enumerate(taken))
+        assert teacher_layers[0] == 1
+        assert teacher_layers[-1] == teacher
+        assert all(a < b for a, b in pairwise(teacher_layers))
+        assert all(abs(layer - (1 + n * gap)) <= 0.5 for n, layer in enumerate(teacher_layers))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_spread_is_even_and_takes_no_layer_twice(student: int) -> None:
         ([[1, -1]], 3, 12, "teacher layer -1"),
     ],
 )
-def test_a_layer_that_is_not_there_is_refused(
+def test_pairs_with_a_missing_layer_are_refused(
     layers: Any, student: int, teacher: int, complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint):
@@ -79,17 +81,17 @@ def test_a_layer_that_is_not_there_is_refused(
 @pytest.mark.parametrize(
     "layers", ["unifrom", "", 3, [], [[1]], [[1, 2, 3]], [["1", "2"]], [[1.0, 2.0]], [[True, 1]]]
 )
-def test_what_is_no_map_is_refused(layers: Any) -> None:
+def test_read_map_of_no_map_is_refused(layers: Any) -> None:
     with pytest.raises(InputError, match=r"^layers: "):
         read_map(layers)
 
 
-def test_a_misspelt_rule_is_met_with_the_nearest() -> None:
+def test_read_map_of_a_misspelt_rule_names_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'uniform'"):
         read_map("unifrom")
 
 
-def test_the_last_layer_learns_from_the_last_or_a_named_one() -> None:
+def test_last_pair_takes_the_teachers_last_layer_or_a_named_one() -> None:
     assert last_pair(0, 6, 24) == (6, 24)
     assert last_pair(21, 6, 24) == (6, 21)
     with pytest.raises(InputError, match="teacher layer 25, expected 1 to 24"):

@@ -28,10 +28,10 @@ SCHEDULED = Objective(
 def example() -> tuple[Any, Any, Any]:
     batch = packed()
     logits = FeatureRequest(logits=True)
-    seen = (
+    whole = (
         features(config, batch, seed, np.float32) for config, seed in ((STUDENT, 1), (TEACHER, 2))
     )
-    return (*(restricted(one, logits) for one in seen), batch)
+    return (*(restricted(model_features, logits) for model_features in whole), batch)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def values(example: Any) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 0.75])
 @pytest.mark.parametrize("traced", [False, True])
-def test_weights_and_temperatures_follow_the_progress(
+def test_objective_weights_and_temperatures_follow_the_progress(
     progress: float, traced: bool, example: Any, values: tuple[float, ...]
 ) -> None:
     call = jax.jit(SCHEDULED) if traced else SCHEDULED
@@ -57,13 +57,15 @@ def test_weights_and_temperatures_follow_the_progress(
     assert total.dtype == np.float32 and total.shape == ()
 
 
-def test_without_progress_it_is_the_beginning(example: Any, values: tuple[float, ...]) -> None:
+def test_objective_without_progress_is_at_the_beginning(
+    example: Any, values: tuple[float, ...]
+) -> None:
     total, _ = SCHEDULED(*example, {})
     mlm, cold, _ = values
     assert float(total) == pytest.approx(0.5 * mlm + 3 * cold, rel=1e-5)
 
 
-def test_an_objective_says_whether_anything_in_it_is_scheduled() -> None:
+def test_objective_is_scheduled_where_a_weight_or_an_option_is() -> None:
     mlm, logit, heated = (part[2] for part in SCHEDULED.terms)
     assert SCHEDULED.scheduled
     assert Objective((("logit", FALLING, logit),)).scheduled
@@ -71,7 +73,7 @@ def test_an_objective_says_whether_anything_in_it_is_scheduled() -> None:
     assert not Objective((("mlm", 1.0, mlm), ("logit", 0.5, logit))).scheduled
 
 
-def test_needs_and_parameters_are_those_of_the_terms_together() -> None:
+def test_objective_needs_and_parameters_are_those_of_its_terms_together() -> None:
     objective = Objective(
         (("hidden_mse", 1.0, get("hidden_mse")), ("relation", 1.0, get("relation")))
     )

@@ -22,7 +22,7 @@ def terms(name: str) -> list[list[tuple[str, float, str, dict[str, Any]]]]:
     ]
 
 
-def test_the_papers_arms_and_the_originals_are_made_of_their_terms() -> None:
+def test_presets_have_the_terms_of_their_papers() -> None:
     def plain(*names: str) -> list[tuple[str, float, str, dict[str, Any]]]:
         return [(name, 1.0, "original", {}) for name in names]
 
@@ -51,7 +51,7 @@ def test_the_papers_arms_and_the_originals_are_made_of_their_terms() -> None:
     assert PRESETS["two_stage"].arm.phases[0].until == 0.5
 
 
-def test_the_published_scripts_differ_between_scratch_and_distillation_as_they_did() -> None:
+def test_presets_of_the_published_scripts_differ_between_scratch_and_distillation() -> None:
     scratch = PRESETS["paper_as_run_scratch"].arm
     assert scratch.student == {"norm": "pre", "embedding_norm": False}
     assert scratch.optimizer["learning_rate"] == 1e-3
@@ -74,7 +74,7 @@ def test_the_published_scripts_differ_between_scratch_and_distillation_as_they_d
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_is_whole_and_can_be_built(name: str) -> None:
+def test_every_preset_is_complete_and_can_be_built(name: str) -> None:
     arm = arm_of(name, ArmConfig())
     assert arm.start is not None and arm.phases[-1].until == 1
     objectives = objectives_of(name, arm)
@@ -84,37 +84,37 @@ def test_every_preset_is_whole_and_can_be_built(name: str) -> None:
     assert PRESETS[name].summary and PRESETS[name].source
 
 
-def test_a_recipes_settings_go_before_the_presets() -> None:
-    own = ArmConfig(
+def test_arm_of_takes_a_recipes_settings_before_the_presets() -> None:
+    config = ArmConfig(
         preset="paper_as_run_scratch",
         optimizer={"learning_rate": 2e-3},
         start=StartConfig("teacher"),
         student={},
     )
-    found = arm_of("mine", own)
-    assert found.optimizer == {"learning_rate": 2e-3, "warmup": 0.06}
-    assert found.student == {"norm": "pre", "embedding_norm": False}
-    assert found.start == StartConfig("teacher")
-    assert found.phases == PRESETS["scratch"].arm.phases
+    resolved = arm_of("mine", config)
+    assert resolved.optimizer == {"learning_rate": 2e-3, "warmup": 0.06}
+    assert resolved.student == {"norm": "pre", "embedding_norm": False}
+    assert resolved.start == StartConfig("teacher")
+    assert resolved.phases == PRESETS["scratch"].arm.phases
 
 
-def test_terms_written_out_are_one_phase() -> None:
-    found = arm_of("mine", ArmConfig(terms=(MLM, LOGIT)))
-    assert found.phases == (PhaseConfig((MLM, LOGIT)),)
-    assert found.start == StartConfig()
+def test_arm_of_terms_written_out_has_one_phase() -> None:
+    resolved = arm_of("mine", ArmConfig(terms=(MLM, LOGIT)))
+    assert resolved.phases == (PhaseConfig((MLM, LOGIT)),)
+    assert resolved.start == StartConfig()
 
 
-def test_terms_of_one_name_are_numbered() -> None:
+def test_objectives_of_terms_of_one_name_are_numbered() -> None:
     pair = (TermConfig("relation"), TermConfig("relation", options={"teacher_layer": 2}))
     (objective,) = objectives_of("mine", arm_of("mine", ArmConfig(terms=pair)))
     assert [key for key, _, _ in objective.terms] == ["relation", "relation_2"]
 
 
-def test_a_term_is_left_out_of_the_phases_in_which_its_weight_is_zero() -> None:
+def test_objectives_leave_a_term_out_of_phases_in_which_its_weight_is_zero() -> None:
     fading = TermConfig("logit", Schedule("linear", ((0.0, 1.0), (0.5, 0.0))))
     late = TermConfig("relation", Schedule("step", ((0.0, 0.0), (0.5, 2.0))))
-    both = (MLM, fading, late)
-    arm = ArmConfig(phases=(PhaseConfig(both, until=0.5), PhaseConfig(both)))
+    terms = (MLM, fading, late)
+    arm = ArmConfig(phases=(PhaseConfig(terms, until=0.5), PhaseConfig(terms)))
     first, second = objectives_of("mine", arm_of("mine", arm))
     assert [key for key, _, _ in first.terms] == ["mlm", "logit"]
     assert [key for key, _, _ in second.terms] == ["mlm", "relation"]
@@ -144,7 +144,7 @@ def test_a_term_is_left_out_of_the_phases_in_which_its_weight_is_zero() -> None:
         (ArmConfig(terms=(TermConfig("mln"),)), "arms.a: unknown term 'mln'"),
     ],
 )
-def test_arms_that_mean_nothing_are_refused(config: ArmConfig, complaint: str) -> None:
+def test_arm_that_cannot_be_built_is_refused(config: ArmConfig, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint) as e:
         objectives_of("a", arm_of("a", config))
     assert "\n" not in str(e.value)

@@ -25,6 +25,7 @@ from tests.objectives.examples import (
     every_term,
     features,
     graded,
+    groups,
     packed,
     padded,
     params_of,
@@ -57,7 +58,7 @@ def example(
 
 
 @pytest.mark.parametrize("label", TERMS)
-def test_gradients_are_those_of_the_loss(label: str, float64: None) -> None:
+def test_gradients_are_differences_of_the_loss(label: str, float64: None) -> None:
     """The slope along a random direction of everything, by central differences."""
     batch = packed()
     term, *point = example(label, batch, np.float64)
@@ -81,42 +82,46 @@ def test_gradients_are_those_of_the_loss(label: str, float64: None) -> None:
 @pytest.mark.parametrize(
     "label", [label for label in TERMS if label not in NOT_ZERO and "layer" not in label]
 )
-def test_a_student_that_equals_its_teacher_has_nothing_to_learn(label: str, float64: None) -> None:
+def test_student_that_equals_its_teacher_has_no_loss_and_no_gradient(
+    label: str, float64: None
+) -> None:
     batch = packed()
-    seen = features(STUDENT, batch, 1)
-    value, (grads, *_) = graded(TERMS[label])(seen, seen, batch, {})
-    other, _ = graded(TERMS[label])(seen, features(STUDENT, batch, 2), batch, {})
+    student = features(STUDENT, batch, 1)
+    value, (grads, *_) = graded(TERMS[label])(student, student, batch, {})
+    other_value, _ = graded(TERMS[label])(student, features(STUDENT, batch, 2), batch, {})
     assert abs(value) < 1e-12
     assert all(np.max(np.abs(g)) < 1e-12 for g in jax.tree.leaves(grads))
-    assert other > 1e-3
+    assert other_value > 1e-3
 
 
-def test_the_published_logit_term_is_least_where_the_student_equals_its_teacher(
+def test_bui2024_logit_is_least_where_the_student_equals_its_teacher(
     float64: None,
 ) -> None:
     """A cross-entropy, so that its least value is the teacher's entropy."""
     batch = packed()
     term = TERMS["logit bui2024"]
-    seen = features(STUDENT, batch, 1)
-    value, (grads, *_) = graded(term)(seen, seen, batch, {})
-    assert 0 < value < graded(term)(seen, features(STUDENT, batch, 2), batch, {})[0]
+    student = features(STUDENT, batch, 1)
+    value, (grads, *_) = graded(term)(student, student, batch, {})
+    assert 0 < value < graded(term)(student, features(STUDENT, batch, 2), batch, {})[0]
     assert np.max(np.abs(grads.logits)) < 1e-12
 
 
 @pytest.mark.parametrize("name", ["hidden_mse", "hidden_concat"])
-def test_a_projection_can_make_student_and_teacher_equal(name: str, float64: None) -> None:
+def test_term_with_a_projection_is_zero_where_the_projection_makes_them_equal(
+    name: str, float64: None
+) -> None:
     batch = packed()
-    seen = features(STUDENT, batch, 1)
+    student = features(STUDENT, batch, 1)
     params = {
         key: jnp.eye(*x.shape) if x.ndim == 2 else 0 * x
         for key, x in get(name).init(STUDENT, STUDENT, 0).items()
     }
-    assert abs(get(name)(seen, seen, batch, params)) < 1e-12
-    assert get(name)(seen, features(STUDENT, batch, 2), batch, params) > 1e-3
+    assert abs(get(name)(student, student, batch, params)) < 1e-12
+    assert get(name)(student, features(STUDENT, batch, 2), batch, params) > 1e-3
 
 
-def disturbed(seen: Features, batch: dict[str, np.ndarray], seed: int) -> Features:
-    """Other values wherever a padded position or another document is involved."""
+def disturbed(model_features: Features, batch: dict[str, np.ndarray], seed: int) -> Features:
+    """Return other values wherever a padded position or another document is involved."""
     rng = np.random.default_rng(seed)
     valid = batch["valid"]
     ids = batch["segments"]
@@ -125,31 +130,33 @@ def disturbed(seen: Features, batch: dict[str, np.ndarray], seed: int) -> Featur
     def noise(x: jax.Array, where: np.ndarray) -> jax.Array:
         return jnp.where(where, x, 50 * rng.normal(size=x.shape))
 
+    def noisy(tree: Any, where: np.ndarray) -> Any:
+        return jax.tree.map(lambda x: noise(x, where), tree)
+
     return dataclasses.replace(
-        seen,
-        scores={n: noise(x, inside) for n, x in seen.scores.items()},
-        hidden={n: noise(x, valid[..., None]) for n, x in seen.hidden.items()},
-        token_logits=noise(seen.token_logits, valid[..., None]),
-        **{
-            k: {n: noise(x, valid[:, None, :, None]) for n, x in getattr(seen, k).items()}
-            for k in VECTORS
-        },
+        model_features,
+        scores=noisy(model_features.scores, inside),
+        hidden=noisy(model_features.hidden, valid[..., None]),
+        token_logits=noisy(model_features.token_logits, valid[..., None]),
+        **{kind: noisy(getattr(model_features, kind), valid[:, None, :, None]) for kind in VECTORS},
     )
 
 
 @pytest.mark.parametrize("label", POSITIONAL)
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=2, deadline=None)
-def test_padding_and_other_documents_change_nothing(label: str, seed: int) -> None:
+def test_loss_and_gradients_do_not_depend_on_padding_and_other_documents(
+    label: str, seed: int
+) -> None:
     with jax.enable_x64(True):
         batch = packed()
         term, student, teacher, params = example(label, batch, np.float64)
         value, (grads, *_) = graded(term)(student, teacher, batch, params)
-        other, (others, *_) = graded(term)(
+        other_value, (other_grads, *_) = graded(term)(
             disturbed(student, batch, seed), disturbed(teacher, batch, seed + 1), batch, params
         )
-        assert value == pytest.approx(float(other), rel=1e-12)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grads, others)
+        assert value == pytest.approx(float(other_value), rel=1e-12)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grads, other_grads)
         padding = ~batch["valid"]
         assert not np.any(grads.token_logits[padding]), "token_logits"
         for n, g in grads.hidden.items():
@@ -162,10 +169,8 @@ def test_padding_and_other_documents_change_nothing(label: str, seed: int) -> No
             assert not np.any(np.asarray(g).transpose(0, 3, 1, 2)[padding]), f"scores {n}, keys"
 
 
-def repacked(
-    seen: Features, batch: dict[str, np.ndarray], rows: list[list[tuple[int, np.ndarray]]]
-) -> Features:
-    """The same documents at other places; what lies between documents is noise."""
+def repacked(model_features: Features, rows: list[list[tuple[int, np.ndarray]]]) -> Features:
+    """Return the same documents at other places; what lies between documents is noise."""
     rng = np.random.default_rng(0)
 
     def move(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -185,35 +190,36 @@ def repacked(
                     new[r][here] = old[b][at]
         return jnp.asarray(new)
 
+    def moved(tree: Any, *axes: int) -> Any:
+        return jax.tree.map(lambda x: move(x, axes), tree)
+
     return Features(
-        scores={n: move(x, (2, 3)) for n, x in seen.scores.items()},
-        hidden={n: move(x, (1,)) for n, x in seen.hidden.items()},
-        token_logits=move(seen.token_logits, (1,)),
-        **{kind: {n: move(x, (2,)) for n, x in getattr(seen, kind).items()} for kind in VECTORS},
+        scores=moved(model_features.scores, 2, 3),
+        hidden=moved(model_features.hidden, 1),
+        token_logits=moved(model_features.token_logits, 1),
+        **{kind: moved(getattr(model_features, kind), 2) for kind in VECTORS},
     )
 
 
 @pytest.mark.parametrize("label", POSITIONAL)
 @given(order=st.permutations(range(6)), cuts=st.tuples(st.integers(0, 6), st.integers(0, 6)))
 @settings(max_examples=3, deadline=None)
-def test_how_documents_are_packed_changes_nothing(
+def test_loss_does_not_depend_on_how_documents_are_packed(
     label: str, order: list[int], cuts: tuple[int, int]
 ) -> None:
     with jax.enable_x64(True):
         batch = packed()
         term, student, teacher, params = example(label, batch, np.float64)
-        documents = [
-            (b, np.flatnonzero(ids == segment))
-            for b, ids in enumerate(batch["segments"])
-            for segment in np.unique(ids[ids > 0])
-        ]
-        edges = [0, *sorted(cuts), 6]
-        rows = [[documents[i] for i in order[a:b]] for a, b in pairwise(edges)]
-        ids = [[n for n, (_, at) in enumerate(row, start=1) for _ in at] for row in rows]
-        new_batch = batch_of(ids)
+        documents = list(groups(batch))
+        shuffled = [documents[i] for i in order]
+        rows = [shuffled[start:stop] for start, stop in pairwise([0, *sorted(cuts), 6])]
+        segments = []
+        for row in rows:
+            lengths = [len(at) for _, at in row]
+            segments.append(np.repeat(np.arange(1, len(row) + 1), lengths).tolist())
         before, _ = graded(term)(student, teacher, batch, params)
         after, _ = graded(term)(
-            repacked(student, batch, rows), repacked(teacher, batch, rows), new_batch, params
+            repacked(student, rows), repacked(teacher, rows), batch_of(segments), params
         )
         assert after == pytest.approx(float(before), rel=1e-12)
 
@@ -236,29 +242,22 @@ def test_extreme_features_give_finite_losses_and_gradients(label: str, seed: int
     batch = padded()
     term, student, teacher, params = example(label, batch, np.float32)
     rng = np.random.default_rng(seed)
+
     # Relations square their vectors: ±100 makes scores of ±1e4.
-    extreme = [
-        dataclasses.replace(
-            jax.tree.map(
-                lambda x: jnp.asarray(rng.choice([-1e4, 0, 1e4], x.shape), jnp.float32), seen
-            ),
-            **{
-                k: {
-                    n: jnp.asarray(rng.choice([-1e2, 1e2], x.shape), jnp.float32)
-                    for n, x in getattr(seen, k).items()
-                }
-                for k in VECTORS
-            },
-        )
-        for seen in (student, teacher)
-    ]
-    value, grads = graded(term)(*extreme, batch, params)
+    def extreme(features: Features) -> Features:
+        def drawn(values: list[float], tree: Any) -> Any:
+            return jax.tree.map(lambda x: jnp.asarray(rng.choice(values, x.shape), x.dtype), tree)
+
+        vectors = {kind: drawn([-1e2, 1e2], getattr(features, kind)) for kind in VECTORS}
+        return dataclasses.replace(drawn([-1e4, 0, 1e4], features), **vectors)
+
+    value, grads = graded(term)(extreme(student), extreme(teacher), batch, params)
     assert np.isfinite(value)
     assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize("label", TERMS)
-def test_a_batch_of_padding_gives_finite_losses_and_no_gradient(label: str) -> None:
+def test_batch_of_padding_gives_finite_losses_and_no_gradient(label: str) -> None:
     batch = batch_of([[], [], []])
     batch["label_weights"][:] = 0
     term, student, teacher, params = example(label, batch, np.float32)

@@ -16,12 +16,12 @@ TOLERANCE = 1e-4
 @pytest.mark.parametrize("arm", ARMS)
 def test_loss_and_every_gradient_equal_pytorch(arm: str, pair: str) -> None:
     """With packing, padding and unused slots in the batch."""
-    found = arms.loss_and_gradients(arms.inputs(arm, pair))
+    computed = arms.loss_and_gradients(arms.inputs(arm, pair))
     recorded = arms.recorded(arm, pair)
-    assert found.keys() == recorded.keys() and len(found) >= 20
+    assert computed.keys() == recorded.keys() and len(computed) >= 20
     # A bias of the keys moves all scores of a query alike, so its gradient is 0, and rounding is
     # all that is there.
     largest = max(np.linalg.norm(expected) for expected in recorded.values())
     for path, expected in recorded.items():
         size = 1e-3 * largest if path.endswith("['key']['bias']") else np.linalg.norm(expected)
-        assert np.linalg.norm(found[path] - expected) < TOLERANCE * size, path
+        assert np.linalg.norm(computed[path] - expected) < TOLERANCE * size, path

@@ -29,14 +29,14 @@ MakeBatch = Callable[[], dict[str, np.ndarray]]
 
 
 def divergence(
-    own: np.ndarray, target: np.ndarray, heads: int, batch: dict[str, np.ndarray]
+    student_x: np.ndarray, teacher_x: np.ndarray, heads: int, batch: dict[str, np.ndarray]
 ) -> float:
     """Mean over relation heads and valid rows, from vectors `[B, H, L, d]`."""
     total = 0.0
     rows = 0
     for b, at in groups(batch):
         relations = []
-        for x in (own, target):
+        for x in (student_x, teacher_x):
             joined = np.concatenate(list(x[b]), axis=-1)[at]  # heads side by side: [length, D]
             parts = np.split(joined, heads, axis=-1)
             relations.append([softmax(part @ part.T / math.sqrt(part.shape[-1])) for part in parts])
@@ -57,8 +57,8 @@ def test_relation_splits_both_widths_anew(
     student = features(STUDENT, batch, 1)
     teacher = features(teacher_config, batch, 2)
     expected = sum(
-        divergence(np.asarray(own[2]), np.asarray(target[4]), heads, batch)
-        for own, target in (
+        divergence(np.asarray(student_x[2]), np.asarray(teacher_x[4]), heads, batch)
+        for student_x, teacher_x in (
             (student.query, teacher.query),
             (student.key, teacher.key),
             (student.value, teacher.value),
@@ -69,7 +69,7 @@ def test_relation_splits_both_widths_anew(
     assert term(student, teacher, batch, {}) == pytest.approx(expected, rel=1e-12)
 
 
-def test_relation_weighs_its_parts_and_takes_a_named_teacher_layer(float64: None) -> None:
+def test_relation_weighs_query_key_value_and_takes_a_named_teacher_layer(float64: None) -> None:
     batch = packed()
     student = features(STUDENT, batch, 1)
     teacher = features(WIDE, batch, 2)
@@ -80,7 +80,7 @@ def test_relation_weighs_its_parts_and_takes_a_named_teacher_layer(float64: None
 
 
 @pytest.mark.parametrize(("layers", "chosen"), [(4, 4), (12, 12), (21, 21), (24, 21), (36, 36)])
-def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(
+def test_relation_of_a_large_teacher_takes_its_upper_middle_layer(
     layers: int, chosen: int, float64: None
 ) -> None:
     """Also next to terms that ask for other layers. No other term makes this choice."""
@@ -95,8 +95,8 @@ def test_relation_takes_the_upper_middle_layer_of_a_large_teacher(
     expected = get("relation", teacher_layer=chosen)(student, whole, batch, {})
     for others in ({}, {22}, {23}, {24}, {1, 22, 24}):
         query = {n: whole.query[n] for n in {chosen, *others} if n <= layers}
-        seen = dataclasses.replace(whole, query=query, value={chosen: whole.value[chosen]})
-        assert get("relation")(student, seen, batch, {}) == expected
+        teacher = dataclasses.replace(whole, query=query, value={chosen: whole.value[chosen]})
+        assert get("relation")(student, teacher, batch, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,12 @@ def test_published_value_relation_scales_both_sides_by_the_students_width(float6
     teacher_config = ModelConfig(layers=1, width=12, heads=4, ffn=8, vocab_size=STUDENT.vocab_size)
     student = features(STUDENT, batch, 1)
     teacher = features(teacher_config, batch, 2)
-    own = np.asarray(student.value[2])
-    target = np.asarray(teacher.value[1])
-    relations = [softmax(np.einsum("bhld,bhmd->bhlm", x, x) / math.sqrt(2)) for x in (own, target)]
-    expected = kl(relations[1], relations[0]) / math.prod(own.shape[:3])
+    student_x = np.asarray(student.value[2])
+    teacher_x = np.asarray(teacher.value[1])
+    relations = [
+        softmax(np.einsum("bhld,bhmd->bhlm", x, x) / math.sqrt(2)) for x in (student_x, teacher_x)
+    ]
+    expected = kl(relations[1], relations[0]) / math.prod(student_x.shape[:3])
     assert get("value_relation", "bui2024")(student, teacher, batch, {}) == pytest.approx(
         expected, rel=1e-9
     )

@@ -27,7 +27,7 @@ POINTS = ((0.25, 4.0), (0.5, 1.0), (0.75, 2.0))
         ("step", {0.3125: 4, 0.375: 4, 0.4999: 4, 0.625: 1, 0.7499: 1}),
     ],
 )
-def test_values_between_points_follow_the_shape(shape: Any, between: dict[float, float]) -> None:
+def test_value_between_points_follows_the_shape(shape: Any, between: dict[float, float]) -> None:
     setting = Schedule(shape, POINTS)
     outside = {0.0: 4, 0.2: 4, 0.9: 2, 1.0: 2}
     for progress, expected in {**outside, **dict(POINTS), **between}.items():
@@ -35,24 +35,28 @@ def test_values_between_points_follow_the_shape(shape: Any, between: dict[float,
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine", "step"])
-def test_a_point_is_met_exactly_also_when_traced_in_float32(shape: Any) -> None:
+def test_value_at_a_point_is_exact_also_when_traced_in_float32(shape: Any) -> None:
     points = tuple((share, 3.0 - share) for share in (0.0, 0.1, 0.3, 0.7, 0.9))
     traced = jax.jit(lambda progress: value(Schedule(shape, points), progress))
     for share, number in points:
-        for found in (traced(np.float32(share)), value(Schedule(shape, points), share)):
-            assert found == np.float32(number) and found.dtype == np.float32 and found.shape == ()
+        for computed in (traced(np.float32(share)), value(Schedule(shape, points), share)):
+            assert (
+                computed == np.float32(number)
+                and computed.dtype == np.float32
+                and computed.shape == ()
+            )
 
 
-def test_a_plain_number_is_the_same_at_any_time() -> None:
+def test_value_of_a_plain_number_is_constant() -> None:
     assert value(3, 0.5) == 3 and isinstance(value(3, 0.5), float)
 
 
-def test_a_batch_without_progress_is_at_the_beginning() -> None:
+def test_current_without_progress_is_at_the_beginning() -> None:
     rising = Schedule("linear", ((0.0, 1.0), (1.0, 5.0)))
     assert current(rising, {}) == 1 and current(rising, {"progress": np.float32(0.5)}) == 3
 
 
-def test_one_point_is_a_constant() -> None:
+def test_value_of_one_point_is_constant() -> None:
     assert [float(value(Schedule("linear", ((0.5, 7.0),)), at)) for at in (0, 0.5, 1)] == [7, 7, 7]
 
 
@@ -68,7 +72,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
 @example(Schedule("linear", ((0.0, 0.0), (0.5, 1.0))), (0, 8))
 @example(Schedule("linear", ((0.0, 0.0), (0.5, 0.0), (1.0, 1.0))), (0, 8))
 @settings(max_examples=300, deadline=None)
-def test_zero_in_a_stretch_means_zero_at_each_of_its_moments(
+def test_is_zero_over_a_span_means_zero_at_each_point_of_it(
     setting: Schedule, span: tuple[int, int]
 ) -> None:
     """Points lie at eighths; moments at 32nds, so that each piece of a curve is met inside."""
@@ -86,11 +90,11 @@ def plain_value(setting: Schedule, at: float) -> float:
     return float(np.interp(at, shares, numbers))
 
 
-def test_a_plain_number_is_zero_or_not() -> None:
+def test_is_zero_of_a_plain_number() -> None:
     assert is_zero(0, 0.0, 1.0) and is_zero(0.0, 0.5, 1.0) and not is_zero(0.1, 0.0, 1.0)
 
 
-def test_what_a_recipe_gives_is_read() -> None:
+def test_read_takes_numbers_and_schedules_of_a_recipe() -> None:
     assert read(2, "weight") == 2.0
     expected = Schedule("cosine", ((0.0, 1.0), (1.0, 0.0)))
     assert (
@@ -138,12 +142,12 @@ def test_what_a_recipe_gives_is_read() -> None:
     ],
     ids=str,
 )
-def test_what_is_neither_a_number_nor_a_schedule_is_refused(setting: Any, complaint: str) -> None:
+def test_read_of_neither_a_number_nor_a_schedule_is_refused(setting: Any, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         read(setting, "T", positive=True)
 
 
-def test_zero_is_a_number_where_it_need_not_be_positive() -> None:
+def test_read_takes_zero_where_it_need_not_be_positive() -> None:
     assert read(0, "weight") == 0
     with pytest.raises(InputError, match="weight is -1, expected a number of at least 0"):
         read(-1, "weight")

@@ -22,7 +22,7 @@ def test_loss_and_every_gradient_equal_pytorch(arm: str, pair: str) -> None:
     assert len(found) >= 19
 
 
-def test_a_difference_is_seen() -> None:
+def test_comparison_fails_where_a_gradient_differs() -> None:
     """PyTorch learns from another teacher than kdjax."""
     given = arms.inputs("logit")
     another = arms.random_like(given.teacher, 5)

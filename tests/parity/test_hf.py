@@ -1,7 +1,10 @@
 """Hugging Face directories that transformers and PyTorch write and read, live."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,19 +15,20 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForPreT
 from kdjax.models import forward, from_pretrained, init, pretrained_config, save_pretrained
 from tests import features, small_study
 from tests.golden import pytorch, record_pytorch
+from tests.models.fixtures import BatchOf, ConfigWith, Scramble
 from tests.parity import bert
 from tests.study.conftest import kdjax
 
 
 @pytest.mark.parametrize("name", record_pytorch.RECORDINGS)
-def test_recorded_numbers_are_what_pytorch_computes(name):
+def test_recorded_numbers_are_what_pytorch_computes(name: str) -> None:
     found = record_pytorch.RECORDINGS[name]()
     recorded = pytorch.read(name)
     assert jax.tree.structure(found) == jax.tree.structure(recorded)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), found, recorded)
 
 
-def test_recorded_models_are_what_transformers_writes(tmp_path):
+def test_recorded_models_are_what_transformers_writes(tmp_path: Path) -> None:
     """The names of files, tensors and settings; random numbers may differ between versions of
     PyTorch."""
     record_pytorch.save_models(tmp_path)
@@ -38,7 +42,7 @@ def test_recorded_models_are_what_transformers_writes(tmp_path):
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh"])
-def test_padded_batches_equal_pytorch(tmp_path, batch_of, act):
+def test_padded_batches_equal_pytorch(tmp_path: Path, batch_of: BatchOf, act: str) -> None:
     reference = bert.random_bert(seed=1, hidden_act=act)
     reference.save_pretrained(tmp_path)
     model = from_pretrained(tmp_path)
@@ -50,7 +54,9 @@ def test_padded_batches_equal_pytorch(tmp_path, batch_of, act):
 
 
 @pytest.mark.parametrize("kind", [BertModel, BertForPreTraining])
-def test_models_with_other_heads_equal_pytorch(tmp_path, batch_of, kind):
+def test_models_with_other_heads_equal_pytorch(
+    tmp_path: Path, batch_of: BatchOf, kind: Any
+) -> None:
     reference = bert.random_bert(kind, seed=2)
     reference.save_pretrained(tmp_path)
     model = from_pretrained(tmp_path)
@@ -64,7 +70,7 @@ def test_models_with_other_heads_equal_pytorch(tmp_path, batch_of, kind):
         features.assert_equal(got, row, slice(0, size), want, row, slots=slots)
 
 
-def test_pickled_weights_read_the_same(tmp_path):
+def test_pickled_weights_read_the_same(tmp_path: Path) -> None:
     reference = bert.random_bert()
     reference.save_pretrained(tmp_path)
     want = from_pretrained(tmp_path).params
@@ -76,7 +82,7 @@ def test_pickled_weights_read_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_weights_become_float32(tmp_path, dtype):
+def test_half_precision_weights_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     reference = bert.random_bert().to(dtype)
     reference.save_pretrained(tmp_path)
     got = from_pretrained(tmp_path).params["embeddings"]["word"]["embedding"]
@@ -86,12 +92,14 @@ def test_half_precision_weights_become_float32(tmp_path, dtype):
     )
 
 
-def assert_nothing_amiss(report):
+def assert_nothing_amiss(report: dict[str, Any]) -> None:
     assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
 @pytest.mark.parametrize("gelu", ["exact", "tanh"])
-def test_transformers_loads_what_is_saved(tmp_path, config, batch_of, scrambled, gelu):
+def test_transformers_loads_a_saved_model_with_equal_logits(
+    tmp_path: Path, config: ConfigWith, batch_of: BatchOf, scrambled: Scramble, gelu: str
+) -> None:
     config = config(gelu=gelu, norm_eps=1e-6)
     model = init(config, 3)._replace(params=scrambled(init(config, 3).params))
     save_pretrained(tmp_path / "out", model)
@@ -109,7 +117,9 @@ def test_transformers_loads_what_is_saved(tmp_path, config, batch_of, scrambled,
     assert (settings["hidden_dropout_prob"], settings["attention_probs_dropout_prob"]) == (0.3, 0.2)
 
 
-def test_transformers_loads_a_saved_bare_encoder(tmp_path, config, batch_of, scrambled):
+def test_transformers_loads_a_saved_bare_encoder(
+    tmp_path: Path, config: ConfigWith, batch_of: BatchOf, scrambled: Scramble
+) -> None:
     params = scrambled({k: v for k, v in init(config(), 3).params.items() if k != "mlm"})
     save_pretrained(tmp_path / "out", init(config(), 3)._replace(params=params))
     reference, report = BertModel.from_pretrained(
@@ -122,7 +132,7 @@ def test_transformers_loads_a_saved_bare_encoder(tmp_path, config, batch_of, scr
     features.assert_equal(got, 0, slice(0, 16), want, 0)
 
 
-def test_transformers_loads_a_fitted_teacher(tmp_path: Path):
+def test_transformers_loads_a_fitted_teacher(tmp_path: Path) -> None:
     recipe = small_study.write(tmp_path / "recipe")
     made = kdjax("teacher", recipe, "--out", tmp_path / "fitted")
     assert made.status == 0, made.err
@@ -133,7 +143,7 @@ def test_transformers_loads_a_fitted_teacher(tmp_path: Path):
     assert len(tokenizer) <= model.config.vocab_size
 
 
-def test_minilm_equals_pytorch():
+def test_minilm_equals_pytorch() -> None:
     directory = pytorch.minilm_directory()
     assert directory is not None
     model = from_pretrained(directory)
@@ -152,7 +162,7 @@ def test_minilm_equals_pytorch():
         features.assert_equal(got, row, slice(0, int(size)), want, row)
 
 
-def test_antiberty_and_its_mlm_head_equal_pytorch():
+def test_antiberty_and_its_mlm_head_equal_pytorch() -> None:
     """A published model whose MLM head is its own, where a package holds it."""
     antiberty = pytest.importorskip("antiberty")
     directory = Path(antiberty.__file__).parent / "trained_models" / "AntiBERTy_md_smooth"
@@ -175,7 +185,7 @@ def test_antiberty_and_its_mlm_head_equal_pytorch():
         features.assert_equal(got, row, slice(0, size), want, row, slots=batch["slots"][row])
 
 
-def test_settings_that_a_config_leaves_out_are_transformers_own(tmp_path):
+def test_settings_that_a_config_leaves_out_are_transformers_defaults(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     BertConfig().save_pretrained(tmp_path / "whole")
     assert pretrained_config(tmp_path) == pretrained_config(tmp_path / "whole")

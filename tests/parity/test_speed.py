@@ -52,7 +52,7 @@ speed.main()
     )
 
 
-def test_one_arm_from_end_to_end(tmp_path: Path) -> None:
+def test_speed_of_one_arm_from_end_to_end(tmp_path: Path) -> None:
     sizes = "--pair small --arms minilm --dropout 0 --batch 2 --length 16 --slots 2"
     done = run(f"{sizes} --rounds 2 --seconds 0.01 --threads 1 --out {tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def test_one_arm_from_end_to_end(tmp_path: Path) -> None:
         ({"slots": 9}, r"--slots is 9, expected at most --length, 8 \(small\)"),
     ],
 )
-def test_sizes_that_make_no_batch_are_refused(settings: dict[str, int], line: str) -> None:
+def test_speed_refuses_sizes_that_make_no_batch(settings: dict[str, int], line: str) -> None:
     with pytest.raises(InputError, match=line):
         speed.check(
             argparse.Namespace(
@@ -89,6 +89,6 @@ def test_sizes_that_make_no_batch_are_refused(settings: dict[str, int], line: st
         )
 
 
-def test_more_cores_than_there_are_are_refused() -> None:
+def test_speed_refuses_more_cores_than_there_are() -> None:
     with pytest.raises(InputError, match="--threads is 10000, expected 1 to "):
         restrict(10000)

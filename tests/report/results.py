@@ -1,13 +1,23 @@
-"""A plausible results.json, made up: four arms of a small study, with verdicts from the project's
-own statistics."""
+"""Plausible results, made up: four arms of a small study, with verdicts from the project's own
+statistics."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from kdjax.evaluation.statistics import compare_all
+from kdjax.results.schema import (
+    ArmResult,
+    PairVerdict,
+    Results,
+    RunResult,
+    TeacherFacts,
+    first_without_teacher,
+)
+from kdjax.results.store import from_plain, to_plain
 from kdjax.study.cases import cases
 
 BUDGETS = {"flops": 1_500_000_000_000, "tokens": 64_000, "hours": 0.005}
@@ -41,15 +51,27 @@ SEQUENCES = 15_810
 TOKENS = 906_112
 
 
+def parsed(content: dict[str, Any]) -> Results:
+    """Return the content of a results.json as results."""
+    return from_plain(Results, content, "made up:")
+
+
 def study(
     seeds: int = 3,
     kind: str = "flops",
     teacher: str = "inference",
     training: int = 0,
     students: int = 1,
-) -> dict:
-    """The whole content of results.json; `training`: what the teacher's cost, 0: not known, shared
-    by `students`."""
+) -> Results:
+    """Make up a study.
+
+    Args:
+        seeds: of each arm.
+        kind: of budget.
+        teacher: who pays for it.
+        training: what the teacher's cost, 0: not known.
+        students: how many share that.
+    """
     budget = {
         "kind": kind,
         "amount": BUDGETS[kind],
@@ -66,7 +88,7 @@ def study(
     runs = [_run(arm, seed, budget, share, starts, rng) for arm in PRICES for seed in range(seeds)]
     endpoints = _endpoints()
     verdicts = [
-        {"endpoint": endpoint["name"], **vars(found)}
+        PairVerdict(endpoint=endpoint["name"], **vars(found))
         for endpoint in endpoints
         for found in compare_all(
             {
@@ -95,9 +117,20 @@ def study(
             "this study."
         ),
     }
-    return {
+    arm_results = {name: from_plain(ArmResult, arm, f"arms {name}") for name, arm in arms.items()}
+    run_results = [from_plain(RunResult, run, "run") for run in runs]
+    enforced = teacher if kind == "flops" else None
+    paid = from_plain(TeacherFacts, facts, "teacher")
+    content = {
+        "baseline_arm": first_without_teacher(
+            {name: arm.needs_teacher for name, arm in arm_results.items()}
+        ),
+        "cache": None,
+        "primary": None,
+        "tuning": None,
         "kdjax": "0.1.0",
         "jax": "0.10.2",
+        "python": "3.11.7",
         "wall_clock": {"setting up": 9.0, "teacher": 60.0, "compute": 200.0, "evaluation": 31.0},
         "device": "cpu x1 (x86_64, 2 cores)",
         "config": _config(seeds, budget, students),
@@ -155,13 +188,14 @@ def study(
         "endpoints": endpoints,
         "runs": runs,
         "references": _references(seeds, rng),
-        "verdicts": verdicts,
-        "cases": cases(arms, runs, verdicts, facts, teacher if kind == "flops" else None, students),
+        "verdicts": to_plain(verdicts),
+        "cases": to_plain(cases(arm_results, run_results, verdicts, paid, enforced, students)),
         "notes": [
             "The intervals cover seeds.",
             "topic is tested on documents that no student was trained on.",
         ],
     }
+    return parsed(content)
 
 
 def _charged(arm: str, teacher: str) -> int:
@@ -206,6 +240,7 @@ def _endpoints() -> list[dict]:
 
 def _arm(arm: str, run: dict) -> dict:
     price = dict(zip(PARTS, PRICES[arm], strict=True))
+    counted = {"jaxpr_matmul": sum(price.values()), "jaxpr_elementwise": 0}
     mlm = arm in MLM
     terms = [
         {"name": name, "weight": 1.0, "variant": "original", "options": {}} for name in TERMS[arm]
@@ -213,12 +248,16 @@ def _arm(arm: str, run: dict) -> dict:
     phase = {
         "terms": terms,
         "until": 1.0,
-        "price": {"total": sum(price.values()), **price},
+        "price": {"total": sum(price.values()), **price, **counted},
+        "batch": BATCH,
         "steps": run["steps"],
     }
     return {
         "phases": [phase],
         "start": {"source": "random", "layers": "uniform"},
+        "student": {},
+        "optimizer": {},
+        "finetune": {},
         "teacher": None if arm == "scratch" else "online",
         "steps": run["steps"],
         "spent": run["spent"],
@@ -288,7 +327,7 @@ def _run(
         "spent": {**spent, "total": sum(spent.values()), "charged": charged},
         "cache_bytes": 0,
         "steps": steps,
-        "phases": [{"steps": steps, "flops": steps * sum(price)}],
+        "phases": [{"steps": steps, "batch": BATCH, "flops": steps * sum(price)}],
         "positions": steps * BATCH * LENGTH,
         "tokens_seen": seen,
         "tokens_unique": min(seen, TOKENS),
@@ -328,7 +367,12 @@ def _layers(arm: str, best: float, rng: np.random.Generator) -> dict:
     }
     shape = falls.get(arm, (-0.07, -0.03, 0.0, -0.008))
     layers = [
-        {"layer": n, "dev": best + fall + rng.normal(0, 0.004), "test": best + fall}
+        {
+            "layer": n,
+            "strength": 0.1,
+            "dev": best + fall + rng.normal(0, 0.004),
+            "test": best + fall,
+        }
         for n, fall in enumerate(shape)
     ]
     return {
@@ -337,6 +381,10 @@ def _layers(arm: str, best: float, rng: np.random.Generator) -> dict:
         "last_layer": layers[-1]["test"],
         "layers": layers,
     }
+
+
+def _layer(number: int, dev: float, test: float) -> dict[str, float]:
+    return {"layer": number, "strength": 0.1, "dev": dev, "test": test}
 
 
 def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
@@ -365,7 +413,8 @@ def _references(seeds: int, rng: np.random.Generator) -> list[dict]:
         name: {
             **deep,
             "layers": [
-                {"layer": n, "dev": value, "test": value - 0.02 * abs(n - 5)} for n in range(7)
+                {"layer": n, "strength": 0.1, "dev": value, "test": value - 0.02 * abs(n - 5)}
+                for n in range(7)
             ],
         }
         for name, value in teacher.items()

@@ -3,14 +3,17 @@ share."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kdjax.config import BudgetConfig, Config
 from kdjax.report import notes
+from kdjax.results.schema import PretrainingFacts, TeacherFacts
 from kdjax.study import differences
 from tests.report.results import study
 
-TEACHER = {"head_flops": 2_000_000_000_000, "training_flops": 0}
+TEACHER = TeacherFacts("a-teacher", 0, 2_000_000_000_000, mlm_loss=None, mlm_accuracy=None)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_what_the_budget_holds(budget, teacher, said, unsaid):
     assert unsaid not in told
 
 
-TUNED = {"head_flops": 0, "tuning_flops": 3_000_000_000_000, "training_flops": 0}
+TUNED = replace(TEACHER, head_flops=0, tuning_flops=3_000_000_000_000)
 
 
 def test_the_tuning_of_an_encoder_that_nobody_pays_for_is_said() -> None:
@@ -78,15 +81,13 @@ def test_the_tuning_of_an_encoder_that_nobody_pays_for_is_said() -> None:
     )
 
 
-def trained(seed: int, at: float) -> dict:
+def trained(seed: int, at: float) -> TeacherFacts:
     """The facts of a teacher that a study trained."""
-    pretraining = {"seed": seed, "at": at, "budget": 6_000_000_000_000, "tokens": 2_000_000}
-    return {
-        "head_flops": 0,
-        "tuning_flops": 0,
-        "training_flops": 1_500_000_000_000,
-        "pretraining": pretraining,
-    }
+    pretraining = PretrainingFacts(seed, at, budget=6_000_000_000_000, tokens=2_000_000)
+    return replace(TEACHER, head_flops=0, training_flops=1_500_000_000_000, pretraining=pretraining)
+
+
+TWO_TEACHERS = replace(trained(4, 1.0), teachers=(trained(4, 1.0), trained(5, 1.0)))
 
 
 @pytest.mark.parametrize(
@@ -100,12 +101,12 @@ def trained(seed: int, at: float) -> dict:
             "as far as",
         ),
         (
-            {**trained(4, 1.0), "teachers": [trained(4, 1.0), trained(5, 1.0)]},
+            TWO_TEACHERS,
             "as far as 2 teachers can show it, the variation of the teacher's training",
             "corpus, teacher or",
         ),
         (
-            {**trained(4, 1.0), "teachers": [trained(4, 1.0), trained(5, 1.0)]},
+            TWO_TEACHERS,
             "2 teachers were pretrained from scratch by masked language modelling (seeds 4 and "
             "5), 1.50e12 FLOPs each",
             "The teacher was",
@@ -147,14 +148,15 @@ def test_one_seed_is_said_to_give_no_verdict():
 )
 def test_how_much_unique_text_there_was_and_whether_masks_were_new(changes, regime, masks):
     results = study(seeds=1)
-    given = {**results, "corpus": {**results["corpus"], **changes}}
+    given = replace(results, corpus=replace(results.corpus, **changes))
     assert notes.regime(given).startswith(regime)
     assert notes.masks(given).startswith(masks)
 
 
 def test_text_that_was_seen_again_is_said_to_be_repeated():
     results = study(seeds=1)
-    results["arms"]["scratch"]["epochs"] = 1.5
+    scratch = replace(results.arms["scratch"], epochs=1.5)
+    results = replace(results, arms={**results.arms, "scratch": scratch})
     assert (
         notes.regime(results) == "all there is: 906,112 unique tokens in 15,810 sequences, repeated"
     )
@@ -171,7 +173,8 @@ def test_what_arms_share_follows_the_kind_of_budget():
 
 
 def test_time_that_seeds_share_is_said() -> None:
-    alone = {"hardware": {}}  # of a study from before runs said so
-    assert notes.side_by_side([alone, {"hardware": {"side_by_side": 1}}]) == []
-    (told,) = notes.side_by_side([alone, {"hardware": {"side_by_side": 3}}])
+    alone = study(seeds=1).runs[0]
+    of_three = replace(alone, hardware=replace(alone.hardware, side_by_side=3))
+    assert notes.side_by_side([alone, alone]) == []
+    (told,) = notes.side_by_side([alone, of_three])
     assert told.startswith("Up to 3 seeds of an arm trained side by side")

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import matplotlib
 import pytest
@@ -14,12 +15,13 @@ from rich.console import Console
 
 from kdjax.errors import InputError
 from kdjax.report import figures as plots
-from kdjax.report import notes, payers, reference_losses, usage
+from kdjax.report import notes, reference_losses, teacher_accounting, usage
 from kdjax.report import sentences as verdict
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
+from kdjax.results.store import to_plain
 from tests.report.page import Page
-from tests.report.results import study
+from tests.report.results import parsed, study
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +41,10 @@ def page(html):
 
 def renamed(results, **names):
     """The same results with arms called otherwise, in every place that names them."""
-    text = json.dumps(results)
+    text = json.dumps(to_plain(results))
     for old, new in names.items():
         text = text.replace(json.dumps(old), json.dumps(new))
-    return json.loads(text)
+    return parsed(json.loads(text))
 
 
 def test_the_page_is_well_formed_and_its_ids_are_unique(page):
@@ -82,13 +84,9 @@ def test_the_verdict_comes_first_and_the_rest_in_order(page, results):
 
 def test_a_score_is_the_mean_and_standard_deviation_of_the_runs(page, results):
     (column,) = [
-        n
-        for n, endpoint in enumerate(results["endpoints"])
-        if endpoint["name"] == "probe.sentiment"
+        n for n, endpoint in enumerate(results.endpoints) if endpoint.name == "probe.sentiment"
     ]
-    values = [
-        run["metrics"]["probe.sentiment"] for run in results["runs"] if run["arm"] == "minilm"
-    ]
+    values = [run.metrics["probe.sentiment"] for run in results.runs if run.arm == "minilm"]
     mean = sum(values) / 3
     sd = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
     cell = page.row("Scores", "minilm")[1 + column]
@@ -103,10 +101,10 @@ def test_references_and_majority_class_stand_beside_the_arms(page):
 
 
 def test_cross_entropies_of_the_text_stand_under_losses_alone(page, results):
-    losses = results["corpus"]["reference_losses"]
+    losses = results.corpus.reference_losses
     for label, name in reference_losses.LABELS.items():
         row = page.row("Scores", name)
-        assert row[1] == f"{losses[label]:.3f}"
+        assert row[1] == f"{getattr(losses, label):.3f}"
         assert set(row[2:]) == {"–"}
     figure = plots.learning(results)
     assert all(name in figure for name in reference_losses.LABELS.values())
@@ -116,14 +114,14 @@ def test_cross_entropies_of_the_text_stand_under_losses_alone(page, results):
 
 
 def test_results_without_cross_entropies_of_the_text_are_shown_without(results):
-    given = json.loads(json.dumps(results))
-    del given["corpus"]["reference_losses"]
+    given = replace(results, corpus=replace(results.corpus, reference_losses=None))
     old = Page(report.html(given))
     assert old.problems == []
     assert "unigram" not in old.text
 
 
-def test_lines_beyond_a_zoomed_plot_are_left_out():
+def test_lines_beyond_a_zoomed_plot_are_left_out(results):
+    losses = results.corpus.reference_losses
     axes = Figure().subplots()
     axes.plot([0, 1], [3.0, 3.5])
     axes.set_ylim(2.9, 3.6)
@@ -131,32 +129,31 @@ def test_lines_beyond_a_zoomed_plot_are_left_out():
     assert axes.get_ylim() == (2.9, 3.6)
     assert [text.get_text() for text in axes.texts] == ["left neighbour"]
     reference_losses.draw(axes, {"unigram": 5.5})
-    assert reference_losses.of_endpoint({"unigram": 1.0}, {"unit": "accuracy"}) == {}
-    assert reference_losses.of_endpoint(None, {"unit": "nats"}) == {}
+    assert reference_losses.of_endpoint(losses, "probe.topic", "accuracy") == {}
+    assert reference_losses.of_endpoint(None, "mlm_loss", "nats") == {}
 
 
 def test_an_arm_without_a_trained_head_shows_no_mlm_loss(page, results):
     assert page.row("Scores", "tinybert")[1] == "head untrained"
     assert page.row("Scores", "logit")[1].startswith("7.")
     # Not even where the runs carry a number.
-    for run in (given := json.loads(json.dumps(results)))["runs"]:
-        run["metrics"].setdefault("mlm_loss", 10.321)
-    assert "10.321" not in report.html(given)
+    runs = [replace(run, metrics={"mlm_loss": 10.321, **run.metrics}) for run in results.runs]
+    assert "10.321" not in report.html(replace(results, runs=tuple(runs)))
 
 
 def test_every_verdict_is_in_the_table_of_pairs(page, results):
     rows = [row for row in page.cells["All pairs"] if len(row) == 6]
-    assert len(rows) == len(results["verdicts"]) == 1 + 4 * 6
-    assert Counter(row[1] for row in rows) == Counter(v["verdict"] for v in results["verdicts"])
+    assert len(rows) == len(results.verdicts) == 1 + 4 * 6
+    assert Counter(row[1] for row in rows) == Counter(v.verdict for v in results.verdicts)
 
 
 def test_every_run_is_listed_with_what_it_left_unspent(page, results):
     rows = [row for row in page.cells["Runs"] if row[0] != "arm"]
-    assert len(rows) == len(results["runs"]) == 12
-    assert {row[-2] for row in rows} == {run["params_sha256"][:12] for run in results["runs"]}
-    assert {row[-1] for row in rows} == {run["ledger_sha256"][:12] for run in results["runs"]}
+    assert len(rows) == len(results.runs) == 12
+    assert {row[-2] for row in rows} == {run.params_sha256[:12] for run in results.runs}
+    assert {row[-1] for row in rows} == {run.ledger_sha256[:12] for run in results.runs}
     scratch = next(row for row in rows if row[0].endswith("scratch"))
-    price = results["arms"]["scratch"]["phases"][0]["price"]["total"]
+    price = results.arms["scratch"].phases[0].price.total
     assert scratch[6] == f"{1.5e12 % price / price:.3f} steps"
 
 
@@ -174,7 +171,14 @@ def test_the_page_holds_what_runs_used_of_each_kind_of_budget(kind, amount, axis
     assert page.problems == []
     assert f"one budget of {amount}, 4 ways to spend it" in page.text
     assert axis in page.text
-    tables = [usage.measures, usage.parts, usage.clocks, usage.machine, usage.memory, payers.costs]
+    tables = [
+        usage.measures,
+        usage.parts,
+        usage.clocks,
+        usage.machine,
+        usage.memory,
+        teacher_accounting.costs,
+    ]
     for made in (make(given) for make in tables):
         head, *rows = page.tables[made.caption]
         assert head == ["arm", *(column.name + column.note for column in made.columns)]
@@ -182,16 +186,15 @@ def test_the_page_holds_what_runs_used_of_each_kind_of_budget(kind, amount, axis
             assert arm.endswith(name)
             assert cells == [text + below for text, below in figures]
     left = [row[6] for row in page.cells["Runs"] if row[0] != "arm"]
-    assert Counter(left) == Counter(usage.unspent(given, run) for run in given["runs"])
-    for sentences in payers.sentences(given).values():
+    assert Counter(left) == Counter(usage.unspent(given, run) for run in given.runs)
+    for sentences in teacher_accounting.sentences(given).values():
         assert all(sentence in page.text for sentence in sentences)
     assert ("so no case was enforced" in page.text) == (kind != "flops")
 
 
 def test_without_a_teacher_nobody_pays_for_one(results):
-    given = json.loads(json.dumps(results))
-    for arm in given["arms"].values():
-        arm["needs_teacher"] = False
+    arms = {name: replace(arm, needs_teacher=False) for name, arm in results.arms.items()}
+    given = replace(results, arms=arms)
     assert "Who pays for the teacher" not in Page(report.html(given)).text
 
 
@@ -205,7 +208,7 @@ def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(
     with matplotlib.rc_context(
         {"font.size": 31, "axes.grid": False, "svg.hashsalt": "other", "svg.fonttype": "path"}
     ):
-        report.write(json.loads(json.dumps(results)), tmp_path / "again.html")
+        report.write(parsed(to_plain(results)), tmp_path / "again.html")
         assert matplotlib.rcParams["font.size"] == 31
     assert (tmp_path / "again.html").read_bytes() == html.encode()
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
@@ -213,14 +216,14 @@ def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(
 
 def test_names_from_outside_are_escaped_everywhere(results):
     hostile = "<script>alert('$x$')</script>"
-    given = renamed(results, minilm=hostile)
+    given = to_plain(renamed(results, minilm=hostile))
     given["notes"].append("<img src=x onerror=alert(1)>")
     given["teacher"]["source"] = '"><iframe src="http://example.org">'
     given["device"] = given["endpoints"][1]["label"] = given["references"][0]["name"] = (
         "<b onclick=x>&amp;"
     )
     given["config"]["data"]["files"] = "</pre><script>"
-    text = report.html(given)
+    text = report.html(parsed(given))
     page = Page(text)
     assert "<script" not in text.lower()
     assert page.tags["script"] == page.tags["img"] == page.tags["iframe"] == page.tags["b"] == 0
@@ -251,12 +254,17 @@ def test_one_seed_shows_differences_without_intervals():
 
 
 def test_a_study_of_one_arm_without_teacher_or_tasks(results):
-    given = json.loads(json.dumps(results))
-    given["arms"] = {"scratch": given["arms"]["scratch"]}
-    given["runs"] = [run | {"details": {}} for run in given["runs"] if run["arm"] == "scratch"]
-    given["endpoints"] = given["endpoints"][:1]
-    given["cases"] = []
-    given |= {"verdicts": [], "references": [], "teacher": None, "differences": []}
+    given = replace(
+        results,
+        arms={"scratch": results.arms["scratch"]},
+        runs=tuple(replace(run, details={}) for run in results.runs if run.arm == "scratch"),
+        endpoints=results.endpoints[:1],
+        cases=(),
+        verdicts=(),
+        references=(),
+        teacher=None,
+        differences=(),
+    )
     page = Page(report.html(given))
     assert page.problems == []
     assert "nothing was compared" in page.text
@@ -265,14 +273,14 @@ def test_a_study_of_one_arm_without_teacher_or_tasks(results):
 
 
 def test_many_arms_stay_apart_by_marker_or_colour(results):
-    given = json.loads(json.dumps(results))
+    given = to_plain(results)
     runs = [run for run in given["runs"] if run["arm"] == "logit"]
     for n in range(9):
         given["arms"][f"more{n}"] = given["arms"]["logit"]
         given["runs"] += [{**run, "arm": f"more{n}"} for run in runs]
         for case in given["cases"]:
             case["costs"][f"more{n}"] = case["costs"]["logit"]
-    text = report.html(given)
+    text = report.html(parsed(given))
     keys = re.findall(
         r'style="color: (var\(--arm-\d\))" aria-hidden="true">(.)</span>(\w+)</th>', text
     )
@@ -295,7 +303,7 @@ def test_terminal_table(results):
     assert lines["tinybert"].split()[-1] == "23"
     assert "head untrained" in lines["tinybert"] and "head untrained" not in lines["logit"]
     assert "[red]minilm[/red]" in lines, "a name is no markup"
-    values = [run["metrics"]["probe.topic"] for run in results["runs"] if run["arm"] == "scratch"]
+    values = [run.metrics["probe.topic"] for run in results.runs if run.arm == "scratch"]
     assert f"{sum(values) / 3:.3f} ± " in lines["scratch"]
     flowed = " ".join(printed.split())
     assert (

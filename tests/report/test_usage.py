@@ -4,12 +4,14 @@ and as bars."""
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from kdjax.report import figures as plots
-from kdjax.report import payers, usage
-from tests.report.results import study
+from kdjax.report import teacher_accounting, usage
+from kdjax.results.store import to_plain
+from tests.report.results import parsed, study
 
 ACCOUNTS = (
     "student_forward",
@@ -38,7 +40,7 @@ def noted(table):
 
 
 def mean(results, arm, figure):
-    found = [figure(run) for run in results["runs"] if run["arm"] == arm]
+    found = [figure(run) for run in results.runs if run.arm == arm]
     return sum(found) / len(found)
 
 
@@ -52,7 +54,7 @@ def test_a_budget_of_flops_and_the_other_two_measures(results):
     assert scratch["tokens, padding counted"] == ("106,496", "1.00×")
     assert minilm["tokens, padding counted"] == ("49,152", "0.46×")
     seconds = mean(
-        results, "minilm", lambda run: run["wall_clock"]["compute"] + run["wall_clock"]["input"]
+        results, "minilm", lambda run: run.wall_clock["compute"] + run.wall_clock["input"]
     )
     assert minilm["wall-clock: compute and input"][0] == f"{seconds:.1f} s"
     assert [scratch[name][0] for name in ("steps", "epochs")] == ["52", "0.11"]
@@ -69,28 +71,28 @@ def test_a_budget_of_tokens_and_the_other_two_measures():
     # 31 steps of 32 x 64 tokens; a step of minilm costs 61.69 / 28.4 times that of scratch.
     assert minilm["tokens, padding counted"] == ("63,488", "99.2%")
     assert minilm["FLOPs"] == ("1.91e12", "2.17×")
-    assert {usage.unspent(given, run) for run in given["runs"]} == {"0.250 steps"}
+    assert {usage.unspent(given, run) for run in given.runs} == {"0.250 steps"}
 
 
 def test_a_budget_of_hours_and_the_other_two_measures():
     given = study(kind="hours")
     minilm = cells(usage.measures(given), "minilm")
-    seconds = mean(given, "minilm", lambda run: 3600 * run["used"])
+    seconds = mean(given, "minilm", lambda run: 3600 * run.used)
     assert minilm["wall-clock: compute and input"] == (
         f"{seconds:.1f} s",
         f"{100 * seconds / 18:.3g}%",
     )
-    positions = mean(given, "minilm", lambda run: run["steps"] * 32 * 64)
+    positions = mean(given, "minilm", lambda run: run.steps * 32 * 64)
     assert minilm["tokens, padding counted"][0] == f"{round(positions):,}"
-    run = given["runs"][0]
-    assert usage.unspent(given, run) == f"{18 - 3600 * run['used']:.1f} s"
+    run = given.runs[0]
+    assert usage.unspent(given, run) == f"{18 - 3600 * run.used:.1f} s"
     # What ended last may have been on the clock
-    assert usage.unspent(given, {**run, "used": 18.5 / 3600}) == "−0.5 s"
+    assert usage.unspent(given, replace(run, used=18.5 / 3600)) == "−0.5 s"
 
 
 def test_what_is_left_of_flops_is_held_against_a_step_as_charged():
     given = study(teacher="nothing")
-    run = next(run for run in given["runs"] if run["arm"] == "minilm")
+    run = next(run for run in given.runs if run.arm == "minilm")
     assert usage.unspent(given, run) == f"{1.5e12 % 18_190_000_000 / 18_190_000_000:.3f} steps"
 
 
@@ -117,11 +119,11 @@ def test_wall_clock_by_kind(results):
     for kind in ("compute", "input", "compile", "evaluation", "checkpoint"):
         assert (
             scratch[kind][0]
-            == f"{mean(results, 'scratch', lambda run, kind=kind: run['wall_clock'][kind]):.1f} s"
+            == f"{mean(results, 'scratch', lambda run, kind=kind: run.wall_clock[kind]):.1f} s"
         )
     assert (
         scratch["all"][0]
-        == f"{mean(results, 'scratch', lambda run: sum(run['wall_clock'].values())):.1f} s"
+        == f"{mean(results, 'scratch', lambda run: sum(run.wall_clock.values())):.1f} s"
     )
     assert noted(usage.clocks(study(kind="hours"))) == {"compute": "charged", "input": "charged"}
 
@@ -130,7 +132,7 @@ def test_what_the_machine_did(results):
     scratch = cells(usage.machine(results), "scratch")
     assert scratch["model FLOPs"] == ("1.48e12", "")
     assert scratch["hardware FLOPs"] == ("1.54e12", "1.04×")
-    used = mean(results, "scratch", lambda run: run["hardware"]["model_utilisation"])
+    used = mean(results, "scratch", lambda run: run.hardware.model_utilisation)
     assert scratch["model utilisation"][0] == f"{100 * used:.3g}%"
     assert scratch["hardware utilisation"][0] == f"{104 * used:.3g}%"
     memory = cells(usage.memory(results), "scratch")
@@ -144,12 +146,13 @@ def test_what_the_machine_did(results):
 
 
 def test_what_xla_does_not_say_is_a_dash():
-    given = study()
-    given["runs"][0]["hardware"] |= {
+    content = to_plain(study())
+    content["runs"][0]["hardware"] |= {
         "hardware_flops": None,
         "hardware_utilisation": None,
         "program_bytes": None,
     }
+    given = parsed(content)
     machine = usage.machine(given)
     assert cells(machine, "scratch")["hardware FLOPs"] == ("–", "")
     assert cells(machine, "scratch")["hardware utilisation"] == ("–", "")
@@ -160,20 +163,18 @@ def test_what_xla_does_not_say_is_a_dash():
 def test_the_peak_that_utilisation_is_a_share_of():
     given = study()
     assert usage.peaks(given) == "1 device, each 1.02e11 FLOPs a second (float32 matmuls, measured)"
-    for run in given["runs"]:
+    content = to_plain(given)
+    for run in content["runs"]:
         run["hardware"] |= {"devices": 8}
-    given["runs"][3]["hardware"]["peak"] = {
-        **given["runs"][3]["hardware"]["peak"],
-        "flops_per_second": 9.7e10,
-    }
+    content["runs"][3]["hardware"]["peak"]["flops_per_second"] = 9.7e10
     assert (
-        usage.peaks(given)
+        usage.peaks(parsed(content))
         == "8 devices, each 9.70e10 to 1.02e11 FLOPs a second (float32 matmuls, measured)"
     )
 
 
 def test_what_a_run_costs_in_each_case(results):
-    table = payers.costs(results)
+    table = teacher_accounting.costs(results)
     assert noted(table) == {"inference": "enforced"}
     # 24 steps: 18,190,000,000 FLOPs of the student, 43,500,000,000 of the teacher; scratch: 52 of
     # 28,400,000,000.
@@ -200,7 +201,7 @@ def bars(results):
             float(right) - float(left),
             "opacity" in style,
         )
-    return dict(zip(results["arms"], found.values(), strict=True))
+    return dict(zip(results.arms, found.values(), strict=True))
 
 
 def test_bars_are_as_wide_as_what_was_spent_and_faint_where_not_charged():

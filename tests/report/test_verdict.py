@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdjax.budget.accounting import Budget
+from kdjax.evaluation.statistics import Verdict
 from kdjax.report import sentences as verdict
+from kdjax.results.schema import MeasuredEndpoint, PairVerdict, Results, first_without_teacher
+from tests.report.results import study
 
-BUDGET = {
-    "kind": "flops",
-    "amount": 1_500_000_000_000,
-    "teacher": "inference",
-    "clock": ["compute", "input"],
-}
+BUDGET = Budget("flops", 1_500_000_000_000)
 UNITS = {
     "mlm": ("nats", "lower"),
     "probe": ("accuracy", "higher"),
@@ -22,44 +25,56 @@ UNITS = {
 ENDPOINTS = ("probe.topic", "probe.mood", "finetune.topic", "finetune.mood", "mlm_loss")
 
 
-def results(verdicts, arms=("scratch", "logit", "minilm"), endpoints=ENDPOINTS, n=3):
-    """As much of results.json as sentences are made of; verdicts as `endpoint: a > b` (beats), `a =
-    b` or `a ? b`."""
-    made = []
+VERDICTS: dict[str, Verdict] = {">": "BEATS", "=": "TIES", "?": "INCONCLUSIVE"}
+INTERVALS = {">": (0.02, 0.05, 0.08), "=": (-0.002, 0.001, 0.004), "?": (-0.03, 0.01, 0.05)}
+"""Between the arms of a verdict -> low end, mean and high end of their difference."""
+
+
+@functools.cache
+def whole_study() -> Results:
+    """Return results of which only arms, endpoints and verdicts are replaced."""
+    return study()
+
+
+def results(
+    verdicts: Sequence[str],
+    arms: Sequence[str] = ("scratch", "logit", "minilm"),
+    endpoints: Sequence[str] = ENDPOINTS,
+    n: int = 3,
+    without_teacher: str = "scratch",
+) -> Results:
+    """Return the results of a study with certain verdicts.
+
+    Args:
+        verdicts: each `endpoint: a > b` (beats), `a = b` or `a ? b`.
+        arms: in their order.
+        endpoints: by name.
+        n: seeds that two arms share.
+        without_teacher: the only arm that needs no teacher.
+    """
+    rows = []
     for text in verdicts:
         endpoint, pair = text.split(": ")
         a, sign, b = pair.split(" ")
-        judged = {">": "BEATS", "=": "TIES", "?": "INCONCLUSIVE"}[sign]
+        low, mean, high = INTERVALS[sign]
         sense = -1 if endpoint == "mlm_loss" else 1
-        low, mean, high = {
-            ">": (0.02, 0.05, 0.08),
-            "=": (-0.002, 0.001, 0.004),
-            "?": (-0.03, 0.01, 0.05),
-        }[sign]
-        low, high = sorted((sense * low, sense * high))
-        low, high = (low, high) if n > 1 else (None, None)
-        interval = {"difference": sense * mean, "low": low, "high": high}
-        made.append({"endpoint": endpoint, "a": a, "b": b, **interval, "n": n, "verdict": judged})
-    described = []
+        ends = sorted((sense * low, sense * high)) if n > 1 else [None, None]
+        rows.append(PairVerdict(endpoint, a, b, sense * mean, *ends, n, VERDICTS[sign]))
+    measured = []
     for name in endpoints:
         kind = name.split(".")[0].removesuffix("_loss")
-        described.append(
-            {
-                "name": name,
-                "kind": kind,
-                "unit": UNITS[kind][0],
-                "better": UNITS[kind][1],
-                "arms": list(arms),
-            }
-        )
-    taught = {arm: {"teacher": "online", "needs_teacher": True} for arm in arms if arm != "scratch"}
-    untaught = {"teacher": None, "needs_teacher": False}
-    return {
-        "budget": BUDGET,
-        "arms": {arm: taught.get(arm, untaught) for arm in arms},
-        "endpoints": described,
-        "verdicts": made,
-    }
+        unit, better = UNITS[kind]
+        measured.append(MeasuredEndpoint(name, name, unit, better, kind, tuple(arms), 100, None))
+    base = whole_study()
+    kinds = {arm: "scratch" if arm == without_teacher else "logit" for arm in arms}
+    return replace(
+        base,
+        budget=BUDGET,
+        arms={arm: base.arms[kind] for arm, kind in kinds.items()},
+        baseline_arm=first_without_teacher({arm: arm != without_teacher for arm in arms}),
+        endpoints=tuple(measured),
+        verdicts=tuple(rows),
+    )
 
 
 def test_probes_separate_and_fine_tuning_does_not():
@@ -100,8 +115,8 @@ def test_every_sentence_names_the_budget_in_its_own_unit(kind, amount, said):
         ([open_pair], 1),
         ([], 3),
     ):
-        study = results(verdicts, n=n) | {"budget": {**BUDGET, "kind": kind, "amount": amount}}
-        assert verdict.headline(study).startswith(said)
+        judged = replace(results(verdicts, n=n), budget=Budget(kind, amount))
+        assert verdict.headline(judged).startswith(said)
 
 
 def test_tasks_that_disagree_are_told_apart():
@@ -206,17 +221,18 @@ def test_answers_read_from_the_distilled_arm_and_carry_every_interval():
     )
 
 
-def test_the_yardstick_is_the_arm_without_a_teacher():
-    given = results(["probe.topic: minilm > plain"], arms=("minilm", "plain"))
-    given["arms"]["plain"] = {"teacher": None, "needs_teacher": False}
-    assert list(verdict.answers(given)) == ["minilm"]
-    assert verdict.answers(given)["minilm"].startswith("minilm beats plain")
+def test_answers_are_against_the_arm_without_a_teacher() -> None:
+    judged = results(
+        ["probe.topic: minilm > plain"], arms=("minilm", "plain"), without_teacher="plain"
+    )
+    assert judged.baseline_arm == "plain"
+    assert list(verdict.answers(judged)) == ["minilm"]
+    assert verdict.answers(judged)["minilm"].startswith("minilm beats plain")
 
 
-def test_an_arm_that_starts_from_the_teacher_is_no_yardstick():
-    given = results(["probe.topic: warm > scratch"], arms=("warm", "scratch"))
-    given["arms"]["warm"] = {"teacher": None, "needs_teacher": True}
-    assert list(verdict.answers(given)) == ["warm"]
+def test_baseline_arm_is_the_first_without_a_teacher_or_the_first() -> None:
+    assert first_without_teacher({"warm": True, "scratch": False, "other": False}) == "scratch"
+    assert first_without_teacher({"logit": True, "minilm": True}) == "logit"
 
 
 ARMS = ("scratch", "logit", "tinybert", "minilm")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdjax import cli
+from kdjax.cli.main import main
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,6 @@ def kdjax(*words: str | Path) -> Ended:
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as ended,
     ):
-        cli.main([str(word) for word in words])
+        main([str(word) for word in words])
     assert isinstance(ended.value.code, int)
     return Ended(ended.value.code, out.getvalue(), err.getvalue())

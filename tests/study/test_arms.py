@@ -12,9 +12,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from kdjax.budget.accounting import ACCOUNTS
-from kdjax.dry_run import named_arms as catalogue
+from kdjax.dry_run import named_arms
 from tests import small_study
 from tests.study.conftest import kdjax
+
+pytestmark = pytest.mark.system
 
 ARMS: dict[str, Any] = {
     "logit": {},
@@ -62,7 +64,7 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Study(recipe, here / "out", json.loads((here / "out" / "results.json").read_text()))
 
 
-def test_every_arm_spends_to_the_same_budget(study: Study) -> None:
+def test_each_arm_spends_the_budget_within_one_step(study: Study) -> None:
     for arm, described in study.results["arms"].items():
         run = study.run(arm)
         last = described["phases"][-1]["price"]["total"]
@@ -72,6 +74,7 @@ def test_every_arm_spends_to_the_same_budget(study: Study) -> None:
         )
         assert spent["charged"] == spent["total"] - spent["teacher_training"]
         assert run["budget"]["amount"] - last < spent["charged"] <= run["budget"]["amount"]
+        # But for stored outputs, all was spent in steps.
         assert spent["charged"] - spent["teacher_cache"] == sum(
             phase["flops"] for phase in run["phases"]
         )
@@ -80,7 +83,7 @@ def test_every_arm_spends_to_the_same_budget(study: Study) -> None:
         ]
 
 
-def test_the_heads_fit_is_on_the_account_of_those_who_use_the_head_and_charged_to_none(
+def test_head_fit_is_booked_to_arms_with_logits_and_not_charged(
     study: Study,
 ) -> None:
     fitted = study.results["teacher"]["head_flops"]
@@ -89,11 +92,12 @@ def test_the_heads_fit_is_on_the_account_of_those_who_use_the_head_and_charged_t
     assert owed["two_stage"] == 0
 
 
-def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Study) -> None:
+def test_cached_arm_pays_its_share_and_no_teacher_forward(study: Study) -> None:
     cache = study.results["cache"]
     online = study.run("logit")["spent"]
     stored = study.run("stored")["spent"]
     assert stored["teacher_cache"] == -(-cache["flops"] // 10) > 0 == online["teacher_cache"]
+    # Only the loss on stored logits is left of the teacher's pass.
     assert stored["teacher_forward"] < 0.01 * online["teacher_forward"]
     assert cache["bias"] == {} and cache["views"] == 2
     assert (
@@ -104,29 +108,30 @@ def test_stored_outputs_are_paid_by_share_and_spare_the_teachers_pass(study: Stu
     )
 
 
-def test_whole_stored_logits_give_the_losses_of_the_teacher_itself(study: Study) -> None:
+def test_cached_whole_logits_give_the_online_losses(study: Study) -> None:
     online = study.lines("logit")
     stored = study.lines("stored")
     assert stored[0]["loss/logit"] == pytest.approx(online[0]["loss/logit"], rel=1e-5)
     assert stored[0]["loss/mlm"] == pytest.approx(online[0]["loss/mlm"], rel=1e-6)
 
 
-def test_the_second_phase_alone_runs_the_teacher(study: Study) -> None:
+def test_two_stage_runs_the_teacher_in_its_second_phase_only(study: Study) -> None:
     first, second = study.results["arms"]["two_stage"]["phases"]
     assert first["price"]["teacher_forward"] == 0 < second["price"]["teacher_forward"]
+    # The first phase ends at half the budget.
     half = study.results["budget"]["amount"] // 2
     assert half - first["price"]["total"] < first["steps"] * first["price"]["total"] <= half
-    terms = [
-        {name.removeprefix("loss/") for name in line if name.startswith("loss/")}
-        for line in study.lines("two_stage")
-        if "loss" in line
-    ]
+    terms = []
+    for line in study.lines("two_stage"):
+        if "loss" in line:
+            losses = {name for name in line if name.startswith("loss/")}
+            terms.append({name.removeprefix("loss/") for name in losses})
     assert (
         terms == [{"mlm"}] * first["steps"] + [{"attention_kl", "value_relation"}] * second["steps"]
     )
 
 
-def test_projections_are_trained_and_never_exported(study: Study) -> None:
+def test_exported_params_hold_no_projections(study: Study) -> None:
     exported = load_file(study.out / "runs" / "head_start-seed0" / "params.safetensors")
     like = load_file(study.out / "runs" / "logit-seed0" / "params.safetensors")
     assert {name: x.shape for name, x in exported.items()} == {
@@ -134,7 +139,7 @@ def test_projections_are_trained_and_never_exported(study: Study) -> None:
     }
 
 
-def test_each_start_is_a_reference(study: Study) -> None:
+def test_references_hold_each_start_and_the_teacher(study: Study) -> None:
     names = [reference["name"] for reference in study.results["references"]]
     assert names == [
         "untrained start",
@@ -144,7 +149,7 @@ def test_each_start_is_a_reference(study: Study) -> None:
     ]
 
 
-def test_the_report_says_in_what_arms_differ(study: Study) -> None:
+def test_report_lists_the_differences_between_arms(study: Study) -> None:
     page = (study.out / "report.html").read_text(encoding="utf-8")
     rows = {row["setting"]: row["values"] for row in study.results["differences"]}
     assert (
@@ -155,6 +160,7 @@ def test_the_report_says_in_what_arms_differ(study: Study) -> None:
     assert "learning_rate 0.001" in rows["optimiser"]["as_run"]
     assert rows["teacher's outputs"]["stored"] == "stored"
     assert rows["objective"]["two_stage"] == "1 mlm; then 1 attention_kl + 1 value_relation"
+    # What is an arm's own is said, and not called the same for all.
     notes = " ".join(study.results["notes"])
     assert "as_run has its own student, optimizer, finetune" in notes
     assert "head_start has its own start" in notes
@@ -163,7 +169,7 @@ def test_the_report_says_in_what_arms_differ(study: Study) -> None:
     assert not any("start" in same or "optimiser" in same for same in study.results["same"])
 
 
-def test_prices_tell_when_stored_outputs_pay_off(study: Study) -> None:
+def test_price_with_cached_arm_says_when_the_cache_pays_off(study: Study) -> None:
     words = (
         "price",
         study.recipe,
@@ -183,10 +189,10 @@ def test_prices_tell_when_stored_outputs_pay_off(study: Study) -> None:
     assert unknown["cache"]["pays_off_after_epochs"] == known["cache"]["pays_off_after_epochs"]
 
 
-def test_outputs_stored_beforehand_give_the_same_run(study: Study, tmp_path: Path) -> None:
-    made = kdjax("cache", study.recipe, "--out", tmp_path / "cache")
-    assert made.status == 0, made.err
-    assert f"{study.results['cache']['flops']:.4g} FLOPs" in made.err
+def test_run_from_cache_made_before_ends_with_the_same_params(study: Study, tmp_path: Path) -> None:
+    stored = kdjax("cache", study.recipe, "--out", tmp_path / "cache")
+    assert stored.status == 0, stored.err
+    assert f"{study.results['cache']['flops']:.4g} FLOPs" in stored.err
     ended = kdjax(
         *("train", study.recipe, "--out", tmp_path / "out", "--arm", "stored", "--seed", "0"),
         *("--cache.source", tmp_path / "cache"),
@@ -197,11 +203,13 @@ def test_outputs_stored_beforehand_give_the_same_run(study: Study, tmp_path: Pat
     assert not (tmp_path / "out" / "cache").exists()
 
 
-def test_the_named_arms_are_listed_with_what_they_ask_and_cost(
+def test_arms_command_lists_requests_and_relative_prices(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = {name: catalogue.PRESETS[name] for name in ("scratch", "logit", "paper_as_run_tinybert")}
-    monkeypatch.setattr(catalogue, "PRESETS", some)
+    some = {
+        name: named_arms.PRESETS[name] for name in ("scratch", "logit", "paper_as_run_tinybert")
+    }
+    monkeypatch.setattr(named_arms, "PRESETS", some)
     ended = kdjax("arms", study.recipe, "--json")
     rows = json.loads(ended.out)
     assert list(rows) == list(some)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from kdjax.progress import Progress
-from kdjax.study import compare as comparing
+from kdjax.study import compare
 from tests import small_study
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 
 ALONE = ("--arms", "{scratch: {}}", "--seeds", "[0]", "--evaluation.tasks", "{}")
@@ -29,13 +29,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_study.write(tmp_path_factory.mktemp("recipe"))
 
 
-def refused(said: str, *words: str | Path) -> None:
+def refused(message: str, *words: str | Path) -> None:
     """The command ends with status 2 and one line that says this."""
     ended = kdjax(*words)
     assert ended.status == 2, ended.err
     complaints = [line for line in ended.err.splitlines() if line.startswith("kdjax: ")]
     assert ended.err.splitlines()[-1:] == complaints, ended.err
-    assert re.search(said, complaints[0]), complaints[0]
+    assert re.search(message, complaints[0]), complaints[0]
     assert "Traceback" not in ended.err
 
 
@@ -126,13 +126,15 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), SETTINGS, ids=[words for words, _ in SETTINGS])
-def test_a_setting_that_cannot_be(recipe: Path, tmp_path: Path, words: str, said: str) -> None:
-    given = [
+@pytest.mark.parametrize(("words", "message"), SETTINGS, ids=[words for words, _ in SETTINGS])
+def test_impossible_setting_is_refused_and_no_run_made(
+    recipe: Path, tmp_path: Path, words: str, message: str
+) -> None:
+    overrides = [
         re.sub(r"([:,])(?=\S)", r"\1 ", word) if word.startswith("{") else word
         for word in words.split()
     ]
-    refused(said, "compare", recipe, "--out", tmp_path / "out", *given)
+    refused(message, "compare", recipe, "--out", tmp_path / "out", *overrides)
     assert not (tmp_path / "out" / "study.json").exists()
     assert not list((tmp_path / "out").glob("runs/*"))
 
@@ -145,13 +147,13 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), TEXTS)
-def test_text_that_cannot_be_used(
-    recipe: Path, tmp_path: Path, name: str, content: bytes, said: str
+@pytest.mark.parametrize(("name", "content", "message"), TEXTS)
+def test_unreadable_text_is_refused_with_its_line(
+    recipe: Path, tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    refused(said, "compare", recipe, "--out", tmp_path / "out", "--data.files", path)
+    refused(message, "compare", recipe, "--out", tmp_path / "out", "--data.files", path)
 
 
 TEACHERS: list[tuple[str, Callable[[Path], object], str]] = [
@@ -163,16 +165,18 @@ TEACHERS: list[tuple[str, Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [case[1:] for case in TEACHERS], ids=[case[0] for case in TEACHERS]
+    ("change", "message"), [case[1:] for case in TEACHERS], ids=[case[0] for case in TEACHERS]
 )
-def test_a_teacher_that_cannot_be_used(
-    recipe: Path, tmp_path: Path, change: Callable[[Path], object], said: str
+def test_teacher_with_missing_or_damaged_file_is_refused(
+    recipe: Path, tmp_path: Path, change: Callable[[Path], object], message: str
 ) -> None:
     source = teacher(recipe, tmp_path / "teacher", change)
-    refused(said, "compare", recipe, "--out", tmp_path / "out", "--teacher.source", source)
+    refused(message, "compare", recipe, "--out", tmp_path / "out", "--teacher.source", source)
 
 
-def test_a_tokenizer_that_is_not_the_teachers_names_the_entry(recipe: Path, tmp_path: Path) -> None:
+def test_tokenizer_unlike_the_teachers_is_refused_with_the_entry(
+    recipe: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "tokenizer.json"
     shutil.copy(recipe.parent / "encoder" / "tokenizer.json", other)
     rename_token(other)
@@ -187,7 +191,7 @@ def test_a_tokenizer_that_is_not_the_teachers_names_the_entry(recipe: Path, tmp_
     )
 
 
-def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
+def test_malformed_command_line_is_refused(recipe: Path, tmp_path: Path) -> None:
     refused(r"invalid choice: 'compere'", "compere", recipe)
     refused(r"required: --out", "compare", recipe)
     refused(r"none.yaml", "price", tmp_path / "none.yaml")
@@ -206,7 +210,9 @@ def test_the_command_line_itself(recipe: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_corrected_recipe_can_have_the_directory(recipe: Path, tmp_path: Path) -> None:
+def test_corrected_recipe_runs_in_the_directory_of_a_refused_one(
+    recipe: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     refused(r"no/such", "compare", recipe, "--out", out, "--data.files", "no/such/*.txt")
     refused(
@@ -221,11 +227,12 @@ def test_a_corrected_recipe_can_have_the_directory(recipe: Path, tmp_path: Path)
         "--budget.flops",
         "1e12",
     )
+    # Neither mistake has taken the directory.
     ended = kdjax("compare", recipe, "--out", out, *ALONE)
     assert ended.status == 0, ended.err
 
 
-def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path) -> None:
+def test_taken_or_unwritable_directory_is_refused(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words: list[str | Path] = [recipe, "--out", out, *ALONE]
     assert kdjax("compare", *words).status == 0
@@ -239,6 +246,7 @@ def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path) ->
     )
     assert (out / "results.json").read_bytes() == before
 
+    # A damaged corpus.
     shard = next((out / "data").rglob("train-*.array_record"))
     halve(shard)
     refused(
@@ -251,38 +259,41 @@ def test_directories_that_are_taken_or_unusable(recipe: Path, tmp_path: Path) ->
         tmp_path / "other",
     )
 
+    # A directory of something else.
     occupied = tmp_path / "occupied"
     occupied.mkdir()
     written(occupied / "thesis.txt", "mine")
     refused(r"holds files but no study", "compare", *words, "--out", occupied)
     assert [path.name for path in occupied.iterdir()] == ["thesis.txt"]
 
+    # No directory at all.
     file = written(tmp_path / "file", "mine")
     refused(r"file.*cannot be", "compare", *words, "--out", file)
     assert file.read_text() == "mine"
 
 
-def test_a_loss_that_is_not_finite(recipe: Path, tmp_path: Path) -> None:
+def test_non_finite_loss_is_refused(recipe: Path, tmp_path: Path) -> None:
     words = [recipe, "--out", tmp_path / "out", *ALONE, "--train.optimizer.learning_rate", "1e30"]
     refused(r"scratch-seed0: the loss is nan at step \d+", "compare", *words)
     assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
 
 
-def test_a_truncated_checkpoint(
+def test_truncated_checkpoint_is_refused(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [recipe, "--out", tmp_path / "out", *ALONE, "--train.checkpoint.seconds", "0"]
 
     def watch(reporter: object, name: str) -> Callable[[Progress], None]:
-        def told(progress: Progress) -> None:
+        def interrupt(progress: Progress) -> None:
             if progress.ledger.steps == 3:
                 raise KeyboardInterrupt
 
-        return told
+        return interrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(comparing.Reporter, "track", watch)
+        patched.setattr(compare.Reporter, "track", watch)
         assert kdjax("compare", *words).status == 130
+    # All checkpoints are cut in half.
     checkpoints = tmp_path / "out" / "runs" / "scratch-seed0" / "checkpoints"
     for path in checkpoints.glob("*/state/**/*"):
         if path.is_file():

@@ -14,7 +14,7 @@ from kdjax.budget.accounting import CASES, charged
 from tests import small_study
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 BARE = {
     "arms": {"scratch": {}, "logit": {}},
@@ -43,21 +43,22 @@ def refused(ended: Ended, *words: str) -> None:
     assert all(word in ended.err for word in words), ended.err
 
 
-def test_a_budget_of_tokens(recipe: Path, tmp_path: Path) -> None:
+def test_token_budget_gives_every_arm_the_same_steps(recipe: Path, tmp_path: Path) -> None:
     results = compared(
         recipe, tmp_path / "out", "--budget.flops", 0, "--budget.tokens", 8 * 16 * 5 + 100
     )
-    found = runs(results)
-    assert {run["steps"] for run in found.values()} == {5}
-    assert {run["used"] for run in found.values()} == {5 * 8 * 16}
-    assert found["logit"]["spent"]["charged"] > 1.5 * found["scratch"]["spent"]["charged"]
+    rows = runs(results)
+    assert {run["steps"] for run in rows.values()} == {5}
+    assert {run["used"] for run in rows.values()} == {5 * 8 * 16}
+    # FLOPs are counted all the same.
+    assert rows["logit"]["spent"]["charged"] > 1.5 * rows["scratch"]["spent"]["charged"]
     assert not any(case["enforced"] for case in results["cases"])
     assert "With 740 tokens" in (tmp_path / "out" / "report.html").read_text()
     audited = kdjax("audit", tmp_path / "out")
     assert audited.status == 0, audited.out + audited.err
 
 
-def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
+def test_hours_budget_counts_compute_and_input_seconds(recipe: Path, tmp_path: Path) -> None:
     seconds = 2.0
     results = compared(
         recipe,
@@ -77,6 +78,7 @@ def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
             (tmp_path / "out" / "runs" / f"{arm}-seed0" / "metrics.jsonl").read_text().splitlines()
         )
         assert len([line for line in lines if '"loss"' in line]) == run["steps"]
+        # The curve goes by the clock.
         share = run["used"] * 3600 / seconds
         # The clock runs on a little
         assert run["curve"][-1]["share"] == pytest.approx(share, rel=1e-3)
@@ -85,9 +87,7 @@ def test_a_budget_of_hours(recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_way_to_pay_for_the_teacher_is_enforced(
-    recipe: Path, tmp_path: Path, case: str
-) -> None:
+def test_each_teacher_accounting_charges_its_parts(recipe: Path, tmp_path: Path, case: str) -> None:
     changes = ("--budget.teacher", case, "--teacher.training_flops", "4e7", "--budget.students", 2)
     results = compared(recipe, tmp_path / "out", *changes)
     scratch = runs(results)["scratch"]
@@ -98,21 +98,20 @@ def test_each_way_to_pay_for_the_teacher_is_enforced(
         -(40_000_000 + results["teacher"]["head_flops"]) // 2
     )
     for run in (scratch, logit):
-        left = small_study.BUDGET - charged(run["spent"], case)
+        # What the case charges stays within the budget by less than a step.
+        unspent = small_study.BUDGET - charged(run["spent"], case)
         assert run["spent"]["charged"] == charged(run["spent"], case)
-        assert 0 <= left < charged(steps[run["arm"]], case)
+        assert 0 <= unspent < charged(steps[run["arm"]], case)
 
 
-def test_training_that_nobody_knows_the_cost_of_cannot_be_charged(
-    recipe: Path, tmp_path: Path
-) -> None:
+def test_charging_unknown_teacher_training_is_refused(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ended = kdjax("compare", recipe, "--out", out, "--budget.teacher", "both")
     refused(ended, "budget.teacher is 'both'", "expected teacher.training_flops")
     assert not out.exists()
 
 
-def test_a_budget_that_would_repeat_unlimited_text_is_refused_and_told_what_is_missing(
+def test_unlimited_regime_with_too_large_budget_is_refused_with_missing_tokens(
     recipe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -121,10 +120,13 @@ def test_a_budget_that_would_repeat_unlimited_text_is_refused_and_told_what_is_m
     )
     refused(ended, "expected no repeats under data.regime 'unlimited'", "tokens are missing")
     assert not out.exists()
+    # With a budget that fits, the same directory will do.
     compared(recipe, out, "--data.regime", "unlimited", "--budget.flops", "1e7")
 
 
-def test_limited_text_is_repeated_and_counted(recipe: Path, tmp_path: Path) -> None:
+def test_limited_regime_repeats_the_subset_and_counts_unique_tokens(
+    recipe: Path, tmp_path: Path
+) -> None:
     limited = ("--data.regime", "limited", "--data.unique_tokens", 400)
     results = compared(recipe, tmp_path / "out", *limited)
     assert results["corpus"]["regime"] == "limited" and results["corpus"]["tokens"]["train"] <= 400
@@ -134,5 +136,6 @@ def test_limited_text_is_repeated_and_counted(recipe: Path, tmp_path: Path) -> N
             run["epochs"] > 1
             and run["tokens_unique"] == results["corpus"]["tokens"]["train"] < run["tokens_seen"]
         )
+    # More unique text than there is.
     too_much = kdjax("compare", recipe, "--out", tmp_path / "no", *limited[:3], "1e9")
     refused(too_much, "expected at least data.unique_tokens", "are missing")

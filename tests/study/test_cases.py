@@ -3,10 +3,29 @@ hand."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from kdjax.report import payers
+from kdjax.budget.price import Price
+from kdjax.evaluation.statistics import Verdict
+from kdjax.report import teacher_accounting
+from kdjax.results.schema import (
+    Case,
+    MeasuredEndpoint,
+    PairVerdict,
+    Results,
+    SharedCaseVerdict,
+    TeacherFacts,
+)
 from kdjax.study.cases import cases
+from tests.report import results as made_up
+
+Judgement = tuple[str, Verdict, str]
+"""An arm, what it does to another, and that one."""
 
 # A step of `scratch` costs 30, one of `kd` 30 for the student and 30 for the teacher. A budget of
 # 3,000 with the teacher's forward passes buys 100 steps of the one and 50 of the other. Training
@@ -21,71 +40,94 @@ COSTS = {
     "training": {"scratch": 3_000, "kd": 11_500},
     "both": {"scratch": 3_000, "kd": 13_000},
 }
-KD_WINS = ("kd", "BEATS", "scratch")
-SCRATCH_WINS = ("scratch", "BEATS", "kd")
-TIE = ("scratch", "TIES", "kd")
-UNTOLD = ("scratch", "INCONCLUSIVE", "kd")
+KD_WINS: Judgement = ("kd", "BEATS", "scratch")
+SCRATCH_WINS: Judgement = ("scratch", "BEATS", "kd")
+TIE: Judgement = ("scratch", "TIES", "kd")
+UNTOLD: Judgement = ("scratch", "INCONCLUSIVE", "kd")
 
 
-def judged(*verdicts, **given):
-    """The cases of a study with these verdicts, by name."""
-    return {case["case"]: case for case in study(*verdicts, **given)["cases"]}
+@functools.cache
+def whole_study() -> Results:
+    """Return a study of which only what costs and verdicts depend on is replaced."""
+    return made_up.study()
 
 
-def study(*verdicts, training=TRAINING, students=1, steps=STEPS, enforced="inference"):
-    """As much of results.json as there is to say about who pays; two runs an arm."""
-    arms = {
-        arm: {
-            "phases": [{"price": {**price, "total": sum(price.values())}}],
-            "needs_teacher": arm == "kd",
-        }
-        for arm, price in PRICES.items()
-    }
+def judged(*verdicts: Judgement, **settings: Any) -> dict[str, Case]:
+    """Return the cases of a study with these verdicts, by name."""
+    return {case.case: case for case in study(*verdicts, **settings).cases}
+
+
+def study(
+    *verdicts: Judgement,
+    training: int = TRAINING,
+    students: int = 1,
+    steps: Mapping[str, int] = STEPS,
+    enforced: str | None = "inference",
+) -> Results:
+    """Return a study of two runs an arm.
+
+    Args:
+        verdicts: one on each of as many tasks.
+        training: FLOPs of training the teacher; 0: not known.
+        students: how many share that.
+        steps: of the mean run of each arm.
+        enforced: the case that the budget is held against.
+    """
+    base = whole_study()
+    arms = {}
     runs = []
-    for arm in arms:
+    for arm, parts in PRICES.items():
+        total = sum(parts.values())
+        price = Price(total=total, **parts, jaxpr_matmul=total, jaxpr_elementwise=0)
+        described = base.arms["logit" if arm == "kd" else "scratch"]
+        arms[arm] = replace(described, phases=(replace(described.phases[0], price=price),))
+        upfront = -(-training // students) if arm == "kd" else 0
         for more in (-1, 1):  # their mean counts
-            spent = {part: flops * (steps[arm] + more) for part, flops in PRICES[arm].items()}
-            upfront = -(-training // students) if arm == "kd" else 0
-            runs.append(
-                {"arm": arm, "spent": {**spent, "teacher_cache": 0, "teacher_training": upfront}}
-            )
-    rows = [
-        dict(zip(("a", "verdict", "b"), v, strict=True), endpoint=f"probe.t{n}")
-        for n, v in enumerate(verdicts)
-    ]
-    teacher = {"training_flops": training, "head_flops": 0}
-    return {
-        "arms": arms,
-        "runs": runs,
-        "verdicts": rows,
-        "teacher": teacher,
-        "endpoints": [{"name": row["endpoint"], "kind": "probe"} for row in rows],
-        "config": {"budget": {"students": students}},
-        "cases": cases(arms, runs, rows, teacher, enforced, students),
-    }
+            spent = {part: flops * (steps[arm] + more) for part, flops in parts.items()}
+            spent |= {"teacher_cache": 0, "teacher_training": upfront}
+            runs.append(replace(base.runs[0], arm=arm, spent=spent))
+    rows = []
+    endpoints = []
+    for n, (a, verdict, b) in enumerate(verdicts):
+        name = f"probe.t{n}"
+        rows.append(PairVerdict(name, a, b, 0.0, 0.0, 0.0, 2, verdict))
+        endpoints.append(
+            MeasuredEndpoint(name, name, "accuracy", "higher", "probe", ("scratch", "kd"), 9, 0.5)
+        )
+    teacher = TeacherFacts("a-teacher", training, 0, mlm_loss=None, mlm_accuracy=None)
+    return replace(
+        base,
+        arms=arms,
+        runs=tuple(runs),
+        verdicts=tuple(rows),
+        teacher=teacher,
+        endpoints=tuple(endpoints),
+        config={"budget": {"students": students}},
+        cases=cases(arms, runs, rows, teacher, enforced, students),
+    )
 
 
-def said(case):
-    """Of a case with one verdict, `a verdict b`."""
-    (row,) = case["verdicts"]
-    return f"{row['a']} {row['verdict']} {row['b']}"
+def said(case: Case) -> str:
+    """Return `a verdict b` of a case with one verdict."""
+    (row,) = case.verdicts
+    return f"{row.a} {row.verdict} {row.b}"
 
 
 def test_what_a_run_costs_in_each_case():
     found = judged(TIE)
-    assert {name: case["costs"] for name, case in found.items()} == COSTS
-    assert [name for name, case in found.items() if case["enforced"]] == ["inference"]
+    assert {name: case.costs for name, case in found.items()} == COSTS
+    assert [name for name, case in found.items() if case.enforced] == ["inference"]
 
 
 def test_under_a_budget_of_tokens_or_hours_no_case_is_enforced():
-    assert not any(case["enforced"] for case in judged(TIE, enforced=None).values())
+    assert not any(case.enforced for case in judged(TIE, enforced=None).values())
 
 
 @pytest.mark.parametrize("verdict", [KD_WINS, SCRATCH_WINS, TIE, UNTOLD])
 def test_the_case_that_was_enforced_changes_nothing(verdict):
-    (row,) = judged(verdict)["inference"]["verdicts"]
-    assert (row["a"], row["verdict"], row["b"]) == verdict
-    assert row["ratio"] == 1
+    (row,) = judged(verdict)["inference"].verdicts
+    assert (row.a, row.verdict, row.b) == verdict
+    assert row.ratio == 1
 
 
 def test_a_winner_that_costs_less_still_wins():
@@ -95,10 +137,10 @@ def test_a_winner_that_costs_less_still_wins():
 
 
 def test_a_winner_that_costs_more_leaves_it_open():
-    (row,) = judged(SCRATCH_WINS)["nothing"]["verdicts"]
-    assert (row["a"], row["verdict"], row["b"]) == ("scratch", "OPEN", "kd")
-    assert row["ratio"] == 2.0
-    assert "students" not in row  # scratch pays for no teacher
+    (row,) = judged(SCRATCH_WINS)["nothing"].verdicts
+    assert (row.a, row.verdict, row.b) == ("scratch", "OPEN", "kd")
+    assert row.ratio == 2.0
+    assert not isinstance(row, SharedCaseVerdict)  # scratch pays for no teacher
 
 
 @pytest.mark.parametrize("shared_by", [1, 4])
@@ -106,12 +148,12 @@ def test_how_many_students_have_to_share_the_teacher_s_training(shared_by):
     found = judged(KD_WINS, students=shared_by)
     # Training: 3,000 + a step of 30 - 1,500 of its own leave 1,530; 10,000 / 6 is more, 10,000 / 7
     # is not.
-    (row,) = found["training"]["verdicts"]
-    assert (row["verdict"], row["students"]) == ("OPEN", 7)
-    assert row["ratio"] == pytest.approx((1_500 + 10_000 / shared_by) / 3_000)
+    (row,) = found["training"].verdicts
+    assert (row.verdict, row.students) == ("OPEN", 7)
+    assert row.ratio == pytest.approx((1_500 + 10_000 / shared_by) / 3_000)
     # Both: 3,000 + a step of 60 - 3,000 leave 60; 10,000 / 166 is more, 10,000 / 167 is not.
-    (row,) = found["both"]["verdicts"]
-    assert (row["verdict"], row["students"]) == ("OPEN", 167)
+    (row,) = found["both"].verdicts
+    assert (row.verdict, row.students) == ("OPEN", 167)
 
 
 def test_with_as_many_students_the_winner_wins():
@@ -121,16 +163,16 @@ def test_with_as_many_students_the_winner_wins():
 
 def test_no_number_of_students_helps_an_arm_that_costs_more_without_its_teacher():
     # 110 steps of the student alone are 3,300, more than the 3,000 of scratch and a step.
-    (row,) = judged(KD_WINS, steps={"scratch": 100, "kd": 110})["training"]["verdicts"]
-    assert (row["verdict"], row["students"]) == ("OPEN", None)
+    (row,) = judged(KD_WINS, steps={"scratch": 100, "kd": 110})["training"].verdicts
+    assert (row.verdict, row.students) == ("OPEN", None)
 
 
 def test_of_a_tie_the_cheaper_side_does_at_least_as_well():
     found = judged(TIE)
     assert said(found["nothing"]) == "kd AT LEAST TIES scratch"
-    assert found["nothing"]["verdicts"][0]["ratio"] == 0.5
+    assert found["nothing"].verdicts[0].ratio == 0.5
     assert said(found["both"]) == "scratch AT LEAST TIES kd"
-    assert found["both"]["verdicts"][0]["ratio"] == pytest.approx(3 / 13)
+    assert found["both"].verdicts[0].ratio == pytest.approx(3 / 13)
 
 
 def test_what_cannot_be_told_cannot_be_told_in_any_case():
@@ -139,17 +181,18 @@ def test_what_cannot_be_told_cannot_be_told_in_any_case():
 
 def test_a_training_cost_that_is_not_known_decides_only_what_it_must():
     found = judged(KD_WINS, SCRATCH_WINS, TIE, training=0)
-    assert [case["unknown"] for case in found.values()] == [[], [], ["kd"], ["kd"]]
-    verdicts = {name: [row["verdict"] for row in case["verdicts"]] for name, case in found.items()}
+    assert [case.unknown for case in found.values()] == [(), (), ("kd",), ("kd",)]
+    verdicts = {name: [row.verdict for row in case.verdicts] for name, case in found.items()}
     # kd costs 1,500 or more here, so any order of costs is possible.
     assert verdicts["training"] == ["OPEN", "OPEN", "OPEN"]
     # Here it costs 3,000 or more: scratch costs no more for sure.
     assert verdicts["both"] == ["OPEN", "BEATS", "AT LEAST TIES"]
-    assert not any("students" in row for case in found.values() for row in case["verdicts"])
+    rows = [row for case in found.values() for row in case.verdicts]
+    assert not any(isinstance(row, SharedCaseVerdict) for row in rows)
 
 
 def sentence(*verdicts, case, **given):
-    return payers.sentences(study(*verdicts, **given))[case]
+    return teacher_accounting.sentences(study(*verdicts, **given))[case]
 
 
 def test_sentences_of_each_case():
@@ -179,20 +222,18 @@ def test_sentences_of_each_case():
 
 
 def test_words_are_explained_only_where_they_are_used():
-    told = " ".join(payers.terms(study(KD_WINS)))
+    told = " ".join(teacher_accounting.terms(study(KD_WINS)))
     assert "Open:" in told and "At least" not in told and "inconclusive" not in told
     assert (
         "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is charged to "
         "each run" in told
     )
-    assert "shared by 4 students" in " ".join(payers.terms(study(TIE, students=4)))
-    assert "not known" in " ".join(payers.terms(study(TIE, training=0)))
+    assert "shared by 4 students" in " ".join(teacher_accounting.terms(study(TIE, students=4)))
+    assert "not known" in " ".join(teacher_accounting.terms(study(TIE, training=0)))
 
 
 def test_costs_that_are_not_known_are_shown_as_bounds():
-    study_ = study(TIE, training=0)
-    study_["arms"] = {name: {**arm, "teacher": None} for name, arm in study_["arms"].items()}
-    table = payers.costs(study_)
+    table = teacher_accounting.costs(study(TIE, training=0))
     assert [column.name for column in table.columns] == ["nothing", "inference", "training", "both"]
     assert [column.note for column in table.columns] == ["", "enforced", "", ""]
     assert table.rows["kd"] == [

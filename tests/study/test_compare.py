@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kdjax import models, recipes
 from kdjax.budget.journal import read
 from kdjax.models import zoo
-from kdjax.study import compare
-from kdjax.study import study as study_module
+from kdjax.results.store import to_plain
+from kdjax.study import compare, runner
 from kdjax.training.checksum import sha256
 from tests import small_study
 from tests.golden import pytorch
 from tests.small_study import ARMS, BUDGET, HEAD, SEEDS, TASKS
 from tests.study.conftest import Ended, kdjax
+
+pytestmark = pytest.mark.system
 
 PARTS = ("student_forward", "student_backward", "teacher_forward", "objective", "optimizer")
 WITH_MLM_HEAD = ("scratch", "logit")
@@ -87,16 +90,15 @@ def written(directory: Path) -> dict[Path, tuple[int, int]]:
     return {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in stats.items()}
 
 
-def test_there_is_a_row_for_every_arm_and_seed(study: Study) -> None:
-    assert {(run["arm"], run["seed"]) for run in study.results["runs"]} == {
-        (a, s) for a in ARMS for s in SEEDS
-    }
+def test_results_have_a_row_for_each_arm_and_seed(study: Study) -> None:
+    runs = {(run["arm"], run["seed"]) for run in study.results["runs"]}
+    assert runs == set(product(ARMS, SEEDS))
     assert len(study.results["runs"]) == len(ARMS) * len(SEEDS)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("arm", ARMS)
-def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> None:
+def test_each_run_spends_its_budget_within_one_step(study: Study, arm: str, seed: int) -> None:
     run = study.run(arm, seed)
     price = study.price(arm)
     spent = run["spent"]
@@ -106,6 +108,7 @@ def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> Non
         BUDGET,
         "inference",
     )
+    # What is charged is whole steps, and one more would exceed the budget.
     assert BUDGET - price["total"] < spent["charged"] <= BUDGET
     assert (
         run["used"]
@@ -113,6 +116,7 @@ def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> Non
         == sum(spent[part] for part in PARTS)
         == run["steps"] * price["total"]
     )
+    # The head's fit is booked to the arm with logits, and charged to none.
     assert spent["teacher_cache"] == 0
     assert spent["teacher_training"] == (
         study.results["teacher"]["head_flops"] if arm == "logit" else 0
@@ -124,7 +128,7 @@ def test_each_run_spends_to_its_budget(study: Study, arm: str, seed: int) -> Non
     assert run["steps"] == study.results["arms"][arm]["steps"] == study.lines(arm, seed)[-1]["step"]
 
 
-def test_tokens_and_epochs_follow_from_the_steps(study: Study) -> None:
+def test_tokens_and_epochs_follow_from_steps(study: Study) -> None:
     sequences = study.results["corpus"]["sequences"]["train"]
     for run in study.results["runs"]:
         assert run["epochs"] == pytest.approx(run["steps"] * 8 / sequences)
@@ -132,13 +136,15 @@ def test_tokens_and_epochs_follow_from_the_steps(study: Study) -> None:
         assert (
             run["tokens_unique"] == run["tokens_seen"] <= run["positions"] == run["steps"] * 8 * 16
         )
+        # Every position that is masked was seen.
         assert 0 < run["tokens_masked"] < 0.3 * run["tokens_seen"]
 
 
-def test_what_the_machine_did_is_written_beside_what_was_charged(study: Study) -> None:
+def test_rows_hold_hardware_flops_beside_charged_flops(study: Study) -> None:
     for run in study.results["runs"]:
         used = run["hardware"]
         assert used["model_flops"] == sum(run["spent"][part] for part in PARTS)
+        # XLA counts the optimized program, which differs from the reference one that is priced.
         assert used["hardware_flops"] > 0.5 * used["model_flops"]
         assert 0 < used["model_utilisation"] < 1 and used["devices"] == 8
         assert (
@@ -149,7 +155,7 @@ def test_what_the_machine_did_is_written_beside_what_was_charged(study: Study) -
         assert {"compute", "input", "compile", "evaluation"} <= run["wall_clock"].keys()
 
 
-def test_a_runs_journal_ends_with_its_result(study: Study) -> None:
+def test_ledger_journal_ends_with_the_result_of_the_run(study: Study) -> None:
     for run in study.results["runs"]:
         entries = read(study.out / "runs" / f"{run['arm']}-seed{run['seed']}" / "ledger.jsonl")
         assert [entry["event"] for entry in entries] == ["open", "steps", "close"]
@@ -157,7 +163,7 @@ def test_a_runs_journal_ends_with_its_result(study: Study) -> None:
         assert entries[-1]["params_sha256"] == run["params_sha256"]
 
 
-def test_verdicts_are_told_for_each_way_to_pay_for_the_teacher(study: Study) -> None:
+def test_results_judge_each_teacher_accounting(study: Study) -> None:
     cases = {case["case"]: case for case in study.results["cases"]}
     assert list(cases) == ["nothing", "inference", "training", "both"]
     assert [name for name, case in cases.items() if case["enforced"]] == ["inference"]
@@ -168,11 +174,12 @@ def test_verdicts_are_told_for_each_way_to_pay_for_the_teacher(study: Study) -> 
     assert enforced == [
         (v["endpoint"], v["a"], v["verdict"], v["b"]) for v in study.results["verdicts"]
     ]
+    # Who pays for more pays more; what the encoder cost is not known.
     assert cases["nothing"]["costs"]["logit"] < cases["inference"]["costs"]["logit"]
     assert set(cases["both"]["unknown"]) == {"logit", "tinybert", "minilm"}
 
 
-def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
+def test_learning_curve_ends_at_the_budget(study: Study) -> None:
     for arm in WITH_MLM_HEAD:
         for seed in SEEDS:
             run = study.run(arm, seed)
@@ -184,11 +191,12 @@ def test_the_curve_ends_where_the_budget_does(study: Study) -> None:
             assert run["curve"][-1]["mlm_loss"] == pytest.approx(
                 run["metrics"]["mlm_loss"], rel=1e-5
             )
+    # An arm that trains no MLM head has no loss of its own.
     assert study.run("tinybert", 0)["curve"] == []
     assert "mlm_loss" not in study.run("tinybert", 0)["metrics"]
 
 
-def test_every_run_is_held_against_the_teacher(study: Study) -> None:
+def test_metrics_compare_each_run_with_the_teacher(study: Study) -> None:
     """Its loss as a constant, its divergence at temperature 1, and how often both predict the same
     token."""
     loss = study.results["teacher"]["mlm_loss"]
@@ -209,7 +217,7 @@ def test_every_run_is_held_against_the_teacher(study: Study) -> None:
     assert kl["scratch"] != kl["logit"]
 
 
-def test_every_task_is_probed_and_fine_tuned(study: Study) -> None:
+def test_each_run_has_probe_and_finetune_metrics_of_each_task(study: Study) -> None:
     for run in study.results["runs"]:
         for task in TASKS:
             assert 0 < run["metrics"][f"probe.{task}"] <= 1
@@ -219,11 +227,11 @@ def test_every_task_is_probed_and_fine_tuned(study: Study) -> None:
             )
 
 
-def test_every_run_ends_elsewhere(study: Study) -> None:
+def test_final_params_differ_between_all_runs(study: Study) -> None:
     assert len({run["params_sha256"] for run in study.results["runs"]}) == len(ARMS) * len(SEEDS)
 
 
-def test_the_hash_is_of_the_parameters_kept(study: Study) -> None:
+def test_params_sha256_is_of_the_saved_params(study: Study) -> None:
     tree: dict[str, Any] = {}
     for name, array in study.params("minilm", 1).items():
         *branches, leaf = name.split(".")
@@ -234,35 +242,35 @@ def test_the_hash_is_of_the_parameters_kept(study: Study) -> None:
     assert sha256(tree) == study.run("minilm", 1)["params_sha256"]
 
 
-def test_runs_of_a_seed_share_start_order_and_masks(study: Study) -> None:
-    first = {(arm, seed): study.lines(arm, seed)[0] for arm in WITH_MLM_HEAD for seed in SEEDS}
+def test_arms_of_a_seed_share_start_order_and_masks(study: Study) -> None:
+    first = {run: study.lines(*run)[0] for run in product(WITH_MLM_HEAD, SEEDS)}
     assert all(line["step"] == 1 for line in first.values())
     assert first["scratch", 0]["loss/mlm"] == pytest.approx(first["logit", 0]["loss/mlm"], rel=1e-6)
     assert first["scratch", 1]["loss/mlm"] == pytest.approx(first["logit", 1]["loss/mlm"], rel=1e-6)
+    # Another seed begins elsewhere.
     assert first["scratch", 0]["loss/mlm"] != pytest.approx(
         first["scratch", 1]["loss/mlm"], rel=1e-4
     )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_gets_no_gradient_stays_at_the_seed_s_start(study: Study, seed: int) -> None:
+def test_params_without_gradient_stay_at_the_start(study: Study, seed: int) -> None:
     student = zoo.resolve(recipes.load(study.recipe).student)
     start = models.init(student, seed).params
     for arm in ("tinybert", "minilm"):
         ended = study.params(arm, seed)
         assert "mlm" in study.results["arms"][arm]["untrained"]
         np.testing.assert_array_equal(ended["mlm.dense.kernel"], start["mlm"]["dense"]["kernel"])
+        # The rest has been trained.
         assert not np.array_equal(
             ended["embeddings.word.embedding"], start["embeddings"]["word"]["embedding"]
         )
 
 
-def test_verdicts_are_of_paired_differences(study: Study) -> None:
+def test_verdicts_hold_mean_paired_differences(study: Study) -> None:
     endpoints = {endpoint["name"]: endpoint for endpoint in study.results["endpoints"]}
-    assert set(endpoints) == {
-        "mlm_loss",
-        *(f"{kind}.{task}" for kind in ("probe", "finetune") for task in TASKS),
-    }
+    of_tasks = {f"{kind}.{task}" for kind, task in product(("probe", "finetune"), TASKS)}
+    assert set(endpoints) == {"mlm_loss", *of_tasks}
     assert endpoints["mlm_loss"]["arms"] == list(WITH_MLM_HEAD)
     assert len(study.results["verdicts"]) == 1 + 4 * 6
     for verdict in study.results["verdicts"]:
@@ -277,7 +285,7 @@ def test_verdicts_are_of_paired_differences(study: Study) -> None:
         assert verdict["low"] <= verdict["difference"] <= verdict["high"]
 
 
-def test_the_start_and_the_teacher_are_measured_alike(study: Study) -> None:
+def test_starts_and_teacher_are_measured_like_runs(study: Study) -> None:
     names = [(reference["name"], reference["seed"]) for reference in study.results["references"]]
     assert names == [*(("untrained start", seed) for seed in SEEDS), ("teacher", None)]
     for reference in study.results["references"]:
@@ -288,27 +296,27 @@ def test_the_start_and_the_teacher_are_measured_alike(study: Study) -> None:
     )
 
 
-def test_the_report_names_every_arm_and_loads_nothing(study: Study) -> None:
+def test_report_names_each_arm_and_loads_nothing(study: Study) -> None:
     page = (study.out / "report.html").read_text(encoding="utf-8")
     assert all(arm in page for arm in ARMS)
     loads = re.findall(
         r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import\s+(\S+)""", page
     )
-    assert [
-        link for found in loads for link in found if link and not link.startswith(("#", "data:"))
-    ] == []
+    for link in chain.from_iterable(loads):
+        assert not link or link.startswith(("#", "data:"))
     assert "<script" not in page
 
 
-def test_the_summary_is_printed(study: Study) -> None:
+def test_compare_prints_the_summary(study: Study) -> None:
     assert all(arm in study.ended.out for arm in ARMS)
     assert "At 5.00e7 FLOPs" in study.ended.out
     assert f"report: {study.out / 'report.html'}" in study.ended.out
     assert [arm for arm in ARMS if f"{arm}, seed 1: " in study.ended.err] == list(ARMS)
 
 
-def test_nothing_unfinished_is_left(study: Study) -> None:
+def test_finished_study_leaves_no_temporary_files(study: Study) -> None:
     names = {path.name for path in study.out.rglob("*")}
+    # Neither temporary files nor what runs need only while they go on.
     assert not [name for name in names if name.startswith(".") or name.endswith((".tmp", ".fit"))]
     assert "checkpoints" not in names
     assert {path.name for path in study.out.iterdir()} == {
@@ -323,7 +331,7 @@ def test_nothing_unfinished_is_left(study: Study) -> None:
     }
 
 
-def test_a_run_tells_how_it_was_made(study: Study) -> None:
+def test_run_manifest_holds_recipe_cost_and_versions(study: Study) -> None:
     manifest = json.loads((study.out / "runs" / "logit-seed1" / "manifest.json").read_text())
     assert recipes.from_dict(manifest["config"]) == recipes.load(study.recipe)
     assert manifest["cost"] == {
@@ -339,10 +347,10 @@ def test_a_run_tells_how_it_was_made(study: Study) -> None:
     assert manifest["device"].endswith("x8")
 
 
-def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
+def test_fitted_teacher_is_a_hugging_face_directory(study: Study) -> None:
     directory = study.out / "teacher"
     fitted = load_file(directory / "model.safetensors")
-    given = load_file(study.recipe.parent / "encoder" / "model.safetensors")
+    encoder = load_file(study.recipe.parent / "encoder" / "model.safetensors")
 
     # Tensors have the names of transformers' masked language model, whose encoder has one layer
     # more.
@@ -351,11 +359,12 @@ def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
     assert {name for name in theirs if more not in name} == fitted.keys() != theirs.keys()
 
     # The encoder is the one that was given.
-    assert {f"bert.{name}" for name in given} == {
+    assert {f"bert.{name}" for name in encoder} == {
         name for name in fitted if name.startswith("bert.")
     }
-    for name, tensor in given.items():
+    for name, tensor in encoder.items():
         np.testing.assert_array_equal(fitted[f"bert.{name}"], tensor)
+    # The card says what the head cost and how good it is.
     card = (directory / "README.md").read_text(encoding="utf-8")
     facts = study.results["teacher"]
     assert f"{facts['head_flops']:.4g} FLOPs" in card
@@ -364,10 +373,10 @@ def test_the_fitted_teacher_is_a_hugging_face_model(study: Study) -> None:
     assert facts["encoder"] == "frozen"
 
 
-def test_the_same_command_again_trains_nothing(
+def test_compare_of_finished_study_trains_nothing(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     before = (study.out / "results.json").read_bytes()
     files = written(study.out / "runs")
     ended = kdjax("compare", study.recipe, "--out", study.out)
@@ -377,17 +386,21 @@ def test_the_same_command_again_trains_nothing(
     assert ended.out == study.ended.out
 
 
-def test_the_library_call_is_the_command(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "train", no_training)
-    assert compare.compare(recipes.load(study.recipe), study.out) == study.results
+def test_library_compare_returns_the_results_of_the_command(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "train", no_training)
+    results = compare.compare(recipes.load(study.recipe), study.out)
+    assert to_plain(results) == study.results
 
 
-def test_another_seed_joins(study: Study, scratch_only: Path, tmp_path: Path) -> None:
+def test_new_seed_joins_a_finished_study(study: Study, scratch_only: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(study.out, out)
     before = written(out / "runs")
     ended = kdjax("compare", scratch_only, "--out", out, "--seeds", "[0, 1, 2]")
     assert ended.status == 0, ended.err
+    # Finished runs are untouched, and there is one more.
     after = written(out / "runs")
     assert {path: stamp for path, stamp in after.items() if path in before} == before
     assert {path.parts[0] for path in after.keys() - before.keys()} == {"scratch-seed2"}
@@ -396,23 +409,22 @@ def test_another_seed_joins(study: Study, scratch_only: Path, tmp_path: Path) ->
     assert runs[:2] == [study.run("scratch", seed) for seed in SEEDS]
 
 
-def test_a_run_trained_alone_is_taken_up(
+def test_compare_reuses_a_run_of_the_train_command(
     study: Study, scratch_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     ended = kdjax("train", scratch_only, "--out", out, "--arm", "scratch", "--seed", "0")
     assert ended.status == 0, ended.err
     assert not (out / "results.json").exists()
-    monkeypatch.setattr(study_module, "train", no_training)
+    # The study finds the run done and only measures the rest.
+    monkeypatch.setattr(runner, "train", no_training)
     results = compare.compare(recipes.load(scratch_only), out)
-    assert [run["params_sha256"] for run in results["runs"]] == [
-        study.run("scratch", 0)["params_sha256"]
-    ]
-    assert results["runs"][0]["metrics"] == study.run("scratch", 0)["metrics"]
-    assert results["teacher"] is None
+    assert [run.params_sha256 for run in results.runs] == [study.run("scratch", 0)["params_sha256"]]
+    assert results.runs[0].metrics == study.run("scratch", 0)["metrics"]
+    assert results.teacher is None
 
 
-def test_prices_are_what_the_runs_paid(study: Study) -> None:
+def test_price_command_equals_what_runs_paid(study: Study) -> None:
     ended = kdjax("price", study.recipe, "--json", "--data.prepared", study.out / "data")
     assert (ended.status, ended.err) == (0, "")
     rows = json.loads(ended.out)
@@ -426,7 +438,7 @@ def test_prices_are_what_the_runs_paid(study: Study) -> None:
         assert phases[0]["tokens"] == pytest.approx(study.run(arm, 0)["tokens_seen"], rel=0.1)
 
 
-def test_pricing_needs_neither_text_nor_weights(study: Study) -> None:
+def test_price_command_needs_neither_text_nor_weights(study: Study) -> None:
     nowhere = (
         "--data.files",
         "none.txt",
@@ -440,15 +452,15 @@ def test_pricing_needs_neither_text_nor_weights(study: Study) -> None:
     assert all(arm in ended.out for arm in ARMS)
 
 
-def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
+def test_run_with_prepared_corpus_and_teacher_ends_with_the_same_params(
     study: Study, tmp_path: Path
 ) -> None:
     prepared = tmp_path / "prepared"
     fitted = tmp_path / "fitted"
     assert kdjax("prepare", study.recipe, "--out", prepared).status == 0
-    made = kdjax("teacher", study.recipe, "--out", fitted)
-    assert made.status == 0, made.err
-    assert f"{study.results['teacher']['mlm_loss']:.3f}" in made.err
+    prepared_teacher = kdjax("teacher", study.recipe, "--out", fitted)
+    assert prepared_teacher.status == 0, prepared_teacher.err
+    assert f"{study.results['teacher']['mlm_loss']:.3f}" in prepared_teacher.err
     ended = kdjax(
         *("train", study.recipe, "--out", tmp_path / "out", "--arm", "logit", "--seed", "0"),
         *("--data.prepared", prepared, "--teacher.source", fitted, "--teacher.head.budget", "0"),
@@ -459,7 +471,7 @@ def test_a_corpus_and_a_teacher_made_beforehand_give_the_same_run(
     assert not (tmp_path / "out" / "data").exists()
 
 
-def test_the_event_files_of_a_run_know_it_and_how_well_it_used_the_devices(study: Study) -> None:
+def test_tensorboard_files_hold_recipe_and_utilisation(study: Study) -> None:
     run = study.out / "runs" / "minilm-seed1"
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     (recipe,) = events.Tensors("recipe")
@@ -472,7 +484,7 @@ def test_the_event_files_of_a_run_know_it_and_how_well_it_used_the_devices(study
     )
 
 
-def test_the_wall_clock_is_split_and_adds_up(study: Study) -> None:
+def test_wall_clock_parts_add_up(study: Study) -> None:
     spent = study.results["wall_clock"]
     assert {"setting up", "text", "teacher", "compile", "compute", "evaluation"} <= spent.keys()
     assert min(spent.values()) > 0

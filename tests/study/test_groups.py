@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from kdjax.study.groups import groups
 
 ARMS = ("scratch", "minilm")
-BY_SEED = [(arm, seed) for seed in (0, 1, 2) for arm in ARMS]
+BY_SEED = [(arm, seed) for seed, arm in product((0, 1, 2), ARMS)]
 
 
-def test_runs_of_an_arm_go_together_each_group_when_its_first_run_would() -> None:
+def test_groups_hold_runs_of_one_arm_in_order_of_their_first() -> None:
     assert list(groups(BY_SEED, 2)) == [
         ("scratch", (0, 1)),
         ("minilm", (0, 1)),
@@ -18,13 +20,13 @@ def test_runs_of_an_arm_go_together_each_group_when_its_first_run_would() -> Non
     assert list(groups(BY_SEED, 9)) == [("scratch", (0, 1, 2)), ("minilm", (0, 1, 2))]
 
 
-def test_one_by_one_is_the_order_given() -> None:
+def test_groups_of_one_keep_the_order() -> None:
     assert [(arm, seed) for arm, (seed,) in groups(BY_SEED, 1)] == BY_SEED
 
 
-def test_runs_that_learn_from_different_teachers_go_apart() -> None:
+def test_groups_split_by_teacher() -> None:
     def teacher_number(arm: str, seed: int) -> int:
         return seed % 2 if arm == "minilm" else 0
 
-    found = list(groups(BY_SEED, 9, teacher_number))
-    assert found == [("scratch", (0, 1, 2)), ("minilm", (0, 2)), ("minilm", (1,))]
+    split = list(groups(BY_SEED, 9, teacher_number))
+    assert split == [("scratch", (0, 1, 2)), ("minilm", (0, 2)), ("minilm", (1,))]

@@ -24,6 +24,8 @@ from tests.conftest import FLAGS
 from tests.faults.forks import Forks, ended
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.system
+
 WORDS = """--arms {"logit":{}} --seeds [0] --data.shard_documents 40
     --train.evaluations 9 --evaluation.tasks {}"""
 RUN = Path("runs") / "logit-seed0"
@@ -34,7 +36,7 @@ SEED = 11
 
 
 @dataclass(frozen=True)
-class Seen:
+class Snapshot:
     """What is on the disk of a study now, and what was when its process started.
 
     Attributes:
@@ -48,16 +50,19 @@ class Seen:
     now: set[str]
 
     @staticmethod
-    def at_start(out: Path) -> Seen:
-        return Seen(out, paths(out), set())
+    def at_start(out: Path) -> Snapshot:
+        return Snapshot(out, paths(out), set())
 
-    def again(self) -> Seen:
-        return Seen(self.out, self.before, paths(self.out))
+    def again(self) -> Snapshot:
+        return Snapshot(self.out, self.before, paths(self.out))
 
 
 def paths(out: Path) -> set[str]:
-    """All below a directory, while others write there."""
-    return {f"{place}/{name}" for place, inner, files in os.walk(out) for name in (*inner, *files)}
+    """Return all paths below a directory, while others write there."""
+    everything = set()
+    for directory, directories, files in os.walk(out):
+        everything |= {f"{directory}/{name}" for name in (*directories, *files)}
+    return everything
 
 
 @dataclass(frozen=True)
@@ -71,37 +76,39 @@ class Moment:
     """
 
     phase: str
-    begun: Callable[[Seen], bool]
+    begun: Callable[[Snapshot], bool]
     within: float
 
 
-def started(seen: Seen) -> bool:
+def started(snapshot: Snapshot) -> bool:
     return True
 
 
-def new(*parts: str) -> Callable[[Seen], bool]:
-    """Something is there that was not, with all of these in its path."""
-    return lambda seen: any(all(part in path for part in parts) for path in seen.now - seen.before)
+def new(*parts: str) -> Callable[[Snapshot], bool]:
+    """Return whether something is there that was not, with all of these in its path."""
+
+    def is_new(path: str) -> bool:
+        return all(part in path for part in parts)
+
+    return lambda snapshot: any(map(is_new, snapshot.now - snapshot.before))
 
 
-def there(name: str | Path) -> Callable[[Seen], bool]:
-    return lambda seen: (seen.out / name).exists()
+def there(name: str | Path) -> Callable[[Snapshot], bool]:
+    return lambda snapshot: (snapshot.out / name).exists()
 
 
-def evaluating(seen: Seen) -> bool:
-    """The step that an evaluation follows is on record, and the evaluation is not."""
-    found = (
-        (seen.out / RUN / "metrics.jsonl").read_text().splitlines()
-        if there(RUN / "metrics.jsonl")(seen)
-        else []
-    )
-    last = json.loads(found[-1]) if found else {}
+def evaluating(snapshot: Snapshot) -> bool:
+    """Return whether the step that an evaluation follows is on record, and that is not."""
+    path = snapshot.out / RUN / "metrics.jsonl"
+    if not path.exists() or not path.read_text():
+        return False
+    last = json.loads(path.read_text().splitlines()[-1])
     return last.get("step", 1) % EVERY == 0 and "loss" in last
 
 
-def closed(seen: Seen) -> bool:
-    """All steps are done; what comes is the evaluation at the end."""
-    ledger = seen.out / RUN / "ledger.jsonl"
+def closed(snapshot: Snapshot) -> bool:
+    """Return whether all steps are done, so that the evaluation at the end comes next."""
+    ledger = snapshot.out / RUN / "ledger.jsonl"
     return ledger.exists() and '"event": "close"' in ledger.read_text().rstrip().splitlines()[-1]
 
 
@@ -134,10 +141,10 @@ FEW = [
 
 def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: float) -> None:
     """Starts the command and kills it so many seconds after a moment has come."""
-    seen = Seen.at_start(out)
+    snapshot = Snapshot.at_start(out)
     process = forks.start(words, out.with_name("errors"))
     limit = time.monotonic() + 120
-    while not moment.begun(seen := seen.again()):
+    while not moment.begun(snapshot := snapshot.again()):
         assert not ended(process), (
             f"{moment.phase}: never seen\n{out.with_name('errors').read_text()}"
         )
@@ -152,8 +159,8 @@ def kill_at(moment: Moment, out: Path, forks: Forks, words: list[str], seconds: 
 def forks() -> Iterator[Forks]:
     """One device, and programs compiled once."""
     flags = " ".join(flag for flag in FLAGS if "device_count" not in flag)
-    with Forks({**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as made:
-        yield made
+    with Forks({**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}) as server:
+        yield server
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class Study:
 
     def check_same(self, out: Path) -> None:
         """Another one has ended as the undisturbed one did."""
-        found = result(out)
+        row = result(out)
         expected = result(self.straight)
         for name in (
             "params_sha256",
@@ -181,7 +188,7 @@ class Study:
             "metrics",
             "curve",
         ):
-            assert found[name] == expected[name], name
+            assert row[name] == expected[name], name
         assert metrics.same_each_time(out / RUN) == metrics.same_each_time(self.straight / RUN)
         assert kdjax("audit", out).status == 0
         assert not (out / RUN / "checkpoints").exists()
@@ -196,17 +203,17 @@ def result(out: Path) -> dict[str, Any]:
 def study(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Study:
     here = tmp_path_factory.mktemp("study")
     recipe = small_study.write(here / "recipe", budget={"tokens": STEPS * 8 * 16})
-    made = Study(recipe, here / "straight")
-    forks.start(made.words(made.straight, 1e9), here / "errors")
+    new_study = Study(recipe, here / "straight")
+    forks.start(new_study.words(new_study.straight, 1e9), here / "errors")
     assert forks.wait() == 0, (here / "errors").read_text()
-    return made
+    return new_study
 
 
 @pytest.mark.parametrize(
     "moments",
     [pytest.param(FEW, id="few"), pytest.param(MOMENTS, id="thirty", marks=pytest.mark.exhaustive)],
 )
-def test_kills_change_nothing(
+def test_study_killed_repeatedly_ends_with_the_same_results(
     tmp_path: Path, forks: Forks, study: Study, moments: list[Moment]
 ) -> None:
     killed = tmp_path / "killed" / "out"
@@ -215,19 +222,20 @@ def test_kills_change_nothing(
     rng = random.Random(SEED)
     for moment in moments:
         kill_at(moment, killed, forks, words, rng.uniform(0, moment.within))
+    # Left alone, it ends.
     forks.start(words, tmp_path / "errors")
     assert forks.wait() == 0, (tmp_path / "errors").read_text()
     study.check_same(killed)
 
 
-def test_a_command_told_to_stop_ends_with_status_75_and_goes_on(
+def test_compare_on_sigterm_exits_75_and_resumes(
     tmp_path: Path, forks: Forks, study: Study
 ) -> None:
     """What one process does then is in tests/faults/test_sigterm.py."""
     stopped = tmp_path / "stopped"
     errors = tmp_path / "errors"
     words = study.words(stopped, 1e9)
-    for sign, said in (
+    for sign, message in (
         (
             stopped / "data" / "preparation.json",
             "kdjax: told to stop; nothing is lost; the same command goes on",
@@ -241,7 +249,7 @@ def test_a_command_told_to_stop_ends_with_status_75_and_goes_on(
         os.kill(process, signal.SIGTERM)
         assert forks.wait() == 75, errors.read_text()
         assert (
-            errors.read_text().splitlines()[-1].startswith(said)
+            errors.read_text().splitlines()[-1].startswith(message)
             and "Traceback" not in errors.read_text()
         )
     forks.start(words, errors)

@@ -1,5 +1,4 @@
-"""A whole study whose arms share one yardstick: the MLM probe, charged to their budgets, on two
-texts."""
+"""A whole study whose arms are measured by an MLM probe, charged to their budgets, on two texts."""
 
 from __future__ import annotations
 
@@ -13,11 +12,13 @@ import pytest
 from kdjax import recipes
 from kdjax.audit.audit import audit
 from kdjax.config import Config
-from kdjax.dry_run.pricing import prices, probe_shape
+from kdjax.dry_run.charges import probe_shape
+from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm_probe import MlmProbe, cost_of
 from kdjax.models import zoo
 from kdjax.report.study_page import html
+from kdjax.results.store import results_of, to_plain
 from kdjax.study.compare import compare
 from kdjax.tuning.trial import recipe_of
 from kdjax.tuning.tune import tune
@@ -25,26 +26,30 @@ from tests import small_study
 from tests.corpora import WORDS
 from tests.study.conftest import kdjax
 
+pytestmark = pytest.mark.system
+
 ARMS = ("scratch", "minilm")
 PROBE = {"tokens": 2000, "batch_size": 8}
 BUDGET = 3.0e7
+Study = tuple[Path, dict[str, Any]]
+"""A study's directory and its results."""
 
 
 def settings(here: Path, **probe: Any) -> dict[str, Any]:
-    made = small_study.settings(
+    values = small_study.settings(
         here, arms={arm: {} for arm in ARMS}, budget={"flops": BUDGET}, seeds=[0, 1]
     )
-    made["teacher"]["head"]["budget"] = 0
-    paragraphs = [
-        " ".join(WORDS[(7 * n + i * i) % len(WORDS)] for i in range(20)) for n in range(9)
-    ]
+    values["teacher"]["head"]["budget"] = 0
+    paragraphs = []
+    for n in range(9):
+        paragraphs.append(" ".join(WORDS[(7 * n + i * i) % len(WORDS)] for i in range(20)))
     (here / "other.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
-    made["evaluation"] = {
+    values["evaluation"] = {
         "mlm_sequences": 16,
         "mlm_probe": {**PROBE, **probe},
         "texts": {"other-text": str(here / "other.txt")},
     }
-    return made
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +58,15 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Study:
     out = tmp_path_factory.mktemp("study") / "out"
-    return out, compare(config, out)
+    return out, to_plain(compare(config, out))
 
 
-def test_every_arm_start_and_teacher_has_the_probe_on_both_texts(study):
+def test_each_run_and_reference_has_the_probe_on_both_texts(study: Study) -> None:
     _, results = study
     names = ["mlm_probe", "mlm_probe.other-text"]
-    endpoints = {one["name"]: one for one in results["endpoints"]}
+    endpoints = {endpoint["name"]: endpoint for endpoint in results["endpoints"]}
     assert list(endpoints) == ["mlm_loss", "mlm_loss.other-text", *names]
     for name in names:
         assert endpoints[name]["arms"] == list(ARMS)
@@ -71,14 +76,15 @@ def test_every_arm_start_and_teacher_has_the_probe_on_both_texts(study):
         for name in names:
             assert 0 < row["metrics"][name] < 10
             assert row["details"][name]["shuffled"] > 0
-        found = row["details"]["mlm_probe"]
-        assert found["gain"] == pytest.approx(found["half"] - row["metrics"]["mlm_probe"])
-        assert found["converged"] == (found["gain"] <= found["tolerance"])
+        # Whether more tokens would lower the loss.
+        probe = row["details"]["mlm_probe"]
+        assert probe["gain"] == pytest.approx(probe["half"] - row["metrics"]["mlm_probe"])
+        assert probe["converged"] == (probe["gain"] <= probe["tolerance"])
     judged = {verdict["endpoint"] for verdict in results["verdicts"]}
     assert set(names) <= judged
 
 
-def test_a_charged_probe_and_training_add_up_to_no_more_than_the_budget(study, config):
+def test_charged_probe_and_training_stay_within_the_budget(study: Study, config: Config) -> None:
     _, results = study
     costs = prices(config)
     for run in results["runs"]:
@@ -92,7 +98,9 @@ def test_a_charged_probe_and_training_add_up_to_no_more_than_the_budget(study, c
         assert costs[run["arm"]][0]["steps"] == run["steps"]
 
 
-def test_the_schedule_begins_at_nought_although_the_probe_is_charged_first(study, config):
+def test_learning_rate_warms_up_from_zero_after_a_charged_probe(
+    study: Study, config: Config
+) -> None:
     out, results = study
     run = results["runs"][0]
     first = json.loads(
@@ -105,19 +113,20 @@ def test_the_schedule_begins_at_nought_although_the_probe_is_charged_first(study
     )
 
 
-def test_audit_recounts_what_a_probe_is_charged(study):
+def test_audit_finds_a_wrong_probe_charge(study: Study) -> None:
     out, _ = study
     assert audit(out) == []
+    # One FLOP more is found.
     path = out / "study.json"
     before = path.read_text()
     stored = json.loads(before)
     stored["costs"]["minilm"]["upfront"]["mlm_probe"] += 1
     path.write_text(json.dumps(stored))
-    assert any("costs.minilm.upfront.mlm_probe" in str(found) for found in audit(out))
+    assert any("costs.minilm.upfront.mlm_probe" in str(finding) for finding in audit(out))
     path.write_text(before)
 
 
-def test_texts_are_in_the_manifest_by_their_digest(study):
+def test_run_manifest_holds_digests_of_texts(study: Study) -> None:
     out, results = study
     manifest = json.loads((out / "runs" / "scratch-seed0" / "manifest.json").read_text())
     facts = results["corpus"]["texts"]["other-text"]
@@ -131,16 +140,18 @@ def test_texts_are_in_the_manifest_by_their_digest(study):
     )
 
 
-def test_the_report_shows_probes_and_what_shuffling_costs(study):
-    _, results = study
-    page = html(results)
+def test_report_shows_probes_and_the_shuffled_control(study: Study) -> None:
+    out, results = study
+    page = html(results_of(results, out / "results.json"))
     assert "<h2>MLM probe</h2>" in page and "<h2>Whether order matters</h2>" in page
     assert "MLM probe, held-out loss, other-text" in page
 
 
-def test_a_run_killed_in_its_probe_ends_with_the_same_result(study, config, tmp_path, monkeypatch):
+def test_run_killed_while_fitting_the_probe_ends_with_the_same_result(
+    study: Study, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, _ = study
-    one = replace(config, arms={"scratch": config.arms["scratch"]}, seeds=(0,))
+    one_run = replace(config, arms={"scratch": config.arms["scratch"]}, seeds=(0,))
     fit = MlmProbe.fit
 
     def killed(*_: Any) -> None:
@@ -148,10 +159,11 @@ def test_a_run_killed_in_its_probe_ends_with_the_same_result(study, config, tmp_
 
     monkeypatch.setattr(MlmProbe, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
-        compare(one, tmp_path / "out")
+        compare(one_run, tmp_path / "out")
     assert not (tmp_path / "out" / "runs" / "scratch-seed0" / "result.json").exists()
+    # The same command goes on and ends as the undisturbed study did.
     monkeypatch.setattr(MlmProbe, "fit", fit)
-    compare(one, tmp_path / "out")
+    compare(one_run, tmp_path / "out")
     rows = [
         json.loads((at / "runs" / "scratch-seed0" / "result.json").read_text())
         for at in (out, tmp_path / "out")
@@ -171,11 +183,11 @@ def test_a_run_killed_in_its_probe_ends_with_the_same_result(study, config, tmp_
     assert rows[0] == rows[1]
 
 
-def test_along_the_way_the_curve_has_the_probe_of_every_arm(tmp_path):
-    made = settings(tmp_path, along_the_way=True)
-    made |= {"arms": {"minilm": {}}, "seeds": [0]}
-    made["evaluation"]["texts"] = {}
-    results = compare(recipes.from_dict(made), tmp_path / "out")
+def test_curve_holds_the_probe_measured_along_the_way(tmp_path: Path) -> None:
+    values = settings(tmp_path, along_the_way=True)
+    values |= {"arms": {"minilm": {}}, "seeds": [0]}
+    values["evaluation"]["texts"] = {}
+    results = to_plain(compare(recipes.from_dict(values), tmp_path / "out"))
     (run,) = results["runs"]
     assert [set(point) >= {"share", "mlm_probe"} for point in run["curve"]] == [True] * len(
         run["curve"]
@@ -183,40 +195,41 @@ def test_along_the_way_the_curve_has_the_probe_of_every_arm(tmp_path):
     assert len(run["curve"]) >= 3
     assert run["curve"][-1]["mlm_probe"] == run["metrics"]["mlm_probe"]
     assert run["spent"]["mlm_probe"] == 0
-    assert "probe is fitted anew at each point" in html(results)
+    assert "probe is fitted anew at each point" in html(results_of(results, tmp_path))
     assert audit(tmp_path / "out") == []
 
 
-def test_tuning_goes_by_the_probe_on_sequences_that_no_evaluation_uses(tmp_path):
-    made = settings(tmp_path)
-    made |= {"arms": {"minilm": {}}, "seeds": [0]}
+def test_tuning_by_the_probe_uses_sequences_of_its_own(tmp_path: Path) -> None:
+    values = settings(tmp_path)
+    values |= {"arms": {"minilm": {}}, "seeds": [0]}
     space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}}
-    made["tune"] = {
+    values["tune"] = {
         "trials": 1,
         "seeds": [7],
         "endpoint": "mlm_probe",
         "space": space,
         "sampler": "random",
     }
-    found = tune(recipes.from_dict(made), tmp_path / "out")
-    (trial,) = found["arms"]["minilm"]["trials"]
-    assert found["better"] == "lower" and 0 < trial["value"] < 10
+    tuning = tune(recipes.from_dict(values), tmp_path / "out")
+    (trial,) = tuning.arms["minilm"].trials
+    assert tuning.better == "lower" and trial.value is not None and 0 < trial.value < 10
     row = json.loads(
         (tmp_path / "out" / "trials/minilm/000/runs/minilm-seed7/result.json").read_text()
     )
-    assert row["metrics"] == {"mlm_probe": trial["value"]}
+    assert row["metrics"] == {"mlm_probe": trial.value}
 
 
-def test_trials_of_another_endpoint_keep_a_probe_only_where_it_is_charged(config):
+def test_trials_by_another_endpoint_keep_only_a_charged_probe(config: Config) -> None:
     space = {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2}}
     tuned = replace(config, tune=replace(config.tune, trials=1, endpoint="mlm_loss", space=space))
     assert recipe_of(tuned).evaluation.mlm_probe.tokens == PROBE["tokens"]
+    # A probe that costs a run nothing is left out.
     free = replace(tuned.evaluation, mlm_probe=replace(tuned.evaluation.mlm_probe, charged=False))
     assert recipe_of(replace(tuned, evaluation=free)).evaluation.mlm_probe.tokens == 0
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "message"),
     [
         ({"mlm_probe": {"tokens": 100}}, "evaluation.mlm_probe.tokens is 100"),
         ({"mlm_probe": {"tokens": 1e6, "batch_size": 100000}}, "evaluation.mlm_probe"),
@@ -224,25 +237,27 @@ def test_trials_of_another_endpoint_keep_a_probe_only_where_it_is_charged(config
         ({"texts": {"a": "nowhere/*.txt"}}, "evaluation.texts.a: nowhere/*.txt: no file matches"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_nothing_is_written(tmp_path, change, found):
-    made = settings(tmp_path) | {"arms": {"scratch": {}}}
-    del made["teacher"]
-    made["data"]["tokenizer"] = str(tmp_path / "tokenizer.json")
-    made["evaluation"] |= change
+def test_impossible_probe_or_text_is_refused_and_nothing_written(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    values = settings(tmp_path) | {"arms": {"scratch": {}}}
+    del values["teacher"]
+    values["data"]["tokenizer"] = str(tmp_path / "tokenizer.json")
+    values["evaluation"] |= change
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps(made))
+    recipe.write_text(json.dumps(values))
     ended = kdjax("compare", recipe, "--out", tmp_path / "out")
     assert ended.status == 2
-    assert found in ended.err and len(ended.err.strip().splitlines()) == 1
+    assert message in ended.err and len(ended.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_tuning_by_the_probe_needs_one(tmp_path):
-    made = settings(tmp_path, tokens=0)
-    made["tune"] = {
+def test_tuning_by_a_missing_probe_is_refused(tmp_path: Path) -> None:
+    values = settings(tmp_path, tokens=0)
+    values["tune"] = {
         "trials": 1,
         "endpoint": "mlm_probe",
         "space": {"optimizer.learning_rate": {"low": 1e-3, "high": 1e-2}},
     }
     with pytest.raises(InputError, match=r"expected evaluation\.mlm_probe\.tokens above 0"):
-        tune(recipes.from_dict(made), tmp_path / "out")
+        tune(recipes.from_dict(values), tmp_path / "out")

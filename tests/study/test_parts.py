@@ -7,19 +7,20 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from itertools import chain, product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kdjax.budget.ledger import PhaseSpan
-from kdjax.study import study as study_module
+from kdjax.budget.price import Price
+from kdjax.study import runner
 from kdjax.study.parts import Part
 from tests import small_study
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 CHANGES: dict[str, Any] = {
     "arms": {"scratch": {}, "minilm": {}},
@@ -41,11 +42,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(recipe: Path) -> list[Path]:
-    found = [recipe.parent / f"part-{number}" for number in (1, 2)]
-    for number, part in enumerate(found, start=1):
+    parts = [recipe.parent / f"part-{number}" for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
         ended = kdjax("train", recipe, "--out", part, "--part", f"{number}/2")
         assert ended.status == 0, ended.err
-    return found
+    return parts
 
 
 def no_training(*args: object, **kwargs: object) -> None:
@@ -53,21 +54,22 @@ def no_training(*args: object, **kwargs: object) -> None:
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """The runs' rows, but for what depends on the time they took."""
-    runs = json.loads((out / "results.json").read_text())["runs"]
-    return [
-        {name: value for name, value in run.items() if name not in SPENT_BY_THE_CLOCK}
-        for run in runs
-    ]
+    """Return the runs' rows, but for what depends on the time they took."""
+    runs: list[dict[str, Any]] = json.loads((out / "results.json").read_text())["runs"]
+    for run in runs:
+        for name in SPENT_BY_THE_CLOCK:
+            del run[name]
+    return runs
 
 
-def test_each_part_makes_its_own_runs(parts: list[Path]) -> None:
-    made = [sorted(run.name for run in (part / "runs").iterdir()) for part in parts]
-    assert made == [["minilm-seed0", "scratch-seed0"], ["minilm-seed1", "scratch-seed1"]]
+def test_parts_make_disjoint_runs(parts: list[Path]) -> None:
+    for seed, part in enumerate(parts):
+        names = {run.name for run in (part / "runs").iterdir()}
+        assert names == {f"minilm-seed{seed}", f"scratch-seed{seed}"}
     assert (parts[0] / "references").exists() and not (parts[1] / "references").exists()
 
 
-def test_merged_parts_are_the_study_made_in_one(
+def test_merged_parts_equal_the_study_of_one_machine(
     recipe: Path, parts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merged = recipe.parent / "merged"
@@ -75,12 +77,14 @@ def test_merged_parts_are_the_study_made_in_one(
     ended = kdjax("merge", *parts, "--out", merged)
     assert (ended.status, ended.err) == (0, "")
     assert "4 finished runs: minilm-seed0, scratch-seed0, minilm-seed1, scratch-seed1" in ended.out
+    # The same study on one machine.
     assert kdjax("compare", recipe, "--out", whole).status == 0
     with monkeypatch.context() as patch:
-        patch.setattr(study_module, "train", no_training)
+        patch.setattr(runner, "train", no_training)
         ended = kdjax("compare", recipe, "--out", merged)
     assert ended.status == 0, ended.err
     assert rows(merged) == rows(whole)
+    # And what is judged and said of them.
     results = [json.loads((out / "results.json").read_text()) for out in (merged, whole)]
     for name in ("verdicts", "references", "corpus", "teacher", "arms", "budget"):
         assert results[0][name] == results[1][name], name
@@ -89,9 +93,7 @@ def test_merged_parts_are_the_study_made_in_one(
     assert again.status == 0 and rows(merged) == rows(whole)
 
 
-def test_a_part_that_is_not_finished_leaves_its_runs_to_compare(
-    parts: list[Path], tmp_path: Path
-) -> None:
+def test_merge_skips_unfinished_runs(parts: list[Path], tmp_path: Path) -> None:
     shutil.copytree(parts[1], tmp_path / "part")
     (tmp_path / "part" / "runs" / "scratch-seed1" / "result.json").unlink()
     ended = kdjax("merge", parts[0], tmp_path / "part", "--out", tmp_path / "merged")
@@ -102,12 +104,12 @@ def test_a_part_that_is_not_finished_leaves_its_runs_to_compare(
 def edited(part: Path, to: Path, file: str, *keys: str, value: object) -> Path:
     """A copy of a part with one value in one of its JSON files changed."""
     shutil.copytree(part, to)
-    found = json.loads((to / file).read_text())
-    place = found
+    content = json.loads((to / file).read_text())
+    inner = content
     for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    (to / file).write_text(json.dumps(found))
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (to / file).write_text(json.dumps(content))
     return to
 
 
@@ -143,7 +145,7 @@ MANIFEST = "runs/minilm-seed1/manifest.json"
         ),
     ],
 )
-def test_a_part_of_another_study_is_refused(
+def test_merge_of_parts_of_different_studies_is_refused(
     parts: list[Path], tmp_path: Path, file: str, keys: tuple[str, ...], value: object, says: str
 ) -> None:
     other = edited(parts[1], tmp_path / "other", file, *keys, value=value)
@@ -153,7 +155,7 @@ def test_a_part_of_another_study_is_refused(
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_run_that_ended_in_two_ways_is_refused(parts: list[Path], tmp_path: Path) -> None:
+def test_merge_of_a_run_with_two_results_is_refused(parts: list[Path], tmp_path: Path) -> None:
     other = edited(
         parts[1], tmp_path / "other", "runs/minilm-seed1/result.json", "params_sha256", value="0"
     )
@@ -162,9 +164,10 @@ def test_a_run_that_ended_in_two_ways_is_refused(parts: list[Path], tmp_path: Pa
     assert not (tmp_path / "merged").exists()
 
 
-def test_what_is_no_study_is_refused(parts: list[Path], tmp_path: Path) -> None:
+def test_merge_of_a_directory_without_a_study_is_refused(parts: list[Path], tmp_path: Path) -> None:
     ended = kdjax("merge", parts[0], tmp_path, "--out", tmp_path / "merged")
     assert ended.status == 2 and "study.json: no such file" in ended.err
+    # Nor is anything written among other files.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     ended = kdjax("merge", *parts, "--out", tmp_path / "mine")
@@ -172,7 +175,7 @@ def test_what_is_no_study_is_refused(parts: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"])
-def test_a_part_that_is_none_is_refused(recipe: Path, tmp_path: Path, part: str) -> None:
+def test_malformed_part_is_refused(recipe: Path, tmp_path: Path, part: str) -> None:
     ended = kdjax("train", recipe, "--out", tmp_path / "out", f"--part={part}")
     assert ended.status == 2 and "expected I/N with I from 1 to N" in ended.err
     assert not (tmp_path / "out").exists()
@@ -181,31 +184,32 @@ def test_a_part_that_is_none_is_refused(recipe: Path, tmp_path: Path, part: str)
 @pytest.mark.parametrize(
     "words", [[], ["--arm", "scratch"], ["--arm", "scratch", "--seed", "0", "--part", "1/2"]]
 )
-def test_a_run_or_a_part_is_asked_for(recipe: Path, tmp_path: Path, words: list[str]) -> None:
+def test_train_without_one_run_or_a_part_is_refused(
+    recipe: Path, tmp_path: Path, words: list[str]
+) -> None:
     ended = kdjax("train", recipe, "--out", tmp_path / "out", *words)
     assert ended.status == 2 and "expected either --arm and --seed, or --part" in ended.err
 
 
-def costing(flops: Mapping[str, int], seeds: int) -> Any:
-    """What `Part.of` looks at: arms whose runs take so many FLOPs; 0 under a budget of hours."""
-    price = SimpleNamespace(total=1)
-    spans = {arm: (PhaseSpan(price, 0, cost, 128),) if cost else () for arm, cost in flops.items()}  # type: ignore[arg-type]
-    return SimpleNamespace(
-        config=SimpleNamespace(arms=dict(flops), seeds=tuple(range(seeds))), spans=spans
-    )
+def costing(flops: Mapping[str, int]) -> dict[str, tuple[PhaseSpan, ...]]:
+    """Return spans of arms whose runs take so many FLOPs."""
+    price = Price(1, 1, 0, 0, 0, 0, 0, 0)
+    return {arm: (PhaseSpan(price, 0, cost, 128),) for arm, cost in flops.items()}
 
 
 @pytest.mark.parametrize("count", range(1, 14))
-def test_parts_are_all_runs_once_and_cost_alike(count: int) -> None:
+def test_parts_hold_each_run_once_at_similar_cost(count: int) -> None:
     costs = {"scratch": 100, "logit": 164, "tinybert": 162, "minilm": 139}
-    study = costing(costs, seeds=3)
-    found = [Part(number, count).of(study) for number in range(1, count + 1)]
-    assert sorted(run for part in found for run in part) == sorted(
-        (arm, seed) for arm in costs for seed in range(3)
-    )
-    sums = [sum(costs[arm] for arm, _ in part) for part in found]
+    spans = costing(costs)
+    parts = [Part(number, count).of(spans, seeds=range(3)) for number in range(1, count + 1)]
+    assert sorted(chain.from_iterable(parts)) == sorted(product(costs, range(3)))
+    # No part takes longer than another by more than the dearest run.
+    sums = []
+    for part in parts:
+        sums.append(sum(costs[arm] for arm, _ in part))
     assert max(sums) - min(sums) <= max(costs.values())
 
 
-def test_among_equals_the_recipe_decides() -> None:
-    assert Part(1, 2).of(costing({"b": 0, "a": 0}, seeds=2)) == [("b", 0), ("a", 0)]
+def test_parts_of_equal_arms_follow_the_recipe() -> None:
+    under_hours: dict[str, tuple[PhaseSpan, ...]] = {"b": (), "a": ()}
+    assert Part(1, 2).of(under_hours, seeds=(0, 1)) == [("b", 0), ("a", 0)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,41 +18,45 @@ from kdjax.config import (
     TaskConfig,
     TeacherConfig,
 )
-from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.arms import arms_of
 from kdjax.dry_run.primary_endpoint import check_primary
 from kdjax.errors import InputError
 from kdjax.report import primary_endpoint
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
+from kdjax.results.schema import PairVerdict, PrimaryResult, Results
 from kdjax.study import primary
 from tests.report import results as made_up
 
 PROBE = MlmProbeConfig(tokens=1_000_000)
 
 
-def study(endpoint: str) -> dict[str, Any]:
-    """A made-up study that names a primary endpoint."""
+def study(endpoint: str) -> Results:
+    """Return a made-up study that names a primary endpoint."""
     results = made_up.study()
     evaluation = EvaluationConfig(primary=endpoint)
-    results["primary"] = primary.primary_endpoint(
-        evaluation, results["endpoints"], results["arms"], results["runs"]
+    tests = primary.primary_endpoint(
+        evaluation, results.endpoints, results.baseline_arm, results.runs
     )
-    return results
+    return replace(results, primary=tests)
 
 
 def test_every_arm_is_tested_against_the_first_without_a_teacher() -> None:
-    found = study("probe.topic")["primary"]
-    assert found["baseline"] == "scratch"
-    assert [row["arm"] for row in found["comparisons"]] == ["logit", "tinybert", "minilm"]
-    assert all(row["p_adjusted"] >= row["p_value"] for row in found["comparisons"])
+    tests = study("probe.topic").primary
+    assert tests is not None and tests.baseline == "scratch"
+    assert [row.arm for row in tests.comparisons] == ["logit", "tinybert", "minilm"]
+    for row in tests.comparisons:
+        assert row.p_value is not None and row.p_adjusted is not None
+        assert row.p_adjusted >= row.p_value
 
 
 def test_arms_without_the_endpoint_are_left_out() -> None:
-    assert [row["arm"] for row in study("mlm_loss")["primary"]["comparisons"]] == ["logit"]
+    tests = study("mlm_loss").primary
+    assert tests is not None and [row.arm for row in tests.comparisons] == ["logit"]
 
 
 def test_no_primary_endpoint_says_nothing() -> None:
-    assert study("")["primary"] is None
+    assert study("").primary is None
     assert primary_endpoint.sentences(study("")) == []
 
 
@@ -103,19 +106,22 @@ def test_loss_that_only_one_arm_has_is_refused_as_primary() -> None:
 
 
 def test_a_win_over_the_baseline_that_holm_does_not_leave_standing_is_taken_back() -> None:
-    tested = {
-        "endpoint": "mlm_probe",
-        "baseline": "scratch",
-        "comparisons": [
-            {"arm": "logit", "verdict": "INCONCLUSIVE"},
-            {"arm": "minilm", "verdict": "BEATS"},
-        ],
-    }
-    rows = [
-        {"endpoint": endpoint, "a": a, "b": b, "verdict": "BEATS"}
+    won = study("probe.topic").primary
+    assert won is not None
+    logit, minilm, _ = won.comparisons
+    tests = PrimaryResult(
+        "mlm_probe",
+        "scratch",
+        (
+            replace(logit, arm="logit", verdict="INCONCLUSIVE"),
+            replace(minilm, arm="minilm", verdict="BEATS"),
+        ),
+    )
+    rows = tuple(
+        PairVerdict(endpoint, a, b, 0.5, 0.1, 0.9, 3, "BEATS")
         for endpoint in ("mlm_probe", "mlm_loss")
         for a, b in (("logit", "scratch"), ("minilm", "scratch"), ("minilm", "logit"))
-    ]
-    found = primary.after_holm(rows, tested)
-    assert [row["verdict"] for row in found] == ["INCONCLUSIVE", *["BEATS"] * 5]
+    )
+    adjusted = primary.after_holm(rows, tests)
+    assert [row.verdict for row in adjusted] == ["INCONCLUSIVE", *["BEATS"] * 5]
     assert primary.after_holm(rows, None) == rows

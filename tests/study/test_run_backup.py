@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdjax.study.run_backup import Mirror
+from kdjax.study.run_backup import RunBackup
 
 CARD = "teacher.json"
 FILES = {"config.json": "{}", "model.safetensors": "weights", CARD: "{}"}
@@ -20,30 +20,30 @@ def read(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
-def test_a_folder_that_is_kept_comes_back_on_another_machine(tmp_path: Path) -> None:
+def test_uploaded_folder_is_downloaded_on_another_machine(tmp_path: Path) -> None:
     place = tmp_path / "place"
     first = tmp_path / "first" / "seed0"
     second = tmp_path / "second" / "seed0"
     write(first / "at-0.5", FILES)
-    Mirror(str(place), first, "teacher").keep_folder("at-0.5", CARD)
+    RunBackup(str(place), first, "teacher").upload_folder("at-0.5", CARD)
     assert read(place / "teacher" / "seed0" / "at-0.5") == FILES
-    Mirror(str(place), second, "teacher").bring_folder("at-0.5", CARD)
+    RunBackup(str(place), second, "teacher").download_folder("at-0.5", CARD)
     assert read(second / "at-0.5") == FILES
 
 
-def test_a_folder_without_its_last_file_does_not_come_back(tmp_path: Path) -> None:
+def test_folder_without_its_last_file_is_not_downloaded(tmp_path: Path) -> None:
     place = tmp_path / "place"
     run = tmp_path / "out" / "seed0"
     half = {name: text for name, text in FILES.items() if name != CARD}
     write(place / "teacher" / "seed0" / "at-0.5", half)
-    Mirror(str(place), run, "teacher").bring_folder("at-0.5", CARD)
+    RunBackup(str(place), run, "teacher").download_folder("at-0.5", CARD)
     assert not (run / "at-0.5").exists()
 
 
-def test_without_a_place_folders_stay_where_they_are(tmp_path: Path) -> None:
+def test_backup_without_a_root_copies_nothing(tmp_path: Path) -> None:
     run = tmp_path / "out" / "seed0"
     write(run / "at-0.5", FILES)
-    mirror = Mirror("", run, "teacher")
-    mirror.keep_folder("at-0.5", CARD)
-    mirror.bring_folder("at-1", CARD)
+    backup = RunBackup("", run, "teacher")
+    backup.upload_folder("at-0.5", CARD)
+    backup.download_folder("at-1", CARD)
     assert read(run / "at-0.5") == FILES and not (run / "at-1").exists()

@@ -28,7 +28,7 @@ def write_card(directory: Path, facts: Any) -> None:
     (directory / "teacher.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def test_weights_that_are_the_cards_are_read(teacher: Path) -> None:
+def test_weights_that_match_the_card_are_read(teacher: Path) -> None:
     assert read_card(teacher)["training_flops"] == 7
     assert sha256(read_teacher(teacher).params) == read_card(teacher)["params_sha256"]
 
@@ -43,7 +43,7 @@ def test_weights_changed_after_the_card_are_refused(teacher: Path, tmp_path: Pat
         read_teacher(teacher)
 
 
-def test_directory_without_a_card_is_read_as_it_is(teacher: Path) -> None:
+def test_directory_without_a_card_is_read_unchecked(teacher: Path) -> None:
     (teacher / "teacher.json").unlink()
     assert read_card(teacher) == {}
     assert read_teacher(teacher).config.layers == tiny.SHALLOW_STUDENT.layers
@@ -63,15 +63,13 @@ def test_directory_without_a_card_is_read_as_it_is(teacher: Path) -> None:
         ({"pretraining": 3}, "pretraining is 3, expected a JSON object"),
     ],
 )
-def test_card_that_says_no_facts_is_refused_in_a_line(
-    tmp_path: Path, facts: Any, message: str
-) -> None:
+def test_card_without_usable_facts_is_refused(tmp_path: Path, facts: Any, message: str) -> None:
     write_card(tmp_path, facts)
     with pytest.raises(InputError, match=message):
         read_card(tmp_path)
 
 
-def test_shares_that_differ_have_folders_that_differ() -> None:
+def test_checkpoint_names_differ_between_shares() -> None:
     shares = (0.1234567, 0.12345671, 0.25, 0.9999999999, 1.0)
     names = [checkpoint_name(share) for share in shares]
     assert len(set(names)) == len(shares)

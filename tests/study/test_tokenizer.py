@@ -17,7 +17,7 @@ from kdjax.errors import InputError
 from tests import small_study, tiny
 from tests.study.conftest import Ended, kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 SIZE = tiny.VOCABULARY
 """As in other tests, so that prices and programs are shared with them."""
@@ -49,22 +49,22 @@ def refused(ended: Ended) -> str:
     """What a command said of bad input, in one line, after those of the text's preparation."""
     assert ended.status == 2
     *before, line = ended.err.strip().splitlines()
-    assert all(one.startswith("prepare: ") for one in before)
+    assert all(line.startswith("prepare: ") for line in before)
     return line
 
 
-def test_models_take_the_size_of_the_tokenizer(recipe: Path) -> None:
+def test_models_take_the_vocabulary_size_of_a_trained_tokenizer(recipe: Path) -> None:
     for words, size in (((), SIZE), (("--data.tokenizer.size", "70"), 70)):
         config = recipes.load(recipe, words)
         assert config.student.vocab_size == config.teacher.architecture.vocab_size == size
     again = recipes.from_dict(json.loads(json.dumps(yaml.safe_load(recipes.dump(config)))))
     assert again == config
-    given = recipes.load(recipe, ["--data.tokenizer", "some.json"])
-    assert given.data.tokenizer == "some.json"
-    assert given.student.vocab_size == ModelSpec().vocab_size
+    from_file = recipes.load(recipe, ["--data.tokenizer", "some.json"])
+    assert from_file.data.tokenizer == "some.json"
+    assert from_file.student.vocab_size == ModelSpec().vocab_size
 
 
-def test_sweep_over_sizes_changes_both_models_too(recipe: Path) -> None:
+def test_changed_tokenizer_size_changes_both_models(recipe: Path) -> None:
     config = recipes.changed(recipes.load(recipe), {"data.tokenizer.size": 80})
     assert (config.student.vocab_size, config.data.tokenizer.size) == (80, 80)  # type: ignore[union-attr]
     path = recipes.load(recipe, ["--data.tokenizer", "some.json"])
@@ -106,13 +106,13 @@ def test_sweep_over_sizes_changes_both_models_too(recipe: Path) -> None:
         ),
     ],
 )
-def test_settings_that_cannot_be_are_refused_in_a_line(
+def test_impossible_tokenizer_settings_are_refused(
     recipe: Path, words: tuple[str, ...], message: str
 ) -> None:
     assert message in refused(kdjax("price", recipe, *words))
 
 
-def test_size_without_an_alphabet_must_hold_the_usual_characters() -> None:
+def test_size_too_small_for_the_default_alphabet_is_refused() -> None:
     assert TokenizerConfig(size=512).characters == 64
     assert TokenizerConfig(size=8192).characters == 1024
     with pytest.raises(InputError, match="size is 133, expected at least 134"):
@@ -123,7 +123,7 @@ def test_size_without_an_alphabet_must_hold_the_usual_characters() -> None:
         )
 
 
-def test_price_needs_no_text_and_is_that_of_the_size(recipe: Path) -> None:
+def test_price_follows_the_tokenizer_size_without_text(recipe: Path) -> None:
     priced = kdjax("price", recipe, "--json", "--data.files", "nowhere.txt")
     stated = ("--data.tokenizer", "none.json", "--student.vocab_size", str(SIZE))
     expected = kdjax("price", recipe, "--json", "--data.files", "nowhere.txt", *stated)
@@ -131,7 +131,9 @@ def test_price_needs_no_text_and_is_that_of_the_size(recipe: Path) -> None:
     assert json.loads(priced.out) == json.loads(expected.out)
 
 
-def test_command_makes_a_tokenizer_for_any_recipe(recipe: Path, tmp_path: Path) -> None:
+def test_tokenizer_command_makes_a_tokenizer_for_other_recipes(
+    recipe: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "made"
     ended = kdjax("tokenizer", recipe, "--out", out)
     assert ended.status == 0
@@ -156,22 +158,21 @@ def test_command_makes_a_tokenizer_for_any_recipe(recipe: Path, tmp_path: Path) 
     # Prepared with the file, the text is the one that trains it.
     for name, words in (("trained", ()), ("given", (*path, "--student.vocab_size", str(SIZE)))):
         assert kdjax("prepare", recipe, "--out", tmp_path / name, *words).status == 0
-    shards = [
-        [shard.sha256 for shard in Corpus.open(tmp_path / n).manifest.shards]
-        for n in ("trained", "given")
-    ]
-    assert shards[0] == shards[1]
+    trained = Corpus.open(tmp_path / "trained").manifest
+    given = Corpus.open(tmp_path / "given").manifest
+    assert [shard.sha256 for shard in trained.shards] == [shard.sha256 for shard in given.shards]
     wrong = ("--data.prepared", tmp_path / "given")
     assert "was prepared with a tokenizer that was given" in refused(
         kdjax("compare", recipe, "--out", tmp_path / "study", *wrong)
     )
+    # Nor one that was trained in another way.
     other = ("--data.prepared", tmp_path / "trained", "--data.tokenizer.size", "61")
     assert "was prepared with a tokenizer trained by" in refused(
         kdjax("compare", recipe, "--out", tmp_path / "study", *other)
     )
 
 
-def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(
+def test_study_with_trained_tokenizer_ends_resumes_and_passes_audit(
     recipe: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "study"
@@ -180,10 +181,10 @@ def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     corpus = Corpus.open(out / "data")
     losses = reference_losses(corpus)
-    told = results["corpus"]["reference_losses"]
+    losses_row = results["corpus"]["reference_losses"]
     assert results["corpus"]["vocabulary"] == results["student"]["vocab_size"] == SIZE
     assert results["corpus"]["tokenizer"] == corpus.manifest.tokenizer_sha256
-    assert told["both_neighbors"] == losses.both_neighbors
+    assert losses_row["both_neighbors"] == losses.both_neighbors
     for label in ("unigram", "left neighbour", "both neighbours"):
         assert label in ended.out
 
@@ -192,7 +193,7 @@ def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(
     assert kdjax("compare", recipe, "--out", out).status == 0
     assert (out / "results.json").read_bytes() == before
     assert kdjax("audit", out).status == 0
-    told["unigram"] += 0.1
+    losses_row["unigram"] += 0.1
     (out / "results.json").write_text(json.dumps(results), encoding="utf-8")
     assert "reference_losses.unigram" in kdjax("audit", out).out
 
@@ -204,7 +205,7 @@ def test_study_with_its_own_vocabulary_ends_goes_on_and_is_recounted(
     assert (tmp_path / "whole" / "data" / TOKENIZER_NAME).exists()
 
 
-def test_teacher_with_another_vocabulary_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_teacher_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
     path = recipe_in(tmp_path / "recipe", tokenizer={**TOKENIZER, "size": 60})
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     teacher = small_study.make_teacher(tmp_path / "encoder", head=True)

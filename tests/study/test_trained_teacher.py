@@ -16,8 +16,7 @@ from kdjax import models, recipes
 from kdjax.audit.audit import audit
 from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
-from kdjax.study import study as study_module
-from kdjax.study import trained_teacher
+from kdjax.study import runner, trained_teacher
 from kdjax.training.checkpoint_storage import CheckpointStorage
 from kdjax.training.checksum import sha256
 from kdjax.training.teacher_pretraining import stream_seed
@@ -25,7 +24,7 @@ from tests import metrics, small_study
 from tests.corpora import make_tokenizer
 from tests.study.conftest import kdjax
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("undrawn")]
 
 TRAIN = {
     "budget": 8.0e7,
@@ -98,11 +97,11 @@ def study(recipe: Path) -> Path:
     saved = []
     save = CheckpointStorage.save
 
-    def killed(self: CheckpointStorage, *what: Any) -> None:
-        saved.append(what)
+    def killed(self: CheckpointStorage, *arguments: Any) -> None:
+        saved.append(arguments)
         if len(saved) in KILLS:
             raise KeyboardInterrupt
-        save(self, *what)
+        save(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CheckpointStorage, "save", killed)
@@ -118,29 +117,33 @@ def study(recipe: Path) -> Path:
 
 
 def results(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "results.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return content
 
 
 def card(directory: Path, seed: int, at: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
+    content: dict[str, Any] = json.loads(
         (directory / f"seed{seed}" / f"at-{at}" / "teacher.json").read_text()
     )
-    return found
+    return content
 
 
-def test_a_killed_study_ends_with_the_teachers_of_one_go(study: Path, teachers: Path) -> None:
+def test_teachers_of_a_killed_study_equal_those_trained_in_one_go(
+    study: Path, teachers: Path
+) -> None:
     for seed in TRAIN["seeds"]:
         for at in ("0.25", "1"):
             assert card(study / "teacher", seed, at) == card(teachers, seed, at)
+        # The training ended with the same parameters, figures and account.
         run, expected = (place / f"seed{seed}" for place in (study / "teacher", teachers))
         assert metrics.same_each_time(run) == metrics.same_each_time(expected)
-        found, straight = (
+        result, straight = (
             json.loads((place / "result.json").read_text()) for place in (run, expected)
         )
         for name in ("params_sha256", "spent", "steps", "phases", "tokens_seen", "curve"):
-            assert found[name] == straight[name], name
+            assert result[name] == straight[name], name
         assert not (run / "checkpoints").exists()
+    # It was indeed killed.
     events = [
         json.loads(line)["event"]
         for line in (study / "teacher/seed3/ledger.jsonl").read_text().splitlines()
@@ -148,7 +151,7 @@ def test_a_killed_study_ends_with_the_teachers_of_one_go(study: Path, teachers: 
     assert "restart" in events
 
 
-def test_a_card_says_what_the_checkpoint_cost_and_is(teachers: Path) -> None:
+def test_card_holds_cost_and_quality_of_the_checkpoint(teachers: Path) -> None:
     early = card(teachers, 0, "0.25")
     whole = card(teachers, 0, "1")
     step = early["pretraining"]["step_flops"]
@@ -157,9 +160,11 @@ def test_a_card_says_what_the_checkpoint_cost_and_is(teachers: Path) -> None:
     assert (
         early["params_sha256"] != whole["params_sha256"] != card(teachers, 3, "1")["params_sha256"]
     )
+    # The weights are those that the card was written for.
     model = models.from_pretrained(teachers / "seed0" / "at-0.25")
     assert sha256(model.params) == early["params_sha256"]
-    told = (teachers / "seed0" / "at-0.25" / "README.md").read_text(encoding="utf-8")
+    # People read the same in the card.
+    card_text = (teachers / "seed0" / "at-0.25" / "README.md").read_text(encoding="utf-8")
     for words in (
         "2 layers, width 24, 2 heads, feed-forward 48",
         f"{early['pretraining']['steps']} steps of {step:.6g}",
@@ -171,10 +176,10 @@ def test_a_card_says_what_the_checkpoint_cost_and_is(teachers: Path) -> None:
         f"{early['pretraining']['tokens']:,}",
         "A small one.",
     ):
-        assert words in told, words
+        assert words in card_text, words
 
 
-def test_a_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study: Path) -> None:
+def test_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study: Path) -> None:
     losses = {seed: card(study / "teacher", seed, "0.25")["mlm_loss"] for seed in TRAIN["seeds"]}
     for seed, of in TEACHER_OF.items():
         for arm in ARMS:
@@ -184,6 +189,7 @@ def test_a_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study
                 assert taught_by is None
             else:
                 assert taught_by == card(study / "teacher", of, "0.25")
+            # Its losses stand beside those of the student.
             beside = [
                 line["teacher_mlm_loss"]
                 for line in metrics.lines(run)
@@ -192,7 +198,7 @@ def test_a_student_learns_from_the_teacher_of_its_seed_modulo_their_number(study
             assert beside and beside == pytest.approx([losses[of]] * len(beside))
 
 
-def test_seeds_side_by_side_share_a_teacher(study: Path) -> None:
+def test_vmapped_seeds_share_a_teacher(study: Path) -> None:
     together = {
         (run["arm"], run["seed"]): run["hardware"]["side_by_side"] for run in results(study)["runs"]
     }
@@ -200,7 +206,7 @@ def test_seeds_side_by_side_share_a_teacher(study: Path) -> None:
     assert {seed: together["scratch", seed] for seed in SEEDS} == {0: 3, 1: 3, 2: 3}
 
 
-def test_every_arm_with_the_teacher_pays_a_share_of_its_training(study: Path, recipe: Path) -> None:
+def test_arms_with_a_teacher_pay_a_share_of_its_training(study: Path, recipe: Path) -> None:
     training = card(study / "teacher", 0, "0.25")["training_flops"]
     known = prices(recipes.load(recipe))
     for run in results(study)["runs"]:
@@ -211,46 +217,52 @@ def test_every_arm_with_the_teacher_pays_a_share_of_its_training(study: Path, re
         ]
 
 
-def test_the_report_tells_how_the_teachers_were_made(study: Path) -> None:
-    found = results(study)
-    told = " ".join(found["notes"])
+def test_report_says_how_teachers_were_trained(study: Path) -> None:
+    content = results(study)
+    notes = " ".join(content["notes"])
     assert (
         "2 teachers were pretrained from scratch by masked language modelling (seeds 0 and 3)"
-        in told
+        in notes
     )
-    assert "as it was at 25% of its budget of 8.00e7 FLOPs" in told
+    assert "as it was at 25% of its budget of 8.00e7 FLOPs" in notes
     assert (
-        "as far as 2 teachers can show it" in told
-        and "choice of test rows, corpus or hyperparameters" in told
+        "as far as 2 teachers can show it" in notes
+        and "choice of test rows, corpus or hyperparameters" in notes
     )
-    names = [row["name"] for row in found["references"]]
+    # Both are references, and their mean stands for the teacher.
+    names = [row["name"] for row in content["references"]]
     assert names[-2:] == ["teacher, seed 0", "teacher, seed 3"]
-    one = [teacher["mlm_loss"] for teacher in found["teacher"]["teachers"]]
-    assert [row["metrics"]["mlm_loss"] for row in found["references"][-2:]] == pytest.approx(one)
-    assert found["teacher"]["mlm_loss"] == pytest.approx(sum(one) / 2)
+    losses = [teacher["mlm_loss"] for teacher in content["teacher"]["teachers"]]
+    assert [row["metrics"]["mlm_loss"] for row in content["references"][-2:]] == pytest.approx(
+        losses
+    )
+    assert content["teacher"]["mlm_loss"] == pytest.approx(sum(losses) / 2)
     page = (study / "report.html").read_text(encoding="utf-8")
     assert "trained here: 2 layers" in page and "2 teachers, the losses are their mean" in page
 
 
-def test_an_audit_recounts_the_teachers(study: Path, tmp_path: Path) -> None:
+def test_audit_finds_a_wrong_teacher_cost(study: Path, tmp_path: Path) -> None:
     assert audit(study) == []
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
+    # One FLOP less is found.
     path = copy / "teacher" / "seed3" / "at-0.25" / "teacher.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "training_flops": told["training_flops"] - 1}))
-    assert any("seed3/at-0.25/teacher.json: training_flops" in str(one) for one in audit(copy))
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "training_flops": facts["training_flops"] - 1}))
+    assert any(
+        "seed3/at-0.25/teacher.json: training_flops" in str(finding) for finding in audit(copy)
+    )
 
 
-def test_another_study_reuses_the_teachers_by_their_directory(
+def test_teachers_are_reused_by_their_directory(
     study: Path, teachers: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_training(*args: object) -> None:
         pytest.fail("a finished teacher was trained again")
 
     monkeypatch.setattr(trained_teacher, "train", no_training)
-    given = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.25}
-    again = write(recipe.parent, "reuse.yaml", teacher=given, arms={"logit": {}})
+    teacher = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.25}
+    again = write(recipe.parent, "reuse.yaml", teacher=teacher, arms={"logit": {}})
     out = recipe.parent / "reuse"
     ended = kdjax("compare", again, "--out", out)
     assert ended.status == 0, ended.err
@@ -258,24 +270,24 @@ def test_another_study_reuses_the_teachers_by_their_directory(
     for run in results(out)["runs"]:
         for name in ("params_sha256", "spent", "steps"):
             assert run[name] == before[run["seed"]][name], name
-    assert [one["pretraining"]["seed"] for one in results(out)["teacher"]["teachers"]] == [0, 3]
+    assert [facts["pretraining"]["seed"] for facts in results(out)["teacher"]["teachers"]] == [0, 3]
     assert audit(out) == []
 
 
-def test_the_same_command_again_trains_nothing(
+def test_compare_of_finished_study_trains_no_teacher(
     study: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_training(*args: object) -> None:
         pytest.fail("trained again")
 
     monkeypatch.setattr(trained_teacher, "train", no_training)
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     before = results(study)
     assert kdjax("compare", recipe, "--out", study).status == 0
     assert results(study) == before
 
 
-def test_a_sweep_over_checkpoints_trains_the_teacher_once(
+def test_sweep_over_checkpoints_trains_the_teacher_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = []
@@ -302,13 +314,14 @@ def test_a_sweep_over_checkpoints_trains_the_teacher_once(
     assert len(trained) == 1
     assert len(list((tmp_path / "out" / "shared").glob("teacher-*"))) == 1
     cells = [results(cell) for cell in sorted((tmp_path / "out" / "cells").iterdir())]
+    # Each study learnt from another checkpoint.
     used = [cell["teacher"]["pretraining"]["at"] for cell in cells]
     assert sorted(used) == [0.25, 1.0]
     params = {cell["runs"][0]["params_sha256"] for cell in cells}
     assert len(params) == 2
 
 
-def test_training_that_ran_out_of_room_stays_for_the_same_command(
+def test_teacher_training_on_a_full_disk_keeps_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*runs: Any) -> None:
@@ -321,6 +334,7 @@ def test_training_that_ran_out_of_room_stays_for_the_same_command(
     ended = kdjax("compare", recipe, "--out", tmp_path / "out")
     assert ended.status == 2 and "No space left" in ended.err
     assert (tmp_path / "out" / "teacher" / "seed0" / "manifest.json").exists()
+    # The directory is still that training's alone.
     other = {
         "architecture": small_study.TEACHER,
         "train": {**TRAIN, "optimizer": {"learning_rate": 2.0e-2}},
@@ -370,20 +384,20 @@ BAD: tuple[tuple[Mapping[str, Any], str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("changes", "said"), BAD)
-def test_bad_settings_are_refused_in_one_line(
-    changes: Mapping[str, Any], said: str, recipe: Path, tmp_path: Path
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_impossible_teacher_settings_are_refused(
+    changes: Mapping[str, Any], message: str, recipe: Path, tmp_path: Path
 ) -> None:
     values = yaml.safe_load(recipe.read_text())
     values["teacher"] = {**values["teacher"], **changes}
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump(values), encoding="utf-8")
     ended = kdjax("compare", bad, "--out", tmp_path / "out")
-    assert ended.status == 2 and said in ended.err and ended.err.count("\n") == 1, ended.err
+    assert ended.status == 2 and message in ended.err and ended.err.count("\n") == 1, ended.err
     assert not (tmp_path / "out").exists()
 
 
-def test_stored_outputs_of_several_teachers_are_refused(recipe: Path, tmp_path: Path) -> None:
+def test_cached_arm_with_several_teachers_is_refused(recipe: Path, tmp_path: Path) -> None:
     words = ("--arms", "{logit: {teacher: cached}}", "--data.mask_copies", "2", "--cache.k", "8")
     ended = kdjax("compare", recipe, "--out", tmp_path / "out", *words)
     assert ended.status == 2
@@ -393,12 +407,12 @@ def test_stored_outputs_of_several_teachers_are_refused(recipe: Path, tmp_path: 
     )
 
 
-def test_a_checkpoint_that_the_source_does_not_have_is_refused(
+def test_missing_teacher_checkpoint_is_refused(
     teachers: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    given = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.5}
+    teacher = {"architecture": small_study.TEACHER, "source": str(teachers), "at": 0.5}
     ended = kdjax(
-        "compare", write(recipe.parent, "at.yaml", teacher=given), "--out", tmp_path / "out"
+        "compare", write(recipe.parent, "at.yaml", teacher=teacher), "--out", tmp_path / "out"
     )
     assert ended.status == 2
     assert (
@@ -406,7 +420,7 @@ def test_a_checkpoint_that_the_source_does_not_have_is_refused(
     )
 
 
-def test_a_teacher_and_a_student_of_one_seed_share_no_order() -> None:
+def test_stream_seeds_of_teachers_are_none_of_students() -> None:
     drawn = {stream_seed(seed) for seed in range(1000)}
     assert len(drawn) == 1000 and not drawn & set(range(1000))
     assert max(drawn) < 2**31

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from kdjax.config import ArmConfig, BudgetConfig, Config, RangeConfig, TuneConfig, to_dict
 from kdjax.errors import InputError
+from kdjax.results.schema import TuningResults
+from kdjax.results.store import to_plain
 from kdjax.study.tuned import notes, tuning_of
 from kdjax.tuning.search import Outcome, Trial
 from kdjax.tuning.table import summary
@@ -45,10 +47,10 @@ def trials(tried: list[tuple[float, float | None]]) -> list[Trial]:
     ]
 
 
-def written(directory: Path) -> dict[str, Any]:
-    found = tuning_of_trials(CONFIG, {arm: trials(tried) for arm, tried in TRIED.items()}, "lower")
-    (directory / "tuning.json").write_text(json.dumps(found))
-    return found
+def written(directory: Path) -> TuningResults:
+    tuning = tuning_of_trials(CONFIG, {arm: trials(tried) for arm, tried in TRIED.items()}, "lower")
+    (directory / "tuning.json").write_text(json.dumps(to_plain(tuning)))
+    return tuning
 
 
 def tuned(directory: Path, scratch: float | None = 2e-3, logit: float = 9e-3) -> Config:
@@ -59,10 +61,11 @@ def tuned(directory: Path, scratch: float | None = 2e-3, logit: float = 9e-3) ->
     return replace(CONFIG, arms=arms, tuning=str(directory / "tuning.json"))
 
 
-def test_a_report_gets_what_each_arm_was_given(tmp_path: Path) -> None:
+def test_tuning_holds_trials_and_best_settings_of_each_arm(tmp_path: Path) -> None:
     written(tmp_path)
-    tuning = tuning_of(tuned(tmp_path))
-    assert tuning is not None
+    read = tuning_of(tuned(tmp_path))
+    assert read is not None
+    tuning = to_plain(read)
     assert json.loads(json.dumps(tuning)) == tuning
     assert {name: tuning[name] for name in ("endpoint", "trials", "share", "seeds", "sampler")} == {
         "endpoint": "mlm_loss",
@@ -72,6 +75,7 @@ def test_a_report_gets_what_each_arm_was_given(tmp_path: Path) -> None:
         "sampler": "qmc",
     }
     assert tuning["budget"]["amount"] == 1e12
+    # What each arm's trials came to.
     scratch = tuning["arms"]["scratch"]
     logit = tuning["arms"]["logit"]
     assert scratch["best"] == {"number": 1, "settings": {RATE: 2e-3}, "value": 3.5}
@@ -82,19 +86,19 @@ def test_a_report_gets_what_each_arm_was_given(tmp_path: Path) -> None:
     assert (scratch["steps"], scratch["seconds"]) == (15, 1.5)
 
 
-def test_a_recipe_without_a_tuning_has_none() -> None:
+def test_recipe_without_tuning_has_none() -> None:
     assert tuning_of(CONFIG) is None
 
 
-def test_fewer_arms_than_were_tuned_are_enough(tmp_path: Path) -> None:
+def test_tuning_of_a_subset_of_arms_is_accepted(tmp_path: Path) -> None:
     written(tmp_path)
     config = tuned(tmp_path)
     tuning = tuning_of(replace(config, arms={"logit": config.arms["logit"]}))
-    assert tuning is not None and list(tuning["arms"]) == ["logit"]
+    assert tuning is not None and list(tuning.arms) == ["logit"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"scratch": 1e-3},
@@ -105,15 +109,15 @@ def test_fewer_arms_than_were_tuned_are_enough(tmp_path: Path) -> None:
         ({"logit": 9.1e-3}, r"arms.logit.optimizer.learning_rate is 0.0091, expected 0.009"),
     ],
 )
-def test_settings_that_are_not_the_best_are_refused(
-    tmp_path: Path, changes: dict[str, Any], said: str
+def test_settings_other_than_the_best_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     written(tmp_path)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         tuning_of(tuned(tmp_path, **changes))
 
 
-def test_an_arm_that_was_not_tuned_is_refused(tmp_path: Path) -> None:
+def test_untuned_arm_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     config = tuned(tmp_path)
     with pytest.raises(
@@ -123,27 +127,27 @@ def test_an_arm_that_was_not_tuned_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"arms": {}}'])
-def test_a_file_that_is_no_tuning_is_refused(tmp_path: Path, content: str) -> None:
+def test_file_without_a_tuning_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "tuning.json").write_text(content)
     with pytest.raises(InputError, match=r"tuning.json: expected"):
         tuning_of(tuned(tmp_path))
 
 
-def test_an_arm_whose_trials_all_diverged_is_refused() -> None:
+def test_arm_whose_trials_all_diverged_is_refused() -> None:
     with pytest.raises(InputError, match=r"arms.logit: all 2 trials diverged"):
         tuning_of_trials(CONFIG, {"logit": trials([(1e-3, None), (2e-3, None)])}, "lower")
 
 
-def test_the_digest_is_of_the_recipe() -> None:
-    one, same, other = (
-        tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower")["config_digest"]
+def test_config_digest_follows_the_recipe() -> None:
+    first, same, changed = (
+        tuning_of_trials(config, {"logit": trials(TRIED["logit"])}, "lower").config_digest
         for config in (CONFIG, replace(CONFIG), replace(CONFIG, seeds=(5,)))
     )
-    assert one == same != other
+    assert first == same != changed
     assert to_dict(CONFIG)["seeds"] == (0, 1, 2)
 
 
-def test_sentences_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None:
+def test_notes_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> None:
     tuning = written(tmp_path)
     assert notes(tuning) == [
         "Every arm was tuned alike: 3 trials (qmc, seed 0) over optimizer.learning_rate, each "
@@ -156,12 +160,13 @@ def test_sentences_say_how_arms_were_tuned_and_what_to_doubt(tmp_path: Path) -> 
         "logit: the best optimizer.learning_rate, 0.009, lies at the high end of its range, which "
         "may be too narrow.",
     ]
+    # A recipe that names the file says the same.
     from_recipe = tuning_of(tuned(tmp_path))
     assert from_recipe is not None and notes(from_recipe) == notes(tuning)
-    assert "probe.topic on the task's dev rows" in notes({**tuning, "endpoint": "probe.topic"})[0]
+    assert "probe.topic on the task's dev rows" in notes(replace(tuning, endpoint="probe.topic"))[0]
 
 
-def test_the_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
+def test_tuning_table_has_a_row_for_each_arm(tmp_path: Path) -> None:
     printed = io.StringIO()
     Console(width=120, file=printed).print(summary(written(tmp_path)))
     lines = printed.getvalue().splitlines()

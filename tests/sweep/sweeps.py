@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kdjax import recipes
+from kdjax.budget.accounting import Budget
 from kdjax.config import to_dict
 from kdjax.plan.plan import forecasts
+from kdjax.results.schema import CountedLosses, MeasuredEndpoint, first_without_teacher
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.results import collect
+from tests.report.results import study
 
 RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
 UNIQUE = 900_000
@@ -61,6 +65,12 @@ def sweep(config, laws=LAWS, *, noise=0.004, best=None):
     )
 
 
+@functools.cache
+def whole_study():
+    """A study of which only what a sweep reads is replaced."""
+    return study(seeds=1)
+
+
 def _results(config, cell, laws, noise, shifts, best, rng):
     amount = next(value for name, value in cell.settings.items() if name.startswith("budget."))
     kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix(
@@ -68,6 +78,16 @@ def _results(config, cell, laws, noise, shifts, best, rng):
     )
     flops = {"flops": 1.0, "tokens": 1.5e7, "hours": 1e14}[kind] * amount
     size = 222_045 * int(cell.settings.get("student.layers", 2))
+    base = whole_study()
+    budget = Budget(kind, amount)
+    arms = {
+        arm: replace(
+            base.arms["scratch" if arm == "scratch" else "logit"],
+            parameters=4 * 10**6,
+            parameters_without_embeddings=size,
+        )
+        for arm in config.arms
+    }
     runs = []
     for seed in config.seeds:
         for arm in config.arms:
@@ -75,42 +95,40 @@ def _results(config, cell, laws, noise, shifts, best, rng):
             e, k, exponent = laws[arm]
             loss = e + k * tokens**-exponent + shifts[seed] + noise * rng.normal()
             loss += 0.0 if best is None else 0.2 * np.log(size / best) ** 2
-            taught = 0.7 * flops if arm != "scratch" else 0
-            spent = {"teacher_forward": taught, "teacher_cache": 0, "teacher_training": 0}
+            teacher_forward = 0.7 * flops if arm != "scratch" else 0
             runs.append(
-                {
-                    "arm": arm,
-                    "seed": seed,
-                    "budget": {"kind": kind, "amount": amount},
-                    "used": amount,
-                    "spent": spent,
-                    "steps": int(tokens / 512),
-                    "positions": int(tokens),
-                    "tokens_seen": int(tokens),
-                    "tokens_unique": int(min(tokens, UNIQUE)),
-                    "epochs": tokens / UNIQUE,
-                    "wall_clock": {"compute": 1.0},
-                    "metrics": {"mlm_loss": loss, "probe.topic": 0.5 + 2 * noise * rng.normal()},
-                }
+                replace(
+                    base.runs[0],
+                    arm=arm,
+                    seed=seed,
+                    budget=budget,
+                    used=amount,
+                    spent={
+                        "teacher_forward": teacher_forward,
+                        "teacher_cache": 0,
+                        "teacher_training": 0,
+                    },
+                    steps=int(tokens / 512),
+                    positions=int(tokens),
+                    tokens_seen=int(tokens),
+                    tokens_unique=int(min(tokens, UNIQUE)),
+                    epochs=tokens / UNIQUE,
+                    wall_clock={"compute": 1.0},
+                    metrics={"mlm_loss": loss, "probe.topic": 0.5 + 2 * noise * rng.normal()},
+                )
             )
-    return {
-        "budget": {"kind": kind, "amount": amount},
-        "corpus": {"tokens": {"train": UNIQUE}, "reference_losses": LOSSES},
-        "arms": {
-            arm: {"parameters": 4 * 10**6, "parameters_without_embeddings": size}
-            for arm in config.arms
-        },
-        "endpoints": [
-            {
-                **dict(zip(("name", "label", "unit", "better", "kind"), endpoint, strict=True)),
-                "rows": 500,
-                "baseline": None,
-                "arms": list(config.arms),
-            }
-            for endpoint in ENDPOINTS
-        ],
-        "runs": runs,
-    }
+    losses = CountedLosses(**LOSSES, tokens=1, fitted_tokens=1, held_out_tokens=1, unknown={})
+    return replace(
+        base,
+        budget=budget,
+        corpus=replace(base.corpus, tokens={"train": UNIQUE}, reference_losses=losses),
+        arms=arms,
+        baseline_arm=first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()}),
+        endpoints=tuple(
+            MeasuredEndpoint(*endpoint, tuple(config.arms), 500, None) for endpoint in ENDPOINTS
+        ),
+        runs=tuple(runs),
+    )
 
 
 def plan(found, directory, *overrides):

@@ -15,7 +15,7 @@ import yaml
 
 from kdjax import recipes
 from kdjax.errors import InputError
-from kdjax.study import study as study_module
+from kdjax.study import runner
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.isoflop import profiles
 from kdjax.training import program
@@ -98,7 +98,7 @@ def test_the_same_command_again_trains_nothing(
     swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        study_module, "train", lambda *_, **__: pytest.fail("a finished run was trained again")
+        runner, "train", lambda *_, **__: pytest.fail("a finished run was trained again")
     )
     before = (swept.out / "sweep.json").read_bytes()
     ended = kdjax("sweep", swept.recipe, "--out", swept.out)

@@ -18,7 +18,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from kdjax.errors import InputError
 from kdjax.teacher_cache import store as cache
-from kdjax.teacher_cache.store import Cache, CacheManifest, Field, record_bytes
+from kdjax.teacher_cache.manifest import CacheManifest, Field, record_bytes
+from kdjax.teacher_cache.store import Cache
 
 ROOT = Path(__file__).parents[2]
 FIELDS = (

@@ -16,7 +16,8 @@ from kdjax.errors import InputError
 from kdjax.models import Model
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.parallel.layout import Layout
-from kdjax.teacher_cache.store import Cache, CacheManifest
+from kdjax.teacher_cache.manifest import CacheManifest
+from kdjax.teacher_cache.store import Cache
 from kdjax.training import fill_teacher_cache as cache
 from kdjax.training.arm import resolve
 from kdjax.training.phase import price

@@ -91,11 +91,11 @@ def trained(
     data = text.data
     stream = Batches(
         text.corpus,
-        batch=8,
+        batch_size=8,
         seed=1,
-        rate=data.mlm_probability,
-        slots=data.max_predictions,
-        views=data.mask_copies,
+        mlm_probability=data.mlm_probability,
+        max_predictions=data.max_predictions,
+        mask_copies=data.mask_copies,
         cache=stored,
     )
     losses = []

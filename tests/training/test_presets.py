@@ -84,7 +84,13 @@ def test_preset_trains_on_demo_corpus_within_budget(
     most = max(cost.total for cost in costs)
     budget = Budget.flops(sum(cost.total for cost in costs) * STEPS // len(costs) + most // 2)
     spans = made.schedule_phases(budget, costs, SHAPE)
-    stream = Batches(corpus, batch=SHAPE.batch_size, seed=0, rate=0.15, slots=SHAPE.max_predictions)
+    stream = Batches(
+        corpus,
+        batch_size=SHAPE.batch_size,
+        seed=0,
+        mlm_probability=0.15,
+        max_predictions=SHAPE.max_predictions,
+    )
     compiled_phases = []
     for phase, cost in zip(made.phases, costs, strict=True):
         program = Program(phase, SHAPE, mesh)

@@ -19,7 +19,7 @@ from kdjax.config import ArmConfig, OptimizerConfig, TermConfig
 from kdjax.errors import InputError
 from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
-from kdjax.models.reference import reference
+from kdjax.models.ops.dispatch import trace_reference
 from kdjax.parallel.layout import Layout
 from kdjax.training.arm import resolve
 from kdjax.training.optimizer import decays, learning_rate
@@ -187,7 +187,7 @@ def test_step_equals_reference_program(name: str) -> None:
         after, metrics = step(state, target, tiny.batch(5), ScheduleInputs(0.0, 1.0))
         return jax.tree.map(np.subtract, params, after.params), metrics
 
-    with reference():
+    with trace_reference():
         want = stepped()
     share = rounding(tiny.SHAPE.batch_size * tiny.SHAPE.seq_len, stages=20)
     # Where all that is summed cancels, as in the gradient of a key's bias, the sum says nothing of

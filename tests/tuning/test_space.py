@@ -19,7 +19,7 @@ from kdjax.config import (
     TeacherConfig,
     TuneConfig,
 )
-from kdjax.dry_run.pricing import arms_of
+from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError
 from kdjax.tuning.space import distributions_of, edge_of, with_settings
 from tests import small_study

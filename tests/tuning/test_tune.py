@@ -22,8 +22,9 @@ from kdjax.dry_run.pricing import prices
 from kdjax.errors import InputError
 from kdjax.evaluation.mlm import held_out_loss
 from kdjax.models import zoo
-from kdjax.study import study as study_module
-from kdjax.study.corpus import held_out_batches, tuning_batches
+from kdjax.results.store import to_plain
+from kdjax.study import runner
+from kdjax.study.batches import held_out_batches, tuning_batches
 from kdjax.study.tuned import tuning_of
 from kdjax.training import program
 from kdjax.tuning.trial import recipe_of
@@ -63,7 +64,8 @@ class Tuning:
 def told(config: Config, out: Path) -> tuple[dict[str, Any], str]:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        return tune(config, out), printed.getvalue()
+        found = tune(config, out)
+    return to_plain(found), printed.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +186,8 @@ def test_the_tuned_recipe_has_each_arm_s_best_and_is_otherwise_the_same(tuning: 
     assert replace(tuned, arms=tuning.config.arms, tuning="") == tuning.config
     told_again = tuning_of(tuned)
     assert told_again is not None
-    assert told_again["arms"]["logit"]["best"] == tuning.found["arms"]["logit"]["best"]
+    best = to_plain(told_again.arms["logit"].best)
+    assert best == tuning.found["arms"]["logit"]["best"]
 
 
 def test_the_table_and_the_recipe_are_printed(tuning: Tuning) -> None:
@@ -202,7 +205,7 @@ def test_table_has_the_texts_own_losses_beside_a_loss(tuning: Tuning) -> None:
 def test_the_same_command_again_trains_nothing(
     tuning: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     before = {name: (tuning.out / name).read_bytes() for name in ("tuning.json", "tuned.yaml")}
     found, printed = told(tuning.config, tuning.out)
     assert (found, printed) == (tuning.found, tuning.printed)
@@ -275,7 +278,7 @@ def test_a_trial_that_diverges_is_counted_and_not_repeated(
     assert own["best"]["settings"] == {RATE: 1e-2}
     assert f"6 ({len(lost)} diverged)" in printed
     assert f"scratch: {len(lost)} of 6 trials diverged." in " ".join(printed.split())
-    monkeypatch.setattr(study_module, "train", no_training)
+    monkeypatch.setattr(runner, "train", no_training)
     assert told(diverging, tmp_path / "out")[0] == found
 
 

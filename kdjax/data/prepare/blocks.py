@@ -31,9 +31,9 @@ class BlockSettings:
     """What the shards of a block depend on besides its documents, and where they go.
 
     Attributes:
-        directory: where they are written.
+        directory: the corpus's directory.
         tokenizer: a tokenizer.json.
-        tokenizer_sha256: of the file.
+        tokenizer_sha256: SHA-256 of that file.
         length: tokens of a sequence.
         validation: share of documents held out.
     """
@@ -55,9 +55,11 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A finished block: its counts per split and its shards. Written after its shards, as the proof
-    they are whole."""
+class FinishedBlock:
+    """The counts per split of a finished block, and its shards.
+
+    Its file, `part-00000.json`, is written after the shards, as the proof that they are whole.
+    """
 
     index: int
     documents: dict[str, int]
@@ -66,88 +68,95 @@ class Part:
     shards: tuple[Shard, ...]
 
 
-def cut(documents: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
-    """Blocks of consecutive documents: at most so many, and of at most `BLOCK_BYTES` together.
+def cut(
+    documents: Iterable[Item], size_of: Callable[[Item], int], max_documents: int
+) -> Iterator[list[Item]]:
+    """Cut consecutive documents into blocks of at most `BLOCK_BYTES` together.
 
     Args:
         documents: the documents, or anything that stands for them.
-        size: bytes of one.
-        most: documents of a block.
+        size_of: bytes of a document.
+        max_documents: the most documents of a block.
     """
     block: list[Item] = []
-    bytes_ = 0
+    block_bytes = 0
     for document in documents:
-        more = size(document)
-        if len(block) == most or (block and bytes_ + more > BLOCK_BYTES):
+        size = size_of(document)
+        if len(block) == max_documents or (block and block_bytes + size > BLOCK_BYTES):
             yield block
             block = []
-            bytes_ = 0
+            block_bytes = 0
         block.append(document)
-        bytes_ += more
+        block_bytes += size
     if block:
         yield block
 
 
-def make_part(block: Block) -> Part:
-    """Tokenises and packs a block and writes its shards, then the record that they are whole."""
+def make_block(block: Block) -> FinishedBlock:
+    """Tokenise and pack a block and write its shards, then the record that they are whole."""
     settings = block.settings
+    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for document in block.documents:
+        split = "validation" if document.is_held_out(settings.validation) else "train"
+        texts[split].append(document.text)
+
     tokenizer = _tokenizer(settings.tokenizer, settings.tokenizer_sha256)
     record_format = RecordFormat.smallest(settings.length, tokenizer.vocab_size)
-    frame = {
-        "cls": tokenizer.named["[CLS]"],
-        "sep": tokenizer.named["[SEP]"],
-        "pad": tokenizer.named["[PAD]"],
-    }
-    documents = {}
+    named = tokenizer.named
     tokens = {}
     text_tokens = {}
     shards = []
-    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for document in block.documents:
-        texts["validation" if document.is_held_out(settings.validation) else "train"].append(
-            document.text
-        )
-    for split, chosen in texts.items():
-        # Arrays: a list of Python's integers takes ten times the memory.
-        found = map(
-            functools.partial(np.array, dtype=record_format.token_dtype), tokenizer.ids(chosen)
-        )
-        pieces = [piece for ids in found for piece in chunks(ids, settings.length - 2)]
-        documents[split], text_tokens[split] = len(chosen), sum(map(len, pieces))
+    for split in SPLITS:
+        # A document becomes pieces that fit into a sequence with [CLS] and [SEP].
+        pieces: list[np.ndarray] = []
+        for ids in tokenizer.ids(texts[split]):
+            # An array: a list of Python's integers takes ten times the memory.
+            pieces += chunks(np.array(ids, record_format.token_dtype), settings.length - 2)
+        text_tokens[split] = sum(map(len, pieces))
         tokens[split] = text_tokens[split] + 2 * len(pieces)
+
+        # Pieces are packed into sequences.
         packed = best_fit([len(piece) + 2 for piece in pieces], settings.length)
         if packed:
-            records = record_format.encode([[pieces[i] for i in bin_] for bin_ in packed], **frame)
-            shards.append(
-                write_shard(settings.directory, f"{split}-{block.index:05d}", split, records)
+            sequences = [[pieces[number] for number in numbers] for numbers in packed]
+            records = record_format.encode(
+                sequences, cls=named["[CLS]"], sep=named["[SEP]"], pad=named["[PAD]"]
             )
-    part = Part(block.index, documents, tokens, text_tokens, tuple(shards))
-    write_json(_part_path(settings.directory, block.index), dataclasses.asdict(part))
-    return part
+            name = f"{split}-{block.index:05d}"
+            shards.append(write_shard(settings.directory, name, split, records))
+    documents = {split: len(texts[split]) for split in SPLITS}
+    finished_block = FinishedBlock(block.index, documents, tokens, text_tokens, tuple(shards))
+    write_json(_record_path(settings.directory, block.index), dataclasses.asdict(finished_block))
+    return finished_block
 
 
-def read_part(directory: Path, index: int) -> Part | None:
-    """The record of a finished block, or None where there is none; its shards are not looked at."""
-    path = _part_path(directory, index)
+def read_block(directory: Path, index: int) -> FinishedBlock | None:
+    """Read the record of a finished block; None where there is none. Its shards are not looked
+    at."""
+    path = _record_path(directory, index)
     if not path.exists():
         return None
     values = read_json(path)
-    return Part(**{**values, "shards": tuple(Shard(**shard) for shard in values["shards"])})
+    shards = tuple(Shard(**shard) for shard in values["shards"])
+    return FinishedBlock(**{**values, "shards": shards})
 
 
-def finished(directory: Path, index: int, documents: int) -> Part | None:
-    """A block's record when it is of so many documents, and all its shards are there and whole."""
-    part = read_part(directory, index)
-    if part is None or sum(part.documents.values()) != documents:
+def find_finished(directory: Path, index: int, documents: int) -> FinishedBlock | None:
+    """Read a block's record if it is of so many documents, and all its shards are whole; else
+    return None."""
+    record = read_block(directory, index)
+    if record is None or sum(record.documents.values()) != documents:
         return None
-    return part if all(shard.intact(directory) for shard in part.shards) else None
+    if not all(shard.intact(directory) for shard in record.shards):
+        return None
+    return record
 
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(path: Path, digest: str) -> TextTokenizer:
-    """Read once per process; the digest tells one content of a path from another."""
+    """Read a tokenizer once per process; the digest tells one content of a path from another."""
     return TextTokenizer.read(path)
 
 
-def _part_path(directory: Path, index: int) -> Path:
+def _record_path(directory: Path, index: int) -> Path:
     return directory / SHARDS / f"part-{index:05d}.json"

@@ -1,8 +1,9 @@
-"""Raw text into a prepared corpus: tokenised, packed and sharded; the same bytes whatever the
-number of processes."""
+"""Raw text into a prepared corpus, on one machine; the same bytes whatever the number of
+processes."""
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import time
@@ -12,18 +13,15 @@ from typing import TYPE_CHECKING
 
 from kdjax.data.manifest import Manifest
 from kdjax.data.prepare import processes
-from kdjax.data.prepare.blocks import Block, Part, cut, finished, make_part
-from kdjax.data.prepare.preparation import Preparation, check_plan, claimed
+from kdjax.data.prepare.blocks import Block, FinishedBlock, cut, find_finished, make_block
+from kdjax.data.prepare.preparation import Preparation, check_plan, preparing
 from kdjax.data.text import sources
 
 if TYPE_CHECKING:  # a worker starts sooner without the config library
     from kdjax.config import DataConfig
 
-__all__ = ["Manifest", "prepare"]
-
 Progress = Callable[[int, int, float], None]
-"""Called after each block with the documents and text tokens prepared by this call so far, and its
-seconds so far."""
+"""Takes the documents and text tokens that a call has prepared so far, and its seconds so far."""
 
 
 def prepare(
@@ -34,8 +32,7 @@ def prepare(
     *,
     held_out: bool = False,
 ) -> Manifest:
-    """Prepares a corpus in a directory, or goes on with an interrupted preparation, or finds it
-    done.
+    """Prepare a corpus in a directory, or go on with an interrupted preparation, or find it done.
 
     A document's tokens become chunks of at most `length - 2`; each chunk, framed by [CLS] and
     [SEP], is one segment; segments are packed into sequences by best fit within a block of at most
@@ -43,7 +40,7 @@ def prepare(
     per split. Shards that are already there are kept when their digests are right, else made again.
 
     Memory does not grow with the corpus: this process holds two blocks more than there are workers,
-        a worker one.
+    a worker one.
 
     Args:
         config: files and settings.
@@ -51,7 +48,7 @@ def prepare(
             in `out`.
         out: the directory: new, empty, or an earlier preparation of the same text with the same
             settings.
-        progress: told after each block.
+        progress: called after each block.
         held_out: whether all of the text goes into the validation split, and the training split is
             empty.
 
@@ -62,46 +59,50 @@ def prepare(
     """
     preparation = Preparation.of(config, tokenizer, out, held_out=held_out)
     plan = preparation.plan([sources.digest(source) for source in preparation.sources])
-    with claimed(out):
+    with preparing(out):
         check_plan(out, plan)
         preparation = preparation.with_tokenizer()
         done = preparation.done()
         if done is not None:
             return done
-        parts = _parts(_blocks(preparation), config.workers or os.cpu_count() or 1, progress)
-        return preparation.finish(plan, parts)
+        workers = config.workers or os.cpu_count() or 1
+        records = _make_missing(_blocks(preparation), workers, progress)
+        return preparation.finish(plan, records)
 
 
 def _blocks(preparation: Preparation) -> Iterator[Block]:
-    documents = (
-        document
-        for source in preparation.sources
-        for document in sources.documents_of(source, preparation.text_fields)
+    """Read the documents of all sources and cut them into blocks."""
+    by_source = (
+        sources.documents_of(source, preparation.text_fields) for source in preparation.sources
     )
-    for index, block in enumerate(cut(documents, operator.attrgetter("size"), preparation.most)):
+    documents = itertools.chain.from_iterable(by_source)
+    blocks = cut(documents, operator.attrgetter("size"), preparation.max_documents)
+    for index, block in enumerate(blocks):
         yield Block(index, block, preparation.blocks)
 
 
-def _parts(blocks: Iterable[Block], workers: int, progress: Progress | None) -> list[Part]:
-    """Every block's part in order: those found whole, and those made now."""
-    kept: list[Part] = []
+def _make_missing(
+    blocks: Iterable[Block], workers: int, progress: Progress | None
+) -> list[FinishedBlock]:
+    """Make the blocks that are not finished; return all in order."""
+    records: list[FinishedBlock] = []
 
     def missing() -> Iterator[Block]:
         for block in blocks:
-            part = finished(block.settings.directory, block.index, len(block.documents))
-            if part is None:
+            record = find_finished(block.settings.directory, block.index, len(block.documents))
+            if record is None:
                 yield block
             else:
-                kept.append(part)
+                records.append(record)
 
-    made: list[Part] = []
+    # Blocks are read only as fast as they are made, and come back in any order.
     documents = 0
     tokens = 0
     start = time.monotonic()
-    for part in processes.run(make_part, missing(), workers):
-        made.append(part)
-        documents += sum(part.documents.values())
-        tokens += sum(part.text_tokens.values())
+    for record in processes.run(make_block, missing(), workers):
+        records.append(record)
+        documents += sum(record.documents.values())
+        tokens += sum(record.text_tokens.values())
         if progress:
             progress(documents, tokens, time.monotonic() - start)
-    return sorted(kept + made, key=lambda part: part.index)
+    return sorted(records, key=lambda record: record.index)

@@ -18,17 +18,23 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 AHEAD = 2
+"""Jobs taken before there is a worker for them, at most."""
 
 
 def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) -> Iterator[Result]:
-    """The results of all jobs, in any order. At most `AHEAD` jobs are taken before there is a
-    worker for them.
+    """Yield the results of all jobs, in any order.
 
     One job alone, or one worker, needs no other process and gets none.
+
+    Args:
+        function: does a job; it is sent to the workers.
+        jobs: taken one by one, so that few are held.
+        workers: number of processes.
 
     Raises:
         InputError: a process ended early.
     """
+    # Two jobs are taken to see whether there is more than one.
     first = list(itertools.islice(jobs, 2))
     jobs = itertools.chain(first, jobs)
     if workers == 1 or len(first) < 2:
@@ -41,6 +47,7 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
     running: set[Future[Result]] = set()
     try:
         for job in jobs:
+            # Full: the next job has to wait until a worker is free.
             if len(running) == workers + AHEAD:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
@@ -49,24 +56,22 @@ def run(function: Callable[[Job], Result], jobs: Iterator[Job], workers: int) ->
     except BrokenProcessPool:
         raise InputError(
             f"one of {workers} preparing processes was killed, perhaps for want of memory (fewer "
-            "data.workers or "
-            "smaller data.shard_documents need less), or a script calls prepare outside `if "
-            "__name__ == '__main__':`; "
-            "what is finished is kept"
+            "data.workers or smaller data.shard_documents need less), or a script calls prepare "
+            "outside `if __name__ == '__main__':`; what is finished is kept"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start() -> None:
-    """A worker leaves Ctrl-C to its parent, keeps to one core, and does not outlive a killed
-    parent."""
+    """Make a worker leave Ctrl-C to its parent, keep to one core, and end with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
+    """End this process when its parent ends, also where the parent is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,11 +1,9 @@
-"""Train a WordPiece tokenizer on the training documents of a corpus: the same text gives the same
-bytes.
+"""Train a WordPiece tokenizer on a corpus: the same text gives the same bytes.
 
 The entries are merged by the tokenizers library, pair by pair, the most frequent pair first. By
-itself its result
-depends on the order in which a hash table hands it words: characters get their numbers in that
-order, and pairs that are equally frequent are told apart by these numbers. So characters are
-counted and numbered here, before it begins.
+itself its result depends on the order in which a hash table hands it words: characters get their
+numbers in that order, and pairs that are equally frequent are told apart by these numbers. So
+characters are counted and numbered here, before it begins.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from kdjax.config import DataConfig, TokenizerConfig
 from kdjax.data.text import sources
-from kdjax.data.text.sources import TextError
+from kdjax.data.text.streams import TextError
 from kdjax.data.tokenizer import SPECIAL_NAMES
 from kdjax.errors import InputError
 
@@ -40,7 +38,7 @@ class TrainedTokenizer:
 
     Attributes:
         json: the content of its tokenizer.json.
-        size: entries, special tokens included.
+        size: number of entries, special tokens included.
         uncovered: share of the training text's characters, white space aside, that have no entry.
     """
 
@@ -58,8 +56,8 @@ def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer
 
     Args:
         config: kind, size and alphabet.
-        texts: those to train on; they are read twice, as a stream.
-        where: says where they come from, for messages.
+        texts: texts to train on; they are read twice, as a stream.
+        where: their source, for messages.
 
     Raises:
         TextError: the texts have too few different words to fill the vocabulary.
@@ -68,7 +66,7 @@ def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
-    # Ties are broken by code point.
+    # The most frequent characters get entries; ties are broken by code point.
     counts = _count_characters(tokenizer.normalizer, texts())
     ranked = sorted(counts, key=lambda character: (-counts[character], character))
     alphabet = sorted(ranked[: config.characters])
@@ -93,21 +91,17 @@ def train(config: TokenizerConfig, texts: Texts, where: str) -> TrainedTokenizer
     if len(vocabulary) != config.size:
         raise TextError(
             f"{where}: the training text has words for {len(vocabulary):,} entries, expected "
-            "data.tokenizer.size, "
-            f"{config.size:,}: more text or a smaller size"
+            f"data.tokenizer.size, {config.size:,}: more text or a smaller size"
         )
 
     # Only the first five are special: the tokenizer is built anew from the entries alone.
-    total = sum(counts.values())
     covered = sum(counts[character] for character in alphabet)
-    return TrainedTokenizer(
-        _tokenizer_json(vocabulary), len(vocabulary), 1 - covered / total if total else 0.0
-    )
+    uncovered = 1 - covered / sum(counts.values())
+    return TrainedTokenizer(_tokenizer_json(vocabulary), len(vocabulary), uncovered)
 
 
 def training_texts(config: DataConfig) -> Iterator[str]:
-    """The texts of a corpus's training documents, in order: those that are held out are passed
-    over.
+    """Yield the texts of a corpus's training documents, in order, without those that are held out.
 
     Raises:
         TextError: unusable text; see `kdjax.data.text.sources.documents`.
@@ -118,8 +112,7 @@ def training_texts(config: DataConfig) -> Iterator[str]:
 
 
 def train_on_corpus(config: DataConfig) -> TrainedTokenizer:
-    """Train the tokenizer that `data.tokenizer` describes, on the training documents of
-    `data.files`.
+    """Train the tokenizer that `data.tokenizer` describes on the training part of `data.files`.
 
     Raises:
         TextError: unusable text, or too little of it.
@@ -135,8 +128,7 @@ def train_on_corpus(config: DataConfig) -> TrainedTokenizer:
 
 
 def write_directory(trained: TrainedTokenizer, directory: Path) -> None:
-    """Write a directory that `transformers.AutoTokenizer` reads: tokenizer.json and
-    tokenizer_config.json.
+    """Write a directory that `transformers.AutoTokenizer` reads.
 
     Args:
         trained: the tokenizer.
@@ -157,19 +149,18 @@ def _count_characters(normalizer: normalizers.Normalizer, texts: Iterable[str]) 
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(normalizer.normalize_str(text))
-    for character in [found for found in counts if found.isspace()]:
-        del counts[character]
+    for space in list(filter(str.isspace, counts)):
+        del counts[space]
     return counts
 
 
 def _continues(tokenizer: tokenizers.Tokenizer, character: str) -> bool:
-    """Return whether a character can stand within a word: punctuation is always a word of its
-    own."""
+    """Return whether a character can stand within a word; punctuation is a word of its own."""
     return len(tokenizer.pre_tokenizer.pre_tokenize_str(f"a{character}")) == 1
 
 
 def _tokenizer_json(vocabulary: dict[str, int]) -> str:
-    """The content of the tokenizer.json of a BERT tokenizer with these entries."""
+    """Return the tokenizer.json of a BERT tokenizer with these entries."""
     model = models.WordPiece(
         vocabulary,
         unk_token="[UNK]",

@@ -1,4 +1,4 @@
-"""Labelled tasks: one file each, split by the hash of every row's identity."""
+"""Labelled tasks: a file each, split by the hash of every row's identity."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kdjax.config import TaskConfig
-from kdjax.data.prepare.packing import positions
-from kdjax.data.text import sources
+from kdjax.data.prepare.packing import position_ids
+from kdjax.data.text.records import Record, records
+from kdjax.data.text.sources import locate, split_fraction
+from kdjax.data.text.streams import check_characters, lines, read_text
 from kdjax.data.tokenizer import TextTokenizer
 from kdjax.errors import InputError, nearest
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of one split; N rows, L length.
+    """The N rows of one split.
 
     Attributes:
         batch: `tokens`, `segments`, `positions` `[N, L]` int32 and `valid` `[N, L]` bool.
@@ -40,7 +41,7 @@ class Task:
     """A labelled task.
 
     Attributes:
-        name: of the task.
+        name: its name in the recipe.
         classes: names of the classes in the order of their indices; empty for a regression.
         train, dev, test: the splits, each in an order that says nothing of the label.
     """
@@ -58,7 +59,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Outputs a head needs: one per class, or one number."""
+        """Number of outputs that a head needs: one per class, or one number."""
         return max(1, len(self.classes))
 
     @property
@@ -73,6 +74,8 @@ class Task:
 
 @dataclass(frozen=True)
 class _Row:
+    """A row that is used, as text; `where` is its line, for messages."""
+
     where: str
     text: str
     label: str
@@ -80,14 +83,14 @@ class _Row:
 
 
 def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
-    """Reads a task and splits it by `sources.split_fraction`: test below `test`, dev below `test +
-    dev`, else train.
+    """Read a task and split it by `split_fraction`: test below `test`, dev below `test + dev`, else
+    train.
 
     Within a split, rows are in the order of their hash. Text beyond `length` tokens, [CLS] and
     [SEP] included, is cut.
 
     Args:
-        name: of the task.
+        name: name of the task.
         config: its file and columns.
         tokenizer: a tokenizer.json.
         length: tokens of a row.
@@ -98,53 +101,56 @@ def load(name: str, config: TaskConfig, tokenizer: Path, length: int) -> Task:
     """
     where = f"task {name}, {config.file}"
     rows = _selected(config, where)
-    classes = () if config.regression else tuple(sorted({row.label for row in rows}))
+
+    # In the order of the hashes, the splits follow one another.
+    rows.sort(key=lambda row: split_fraction(row.identity))
+    fractions = [split_fraction(row.identity) for row in rows]
+    bounds = np.searchsorted(fractions, [0.0, config.test, config.test + config.dev, 1.0])
+
+    classes: tuple[str, ...] = ()
+    labels: np.ndarray
+    if config.regression:
+        labels = np.array([_number(row) for row in rows], np.float32)
+    else:
+        classes = tuple(sorted({row.label for row in rows}))
+        labels = np.array([classes.index(row.label) for row in rows], np.int32)
     if len(classes) == 1:
         raise InputError(f"{where}: has the one class {classes[0]!r}, expected at least 2")
-    fractions = np.array([sources.split_fraction(row.identity) for row in rows])
-    order = np.argsort(fractions, kind="stable")
-    ordered = [rows[n] for n in order]
-    labels = _numbers(ordered) if config.regression else _indices(ordered, classes)
-    batch = _arrays([row.text for row in ordered], TextTokenizer.read(tokenizer), length)
-    first_dev, first_train = np.searchsorted(
-        fractions[order], [config.test, config.test + config.dev]
-    )
+    batch = _arrays([row.text for row in rows], TextTokenizer.read(tokenizer), length)
     splits = {}
-    for split, start, stop in (
-        ("test", 0, first_dev),
-        ("dev", first_dev, first_train),
-        ("train", first_train, len(rows)),
-    ):
-        if start >= stop:
+    for number, split in enumerate(("test", "dev", "train")):
+        part = slice(bounds[number], bounds[number + 1])
+        if part.start >= part.stop:
             raise InputError(
                 f"{where}: {len(rows)} rows leave the {split} split empty, expected a row in each "
                 "split"
             )
-        splits[split] = Split(
-            {name: values[start:stop] for name, values in batch.items()}, labels[start:stop]
-        )
+        arrays = {name: values[part] for name, values in batch.items()}
+        splits[split] = Split(arrays, labels[part])
     return Task(name, classes, **splits)
 
 
 def _selected(config: TaskConfig, where: str) -> list[_Row]:
-    """The rows the config asks for; every label that is dropped must occur."""
+    """Read the rows that the config asks for.
+
+    Raises:
+        InputError: no row is left, or a label that is dropped does not occur.
+    """
     rows = []
     dropped = set()
-    for record in _records(sources.locate(config.file)):
+    for record in _records(locate(config.file)):
         if any(_field(record, column) != value for column, value in config.where.items()):
             continue
         text = _field(record, config.text)
+        # Dropped labels are noted: one that never occurs is misspelt.
         label = _field(record, config.label)
         if label in config.drop_labels:
             dropped.add(label)
             continue
-        identity = (
-            _field(record, config.identity)
-            if config.identity
-            else text
-            if record.key is None
-            else record.key
-        )
+        # As a corpus's documents have it, so that a task on them is split like them.
+        identity = text if record.key is None else record.key
+        if config.identity:
+            identity = _field(record, config.identity)
         rows.append(_Row(record.where, text, label, identity))
     if not rows:
         raise InputError(
@@ -152,23 +158,24 @@ def _selected(config: TaskConfig, where: str) -> list[_Row]:
         )
     for label in config.drop_labels:
         if label not in dropped:
-            raise InputError(
-                f"{where}: no row has the label {label!r} of "
-                f"drop_labels{nearest(label, {r.label for r in rows})}"
-            )
+            hint = nearest(label, {row.label for row in rows})
+            raise InputError(f"{where}: no row has the label {label!r} of drop_labels{hint}")
     return rows
 
 
-def _records(path: Path) -> Iterator[sources.Record]:
+def _records(path: Path) -> Iterator[Record]:
+    """Return the records of a file of any kind."""
     if path.suffix in (".jsonl", ".json"):
-        yield from sources.records(path)
-    elif path.suffix in (".csv", ".tsv"):
-        yield from _table(path, _csv_rows(path) if path.suffix == ".csv" else _tsv_rows(path))
-    else:
-        raise InputError(f"{path}: expected a .csv, .tsv, .jsonl or .json file")
+        return records(path)
+    if path.suffix == ".csv":
+        return _table(path, _csv_rows(path))
+    if path.suffix == ".tsv":
+        return _table(path, _tsv_rows(path))
+    raise InputError(f"{path}: expected a .csv, .tsv, .jsonl or .json file")
 
 
-def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[sources.Record]:
+def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
+    """Yield the rows of a table as records, by the names in its first row."""
     _, header = next(rows, (1, []))
     for number, row in rows:
         if len(row) != len(header):
@@ -176,11 +183,12 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[source
                 f"{path}, line {number}: has {len(row)} columns, expected the header's "
                 f"{len(header)}"
             )
-        yield sources.Record(f"{path}, line {number}", None, dict(zip(header, row, strict=True)))
+        yield Record(f"{path}, line {number}", None, dict(zip(header, row, strict=True)))
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(sources.read_text(path), newline=""), strict=True)
+    """Yield the rows of a .csv file with the lines they end at."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         for row in reader:
             if row:
@@ -190,24 +198,32 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Quotation marks are text, as in GLUE's files."""
-    return ((number, line.split("\t")) for number, line in sources.lines(path) if line)
+    """Return the rows of a .tsv file with their lines; quotation marks are text, as in GLUE's
+    files."""
+    return ((number, line.split("\t")) for number, line in lines(path) if line)
 
 
-def _field(record: sources.Record, column: str) -> str:
+def _field(record: Record, column: str) -> str:
+    """Return a field as text.
+
+    Raises:
+        InputError: it is missing, or no valid Unicode.
+    """
     value = record.fields.get(column)
     if value is None:
         raise InputError(f"{record.where}: has no {column!r}{nearest(column, record.fields)}")
     text = str(value)
-    sources.check_characters(text, record.where)
+    check_characters(text, record.where)
     return text
 
 
-def _numbers(rows: Sequence[_Row]) -> np.ndarray:
-    return np.array([_number(row) for row in rows], np.float32)
-
-
 def _number(row: _Row) -> float:
+    """Return the label of a regression's row.
+
+    Raises:
+        InputError: it is no finite number.
+    """
+    # Python reads "nan" and "inf" as numbers, too.
     try:
         value = float(row.label)
     except ValueError:
@@ -217,21 +233,17 @@ def _number(row: _Row) -> float:
     return value
 
 
-def _indices(rows: Sequence[_Row], classes: Sequence[str]) -> np.ndarray:
-    index = {name: n for n, name in enumerate(classes)}
-    return np.array([index[row.label] for row in rows], np.int32)
-
-
 def _arrays(texts: Sequence[str], tokenizer: TextTokenizer, length: int) -> dict[str, np.ndarray]:
+    """Tokenise texts, framed by [CLS] and [SEP], cut and padded to a length."""
     tokens = np.full((len(texts), length), tokenizer.named["[PAD]"], np.int32)
     segments = np.zeros((len(texts), length), np.int32)
-    for n, ids in enumerate(tokenizer.ids(texts)):
-        framed: list[Any] = [tokenizer.named["[CLS]"], *ids[: length - 2], tokenizer.named["[SEP]"]]
-        tokens[n, : len(framed)] = framed
-        segments[n, : len(framed)] = 1
+    for row, ids in enumerate(tokenizer.ids(texts)):
+        framed = [tokenizer.named["[CLS]"], *ids[: length - 2], tokenizer.named["[SEP]"]]
+        tokens[row, : len(framed)] = framed
+        segments[row, : len(framed)] = 1
     return {
         "tokens": tokens,
         "segments": segments,
-        "positions": positions(segments),
+        "positions": position_ids(segments),
         "valid": segments > 0,
     }

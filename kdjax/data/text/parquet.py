@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from kdjax.data.text.records import Record
 from kdjax.data.text.streams import BUFFER, TextError, optional
@@ -15,12 +14,12 @@ ROWS = 64
 
 
 def check_readable(path: Path) -> None:
-    """Raises an InputError where pyarrow is missing."""
+    """Raise an InputError where pyarrow is missing."""
     optional("pyarrow.parquet", "parquet", path)
 
 
 def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
-    """The rows of a file, each with those of the columns that the file has.
+    """Yield the rows of a file, each with those of the columns that the file has.
 
     A column's pages are read one after another; how large a page is, its writer decided.
 
@@ -31,16 +30,16 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Record]:
     arrow = optional("pyarrow", "parquet", path)
     try:
         with parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
-            there = [name for name in file.schema_arrow.names if name in columns]
-            if not there:
-                found = ", ".join(file.schema_arrow.names)
+            present = [name for name in file.schema_arrow.names if name in columns]
+            if not present:
+                names = ", ".join(file.schema_arrow.names)
                 raise TextError(
-                    f"{path}: has the columns {found}, expected the one data.text_field names"
+                    f"{path}: has the columns {names}, expected the one data.text_field names"
                 )
+            # One thread: workers have the other cores.
             number = 0
-            for batch in file.iter_batches(ROWS, columns=there, use_threads=False):
-                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    fields: dict[str, Any] = dict(zip(batch.schema.names, values, strict=True))
+            for batch in file.iter_batches(ROWS, columns=present, use_threads=False):
+                for fields in batch.to_pylist():
                     yield Record(f"{path}, row {number}", None, fields)
                     number += 1
     except UnicodeDecodeError as e:

@@ -23,7 +23,7 @@ class Record:
     Attributes:
         where: file and line, key or row, for messages.
         key: its key in a .json mapping, else None.
-        fields: its fields.
+        fields: values by the fields' names.
     """
 
     where: str
@@ -32,8 +32,9 @@ class Record:
 
 
 def records(path: Path) -> Iterator[Record]:
-    """The records of a .jsonl or .json file, perhaps compressed; both records of a key that a
-    mapping has twice.
+    """Yield the records of a .jsonl or .json file, perhaps compressed.
+
+    A mapping may have a key twice: both records are yielded.
 
     Raises:
         TextError: not UTF-8, malformed JSON, not a mapping or list of records, or one of more than
@@ -46,6 +47,7 @@ def records(path: Path) -> Iterator[Record]:
                 yield _record(where, None, _parse(line, where))
         return
     with opened(path) as file:
+        # Either {"key": {...}, ...} or [{...}, ...].
         text = _Json(path, file)
         opening = text.next_character()
         if opening == "{":
@@ -63,7 +65,7 @@ def records(path: Path) -> Iterator[Record]:
 
 
 class _Json:
-    """A JSON text of which only what is being parsed is held.
+    """A JSON text of which only the part that is being parsed is held.
 
     The standard library parses; a streaming one would alter halves of surrogate pairs without a
     word and not say lines.
@@ -72,76 +74,77 @@ class _Json:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
         self._file = file
+        # The part that is held, and the index up to which it is parsed.
         self._text = ""
-        self._place = 0  # what is held, and how far it is parsed
+        self._index = 0
+        # Bytes that are the start of a character, and the number of bytes before them.
         self._undecoded = b""
-        self._decoded = 0  # the start of a character, and the bytes before it
+        self._decoded = 0
+        # Line and column of the first character that is held.
         self._line = 1
-        self._column = 1  # of the first character held
+        self._column = 1
         self._ended = False
 
     def next_character(self) -> str:
-        """The character after white space, which stays; empty at the end."""
+        """Return the character after white space, without taking it; empty at the end."""
         while True:
-            self._place = self._after_space()
-            if self._place < len(self._text) or self._ended:
-                return self._text[self._place : self._place + 1]
+            if space := SPACE.match(self._text, self._index):
+                self._index = space.end()
+            if self._index < len(self._text) or self._ended:
+                return self._text[self._index : self._index + 1]
             self._read(BUFFER)
 
     def expect(self, characters: str) -> str:
-        """Takes the next character, one of these."""
-        found = self.next_character()
-        if not found or found not in characters:
-            wanted = " or ".join(map(repr, characters))
-            self._malformed(f"Expecting {wanted}", self._place)
-        self._place += 1
-        return found
+        """Take the next character, which must be one of these."""
+        character = self.next_character()
+        if not character or character not in characters:
+            expected = " or ".join(map(repr, characters))
+            self._malformed(f"Expecting {expected}", self._index)
+        self._index += 1
+        return character
 
     def items(self, closing: str) -> Iterator[Any]:
-        """The values of a list, or the keys of a mapping, whose opening bracket is next, to the end
-        of the text."""
-        self._place += 1
-        if self.next_character() == closing:
-            self._place += 1
-        else:
-            while True:
-                if closing == "}" and self.next_character() != '"':
-                    self._malformed(
-                        "Expecting property name enclosed in double quotes", self._place
-                    )
-                yield self.value()
-                if self.expect(f",{closing}") == closing:
-                    break
+        """Yield the values of a list, or the keys of a mapping, up to the end of the text.
+
+        The opening bracket is the next character. After a key, the caller takes its value.
+        """
+        self._index += 1
+        more = self.next_character() != closing
+        if not more:
+            self._index += 1
+        while more:
+            if closing == "}" and self.next_character() != '"':
+                self._malformed("Expecting property name enclosed in double quotes", self._index)
+            yield self.value()
+            more = self.expect(f",{closing}") != closing
         if self.next_character():
-            self._malformed("Extra data", self._place)
+            self._malformed("Extra data", self._index)
 
     def value(self) -> Any:
-        """Parses the next value, reading on until it is whole."""
+        """Parse the next value, reading on until it is whole."""
         self.next_character()
         while True:
             try:
-                found, end = DECODER.raw_decode(self._text, self._place)
-                if end < len(self._text) or self._ended:  # a number may go on
-                    self._place = end
-                    return found
+                value, end = DECODER.raw_decode(self._text, self._index)
+                # A number that ends where the part ends may go on.
+                if end < len(self._text) or self._ended:
+                    self._index = end
+                    return value
             except json.JSONDecodeError as e:
+                # Malformed, or cut short by the end of the part: more has to be read to tell.
                 if self._ended:
                     self._malformed(e.msg, e.pos)
-                if len(self._text) - self._place > LINE_BYTES:
+                if len(self._text) - self._index > LINE_BYTES:
                     self._malformed(
                         f"{e.msg}, or a record is longer than {mebibytes(LINE_BYTES)},", e.pos
                     )
             except (ValueError, RecursionError) as e:
                 raise TextError(f"{self._path}: malformed JSON, {e}") from None
-            self._read(max(BUFFER, len(self._text) - self._place))
-
-    def _after_space(self) -> int:
-        found = SPACE.match(self._text, self._place)
-        return found.end() if found else self._place
+            self._read(max(BUFFER, len(self._text) - self._index))
 
     def _read(self, size: int) -> None:
-        """Lets go of what is parsed and holds as many bytes more."""
-        self._line, self._column = self._position(self._place)
+        """Let go of what is parsed and hold as many bytes more."""
+        self._line, self._column = self._position(self._index)
         data = self._undecoded + self._file.read(size)
         self._ended = len(data) - len(self._undecoded) < size
         try:
@@ -151,20 +154,22 @@ class _Json:
             raise TextError(
                 f"{self._path}: not UTF-8 at byte {where} ({e.reason}), expected UTF-8 text"
             ) from None
-        first = self._decoded == 0
-        self._text = self._text[self._place :] + text.removeprefix("\ufeff" if first else "")
+        if self._decoded == 0:
+            text = text.removeprefix("\ufeff")
+        self._text = self._text[self._index :] + text
         self._undecoded = data[used:]
         self._decoded = self._decoded + used
-        self._place = 0
+        self._index = 0
 
-    def _position(self, place: int) -> tuple[int, int]:
-        """Line and column of a character that is held."""
-        newlines = self._text.count("\n", 0, place)
-        column = place - self._text.rfind("\n", 0, place) if newlines else self._column + place
-        return self._line + newlines, column
+    def _position(self, index: int) -> tuple[int, int]:
+        """Return line and column of a character that is held."""
+        newlines = self._text.count("\n", 0, index)
+        if not newlines:
+            return self._line, self._column + index
+        return self._line + newlines, index - self._text.rfind("\n", 0, index)
 
-    def _malformed(self, message: str, place: int) -> NoReturn:
-        line, column = self._position(place)
+    def _malformed(self, message: str, index: int) -> NoReturn:
+        line, column = self._position(index)
         raise TextError(f"{self._path}, line {line}: malformed JSON, {message} at column {column}")
 
 

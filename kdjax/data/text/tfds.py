@@ -24,8 +24,8 @@ class TfdsSplit:
     """One split of a prepared data set, or a slice of it as TFDS writes it: `train`, `train[:10%]`.
 
     Attributes:
-        directory: of one version of one configuration: dataset_info.json lies there.
-        split: which of its examples.
+        directory: directory of one version of one configuration, with its dataset_info.json.
+        split: name of the split or slice.
     """
 
     directory: Path
@@ -36,26 +36,27 @@ class TfdsSplit:
 
     @property
     def sha256(self) -> str:
-        """Of the split's name and of its files.
+        """SHA-256 of the split's name and of its files.
 
         Raises:
             InputError: a file is missing.
         """
         files = [self.directory / INFO, self.directory / "features.json"]
-        files += [Path(path) for path in _builder(self.directory).info.splits[self.split].filepaths]
-        listed = "".join(f"{path.name} {sha256(path)}\n" for path in files)
-        return hashlib.sha256(f"{self.split}\n{listed}".encode()).hexdigest()
+        split = _builder(self.directory).info.splits[self.split]
+        files += map(Path, split.filepaths)
+        digests = "".join(f"{path.name} {sha256(path)}\n" for path in files)
+        return hashlib.sha256(f"{self.split}\n{digests}".encode()).hexdigest()
 
 
 def find(uri: str) -> TfdsSplit:
-    """The split that `tfds:DIRECTORY:SPLIT` names; of a data set with one split, `tfds:DIRECTORY`
-    is enough.
+    """Find the split that `tfds:DIRECTORY:SPLIT` names; `tfds:DIRECTORY` is enough for a data set
+    with one split.
 
     Raises:
         InputError: TFDS, or the TensorFlow this directory's format needs, is not installed.
         TextError: not a prepared data set, or no such split.
     """
-    place, split = _parted(uri.removeprefix(PREFIX))
+    place, split = _split_uri(uri.removeprefix(PREFIX))
     directory = Path(place).expanduser()
     if not (directory / INFO).is_file():
         raise TextError(
@@ -63,33 +64,33 @@ def find(uri: str) -> TfdsSplit:
             "set"
         )
     builder = _builder(directory)
+    # Only a data set with one split needs no name of it.
     splits = list(builder.info.splits)
     if not split and len(splits) != 1:
         raise TextError(
             f"{uri}: has the splits {', '.join(splits)}, expected tfds:DIRECTORY:SPLIT with one "
             "of them"
         )
-    found = TfdsSplit(directory, split or splits[0])
+    split = split or splits[0]
     if not _random_access(builder) and importlib.util.find_spec("tensorflow") is None:
         stored = builder.info.file_format.value
         raise InputError(
             f"{uri}: is stored as {stored}, which only TensorFlow reads: pip install tensorflow, "
-            "or prepare the data "
-            "set with file_format='array_record'"
+            "or prepare the data set with file_format='array_record'"
         )
     try:
-        builder.info.splits[found.split]
+        builder.info.splits[split]
     except (KeyError, ValueError) as e:
         message = str(e).partition("\n")[0].strip("'\"")
         raise TextError(
             f"{uri}: no such split ({message}), expected one of {', '.join(splits)}"
         ) from None
-    return found
+    return TfdsSplit(directory, split)
 
 
 def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
-    """The examples of a split in the order they are stored, each with those of the features that it
-    has.
+    """Yield the examples of a split in the order they are stored, each with those of the features
+    that it has.
 
     array_record needs no TensorFlow; other formats are read with it.
 
@@ -97,35 +98,36 @@ def examples(source: TfdsSplit, features: Collection[str]) -> Iterator[Record]:
         TextError: none of the features is there, or its files cannot be read.
     """
     builder = _builder(source.directory)
-    there = [name for name in builder.info.features if name in features]
-    if not there:
-        found = ", ".join(builder.info.features)
+    present = [name for name in builder.info.features if name in features]
+    if not present:
+        names = ", ".join(builder.info.features)
         raise TextError(
-            f"{source}: has the features {found}, expected the one data.text_field names"
+            f"{source}: has the features {names}, expected the one data.text_field names"
         )
+    read = _read_at_random if _random_access(builder) else _stream
     try:
-        stream = (
-            _read_at_random(builder, source, there)
-            if _random_access(builder)
-            else _streamed(builder, source)
-        )
-        for number, example in enumerate(stream):
+        for number, example in enumerate(read(builder, source, present)):
             where = f"{source}, example {number}"
-            yield Record(where, None, {name: _text(example[name], where) for name in there})
+            yield Record(where, None, {name: _text(example[name], where) for name in present})
     except (OSError, RuntimeError, ValueError) as e:
         raise TextError(
             f"{source}: cannot be read ({e}), expected a data set as TFDS prepared it"
         ) from None
 
 
-def _parted(name: str) -> tuple[str, str]:
-    """A directory and a split, which may have colons itself, as in `train[:10%]`, but no slash."""
+def _split_uri(name: str) -> tuple[str, str]:
+    """Split DIRECTORY:SPLIT; the split may have colons, as in `train[:10%]`, but no slash."""
     parent, slash, last = name.rpartition("/")
     directory, _, split = last.partition(":")
     return f"{parent}{slash}{directory}", split
 
 
 def _builder(directory: Path) -> Any:
+    """Open a prepared data set.
+
+    Raises:
+        TextError: TFDS cannot read it.
+    """
     tfds = optional("tensorflow_datasets", "tfds", directory)
     try:
         return tfds.builder_from_directory(directory)
@@ -136,27 +138,28 @@ def _builder(directory: Path) -> Any:
 
 
 def _random_access(builder: Any) -> bool:
+    """Return whether a data set is stored as array_record, which is read without TensorFlow."""
     return bool(builder.info.file_format.value == "array_record")
 
 
-def _read_at_random(builder: Any, source: TfdsSplit, wanted: Collection[str]) -> Iterator[Any]:
+def _read_at_random(builder: Any, source: TfdsSplit, names: Collection[str]) -> Iterator[Any]:
+    # An image that nobody asks for is not decoded.
     decode = optional("tensorflow_datasets", "tfds", source).decode
-    skipped = {name: decode.SkipDecoding() for name in builder.info.features if name not in wanted}
+    skipped = {name: decode.SkipDecoding() for name in builder.info.features if name not in names}
     data = builder.as_data_source(split=source.split, decoders=skipped)
     for start in range(0, len(data), EXAMPLES):
         yield from data.__getitems__(range(start, min(start + EXAMPLES, len(data))))
 
 
-def _streamed(builder: Any, source: TfdsSplit) -> Iterator[Any]:
+def _stream(builder: Any, source: TfdsSplit, _: Collection[str]) -> Iterator[Any]:
     tfds = optional("tensorflow_datasets", "tfds", source)
     in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    yield from tfds.as_numpy(
-        builder.as_dataset(split=source.split, shuffle_files=False, read_config=in_order)
-    )
+    data = builder.as_dataset(split=source.split, shuffle_files=False, read_config=in_order)
+    yield from tfds.as_numpy(data)
 
 
 def _text(value: Any, where: str) -> Any:
-    """Text features come as bytes."""
+    """Decode a feature: text comes as bytes; what else there is stays as it is."""
     if not isinstance(value, bytes):
         return value
     try:

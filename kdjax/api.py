@@ -1,0 +1,421 @@
+"""The front door: one arm, its price, a budget, training, evaluation and saving, as functions.
+
+`import kdjax` gives these names without importing JAX; the first use of one imports what it needs.
+Whoever wants more control takes the parts below: `kdjax.training.phase.Phase.step` is the pure
+step, `kdjax.training.trainer` the loop around it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdjax import recipes
+from kdjax.budget.accounting import CASES, Budget
+from kdjax.budget.ledger import Ledger
+from kdjax.budget.price import Price
+from kdjax.config import (
+    ArmConfig,
+    Config,
+    DataConfig,
+    MlmProbeConfig,
+    OptimizerConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from kdjax.data.corpus import Corpus
+from kdjax.data.loader import Batches, fixed_batches
+from kdjax.data.prepare import local as preparing
+from kdjax.data.prepare.preparation import TOKENIZER
+from kdjax.data.text import sources
+from kdjax.errors import InputError, nearest
+from kdjax.evaluation.mlm import HeldOut
+from kdjax.evaluation.mlm_probe import MlmProbe
+from kdjax.models import Model, save_pretrained
+from kdjax.parallel.layout import Layout
+from kdjax.progress import Progress
+from kdjax.study import compare as studies
+from kdjax.study.batches import HELD_OUT_SEED, PROBE_SEED
+from kdjax.training import phase as phases
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.phase import BatchShape
+from kdjax.training.program import program_of
+from kdjax.training.train import train as run_to_the_end
+from kdjax.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class ArmWithModels:
+    """An arm, with the student it trains and the teacher it learns from.
+
+    Attributes:
+        definition: objective, phases and optimiser.
+        student: the student before its first step.
+        teacher: the teacher; None where the arm looks at none.
+    """
+
+    definition: Arm
+    student: Model
+    teacher: Model | None
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """A prepared corpus, and how its sequences are masked.
+
+    Attributes:
+        corpus: tokenised, packed and sharded text, split into training and validation.
+        settings: length, masking and split.
+        tokenizer: the tokenizer.json it was prepared with.
+    """
+
+    corpus: Corpus
+    settings: DataConfig
+    tokenizer: Path
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that has spent its budget.
+
+    Attributes:
+        arm: what was trained.
+        params: the student's final parameters, on the host.
+        ledger: what was spent, by part.
+        curve: figures along the budget: step, flops, share of the budget, mlm_loss.
+    """
+
+    arm: ArmWithModels
+    params: Any
+    ledger: Ledger
+    curve: list[dict[str, float]]
+
+    @property
+    def model(self) -> Model:
+        """The trained student."""
+        return Model(self.arm.student.config, self.params)
+
+
+def flops(amount: float, teacher: str = "inference") -> Budget:
+    """Make a budget of FLOPs.
+
+    Args:
+        amount: FLOPs.
+        teacher: what of the teacher is charged: nothing, inference, training or both (Busbridge et
+            al. 2025, arXiv 2502.08606).
+
+    Raises:
+        InputError: an unknown way to charge the teacher.
+    """
+    if teacher not in CASES:
+        raise InputError(f"teacher is {teacher!r}, expected one of them{nearest(teacher, CASES)}")
+    return Budget("flops", int(amount), teacher)
+
+
+def tokens(amount: float) -> Budget:
+    """Make a budget of tokens that the student sees: batch times length a step, padding
+    included."""
+    return Budget("tokens", int(amount))
+
+
+def hours(amount: float) -> Budget:
+    """Make a budget of wall-clock hours of computing and of waiting for batches."""
+    return Budget("hours", amount)
+
+
+def arm(
+    name: str,
+    student: Model,
+    teacher: Model | None = None,
+    *,
+    settings: ArmConfig = ArmConfig(),
+    optimizer: OptimizerConfig = OptimizerConfig(),
+) -> ArmWithModels:
+    """Make an arm ready for two models.
+
+    Args:
+        name: a named arm (`kdjax arms` lists them), or any name for one that `settings` write out.
+        student: the student before its first step.
+        teacher: the teacher; may be left out where the arm looks at none.
+        settings: terms, phases and what else differs from the named arm. The student is as given:
+            settings of `start` and `student` are refused.
+        optimizer: AdamW's settings and the schedule of the learning rate.
+
+    Raises:
+        InputError: an unknown arm, an objective that these two models do not allow, or a missing
+            teacher.
+    """
+    if settings.student or settings.start:
+        raise InputError(
+            f"arm {name!r}: settings of student and start are given, expected none: the student "
+            "is the model itself"
+        )
+    definition = resolve(
+        name, settings, student.config, teacher.config if teacher else None, optimizer
+    )
+    return ArmWithModels(definition, student, teacher if definition.uses_teacher else None)
+
+
+def price(
+    arm: ArmWithModels,
+    *,
+    batch_size: int,
+    seq_len: int,
+    max_predictions: int | None = None,
+    phase: int = 0,
+) -> Price:
+    """Count the FLOPs of one step, by part; needs no data.
+
+    Args:
+        arm: the arm.
+        batch_size: sequences of a step.
+        seq_len: tokens of a sequence.
+        max_predictions: masked positions of a sequence, at most; None: 15% of them.
+        phase: which of the arm's phases, from 0.
+
+    Raises:
+        FlopCountError: XLA's count cannot be trusted for this objective.
+    """
+    if max_predictions is None:
+        max_predictions = max(1, round(0.15 * seq_len))
+    shape = BatchShape(batch_size, seq_len, max_predictions)
+    return phases.price(arm.definition.phases[phase], shape)
+
+
+def prepare(
+    files: str | Sequence[str],
+    out: str | Path,
+    *,
+    tokenizer: str | Path | TokenizerConfig,
+    seq_len: int = 128,
+    max_predictions: int = 20,
+    mlm_probability: float = 0.15,
+    validation: float = 0.05,
+) -> PreparedText:
+    """Tokenise, pack and shard text, or find it done.
+
+    Args:
+        files: paths or globs, as `data.files` of a recipe.
+        out: the corpus's directory: new, empty, or an earlier preparation of the same text.
+        tokenizer: a tokenizer.json, or how one is trained on this text.
+        seq_len: tokens of a sequence.
+        max_predictions: masked positions of a sequence, at most.
+        mlm_probability: share of the tokens that are masked.
+        validation: share of documents held out.
+
+    Raises:
+        InputError: unusable text or tokenizer, or a directory that holds something else.
+    """
+    out = Path(out)
+    if not isinstance(files, str):
+        files = tuple(files)
+    if isinstance(tokenizer, Path):
+        tokenizer = str(tokenizer)
+    settings = DataConfig(
+        files=files,
+        tokenizer=tokenizer,
+        seq_len=seq_len,
+        max_predictions=max_predictions,
+        mlm_probability=mlm_probability,
+        validation=validation,
+    )
+    if isinstance(tokenizer, TokenizerConfig):
+        preparing.prepare(settings, None, out)
+        return PreparedText(Corpus.open(out), settings, out / TOKENIZER)
+    tokenizer_file = sources.locate(tokenizer)
+    preparing.prepare(settings, tokenizer_file, out)
+    return PreparedText(Corpus.open(out), settings, tokenizer_file)
+
+
+def train(
+    arm: ArmWithModels,
+    data: PreparedText,
+    budget: Budget,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    out: str | Path | None = None,
+    settings: TrainConfig = TrainConfig(),
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> TrainedRun:
+    """Train one arm until its budget is spent.
+
+    Args:
+        arm: the arm.
+        data: what it is trained on; repeated where the budget outlasts it.
+        budget: never overspent, and underspent by less than one step.
+        batch_size: sequences of a step.
+        seed: of the order of the data, the masks, dropout and the objective's projections.
+        out: the run's directory, with ledger.jsonl, metrics.jsonl and checkpoints, in which a call
+            that was interrupted goes on; None: a temporary one.
+        settings: how it computes, saves and logs. The batch is `batch_size`, the optimiser the
+            arm's.
+        watch: called after every step with the ledger and the step's losses.
+
+    Raises:
+        Diverged: the loss is not finite.
+        InputError: data that do not fit the models, or a budget below one step.
+    """
+    settings = replace(settings, batch_size=batch_size)
+    layout = Layout.of(settings.mesh)
+    shape = BatchShape(batch_size, data.settings.seq_len, data.settings.max_predictions)
+    _check_vocabulary(arm, data)
+
+    # Compile each phase, and place the teacher on the devices.
+    definition = arm.definition.ramped(settings.batch_ramp)
+    compiled_phases = []
+    prices = []
+    for phase in definition.phases:
+        phase_shape = phase.shape(shape)
+        program = program_of(
+            phase, phase_shape, layout, settings.grad_accum_steps, settings.compute
+        )
+        teacher = program.place_teacher(arm.teacher.params if arm.teacher else None)
+        stream = _training_batches(data, phase_shape.batch_size, seed)
+        cost = phases.price(phase, phase_shape)
+        compiled_phases.append(CompiledPhase(phase, program, cost, stream, teacher))
+        prices.append(cost)
+
+    # A budget that does not afford one step of each phase is refused before anything is written.
+    if budget.countable:
+        definition.schedule_phases(budget, prices, shape)
+
+    with ExitStack() as stack:
+        if out is None:
+            out = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdjax-"))
+        held_out = _held_out(data, sequences=256)
+        run = Trainer(
+            compiled_phases,
+            budget,
+            start=arm.student.params,
+            seed=seed,
+            config=settings,
+            directory=Path(out),
+            evaluate=lambda params: _mlm_loss(definition, held_out, params),
+            watch=watch,
+        )
+        (outcome,) = run_to_the_end(run)
+    return TrainedRun(arm, outcome.params, outcome.ledger, outcome.curve)
+
+
+def evaluate(
+    run: TrainedRun | Model,
+    data: PreparedText,
+    *,
+    sequences: int = 256,
+    mlm_probe: MlmProbeConfig = MlmProbeConfig(),
+) -> dict[str, float]:
+    """Measure a model on held-out text with fixed masks.
+
+    Args:
+        run: a trained run, or a model.
+        data: its validation split is measured on; an MLM probe is fitted on its training split.
+        sequences: held-out sequences, at most.
+        mlm_probe: the probe's settings; without tokens there is none.
+
+    Returns:
+        `mlm_loss` and `mlm_accuracy` of the model's own head, in nats and as a share, where it has
+        one that was trained; `mlm_probe`, the loss of a fresh head on the frozen model, where
+        `mlm_probe.tokens` is set.
+
+    Raises:
+        InputError: no held-out text, or a result that is not finite.
+    """
+    model = run if isinstance(run, Model) else run.model
+    has_head = "mlm" in model.params
+    if isinstance(run, TrainedRun):
+        has_head = run.arm.definition.trains_mlm_head
+    held_out = _held_out(data, sequences)
+    figures: dict[str, float] = {}
+    if has_head:
+        result = held_out.measure(model.config, model.params)
+        figures["mlm_loss"] = result.loss
+        figures["mlm_accuracy"] = result.accuracy
+    if mlm_probe.tokens:
+        shape = BatchShape(
+            mlm_probe.batch_size, data.settings.seq_len, data.settings.max_predictions
+        )
+        batches = _training_batches(data, mlm_probe.batch_size, PROBE_SEED)
+        fitted = MlmProbe(mlm_probe, batches, shape).fit(model.config, model.params)
+        figures["mlm_probe"] = fitted.measure(held_out).loss
+    return figures
+
+
+def save(run: TrainedRun | Model, directory: str | Path, data: PreparedText | None = None) -> None:
+    """Write a directory that `kdjax.models.from_pretrained` reads, and transformers where it has a
+    class of this architecture.
+
+    Args:
+        run: a trained run, or a model.
+        directory: new, empty, or written by this function before.
+        data: the text it was trained on, whose tokenizer is put beside the weights.
+
+    Raises:
+        InputError: a directory that holds other files or cannot be written.
+    """
+    model = run if isinstance(run, Model) else run.model
+    save_pretrained(directory, model, tokenizer=data.tokenizer if data else None)
+
+
+def compare(recipe: str | Path | Config, out: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """Run a whole study, or go on with an interrupted one, as `kdjax compare` does.
+
+    Args:
+        recipe: a YAML file, or the settings themselves.
+        out: the study's directory.
+        overrides: of a YAML file's settings, for instance `["--budget.flops", "1e12"]`.
+
+    Returns:
+        What results.json says.
+
+    Raises:
+        InputError: anything wrong with the recipe, the text, the teacher or the directory.
+    """
+    config = recipe if isinstance(recipe, Config) else recipes.load(recipe, overrides)
+    return studies.compare(config, Path(out))
+
+
+def _check_vocabulary(arm: ArmWithModels, data: PreparedText) -> None:
+    entries = data.corpus.manifest.vocab_size
+    rows = arm.student.config.vocab_size
+    if entries > rows:
+        raise InputError(
+            f"{data.tokenizer}: has {entries} entries, expected at most the student's vocab_size, "
+            f"{rows}"
+        )
+
+
+def _training_batches(data: PreparedText, batch_size: int, seed: int) -> Batches:
+    return Batches(
+        data.corpus,
+        "train",
+        batch_size=batch_size,
+        seed=seed,
+        mlm_probability=data.settings.mlm_probability,
+        max_predictions=data.settings.max_predictions,
+    )
+
+
+def _held_out(data: PreparedText, sequences: int) -> HeldOut:
+    batches = fixed_batches(
+        data.corpus,
+        "validation",
+        batch_size=32,
+        limit=sequences,
+        seed=HELD_OUT_SEED,
+        mlm_probability=data.settings.mlm_probability,
+        max_predictions=data.settings.max_predictions,
+    )
+    return HeldOut(batches)
+
+
+def _mlm_loss(definition: Arm, held_out: HeldOut, params: Any) -> dict[str, float]:
+    """Measure the held-out loss along the way, where the arm trains the student's MLM head."""
+    if not definition.trains_mlm_head:
+        return {}
+    return {"mlm_loss": held_out.measure(definition.student, params).loss}

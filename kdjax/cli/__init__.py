@@ -1,0 +1,1 @@
+"""The `kdjax` command: a file for each of its commands, and `main`, which runs them."""

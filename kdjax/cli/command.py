@@ -1,0 +1,59 @@
+"""What each command says of itself: its words on the command line, and how it is run."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+Options = argparse.Namespace
+"""What a command line says: `config`, the recipe, and `out`, `json` and what a command adds."""
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG."""
+    parser.add_argument("config", metavar="CONFIG", help="the recipe, a YAML file")
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add --out DIR."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output directory")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def add_recipe_and_out(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG and --out DIR, as a command that writes takes them."""
+    add_recipe(parser)
+    add_out(parser)
+
+
+def add_recipe_and_json(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG and --json, as a command that prints takes them."""
+    add_recipe(parser)
+    add_json(parser)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `kdjax`.
+
+    Attributes:
+        name: its word on the command line.
+        summary: what it does, for the help.
+        run: runs it; it imports what it needs, so that help and errors come at once.
+        usage: what follows its name in the help.
+        add_arguments: adds its arguments to its parser.
+        takes_recipe: whether it reads a recipe, whose settings its help lists.
+        multiprocess: whether several processes run it as one; else the first alone runs it.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[Options], None]
+    usage: str = "CONFIG --out DIR [--SETTING VALUE ...]"
+    add_arguments: Callable[[argparse.ArgumentParser], None] = add_recipe_and_out
+    takes_recipe: bool = True
+    multiprocess: bool = False

@@ -1,0 +1,164 @@
+"""Reading a command line: the command, its arguments, and the overrides of its recipe."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import NoReturn
+
+import kdjax
+from kdjax import recipes
+from kdjax.cli import (
+    arms,
+    audit,
+    cache,
+    compare,
+    compile,
+    merge,
+    plan,
+    prepare,
+    price,
+    sweep,
+    teacher,
+    tokenizer,
+    train,
+    tune,
+)
+from kdjax.cli.command import Command, Options
+from kdjax.config import Config, TrainConfig
+from kdjax.errors import InputError
+
+MODULES = (
+    compare,
+    sweep,
+    tune,
+    plan,
+    audit,
+    price,
+    compile,
+    prepare,
+    tokenizer,
+    teacher,
+    cache,
+    arms,
+    train,
+    merge,
+)
+COMMANDS: dict[str, Command] = {module.COMMAND.name: module.COMMAND for module in MODULES}
+"""Every command by its name, in the order of the help."""
+PAPER = Config(train=TrainConfig(batch_size=1024))
+"""The sizes of arXiv 2404.19319: 6 x 768, BERT-base as teacher, 1024 x 128 tokens, 20 masked
+slots."""
+
+
+def read(words: Sequence[str]) -> tuple[Command, Options]:
+    """Read a command line.
+
+    Args:
+        words: all after `kdjax`.
+
+    Returns:
+        The command, and its arguments. Their `config` is the recipe with the overrides applied;
+        where none was named, that of the paper.
+
+    Raises:
+        InputError: words that are no command line, or a recipe that cannot be.
+    """
+    # What argparse does not know is taken out first: another program's options, and overrides of
+    # settings, of which there are too many to declare.
+    own_words, beam_options = _split_at_dashes(words)
+    own_words, overrides = split_overrides(own_words)
+    options = _parser().parse_args(own_words, Options(beam_options=beam_options, config=None))
+    if beam_options and not getattr(options, "beam", False):
+        raise InputError(
+            f"command line: -- {beam_options[0]}: expected such options of `kdjax prepare --beam` "
+            "alone"
+        )
+    if overrides and not options.config:
+        raise InputError(
+            f"command line: {overrides[0]} changes a recipe, expected CONFIG before it"
+        )
+    # Only now a recipe is read: mistakes on the command line come first.
+    options.config = recipes.load(options.config, overrides) if options.config else PAPER
+    return COMMANDS[options.command], options
+
+
+def _split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into its own words and those after `--`, which are Apache Beam's."""
+    # Beam's options are unknown here, and may be named like kdjax's.
+    if "--" not in words:
+        return list(words), []
+    end = list(words).index("--")
+    return list(words[:end]), list(words[end + 1 :])
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into its own words and the overrides, `--section.setting VALUE`.
+
+    Raises:
+        InputError: an override without a value.
+    """
+    sections = {field.name for field in dataclasses.fields(Config)}
+    own_words: list[str] = []
+    overrides: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        # A word is an override if it has a dot or is the name of a whole section; `+` appends.
+        name = word[2:].split("=")[0] if word.startswith("--") else ""
+        if "." not in name and name.removesuffix("+") not in sections:
+            own_words.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word:
+            value = next(rest, None)
+            if value is None:
+                raise InputError(f"command line: {word} has no value, expected one after it")
+            overrides.append(value)
+    return own_words, overrides
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose usage errors are bad input like any other: one line, status 2.
+
+    Attributes:
+        takes_recipe: whether the help ends with every setting of a recipe.
+    """
+
+    takes_recipe = False
+
+    def format_help(self) -> str:
+        """Return the help; settings are looked up only now, which takes longer than parsing."""
+        if self.takes_recipe:
+            self.epilog = recipes.help_text()
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = _Parser(
+        prog="kdjax",
+        description="Distil or pretrain? Masked language models compared under one exact compute "
+        "budget.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kdjax {kdjax.__version__}")
+    subparsers = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    # Each command adds its own arguments; what all have in common is set here.
+    for command in COMMANDS.values():
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary,
+            allow_abbrev=False,
+            usage=f"kdjax {command.name} {command.usage}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        subparser.takes_recipe = command.takes_recipe
+        command.add_arguments(subparser)
+    return parser

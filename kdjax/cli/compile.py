@@ -1,0 +1,50 @@
+"""`kdjax compile`: compile every arm's step for a TPU slice without one."""
+
+import argparse
+import json
+
+from kdjax.cli.command import Command, Options, add_recipe_and_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG, --json, and what is compiled for what."""
+    add_recipe_and_json(parser)
+    parser.add_argument(
+        "--topology",
+        required=True,
+        metavar="CHIP:AxB",
+        help="of the slice: v5e:2x4, v6e:4x4, v5p:2x2x1...",
+    )
+    parser.add_argument(
+        "--arm", nargs="+", default=[], metavar="NAME", help="arms of the recipe; else all"
+    )
+    parser.add_argument(
+        "--top", type=int, default=0, metavar="N", help="list a step's N longest operations"
+    )
+
+
+def run(options: Options) -> None:
+    """Compile the steps, print what they need, and fail where one does not fit."""
+    from kdjax.hlo import aot
+
+    aot.offline()  # before what follows loads the TPU's compiler
+    from kdjax.dry_run.compile_table import compile_table
+    from kdjax.dry_run.compiling import check_fits, compiled
+
+    rows = compiled(options.config, aot.slice_of(options.topology), options.arm, options.top)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        compile_table(rows, len(options.config.seeds))
+    # After the table, which shows what does not fit.
+    check_fits(rows)
+
+
+COMMAND = Command(
+    "compile",
+    "Compile every arm's step for a TPU slice without one: memory, collectives, estimated "
+    "time and utilisation.",
+    run,
+    usage="CONFIG --topology CHIP:AxB [--arm NAME ...] [--top N] [--json] [--SETTING VALUE ...]",
+    add_arguments=add_arguments,
+)

@@ -1,0 +1,117 @@
+"""The entry point of `kdjax`: runs a command, and turns its errors into exit statuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from kdjax import process_logging
+from kdjax.cli import command_line
+from kdjax.cli.command import Command, Options
+from kdjax.clock import CLOCK
+from kdjax.errors import InputError, Stopped
+from kdjax.parallel.preemption import PREEMPTION
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""How the system says that a disk is full, or a quota or a limit on files used up."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit.
+
+    0: done. 2: bad input, or no room on the disk. 75: told to stop by SIGTERM. 130: interrupted.
+    Each but the first with one line that says it; after 75 and 130 the same command goes on. 1: a
+    bug, with a traceback.
+
+    Args:
+        arguments: the words after `kdjax`; None: those of this process.
+    """
+    begun = CLOCK.mark()
+    # Fewer lines from XLA's and TensorFlow's C++ logs; errors stay.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    process_logging.claim_logging()
+    # Whatever ends a command early is one line here, and an exit status; a bug is a traceback.
+    try:
+        command, options = command_line.read(sys.argv[1:] if arguments is None else arguments)
+        options.begun = begun
+        if _joins(command, options):
+            with PREEMPTION.sigterm_handler():
+                command.run(options)
+    except Stopped as e:
+        process_logging.warn(str(e))
+        sys.exit(e.STATUS)
+    except InputError as e:
+        process_logging.warn(str(e))
+        _end(2)
+    except OSError as e:
+        if e.errno not in NO_ROOM:
+            raise
+        where = f"{e.filename}: " if e.filename else ""
+        process_logging.warn(f"{where}{e.strerror}; make room, and the same command goes on")
+        _end(2)
+    except KeyboardInterrupt:
+        process_logging.warn("interrupted; the same command goes on from the last checkpoint")
+        _end(130)
+    except Exception as e:
+        if not _peer_lost(e):
+            raise
+        process_logging.warn(
+            f"another process is gone, or the way to it ({' '.join(str(e).split())[:200]}); "
+            "the same command on all hosts goes on from the last checkpoint"
+        )
+        _end(Stopped.STATUS)
+    sys.exit(0)
+
+
+def _is_distributed() -> bool:
+    """Return whether this process is one of several."""
+    return bool(os.environ.get("KDJAX_DISTRIBUTED"))
+
+
+def _joins(command: Command, options: Options) -> bool:
+    """Set up the process, and the other processes' way to it; return whether it takes part.
+
+    Args:
+        command: to be run.
+        options: its arguments; its output directory becomes this process's own.
+    """
+    from kdjax import compiled, memory  # JAX is loaded only now
+
+    # Before JAX first uses a device.
+    memory.configure_malloc()
+    if _is_distributed():
+        from kdjax.parallel import hosts
+
+        # Of a command that is not written for several processes, the first runs all.
+        hosts.start()
+        if command.multiprocess:
+            options.out = hosts.process_dir(options.out)
+        elif not hosts.is_main_process():
+            return False
+    compiled.enable_compilation_cache()
+    return True
+
+
+def _peer_lost(error: Exception) -> bool:
+    """Return whether an error is that another process is gone."""
+    if not _is_distributed():
+        return False
+    from kdjax.parallel import hosts
+
+    return hosts.peer_lost(error)
+
+
+def _end(status: int) -> NoReturn:
+    """Exit early.
+
+    A process that others wait for does so at once: a polite end would wait for them in turn.
+    """
+    if _is_distributed():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -1,0 +1,18 @@
+"""`kdjax sweep`: a study for every combination of settings."""
+
+from kdjax.cli.command import Command, Options
+
+
+def run(options: Options) -> None:
+    """Run the sweep."""
+    from kdjax.sweep.sweep import sweep
+
+    sweep(options.config, options.out)
+
+
+COMMAND = Command(
+    "sweep",
+    "A study for every combination of values in the recipe's `sweep`: budgets, sizes, any setting.",
+    run,
+    multiprocess=True,
+)

@@ -1,0 +1,18 @@
+"""`kdjax tune`: the same number of trials for every arm."""
+
+from kdjax.cli.command import Command, Options
+
+
+def run(options: Options) -> None:
+    """Run the trials."""
+    from kdjax.tuning.tune import tune
+
+    tune(options.config, options.out)
+
+
+COMMAND = Command(
+    "tune",
+    "The same number of trials for every arm; writes a recipe with the best settings found.",
+    run,
+    multiprocess=True,
+)

@@ -1,0 +1,117 @@
+"""The arms of a recipe, resolved from its settings and checked against one another."""
+
+from __future__ import annotations
+
+from kdjax.config import Config, FinetuneConfig, ModelConfig, changed
+from kdjax.dry_run.primary_endpoint import check_primary
+from kdjax.errors import InputError
+from kdjax.models import zoo
+from kdjax.training.arm import Arm, resolve
+from kdjax.training.phase import BatchShape
+from kdjax.training.teacher_directories import teacher_seeds
+
+
+def shape_of(config: Config) -> BatchShape:
+    """Return the shape of a recipe's batch."""
+    return batch_shape(config, config.train.batch_size)
+
+
+def batch_shape(config: Config, batch_size: int) -> BatchShape:
+    """Return the shape of a batch of so many of a recipe's sequences."""
+    return BatchShape(batch_size, config.data.seq_len, config.data.max_predictions)
+
+
+def arms_of(config: Config) -> dict[str, Arm]:
+    """Resolve a recipe's arms, from settings alone.
+
+    Raises:
+        InputError: no arms, an unknown arm, an objective these models do not allow, sequences
+            longer than the models' positions, or stored outputs without mask views.
+    """
+    if not config.arms:
+        raise InputError("arms is empty, expected at least one arm, for instance {scratch: {}}")
+    teacher = zoo.resolve(config.teacher.architecture)
+    optimizer = config.train.optimizer
+    # Each by itself, its phases split where a batch ramp changes the batch.
+    arms = {}
+    for name, settings in config.arms.items():
+        arm = resolve(name, settings, config.student, teacher, optimizer, config.cache)
+        arms[name] = arm.ramped(config.train.batch_ramp)
+    # Against the recipe, which all arms share.
+    for arm in arms.values():
+        _check_models(config, arm, teacher)
+        finetuning_of(config, arm)
+        if config.train.grad_accum_steps > 1:
+            for phase in arm.phases:
+                phase.check_splits()
+        if arm.stored:
+            _check_cached(config, arm)
+    check_primary(config, arms)
+    return arms
+
+
+def _check_models(config: Config, arm: Arm, teacher: ModelConfig) -> None:
+    """Check that an arm's models can read the recipe's sequences.
+
+    Raises:
+        InputError: another vocabulary than the other arms' students, or sequences that are longer
+            than a model's positions.
+    """
+    vocab_size = zoo.resolve(config.student).vocab_size
+    if arm.student.vocab_size != vocab_size:
+        raise InputError(
+            f"arms.{arm.name}.student.vocab_size is {arm.student.vocab_size}, expected "
+            "student.vocab_size, "
+            f"{vocab_size}: arms read the same text"
+        )
+    # The teacher reads only what an arm shows it.
+    models = [("student", arm.student)]
+    if arm.uses_teacher:
+        models.append(("teacher.architecture", teacher))
+    for setting, model in models:
+        if config.data.seq_len > model.max_positions:
+            raise InputError(
+                f"data.seq_len is {config.data.seq_len}, expected at most "
+                f"{setting}.max_positions, {model.max_positions} tokens"
+            )
+
+
+def _check_cached(config: Config, arm: Arm) -> None:
+    """Check that the recipe allows an arm that reads stored teacher outputs.
+
+    Raises:
+        InputError: a budget of hours, several teachers, or no fixed masks.
+    """
+    # A run under a clock would read for free what took time to store.
+    if config.budget.kind == "hours":
+        raise InputError(
+            f"arms.{arm.name}: teacher is 'cached' under budget.hours, expected 'online': the "
+            "time that storing took "
+            "is not on a run's clock"
+        )
+    teachers = teacher_seeds(config)
+    if len(teachers) > 1:
+        raise InputError(
+            f"arms.{arm.name}: teacher is 'cached' and there are {len(teachers)} teachers, of the "
+            "seeds "
+            f"{list(teachers)}, expected 'online': outputs are stored of one teacher"
+        )
+    # New masks in each epoch would need outputs that are not stored.
+    if config.data.mask_copies < 1:
+        raise InputError(
+            f"arms.{arm.name}: teacher is 'cached' and data.mask_copies 0, expected at least 1: "
+            "stored "
+            "outputs belong to "
+            "fixed masks"
+        )
+
+
+def finetuning_of(config: Config, arm: Arm) -> FinetuneConfig:
+    """Return how an arm's students are fine-tuned.
+
+    Raises:
+        InputError: a setting that there is not, or that cannot be.
+    """
+    setting = f"arms.{arm.name}.finetune"
+    finetuning: FinetuneConfig = changed(config.evaluation.finetune, arm.config.finetune, setting)
+    return finetuning

@@ -1,0 +1,120 @@
+"""Charges of a run before its first step: an MLM probe, stored outputs, the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from kdjax.config import Config, ModelConfig
+from kdjax.dry_run.arms import batch_shape
+from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
+from kdjax.evaluation.mlm_probe import ProbeCost, cost_of
+from kdjax.models import FeatureRequest, zoo
+from kdjax.teacher_cache.manifest import CacheManifest
+from kdjax.training.arm import Arm
+from kdjax.training.fill_teacher_cache import cache_price, passes
+from kdjax.training.phase import BatchShape
+
+
+def share(flops: int, runs: int) -> int:
+    """Return a run's share of some FLOPs, rounded up."""
+    return -(-flops // runs)
+
+
+def probe_shape(config: Config) -> BatchShape:
+    """Return the shape of the batches that an MLM probe is fitted on."""
+    return batch_shape(config, config.evaluation.mlm_probe.batch_size)
+
+
+def probe_cost(config: Config, model: ModelConfig) -> ProbeCost | None:
+    """Count what an MLM probe of a model costs; None where the recipe has none.
+
+    Raises:
+        InputError: the probe has fewer tokens than two of its steps take.
+    """
+    settings = config.evaluation.mlm_probe
+    if not settings.tokens:
+        return None
+    return cost_of(settings, model, probe_shape(config))
+
+
+def probe_charge(config: Config, arm: Arm) -> dict[str, int]:
+    """Return what a run of an arm is charged for its MLM probe, by account.
+
+    Nothing, unless the recipe says so.
+    """
+    cost = probe_cost(config, arm.student)
+    if cost is None or not config.evaluation.mlm_probe.charged:
+        return {}
+    return {"mlm_probe": cost.total}
+
+
+def stored_by(arms: Mapping[str, Arm]) -> FeatureRequest:
+    """Return all that a study's arms read of stored teacher outputs."""
+    request = FeatureRequest()
+    for arm in arms.values():
+        request |= arm.stored
+    return request
+
+
+def sharing(config: Config, arms: Mapping[str, Arm]) -> int:
+    """Return how many runs share the cost of stored outputs."""
+    cached_arms = [arm for arm in arms.values() if arm.stored]
+    # A recipe may say that runs of other studies share it as well.
+    return config.cache.shared_by or len(config.seeds) * len(cached_arms)
+
+
+def cache_flops(config: Config, request: FeatureRequest, sequences: int) -> int:
+    """Return the FLOPs of storing the teacher's outputs, or what storing them has cost.
+
+    Args:
+        config: the recipe.
+        request: the outputs.
+        sequences: of the training text, of which all views are stored.
+    """
+    # A cache made before says what it cost.
+    if config.cache.source:
+        return int(CacheManifest.read(Path(config.cache.source)).totals["flops"])
+    shape = batch_shape(config, config.cache.batch_size)
+    flops_per_pass = cache_price(zoo.resolve(config.teacher.architecture), request, shape)
+    return flops_per_pass * passes(sequences, config.data.mask_copies, shape.batch_size)
+
+
+def teacher_flops(config: Config, arm: Arm) -> int:
+    """Return what an arm's teacher cost before, by the recipe and the teacher's card.
+
+    Raises:
+        InputError: it is charged and not known, or a budget of the teacher's buys no step.
+    """
+    cost = cost_by_recipe(config)
+    cost.check(config.budget.teacher)
+    return cost.charged_to(arm)
+
+
+def upfront_charges(
+    config: Config,
+    arms: Mapping[str, Arm],
+    arm: Arm,
+    train_sequences: int,
+    teacher: TeacherCost | None,
+) -> dict[str, int]:
+    """Return the FLOPs that a run spends before its first step, by account.
+
+    Args:
+        config: the recipe.
+        arms: all of them, which share the cost of stored outputs.
+        arm: the run's.
+        train_sequences: of the training text, whose outputs are stored.
+        teacher: what the teacher cost; None where the run owes nothing for it.
+
+    Raises:
+        InputError: the teacher's training is charged and its cost is not known.
+    """
+    charges = probe_charge(config, arm)
+    if arm.stored:
+        flops = cache_flops(config, stored_by(arms), train_sequences)
+        charges["teacher_cache"] = share(flops, sharing(config, arms))
+    if teacher is not None:
+        teacher.check(config.budget.teacher)
+        charges["teacher_training"] = share(teacher.charged_to(arm), config.budget.students)
+    return charges

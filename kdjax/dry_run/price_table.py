@@ -1,0 +1,121 @@
+"""The prices of a recipe's steps as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from kdjax.budget.accounting import Budget
+from kdjax.budget.price import PARTS
+from kdjax.config import Config
+from kdjax.dry_run.arms import shape_of
+from kdjax.dry_run.teacher_cost import cost_by_recipe
+
+WIDTH = 136
+"""Columns that the table takes at least."""
+
+Rows = dict[str, list[dict[str, Any]]]
+"""Arm -> a row for each phase (`kdjax.dry_run.pricing.prices`)."""
+
+
+def price_table(config: Config, rows: Rows) -> None:
+    """Print prices as a table, an arm's phase per row, and what stands beside them as lines."""
+    # Where a terminal is narrower, its own wrapping keeps every number whole.
+    console = Console(width=max(WIDTH, Console().width))
+    console.print(_table(config, rows))
+    if config.budget.teacher != "inference" and config.budget.kind == "flops":
+        console.print(_charged_line(config, rows), soft_wrap=True)
+    # What is not of a step: the teacher's training, stored outputs, the probe.
+    lines = []
+    if config.teacher.train.budget:
+        lines.append(_teacher_line(config))
+    for name, phases in rows.items():
+        if "cache" in phases[0]:
+            lines.append(f"{name}: {_cache_line(phases[0]['cache'])}")
+    if config.evaluation.mlm_probe.tokens:
+        lines.append(_probe_line(config, rows))
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _table(config: Config, rows: Rows) -> Table:
+    """Return the table: FLOPs of a step by part, and what the budget buys."""
+    shape = shape_of(config)
+    first_arm, first_phases = next(iter(rows.items()))
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        title=f"FLOPs of a step of {shape.batch_size} x {shape.seq_len} tokens, "
+        f"{shape.max_predictions} masked slots a sequence; "
+        f"what {Budget.of(config.budget)} buy",
+    )
+    table.add_column("arm", no_wrap=True)
+    parts = [part.replace("_", " ") for part in PARTS]
+    for head in (*parts, "total", f"total / {first_arm}", "steps", "tokens", "epochs"):
+        table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    for name, phases in rows.items():
+        for number, phase in enumerate(phases, start=1):
+            # Phases are numbered where there are several, and say a batch of their own.
+            label = name
+            if len(phases) > 1:
+                label += f", phase {number}"
+                if phase["batch"] != shape.batch_size:
+                    label += f", batch {phase['batch']}"
+            table.add_row(
+                label,
+                *[f"{phase[part]:.3g}" for part in PARTS],
+                f"{phase['total']:.4g}",
+                f"{phase['total'] / first_phases[0]['total']:.3f}",
+                _known(phase["steps"], ",d"),
+                _known(phase["tokens"], ".3g"),
+                _known(phase["epochs"], ".2f"),
+            )
+    return table
+
+
+def _known(value: Any, form: str) -> str:
+    """Return a number formatted; a dash where it is not known."""
+    return "-" if value is None else format(value, form)
+
+
+def _charged_line(config: Config, rows: Rows) -> str:
+    """Return what a step of each arm is charged."""
+    charges = []
+    for name, phases in rows.items():
+        amounts = [format(phase["charged"], ".4g") for phase in phases]
+        charges.append(f"{name} {', then '.join(amounts)}")
+    return f"charged a step, of the teacher {config.budget.teacher}: {'; '.join(charges)}"
+
+
+def _teacher_line(config: Config) -> str:
+    """Return what the teachers that are trained here cost."""
+    training = config.teacher.train
+    return (
+        f"teacher: {len(training.seeds)} trained here, each with {training.budget:.4g} FLOPs; at "
+        f"{config.teacher.at:g} of that it "
+        f"has cost {cost_by_recipe(config).training:.6g}"
+    )
+
+
+def _cache_line(cache: dict[str, Any]) -> str:
+    """Return what stored outputs take, and when they pay off."""
+    takes = f"{cache['bytes_a_sequence']:,} bytes a sequence"
+    if cache["flops"] is not None:
+        takes = f"{cache['flops']:.4g} FLOPs and {cache['bytes']:.4g} bytes, {takes}"
+    pays_off = "never pay off"
+    if cache["pays_off_after_epochs"] is not None:
+        pays_off = f"pay off after {cache['pays_off_after_epochs']:.2f} epochs"
+    return (
+        f"stored teacher outputs take {takes}; shared by {cache['shared_by']} runs they {pays_off}"
+    )
+
+
+def _probe_line(config: Config, rows: Rows) -> str:
+    """Return what an MLM probe costs a run of each arm, and whether the run is charged for it."""
+    flops = [f"{name} {phases[0]['mlm_probe']['flops']:.4g}" for name, phases in rows.items()]
+    charged = "charged" if config.evaluation.mlm_probe.charged else "not charged"
+    return f"FLOPs of a run's MLM probe, {charged} to its budget: {', '.join(flops)}"

@@ -1,0 +1,38 @@
+"""Random bits by counter: a hash of an element's place in int32 arithmetic, the same inside kernels
+and outside."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+GOLDEN = 0x9E3779B9 - 2**32
+"""2³² over the golden ratio: multiples of it are spread evenly."""
+_FIRST = 0x7FEB352D
+_SECOND = 0x846CA68B - 2**32
+"""Multipliers of a hash of little bias (Wellons, "Prospecting for Hash Functions", 2018)."""
+_BITS = 24
+
+
+def stride(elements: int) -> int:
+    """Return what the counter grows by over so many elements."""
+    return (elements * GOLDEN + 2**31) % 2**32 - 2**31
+
+
+def hash_counter(count: jax.Array, seed: jax.Array) -> jax.Array:
+    """Hash counters with a seed (broadcast together) to numbers that look random."""
+    mixed = (count ^ _right(count, 16)) * jnp.int32(_FIRST)
+    mixed = (mixed ^ _right(mixed, 15) ^ seed) * jnp.int32(_SECOND)
+    hashed: jax.Array = mixed ^ _right(mixed, 16)
+    return hashed
+
+
+def is_kept(hashed: jax.Array, rate: float) -> jax.Array:
+    """Return which elements dropout keeps, by their hashes: all but a share `rate`, to within
+    2⁻²⁵."""
+    keep: jax.Array = _right(hashed, 32 - _BITS) >= round(rate * 2**_BITS)
+    return keep
+
+
+def _right(x: jax.Array, bits: int) -> jax.Array:
+    return jax.lax.shift_right_logical(x, jnp.full_like(x, bits))

@@ -1,0 +1,112 @@
+"""Dropout by counter: whether an element is kept is a hash of its sequence's seed, of layer and
+site, and of its place.
+
+So it is the same however a batch is split over devices or taken in parts, it takes a dozen integer
+operations where threefry takes a hundred, and a kernel can compute it where it is used. B batch, L
+length.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.models.ops.counter import hash_counter, is_kept, stride
+
+Key = jax.Array | None
+"""A dropout key: None (no dropout), a seed for each sequence, or a JAX key."""
+
+
+def sequence_seeds(key: Key, sequences: int) -> Key:
+    """Return a seed for each sequence of a batch, int32 `[B, 2]`.
+
+    Seeds stay as they are, and so does a key of JAX's generator `rbg`: what is priced draws from
+    XLA's own generator, whose work counts as no FLOPs.
+    """
+    if key is None or not _is_key(key) or jax.random.key_impl(key) == "rbg":
+        return key
+    return jax.lax.bitcast_convert_type(jax.random.bits(key, (sequences, 2)), jnp.int32)
+
+
+def fold(key: Key, number: int | jax.Array) -> Any:
+    """Return the key of a layer or a site by its number."""
+    if key is None:
+        return None
+    if _is_key(key):
+        return jax.random.fold_in(key, number)
+    first = key[:, 0]
+    second = key[:, 1]
+    offset = (jnp.asarray(number, jnp.int32) + 1) * stride(1)
+    # The halves change places, so that either is mixed with the other.
+    mixed_first = hash_counter(second + offset, first)
+    mixed_second = hash_counter(first + offset, second)
+    return jnp.stack([mixed_first, mixed_second], axis=1)
+
+
+def dropout(x: jax.Array, rate: float, key: Key, *, site: int) -> jax.Array:
+    """Drop elements out and scale the others by 1/(1 − rate).
+
+    Args:
+        x: `[B, ...]`.
+        rate: dropout probability.
+        key: a dropout key.
+        site: a number that no other dropout under this key has.
+    """
+    if key is None or rate == 0:
+        return x
+    site_key: jax.Array = fold(key, site)
+    if _is_key(site_key):
+        return jnp.where(jax.random.bernoulli(site_key, 1 - rate, x.shape), x / (1 - rate), 0)
+    return _by_seeds(x, site_key, rate)
+
+
+def keep_mask(shape: tuple[int, ...], rate: float, key: Key, *, site: int) -> jax.Array | None:
+    """Return which elements of `[B, ...]` `dropout` with these arguments keeps; None: all."""
+    if key is None or rate == 0:
+        return None
+    site_key: jax.Array = fold(key, site)
+    if _is_key(site_key):
+        return jax.random.bernoulli(site_key, 1 - rate, shape)
+    return keep_mask_by_seeds(site_key, shape, rate)
+
+
+def keep_mask_by_seeds(seeds: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
+    """Return which elements of `[B, ...]` are kept, by the seeds `[B, 2]` of their sequences."""
+
+    def along(axis: int, x: jax.Array) -> jax.Array:
+        broadcastable = [1] * len(shape)
+        broadcastable[axis] = -1
+        return x.reshape(broadcastable)
+
+    # The counter is the place in the sequence, moved by the sequence's first seed.
+    count = along(0, seeds[:, 0])
+    for axis in range(1, len(shape)):
+        places = jnp.arange(shape[axis], dtype=jnp.int32)
+        count = count + along(axis, places * stride(math.prod(shape[axis + 1 :])))
+    return is_kept(hash_counter(count, along(0, seeds[:, 1])), rate)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _by_seeds(x: jax.Array, seeds: jax.Array, rate: float) -> jax.Array:
+    keep = keep_mask_by_seeds(seeds, x.shape, rate)
+    return jnp.where(keep, x * (1 / (1 - rate)), 0).astype(x.dtype)
+
+
+def _forward(x: jax.Array, seeds: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:
+    return _by_seeds(x, seeds, rate), seeds
+
+
+def _backward(rate: float, seeds: jax.Array, grad_out: jax.Array) -> tuple[jax.Array, None]:
+    # The mask is computed again, not stored.
+    return _by_seeds(grad_out, seeds, rate), None
+
+
+_by_seeds.defvjp(_forward, _backward)
+
+
+def _is_key(key: Any) -> bool:
+    return bool(jnp.issubdtype(key.dtype, jax.dtypes.prng_key))

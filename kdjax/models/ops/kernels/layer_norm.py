@@ -1,0 +1,134 @@
+"""LayerNorm as one TPU kernel: each array is read or written once. R rows, D width."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from kdjax.models.ops.kernels.tiles import LANES, largest_block
+
+TILE_ROWS = 16
+_BLOCK_BYTES = 1 << 20
+
+
+def fits(rows: int, width: int) -> bool:
+    """Return whether the kernel takes such an array: whole tiles."""
+    return rows % TILE_ROWS == 0 and width % LANES == 0
+
+
+def forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, interpret: bool = False
+) -> jax.Array:
+    """Compute LayerNorm of each row of `[R, D]`, with statistics in float32."""
+    body = functools.partial(_forward, epsilon=epsilon)
+    out: jax.Array = _call(body, [x], [scale, bias], [x], interpret, "layer_norm_forward")[0]
+    return out
+
+
+def backward(
+    x: jax.Array, scale: jax.Array, grad_out: jax.Array, epsilon: float, interpret: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Compute the gradients of x `[R, D]` and, float32 `[1, D]`, of scale and bias."""
+    sums = jax.ShapeDtypeStruct((1, x.shape[1]), jnp.float32)
+    body = functools.partial(_backward, epsilon=epsilon)
+    results = [x, sums, sums]
+    grad_x, grad_scale, grad_bias = _call(
+        body, [x, grad_out], [scale], results, interpret, "layer_norm_backward"
+    )
+    return grad_x, grad_scale, grad_bias
+
+
+def _call(
+    body: Callable[..., None],
+    arrays: list[Any],
+    vectors: list[Any],
+    results: list[Any],
+    interpret: bool,
+    name: str,
+) -> Any:
+    """Run a kernel over blocks of rows.
+
+    Args:
+        body: the kernel.
+        arrays: what it takes block by block, `[R, D]`.
+        vectors: what it takes whole, `[D]`.
+        results: what is like its results: `[R, D]`, made block by block, or sums over all rows
+            `[1, D]`, which stay in place.
+        interpret: whether it runs as plain JAX.
+        name: of the kernel.
+    """
+    rows, width = arrays[0].shape
+    limit = _BLOCK_BYTES // (width * arrays[0].dtype.itemsize)
+    block = largest_block(rows, limit, multiple=TILE_ROWS)
+    by_block = pl.BlockSpec((block, width), lambda i: (i, 0))
+    in_place = pl.BlockSpec((1, width), lambda i: (0, 0))
+    out_specs = []
+    moved = [*arrays]
+    for result in results:
+        if result.shape[0] == rows:
+            out_specs.append(by_block)
+            moved.append(result)
+        else:
+            out_specs.append(in_place)
+    return pl.pallas_call(
+        body,
+        grid=(rows // block,),
+        in_specs=[by_block] * len(arrays) + [in_place] * len(vectors),
+        out_specs=out_specs,
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results],
+        cost_estimate=pl.CostEstimate(
+            flops=8 * len(moved) * rows * width,
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in moved),
+            transcendentals=rows,
+        ),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",)),
+        interpret=interpret,
+        name=name,
+    )(*arrays, *(vector[None] for vector in vectors))
+
+
+def _forward(x: Any, scale: Any, bias: Any, out: Any, *, epsilon: float) -> None:
+    normalized, _ = _normalize(x[...], epsilon)
+    out[...] = (normalized * scale[...] + bias[...]).astype(out.dtype)
+
+
+def _backward(
+    x: Any,
+    grad_out: Any,
+    scale: Any,
+    grad_x: Any,
+    grad_scale: Any,
+    grad_bias: Any,
+    *,
+    epsilon: float,
+) -> None:
+    # Sums stay in place while the grid goes through the rows.
+    @pl.when(pl.program_id(0) == 0)
+    def _() -> None:
+        grad_scale[...] = jnp.zeros_like(grad_scale)
+        grad_bias[...] = jnp.zeros_like(grad_bias)
+
+    normalized, inverse = _normalize(x[...], epsilon)
+    wide_grad = grad_out[...].astype(jnp.float32)
+    grad_normalized = wide_grad * scale[...]
+    # Statistics depend on every x of a row: the gradient loses its mean, and what lies along the
+    # normalized row.
+    mean = jnp.mean(grad_normalized, axis=1, keepdims=True)
+    along = jnp.mean(grad_normalized * normalized, axis=1, keepdims=True)
+    grad_x[...] = (inverse * (grad_normalized - mean - normalized * along)).astype(grad_x.dtype)
+    grad_scale[...] += jnp.sum(wide_grad * normalized, axis=0, keepdims=True)
+    grad_bias[...] += jnp.sum(wide_grad, axis=0, keepdims=True)
+
+
+def _normalize(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """Return rows with mean 0 and variance 1, and the inverse of their standard deviations."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=1, keepdims=True) + epsilon)
+    return centred * inverse, inverse

@@ -1,0 +1,48 @@
+"""What kernels are made of: matrices in on-chip memory. L length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+LANES = 128
+"""Columns of a tile."""
+X_YT = (((1,), (1,)), ((), ()))
+"""The axes of x yᵀ, as `dot` takes them."""
+X_Y = (((1,), (0,)), ((), ()))
+"""The axes of x y."""
+XT_Y = (((0,), (0,)), ((), ()))
+"""The axes of xᵀ y."""
+
+
+def different_segment(segments: jax.Array) -> jax.Array:
+    """Return which pairs of positions do not see each other, bool `[L, L]`.
+
+    Args:
+        segments: of one sequence, int32 `[1, L]`.
+    """
+    of_keys = jnp.broadcast_to(segments, (segments.shape[1],) * 2)
+    return of_keys != of_keys.T
+
+
+def dot(x: jax.Array, y: jax.Array, axes: Any) -> jax.Array:
+    """Multiply two matrices, accumulating in float32."""
+    product: jax.Array = jax.lax.dot_general(x, y, axes, preferred_element_type=jnp.float32)
+    return product
+
+
+def largest_block(size: int, limit: int, multiple: int = 1) -> int:
+    """Return the largest divisor of `size` up to `limit` that is a multiple of `multiple`.
+
+    Args:
+        size: how many sequences or rows there are.
+        limit: how many a step of a kernel's grid takes at most.
+        multiple: how many make a tile.
+    """
+    block = multiple
+    for candidate in range(multiple, max(multiple, limit) + 1, multiple):
+        if size % candidate == 0:
+            block = candidate
+    return block

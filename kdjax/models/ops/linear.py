@@ -1,0 +1,128 @@
+"""Linear layers, x W + b. B batch, L length, D width of the input, E width of the output."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.models.ops import dispatch
+from kdjax.models.ops.dtypes import cast
+
+Residuals = tuple[Any, ...]
+
+
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = False) -> jax.Array:
+    """Compute x W + b in the type of `x`.
+
+    Args:
+        x: `[..., D]`.
+        kernel: W, `[D, E]`.
+        bias: b, `[E]`.
+        activated: whether an elementwise function follows.
+
+    Returns:
+        `[..., E]`.
+    """
+    return dispatch.choose(reference, optimized)(x, kernel, bias, activated)
+
+
+def linear_each(
+    x: jax.Array, kernels: Sequence[jax.Array], biases: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Compute x W + b for several linear layers of the same input and of equal widths.
+
+    Args:
+        x: `[..., D]`.
+        kernels: of each layer W, `[D, E]`.
+        biases: of each layer b, `[E]`.
+
+    Returns:
+        Of each layer `[..., E]`.
+    """
+    if dispatch.layers_are_split():
+        # The parts of one product would have to be laid out anew.
+        return linear_apart(x, kernels, biases)
+    return dispatch.choose(linear_apart, linear_joined)(x, kernels, biases)
+
+
+def reference(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
+    """Compute `linear` in plain JAX."""
+    return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+
+
+def optimized(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
+    """Compute `linear` with the bias's gradient summed in float32."""
+    return _linear(x, cast(kernel, x.dtype), bias, activated)
+
+
+def linear_apart(
+    x: jax.Array, kernels: Sequence[jax.Array], biases: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Compute `linear_each` by one product a layer."""
+    return [linear(x, kernel, bias) for kernel, bias in zip(kernels, biases, strict=True)]
+
+
+def linear_joined(
+    x: jax.Array, kernels: Sequence[jax.Array], biases: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Compute `linear_each` by one product."""
+    joined = linear(x, jnp.concatenate(kernels, axis=-1), jnp.concatenate(biases, axis=-1))
+    return jnp.split(joined, len(kernels), axis=-1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -> jax.Array:
+    return _forward(x, kernel, bias, activated)[0]
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool
+) -> tuple[jax.Array, Residuals]:
+    # A plain product, which `compute.remat: dots` finds.
+    return x @ kernel + bias.astype(x.dtype), (x, kernel)
+
+
+def _backward(activated: bool, residuals: Residuals, grad_out: jax.Array) -> Residuals:
+    x, kernel = residuals
+    if activated and dispatch.on_tpu():
+        # The sums join the elementwise work that makes the gradient, and cost next to nothing.
+        grad_bias = jnp.sum(grad_out, axis=_leading_axes(x), dtype=jnp.float32)
+    else:
+        grad_bias = column_sums(grad_out)
+    return grad_out @ kernel.T, weight_gradient(x, grad_out), grad_bias
+
+
+_linear.defvjp(_forward, _backward)
+
+
+def weight_gradient(x: jax.Array, grad_out: jax.Array) -> jax.Array:
+    """Compute xᵀ y over all axes but the last: `[..., D]` and `[..., E]` to `[D, E]`."""
+    if x.shape[-1] > grad_out.shape[-1] and dispatch.platform() == "cpu":
+        # XLA's CPU compiler copies the first operand to transpose it: here the smaller one, and
+        # then the small result.
+        return weight_gradient(grad_out, x).T
+    axes = _leading_axes(x)
+    product: jax.Array = jax.lax.dot_general(x, grad_out, ((axes, axes), ((), ())))
+    return product
+
+
+def column_sums(x: jax.Array) -> jax.Array:
+    """Sum over all axes but the last, accumulated in float32: `[..., E]` to `[E]`."""
+    # As a matmul with ones: XLA sums columns slowly, on CPUs and on TPUs. The barrier keeps it from
+    # turning the matmul back into that sum.
+    rows = 8 if dispatch.on_tpu() else 1
+    ones = jax.lax.optimization_barrier(jnp.ones((*x.shape[:-1], rows), x.dtype))
+    axes = _leading_axes(x)
+    sums: jax.Array = jax.lax.dot_general(
+        ones, x, ((axes, axes), ((), ())), preferred_element_type=jnp.float32
+    )
+    return sums[0]
+
+
+def _leading_axes(x: jax.Array) -> tuple[int, ...]:
+    """Return all axes but the last."""
+    return tuple(range(x.ndim - 1))

@@ -1,0 +1,165 @@
+"""What the runs of a study share, each made or read once: corpus, teachers, cache, evaluations."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from kdjax.clock import CLOCK
+from kdjax.data.corpus import Corpus
+from kdjax.data.tasks import labelled
+from kdjax.data.tasks.labelled import Task
+from kdjax.dry_run.charges import probe_shape, stored_by
+from kdjax.dry_run.teacher_cost import TeacherCost, cost_by_recipe
+from kdjax.evaluation.mlm import HeldOut
+from kdjax.evaluation.mlm_probe import MlmProbe
+from kdjax.models import Model, zoo
+from kdjax.parallel.layout import local
+from kdjax.progress import Reporter
+from kdjax.study.batches import held_out, probe_batches
+from kdjax.study.cache import study_cache
+from kdjax.study.corpus import held_out_text, study_corpus, tokenizer_of, trains_tokenizer
+from kdjax.study.evaluation import Evaluation
+from kdjax.study.study_plan import StudyPlan
+from kdjax.study.teacher import Teacher
+from kdjax.study.teachers import study_teachers
+from kdjax.teacher_cache.store import Cache
+from kdjax.training.arm import Arm
+from kdjax.training.start import start_params
+
+
+class Artifacts:
+    """What the runs of a study share: each is made, or found and checked, when first asked for."""
+
+    def __init__(self, plan: StudyPlan, reporter: Reporter):
+        """Make nothing yet.
+
+        Args:
+            plan: of the study, with the directories of what is made.
+            reporter: told what goes on.
+        """
+        self._plan = plan
+        self._config = plan.config
+        self._reporter = reporter
+
+    # Text.
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The prepared corpus."""
+        # What is made counts as the command's time of its kind.
+        with CLOCK("text"):
+            return study_corpus(self._config, self._plan.artifact_dirs["data"], self._reporter)
+
+    @cached_property
+    def texts(self) -> dict[str, Corpus]:
+        """Name -> held-out text from elsewhere, prepared."""
+        directory = self._plan.artifact_dirs["texts"]
+        texts = {}
+        with CLOCK("text"):
+            for name in self._config.evaluation.texts:
+                texts[name] = held_out_text(self._config, self.corpus, name, directory / name)
+        return texts
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The downstream tasks."""
+        # Only a trained tokenizer needs the corpus, which may take long to prepare.
+        corpus = self.corpus if trains_tokenizer(self._config) else None
+        tokenizer = tokenizer_of(self._config, corpus)
+        seq_len = self._config.data.seq_len
+        tasks = self._config.evaluation.tasks.items()
+        with CLOCK("text"):
+            return tuple(labelled.load(name, task, tokenizer, seq_len) for name, task in tasks)
+
+    # The teacher and its stored outputs.
+
+    @cached_property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """The teachers in ascending order of their seeds; none where no arm needs one."""
+        if not self._plan.needs_teacher:
+            return ()
+        corpus = self.corpus  # its time is the text's, not the teacher's
+        directory = self._plan.artifact_dirs["teacher"]
+        with CLOCK("teacher", whole=True):
+            return study_teachers(
+                self._config, corpus, directory, self._plan.layout, self._reporter
+            )
+
+    def teacher_number(self, seed: int) -> int:
+        """Return which of the n teachers the student of a seed learns from: seed modulo n."""
+        return seed % max(1, len(self.teachers))
+
+    def teacher_for(self, seed: int) -> Model | None:
+        """Return the teacher that a seed's student learns from; None where no arm needs one."""
+        if not self.teachers:
+            return None
+        return self.teachers[self.teacher_number(seed)].model
+
+    def teacher_cost(self, arm: Arm) -> TeacherCost | None:
+        """Return what an arm's teacher cost; None where it needs none.
+
+        One that is trained here need not be trained yet to know it.
+        """
+        if not arm.needs_teacher:
+            return None
+        if self._config.teacher.train.budget:
+            return cost_by_recipe(self._config)
+        return self.teachers[0].cost
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """The teacher's stored outputs; None where no arm reads them."""
+        request = stored_by(self._plan.arms)
+        if not request or not self.teachers:
+            return None
+        teacher = self.teachers[0].model  # the only one: `arms_of` refuses more
+        corpus = self.corpus
+        directory = self._plan.artifact_dirs["cache"]
+        with CLOCK("stored outputs", whole=True):
+            return study_cache(
+                self._config, request, teacher, corpus, directory, local(), self._reporter
+            )
+
+    def cache_bytes(self, arm: Arm) -> int:
+        """Return the size of the stored outputs that an arm reads; 0 where it reads none."""
+        if not arm.stored or self.cache is None:
+            return 0
+        return self.cache.manifest.bytes
+
+    def start_params(self, arm: Arm, seed: int) -> Any:
+        """Return the parameters of an arm's student before its first step."""
+        return start_params(arm.start, arm.student, self.teacher_for(seed), seed)
+
+    # What every model is measured by.
+
+    @cached_property
+    def mlm_probe(self) -> MlmProbe | None:
+        """The probe that every model gets; None where the recipe has none."""
+        settings = self._config.evaluation.mlm_probe
+        if not settings.tokens:
+            return None
+        batches = probe_batches(self._config, self.corpus)
+        return MlmProbe(settings, batches, probe_shape(self._config))
+
+    @cached_property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """One evaluation beside each teacher, alike in all else; one where there is no teacher."""
+        texts = {name: held_out(self._config, text) for name, text in self.texts.items()}
+        # Read and shuffled once: only the teacher whose predictions stand beside them differs.
+        study_text = held_out(self._config, self.corpus)
+        # Predictions over other tokens cannot be compared.
+        vocab_size = zoo.resolve(self._config.student).vocab_size
+        models: list[Model | None] = [teacher.model for teacher in self.teachers]
+        evaluations = []
+        for model in models or [None]:
+            comparable = model if model and model.config.vocab_size == vocab_size else None
+            compared = HeldOut(study_text.batches, comparable, study_text.shuffled)
+            evaluations.append(
+                Evaluation(self._config.evaluation, compared, self.tasks, texts, self.mlm_probe)
+            )
+        return tuple(evaluations)
+
+    def evaluation_for(self, seed: int) -> Evaluation:
+        """Return what a seed's student is measured by, beside the teacher it learns from."""
+        return self.evaluations[self.teacher_number(seed)]

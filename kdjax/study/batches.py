@@ -1,0 +1,116 @@
+"""The batches that training and evaluation take from a study's text."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdjax.config import Config
+from kdjax.data.corpus import Corpus
+from kdjax.data.loader import Batches, fixed_batches
+from kdjax.errors import InputError
+from kdjax.evaluation.mlm import HeldOut
+from kdjax.evaluation.shuffle import shuffle_visible
+from kdjax.teacher_cache.store import Cache
+
+HELD_OUT_SEED = 20240419
+"""Seed of the masks held-out sequences have in every study, and of the shuffled control."""
+PROBE_SEED = 0x6B646A61785F7072
+"""Seed of the order and masks in which an MLM probe reads the training text: no likely seed of a
+run."""
+
+
+def train_batches(
+    config: Config, corpus: Corpus, batch_size: int, seed: int, cache: Cache | None = None
+) -> Batches:
+    """Open the training batches of a seed: the same order and masks for every arm.
+
+    Args:
+        config: the recipe.
+        corpus: the study's text.
+        batch_size: sequences of a batch.
+        seed: of order and masks.
+        cache: stored teacher outputs, which then come with the batches.
+    """
+    return Batches(
+        corpus,
+        "train",
+        batch_size=batch_size,
+        seed=seed,
+        mlm_probability=config.data.mlm_probability,
+        max_predictions=config.data.max_predictions,
+        mask_copies=config.data.mask_copies,
+        cache=cache,
+    )
+
+
+def probe_batches(config: Config, corpus: Corpus) -> Batches:
+    """Open the training text as an MLM probe reads it: the same order and masks for every model.
+
+    The seed is a constant, not the student's, so that what a probe owes to its text is the same for
+    all and leaves their differences alone; a teacher has no seed anyway. Masks are new in every
+    epoch, whatever `data.mask_copies` says: they belong to the measurement.
+
+    Raises:
+        InputError: fewer training sequences than a batch has.
+    """
+    try:
+        return Batches(
+            corpus,
+            "train",
+            batch_size=config.evaluation.mlm_probe.batch_size,
+            seed=PROBE_SEED,
+            mlm_probability=config.data.mlm_probability,
+            max_predictions=config.data.max_predictions,
+        )
+    except InputError as e:
+        raise InputError(f"evaluation.mlm_probe.batch_size: {e}") from None
+
+
+def held_out(config: Config, corpus: Corpus) -> HeldOut:
+    """Make the held-out masks that every model is measured on, with their shuffled control.
+
+    Args:
+        config: the recipe.
+        corpus: the study's text, or one of `evaluation.texts`.
+    """
+    batches = held_out_batches(config, corpus)
+    shuffled = shuffle_visible(batches, corpus.manifest.special_ids, HELD_OUT_SEED)
+    return HeldOut(batches, shuffled=HeldOut(shuffled))
+
+
+def held_out_batches(config: Config, corpus: Corpus, skip: int = 0) -> list[dict[str, np.ndarray]]:
+    """Read the held-out sequences with fixed masks: the same in every run.
+
+    Args:
+        config: the recipe.
+        corpus: the text.
+        skip: how many of its held-out sequences to pass over first.
+    """
+    return fixed_batches(
+        corpus,
+        "validation",
+        batch_size=config.train.batch_size,
+        limit=config.evaluation.mlm_sequences,
+        seed=HELD_OUT_SEED,
+        mlm_probability=config.data.mlm_probability,
+        max_predictions=config.data.max_predictions,
+        besides=skip,
+    )
+
+
+def tuning_batches(config: Config, corpus: Corpus) -> list[dict[str, np.ndarray]]:
+    """Read as many held-out sequences again, or all that remain: none that evaluations use.
+
+    Raises:
+        InputError: none remain.
+    """
+    batches = held_out_batches(config, corpus, skip=config.evaluation.mlm_sequences)
+    if not batches:
+        raise InputError(
+            f"{corpus.directory}: evaluation takes all {corpus.sequences('validation'):,} "
+            "held-out sequences, expected "
+            "some left to tune on: a lower evaluation.mlm_sequences, a larger data.validation, or "
+            "a probe as "
+            "tune.endpoint"
+        )
+    return batches

@@ -1,0 +1,95 @@
+"""A study's stored teacher outputs: made once, or taken from where the recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from kdjax.config import Config
+from kdjax.data.corpus import Corpus
+from kdjax.dry_run.arms import arms_of
+from kdjax.dry_run.charges import stored_by
+from kdjax.errors import InputError
+from kdjax.files import remove_on_input_error
+from kdjax.models import FeatureRequest, Model
+from kdjax.parallel.layout import Layout
+from kdjax.progress import Reporter
+from kdjax.study.corpus import study_corpus
+from kdjax.study.teachers import check_teacher, study_teachers
+from kdjax.teacher_cache.manifest import CacheManifest, bias
+from kdjax.teacher_cache.store import Cache
+from kdjax.training import fill_teacher_cache
+
+
+def study_cache(
+    config: Config,
+    request: FeatureRequest,
+    teacher: Model,
+    corpus: Corpus,
+    directory: Path,
+    layout: Layout,
+    reporter: Reporter,
+) -> Cache:
+    """Open the stored outputs that the recipe names, or make them in `directory`.
+
+    Args:
+        config: the recipe.
+        request: the outputs that its arms read.
+        teacher: whose they are.
+        corpus: the study's text.
+        directory: of outputs to be made.
+        layout: of the devices.
+        reporter: shows how the making goes on.
+
+    Raises:
+        InputError: the ones named are another teacher's, on other masks, or lack what is asked for.
+    """
+
+    def show(views: int, total: int) -> None:
+        reporter.status(f"cache: {views:,} of {total:,} views of sequences")
+
+    if config.cache.source:
+        directory = Path(config.cache.source)
+    else:
+        fill_teacher_cache.build(
+            directory, teacher, request, config.cache, config.data, corpus, layout, show
+        )
+    return fill_teacher_cache.open_cache(
+        directory, teacher, request, config.cache, config.data, corpus
+    )
+
+
+def prepare_cache(config: Config, out: Path) -> CacheManifest:
+    """Store in `out` what the recipe's arms with `teacher: cached` ask for; print what it holds.
+
+    Args:
+        config: the recipe.
+        out: the directory, for `cache.source` of any recipe.
+
+    Raises:
+        InputError: no arm reads stored outputs; or as `study_cache`.
+    """
+    request = stored_by(arms_of(config))
+    if not request:
+        raise InputError("no arm has teacher: cached, expected at least one, to know what to store")
+    data_dir = out.with_name(f"{out.name}.data")
+    teacher_dir = out.with_name(f"{out.name}.teacher")
+    layout = Layout.of(config.train.mesh)
+    with Reporter() as reporter, remove_on_input_error(out, data_dir, teacher_dir):
+        check_teacher(config, layout)
+        corpus = study_corpus(config, data_dir, reporter)
+        teachers = study_teachers(config, corpus, teacher_dir, layout, reporter)
+        teacher = teachers[0].model  # the only one: `arms_of` refuses more
+        own_cache = replace(config, cache=replace(config.cache, source=""))
+        cache = study_cache(own_cache, request, teacher, corpus, out, layout, reporter)
+
+        manifest = cache.manifest
+        line = (
+            f"{out}: {manifest.views} views of {manifest.sequences:,} sequences, "
+            f"{manifest.bytes:,} bytes, "
+            f"{manifest.totals['flops']:.4g} FLOPs"
+        )
+        for name, value in bias(manifest).items():
+            line += f", {name.replace('_', ' ')} {value:.4g}"
+        reporter.log(line)
+        return manifest

@@ -1,0 +1,111 @@
+"""References of a study: what its arms stand between, untrained starts and teachers, measured."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from kdjax.clock import CLOCK
+from kdjax.config import ModelConfig, plain, to_dict
+from kdjax.files import digest, read_json, write_json
+from kdjax.study.evaluation import Evaluation
+from kdjax.study.run_backup import RESULT
+from kdjax.study.study import Study
+from kdjax.training.arm import Arm
+
+
+class References:
+    """The untrained starts of each seed and the teachers, measured like the runs."""
+
+    def __init__(self, study: Study):
+        """Measure nothing yet.
+
+        Args:
+            study: the study, prepared.
+        """
+        self._plan = study.plan
+        self._artifacts = study.artifacts
+        self._reporter = study.reporter
+
+    def measure(self) -> list[dict[str, Any]]:
+        """Measure what was not measured before; return a row of `results.json` for each."""
+        return [*self._starts(), *self._teachers()]
+
+    def _starts(self) -> list[dict[str, Any]]:
+        """Measure each start that arms share, under every seed."""
+        arms_by_start: dict[Any, list[Arm]] = {}
+        for arm in self._plan.arms.values():
+            arms_by_start.setdefault((arm.student, arm.start), []).append(arm)
+        rows: list[dict[str, Any]] = []
+        for arms in arms_by_start.values():
+            name = "untrained start"
+            if rows:  # not the first
+                name += f" ({', '.join(arm.name for arm in arms)})"
+            # The name follows from student and start, not from the first arm that has them: other
+            # arms may join a study.
+            identity = [plain(to_dict(settings)) for settings in (arms[0].student, arms[0].start)]
+            for seed in self._plan.config.seeds:
+                rows.append(
+                    self._reference(
+                        f"untrained-{digest(identity)[:8]}-seed{seed}",
+                        name,
+                        seed,
+                        arms[0].student,
+                        functools.partial(self._artifacts.start_params, arms[0], seed),
+                        self._artifacts.evaluation_for(seed),
+                    )
+                )
+        return rows
+
+    def _teachers(self) -> list[dict[str, Any]]:
+        """Measure each teacher."""
+        rows = []
+        teachers = self._artifacts.teachers
+        # A study without a teacher has one evaluation all the same.
+        for teacher, evaluation in zip(teachers, self._artifacts.evaluations, strict=False):
+            directory = "teacher"
+            name = "teacher"
+            if len(teachers) > 1 and teacher.seed is not None:
+                directory = f"teacher-seed{teacher.seed}"
+                name = f"teacher, seed {teacher.seed}"
+            model = teacher.model
+            params = functools.partial(getattr, model, "params")
+            rows.append(self._reference(directory, name, None, model.config, params, evaluation))
+        return rows
+
+    def _reference(
+        self,
+        directory: str,
+        name: str,
+        seed: int | None,
+        model: ModelConfig,
+        make_params: Callable[[], Any],
+        evaluation: Evaluation,
+    ) -> dict[str, Any]:
+        """Measure a reference, or read how it was measured before.
+
+        Args:
+            directory: of its result, among the references'.
+            name: for people.
+            seed: of an untrained start; None: it is a teacher.
+            model: the model's configuration.
+            make_params: makes the model's parameters, when they are needed.
+            evaluation: what it is measured by.
+        """
+        path = self._plan.artifact_dirs["references"] / directory / RESULT
+        if not path.exists():
+            self._reporter.status(f"{name}: evaluating")
+            params = make_params()
+            # A start's MLM head has learnt nothing yet; a teacher is not fine-tuned.
+            is_teacher = seed is None
+            with CLOCK("evaluation"):
+                metrics, details = evaluation.measure(
+                    model,
+                    params,
+                    seed or 0,
+                    mlm=is_teacher and "mlm" in params,
+                    finetuning=None if is_teacher else self._plan.config.evaluation.finetune,
+                )
+            write_json(path, {"metrics": metrics, "details": details})
+        return {"name": name, "seed": seed, **read_json(path)}

@@ -1,0 +1,247 @@
+"""The runs of a study: each is trained, with others of its arm or alone, measured and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from kdjax.budget.hardware import peak
+from kdjax.config import plain, to_dict
+from kdjax.dry_run.arms import finetuning_of
+from kdjax.files import read_json, write_json
+from kdjax.parallel import hosts
+from kdjax.study.batches import train_batches
+from kdjax.study.groups import groups
+from kdjax.study.machine import hardware_use
+from kdjax.study.run_backup import RESULT, RunBackup
+from kdjax.study.run_manifest import register_run
+from kdjax.study.study import Study
+from kdjax.training.arm import Arm
+from kdjax.training.checkpoint_storage import save_params
+from kdjax.training.compiled_phase import CompiledPhase
+from kdjax.training.outcome import Outcome
+from kdjax.training.program import program_of
+from kdjax.training.sinks import About
+from kdjax.training.stopwatch import Stopwatch
+from kdjax.training.teacher_source import CachedTeacher
+from kdjax.training.train import train
+from kdjax.training.trainer import Trainer
+
+
+class StudyRunner:
+    """The maker of a study's runs, each to its end, however far it had come."""
+
+    def __init__(self, study: Study):
+        """Train nothing yet.
+
+        Args:
+            study: the study, prepared.
+        """
+        self._study = study
+        self._plan = study.plan
+        self._config = study.plan.config
+        self._artifacts = study.artifacts
+        self._reporter = study.reporter
+        self._compiled_arms: set[str] = set()
+
+    def run_all(self, runs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+        """Take runs to their end, as many of an arm at once as the recipe says.
+
+        Args:
+            runs: arm and seed of each.
+
+        Returns:
+            Their rows of `results.json`, in the order of `runs`.
+
+        Raises:
+            InputError: as `run_group`.
+        """
+        rows: dict[tuple[str, int], dict[str, Any]] = {}
+        for arm, seeds in groups(runs, self._plan.vmapped_seeds, self._teacher_of_program):
+            for seed, row in zip(seeds, self.run_group(arm, seeds), strict=True):
+                rows[arm, seed] = row
+        return [rows[run] for run in runs]
+
+    def _teacher_of_program(self, arm: str, seed: int) -> int:
+        """Return the number of the teacher that a run's program is given; 0 where it has none."""
+        if not self._plan.arms[arm].uses_teacher:
+            return 0
+        return self._artifacts.teacher_number(seed)
+
+    def run_group(self, arm: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """Take runs of an arm to their end, unfinished ones together, however far each had come.
+
+        Args:
+            arm: the arm's name.
+            seeds: of the runs; students that learn from the same teacher.
+
+        Returns:
+            Their rows of `results.json`.
+
+        Raises:
+            InputError: the loss is not finite, a checkpoint is damaged, the directory holds another
+                run, or there are several under a budget of hours.
+        """
+        # Which runs are finished, here or on another machine; the others are trained together.
+        rows = {}
+        backups = {}
+        for seed in seeds:
+            run_dir = self._plan.run_dir(arm, seed)
+            backup = RunBackup(self._config.train.checkpoint.directory, run_dir)
+            register_run(self._study, arm, seed, backup)
+            backup.download()
+            if hosts.broadcast_from_main(self._study.is_finished(arm, seed)):
+                backup.upload_and_prune()
+                # The main process alone is sure to have it on its disk.
+                row = read_json(run_dir / RESULT) if hosts.is_main_process() else None
+                rows[seed] = hosts.broadcast_from_main(row)
+            else:
+                backups[seed] = backup
+        if backups:
+            rows |= self._train(self._plan.arms[arm], backups)
+        return [rows[seed] for seed in seeds]
+
+    def _train(self, arm: Arm, backups: Mapping[int, RunBackup]) -> dict[int, dict[str, Any]]:
+        """Train runs of an arm together, and measure each.
+
+        Args:
+            arm: the arm.
+            backups: seed -> where the files of its run lie besides its directory.
+
+        Returns:
+            Seed -> the row of its run.
+        """
+        compiled_phases = self._compile(arm, list(backups))
+        runs = []
+        for seed, backup in backups.items():
+            runs.append(self._run(arm, seed, compiled_phases[seed], backup))
+        # Each is written as soon as it is measured: a kill then costs only the others.
+        rows = {}
+        for (seed, backup), outcome in zip(backups.items(), train(*runs), strict=True):
+            rows[seed] = self._finish(arm, seed, compiled_phases[seed], outcome)
+            backup.upload_and_prune()
+        return rows
+
+    def _compile(self, arm: Arm, seeds: Sequence[int]) -> dict[int, list[CompiledPhase]]:
+        """Compile an arm's phases for the runs of some seeds together, and open their batches.
+
+        All seeds learn from the teacher of the first, unless the arm looks at none; it is placed on
+        the devices once.
+
+        Returns:
+            Seed -> the phases of its run.
+        """
+        # Later groups of the arm find its programs compiled.
+        if arm.name not in self._compiled_arms:
+            self._compiled_arms.add(arm.name)
+            self._reporter.status(f"{arm.name}: compiling")
+        settings = self._config.train
+        compiled_phases = {seed: list[CompiledPhase]() for seed in seeds}
+        teacher = self._artifacts.teacher_for(seeds[0])
+        for phase, price in zip(arm.phases, self._study.costs[arm.name].prices, strict=True):
+            shape = phase.shape(self._plan.shape)
+            program = program_of(
+                phase,
+                shape,
+                self._plan.layout,
+                settings.grad_accum_steps,
+                settings.compute,
+                len(seeds),
+            )
+            teacher_params = program.place_teacher(teacher.params if teacher else None)
+            # Order and masks are a seed's own, stored outputs or not.
+            reads_cache = isinstance(phase.teacher_source, CachedTeacher)
+            cache = self._artifacts.cache if reads_cache else None
+            for seed in seeds:
+                stream = train_batches(
+                    self._config, self._artifacts.corpus, shape.batch_size, seed, cache
+                )
+                compiled_phases[seed].append(
+                    CompiledPhase(phase, program, price, stream, teacher_params)
+                )
+        return compiled_phases
+
+    def _run(
+        self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], backup: RunBackup
+    ) -> Trainer:
+        """Return a run, ready to be trained."""
+        config = self._config
+        evaluation = self._artifacts.evaluation_for(seed)
+        mlm = arm.trains_mlm_head
+        return Trainer(
+            compiled_phases,
+            self._plan.budget,
+            start=self._artifacts.start_params(arm, seed),
+            seed=seed,
+            config=config.train,
+            directory=self._plan.run_dir(arm.name, seed),
+            upfront=self._study.costs[arm.name].upfront,
+            cache_bytes=self._artifacts.cache_bytes(arm),
+            repeats=config.data.regime != "unlimited",
+            evaluate=lambda params: evaluation.evaluate_during_training(
+                arm.student, params, mlm=mlm
+            ),
+            watch=self._reporter.track(f"{arm.name}, seed {seed}"),
+            checkpoints=backup.checkpoints,
+            warn=self._reporter.warn,
+            about=About(self._plan.out.resolve().name, arm.name, seed, plain(to_dict(config))),
+            peak=peak(self._plan.layout.mesh.local_devices[0]),
+        )
+
+    def _finish(
+        self, arm: Arm, seed: int, compiled_phases: Sequence[CompiledPhase], outcome: Outcome
+    ) -> dict[str, Any]:
+        """Measure a run that was trained, and write its files; return its row."""
+        run_dir = self._plan.run_dir(arm.name, seed)
+        ledger = outcome.ledger
+        self._reporter.status(f"{arm.name}, seed {seed}: evaluating")
+        # The time of evaluating counts as the run's.
+        clock = Stopwatch(ledger.seconds)
+        with clock("evaluation"):
+            metrics, details = self._artifacts.evaluation_for(seed).measure(
+                arm.student,
+                outcome.params,
+                seed,
+                mlm=arm.trains_mlm_head,
+                finetuning=finetuning_of(self._config, arm),
+            )
+
+        # The row says what was spent, phase by phase and in all, and what came of it.
+        phases = []
+        for steps, compiled_phase in zip(ledger.phases, compiled_phases, strict=True):
+            flops = steps * compiled_phase.price.total
+            batch_size = compiled_phase.program.shape.batch_size
+            phases.append({"steps": steps, "batch": batch_size, "flops": flops})
+        train_sequences = self._artifacts.corpus.sequences("train")
+        row = {
+            "arm": arm.name,
+            "seed": seed,
+            "budget": asdict(self._plan.budget),
+            "used": ledger.used,
+            "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
+            "cache_bytes": ledger.cache_bytes,
+            "steps": ledger.steps,
+            "phases": phases,
+            "positions": ledger.positions,
+            "tokens_seen": ledger.tokens,
+            "tokens_unique": ledger.unique_tokens,
+            "tokens_masked": ledger.masked_tokens,
+            "epochs": ledger.positions / self._plan.shape.seq_len / train_sequences,
+            "wall_clock": clock.seconds,
+            "hardware": hardware_use(compiled_phases, ledger, outcome.side_by_side),
+            "metrics": metrics,
+            "details": details,
+            "curve": outcome.curve,
+            "params_sha256": outcome.params_sha256,
+            "ledger_sha256": outcome.journal_sha256,
+        }
+
+        save_params(run_dir / "params.safetensors", outcome.params)
+        # Last: a run that has it is finished.
+        write_json(run_dir / RESULT, row)
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        self._reporter.log(
+            f"{arm.name}, seed {seed}: {ledger.steps} steps, {ledger.total:.4g} FLOPs; {figures}"
+        )
+        return row

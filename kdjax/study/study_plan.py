@@ -1,0 +1,116 @@
+"""A study's plan: all that follows from its recipe before anything is made."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+from kdjax.budget.accounting import Budget
+from kdjax.budget.ledger import PhaseSpan
+from kdjax.budget.price import Price
+from kdjax.config import Config
+from kdjax.dry_run.arms import arms_of, shape_of
+from kdjax.dry_run.charges import probe_charge, upfront_charges
+from kdjax.dry_run.teacher_cost import TeacherCost
+from kdjax.parallel.layout import Layout
+from kdjax.study.artifact_dirs import artifact_dirs
+from kdjax.study.manifest import Cost
+from kdjax.training.arm import Arm
+from kdjax.training.phase import price
+
+
+class StudyPlan:
+    """What a study does, as its recipe says it; nothing is read or written.
+
+    Attributes:
+        config: the recipe.
+        out: the study's directory.
+        artifact_dirs: where corpus, teacher, stored outputs and references lie, by name.
+        arms: name -> arm.
+        shape: of a batch.
+        budget: of each run.
+        layout: of arrays on the devices.
+    """
+
+    def __init__(self, config: Config, out: Path, shared: Path | None = None):
+        """Resolve the recipe's arms and check its batches.
+
+        Args:
+            config: the recipe.
+            out: the study's directory.
+            shared: a directory for what other studies use too; None: all lies in `out`.
+
+        Raises:
+            InputError: the arms cannot be, or the devices do not divide a batch.
+        """
+        self.config = config
+        self.out = out
+        self.artifact_dirs = artifact_dirs(config, out, shared)
+        self.arms = arms_of(config)
+        self.shape = shape_of(config)
+        self.budget = Budget.of(config.budget)
+        self.layout = Layout.of(config.train.mesh)
+        # Each stretch of a batch ramp has batches of its own.
+        batch_sizes = [step.batch_size for step in config.train.batch_ramp]
+        for batch_size in (self.shape.batch_size, *batch_sizes):
+            self.layout.check_batch(batch_size, config.train.grad_accum_steps)
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Arm and seed of every run, in the order in which they are made: seed by seed."""
+        return [(arm, seed) for seed, arm in product(self.config.seeds, self.config.arms)]
+
+    @property
+    def vmapped_seeds(self) -> int:
+        """How many seeds of an arm train together at most; under a budget of hours each alone."""
+        if not self.budget.countable:
+            return 1
+        return self.config.train.vmapped_seeds
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any arm needs the teacher's parameters."""
+        return any(arm.needs_teacher for arm in self.arms.values())
+
+    def run_dir(self, arm: str, seed: int) -> Path:
+        """Return the directory of a run."""
+        return self.out / "runs" / f"{arm}-seed{seed}"
+
+    def prices(self, arm: Arm) -> tuple[Price, ...]:
+        """Count what a step of each phase of an arm costs."""
+        return tuple(price(phase, phase.shape(self.shape)) for phase in arm.phases)
+
+    def check_budget(self, arm: Arm, prices: tuple[Price, ...]) -> None:
+        """Check that the budget buys each phase of an arm a step, its MLM probe being paid.
+
+        Raises:
+            InputError: a phase without a single step.
+        """
+        self.schedule(arm, Cost(prices, probe_charge(self.config, arm)))
+
+    def cost(
+        self, arm: Arm, prices: tuple[Price, ...], train_sequences: int, teacher: TeacherCost | None
+    ) -> Cost:
+        """Return what a run of an arm costs, its shares of what the study makes before included.
+
+        Args:
+            arm: the arm.
+            prices: of a step of each of its phases.
+            train_sequences: training sequences of the corpus.
+            teacher: what the teacher cost; None where the arm needs none.
+
+        Raises:
+            InputError: the teacher's training is charged and its cost is not known.
+        """
+        upfront = upfront_charges(self.config, self.arms, arm, train_sequences, teacher)
+        return Cost(prices, upfront)
+
+    def schedule(self, arm: Arm, cost: Cost) -> tuple[PhaseSpan, ...]:
+        """Return an arm's phases as they lie in the budget; none where a clock decides.
+
+        Raises:
+            InputError: a phase without a single step.
+        """
+        if not self.budget.countable:
+            return ()
+        return arm.schedule_phases(self.budget, cost.prices, self.shape, cost.upfront)

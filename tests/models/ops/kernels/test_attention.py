@@ -1,0 +1,139 @@
+"""The attention kernel beside plain JAX."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.models.ops.dropout import keep_mask_by_seeds, sequence_seeds
+from kdjax.models.ops.kernels import attention
+from tests.models.ops.examples import (
+    BF16,
+    F32,
+    KERNEL_ROUNDING,
+    LENGTH,
+    assert_near,
+    drawn,
+    grids,
+    segments,
+)
+
+HEADS = 2
+WIDTH = 128
+
+
+def plain(
+    joined: jax.Array, segments: jax.Array, seeds: jax.Array | None = None, rate: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Compute dropout(softmax(q kᵀ/√d)) v, and q kᵀ/√d."""
+    query, key, value = (
+        x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
+        for x in jnp.split(joined, 3, axis=-1)
+    )
+    scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])
+    same_segment = segments[:, None, :, None] == segments[:, None, None]
+    probs = jax.nn.softmax(jnp.where(same_segment, scores, -jnp.inf))
+    if seeds is not None:
+        probs = jnp.where(keep_mask_by_seeds(seeds, probs.shape, rate), probs / (1 - rate), 0)
+    context = probs @ value
+    return context.transpose(0, 2, 1, 3).reshape(*joined.shape[:2], -1), scores
+
+
+def inputs(batch: int, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return queries, keys and values; segments; the gradients of the context and of the scores."""
+    return (
+        drawn(batch, LENGTH, 3 * WIDTH, dtype=dtype),
+        segments(batch),
+        drawn(batch, LENGTH, WIDTH, seed=1, dtype=dtype),
+        drawn(batch, HEADS, LENGTH, LENGTH, seed=2, dtype=dtype),
+    )
+
+
+def run(
+    joined: jax.Array,
+    segments: jax.Array,
+    grad_context: jax.Array,
+    grad_scores: jax.Array | None,
+    **options: Any,
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Return the results of both kernels, run as plain JAX."""
+    options = {"heads": HEADS, "interpret": True, **options}
+    with_scores = grad_scores is not None
+    out = attention.forward(joined, segments, scores=with_scores, **options)
+    return out, attention.backward(joined, segments, grad_context, grad_scores, **options)
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("with_scores", [False, True])
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_kernel_computes_plain_attention_and_drops_out_the_same_probabilities(
+    dtype: Any, with_scores: bool, dropout: bool
+) -> None:
+    joined, segment_ids, grad_context, grad_scores = inputs(3, dtype)
+    options = {}
+    if dropout:
+        options = {"seeds": sequence_seeds(jax.random.key(4), 3), "rate": 0.3}
+    got = run(joined, segment_ids, grad_context, grad_scores if with_scores else None, **options)
+    assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype(dtype)}
+
+    out, pull = jax.vjp(lambda x: plain(x, segment_ids, **options), joined.astype(F32))
+    if not with_scores:
+        out = out[:1]
+        grad_scores = jnp.zeros_like(grad_scores)
+    (grad,) = pull((grad_context.astype(F32), grad_scores.astype(F32)))
+    assert_near(got, (out, grad), KERNEL_ROUNDING[dtype])
+
+
+@pytest.mark.parametrize("sequences", [1, 2, 3])
+def test_kernel_does_not_depend_on_how_many_sequences_a_step_of_its_grid_takes(
+    monkeypatch: pytest.MonkeyPatch, sequences: int
+) -> None:
+    arrays = inputs(6, F32)
+    all_at_once = run(*arrays)
+    monkeypatch.setattr(attention, "_BLOCK_BYTES", sequences * arrays[0][0].nbytes)
+    # A function of its own, as JAX keeps what it has traced of another.
+    assert grids(functools.partial(run), *arrays) == [(6 // sequences,)] * 2
+    assert_near(run(*arrays), all_at_once, KERNEL_ROUNDING[F32])
+
+
+def test_position_sees_its_own_segment_alone() -> None:
+    joined, segment_ids, *_ = inputs(1, F32)
+    moved = joined.at[0, 50].add(1.0)
+    before = attention.forward(joined, segment_ids, HEADS, interpret=True)[0]
+    after = attention.forward(moved, segment_ids, HEADS, interpret=True)[0]
+    changed = np.flatnonzero(np.any(before != after, axis=(0, 2)))
+    assert changed.tolist() == np.flatnonzero(segment_ids[0] == 3).tolist()
+
+
+def test_kernel_takes_large_scores() -> None:
+    joined, segment_ids, grad_context, grad_scores = inputs(2, F32)
+    large = joined.at[..., : 2 * WIDTH].multiply(30)
+    (context, _), grad = run(large, segment_ids, grad_context, grad_scores)
+    assert np.isfinite(grad).all()
+    np.testing.assert_allclose(context, plain(large, segment_ids)[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("length", "width", "heads", "scores", "fits"),
+    [
+        (128, 768, 12, False, True),
+        (512, 768, 12, False, True),
+        (256, 768, 12, True, True),
+        (128, 128, 16, False, True),
+        (120, 768, 12, False, False),  # not whole tiles
+        (640, 768, 12, False, False),  # too long
+        (512, 768, 12, True, False),  # too many scores
+        (128, 192, 3, False, False),  # columns that are not whole tiles
+        (128, 128, 32, False, False),  # heads narrower than a tile's rows
+    ],
+)
+def test_kernel_fits_short_sequences_of_whole_tiles(
+    length: int, width: int, heads: int, scores: bool, fits: bool
+) -> None:
+    assert attention.fits(length, width, heads, scores=scores) is fits

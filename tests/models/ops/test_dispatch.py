@@ -1,0 +1,70 @@
+"""Which form of an operation is traced."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kdjax.config import MeshConfig
+from kdjax.models.ops import dispatch
+from kdjax.models.ops.dispatch import is_reference_traced, trace_reference
+from kdjax.parallel.layout import Layout
+
+
+def test_trace_reference_holds_inside_its_block_even_after_an_error() -> None:
+    assert not is_reference_traced()
+    with trace_reference():
+        assert is_reference_traced()
+        with pytest.raises(ZeroDivisionError), trace_reference():
+            raise ZeroDivisionError
+        assert is_reference_traced()
+    assert not is_reference_traced()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_compiled_function_is_traced_anew_in_each_form_in_any_order(first: bool) -> None:
+    inner = jax.jit(lambda x: x + is_reference_traced())
+    outer = jax.jit(lambda x: 10 * inner(x))
+
+    def run(as_reference: bool) -> int:
+        if not as_reference:
+            return int(outer(jnp.int32(0)))
+        with trace_reference():
+            return int(outer(jnp.int32(0)))
+
+    assert {form: run(form) for form in (first, not first, first)} == {True: 10, False: 0}
+
+
+def chosen(**kernels: bool) -> str:
+    """Return the form that is chosen, by its name."""
+    forms = {name: lambda name=name: name for name in ("reference", "optimized", *kernels)}
+    return dispatch.choose(**forms)()
+
+
+def test_choose_takes_the_platforms_kernel_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert chosen(tpu=True, gpu=True) == "optimized"
+    for platform in ("tpu", "gpu"):
+        monkeypatch.setattr(dispatch, "platform", lambda platform=platform: platform)
+        assert chosen(tpu=True, gpu=True) == platform
+        assert chosen() == "optimized"
+        with trace_reference():
+            assert chosen(tpu=True, gpu=True) == "reference"
+
+
+@pytest.mark.usefixtures("tpu")
+@pytest.mark.parametrize(("mesh", "form"), [({"fsdp": 2}, "tpu"), ({"tensor": 2}, "optimized")])
+def test_choose_takes_no_kernel_where_devices_share_a_layer(
+    mesh: dict[str, int], form: str
+) -> None:
+    with Layout.of(MeshConfig(**mesh)).mesh_context():
+        assert chosen(tpu=True) == form
+        assert dispatch.on_tpu() is (form == "tpu")
+
+
+def test_a_cpu_is_no_tpu() -> None:
+    assert not dispatch.on_tpu()
+    with Layout.of().mesh_context():
+        assert not dispatch.on_tpu()

@@ -1,0 +1,39 @@
+"""LayerNorm beside plain JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.models import ops
+from tests.models.ops.examples import BF16, F32, assert_computes, drawn
+
+EPSILON = 1e-5
+
+
+def plain(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Return rows of mean 0 and variance 1, scaled and moved."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON) * scale + bias
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_layer_norm_computes_plain_layer_norm(dtype: Any) -> None:
+    x = drawn(3, 10, 12, dtype=dtype)
+    scale = drawn(12, seed=1)
+    bias = drawn(12, seed=2)
+    out = assert_computes(lambda *args: ops.layer_norm(*args, EPSILON), plain, x, scale, bias)
+    assert out.dtype == dtype
+
+
+def test_layer_norm_of_rows_far_from_zero_keeps_their_variance() -> None:
+    """E[x²] − E[x]² would cancel."""
+    x = 300 + drawn(2, 5, 64)
+    out = ops.layer_norm(x, jnp.ones(64), jnp.zeros(64), 1e-12)
+    wide = np.asarray(x, np.float64)
+    want = (wide - wide.mean(-1, keepdims=True)) / wide.std(-1, keepdims=True)
+    np.testing.assert_allclose(out, want, atol=1e-3)

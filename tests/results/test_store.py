@@ -1,0 +1,135 @@
+"""Results are read as they were written, those of earlier versions too; a fault is one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdjax.config import Schedule, TermConfig
+from kdjax.errors import InputError
+from kdjax.results.schema import VERSION, CaseVerdict, HeadLoss, ProbedLayers, SharedCaseVerdict
+from kdjax.results.store import from_plain, read_results, results_of, to_plain, write_results
+
+FIRST_VERSION = Path(__file__).parents[1] / "golden" / "results_version_1.json"
+"""As kdjax wrote it before results had a version."""
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """Return the plain values of a file of the first version."""
+    values: dict[str, Any] = json.loads(FIRST_VERSION.read_text(encoding="utf-8"))
+    return values
+
+
+def test_file_of_the_first_version_gets_a_version_and_its_baseline_arm(
+    content: dict[str, Any],
+) -> None:
+    results = read_results(FIRST_VERSION)
+    assert "version" not in content
+    assert (results.version, results.baseline_arm) == (VERSION, "scratch")
+    added = {"version": VERSION, "baseline_arm": "scratch"}
+    assert to_plain(results) == {**content, **added}
+
+
+def test_results_written_and_read_again_are_the_same(tmp_path: Path) -> None:
+    results = read_results(FIRST_VERSION)
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
+    again = tmp_path / "again.json"
+    write_results(again, read_results(tmp_path / "results.json"))
+    assert again.read_bytes() == (tmp_path / "results.json").read_bytes()
+
+
+def test_details_have_the_type_of_their_endpoint() -> None:
+    details = read_results(FIRST_VERSION).runs[0].details
+    assert isinstance(details["mlm_loss"], HeadLoss)
+    assert isinstance(details["probe.parity"], ProbedLayers)
+
+
+def drop(*names: Any) -> Callable[[dict[str, Any]], None]:
+    """Return what removes a field from a tree."""
+
+    def edit(content: Any) -> None:
+        for name in names[:-1]:
+            content = content[name]
+        del content[names[-1]]
+
+    return edit
+
+
+def put(value: Any, *names: Any) -> Callable[[dict[str, Any]], None]:
+    """Return what sets a field of a tree."""
+
+    def edit(content: Any) -> None:
+        for name in names[:-1]:
+            content = content[name]
+        content[names[-1]] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (drop("budget"), "results.json: budget is missing, expected Budget"),
+        (drop("runs", 1, "steps"), r"results.json: runs\[1\].steps is missing, expected int"),
+        (put("3", "runs", 0, "seed"), r"runs\[0\].seed is '3', expected int"),
+        (put(2.5, "runs", 0, "steps"), r"runs\[0\].steps is 2.5, expected int"),
+        (put(True, "runs", 0, "steps"), r"runs\[0\].steps is True, expected int"),
+        (put(None, "runs", 0, "metrics", "mlm_loss"), "metrics.mlm_loss is None, expected float"),
+        (put("much", "arms", "scratch", "phases", 0, "price"), "price is 'much', expected Price"),
+        (put("WINS", "verdicts", 0, "verdict"), r"verdicts\[0\].verdict is 'WINS', expected"),
+        (put({}, "runs", 0, "details", "mlm_loss"), "details.mlm_loss"),
+        (put([], "arms"), r"results.json: arms is \[\], expected dict"),
+        (put(1, "wallclock"), "results.json: wallclock is unknown, expected"),
+    ],
+)
+def test_field_that_is_not_as_expected_is_one_line_with_file_and_name(
+    content: dict[str, Any], edit: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    edit(content)
+    with pytest.raises(InputError, match=said) as raised:
+        results_of(content, Path("results.json"))
+    assert "\n" not in str(raised.value)
+    assert "`kdjax compare`" in str(raised.value)
+
+
+def test_file_of_a_later_version_is_refused(content: dict[str, Any]) -> None:
+    content |= {"version": VERSION + 1, "kdjax": "9.9"}
+    with pytest.raises(
+        InputError, match=f"version is {VERSION + 1}, expected at most {VERSION}; .*9.9"
+    ):
+        results_of(content, Path("results.json"))
+
+
+@pytest.mark.parametrize("value", [None, [], "results", 3])
+def test_file_that_is_no_mapping_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="expected the results of a study"):
+        results_of(value, Path("results.json"))
+
+
+def test_whole_number_where_a_real_one_is_expected_stays_whole() -> None:
+    assert type(from_plain(dict[str, float], {"used": 3}, "x")["used"]) is int
+
+
+def test_union_is_read_by_the_fields_that_are_there() -> None:
+    row = {"endpoint": "probe.topic", "a": "kd", "verdict": "OPEN", "b": "scratch", "ratio": 2.0}
+    kind: Any = SharedCaseVerdict | CaseVerdict
+    assert type(from_plain(kind, row, "case")) is CaseVerdict
+    shared = from_plain(kind, {**row, "students": None}, "case")
+    assert type(shared) is SharedCaseVerdict
+    assert to_plain(shared) == {**row, "students": None}
+
+
+def test_weight_may_be_a_number_or_a_schedule() -> None:
+    term = {"name": "mlm", "weight": 0.5, "variant": "original", "options": {}}
+    assert from_plain(TermConfig, term, "term").weight == 0.5
+    points = [[0.0, 1.0], [1.0, 0.0]]
+    scheduled = {**term, "weight": {"shape": "linear", "points": points}}
+    read = from_plain(TermConfig, scheduled, "term")
+    assert read.weight == Schedule("linear", ((0.0, 1.0), (1.0, 0.0)))
+    assert to_plain(read) == scheduled
