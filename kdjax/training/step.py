@@ -218,7 +218,7 @@ def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> A
     """Return the step jitted over a layout: the batch split over devices, the state donated.
 
     Args:
-        step: from `make_step`, or several lanes of it (`kdjax.training.vmapped.vmap_step`).
+        step: from `make_step`, or several lanes of it (`kdjax.training.lanes.vmap_step`).
         layout: where arrays lie.
         state_sharding: shardings of the state.
         teacher: the teacher's parameters, as shapes.
