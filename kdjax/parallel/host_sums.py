@@ -74,6 +74,7 @@ def count_on_devices(layout: Layout) -> Callable[..., tuple[jax.Array, jax.Array
     def count(
         valid: jax.Array, label_weights: jax.Array, fresh: Any, signals: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
+        # By sequence, since those that are fresh come first in a batch
         tokens = valid.sum(axis=-1)
         is_fresh = jnp.arange(len(tokens)) < fresh
         unique = (tokens.T * is_fresh).sum(axis=-1)
@@ -89,9 +90,11 @@ def place_signals(layout: Layout, signals: HostSignals) -> jax.Array:
 
     The row holds whether to stop and, from the main process alone, which checkpoint to save.
     """
-    save = signals.save if hosts.is_main_process() else 0
-    row = np.array([[signals.stop, save]], np.int32)
+    row = np.array([[signals.stop, signals.save]], np.int32)
+    if not hosts.is_main_process():
+        row[0, 1] = 0
     sharding = NamedSharding(layout.mesh, PartitionSpec(AXES))
+    # The first device has the row, so that a sum over all counts each process once.
     rows = []
     for device in layout.mesh.devices.flat:
         if device in sharding.addressable_devices:

@@ -105,6 +105,7 @@ def broadcast_from_main(value: Any) -> Any:
     """
     if not is_multiprocess():
         return value
+    # The size first, so that every process has room for the content.
     content = np.frombuffer(json.dumps(value).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
     padded = np.zeros(-(-size // _CHUNK) * _CHUNK, np.uint8)
@@ -130,6 +131,7 @@ def check_same(facts: Mapping[str, Any]) -> None:
     difference = first_difference(broadcast_from_main(facts), json.loads(json.dumps(facts)))
     if all_processes(difference is None):
         return
+    # A process that does not differ itself only knows that another does.
     where = "on another host"
     if difference:
         name, first, here = difference

@@ -78,6 +78,7 @@ class Layout:
             InputError: the axes' sizes do not make up the devices, or a rule names no axis of the
                 mesh.
         """
+        # The sizes of the axes have to make up the devices.
         devices = list(devices or jax.devices())
         inner = config.fsdp * config.tensor
         data = config.data or len(devices) // inner
@@ -87,6 +88,7 @@ class Layout:
                 f"train.mesh: {sizes} on {len(devices)} devices, expected sizes whose product is "
                 "that"
             )
+        # A recipe's rules come first, so they win over the built-in ones.
         recipe_rules = tuple(config.rules.items())
         for pattern, axes in recipe_rules:
             _check_rule(pattern, axes)
@@ -129,6 +131,7 @@ class Layout:
         """
         if jax.process_count() == 1:
             return jax.device_put(dict(batch), self.batch_sharding)  # type: ignore[no-any-return]
+        # Each device gets its rows from those that this process has.
         rows = self.rows(size)
 
         def rows_of_device(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
@@ -170,7 +173,9 @@ class Layout:
     def teacher_sharding(self, tree: Any) -> Any:
         """Return where a teacher's parameters lie."""
         shardings = self.param_sharding(tree)
-        return shardings if self.splits_teacher else _unsharded(shardings)
+        if self.splits_teacher:
+            return shardings
+        return _unsharded(shardings)
 
     def shard_forward(
         self, forward: Callable[..., Any], dtype: str, *, of_teacher: bool = False
@@ -194,8 +199,11 @@ class Layout:
         layers_are_whole = self.mesh.shape["tensor"] == 1
         manual_axes = set(AXES if layers_are_whole else BATCH_AXES)
 
+        def cast_matrix(x: jax.Array) -> jax.Array:
+            return cast(x, dtype) if x.ndim >= 2 else x
+
         def run(params: Any, batch: Any, **arrays: Any) -> Any:
-            params = jax.tree.map(lambda x: x if x.ndim < 2 else cast(x, dtype), params)
+            params = jax.tree.map(cast_matrix, params)
             if self.batch_parts == 1:
                 return forward(params, batch, **arrays)
 
@@ -324,7 +332,8 @@ def _unsharded(shardings: Any) -> Any:
 
 def _keep_axes(spec: PartitionSpec, kept_axis: str) -> PartitionSpec:
     """Return a spec of parameters without splits over any other mesh axis."""
-    return PartitionSpec(*[axis if axis == kept_axis else None for axis in spec])
+    kept = {kept_axis: kept_axis}
+    return PartitionSpec(*[kept.get(axis) for axis in spec])
 
 
 def _check_rule(pattern: str, axes: Sequence[str]) -> None:

@@ -44,11 +44,13 @@ class Preemption:
         Raises:
             Stopped: the block ended by itself after a signal.
         """
+        # The signal's handler only notes it from here on.
         self._training = True
         try:
             yield
         finally:
             self._training = False
+        # A signal that nobody asked about in the block counts now.
         if self._stop_requested:
             raise Stopped
 

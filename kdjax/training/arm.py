@@ -157,11 +157,14 @@ def resolve(
         InputError: an unknown preset, term or setting, or an objective or start these two models do
             not allow.
     """
+    # The recipe's settings with those of the arm, and nothing left open
     config = arm_of(name, config)
     objectives = objectives_of(name, config)
     student = changed(student, config.student, f"arms.{name}.student")
     model = zoo.resolve(student) if isinstance(student, ModelSpec) else student
     optimizer = changed(optimizer, config.optimizer, f"arms.{name}.optimizer")
+
+    # What is wrong with a phase is an error of this arm.
     phases = []
     try:
         check_start(config.start or StartConfig(), model, teacher)

@@ -28,8 +28,10 @@ class CheckpointPolicy:
 
     def signals(self) -> HostSignals:
         """Return what this process asks for now."""
-        is_due = time.monotonic() - self._last >= self._seconds
-        return HostSignals(PREEMPTION.stop_requested(), self._saved + 1 if is_due else 0)
+        save = 0
+        if time.monotonic() - self._last >= self._seconds:
+            save = self._saved + 1
+        return HostSignals(PREEMPTION.stop_requested(), save)
 
     def is_due(self, signals: HostSignals) -> bool:
         """Return whether to save, by the signals that all processes agreed on."""

@@ -65,7 +65,8 @@ class CheckpointRetry:
         """
         if self._saved_step == ledger.steps:
             return
-        self.commit(ledger)  # the one before
+        # The one before has to be whole first; only one is written at a time.
+        self.commit(ledger)
         try:
             records.save_point(ledger)
             self._storage.save(state, ledger, records.read())

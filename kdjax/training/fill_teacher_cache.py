@@ -182,6 +182,7 @@ def identity(
     teacher: Model, request: FeatureRequest, config: CacheConfig, data: DataConfig, corpus: Corpus
 ) -> dict[str, Any]:
     """Return what stored outputs depend on, as plain values."""
+    # Settings that these logits do not depend on are left out.
     unused = {"all": ("k", "temperature"), "top_k": ("temperature",), "sampled": ()}[config.logits]
     settings = asdict(config)
     for name in ("source", "shared_by", *unused):
@@ -217,6 +218,7 @@ def open_cache(
         InputError: they are not, or the directory is unfinished or damaged.
     """
     opened = Cache.open(directory)
+    # The same teacher, text and masks
     stored = opened.manifest.identity
     expected = identity(teacher, request, config, data, corpus)
     for name in ("corpus", "encoder", "head", "mask_copies", "mlm_probability", "max_predictions"):
@@ -234,6 +236,7 @@ def open_cache(
                 f"{directory}: stored with cache.{name} {stored_setting!r}, expected {setting!r}"
             )
 
+    # All features that are requested, as they would be stored
     stored_fields = {field.name: field for field in opened.manifest.fields}
     teacher_source = CachedTeacher(teacher.config, request, config)
     for field in teacher_source.fields(data.seq_len, data.max_predictions):
@@ -262,6 +265,7 @@ def _program(teacher_source: CachedTeacher, layout: Layout) -> Callable[..., Any
     def run(params: Any, batch: Mapping[str, jax.Array]) -> Any:
         with layout.mesh_context():
             features = forward(teacher_source.teacher, params, batch, request)
+        # Read back as a step will read it, so that the errors are those of what is stored
         encoded = teacher_source.encode(features, batch["records"])
         stored = {name: x.astype(dtypes[name]) for name, x in encoded.items()}
         decoded = teacher_source.features(None, stored, request)
@@ -292,6 +296,7 @@ def _errors(
     for name, weights in (("logits", batch["label_weights"]), ("token_logits", batch["valid"])):
         if getattr(features, name) is None:
             continue
+        # p is the teacher's distribution, q the stored one.
         log_p = jax.nn.log_softmax(getattr(features, name) / temperature)
         log_q = jax.nn.log_softmax(getattr(decoded, name) / temperature)
         p = jnp.exp(log_p)

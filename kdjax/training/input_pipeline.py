@@ -85,6 +85,7 @@ def _counted_on_devices(
     layout = program.layout
     count = count_on_devices(layout)
     rows = layout.rows(program.shape.batch_size)
+    # One batch is always on its way; its counts are read when the next is counted.
     pending: tuple[Mapping[str, jax.Array], int, Any] | None = None
     for seen, arrays in stream.iterate(sequences_seen, rows):
         batch = program.place(arrays)

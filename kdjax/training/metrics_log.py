@@ -55,6 +55,7 @@ class Lines:
         self._waiting = ""
         self.reached = step
         self.curve: list[dict[str, Any]] = []
+        # Lines up to the step stay, and what follows them is cut off.
         end = 0
         for line, after in _whole_lines(path):
             self.reached = max(self.reached, line["step"])

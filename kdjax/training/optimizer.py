@@ -22,6 +22,7 @@ def learning_rate(config: OptimizerConfig, before: float, after: float) -> float
         before: share of the budget spent before the step.
         after: share of it spent after the step.
     """
+    # The line that falls, and where it is lower the one that rises
     factor = min((1 - before) / (1 - config.warmup), 1.0)
     if config.warmup:
         factor = min(after / config.warmup, factor)

@@ -78,6 +78,7 @@ def parameters_in_use(loss: Callable[..., Any], params: Any, *args: Any) -> Any:
     Read from the traced program: a parameter that no equation mentions gets no gradient. Arguments
     are shapes.
     """
+    # The first inputs of the program are the parameters, in the order of their leaves.
     traced = jax.make_jaxpr(loss)(params, *args).jaxpr
     used = set()
     for equation in traced.eqns:

@@ -136,7 +136,9 @@ class Phase:
     def abstract_model(self) -> Any:
         """Return the student's parameters that are in the state, as shapes."""
         params = abstract_params(self.student)
-        return {"mlm": params["mlm"]} if self.frozen_encoder else params
+        if self.frozen_encoder:
+            return {"mlm": params["mlm"]}
+        return params
 
     def abstract_teacher(self) -> Any:
         """Return what the step is given and does not train, as shapes; None where no teacher
@@ -153,6 +155,7 @@ class Phase:
         Raises:
             InputError: the objective needs logits and the teacher has no MLM head.
         """
+        # The teacher's other parameters are not put on the devices.
         needed = self.abstract_teacher()
         if needed is None:
             return None
@@ -160,8 +163,7 @@ class Phase:
         if missing:
             raise InputError(
                 f"arms.{self.name}: found a teacher without an MLM head ({', '.join(missing)}), "
-                "expected one: the "
-                "objective asks for logits; teacher.head.budget fits a head"
+                "expected one: the objective asks for logits; teacher.head.budget fits a head"
             )
         return {name: params[name] for name in needed}
 
@@ -239,6 +241,7 @@ class Phase:
     @property
     def compile_key(self) -> Phase:
         """Return the phase without what neither its compiled step nor its price depends on."""
+        # Learning rate and warm-up reach the step as its schedule inputs.
         optimizer = replace(
             self.optimizer,
             learning_rate=OptimizerConfig.learning_rate,
@@ -357,6 +360,7 @@ def _price(phase: Phase, shape: BatchShape) -> Price:
     trainable, _ = partition(params, phase.trained)
     opt = select_optimizer_state(state.opt, trainable)
 
+    # A backward pass is counted with its forward pass, which is then taken off.
     step = phase.step(bits=REFERENCE_BITS, group_norms=False)
     forward_count = measure(student_forward, *student_inputs)
     both_count = measure(student_forward_and_backward, *student_inputs, forward_count.outputs)

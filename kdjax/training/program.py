@@ -76,6 +76,7 @@ class Program:
         self.batch_fields = tuple(phase.abstract_batch(shape))
         self._compute = compute
 
+        # What is timed is paid for by a budget of hours whose clock counts compiling.
         started = time.perf_counter()
         step = phase.step(microbatches=microbatches, compute=compute, layout=layout)
         traced = self._trace(step)
@@ -92,6 +93,7 @@ class Program:
 
     def _trace(self, step: Step) -> Any:
         """Return the jitted step of all lanes, traced."""
+        # What the step of one run takes, then of all lanes
         state = self.abstract_state()
         state_sharding = self.layout.param_sharding(state)
         batch = self.phase.abstract_batch(self.shape)
@@ -102,6 +104,7 @@ class Program:
             stack_batches = functools.partial(stack, axis=BATCH_AXIS)
             batch = jax.eval_shape(stack_batches, [batch] * self.lanes)
 
+        # Teacher and schedule inputs are the same for all lanes.
         teacher = self._abstract_teacher()
         placed = jax.tree.map(lambda x: _placed(x, self.layout.batch_sharding), batch)
         schedule_inputs = ScheduleInputs.abstract(self.layout.replicated)
@@ -149,6 +152,7 @@ class Program:
     def place_teacher(self, params: Any) -> Any:
         """Return what the step takes of a teacher's parameters, on the devices in the type that is
         computed in; None where no teacher runs."""
+        # Cast once here, and not in every step
         needed = self.phase.teacher_part(params)
         needed = jax.tree.map(lambda x: x.astype(self._compute.dtype), needed)
         return self.layout.place(needed, self.layout.teacher_sharding(needed))
@@ -185,6 +189,7 @@ class Program:
         Returns:
             The state after it, and its metrics: scalars, or `[lanes]`.
         """
+        # Placed by the call itself, as the batch is, where there is one process
         scalars = jax.tree.map(np.float32, schedule_inputs)
         if hosts.is_multiprocess():
             scalars = self.layout.place(scalars, self.layout.replicated)

@@ -45,9 +45,10 @@ def project(params: Params, teacher: ModelConfig, student: ModelConfig) -> Param
 
     embeddings = {}
     for name, p in params["embeddings"].items():
-        embeddings[name] = (
-            _norm(p, basis) if name == "norm" else {"embedding": p["embedding"] @ basis}
-        )
+        if name == "norm":
+            embeddings[name] = _norm(p, basis)
+        else:
+            embeddings[name] = {"embedding": p["embedding"] @ basis}
     layers = {}
     for number, layer in params["layers"].items():
         layers[number] = {

@@ -55,6 +55,7 @@ class RunRecords:
         if not self._journal.entries:
             self._journal.add("open", ledger, **facts)
             return
+        # Steps after the checkpoint are done again, and their FLOPs are not counted twice.
         lost_steps = self.log.reached - ledger.steps
         restart = {"side_by_side": facts["side_by_side"], "lost_steps": lost_steps}
         if damaged:

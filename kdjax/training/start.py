@@ -69,6 +69,8 @@ def check_start(config: StartConfig, student: ModelConfig, teacher: ModelConfig 
         equal += ["rotary_base", "head_width"]
     else:
         at_most += ["head_width", "max_positions"]
+
+    # A projection narrows the teacher; it cannot widen it, or change what a layer computes.
     for name in at_most:
         size = getattr(student, name)
         most = getattr(teacher, name)

@@ -124,16 +124,19 @@ def make_step(
             dropout_seeds: jax.Array | None,
             shares: Mapping[str, jax.Array] | None = None,
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            # The whole student, of which gradients are taken of the trainable part
             params = combine(trainable, frozen, trained)
             model = params["model"]
             if frozen_encoder:
                 model = {**jax.lax.stop_gradient(teacher_params), **model}
 
+            # Both forward passes, each as far as the objective needs it
             teacher_features = Features()
             if teacher_forward is not None:
                 teacher_features = jax.lax.stop_gradient(teacher_forward(teacher_params, batch))
             student_features = student_forward(model, batch, dropout_key=dropout_seeds)
 
+            # The objective sees the batch as a whole.
             projections = layout.all_gather(params["objective"])
             fraction = schedule_inputs.budget_fraction
             return objective(
@@ -158,6 +161,7 @@ def make_step(
         params = combine(trainable, frozen, trained)
         opt = merge_optimizer_state(state.opt, opt)
 
+        # Squares are needed for the norm anyway, so the norms of groups cost next to nothing.
         squares = sums_of_squares(grads)
         metrics = {"loss": loss, "grad_norm": root_of_sum(squares), **terms}
         if group_norms:
@@ -197,8 +201,10 @@ def accumulate_gradients(
 
     def add_part(total: Any, part: tuple[Batch, jax.Array | None]) -> tuple[Any, None]:
         part_batch, part_seeds = part
-        counts = objective.normalizers(part_batch)
-        shares = {name: counts[name] / jnp.maximum(totals[name], 1e-9) for name in counts}
+        normalizers = objective.normalizers(part_batch)
+        shares = {}
+        for name, normalizer in normalizers.items():
+            shares[name] = normalizer / jnp.maximum(totals[name], 1e-9)
         result = grad_fn(params, part_batch, part_seeds, shares)
         return jax.tree.map(jnp.add, total, result), None
 
@@ -212,7 +218,7 @@ def jit_step(step: Step, layout: Layout, state_sharding: Any, teacher: Any) -> A
     """Return the step jitted over a layout: the batch split over devices, the state donated.
 
     Args:
-        step: from `make_step`, or several lanes of it (`kdjax.training.vmapped.vmap_step`).
+        step: from `make_step`, or several lanes of it (`kdjax.training.lanes.vmap_step`).
         layout: where arrays lie.
         state_sharding: shardings of the state.
         teacher: the teacher's parameters, as shapes.

@@ -38,6 +38,7 @@ class Stopwatch:
 def shared(clocks: Sequence[Stopwatch], kind: str) -> Iterator[None]:
     """Add the seconds that the block takes to several stopwatches, an even share to each."""
     with CLOCK(kind), jax.profiler.TraceAnnotation(kind):
+        # The seconds count even if the block raises.
         started = time.perf_counter()
         try:
             yield

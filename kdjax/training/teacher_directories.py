@@ -106,6 +106,7 @@ def source_directories(config: Config) -> tuple[TeacherDirectory, ...]:
         raise InputError("teacher.source is empty, expected a Hugging Face BERT directory")
     source = sources.locate(config.teacher.source)
     at = config.teacher.at
+    # A directory of seeds holds no model of its own.
     seeds = _seeds_in(source)
     is_model = (source / "config.json").exists()
     if is_model or not seeds:

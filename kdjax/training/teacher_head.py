@@ -69,9 +69,13 @@ def fit_head(
     phase = head_phase(encoder.config, config)
 
     # A frozen encoder is no part of the state, so it is put back wherever the whole is needed.
-    frozen = body if phase.frozen_encoder else {}
-    start = head if phase.frozen_encoder else {**body, **head}
+    frozen: dict[str, Any] = {}
+    start = {**body, **head}
+    if phase.frozen_encoder:
+        frozen = body
+        start = head
 
+    # A budget below one step is refused before anything is compiled.
     budget = Budget.flops(config.budget)
     cost = price(phase, shape)
     schedule_phases(budget, [(1.0, cost)], shape.tokens_per_step, setting="teacher.head.budget")

@@ -103,6 +103,7 @@ class CachedTeacher(TeacherSource):
 
     def fields(self, length: int, slots: int) -> tuple[Field, ...]:
         """Return the stored arrays."""
+        # By layer: scores [H, L, L], queries, keys and values [H, L, d], hidden states [L, D]
         teacher = self.teacher
         shapes = {
             "scores": (teacher.heads, length, length),
@@ -127,6 +128,7 @@ class CachedTeacher(TeacherSource):
         vocabulary = self.teacher.vocab_size
         if config.logits == "all":
             return [Field(name, config.dtype, (places, vocabulary))]
+        # Entries of the vocabulary, in as few bytes as they need
         id_type = "uint16" if vocabulary <= 2**16 else "uint32"
         ids = Field(f"{name}.ids", id_type, (places, config.k))
         if config.logits == "sampled":
@@ -164,6 +166,7 @@ class CachedTeacher(TeacherSource):
         ids = batch[f"{name}.ids"].astype(jnp.int32)
         vocabulary = self.teacher.vocab_size
         if self.config.logits == "sampled":
+            # How often each entry was drawn
             counts = _each(lambda i: jnp.zeros(vocabulary).at[i].add(1.0))(ids)
             drawn = self.config.temperature * jnp.log(jnp.maximum(counts, 1.0) / self.config.k)
             return jnp.where(counts > 0, drawn, _NEVER)
@@ -197,6 +200,7 @@ class CachedTeacher(TeacherSource):
         if config.logits == "all":
             return {name: logits}
         if config.logits == "top_k":
+            # The mass of the rest is summed without the entries that are kept.
             log_p = jax.nn.log_softmax(logits)
             largest, ids = jax.lax.top_k(log_p, config.k)
             rest = _each(lambda x, i: jax.nn.logsumexp(x.at[i].set(-jnp.inf)))(log_p, ids)

@@ -58,6 +58,7 @@ class TensorBoard:
         )
         if about is not None:
             self._add_names(about)
+        # Evaluations have no time of their own: they get that of the record before.
         wall_time = time.time()
         for step, record in records:
             wall_time = record.get("time", wall_time)
@@ -80,6 +81,7 @@ class TensorBoard:
         figures = {
             name: figure for name, figure in record.items() if name not in ("flops", "share")
         }
+        # Once more over the budget, where arms with steps of any price compare
         by_budget = {f"{BY_BUDGET}/{name}": figure for name, figure in figures.items()}
         thousandths = round(1000 * record["share"])
         self._writer.add_event(Event(step=step, wall_time=wall_time, summary=_scalars(figures)))

@@ -38,6 +38,7 @@ def train(*trainers: Trainer) -> list[Outcome]:
             f"{len(trainers)} runs side by side under a budget of hours, expected one: each would "
             "take its own"
         )
+    # SIGTERM waits for the end of a step, and whatever ends the training closes all files.
     with PREEMPTION.between_steps(), ExitStack() as stack:
         for trainer in trainers:
             stack.enter_context(trainer)

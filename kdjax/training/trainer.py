@@ -100,10 +100,13 @@ class Trainer:
             )
             while self.affords_step(number):
                 with self.profiled_step():
+                    # The next batch, and where in the budget its step stands
                     with self.clock("input"):
                         step_input = next(inputs)
                     self.check_fresh(number, step_input.counts)
                     schedule_inputs = self.schedule_inputs(number)
+
+                    # The devices are busy with this step while the last one's metrics are reported.
                     with self.clock("compute"):
                         state, metrics = phase.program.step(
                             state, phase.teacher, step_input.batch, schedule_inputs
@@ -112,6 +115,7 @@ class Trainer:
                         self.report()
                     self.read_clock_of_step()
 
+                # Evaluation comes first, so a checkpoint of this step has its point of the curve.
                 if self.evaluation_is_due():
                     self.measure_held_out(state)
                 if step_input.signals.stop:
@@ -120,6 +124,8 @@ class Trainer:
                 if policy.is_due(step_input.signals):
                     self.save(state)
                     policy.saved()
+
+            # Before any step of the next phase is taken
             self.end_phase(number, state)
         return self.finish(state)
 
@@ -150,6 +156,8 @@ class Trainer:
         restored = self._storage.restore(program.abstract_state())
         if restored is None:
             return program.start(self.start, self.seed)
+
+        # The ledger, its clock, journal and metrics go back to the checkpoint's step.
         self.ledger = restored.ledger
         self.clock = Stopwatch(self.ledger.seconds)
         records.restore(self.directory, restored.records)
@@ -199,6 +207,7 @@ class Trainer:
                 f"{self.ledger.used:.3g} hours that compiling took, as budget.clock counts it"
             )
 
+        # Speed is measured from here on.
         phases = [phase.phase for phase in self.compiled_phases]
         devices = programs[0].layout.devices
         self._recorder = MetricsRecorder(
@@ -282,6 +291,7 @@ class Trainer:
             step = self._pending.pop(0)
             number = step.ledger.steps
             is_recorded = number % self.config.log.every == 0
+            # Waits for the step, if the devices are still at it
             values = step.fetch_metrics(with_groups=is_recorded)
             if not np.isfinite(values["loss"]):
                 raise Diverged(
@@ -365,6 +375,8 @@ class Trainer:
     def finish(self, state: State) -> Outcome:
         """Write the last figures and the last checkpoint, and return what the run came to."""
         self.measure_held_out(state)
+
+        # Nothing is spent any more, so the last checkpoint is waited for.
         self.save(state)
         while not self._saver.commit(self.ledger):
             self._saver.wait()

@@ -60,6 +60,7 @@ def train_vmapped(trainers: Sequence[Trainer]) -> list[Outcome]:
     Raises:
         As `kdjax.training.train.train`.
     """
+    # Runs that were killed while their checkpoints were written may be at different steps.
     states = {lane: trainer.restore() for lane, trainer in enumerate(trainers)}
     outcomes: dict[int, Outcome] = {}
     for step in sorted({trainer.ledger.steps for trainer in trainers}):
@@ -92,10 +93,10 @@ class VmappedTrainer:
         self._lane_of = {trainer: lane for lane, trainer in trainers.items()}
         self._first = self._trainers[0]
         self._program = self._first.compiled_phases[0].program
-        first_lane = min(trainers)
-        self._filled = [
-            lane if lane in trainers else first_lane for lane in range(self._program.lanes)
-        ]
+        # Which lane's run each lane computes
+        self._filled = [min(trainers)] * self._program.lanes
+        for lane in trainers:
+            self._filled[lane] = lane
         self._states = self._program.stack([states[lane] for lane in self._filled])
 
     def run(self) -> dict[int, Outcome]:
@@ -109,6 +110,8 @@ class VmappedTrainer:
         for trainer in self._trainers:
             trainer.begin(clocks, profiles=trainer is first)
         policy = CheckpointPolicy(first.config.checkpoint.seconds)
+
+        # As `Trainer.run`, with a step that is of all lanes
         for number in range(len(first.compiled_phases)):
             inputs = self._step_inputs(number, policy)
             while first.affords_step(number):
@@ -123,6 +126,7 @@ class VmappedTrainer:
                     self._each_with_state(Trainer.save)
                     policy.saved()
             self._end_phase(number)
+
         outcomes: dict[Trainer, Outcome] = {}
 
         def finish(trainer: Trainer, state: State) -> None:
@@ -144,12 +148,14 @@ class VmappedTrainer:
         """Do one step of phase `number` in all lanes; return what all processes ask for."""
         first = self._first
         phase = first.compiled_phases[number]
+        # One stacked batch, and what each run reads of it
         with self._shared_clock("input"):
             step_input = next(inputs)
         counts = {lane: lane_counts(step_input.counts, lane) for lane in self._lanes}
         for lane, trainer in self._lanes.items():
             trainer.check_fresh(number, counts[lane])
 
+        # One step, charged to each ledger
         schedule_inputs = first.schedule_inputs(number)
         with self._shared_clock("compute"):
             self._states, metrics = phase.program.step(
@@ -184,6 +190,7 @@ class VmappedTrainer:
                 failures[trainer] = e
         if not failures:
             return
+        # A diverged run must not cost the others their steps.
         for trainer in self._trainers:
             if trainer not in failures:
                 with suppress(InputError):

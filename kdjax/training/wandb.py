@@ -41,6 +41,7 @@ class WandB:
         Raises:
             InputError: the package is missing, or nobody is logged in.
         """
+        # The run there has a name of its own, by which it is found again.
         wandb = _package()
         path = directory / ID
         is_new = not path.exists()
@@ -63,6 +64,8 @@ class WandB:
             )
         except wandb.errors.Error as e:
             raise InputError(f"train.log.wandb is {project!r}: {e}") from None
+
+        # What is there already is not sent again.
         self._next = self._run.step
         if self._run.offline and not is_new:
             self._next = reached + 1
