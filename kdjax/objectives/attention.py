@@ -17,7 +17,7 @@ from kdjax.models import ops
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal, check_whole
-from kdjax.objectives.layers import LayerMap, Pairs, last_pair, pairs, read_map
+from kdjax.objectives.layers import LayerMap, Pairs, last, last_pair, pairs, read_map
 from kdjax.objectives.reductions import mean, mse, valid_pairs
 
 FLOOR = 1e-7
@@ -41,18 +41,13 @@ def scores_needs(student: ModelConfig, teacher: ModelConfig, layers: Pairs) -> F
     )
 
 
-def last_scores(features: Features) -> jax.Array:
-    """Return the scores of the highest layer there is, `[B, H, L, L]`."""
-    return features.scores[max(features.scores)]
-
-
 def masked_scores(features: Features, batch: Batch) -> jax.Array:
     """Return the last layer's scores as the published code has them, `[B, H, L, L]`.
 
     -10000 is added at the keys that are masked.
     """
     mask = jnp.where(_published_keys(batch), 0, _MASK)
-    return ops.at_least_float32(last_scores(features)) + mask
+    return ops.at_least_float32(last(features.scores)) + mask
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from kdjax.models import ops
 from kdjax.models.features import FeatureRequest, Features
 from kdjax.objectives import normalizers
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm, check_equal
-from kdjax.objectives.layers import LayerMap, Pairs, pairs, read_map
+from kdjax.objectives.layers import LayerMap, Pairs, last, pairs, read_map
 from kdjax.objectives.reductions import mean, mse
 
 _SHORTEST = 1e-16
@@ -44,7 +44,7 @@ class Cosine(TeacherTerm):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        products = _direction(_last(student)) * _direction(_last(teacher))
+        products = _direction(last(student.hidden)) * _direction(last(teacher.hidden))
         return mean(1 - jnp.sum(products, axis=-1), batch["valid"])
 
 
@@ -111,7 +111,7 @@ class HiddenMseBui2024(TeacherTerm):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        return mse(_last(student), _last(teacher))
+        return mse(last(student.hidden), last(teacher.hidden))
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,11 @@ class HiddenCls(TeacherTerm):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        hidden = _last(student)
+        hidden = last(student.hidden)
         # Without parameters the widths are equal.
         if params:
             hidden = _project(hidden, params)
-        return mse(hidden, _last(teacher), _segment_starts(batch)[..., None])
+        return mse(hidden, last(teacher.hidden), _segment_starts(batch)[..., None])
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,6 @@ def _projection(width: int, target: int, seed: int) -> dict[str, Any]:
 def _project(hidden: jax.Array, params: Params) -> jax.Array:
     projected: jax.Array = ops.at_least_float32(hidden) @ params["kernel"] + params["bias"]
     return projected
-
-
-def _last(features: Features) -> jax.Array:
-    return features.hidden[max(features.hidden)]
 
 
 def _joined(features: Features) -> jax.Array:

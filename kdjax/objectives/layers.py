@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import jax
 
 from kdjax.errors import InputError, nearest
 
@@ -106,6 +109,11 @@ def last_pair(teacher_layer: int, student: int, teacher: int) -> tuple[int, int]
     if teacher_layer:
         _check_exists("teacher", teacher_layer, 1, teacher)
     return student, teacher_layer or teacher
+
+
+def last(by_layer: Mapping[int, jax.Array]) -> jax.Array:
+    """Return the feature of the highest layer there is, which is the last one (`Term`)."""
+    return by_layer[max(by_layer)]
 
 
 def _is_pair(pair: Any) -> bool:

@@ -14,8 +14,9 @@ from kdjax.errors import InputError, nearest
 from kdjax.models import ops
 from kdjax.models.features import Features
 from kdjax.objectives import normalizers
-from kdjax.objectives.attention import last_scores, masked_scores, scores_needs
+from kdjax.objectives.attention import masked_scores, scores_needs
 from kdjax.objectives.base import Batch, FeatureNeeds, Params, TeacherTerm
+from kdjax.objectives.layers import last
 from kdjax.objectives.reductions import mean, valid_pairs
 
 _AXES = {"key": 3, "query": 2, "head": 1, "batch": 0}
@@ -69,8 +70,8 @@ class Pearson(TeacherTerm):
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
         pairs = _comparable_pairs(batch)
-        student_probs = _probs(last_scores(student), pairs)
-        teacher_probs = _probs(last_scores(teacher), pairs)
+        student_probs = _probs(last(student.scores), pairs)
+        teacher_probs = _probs(last(teacher.scores), pairs)
         losses = []
         for name in _read_axes(self.axes, _AXES):
             axis = _AXES[name]

@@ -28,7 +28,7 @@ from kdjax.objectives.base import (
     check_number,
     check_whole,
 )
-from kdjax.objectives.layers import last_pair
+from kdjax.objectives.layers import last, last_pair
 from kdjax.objectives.reductions import mean, valid_pairs
 
 _KINDS = ("query", "key", "value")
@@ -156,8 +156,8 @@ class RelationBui2024(TeacherTerm):
         losses = []
         for kind in _KINDS:
             # Attention heads stand for relation heads, padded positions included.
-            student_scores = ops.relation_scores(_last(getattr(student, kind)))
-            teacher_scores = ops.relation_scores(_last(getattr(teacher, kind)))
+            student_scores = ops.relation_scores(last(getattr(student, kind)))
+            teacher_scores = ops.relation_scores(last(getattr(teacher, kind)))
             losses.append(mean(ops.kl(student_scores, teacher_scores)))
         return sum(losses[1:], start=losses[0])
 
@@ -218,10 +218,10 @@ class ValueRelationBui2024(TeacherTerm):
     def _loss(
         self, student: Features, teacher: Features, batch: Batch, params: Params
     ) -> jax.Array:
-        student_values = _last(student.value)
+        student_values = last(student.value)
         width = student_values.shape[-1]
         student_log_probs = ops.log_softmax(ops.relation_scores(student_values))
-        teacher_log_probs = ops.log_softmax(ops.relation_scores(_last(teacher.value), width))
+        teacher_log_probs = ops.log_softmax(ops.relation_scores(last(teacher.value), width))
         # The code takes the logarithm of probabilities that may be 0.
         floored = jnp.maximum(student_log_probs, math.log(FLOOR))
         return mean(ops.kl_of_log_probs(floored, teacher_log_probs))
@@ -232,11 +232,6 @@ def _value_needs(student: ModelConfig, teacher: ModelConfig, teacher_layer: int)
     check_equal("heads", student.heads, teacher.heads)
     pair = last_pair(teacher_layer, student.layers, teacher.layers)
     return FeatureNeeds(_request(["value"], pair[0]), _request(["value"], pair[1]))
-
-
-def _last(by_layer: dict[int, jax.Array]) -> jax.Array:
-    """Return a feature of the highest layer there is."""
-    return by_layer[max(by_layer)]
 
 
 def _request(kinds: Iterable[str], layer: int) -> FeatureRequest:

@@ -19,7 +19,6 @@ from kdjax.models.ops.heads import merge_heads, split_heads
 from kdjax.models.ops.kernels import attention as tpu_kernel
 from kdjax.models.ops.sharding import BATCH_SHARDED, on_each_device
 
-Residuals = tuple[Any, ...]
 Attended = tuple[jax.Array, jax.Array | None]
 """The context, and the scores where there are some."""
 
@@ -164,7 +163,7 @@ def _forward(
     allowed: jax.Array,
     keep: jax.Array | None,
     rate: float,
-) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
+) -> tuple[tuple[jax.Array, jax.Array], tuple[Any, ...]]:
     scale = 1 / math.sqrt(query.shape[-1])
     scores = jnp.einsum("BHLd,BHMd->BHLM", query * scale, key)
     masked_scores = jnp.where(allowed, scores, -jnp.inf).astype(jnp.float32)
@@ -179,8 +178,8 @@ def _forward(
 
 
 def _backward(
-    rate: float, residuals: Residuals, grads_out: tuple[jax.Array, jax.Array]
-) -> Residuals:
+    rate: float, residuals: tuple[Any, ...], grads_out: tuple[jax.Array, jax.Array]
+) -> tuple[Any, ...]:
     query, key, value, numerators, total, context, keep = residuals
     grad_context, grad_scores_out = grads_out
     scale = 1 / math.sqrt(query.shape[-1])
@@ -253,7 +252,7 @@ def _kernel_forward(
     heads: int,
     rate: float,
     with_scores: bool,
-) -> tuple[tuple[jax.Array, ...], Residuals]:
+) -> tuple[tuple[jax.Array, ...], tuple[Any, ...]]:
     def kernel(
         joined: jax.Array, segments: jax.Array, seeds: jax.Array | None
     ) -> tuple[jax.Array, ...]:
@@ -269,9 +268,9 @@ def _kernel_backward(
     heads: int,
     rate: float,
     with_scores: bool,
-    residuals: Residuals,
+    residuals: tuple[Any, ...],
     grads_out: tuple[jax.Array, ...],
-) -> Residuals:
+) -> tuple[Any, ...]:
     def kernel(
         joined: jax.Array,
         segments: jax.Array,

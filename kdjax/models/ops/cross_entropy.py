@@ -10,8 +10,6 @@ import optax
 
 from kdjax.models.ops import dispatch
 
-Residuals = tuple[Any, ...]
-
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Compute −log p(label), p = softmax(logits).
@@ -38,7 +36,7 @@ def optimized(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return _forward(logits, labels)[0]
 
 
-def _forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, Residuals]:
+def _forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, tuple[Any, ...]]:
     log_total = log_sum_exp(logits)
     if dispatch.platform() == "tpu":
         # A look-up would need the logits written out in float32.
@@ -48,7 +46,7 @@ def _forward(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, Residuals
     return log_total[..., 0] - label_logits, (logits, labels, log_total)
 
 
-def _backward(residuals: Residuals, grad_out: jax.Array) -> tuple[jax.Array, None]:
+def _backward(residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[jax.Array, None]:
     logits, labels, log_total = residuals
     probs = jnp.exp(logits - log_total)
     return grad_out[..., None] * (probs - _is_label(labels, logits)), None

@@ -13,8 +13,6 @@ from kdjax.models.ops import dispatch
 from kdjax.models.ops.dtypes import cast
 from kdjax.models.ops.linear import column_sums, weight_gradient
 
-Residuals = tuple[Any, ...]
-
 
 def embed(table: jax.Array, index: jax.Array) -> jax.Array:
     """Look vectors up; NaN where an index is out of range.
@@ -64,7 +62,9 @@ def _embed_forward(
     return _embed(table, index, entries, dtype), index
 
 
-def _embed_backward(entries: int, dtype: str, index: jax.Array, grad_out: jax.Array) -> Residuals:
+def _embed_backward(
+    entries: int, dtype: str, index: jax.Array, grad_out: jax.Array
+) -> tuple[Any, ...]:
     # What is out of range adds nothing.
     zeros = jnp.zeros((entries, grad_out.shape[-1]), jnp.float32)
     return zeros.at[index].add(grad_out, mode="drop").astype(dtype), None
@@ -91,11 +91,11 @@ def _tied_logits(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
 
 def _tied_logits_forward(
     x: jax.Array, table: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, Residuals]:
+) -> tuple[jax.Array, tuple[Any, ...]]:
     return tied_logits_reference(x, table, bias), (x, table)
 
 
-def _tied_logits_backward(residuals: Residuals, grad_out: jax.Array) -> Residuals:
+def _tied_logits_backward(residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
     x, table = residuals
     # The products are in the type of x, as forward.
     grad_logits = grad_out.astype(x.dtype)

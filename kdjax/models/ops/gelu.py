@@ -10,8 +10,6 @@ import jax.numpy as jnp
 
 from kdjax.models.ops import dispatch
 
-Residuals = tuple[Any, ...]
-
 _TANH_COEFFICIENTS = (
     0.7961174295761695,
     0.03796868956329325,
@@ -62,7 +60,7 @@ def optimized(x: jax.Array) -> jax.Array:
     return _forward(x)[0]
 
 
-def _forward(x: jax.Array) -> tuple[jax.Array, Residuals]:
+def _forward(x: jax.Array) -> tuple[jax.Array, tuple[Any, ...]]:
     wide = x.astype(jnp.float32)
     square = jnp.square(wide)
     if x.dtype == jnp.float32:
@@ -77,7 +75,7 @@ def _forward(x: jax.Array) -> tuple[jax.Array, Residuals]:
     return value, (derivative,)
 
 
-def _backward(residuals: Residuals, grad_out: jax.Array) -> Residuals:
+def _backward(residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
     (derivative,) = residuals
     return (grad_out * derivative,)
 

@@ -12,8 +12,6 @@ from kdjax.models.ops import dispatch
 from kdjax.models.ops.cross_entropy import log_sum_exp
 from kdjax.models.ops.dtypes import at_least_float32
 
-Residuals = tuple[Any, ...]
-
 _MASKED = -1e30
 """Stands for a score that is not there: finite, so that 0 times its difference from another is 0
 and not NaN."""
@@ -61,7 +59,7 @@ def _kl(student: jax.Array, teacher: jax.Array, where: jax.Array | None) -> jax.
 
 def _forward(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None
-) -> tuple[jax.Array, Residuals]:
+) -> tuple[jax.Array, tuple[Any, ...]]:
     student_scores = _masked(student, where)
     teacher_scores = _masked(teacher, where)
     student_total = log_sum_exp(student_scores)
@@ -75,7 +73,7 @@ def _forward(
     return divergence, (student, teacher, where, divergence, student_total, teacher_total)
 
 
-def _backward(residuals: Residuals, grad_out: jax.Array) -> tuple[jax.Array, jax.Array, None]:
+def _backward(residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[jax.Array, jax.Array, None]:
     student, teacher, where, divergence, student_total, teacher_total = residuals
     # Computed again: to store them would take an array as large as the scores.
     student_log_probs = _masked(student, where) - student_total

@@ -17,8 +17,6 @@ from kdjax.models.ops.dtypes import at_least_float32
 from kdjax.models.ops.kernels import layer_norm as tpu_kernel
 from kdjax.models.ops.sharding import BATCH_SHARDED, REPLICATED, on_each_device
 
-Residuals = tuple[Any, ...]
-
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
     """Compute (x − mean)/√(variance + ε) · scale + bias in the type of `x`.
@@ -52,7 +50,7 @@ def optimized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -
 
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> tuple[jax.Array, Residuals]:
+) -> tuple[jax.Array, tuple[Any, ...]]:
     wide = x.astype(jnp.float32)
     mean = jnp.mean(wide, axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True) + epsilon)
@@ -60,7 +58,7 @@ def _forward(
     return out, (x, mean, inverse, scale)
 
 
-def _backward(epsilon: float, residuals: Residuals, grad_out: jax.Array) -> Residuals:
+def _backward(epsilon: float, residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
     x, mean, inverse, scale = residuals
     normalized = (x.astype(jnp.float32) - mean) * inverse
     wide_grad = grad_out.astype(jnp.float32)
@@ -93,12 +91,14 @@ def on_tpu(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> j
 
 def _tpu_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> tuple[jax.Array, Residuals]:
+) -> tuple[jax.Array, tuple[Any, ...]]:
     return on_tpu(x, scale, bias, epsilon), (x, scale)
 
 
-def _tpu_backward(epsilon: float, residuals: Residuals, grad_out: jax.Array) -> Residuals:
-    def kernel(x: jax.Array, scale: jax.Array, grad_out: jax.Array) -> Residuals:
+def _tpu_backward(
+    epsilon: float, residuals: tuple[Any, ...], grad_out: jax.Array
+) -> tuple[Any, ...]:
+    def kernel(x: jax.Array, scale: jax.Array, grad_out: jax.Array) -> tuple[Any, ...]:
         width = x.shape[-1]
         grad_x, *sums = tpu_kernel.backward(
             x.reshape(-1, width), scale, grad_out.reshape(-1, width), epsilon

@@ -12,8 +12,6 @@ import jax.numpy as jnp
 from kdjax.models.ops import dispatch
 from kdjax.models.ops.dtypes import cast
 
-Residuals = tuple[Any, ...]
-
 
 def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool = False) -> jax.Array:
     """Compute x W + b in the type of `x`.
@@ -81,12 +79,12 @@ def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool) -
 
 def _forward(
     x: jax.Array, kernel: jax.Array, bias: jax.Array, activated: bool
-) -> tuple[jax.Array, Residuals]:
+) -> tuple[jax.Array, tuple[Any, ...]]:
     # A plain product, which `compute.remat: dots` finds.
     return x @ kernel + bias.astype(x.dtype), (x, kernel)
 
 
-def _backward(activated: bool, residuals: Residuals, grad_out: jax.Array) -> Residuals:
+def _backward(activated: bool, residuals: tuple[Any, ...], grad_out: jax.Array) -> tuple[Any, ...]:
     x, kernel = residuals
     if activated and dispatch.on_tpu():
         # The sums join the elementwise work that makes the gradient, and cost next to nothing.

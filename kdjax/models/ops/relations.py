@@ -20,8 +20,6 @@ from kdjax.models.ops.kernels import relations as tpu_kernel
 from kdjax.models.ops.kl import kl
 from kdjax.models.ops.sharding import BATCH_SHARDED, on_each_device
 
-Residuals = tuple[Any, ...]
-
 
 def relation_scores(x: jax.Array, width: int | None = None) -> jax.Array:
     """Compute X Xᵀ/√d over the positions, in float32 or wider.
@@ -84,7 +82,7 @@ def _by_kernel(
 
 def _kernel_forward(
     student: jax.Array, teacher: jax.Array, segments: jax.Array, heads: int
-) -> tuple[jax.Array, Residuals]:
+) -> tuple[jax.Array, tuple[Any, ...]]:
     kernel = functools.partial(tpu_kernel.forward, heads=heads)
     inputs = (student, teacher, segments)
     divergence: jax.Array = on_each_device(kernel, (BATCH_SHARDED,) * 3, BATCH_SHARDED)(*inputs)
@@ -92,7 +90,7 @@ def _kernel_forward(
 
 
 def _kernel_backward(
-    heads: int, residuals: Residuals, grad_out: jax.Array
+    heads: int, residuals: tuple[Any, ...], grad_out: jax.Array
 ) -> tuple[jax.Array, None, None]:
     kernel = functools.partial(tpu_kernel.backward, heads=heads)
     sharded = on_each_device(kernel, (BATCH_SHARDED,) * 4, BATCH_SHARDED)
