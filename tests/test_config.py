@@ -145,7 +145,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, yaml: str, words: list[str], s
     assert "\n" not in str(error.value)
 
 
-def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
+def test_yaml_that_makes_objects_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.yaml"
     path.write_text("data: !!python/object/apply:os.system ['true']", encoding="utf-8")
     with pytest.raises(InputError, match="not a readable YAML recipe"):
@@ -155,6 +155,7 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
 def test_a_config_survives_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
     read = recipes.load(recipe)
     assert recipes.from_dict(json.loads(json.dumps(to_dict(read)))) == read
+    # And as the file that a study writes of its recipe.
     copy = tmp_path / "copy.yaml"
     copy.write_text(recipes.dump(read), encoding="utf-8")
     assert recipes.load(copy) == read
@@ -163,6 +164,7 @@ def test_a_config_survives_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
 def test_help_documents_every_setting() -> None:
     text = recipes.help_text()
     lines = text.splitlines()
+    # A setting's line is indented by two, its meaning by more.
     names = [
         line.split(":")[0].strip()
         for line in lines
@@ -176,6 +178,7 @@ def test_help_documents_every_setting() -> None:
     ):
         assert name in names
     for name in names:
+        # The line below a setting says what it means.
         after = lines[next(n for n, line in enumerate(lines) if line.startswith(f"  {name}:")) + 1]
         assert after.startswith("      "), f"{name} has no meaning written down"
 
@@ -184,7 +187,9 @@ def test_help_documents_every_setting() -> None:
     "settings",
     [{"confidence": 1.0}, {"confidence": -1.0}, {"margin": -5.0}, {"margin": float("inf")}],
 )
-def test_confidence_or_margin_out_of_range_is_refused_before_anything_runs(settings):
+def test_confidence_or_margin_out_of_range_is_refused_before_anything_runs(
+    settings: dict[str, float],
+) -> None:
     name, value = next(iter(settings.items()))
     with pytest.raises(InputError, match=rf"evaluation.{name} is {value}"):
         EvaluationConfig(**settings)
