@@ -155,6 +155,7 @@ def test_yaml_object_tags_are_refused(tmp_path: Path) -> None:
 def test_config_round_trips_through_json_and_yaml(recipe: Path, tmp_path: Path) -> None:
     read = recipes.load(recipe)
     assert recipes.from_dict(json.loads(json.dumps(to_dict(read)))) == read
+    # And as the file that a study writes of its recipe.
     copy = tmp_path / "copy.yaml"
     copy.write_text(recipes.dump(read), encoding="utf-8")
     assert recipes.load(copy) == read
@@ -163,6 +164,7 @@ def test_config_round_trips_through_json_and_yaml(recipe: Path, tmp_path: Path) 
 def test_help_documents_each_setting() -> None:
     text = recipes.help_text()
     lines = text.splitlines()
+    # A setting's line is indented by two, its meaning by more.
     names = [
         line.split(":")[0].strip()
         for line in lines
@@ -176,6 +178,7 @@ def test_help_documents_each_setting() -> None:
     ):
         assert name in names
     for name in names:
+        # The line below a setting says what it means.
         after = lines[next(n for n, line in enumerate(lines) if line.startswith(f"  {name}:")) + 1]
         assert after.startswith("      "), f"{name} has no meaning written down"
 

@@ -82,9 +82,9 @@ def chain_of(instruction: Instruction) -> str | None:
     return instruction.attribute(r'\bchain_id="(\d+)"')
 
 
-def total(found: Iterable[Collective], kind: str) -> int:
+def total(listed: Iterable[Collective], kind: str) -> int:
     """Return the bytes of all collectives of a kind."""
-    return sum(collective.bytes for collective in found if collective.kind == kind)
+    return sum(collective.bytes for collective in listed if collective.kind == kind)
 
 
 def _group(attributes: str) -> int:

@@ -19,8 +19,8 @@ def moved_bytes(module: Module, instruction: Instruction) -> int:
 
     Of an array that is read or written in part, only as much as is taken out or put in.
     """
-    taken = (operand.arrays for operand in module.operands(instruction))
-    inputs = list(itertools.chain.from_iterable(taken))
+    by_operand = (operand.arrays for operand in module.operands(instruction))
+    inputs = list(itertools.chain.from_iterable(by_operand))
     written = results(instruction, len(inputs))
     # Semaphores lie elsewhere.
     outputs = [array for array in written if array.space in (HBM, VMEM)]

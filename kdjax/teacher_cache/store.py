@@ -212,17 +212,17 @@ def _check_plan(directory: Path, empty: CacheManifest) -> None:
         )
 
 
-def _difference(found: Any, expected: Any, name: str) -> tuple[str, Any, Any] | None:
+def _difference(begun: Any, expected: Any, name: str) -> tuple[str, Any, Any] | None:
     """Find the first setting that differs: its dotted name, and both values; None: none does."""
     # Lists of the same length are compared item by item.
-    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
-        found = dict(enumerate(found))
+    if isinstance(begun, list) and isinstance(expected, list) and len(begun) == len(expected):
+        begun = dict(enumerate(begun))
         expected = dict(enumerate(expected))
-    if not (isinstance(found, dict) and isinstance(expected, dict)):
-        return None if found == expected else (name.removeprefix("identity."), found, expected)
-    for key in {**expected, **found}:
+    if not (isinstance(begun, dict) and isinstance(expected, dict)):
+        return None if begun == expected else (name.removeprefix("identity."), begun, expected)
+    for key in {**expected, **begun}:
         inner = f"{name}.{key}".lstrip(".")
-        different = _difference(found.get(key), expected.get(key), inner)
+        different = _difference(begun.get(key), expected.get(key), inner)
         if different:
             return different
     return None

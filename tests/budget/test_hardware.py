@@ -61,7 +61,7 @@ def test_a_loop_in_a_loop_counts_by_the_product_of_turns() -> None:
     assert flops(program, X, WEIGHTS) == pytest.approx(5 * (LAYERS + 1) * MATMUL, rel=2e-3)
 
 
-def test_the_witness_counts_a_loop_by_its_turns_or_once_and_refuses_it_in_a_price() -> None:
+def test_jaxpr_count_of_a_loop_is_whole_once_or_refused() -> None:
     traced = jax.make_jaxpr(layers(1))(jnp.zeros(X.shape), jnp.zeros(WEIGHTS.shape)).jaxpr
     assert count_jaxpr(traced, "whole") == JaxprCount(LAYERS * MATMUL, 0)
     assert count_jaxpr(traced, "once") == JaxprCount(MATMUL, 0)
@@ -93,7 +93,7 @@ def test_rematerialised_work_counts_again() -> None:
     assert again == pytest.approx(LAYERS * 2 * 4 * MATMUL, rel=0.05)
 
 
-def test_a_step_in_loops_does_what_the_plain_step_does() -> None:
+def test_hardware_flops_of_a_step_do_not_depend_on_loops() -> None:
     """A wide enough model: in a very small one the most is elementwise work, of which XLA makes
     more or less."""
     student = dataclasses.replace(tiny.STUDENT, layers=2, width=128, ffn=512)
@@ -116,22 +116,23 @@ def test_a_step_in_loops_does_what_the_plain_step_does() -> None:
     assert plain == pytest.approx(price(phase, shape).total, rel=0.05)
 
 
-def test_eight_devices_together_do_what_one_does_on_its_own() -> None:
+def test_hardware_flops_of_eight_devices_equal_those_of_one() -> None:
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
     rows, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
     shardings = {"in_shardings": (everywhere, rows), "out_shardings": everywhere}
     program = gradient(lambda x, w: (jnp.tanh(x @ w), None))
+    # The batch is split, the weights are on every device.
     batch = jax.ShapeDtypeStruct((8 * ROWS, WIDTH), jnp.float32)
-    one = flops(program, WEIGHTS, batch)
+    single = flops(program, WEIGHTS, batch)
     eight = flops(program, WEIGHTS, batch, devices=8, **shardings)
-    assert one == pytest.approx(8 * LAYERS * 3 * MATMUL, rel=0.1)
-    assert eight == pytest.approx(one, rel=0.05)
+    assert single == pytest.approx(8 * LAYERS * 3 * MATMUL, rel=0.1)
+    assert eight == pytest.approx(single, rel=0.05)
 
 
 @pytest.mark.parametrize(
     "analysis", [None, {}, {"flops": -1.0}, {"flops": 0.0}, {"flops": math.nan}]
 )
-def test_there_is_no_figure_where_the_backend_gives_no_count(
+def test_hardware_flops_are_none_without_a_count_of_the_backend(
     analysis: dict[str, float] | None,
 ) -> None:
     compiled = SimpleNamespace(cost_analysis=lambda: analysis)
@@ -139,17 +140,17 @@ def test_there_is_no_figure_where_the_backend_gives_no_count(
     assert hardware_flops(compiled, traced, 1) is None
 
 
-def test_there_is_no_figure_where_kernels_hide_the_matmuls() -> None:
+def test_hardware_flops_are_none_where_kernels_hide_the_matmuls() -> None:
     traced = jax.make_jaxpr(lambda x: x @ x)(jnp.zeros((10, 10)))
-    hidden, seen = (
+    hidden, visible = (
         SimpleNamespace(cost_analysis=lambda n=n: {"flops": n}) for n in (300.0, 2000.0)
     )
     assert hardware_flops(hidden, traced, 1) is None
-    assert hardware_flops(seen, traced, 1) == 2000
-    assert hardware_flops(seen, traced, 4) == 8000
+    assert hardware_flops(visible, traced, 1) == 2000
+    assert hardware_flops(visible, traced, 4) == 8000
 
 
-def test_there_is_no_figure_for_a_loop_of_unknown_length() -> None:
+def test_hardware_flops_are_none_for_a_loop_of_unknown_length() -> None:
     def program(x: jax.Array) -> jax.Array:
         return jax.lax.while_loop(lambda x: x.sum() < 3, lambda x: x @ x, x)
 
@@ -186,32 +187,34 @@ class Device(NamedTuple):
         ("NVIDIA H200 NVL", 835, "bfloat16"),
     ],
 )
-def test_a_known_kind_has_its_makers_figure(kind: str, teraflops: float, dtype: str) -> None:
-    found = peak(Device(kind))
-    assert found.flops_per_second == pytest.approx(teraflops * 1e12)
-    assert found.dtype == dtype
-    assert found.source.startswith("Google" if kind.startswith("TPU") else "NVIDIA")
+def test_peak_of_a_known_kind_is_the_vendors_figure(
+    kind: str, teraflops: float, dtype: str
+) -> None:
+    actual = peak(Device(kind))
+    assert actual.flops_per_second == pytest.approx(teraflops * 1e12)
+    assert actual.dtype == dtype
+    assert actual.source.startswith("Google" if kind.startswith("TPU") else "NVIDIA")
 
 
 @pytest.mark.parametrize(
     "kind", ["NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A10G", "TPU v99", "cpu"]
 )
-def test_any_other_kind_is_measured(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_peak_of_an_unknown_kind_is_measured(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("kdjax.budget.hardware._fastest_matmul", lambda device: 5e9)
     assert peak(Device(kind)) == Peak(5e9, "float32", "measured")
 
 
 def test_this_devices_peak_is_measured_once() -> None:
-    found = peak(jax.devices()[0])
-    assert found.source == "measured" and found.dtype == "float32"
-    assert 1e6 < found.flops_per_second < 1e15
-    assert peak(jax.devices()[0]) is found
+    actual = peak(jax.devices()[0])
+    assert actual.source == "measured" and actual.dtype == "float32"
+    assert 1e6 < actual.flops_per_second < 1e15
+    assert peak(jax.devices()[0]) is actual
 
 
 def test_cpu_devices_share_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdjax.budget.hardware._fastest_matmul", lambda device: 8e9)
-    found = peak(Device("a cpu", "cpu"))
-    assert found.flops_per_second == 8e9 / len(jax.local_devices(backend="cpu"))
+    actual = peak(Device("a cpu", "cpu"))
+    assert actual.flops_per_second == 8e9 / len(jax.local_devices(backend="cpu"))
 
 
 def test_utilisation_is_the_share_of_what_all_devices_could_do() -> None:
@@ -222,27 +225,31 @@ def test_a_programs_memory_is_the_compilers_figure() -> None:
     def program(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         return x + 1, jnp.sort(x @ y, axis=0)
 
+    # The same program, with and without an argument that a result may replace.
     square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
     array = 4 * 64 * 64
-    kept, donated = (
-        memory(jax.jit(program, donate_argnums=given).trace(square, square).lower().compile())
-        for given in ((), 0)
-    )
-    assert kept is not None and donated is not None
-    assert kept["arguments"] == donated["arguments"] == 2 * array
-    assert 2 * array <= kept["outputs"] < 2 * array + 64  # and the pointers of a pair
-    assert (kept["aliased"], donated["aliased"]) == (0, array)
-    for found in (kept, donated):
-        assert found["temporaries"] >= 0
-        expected = found["arguments"] + found["outputs"] - found["aliased"] + found["temporaries"]
-        assert found["peak"] == expected
+
+    def memory_with(donate: int | tuple[()]) -> dict[str, int] | None:
+        jitted = jax.jit(program, donate_argnums=donate)
+        return memory(jitted.trace(square, square).lower().compile())
+
+    plain = memory_with(())
+    donated = memory_with(0)
+    assert plain is not None and donated is not None
+    assert plain["arguments"] == donated["arguments"] == 2 * array
+    assert 2 * array <= plain["outputs"] < 2 * array + 64  # and the pointers of a pair
+    assert (plain["aliased"], donated["aliased"]) == (0, array)
+    for sizes in (plain, donated):
+        assert sizes["temporaries"] >= 0
+        expected = sizes["arguments"] + sizes["outputs"] - sizes["aliased"] + sizes["temporaries"]
+        assert sizes["peak"] == expected
 
 
-def test_there_is_no_memory_figure_where_the_compiler_has_none() -> None:
+def test_memory_is_none_where_the_compiler_has_no_figure() -> None:
     assert memory(SimpleNamespace(memory_analysis=lambda: None)) is None
 
 
-def test_the_high_water_mark_of_the_process_is_in_bytes() -> None:
+def test_peak_memory_of_the_process_is_in_bytes() -> None:
     """A quarter of a gigabyte, touched, lies below the mark even when it is gone; nobody's mark is
     at a terabyte."""
     size = 2**28
@@ -252,7 +259,7 @@ def test_the_high_water_mark_of_the_process_is_in_bytes() -> None:
     assert size < most < 2**40
 
 
-def test_the_high_water_mark_of_devices_is_the_fullest_ones(
+def test_peak_memory_of_devices_is_that_of_the_fullest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stats = [{"peak_bytes_in_use": 10, "bytes_in_use": 3}, {"peak_bytes_in_use": 70}, None]
@@ -261,7 +268,7 @@ def test_the_high_water_mark_of_devices_is_the_fullest_ones(
     assert peak_memory() == (70, "the fullest device")
 
 
-def test_macos_counts_a_process_in_bytes_already(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_is_converted_from_kib_but_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = SimpleNamespace(ru_maxrss=5000)
     monkeypatch.setattr("kdjax.budget.hardware.resource.getrusage", lambda who: usage)
     for platform, expected in (("darwin", 5000), ("linux", 5000 * 1024)):

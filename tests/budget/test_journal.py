@@ -29,7 +29,7 @@ def written(path: Path) -> list[dict]:
     return journal.entries
 
 
-def test_what_is_added_is_read_back_in_order_and_linked(tmp_path: Path) -> None:
+def test_added_entries_are_read_back_in_order_and_linked(tmp_path: Path) -> None:
     entries = written(tmp_path / "ledger.jsonl")
     assert read(tmp_path / "ledger.jsonl") == entries
     assert [entry["event"] for entry in entries] == ["open", "steps", "steps", "close"]
@@ -37,10 +37,11 @@ def test_what_is_added_is_read_back_in_order_and_linked(tmp_path: Path) -> None:
         "",
         *(entry["sha256"] for entry in entries[:-1]),
     ]
+    # The ledger after two steps of 15 FLOPs.
     assert Ledger.from_json(entries[2]["ledger"]).total == 30
 
 
-def test_reopening_adds_after_what_is_there(tmp_path: Path) -> None:
+def test_reopened_journal_adds_after_its_last_entry(tmp_path: Path) -> None:
     before = written(tmp_path / "ledger.jsonl")
     journal = Journal(tmp_path / "ledger.jsonl")
     journal.add("restart", Ledger.open(Budget.flops(100)), lost_steps=2)
@@ -54,6 +55,7 @@ def test_reopening_adds_after_what_is_there(tmp_path: Path) -> None:
 def test_a_line_cut_short_by_a_kill_is_dropped_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     before = written(path)
+    # Half a line, as a kill leaves it.
     path.write_bytes(path.read_bytes() + b'{"entry": 4, "event": "ste')
     journal = Journal(path)
     assert journal.entries == before

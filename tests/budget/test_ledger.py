@@ -30,7 +30,7 @@ def charge(ledger: Ledger, price: Price, phase: int = 0) -> Ledger:
 
 
 @given(PRICES, st.integers(1, 50), st.integers(0, 10**15), st.sampled_from(sorted(CASES)))
-def test_spends_to_the_budget_and_never_over(
+def test_ledger_spends_to_the_budget_and_never_over(
     price: Price, steps: int, rest: int, case: str
 ) -> None:
     a_step = charged(price.parts(), case)
@@ -94,6 +94,7 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
     n = len(prices)
     largest = max(price.total for price in prices)
     before = {"teacher_cache": upfront // 3, "teacher_training": upfront - upfront // 3}
+    # What was spent before is charged in some cases only.
     paid = charged(before, case)
     budget = Budget("flops", n * upfront + n * 10 * largest + large, teacher=case)
     shares = [(k + 1) / n for k in range(n)]
@@ -103,6 +104,7 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
     for number, (span, share) in enumerate(zip(spans, shares, strict=True)):
         assert ledger.steps == span.first
         assert ledger.affords(span.price, POSITIONS, share) and span.steps >= 1
+        # A phase's steps at once: charging each takes too long.
         spent = {
             name: ledger.spent[name] + span.steps * span.price.parts().get(name, 0)
             for name in ACCOUNTS
@@ -110,15 +112,16 @@ def test_phases_fill_the_budget_and_the_ledger_adds_up_across_them(
         phases = (*ledger.phases[:number], span.steps, *ledger.phases[number + 1 :])
         ledger = dataclasses.replace(ledger, spent=spent, phases=phases)
         assert not ledger.affords(span.price, POSITIONS, share) and ledger.steps == span.stop
-        left = share * budget.amount - ledger.total
-        assert left + 1 >= 0 and left - 1 < span.price.total
+        # Less than a step is left at the end of each phase.
+        remainder = share * budget.amount - ledger.total
+        assert remainder + 1 >= 0 and remainder - 1 < span.price.total
     assert ledger.total == paid + sum(s.steps * s.price.total for s in spans) <= budget.amount
     assert ledger.remaining < prices[-1].total
     # On the account, charged or not
     assert ledger.spent["teacher_training"] == before["teacher_training"]
 
 
-def test_survives_json_with_integers_beyond_64_bits() -> None:
+def test_ledger_survives_json_with_integers_beyond_64_bits() -> None:
     budget = Budget("flops", 10**24, "both", ("compute",))
     opened = Ledger.open(
         budget, 2, {"teacher_cache": 10**21, "teacher_training": 10**20}, cache_bytes=10**15
@@ -157,6 +160,7 @@ def test_the_four_cases_charge_what_their_name_says() -> None:
 def test_training_and_its_schedule_have_the_budget_without_a_charged_probe() -> None:
     ledger = Ledger.open(Budget.flops(100), upfront={"mlm_probe": 20})
     assert (ledger.used, ledger.training_amount, ledger.training_share) == (20, 80, 0)
+    # Half of the 80 that training has.
     half = dataclasses.replace(ledger, spent={**ledger.spent, "student_forward": 40})
     assert (half.used, half.training_share) == (60, 0.5)
     tokens = Ledger.open(Budget("tokens", 100), upfront={"mlm_probe": 20})
@@ -177,6 +181,7 @@ def test_a_recipes_budget_is_of_one_kind() -> None:
         InputError, match=r"budget.flops 1e.12 and budget.hours 2 are both set, expected one of"
     ):
         BudgetConfig(flops=1e12, hours=2)
+    # No amount at all.
     for bad in (-1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match=r"budget.tokens is .*, expected a number above 0"):
             BudgetConfig(tokens=bad)

@@ -45,28 +45,30 @@ def head_matmuls(width: int, vocabulary: int = 30522) -> int:
 
 
 def test_scratch_at_the_papers_size_is_three_forwards_by_hand() -> None:
-    found = paper_price("scratch")
+    actual = paper_price("scratch")
+    # One forward pass, and a backward pass of twice as much.
     by_hand = 3 * (encoder_matmuls(6, 768, 3072) + head_matmuls(768))
-    assert found.jaxpr_matmul == by_hand
-    assert by_hand < found.total < 1.03 * by_hand
-    assert found.teacher_forward == 0
+    assert actual.jaxpr_matmul == by_hand
+    assert by_hand < actual.total < 1.03 * by_hand
+    assert actual.teacher_forward == 0
 
 
 def test_logit_at_the_papers_size_adds_one_teacher_forward_by_hand() -> None:
-    found = paper_price("logit")
+    actual = paper_price("logit")
     student = 3 * (encoder_matmuls(6, 768, 3072) + head_matmuls(768))
+    # The teacher goes forward only.
     teacher = encoder_matmuls(12, 768, 3072) + head_matmuls(768)
-    assert found.jaxpr_matmul == student + teacher
-    assert student + teacher < found.total < 1.03 * (student + teacher)
-    assert found.teacher_forward == pytest.approx(teacher, rel=0.02)
-    assert found.student_forward + found.student_backward == pytest.approx(student, rel=0.02)
+    assert actual.jaxpr_matmul == student + teacher
+    assert student + teacher < actual.total < 1.03 * (student + teacher)
+    assert actual.teacher_forward == pytest.approx(teacher, rel=0.02)
+    assert actual.student_forward + actual.student_backward == pytest.approx(student, rel=0.02)
 
 
 def test_parts_add_up_to_the_total_exactly() -> None:
     for name in ("scratch", "logit", "tinybert", "minilm"):
-        found = price(tiny.phase(name), tiny.SHAPE)
-        assert sum(found.parts().values()) == found.total
-        assert min(found.parts().values()) >= 0
+        actual = price(tiny.phase(name), tiny.SHAPE)
+        assert sum(actual.parts().values()) == actual.total
+        assert min(actual.parts().values()) >= 0
 
 
 GOLDEN = {
@@ -75,21 +77,21 @@ GOLDEN = {
     "tinybert": (8_471_835, (1_083_744, 2_123_024, 4_370_785, 790_469, 103_813)),
     "minilm": (6_918_256, (704_352, 1_374_160, 3_624_289, 1_142_222, 73_233)),
 }
-"""Of the tiny models, in total and by part: since before steps ran lean; the same on JAX 0.10 and
+"""Of the tiny models, in total and by part: since before there was an optimized form; the same on JAX 0.10 and
 0.12."""
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_a_price_stays_what_it_was(name: str) -> None:
+def test_price_equals_recorded_value(name: str) -> None:
     """Runs of other versions have it on their ledgers. Whoever changes it says so in the
     changelog."""
-    found = price(tiny.phase(name), tiny.SHAPE)
-    assert (found.total, tuple(found.parts().values())) == GOLDEN[name]
+    actual = price(tiny.phase(name), tiny.SHAPE)
+    assert (actual.total, tuple(actual.parts().values())) == GOLDEN[name]
 
 
-@pytest.mark.parametrize("lean_first", [True, False])
-def test_a_program_is_counted_canonically_whether_it_was_traced_before_or_not(
-    lean_first: bool,
+@pytest.mark.parametrize("optimized_first", [True, False])
+def test_measure_counts_the_reference_form_also_of_traced_functions(
+    optimized_first: bool,
 ) -> None:
     """JAX keeps what it has traced, of functions that are compiled inside others too."""
 
@@ -102,20 +104,21 @@ def test_a_program_is_counted_canonically_whether_it_was_traced_before_or_not(
 
     shapes = jax.ShapeDtypeStruct((5, 30), jnp.float32), jax.ShapeDtypeStruct((5,), jnp.int32)
 
-    def lean() -> JaxprCount:
+    def optimized() -> JaxprCount:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             return count_jaxpr(jax.jit(program).trace(*shapes).jaxpr.jaxpr)
 
-    before = lean() if lean_first else None
+    before = optimized() if optimized_first else None
     counted = measure(program, *shapes).jaxpr_count
     with trace_reference():
         assert counted == count_jaxpr(jax.make_jaxpr(program)(*shapes).jaxpr)
-    assert counted != lean()
-    assert before in (None, lean())
+    assert counted != optimized()
+    assert before in (None, optimized())
 
 
 def test_an_arm_without_logits_does_not_pay_for_the_mlm_head() -> None:
     narrow = tiny.STUDENT
+    # An MLM head would take ten times as much with this vocabulary.
     wide = dataclasses.replace(tiny.STUDENT, vocab_size=10 * tiny.VOCABULARY)
     teacher = dataclasses.replace(tiny.TEACHER, vocab_size=10 * tiny.VOCABULARY)
     small = price(only_phase("minilm", narrow, tiny.TEACHER), tiny.SHAPE)
@@ -152,7 +155,7 @@ def test_a_scan_unrolled_whole_is_counted_by_its_trip_count() -> None:
     assert measure(program, jax.ShapeDtypeStruct((5, 5), jnp.float32)).flops == 7 * 2 * 5**3
 
 
-def test_what_nothing_depends_on_is_counted_by_neither() -> None:
+def test_dead_code_is_counted_by_neither_count() -> None:
     def program(x: jax.Array) -> jax.Array:
         _ = (x @ x).sum()
         return x * 2
@@ -200,7 +203,8 @@ def test_an_unusable_count_is_refused(monkeypatch: pytest.MonkeyPatch, count: fl
 
 
 @pytest.mark.parametrize("factor", [0.9, 0.97, 1.03, 1.5])
-def test_a_count_that_disagrees_with_the_witness_is_refused(factor: float) -> None:
+def test_xla_count_that_disagrees_with_jaxpr_count_is_refused(factor: float) -> None:
+    # This one agrees.
     settled(Count(10_100, JaxprCount(10_000, 100)))
     with pytest.raises(FlopCountError, match="the jaxpr count"):
         settled(Count(round(factor * 10_100), JaxprCount(10_000, 100)))

@@ -60,6 +60,7 @@ def cases(draw: st.DrawFn, *, same_width: bool = False, own_heads: bool = False)
     vocabulary = number(2, 120)
     ffn = number(1, 32)
     student = Model(layers, number(1, 4), number(1, 8), ffn, vocabulary)
+    # Some presets compare heads, for which both models need as many.
     heads = number(1, 4) if own_heads else student.heads
     head_width = number(1, 8)
     if same_width:
@@ -107,12 +108,12 @@ def prices(arm: str, case: Case, *terms: TermConfig, **optimizer: float) -> list
     ]
 
 
-def check_sound(found: Price) -> None:
-    jaxpr_count = found.jaxpr_matmul + found.jaxpr_elementwise
-    assert found.jaxpr_matmul <= found.total
-    assert abs(found.total - jaxpr_count) <= 0.01 * jaxpr_count
-    assert sum(found.parts().values()) == found.total
-    assert min(found.parts().values()) >= 0
+def check_sound(actual: Price) -> None:
+    jaxpr_count = actual.jaxpr_matmul + actual.jaxpr_elementwise
+    assert actual.jaxpr_matmul <= actual.total
+    assert abs(actual.total - jaxpr_count) <= 0.01 * jaxpr_count
+    assert sum(actual.parts().values()) == actual.total
+    assert min(actual.parts().values()) >= 0
 
 
 def test_every_preset_is_counted_by_hand() -> None:
@@ -120,12 +121,12 @@ def test_every_preset_is_counted_by_hand() -> None:
 
 
 def check_preset(preset: str, case: Case, clip: float) -> None:
-    for found, expected in zip(
+    for actual, expected in zip(
         prices(preset, case, clip=clip), by_hand.PRESETS[preset], strict=True
     ):
-        check_sound(found)
-        assert found.jaxpr_matmul == expected(*case)
-        assert (found.teacher_forward > 0) == (expected is not by_hand.scratch)
+        check_sound(actual)
+        assert actual.jaxpr_matmul == expected(*case)
+        assert (actual.teacher_forward > 0) == (expected is not by_hand.scratch)
 
 
 @pytest.mark.parametrize("preset", by_hand.PRESETS)
@@ -155,9 +156,9 @@ def test_matmuls_of_rotary_models_are_those_by_hand_too(preset: str) -> None:
         dataclasses.replace(config(model), positions="rotary") for model in (student, teacher)
     )
     (phase,) = resolve(preset, ArmConfig(), own, other, OptimizerConfig()).phases
-    found = price(phase, BatchShape(*batch))
-    check_sound(found)
-    assert found.jaxpr_matmul == by_hand.PRESETS[preset][0](student, teacher, batch)
+    actual = price(phase, BatchShape(*batch))
+    check_sound(actual)
+    assert actual.jaxpr_matmul == by_hand.PRESETS[preset][0](student, teacher, batch)
 
 
 def term(name: str, weight: float = 1.0, **options: object) -> TermConfig:
@@ -221,6 +222,7 @@ def joined_layers_and_first_tokens(
     """Two projections; that of the first tokens is there only where the widths differ, and then at
     all positions."""
     student, teacher, batch = case
+    # All layers side by side, as one wide one.
     widths = student.layers * student.width, teacher.layers * teacher.width
     matmuls = by_hand.both_encoders(*case) + by_hand.matmul(batch.tokens, *widths, STUDENT)
     matmuls += by_hand.projection(student, teacher, batch, int(student.width != teacher.width))
@@ -246,9 +248,9 @@ Objective = Callable[[Case, int, int], tuple[list[TermConfig], int]]
 
 def check_objective(objective: Objective, case: Case, own: int, other: int) -> None:
     terms, matmuls = objective(case, own, other)
-    (found,) = prices("mine", case, *terms)
-    check_sound(found)
-    assert found.jaxpr_matmul == matmuls
+    (actual,) = prices("mine", case, *terms)
+    check_sound(actual)
+    assert actual.jaxpr_matmul == matmuls
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -277,9 +279,9 @@ def test_an_objectives_matmuls_at_drawn_sizes_are_those_by_hand(
 def test_fitting_a_head_has_no_gradient_below_it() -> None:
     model = Model(2, 2, 6, 20, 70)
     batch = Batch(3, 10, 3)
-    found = price(head_phase(config(model), HeadConfig(budget=1e9)), BatchShape(*batch))
-    check_sound(found)
-    assert found.jaxpr_matmul == by_hand.head_on_frozen_encoder(model, batch)
+    actual = price(head_phase(config(model), HeadConfig(budget=1e9)), BatchShape(*batch))
+    check_sound(actual)
+    assert actual.jaxpr_matmul == by_hand.head_on_frozen_encoder(model, batch)
 
 
 @pytest.mark.parametrize(
@@ -291,10 +293,12 @@ def test_a_price_is_linear_in_the_batch_but_for_the_update(preset: str) -> None:
         prices(preset, (student, teacher, batch._replace(sequences=n * batch.sequences)))[0]
         for n in (1, 2, 3)
     )
+    # Matmuls are exactly linear.
     assert [twice.jaxpr_matmul, thrice.jaxpr_matmul] == [
         2 * once.jaxpr_matmul,
         3 * once.jaxpr_matmul,
     ]
+    # From one batch to two, and from two to three: the same.
     more = twice.total - once.total
     again = thrice.total - twice.total
     assert more == pytest.approx(again, rel=1e-4)
@@ -345,6 +349,7 @@ def test_packing_and_padding_do_not_change_the_price() -> None:
     phase = tiny.phase("minilm_v1")
     packed = tiny.batch()
     assert packed["segments"].max() > 1 and not packed["valid"].all()
+    # The same batch, of whole sequences.
     whole = {
         **packed,
         "segments": np.ones_like(packed["segments"]),
@@ -373,7 +378,7 @@ def test_packing_and_padding_do_not_change_the_price() -> None:
     ],
     ids=["look-up", "two coordinates", "unchecked look-up", "powers", "nothing changed", "norm"],
 )
-def test_xla_and_the_witness_count_elementwise_work_alike(
+def test_xla_and_jaxpr_count_agree_on_elementwise_work(
     program: Callable[..., jax.Array],
 ) -> None:
     x = jax.ShapeDtypeStruct((11, 12), jnp.float32)
@@ -383,7 +388,7 @@ def test_xla_and_the_witness_count_elementwise_work_alike(
     assert abs(count.flops - count.jaxpr_count.total) <= 3  # a scalar here or there
 
 
-def test_a_refusal_says_what_was_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flop_count_error_says_what_was_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = dict.fromkeys(PARTS, 200)
     with pytest.raises(
         FlopCountError, match="expected no less than the matmuls, and the sum within 1%"
@@ -416,8 +421,9 @@ def test_pricing_models_as_wide_as_bert_large_takes_no_weights() -> None:
     arrays = held()
     large = dataclasses.replace(zoo.get("large"), layers=1, vocab_size=110_000)
     (phase,) = resolve("logit", ArmConfig(), large, large, OptimizerConfig()).phases
-    found = price(phase, BatchShape(batch_size=256, seq_len=128, max_predictions=20))
+    actual = price(phase, BatchShape(batch_size=256, seq_len=128, max_predictions=20))
+    # No weights are made, and little memory is taken on the way.
     assert held() - arrays < 2**20
     assert resident() - before < 2**29
     model = Model(1, 16, 64, 4096, 110_000)
-    assert found.jaxpr_matmul == by_hand.logit(model, model, Batch(256, 128, 20))
+    assert actual.jaxpr_matmul == by_hand.logit(model, model, Batch(256, 128, 20))

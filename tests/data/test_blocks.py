@@ -23,10 +23,12 @@ def test_blocks_hold_as_much_as_they_may_and_no_more(
     monkeypatch: pytest.MonkeyPatch, sizes: list[int], most: int
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 10)
-    found = list(blocks.cut(sizes, int, most))
-    assert list(itertools.chain.from_iterable(found)) == sizes
-    for block, following in itertools.pairwise([*found, []]):
+    cut_blocks = list(blocks.cut(sizes, int, most))
+    # No document is lost, and their order stays.
+    assert list(itertools.chain.from_iterable(cut_blocks)) == sizes
+    for block, following in itertools.pairwise([*cut_blocks, []]):
         assert len(block) == 1 or (len(block) <= most and sum(block) <= 10)
+        # A block ends only where the next document would not fit.
         assert not following or len(block) == most or sum(block) + following[0] > 10
 
 
@@ -43,6 +45,7 @@ def test_long_documents_make_more_shards_of_the_same_documents(
 ) -> None:
     whole = prepare(config, tokenizer, tmp_path / "whole")
     assert len(whole.shards) == 8  # the texts are well below the bound
+    # Less than the documents of a block take together.
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 2000)
     split = prepare(config, tokenizer, tmp_path / "split")
     assert len(split.shards) > 16
@@ -59,5 +62,6 @@ def test_a_part_of_other_documents_is_made_again(
     with monkeypatch.context() as patched:
         patched.setattr(blocks, "BLOCK_BYTES", 2000)
         prepare(config, tokenizer, out)
+    # Without a manifest it looks like an interrupted preparation.
     (out / "manifest.json").unlink()
     assert prepare(replace(config, workers=2), tokenizer, out) == expected == Manifest.read(out)

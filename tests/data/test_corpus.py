@@ -34,6 +34,7 @@ def test_a_truncated_or_missing_shard_is_named(corpus: Corpus, copy: Path) -> No
     shard.unlink()
     with pytest.raises(InputError, match=rf"{shard.name}: has 0 bytes"):
         Corpus.open(copy)
+    # The right size, and no ArrayRecord file.
     shard.write_bytes(bytes(len(data)))
     with pytest.raises(InputError, match=rf"{shard.name}: damaged"):
         Corpus.open(copy)
@@ -46,6 +47,7 @@ def test_a_flipped_bit_is_found_by_verifying_and_by_reading(
     Corpus.open(copy).verify()
     shards = [shard for shard in corpus.manifest.shards if shard.split == "train"]
     assert len(shards) > 1
+    # A sequence of the first shard, or of the last.
     number = 3 if which == 0 else corpus.sequences("train") - 1
     tokens, segments = corpus.read("train", np.array([number]))
     record = tokens.astype("<u2").tobytes() + segments.astype("u1").tobytes()
@@ -53,6 +55,7 @@ def test_a_flipped_bit_is_found_by_verifying_and_by_reading(
     data = bytearray(shard.read_bytes())
     place = data.find(record)
     assert place > 0
+    # One bit of one record.
     data[place] ^= 1
     shard.write_bytes(data)
     opened = Corpus.open(copy)
@@ -64,10 +67,11 @@ def test_a_flipped_bit_is_found_by_verifying_and_by_reading(
         stream = Batches(
             opened, batch_size=7, seed=0, mlm_probability=0.15, max_predictions=4
         ).iterate(0)
+        # An epoch reads every sequence, also the damaged one.
         list(itertools.islice(stream, opened.sequences("train") // 7 + 1))
 
 
-def test_a_directory_without_a_corpus(tmp_path: Path) -> None:
+def test_directory_without_a_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no manifest\.json"):
         Corpus.open(tmp_path / "nowhere")
 

@@ -18,9 +18,9 @@ from kdjax.errors import InputError
 from kdjax.teacher_cache import store as cache
 from kdjax.teacher_cache.manifest import Field
 from kdjax.teacher_cache.store import Cache
+from tests.data.batches import MASKS, all_originals, originals
 
 BATCH = 7
-MASKS: dict[str, Any] = {"mlm_probability": 0.15, "max_predictions": 4}
 SHAPES = {
     "tokens": 24,
     "segments": 24,
@@ -38,14 +38,6 @@ def batches(corpus: Corpus, seed: int = 0, **changes: Any) -> Batches:
 
 def same(a: Batch, b: Batch) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
-
-
-def originals(batch: Batch) -> list[bytes]:
-    """Each row's tokens with the masked ones put back."""
-    tokens = batch["tokens"].copy()
-    rows, slots = np.nonzero(batch["label_weights"])
-    tokens[rows, batch["slots"][rows, slots]] = batch["labels"][rows, slots]
-    return [row.tobytes() for row in tokens]
 
 
 def order(corpus: Corpus, seed: int, epochs: int) -> list[bytes]:
@@ -69,6 +61,7 @@ def test_a_batch_has_the_promised_arrays(corpus: Corpus) -> None:
     assert np.array_equal(
         batch["positions"] == 0, np.diff(batch["segments"], axis=1, prepend=-1) != 0
     )
+    # Only tokens of the text are masked, never special ones, whose ids are below 5.
     rows = np.arange(BATCH)[:, None]
     used = batch["label_weights"] > 0
     assert used.any(axis=1).all()
@@ -93,12 +86,14 @@ def test_batches_of_another_size_go_on_where_those_before_ended(corpus: Corpus) 
     count = corpus.sequences("train")
     _, first = next(batches(corpus).iterate(0))
     following = itertools.islice(batches(corpus, batch_size=3).iterate(BATCH), count // 3 + 1)
-    joined = originals(first) + [row for _, batch in following for row in originals(batch)]
+    # A batch of 7, then batches of 3, for an epoch and a little more.
+    joined = originals(first) + all_originals(batch for _, batch in following)
     assert joined[:count] == [originals(batches(corpus, batch_size=1)[n])[0] for n in range(count)]
+    # The next epoch begins.
     assert joined[count] in joined[:count]
 
 
-def test_some_rows_of_a_batch_are_those_of_the_whole(corpus: Corpus) -> None:
+def test_chosen_rows_of_a_batch_equal_those_of_the_whole_batch(corpus: Corpus) -> None:
     rows = np.array([1, 2, 6])
     for start in (0, corpus.sequences("train") - 3):  # the second straddles two epochs
         _, whole = next(batches(corpus).iterate(start))
@@ -110,6 +105,7 @@ def test_a_stream_left_early_leaves_no_thread_behind(corpus: Corpus) -> None:
     before = set(threading.enumerate())
     stream = batches(corpus).iterate(0)
     next(stream)
+    # Reading ahead runs in threads of its own.
     readers = set(threading.enumerate()) - before
     assert readers
     stream.close()  # type: ignore[attr-defined]
@@ -120,6 +116,7 @@ def test_a_stream_left_early_leaves_no_thread_behind(corpus: Corpus) -> None:
 
 def test_each_epoch_visits_every_sequence_once_in_an_order_of_its_own(corpus: Corpus) -> None:
     count = corpus.sequences("train")
+    # The sequences of the whole split.
     everything = Counter(row.tobytes() for row in corpus.read("train", np.arange(count))[0])
     seen = order(corpus, 0, epochs=3)
     epochs = [seen[start : start + count] for start in range(0, len(seen), count)]
@@ -134,7 +131,7 @@ def test_batches_straddle_epochs_without_losing_a_sequence(corpus: Corpus) -> No
     assert count % BATCH
     one_by_one = order(corpus, 4, epochs=2)
     stream = batches(corpus, 4)
-    joined = [row for step in range(2 * count // BATCH) for row in originals(stream[step])]
+    joined = all_originals(stream[step] for step in range(2 * count // BATCH))
     assert joined == one_by_one[: len(joined)]
 
 
@@ -162,7 +159,7 @@ def test_a_sequence_is_masked_anew_in_each_epoch_and_alike_in_any_batch(corpus: 
                 for value, array in zip(values, single.values(), strict=True)
             )
             masks.setdefault(originals(single)[0], []).append(single["tokens"].tobytes())
-    renewed = [len(set(found)) == len(found) for found in masks.values() if len(found) == 2]
+    renewed = [len(set(copies)) == len(copies) for copies in masks.values() if len(copies) == 2]
     assert len(renewed) > count - BATCH
     assert np.mean(renewed) > 0.9  # a very short sequence may meet the same mask twice
 
@@ -171,6 +168,7 @@ def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus)
     count = corpus.sequences("train")
     manifest = corpus.manifest
     tokens, segments = corpus.read("train", np.arange(count))
+    # Each sequence is told by its tokens.
     numbers = {row.tobytes(): number for number, row in enumerate(tokens)}
     assert len(numbers) == count
     stream = batches(corpus, seed=5)
@@ -194,7 +192,7 @@ def test_without_views_a_mask_is_that_of_seed_sequence_and_epoch(corpus: Corpus)
                 assert np.array_equal(batch[name][row], values)
 
 
-def test_which_view_a_run_sees() -> None:
+def test_view_of_cycles_from_the_seed() -> None:
     assert [int(view_of(epoch, 0, 3)) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
     assert [int(view_of(0, seed, 3)) for seed in (0, 1, 2, 3, -1, 10**30)] == [0, 1, 2, 0, 2, 1]
     assert view_of(np.array([[0, 1], [2, 3]]), 5, 4).tolist() == [[1, 2], [3, 0]]
@@ -223,12 +221,13 @@ def test_all_seeds_see_the_same_views_in_orders_of_their_own(corpus: Corpus) -> 
             batch = stream[step]
             view = (step // count + seed) % k
             masked.setdefault((view, originals(batch)[0]), set()).add(batch["tokens"].tobytes())
+    # Orders differ between seeds, masks of a view do not.
     assert len(firsts) > 1
     assert len(masked) == k * count
-    assert all(len(found) == 1 for found in masked.values())
+    assert all(len(copies) == 1 for copies in masked.values())
 
 
-def test_views_leave_the_order_as_it_is(corpus: Corpus) -> None:
+def test_mask_copies_do_not_change_the_order(corpus: Corpus) -> None:
     plain = batches(corpus, 4)
     viewed = batches(corpus, 4, mask_copies=2)
     for step in (0, 11, corpus.sequences("train") // BATCH, 500):
@@ -265,6 +264,7 @@ def test_a_batch_has_the_stored_rows_of_its_sequences_and_views(
     count = corpus.sequences("train")
     with_cache = batches(corpus, seed, mask_copies=2, cache=stored)
     without = batches(corpus, seed, mask_copies=2)
+    # A batch that has sequences of two epochs, and so of two views.
     straddling = count // BATCH
     assert count % BATCH
     for start in (0, straddling, 2 * count // BATCH):
@@ -292,13 +292,14 @@ def test_a_cache_of_other_sequences_or_fewer_views_is_refused(
         InputError, match=f"holds 2 views of {train} .*, expected 2 of the {validation} validation"
     ):
         batches(corpus, split="validation", mask_copies=2, cache=stored)
+    # A cache may have more views than a run sees.
     assert batches(corpus, mask_copies=1, cache=stored)[0]["teacher.seen"].shape == (BATCH, 24)
 
 
 def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Corpus) -> None:
     count = corpus.sequences("validation")
     assert count % 8
-    made = fixed_batches(
+    fixed = fixed_batches(
         corpus,
         "validation",
         batch_size=8,
@@ -307,10 +308,11 @@ def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Cor
         mlm_probability=0.15,
         max_predictions=4,
     )
-    assert [len(batch["tokens"]) for batch in made] == [8] * (count // 8 + 1)
-    rows = [row for batch in made for row in originals(batch)]
+    assert [len(batch["tokens"]) for batch in fixed] == [8] * (count // 8 + 1)
+    rows = all_originals(fixed)
     assert rows[:count] == [row.tobytes() for row in corpus.read("validation", np.arange(count))[0]]
-    last = made[-1]
+    # The last batch has fewer sequences than rows.
+    last = fixed[-1]
     real = count % 8
     assert last["label_weights"][:real].any(axis=1).all()
     assert not any(
@@ -329,13 +331,13 @@ def test_fixed_batches_are_the_split_in_order_filled_up_with_nothing(corpus: Cor
         mlm_probability=0.15,
         max_predictions=4,
     )
-    assert all(same(a, b) for a, b in zip(made, again, strict=True))
+    assert all(same(a, b) for a, b in zip(fixed, again, strict=True))
 
 
 def test_a_limited_evaluation_sees_the_whole_split_thinned_out(corpus: Corpus) -> None:
     count = corpus.sequences("validation")
     all_rows = [row.tobytes() for row in corpus.read("validation", np.arange(count))[0]]
-    made = fixed_batches(
+    fixed = fixed_batches(
         corpus,
         "validation",
         batch_size=5,
@@ -344,12 +346,13 @@ def test_a_limited_evaluation_sees_the_whole_split_thinned_out(corpus: Corpus) -
         mlm_probability=0.15,
         max_predictions=4,
     )
-    places = [all_rows.index(row) for batch in made for row in originals(batch)]
+    places = [all_rows.index(row) for row in all_originals(fixed)]
     assert len(set(places)) == 10 and places == sorted(places)
+    # From the first to almost the last.
     assert places[0] == 0 and places[-1] >= 0.8 * count
 
 
-def test_a_corpus_smaller_than_a_batch(corpus: Corpus) -> None:
+def test_batch_larger_than_the_split_is_refused(corpus: Corpus) -> None:
     count = corpus.sequences("train")
     assert batches(corpus, batch_size=count)[0]["tokens"].shape == (count, 24)
     with pytest.raises(

@@ -19,10 +19,12 @@ def sequence(number: int = 0, length: int = 128, padding: int = 8) -> tuple[np.n
     rng = np.random.default_rng(number)
     tokens = rng.integers(len(SPECIAL), VOCABULARY, length)
     segments = np.where(np.arange(length) < 50, 1, 2)
-    tokens[[0, 50]], tokens[[49, length - padding - 1]] = 2, 3
+    tokens[[0, 50]] = 2
+    tokens[[49, length - padding - 1]] = 3
     tokens[7] = 1
     if padding:
-        tokens[-padding:], segments[-padding:] = 0, 0
+        tokens[-padding:] = 0
+        segments[-padding:] = 0
     return tokens.astype(np.int32), segments.astype(np.int32)
 
 
@@ -38,11 +40,12 @@ def masked(tokens: np.ndarray, segments: np.ndarray, **changes: Any) -> tuple[np
     return mask(tokens, segments, **{**arguments, **changes})
 
 
-def test_slots_labels_and_weights_describe_what_was_hidden() -> None:
+def test_slots_labels_and_weights_describe_the_masked_tokens() -> None:
     tokens, segments = sequence()
     before = tokens.copy()
     changed, slots, labels, weights = masked(tokens, segments)
     assert np.array_equal(tokens, before)
+    # Padding, four tokens of frames and one unknown token aside.
     maskable = 128 - 8 - 4 - 1
     used = int(weights.sum())
     assert used == round(0.15 * maskable) == 17
@@ -50,6 +53,7 @@ def test_slots_labels_and_weights_describe_what_was_hidden() -> None:
     assert np.array_equal(labels[:used], tokens[slots[:used]])
     assert np.all(np.diff(slots[:used]) > 0)
     assert not slots[used:].any() and not labels[used:].any()
+    # All other tokens are as they were.
     untouched = np.setdiff1d(np.arange(128), slots[:used])
     assert np.array_equal(changed[untouched], tokens[untouched])
     assert [a.dtype for a in (changed, slots, labels, weights)] == [
@@ -72,7 +76,7 @@ def test_special_tokens_and_padding_are_never_masked_nor_drawn() -> None:
         assert not np.isin(changed[chosen], (0, 1, 2, 3)).any()
 
 
-def test_eighty_ten_ten_and_every_place_alike() -> None:
+def test_masks_follow_80_10_10_and_are_uniform_over_positions() -> None:
     counts = {"mask": 0, "kept": 0, "drawn": 0}
     places = np.zeros(128)
     drawn_tokens = []
@@ -86,6 +90,7 @@ def test_eighty_ten_ten_and_every_place_alike() -> None:
         counts["mask"] += int(np.sum(now == MASK))
         counts["kept"] += int(np.sum(now == labels))
         drawn_tokens.append(now[(now != MASK) & (now != labels)])
+    # The share of each of the three actions.
     drawn = np.concatenate(drawn_tokens)
     total = 2000 * 17
     error = 4 * np.sqrt(0.25 / total)  # four standard deviations at most
@@ -95,6 +100,7 @@ def test_eighty_ten_ten_and_every_place_alike() -> None:
     # Drawn tokens are uniform over the 995 ordinary ones: mean and extremes.
     assert drawn.mean() == pytest.approx((5 + 999) / 2, abs=4 * 995 / np.sqrt(12 * len(drawn)))
     assert drawn.min() <= 8 and drawn.max() >= 996
+    # Every position that can be masked is masked about as often.
     expected = total / 115
     maskable = places > 0
     assert maskable.sum() == 115
@@ -132,10 +138,13 @@ def test_all_ordinary_tokens_can_be_drawn_when_special_ones_lie_between() -> Non
         (3, 0.999, 20, 3),
     ],
 )
-def test_how_many_are_masked(maskable: int, rate: float, slots: int, count: int) -> None:
+def test_number_of_masked_tokens_is_rounded_and_capped(
+    maskable: int, rate: float, slots: int, count: int
+) -> None:
     tokens = np.full(maskable + 2, 9, np.int32)
     segments = np.ones(maskable + 2, np.int32)
-    tokens[0], tokens[-1] = 2, 3
+    tokens[0] = 2
+    tokens[-1] = 3
     changed, places, _, weights = masked(
         tokens, segments, mlm_probability=rate, max_predictions=slots
     )
@@ -148,6 +157,7 @@ def test_how_many_are_masked(maskable: int, rate: float, slots: int, count: int)
 def test_seed_sequence_and_epoch_each_change_the_mask_and_nothing_else_does() -> None:
     tokens, segments = sequence()
     first = masked(tokens, segments)
+    # NumPy's global state has no part in it.
     np.random.seed(1)
     assert all(np.array_equal(a, b) for a, b in zip(first, masked(tokens, segments), strict=True))
     others = [{"seed": 1}, {"sequence": 1}, {"epoch": 1}, {"seed": 1, "sequence": 1}]

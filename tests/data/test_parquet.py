@@ -65,6 +65,7 @@ def test_damaged_files_and_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"text": ["some text"] * 5000}, use_dictionary=False)
     whole = path.read_bytes()
     for data in (
+        # Cut short, of another kind, empty, and with bytes overwritten.
         whole[: len(whole) // 2],
         b"no parquet",
         b"",
@@ -75,6 +76,7 @@ def test_damaged_files_and_bytes_that_are_not_utf8(tmp_path: Path) -> None:
             TextError, match=r"a\.parquet: cannot be read \(.*expected a whole Parquet file"
         ):
             read(path)
+    # A column that says it is text, and is not.
     raw = arrow.array([b"fine", b"d\xff"], arrow.binary()).view(arrow.string())
     with pytest.raises(TextError, match=r"a\.parquet: not UTF-8 about row 0"):
         read(write(path, {"text": raw}))

@@ -16,7 +16,7 @@ from kdjax.data.prepare import blocks
 from kdjax.data.prepare import local as prepare
 from kdjax.errors import InputError
 from tests.corpora import make_corpus
-from tests.data.test_prepare import contents
+from tests.data.directories import contents
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,14 @@ def config(tmp_path: Path) -> DataConfig:
     )
 
 
-def test_the_result_is_that_of_one_machine(
+def test_beam_writes_the_bytes_of_one_machine(
     pipeline: ModuleType,
     tmp_path: Path,
     config: DataConfig,
     tokenizer: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Blocks that documents bound, and blocks that bytes bound.
     for bytes_ in (blocks.BLOCK_BYTES, 3000):
         monkeypatch.setattr(blocks, "BLOCK_BYTES", bytes_)
         alone = prepare.prepare(config, tokenizer, tmp_path / f"alone{bytes_}")
@@ -54,7 +55,7 @@ def test_the_result_is_that_of_one_machine(
     assert len(alone.shards) > 2 * 6
 
 
-def test_either_way_goes_on_with_what_the_other_began(
+def test_beam_and_local_preparation_resume_each_other(
     pipeline: ModuleType,
     tmp_path: Path,
     config: DataConfig,
@@ -63,37 +64,39 @@ def test_either_way_goes_on_with_what_the_other_began(
 ) -> None:
     out = tmp_path / "out"
     whole = prepare.prepare(config, tokenizer, tmp_path / "whole")
-    made: list[int] = []
+    indices: list[int] = []
 
     def watched(block: blocks.Block) -> blocks.FinishedBlock:
-        if len(made) == 3:
+        if len(indices) == 3:
             raise InputError("no room left")
-        made.append(block.index)
+        indices.append(block.index)
         return blocks.make_block(block)
 
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "make_block", watched)
         with pytest.raises(InputError, match=r"^no room left$"):
             pipeline.prepare(config, tokenizer, out)
-    assert len(made) == 3
+    assert len(indices) == 3
+    # Three blocks are there, and nothing says that the corpus is done.
     assert not (out / "manifest.json").exists()
-    told: list[int] = []
+    progress: list[int] = []
     assert (
-        prepare.prepare(config, tokenizer, out, lambda documents, *_: told.append(documents))
+        prepare.prepare(config, tokenizer, out, lambda documents, *_: progress.append(documents))
         == whole
     )
-    assert told[-1] == 264 - sum(
-        sum(part.documents.values()) for index in made if (part := read(out, index))
+    assert progress[-1] == 264 - sum(
+        sum(part.documents.values()) for index in indices if (part := read(out, index))
     )
     assert contents(out) == contents(tmp_path / "whole")
 
     (out / "manifest.json").unlink()
+    # A finished corpus that has lost its manifest and a shard.
     (out / whole.shards[1].file).unlink()
-    made.clear()
+    indices.clear()
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "make_block", watched)
         assert pipeline.prepare(config, tokenizer, out) == whole
-    assert made == [1]
+    assert indices == [1]
     assert contents(out) == contents(tmp_path / "whole")
 
 
@@ -132,13 +135,14 @@ def test_another_corpus_is_left_alone(
     before = contents(out)
     with pytest.raises(InputError, match=r"prepared with data\.validation 0\.2, expected 0\.3"):
         pipeline.prepare(replace(config, validation=0.3), tokenizer, out)
+    # Other text under the same name.
     make_corpus(tmp_path / "text" / "3.jsonl", 7)
     with pytest.raises(InputError, match="prepared from other text"):
         pipeline.prepare(config, tokenizer, out)
     assert contents(out) == before
 
 
-def test_text_that_changes_meanwhile_is_noticed(
+def test_text_that_changes_between_pipelines_is_refused(
     pipeline: ModuleType,
     tmp_path: Path,
     config: DataConfig,
@@ -153,6 +157,7 @@ def test_text_that_changes_meanwhile_is_noticed(
             make_corpus(tmp_path / "text" / "0.jsonl", documents)
             return counted(*arguments)  # type: ignore[arg-type]
 
+        # Fewer documents than were counted, or more.
         make_corpus(tmp_path / "text" / "0.jsonl", 100)
         monkeypatch.setattr(pipeline, "_read_counts", changed)
         with pytest.raises(InputError, match="expected text that does not change meanwhile"):
@@ -167,8 +172,9 @@ def kdjax(*words: str | Path) -> int:
     return ended.value.code
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("pipeline")
-def test_the_command(
+def test_prepare_command_runs_beam_and_refuses_bad_options(
     tmp_path: Path, config: DataConfig, tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = {

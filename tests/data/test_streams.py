@@ -78,10 +78,10 @@ def test_an_endless_line_is_refused_before_it_is_held(
 ) -> None:
     monkeypatch.setattr(streams, "LINE_BYTES", 2**10)
     (tmp_path / f"a.jsonl{suffix}").write_bytes(compress(ROWS + b" " * 2**20))
-    found = documents(f"{tmp_path}/a.jsonl{suffix}", "text")
-    assert [next(found).text, next(found).text] == ["a", "b"]
+    stream = documents(f"{tmp_path}/a.jsonl{suffix}", "text")
+    assert [next(stream).text, next(stream).text] == ["a", "b"]
     with pytest.raises(TextError, match=r"line 3: is longer than 0\.000976562 MiB"):
-        next(found)
+        next(stream)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
@@ -95,11 +95,11 @@ def test_a_document_that_is_too_long_says_where_it_begins(
         "a.json": '[{"text": "short"}, {"text": "' + "é" * 21 + '"}]',
     }[name]
     (tmp_path / name).write_text(content)
-    found = documents(str(tmp_path / name), "text")
-    assert next(found).text == "short"
+    stream = documents(str(tmp_path / name), "text")
+    assert next(stream).text == "short"
     where = {"a.txt": "line 3", "a.jsonl": "line 2", "a.json": "item 1"}[name]
     with pytest.raises(TextError, match=f"{name}, {where}: here begins a document of more than"):
-        next(found)
+        next(stream)
 
 
 def test_a_record_that_is_too_long_is_refused_before_it_is_held(
@@ -108,12 +108,12 @@ def test_a_record_that_is_too_long_is_refused_before_it_is_held(
     monkeypatch.setattr(records, "LINE_BYTES", 2**8)
     monkeypatch.setattr(records, "BUFFER", 2**6)
     (tmp_path / "a.json").write_text('[{"text": "fine"},\n{"text": "' + "x" * 2**12 + '"}]')
-    found = documents(str(tmp_path / "a.json"), "text")
-    assert next(found).text == "fine"
+    stream = documents(str(tmp_path / "a.json"), "text")
+    assert next(stream).text == "fine"
     with pytest.raises(
         TextError, match=r"a\.json, line 2: malformed JSON, .* or a record is longer than"
     ):
-        next(found)
+        next(stream)
 
 
 @pytest.mark.parametrize(

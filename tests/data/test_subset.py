@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +19,8 @@ from kdjax.errors import InputError
 from kdjax.teacher_cache import store as cache
 from kdjax.teacher_cache.manifest import Field
 from kdjax.teacher_cache.store import Cache
+from tests.data.batches import MASKS, all_originals
 
-MASKS: dict[str, Any] = {"mlm_probability": 0.15, "max_predictions": 4}
 SIZES = st.lists(st.integers(3, 9), min_size=1, max_size=40)
 SEEDS = st.integers(-(2**70), 2**70)
 
@@ -34,7 +33,7 @@ def numbers_of(corpus: Corpus) -> np.ndarray:
 def sizes_of(corpus: Corpus) -> np.ndarray:
     """Tokens of each training sequence."""
     _, segments = corpus.read("train", np.arange(corpus.sequences("train")))
-    return np.array([sum(number > 0 for number in row) for row in segments.tolist()])
+    return np.array([np.count_nonzero(row) for row in segments])
 
 
 @given(sequences=st.integers(0, 500), seed=SEEDS)
@@ -42,6 +41,7 @@ def test_a_permutation_has_every_number_once_and_depends_on_its_arguments_alone(
     sequences: int, seed: int
 ) -> None:
     order = permutation(sequences, seed)
+    # Every number once.
     assert sorted(order.tolist()) == list(range(sequences))
     assert np.array_equal(order, permutation(sequences, seed))
 
@@ -55,7 +55,7 @@ def test_seeds_and_sizes_have_permutations_of_their_own() -> None:
             assert np.sum(order == other) < 15
 
 
-def test_the_permutation_is_the_same_for_good() -> None:
+def test_permutation_equals_recorded_values() -> None:
     """Another one would be another subset under a study's seed."""
     assert permutation(8, 0).tolist() == [6, 4, 3, 7, 2, 1, 5, 0]
     assert permutation(8, 1).tolist() == [6, 5, 3, 4, 1, 7, 2, 0]
@@ -68,14 +68,15 @@ def test_a_subset_ends_before_the_first_sequence_that_does_not_fit(
     limit = share * sum(sizes)
     expected: list[int] = []
     for number in permutation(len(sizes), seed).tolist():
+        # The first sequence that does not fit ends it, whatever would fit behind it.
         if sum(sizes[n] for n in expected) + sizes[number] > limit:
             break
         expected.append(number)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subset, "BLOCK", block)
-        taken = take(len(sizes), limit, seed, lambda numbers: np.array(sizes)[numbers])
-    assert taken.numbers.tolist() == expected
-    assert taken.tokens == sum(sizes[n] for n in expected)
+        chosen = take(len(sizes), limit, seed, lambda numbers: np.array(sizes)[numbers])
+    assert chosen.numbers.tolist() == expected
+    assert chosen.tokens == sum(sizes[n] for n in expected)
 
 
 @given(sizes=SIZES, limits=st.tuples(st.integers(0, 400), st.integers(0, 400)), seed=SEEDS)
@@ -114,11 +115,12 @@ def test_a_limited_corpus_holds_at_most_so_many_tokens_and_one_sequence_more_wou
     assert small.sequences("train") == len(numbers) == len(set(numbers.tolist()))
     assert small.tokens("train") == sizes[numbers].sum() == sizes_of(small).sum() <= limit
     if len(numbers) < len(sizes):
+        # The next sequence would not have fitted.
         following = permutation(len(sizes), seed)[len(numbers)]
         assert small.tokens("train") + sizes[following] > limit
 
 
-def test_all_tokens_are_the_whole_split_in_the_seed_s_order(corpus: Corpus) -> None:
+def test_subset_of_all_tokens_is_the_whole_split_permuted(corpus: Corpus) -> None:
     whole = corpus.limited(corpus.tokens("train"), 3)
     assert np.array_equal(numbers_of(whole), permutation(corpus.sequences("train"), 3))
     assert whole.tokens("train") == corpus.tokens("train")
@@ -128,72 +130,68 @@ def test_all_tokens_are_the_whole_split_in_the_seed_s_order(corpus: Corpus) -> N
 
 
 def test_seeds_take_different_sequences(corpus: Corpus) -> None:
-    taken = [
+    chosen = [
         set(numbers_of(corpus.limited(corpus.tokens("train") // 4, seed)).tolist())
         for seed in range(4)
     ]
-    for n, numbers in enumerate(taken):
-        for other in taken[:n]:
+    for n, numbers in enumerate(chosen):
+        for other in chosen[:n]:
             assert len(numbers & other) < 0.6 * len(numbers)
 
 
 def test_a_subset_reads_the_sequences_it_has_chosen(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
-    found = small.read("train", np.array([2, 0]))
+    actual = small.read("train", np.array([2, 0]))
     expected = corpus.read("train", numbers_of(small)[[2, 0]])
-    for own, of_the_whole in zip(found, expected, strict=True):
-        assert np.array_equal(own, of_the_whole)
+    for rows, of_the_whole in zip(actual, expected, strict=True):
+        assert np.array_equal(rows, of_the_whole)
 
 
 def test_a_sequence_has_its_masks_in_every_subset(corpus: Corpus) -> None:
     epochs = np.arange(5)
     for limit in (900, 2000):
         small = corpus.limited(limit, 1)
-        own = np.arange(5)
-        numbers = numbers_of(small)[own]
-        assert not np.array_equal(numbers, own)
-        for found, expected in (
+        rows = np.arange(5)
+        numbers = numbers_of(small)[rows]
+        assert not np.array_equal(numbers, rows)
+        for actual, expected in (
             (
-                small.batch("train", own, epochs, seed=4, **MASKS),
+                small.batch("train", rows, epochs, seed=4, **MASKS),
                 corpus.batch("train", numbers, epochs, seed=4, **MASKS),
             ),
             (
-                small.viewed("train", own, epochs, **MASKS),
+                small.viewed("train", rows, epochs, **MASKS),
                 corpus.viewed("train", numbers, epochs, **MASKS),
             ),
         ):
-            assert found.keys() == expected.keys()
-            assert all(np.array_equal(found[name], expected[name]) for name in expected)
+            assert actual.keys() == expected.keys()
+            assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 
-def test_the_validation_split_is_the_same(corpus: Corpus) -> None:
+def test_subset_keeps_the_validation_split(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
     assert small.sequences("validation") == corpus.sequences("validation")
     assert small.tokens("validation") == corpus.tokens("validation")
-    made, expected = (
-        fixed_batches(one, "validation", batch_size=8, limit=20, seed=1, **MASKS)
-        for one in (small, corpus)
+    actual_batches, expected = (
+        fixed_batches(each, "validation", batch_size=8, limit=20, seed=1, **MASKS)
+        for each in (small, corpus)
     )
-    assert len(made) == len(expected) == 3
-    for a, b in zip(made, expected, strict=True):
+    assert len(actual_batches) == len(expected) == 3
+    for a, b in zip(actual_batches, expected, strict=True):
         assert all(np.array_equal(a[name], b[name]) for name in b)
-
-
-def originals(batch: dict[str, np.ndarray]) -> list[bytes]:
-    """Each row's tokens with the masked ones put back."""
-    tokens = batch["tokens"].copy()
-    rows, slots = np.nonzero(batch["label_weights"])
-    tokens[rows, batch["slots"][rows, slots]] = batch["labels"][rows, slots]
-    return [row.tobytes() for row in tokens]
 
 
 def test_every_epoch_has_each_of_the_subset_s_sequences_once(corpus: Corpus) -> None:
     small = corpus.limited(900, 1)
+    # Sequences one by one, for three epochs.
     stream = Batches(small, batch_size=1, seed=2, **MASKS)
     count = stream.sequences
     assert 20 < count < corpus.sequences("train") // 2
     everything = Counter(row.tobytes() for row in corpus.read("train", numbers_of(small))[0])
-    orders = [[originals(stream[epoch * count + n])[0] for n in range(count)] for epoch in range(3)]
+    orders = []
+    for epoch in range(3):
+        steps = range(epoch * count, (epoch + 1) * count)
+        orders.append(all_originals(stream[step] for step in steps))
     assert all(Counter(order) == everything for order in orders)
     assert orders[0] != orders[1] != orders[2]
 
@@ -239,6 +237,7 @@ def test_a_digest_is_that_of_the_sequences_taken(corpus: Corpus) -> None:
         one_more(corpus, small),
         corpus.limited(corpus.tokens("train"), 1),
     ]
+    # Another seed, another size, or the whole corpus: another digest.
     assert len({small.digest, *(other.digest for other in others)}) == 1 + len(others)
     assert corpus.limited(900, 1).manifest == corpus.manifest
 
@@ -255,7 +254,7 @@ def test_a_corpus_with_too_few_tokens_says_how_many_are_missing(corpus: Corpus) 
         )
 
 
-def test_too_few_tokens_for_a_sequence(corpus: Corpus) -> None:
+def test_limit_below_one_sequence_is_refused(corpus: Corpus) -> None:
     first = int(sizes_of(corpus)[permutation(corpus.sequences("train"), 0)[0]])
     assert corpus.limited(first, 0).sequences("train") == 1
     with pytest.raises(InputError) as caught:
@@ -266,6 +265,6 @@ def test_too_few_tokens_for_a_sequence(corpus: Corpus) -> None:
     )
 
 
-def test_a_subset_of_a_subset(corpus: Corpus) -> None:
+def test_subset_of_a_subset_is_refused(corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="is limited already"):
         corpus.limited(900, 1).limited(500, 1)

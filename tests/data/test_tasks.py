@@ -39,6 +39,11 @@ def rows_of(split: Split) -> list[tuple[tuple[int, ...], float]]:
     ]
 
 
+def texts_of(split: Split) -> set[tuple[int, ...]]:
+    """Return the token ids of a split's texts."""
+    return {tokens for tokens, _ in rows_of(split)}
+
+
 def ids(text: str, length: int) -> tuple[int, ...]:
     """w0 is token 5; [CLS] is 2 and [SEP] is 3."""
     return (2, *(int(word[1:]) + 5 for word in text.split()[: length - 2]), 3)
@@ -47,6 +52,7 @@ def ids(text: str, length: int) -> tuple[int, ...]:
 def test_splits_follow_the_hash_of_the_identity(tmp_path: Path, tokenizer: Path) -> None:
     file = write_csv(tmp_path / "a.csv")
     task = load("t", TaskConfig(file, dev=0.2, test=0.3), tokenizer, 48)
+    # Written anew: the hash decides, below 0.3, below 0.5, else.
     expected: dict[str, list[Any]] = {"train": [], "dev": [], "test": []}
     for row in ROWS:
         fraction = split_fraction(row["text"])
@@ -65,6 +71,7 @@ def test_arrays_are_framed_padded_and_cut_to_length(tmp_path: Path, tokenizer: P
         **dict.fromkeys(("tokens", "segments", "positions"), (12, np.int32)),
         "valid": (12, np.bool_),
     }
+    # Some texts are longer than 12 tokens, some shorter.
     lengths = batch["valid"].sum(axis=1)
     assert lengths.min() < 12 and lengths.max() == 12
     known = {ids(row["text"], 12) for row in ROWS}
@@ -85,9 +92,9 @@ def test_a_file_sorted_by_label_gives_mixed_training_rows(tmp_path: Path, tokeni
 def test_no_text_is_in_two_splits(tmp_path: Path, tokenizer: Path) -> None:
     file = write_csv(tmp_path / "a.csv", ROWS + ROWS[::2] + ROWS[::3])
     task = load("t", TaskConfig(file, dev=0.3, test=0.3), tokenizer, 48)
-    train, dev, test = (
-        {tokens for tokens, _ in rows_of(split)} for split in (task.train, task.dev, task.test)
-    )
+    train = texts_of(task.train)
+    dev = texts_of(task.dev)
+    test = texts_of(task.test)
     assert sum(map(len, (task.train, task.dev, task.test))) == 550
     assert not train & dev and not train & test and not dev & test
 
@@ -100,6 +107,7 @@ def test_a_task_on_the_corpus_s_documents_is_tested_on_held_out_ones_only(
     task = load("t", TaskConfig(str(tmp_path / "a.json"), test=0.1), tokenizer, 48)
     validation = {ids(row["text"], 48) for key, row in records.items() if split_fraction(key) < 0.1}
     assert {tokens for tokens, _ in rows_of(task.test)} == validation
+    # With a column of its own the split is another one.
     by_column = load(
         "t", TaskConfig(str(tmp_path / "a.json"), identity="id", test=0.1), tokenizer, 48
     )
@@ -117,14 +125,15 @@ def test_every_kind_of_file_gives_the_same_task(tmp_path: Path, tokenizer: Path)
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     (tmp_path / "b.json").write_text(json.dumps(ROWS))
     files += [str(tmp_path / name) for name in ("a.tsv", "a.jsonl", "b.json")]
-    made = [load("t", TaskConfig(file), tokenizer, 20) for file in files]
+    tasks = [load("t", TaskConfig(file), tokenizer, 20) for file in files]
     for split in ("train", "dev", "test"):
-        assert len({repr(rows_of(getattr(task, split))) for task in made}) == 1
+        assert len({repr(rows_of(getattr(task, split))) for task in tasks}) == 1
 
 
 def test_quotation_marks_are_text_in_tsv_and_syntax_in_csv(tmp_path: Path, tokenizer: Path) -> None:
     rows = "".join(f"w{n} w{n % 7}\t{n % 2}\n" for n in range(48))
     (tmp_path / "a.tsv").write_text('text\tlabel\n"w1 w2\t0\n' + rows)
+    # In .csv a quoted field may have a line end.
     quoted = "".join(f'"w{n} w{n % 7}\n",{n % 2}\n' for n in range(48))
     (tmp_path / "a.csv").write_text('text,label\n"w1, ""w2""",0\n' + quoted)
     for name, expected in (("a.tsv", 49), ("a.csv", 49)):
@@ -141,10 +150,8 @@ def test_rows_are_chosen_by_column_and_label(tmp_path: Path, tokenizer: Path) ->
         write_csv(tmp_path / "a.csv", rows), where={"source": "a"}, drop_labels=("none",)
     )
     task = load("t", config, tokenizer, 48)
-    wanted = {ids(r["text"], 48) for r in rows if r["source"] == "a" and r["label"] != "none"}
-    assert {
-        tokens for split in (task.train, task.dev, task.test) for tokens, _ in rows_of(split)
-    } == wanted
+    expected = {ids(r["text"], 48) for r in rows if r["source"] == "a" and r["label"] != "none"}
+    assert texts_of(task.train) | texts_of(task.dev) | texts_of(task.test) == expected
     assert task.classes == ("neg", "pos")
 
 

@@ -71,19 +71,21 @@ def test_digests_tell_splits_and_contents_apart_but_not_places(
             digest(*expand(f"tfds:{directory}:{split}")) for split in ("train", "test", "train[:5]")
         ]
 
+    # A path with a colon, too.
     moved = tmp_path / "a:b" / "moved"
     shutil.copytree(prepared, moved)
     assert digests(moved) == digests(prepared)
     assert len(set(digests(prepared))) == 3
     shard = next(moved.glob("*train*array_record*"))
     data = bytearray(shard.read_bytes())
+    # A flipped bit of one split.
     data[-1] ^= 1
     shard.write_bytes(data)
     assert digests(moved)[0] != digests(prepared)[0]
     assert digests(moved)[1] == digests(prepared)[1]
 
 
-def test_what_is_not_there_says_what_is(prepared: Path) -> None:
+def test_missing_tfds_split_or_directory_is_named(prepared: Path) -> None:
     for name, message in (
         (
             f"tfds:{prepared}",
@@ -135,7 +137,7 @@ def test_a_format_that_needs_tensorflow_says_so(
         expand(f"tfds:{other}:train")
 
 
-def test_without_the_library(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tfds_library_is_named(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(
         InputError, match=r"needs tensorflow_datasets .*: pip install 'kdjax\[tfds\]'"

@@ -11,7 +11,7 @@ from kdjax.errors import InputError
 from tests.corpora import SPECIAL, VOCABULARY, WORDS, make_tokenizer
 
 
-def test_nothing_is_added_padded_or_cut(tokenizer: Path) -> None:
+def test_token_ids_have_no_special_tokens_padding_or_truncation(tokenizer: Path) -> None:
     read = TextTokenizer.read(tokenizer)
     long = " ".join(WORDS)
     short = "w3"

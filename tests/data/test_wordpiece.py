@@ -23,7 +23,7 @@ from kdjax.data.prepare.preparation import TOKENIZER
 from kdjax.data.text.sources import split_fraction
 from kdjax.data.tokenizer import SPECIAL_NAMES, TextTokenizer
 from kdjax.errors import InputError
-from tests.data.test_prepare import contents
+from tests.data.directories import contents
 
 ROOT = Path(__file__).parents[2]
 SIZE = 160
@@ -67,14 +67,14 @@ def vocabulary(trained: wordpiece.TrainedTokenizer) -> dict[str, int]:
 @pytest.mark.parametrize("size", [SIZE, SIZE + 1, 300])
 def test_vocabulary_has_exactly_the_size_asked_for(config: DataConfig, size: int) -> None:
     training = replace(TRAINING, size=size)
-    found = vocabulary(wordpiece.train_on_corpus(replace(config, tokenizer=training)))
-    assert sorted(found.values()) == list(range(size))
-    assert [found[name] for name in SPECIAL_NAMES] == [0, 1, 2, 3, 4]
+    entries = vocabulary(wordpiece.train_on_corpus(replace(config, tokenizer=training)))
+    assert sorted(entries.values()) == list(range(size))
+    assert [entries[name] for name in SPECIAL_NAMES] == [0, 1, 2, 3, 4]
 
 
 def test_words_of_held_out_documents_have_no_entries(config: DataConfig) -> None:
-    found = vocabulary(wordpiece.train_on_corpus(config))
-    assert not any(letter in entry.removeprefix("##") for entry in found for letter in "qxz")
+    entries = vocabulary(wordpiece.train_on_corpus(config))
+    assert not set("qxz") & set("".join(entries))
 
     # They would have them, were those documents seen.
     seen = vocabulary(wordpiece.train_on_corpus(replace(config, validation=1e-9)))
@@ -129,11 +129,11 @@ def test_processes_and_threads_do_not_change_the_bytes(config: DataConfig) -> No
 def test_too_little_text_says_how_many_entries_there_are(
     config: DataConfig, tmp_path: Path
 ) -> None:
-    wanted = replace(config, tokenizer=replace(TRAINING, size=100_000))
+    expected = replace(config, tokenizer=replace(TRAINING, size=100_000))
     with pytest.raises(
         InputError, match=r"words for [\d,]+ entries, expected data.tokenizer.size, 100,000"
     ):
-        prepare(wanted, None, tmp_path / "out")
+        prepare(expected, None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -152,6 +152,7 @@ def test_prepared_corpus_has_its_tokenizer_and_its_digest(
     assert [shard.sha256 for shard in given.shards] == [shard.sha256 for shard in made.shards]
 
 
+@pytest.mark.system
 def test_preparation_killed_around_its_training_goes_on(
     config: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

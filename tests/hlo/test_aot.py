@@ -39,17 +39,17 @@ from kdjax.hlo import aot
         ("tpu7x:8x8x8", "at most 256 chips"),
     ],
 )
-def test_a_slice_that_there_cannot_be_is_refused(topology: str, line: str) -> None:
+def test_impossible_slice_is_refused(topology: str, line: str) -> None:
     with pytest.raises(InputError) as refused:
         aot.slice_of(topology)
     assert line in str(refused.value)
 
 
-def test_without_libtpu_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
+def test_missing_libtpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
 
     def without(name: str, *rest: Any) -> Any:
-        return None if name == "libtpu" else found(name, *rest)
+        return None if name == "libtpu" else find_spec(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
     with pytest.raises(
@@ -59,7 +59,8 @@ def test_without_libtpu_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_nothing_compiled_for_a_slice_is_kept() -> None:
-    kept = Path(jax.config.values["jax_compilation_cache_dir"])
+    # Where JAX keeps what it compiles for this machine.
+    cache = Path(jax.config.values["jax_compilation_cache_dir"])
 
     def entries_of(name: str) -> int:
         def program(x: float) -> float:
@@ -67,7 +68,7 @@ def test_nothing_compiled_for_a_slice_is_kept() -> None:
 
         program.__name__ = name
         jax.block_until_ready(jax.jit(program)(1.0))
-        return sum(name in path.name for path in kept.iterdir())
+        return sum(name in path.name for path in cache.iterdir())
 
     with aot.uncached():
         assert entries_of("for_a_slice") == 0

@@ -51,14 +51,14 @@ def test_an_unknown_chip_is_refused() -> None:
 
 
 def test_a_loops_body_counts_as_often_as_it_turns() -> None:
-    found = of(read("loop"))
-    assert found.by_source["compute"] == pytest.approx(6 * (11234 + 3551) / CLOCK)
-    assert found.by_source["collectives"] == pytest.approx(6 * 1024 * 2 * 2 * 3 / 4 / 2 / LINK)
-    assert found.by_source["moves"] == pytest.approx(128 * 1024 * 2 / HBM, rel=1e-3)
+    actual = of(read("loop"))
+    assert actual.by_source["compute"] == pytest.approx(6 * (11234 + 3551) / CLOCK)
+    assert actual.by_source["collectives"] == pytest.approx(6 * 1024 * 2 * 2 * 3 / 4 / 2 / LINK)
+    assert actual.by_source["moves"] == pytest.approx(128 * 1024 * 2 / HBM, rel=1e-3)
     # The copy that runs beside compute
-    assert found.hidden == pytest.approx(128 * 1024 * 2 / HBM, rel=1e-3)
-    assert found.seconds == pytest.approx(sum(found.by_source[source] for source in SOURCES))
-    assert {cost.turns for cost in found.costs} == {1, 6}
+    assert actual.hidden == pytest.approx(128 * 1024 * 2 / HBM, rel=1e-3)
+    assert actual.seconds == pytest.approx(sum(actual.by_source[source] for source in SOURCES))
+    assert {cost.turns for cost in actual.costs} == {1, 6}
 
 
 def test_the_longest_operations_come_with_their_source() -> None:
@@ -70,35 +70,36 @@ def test_the_longest_operations_come_with_their_source() -> None:
 
 
 def test_a_branch_counts_by_its_longest_side() -> None:
-    found = of(read("branch"))
+    actual = of(read("branch"))
     assert "6336" in read("branch")
-    assert found.by_source["compute"] == pytest.approx(17193 / CLOCK)
+    assert actual.by_source["compute"] == pytest.approx(17193 / CLOCK)
 
 
 def test_a_loop_of_unknown_length_leaves_no_estimate() -> None:
-    found = of(read("until"))
-    assert found.seconds is None
-    (why,) = found.unknown
+    actual = of(read("until"))
+    assert actual.seconds is None
+    (why,) = actual.unknown
     assert "a loop of unknown length (tests/hlo/tpu_programs.py:" in why
+    # With its length noted, the loop counts by it.
     noted = read("until").replace("body=%", 'backend_config={"known_trip_count":{"n":"9"}}, body=%')
-    assert of(noted).by_source["compute"] == pytest.approx(9 * found.by_source["compute"])
+    assert of(noted).by_source["compute"] == pytest.approx(9 * actual.by_source["compute"])
     assert of(noted).unknown == ()
 
 
 def test_a_gather_of_parameters_is_sent_once_around_the_ring() -> None:
-    found = of(read("fsdp"))
+    actual = of(read("fsdp"))
     whole = 4096 * 8192 * 2
-    assert found.by_source["collectives"] == pytest.approx(whole * 3 / 4 / 2 / LINK)
-    assert found.by_source["compute"] == pytest.approx(537478 / CLOCK)
+    assert actual.by_source["collectives"] == pytest.approx(whole * 3 / 4 / 2 / LINK)
+    assert actual.by_source["compute"] == pytest.approx(537478 / CLOCK)
     (only,) = executed_collectives(parse(read("fsdp")))
     assert (only.collective.kind, only.collective.bytes, only.turns) == ("all-gather", whole, 1)
 
 
 def test_a_kernel_does_its_flops_at_half_the_peak() -> None:
-    found = of(read("kernel"))
+    actual = of(read("kernel"))
     assert (
-        found.seconds
-        == found.by_source["custom_calls"]
+        actual.seconds
+        == actual.by_source["custom_calls"]
         == pytest.approx(2 * 4 * 256**3 / (PEAK / 2))
     )
 
@@ -106,12 +107,14 @@ def test_a_kernel_does_its_flops_at_half_the_peak() -> None:
 def test_a_kernel_takes_at_least_as_long_as_its_bytes() -> None:
     few = read("kernel").replace('"flops":"134217728"', '"flops":"5"')
     assert of(few).seconds == pytest.approx(2 * 4 * 256 * 256 * 2 / HBM)
+    # More bytes than its operands and results have.
     many = few.replace('"bytes_accessed":"1048576"', '"bytes_accessed":"99999999"')
     assert of(many).seconds == pytest.approx(99999999 / HBM)
 
 
 def test_a_kernel_inside_a_fusion_is_a_kernel() -> None:
     alone = read("kernel")
+    # The same program, as the body of a fusion.
     inner = alone[alone.index("ENTRY") :].replace("ENTRY %main.1", "%inner")
     call = "ROOT %f = bf16[4,256,256]{2,1,0:T(8,128)(2,1)} fusion(%x.2), kind=kCustom, calls=%inner"
     text = entry("%x.2 = bf16[4,256,256]{2,1,0:T(8,128)(2,1)} parameter(0)", call, before=inner)
@@ -119,20 +122,20 @@ def test_a_kernel_inside_a_fusion_is_a_kernel() -> None:
 
 
 def test_a_kernel_of_unknown_flops_leaves_no_estimate() -> None:
-    found = of(read("kernel_without_cost"))
-    assert found.seconds is None
-    assert "a kernel of unknown FLOPs" in found.unknown[0]
+    actual = of(read("kernel_without_cost"))
+    assert actual.seconds is None
+    assert "a kernel of unknown FLOPs" in actual.unknown[0]
+    # With FLOPs counted in the traced program it is the kernel that has a note.
     counted = {("square", ((4, 256, 256),)): 2 * 4 * 256**3}
     assert estimate(read("kernel_without_cost"), V5E, counted).seconds == of(read("kernel")).seconds
 
 
 def test_rows_of_a_table_move_without_the_table() -> None:
-    found = of(read("look_up"))
-    (fetched, looked_up) = (
-        next(c for c in found.costs if c.name == n) for n in ("copy-start", "gather_fusion")
-    )
-    assert fetched.seconds == pytest.approx(30528 * 768 * 2 / HBM, rel=1e-3)
-    assert looked_up.seconds == pytest.approx(4096 * 768 * 2 / HBM, rel=0.01)
+    actual = of(read("look_up"))
+    seconds = {cost.name: cost.seconds for cost in actual.costs}
+    # The whole table is fetched beside compute; the look-up itself moves its rows.
+    assert seconds["copy-start"] == pytest.approx(30528 * 768 * 2 / HBM, rel=1e-3)
+    assert seconds["gather_fusion"] == pytest.approx(4096 * 768 * 2 / HBM, rel=0.01)
 
 
 def test_rows_added_to_a_table_move_without_the_table() -> None:
@@ -154,12 +157,13 @@ def test_rows_added_to_a_table_move_without_the_table() -> None:
     assert of(text).seconds == pytest.approx((3 * 8 * 128 * 4 + 128 * 4) / HBM)
 
 
-def test_what_lies_on_the_chip_moves_no_slower_than_hbm_allows() -> None:
+def test_arrays_in_vmem_move_at_hbms_rate_or_count_less() -> None:
     here = "f32[1024]{0:T(1024)S(1)}"
     there = "f32[1024]{0:T(1024)}"
+    # From the chip to HBM, within HBM, and within the chip.
     text = "%x = {} parameter(0)", "ROOT %y = {} copy(%x)"
-    for taken, made, moved in ((here, there, 4096), (there, there, 8192), (here, here, 8192)):
-        assert of(entry(text[0].format(taken), text[1].format(made))).seconds == pytest.approx(
+    for source, target, moved in ((here, there, 4096), (there, there, 8192), (here, here, 8192)):
+        assert of(entry(text[0].format(source), text[1].format(target))).seconds == pytest.approx(
             moved / HBM
         )
 
@@ -196,12 +200,13 @@ def test_a_collective_in_several_fusions_counts_once_beside_their_work() -> None
             part.format(f"c{name}", chain=chain) for name in ("start", "between", "end")
         ),
     )
-    found = of(text)
-    assert [(cost.name, cost.source) for cost in found.costs] == [
+    actual = of(text)
+    # The end is free; the part between has its own cycles.
+    assert [(cost.name, cost.source) for cost in actual.costs] == [
         ("start", "collectives"),
         ("between", "compute"),
     ]
-    assert found.seconds == pytest.approx(32 * 128 * 2 * 3 / 4 / 2 / LINK + 5000 / CLOCK)
+    assert actual.seconds == pytest.approx(32 * 128 * 2 * 3 / 4 / 2 / LINK + 5000 / CLOCK)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +219,7 @@ def test_a_collective_in_several_fusions_counts_once_beside_their_work() -> None
         ("all-gather-start", "(f32[125], f32[1000])", 4000 * 7 / 8),
     ],
 )
-def test_what_a_ring_sends(kind: str, type_: str, moved: float) -> None:
+def test_collective_takes_the_time_of_a_ring(kind: str, type_: str, moved: float) -> None:
     text = entry(
         "%x = f32[1000] parameter(0)", f"ROOT %y = {type_} {kind}(%x), replica_groups=[1,8]<=[8]"
     )
@@ -237,12 +242,13 @@ def test_the_work_inside_a_fusion_is_the_fusions() -> None:
     called = entry("%x = f32[8] parameter(0)", call.format("call", "to_apply", ""), before=before)
     assert of(fused).seconds == pytest.approx(100 / CLOCK)
     assert of(called).seconds == pytest.approx(777 / CLOCK)
+    # Called on another core, it takes as long.
     for start, role in (("async-start", "calls"), ("call-start", "to_apply")):
         started = entry("%x = f32[8] parameter(0)", call.format(start, role, ""), before=before)
         assert of(started).seconds == of(called).seconds
 
 
-def test_work_given_to_another_core_counts() -> None:
+def test_work_on_another_core_counts() -> None:
     """As TPU7x's compiler gives look-ups to its SparseCores, whose cycles it does not know."""
     inner = f"ROOT %g = f32[8]{{0:T(256)}} gather(%t, %r), {cycles(2**63 - 1)}"
     before = f"""
@@ -264,7 +270,7 @@ def test_work_given_to_another_core_counts() -> None:
     assert of(text).seconds == pytest.approx(3 * 1024 / HBM)
 
 
-def test_what_only_names_arrays_is_free() -> None:
+def test_instructions_that_only_name_arrays_are_free() -> None:
     text = entry(
         "%x = f32[1024]{0:T(1024)} parameter(0)",
         "%b = f32[8,128]{1,0:T(8,128)} bitcast(%x)",
@@ -288,7 +294,7 @@ def test_a_call_of_the_compilers_that_does_something_moves_its_bytes() -> None:
     }
 
 
-def test_a_faster_chip_is_faster_by_what_it_does_faster() -> None:
+def test_slower_memory_and_links_slow_only_their_own_sources() -> None:
     half = replace(V5E, hbm_bandwidth=HBM / 2, link_bandwidth=LINK / 2)
     whole = of(read("loop")).by_source
     slower = estimate(read("loop"), half).by_source
@@ -297,7 +303,7 @@ def test_a_faster_chip_is_faster_by_what_it_does_faster() -> None:
     assert slower["collectives"] == pytest.approx(2 * whole["collectives"])
 
 
-def test_the_documentations_example_runs(
+def test_example_of_the_documentation_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = Path(__file__).parents[2]
@@ -311,7 +317,7 @@ def test_the_documentations_example_runs(
     assert "compute jit(loop)/while/body/closed_call/dot_general" in longest
 
 
-def test_what_is_executed_is_listed_with_its_turns() -> None:
-    turns = {one.name: times for one, times in executed(parse(read("loop")))}
+def test_executed_lists_instructions_with_their_turns() -> None:
+    turns = {instruction.name: times for instruction, times in executed(parse(read("loop")))}
     assert turns["all-reduce.2"] == 6
     assert turns["while.11"] == turns["copy-start"] == 1

@@ -62,7 +62,7 @@ def test_reduction_that_is_repeated_counts_what_it_takes_in() -> None:
     assert repeated_flops(program(body)) == 4 * 8 + (4 * 8 - 4)
 
 
-def test_what_follows_from_a_matmul_done_again_is_no_copy() -> None:
+def test_work_after_a_repeated_matmul_is_no_copy() -> None:
     body = """  %x = f32[8,8]{1,0} parameter(0)
   %d = f32[4,8]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
   %again = f32[4,8]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
@@ -126,6 +126,7 @@ def test_count_without_copies_is_the_mathematics_on_every_version_of_xla() -> No
     rows = 32
     width = 16
     blocks = 12
+    # Elementwise work is a good part of it: the matmuls are 16 wide.
     shapes = (
         jax.ShapeDtypeStruct((rows, width), jnp.float32),
         jax.ShapeDtypeStruct((blocks, width, width), jnp.float32),
@@ -136,6 +137,6 @@ def test_count_without_copies_is_the_mathematics_on_every_version_of_xla() -> No
     compiled = traced.lower().compile()
     text = compiled.as_text()
     assert text is not None
-    found = hardware_flops(compiled, traced.jaxpr, 1, repeated=repeated_flops(text))
+    actual = hardware_flops(compiled, traced.jaxpr, 1, repeated=repeated_flops(text))
     # The gradient of x: a matmul a block, and two sums and a product an element of each.
-    assert found == pytest.approx(blocks * rows * width * (2 * width + 3), rel=0.15)
+    assert actual == pytest.approx(blocks * rows * width * (2 * width + 3), rel=0.15)

@@ -8,11 +8,11 @@ from kdjax.hlo.text import HBM, VMEM, Array, parse
 from tests.hlo.tpu_programs import TEXTS, read
 
 
-def made(line: str) -> tuple[Array, ...]:
+def result_arrays(line: str) -> tuple[Array, ...]:
     """The arrays of an instruction's result."""
     module = parse(f"ENTRY %main () -> f32[] {{\n  {line}\n}}\n")
-    (one,) = module.computations["main"]
-    return one.arrays
+    (instruction,) = module.computations["main"]
+    return instruction.arrays
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in TEXTS.iterdir()))
@@ -22,26 +22,25 @@ def test_every_line_of_a_computation_is_an_instruction(name: str) -> None:
     module = parse(text)
     assert sum(map(len, module.computations.values())) == len(lines) > 0
     assert module.entry.startswith("main")
-    assert all(sum(one.root for one in body) == 1 for body in module.computations.values())
-    named = set(module.by_name)
-    assert all(operand in named for one in module.by_name.values() for operand in one.operands)
-    assert {
-        name
-        for one in module.by_name.values()
-        for several in one.called.values()
-        for name in several
-    } <= set(module.computations)
+    for body in module.computations.values():
+        assert [instruction.root for instruction in body].count(True) == 1
+    # Whatever is named is there.
+    for instruction in module.by_name.values():
+        assert set(instruction.operands) <= set(module.by_name)
+        for names in instruction.called.values():
+            assert set(names) <= set(module.computations)
 
 
 def test_arrays_lie_in_hbm_or_on_the_chip() -> None:
-    assert made("ROOT %a = f32[8,128]{1,0:T(8,128)} add(%x, %y)") == (
+    assert result_arrays("ROOT %a = f32[8,128]{1,0:T(8,128)} add(%x, %y)") == (
         Array("f32", (8, 128), HBM, 4096),
     )
-    assert made("ROOT %a = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} add(%x, %y)") == (
+    assert result_arrays("ROOT %a = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} add(%x, %y)") == (
         Array("bf16", (8, 128), VMEM, 2048),
     )
+    # Where to, where from, and a semaphore in a memory of its own.
     start = "(f32[256]{0:T(256)S(1)}, f32[256]{0:T(256)}, u32[]{:S(2)})"
-    assert [(x.space, x.bytes) for x in made(f"%a = {start} copy-start(%x)")] == [
+    assert [(x.space, x.bytes) for x in result_arrays(f"%a = {start} copy-start(%x)")] == [
         (VMEM, 1024),
         (HBM, 1024),
         (2, 4),
@@ -49,12 +48,14 @@ def test_arrays_lie_in_hbm_or_on_the_chip() -> None:
 
 
 def test_bytes_include_the_padding_to_tiles() -> None:
-    (narrow,) = made("ROOT %a = bf16[4,12,128,64]{3,2,1,0:T(8,128)(2,1)} add(%x, %y)")
+    (narrow,) = result_arrays("ROOT %a = bf16[4,12,128,64]{3,2,1,0:T(8,128)(2,1)} add(%x, %y)")
     assert narrow.bytes == 2 * 4 * 12 * 128 * 128
-    (turned,) = made("ROOT %a = bf16[4,12,128,64]{2,3,1,0:T(8,128)(2,1)} add(%x, %y)")
+    # With the two inner axes exchanged, 64 takes the place of the 128 that tiles are wide.
+    (turned,) = result_arrays("ROOT %a = bf16[4,12,128,64]{2,3,1,0:T(8,128)(2,1)} add(%x, %y)")
     assert turned.bytes == 2 * 4 * 12 * 128 * 64
     assert [
-        x.bytes for x in made("ROOT %a = (pred[3,5], s4[10], f8e4m3fn[7], f32[]) tuple(%x)")
+        x.bytes
+        for x in result_arrays("ROOT %a = (pred[3,5], s4[10], f8e4m3fn[7], f32[]) tuple(%x)")
     ] == [15, 5, 7, 4]
 
 
@@ -87,7 +88,7 @@ ENTRY %main (x: f32[]) -> f32[] {
 """
     )
     _, *rest = module.computations["main"]
-    assert [module.place(one) for one in rest] == [
+    assert [module.place(instruction) for instruction in rest] == [
         "own/model.py:30",
         "lib/site-packages/flax/norm.py:7",
         "old.py:3",

@@ -18,8 +18,8 @@ def of(text: str) -> list[Materialised]:
 
 def written(type_: str, opcode: str = "add") -> list[Materialised]:
     """What is found of one instruction with such a result, of one array."""
-    taken = "%x = f32[8,4,512,512]{3,2,1,0:T(8,128)} parameter(0)"
-    return of(f"ENTRY %main () -> f32[] {{\n  {taken}\n  ROOT %a = {type_} {opcode}(%x)\n}}\n")
+    operand = "%x = f32[8,4,512,512]{3,2,1,0:T(8,128)} parameter(0)"
+    return of(f"ENTRY %main () -> f32[] {{\n  {operand}\n  ROOT %a = {type_} {opcode}(%x)\n}}\n")
 
 
 def test_scores_and_probabilities_that_are_results_are_found() -> None:
@@ -45,18 +45,19 @@ def test_scores_on_the_chip_masks_and_other_shapes_are_not_counted() -> None:
     assert written("bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)S(1)}") == []
     assert written("pred[8,512,512]{2,1,0:T(8,128)(4,1)}") == []
     assert written("bf16[8,512,1024]{2,1,0:T(8,128)(2,1)}") == []
+    # Fewer matrices than sequences: no scores.
     assert written("f32[3,512,512]{2,1,0:T(8,128)}") == []  # parameters of three layers, 512 wide
     # Of six layers
     assert written("f32[6,8,4,512,512]") == [Materialised("f32", 1, 6 * 4 * SCORES)]
 
 
-def test_names_for_arrays_are_not_written() -> None:
+def test_opcodes_that_only_name_arrays_write_nothing() -> None:
     scores = "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)}"
     for opcode in ("get-tuple-element", "bitcast", "parameter", "copy-done"):
         assert written(scores, opcode) == []
 
 
-def test_a_copy_counts_where_it_goes() -> None:
+def test_copy_counts_by_its_destination() -> None:
     here = "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)S(1)}"
     there = "bf16[8,4,512,512]{3,2,1,0:T(8,128)(2,1)}"
     assert written(f"({there}, {here}, u32[]{{:S(2)}})", "copy-start") == [

@@ -34,8 +34,8 @@ def loop(x: jax.Array, weights: jax.Array) -> jax.Array:
     """Six layers as one loop, and in each a sum over the batch, which lies on four devices."""
 
     def layer(x: jax.Array, weight: jax.Array) -> tuple[jax.Array, None]:
-        made = jnp.tanh(x @ weight)
-        return made + made.sum(0), None
+        activated = jnp.tanh(x @ weight)
+        return activated + activated.sum(0), None
 
     return jax.lax.scan(layer, x, weights)[0]
 
@@ -140,16 +140,16 @@ def _shortened(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def _notes(found: re.Match[str]) -> str:
-    kept = [
+def _notes(config: re.Match[str]) -> str:
+    entries = [
         f'"window_config":{{{cycles}}}'
-        for cycles in re.findall(r'"estimated_cycles":"\d+"', found[0])[:1]
+        for cycles in re.findall(r'"estimated_cycles":"\d+"', config[0])[:1]
     ]
-    kept += [
+    entries += [
         f"{of}}}"
-        for of in re.findall(r'"custom_call_config":\{.*?"needs_layout_passes":true', found[0])
+        for of in re.findall(r'"custom_call_config":\{.*?"needs_layout_passes":true', config[0])
     ]
-    return f", backend_config={{{','.join(kept)}}}" if kept else ""
+    return f", backend_config={{{','.join(entries)}}}" if entries else ""
 
 
 if __name__ == "__main__":

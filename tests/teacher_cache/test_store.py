@@ -4,6 +4,7 @@ name."""
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import subprocess
@@ -20,6 +21,7 @@ from kdjax.errors import InputError
 from kdjax.teacher_cache import store as cache
 from kdjax.teacher_cache.manifest import CacheManifest, Field, record_bytes
 from kdjax.teacher_cache.store import Cache
+from tests.data.directories import contents
 
 ROOT = Path(__file__).parents[2]
 FIELDS = (
@@ -52,8 +54,12 @@ def row(field: Field, sequence: int, view: int) -> np.ndarray:
 
 
 def rows(sequences: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
-    pairs = list(zip(sequences.tolist(), views.tolist(), strict=True))
-    return {field.name: np.stack([row(field, *pair) for pair in pairs]) for field in FIELDS}
+    """Return the arrays of some records, by field."""
+    arrays = {}
+    for field in FIELDS:
+        records = map(functools.partial(row, field), sequences.tolist(), views.tolist())
+        arrays[field.name] = np.stack(list(records))
+    return arrays
 
 
 def make(
@@ -74,14 +80,6 @@ def build(directory: Path, **changes: Any) -> CacheManifest:
         "views": VIEWS,
     }
     return cache.build(directory, **{**arguments, "block": BLOCK, "make": make, **changes})
-
-
-def contents(directory: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
 
 
 def recorded(calls: list[int], fail_at: int = -1) -> Callable[..., Any]:
@@ -108,17 +106,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_record_comes_back_in_any_order(tmp_path: Path, block: int) -> None:
     build(tmp_path, block=block)
     opened = Cache.open(tmp_path)
+    # Every record twice, in any order.
     order = np.random.default_rng(0).permutation(np.repeat(np.arange(SEQUENCES * VIEWS), 2))
     sequences = order % SEQUENCES
     views = order // SEQUENCES
     expected = rows(sequences, views)
-    found = opened.read(sequences, views)
-    assert list(found) == [field.name for field in FIELDS]
+    actual = opened.read(sequences, views)
+    assert list(actual) == [field.name for field in FIELDS]
     for field in FIELDS:
-        assert found[field.name].dtype == np.dtype(field.dtype)
-        assert found[field.name].shape == (66, *field.shape)
-        assert np.array_equal(found[field.name], expected[field.name])
-    assert len(np.unique(found["hidden"][:, 0, 0])) == SEQUENCES * VIEWS
+        assert actual[field.name].dtype == np.dtype(field.dtype)
+        assert actual[field.name].shape == (66, *field.shape)
+        assert np.array_equal(actual[field.name], expected[field.name])
+    # No two records are alike, so that none can stand in for another.
+    assert len(np.unique(actual["hidden"][:, 0, 0])) == SEQUENCES * VIEWS
     assert opened.read(sequences[:0], views[:0])["ids"].shape == (0, 2, 5)
 
 
@@ -134,7 +134,7 @@ def test_a_record_is_the_little_endian_bytes_of_its_fields_in_order(whole: Path)
     assert number == SEQUENCES * VIEWS
 
 
-def test_the_manifest_says_what_there_is(whole: Path) -> None:
+def test_manifest_lists_shards_fields_and_counts(whole: Path) -> None:
     manifest = CacheManifest.read(whole)
     assert manifest.identity == IDENTITY
     assert (manifest.fields, manifest.sequences, manifest.views) == (FIELDS, SEQUENCES, VIEWS)
@@ -164,20 +164,23 @@ def test_an_interrupted_build_goes_on_with_the_missing_blocks(
     ):
         Cache.open(tmp_path)
     calls.clear()
-    told: list[tuple[int, int]] = []
-    manifest = build(tmp_path, make=recorded(calls), progress=lambda *values: told.append(values))
+    progress: list[tuple[int, int]] = []
+    manifest = build(
+        tmp_path, make=recorded(calls), progress=lambda *values: progress.append(values)
+    )
     assert calls == list(range(fail_at, 33, 5))
-    assert told == [(min(start + 5, 33), 33) for start in calls]
+    assert progress == [(min(start + 5, 33), 33) for start in calls]
     assert contents(tmp_path) == contents(whole)
     assert manifest == CacheManifest.read(whole)
 
 
-def test_what_a_kill_can_leave_is_made_good(tmp_path: Path, whole: Path) -> None:
+def test_half_written_files_of_a_killed_build_are_made_again(tmp_path: Path, whole: Path) -> None:
     (tmp_path / ".plan.json.7.tmp").write_text('{"half')
     with pytest.raises(RuntimeError):
         build(tmp_path, make=recorded([], fail_at=25))
     shards = tmp_path / "shards"
-    kept = {path: path.stat().st_ino for path in shards.glob("0000[034].*")}
+    # Whole blocks stay the same files.
+    inodes = {path: path.stat().st_ino for path in shards.glob("0000[034].*")}
     (shards / "part-00001.json").unlink()  # killed between a shard and its record
     (shards / "00002.array_record").write_bytes(b"half")
     (shards / ".00005.array_record.7.tmp").write_bytes(b"half")
@@ -186,9 +189,10 @@ def test_what_a_kill_can_leave_is_made_good(tmp_path: Path, whole: Path) -> None
     build(tmp_path, make=recorded(calls))
     assert calls == [5, 10, 25, 30]
     assert contents(tmp_path) == contents(whole)
-    assert {path: path.stat().st_ino for path in kept} == kept
+    assert {path: path.stat().st_ino for path in inodes} == inodes
 
 
+@pytest.mark.system
 def test_a_killed_process_loses_the_block_it_was_making(tmp_path: Path, whole: Path) -> None:
     script = f"""
 import os, signal
@@ -220,6 +224,7 @@ def test_a_finished_cache_is_found_done_and_a_damaged_one_is_mended(
     assert build(tmp_path, make=recorded(calls)) == first
     assert not calls
     shards = [tmp_path / shard.file for shard in first.shards]
+    # A shard that was cut short, and one that is missing.
     shards[1].write_bytes(shards[1].read_bytes()[:-100])
     shards[4].unlink()
     with pytest.raises(RuntimeError):
@@ -263,7 +268,7 @@ def test_another_cache_s_directory_is_refused_by_the_setting_that_differs(
     assert contents(whole) == before
 
 
-def test_an_identity_is_the_same_in_python_s_words_and_in_json_s(whole: Path) -> None:
+def test_identity_may_have_tuples_and_any_order_of_keys(whole: Path) -> None:
     identity = {**dict(reversed(IDENTITY.items())), "teacher": {"layers": (1, 4), "sha256": "abc"}}
     assert build(whole, identity=identity) == CacheManifest.read(whole)
 
@@ -283,6 +288,7 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path)
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
+    # As another process would.
     handle = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(InputError, match="another process builds a cache here"):
@@ -317,6 +323,7 @@ def test_a_flipped_bit_is_found_when_its_record_is_read_and_mended_as_told(
     data[place] ^= 1
     shard.write_bytes(data)
     opened = Cache.open(tmp_path)
+    # Its neighbours are read all the same.
     for sequence in (1, 3):
         assert opened.read(np.array([sequence]), np.array([1]))["change"] == row(
             FIELDS[4], sequence, 1
@@ -348,7 +355,9 @@ def test_a_changed_or_foreign_manifest_is_refused(tmp_path: Path, whole: Path) -
 @pytest.mark.parametrize(
     ("sequence", "view", "name"), [(11, 0, "sequence"), (-1, 1, "sequence"), (0, 3, "view")]
 )
-def test_a_record_that_was_never_stored(whole: Path, sequence: int, view: int, name: str) -> None:
+def test_record_that_was_never_stored_is_refused(
+    whole: Path, sequence: int, view: int, name: str
+) -> None:
     with pytest.raises(ValueError, match=f"asked for a {name} out of the"):
         Cache.open(whole).read(np.array([0, sequence]), np.array([0, view]))
 
@@ -368,7 +377,7 @@ def test_a_record_that_was_never_stored(whole: Path, sequence: int, view: int, n
         ),
     ],
 )
-def test_other_arrays_than_the_fields_are_a_bug(
+def test_arrays_that_do_not_match_the_fields_raise(
     tmp_path: Path, change: Callable[..., Any], message: str
 ) -> None:
     def wrong(sequences: np.ndarray, views: np.ndarray) -> Any:
@@ -383,12 +392,12 @@ def test_other_arrays_than_the_fields_are_a_bug(
 @pytest.mark.parametrize(
     "changes", [{"views": 0}, {"block": 0}, {"fields": ()}, {"fields": FIELDS[:1] * 2}]
 )
-def test_counts_and_fields_that_make_no_cache(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_unusable_counts_and_fields_raise(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected at least 1 each, and distinct fields"):
         build(tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_field_is_numeric() -> None:
+def test_field_that_is_not_numeric_raises() -> None:
     with pytest.raises(ValueError, match="field words: dtype is str, expected a numeric one"):
         Field("words", "str", (2,))
