@@ -15,6 +15,7 @@ from kdjax.budget.accounting import Budget
 from kdjax.config import to_dict
 from kdjax.plan.plan import forecasts
 from kdjax.results.schema import CountedLosses, MeasuredEndpoint, first_without_teacher
+from kdjax.results.store import from_plain, to_plain
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.results import collect
 from tests.report.results import study
@@ -48,7 +49,7 @@ def _cells(text):
 
 
 def sweep(config, laws=LAWS, *, noise=0.004, best=None):
-    """The content of sweep.json.
+    """Make up a sweep.
 
     Args:
         config: with a sweep.
@@ -95,7 +96,7 @@ def _results(config, cell, laws, noise, shifts, best, rng):
             e, k, exponent = laws[arm]
             loss = e + k * tokens**-exponent + shifts[seed] + noise * rng.normal()
             loss += 0.0 if best is None else 0.2 * np.log(size / best) ** 2
-            teacher_forward = 0.7 * flops if arm != "scratch" else 0
+            teacher_forward = int(0.7 * flops) if arm != "scratch" else 0
             runs.append(
                 replace(
                     base.runs[0],
@@ -132,23 +133,33 @@ def _results(config, cell, laws, noise, shifts, best, rng):
 
 
 def plan(found, directory, *overrides):
-    """The content of plan.json with this sweep as its pilot.
+    """Make a plan with this sweep as its pilot.
 
     Args:
-        found: the content of its sweep.json.
+        found: the sweep.
         directory: where to put that.
         overrides: of the recipe.
     """
-    (directory / "sweep.json").write_text(json.dumps(found))
+    (directory / "sweep.json").write_text(json.dumps(to_plain(found)))
     return forecasts(recipe("--plan.pilot", str(directory), "--plan.resamples", "400", *overrides))
 
 
 def renamed(found, **names):
-    """The same with arms called otherwise, in every place that names them."""
-    text = json.dumps(found)
+    """Return a sweep or a plan with arms called otherwise, in every place that names them.
+
+    Args:
+        found: the sweep or the plan.
+        names: former name -> new one.
+    """
+    text = json.dumps(to_plain(found))
     for old, new in names.items():
-        text = text.replace(json.dumps(old), json.dumps(new)).replace(
-            f'"{old} - ', f'"{json.dumps(new)[1:-1]} - '
-        )
+        text = text.replace(json.dumps(old), json.dumps(new))
+        # Pairs of arms are named by both.
+        text = text.replace(f'"{old} - ', f'"{json.dumps(new)[1:-1]} - ')
         text = text.replace(f' - {old}"', f' - {json.dumps(new)[1:-1]}"')
-    return json.loads(text)
+    return from_plain(type(found), json.loads(text), "made up:")
+
+
+def read_again(found):
+    """Return a sweep or a plan as it is read back from its file."""
+    return from_plain(type(found), json.loads(json.dumps(to_plain(found))), "made up:")
