@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -24,6 +26,7 @@ from kdjax.plan.schema import (
     LawParameter,
     PairwiseComparison,
     Plan,
+    Verdict,
 )
 from kdjax.results.store import from_plain, to_plain
 from tests.report.page import Page, check_escaped
@@ -34,27 +37,27 @@ LAWS = {"scratch": (5.0, 40.0, 0.25), "logit": (6.2, 340.0, 0.60), "mlm+minilm":
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     made = plan(sweep(recipe(), LAWS, noise=0.02), tmp_path_factory.mktemp("pilot"))
     return read_again(made)
 
 
 @pytest.fixture(scope="module")
-def bare():
+def bare() -> Plan:
     return read_again(forecasts(recipe()))
 
 
 @pytest.fixture(scope="module")
-def html(found):
+def html(found: Plan) -> str:
     return report.html(found)
 
 
 @pytest.fixture(scope="module")
-def page(html):
+def page(html: str) -> Page:
     return Page(html)
 
 
-def contest(a, b, *verdicts, means=None):
+def contest(a: str, b: str, *verdicts: Verdict, means: Sequence[float] = ()) -> PairwiseComparison:
     """Compare two arms at budgets 1, 10, 100, ..."""
     points = []
     for n, told in enumerate(verdicts):
@@ -64,7 +67,9 @@ def contest(a, b, *verdicts, means=None):
     return PairwiseComparison(a, b, tuple(points), (), never)
 
 
-def contested(found, *comparisons, arms=("x", "y", "z")):
+def contested(
+    found: Plan, *comparisons: PairwiseComparison, arms: Sequence[str] = ("x", "y", "z")
+) -> FittedPlan:
     """Return a plan with these comparisons."""
     arm = next(iter(found.arms.values()))
     changed = replace(
@@ -73,7 +78,14 @@ def contested(found, *comparisons, arms=("x", "y", "z")):
         case="nothing",
         contests={"nothing": comparisons},
     )
-    return FittedPlan.of(changed)
+    return fitted(changed)
+
+
+def fitted(found: Plan) -> FittedPlan:
+    """Return a plan with its pilot."""
+    plan = FittedPlan.of(found)
+    assert plan is not None
+    return plan
 
 
 @pytest.mark.parametrize(
@@ -90,14 +102,16 @@ def contested(found, *comparisons, arms=("x", "y", "z")):
         ("ties", "cannot tell", "ties", Ranking("open", ("x", "y", "z"))),
     ],
 )
-def test_who_is_ahead_of_all_follows_from_the_pairs(found, xy, xz, yz, expected):
+def test_who_is_ahead_of_all_follows_from_the_pairs(
+    found: Plan, xy: Verdict, xz: Verdict, yz: Verdict, expected: Ranking
+) -> None:
     pairs = contested(found, contest("x", "y", xy), contest("x", "z", xz), contest("y", "z", yz))
     assert ranking.ranking(pairs, 1.0) == expected
     (only,) = ranking.ranked_ranges(pairs)
     assert only.ranking == expected
 
 
-def test_stretches_join_neighbours_and_open_ones_whatever_they_leave_open(found):
+def test_stretches_join_neighbours_and_open_ones_whatever_they_leave_open(found: Plan) -> None:
     pairs = contested(
         found,
         contest("x", "y", "cannot tell", "cannot tell", "a wins", "a wins"),
@@ -110,7 +124,7 @@ def test_stretches_join_neighbours_and_open_ones_whatever_they_leave_open(found)
     ]
 
 
-def test_a_contest_between_two_budgets_it_was_asked_at():
+def test_a_contest_between_two_budgets_it_was_asked_at() -> None:
     one = contest("x", "y", "a wins", "a wins", "cannot tell", means=[1.0, 3.0, 7.0])
     between = ranking.at(one, 10**0.25)
     assert between.mean == pytest.approx(1.5) and between.low == pytest.approx(0.5)
@@ -121,7 +135,7 @@ def test_a_contest_between_two_budgets_it_was_asked_at():
     assert ranking.at(one, 0.5) is None and ranking.at(one, 200.0) is None
 
 
-def test_a_contest_is_read_from_either_side():
+def test_a_contest_is_read_from_either_side() -> None:
     ranges = (Range("a wins", 1.0, 1.0), Range("ties", 10.0, 10.0))
     one = replace(contest("x", "y", "a wins", "ties", means=[2.0, 0.25]), ranges=ranges)
     other = ranking.from_side(one, "y")
@@ -136,7 +150,7 @@ def test_a_contest_is_read_from_either_side():
     assert ranking.from_side(one, "x") is one
 
 
-def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
+def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: Page) -> None:
     assert page.problems == [] and page.open == []
     assert [name for name, n in Counter(page.ids).items() if n > 1] == []
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
@@ -144,12 +158,12 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
     assert page.links and all(link.startswith("#") and link[1:] in page.ids for link in page.links)
 
 
-def test_the_answer_comes_first_and_the_rest_in_order(page, found):
+def test_the_answer_comes_first_and_the_rest_in_order(page: Page, found: Plan) -> None:
     order = [
         verdict.headline(found),
         "Three sources, and what each says",
         "Against scratch",
-        *verdict.answers(FittedPlan.of(found)).values(),
+        *verdict.answers(fitted(found)).values(),
         "dashed where it may not be extrapolated",
         "What a fit that had not seen a budget predicted for it",
         "Who is forecast ahead",
@@ -163,10 +177,14 @@ def test_the_answer_comes_first_and_the_rest_in_order(page, found):
     assert -1 not in places and places == sorted(places)
 
 
-def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_begins(found):
+def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_begins(
+    found: Plan,
+) -> None:
     price = {arm: found.arms[arm].prices[0].total / (8 * 64) for arm in ("scratch", "logit")}
 
-    def gap(budget):  # by the planted laws; no text is repeated yet where they cross
+    def gap(
+        budget: float,
+    ) -> float:  # by the planted laws; no text is repeated yet where they cross
         losses = [
             LAWS[arm][0] + LAWS[arm][1] * (budget / price[arm]) ** -LAWS[arm][2] for arm in price
         ]
@@ -174,7 +192,7 @@ def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_beg
 
     head = verdict.headline(found)
     planted = brentq(gap, 3e11, 5e12)
-    first, between, last = ranking.ranked_ranges(FittedPlan.of(found))
+    first, between, last = ranking.ranked_ranges(fitted(found))
     assert first.ranking == Ranking("wins", ("logit",)) and last.ranking == Ranking(
         "wins", ("scratch",)
     )
@@ -188,13 +206,13 @@ def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_beg
     assert "Beyond 1.00e13 FLOPs, the pilot's largest budget, this is extrapolated." in head
 
 
-def flops(value):
+def flops(value: float) -> str:
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 
 
-def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found):
-    answer = verdict.answers(FittedPlan.of(found))["logit"]
+def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found: Plan) -> None:
+    answer = verdict.answers(fitted(found))["logit"]
     (one,) = [c for c in found.contests["inference"] if {c.a, c.b} == {"scratch", "logit"}]
     assert answer.startswith("logit is forecast ahead of scratch up to ")
     last = one.points[-1]
@@ -215,12 +233,14 @@ def test_an_answer_has_the_verdict_the_difference_and_the_crossing(found):
         (None, None, "[open at both ends]"),
     ],
 )
-def test_an_open_end_of_a_crossing_is_called_that(low, high, words):
+def test_an_open_end_of_a_crossing_is_called_that(
+    low: float | None, high: float | None, words: str
+) -> None:
     crossing = CrossingForecast(3.0, low, high, 0.5, "a")
     assert verdict.crossing_interval(crossing, (1.0, 10.0)) == words
 
 
-def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page, found):
+def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page: Page, found: Plan) -> None:
     caption = "What each arm buys, and is forecast to reach"
     _, *rows = page.tables[caption]
     assert len(rows) == 5 * 3
@@ -240,7 +260,7 @@ def test_each_budget_has_what_arms_buy_and_are_forecast_to_reach(page, found):
         assert row[6].replace("\N{NO-BREAK SPACE}", " ") == shown
 
 
-def test_verdicts_of_pairs_stand_budget_by_budget_with_extrapolated_ones_marked(page):
+def test_verdicts_of_pairs_stand_budget_by_budget_with_extrapolated_ones_marked(page: Page) -> None:
     head, leaders, *pairs = page.tables["Who is forecast ahead"]
     assert head == [
         "FLOPs",
@@ -256,7 +276,7 @@ def test_verdicts_of_pairs_stand_budget_by_budget_with_extrapolated_ones_marked(
     assert pairs[0][-1].startswith("scratch ahead−") and pairs[2][1].startswith("logit ahead−")
 
 
-def test_held_out_predictions_are_all_shown_with_their_errors(page, found):
+def test_held_out_predictions_are_all_shown_with_their_errors(page: Page, found: Plan) -> None:
     checks = [row for check in found.held_out for row in (*check.arms, *check.differences)]
     _, *rows = page.tables["Predictions of held-out budgets"]
     assert len(rows) == len(checks) == 6 + 12
@@ -267,7 +287,7 @@ def test_held_out_predictions_are_all_shown_with_their_errors(page, found):
         assert row[7] == ("yes" if check.low <= check.observed <= check.high else "no")
 
 
-def test_the_check_is_summed_up_in_words(found):
+def test_the_check_is_summed_up_in_words(found: Plan) -> None:
     row = found.held_out[0].arms[0]
     arms = (
         replace(row, flops=1e13, error=-0.05, relative=2.5, covered=True),
@@ -297,7 +317,9 @@ def test_the_check_is_summed_up_in_words(found):
     assert Page(report.html(given)).tags["svg"] == 2
 
 
-def test_published_laws_are_labelled_and_say_which_arms_they_leave_out(page, found):
+def test_published_laws_are_labelled_and_say_which_arms_they_leave_out(
+    page: Page, found: Plan
+) -> None:
     said = verdict.sources(found)["Published laws"]
     losses = {arm: one.losses for arm, one in found.prior.arms.items()}
     below = all(a < b for a, b in zip(losses["logit"], losses["scratch"], strict=True))
@@ -313,7 +335,7 @@ def test_published_laws_are_labelled_and_say_which_arms_they_leave_out(page, fou
     assert found.prior.outside and all(sentence in page.text for sentence in found.prior.outside)
 
 
-def test_laws_are_written_out_with_their_parameters_and_cautions(found):
+def test_laws_are_written_out_with_their_parameters_and_cautions(found: Plan) -> None:
     law = found.fits["logit"]
     parameters = {**law.parameters, "K": LawParameter(12345.0, 6.0, None)}
     law = replace(law, cautions=("made up for this",), parameters=parameters)
@@ -325,8 +347,8 @@ def test_laws_are_written_out_with_their_parameters_and_cautions(found):
     assert "Cautions: logit: made up for this." in page.text
 
 
-def test_every_case_of_who_pays_for_the_teacher(page, found):
-    said = verdict.cases(FittedPlan.of(found))
+def test_every_case_of_who_pays_for_the_teacher(page: Page, found: Plan) -> None:
+    said = verdict.cases(fitted(found))
     assert list(said) == ["nothing", "inference"]
     # Where the teacher comes free, logit buys as many steps as scratch.
     assert said["nothing"] != said["inference"]
@@ -336,7 +358,7 @@ def test_every_case_of_who_pays_for_the_teacher(page, found):
     )
 
 
-def test_an_arm_that_gets_worse_is_not_forecast(tmp_path):
+def test_an_arm_that_gets_worse_is_not_forecast(tmp_path: Path) -> None:
     laws = {**LAWS, "scratch": (9.0, -40.0, 0.25)}
     found = plan(sweep(recipe(), laws), tmp_path, "--plan.resamples", "200")
     assert not found.fits["scratch"].usable
@@ -344,13 +366,13 @@ def test_an_arm_that_gets_worse_is_not_forecast(tmp_path):
         found
     )
     assert (
-        verdict.answers(FittedPlan.of(found))["logit"]
+        verdict.answers(fitted(found))["logit"]
         == "logit cannot be told from scratch: nothing is forecast of scratch."
     )
     assert Page(report.html(found)).problems == []
 
 
-def test_budgets_that_do_not_buy_a_step(found, tmp_path):
+def test_budgets_that_do_not_buy_a_step(found: Plan, tmp_path: Path) -> None:
     budgets = ("--plan.budgets", "[1.0e10, 1.0e14]")
     given = plan(sweep(recipe(), LAWS), tmp_path, *budgets, "--plan.resamples", "200")
     assert given.arms["logit"].bought[0] is None
@@ -363,7 +385,7 @@ def test_budgets_that_do_not_buy_a_step(found, tmp_path):
     assert head[1:] == ["1.00e10extrapolated", "1.00e14extrapolated"] and leaders[1] == "–"
 
 
-def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare):
+def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare: Plan) -> None:
     page = Page(report.html(bare))
     assert page.problems == [] and page.tags["svg"] == 0
     assert "No pilot was fitted, so nothing is forecast" in page.text
@@ -379,7 +401,9 @@ def test_without_a_pilot_there_are_prices_what_budgets_buy_and_the_prior(bare):
     assert "None without a pilot." in printed and "less than a step" not in printed
 
 
-def test_the_same_plan_gives_the_same_bytes(found, html, bare, tmp_path):
+def test_the_same_plan_gives_the_same_bytes(
+    found: Plan, html: str, bare: Plan, tmp_path: Path
+) -> None:
     report.write(read_again(found), tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == html.encode()
     (tmp_path / "file").write_text("")
@@ -387,7 +411,7 @@ def test_the_same_plan_gives_the_same_bytes(found, html, bare, tmp_path):
         report.write(bare, tmp_path / "file" / "plan.html")
 
 
-def test_names_from_outside_are_escaped_everywhere(found):
+def test_names_from_outside_are_escaped_everywhere(found: Plan) -> None:
     hostile = "<script>alert('$x$')</script>"
     given = to_plain(renamed(found, logit=hostile))
     given["pilot"]["endpoint"]["label"] = given["device"] = given["pilot"]["directory"] = (
@@ -397,13 +421,13 @@ def test_names_from_outside_are_escaped_everywhere(found):
     check_escaped(report.html(from_plain(Plan, given, "plan.json:")), hostile)
 
 
-def shown(found):
+def shown(found: Plan) -> str:
     console = Console(file=io.StringIO(), width=140)
     console.print(table.summary(found))
     return " ".join(console.file.getvalue().split())
 
 
-def test_terminal_summary(found):
+def test_terminal_summary(found: Plan) -> None:
     printed = shown(renamed(found, logit="[red]logit[/red]"))
     assert printed.startswith(
         " ".join(verdict.headline(found).replace("logit", "[red]logit[/red]").split())

@@ -5,24 +5,30 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
-from kdjax.config import to_dict
+from kdjax.config import Config, to_dict
 from kdjax.plan.plan import forecasts
-from kdjax.results.schema import CountedLosses, MeasuredEndpoint, first_without_teacher
+from kdjax.plan.schema import Plan
+from kdjax.results.schema import CountedLosses, MeasuredEndpoint, Results, first_without_teacher
 from kdjax.results.store import from_plain, to_plain
-from kdjax.sweep.cells import cells_of
+from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
+from kdjax.sweep.schema import SweepResults
 from tests.report.results import study
 
 RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
 UNIQUE = 900_000
 SEEDS = 3
+Laws = Mapping[str, tuple[float, float, float]]
+T = TypeVar("T", SweepResults, Plan)
 PRICES = {"scratch": 6.5e6, "logit": 3.3e7, "mlm+minilm": 2.6e7}  # FLOPs of a token
 # E, K, k
 LAWS = {
@@ -38,17 +44,20 @@ ENDPOINTS = [
 
 
 @functools.cache
-def recipe(*overrides, seeds=SEEDS):
+def recipe(*overrides: str, seeds: int = SEEDS) -> Config:
+    """Return the pilot recipe with some settings changed."""
     return recipes.load(RECIPE, ["--seeds", json.dumps(list(range(seeds))), *overrides])
 
 
 @functools.cache
-def _cells(text):
-    """The studies of a recipe that is written out: what takes longest in making up a sweep."""
+def _cells(text: str) -> list[Cell]:
+    """Return the studies of a recipe that is written out; nothing else takes as long here."""
     return cells_of(recipes.from_dict(json.loads(text)))
 
 
-def sweep(config, laws=LAWS, *, noise=0.004, best=None):
+def sweep(
+    config: Config, laws: Laws = LAWS, *, noise: float = 0.004, best: float | None = None
+) -> SweepResults:
     """Make up a sweep.
 
     Args:
@@ -67,12 +76,21 @@ def sweep(config, laws=LAWS, *, noise=0.004, best=None):
 
 
 @functools.cache
-def whole_study():
-    """A study of which only what a sweep reads is replaced."""
+def whole_study() -> Results:
+    """Return a study of which only what a sweep reads is replaced."""
     return study(seeds=1)
 
 
-def _results(config, cell, laws, noise, shifts, best, rng):
+def _results(
+    config: Config,
+    cell: Cell,
+    laws: Laws,
+    noise: float,
+    shifts: Mapping[int, float],
+    best: float | None,
+    rng: np.random.Generator,
+) -> Results:
+    """Return one study of a sweep."""
     amount = next(value for name, value in cell.settings.items() if name.startswith("budget."))
     kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix(
         "budget."
@@ -132,7 +150,7 @@ def _results(config, cell, laws, noise, shifts, best, rng):
     )
 
 
-def plan(found, directory, *overrides):
+def plan(found: SweepResults, directory: Path, *overrides: str) -> Plan:
     """Make a plan with this sweep as its pilot.
 
     Args:
@@ -144,7 +162,7 @@ def plan(found, directory, *overrides):
     return forecasts(recipe("--plan.pilot", str(directory), "--plan.resamples", "400", *overrides))
 
 
-def renamed(found, **names):
+def renamed(found: T, **names: str) -> T:
     """Return a sweep or a plan with arms called otherwise, in every place that names them.
 
     Args:
@@ -160,6 +178,6 @@ def renamed(found, **names):
     return from_plain(type(found), json.loads(text), "made up:")
 
 
-def read_again(found):
+def read_again(found: T) -> T:
     """Return a sweep or a plan as it is read back from its file."""
     return from_plain(type(found), json.loads(json.dumps(to_plain(found))), "made up:")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats
 
@@ -27,28 +28,30 @@ BUDGETS = (3e11, 7e11, 1.7e12, 4e12, 1e13)
 
 
 @pytest.fixture(scope="module")
-def found():
+def found() -> SweepResults:
     return sweep(recipe())
 
 
 @pytest.fixture(scope="module")
-def html(found):
+def html(found: SweepResults) -> str:
     return report.html(found)
 
 
 @pytest.fixture(scope="module")
-def page(html):
+def page(html: str) -> Page:
     return Page(html)
 
 
-def values(found, arm, budget, endpoint="mlm_loss"):
-    """Seed by seed, as the rows have it."""
+def values(
+    found: SweepResults, arm: str, budget: float, endpoint: str = "mlm_loss"
+) -> NDArray[np.float64]:
+    """Return an arm's values at a budget, seed by seed."""
     rows = [row for row in found.rows if row.arm == arm and row.budget == budget]
     return np.array([row.metrics[endpoint] for row in sorted(rows, key=lambda row: row.seed)])
 
 
-def ahead(found, arm, budget, other="scratch"):
-    """1: ahead, -1: behind, 0: neither, by a paired 95% t interval of the loss and a margin of
+def ahead(found: SweepResults, arm: str, budget: float, other: str = "scratch") -> int:
+    """Return 1 (ahead), -1 (behind) or 0, by a paired 95% t interval of the loss and a margin of
     0.01."""
     gap = values(found, other, budget) - values(found, arm, budget)
     half = stats.t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / np.sqrt(len(gap))
@@ -57,7 +60,7 @@ def ahead(found, arm, budget, other="scratch"):
     return int(np.sign(gap.mean()))
 
 
-def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
+def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: Page) -> None:
     assert page.problems == [] and page.open == []
     assert [name for name, n in Counter(page.ids).items() if n > 1] == []
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
@@ -65,7 +68,9 @@ def test_the_page_is_well_formed_and_needs_nothing_but_itself(page):
     assert page.links and all(link.startswith("#") and link[1:] in page.ids for link in page.links)
 
 
-def test_cross_entropies_of_the_text_stand_beside_losses_alone(found, page):
+def test_cross_entropies_of_the_text_stand_beside_losses_alone(
+    found: SweepResults, page: Page
+) -> None:
     group = found.groups[0]
     curve, probe = (plots.curves(found, group, endpoint, "x") for endpoint in found.endpoints)
     for name, label in reference_losses.LABELS.items():
@@ -79,7 +84,7 @@ def test_cross_entropies_of_the_text_stand_beside_losses_alone(found, page):
     assert text.getvalue().count("both neighbours") == 1
 
 
-def test_what_it_says_comes_first_and_the_rest_in_order(page, found):
+def test_what_it_says_comes_first_and_the_rest_in_order(page: Page, found: SweepResults) -> None:
     order = [
         "5 studies, 3 arms, 3 seeds; budgets: 3.00e11 FLOPs to 1.00e13 FLOPs",
         verdict.headline(found),
@@ -94,7 +99,7 @@ def test_what_it_says_comes_first_and_the_rest_in_order(page, found):
     assert -1 not in places and places == sorted(places)
 
 
-def test_the_headline_says_who_is_ahead_at_which_budgets(found):
+def test_the_headline_says_who_is_ahead_at_which_budgets(found: SweepResults) -> None:
     told = {
         arm: [ahead(found, arm, budget) for budget in BUDGETS] for arm in ("logit", "mlm+minilm")
     }
@@ -106,7 +111,7 @@ def test_the_headline_says_who_is_ahead_at_which_budgets(found):
     )
 
 
-def test_a_crossing_is_named_with_its_interval():
+def test_a_crossing_is_named_with_its_interval() -> None:
     laws = {
         "scratch": (5.0, 40.0, 0.25),
         "logit": (4.0, 40.0, 0.25),
@@ -139,7 +144,7 @@ def test_a_crossing_is_named_with_its_interval():
         ([1e12, 3e12], "at 1.00e12 and 3.00e12 FLOPs"),
     ],
 )
-def test_budgets_in_words(some, words):
+def test_budgets_in_words(some: list[float], words: str) -> None:
     assert verdict.where(some, [1e12, 2e12, 3e12, 4e12], "flops") == words
 
 
@@ -152,11 +157,15 @@ def test_budgets_in_words(some, words):
         (None, None, "[open at both ends]"),
     ],
 )
-def test_an_open_end_of_a_crossing_is_called_that(low, high, words):
+def test_an_open_end_of_a_crossing_is_called_that(
+    low: float | None, high: float | None, words: str
+) -> None:
     assert verdict.bracket(low, high, (1e12, 4e12), "flops") == words
 
 
-def test_whichever_arm_comes_first_pairs_are_read_from_the_side_of_the_one_with_a_teacher(found):
+def test_whichever_arm_comes_first_pairs_are_read_from_the_side_of_the_one_with_a_teacher(
+    found: SweepResults,
+) -> None:
     backwards = recipe()
     arms = dict(reversed(backwards.arms.items()))
     turned = sweep(type(backwards)(**{**vars(backwards), "arms": arms}))
@@ -176,7 +185,9 @@ def test_whichever_arm_comes_first_pairs_are_read_from_the_side_of_the_one_with_
         )
 
 
-def test_every_cell_has_its_mean_and_standard_deviation_and_what_its_runs_did(page, found):
+def test_every_cell_has_its_mean_and_standard_deviation_and_what_its_runs_did(
+    page: Page, found: SweepResults
+) -> None:
     beside = ("arm", *reference_losses.LABELS.values())
     rows = [row for row in page.cells["All cells"] if row[0] not in beside]
     assert len(rows) == 15
@@ -193,7 +204,7 @@ def test_every_cell_has_its_mean_and_standard_deviation_and_what_its_runs_did(pa
         assert row[7:] == [f"{runs[0].epochs:.3f}", "900,000"]
 
 
-def test_how_many_intervals_were_looked_at(page):
+def test_how_many_intervals_were_looked_at(page: Page) -> None:
     # 3 pairs on 2 endpoints at 5 budgets, at 95%.
     assert (
         "30 were looked at, not adjusted for their number: were no two arms different, about 1.5 "
@@ -201,7 +212,7 @@ def test_how_many_intervals_were_looked_at(page):
     )
 
 
-def test_student_sizes_are_shown_at_one_budget_with_the_best_one():
+def test_student_sizes_are_shown_at_one_budget_with_the_best_one() -> None:
     config = recipe(
         "--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]})
     )
@@ -219,11 +230,11 @@ def test_student_sizes_are_shown_at_one_budget_with_the_best_one():
             assert "[" in best[budget]
 
 
-def test_without_sizes_there_is_no_profile(page):
+def test_without_sizes_there_is_no_profile(page: Page) -> None:
     assert "Student sizes" not in page.text
 
 
-def test_one_seed_shows_scores_and_says_that_nothing_can_be_told():
+def test_one_seed_shows_scores_and_says_that_nothing_can_be_told() -> None:
     found = sweep(recipe(seeds=1))
     page = Page(report.html(found))
     assert page.problems == []
@@ -232,7 +243,7 @@ def test_one_seed_shows_scores_and_says_that_nothing_can_be_told():
     assert "±" not in page.cells["All cells"][1][2]
 
 
-def test_arms_that_are_alike_are_not_told_apart():
+def test_arms_that_are_alike_are_not_told_apart() -> None:
     same = dict.fromkeys(("scratch", "logit", "mlm+minilm"), (7.0, 1e-9, 0.25))
     found = sweep(recipe(seeds=2), same, noise=0.1)
     assert (
@@ -248,7 +259,7 @@ def of_size(found: SweepResults, layers: int) -> SweepResults:
     return replace(found, rows=tuple(rows))
 
 
-def test_much_to_say_is_counted_in_the_headline():
+def test_much_to_say_is_counted_in_the_headline() -> None:
     found = sweep(
         recipe("--sweep", json.dumps({"budget.flops": [1e12, 4e12], "student.layers": [1, 2, 4]}))
     )
@@ -267,7 +278,7 @@ def test_much_to_say_is_counted_in_the_headline():
     ("tokens", [20_000, 3_000_000], ["20,000 tokens", "3.00e6 tokens"]),
     ("hours", [0.5, 2.0], ["30 minutes", "2 hours"]),
 ])  # fmt: skip
-def test_budgets_of_other_kinds(kind, amounts, shown):
+def test_budgets_of_other_kinds(kind: str, amounts: list[float], shown: list[str]) -> None:
     config = recipe(
         "--budget.flops",
         "0",
@@ -283,14 +294,16 @@ def test_budgets_of_other_kinds(kind, amounts, shown):
     assert f"budget: {kind}" in page.text
 
 
-def test_a_single_budget_has_no_curve_but_a_page():
+def test_a_single_budget_has_no_curve_but_a_page() -> None:
     found = sweep(recipe("--sweep", json.dumps({"budget.flops": [1e12]})))
     page = Page(report.html(found))
     assert page.problems == [] and page.tags["svg"] == 2
     assert "budgets: 1.00e12 FLOPs" in page.text
 
 
-def test_the_same_sweep_gives_the_same_bytes(found, html, tmp_path, monkeypatch):
+def test_the_same_sweep_gives_the_same_bytes(
+    found: SweepResults, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     report.write(read_again(found), tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == html.encode()
     (tmp_path / "file").write_text("")
@@ -299,7 +312,7 @@ def test_the_same_sweep_gives_the_same_bytes(found, html, tmp_path, monkeypatch)
         report.write(found, tmp_path / "file" / "sweep.html")
 
 
-def test_names_from_outside_are_escaped_everywhere(found):
+def test_names_from_outside_are_escaped_everywhere(found: SweepResults) -> None:
     hostile = "<script>alert('$x$')</script>"
     given = to_plain(renamed(found, logit=hostile))
     given["endpoints"][1]["label"] = given["device"] = "<b onclick=x>&amp;"
@@ -309,7 +322,7 @@ def test_names_from_outside_are_escaped_everywhere(found):
     check_escaped(report.html(sweep_of(given, Path("sweep.json"))), hostile)
 
 
-def test_terminal_summary(found):
+def test_terminal_summary(found: SweepResults) -> None:
     console = Console(file=io.StringIO(), width=140)
     console.print(table.summary(renamed(found, **{"mlm+minilm": "[red]minilm[/red]"})))
     printed = console.file.getvalue()
