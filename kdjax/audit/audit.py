@@ -10,19 +10,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdjax.audit.book import Book, Difference
+from kdjax.audit.findings import AuditFindings, Difference
 from kdjax.audit.study import RESULTS, StudyAudit, without_versions
 from kdjax.config import plain
 from kdjax.errors import InputError
 from kdjax.recipes import from_dict
-from kdjax.results.store import results_of
+from kdjax.results.store import results_of, to_plain
 from kdjax.study import manifest as record
 from kdjax.sweep import results, sweep
 from kdjax.sweep.cells import cells_of
+from kdjax.sweep.schema import sweep_of
+
+OF_A_SWEEP = (sweep.NAME, sweep.RECIPE, "cells")
+"""A directory with one of these is a sweep's."""
+OF_A_STUDY = (record.NAME, RESULTS, "runs")
+"""A directory with one of these is a study's."""
 
 
 def audit(directory: Path) -> list[Difference]:
-    """All that does not fit together in the directory of a study or a sweep; empty: nothing.
+    """Return all that does not fit together in the directory of a study or a sweep; empty: nothing.
 
     Raises:
         InputError: the directory holds neither.
@@ -31,46 +37,55 @@ def audit(directory: Path) -> list[Difference]:
 
 
 def audit_command(directory: Path) -> None:
-    """The `audit` command: what was worked out anew, a line a study, and a line for every
-    difference.
+    """Print what was worked out anew, a line a study, and a line for every difference.
 
     Raises:
         InputError: there are differences, or nothing to audit.
     """
-    book = _audited(directory)
-    for line in (*book.lines, *book.differences):
+    findings = _audited(directory)
+    for line in (*findings.lines, *findings.differences):
         print(line)
-    if book.differences:
-        raise InputError(f"{directory}: found {len(book.differences)} difference(s), expected none")
+    count = len(findings.differences)
+    if count:
+        raise InputError(f"{directory}: found {count} difference(s), expected none")
 
 
-def _audited(directory: Path) -> Book:
-    book = Book()
-    if any((directory / name).exists() for name in (sweep.NAME, sweep.RECIPE, "cells")):
-        _sweep(directory, book)
-    elif any((directory / name).exists() for name in (record.NAME, RESULTS, "runs")):
-        StudyAudit(directory, None, book).audit()
+def _audited(directory: Path) -> AuditFindings:
+    """Return what an audit of a directory finds."""
+    findings = AuditFindings()
+    if any((directory / name).exists() for name in OF_A_SWEEP):
+        _audit_sweep(directory, findings)
+    elif any((directory / name).exists() for name in OF_A_STUDY):
+        StudyAudit(directory, None, findings).audit()
     else:
         raise InputError(
             f"{directory}: holds no study, expected the directory of kdjax compare or kdjax sweep"
         )
-    return book
+    return findings
 
 
-def _sweep(directory: Path, book: Book) -> None:
-    """Every cell, and what the sweep makes of them."""
+def _audit_sweep(directory: Path, findings: AuditFindings) -> None:
+    """Audit every cell, and what the sweep makes of them."""
     path = directory / sweep.NAME
-    found = {}
+    studies = {}
     for cell in sorted((directory / "cells").glob("*/")):
-        found[cell.name] = StudyAudit(cell, directory / "shared", book).audit()
-    if told := book.read(path):
-        with book.reading(path):
-            config = from_dict(plain(told["config"]))
+        studies[cell.name] = StudyAudit(cell, directory / "shared", findings).audit()
+    content = findings.read(path)
+    if content:
+        with findings.record_errors(path):
+            recorded = sweep_of(content, path)
+            config = from_dict(plain(recorded.config))
             cells = cells_of(config)
-            made = results.collect(
-                config, cells, [results_of(found[cell.name], path) for cell in cells]
+            of_cells = [
+                results_of(studies[cell.name], directory / "cells" / cell.name / RESULTS)
+                for cell in cells
+            ]
+            expected = results.collect(config, cells, of_cells)
+            findings.expect_equal(
+                path,
+                without_versions(to_plain(recorded)),
+                plain(without_versions(to_plain(expected))),
             )
-            book.same(path, without_versions(told), plain(without_versions(made)))
-    book.lines.append(
-        f"{directory}: worked out again: what the sweep makes of its studies, {len(found)}"
+    findings.lines.append(
+        f"{directory}: worked out again: what the sweep makes of its studies, {len(studies)}"
     )

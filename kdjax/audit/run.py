@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from safetensors.numpy import load_file
 
-from kdjax.audit.book import NOTHING, Book, among
 from kdjax.audit.counts import Counts
+from kdjax.audit.findings import NOTHING, AuditFindings, shared_part
 from kdjax.budget import journal
 from kdjax.budget.accounting import ACCOUNTS, Budget
 from kdjax.budget.hardware import Peak, utilisation
@@ -32,15 +32,15 @@ class AuditedStudy(Protocol):
 
     @property
     def costs(self) -> Mapping[str, Cost]:
-        """What a run of each arm costs."""
+        """Arm -> what a run costs."""
 
     @property
     def budget(self) -> Budget:
-        """Of a run."""
+        """The budget of a run."""
 
     @property
     def shape(self) -> BatchShape:
-        """Of a batch."""
+        """The shape of a batch."""
 
     @property
     def corpus(self) -> Corpus | None:
@@ -52,7 +52,7 @@ class AuditedStudy(Protocol):
 
     @property
     def sequences(self) -> int:
-        """Of the training split."""
+        """Sequences of the training split."""
 
     def facts_for(self, seed: int) -> Any:
         """Return what the study says of the teacher of a seed."""
@@ -72,57 +72,59 @@ class RunAudit:
         result: the content of result.json.
     """
 
-    def __init__(self, study: AuditedStudy, arm: Arm, seed: int, directory: Path, book: Book):
+    def __init__(
+        self, study: AuditedStudy, arm: Arm, seed: int, directory: Path, findings: AuditFindings
+    ):
         self._study = study
         self._arm = arm
         self._seed = seed
         self._directory = directory
-        self._book = book
+        self._findings = findings
         self._cost = study.costs[arm.name]
         self._budget = study.budget
         self._shapes = [phase.shape(study.shape) for phase in arm.phases]
-        self._stretches: tuple[PhaseSpan, ...] = ()
+        # Where a clock decides, how many steps each phase has does not follow from the budget.
+        self._spans: tuple[PhaseSpan, ...] = ()
         if self._budget.countable:
-            self._stretches = arm.schedule_phases(
+            self._spans = arm.schedule_phases(
                 self._budget, self._cost.prices, study.shape, self._cost.upfront
             )
         self.entries = 0
         self.result: dict[str, Any] = {}
 
     def audit(self) -> None:
-        """All of it."""
-        book = self._book
+        """Audit all of it: manifest, journal, result, metrics and parameters."""
+        findings = self._findings
         directory = self._directory
         if not directory.is_dir():
-            book.add(directory, "no run", "one for every arm and seed of the recipe")
+            findings.add(directory, "no run", "one for every arm and seed of the recipe")
             return
-        self.result = book.read(directory / "result.json")
-        with book.reading(directory / "manifest.json"):
-            self._manifest(directory / "manifest.json")
+        result_path = directory / "result.json"
+        self.result = findings.read(result_path)
+        with findings.record_errors(directory / "manifest.json"):
+            self._audit_manifest(directory / "manifest.json")
+
+        # The journal is held against prices and text, the result against the journal.
         path = directory / journal.NAME
-        with book.reading(path):
+        with findings.record_errors(path):
             entries = journal.read(path)
             self.entries = len(entries)
-            ledger = self._ledgers(path, entries)
+            ledger = self._audit_ledger(path, entries)
             if self.result:
-                with book.reading(directory / "result.json"):
-                    self._result(directory / "result.json", ledger, entries[-1])
+                with findings.record_errors(result_path):
+                    self._audit_result(result_path, ledger, entries[-1])
         if self.result:
-            with book.reading(directory / "metrics.jsonl"):
-                self._metrics(directory / "metrics.jsonl")
+            with findings.record_errors(directory / "metrics.jsonl"):
+                self._audit_metrics(directory / "metrics.jsonl")
         path = directory / "params.safetensors"
-        with book.reading(path):
-            book.same(
-                path,
-                sha256(_tree(load_file(path))),
-                self.result.get("params_sha256", NOTHING),
-                "SHA-256",
-            )
+        with findings.record_errors(path):
+            recorded = self.result.get("params_sha256", NOTHING)
+            findings.expect_equal(path, sha256(_tree(load_file(path))), recorded, "SHA-256")
 
-    def _manifest(self, path: Path) -> None:
-        """Whose the run is."""
+    def _audit_manifest(self, path: Path) -> None:
+        """Audit whose the run is."""
         study = self._study
-        manifest = self._book.read(path)
+        manifest = self._findings.read(path)
         if not manifest:
             return
         expected = {
@@ -133,107 +135,100 @@ class RunAudit:
             "budget": plain(asdict(self._budget)),
             "teacher": study.facts_for(self._seed) if self._arm.needs_teacher else None,
             "config": study.run_config(),
-            **({"corpus": study.corpus.digest} if study.corpus else {}),
         }
-        found = {name: manifest.get(name, NOTHING) for name in expected}
-        self._book.same(
-            path, {**found, "config": among(found["config"], expected["config"])}, expected
-        )
+        if study.corpus:
+            expected["corpus"] = study.corpus.digest
+        # Of its recipe, what the runs of a study share: arms and seeds may have joined.
+        config = shared_part(manifest.get("config", NOTHING), expected["config"])
+        self._findings.expect_fields(path, {**manifest, "config": config}, expected)
 
     def _account(self, phases: Sequence[int]) -> dict[str, Any]:
-        """What a ledger has to say after so many steps of each phase."""
+        """Return what a ledger has to say after so many steps of each phase."""
         steps = sum(phases)
-        counts = self._study.counts(self._seed)
-        sequences = sum(
-            done * shape.batch_size for done, shape in zip(phases, self._shapes, strict=True)
-        )
+        sequences = 0
         spent = {account: self._cost.upfront.get(account, 0) for account in ACCOUNTS}
-        for done, price_of in zip(phases, self._cost.prices, strict=True):
-            for part, flops in price_of.parts().items():
+        for done, shape, price in zip(phases, self._shapes, self._cost.prices, strict=True):
+            sequences += done * shape.batch_size
+            for part, flops in price.parts().items():
                 spent[part] += done * flops
-        made = {
+        account: dict[str, Any] = {
             "budget": plain(asdict(self._budget)),
             "spent": spent,
             "phases": self._phases(steps) or list(phases),
             "positions": sequences * self._study.shape.seq_len,
         }
         if not self._arm.stored:
-            made["cache_bytes"] = 0
+            account["cache_bytes"] = 0
         elif self._study.cache:
-            made["cache_bytes"] = self._study.cache.bytes
-        if counts and (not self._stretches or steps <= self._stretches[-1].stop):
-            made |= counts.at(sequences)
-        return made
+            account["cache_bytes"] = self._study.cache.bytes
+
+        # Steps beyond the budget would read text that no run reads.
+        counts = self._study.counts(self._seed)
+        if counts and (not self._spans or steps <= self._spans[-1].stop):
+            account |= counts.at(sequences)
+        return account
 
     def _phases(self, steps: int) -> list[int]:
-        """How many of so many steps are of each phase; empty where a clock decides."""
-        return [min(max(steps - span.first, 0), span.steps) for span in self._stretches]
+        """Return how many of so many steps are of each phase; empty where a clock decides."""
+        return [min(max(steps - span.first, 0), span.steps) for span in self._spans]
 
-    def _ledgers(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:
-        """Every entry of the journal; returns the account at its end, as far as it can be worked
-        out so."""
-        book = self._book
-        expected = {}
-        before: list[dict[str, Any]] = []
+    def _audit_ledger(self, path: Path, entries: Sequence[Mapping[str, Any]]) -> Ledger:
+        """Audit every entry of the journal; return the account at its end, as far as it can be
+        worked out anew."""
+        findings = self._findings
         opening = {
-            "prices": [one.to_json() for one in self._cost.prices],
+            "prices": [price.to_json() for price in self._cost.prices],
             "positions": [shape.tokens_per_step for shape in self._shapes],
         }
-        book.same(path, {name: entries[0].get(name) for name in opening}, opening, "entry 0")
+        findings.expect_fields(path, entries[0], opening, "entry 0")
+        expected: dict[str, Any] = {}
+        before: list[dict[str, Any]] = []
         for number, entry in enumerate(entries):
-            found = entry["ledger"]
-            expected = self._account(found["phases"])
-            book.same(
-                path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger"
-            )
-            if entry["event"] == "restart" and found not in before:
-                book.add(
-                    f"{path}: entry {number}",
-                    "a restart from an account of its own",
-                    "one of an entry before",
-                )
-            elif entry["event"] != "restart" and before and not _follows(before[-1], found):
-                book.add(
-                    f"{path}: entry {number}",
-                    "less than in the entry before",
-                    "no less, but for restarts",
-                )
-            before.append(found)
-        book.same(
-            path,
-            [entries[0]["event"], entries[-1]["event"]],
-            ["open", "close"],
-            "first and last event",
-        )
+            account = entry["ledger"]
+            expected = self._account(account["phases"])
+            findings.expect_fields(path, account, expected, f"entry {number}: ledger")
+
+            # An account only grows, but that a restart goes back to an earlier one.
+            where = f"{path}: entry {number}"
+            is_restart = entry["event"] == "restart"
+            if is_restart and account not in before:
+                known = "one of an entry before"
+                findings.add(where, "a restart from an account of its own", known)
+            elif not is_restart and before and not _follows(before[-1], account):
+                findings.add(where, "less than in the entry before", "no less, but for restarts")
+            before.append(account)
+        events = [entries[0]["event"], entries[-1]["event"]]
+        findings.expect_equal(path, events, ["open", "close"], "first and last event")
+
+        # At the end the budget is spent: to its last step, or until the clock said so.
         ledger = Ledger.from_json({**before[-1], **expected})
-        end = [span.steps for span in self._stretches]
+        end = [span.steps for span in self._spans]
+        used = _before_last_step(ledger)
         if end:
-            book.same(
-                path,
-                before[-1]["phases"],
-                end,
-                f"entry {len(entries) - 1}: ledger.phases at the end",
-            )
-        elif (used := _before_last_step(ledger)) > self._budget.amount:
-            book.add(path, f"{used} hours before the last step", f"at most {self._budget.amount}")
+            name = f"entry {len(entries) - 1}: ledger.phases at the end"
+            findings.expect_equal(path, before[-1]["phases"], end, name)
+        elif used > self._budget.amount:
+            amount = f"at most {self._budget.amount}"
+            findings.add(path, f"{used} hours before the last step", amount)
         return ledger
 
-    def _result(self, path: Path, ledger: Ledger, closing: Mapping[str, Any]) -> None:
-        """The run's result against its account."""
-        result, hardware = self.result, self.result["hardware"]
-        phases = zip(ledger.phases, self._shapes, self._cost.prices, strict=True)
+    def _audit_result(self, path: Path, ledger: Ledger, closing: Mapping[str, Any]) -> None:
+        """Audit the run's result against its account."""
+        result = self.result
+        total = sum(ledger.spent.values())
+        phases = []
+        for steps, shape, cost in zip(ledger.phases, self._shapes, self._cost.prices, strict=True):
+            flops = steps * cost.total
+            phases.append({"steps": steps, "batch": shape.batch_size, "flops": flops})
         expected = {
             "arm": self._arm.name,
             "seed": self._seed,
             "budget": plain(asdict(self._budget)),
             "used": ledger.used,
-            "spent": {**ledger.spent, "total": sum(ledger.spent.values()), "charged": ledger.total},
+            "spent": {**ledger.spent, "total": total, "charged": ledger.total},
             "cache_bytes": ledger.cache_bytes,
             "steps": ledger.steps,
-            "phases": [
-                {"steps": n, "batch": shape.batch_size, "flops": n * cost.total}
-                for n, shape, cost in phases
-            ],
+            "phases": phases,
             "positions": ledger.positions,
             "tokens_seen": ledger.tokens,
             "tokens_unique": ledger.unique_tokens,
@@ -244,33 +239,37 @@ class RunAudit:
             "params_sha256": closing["params_sha256"],
             "ledger_sha256": closing["sha256"],
         }
-        self._book.same(path, {name: result.get(name, NOTHING) for name in expected}, expected)
+        self._findings.expect_fields(path, result, expected)
+
+        # What the devices did is as measured; their share of the peak follows from it.
+        hardware = result["hardware"]
         model = sum(ledger.spent[part] for part in PARTS)
         seconds = ledger.seconds["compute"]
-        expected = {"model_flops": model}
+        peak = Peak(**hardware["peak"])
+        use: dict[str, Any] = {"model_flops": model}
         for kind, flops in (("model", model), ("hardware", hardware["hardware_flops"])):
             if flops:
-                share_of_peak = utilisation(
-                    flops, seconds, Peak(**hardware["peak"]), hardware["devices"]
-                )
-                expected[f"{kind}_utilisation"] = share_of_peak
-        self._book.same(
-            path, {name: hardware.get(name, NOTHING) for name in expected}, expected, "hardware"
-        )
+                share = utilisation(flops, seconds, peak, hardware["devices"])
+                use[f"{kind}_utilisation"] = share
+        self._findings.expect_fields(path, hardware, use, "hardware")
 
-    def _metrics(self, path: Path) -> None:
-        """The figures written on the way: FLOPs by their step, and the curve that the result has of
-        them."""
+    def _audit_metrics(self, path: Path) -> None:
+        """Audit the figures written on the way: FLOPs by their step, and the curve that the result
+        has of them."""
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         curve = [line for line in lines if any(name in line for name in CURVE)]
-        self._book.same(path.with_name("result.json"), self.result.get("curve"), curve, "curve")
-        for line in lines if self._stretches else ():
-            flops = self._budget.charges(self._account(self._phases(line["step"]))["spent"])
-            self._book.same(path, line["flops"], flops, f"step {line['step']}: flops")
+        result_path = path.with_name("result.json")
+        self._findings.expect_equal(result_path, self.result.get("curve"), curve, "curve")
+        if not self._spans:
+            return
+        for line in lines:
+            spent = self._account(self._phases(line["step"]))["spent"]
+            flops = self._budget.charges(spent)
+            self._findings.expect_equal(path, line["flops"], flops, f"step {line['step']}: flops")
 
 
 def _tree(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by their dotted paths, as the tree they were."""
+    """Return parameters, given by their dotted paths, as the tree they were."""
     tree: dict[str, Any] = {}
     for name, tensor in tensors.items():
         *branches, leaf = name.split(".")
@@ -282,17 +281,19 @@ def _tree(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _follows(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether nothing on a ledger is less than it was."""
-    counts = ("positions", "tokens", "unique_tokens", "masked_tokens")
-    pairs = [(before[name], after[name]) for name in counts]
-    pairs += [
-        (seconds, after["seconds"].get(kind, -1.0)) for kind, seconds in before["seconds"].items()
-    ]
-    return all(a <= b for a, b in pairs)
+    """Return whether nothing on a ledger is less than it was."""
+    for name in ("positions", "tokens", "unique_tokens", "masked_tokens"):
+        if after[name] < before[name]:
+            return False
+    seconds = after["seconds"]
+    return all(amount <= seconds.get(kind, -1.0) for kind, amount in before["seconds"].items())
 
 
 def _before_last_step(ledger: Ledger) -> float:
-    """Hours that the clock showed, at least, when the last step began; what came after it may have
-    taken longer."""
-    kinds = [kind for kind in ledger.budget.clock if kind not in ("evaluation", "checkpoint")]
-    return (sum(ledger.seconds.get(kind, 0.0) for kind in kinds) - ledger.step_seconds) / 3600
+    """Return the hours that the clock showed, at least, when the last step began; what came after
+    it may have taken longer."""
+    counted = 0.0
+    for kind in ledger.budget.clock:
+        if kind not in ("evaluation", "checkpoint"):
+            counted += ledger.seconds.get(kind, 0.0)
+    return (counted - ledger.step_seconds) / 3600

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 
 import kdjax
-from kdjax.audit.book import WRITTEN, Book, among
 from kdjax.audit.counts import Counts
+from kdjax.audit.findings import WRITTEN, AuditFindings, shared_part
 from kdjax.audit.run import RunAudit
 from kdjax.audit.teacher import TeacherAudit
 from kdjax.budget.accounting import Budget
@@ -66,10 +66,10 @@ class StudyAudit:
     shape: BatchShape
     budget: Budget
 
-    def __init__(self, out: Path, shared: Path | None, book: Book):
+    def __init__(self, out: Path, shared: Path | None, findings: AuditFindings):
         self._out = out
         self._shared = shared
-        self._book = book
+        self._findings = findings
         self.corpus: Corpus | None = None
         self.cache: CacheManifest | None = None
         self.costs: dict[str, Cost] = {}
@@ -77,107 +77,106 @@ class StudyAudit:
         self._entries = 0
 
     def audit(self) -> dict[str, Any]:
-        """All of it; returns the content of results.json."""
-        book = self._book
+        """Audit all of it; return the content of results.json."""
+        findings = self._findings
         runs = self._out / "runs"
-        self._results = book.read(self._out / RESULTS)
-        self._stored = book.read(self._out / record.NAME)
-        manifests = [book.read(path) for path in sorted(runs.glob("*/manifest.json"))]
-        self._recipes = [
-            found["config"] for found in manifests if isinstance(found.get("config"), dict)
-        ]
+        self._results = findings.read(self._out / RESULTS)
+        self._stored = findings.read(self._out / record.NAME)
+        manifests = [findings.read(path) for path in sorted(runs.glob("*/manifest.json"))]
+        configs = [manifest.get("config") for manifest in manifests]
+        self._recipes = [config for config in configs if isinstance(config, dict)]
+
+        # Without a recipe there is nothing to hold anything against.
         try:
             self.config = from_dict(plain(self._recipe()))
             self.arms = arms_of(self.config)
             self.shape = shape_of(self.config)
             self.budget = Budget.of(self.config.budget)
-        # As in `reading`; without a recipe there is nothing to hold anything against
-        except Exception as e:
-            book.add(self._out / RESULTS, f"a recipe that cannot be used ({e})", WRITTEN)
+        except Exception as error:
+            findings.add(self._out / RESULTS, f"a recipe that cannot be used ({error})", WRITTEN)
             return self._results
         self.places = artifact_dirs(self.config, self._out, self._shared)
         self.facts = self._results.get("teacher")
-        others = {str(found["jax"]) for found in (self._results, *manifests) if "jax" in found} - {
-            jax.__version__
-        }
-        # Prices may then differ by a fraction of a per cent, and all else follows from those that
-        # were recorded.
-        self._note = (
-            f" (JAX {jax.__version__}; recorded under {', '.join(sorted(others))})"
-            if others
-            else ""
-        )
+
+        # Under another JAX prices may differ by a fraction of a per cent, and all else follows from
+        # those that were recorded.
+        recorded_under = {str(file["jax"]) for file in (self._results, *manifests) if "jax" in file}
+        others = ", ".join(sorted(recorded_under - {jax.__version__}))
+        self._note = f" (JAX {jax.__version__}; recorded under {others})" if others else ""
         path = self._out / record.NAME
-        with book.reading(path):
-            kept = self._stored.get("config", {})
-            book.same(path, kept, among(plain(to_dict(self.config)), kept), "config")
+        with findings.record_errors(path):
+            stored = self._stored.get("config", {})
+            expected = shared_part(plain(to_dict(self.config)), stored)
+            findings.expect_equal(path, stored, expected, "config")
+
+        # What runs share, then what each arm costs, then each run.
         self._read_corpus()
         self._read_teacher()
         self._read_cache()
         for name, arm in self.arms.items():
-            with book.reading(path):
+            with findings.record_errors(path):
                 self.costs[name] = self._cost(arm)
         rows: dict[tuple[str, int], dict[str, Any]] = {}
         for name, seed in itertools.product(self.costs, self.config.seeds):
             directory = runs / f"{name}-seed{seed}"
-            with book.reading(directory):
-                run = RunAudit(self, self.arms[name], seed, directory, book)
+            with findings.record_errors(directory):
+                run = RunAudit(self, self.arms[name], seed, directory, findings)
                 run.audit()
                 rows[name, seed] = run.result
                 self._entries += run.entries
         self._judge(rows)
-        tokens = (
-            "counted" if self.corpus else f"not counted, there is no whole text in {self._text}"
-        )
-        book.lines.append(
+        tokens = "counted"
+        if self.corpus is None:
+            tokens = f"not counted, there is no whole text in {self._text}"
+        findings.lines.append(
             f"{self._out}: worked out again: prices {self._prices}, runs {len(rows)}, ledger "
-            f"entries {self._entries}, "
-            f"verdicts {len(self._results.get('verdicts', ()))}; tokens {tokens}"
+            f"entries {self._entries}, verdicts {len(self._results.get('verdicts', ()))}; tokens "
+            f"{tokens}"
         )
         return self._results
 
     def _recipe(self) -> dict[str, Any]:
-        """The recipe by results.json; where that does not match its digest, by a run, but for arms
-        and seeds."""
-        told = self._results.get("config")
-        digested = self._results.get("config_digest")
+        """Return the recipe by results.json.
+
+        Where that does not match its digest, it is a run's but for arms and seeds.
+        """
+        config = self._results.get("config")
         others = self._recipes
-        if not isinstance(told, dict):
+        if not isinstance(config, dict):
             return others[0] if others else {}
-        if digest(told) == digested or not others:
-            return told
-        return {**others[0], **{name: told[name] for name in ("arms", "seeds") if name in told}}
+        if digest(config) == self._results.get("config_digest") or not others:
+            return config
+        joined = {name: config[name] for name in ("arms", "seeds") if name in config}
+        return {**others[0], **joined}
 
     def _read_corpus(self) -> None:
-        """The text, where it is still there."""
+        """Open the text, where it is still there."""
         self._text = (
             Path(self.config.data.prepared) if self.config.data.prepared else self.places["data"]
         )
         if not self._text.exists():
             return
-        with self._book.reading(self._text):
-            if self._book.intact(self._text, Manifest.read(self._text).shards):
+        with self._findings.record_errors(self._text):
+            if self._findings.intact(self._text, Manifest.read(self._text).shards):
                 self.corpus = regime_of(self.config.data, Corpus.open(self._text))
 
     def _read_teacher(self) -> None:
-        """What is known of the teacher, and what fitting its head cost: its steps at their
+        """Audit what is known of the teacher, and what fitting its head cost: its steps at their
         price."""
         if not any(arm.needs_teacher for arm in self.arms.values()):
             return
         if self.config.teacher.train.budget:
             self._read_trained_teachers()
             return
-        config, head, path, name = (
-            self.config,
-            self.config.teacher.head,
-            self._out / RESULTS,
-            "teacher",
-        )
+        config = self.config
+        head = config.teacher.head
+        path = self._out / RESULTS
+        name = "teacher"
         if head.budget and self.places["teacher"].exists():
             path = self.places["teacher"] / CARD
             name = ""
-            self.facts = self._book.read(path) or self.facts
-        with self._book.reading(path):
+            self.facts = self._findings.read(path) or self.facts
+        with self._findings.record_errors(path):
             if self.facts is None or not sources.locate(config.teacher.source).exists():
                 return
             directory = source_directories(config)[0].path
@@ -201,8 +200,8 @@ class StudyAudit:
                 if counts := self.counts(0):
                     expected["head_tokens"] = counts.at(fit.steps * head.batch_size)["tokens"]
                 self._prices += 1
-            found = {name: self.facts.get(name, 0) for name in expected}
-            self._book.same(path, found, expected, name, self._note)
+            facts = {fact: self.facts.get(fact, 0) for fact in expected}
+            self._findings.expect_equal(path, facts, expected, name, self._note)
             self._audit_weights(path, name)
 
     def _audit_weights(self, path: Path, name: str) -> None:
@@ -216,25 +215,21 @@ class StudyAudit:
         for directory, teacher in zip(directories, several, strict=True):
             if "params_sha256" not in teacher or not directory.exists():
                 continue
-            found = sha256(read_teacher(directory).params)
-            self._book.same(
-                path,
-                teacher["params_sha256"],
-                found,
-                ".".join(filter(None, (name, "params_sha256"))),
-            )
+            weights = sha256(read_teacher(directory).params)
+            field = f"{name}.params_sha256".lstrip(".")
+            self._findings.expect_equal(path, teacher["params_sha256"], weights, field)
 
     def _read_trained_teachers(self) -> None:
-        """The teachers that the study trained: their ledgers, checkpoints and cards."""
+        """Audit the teachers that the study trained: their ledgers, checkpoints and cards."""
         place = self.places["teacher"]
         corpus = self.corpus
         if not place.exists():
             return
         cards = []
         for seed in sorted(self.config.teacher.train.seeds):
-            with self._book.reading(place / f"seed{seed}"):
+            with self._findings.record_errors(place / f"seed{seed}"):
                 teacher = TeacherAudit(
-                    self.config, seed_directory(place, seed), seed, self._book, self._note
+                    self.config, seed_directory(place, seed), seed, self._findings, self._note
                 )
                 teacher.audit(corpus.digest if corpus else None, self.counts(stream_seed(seed)))
                 self._prices += 1
@@ -249,74 +244,68 @@ class StudyAudit:
         return several[seed % len(several)] if several else self.facts
 
     def _read_cache(self) -> None:
-        """The stored teacher outputs: their bytes, and their FLOPs by the price of the passes that
-        made them."""
+        """Audit the stored teacher outputs: their bytes, and their FLOPs by the price of the passes
+        that made them."""
         if not stored_by(self.arms):
             return
         directory = Path(self.config.cache.source or self.places["cache"])
         if not directory.exists():
             return
-        with self._book.reading(directory):
+        with self._findings.record_errors(directory):
             self.cache = manifest = CacheManifest.read(directory)
-            self._book.intact(directory, manifest.shards)
-            made = {
+            self._findings.intact(directory, manifest.shards)
+            expected = {
                 "bytes": sum(shard.bytes for shard in manifest.shards),
                 "flops": self._cache_flops(),
             }
-            self._book.same(
-                directory,
-                {"bytes": manifest.bytes, "flops": manifest.totals["flops"]},
-                made,
-                "",
-                self._note,
-            )
+            recorded = {"bytes": manifest.bytes, "flops": manifest.totals["flops"]}
+            self._findings.expect_equal(directory, recorded, expected, note=self._note)
 
     def _cache_flops(self) -> int:
+        """Return what storing the teacher's outputs cost."""
         return cache_flops(self.config, stored_by(self.arms), self.sequences)
 
     @property
     def sequences(self) -> int:
-        """Of the training split."""
-        return int(
-            self.corpus.sequences("train")
-            if self.corpus
-            else self._results["corpus"]["sequences"]["train"]
-        )
+        """Return the sequences of the training split."""
+        if self.corpus is not None:
+            return self.corpus.sequences("train")
+        return int(self._results["corpus"]["sequences"]["train"])
 
     def _cost(self, arm: Arm) -> Cost:
-        """What a run of an arm costs; under another JAX than the study's, as the study has it."""
+        """Return what a run of an arm costs; under another JAX than the study's, as the study has
+        it."""
         counted = [price(phase, phase.shape(self.shape)) for phase in arm.phases]
         self._prices += len(counted)
         found = self._stored["costs"][arm.name] if self._stored else {}
         cost = Cost(tuple(counted), self._upfront(arm, found.get("upfront", {})))
         if found:
-            self._book.same(
+            self._findings.expect_equal(
                 self._out / record.NAME, found, cost.to_json(), f"costs.{arm.name}", self._note
             )
         return Cost.from_json(found) if found and self._note else cost
 
-    def _upfront(self, arm: Arm, found: Mapping[str, int]) -> dict[str, int]:
-        """What is spent before the first step: shares of stored outputs and of the teacher's
+    def _upfront(self, arm: Arm, stored: Mapping[str, int]) -> dict[str, int]:
+        """Return what is spent before the first step: shares of stored outputs and of the teacher's
         training."""
-        made = probe_charge(self.config, arm)
+        upfront = probe_charge(self.config, arm)
         if arm.stored:
             # Arms and seeds may have joined since the share was settled; the manifests tell how
             # many there were.
             recipes = {digest(values): values for values in self._recipes}
             recipes.pop(digest(plain(to_dict(self.config))), None)
             known = [self.config, *(from_dict(plain(values)) for values in recipes.values())]
-            shares = [
-                share(self._cache_flops(), sharing(config, arms_of(config))) for config in known
-            ]
-            told = found.get("teacher_cache", 0)
-            made["teacher_cache"] = told if told in shares else shares[0]
+            flops = self._cache_flops()
+            shares = [share(flops, sharing(config, arms_of(config))) for config in known]
+            recorded = stored.get("teacher_cache", 0)
+            upfront["teacher_cache"] = recorded if recorded in shares else shares[0]
         if arm.needs_teacher and self.facts:
             cost = TeacherCost.of_facts(self.facts).charged_to(arm)
-            made["teacher_training"] = share(cost, self.config.budget.students)
-        return made
+            upfront["teacher_training"] = share(cost, self.config.budget.students)
+        return upfront
 
     def counts(self, seed: int) -> Counts | None:
-        """Of the text in a seed's order; None where the text is not there."""
+        """Return the tokens of the text in a seed's order; None where the text is not there."""
         if self.corpus is None:
             return None
         data = self.config.data
@@ -329,54 +318,50 @@ class StudyAudit:
             data.max_predictions,
             data.mask_copies,
         )
-        if key not in self._book.counts:
-            self._book.counts[key] = Counts(
+        if key not in self._findings.counts:
+            self._findings.counts[key] = Counts(
                 train_batches(self.config, corpus, min(COUNTED, corpus.sequences("train")), seed)
             )
-        return self._book.counts[key]
+        return self._findings.counts[key]
 
     def run_config(self) -> dict[str, Any]:
-        """Of the recipe, what all runs of the study share."""
-        shared: dict[str, Any] = among(plain(to_dict(self.config)), self._stored.get("config", {}))
+        """Return the part of the recipe that all runs of the study share."""
+        shared: dict[str, Any] = shared_part(
+            plain(to_dict(self.config)), self._stored.get("config", {})
+        )
         return shared
 
     def _judge(self, runs: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
-        """results.json: its rows are the runs', and all else follows from them."""
+        """Audit results.json: its rows are the runs', and all else follows from them."""
         path = self._out / RESULTS
-        results = self._results
-        book = self._book
-        if not results:
+        content = self._results
+        findings = self._findings
+        if not content:
             return
-        with book.reading(path):
-            there = [[row["arm"], row["seed"]] for row in results["runs"]]
-            book.same(
-                path,
-                there,
-                [[name, seed] for seed in self.config.seeds for name in self.arms],
-                "runs",
-            )
+        with findings.record_errors(path):
+            # Its rows are those of the runs and of the references.
+            there = [[row["arm"], row["seed"]] for row in content["runs"]]
+            every = [[name, seed] for seed in self.config.seeds for name in self.arms]
+            findings.expect_equal(path, there, every, "runs")
             for n, (name, seed) in enumerate(there):
                 if run := runs.get((name, seed)):
-                    book.same(path, results["runs"][n], run, f"runs.{n}")
-            measured = [
-                book.read(found)
-                for found in sorted(self.places["references"].glob("*/result.json"))
-            ]
-            for n, row in enumerate(results["references"]):
+                    findings.expect_equal(path, content["runs"][n], run, f"runs.{n}")
+            directory = self.places["references"]
+            measured = [findings.read(file) for file in sorted(directory.glob("*/result.json"))]
+            for n, row in enumerate(content["references"]):
                 if {"metrics": row["metrics"], "details": row["details"]} not in measured:
-                    book.add(
-                        f"{path}: references.{n}",
-                        row["metrics"],
-                        f"those of one in {self.places['references']}",
-                    )
-            endpoints = [
-                {name: e[name] for name in ("name", "better", "arms")} for e in results["endpoints"]
-            ]
-            book.same(path, endpoints, self._endpoints(), "endpoints")
-            recorded = results_of(results, path)
-            facts = [self.facts] if self.facts else []
-            teacher = [from_plain(TeacherFacts, one, f"{path}: teacher") for one in facts]
-            made = judged(
+                    where = f"{path}: references.{n}"
+                    findings.add(where, row["metrics"], f"those of one in {directory}")
+            named = ("name", "better", "arms")
+            endpoints = [{name: e[name] for name in named} for e in content["endpoints"]]
+            findings.expect_equal(path, endpoints, self._endpoints(), "endpoints")
+
+            # All else follows from rows, recipe, text and teacher.
+            recorded = results_of(content, path)
+            teacher = None
+            if self.facts:
+                teacher = from_plain(TeacherFacts, dict(self.facts), f"{path}: teacher")
+            follows = judged(
                 self.config,
                 self.arms,
                 self.costs,
@@ -384,21 +369,20 @@ class StudyAudit:
                 recorded.references,
                 corpus=self._corpus_facts(recorded.corpus),
                 endpoints=recorded.endpoints,
-                teacher=teacher[0] if teacher else None,
+                teacher=teacher,
                 cache=self.cache,
                 tuning=self._tuning(recorded.tuning),
                 wall_clock=recorded.wall_clock,
             )
-            left_out: set[str] = set()
-            if results["kdjax"] != kdjax.__version__:
-                left_out |= {"differences", "same", "notes"}  # another version may have other words
+            expected = without_versions(to_plain(follows))
+            # Another version may have other words, and without its cache nobody knows its facts.
+            if recorded.kdjax != kdjax.__version__:
+                for name in ("differences", "same", "notes"):
+                    expected[name] = to_plain(recorded)[name]
             if stored_by(self.arms) and not self.cache:
-                left_out |= {"cache", "notes"}
-            found, expected = (
-                {k: v for k, v in without_versions(to_plain(x)).items() if k not in left_out}
-                for x in (recorded, made)
-            )
-            book.same(path, found, expected)
+                for name in ("cache", "notes"):
+                    expected[name] = to_plain(recorded)[name]
+            findings.expect_equal(path, without_versions(to_plain(recorded)), expected)
 
     def _tuning(self, found: Tuning | None) -> Tuning | None:
         """Return how the arms were tuned; as it was found where the tuning's file is not there."""
@@ -407,8 +391,8 @@ class StudyAudit:
         return tuning_of(self.config)
 
     def _corpus_facts(self, found: CorpusFacts) -> CorpusFacts:
-        """What the text and the texts for evaluation say; what is not there any more, as it was
-        found."""
+        """Return what the text and the texts for evaluation say; what is not there any more, as it
+        was found."""
         texts = {name: self.places["texts"] / name for name in self.config.evaluation.texts}
         if self.corpus is None or not all(directory.exists() for directory in texts.values()):
             return found
@@ -417,23 +401,27 @@ class StudyAudit:
         return corpus_facts(self.config, self.corpus, compute(self.corpus), opened)
 
     def _endpoints(self) -> list[dict[str, Any]]:
-        """What the recipe measures, on which arms, and which way is better."""
-        heads = [name for name, arm in self.arms.items() if arm.trains_mlm_head]
-        kinds = ("probe", "finetune") if self.config.evaluation.finetune.steps else ("probe",)
-        names = [f"{kind}.{task}" for kind in kinds for task in self.config.evaluation.tasks]
-        tasks = [{"name": name, "better": "higher", "arms": list(self.arms)} for name in names]
-        texts = ["", *(f".{name}" for name in self.config.evaluation.texts)]
-        losses = [{"name": f"mlm_loss{text}", "better": "lower", "arms": heads} for text in texts]
-        probed = texts if self.config.evaluation.mlm_probe.tokens else []
-        probes = [
-            {"name": f"mlm_probe{text}", "better": "lower", "arms": list(self.arms)}
-            for text in probed
-        ]
-        return [*losses, *probes, *tasks]
+        """Return what the recipe measures, on which arms, and which way is better."""
+        evaluation = self.config.evaluation
+        every = list(self.arms)
+        with_head = [name for name, arm in self.arms.items() if arm.trains_mlm_head]
+        texts = ["", *(f".{name}" for name in evaluation.texts)]
+        endpoints = [_endpoint(f"mlm_loss{text}", "lower", with_head) for text in texts]
+        if evaluation.mlm_probe.tokens:
+            endpoints += [_endpoint(f"mlm_probe{text}", "lower", every) for text in texts]
+        endpoints += [_endpoint(f"probe.{task}", "higher", every) for task in evaluation.tasks]
+        if evaluation.finetune.steps:
+            for task in evaluation.tasks:
+                endpoints.append(_endpoint(f"finetune.{task}", "higher", every))
+        return endpoints
+
+
+def _endpoint(name: str, better: str, arms: list[str]) -> dict[str, Any]:
+    """Return an endpoint as results.json has it, but for its labels and rows."""
+    return {"name": name, "better": better, "arms": arms}
 
 
 def without_versions(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Results but for what they were made with, and how long that took."""
-    return {
-        name: value for name, value in results.items() if name not in (*versions(), "wall_clock")
-    }
+    """Return results but for what they were made with, and how long that took."""
+    left_out = {*versions(), "wall_clock"}
+    return {name: value for name, value in results.items() if name not in left_out}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdjax import models
-from kdjax.audit.book import NOTHING, Book
 from kdjax.audit.counts import Counts
+from kdjax.audit.findings import AuditFindings
 from kdjax.budget import journal
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.ledger import PhaseSpan
@@ -33,20 +33,22 @@ class TeacherAudit:
         entries: how many its ledger has.
     """
 
-    def __init__(self, config: Config, directory: Path, seed: int, book: Book, note: str):
+    def __init__(
+        self, config: Config, directory: Path, seed: int, findings: AuditFindings, note: str
+    ):
         """Take the training; nothing is read yet.
 
         Args:
             config: the recipe.
             directory: of this seed.
             seed: the teacher's.
-            book: takes what is found.
+            findings: takes what is found.
             note: what is to be said of an expected price.
         """
         self._config = config
         self._directory = directory
         self._seed = seed
-        self._book = book
+        self._findings = findings
         self._note = note
         self._settings = config.teacher.train
         self._shape = batch_shape(config, self._settings.batch_size)
@@ -60,12 +62,12 @@ class TeacherAudit:
             corpus_digest: of the study's text; None where the text is gone.
             counts: of the text's tokens in this teacher's order; None where the text is gone.
         """
-        book = self._book
+        findings = self._findings
         directory = self._directory
-        manifest = book.read(directory / MANIFEST)
-        with book.reading(directory / MANIFEST):
+        manifest = findings.read(directory / MANIFEST)
+        with findings.record_errors(directory / MANIFEST):
             digest = corpus_digest or manifest["identity"]["corpus"]
-            book.same(
+            findings.expect_equal(
                 directory / MANIFEST,
                 manifest["identity"],
                 training_identity(self._config, self._seed, digest),
@@ -75,17 +77,19 @@ class TeacherAudit:
             zoo.resolve(self._config.teacher.architecture), self._settings, self._shape
         )
         if manifest:
-            book.same(directory / MANIFEST, manifest["price"], price.to_json(), "price", self._note)
+            findings.expect_equal(
+                directory / MANIFEST, manifest["price"], price.to_json(), "price", self._note
+            )
             price = Price(**manifest["price"]) if self._note else price
         spans = pretraining_spans(self._settings, price, self._shape)
         path = directory / journal.NAME
-        with book.reading(path):
+        with findings.record_errors(path):
             self._ledger(path, price, spans, counts)
         for number, share in enumerate(self._settings.checkpoints):
             target = directory / checkpoint_name(share)
-            with book.reading(target):
+            with findings.record_errors(target):
                 self._checkpoint(target, share, price, spans[number], counts)
-        self.card = book.read(directory / checkpoint_name(self._config.teacher.at) / CARD)
+        self.card = findings.read(directory / checkpoint_name(self._config.teacher.at) / CARD)
 
     def _account(
         self, phases: Sequence[int], price: Price, counts: Counts | None
@@ -110,18 +114,18 @@ class TeacherAudit:
         for number, entry in enumerate(entries):
             found = entry["ledger"]
             expected = self._account(found["phases"], price, counts)
-            self._book.same(
+            self._findings.expect_equal(
                 path, {name: found[name] for name in expected}, expected, f"entry {number}: ledger"
             )
         end = [span.steps for span in spans]
         last = entries[-1]
-        self._book.same(
+        self._findings.expect_equal(
             path,
             last["ledger"]["phases"],
             end,
             f"entry {len(entries) - 1}: ledger.phases at the end",
         )
-        result = self._book.read(self._directory / RESULT)
+        result = self._findings.read(self._directory / RESULT)
         spent = last["ledger"]["spent"]
         total = sum(spent.values())
         expected = {
@@ -133,22 +137,22 @@ class TeacherAudit:
             "params_sha256": last["params_sha256"],
             "ledger_sha256": last["sha256"],
         }
-        found_result = {name: result.get(name, NOTHING) for name in expected}
-        self._book.same(self._directory / RESULT, found_result, expected)
+        self._findings.expect_fields(self._directory / RESULT, result, expected)
 
     def _checkpoint(
         self, target: Path, share: float, price: Price, span: PhaseSpan, counts: Counts | None
     ) -> None:
         """Audit one checkpoint's card, and its parameters."""
-        card: Mapping[str, Any] = self._book.read(target / CARD)
+        card: Mapping[str, Any] = self._findings.read(target / CARD)
         if not card:
             return
         training = {"seed": self._seed, "at": share, "steps": span.stop, "step_flops": price.total}
         if counts is not None:
             training["tokens"] = counts.at(span.stop * self._shape.batch_size)["tokens"]
-        found = {name: card["pretraining"].get(name, NOTHING) for name in training}
-        self._book.same(target / CARD, found, training, "pretraining")
+        self._findings.expect_fields(target / CARD, card["pretraining"], training, "pretraining")
         costs = {"training_flops": span.stop * price.total, "tuning_flops": 0, "head_flops": 0}
-        self._book.same(target / CARD, {name: card[name] for name in costs}, costs)
+        self._findings.expect_fields(target / CARD, card, costs)
         params = models.from_pretrained(target).params
-        self._book.same(target / CARD, card["params_sha256"], sha256(params), "params_sha256")
+        self._findings.expect_equal(
+            target / CARD, card["params_sha256"], sha256(params), "params_sha256"
+        )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,158 +22,165 @@ from kdjax.dry_run.teacher_cost import cost_by_recipe
 from kdjax.errors import InputError
 from kdjax.files import check_writable, digest, write_json
 from kdjax.plan import prior, report, table
-from kdjax.plan.pilot import pilot_of, runs_of, text_of
+from kdjax.plan.pilot import endpoint_of, pilot_of, runs_of, text_of
+from kdjax.plan.schema import (
+    ComparedAt,
+    CrossingForecast,
+    FittedLaw,
+    Forecast,
+    HeldOutCheck,
+    HeldOutRow,
+    LawParameter,
+    PairwiseComparison,
+    Pilot,
+    Plan,
+    PlannedArm,
+)
 from kdjax.plan.spending import Spending
+from kdjax.results.schema import first_without_teacher
+from kdjax.results.store import to_plain
 from kdjax.study.compare import PLAIN_WIDTH
 from kdjax.study.machine import versions
+from kdjax.sweep.schema import SweepResults
 from kdjax.training.phase import price
 
 BEYOND = (1, 3, 10, 30, 100)
 """Budgets that are forecast where the recipe names none, as multiples of the largest that was
 spent."""
+FEWEST_TO_FIT = 3
+"""Budgets that a law takes."""
 GRID = 60
 """Budgets between the smallest and the largest at which pairs of arms are compared."""
 
 Array = NDArray[np.float64]
 
 
-def plan(config: Config, out: Path) -> dict[str, Any]:
-    """Forecasts.
+def plan(config: Config, out: Path) -> Plan:
+    """Forecast what each arm would reach at budgets nobody has spent.
 
     Args:
         config: the recipe; `plan.pilot` names the sweep whose runs are fitted.
         out: gets `plan.json` and `plan.html`.
 
-    Returns:
-        What `plan.json` holds.
-
     Raises:
         InputError: a pilot that is not there, or not this recipe's; too few budgets to fit.
     """
     check_writable(out)
-    found = forecasts(config)
-    write_json(out / "plan.json", found)
-    report.write(found, out / "plan.html")
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
+    made = forecasts(config)
+    write_json(out / "plan.json", to_plain(made))
+    report.write(made, out / "plan.html")
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    Console(width=width).print(table.summary(made))
     print(f"report: {out / 'plan.html'}")
-    return found
+    return made
 
 
-def forecasts(config: Config) -> dict[str, Any]:
-    """The content of `plan.json`.
+def forecasts(config: Config) -> Plan:
+    """Return the content of `plan.json`.
 
-    Returns: `budgets`, `arms` (prices, parameters and what each budget buys: steps, tokens, epochs
-        and, of repeated text,
-        the tokens it is worth), `prior` (published laws: see `kdjax.plan.prior`), and from pilot
-        runs `fits` (arm -> formula, parameters with intervals, predictions at the budgets and on a
-        grid), `held_out` (errors of the fit when the largest budgets are left out), `widening` (arm
-        or `a - b` -> by how much intervals were widened because held-out budgets lay outside),
-        `contests` (case of who pays for the teacher -> pairs of arms: who wins at which budget,
-        where they cross). The last four are None without a pilot.
+    Args:
+        config: the recipe.
+
+    Raises:
+        InputError: as `plan`.
     """
     arms = arms_of(config)
     shape = shape_of(config)
-    pilot = pilot_of(config) if config.plan.pilot else None
+    pilot = pilot_of(config)
     runs = runs_of(config, pilot) if pilot else []
     budgets = _budgets(config, runs)
+
+    # What each arm buys follows from its price and the text.
     fill, unique = text_of(config, pilot)
-    spending = {
-        name: Spending(
-            arm,
-            tuple(price(phase, phase.shape(shape)) for phase in arm.phases),
-            config,
-            fill,
-            unique,
-        )
-        for name, arm in arms.items()
-    }
+    spending = {}
+    for name, arm in arms.items():
+        prices = tuple(price(phase, phase.shape(shape)) for phase in arm.phases)
+        spending[name] = Spending(arm, prices, config, fill, unique)
     case = config.budget.teacher
     values = plain(to_dict(config))
-    found: dict[str, Any] = {
+    without_pilot = Plan(
         **versions(),
-        "config": values,
-        "config_digest": digest(values),
-        "endpoint": config.plan.endpoint,
-        "case": case,
-        "budgets": budgets,
-        "unique_tokens": None if np.isinf(unique) else unique,
-        "arms": {
-            name: {
-                "parameters_without_embeddings": one.parameters,
-                "prices": [price.to_json() for price in one.prices],
-                "bought": [one.bought(flops, case) for flops in budgets],
-            }
-            for name, one in spending.items()
-        },
-        "prior": prior.published(config, spending, budgets, case),
-        "pilot": None,
-        "fits": None,
-        "held_out": None,
-        "widening": None,
-        "contests": None,
-    }
-    if pilot is None:
-        return found
-    return {**found, **_fitted(config, pilot, runs, spending, budgets)}
+        config=values,
+        config_digest=digest(values),
+        endpoint=config.plan.endpoint,
+        case=case,
+        budgets=tuple(budgets),
+        unique_tokens=None if np.isinf(unique) else unique,
+        baseline_arm=first_without_teacher({name: arm.needs_teacher for name, arm in arms.items()}),
+        arms={name: _planned(arm, budgets, case) for name, arm in spending.items()},
+        prior=prior.published(config, spending, budgets, case),
+    )
+    return _fitted(without_pilot, config, pilot, runs, spending) if pilot else without_pilot
+
+
+def _planned(spending: Spending, budgets: Sequence[float], case: str) -> PlannedArm:
+    """Return what budgets buy an arm."""
+    bought = tuple(spending.bought(flops, case) for flops in budgets)
+    return PlannedArm(spending.parameters, spending.prices, bought)
 
 
 def _fitted(
+    without_pilot: Plan,
     config: Config,
-    pilot: Mapping[str, Any],
+    pilot: SweepResults,
     runs: Sequence[forecast.Run],
     spending: Mapping[str, Spending],
-    budgets: Sequence[float],
-) -> dict[str, Any]:
-    """What the pilot's runs say."""
-    endpoint = next(e for e in pilot["endpoints"] if e["name"] == config.plan.endpoint)
-    better = endpoint["better"]
-    confidence = config.evaluation.confidence
+) -> Plan:
+    """Return the plan with what the pilot's runs say."""
+    budgets = without_pilot.budgets
+    case = without_pilot.case
+    endpoint = endpoint_of(config, pilot)
     how: dict[str, Any] = {
-        "better": better,
-        "confidence": confidence,
+        "better": endpoint.better,
+        "confidence": config.evaluation.confidence,
         "draws": config.plan.resamples,
         "seed": config.plan.seed,
     }
     fits = forecast.fit(runs, **how)
+
+    # Where the fit without the largest budgets misses them, intervals are widened as much.
     levels = sorted({run.flops for run in runs})
-    held = [forecast.hold_out(runs, budgets=n, **how) for n in (1, 2) if len(levels) - n >= 3]
-    widening = _widening(held)
-    case = config.budget.teacher
-    grid = np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
-    known = [
-        one for one in CASES if one in ("nothing", "inference") or cost_by_recipe(config).known
+    checks = [
+        forecast.hold_out(runs, budgets=n, **how)
+        for n in (1, 2)
+        if len(levels) - n >= FEWEST_TO_FIT
     ]
-    return {
-        "pilot": {
-            "directory": config.plan.pilot,
-            "digest": digest(dict(pilot)),
-            "budgets": levels,
-            "runs": [asdict(run) for run in runs],
-            "endpoint": endpoint,
-            "reference_losses": _same_losses(pilot),
-        },
-        "fits": {
-            name: _fit(
-                fits.arms[name], spending[name], budgets, grid, case, widening.get(name, 1.0)
-            )
-            for name in fits.arms
-        },
-        "held_out": [_held_out(one) for one in held],
-        "widening": widening,
-        "contests": {
-            one: [_contest(c) for c in _contests(config, fits, spending, grid, one, widening)]
-            for one in known
-        },
-    }
+    widening = _widening(checks)
+
+    # Laws are drawn and compared on a grid that has the budgets asked for among it.
+    grid = np.union1d(np.geomspace(levels[0], max(budgets), GRID), budgets)
+    laws = {}
+    for name, fit in fits.arms.items():
+        widen = widening.get(name, 1.0)
+        laws[name] = _law(fit, spending[name], budgets, grid, case, widen)
+
+    # A case in which nobody knows what the teacher's training costs compares nothing.
+    comparisons = {}
+    for one in CASES:
+        if "teacher_training" not in CASES[one] or cost_by_recipe(config).known:
+            compared = _compared(config, fits, spending, grid, one, widening)
+            comparisons[one] = tuple(_comparison(contest) for contest in compared)
+    # Studies of several texts have no losses of the text in common.
+    losses = [group.reference_losses for group in pilot.groups]
+    shared_losses = losses[0] if losses.count(losses[0]) == len(losses) else None
+    return replace(
+        without_pilot,
+        pilot=Pilot(
+            directory=config.plan.pilot,
+            digest=digest(to_plain(pilot)),
+            budgets=tuple(levels),
+            runs=tuple(runs),
+            endpoint=endpoint,
+            reference_losses=shared_losses,
+        ),
+        fits=laws,
+        held_out=tuple(_check(check) for check in checks),
+        widening=widening,
+        contests=comparisons,
+    )
 
 
-def _same_losses(pilot: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The reference losses of the pilot's text; None where its studies had several, or none."""
-    found = [group.get("reference_losses") for group in pilot["groups"]]
-    return found[0] if all(losses == found[0] for losses in found) else None
-
-
-def _contests(
+def _compared(
     config: Config,
     fits: forecast.Fits,
     spending: Mapping[str, Spending],
@@ -181,117 +188,123 @@ def _contests(
     case: str,
     widening: Mapping[str, float],
 ) -> tuple[forecast.Contest, ...]:
-    """Pairs of arms over the budgets that every arm can spend in this case."""
-    affordable = np.array(
-        [flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)]
-    )
+    """Return pairs of arms over the budgets that every arm can spend in this case."""
+    affordable = [
+        flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)
+    ]
     if len(affordable) < 2:
         return ()
+    pairs = itertools.permutations(fits.arms, 2)
     return forecast.contests(
         fits,
-        affordable,
+        np.array(affordable),
         lambda arm, flops: spending[arm].point(flops, case),
         margin=config.evaluation.margin,
-        widen={
-            (a, b): widening.get(f"{a} - {b}", 1.0) for a, b in itertools.permutations(fits.arms, 2)
-        },
+        widen={(a, b): widening.get(f"{a} - {b}", 1.0) for a, b in pairs},
     )
 
 
-def _widening(held: Sequence[forecast.CrossValidation]) -> dict[str, float]:
-    """Arm, or `a - b` -> by how much an interval is widened: as the held-out budgets show that it
-    has to be."""
-    found: dict[str, float] = {}
-    for one in itertools.chain.from_iterable((*check.arms, *check.differences) for check in held):
-        found[one.name] = max(found.get(one.name, 1.0), one.widening)
-    return found
+def _widening(checks: Sequence[forecast.CrossValidation]) -> dict[str, float]:
+    """Return arm, or `a - b` -> by how much an interval is widened, as the held-out budgets show
+    that it has to be."""
+    widening: dict[str, float] = {}
+    for check in checks:
+        for row in (*check.arms, *check.differences):
+            widening[row.name] = max(widening.get(row.name, 1.0), row.widening)
+    return widening
 
 
 def _budgets(config: Config, runs: Sequence[forecast.Run]) -> list[float]:
+    """Return the budgets that are forecast.
+
+    Raises:
+        InputError: the recipe names none, and nothing says how large they are in FLOPs.
+    """
     if config.plan.budgets:
         return sorted(config.plan.budgets)
-    largest = max((run.flops for run in runs), default=Budget.of(config.budget).amount)
     if not runs and config.budget.kind != "flops":
         raise InputError(
             f"plan.budgets is empty and budget.{config.budget.kind} set, expected FLOPs to "
             "forecast for"
         )
+    largest = max((run.flops for run in runs), default=Budget.of(config.budget).amount)
     return [times * largest for times in BEYOND]
 
 
-def _fit(
+def _law(
     fit: forecast.Fit,
     spending: Spending,
     budgets: Sequence[float],
     grid: Array,
     case: str,
     widening: float,
-) -> dict[str, Any]:
-    """An arm's law and what it says; intervals of what it says are widened."""
+) -> FittedLaw:
+    """Return an arm's law and what it says; intervals of what it says are widened."""
+    parameters = {}
+    for name, estimate in fit.parameters.items():
+        low = _finite(estimate.low)
+        parameters[name] = LawParameter(estimate.value, low, _finite(estimate.high))
+    return FittedLaw(
+        formula=fit.formula,
+        reason=fit.reason,
+        parameters=parameters,
+        residual_sd=fit.residual_sd,
+        shift_sd=fit.shift_sd,
+        cautions=fit.cautions,
+        usable=fit.usable,
+        widening=widening,
+        predictions=_predictions(fit, spending, budgets, case, widening),
+        curve=_predictions(fit, spending, grid.tolist(), case, widening),
+    )
 
-    def predicted(flops: Sequence[float] | Array) -> list[dict[str, float]]:
-        asked = np.array([one for one in flops if spending.affords(one, case)])
-        if not len(asked):
-            return []
-        point = spending.point(asked, case)
-        law = fit.predict(point.parameters, point.tokens, point.unique).widened(widening)
-        columns = zip(asked, law.mean, law.low, law.high, strict=True)
-        return [
-            dict(zip(("flops", "mean", "low", "high"), map(float, row), strict=True))
-            for row in columns
-        ]
 
-    return {
-        "formula": fit.formula,
-        "reason": fit.reason,
-        "parameters": {
-            name: {"value": one.value, "low": _finite(one.low), "high": _finite(one.high)}
-            for name, one in fit.parameters.items()
-        },
-        "residual_sd": fit.residual_sd,
-        "shift_sd": fit.shift_sd,
-        "cautions": list(fit.cautions),
-        "usable": fit.usable,
-        "widening": widening,
-        "predictions": predicted(budgets),
-        "curve": predicted(grid),
-    }
+def _predictions(
+    fit: forecast.Fit, spending: Spending, budgets: Sequence[float], case: str, widening: float
+) -> tuple[Forecast, ...]:
+    """Return what a law says of the budgets that buy the arm a step."""
+    affordable = np.array([flops for flops in budgets if spending.affords(flops, case)])
+    if not len(affordable):
+        return ()
+    point = spending.point(affordable, case)
+    law = fit.predict(point.parameters, point.tokens, point.unique).widened(widening)
+    columns = (affordable.tolist(), law.mean.tolist(), law.low.tolist(), law.high.tolist())
+    return tuple(Forecast(*row) for row in zip(*columns, strict=True))
 
 
 def _finite(end: float) -> float | None:
-    """JSON has no infinity: an end that is open has none."""
+    """Return an interval's end; None where it is open: JSON has no infinity."""
     return end if np.isfinite(end) else None
 
 
-def _held_out(found: forecast.CrossValidation) -> dict[str, Any]:
-    rows: dict[str, Any] = {"budgets": found.budgets}
-    for name in ("arms", "differences"):
-        rows[name] = [
-            {**asdict(one), "relative": one.relative, "widening": one.widening}
-            for one in getattr(found, name)
-        ]
-    return rows
+def _check(check: forecast.CrossValidation) -> HeldOutCheck:
+    """Return what the check on held-out budgets found."""
+    return HeldOutCheck(
+        check.budgets,
+        tuple(_held_out(row) for row in check.arms),
+        tuple(_held_out(row) for row in check.differences),
+    )
 
 
-def _contest(found: forecast.Contest) -> dict[str, Any]:
-    crossing = asdict(found.crossing)
-    for name in ("low", "high"):
-        crossing[name] = _finite(crossing[name]) or None  # 0 is open, too
-    return {
-        "a": found.a,
-        "b": found.b,
-        "points": [
-            {
-                "flops": float(f),
-                "mean": float(m),
-                "low": float(low),
-                "high": float(high),
-                "verdict": verdict,
-            }
-            for f, m, low, high, verdict in zip(
-                found.flops, found.mean, found.low, found.high, found.verdicts, strict=True
-            )
-        ],
-        "ranges": [asdict(one) for one in found.ranges],
-        "crossing": crossing,
-    }
+def _held_out(row: forecast.HeldOut) -> HeldOutRow:
+    """Return a prediction of a held-out budget with how far it is off."""
+    return HeldOutRow(**asdict(row), relative=row.relative, widening=row.widening)
+
+
+def _comparison(contest: forecast.Contest) -> PairwiseComparison:
+    """Return two arms compared over budgets; 0 and infinity are open ends of a crossing."""
+    columns = (contest.flops, contest.mean, contest.low, contest.high)
+    rows = zip(*(column.tolist() for column in columns), contest.verdicts, strict=True)
+    crossing = contest.crossing
+    return PairwiseComparison(
+        contest.a,
+        contest.b,
+        points=tuple(ComparedAt(*row) for row in rows),
+        ranges=contest.ranges,
+        crossing=CrossingForecast(
+            value=crossing.value,
+            low=_finite(crossing.low) or None,
+            high=_finite(crossing.high) or None,
+            within=crossing.within,
+            later=crossing.later,
+        ),
+    )

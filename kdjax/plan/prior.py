@@ -4,12 +4,12 @@ from them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Literal
 
 from kdjax import forecast
 from kdjax.config import Config
 from kdjax.models import abstract_params, count_params, zoo
+from kdjax.plan.schema import Prior, PriorArm
 from kdjax.plan.spending import Spending
 from kdjax.training.arm import Arm
 
@@ -20,8 +20,8 @@ TEACHER_TOKENS_PER_PARAMETER = 20
 
 def published(
     config: Config, spending: Mapping[str, Spending], budgets: Sequence[float], case: str
-) -> dict[str, Any]:
-    """Published laws at the recipe's sizes and budgets.
+) -> Prior:
+    """Return what published laws say at the recipe's sizes and budgets.
 
     An arm without a teacher follows the supervised law, one with a term on the teacher's logits the
     distillation law, both of Busbridge et al. 2025 (arXiv 2502.08606), at the effective tokens of
@@ -32,45 +32,52 @@ def published(
         spending: arm -> what it buys.
         budgets: in FLOPs.
         case: who pays for the teacher.
-
-    Returns: `sources` (law -> citation and what it was fitted on), `teacher_loss` and the
-        `assumption` behind it, `arms`: name -> `law` (supervised, distillation or None) and
-        `losses`, nats per token, one a budget (None: less than a
-        step), and `outside`: how far the recipe is from where the laws were fitted, as sentences.
     """
     teacher = count_params(abstract_params(zoo.resolve(config.teacher.architecture))).others
     teacher_loss = float(forecast.supervised_loss(teacher, TEACHER_TOKENS_PER_PARAMETER * teacher))
-    arms: dict[str, Any] = {}
+    arms: dict[str, PriorArm] = {}
     tokens: list[float] = []
-    for name, one in spending.items():
-        law = _law(one.arm)
-        bought = [one.bought(flops, case) for flops in budgets]
-        worth = [None if row is None else row["effective_tokens"] for row in bought]
-        tokens += [d for d in worth if d is not None]
-        losses = [None if d is None else _loss(law, one.parameters, d, teacher_loss) for d in worth]
-        arms[name] = {"law": law, "losses": losses}
-    return {
-        "sources": {
-            "supervised": asdict(forecast.SUPERVISED.source),
-            "distillation": asdict(forecast.DISTILLATION.source),
-            "repeated data": asdict(forecast.REPEATED_DATA.source),
+    for name, arm in spending.items():
+        law = _law(arm.arm)
+        losses: list[float | None] = []
+        for flops in budgets:
+            bought = arm.bought(flops, case)
+            if bought is None:
+                losses.append(None)
+                continue
+            tokens.append(bought.effective_tokens)
+            losses.append(_loss(law, arm.parameters, bought.effective_tokens, teacher_loss))
+        arms[name] = PriorArm(law, tuple(losses))
+    source = forecast.SUPERVISED.source
+    sizes = [arm.parameters for arm in spending.values()]
+    return Prior(
+        sources={
+            "supervised": source,
+            "distillation": forecast.DISTILLATION.source,
+            "repeated data": forecast.REPEATED_DATA.source,
         },
-        "teacher_loss": teacher_loss,
-        "assumption": f"a teacher of {teacher:,} parameters without embeddings, trained on "
-        f"{TEACHER_TOKENS_PER_PARAMETER} tokens for each of them, by the supervised law",
-        "arms": arms,
-        "outside": _outside([one.parameters for one in spending.values()], tokens),
-    }
+        teacher_loss=teacher_loss,
+        assumption=(
+            f"a teacher of {teacher:,} parameters without embeddings, trained on "
+            f"{TEACHER_TOKENS_PER_PARAMETER} tokens for each of them, by the supervised law"
+        ),
+        arms=arms,
+        outside=(
+            *_outside("student", sizes, source.parameters),
+            *_outside("token count", tokens, source.tokens),
+        ),
+    )
 
 
-def _law(arm: Arm) -> str | None:
-    """Which published law an arm falls under."""
+def _law(arm: Arm) -> Literal["supervised", "distillation"] | None:
+    """Return which published law an arm falls under."""
     if not arm.uses_teacher:
         return "supervised"
     return "distillation" if any(phase.needs.teacher.head for phase in arm.phases) else None
 
 
 def _loss(law: str | None, parameters: float, tokens: float, teacher_loss: float) -> float | None:
+    """Return the loss by a law, in nats a token; None without one."""
     if law is None:
         return None
     if law == "supervised":
@@ -78,22 +85,24 @@ def _loss(law: str | None, parameters: float, tokens: float, teacher_loss: float
     return float(forecast.distilled_loss(parameters, tokens, teacher_loss))
 
 
-def _outside(parameters: Sequence[float], tokens: Sequence[float]) -> list[str]:
-    """How far sizes and tokens are from those the supervised law was fitted on."""
-    source = forecast.SUPERVISED.source
-    made = []
-    for what, found, (low, high) in (
-        ("student", parameters, source.parameters),
-        ("token count", tokens, source.tokens),
-    ):
-        if found and min(found) < low:
-            made.append(
-                f"the smallest {what}, {min(found):.3g}, is {low / min(found):,.0f} times below "
-                "the fit's range"
-            )
-        if found and max(found) > high:
-            made.append(
-                f"the largest {what}, {max(found):.3g}, is {max(found) / high:,.0f} times above "
-                "the fit's range"
-            )
-    return made
+def _outside(name: str, values: Sequence[float], fitted_on: tuple[float, float]) -> list[str]:
+    """Return how far values are from those that a law was fitted on, in sentences.
+
+    Args:
+        name: of what the values are.
+        values: of the recipe.
+        fitted_on: the least and the most.
+    """
+    low, high = fitted_on
+    sentences = []
+    if values and min(values) < low:
+        sentences.append(
+            f"the smallest {name}, {min(values):.3g}, is {low / min(values):,.0f} times below the "
+            "fit's range"
+        )
+    if values and max(values) > high:
+        sentences.append(
+            f"the largest {name}, {max(values):.3g}, is {max(values) / high:,.0f} times above the "
+            "fit's range"
+        )
+    return sentences

@@ -1,8 +1,7 @@
-"""plan.html: a plan on one self-contained page, made from the content of plan.json."""
+"""plan.html: a plan on one self-contained page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,143 +9,141 @@ from kdjax.budget.accounting import CASES
 from kdjax.budget.price import PARTS
 from kdjax.files import write_text
 from kdjax.plan import plots, verdict
-from kdjax.plan.standing import Plan, at, contests, reach, standing, yardstick
+from kdjax.plan.ranking import at, ranking
+from kdjax.plan.schema import FittedLaw, FittedPlan, LawParameter, PairwiseComparison, Plan
 from kdjax.report import numbers, page
 from kdjax.report.teacher_accounting import MEANINGS
 from kdjax.report.usage import Cell, Column, Table
 
 
-def write(found: dict[str, Any], path: Path) -> None:
-    """Writes the page, whole or not at all; the same plan gives the same bytes.
+def write(plan: Plan, path: Path) -> None:
+    """Write the page, whole or not at all; the same plan gives the same bytes.
 
     Args:
-        found: the content of plan.json.
+        plan: the plan.
         path: of the page.
 
     Raises:
         InputError: the file cannot be written.
     """
-    write_text(path, html(found))
+    write_text(path, html(plan))
 
 
-def html(found: Plan) -> str:
-    """The page."""
-    fitted = found["fits"] is not None
-    taught = any(
-        price["teacher_forward"] for arm in found["arms"].values() for price in arm["prices"]
-    )
+def html(plan: Plan) -> str:
+    """Return the page."""
+    fitted = FittedPlan.of(plan)
     return page.render(
         "plan.html.j2",
-        found["arms"],
-        found["config"],
-        found=found,
-        fitted=fitted,
-        headline=verdict.headline(found),
-        other=yardstick(found),
-        sources=verdict.sources(found),
-        answers=verdict.answers(found) if fitted else {},
-        budgets=_heads(found),
-        plots={
-            "curves": plots.curves(found) if fitted else None,
-            "differences": plots.differences(found) if fitted else None,
-            "held_out": plots.held_out(found) if fitted else None,
-        },
-        rows=_rows(found),
-        verdicts=_verdicts(found) if fitted else [],
-        leaders=[verdict.leader(standing(found, flops)) for flops in found["budgets"]]
-        if fitted
-        else [],
-        laws=_laws(found) if fitted else {},
-        cases=_cases(found) if fitted and taught else [],
-        prices=_prices(found),
-        prior=_prior(found),
+        plan.arms,
+        plan.config,
+        found=plan,
+        fitted=fitted is not None,
+        headline=verdict.headline(plan),
+        other=plan.baseline_arm,
+        sources=verdict.sources(plan),
+        budgets=_heads(plan, fitted),
+        rows=_rows(plan),
+        **_of_fit(fitted),
+        prices=_prices(plan),
+        prior=_prior(plan),
         prior_kind=verdict.PRIOR[0].lower() + verdict.PRIOR[1:],
-        text=_text(found),
-        paid=MEANINGS[found["case"]],
+        text=_text(plan),
+        paid=MEANINGS[plan.case],
     )
 
 
-def _heads(found: Plan) -> list[tuple[str, str]]:
-    """Budgets, and how they lie to the pilot."""
-    if found["fits"] is None:
-        return [(numbers.flops(flops), "") for flops in found["budgets"]]
-    largest = reach(found)
-    smallest = min(found["pilot"]["budgets"])
-    return [
-        (numbers.flops(flops), "" if smallest <= flops <= largest else "extrapolated")
-        for flops in found["budgets"]
-    ]
+def _of_fit(fitted: FittedPlan | None) -> dict[str, Any]:
+    """Return the parts of the page that come from a pilot; empty ones without it."""
+    if fitted is None:
+        figures = dict.fromkeys(("curves", "differences", "held_out"))
+        empty: dict[str, Any] = {"plots": figures, "answers": {}, "laws": {}}
+        return {**empty, "verdicts": [], "leaders": [], "cases": []}
+    budgets = fitted.plan.budgets
+    prices = [price for arm in fitted.plan.arms.values() for price in arm.prices]
+    has_teacher = any(price.teacher_forward for price in prices)
+    return {
+        "plots": {
+            "curves": plots.curves(fitted),
+            "differences": plots.differences(fitted),
+            "held_out": plots.held_out(fitted),
+        },
+        "answers": verdict.answers(fitted),
+        "laws": {arm: _law(law) for arm, law in fitted.fits.items()},
+        "verdicts": [_verdicts(comparison, budgets) for comparison in fitted.of_case()],
+        "leaders": [verdict.leader(ranking(fitted, flops)) for flops in budgets],
+        "cases": _cases(fitted) if has_teacher else [],
+    }
 
 
-def _rows(found: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
-    """For each budget, a row for each arm: what it buys, and what the arm is forecast to reach."""
-    return [
-        (numbers.flops(flops), [_row(found, n, arm) for arm in found["arms"]])
-        for n, flops in enumerate(found["budgets"])
-    ]
+def _heads(plan: Plan, fitted: FittedPlan | None) -> list[tuple[str, str]]:
+    """Return budgets, and how they lie to the pilot."""
+    heads = []
+    for flops in plan.budgets:
+        note = ""
+        if fitted is not None and not min(fitted.pilot.budgets) <= flops <= fitted.largest_budget:
+            note = "extrapolated"
+        heads.append((numbers.flops(flops), note))
+    return heads
 
 
-def _row(found: Plan, n: int, arm: str) -> dict[str, Any]:
-    bought = found["arms"][arm]["bought"][n]
-    flops = found["budgets"][n]
+def _rows(plan: Plan) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return for each budget a row for each arm: what it buys, and what the arm is forecast to
+    reach."""
+    rows = []
+    for n, flops in enumerate(plan.budgets):
+        rows.append((numbers.flops(flops), [_row(plan, n, arm) for arm in plan.arms]))
+    return rows
+
+
+def _row(plan: Plan, n: int, arm: str) -> dict[str, Any]:
+    """Return what the n-th budget buys an arm, and what the arm is forecast to reach."""
+    bought = plan.arms[arm].bought[n]
+    row: dict[str, Any] = {"arm": arm, "bought": bought is not None, "prediction": "–"}
+    row["interval"] = ""
     if bought is None:
-        return {"arm": arm, "bought": False, "prediction": "", "interval": ""}
-    told = None
-    if found["fits"] is not None and arm in found["fits"]:
-        told = next(
-            (one for one in found["fits"][arm]["predictions"] if one["flops"] == flops), None
-        )
+        return row
+    law = (plan.fits or {}).get(arm)
+    told = law.at(plan.budgets[n]) if law else None
+    if told is not None:
+        row["prediction"] = numbers.score(told.mean)
+        row["interval"] = numbers.between(told.low, told.high)
     return {
-        "arm": arm,
-        "bought": True,
-        "steps": numbers.count(bought["steps"]),
-        "tokens": numbers.tokens(bought["tokens"]),
-        "epochs": "–" if bought["epochs"] is None else f"{bought['epochs']:.3g}",
-        "worth": numbers.tokens(bought["effective_tokens"]),
-        "share": numbers.percent(bought["effective_tokens"] / bought["tokens"]),
-        "prediction": "–" if told is None else numbers.score(told["mean"]),
-        "interval": "" if told is None else numbers.between(told["low"], told["high"]),
+        **row,
+        "steps": numbers.count(bought.steps),
+        "tokens": numbers.tokens(bought.tokens),
+        "epochs": "–" if bought.epochs is None else f"{bought.epochs:.3g}",
+        "worth": numbers.tokens(bought.effective_tokens),
+        "share": numbers.percent(bought.effective_tokens / bought.tokens),
     }
 
 
-def _verdicts(found: Plan) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """For each pair of arms: who is ahead at each budget, the difference, its interval."""
-    made = []
-    for contest in contests(found):
-        words = {"a wins": f"{contest['a']} ahead", "b wins": f"{contest['b']} ahead"}
-        cells = []
-        for point in (at(contest, flops) for flops in found["budgets"]):
-            if point is None:
-                cells.append(("–", "", ""))
-            else:
-                told = words[point["verdict"]] if point["verdict"] in words else point["verdict"]
-                cells.append(
-                    (
-                        told,
-                        numbers.signed(point["mean"]),
-                        numbers.interval(point["low"], point["high"]),
-                    )
-                )
-        made.append((f"{contest['a']} {numbers.MINUS} {contest['b']}", cells))
-    return made
+def _verdicts(
+    comparison: PairwiseComparison, budgets: tuple[float, ...]
+) -> tuple[str, list[tuple[str, str, str]]]:
+    """Return a pair of arms, and at each budget who is ahead, the difference, its interval."""
+    words = {"a wins": f"{comparison.a} ahead", "b wins": f"{comparison.b} ahead"}
+    cells = []
+    for flops in budgets:
+        point = at(comparison, flops)
+        cell = ("–", "", "")
+        if point is not None:
+            told = words.get(point.verdict, point.verdict)
+            interval = numbers.interval(point.low, point.high)
+            cell = (told, numbers.signed(point.mean), interval)
+        cells.append(cell)
+    return f"{comparison.a} {numbers.MINUS} {comparison.b}", cells
 
 
-def _laws(found: Plan) -> dict[str, dict[str, Any]]:
-    """Arm -> its law: formula, parameters with intervals, scatter, reason, cautions."""
-    return {
-        arm: {
-            **fit,
-            "formula": _formula(fit["formula"]),
-            "symbols": [
-                (name, _value(one["value"]), _range(one)) for name, one in fit["parameters"].items()
-            ],
-        }
-        for arm, fit in found["fits"].items()
-    }
+def _law(law: FittedLaw) -> dict[str, Any]:
+    """Return a law as the page shows it: formula, parameters with intervals, scatter, cautions."""
+    symbols = []
+    for name, parameter in law.parameters.items():
+        symbols.append((name, _value(parameter.value), _range(parameter)))
+    return {**vars(law), "formula": _formula(law.formula), "symbols": symbols}
 
 
 def _formula(text: str) -> str:
-    """A law as people write it: `E + K · D′⁻ᵏ`."""
+    """Return a law as people write it: `E + K · D′⁻ᵏ`."""
     for plain, written in (
         ("^-k", "⁻ᵏ"),
         ("^a", "ᵃ"),
@@ -159,92 +156,84 @@ def _formula(text: str) -> str:
     return text.replace(" - ", f" {numbers.MINUS} ")
 
 
-def _range(one: Mapping[str, float | None]) -> str:
-    """A parameter's interval; an end that is None lies beyond what numbers can hold."""
-    return (
-        f"[{', '.join('∞' if end is None else _value(end) for end in (one['low'], one['high']))}]"
-    )
+def _range(parameter: LawParameter) -> str:
+    """Return a parameter's interval; an open end lies beyond what numbers can hold."""
+    return f"[{_value(parameter.low)}, {_value(parameter.high)}]"
 
 
-def _value(value: float) -> str:
-    """A parameter, whatever its size."""
-    return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else numbers.flops(value)
+def _value(value: float | None) -> str:
+    """Return a parameter, whatever its size; None is beyond what numbers can hold."""
+    if value is None:
+        return "∞"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}"
+    return numbers.flops(value)
 
 
-def _cases(found: Plan) -> list[dict[str, Any]]:
-    """Who is ahead in each case of who pays for the teacher."""
-    told = verdict.cases(found)
+def _cases(fitted: FittedPlan) -> list[dict[str, Any]]:
+    """Return who is ahead in each case of who pays for the teacher."""
+    told = verdict.cases(fitted)
     unknown = "Not known: what training the teacher cost is not set (teacher.training_flops)."
     return [
         {
             "case": case,
             "meaning": MEANINGS[case],
-            "enforced": case == found["case"],
+            "enforced": case == fitted.plan.case,
             "sentences": told.get(case, [unknown]),
         }
         for case in CASES
     ]
 
 
-def _prices(found: Plan) -> Table:
-    """FLOPs of a step, part by part; of arms of several phases, phase by phase."""
-    columns = ("total", *PARTS)
-
-    def cell(arm: str, part: str) -> Cell:
-        return "; then ".join(
-            numbers.flops(price[part]) for price in found["arms"][arm]["prices"]
-        ), ""
-
-    return Table(
-        "FLOPs of a step",
-        tuple(Column(name.replace("_", " ")) for name in columns),
-        {arm: [cell(arm, part) for part in columns] for arm in found["arms"]},
-    )
+def _prices(plan: Plan) -> Table:
+    """Return FLOPs of a step, part by part; of arms of several phases, phase by phase."""
+    parts = ("total", *PARTS)
+    rows: dict[str, list[Cell]] = {}
+    for name, arm in plan.arms.items():
+        rows[name] = []
+        for part in parts:
+            flops = "; then ".join(numbers.flops(getattr(price, part)) for price in arm.prices)
+            rows[name].append((flops, ""))
+    columns = tuple(Column(part.replace("_", " ")) for part in parts)
+    return Table("FLOPs of a step", columns, rows)
 
 
-def _prior(found: Plan) -> dict[str, Any]:
-    """What published laws say of each arm at each budget."""
-    prior = found["prior"]
-    other = yardstick(found)
-    theirs = prior["arms"][other]["losses"]
+def _prior(plan: Plan) -> dict[str, Any]:
+    """Return what published laws say of each arm at each budget."""
+    baseline = plan.baseline_arm
+    of_baseline = plan.prior.arms[baseline].losses
     rows = {}
-    for arm, one in prior["arms"].items():
-        cells: list[Cell] = []
-        for mine, yours in zip(one["losses"], theirs, strict=True):
-            gap = (
-                ""
-                if arm == other or mine is None or yours is None
-                else numbers.signed(mine - yours)
-            )
-            cells.append(("–" if mine is None else numbers.score(mine), gap))
-        rows[arm] = [(one["law"] or "none", ""), *cells]
-    heads = (Column("law"), *(Column(numbers.flops(flops)) for flops in found["budgets"]))
+    for name, arm in plan.prior.arms.items():
+        cells: list[Cell] = [(arm.law or "none", "")]
+        for loss, other in zip(arm.losses, of_baseline, strict=True):
+            gap = ""
+            if name != baseline and loss is not None and other is not None:
+                gap = numbers.signed(loss - other)
+            cells.append(("–" if loss is None else numbers.score(loss), gap))
+        rows[name] = cells
+    heads = (Column("law"), *(Column(numbers.flops(flops)) for flops in plan.budgets))
+    caption = f"Loss by published laws, nats per token; below, the difference to {baseline}"
+    sources = []
+    for name, source in plan.prior.sources.items():
+        scopes = (_scope(source.parameters), _scope(source.tokens))
+        sources.append((name, source.citation, source.fitted_on, *scopes))
     return {
-        "table": Table(
-            f"Loss by published laws, nats per token; below, the difference to {other}", heads, rows
-        ),
-        "sentences": verdict.of_prior(found),
-        "sources": [
-            (
-                name,
-                source["citation"],
-                source["fitted_on"],
-                *(_scope(source[what]) for what in ("parameters", "tokens")),
-            )
-            for name, source in prior["sources"].items()
-        ],
+        "table": Table(caption, heads, rows),
+        "sentences": verdict.of_prior(plan),
+        "sources": sources,
     }
 
 
 def _scope(ends: tuple[float, float]) -> str:
+    """Return from where to where a law was fitted."""
     return f"{numbers.flops(ends[0])} to {numbers.flops(ends[1])}"
 
 
-def _text(found: Plan) -> str:
-    """How much text there is to repeat."""
-    unique = found["unique_tokens"]
-    if unique is None and found["config"]["data"]["regime"] == "unlimited":
+def _text(plan: Plan) -> str:
+    """Return how much text there is to repeat."""
+    if plan.unique_tokens is not None:
+        count = numbers.count(plan.unique_tokens)
+        return f"{count} unique tokens, repeated as long as a budget lasts"
+    if plan.config["data"]["regime"] == "unlimited":
         return "as much as is asked for, nothing is repeated"
-    if unique is None:
-        return "how much there is, a pilot would tell; none of it is taken to be repeated"
-    return f"{numbers.count(unique)} unique tokens, repeated as long as a budget lasts"
+    return "how much there is, a pilot would tell; none of it is taken to be repeated"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from kdjax.dry_run.arms import shape_of
 from kdjax.dry_run.charges import probe_charge, share, teacher_flops
 from kdjax.errors import InputError
 from kdjax.models import abstract_params, count_params
+from kdjax.plan.schema import Bought
 from kdjax.training.arm import Arm
 
 Array = NDArray[np.float64]
@@ -42,11 +42,15 @@ class Spending:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the student, without embeddings."""
+        """Return the parameters of the student, without embeddings."""
         return count_params(abstract_params(self.arm.student)).others
 
     def spans(self, flops: float, case: str) -> tuple[PhaseSpan, ...]:
-        """The arm's phases in a budget whose case is `case`.
+        """Return the arm's phases in a budget.
+
+        Args:
+            flops: the budget.
+            case: who pays for the teacher.
 
         Raises:
             InputError: a phase without a single step.
@@ -60,7 +64,7 @@ class Spending:
         return self.arm.schedule_phases(budget, self.prices, shape_of(self.config), before)
 
     def affords(self, flops: float, case: str) -> bool:
-        """Whether every phase gets at least one step."""
+        """Return whether every phase gets at least one step of a budget."""
         try:
             self.spans(flops, case)
         except InputError:
@@ -68,24 +72,29 @@ class Spending:
         return True
 
     def tokens(self, flops: float, case: str) -> float:
-        """Tokens the arm sees, padding not counted."""
-        return sum(one.steps * one.tokens_per_step for one in self.spans(flops, case)) * self.fill
+        """Return the tokens that the arm sees in a budget, padding not counted."""
+        steps = self.spans(flops, case)
+        return sum(span.steps * span.tokens_per_step for span in steps) * self.fill
 
     def point(self, flops: Array, case: str) -> forecast.Point:
-        """Where the arm's law is asked at these budgets."""
-        tokens = np.array([self.tokens(one, case) for one in flops])
+        """Return where the arm's law is asked at these budgets."""
+        tokens = np.array([self.tokens(budget, case) for budget in flops])
         return forecast.Point(self.parameters, tokens, self.unique)
 
-    def bought(self, flops: float, case: str) -> dict[str, Any] | None:
-        """Steps, tokens, epochs of a budget, and how many new tokens those are worth; None: less
-        than a step."""
+    def bought(self, flops: float, case: str) -> Bought | None:
+        """Return what a budget buys; None: less than a step.
+
+        Args:
+            flops: the budget.
+            case: who pays for the teacher.
+        """
         if not self.affords(flops, case):
             return None
         tokens = self.tokens(flops, case)
-        return {
-            "flops": flops,
-            "steps": self.spans(flops, case)[-1].stop,
-            "tokens": tokens,
-            "epochs": None if np.isinf(self.unique) else tokens / self.unique,
-            "effective_tokens": float(forecast.effective_tokens(tokens, self.unique)),
-        }
+        return Bought(
+            flops=flops,
+            steps=self.spans(flops, case)[-1].stop,
+            tokens=tokens,
+            epochs=None if np.isinf(self.unique) else tokens / self.unique,
+            effective_tokens=float(forecast.effective_tokens(tokens, self.unique)),
+        )

@@ -8,69 +8,69 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.plan.standing import Plan, reach, standing
+from kdjax.plan.ranking import ranking
+from kdjax.plan.schema import Bought, FittedPlan, Plan
 from kdjax.plan.verdict import answers, headline, leader, sources
 from kdjax.report import numbers
 
 
-def summary(found: Plan) -> Group:
-    """The answer, a table of the budgets, and what each of the three sources says.
+def summary(plan: Plan) -> Group:
+    """Return the answer, a table of the budgets, and what each of the three sources says.
 
     Args:
-        found: the content of plan.json.
+        plan: the plan.
     """
     # Text, not markup: a name may hold square brackets.
-    parts: list[Table | Text] = [Text(headline(found), style="bold"), _bought(found)]
-    if found["fits"] is not None:
-        parts += [_forecasts(found), *map(Text, answers(found).values())]
-    for source, sentences in sources(found).items():
+    parts: list[Table | Text] = [Text(headline(plan), style="bold"), _bought_table(plan)]
+    fitted = FittedPlan.of(plan)
+    if fitted is not None:
+        parts += [_forecasts(fitted), *map(Text, answers(fitted).values())]
+    for source, sentences in sources(plan).items():
         parts.append(Text.assemble((f"{source}: ", "bold"), " ".join(sentences)))
     return Group(*parts)
 
 
-def _bought(found: Plan) -> Table:
-    """What budgets buy."""
-    table = Table(
-        box=SIMPLE_HEAD, pad_edge=False, title=Text("What a budget buys: steps, tokens (epochs)")
-    )
+def _bought_table(plan: Plan) -> Table:
+    """Return the table of what budgets buy."""
+    title = Text("What a budget buys: steps, tokens (epochs)")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
     table.add_column("FLOPs", justify="right", no_wrap=True)
-    for arm in found["arms"]:
+    for arm in plan.arms:
         table.add_column(Text(arm), justify="right", overflow="fold")
-    for n, flops in enumerate(found["budgets"]):
-        cells = []
-        for arm in found["arms"].values():
-            got = arm["bought"][n]
-            epochs = "" if got is None or got["epochs"] is None else f" ({got['epochs']:.3g})"
-            cells.append(
-                "less than a step"
-                if got is None
-                else f"{numbers.count(got['steps'])}, {numbers.tokens(got['tokens'])}{epochs}"
-            )
+    for n, flops in enumerate(plan.budgets):
+        cells = [_bought(planned.bought[n]) for planned in plan.arms.values()]
         table.add_row(numbers.flops(flops), *cells)
     return table
 
 
-def _forecasts(found: Plan) -> Table:
-    """What each arm is forecast to reach."""
-    endpoint = found["pilot"]["endpoint"]
-    better = "↑" if endpoint["better"] == "higher" else "↓"
+def _bought(bought: Bought | None) -> str:
+    """Return what a budget buys an arm."""
+    if bought is None:
+        return "less than a step"
+    text = f"{numbers.count(bought.steps)}, {numbers.tokens(bought.tokens)}"
+    return text if bought.epochs is None else f"{text} ({bought.epochs:.3g})"
+
+
+def _forecasts(fitted: FittedPlan) -> Table:
+    """Return the table of what each arm is forecast to reach."""
+    endpoint = fitted.pilot.endpoint
+    better = {"higher": "↑", "lower": "↓"}[endpoint.better]
     title = (
-        f"Forecast {endpoint['label']} ({endpoint['unit']} {better}); "
-        f"extrapolated beyond {numbers.flops(reach(found))} FLOPs"
+        f"Forecast {endpoint.label} ({endpoint.unit} {better}); "
+        f"extrapolated beyond {numbers.flops(fitted.largest_budget)} FLOPs"
     )
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("FLOPs", justify="right", no_wrap=True)
-    for arm in found["fits"]:
+    for arm in fitted.fits:
         table.add_column(Text(arm), justify="right", overflow="fold")
     table.add_column("ahead", overflow="fold")
-    for flops in found["budgets"]:
+    for flops in fitted.plan.budgets:
         cells = []
-        for fit in found["fits"].values():
-            told = next((one for one in fit["predictions"] if one["flops"] == flops), None)
-            cells.append(
-                "–"
-                if told is None
-                else f"{numbers.score(told['mean'])} {numbers.between(told['low'], told['high'])}"
-            )
-        table.add_row(numbers.flops(flops), *cells, Text(leader(standing(found, flops))))
+        for law in fitted.fits.values():
+            told = law.at(flops)
+            text = "–"
+            if told is not None:
+                text = f"{numbers.score(told.mean)} {numbers.between(told.low, told.high)}"
+            cells.append(text)
+        table.add_row(numbers.flops(flops), *cells, Text(leader(ranking(fitted, flops))))
     return table

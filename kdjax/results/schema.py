@@ -720,4 +720,4 @@ def probe_fit(row: RunResult | Reference) -> ProbeFit | None:
 def shuffled_loss(row: RunResult | Reference, endpoint: str) -> float | None:
     """Return a model's loss on shuffled words; None where it was not measured."""
     details = row.details.get(endpoint)
-    return None if details is None or isinstance(details, ProbedLayers) else details.shuffled
+    return getattr(details, "shuffled", None)

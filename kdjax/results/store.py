@@ -116,6 +116,7 @@ def from_plain(kind: type[T], value: Any, where: str) -> T:
 
 def _read(kind: Any, value: Any, where: str) -> Any:
     """Return what `from_plain` does; `kind` need not be a class."""
+    # Of a union's types the first that fits is read.
     if get_origin(kind) in (Union, UnionType):
         # What fits none of the types is an error of the last one, which is not None.
         fitting = (alternative for alternative in get_args(kind) if _fits(alternative, value))
@@ -144,6 +145,7 @@ def _read_dataclass(kind: Any, values: dict[str, Any], where: str) -> Any:
             known[name] = _read(hints[name], value, _below(where, name))
         else:
             unknown[name] = value
+    # What is missing is said first: a field under another name is both.
     missing = _required(by_name) - known.keys()
     if missing:
         name = min(missing)

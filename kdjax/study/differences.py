@@ -8,6 +8,7 @@ from typing import Any
 from kdjax.config import Config, Schedule, TermConfig
 from kdjax.report import numbers
 from kdjax.results.schema import ArmPhase, ArmResult, SettingRow
+from kdjax.results.store import to_plain
 from kdjax.training.arm import Arm
 
 OUTPUTS = {"cached": "stored", "online": "every step", None: "none"}
@@ -48,6 +49,7 @@ def rows(arms: Mapping[str, ArmResult]) -> tuple[SettingRow, ...]:
     Args:
         arms: name -> arm.
     """
+    # What every table has, and what it has where arms differ in it.
     always: dict[str, Callable[[ArmResult], str]] = {
         "objective": lambda arm: _by_phase(arm, _objective),
         "FLOPs of a step": lambda arm: _by_phase(arm, _step_flops),
@@ -113,8 +115,7 @@ def _start(arm: ArmResult) -> str:
     """Return where an arm's student starts."""
     if arm.start.source == "random":
         return "random"
-    layers = arm.start.layers
-    return f"teacher layers: {layers if isinstance(layers, str) else list(layers)}"
+    return f"teacher layers: {to_plain(arm.start.layers)}"
 
 
 def _settings(changes: Mapping[str, Any]) -> str:
@@ -140,7 +141,9 @@ def _weight(weight: float | Schedule) -> str:
 
 def _option(value: Any) -> str:
     """Return a term's option, which may be a schedule as plain values."""
-    return _schedule(value["shape"], value["points"]) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return _schedule(value["shape"], value["points"])
+    return str(value)
 
 
 def _schedule(shape: str, points: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -133,6 +133,7 @@ def judged(
     for endpoint in endpoints:
         verdicts += primary.after_holm(_verdicts(config, endpoint, runs), tests)
 
+    # Costs under each way to pay for the teacher are in FLOPs.
     enforced = budget.teacher if budget.kind == "flops" else None
     expected_errors = expected_false(len(verdicts), config.evaluation.confidence)
     return Results(
@@ -254,14 +255,16 @@ def _arm_result(arm: Arm, cost: Cost, runs: Sequence[RunResult]) -> ArmResult:
         for phase, price, ran in zip(arm.config.phases, cost.prices, first.phases, strict=True)
     ]
     student = _student_facts(arm.student)
-    looks_up: Any = "cached" if arm.stored else "online"
+    outputs: Literal["cached", "online"] | None = None
+    if arm.uses_teacher:
+        outputs = "cached" if arm.stored else "online"
     return ArmResult(
         phases=tuple(phases),
         start=arm.start,
         student=to_plain(arm.config.student),
         optimizer=to_plain(arm.config.optimizer),
         finetune=to_plain(arm.config.finetune),
-        teacher=looks_up if arm.uses_teacher else None,
+        teacher=outputs,
         steps=first.steps,
         spent=first.spent,
         tokens=first.tokens_seen,

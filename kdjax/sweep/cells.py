@@ -9,10 +9,17 @@ from typing import Any
 
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
-from kdjax.config import Config
+from kdjax.config import KINDS, Config
 from kdjax.dry_run.arms import arms_of
 from kdjax.errors import InputError
 from kdjax.files import digest
+
+BUDGETS = frozenset(f"budget.{kind}" for kind in KINDS)
+"""Settings that are the budget."""
+NOT_OF_A_STUDY = ("seeds", "sweep", "tune", "tuning", "plan")
+"""Sections of a recipe that say nothing of a single study."""
+LONGEST_NAME = 100
+"""Letters of a directory's name that is made of settings alone."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,10 @@ class Cell:
 
 
 def cells_of(config: Config) -> list[Cell]:
-    """The studies of a sweep, small budgets first; settings that come first vary slowest within a
-    budget.
+    """Return the studies of a sweep, small budgets first; the first settings vary slowest.
+
+    Args:
+        config: the sweep's recipe.
 
     Raises:
         InputError: nothing to sweep over, an unknown setting, or a value that the setting cannot
@@ -45,27 +54,29 @@ def cells_of(config: Config) -> list[Cell]:
     for name, values in config.sweep.items():
         if not isinstance(values, (list, tuple)) or not values:
             raise InputError(f"sweep.{name} is {values!r}, expected a list of values")
-        if name.split(".")[0] in ("seeds", "sweep", "tune", "tuning", "plan"):
+        if name.split(".")[0] in NOT_OF_A_STUDY:
             raise InputError(
                 f"sweep.{name}: cannot be swept over, expected a setting of a single study"
             )
     base = replace(config, sweep={})
-    made = []
+    cells = []
     for values in itertools.product(*config.sweep.values()):
         settings = dict(zip(config.sweep, values, strict=True))
-        made.append(Cell(_name(settings), settings, recipes.changed(base, settings)))
-    if len({cell.name for cell in made}) < len(made):
+        cells.append(Cell(_name(settings), settings, recipes.changed(base, settings)))
+    if len({cell.name for cell in cells}) < len(cells):
         raise InputError("sweep: two combinations have the same values, expected each value once")
-    for cell in made:
+
+    # What one of them cannot have ends here, before any of them runs.
+    for cell in cells:
         arms_of(cell.config)
-    return sorted(made, key=lambda cell: Budget.of(cell.config.budget).amount)
+    return sorted(cells, key=lambda cell: Budget.of(cell.config.budget).amount)
 
 
 def _name(settings: dict[str, Any]) -> str:
-    """A directory's name, readable where values are; else with a digest."""
-    parts = [
-        f"{name}={f'{value:g}' if isinstance(value, float) else value}"
-        for name, value in settings.items()
-    ]
-    made = re.sub(r"[^\w.=+-]+", "_", ",".join(parts).replace(",", "+"))
-    return made if len(made) <= 100 else f"{made[:80]}-{digest(settings)[:12]}"
+    """Return a directory's name: the settings where that is readable, else with a digest."""
+    parts = []
+    for name, value in settings.items():
+        shown = f"{value:g}" if isinstance(value, float) else value
+        parts.append(f"{name}={shown}")
+    text = re.sub(r"[^\w.=+-]+", "_", ",".join(parts).replace(",", "+"))
+    return text if len(text) <= LONGEST_NAME else f"{text[:80]}-{digest(settings)[:12]}"

@@ -4,96 +4,103 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kdjax.config import KINDS
 from kdjax.evaluation.statistics import interval
 from kdjax.report import summary
+from kdjax.results.schema import Endpoint
+from kdjax.sweep.cells import BUDGETS
+from kdjax.sweep.schema import Optimum, Profile, SizePoint, SweepRow
 
 SIZE = "student."
 """Swept settings that begin so make the sizes of a profile."""
+FEWEST = 3
+"""Sizes that a parabola takes."""
 
 
 def profiles(
-    rows: Sequence[Mapping[str, Any]], endpoints: Sequence[Mapping[str, Any]], confidence: float
-) -> list[dict[str, Any]]:
-    """The profiles of a sweep; none where it has students of one size only.
+    rows: Sequence[SweepRow], endpoints: Sequence[Endpoint], confidence: float
+) -> list[Profile]:
+    """Return the profiles of a sweep; none where it has students of one size only.
 
     Args:
-        rows: its runs, as sweep.json has them.
+        rows: its runs.
         endpoints: of its studies.
         confidence: of the optima's intervals.
 
-    Returns: For each endpoint, arm, budget and combination of what else was swept (`settings`):
-        `points`, by size (`parameters` without embeddings, mean, sd, n), and the `optimum` from
-        three sizes on: the size at the vertex of a parabola in log parameters, the geometric mean
-        over seeds with its interval. The optimum is None where a seed's parabola has its vertex
-        outside the sizes tried, or none on the better side.
+    Returns:
+        One for each endpoint, arm, budget and combination of what else was swept. The optimum is
+        the size at the vertex of a parabola in log parameters, the geometric mean over seeds. It
+        is None with fewer than three sizes, or where a seed's parabola has its vertex outside the
+        sizes tried, or none on the better side.
     """
-    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, float, str], list[SweepRow]] = {}
     for row in rows:
-        other = {
-            name: value for name, value in row["settings"].items() if not _is_size_or_budget(name)
-        }
-        found.setdefault((row["arm"], row["budget"], repr(other)), []).append(
-            {**row, "other": other}
-        )
-    made = []
+        groups.setdefault((row.arm, row.budget, repr(_others(row))), []).append(row)
+    found = []
     for endpoint in endpoints:
-        for (arm, budget, _), runs in found.items():
-            told = [run for run in runs if endpoint["name"] in run["metrics"]]
-            sizes = sorted({run["parameters_without_embeddings"] for run in told})
-            if arm not in endpoint["arms"] or len(sizes) < 2:
+        for (arm, budget, _), group in groups.items():
+            measured = [row for row in group if endpoint.name in row.metrics]
+            sizes = sorted({row.parameters_without_embeddings for row in measured})
+            if arm not in endpoint.arms or len(sizes) < 2:
                 continue
-            made.append(
-                {
-                    "endpoint": endpoint["name"],
-                    "arm": arm,
-                    "budget": budget,
-                    "settings": told[0]["other"],
-                    "points": [_point(told, size, endpoint["name"]) for size in sizes],
-                    "optimum": _optimum(told, sizes, endpoint, confidence),
-                }
-            )
-    return made
+            points = tuple(_point(measured, size, endpoint.name) for size in sizes)
+            optimum = _optimum(measured, sizes, endpoint, confidence)
+            settings = _others(measured[0])
+            found.append(Profile(endpoint.name, arm, budget, settings, points, optimum))
+    return found
 
 
-def _is_size_or_budget(name: str) -> bool:
-    return name.startswith(SIZE) or name in {f"budget.{kind}" for kind in KINDS}
+def _others(row: SweepRow) -> dict[str, Any]:
+    """Return a run's swept settings but for its size and its budget."""
+    settings = row.settings.items()
+    return {n: value for n, value in settings if n not in BUDGETS and not n.startswith(SIZE)}
 
 
-def _point(runs: Sequence[Mapping[str, Any]], size: int, endpoint: str) -> dict[str, Any]:
-    spread = summary.spread(
-        run["metrics"][endpoint] for run in runs if run["parameters_without_embeddings"] == size
-    )
-    return {"parameters": size, **vars(spread)}
+def _point(rows: Sequence[SweepRow], size: int, endpoint: str) -> SizePoint:
+    """Return the values at a size that some run has."""
+    of_size = (row for row in rows if row.parameters_without_embeddings == size)
+    spread = summary.spread(row.metrics[endpoint] for row in of_size)
+    assert spread is not None
+    return SizePoint(size, spread.mean, spread.sd, spread.n)
 
 
 def _optimum(
-    runs: Sequence[Mapping[str, Any]],
-    sizes: Sequence[int],
-    endpoint: Mapping[str, Any],
-    confidence: float,
-) -> dict[str, float | None] | None:
+    rows: Sequence[SweepRow], sizes: Sequence[int], endpoint: Endpoint, confidence: float
+) -> Optimum | None:
+    """Return the best size between the sizes tried; None where a seed does not show one."""
+    if len(sizes) < FEWEST:
+        return None
     vertices = []
-    for seed in sorted({run["seed"] for run in runs}):
-        own = {
-            r["parameters_without_embeddings"]: r["metrics"][endpoint["name"]]
-            for r in runs
-            if r["seed"] == seed
-        }
-        if own.keys() != set(sizes) or len(sizes) < 3:
+    for seed in sorted({row.seed for row in rows}):
+        of_seed = [row for row in rows if row.seed == seed]
+        values = {r.parameters_without_embeddings: r.metrics[endpoint.name] for r in of_seed}
+        if values.keys() != set(sizes):
             return None
-        curvature, slope, _ = np.polyfit(np.log(sizes), [own[size] for size in sizes], 2)
-        vertex = -slope / (2 * curvature) if curvature else math.inf
-        right_way = (curvature > 0) == (endpoint["better"] == "lower")
-        if not right_way or not math.log(sizes[0]) <= vertex <= math.log(sizes[-1]):
+        vertex = _vertex(sizes, [values[size] for size in sizes], endpoint.better == "lower")
+        if vertex is None:
             return None
         vertices.append(vertex)
     if len(vertices) < 2:
-        return {"parameters": math.exp(vertices[0]), "low": None, "high": None}
-    mean, low, high = (math.exp(x) for x in interval(vertices, confidence))
-    return {"parameters": mean, "low": low, "high": high}
+        return Optimum(math.exp(vertices[0]), None, None)
+    mean, low, high = interval(vertices, confidence)
+    return Optimum(math.exp(mean), math.exp(low), math.exp(high))
+
+
+def _vertex(sizes: Sequence[int], values: Sequence[float], has_minimum: bool) -> float | None:
+    """Return the logarithm of the size at a parabola's vertex; None where it is no optimum.
+
+    Args:
+        sizes: ascending.
+        values: at each size.
+        has_minimum: whether the best value is the lowest.
+    """
+    curvature, slope, _ = np.polyfit(np.log(sizes), values, 2)
+    vertex = -slope / (2 * curvature) if curvature else math.inf
+    right_way = (curvature > 0) == has_minimum
+    if right_way and math.log(sizes[0]) <= vertex <= math.log(sizes[-1]):
+        return float(vertex)
+    return None

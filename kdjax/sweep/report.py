@@ -1,212 +1,195 @@
-"""sweep.html: a sweep on one self-contained page, made from the content of sweep.json."""
+"""sweep.html: a sweep on one self-contained page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdjax.evaluation.statistics import expected_false
 from kdjax.files import write_text
 from kdjax.report import numbers, page, reference_losses, summary
-from kdjax.report.usage import Cell, Column, Table
+from kdjax.report.usage import Cell, Column, Table, mean
+from kdjax.results.schema import Endpoint
 from kdjax.sweep import plots, verdict
-from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, rows_of
+from kdjax.sweep.cells import BUDGETS
+from kdjax.sweep.schema import Group, Profile, SweepResults, SweepRow, rows_of
+from kdjax.sweep.verdict import amounts
+
+_MEANS = ("steps", "tokens_seen", "tokens_unique", "unique_tokens", "epochs")
+"""Columns of the table of all cells: means over an arm's runs at a budget."""
 
 
-def write(found: dict[str, Any], path: Path) -> None:
-    """Writes the page, whole or not at all; the same sweep gives the same bytes.
+def write(sweep: SweepResults, path: Path) -> None:
+    """Write the page, whole or not at all; the same sweep gives the same bytes.
 
     Args:
-        found: the content of sweep.json.
+        sweep: the sweep.
         path: of the page.
 
     Raises:
         InputError: the file cannot be written.
     """
-    write_text(path, html(found))
+    write_text(path, html(sweep))
 
 
-def html(found: Sweep) -> str:
-    """The page."""
-    budgets = sorted({cell["budget"]["amount"] for cell in found["cells"]})
+def html(sweep: SweepResults) -> str:
+    """Return the page."""
+    budgets = sorted({cell.budget.amount for cell in sweep.cells})
+    over = amounts(budgets[:1], sweep.kind)
+    if len(budgets) > 1:
+        over += f" to {amounts(budgets[-1:], sweep.kind)}"
+    sizes = (
+        _counted(len(sweep.cells), "study", "studies"),
+        _counted(len(sweep.arms), "arm", "arms"),
+        _counted(len(sweep.config["seeds"]), "seed", "seeds"),
+    )
+    profiles = []
+    for endpoint in sweep.endpoints:
+        profiles += [_profiles(sweep, endpoint, members) for members in _sets(sweep, endpoint)]
     return page.render(
         "sweep.html.j2",
-        found["arms"],
-        found["config"],
-        found=found,
-        headline=verdict.headline(found),
-        basis=_basis(found),
-        other=verdict.yardstick(found),
-        sizes=f"{_counted(len(found['cells']), 'study', 'studies')}, "
-        f"{_counted(len(found['arms']), 'arm', 'arms')}, "
-        f"{_counted(len(found['config']['seeds']), 'seed', 'seeds')}",
-        over=f"{amounts(budgets[:1], found['kind'])}"
-        + (f" to {amounts(budgets[-1:], found['kind'])}" if len(budgets) > 1 else ""),
-        groups=[_group(found, n, group) for n, group in enumerate(found["groups"])],
-        profiles=[
-            _profiles(found, endpoint, *parts)
-            for endpoint in found["endpoints"]
-            for parts in _sets(found, endpoint)
-        ],
+        sweep.arms,
+        sweep.config,
+        found=sweep,
+        headline=verdict.headline(sweep),
+        basis=_basis(sweep),
+        other=sweep.baseline_arm,
+        sizes=", ".join(sizes),
+        over=over,
+        groups=[_group(sweep, n, group) for n, group in enumerate(sweep.groups)],
+        profiles=profiles,
         reference_losses_meaning=reference_losses.MEANING,
-        fields=_fields(found),
-        shared=_shared(found),
+        fields=[(name, _swept(name, values)) for name, values in sweep.fields.items()],
+        shared=_shared(sweep),
         cells=[
-            (numbers.settings(cell["settings"]), cell["name"], cell["results_digest"][:16])
-            for cell in found["cells"]
+            (numbers.settings(cell.settings), cell.name, cell.results_digest[:16])
+            for cell in sweep.cells
         ],
     )
 
 
 def _counted(count: int, one: str, many: str) -> str:
+    """Return a number with its noun."""
     return f"{count} {one if count == 1 else many}"
 
 
-def _basis(found: Sweep) -> str:
-    """What the verdicts rest on."""
-    evaluation = found["config"]["evaluation"]
-    count = verdict.intervals(found)
+def _basis(sweep: SweepResults) -> str:
+    """Return what the verdicts rest on."""
+    evaluation = sweep.config["evaluation"]
+    points = list(verdict.points_of(sweep))
+    count = sum(point.low is not None for point in points)
     if not count:
         return "No difference has an interval: that takes two seeds that both arms share."
-    shared = {
-        p["n"]
-        for group in found["groups"]
-        for pair in group["pairs"]
-        for p in pair["points"]
-        if p["n"] > 1
-    }
-    seeds = f"{min(shared)}" + (f" to {max(shared)}" if len(shared) > 1 else "")
+    shared = sorted({point.n for point in points if point.n > 1})
+    seeds = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
     false = expected_false(count, evaluation["confidence"])
     return (
         f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {seeds} "
-        "seeds, budget by budget; "
-        f"{count} were looked at, not adjusted for their number: were no two arms different, "
-        f"about {false:.1f} of them "
-        f"would leave out 0. Ties: the interval lies within ±{evaluation['margin']:g}. "
-        "Ahead or behind: otherwise, it leaves out 0. The intervals speak of other seeds, not of "
-        "other test rows, "
-        "corpora or tunings."
+        f"seeds, budget by budget; {count} were looked at, not adjusted for their number: were no "
+        f"two arms different, about {false:.1f} of them would leave out 0. Ties: the interval lies "
+        f"within ±{evaluation['margin']:g}. Ahead or behind: otherwise, it leaves out 0. The "
+        "intervals speak of other seeds, not of other test rows, corpora or tunings."
     )
 
 
-def _group(found: Sweep, n: int, group: Group) -> dict[str, Any]:
-    """Studies that differ in their budget only, as the page shows them."""
+def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
+    """Return studies that differ in their budget only, as the page shows them."""
     endpoints = []
-    for m, endpoint in enumerate(found["endpoints"]):
-        plot = plots.curves(found, group, endpoint, f"curves-{n}-{m}")
+    for n, endpoint in enumerate(sweep.endpoints):
+        plot = plots.curves(sweep, group, endpoint, f"curves-{number}-{n}")
         if plot is not None:
-            endpoints.append((endpoint, plot, verdict.sentences(found, group, endpoint)))
+            endpoints.append((endpoint, plot, verdict.sentences(sweep, group, endpoint)))
     return {
-        "settings": numbers.settings(group["settings"]),
+        "settings": numbers.settings(group.settings),
         "endpoints": endpoints,
-        "rows": _rows(found, group),
-        "reference_losses": reference_losses.rows(
-            verdict.losses_of(group), [verdict.as_endpoint(e) for e in found["endpoints"]]
-        ),
+        "rows": _rows(sweep, group),
+        "reference_losses": reference_losses.rows(group.reference_losses, sweep.endpoints),
     }
 
 
-def _rows(found: Sweep, group: Group) -> dict[str, list[dict[str, Any]]]:
-    """Arm -> a row for each budget: scores, and what its mean run did."""
-    made: dict[str, list[dict[str, Any]]] = {}
-    for arm in found["arms"]:
-        own = [row for row in rows_of(found, group) if row["arm"] == arm]
-        for budget in sorted({row["budget"] for row in own}):
-            runs = [row for row in own if row["budget"] == budget]
-            made.setdefault(arm, []).append(
-                {
-                    "budget": amounts([budget], found["kind"]),
-                    "scores": [_score(runs, arm, endpoint) for endpoint in found["endpoints"]],
-                    **{name: _mean(run[name] for run in runs) for name in _MEANS},
-                }
-            )
-    return made
+def _rows(sweep: SweepResults, group: Group) -> dict[str, list[dict[str, Any]]]:
+    """Return arm -> a row for each budget: scores, and what its mean run did."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    of_group = rows_of(sweep, group.settings)
+    for arm in sweep.arms:
+        of_arm = [row for row in of_group if row.arm == arm]
+        for budget in sorted({row.budget for row in of_arm}):
+            runs = [row for row in of_arm if row.budget == budget]
+            cells: dict[str, Any] = {"budget": amounts([budget], sweep.kind)}
+            cells["scores"] = [_score(runs, arm, endpoint) for endpoint in sweep.endpoints]
+            for name in _MEANS:
+                cells[name] = mean(getattr(run, name) for run in runs)
+            rows.setdefault(arm, []).append(cells)
+    return rows
 
 
-_MEANS = ("steps", "tokens_seen", "tokens_unique", "unique_tokens", "epochs")
+def _score(runs: Sequence[SweepRow], arm: str, endpoint: Endpoint) -> str:
+    """Return an arm's score at a budget, in words where it has none."""
+    if arm not in endpoint.arms:
+        return "head untrained" if endpoint.kind == "mlm" else "–"
+    measured = (run.metrics for run in runs if endpoint.name in run.metrics)
+    spread = summary.spread(metrics[endpoint.name] for metrics in measured)
+    return numbers.spread(spread.mean, spread.sd) if spread else "–"
 
 
-def _score(runs: Sequence[Mapping[str, Any]], arm: str, endpoint: Endpoint) -> str:
-    if arm not in endpoint["arms"]:
-        return "head untrained" if endpoint["kind"] == "mlm" else "–"
-    found = summary.spread(
-        run["metrics"][endpoint["name"]] for run in runs if endpoint["name"] in run["metrics"]
-    )
-    return numbers.spread(found.mean, found.sd) if found else "–"
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = summary.spread(values)
-    return found.mean if found else 0.0
-
-
-def _sets(
-    found: Sweep, endpoint: Endpoint
-) -> list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
-    """The profiles of an endpoint by what else was swept."""
-    sets: list[tuple[Mapping[str, Any], list[Mapping[str, Any]]]] = []
-    for profile in (one for one in found["profiles"] if one["endpoint"] == endpoint["name"]):
-        if not any(profile["settings"] == settings for settings, _ in sets):
-            sets.append((profile["settings"], []))
-        next(members for settings, members in sets if settings == profile["settings"]).append(
-            profile
-        )
-    return sets
+def _sets(sweep: SweepResults, endpoint: Endpoint) -> list[list[Profile]]:
+    """Return the profiles of an endpoint by what else was swept."""
+    sets: dict[str, list[Profile]] = {}
+    for profile in sweep.profiles:
+        if profile.endpoint == endpoint.name:
+            sets.setdefault(repr(profile.settings), []).append(profile)
+    return list(sets.values())
 
 
 def _profiles(
-    found: Sweep,
-    endpoint: Endpoint,
-    settings: Mapping[str, Any],
-    members: Sequence[Mapping[str, Any]],
+    sweep: SweepResults, endpoint: Endpoint, members: Sequence[Profile]
 ) -> dict[str, Any]:
-    n = found["profiles"].index(members[0])
-    budgets = sorted({profile["budget"] for profile in members})
-    arms = [arm for arm in found["arms"] if any(profile["arm"] == arm for profile in members)]
-    of = {(profile["arm"], profile["budget"]): profile for profile in members}
+    """Return the profiles of an endpoint in one combination of what else was swept."""
+    number = sweep.profiles.index(members[0])
+    budgets = sorted({profile.budget for profile in members})
+    by_place = {(profile.arm, profile.budget): profile for profile in members}
+    rows = {}
+    for arm in sweep.arms:
+        if any(profile.arm == arm for profile in members):
+            rows[arm] = [_optimum(by_place.get((arm, budget))) for budget in budgets]
     table = Table(
         "Best size: parameters without embeddings",
-        tuple(Column(amounts([budget], found["kind"])) for budget in budgets),
-        {arm: [_optimum(of.get((arm, budget))) for budget in budgets] for arm in arms},
+        tuple(Column(amounts([budget], sweep.kind)) for budget in budgets),
+        rows,
     )
     return {
         "endpoint": endpoint,
-        "settings": numbers.settings(settings),
-        "plot": plots.isoflop(found, endpoint, members, f"isoflop-{n}"),
-        "table": table if any(profile["optimum"] for profile in members) else None,
+        "settings": numbers.settings(members[0].settings),
+        "plot": plots.isoflop(sweep, endpoint, members, f"isoflop-{number}"),
+        "table": table if any(profile.optimum for profile in members) else None,
     }
 
 
-def _optimum(profile: Mapping[str, Any] | None) -> Cell:
-    if profile is None or profile["optimum"] is None:
+def _optimum(profile: Profile | None) -> Cell:
+    """Return the best size and its interval."""
+    if profile is None or profile.optimum is None:
         return "–", ""
-    found = profile["optimum"]
-    interval = "" if found["low"] is None else f"[{found['low']:.3g}, {found['high']:.3g}]"
-    return f"{found['parameters']:.3g}", interval
+    optimum = profile.optimum
+    interval = ""
+    if optimum.low is not None and optimum.high is not None:
+        interval = f"[{optimum.low:.3g}, {optimum.high:.3g}]"
+    return f"{optimum.parameters:.3g}", interval
 
 
-def _fields(found: Sweep) -> list[tuple[str, str]]:
-    """Swept settings and their values."""
-    kinds = {f"budget.{kind}": kind for kind in ("flops", "tokens", "hours")}
-    return [
-        (
-            name,
-            amounts(sorted(values), kinds[name])
-            if name in kinds
-            else numbers.listed([str(v) for v in values]),
-        )
-        for name, values in found["fields"].items()
-    ]
+def _swept(name: str, values: Sequence[Any]) -> str:
+    """Return a swept setting's values."""
+    if name in BUDGETS:
+        return amounts(sorted(values), name.removeprefix("budget."))
+    return numbers.listed([str(value) for value in values])
 
 
-def _shared(found: Sweep) -> str:
-    """What all studies of the sweep have in common."""
-    seeds = found["config"]["seeds"]
-    own = "The same seed" if len(seeds) == 1 else "The same seeds"
+def _shared(sweep: SweepResults) -> str:
+    """Return what all studies of the sweep have in common."""
+    seeds = [str(seed) for seed in sweep.config["seeds"]]
+    subject = {1: "The same seed"}.get(len(seeds), "The same seeds")
     return (
-        f"{own} ({numbers.listed([str(seed) for seed in seeds])}) in every study: arms are "
-        "compared seed by seed at "
+        f"{subject} ({numbers.listed(seeds)}) in every study: arms are compared seed by seed at "
         "one budget, and a seed has one start, data order and masks over arms and budgets. All "
         "else is the recipe's."
     )

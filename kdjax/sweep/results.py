@@ -1,12 +1,13 @@
-"""What a sweep found, as plain values: the content of `sweep.json`."""
+"""A sweep's results: its studies joined, with curves over the budget and differences of arms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import itertools
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-from kdjax.config import KINDS, Config, plain, to_dict
+from kdjax.config import Config, plain, to_dict
 from kdjax.evaluation.crossing import crossings
 from kdjax.evaluation.statistics import Comparison, paired
 from kdjax.files import digest
@@ -14,181 +15,176 @@ from kdjax.report import summary
 from kdjax.results.schema import Endpoint, Results, RunResult
 from kdjax.results.store import to_plain
 from kdjax.study.machine import versions
-from kdjax.sweep.cells import Cell
+from kdjax.sweep.cells import BUDGETS, Cell
 from kdjax.sweep.isoflop import profiles
+from kdjax.sweep.schema import (
+    ArmPair,
+    CurvePoint,
+    Group,
+    PairPoint,
+    StudentSize,
+    SweepResults,
+    SweepRow,
+    SweptStudy,
+)
 
 
-def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -> dict[str, Any]:
-    """Joins the studies of a sweep.
+def collect(config: Config, cells: Sequence[Cell], results: Sequence[Results]) -> SweepResults:
+    """Join the studies of a sweep.
 
     Args:
         config: the sweep's recipe.
         cells: its studies, small budgets first.
-        results: of each, the content of its results.json.
-
-    Returns:
-        `cells`: settings, budget and digest of each study. `rows`: one for each run, with its
-        settings. `groups`: for each combination of the settings other than the budget, by endpoint,
-        the arms' `curves` over the budget and the `pairs` of arms with their difference at each
-        budget and where it changes sign. `profiles`: see `kdjax.sweep.isoflop`.
+        results: of each.
     """
     values = plain(to_dict(config))
-    rows = [
-        _row(cell, found, run)
-        for cell, found in zip(cells, results, strict=True)
-        for run in found.runs
-    ]
-    measured = results[0].endpoints
-    endpoints = [
-        {k: v for k, v in to_plain(e).items() if k not in ("rows", "baseline")} for e in measured
-    ]
-    groups: list[dict[str, Any]] = []
-    for other in _distinct([_other(cell.settings) for cell in cells]):
-        members = [
-            found
-            for cell, found in zip(cells, results, strict=True)
-            if _other(cell.settings) == other
-        ]
-        groups.append({"settings": other, **_group(config, members, measured)})
-    return {
+    studies = list(zip(cells, results, strict=True))
+    rows: list[SweepRow] = []
+    for cell, study in studies:
+        rows += [_row(cell, study, run) for run in study.runs]
+
+    # Rows and baselines of endpoints may differ between studies: a sweep has the rest.
+    shared = [f.name for f in fields(Endpoint)]
+    endpoints = []
+    for measured in results[0].endpoints:
+        endpoints.append(Endpoint(**{name: getattr(measured, name) for name in shared}))
+
+    # Studies whose settings differ in the budget alone belong together.
+    members: dict[str, list[Results]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for cell, study in studies:
+        other = {name: value for name, value in cell.settings.items() if name not in BUDGETS}
+        settings.setdefault(repr(other), other)
+        members.setdefault(repr(other), []).append(study)
+
+    # The kind of a budget that is swept over, else of the recipe's.
+    swept_budgets = [name for name in config.sweep if name in BUDGETS]
+    kind = next(iter(swept_budgets), config.budget.kind).removeprefix("budget.")
+    return SweepResults(
         **versions(),
-        "config": values,
-        "config_digest": digest(values),
-        "kind": config.budget.kind
-        if not _budgets(config)
-        else _budgets(config)[0].removeprefix("budget."),
-        "fields": {name: list(found) for name, found in config.sweep.items()},
-        "cells": [
-            {
-                "name": cell.name,
-                "settings": cell.settings,
-                "budget": to_plain(found.budget),
-                "results_digest": digest(to_plain(found)),
-            }
-            for cell, found in zip(cells, results, strict=True)
-        ],
-        "arms": list(config.arms),
-        "endpoints": endpoints,
-        "rows": rows,
-        "groups": groups,
-        "profiles": profiles(rows, endpoints, config.evaluation.confidence),
-    }
+        config=values,
+        config_digest=digest(values),
+        kind=kind,
+        fields={name: list(swept) for name, swept in config.sweep.items()},
+        cells=tuple(_swept_study(cell, study) for cell, study in studies),
+        arms=tuple(config.arms),
+        baseline_arm=results[0].baseline_arm,
+        endpoints=tuple(endpoints),
+        rows=tuple(rows),
+        groups=tuple(
+            _group(config, settings[key], group, endpoints) for key, group in members.items()
+        ),
+        profiles=tuple(profiles(rows, endpoints, config.evaluation.confidence)),
+    )
 
 
-def _budgets(config: Config) -> list[str]:
-    """The swept settings that are the budget."""
-    return [name for name in config.sweep if name in {f"budget.{kind}" for kind in KINDS}]
+def _swept_study(cell: Cell, study: Results) -> SweptStudy:
+    """Return a study's place in the sweep."""
+    return SweptStudy(cell.name, cell.settings, study.budget, digest(to_plain(study)))
 
 
-def _other(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A study's settings but for its budget."""
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in {f"budget.{kind}" for kind in KINDS}
-    }
-
-
-def _distinct(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = []
-    for one in found:
-        if one not in kept:
-            kept.append(one)
-    return kept
-
-
-def _row(cell: Cell, found: Results, run: RunResult) -> dict[str, Any]:
-    """A run with its study's settings."""
-    arm = found.arms[run.arm]
-    return {
-        "cell": cell.name,
-        "settings": cell.settings,
-        "arm": run.arm,
-        "seed": run.seed,
-        "budget": run.budget.amount,
-        **{
-            name: getattr(run, name)
-            for name in ("used", "spent", "steps", "positions", "tokens_seen", "tokens_unique")
-        },
-        "epochs": run.epochs,
-        "parameters": arm.parameters,
-        "parameters_without_embeddings": arm.parameters_without_embeddings,
-        "unique_tokens": found.corpus.tokens["train"],
-        "seconds": sum(run.wall_clock.values()),
-        "metrics": run.metrics,
-    }
+def _row(cell: Cell, study: Results, run: RunResult) -> SweepRow:
+    """Return a run with its study's settings."""
+    arm = study.arms[run.arm]
+    return SweepRow(
+        cell=cell.name,
+        settings=cell.settings,
+        arm=run.arm,
+        seed=run.seed,
+        budget=run.budget.amount,
+        used=run.used,
+        spent=run.spent,
+        steps=run.steps,
+        positions=run.positions,
+        tokens_seen=run.tokens_seen,
+        tokens_unique=run.tokens_unique,
+        epochs=run.epochs,
+        parameters=arm.parameters,
+        parameters_without_embeddings=arm.parameters_without_embeddings,
+        unique_tokens=study.corpus.tokens["train"],
+        seconds=sum(run.wall_clock.values()),
+        metrics=run.metrics,
+    )
 
 
 def _group(
-    config: Config, members: Sequence[Results], endpoints: Sequence[Endpoint]
-) -> dict[str, Any]:
-    """Studies that differ in their budget only: curves over it, and differences between arms."""
+    config: Config,
+    settings: dict[str, Any],
+    members: Sequence[Results],
+    endpoints: Sequence[Endpoint],
+) -> Group:
+    """Return studies that differ in their budget only: curves, and differences between arms."""
     first = members[0]
-    return {
-        "reference_losses": to_plain(first.corpus.reference_losses),
-        "parameters": {
-            name: {
-                "parameters": arm.parameters,
-                "parameters_without_embeddings": arm.parameters_without_embeddings,
-            }
-            for name, arm in first.arms.items()
-        },
-        "curves": {
-            endpoint.name: {arm: _curve(members, endpoint, arm) for arm in endpoint.arms}
-            for endpoint in endpoints
-        },
-        "pairs": [pair for endpoint in endpoints for pair in _pairs(config, members, endpoint)],
+    sizes = {
+        name: StudentSize(arm.parameters, arm.parameters_without_embeddings)
+        for name, arm in first.arms.items()
     }
+    curves: dict[str, dict[str, tuple[CurvePoint, ...]]] = {}
+    pairs: list[ArmPair] = []
+    for endpoint in endpoints:
+        arms = endpoint.arms
+        curves[endpoint.name] = {arm: _curve(members, endpoint, arm) for arm in arms}
+        for a, b in itertools.combinations(arms, 2):
+            pairs.append(_pair(config, members, endpoint, a, b))
+    return Group(settings, first.corpus.reference_losses, sizes, curves, tuple(pairs))
 
 
-def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> list[dict[str, Any]]:
+def _curve(members: Sequence[Results], endpoint: Endpoint, arm: str) -> tuple[CurvePoint, ...]:
+    """Return an arm's values over the budgets at which it has any."""
     points = []
-    for found in members:
-        spread = summary.spread(summary.by_seed(found, arm, endpoint).values())
+    for study in members:
+        spread = summary.spread(summary.by_seed(study, arm, endpoint).values())
         if spread is not None:
-            points.append({"budget": found.budget.amount, **asdict(spread)})
-    return points
+            points.append(CurvePoint(study.budget.amount, spread.mean, spread.sd, spread.n))
+    return tuple(points)
 
 
-def _pairs(config: Config, members: Sequence[Results], endpoint: Endpoint) -> list[dict[str, Any]]:
-    """Every pair of arms on an endpoint: the paired difference first − second at each budget, and
-    where it is 0."""
-    settings = config.evaluation
-    pairs = []
-    arms = endpoint.arms
-    for a, b in ((a, b) for n, a in enumerate(arms) for b in arms[n + 1 :]):
-        points = []
-        for found in members:
-            values = [summary.by_seed(found, arm, endpoint) for arm in (a, b)]
-            verdict = paired(
-                values[0],
-                values[1],
-                names=(a, b),
-                confidence=settings.confidence,
-                margin=settings.margin,
-                better=endpoint.better,
-            )
-            points.append({"budget": found.budget.amount, **_from_side(verdict, a)})
-        told = [p for p in points if p["low"] is not None]
-        columns = [[p[name] for p in told] for name in ("budget", "difference", "low", "high")]
-        pairs.append(
-            {
-                "endpoint": endpoint.name,
-                "a": a,
-                "b": b,
-                "points": points,
-                "crossings": [asdict(crossing) for crossing in crossings(*columns)],
-            }
+def _pair(
+    config: Config, members: Sequence[Results], endpoint: Endpoint, a: str, b: str
+) -> ArmPair:
+    """Return the paired difference a - b at each budget, and where it is 0."""
+    points = []
+    for study in members:
+        comparison = paired(
+            summary.by_seed(study, a, endpoint),
+            summary.by_seed(study, b, endpoint),
+            names=(a, b),
+            confidence=config.evaluation.confidence,
+            margin=config.evaluation.margin,
+            better=endpoint.better,
         )
-    return pairs
+        points.append(_from_side(comparison, a, study.budget.amount))
+
+    # A mean without an interval crosses nothing.
+    intervals = []
+    for point in points:
+        if point.difference is not None and point.low is not None and point.high is not None:
+            intervals.append((point.budget, point.difference, point.low, point.high))
+    columns = [[row[n] for row in intervals] for n in range(4)]
+    return ArmPair(endpoint.name, a, b, tuple(points), tuple(crossings(*columns)))
 
 
-def _from_side(verdict: Comparison, a: str) -> dict[str, Any]:
-    """A verdict read from arm a's side: `BEATS`, `LOSES`, `TIES` or `INCONCLUSIVE`."""
-    found = verdict.difference
-    low = verdict.low
-    high = verdict.high
-    if verdict.a != a:
-        found, low, high = (None if x is None else -x for x in (found, high, low))
-    told = verdict.verdict if verdict.a == a else "LOSES"
-    return {"difference": found, "low": low, "high": high, "n": verdict.n, "verdict": told}
+def _from_side(comparison: Comparison, a: str, budget: float) -> PairPoint:
+    """Return a comparison read from arm a's side; a winner comes first in it."""
+    if comparison.a == a:
+        return PairPoint(
+            budget,
+            comparison.difference,
+            comparison.low,
+            comparison.high,
+            comparison.n,
+            comparison.verdict,
+        )
+    return PairPoint(
+        budget,
+        difference=_negated(comparison.difference),
+        low=_negated(comparison.high),
+        high=_negated(comparison.low),
+        n=comparison.n,
+        verdict="LOSES",
+    )
+
+
+def _negated(value: float | None) -> float | None:
+    """Return a number with the other sign; None stays."""
+    return None if value is None else -value

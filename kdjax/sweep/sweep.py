@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -16,12 +15,14 @@ from kdjax.errors import InputError
 from kdjax.files import check_writable, read_json, write_json
 from kdjax.parallel import hosts
 from kdjax.progress import Reporter
+from kdjax.results.store import to_plain
 from kdjax.study.compare import PLAIN_WIDTH, finish, prepared_study
 from kdjax.study.manifest import shared_settings
 from kdjax.study.run_backup import subdirectory
 from kdjax.sweep import report, table
 from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
+from kdjax.sweep.schema import SweepResults
 
 NAME = "sweep.json"
 """In a sweep's directory: what was found."""
@@ -31,16 +32,13 @@ RECIPE = "recipe.json"
 """Whose directory it is."""
 
 
-def sweep(config: Config, out: Path) -> dict[str, Any]:
-    """Runs every study of a sweep, or goes on with an interrupted one.
+def sweep(config: Config, out: Path) -> SweepResults:
+    """Run every study of a sweep, or go on with an interrupted one.
 
     Args:
         config: the recipe, with `sweep`.
         out: the sweep's directory. It gets `sweep.json` and `sweep.html`, and holds `cells/NAME/`,
             each a study's directory, and in `shared/` what they have in common.
-
-    Returns:
-        What `sweep.json` holds.
 
     Raises:
         InputError: anything wrong with the recipe, the text, the teacher or the directory.
@@ -49,33 +47,39 @@ def sweep(config: Config, out: Path) -> dict[str, Any]:
     _claim(config, out)
     with Reporter() as reporter:
         results = []
-        ahead = sum(Budget.of(cell.config.budget).amount * _runs(cell) for cell in cells)
+        # What the studies from here on may still spend, in the budget's unit.
+        ahead = sum(_budget(cell) for cell in cells)
         for n, cell in enumerate(cells, start=1):
             directory = out / "cells" / cell.name
             begun = CLOCK.mark()
             reporter.log(f"study {n} of {len(cells)}: {cell.name}")
-            study = prepared_study(
-                subdirectory(cell.config, f"cells/{cell.name}"), directory, reporter, out / "shared"
-            )
-            left = Budget.of(cell.config.budget).amount * _runs(cell)
-            reporter.set_budget(ahead - left + study.unspent(study.plan.runs))
+            recipe = subdirectory(cell.config, f"cells/{cell.name}")
+            study = prepared_study(recipe, directory, reporter, out / "shared")
+            ahead -= _budget(cell)
+            reporter.set_budget(ahead + study.unspent(study.plan.runs))
             results.append(finish(study, begun))
-            ahead -= left
         found = collect(config, cells, results)
-        write_json(out / NAME, found)
+        write_json(out / NAME, to_plain(found))
         report.write(found, out / REPORT)
     if hosts.is_main_process():
-        Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table.summary(found))
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        Console(width=width).print(table.summary(found))
         print(f"report: {out / REPORT}")
     return found
 
 
-def _runs(cell: Cell) -> int:
-    return len(cell.config.arms) * len(cell.config.seeds)
+def _budget(cell: Cell) -> float:
+    """Return what all runs of a study may spend."""
+    runs = len(cell.config.arms) * len(cell.config.seeds)
+    return Budget.of(cell.config.budget).amount * runs
 
 
 def _claim(config: Config, out: Path) -> None:
-    """Takes the directory for this recipe; more arms, seeds and values may join."""
+    """Take the directory for this recipe; more arms, seeds and values may join.
+
+    Raises:
+        InputError: it holds another sweep, or something else.
+    """
     check_writable(out)
     identity = shared_settings(config)
     path = out / RECIPE

@@ -9,43 +9,45 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.report import numbers, reference_losses
-from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, headline, losses_of, sentences
+from kdjax.results.schema import Endpoint
+from kdjax.sweep.schema import Group, SweepResults
+from kdjax.sweep.verdict import amounts, headline, sentences
 
 
-def summary(found: Sweep) -> Parts:
-    """A table for each endpoint and combination of the other settings, and under it what it says of
-    pairs of arms.
+def summary(sweep: SweepResults) -> Parts:
+    """Return a table for each endpoint and combination of the other settings, and under it what it
+    says of pairs of arms.
 
     Args:
-        found: the content of sweep.json.
+        sweep: the sweep.
     """
-    parts: list[Table | Text] = [Text(headline(found), style="bold")]
-    for group in found["groups"]:
-        for endpoint in found["endpoints"]:
+    parts: list[Table | Text] = [Text(headline(sweep), style="bold")]
+    for group in sweep.groups:
+        for endpoint in sweep.endpoints:
+            parts.append(_table(sweep, group, endpoint))
             # Text, not markup: a name may hold square brackets.
-            parts += [_table(found, group, endpoint), *map(Text, sentences(found, group, endpoint))]
+            parts += map(Text, sentences(sweep, group, endpoint))
     return Parts(*parts)
 
 
-def _table(found: Sweep, group: Group, endpoint: Endpoint) -> Table:
-    curves = group["curves"][endpoint["name"]]
-    budgets = sorted({point["budget"] for curve in curves.values() for point in curve})
-    where = numbers.settings(group["settings"])
-    better = "↑" if endpoint["better"] == "higher" else "↓"
-    title = (
-        f"{endpoint['label']} ({endpoint['unit']} {better}), mean ± sd over "
-        f"seeds{f'; {where}' if where else ''}"
-    )
+def _table(sweep: SweepResults, group: Group, endpoint: Endpoint) -> Table:
+    """Return the table of one endpoint: a row for each arm, a column for each budget."""
+    curves = group.curves[endpoint.name]
+    budgets = sorted({point.budget for curve in curves.values() for point in curve})
+    better = {"higher": "↑", "lower": "↓"}[endpoint.better]
+    title = f"{endpoint.label} ({endpoint.unit} {better}), mean ± sd over seeds"
+    if group.settings:
+        title += f"; {numbers.settings(group.settings)}"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("arm", no_wrap=True)
     for budget in budgets:
-        table.add_column(Text(amounts([budget], found["kind"])), justify="right", overflow="fold")
-    for arm in endpoint["arms"]:
-        points = {
-            point["budget"]: numbers.spread(point["mean"], point["sd"]) for point in curves[arm]
-        }
+        table.add_column(Text(amounts([budget], sweep.kind)), justify="right", overflow="fold")
+    for arm in endpoint.arms:
+        points = {point.budget: numbers.spread(point.mean, point.sd) for point in curves[arm]}
         table.add_row(Text(arm), *(points.get(budget, "–") for budget in budgets))
-    levels = reference_losses.of_endpoint(losses_of(group), endpoint["name"], endpoint["unit"])
+
+    # Under the arms, what counts of the text alone reach.
+    levels = reference_losses.of_endpoint(group.reference_losses, endpoint.name, endpoint.unit)
     if levels:
         table.add_section()
     for label, nats in levels.items():

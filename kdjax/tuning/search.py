@@ -54,7 +54,7 @@ def search(
     better: Better,
     run: Callable[[str, int, dict[str, Any]], Outcome],
 ) -> dict[str, list[Trial]]:
-    """Arm -> its `tune.trials` trials, in order.
+    """Return arm -> its `tune.trials` trials, in order.
 
     What is tried next follows from the sampler's seed and the arm's trials so far, and from nothing
     else: where `run` gives the outcomes of an earlier search again, the search goes on where that
@@ -65,7 +65,7 @@ def search(
         arms: their names.
         space: setting -> what it is drawn from.
         tune: how many trials, and the sampler.
-        better: which values are.
+        better: which values of the endpoint are.
         run: makes a trial, or reads it: from arm, number and settings.
     """
     with _quiet():
@@ -76,28 +76,37 @@ def search(
             )
             for arm in arms
         }
-    found: dict[str, list[Trial]] = {arm: [] for arm in arms}
+    trials: dict[str, list[Trial]] = {arm: [] for arm in arms}
     for number in range(tune.trials):
         for arm, study in studies.items():
-            asked = study.ask(dict(space))
-            made = Trial(number, dict(asked.params), run(arm, number, dict(asked.params)))
-            if made.outcome.value is None:
+            proposal = study.ask(dict(space))
+            settings = dict(proposal.params)
+            outcome = run(arm, number, dict(settings))
+            if outcome.value is None:
                 # Not FAIL: samplers forget failed trials, and would try there again.
-                study.tell(asked, state=TrialState.PRUNED)
+                study.tell(proposal, state=TrialState.PRUNED)
             else:
-                study.tell(asked, made.outcome.value)
-            found[arm].append(made)
-    return found
+                study.tell(proposal, outcome.value)
+            trials[arm].append(Trial(number, settings, outcome))
+    return trials
 
 
 def best_of(trials: Sequence[Trial], better: Better) -> Trial | None:
-    """The best of the trials that did not diverge, the first of equals; None where all did."""
-    ended = [(trial.outcome.value, trial) for trial in trials if trial.outcome.value is not None]
+    """Return the best of the trials that did not diverge, the first of equals; None where all
+    did."""
+    best: tuple[float, Trial] | None = None
     sign = 1 if better == "lower" else -1
-    return min(ended, key=lambda pair: sign * pair[0])[1] if ended else None
+    for trial in trials:
+        if trial.outcome.value is None:
+            continue
+        loss = sign * trial.outcome.value
+        if best is None or loss < best[0]:
+            best = (loss, trial)
+    return best[1] if best else None
 
 
 def _sampler(tune: TuneConfig) -> BaseSampler:
+    """Return the sampler of one arm."""
     if tune.sampler == "tpe":
         return TPESampler(seed=tune.sampler_seed)
     if tune.sampler == "random":
@@ -109,7 +118,7 @@ def _sampler(tune: TuneConfig) -> BaseSampler:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's news of what it makes, and its notice that its quasi-random sampler may
+    """Silence Optuna's news of what it makes, and its notice that its quasi-random sampler may
     change."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -30,8 +30,8 @@ ends."""
 
 
 def distributions_of(config: Config) -> dict[str, BaseDistribution]:
-    """Setting -> what Optuna draws it from, by name: the order in which the recipe lists them must
-    not matter.
+    """Return setting -> what Optuna draws it from, by name: the order in the recipe must not
+    matter.
 
     Raises:
         InputError: an empty space, an unknown setting, values of another type than the setting's,
@@ -44,21 +44,20 @@ def distributions_of(config: Config) -> dict[str, BaseDistribution]:
             "tune.space is empty, expected settings of an arm: {optimizer.learning_rate: {low, "
             "high}}"
         )
-    made = {name: _distribution(name, space[name]) for name in sorted(space)}
-    for name, distribution in made.items():
-        for arm, own in config.arms.items():
+    distributions = {name: _distribution(name, space[name]) for name in sorted(space)}
+    for name, distribution in distributions.items():
+        for arm, settings in config.arms.items():
             for value in _ends(distribution):
+                changed = {arm: with_settings(settings, {name: value})}
                 try:
-                    arms_of(
-                        dataclasses.replace(config, arms={arm: with_settings(own, {name: value})})
-                    )
-                except InputError as e:
-                    raise InputError(f"tune.space.{name}: {e}") from None
-    return made
+                    arms_of(dataclasses.replace(config, arms=changed))
+                except InputError as error:
+                    raise InputError(f"tune.space.{name}: {error}") from None
+    return distributions
 
 
 def with_settings(arm: ArmConfig, settings: Mapping[str, Any]) -> ArmConfig:
-    """An arm with some of its own settings replaced.
+    """Return an arm with some of its own settings replaced.
 
     Args:
         arm: as the recipe has it.
@@ -71,26 +70,32 @@ def with_settings(arm: ArmConfig, settings: Mapping[str, Any]) -> ArmConfig:
     return dataclasses.replace(arm, **sections)
 
 
-def edge_of(values: RangeConfig, found: Any) -> str | None:
-    """Whether a value lies at the `low` or the `high` end of a range, or of choices that are
-    numbers; else None."""
+def edge_of(values: RangeConfig, value: Any) -> str | None:
+    """Return the end of a range at which a value lies, `low` or `high`; None where at neither.
+
+    Args:
+        values: the range, or choices: of numbers the least and the most are its ends.
+        value: one of them.
+    """
     low = values.low
     high = values.high
     width = EDGE
     if values.choices:
-        if len(values.choices) < 2 or not all(
-            type(choice) in (int, float) for choice in values.choices
-        ):
+        are_numbers = all(type(choice) in (int, float) for choice in values.choices)
+        if len(values.choices) < 2 or not are_numbers:
             return None
         low = min(values.choices)
         high = max(values.choices)
         width = 0.0
-    ends = [math.log(end) if values.log else end for end in (low, high, found)]
-    place = (ends[2] - ends[0]) / (ends[1] - ends[0])
-    return "low" if place <= width else "high" if place >= 1 - width else None
+    scale = math.log if values.log else float
+    place = (scale(value) - scale(low)) / (scale(high) - scale(low))
+    if place <= width:
+        return "low"
+    return "high" if place >= 1 - width else None
 
 
 def _distribution(name: str, values: RangeConfig) -> BaseDistribution:
+    """Return what Optuna draws a setting from."""
     kinds = _kinds(name)
     if values.choices:
         choices = [_typed(name, choice, kinds) for choice in values.choices]
@@ -113,12 +118,11 @@ def _distribution(name: str, values: RangeConfig) -> BaseDistribution:
 
 
 def _kinds(name: str) -> tuple[Any, ...]:
-    """What a setting may be: types, or the values of a Literal."""
-    known = {
-        f"{section}.{setting}": hint
-        for section, cls in SECTIONS.items()
-        for setting, hint in get_type_hints(cls).items()
-    }
+    """Return what a setting may be: types, or the values of a Literal."""
+    known = {}
+    for section, cls in SECTIONS.items():
+        for setting, hint in get_type_hints(cls).items():
+            known[f"{section}.{setting}"] = hint
     if name.startswith("finetune."):
         raise InputError(
             f"tune.space.{name}: trials do not fine-tune, expected settings of "
@@ -131,18 +135,24 @@ def _kinds(name: str) -> tuple[Any, ...]:
 
 
 def _typed(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
-    """The value as the setting has it."""
+    """Return the value as the setting has it."""
     if float in kinds and type(value) is int:
         return float(value)
     if type(value) in kinds or value in (kind for kind in kinds if not isinstance(kind, type)):
         return value
-    wanted = " or ".join(
-        "null" if k is NoneType else k.__name__ if isinstance(k, type) else repr(k) for k in kinds
-    )
-    raise InputError(f"tune.space.{name}: found the choice {value!r}, expected {wanted}")
+    expected = " or ".join(_kind_name(kind) for kind in kinds)
+    raise InputError(f"tune.space.{name}: found the choice {value!r}, expected {expected}")
+
+
+def _kind_name(kind: Any) -> str:
+    """Return a type as a recipe's author knows it, or the value of a Literal."""
+    if kind is NoneType:
+        return "null"
+    return kind.__name__ if isinstance(kind, type) else repr(kind)
 
 
 def _ends(distribution: BaseDistribution) -> Iterable[Any]:
+    """Return every choice, or both ends of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     assert isinstance(distribution, (FloatDistribution, IntDistribution))  # nothing else is made

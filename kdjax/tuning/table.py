@@ -12,47 +12,45 @@ from kdjax.results.schema import ArmTrials, TuningResults
 from kdjax.study import tuned
 
 
-def summary(found: TuningResults) -> Group:
-    """A row for each arm, and under the table what a reader should know.
+def summary(tuning: TuningResults) -> Group:
+    """Return a row for each arm, and under the table what a reader should know.
 
     Args:
-        found: the content of tuning.json.
+        tuning: the content of tuning.json.
     """
-    better = "↑" if found.better == "higher" else "↓"
-    title = f"{found.trials} trials an arm, {numbers.budget(found.budget)} a run"
+    better = {"higher": "↑", "lower": "↓"}[tuning.better]
+    title = f"{tuning.trials} trials an arm, {numbers.budget(tuning.budget)} a run"
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("arm", no_wrap=True)
     table.add_column("trials", justify="right")
-    for name in sorted(found.space):
+    for name in sorted(tuning.space):
         table.add_column(Text(f"best {name}"), justify="right", overflow="fold")
-    table.add_column(Text(f"{found.endpoint} {better}"), justify="right", overflow="fold")
+    table.add_column(Text(f"{tuning.endpoint} {better}"), justify="right", overflow="fold")
     for head in ("all trials", "FLOPs"):
         table.add_column(head, justify="right")
-    for arm, own in found.arms.items():
-        values = [trial.value for trial in own.trials if trial.value is not None]
-        count = f"{len(own.trials)}" + (f" ({own.diverged} diverged)" if own.diverged else "")
-        best = [_best(own, name) for name in sorted(found.space)]
+    for name, arm in tuning.arms.items():
+        values = [trial.value for trial in arm.trials if trial.value is not None]
+        count = f"{len(arm.trials)}"
+        if arm.diverged:
+            count += f" ({arm.diverged} diverged)"
+        best = [_best(arm, setting) for setting in sorted(tuning.space)]
         spread = f"{numbers.score(min(values))} to {numbers.score(max(values))}"
-        table.add_row(
-            Text(arm),
-            count,
-            *best,
-            numbers.score(own.best.value),
-            spread,
-            numbers.flops(own.charged),
-        )
+        value = numbers.score(arm.best.value)
+        table.add_row(Text(name), count, *best, value, spread, numbers.flops(arm.charged))
+
     # A loss stands beside what counts of the text alone reach.
-    unit = "nats" if found.better == "lower" else ""
-    levels = reference_losses.of_endpoint(found.reference_losses, found.endpoint, unit)
-    empty = [""] * (1 + len(found.space))
+    unit = "nats" if tuning.better == "lower" else ""
+    levels = reference_losses.of_endpoint(tuning.reference_losses, tuning.endpoint, unit)
+    empty = [""] * (1 + len(tuning.space))
     table.add_section()
     for label, loss in levels.items():
         table.add_row(Text(label), *empty, numbers.score(loss), "", "", style="dim")
     # Text, not markup: a name may hold square brackets.
-    return Group(table, *map(Text, tuned.notes(found)))
+    return Group(table, *map(Text, tuned.notes(tuning)))
 
 
-def _best(own: ArmTrials, name: str) -> Text:
-    """The best value of a setting, marked where it lies at an end of its range."""
-    mark = {"low": " (lowest)", "high": " (highest)"}.get(own.edges.get(name, ""), "")
-    return Text(f"{tuned.format_value(own.best.settings[name])}{mark}")
+def _best(arm: ArmTrials, setting: str) -> Text:
+    """Return the best value of a setting, marked where it lies at an end of its range."""
+    marks = {"low": " (lowest)", "high": " (highest)"}
+    value = tuned.format_value(arm.best.settings[setting])
+    return Text(f"{value}{marks.get(arm.edges.get(setting, ''), '')}")

@@ -34,8 +34,8 @@ NAME = "trial.json"
 
 
 def recipe_of(config: Config) -> Config:
-    """The recipe of trials: the tuning's seeds and share of the budget, and nothing evaluated but
-    the endpoint."""
+    """Return the recipe of trials: the tuning's seeds and share of the budget, with nothing but the
+    endpoint evaluated."""
     tune = config.tune
     budget = config.budget
     evaluation = config.evaluation
@@ -59,8 +59,8 @@ def recipe_of(config: Config) -> Config:
 
 
 class Trials:
-    """Makes trials, or reads those made before; text, teacher and held-out sequences are the same
-    objects for all.
+    """Trials, made or read from before; text, teacher and held-out sequences are the same objects
+    for all.
 
     Each lies in `trials/ARM/NNN/` of the tuning's directory as a study of the whole recipe, of
     which one arm is run: so what arms share, such as stored teacher outputs, is what it is in the
@@ -68,7 +68,7 @@ class Trials:
     """
 
     def __init__(self, config: Config, out: Path, reporter: TrialReporter):
-        """Nothing is made yet.
+        """Take the tuning's directory; nothing is made yet.
 
         Args:
             config: the recipe.
@@ -83,13 +83,12 @@ class Trials:
 
     @property
     def left(self) -> float:
-        """What trials that have not ended may still spend, in the budget's unit."""
-        numbers = range(self._config.tune.trials)
-        ended = sum(
-            self._ended(self._directory(arm, n), arm) for arm in self._config.arms for n in numbers
-        )
-        runs = len(self._config.arms) * len(numbers) * len(self._recipe.seeds)
-        return Budget.of(self._recipe.budget).amount * (runs - ended)
+        """Return what trials that have not ended may still spend, in the budget's unit."""
+        runs = 0
+        for arm in self._config.arms:
+            for number in range(self._config.tune.trials):
+                runs += len(self._recipe.seeds) - self._ended(self._directory(arm, number), arm)
+        return Budget.of(self._recipe.budget).amount * runs
 
     @property
     def reference_losses(self) -> CountedLosses | None:
@@ -99,7 +98,7 @@ class Trials:
         return CountedLosses(**reference_losses(self._first.artifacts.corpus).figures())
 
     def __call__(self, arm: str, number: int, settings: dict[str, Any]) -> Outcome:
-        """A trial to its end, however far it had come.
+        """Bring a trial to its end, however far it had come.
 
         Raises:
             InputError: anything but divergence: the recipe, the text, the teacher, or a directory
@@ -116,38 +115,36 @@ class Trials:
                 "use another --out"
             )
         outcome = self._run(study, arm, directory / NAME, record)
-        result = (
-            "diverged"
-            if outcome.value is None
-            else f"{self._config.tune.endpoint} {outcome.value:.4f}"
-        )
+        result = "diverged"
+        if outcome.value is not None:
+            result = f"{self._config.tune.endpoint} {outcome.value:.4f}"
         self._reporter.log(f"{arm}, {self._reporter.trial}: {format_settings(settings)}: {result}")
         return outcome
 
     def _run(self, study: Study, arm: str, path: Path, record: dict[str, Any]) -> Outcome:
-        """The runs that the trial's record does not rule out."""
+        """Make the runs that the trial's record does not rule out."""
         rows: list[dict[str, Any]] = []
         runner = StudyRunner(study)
         for seed in self._recipe.seeds if record["diverged"] is None else ():
             try:
                 rows += runner.run_group(arm, (seed,))
-            except Diverged as e:
-                taken = _sum([*map(_taken, rows), _spent(self._reporter.ledger)])
-                record["diverged"] = {"seed": seed, "found": str(e), **taken}
+            except Diverged as error:
+                cost = _sum([*map(_cost, rows), _spent(self._reporter.ledger)])
+                record["diverged"] = {"seed": seed, "found": str(error), **cost}
                 write_json(path, record)
                 break
         if record["diverged"] is not None:
-            return Outcome(None, **{name: record["diverged"][name] for name in _TAKEN})
+            return Outcome(None, **{name: record["diverged"][name] for name in _COSTS})
         value = fmean(_value(self._config.tune.endpoint, row) for row in rows)
-        return Outcome(value, **_sum([*map(_taken, rows)]))
+        return Outcome(value, **_sum([*map(_cost, rows)]))
 
     def _claimed(self, arm: str, directory: Path, settings: dict[str, Any]) -> Study:
-        """The trial's study, with what others have made already."""
-        own = with_settings(self._config.arms[arm], settings)
-        config = replace(self._recipe, arms={**self._config.arms, arm: own})
+        """Return the trial's study, with what others have made already."""
+        tried = with_settings(self._config.arms[arm], settings)
+        config = replace(self._recipe, arms={**self._config.arms, arm: tried})
         with remove_on_input_error(directory):
-            own_place = subdirectory(config, str(directory.relative_to(self._out)))
-            study = Study(own_place, directory, self._reporter, self._out / "shared")
+            recipe = subdirectory(config, str(directory.relative_to(self._out)))
+            study = Study(recipe, directory, self._reporter, self._out / "shared")
             if self._first is not None:
                 artifacts = self._first.artifacts
                 study.artifacts.corpus = artifacts.corpus
@@ -166,6 +163,7 @@ class Trials:
         return study
 
     def _evaluation(self, study: Study) -> Evaluation:
+        """Return what measures the runs of trials."""
         endpoint = self._config.tune.endpoint
         probe = study.artifacts.mlm_probe
         needs_text = endpoint == "mlm_loss" or probe is not None
@@ -180,10 +178,11 @@ class Trials:
         )
 
     def _directory(self, arm: str, number: int) -> Path:
+        """Return where a trial lies."""
         return self._out / "trials" / arm / f"{number:03}"
 
     def _ended(self, directory: Path, arm: str) -> int:
-        """How many of a trial's runs will not go on."""
+        """Return how many of a trial's runs will not go on."""
         seeds = self._recipe.seeds
         if (directory / NAME).exists() and read_json(directory / NAME)["diverged"]:
             return len(seeds)
@@ -193,7 +192,7 @@ class Trials:
 
 
 class TrialReporter(Reporter):
-    """Says which trial goes on.
+    """A reporter that says which trial goes on.
 
     Attributes:
         trial: which.
@@ -207,20 +206,20 @@ class TrialReporter(Reporter):
         self.ledger: Ledger | None = None
 
     def track(self, name: str) -> Callable[[Progress], None]:
-        """As `Reporter.track`."""
-        told = super().track(f"{self.trial}: {name}")
+        """Return what is told how a run goes on, as `Reporter.track` does."""
+        show = super().track(f"{self.trial}: {name}")
         self.ledger = None
 
-        def kept(now: Progress) -> None:
-            self.ledger = now.ledger
-            told(now)
+        def watch(progress: Progress) -> None:
+            self.ledger = progress.ledger
+            show(progress)
 
-        return kept
+        return watch
 
 
 @dataclass(frozen=True)
 class _AtTheEnd(Evaluation):
-    """Measures the endpoint of a run that has ended, and an MLM probe that the run is charged for.
+    """An evaluation of the endpoint at a run's end, with an MLM probe that the run is charged for.
 
     Attributes:
         own_head: whether the loss of the model's own head is the endpoint.
@@ -246,30 +245,35 @@ class _AtTheEnd(Evaluation):
 
 
 def _value(endpoint: str, row: dict[str, Any]) -> float:
-    """A run's value: the held-out loss, of its own head or of a probe's, or the best linear probe
-    on the dev rows."""
+    """Return a run's value: the held-out loss, of its own head or of a probe's, or the best linear
+    probe on the dev rows."""
     if endpoint in ("mlm_loss", "mlm_probe"):
         return float(row["metrics"][endpoint])
     return max(float(layer["dev"]) for layer in row["details"][endpoint]["layers"])
 
 
-_TAKEN = ("charged", "total", "steps", "seconds")
+_COSTS = ("charged", "total", "steps", "seconds")
 
 
-def _taken(row: dict[str, Any]) -> dict[str, Any]:
-    """What a run took."""
+def _cost(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run cost."""
     spent = row["spent"]
     figures = (spent["charged"], spent["total"], row["steps"], sum(row["wall_clock"].values()))
-    return dict(zip(_TAKEN, figures, strict=True))
+    return dict(zip(_COSTS, figures, strict=True))
 
 
 def _spent(ledger: Ledger | None) -> dict[str, Any]:
-    """What a run took whose account stood thus when it diverged."""
+    """Return what a run had cost when it diverged, by its account then."""
     if ledger is None:
-        return dict.fromkeys(_TAKEN, 0)
+        return dict.fromkeys(_COSTS, 0)
     figures = (ledger.total, sum(ledger.spent.values()), ledger.steps, sum(ledger.seconds.values()))
-    return dict(zip(_TAKEN, figures, strict=True))
+    return dict(zip(_COSTS, figures, strict=True))
 
 
 def _sum(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: sum(part[name] for part in parts) for name in _TAKEN}
+    """Return the sum of several costs."""
+    total: dict[str, Any] = dict.fromkeys(_COSTS, 0)
+    for part in parts:
+        for name in _COSTS:
+            total[name] += part[name]
+    return total

@@ -34,16 +34,12 @@ RECIPE = "tuned.yaml"
 
 
 def tune(config: Config, out: Path) -> TuningResults:
-    """Tunes every arm alike, or goes on with an interrupted tuning: trials that have ended are
-    read.
+    """Tune every arm alike, or go on with an interrupted tuning: trials that have ended are read.
 
     Args:
         config: the recipe, with `tune`.
         out: the tuning's directory. It gets `tuning.json` and `tuned.yaml`, and holds
             `trials/ARM/NNN/`, each a study's directory, and in `shared/` what they have in common.
-
-    Returns:
-        What `tuning.json` holds.
 
     Raises:
         InputError: anything wrong with the recipe, the text, the teacher or the directory; or every
@@ -137,7 +133,11 @@ def _arm(
 
 
 def _check(config: Config) -> Better:
-    """Which values of the endpoint are better, if the recipe can be tuned."""
+    """Return which values of the endpoint are better.
+
+    Raises:
+        InputError: the recipe cannot be tuned.
+    """
     tune = config.tune
     arms = arms_of(config)
     if not tune.trials:
@@ -173,7 +173,11 @@ def _check(config: Config) -> Better:
 
 
 def _claim(out: Path) -> None:
-    """Whether the directory is new, or a tuning's. Whose tuning it is, each of its trials knows."""
+    """Check that the directory is new, or a tuning's; whose tuning it is, each of its trials knows.
+
+    Raises:
+        InputError: it holds something else.
+    """
     check_writable(out)
     ours = ("shared", "trials", NAME, RECIPE)
     # A kill may leave what was being written under a temporary name.

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from kdjax.plan.pilot import pilot_of, runs_of
 from kdjax.report.sentences import places
-from kdjax.sweep.verdict import as_endpoint
+from kdjax.results.store import to_plain
 from tests.sweep.sweeps import recipe, sweep
 
 
 def test_a_plan_of_the_probe_is_fitted_to_the_runs_of_every_arm(tmp_path: Path) -> None:
-    found = json.dumps(sweep(recipe()))
+    found = json.dumps(to_plain(sweep(recipe())))
     found = found.replace('"mlm_loss"', '"mlm_probe"').replace(
         '"kind": "mlm"', '"kind": "mlm_probe"'
     )
@@ -22,6 +22,5 @@ def test_a_plan_of_the_probe_is_fitted_to_the_runs_of_every_arm(tmp_path: Path) 
     pilot = pilot_of(config)
     runs = runs_of(config, pilot)
     assert {run.arm for run in runs} == set(config.arms)
-    assert [run.value for run in runs] == [row["metrics"]["mlm_probe"] for row in pilot["rows"]]
-    endpoints = [as_endpoint(endpoint) for endpoint in pilot["endpoints"]]
-    assert places(endpoints) == "MLM probe and linear probes (topic)"
+    assert [run.value for run in runs] == [row.metrics["mlm_probe"] for row in pilot.rows]
+    assert places(pilot.endpoints) == "MLM probe and linear probes (topic)"

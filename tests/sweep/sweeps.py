@@ -5,23 +5,30 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from kdjax import recipes
 from kdjax.budget.accounting import Budget
-from kdjax.config import to_dict
+from kdjax.config import Config, to_dict
 from kdjax.plan.plan import forecasts
-from kdjax.results.schema import CountedLosses, MeasuredEndpoint, first_without_teacher
-from kdjax.sweep.cells import cells_of
+from kdjax.plan.schema import Plan
+from kdjax.results.schema import CountedLosses, MeasuredEndpoint, Results, first_without_teacher
+from kdjax.results.store import from_plain, to_plain
+from kdjax.sweep.cells import Cell, cells_of
 from kdjax.sweep.results import collect
+from kdjax.sweep.schema import SweepResults
 from tests.report.results import study
 
 RECIPE = Path(__file__).parents[2] / "configs" / "pilot.yaml"
 UNIQUE = 900_000
 SEEDS = 3
+Laws = Mapping[str, tuple[float, float, float]]
+T = TypeVar("T", SweepResults, Plan)
 PRICES = {"scratch": 6.5e6, "logit": 3.3e7, "mlm+minilm": 2.6e7}  # FLOPs of a token
 # E, K, k
 LAWS = {
@@ -37,18 +44,21 @@ ENDPOINTS = [
 
 
 @functools.cache
-def recipe(*overrides, seeds=SEEDS):
+def recipe(*overrides: str, seeds: int = SEEDS) -> Config:
+    """Return the pilot recipe with some settings changed."""
     return recipes.load(RECIPE, ["--seeds", json.dumps(list(range(seeds))), *overrides])
 
 
 @functools.cache
-def _cells(text):
-    """The studies of a recipe that is written out: what takes longest in making up a sweep."""
+def _cells(text: str) -> list[Cell]:
+    """Return the studies of a recipe that is written out; nothing else takes as long here."""
     return cells_of(recipes.from_dict(json.loads(text)))
 
 
-def sweep(config, laws=LAWS, *, noise=0.004, best=None):
-    """The content of sweep.json.
+def sweep(
+    config: Config, laws: Laws = LAWS, *, noise: float = 0.004, best: float | None = None
+) -> SweepResults:
+    """Make up a sweep.
 
     Args:
         config: with a sweep.
@@ -66,12 +76,21 @@ def sweep(config, laws=LAWS, *, noise=0.004, best=None):
 
 
 @functools.cache
-def whole_study():
-    """A study of which only what a sweep reads is replaced."""
+def whole_study() -> Results:
+    """Return a study of which only what a sweep reads is replaced."""
     return study(seeds=1)
 
 
-def _results(config, cell, laws, noise, shifts, best, rng):
+def _results(
+    config: Config,
+    cell: Cell,
+    laws: Laws,
+    noise: float,
+    shifts: Mapping[int, float],
+    best: float | None,
+    rng: np.random.Generator,
+) -> Results:
+    """Return one study of a sweep."""
     amount = next(value for name, value in cell.settings.items() if name.startswith("budget."))
     kind = next(name for name in cell.settings if name.startswith("budget.")).removeprefix(
         "budget."
@@ -95,7 +114,7 @@ def _results(config, cell, laws, noise, shifts, best, rng):
             e, k, exponent = laws[arm]
             loss = e + k * tokens**-exponent + shifts[seed] + noise * rng.normal()
             loss += 0.0 if best is None else 0.2 * np.log(size / best) ** 2
-            teacher_forward = 0.7 * flops if arm != "scratch" else 0
+            teacher_forward = int(0.7 * flops) if arm != "scratch" else 0
             runs.append(
                 replace(
                     base.runs[0],
@@ -131,24 +150,34 @@ def _results(config, cell, laws, noise, shifts, best, rng):
     )
 
 
-def plan(found, directory, *overrides):
-    """The content of plan.json with this sweep as its pilot.
+def plan(found: SweepResults, directory: Path, *overrides: str) -> Plan:
+    """Make a plan with this sweep as its pilot.
 
     Args:
-        found: the content of its sweep.json.
+        found: the sweep.
         directory: where to put that.
         overrides: of the recipe.
     """
-    (directory / "sweep.json").write_text(json.dumps(found))
+    (directory / "sweep.json").write_text(json.dumps(to_plain(found)))
     return forecasts(recipe("--plan.pilot", str(directory), "--plan.resamples", "400", *overrides))
 
 
-def renamed(found, **names):
-    """The same with arms called otherwise, in every place that names them."""
-    text = json.dumps(found)
+def renamed(found: T, **names: str) -> T:
+    """Return a sweep or a plan with arms called otherwise, in every place that names them.
+
+    Args:
+        found: the sweep or the plan.
+        names: former name -> new one.
+    """
+    text = json.dumps(to_plain(found))
     for old, new in names.items():
-        text = text.replace(json.dumps(old), json.dumps(new)).replace(
-            f'"{old} - ', f'"{json.dumps(new)[1:-1]} - '
-        )
+        text = text.replace(json.dumps(old), json.dumps(new))
+        # Pairs of arms are named by both.
+        text = text.replace(f'"{old} - ', f'"{json.dumps(new)[1:-1]} - ')
         text = text.replace(f' - {old}"', f' - {json.dumps(new)[1:-1]}"')
-    return json.loads(text)
+    return from_plain(type(found), json.loads(text), "made up:")
+
+
+def read_again(found: T) -> T:
+    """Return a sweep or a plan as it is read back from its file."""
+    return from_plain(type(found), json.loads(json.dumps(to_plain(found))), "made up:")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ import yaml
 
 from kdjax import recipes
 from kdjax.errors import InputError
+from kdjax.results.schema import Endpoint
 from kdjax.study import runner
 from kdjax.sweep.cells import cells_of
 from kdjax.sweep.isoflop import profiles
+from kdjax.sweep.schema import SweepRow
 from kdjax.training import program
 from tests import small_study
 from tests.study.conftest import kdjax
+from tests.sweep.sweeps import recipe as made_up_recipe
+from tests.sweep.sweeps import sweep
 
 BUDGETS = [1.0e7, 2.0e7, 4.0e7, 8.0e7]
 BARE = {
@@ -239,17 +243,20 @@ def test_values_may_be_of_any_setting_and_small_budgets_come_first(tmp_path: Pat
 
 
 def test_the_optimum_of_an_isoflop_profile_is_a_parabolas_vertex() -> None:
-    def row(size: int, seed: int, loss: float) -> dict[str, Any]:
-        return {
-            "arm": "scratch",
-            "seed": seed,
-            "budget": 1e9,
-            "settings": {"student.layers": size, "budget.flops": 1e9},
-            "parameters_without_embeddings": size,
-            "metrics": {"mlm_loss": loss},
-        }
+    some_run = sweep(made_up_recipe()).rows[0]
 
-    endpoint = {"name": "mlm_loss", "better": "lower", "arms": ["scratch"]}
+    def row(size: int, seed: int, loss: float) -> SweepRow:
+        return replace(
+            some_run,
+            arm="scratch",
+            seed=seed,
+            budget=1e9,
+            settings={"student.layers": size, "budget.flops": 1e9},
+            parameters_without_embeddings=size,
+            metrics={"mlm_loss": loss},
+        )
+
+    endpoint = Endpoint("mlm_loss", "Held-out MLM loss", "nats", "lower", "mlm", ("scratch",))
     # In log10 size: (x - 2)^2 + 1 of seed 0 and (x - 2.2)^2 + 1 of seed 1.
     rows = [
         row(10**x, seed, (x - top) ** 2 + 1)
@@ -257,10 +264,12 @@ def test_the_optimum_of_an_isoflop_profile_is_a_parabolas_vertex() -> None:
         for x in (1, 2, 3)
     ]
     (profile,) = profiles(rows, [endpoint], 0.95)
-    assert [point["parameters"] for point in profile["points"]] == [10, 100, 1000]
-    assert profile["points"][1]["mean"] == pytest.approx((1.0 + 1.04) / 2)
-    assert profile["optimum"]["parameters"] == pytest.approx(10**2.1)
-    assert profile["optimum"]["low"] < 10**2.1 < profile["optimum"]["high"]
+    assert [point.parameters for point in profile.points] == [10, 100, 1000]
+    assert profile.points[1].mean == pytest.approx((1.0 + 1.04) / 2)
+    assert profile.optimum is not None
+    assert profile.optimum.parameters == pytest.approx(10**2.1)
+    assert profile.optimum.low is not None and profile.optimum.high is not None
+    assert profile.optimum.low < 10**2.1 < profile.optimum.high
     (falling,) = profiles([row(10**x, 0, -float(x)) for x in (1, 2, 3)], [endpoint], 0.95)
-    assert falling["optimum"] is None
+    assert falling.optimum is None
     assert profiles([row(10, seed, 1.0) for seed in (0, 1)], [endpoint], 0.95) == []

@@ -1,0 +1,176 @@
+"""Which arms are ahead where, read from a plan's pairwise comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from kdjax.plan.schema import ComparedAt, FittedPlan, PairwiseComparison, Verdict
+
+_SAME = 1e-9
+"""Budgets closer than this share are one."""
+_OTHER_WAY: dict[Verdict, Verdict] = {
+    "a wins": "b wins",
+    "b wins": "a wins",
+    "ties": "ties",
+    "cannot tell": "cannot tell",
+}
+
+Verdicts = Mapping[tuple[str, str], Verdict]
+"""Pair of arms -> the verdict on them."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What comparisons say at a budget.
+
+    Attributes:
+        kind: `wins`: one arm is told ahead of every other. `ties`: the best ones tie. `open`:
+            neither.
+        arms: those that may be the best, in the plan's order: not beaten by any arm that is itself
+            unbeaten.
+    """
+
+    kind: Literal["wins", "ties", "open"]
+    arms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RankedRange:
+    """Neighbouring budgets with one ranking, from `low` to `high` FLOPs."""
+
+    ranking: Ranking
+    low: float
+    high: float
+
+
+def from_side(comparison: PairwiseComparison, arm: str) -> PairwiseComparison:
+    """Return a comparison read from one arm's side: `a` is the arm."""
+    if comparison.a == arm:
+        return comparison
+    points = []
+    for point in comparison.points:
+        points.append(
+            replace(
+                point,
+                mean=-point.mean,
+                low=-point.high,
+                high=-point.low,
+                verdict=_OTHER_WAY[point.verdict],
+            )
+        )
+    ranges = tuple(replace(r, verdict=_OTHER_WAY[r.verdict]) for r in comparison.ranges)
+    return replace(comparison, a=comparison.b, b=comparison.a, points=tuple(points), ranges=ranges)
+
+
+def against_baseline(fitted: FittedPlan) -> dict[str, PairwiseComparison]:
+    """Return arm -> its comparison with the baseline arm, read from the arm's side."""
+    baseline = fitted.plan.baseline_arm
+    comparisons = {}
+    for comparison in fitted.of_case():
+        if comparison.b == baseline:
+            comparisons[comparison.a] = comparison
+        elif comparison.a == baseline:
+            comparisons[comparison.b] = from_side(comparison, comparison.b)
+    return comparisons
+
+
+def at(comparison: PairwiseComparison, flops: float) -> ComparedAt | None:
+    """Return a comparison at a budget, interpolated between the two beside it that were asked.
+
+    Args:
+        comparison: of two arms.
+        flops: the budget.
+
+    Returns:
+        The verdict is the one on both sides, or `cannot tell` where those differ. None outside the
+        budgets asked.
+    """
+    points = comparison.points
+    below = [point for point in points if point.flops <= flops * (1 + _SAME)]
+    above = [point for point in points if point.flops >= flops * (1 - _SAME)]
+    if not below or not above:
+        return None
+    left = below[-1]
+    right = above[0]
+    # At a budget that was asked, both are the same point.
+    share = 0.0
+    if right.flops > left.flops:
+        share = math.log(flops / left.flops) / math.log(right.flops / left.flops)
+    verdict: Verdict = "cannot tell"
+    if left.verdict == right.verdict:
+        verdict = left.verdict
+    return ComparedAt(
+        flops,
+        mean=left.mean + share * (right.mean - left.mean),
+        low=left.low + share * (right.low - left.low),
+        high=left.high + share * (right.high - left.high),
+        verdict=verdict,
+    )
+
+
+def ranking(fitted: FittedPlan, flops: float, case: str = "") -> Ranking | None:
+    """Return who is ahead at a budget; None where nothing was compared there.
+
+    Args:
+        fitted: the plan.
+        flops: the budget.
+        case: who pays for the teacher; empty: what the budget enforces.
+    """
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    for comparison in fitted.of_case(case):
+        point = at(comparison, flops)
+        if point is not None:
+            verdicts[comparison.a, comparison.b] = point.verdict
+    return _ranking(verdicts, list(fitted.plan.arms)) if verdicts else None
+
+
+def ranked_ranges(fitted: FittedPlan, case: str = "") -> list[RankedRange]:
+    """Return who is ahead over all budgets asked, small ones first; neighbours at which the lead is
+    open are one range.
+
+    Args:
+        fitted: the plan.
+        case: who pays for the teacher; empty: what the budget enforces.
+    """
+    order = list(fitted.plan.arms)
+    ranges: list[RankedRange] = []
+    comparisons = fitted.of_case(case)
+    if not comparisons:
+        return ranges
+    # All comparisons were asked at the same budgets.
+    for n, point in enumerate(comparisons[0].points):
+        now = _ranking({(c.a, c.b): c.points[n].verdict for c in comparisons}, order)
+        before = ranges[-1] if ranges else None
+        if before is not None and before.ranking.kind == now.kind == "open":
+            either = {*before.ranking.arms, *now.arms}
+            now = Ranking("open", tuple(arm for arm in order if arm in either))
+            ranges[-1] = RankedRange(now, before.low, point.flops)
+        elif before is not None and before.ranking == now:
+            ranges[-1] = RankedRange(now, before.low, point.flops)
+        else:
+            ranges.append(RankedRange(now, point.flops, point.flops))
+    return ranges
+
+
+def _ranking(verdicts: Verdicts, order: Sequence[str]) -> Ranking:
+    """Return who is ahead by the verdicts on pairs of arms."""
+    beaten_by: dict[str, set[str]] = {arm: set() for pair in verdicts for arm in pair}
+    for (a, b), verdict in verdicts.items():
+        if verdict == "a wins":
+            beaten_by[b].add(a)
+        elif verdict == "b wins":
+            beaten_by[a].add(b)
+
+    # An arm that only beaten ones beat may still be better than those that nobody beats.
+    arms = [arm for arm in order if arm in beaten_by]
+    unbeaten = {arm for arm in arms if not beaten_by[arm]}
+    best = tuple(arm for arm in arms if not beaten_by[arm] & unbeaten)
+    if len(best) == 1:
+        return Ranking("wins", best)
+    among_best = [verdict for pair, verdict in verdicts.items() if set(pair) <= set(best)]
+    if set(among_best) <= {"ties"}:
+        return Ranking("ties", best)
+    return Ranking("open", best)

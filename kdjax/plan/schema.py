@@ -1,0 +1,288 @@
+"""What plan.json holds, as types; `kdjax.results.store` reads and writes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kdjax.budget.price import Price
+from kdjax.forecast import Range, Run, Source
+from kdjax.results.schema import CountedLosses, Endpoint
+
+Verdict = Literal["a wins", "b wins", "ties", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Bought:
+    """Store what a budget buys an arm.
+
+    Attributes:
+        flops: the budget.
+        steps: optimiser steps.
+        tokens: seen, padding not counted.
+        epochs: None where the text has no end.
+        effective_tokens: what the tokens are worth in new ones.
+    """
+
+    flops: float
+    steps: int
+    tokens: float
+    epochs: float | None
+    effective_tokens: float
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """Store an arm's size, the prices of its phases, and what each budget buys (None: no step)."""
+
+    parameters_without_embeddings: int
+    prices: tuple[Price, ...]
+    bought: tuple[Bought | None, ...]
+
+
+@dataclass(frozen=True)
+class PriorArm:
+    """Store the published law of an arm, if any, and its loss at each budget; None: no step."""
+
+    law: Literal["supervised", "distillation"] | None
+    losses: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Store what published laws say.
+
+    Attributes:
+        sources: law -> where it is from.
+        teacher_loss: of the teacher, by the supervised law.
+        assumption: behind that.
+        arms: arm -> its law.
+        outside: how far the recipe is from where the laws were fitted, in sentences.
+    """
+
+    sources: dict[str, Source]
+    teacher_loss: float
+    assumption: str
+    arms: dict[str, PriorArm]
+    outside: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Store the sweep whose runs are fitted.
+
+    Attributes:
+        directory: of it.
+        digest: SHA-256 of its sweep.json.
+        budgets: ascending.
+        runs: as the fit takes them.
+        endpoint: that is forecast.
+        reference_losses: of its text; None where its studies had several.
+    """
+
+    directory: str
+    digest: str
+    budgets: tuple[float, ...]
+    runs: tuple[Run, ...]
+    endpoint: Endpoint
+    reference_losses: CountedLosses | None
+
+
+@dataclass(frozen=True)
+class LawParameter:
+    """Store a fitted parameter and its interval; an end that is None is open."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Store what a law says of a budget."""
+
+    flops: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class FittedLaw:
+    """Store an arm's law; see `kdjax.forecast.Fit`.
+
+    Attributes:
+        formula: of the law.
+        reason: why that one.
+        parameters: symbol -> its estimate.
+        residual_sd: scatter of runs.
+        shift_sd: scatter of seeds.
+        cautions: what to doubt.
+        usable: whether it may be extrapolated.
+        widening: by how much intervals of what it says are widened.
+        predictions: at the plan's budgets.
+        curve: on a grid.
+    """
+
+    formula: str
+    reason: str
+    parameters: dict[str, LawParameter]
+    residual_sd: float
+    shift_sd: float
+    cautions: tuple[str, ...]
+    usable: bool
+    widening: float
+    predictions: tuple[Forecast, ...]
+    curve: tuple[Forecast, ...]
+
+    def at(self, flops: float) -> Forecast | None:
+        """Return the prediction at one of the plan's budgets; None where it buys no step."""
+        return next((told for told in self.predictions if told.flops == flops), None)
+
+
+@dataclass(frozen=True)
+class HeldOutRow:
+    """Store a prediction of a held-out budget beside what was reached; see
+    `kdjax.forecast.HeldOut`."""
+
+    name: str
+    flops: float
+    parameters: float
+    predicted: float
+    low: float
+    high: float
+    observed: float
+    error: float
+    noise: float | None
+    covered: bool
+    relative: float | None
+    widening: float
+
+
+@dataclass(frozen=True)
+class HeldOutCheck:
+    """Store a check: so many of the largest budgets held out, of arms and of their differences."""
+
+    budgets: int
+    arms: tuple[HeldOutRow, ...]
+    differences: tuple[HeldOutRow, ...]
+
+
+@dataclass(frozen=True)
+class ComparedAt:
+    """Store the forecast difference of two arms at a budget, a less b, and its verdict."""
+
+    flops: float
+    mean: float
+    low: float
+    high: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class CrossingForecast:
+    """Store where two laws change places; see `kdjax.forecast.Crossing`. None: an open end."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    within: float
+    later: str
+
+
+@dataclass(frozen=True)
+class PairwiseComparison:
+    """Store two arms compared over budgets.
+
+    Attributes:
+        a, b: the arms.
+        points: ascending budgets.
+        ranges: neighbouring budgets with one verdict.
+        crossing: where the two change places.
+    """
+
+    a: str
+    b: str
+    points: tuple[ComparedAt, ...]
+    ranges: tuple[Range, ...]
+    crossing: CrossingForecast
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Store a plan: the content of plan.json.
+
+    Attributes:
+        kdjax, jax, python, device: what the numbers were made with.
+        config: the resolved recipe as plain values.
+        config_digest: its SHA-256.
+        endpoint: that is forecast.
+        case: who pays for the teacher.
+        budgets: that are forecast, in FLOPs.
+        unique_tokens: of the text; None where it has no end.
+        baseline_arm: the arm that the others are held against.
+        arms: what budgets buy.
+        prior: what published laws say.
+        pilot: None without one, as are the rest.
+        fits: arm -> its law.
+        held_out: how far the fit can be trusted.
+        widening: arm, or `a - b` -> by how much intervals were widened for that.
+        contests: who pays for the teacher -> pairs of arms.
+    """
+
+    kdjax: str
+    jax: str
+    python: str
+    device: str
+    config: dict[str, Any]
+    config_digest: str
+    endpoint: str
+    case: str
+    budgets: tuple[float, ...]
+    unique_tokens: float | None
+    baseline_arm: str
+    arms: dict[str, PlannedArm]
+    prior: Prior
+    pilot: Pilot | None = None
+    fits: dict[str, FittedLaw] | None = None
+    held_out: tuple[HeldOutCheck, ...] | None = None
+    widening: dict[str, float] | None = None
+    contests: dict[str, tuple[PairwiseComparison, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class FittedPlan:
+    """A plan with its pilot: nothing here is None.
+
+    Attributes:
+        plan: the whole.
+        pilot, fits, held_out, widening, comparisons: as the plan has them.
+    """
+
+    plan: Plan
+    pilot: Pilot
+    fits: dict[str, FittedLaw]
+    held_out: tuple[HeldOutCheck, ...]
+    widening: dict[str, float]
+    comparisons: dict[str, tuple[PairwiseComparison, ...]]
+
+    @staticmethod
+    def of(plan: Plan) -> FittedPlan | None:
+        """Return a plan with its pilot; None where it has none."""
+        if plan.pilot is None or plan.fits is None or plan.contests is None:
+            return None
+        held_out = plan.held_out or ()
+        return FittedPlan(plan, plan.pilot, plan.fits, held_out, plan.widening or {}, plan.contests)
+
+    @property
+    def largest_budget(self) -> float:
+        """Return the pilot's largest budget: beyond it, forecasts extrapolate."""
+        return max(self.pilot.budgets)
+
+    def of_case(self, case: str = "") -> tuple[PairwiseComparison, ...]:
+        """Return pairs of arms where so much is paid for the teacher.
+
+        Args:
+            case: who pays for the teacher; empty: what the budget enforces.
+        """
+        return self.comparisons.get(case or self.plan.case, ())

@@ -1,0 +1,241 @@
+"""What sweep.json holds, as types; `kdjax.results.store` reads and writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdjax.budget.accounting import Budget
+from kdjax.errors import InputError
+from kdjax.evaluation.crossing import Crossing
+from kdjax.files import read_json
+from kdjax.results.schema import CountedLosses, Endpoint
+from kdjax.results.store import from_plain
+
+Verdict = Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"]
+"""Read from the first arm's side."""
+
+
+@dataclass(frozen=True)
+class SweptStudy:
+    """Store a study of a sweep.
+
+    Attributes:
+        name: of its directory.
+        settings: dotted setting -> its value there.
+        budget: of a run.
+        results_digest: SHA-256 of its results.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    budget: Budget
+    results_digest: str
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """Store a run with its study's settings; see `kdjax.results.schema.RunResult`.
+
+    Attributes:
+        cell: name of its study.
+        budget: its amount.
+        unique_tokens: of the text.
+        seconds: of wall-clock.
+    """
+
+    cell: str
+    settings: dict[str, Any]
+    arm: str
+    seed: int
+    budget: float
+    used: float
+    spent: dict[str, int]
+    steps: int
+    positions: int
+    tokens_seen: int
+    tokens_unique: int
+    epochs: float
+    parameters: int
+    parameters_without_embeddings: int
+    unique_tokens: int
+    seconds: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Store an arm's values at a budget: mean, sd (None for a single seed) and n over seeds."""
+
+    budget: float
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class PairPoint:
+    """Store the paired difference of two arms at a budget, read from the first arm's side."""
+
+    budget: float
+    difference: float | None
+    low: float | None
+    high: float | None
+    n: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ArmPair:
+    """Store two arms on an endpoint over the budgets.
+
+    Attributes:
+        endpoint: its name.
+        a, b: the arms.
+        points: their difference, a's value less b's, small budgets first.
+        crossings: where the mean difference changes sign.
+    """
+
+    endpoint: str
+    a: str
+    b: str
+    points: tuple[PairPoint, ...]
+    crossings: tuple[Crossing, ...]
+
+
+@dataclass(frozen=True)
+class StudentSize:
+    """Store the size of an arm's student."""
+
+    parameters: int
+    parameters_without_embeddings: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Store studies that differ in their budget only.
+
+    Attributes:
+        settings: what else was swept, and its value here.
+        reference_losses: the text's own cross-entropies.
+        parameters: arm -> size of its student.
+        curves: endpoint -> arm -> its values, small budgets first.
+        pairs: every pair of arms on every endpoint.
+    """
+
+    settings: dict[str, Any]
+    reference_losses: CountedLosses | None
+    parameters: dict[str, StudentSize]
+    curves: dict[str, dict[str, tuple[CurvePoint, ...]]]
+    pairs: tuple[ArmPair, ...]
+
+
+@dataclass(frozen=True)
+class SizePoint:
+    """Store an arm's values at a size: mean, sd (None for a single seed) and n over seeds."""
+
+    parameters: int
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Store the best size of a student, and its interval over seeds; None for a single seed."""
+
+    parameters: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Store how an endpoint depends on the student's size at one budget.
+
+    Attributes:
+        endpoint, arm, budget: whose profile it is.
+        settings: what else was swept, and its value here.
+        points: by size.
+        optimum: None where there is none between the sizes tried.
+    """
+
+    endpoint: str
+    arm: str
+    budget: float
+    settings: dict[str, Any]
+    points: tuple[SizePoint, ...]
+    optimum: Optimum | None
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """Store a sweep: the content of sweep.json.
+
+    Attributes:
+        kdjax, jax, python, device: what the numbers were made with.
+        config: the resolved recipe as plain values.
+        config_digest: its SHA-256.
+        kind: of budget.
+        fields: swept setting -> its values.
+        cells: the studies, small budgets first.
+        arms: their names.
+        baseline_arm: the one that the others are held against.
+        endpoints: what is measured.
+        rows: every run.
+        groups: the studies by what else than the budget was swept.
+        profiles: of student sizes; none where there is one size.
+    """
+
+    kdjax: str
+    jax: str
+    python: str
+    device: str
+    config: dict[str, Any]
+    config_digest: str
+    kind: str
+    fields: dict[str, Any]
+    cells: tuple[SweptStudy, ...]
+    arms: tuple[str, ...]
+    baseline_arm: str
+    endpoints: tuple[Endpoint, ...]
+    rows: tuple[SweepRow, ...]
+    groups: tuple[Group, ...]
+    profiles: tuple[Profile, ...]
+
+
+def read_sweep(path: Path) -> SweepResults:
+    """Read a sweep.json.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: a field is missing, mistyped or unknown.
+    """
+    return sweep_of(read_json(path), path)
+
+
+def sweep_of(content: Any, path: Path) -> SweepResults:
+    """Return the content of a sweep.json as a sweep.
+
+    Args:
+        content: plain values, as JSON gives them.
+        path: the file, for messages.
+
+    Raises:
+        InputError: a field is missing, mistyped or unknown.
+    """
+    try:
+        return from_plain(SweepResults, content, f"{path}:")
+    except InputError as error:
+        raise InputError(
+            f"{error}; `kdjax sweep` with the sweep's recipe writes the file anew from its studies"
+        ) from None
+
+
+def rows_of(sweep: SweepResults, settings: Mapping[str, Any]) -> list[SweepRow]:
+    """Return the runs of a combination of the settings other than the budget."""
+    return [row for row in sweep.rows if settings.items() <= row.settings.items()]
