@@ -58,14 +58,14 @@ def pilot_of(config: Config) -> dict[str, Any]:
     return found
 
 
-def runs_of(config: Config, pilot: Mapping[str, Any]) -> list[forecast.Run]:
+def runs_of(config: Config, pilot: Mapping[str, Any]) -> list[forecast.PilotRun]:
     """The pilot's runs as what a law is fitted to; of other swept settings, those that are the
     recipe's or sizes."""
     endpoint = config.plan.endpoint
     arms = next(e for e in pilot["endpoints"] if e["name"] == endpoint)["arms"]
     rows = [row for row in pilot["rows"] if row["arm"] in config.arms and row["arm"] in arms]
     return [
-        forecast.Run(
+        forecast.PilotRun(
             arm=row["arm"],
             seed=row["seed"],
             flops=row["budget"],

@@ -120,7 +120,7 @@ def forecasts(config: Config) -> dict[str, Any]:
 def _fitted(
     config: Config,
     pilot: Mapping[str, Any],
-    runs: Sequence[forecast.Run],
+    runs: Sequence[forecast.PilotRun],
     spending: Mapping[str, Spending],
     budgets: Sequence[float],
 ) -> dict[str, Any]:
@@ -180,14 +180,14 @@ def _contests(
     grid: Array,
     case: str,
     widening: Mapping[str, float],
-) -> tuple[forecast.Contest, ...]:
+) -> tuple[forecast.PairwiseComparison, ...]:
     """Pairs of arms over the budgets that every arm can spend in this case."""
     affordable = np.array(
         [flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)]
     )
     if len(affordable) < 2:
         return ()
-    return forecast.contests(
+    return forecast.compare_arms(
         fits,
         affordable,
         lambda arm, flops: spending[arm].point(flops, case),
@@ -207,7 +207,7 @@ def _widening(held: Sequence[forecast.CrossValidation]) -> dict[str, float]:
     return found
 
 
-def _budgets(config: Config, runs: Sequence[forecast.Run]) -> list[float]:
+def _budgets(config: Config, runs: Sequence[forecast.PilotRun]) -> list[float]:
     if config.plan.budgets:
         return sorted(config.plan.budgets)
     largest = max((run.flops for run in runs), default=Budget.of(config.budget).amount)
@@ -273,7 +273,7 @@ def _held_out(found: forecast.CrossValidation) -> dict[str, Any]:
     return rows
 
 
-def _contest(found: forecast.Contest) -> dict[str, Any]:
+def _contest(found: forecast.PairwiseComparison) -> dict[str, Any]:
     crossing = asdict(found.crossing)
     for name in ("low", "high"):
         crossing[name] = _finite(crossing[name]) or None  # 0 is open, too
