@@ -12,6 +12,7 @@ from kdjax.files import write_text
 from kdjax.plan import plots, verdict
 from kdjax.plan.standing import Plan, at, contests, reach, standing, yardstick
 from kdjax.report import numbers, page
+from kdjax.report.phrases import say
 from kdjax.report.teacher_accounting import MEANINGS
 from kdjax.report.usage import Cell, Column, Table
 
@@ -174,7 +175,7 @@ def _value(value: float) -> str:
 def _cases(found: Plan) -> list[dict[str, Any]]:
     """Who is ahead in each case of who pays for the teacher."""
     told = verdict.cases(found)
-    unknown = "Not known: what training the teacher cost is not set (teacher.training_flops)."
+    unknown = say("plan_case_unknown")
     return [
         {
             "case": case,
@@ -241,10 +242,9 @@ def _scope(ends: tuple[float, float]) -> str:
 
 
 def _text(found: Plan) -> str:
-    """How much text there is to repeat."""
+    """Say how much text there is to repeat."""
     unique = found["unique_tokens"]
-    if unique is None and found["config"]["data"]["regime"] == "unlimited":
-        return "as much as is asked for, nothing is repeated"
-    if unique is None:
-        return "how much there is, a pilot would tell; none of it is taken to be repeated"
-    return f"{numbers.count(unique)} unique tokens, repeated as long as a budget lasts"
+    if unique is not None:
+        return say("text_repeated", tokens=numbers.count(unique))
+    is_unlimited = found["config"]["data"]["regime"] == "unlimited"
+    return say("text_unlimited" if is_unlimited else "text_unknown")

@@ -9,6 +9,7 @@ from typing import Any
 from kdjax.evaluation.statistics import expected_false
 from kdjax.files import write_text
 from kdjax.report import numbers, page, reference_losses, summary
+from kdjax.report.phrases import counted, say, sentence
 from kdjax.report.usage import Cell, Column, Table
 from kdjax.sweep import plots, verdict
 from kdjax.sweep.verdict import Endpoint, Group, Sweep, amounts, rows_of
@@ -38,11 +39,14 @@ def html(found: Sweep) -> str:
         headline=verdict.headline(found),
         basis=_basis(found),
         other=verdict.yardstick(found),
-        sizes=f"{_counted(len(found['cells']), 'study', 'studies')}, "
-        f"{_counted(len(found['arms']), 'arm', 'arms')}, "
-        f"{_counted(len(found['config']['seeds']), 'seed', 'seeds')}",
-        over=f"{amounts(budgets[:1], found['kind'])}"
-        + (f" to {amounts(budgets[-1:], found['kind'])}" if len(budgets) > 1 else ""),
+        sizes=", ".join(
+            (
+                counted(len(found["cells"]), "study", "studies"),
+                counted(len(found["arms"]), "arm"),
+                counted(len(found["config"]["seeds"]), "seed"),
+            )
+        ),
+        over=numbers.span(budgets, lambda budget: amounts([budget], found["kind"])),
         groups=[_group(found, n, group) for n, group in enumerate(found["groups"])],
         profiles=[
             _profiles(found, endpoint, *parts)
@@ -59,35 +63,25 @@ def html(found: Sweep) -> str:
     )
 
 
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
 def _basis(found: Sweep) -> str:
-    """What the verdicts rest on."""
+    """Say what the verdicts rest on."""
     evaluation = found["config"]["evaluation"]
     count = verdict.intervals(found)
     if not count:
-        return "No difference has an interval: that takes two seeds that both arms share."
-    shared = {
-        p["n"]
-        for group in found["groups"]
-        for pair in group["pairs"]
-        for p in pair["points"]
-        if p["n"] > 1
-    }
-    seeds = f"{min(shared)}" + (f" to {max(shared)}" if len(shared) > 1 else "")
-    false = expected_false(count, evaluation["confidence"])
-    return (
-        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {seeds} "
-        "seeds, budget by budget; "
-        f"{count} were looked at, not adjusted for their number: were no two arms different, "
-        f"about {false:.1f} of them "
-        f"would leave out 0. Ties: the interval lies within ±{evaluation['margin']:g}. "
-        "Ahead or behind: otherwise, it leaves out 0. The intervals speak of other seeds, not of "
-        "other test rows, "
-        "corpora or tunings."
+        return say("basis_sweep_none")
+    shared: set[int] = set()
+    for group in found["groups"]:
+        for pair in group["pairs"]:
+            shared.update(point["n"] for point in pair["points"] if point["n"] > 1)
+    basis = say(
+        "basis_sweep",
+        confidence=numbers.percent(evaluation["confidence"]),
+        seeds=numbers.span(shared, str),
+        count=count,
+        false=expected_false(count, evaluation["confidence"]),
+        margin=evaluation["margin"],
     )
+    return sentence(basis, say("basis_scope"))
 
 
 def _group(found: Sweep, n: int, group: Group) -> dict[str, Any]:
@@ -201,12 +195,5 @@ def _fields(found: Sweep) -> list[tuple[str, str]]:
 
 
 def _shared(found: Sweep) -> str:
-    """What all studies of the sweep have in common."""
-    seeds = found["config"]["seeds"]
-    own = "The same seed" if len(seeds) == 1 else "The same seeds"
-    return (
-        f"{own} ({numbers.listed([str(seed) for seed in seeds])}) in every study: arms are "
-        "compared seed by seed at "
-        "one budget, and a seed has one start, data order and masks over arms and budgets. All "
-        "else is the recipe's."
-    )
+    """Say what all studies of the sweep have in common."""
+    return say("sweep_shared", seeds=numbers.listed(list(map(str, found["config"]["seeds"]))))

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdjax.report import numbers
-from kdjax.report.sentences import places
+from kdjax.report.phrases import say
+from kdjax.report.sentences import measures
 from kdjax.results import schema
 
 Sweep = Mapping[str, Any]
@@ -17,19 +18,8 @@ Group = Mapping[str, Any]
 Endpoint = Mapping[str, Any]
 Pair = Mapping[str, Any]
 
-_PHRASES = {
-    "BEATS": ("is ahead of {}", "are ahead of {}"),
-    "LOSES": ("is behind {}", "are behind {}"),
-    "TIES": ("ties with {}", "tie with {}"),
-    "INCONCLUSIVE": ("cannot be told from {}", "cannot be told from {}"),
-}
-"""What is said of one arm, and of several."""
-_COUNTED = {
-    "BEATS": "is ahead in",
-    "LOSES": "is behind in",
-    "TIES": "ties in",
-    "INCONCLUSIVE": "cannot be told from it in",
-}
+_VERDICTS = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
+"""In the order in which sentences have them."""
 _OTHER_WAY = {"BEATS": "LOSES", "LOSES": "BEATS"}
 _FEW = 4
 """So many endpoints, over all combinations of the other settings, have a sentence each in the
@@ -112,153 +102,145 @@ def intervals(found: Sweep) -> int:
 
 
 def headline(found: Sweep) -> str:
-    """The sweep in a few sentences: who is ahead of the yardstick at which budgets, and where they
-    cross."""
+    """Say which arms are ahead of the baseline arm at which budgets, and where they cross."""
     other = yardstick(found)
-    compared = [
-        (group, endpoint, pairs)
-        for group in found["groups"]
-        for endpoint in found["endpoints"]
-        if (pairs := against(group, endpoint, other))
-    ]
-    points = [
-        point for *_, pairs in compared for pair in pairs.values() for point in pair["points"]
-    ]
+    compared = []
+    points: list[Mapping[str, Any]] = []
+    arms: dict[str, None] = {}
+    for group in found["groups"]:
+        for endpoint in found["endpoints"]:
+            pairs = against(group, endpoint, other)
+            if pairs:
+                compared.append((group, endpoint, pairs))
+            for arm, pair in pairs.items():
+                arms[arm] = None
+                points += pair["points"]
     if not points:
-        return (
-            f"Nothing was compared with {other}: a difference needs two arms with an endpoint in "
-            "common."
-        )
+        return say("sweep_nothing", other=other)
     if all(point["n"] < 2 for point in points):
-        return (
-            "This sweep cannot tell the arms apart: an interval needs at least two seeds that "
-            "both arms share, and no "
-            "pair has them."
-        )
+        return say("sweep_no_interval")
     if all(point["verdict"] == "INCONCLUSIVE" for point in points):
-        arms = list(dict.fromkeys(arm for *_, pairs in compared for arm in pairs))
-        return f"This sweep cannot tell {numbers.listed(arms)} from {other} at any of its budgets."
+        return say("sweep_undecided", arms=numbers.listed(list(arms)), other=other)
     if len(compared) > _FEW:
-        return _counted(compared, other)
-    told = [_on(found, group, endpoint, pairs, other) for group, endpoint, pairs in compared]
-    return " ".join(told)
+        return _counted(list(arms), [pairs for *_, pairs in compared], other)
+    return " ".join(_on(found, group, endpoint, pairs) for group, endpoint, pairs in compared)
 
 
-def _on(
-    found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair], other: str
-) -> str:
-    """A sentence on one endpoint; arms of which the same is said share a clause."""
-    alike: dict[tuple[str, str], list[str]] = {}
+def _on(found: Sweep, group: Group, endpoint: Endpoint, pairs: Mapping[str, Pair]) -> str:
+    """Say what one endpoint shows; arms of which the same holds share a clause."""
+    alike: dict[str, list[str]] = {}
     for arm, pair in pairs.items():
-        one, many = (
-            _told(pair, found["kind"], other, n) + _crossed(pair, found["kind"]) for n in (0, 1)
+        told_apart = [c for c in pair["crossings"] if None not in (c["low"], c["high"])]
+        statement = _standing(pair, found["kind"], brief=True) + _crossed(
+            pair, told_apart, found["kind"]
         )
-        alike.setdefault((one, many), []).append(arm)
-    clauses = [f"{numbers.listed(arms)} {said[len(arms) > 1]}" for said, arms in alike.items()]
-    where = numbers.settings(group["settings"])
-    measured = places([as_endpoint(endpoint)])
-    return f"On {measured}{f', {where}' if where else ''}, {'; '.join(clauses)}."
+        alike.setdefault(statement, []).append(arm)
+    clauses = [
+        say("sweep_arms", arms=numbers.listed(arms), standing=text) for text, arms in alike.items()
+    ]
+    where = filter(None, [measures([as_endpoint(endpoint)]), numbers.settings(group["settings"])])
+    other = yardstick(found)
+    return say("sweep_endpoint", other=other, where=", ".join(where), clauses="; ".join(clauses))
 
 
-def _counted(compared: Sequence[tuple[Group, Endpoint, Mapping[str, Pair]]], other: str) -> str:
-    """Too much for a sentence each: how often each arm is where."""
-    verdicts: dict[str, list[str]] = {}
-    for *_, pairs in compared:
-        for arm, pair in pairs.items():
-            verdicts.setdefault(arm, []).extend(point["verdict"] for point in pair["points"])
+def _counted(arms: Sequence[str], compared: Sequence[Mapping[str, Pair]], other: str) -> str:
+    """Count how often each arm is where, when that is too much for a sentence each."""
     clauses = []
-    for arm, found in verdicts.items():
-        counts = [f"{word} {found.count(v)}" for v, word in _COUNTED.items() if v in found]
-        clauses.append(f"{arm} {', '.join(counts)} of {len(found)}")
-    return f"Against {other}, over all budgets, settings and endpoints: {'; '.join(clauses)}."
+    for arm in arms:
+        verdicts: list[str] = []
+        for pairs in compared:
+            if arm in pairs:
+                verdicts += [point["verdict"] for point in pairs[arm]["points"]]
+        counts = [
+            say("sweep_count", outcome=say(f"sweep_{verdict}"), count=verdicts.count(verdict))
+            for verdict in _VERDICTS
+            if verdict in verdicts
+        ]
+        clauses.append(say("sweep_counts", arm=arm, counts=", ".join(counts), total=len(verdicts)))
+    return say("sweep_counted", other=other, clauses="; ".join(clauses))
 
 
 def sentences(found: Sweep, group: Group, endpoint: Endpoint) -> list[str]:
-    """For each pair of arms on an endpoint: who is ahead at which budgets, and where their means
-    cross.
+    """Say for each pair of arms who is ahead at which budgets, and where their means cross.
 
-    Pairs with the yardstick come first and are read from the other arm's side.
+    Pairs with the baseline arm come first and are read from the other arm's side.
     """
     other = yardstick(found)
     pairs = list(against(group, endpoint, other).values())
-    pairs += [
-        p
-        for p in group["pairs"]
-        if p["endpoint"] == endpoint["name"] and other not in (p["a"], p["b"])
-    ]
-    return [
-        f"{pair['a']} "
-        f"{_standing(pair, found['kind'], pair['b'])}{_crossed(pair, found['kind'], every=True)}."
-        for pair in pairs
-    ]
+    for pair in group["pairs"]:
+        if pair["endpoint"] == endpoint["name"] and other not in (pair["a"], pair["b"]):
+            pairs.append(pair)
+    texts = []
+    for pair in pairs:
+        crossed = _crossed(pair, pair["crossings"], found["kind"])
+        standing = _standing(pair, found["kind"]) + crossed
+        texts.append(say("sweep_pair", a=pair["a"], b=pair["b"], standing=standing))
+    return texts
 
 
-def _told(pair: Pair, kind: str, other: str, several: int) -> str:
-    """What is told of a pair, briefly: `is ahead of scratch up to 7.00e11 FLOPs, else
-    undecided`."""
-    told = {point["verdict"] for point in pair["points"]}
-    if told == {"INCONCLUSIVE"} or "INCONCLUSIVE" not in told:
-        return _standing(pair, kind, other, several)
-    return (
-        f"{_standing(pair, kind, other, several, leave_out=('INCONCLUSIVE',))} and otherwise "
-        "undecided"
-    )
+def _standing(pair: Pair, kind: str, *, brief: bool = False) -> str:
+    """Write where a pair is told apart: `ahead up to 7.00e11 FLOPs, undecided at 1.70e12 FLOPs`.
 
-
-def _standing(
-    pair: Pair, kind: str, other: str, several: int = 0, leave_out: Sequence[str] = ()
-) -> str:
-    """`is ahead of scratch up to 7.00e11 FLOPs and cannot be told from it at 1.70e12 FLOPs`."""
+    Args:
+        pair: a pair of arms, read from the first arm's side.
+        kind: kind of budget.
+        brief: whether budgets without a decision are not named where others have one.
+    """
     every = [point["budget"] for point in pair["points"]]
-    told: dict[str, list[float]] = {}
-    for point in pair["points"]:
-        told.setdefault(point["verdict"], []).append(point["budget"])
     clauses: list[str] = []
-    for verdict, phrases in _PHRASES.items():
-        if verdict in told and verdict not in leave_out:
-            place = where(told[verdict], every, kind)
-            if verdict == "INCONCLUSIVE":
-                place = place.replace("at every", "at any")
-            clauses.append(f"{phrases[several].format('it' if clauses else other)} {place}")
-    return numbers.listed(clauses)
+    for verdict in _VERDICTS:
+        budgets = [point["budget"] for point in pair["points"] if point["verdict"] == verdict]
+        if budgets and clauses and brief and verdict == "INCONCLUSIVE":
+            clauses.append(say("sweep_otherwise"))
+        elif budgets:
+            clauses.append(f"{say(f'sweep_{verdict}')} {where(budgets, every, kind)}")
+    return ", ".join(clauses)
 
 
-def _crossed(pair: Pair, kind: str, every: bool = False) -> str:
-    """Where means cross; unless `every`, only where the arms are told apart on both sides."""
-    ends = pair["points"][0]["budget"], pair["points"][-1]["budget"]
-    found = [
-        c for c in pair["crossings"] if every or (c["low"] is not None and c["high"] is not None)
-    ]
-    texts = [
-        f"{amounts([c['at']], kind)} {bracket(c['low'], c['high'], ends, kind)}" for c in found
-    ]
-    return f"; the means cross at {numbers.listed(texts)}" if texts else ""
+def _crossed(pair: Pair, crossings: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """Say where a pair's means cross; empty where they do not."""
+    if not crossings:
+        return ""
+    ends = (pair["points"][0]["budget"], pair["points"][-1]["budget"])
+    texts = []
+    for crossing in crossings:
+        interval = bracket(crossing["low"], crossing["high"], ends, kind)
+        texts.append(f"{amounts([crossing['at']], kind)} {interval}")
+    return say("crossed", crossings=numbers.listed(texts))
 
 
-def bracket(low: float | None, high: float | None, ends: tuple[float, float], kind: str) -> str:
-    """A crossing's interval; where it is open, it goes on beyond the budgets looked at, which end
-    at `ends`."""
+def bracket(
+    low: float | None,
+    high: float | None,
+    ends: tuple[float, float],
+    kind: str,
+    above: str = "above",
+) -> str:
+    """Write a crossing's interval.
+
+    Args:
+        low, high: ends of the interval; None where it is open.
+        ends: smallest and largest budget looked at, beyond which an open end lies.
+        kind: kind of budget.
+        above: phrase for an open upper end.
+    """
     if low is None and high is None:
-        return "[open at both ends]"
-    texts = [
-        f"below {_amount(ends[0], kind)}" if low is None else _amount(low, kind),
-        f"above {_amount(ends[1], kind)}" if high is None else _amount(high, kind),
-    ]
-    return f"[{', '.join(texts)}]"
+        return say("open_ends")
+    lower = say("below", amount=_amount(ends[0], kind)) if low is None else _amount(low, kind)
+    upper = say(above, amount=_amount(ends[1], kind)) if high is None else _amount(high, kind)
+    return f"[{lower}, {upper}]"
 
 
 def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
-    """Some of the budgets, in words: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 and
-    4.00e12 FLOPs`."""
-    some = list(budgets)
+    """Write some of the budgets: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 FLOPs`."""
     count = len(budgets)
-    if some == list(every) and count > 1:
-        return "at every budget"
-    if count > 1 and some == list(every[-count:]):
-        return f"from {amounts(some[:1], kind)} up"
-    if count > 1 and some == list(every[:count]):
-        return f"up to {amounts(some[-1:], kind)}"
-    return f"at {amounts(some, kind)}"
+    if count > 1 and list(budgets) == list(every):
+        return say("at_every")
+    if count > 1 and list(budgets) == list(every[-count:]):
+        return say("from_up", amounts=amounts(budgets[:1], kind))
+    if count > 1 and list(budgets) == list(every[:count]):
+        return say("up_to", amounts=amounts(budgets[-1:], kind))
+    return say("at", amounts=amounts(budgets, kind))
 
 
 def amounts(values: Sequence[float], kind: str) -> str:
