@@ -178,7 +178,7 @@ def test_the_headline_names_the_winner_where_it_wins_and_where_extrapolation_beg
     assert f"scratch ahead of logit and mlm+minilm from {flops(last.low)} FLOPs on" in head
     assert between.standing == Standing("open", ("scratch", "logit"))
     assert first.high < planted < last.low
-    assert head.index("scratch ahead of") < head.index("undecided between scratch and logit")
+    assert head.index("scratch ahead of") < head.index("scratch and logit: undecided")
     assert "Beyond 1.00e13 FLOPs, the pilot's largest budget, this is extrapolated." in head
 
 
