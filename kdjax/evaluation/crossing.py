@@ -15,9 +15,9 @@ class Crossing:
     """The budget at which a difference changes its sign.
 
     Attributes:
-        at: where the mean difference is 0, for the last time if it is so more than once.
-        low, high: between them the difference cannot be told from 0; None where that goes on to the
-            smallest or the largest budget looked at.
+        at: budget where the mean difference is 0, for the last time if it is so more than once.
+        low, high: the budgets between which the interval of the difference holds 0; None where that
+            goes on to the smallest or the largest budget looked at.
         rising: whether the difference goes from below 0 to above it.
     """
 
@@ -30,7 +30,7 @@ class Crossing:
 def crossings(
     budgets: Sequence[float], means: Sequence[float], lows: Sequence[float], highs: Sequence[float]
 ) -> list[Crossing]:
-    """Finds where a difference changes its sign, with an interval.
+    """Find where a difference changes its sign, with an interval.
 
     Means and the ends of their intervals are taken as straight lines in the logarithm of the budget
     between the budgets looked at. A budget belongs to a crossing's interval when the difference's
@@ -40,8 +40,8 @@ def crossings(
 
     Args:
         budgets: ascending, above 0.
-        means: of the difference at each.
-        lows, highs: ends of its interval at each.
+        means: mean difference at each budget.
+        lows, highs: ends of the difference's interval at each budget.
 
     Raises:
         InputError: budgets that do not ascend.
@@ -49,10 +49,25 @@ def crossings(
     if any(a >= b for a, b in pairwise(budgets)) or (budgets and budgets[0] <= 0):
         raise InputError(f"budgets are {list(budgets)}, expected ascending ones above 0")
     x = [math.log(budget) for budget in budgets]
+
+    # The sign of the difference at each budget; 0 where its interval holds 0.
     signs = [(low > 0) - (high < 0) for low, high in zip(lows, highs, strict=True)]
-    told: list[int | None] = [n for n, sign in enumerate(signs) if sign]
-    found = []
-    for before, after in pairwise([None, *told, None]):
+    significant: list[int | None] = [n for n, sign in enumerate(signs) if sign]
+
+    def interval_end(index: int | None, direction: int) -> float | None:
+        """Return where the interval beside a significant budget first holds 0."""
+        if index is None:
+            return None
+        ends = {1: lows, -1: highs}[signs[index]]
+        neighbour = index + direction
+        return math.exp(_zero_of_line(x[index], x[neighbour], ends[index], ends[neighbour]))
+
+    # At most one crossing lies between two neighbouring significant budgets, and one on either side
+    # of all of them (None). Without any significant budget all is noise.
+    crossed = []
+    for before, after in pairwise([None, *significant, None]):
+        if before is None and after is None:
+            continue
         start = before or 0
         stop = len(x) - 1 if after is None else after
         changes = [
@@ -60,28 +75,23 @@ def crossings(
             for n in range(start, stop)
             if means[n] * means[n + 1] < 0 or means[n] != 0 == means[n + 1]
         ]
-        if not changes or (before is None and after is None):
+        if not changes:
+            continue
+
+        # The difference goes and comes back where it has one sign at both ends: that is no
+        # crossing. At an open end the mean speaks, as the interval says nothing.
+        first = means[start] if before is None else signs[before]
+        final = means[stop] if after is None else signs[after]
+        if first * final > 0:
             continue
         last = changes[-1]
-        rising = means[last] < 0
-        same_side = before is not None and after is not None and signs[before] == signs[after]
-        if same_side or (after is None and before is not None and means[stop] * signs[before] > 0):
-            continue  # it goes and comes back
-        if before is None and after is not None and means[start] * signs[after] > 0:
-            continue
-        low = None if before is None else _end(x, lows if signs[before] > 0 else highs, before, 1)
-        high = None if after is None else _end(x, lows if signs[after] > 0 else highs, after, -1)
-        at = _root(x[last], x[last + 1], means[last], means[last + 1])
-        found.append(Crossing(math.exp(at), low, high, rising))
-    return found
+        at = _zero_of_line(x[last], x[last + 1], means[last], means[last + 1])
+        low = interval_end(before, 1)
+        high = interval_end(after, -1)
+        crossed.append(Crossing(math.exp(at), low, high, rising=means[last] < 0))
+    return crossed
 
 
-def _end(x: Sequence[float], ends: Sequence[float], told: int, way: int) -> float:
-    """From a budget where the difference is told from 0, the one on the way at which it no longer
-    is."""
-    return math.exp(_root(x[told], x[told + way], ends[told], ends[told + way]))
-
-
-def _root(left: float, right: float, at_left: float, at_right: float) -> float:
-    """Where a straight line is 0."""
+def _zero_of_line(left: float, right: float, at_left: float, at_right: float) -> float:
+    """Return where a straight line is 0."""
     return left + (right - left) * at_left / (at_left - at_right)

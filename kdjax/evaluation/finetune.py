@@ -25,7 +25,7 @@ from kdjax.training.optimizer import adamw, apply, learning_rate
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """Scores are accuracies; Pearson's r for a regression.
+    """Scores of a fine-tuned model: accuracies, or Pearson's r for a regression.
 
     Attributes:
         test: test score after the last step.
@@ -43,7 +43,7 @@ class FinetuneResult:
 def finetune(
     config: ModelConfig, params: Any, task: Task, settings: FinetuneConfig, *, seed: int
 ) -> FinetuneResult:
-    """Trains encoder and head on a task, and scores the result once, after the last step.
+    """Train encoder and head on a task, and score the result once, after the last step.
 
     AdamW (`optimizer_of`) on cross-entropy; for a regression on the mean squared error of labels
     standardised by the training rows. Dropout has the rates of the model. Nothing here is charged
@@ -51,55 +51,58 @@ def finetune(
     of a process.
 
     Args:
-        config: of the model.
-        params: its parameters; they are copied, an MLM head is left aside.
-        task: the task.
+        config: configuration of the model.
+        params: parameters of the model; copied, without its MLM head.
+        task: labelled rows to train on and to score.
         settings: steps, batch, optimiser, and what the head reads.
-        seed: of the head, the order of rows and dropout.
+        seed: decides the head's start, the order of rows, and dropout.
 
     Raises:
         InputError: no step, or a loss that is not finite.
     """
     if settings.steps < 1:
         raise InputError(f"evaluation.finetune.steps is {settings.steps}, expected at least 1")
+    # A copy, since the step donates its state.
+    encoder = {name: part for name, part in params.items() if name != "mlm"}
     trained = {
-        # A copy, since the step uses up what it is given.
-        "model": jax.tree.map(
-            jnp.array, {name: part for name, part in params.items() if name != "mlm"}
-        ),
+        "model": jax.tree.map(jnp.array, encoder),
         "head": init_task_head(config, task.outputs, seed),
     }
     recipe = _Recipe(config, settings, task.regression)
-    state = trained, recipe.optimizer.init(trained)
+    state = (trained, recipe.optimizer.init(trained))
     targets = _targets(task)
     key = jax.random.key(seed)
+    schedule = optimizer_of(settings)
     losses = []
     for step, rows in enumerate(batch_rows(len(task.train), settings, seed)):
         batch = {name: values[rows] for name, values in task.train.batch.items()}
-        rate = learning_rate(
-            optimizer_of(settings), step / settings.steps, (step + 1) / settings.steps
-        )
-        state, loss = _step(
-            recipe, state, batch, targets[rows], jax.random.fold_in(key, step), np.float32(rate)
-        )
-        losses.append(loss)  # fetched at the end, so the device does not wait for the host
+        step_key = jax.random.fold_in(key, step)
+        rate = learning_rate(schedule, step / settings.steps, (step + 1) / settings.steps)
+        state, loss = _step(recipe, state, batch, targets[rows], step_key, np.float32(rate))
+        losses.append(loss)
+
+    # Losses are fetched after the last step, so that the device never waits for the host.
     for step, value in enumerate(np.asarray(jnp.stack(losses)), start=1):
         if not np.isfinite(value):
             raise _diverged(task, f"the loss is {value} at step {step}")
-    dev, test = (_score(recipe, state[0], split, task) for split in (task.dev, task.test))
-    return FinetuneResult(test, dev, settings.steps, settings.learning_rate)
+    return FinetuneResult(
+        test=_score(recipe, state[0], task.test, task),
+        dev=_score(recipe, state[0], task.dev, task),
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+    )
 
 
 def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDArray[np.intp]]:
-    """The training rows of each step, `[batch]`: epochs one after another, each in its own order,
-    no row left out.
+    """Yield the training rows of each step, `[batch]`: epoch after epoch, with no row left out.
 
-    The order is a pure function of (seed, epoch). A batch may cross from one epoch into the next.
+    The order within an epoch is a pure function of (seed, epoch). A batch may cross from one epoch
+    into the next.
 
     Args:
-        count: training rows.
-        settings: steps and batch.
-        seed: not negative.
+        count: number of training rows.
+        settings: steps and batch size.
+        seed: a number that is not negative.
     """
     rows = np.empty(0, np.intp)
     epoch = 0
@@ -112,19 +115,21 @@ def batch_rows(count: int, settings: FinetuneConfig, seed: int) -> Iterator[NDAr
 
 
 def optimizer_of(settings: FinetuneConfig) -> OptimizerConfig:
-    """The optimiser of a fine-tuning: Adam's betas are 0.9 and 0.999, as BERT's (Devlin et al.
-    2019, arXiv 1810.04805).
+    """Return the optimiser of a fine-tuning.
 
-    A warm-up given as a number of steps becomes its share of them; one as long as the run, or
-    longer, lasts the run.
+    Adam's betas are 0.9 and 0.999, as BERT's (Devlin et al. 2019, arXiv 1810.04805). A warm-up
+    given as a number of steps becomes a fraction of them; one as long as the run, or longer, lasts
+    the run.
 
     Args:
-        settings: at least 1 step.
+        settings: settings with at least 1 step.
     """
-    share = settings.warmup if settings.warmup < 1 else settings.warmup / settings.steps
+    warmup = settings.warmup
+    if warmup >= 1:
+        warmup /= settings.steps
     return OptimizerConfig(
         learning_rate=settings.learning_rate,
-        warmup=min(share, math.nextafter(1.0, 0.0)),
+        warmup=min(warmup, math.nextafter(1.0, 0.0)),
         weight_decay=settings.weight_decay,
         b1=0.9,
         b2=0.999,
@@ -135,7 +140,7 @@ def optimizer_of(settings: FinetuneConfig) -> OptimizerConfig:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """All that a compiled step depends on, besides shapes."""
+    """What a compiled step depends on besides shapes; hashable, so that it can be static."""
 
     model: ModelConfig
     settings: FinetuneConfig
@@ -143,7 +148,7 @@ class _Recipe:
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
-        """AdamW; everything is trained."""
+        """Return AdamW over all parameters."""
         return adamw(optimizer_of(self.settings))
 
 
@@ -156,6 +161,8 @@ def _step(
     key: jax.Array,
     rate: jax.Array,
 ) -> tuple[tuple[Any, Any], jax.Array]:
+    """Take one step; return the new state and the loss before it."""
+
     def loss_of(trained: Any) -> jax.Array:
         outputs = classify(
             recipe.model,
@@ -169,25 +176,30 @@ def _step(
             return jnp.mean((outputs[:, 0] - targets) ** 2)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets))
 
-    trained, opt = state
+    trained, moments = state
     loss, grads = jax.value_and_grad(loss_of)(trained)
-    return apply(recipe.optimizer, grads, opt, trained, rate), loss
+    return apply(recipe.optimizer, grads, moments, trained, rate), loss
 
 
 def _targets(task: Task) -> NDArray[Any]:
+    """Return class indices, or numbers standardised by the training rows."""
     labels = task.train.labels
     if not task.regression:
         return labels
-    standardised: NDArray[Any] = ((labels - labels.mean()) / (labels.std() or 1)).astype(np.float32)
+    # Labels that are all alike have no spread to divide by.
+    spread = labels.std() or 1
+    standardised: NDArray[Any] = ((labels - labels.mean()) / spread).astype(np.float32)
     return standardised
 
 
 def _score(recipe: _Recipe, trained: Any, split: Split, task: Task) -> float:
+    """Score the model's predictions on one split."""
     outputs = over_rows(functools.partial(_classify, recipe, trained), split.batch)
     if not np.isfinite(outputs).all():
         raise _diverged(task, "the outputs are not finite after the last step")
-    predicted = outputs[:, 0] if task.regression else outputs.argmax(axis=1)
-    return score(predicted, split.labels, regression=task.regression)
+    if task.regression:
+        return score(outputs[:, 0], split.labels, regression=True)
+    return score(outputs.argmax(axis=1), split.labels, regression=False)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -197,8 +209,8 @@ def _classify(recipe: _Recipe, trained: Any, batch: dict[str, jax.Array]) -> jax
     )
 
 
-def _diverged(task: Task, found: str) -> Diverged:
+def _diverged(task: Task, problem: str) -> Diverged:
     return Diverged(
-        f"fine-tuning on {task.name}: {found}, expected finite numbers; lower "
+        f"fine-tuning on {task.name}: {problem}, expected finite numbers; lower "
         "evaluation.finetune.learning_rate"
     )

@@ -7,15 +7,16 @@ from numpy.typing import NDArray
 
 
 def score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, regression: bool) -> float:
-    """Scores predictions.
+    """Score predictions by accuracy, or by Pearson's r.
 
     Args:
-        predicted: `[N]` class indices, or numbers.
-        truth: `[N]` likewise.
-        regression: whether these are numbers.
+        predicted: `[N]`: predicted class indices, or numbers.
+        truth: `[N]`: the right class indices, or numbers.
+        regression: whether labels are numbers.
 
-    Returns: The share of equal classes; for numbers, Pearson's correlation r. Numbers that are all
-        alike have no correlation; they score 0, what a constant is worth.
+    Returns:
+        The share of equal classes; for numbers, Pearson's correlation r. Numbers that are all alike
+        have no correlation; they score 0, what a constant is worth.
     """
     if not regression:
         return float(np.mean(predicted == truth))
@@ -26,4 +27,7 @@ def score(predicted: NDArray[np.generic], truth: NDArray[np.generic], *, regress
     x = x - x.mean()
     y = y - y.mean()
     size = np.sqrt(np.sum(x * x) * np.sum(y * y))
-    return float(np.sum(x * y) / size) if size > 0 else 0.0
+    # Spreads so small that their product is 0 in floating point count as none.
+    if size == 0:
+        return 0.0
+    return float(np.sum(x * y) / size)

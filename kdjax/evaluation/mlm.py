@@ -1,5 +1,4 @@
-"""Masked language modelling on held-out text, on masks that are the same for every run, and beside
-a teacher.
+"""Masked language modelling on held-out text with fixed masks, also beside a teacher.
 
 Letters in shapes: B batch, S slots, V vocabulary.
 """
@@ -30,13 +29,12 @@ class MlmResult:
 
     Attributes:
         loss: mean cross-entropy over the masked slots, in nats, weighted by `label_weights`.
-        accuracy: share of these slots, with the same weights, whose most probable token is the
-            right one.
+        accuracy: weighted share of the masked slots whose most probable token is the right one.
         count: masked slots with a weight above 0.
-        kl: KL(p_t‖p_s) from the teacher's to the model's distribution at temperature 1, in nats,
-            the mean over the same slots by the same weights; None without a teacher.
-        agreement: share of these slots, with the same weights, where both models' most probable
-            tokens are the same; None without a teacher.
+        kl: weighted mean over the masked slots of KL(p_t‖p_s), from the teacher's to the model's
+            distribution at temperature 1, in nats; None without a teacher.
+        agreement: weighted share of the masked slots where teacher and model have the same most
+            probable token; None without a teacher.
     """
 
     loss: float
@@ -49,17 +47,15 @@ class MlmResult:
 class HeldOut:
     """Held-out batches with fixed masks and, where there is a teacher, its predictions on them.
 
-    The teacher runs once, when something first asks for its predictions. They are kept on the host
-    as float32
+    The teacher runs once, when its predictions are first needed. They stay on the host as float32
     log-probabilities, S x V x 4 bytes a sequence: 2.4 MB with 20 slots and 30,522 entries. Every
-    measured model then gets them batch by batch; at most two batches of them are on the device at a
-    time.
+    measured model gets them batch by batch; at most two batches are on the device at a time.
 
     A mean is over slots, not over batches: a batch counts by the weights it has. A forward pass is
     compiled once per configuration and batch shape, for all runs of a process.
 
     Attributes:
-        batches: the batches.
+        batches: MLM batches on the host.
         shuffled: the same sequences with their visible tokens shuffled, a control
             (`kdjax.evaluation.shuffle`); None where nothing is measured on them.
     """
@@ -70,35 +66,37 @@ class HeldOut:
         teacher: Model | None = None,
         shuffled: HeldOut | None = None,
     ):
-        """Takes the batches; nothing is computed yet.
+        """Take the batches; nothing is computed yet.
 
         Args:
             batches: MLM batches; unused slots and padded rows have `label_weights` 0.
-            teacher: whose predictions models are compared with. One without an MLM head predicts
-                nothing, and counts as none.
-            shuffled: the same batches with their visible tokens shuffled; None: there are none.
+            teacher: model that others are compared with; one without an MLM head predicts nothing,
+                and counts as none.
+            shuffled: the same batches with their visible tokens shuffled, if there are any.
         """
         self.batches = [dict(batch) for batch in batches]
         self.shuffled = shuffled
-        self._teacher = teacher if teacher is not None and "mlm" in teacher.params else None
+        self._teacher = None
+        if teacher is not None and "mlm" in teacher.params:
+            self._teacher = teacher
 
     @property
     def teacher(self) -> MlmResult | None:
-        """The teacher's own loss, accuracy and count; None without a teacher or where it has no MLM
-        head.
+        """Return the teacher's own result; None without a teacher that has an MLM head.
 
         Raises:
             InputError: no slot has a weight above 0, or the loss is not finite.
         """
-        return None if self._teacher is None else self._predictions[0]
+        if self._teacher is None:
+            return None
+        return self._predictions[0]
 
     def measure(self, config: ModelConfig, params: Any) -> MlmResult:
-        """A model's result on all batches, without dropout; with a teacher also how near it is to
-        the teacher.
+        """Measure a model on all batches, without dropout, and how near it is to the teacher.
 
         Args:
-            config: of the model.
-            params: its parameters, with an MLM head.
+            config: configuration of the model.
+            params: parameters of the model, with an MLM head.
 
         Raises:
             InputError: no slot has a weight above 0, a result is not finite, or model and teacher
@@ -106,12 +104,11 @@ class HeldOut:
         """
         targets: list[NDArray[np.float32]] | list[None] = [None] * len(self.batches)
         if self._teacher is not None:
-            found = config.vocab_size
             expected = self._teacher.config.vocab_size
-            if found != expected:
+            if config.vocab_size != expected:
                 raise InputError(
-                    f"held-out KL: the model has {found} vocabulary entries, expected the "
-                    f"teacher's {expected}"
+                    f"held-out KL: the model has {config.vocab_size} vocabulary entries, expected "
+                    f"the teacher's {expected}"
                 )
             targets = self._predictions[1]
         sums: list[dict[str, jax.Array]] = []
@@ -120,62 +117,61 @@ class HeldOut:
             # targets.
             jax.block_until_ready(sums[-2:-1])
             sums.append(_measure(config, params, batch, target))
-        return result_of(sums, "held-out")
+        return mean_of(sums, "held-out")
 
     @functools.cached_property
     def _predictions(self) -> tuple[MlmResult, list[NDArray[np.float32]]]:
         """The teacher's result, and its log-probabilities `[B, S, V]` for each batch."""
-        assert self._teacher is not None  # nothing asks otherwise
+        assert self._teacher is not None  # callers have checked
         sums = []
         targets = []
         for batch in self.batches:
-            log_probs, part = _predict(*self._teacher, batch)
+            log_probs, batch_sums = _predict(*self._teacher, batch)
             targets.append(np.asarray(log_probs, np.float32))
-            sums.append(part)
-        return result_of(sums, "the teacher's held-out"), targets
+            sums.append(batch_sums)
+        return mean_of(sums, "the teacher's held-out"), targets
 
 
 def held_out_loss(
     config: ModelConfig, params: Any, batches: Iterable[Mapping[str, Any]]
 ) -> MlmResult:
-    """A model's result on `batches`, beside no teacher; see `HeldOut.measure`."""
+    """Measure a model on `batches` without a teacher; see `HeldOut.measure`."""
     return HeldOut(batches).measure(config, params)
 
 
-def result_of(sums: list[dict[str, jax.Array]], whose: str) -> MlmResult:
+def mean_of(sums: list[dict[str, jax.Array]], measured: str) -> MlmResult:
     """Turn the sums of all batches (`over_slots`) into means.
 
     Args:
-        sums: of each batch.
-        whose: whose they are, for messages.
+        sums: what `over_slots` returned for each batch.
+        measured: what was measured, for messages.
 
     Raises:
         InputError: no slot has a weight above 0, or a mean is not finite.
     """
-    parts = jax.device_get(sums)
-    if not any(part["count"] for part in parts):
+    batches = jax.device_get(sums)
+    if not any(batch["count"] for batch in batches):
         raise InputError(
-            f"{whose} MLM loss: no masked slot in the held-out batches, expected at least one"
+            f"{measured} MLM loss: no masked slot in the held-out batches, expected at least one"
         )
-    total = {
-        name: float(np.sum([part[name] for part in parts], dtype=np.float64)) for name in parts[0]
-    }
-    means = {
-        name: total[name] / total["weight"] for name in total if name not in ("weight", "count")
-    }
+    total = jax.tree.map(lambda *values: float(np.sum(values, dtype=np.float64)), *batches)
+    count = int(total.pop("count"))
+    weight = total.pop("weight")
+    means = {name: value / weight for name, value in total.items()}
     for name, label in (("loss", "MLM loss"), ("kl", "KL")):
         if not np.isfinite(means.get(name, 0.0)):
             raise Diverged(
-                f"{whose} {label}: found {means[name]}, expected a finite number; the model has "
+                f"{measured} {label}: found {means[name]}, expected a finite number; the model has "
                 "diverged"
             )
-    return MlmResult(count=int(total["count"]), **means)
+    return MlmResult(count=count, **means)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _measure(
     config: ModelConfig, params: Any, batch: dict[str, jax.Array], target: jax.Array | None
 ) -> dict[str, jax.Array]:
+    """Sum a model's results over a batch; see `over_slots`."""
     return over_slots(_log_probs(config, params, batch), batch, target)
 
 
@@ -183,6 +179,7 @@ def _measure(
 def _predict(
     config: ModelConfig, params: Any, batch: dict[str, jax.Array]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return the teacher's log-probabilities on a batch, and its own sums."""
     log_probs = _log_probs(config, params, batch)
     return log_probs, over_slots(log_probs, batch, None)
 
@@ -194,14 +191,14 @@ def _log_probs(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) ->
 
 
 def over_slots(
-    own: jax.Array, batch: Mapping[str, jax.Array], target: jax.Array | None
+    log_probs: jax.Array, batch: Mapping[str, jax.Array], target: jax.Array | None
 ) -> dict[str, jax.Array]:
     """Sum loss and accuracy over the slots of a batch by their weights.
 
     Args:
-        own: the model's log-probabilities `[B, S, V]`.
+        log_probs: `[B, S, V]`: the model's log-probabilities.
         batch: `labels` and `label_weights`, `[B, S]`.
-        target: the teacher's log-probabilities, likewise; None: no teacher.
+        target: `[B, S, V]`: the teacher's log-probabilities; None without a teacher.
 
     Returns:
         Sums: `loss`, `accuracy`, `weight`, `count`; beside a teacher also `kl` and `agreement`.
@@ -214,16 +211,14 @@ def over_slots(
         # no number.
         return jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
 
-    best = jnp.argmax(own, -1)
+    best = jnp.argmax(log_probs, -1)
     sums = {
-        "loss": summed(-jnp.take_along_axis(own, labels[..., None], -1)[..., 0]),
+        "loss": summed(-jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]),
         "accuracy": summed(best == labels),
         "weight": jnp.sum(weights),
         "count": jnp.sum(weights > 0),
     }
     if target is not None:
-        sums |= {
-            "kl": summed(kl_of_log_probs(own, target)),
-            "agreement": summed(best == jnp.argmax(target, -1)),
-        }
+        sums["kl"] = summed(kl_of_log_probs(log_probs, target))
+        sums["agreement"] = summed(best == jnp.argmax(target, -1))
     return sums

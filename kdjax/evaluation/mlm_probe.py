@@ -1,4 +1,4 @@
-"""The MLM probe: held-out loss of a fresh MLM head on a frozen model, the same yardstick for all.
+"""The MLM probe: held-out loss of a fresh MLM head on a frozen model, fitted alike on every model.
 
 The head sees one masked position at a time, so it can read what the model's states say of the token
 there, and cannot look at its neighbours itself. It reads a learned mix of all layers (ELMo's scalar
@@ -27,7 +27,7 @@ import optax
 from kdjax.budget.price import checked, measure
 from kdjax.config import MlmProbeConfig, ModelConfig, OptimizerConfig
 from kdjax.errors import InputError
-from kdjax.evaluation.mlm import HeldOut, MlmResult, over_slots, result_of
+from kdjax.evaluation.mlm import HeldOut, MlmResult, mean_of, over_slots
 from kdjax.models import abstract_params, forward
 from kdjax.models.features import FeatureRequest
 from kdjax.models.ops import cross_entropy, gelu, log_softmax
@@ -54,11 +54,11 @@ OPTIMIZER = optax.scale_by_adam(b1=0.9, b2=0.98, eps=1e-8)
 
 @dataclass(frozen=True)
 class ProbeHead:
-    """A head's form: all that the compiled functions of a probe depend on, besides shapes.
+    """A probe's MLM head: what its compiled functions depend on besides shapes.
 
     Attributes:
         model: configuration of the frozen model.
-        decoder: `free`: an output matrix of its own; `tied`: the model's word embedding.
+        decoder: `free`: an output matrix of the head's own; `tied`: the model's word embedding.
         features: `mix`: a learned mix of all layers; `last`: the last layer alone.
     """
 
@@ -68,12 +68,14 @@ class ProbeHead:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers it reads; 0 is the embedding output."""
+        """Return the layers that the head reads; 0 is the embedding output."""
         last = self.model.layers
-        return tuple(range(last + 1)) if self.features == "mix" else (last,)
+        if self.features == "last":
+            return (last,)
+        return tuple(range(last + 1))
 
     def init(self) -> Params:
-        """Make the parameters it starts with: the same for all models of one width.
+        """Make the head's first parameters, the same for all models of one width.
 
         The mix is even and the output matrix 0, so that the first prediction is uniform.
         """
@@ -93,25 +95,25 @@ class ProbeHead:
         return head
 
     def start(self) -> State:
-        """Make a new head and its optimiser's state; a step uses up what it is given."""
+        """Make a new head and its optimiser's state, which the first step donates."""
         head = self.init()
         return head, OPTIMIZER.init(head)
 
     def states(self, encoder: Params, batch: Mapping[str, jax.Array]) -> jax.Array:
-        """Compute the standardised states `[B, S, K, D]` of the layers it reads at the slots."""
+        """Compute the standardised states `[B, S, K, D]` at the slots, of the layers to read."""
         request = FeatureRequest(hidden=frozenset(self.layers))
         hidden = forward(self.model, encoder, batch, request).hidden
         slots = batch["slots"][..., None]
-        read = [jnp.take_along_axis(hidden[layer], slots, axis=1) for layer in self.layers]
-        return standardized(jnp.stack(read, axis=2))
+        at_slots = [jnp.take_along_axis(hidden[layer], slots, axis=1) for layer in self.layers]
+        return standardized(jnp.stack(at_slots, axis=2))
 
     def logits(self, head: Params, states: jax.Array, word: jax.Array) -> jax.Array:
         """Compute logits `[B, S, V]`.
 
         Args:
-            head: its parameters.
-            states: `[B, S, K, D]`.
-            word: the model's word embedding, `[V, D]`; read by a tied decoder alone.
+            head: parameters of the head.
+            states: `[B, S, K, D]`: standardised states at the slots.
+            word: `[V, D]`: the model's word embedding; a tied decoder alone reads it.
         """
         if self.features == "mix":
             mixed = jnp.einsum("K,BSKD->BSD", jax.nn.softmax(head["mix"]), states)
@@ -119,7 +121,8 @@ class ProbeHead:
             mixed = states[:, :, 0]
         x = gelu(mixed @ head["dense"]["kernel"] + head["dense"]["bias"], self.model.gelu)
         x = standardized(x) * head["norm"]["scale"] + head["norm"]["bias"]
-        decoder = head["decoder"] if self.decoder == "free" else word
+        # A tied head has no output matrix of its own.
+        decoder = head.get("decoder", word)
         logits: jax.Array = jnp.einsum("BSD,VD->BSV", x, decoder) + head["bias"]
         return logits
 
@@ -134,11 +137,11 @@ class ProbeHead:
         """Take one step of the head.
 
         Args:
-            state: its parameters and the optimiser's state.
-            states: `[B, S, K, D]` of the batch.
-            word: as for `logits`.
+            state: parameters of the head and the optimiser's state.
+            states: `[B, S, K, D]`: standardised states at the batch's slots.
+            word: `[V, D]`: the model's word embedding.
             batch: `labels` and `label_weights`, `[B, S]`.
-            rate: learning rate.
+            rate: learning rate of the step.
 
         Returns:
             The new state, and the batch's loss in nats before the step.
@@ -158,9 +161,9 @@ class ProbeCost:
     """FLOPs of a probe, by XLA's count of the reference program; transcendentals do not count.
 
     Attributes:
-        forward: of the frozen model on one batch, up to the highest layer that is read.
-        update: of one step of a head: forward, backward and optimiser.
-        steps: of the whole probe.
+        forward: FLOPs of the frozen model on one batch, up to the highest layer that is read.
+        update: FLOPs of one step of a head: forward, backward and optimiser.
+        steps: number of steps of the whole probe.
     """
 
     forward: int
@@ -169,8 +172,7 @@ class ProbeCost:
 
     @property
     def total(self) -> int:
-        """All of it: the frozen forward passes, the head's steps, and those of its half-way
-        twin."""
+        """Sum the frozen forward passes, the head's steps, and those of its half-way twin."""
         return self.steps * self.forward + (self.steps + self.steps // 2) * self.update
 
 
@@ -179,7 +181,7 @@ class FittedProbe:
     """A head fitted on a frozen model, and its twin that had half of the tokens.
 
     Attributes:
-        form: the head's form.
+        form: which head was fitted.
         encoder: the model's parameters without its own MLM head, on the device.
         head: parameters of the head.
         half: parameters of the twin, whose learning rate fell to 0 after half of the steps.
@@ -194,7 +196,7 @@ class FittedProbe:
 
     @property
     def layer_weights(self) -> list[float]:
-        """Weight of each layer in the mix, from the embeddings on; of the last layer alone: 1."""
+        """Return the weight of each layer, from the embeddings on; they add up to 1."""
         if self.form.features == "last":
             return [0.0] * self.form.model.layers + [1.0]
         return [float(weight) for weight in jax.nn.softmax(self.head["mix"])]
@@ -203,24 +205,24 @@ class FittedProbe:
         """Measure the head on held-out masks.
 
         Args:
-            held_out: the batches.
-            half: whether the twin is measured instead.
+            held_out: batches with fixed masks.
+            half: whether the half-way twin is measured instead.
 
         Raises:
             InputError: no slot has a weight above 0, or the loss is not finite.
         """
         head = self.half if half else self.head
         sums = [_measure(self.form, head, self.encoder, batch) for batch in held_out.batches]
-        return result_of(sums, "the probe's held-out")
+        return mean_of(sums, "the probe's held-out")
 
     def curve(self, tokens: float) -> list[dict[str, float]]:
         """Average the training losses over `CURVE_POINTS` even parts of the steps.
 
         Args:
-            tokens: of a step.
+            tokens: tokens of one step.
 
         Returns:
-            A row for each part: `tokens` read at its end, and `loss`, its mean in nats.
+            A row for each part: `tokens` read by its end, and its mean `loss` in nats.
         """
         parts = np.array_split(np.asarray(self.losses), min(CURVE_POINTS, len(self.losses)))
         ends = np.cumsum([len(part) for part in parts])
@@ -234,17 +236,17 @@ class TrainingText(Protocol):
     """The training text as batches without end (`kdjax.data.loader.Batches`)."""
 
     def iterate(self, seen: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """The batches that follow on `seen` sequences, each with how many were seen before it."""
+        """Yield the batches after `seen` sequences, each with how many sequences came before."""
 
 
 @dataclass(frozen=True)
 class MlmProbe:
-    """The probe of a study: fitted on every model alike.
+    """The probe of a study, fitted on every model alike.
 
     Attributes:
-        settings: the recipe's.
-        text: what it is fitted on, always from its beginning.
-        shape: of a batch.
+        settings: the recipe's settings.
+        text: training text; each fit begins at its beginning.
+        shape: shape of a batch.
     """
 
     settings: MlmProbeConfig
@@ -257,7 +259,7 @@ class MlmProbe:
         return fit(self.settings, model, params, (batch for _, batch in batches), self.shape)
 
     def cost(self, model: ModelConfig) -> ProbeCost:
-        """Count what that takes; see `cost_of`."""
+        """Count the FLOPs of a fit; see `cost_of`."""
         return cost_of(self.settings, model, self.shape)
 
 
@@ -274,12 +276,12 @@ def fit(
     what the second half of the tokens brought is then measured and not extrapolated.
 
     Args:
-        settings: the probe's.
-        model: configuration of the model.
-        params: its parameters; they are not changed, and an MLM head is left aside.
-        batches: MLM batches of the training text, the same for every model; as many are taken as
-            `steps_of` says.
-        shape: of these batches.
+        settings: settings of the probe.
+        model: configuration of the frozen model.
+        params: parameters of the frozen model; an MLM head among them is not used.
+        batches: MLM batches of the training text, the same for every model; `steps_of` says how
+            many are read.
+        shape: shape of a batch.
 
     Raises:
         InputError: fewer tokens than two steps take.
@@ -290,6 +292,7 @@ def fit(
     steps = steps_of(settings, shape)
     half_steps = steps // 2
 
+    # Two heads on the same states: the half-way twin takes part in the first half of the steps.
     whole = form.start()
     half = form.start()
     losses: list[jax.Array] = []
@@ -308,17 +311,17 @@ def fit(
 
 
 def steps_of(settings: MlmProbeConfig, shape: BatchShape) -> int:
-    """Count the steps that the tokens allow.
+    """Count the steps that the probe's tokens allow.
 
     Raises:
-        InputError: fewer than two.
+        InputError: fewer than two steps.
     """
     steps = int(settings.tokens // shape.tokens_per_step)
     if steps < 2:
         raise InputError(
             f"evaluation.mlm_probe.tokens is {settings.tokens:g}, expected 0, or at least two "
-            "steps of "
-            f"evaluation.mlm_probe.batch_size x data.seq_len, {2 * shape.tokens_per_step} tokens"
+            "steps of evaluation.mlm_probe.batch_size x data.seq_len, "
+            f"{2 * shape.tokens_per_step} tokens"
         )
     return steps
 
@@ -327,12 +330,12 @@ def cost_of(settings: MlmProbeConfig, model: ModelConfig, shape: BatchShape) -> 
     """Count a probe's FLOPs from shapes alone, by the FLOP counter that prices training steps.
 
     Args:
-        settings: the probe's.
-        model: configuration of the model it is fitted on.
-        shape: of a batch.
+        settings: settings of the probe.
+        model: configuration of the frozen model.
+        shape: shape of a batch.
 
     Raises:
-        InputError: as `steps_of`.
+        InputError: fewer tokens than two steps take.
         FlopCountError: XLA and the independent count disagree.
     """
     form = ProbeHead(model, settings.decoder, settings.features)
@@ -341,22 +344,22 @@ def cost_of(settings: MlmProbeConfig, model: ModelConfig, shape: BatchShape) -> 
 
 
 def standardized(x: jax.Array) -> jax.Array:
-    """Shift and scale `x` to mean 0 and variance 1 over its last axis: LayerNorm without
-    parameters."""
+    """Shift and scale the last axis to mean 0 and variance 1: LayerNorm without parameters."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     return centred / jnp.sqrt(variance + EPSILON)
 
 
 def _rate(settings: MlmProbeConfig, number: int, steps: int) -> np.float32:
-    """The learning rate of a step, counted from 0."""
+    """Return the learning rate of a step, counted from 0."""
     schedule = OptimizerConfig(learning_rate=settings.learning_rate, warmup=WARMUP)
     return np.float32(learning_rate(schedule, number / steps, (number + 1) / steps))
 
 
 @functools.cache
 def _flops(form: ProbeHead, shape: BatchShape) -> tuple[int, int]:
-    """FLOPs of the frozen forward pass on a batch, and of one step of a head."""
+    """Count FLOPs of the frozen forward pass on a batch, and of one step of a head."""
+    # Shapes alone: nothing is computed.
     encoder = abstract_params(form.model, mlm=False)
     batch = shape.abstract()
     state = jax.eval_shape(form.start)
@@ -365,9 +368,9 @@ def _flops(form: ProbeHead, shape: BatchShape) -> tuple[int, int]:
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     forward_count = measure(form.states, encoder, batch)
     update_count = measure(form.update, state, states, word, batch, rate)
-    return checked(forward_count, "an MLM probe's forward"), checked(
-        update_count, "an MLM probe's step"
-    )
+    forward_flops = checked(forward_count, "an MLM probe's forward")
+    update_flops = checked(update_count, "an MLM probe's step")
+    return forward_flops, update_flops
 
 
 @functools.partial(jax.jit, static_argnums=0)

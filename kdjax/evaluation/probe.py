@@ -26,8 +26,7 @@ from kdjax.models import forward
 from kdjax.models.features import FeatureRequest
 
 ITERATIONS = 300
-"""Most L-BFGS iterations of a logistic regression. Fewer than 100 are usual; fits that stop here
-are counted."""
+"""Most L-BFGS iterations of a logistic regression (fewer than 100 are usual)."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class LayerProbe:
     """The best probe of one layer.
 
     Attributes:
-        layer: 0 is the embedding output.
+        layer: number of the layer; 0 is the embedding output.
         strength: inverse regularisation strength C, chosen on dev.
-        dev: dev score.
-        test: test score of the same probe.
+        dev: score on the dev rows.
+        test: score on the test rows.
     """
 
     layer: int
@@ -49,13 +48,15 @@ class LayerProbe:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Scores are accuracies; Pearson's r for a regression.
+    """Scores of a model's linear probes: accuracies, or Pearson's r for a regression.
+
+    The best probe is the one (layer and strength) with the best dev score.
 
     Attributes:
-        test: test score of the probe (layer and strength) that is best on dev.
-        dev: its dev score; optimistic, as it was chosen by it.
-        layer: its layer; 0 is the embedding output.
-        strength: its inverse regularisation strength C.
+        test: test score of the best probe.
+        dev: dev score of the best probe; optimistic, since the probe was chosen by it.
+        layer: layer of the best probe; 0 is the embedding output.
+        strength: inverse regularisation strength C of the best probe.
         last_layer: test score of the last layer's best probe.
         baseline: test score of the most frequent class, or of a constant.
         layers: the best probe of every layer, from 0.
@@ -75,7 +76,7 @@ class ProbeResult:
 
 
 def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -> ProbeResult:
-    """Fits linear probes on the frozen features of every layer.
+    """Fit linear probes on the frozen features of every layer.
 
     Features are hidden states averaged over a row's tokens, standardised by the training rows.
     Classes get a logistic regression with penalty |w|^2 / 2 + C * (sum of losses); numbers the same
@@ -84,33 +85,36 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
     every model, and nothing is random.
 
     Args:
-        config: of the model.
-        params: its parameters.
-        task: the task.
-        settings: how many rows, which C.
+        config: configuration of the model.
+        params: parameters of the model.
+        task: labelled rows to fit and to score.
+        settings: number of training rows, and values of C.
 
     Raises:
-        InputError: the model's features are not finite, the training rows used have one class, or
-            settings that allow no fit.
+        InputError: the model's features are not finite, or the training rows used have one class.
     """
     _check(task, settings)
     labels = task.train.labels[: settings.examples]
     inputs = {name: values[: settings.examples] for name, values in task.train.batch.items()}
-    train, dev, test = (
-        pooled(config, params, rows) for rows in (inputs, task.dev.batch, task.test.batch)
-    )
-    if not all(np.isfinite(x).all() for x in (train, dev, test)):
+
+    # `[N, layers + 1, D]` of train, dev and test rows.
+    batches = (inputs, task.dev.batch, task.test.batch)
+    splits = [pooled(config, params, batch) for batch in batches]
+    if not all(np.isfinite(split).all() for split in splits):
         raise Diverged(
             f"probe on {task.name}: features that are not finite; the model has diverged"
         )
-    fitted = []
+    layers = []
+    unconverged = 0
     # Matrices this small gain nothing from threads, and lose much where cores are busy; one thread
     # also makes the sums the same on any number of cores.
     with threadpool_limits(limits=1):
         for layer in range(config.layers + 1):
-            features = [split[:, layer].astype(np.float64) for split in (train, dev, test)]
-            fitted.append(_probe_layer(layer, features, labels, task, sorted(settings.strengths)))
-    layers = tuple(probes for probes, _ in fitted)
+            features = [split[:, layer].astype(np.float64) for split in splits]
+            strengths = sorted(settings.strengths)
+            layer_probe, count = _probe_layer(layer, features, labels, task, strengths)
+            layers.append(layer_probe)
+            unconverged += count
     best = _best(layers)
     return ProbeResult(
         test=best.test,
@@ -119,20 +123,20 @@ def probe(config: ModelConfig, params: Any, task: Task, settings: ProbeConfig) -
         strength=best.strength,
         last_layer=layers[-1].test,
         baseline=task.baseline,
-        layers=layers,
+        layers=tuple(layers),
         examples=len(labels),
-        unconverged=sum(count for _, count in fitted),
+        unconverged=unconverged,
     )
 
 
 def pooled(
     config: ModelConfig, params: Any, batch: Mapping[str, NDArray[Any]]
 ) -> NDArray[np.float32]:
-    """Hidden states of every layer, averaged over each row's valid tokens.
+    """Average the hidden states of every layer over each row's valid tokens.
 
     Args:
-        config: of the model.
-        params: its parameters.
+        config: configuration of the model.
+        params: parameters of the model.
         batch: `tokens`, `segments`, `positions`, `valid` `[N, L]`.
 
     Returns:
@@ -143,12 +147,10 @@ def pooled(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _pooled(config: ModelConfig, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    hidden = forward(
-        config, params, batch, FeatureRequest(hidden=frozenset(range(config.layers + 1)))
-    ).hidden
-    states = jnp.stack([hidden[layer] for layer in range(config.layers + 1)], axis=1).astype(
-        jnp.float32
-    )
+    layers = range(config.layers + 1)
+    request = FeatureRequest(hidden=frozenset(layers))
+    hidden = forward(config, params, batch, request).hidden
+    states = jnp.stack([hidden[layer] for layer in layers], axis=1).astype(jnp.float32)
     valid = batch["valid"][:, None, :, None]
     # A sum, not a matrix product: accelerators multiply float32 matrices in less than float32.
     return jnp.sum(states * valid, axis=2) / jnp.maximum(jnp.sum(valid, axis=2), 1)
@@ -161,11 +163,19 @@ def _probe_layer(
     task: Task,
     strengths: Sequence[float],
 ) -> tuple[LayerProbe, int]:
-    """The best probe on one layer's train, dev and test features, and how many fits did not
-    converge."""
+    """Return a layer's best probe, and how many fits did not converge.
+
+    Args:
+        layer: number of the layer.
+        features: `[N, D]` of train, dev and test rows.
+        labels: labels of the train rows.
+        task: task with the labels of dev and test rows.
+        strengths: values of C, ascending.
+    """
+    # Standardised by the training rows alone.
     scaler = StandardScaler().fit(features[0])
-    x, x_dev, x_test = (scaler.transform(split) for split in features)
-    tried = []
+    x, x_dev, x_test = map(scaler.transform, features)
+    probes = []
     unconverged = 0
     for strength in strengths:
         if task.regression:
@@ -175,23 +185,25 @@ def _probe_layer(
             unconverged += not converged
         dev = score(model.predict(x_dev), task.dev.labels, regression=task.regression)
         test = score(model.predict(x_test), task.test.labels, regression=task.regression)
-        tried.append(LayerProbe(layer, strength, dev, test))
-    return _best(tried), unconverged
+        probes.append(LayerProbe(layer, strength, dev, test))
+    return _best(probes), unconverged
 
 
 def _logistic(
     x: NDArray[np.float64], labels: NDArray[Any], strength: float
 ) -> tuple[LogisticRegression, bool]:
-    """A fitted logistic regression, and whether it converged."""
+    """Fit a logistic regression; return it, and whether it converged."""
     model = LogisticRegression(C=strength, max_iter=ITERATIONS)
+    # Fits that stop early are counted and shown, so that a warning would say it twice.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
+        warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, labels)
     return model, bool(model.n_iter_.max() < ITERATIONS)
 
 
 def _best(probes: Sequence[LayerProbe]) -> LayerProbe:
-    return max(probes, key=lambda p: p.dev)  # the first of equals
+    """Return the probe with the best dev score, the first of equals."""
+    return max(probes, key=lambda probe: probe.dev)
 
 
 def _check(task: Task, settings: ProbeConfig) -> None:

@@ -24,18 +24,19 @@ def shuffle_visible(
         batches: MLM batches: `tokens`, `segments` `[B, L]`, `valid` bool `[B, L]`, `slots` and
             `label_weights` `[B, S]`.
         special_ids: token ids that stay in place.
-        seed: the permutations are a pure function of it, the number of the batch and of the row.
+        seed: decides the permutations, together with the number of the batch and of the row.
     """
-    made = []
+    shuffled = []
     for number, batch in enumerate(batches):
         tokens = np.array(batch["tokens"])
         visible = np.asarray(batch["valid"]) & ~np.isin(tokens, list(special_ids))
         rows, slots = np.nonzero(np.asarray(batch["label_weights"]) > 0)
+        # A masked position stays masked: it is what the model is asked about.
         visible[rows, np.asarray(batch["slots"])[rows, slots]] = False
         for row, segments in enumerate(np.asarray(batch["segments"])):
             rng = np.random.default_rng([seed, number, row])
             for segment in np.unique(segments[visible[row]]):
-                places = np.flatnonzero(visible[row] & (segments == segment))
-                tokens[row, places] = tokens[row, rng.permutation(places)]
-        made.append({**batch, "tokens": tokens})
-    return made
+                positions = np.flatnonzero(visible[row] & (segments == segment))
+                tokens[row, positions] = tokens[row, rng.permutation(positions)]
+        shuffled.append({**batch, "tokens": tokens})
+    return shuffled

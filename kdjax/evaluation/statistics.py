@@ -19,7 +19,7 @@ Better = Literal["higher", "lower"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the shared seeds say about two arms on one endpoint. It reads `a verdict b`.
+    """Two arms compared on one endpoint over their shared seeds, read as `a verdict b`.
 
     Attributes:
         a: name of the first arm; of a pair with a winner, the winner.
@@ -44,7 +44,7 @@ class Comparison:
 def interval(
     differences: ArrayLike, confidence: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and Student-t confidence interval of the mean, over the last axis.
+    """Compute the mean and its Student-t confidence interval, over the last axis.
 
     mean -+ t * s / sqrt(n), with s the sample standard deviation (n - 1 in its denominator) and t
     the quantile (1 + confidence) / 2 of Student's t with n - 1 degrees of freedom. Where all
@@ -69,8 +69,8 @@ def interval(
     # Equal values must give s = 0 exactly; their computed mean can differ from them in the last
     # bit.
     spread = np.where(np.ptp(values, axis=-1) == 0, 0.0, values.std(-1, ddof=1))
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
-    return mean, mean - reach, mean + reach
+    half_width = stats.t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
+    return mean, mean - half_width, mean + half_width
 
 
 def paired(
@@ -82,7 +82,7 @@ def paired(
     margin: float,
     better: Better = "higher",
 ) -> Comparison:
-    """Compares two arms on one endpoint over the seeds they share.
+    """Compare two arms on one endpoint over the seeds they share.
 
     The verdict:
 
@@ -116,16 +116,16 @@ def paired(
     differences = _paired_differences(a, b)
     n = len(differences)
     if n < 2:
-        return Comparison(
-            *names, differences[0] if differences else None, None, None, n, "INCONCLUSIVE"
-        )
-    mean, low, high = (float(x) for x in interval(differences, confidence))
+        only = next(iter(differences), None)
+        return Comparison(*names, only, None, None, n, "INCONCLUSIVE")
+    mean, low, high = map(float, interval(differences, confidence))
     if -margin <= low and high <= margin:
         return Comparison(*names, mean, low, high, n, "TIES")
     if low <= 0 <= high:
         return Comparison(*names, mean, low, high, n, "INCONCLUSIVE")
     if (mean > 0) == (better == "higher"):
         return Comparison(*names, mean, low, high, n, "BEATS")
+    # The winner is stored first, so the difference turns round.
     return Comparison(names[1], names[0], -mean, -high, -low, n, "BEATS")
 
 
@@ -136,15 +136,17 @@ def compare_all(
     margin: float,
     better: Better = "higher",
 ) -> list[Comparison]:
-    """Every pair of arms on one endpoint, in the order of `values`, each over the seeds that the
-    two share.
+    """Compare every pair of arms on one endpoint, each over the seeds that the two share.
 
     Args:
         values: arm -> seed -> value of the endpoint.
         confidence, margin, better: as for `paired`.
 
+    Returns:
+        A comparison for each pair, in the order of `values`.
+
     Raises:
-        InputError: as for `paired`.
+        InputError: a value, confidence or margin that `paired` refuses.
     """
     return [
         paired(
@@ -191,9 +193,9 @@ def paired_p_value(differences: ArrayLike) -> float:
     Args:
         differences: `[n]`, n at least 2: one paired difference per seed.
 
-    Returns: The probability, if the true mean were 0, of a mean at least this far from 0 in units
-        of its standard error; where all differences are equal, 1 if they are 0 and 0 if they are
-        not.
+    Returns:
+        The probability, if the true mean were 0, of a mean at least this far from 0 in units of its
+        standard error; where all differences are equal, 1 if they are 0 and 0 otherwise.
 
     Raises:
         InputError: fewer than two differences.
@@ -215,10 +217,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Journal of Statistics 6). It holds however the tests depend on one another.
 
     Args:
-        p_values: of the tests of one family.
+        p_values: p-values of the tests of one family.
 
     Returns:
-        The adjusted p-values, in the order given.
+        The adjusted p-values, in the order of `p_values`.
     """
     order = np.argsort(p_values, kind="stable")
     adjusted = [0.0] * len(p_values)
@@ -238,19 +240,19 @@ def against_baseline(
     margin: float = 0.0,
     better: Better = "higher",
 ) -> list[BaselineComparison]:
-    """Test every arm against the baseline arm on one endpoint, with Holm's adjustment over all of
-    them.
+    """Test every arm against the baseline arm on one endpoint, with Holm's adjustment over all.
 
     Args:
-        values: arm -> seed -> value of the endpoint; the baseline arm among them.
+        values: arm -> seed -> value of the endpoint; the baseline arm is among them.
         baseline: name of the baseline arm.
-        confidence: of the intervals; 1 - confidence is the chance of naming any arm falsely, were
-            none different.
+        confidence: coverage of the intervals; 1 - confidence is the chance of naming any arm
+            falsely, were none different.
         margin: the largest difference that does not matter, in the endpoint's unit; 0 or more.
         better: whether higher or lower values are better.
 
-    Returns: A comparison for each arm but the baseline, in the order of `values`. An arm without
-        two shared seeds is INCONCLUSIVE, and counts in the adjustment as a test with p-value 1.
+    Returns:
+        A comparison for each arm but the baseline, in the order of `values`. An arm without two
+        shared seeds is INCONCLUSIVE, and counts in the adjustment as a test with p-value 1.
 
     Raises:
         InputError: a value that is not finite, a confidence outside (0, 1), or a negative margin.
@@ -269,12 +271,12 @@ def against_baseline(
     for arm, p_value, p_adjusted in zip(rivals, p_values, holm(p_values), strict=True):
         n = len(differences[arm])
         if n < 2:
-            mean = differences[arm][0] if n else None
+            only = next(iter(differences[arm]), None)
             rows.append(
-                BaselineComparison(arm, baseline, mean, None, None, n, None, None, "INCONCLUSIVE")
+                BaselineComparison(arm, baseline, only, None, None, n, None, None, "INCONCLUSIVE")
             )
             continue
-        mean, low, high = (float(x) for x in interval(differences[arm], confidence))
+        mean, low, high = map(float, interval(differences[arm], confidence))
         verdict: Literal["BEATS", "LOSES", "TIES", "INCONCLUSIVE"] = "INCONCLUSIVE"
         if -margin <= low and high <= margin:
             verdict = "TIES"
@@ -287,12 +289,10 @@ def against_baseline(
 
 
 def expected_false(count: int, confidence: float) -> float:
-    """How many of `count` unadjusted intervals leave out 0 on average if no arm truly differs from
-    another.
-
-    By linearity of expectation it holds although pairs share runs and are not independent. It is an
-    upper bound on the expected number of false `BEATS`, as some of these intervals lie within the
-    margin and are ties.
+    """Compute how many of `count` unadjusted intervals leave out 0 on average, were all arms alike.
+    By linearity of expectation this holds although pairs share runs and are not independent. It is
+    an upper bound on the expected number of false `BEATS`, since some of these intervals lie within
+    the margin and are ties.
 
     Args:
         count: number of pairs times number of endpoints looked at.

@@ -1,7 +1,6 @@
-"""Forecasts of what each arm would reach at a budget nobody has spent: published laws, and fits to
-pilot runs."""
+"""Forecasts of each arm at budgets nobody has spent: published laws, and fits to pilot runs."""
 
-from kdjax.forecast.crossvalidate import CrossValidation, HeldOut, hold_out
+from kdjax.forecast.crossvalidate import CrossValidation, HeldOutPrediction, hold_out
 from kdjax.forecast.fit import Estimate, Fit, Fits, Point, Prediction, fit
 from kdjax.forecast.laws import (
     DISTILLATION,
@@ -17,29 +16,29 @@ from kdjax.forecast.laws import (
     repeated_loss,
     supervised_loss,
 )
-from kdjax.forecast.runs import Run
-from kdjax.forecast.winner import Contest, Crossing, Range, contests
+from kdjax.forecast.runs import PilotRun
+from kdjax.forecast.winner import Crossover, PairwiseComparison, Range, compare_arms
 
 __all__ = [
     "DISTILLATION",
     "REPEATED_DATA",
     "SUPERVISED",
-    "Contest",
     "CrossValidation",
-    "Crossing",
+    "Crossover",
     "DistillationLaw",
     "Estimate",
     "Fit",
     "Fits",
-    "HeldOut",
+    "HeldOutPrediction",
+    "PairwiseComparison",
+    "PilotRun",
     "Point",
     "Prediction",
     "Range",
     "RepeatedDataLaw",
-    "Run",
     "Source",
     "SupervisedLaw",
-    "contests",
+    "compare_arms",
     "distilled_loss",
     "effective_parameters",
     "effective_tokens",

@@ -1,10 +1,9 @@
-"""How wrong the fit would have been: hold out the largest budgets, fit the rest, compare with what
-was reached."""
+"""How wrong the fit would have been: the largest budgets held out, and predicted from the rest."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,24 +11,24 @@ from numpy.typing import NDArray
 
 from kdjax.errors import InputError
 from kdjax.forecast.fit import Better, Fits, fit
-from kdjax.forecast.runs import Run
+from kdjax.forecast.runs import PilotRun
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """One prediction of a budget that the fit had not seen.
+class HeldOutPrediction:
+    """A prediction at a budget that the fit had not seen, beside the observed mean.
 
     Attributes:
-        name: the arm, or `a - b` for the difference of two.
+        name: name of the arm, or `a - b` for the difference of two arms.
         flops: the held-out budget.
         parameters: size of the student.
         predicted, low, high: prediction for the held-out mean, in the endpoint's unit; the interval
             has the noise of the held-out runs in it.
-        observed: mean over the held-out seeds (for a difference, over those that both arms have).
+        observed: mean over the held-out seeds; for a difference, over the shared ones.
         error: predicted - observed.
-        noise: standard deviation of the held-out values over seeds (of their paired differences);
+        noise: standard deviation over seeds of the held-out values or their paired differences;
             None for one seed.
         covered: whether the interval holds `observed`.
     """
@@ -47,13 +46,14 @@ class HeldOut:
 
     @property
     def relative(self) -> float | None:
-        """Size of the error in standard deviations over seeds; None where there is none."""
-        return None if not self.noise else abs(self.error) / self.noise
+        """Return the size of the error in standard deviations over seeds; None without noise."""
+        if not self.noise:
+            return None
+        return abs(self.error) / self.noise
 
     @property
     def widening(self) -> float:
-        """How many times wider the interval would have to be to hold what was observed; 1 where it
-        does."""
+        """Return how many times wider the interval must be to hold `observed`; 1 if it does."""
         if self.covered:
             return 1.0
         end = self.high if self.observed > self.predicted else self.low
@@ -62,16 +62,21 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What holding out the largest `budgets` budgets shows: `arms` one by one, and `differences` of
-    every pair."""
+    """Predictions of the largest budgets of a study from the others.
+
+    Attributes:
+        budgets: number of budgets held out.
+        arms: predictions of each arm.
+        differences: predictions of the difference of each pair of arms.
+    """
 
     budgets: int
-    arms: tuple[HeldOut, ...]
-    differences: tuple[HeldOut, ...]
+    arms: tuple[HeldOutPrediction, ...]
+    differences: tuple[HeldOutPrediction, ...]
 
 
 def hold_out(
-    runs: Sequence[Run],
+    runs: Sequence[PilotRun],
     *,
     budgets: int = 1,
     better: Better = "lower",
@@ -80,8 +85,7 @@ def hold_out(
     draws: int = 2000,
     seed: int = 0,
 ) -> CrossValidation:
-    """Hold out the largest budgets of the study, fit every arm to the rest, and predict the
-    held-out means.
+    """Fit every arm without the largest budgets, and predict the means there.
 
     Args:
         runs: pilot runs of one endpoint.
@@ -98,8 +102,8 @@ def hold_out(
             f"forecast: {budgets} of {len(levels)} budgets to hold out, expected at least 1 and "
             "at least 3 left to fit"
         )
-    held = [run for run in runs if run.flops in levels[-budgets:]]
-    rest = [run for run in runs if run.flops not in levels[-budgets:]]
+    largest = levels[-budgets:]
+    rest = [run for run in runs if run.flops not in largest]
     fits = fit(
         rest,
         better=better,
@@ -109,24 +113,22 @@ def hold_out(
         seed=seed,
         same_seeds=True,
     )
-    points = sorted({(run.flops, run.parameters) for run in held})
+    # The held-out runs of each budget and size, by arm and seed.
+    points: dict[tuple[float, float], dict[str, dict[int, PilotRun]]] = {}
+    for run in runs:
+        if run.flops in largest:
+            by_arm = points.setdefault((run.flops, run.parameters), {})
+            by_arm.setdefault(run.arm, {})[run.seed] = run
     arms = []
     differences = []
-    for flops, parameters in points:
-        here = {
-            arm: {
-                run.seed: run
-                for run in held
-                if (run.arm, run.flops, run.parameters) == (arm, flops, parameters)
-            }
-            for arm in fits.arms
-        }
-        present = [arm for arm in here if here[arm]]
+    for (flops, parameters), by_arm in sorted(points.items(), key=lambda item: item[0]):
+        present = [arm for arm in fits.arms if arm in by_arm]
         for arm in present:
-            arms.append(_compare(fits, flops, parameters, [(arm, 1.0)], here))
+            arms.append(_compare(fits, flops, parameters, {arm: 1.0}, by_arm))
         for a, b in itertools.combinations(present, 2):
-            if here[a].keys() & here[b].keys():
-                differences.append(_compare(fits, flops, parameters, [(a, 1.0), (b, -1.0)], here))
+            if by_arm[a].keys() & by_arm[b].keys():
+                pair = {a: 1.0, b: -1.0}
+                differences.append(_compare(fits, flops, parameters, pair, by_arm))
     return CrossValidation(budgets, tuple(arms), tuple(differences))
 
 
@@ -134,29 +136,39 @@ def _compare(
     fits: Fits,
     flops: float,
     parameters: float,
-    signed: list[tuple[str, float]],
-    here: dict[str, dict[int, Run]],
-) -> HeldOut:
-    seeds = sorted(set.intersection(*(set(here[arm]) for arm, _ in signed)))
+    signs: Mapping[str, float],
+    runs: Mapping[str, Mapping[int, PilotRun]],
+) -> HeldOutPrediction:
+    """Predict a held-out mean, or a difference of two, and compare it with the observed one.
+
+    Args:
+        fits: laws fitted to the smaller budgets.
+        flops: the held-out budget.
+        parameters: size of the student.
+        signs: the arm with 1.0; for a difference the other one with -1.0.
+        runs: arm -> seed -> held-out run.
+    """
+    seeds = sorted(set.intersection(*(set(runs[arm]) for arm in signs)))
     values = np.zeros(len(seeds))
     predicted = 0.0
     draws = np.zeros(1)
-    for arm, sign in signed:
-        mine = [here[arm][seed] for seed in seeds]
-        values = values + sign * np.array([run.value for run in mine])
+    for arm, sign in signs.items():
+        shared = [runs[arm][seed] for seed in seeds]
+        values = values + sign * np.array([run.value for run in shared])
         # Runs of one arm and budget see the same tokens, but for a step.
-        law = fits.arms[arm].predict(
-            parameters, np.mean([run.tokens for run in mine]), np.mean([run.unique for run in mine])
-        )
-        predicted += sign * float(law.mean[0])
-        draws = draws + sign * (law.draws[:, 0] + fits.arms[arm].fresh_noise(len(seeds)))
+        tokens = np.mean([run.tokens for run in shared])
+        unique = np.mean([run.unique for run in shared])
+        prediction = fits.arms[arm].predict(parameters, tokens, unique)
+        predicted += sign * float(prediction.mean[0])
+        draws = draws + sign * (prediction.draws[:, 0] + fits.arms[arm].fresh_noise(len(seeds)))
     tail = (1 - fits.confidence) / 2
-    low, high = (float(x) for x in np.quantile(draws, [tail, 1 - tail]))
+    low, high = map(float, np.quantile(draws, [tail, 1 - tail]))
+    # A bound on the law can hold all draws on one side of the prediction.
     low = min(low, predicted)
     high = max(high, predicted)
     observed = float(values.mean())
-    return HeldOut(
-        name=" - ".join(arm for arm, _ in signed),
+    return HeldOutPrediction(
+        name=" - ".join(signs),
         flops=float(flops),
         parameters=float(parameters),
         predicted=predicted,

@@ -1,5 +1,4 @@
-"""Scaling laws fitted to a user's own pilot runs, arm by arm, with intervals from one joint
-bootstrap."""
+"""Scaling laws fitted to pilot runs, arm by arm, with intervals from one joint bootstrap."""
 
 from __future__ import annotations
 
@@ -13,16 +12,24 @@ from numpy.typing import ArrayLike, NDArray
 from kdjax.errors import InputError
 from kdjax.forecast import bootstrap, forms, robust
 from kdjax.forecast.laws import effective_tokens
-from kdjax.forecast.runs import ArmRuns, Run, tabulate
+from kdjax.forecast.runs import PilotRun, tabulate
 
 Array = NDArray[np.float64]
 Better = Literal["lower", "higher"]
 
+_DIRECTIONS = {"lower": (1.0, "above", 0.0), "higher": (-1.0, "below", 1.0)}
+"""Sign that makes losses of values, on which side of the best value they lie, and that value."""
+
 
 @dataclass(frozen=True)
 class Point:
-    """Where a law is asked: a student of `parameters` (non-embedding) sees `tokens`, `unique` of
-    them different."""
+    """Where a law is evaluated.
+
+    Attributes:
+        parameters: non-embedding parameters of the student.
+        tokens: tokens seen, repeats included.
+        unique: different tokens among them.
+    """
 
     parameters: ArrayLike
     tokens: ArrayLike
@@ -31,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A parameter with its interval and its `[draws]`."""
+    """A parameter of a law, its interval, and its bootstrap draws `[draws]`."""
 
     value: float
     low: float
@@ -45,7 +52,7 @@ class Prediction:
 
     Attributes:
         mean, low, high: `[m]`: prediction and ends of its pointwise interval.
-        draws: `[draws, m]`.
+        draws: `[draws, m]`: bootstrap draws of the prediction.
     """
 
     mean: Array
@@ -54,11 +61,13 @@ class Prediction:
     draws: Array
 
     def widened(self, times: float) -> Prediction:
-        """The same with its interval, and its draws, so many times as far from the mean."""
-        low, high, draws = (
-            self.mean + times * (x - self.mean) for x in (self.low, self.high, self.draws)
+        """Return the prediction with interval and draws so many times as far from the mean."""
+        return Prediction(
+            mean=self.mean,
+            low=self.mean + times * (self.low - self.mean),
+            high=self.mean + times * (self.high - self.mean),
+            draws=self.mean + times * (self.draws - self.mean),
         )
-        return Prediction(self.mean, low, high, draws)
 
 
 @dataclass(frozen=True)
@@ -66,15 +75,14 @@ class Fit:
     """The law of one arm.
 
     Attributes:
-        arm: its name.
+        arm: name of the arm.
         formula: the law, in N (parameters) and D' (effective tokens).
-        reason: why this form.
+        reason: why the law has this form.
         parameters: symbol -> estimate.
         residual_sd: how much runs of one seed scatter around the law, in the endpoint's unit.
         shift_sd: how much seeds differ in their means over budgets; 0 where there is one seed.
-        cautions: what to know before trusting it, one sentence each.
-        usable: whether the law may be extrapolated; where it is not, values get worse with more
-            tokens.
+        cautions: what to know before trusting the law, one sentence each.
+        usable: whether the law may be extrapolated; not where values get worse with more tokens.
         sizes: smallest and largest N of the runs.
         tokens: smallest and largest D' of the runs.
         confidence: nominal coverage of every interval.
@@ -91,7 +99,7 @@ class Fit:
     sizes: tuple[float, float]
     tokens: tuple[float, float]
     confidence: float
-    _model: robust.Model
+    _law: robust.Law
     _theta: Array
     _draws: Array
     _fresh: Array
@@ -100,21 +108,20 @@ class Fit:
     def predict(
         self, parameters: ArrayLike, tokens: ArrayLike, unique: ArrayLike = np.inf
     ) -> Prediction:
-        """The law's value at new points, with its interval.
+        """Compute the law's value at new points, with its interval.
 
         Args:
             parameters: N; the three broadcast to `[m]`.
             tokens: D, tokens seen, repeats included.
-            unique: different tokens among them.
+            unique: different tokens among the tokens seen.
 
         Raises:
-            InputError: a count that is not above 0; another size than that of the runs, where they
-                had one.
+            InputError: a count that is not above 0; another size than that of the runs, where all
+                runs had one.
         """
         effective = np.atleast_1d(effective_tokens(tokens, unique))
-        sizes, effective = np.broadcast_arrays(
-            np.atleast_1d(np.asarray(parameters, np.float64)), effective
-        )
+        asked = np.atleast_1d(np.asarray(parameters, np.float64))
+        sizes, effective = np.broadcast_arrays(asked, effective)
         lowest, highest = self.sizes
         if not (sizes > 0).all():
             raise InputError(
@@ -123,17 +130,14 @@ class Fit:
         if lowest == highest and not np.allclose(sizes, lowest):
             raise InputError(
                 f"forecast: arm {self.arm!r} was fitted at {lowest:g} parameters only, found "
-                f"{sizes.max():g}: "
-                "expected the same size, or pilot runs of at least 3 sizes"
+                f"{sizes.max():g}: expected the same size, or pilot runs of at least 3 sizes"
             )
-        value = self._sign * self._model.at(self._theta, sizes, effective)
-        return _interval(
-            value, self._sign * self._model.at(self._draws, sizes, effective), self.confidence
-        )
+        values = self._sign * self._law.at(self._theta, sizes, effective)
+        draws = self._sign * self._law.at(self._draws, sizes, effective)
+        return _interval(values, draws, self.confidence)
 
     def fresh_noise(self, runs: int) -> Array:
-        """`[draws]` draws of the noise in the mean of `runs` new runs at a new budget, for the
-        study's own seeds."""
+        """Return `[draws]` of the noise in the mean of `runs` new runs with the study's seeds."""
         return np.asarray(self._fresh / np.sqrt(runs))
 
 
@@ -152,18 +156,18 @@ class Fits:
     confidence: float
 
     def difference(self, a: str, at_a: Point, b: str, at_b: Point) -> Prediction:
-        """Expected value of arm `a` less that of arm `b`, each at its own points, `[m]`.
+        """Predict the value of arm `a` less that of arm `b`, each at its own points, `[m]`.
 
         Raises:
-            InputError: as for `Fit.predict`.
+            InputError: points that `Fit.predict` refuses.
         """
-        one = self.arms[a].predict(at_a.parameters, at_a.tokens, at_a.unique)
-        two = self.arms[b].predict(at_b.parameters, at_b.tokens, at_b.unique)
-        return _interval(one.mean - two.mean, one.draws - two.draws, self.confidence)
+        of_a = self.arms[a].predict(at_a.parameters, at_a.tokens, at_a.unique)
+        of_b = self.arms[b].predict(at_b.parameters, at_b.tokens, at_b.unique)
+        return _interval(of_a.mean - of_b.mean, of_a.draws - of_b.draws, self.confidence)
 
 
 def fit(
-    runs: Sequence[Run],
+    runs: Sequence[PilotRun],
     *,
     better: Better = "lower",
     best: float | None = None,
@@ -176,12 +180,11 @@ def fit(
 
     Intervals are percentiles of the bootstrap. On simulated studies of 4 to 6 budgets by 3 to 5
     seeds, those of parameters and of predictions and differences up to ten times beyond the largest
-    budget cover at their nominal
-    rate, or up to 5 points above it: the more, the fewer the seeds, as the spread of seeds and that
-    of runs within a seed are studentised each for itself. In the full law predictions do the same;
-    its single parameters fall up to 5
-    points short. Intervals take the law for true: of a law that bends later they know nothing, and
-    `hold_out` is the check there is.
+    budget cover at their nominal rate, or up to 5 points above it: the more, the fewer the seeds,
+    as the spread of seeds and that of runs within a seed are studentised each for itself. In the
+    full law predictions do the same; its single parameters fall up to 5 points short. Intervals
+    take the law for true: of a law that bends later they know nothing, and `hold_out` is the check
+    there is.
 
     Args:
         runs: pilot runs of one endpoint.
@@ -190,7 +193,7 @@ def fit(
             for higher.
         confidence: nominal coverage of the intervals.
         draws: number of bootstrap draws.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
         same_seeds: whether predictions are for the study's own seeds instead of for seeds at large.
 
     Raises:
@@ -205,91 +208,86 @@ def fit(
     if draws < 100:
         raise InputError(f"forecast: {draws} draws, expected at least 100")
     study = tabulate(runs)
-    sign = 1.0 if better == "lower" else -1.0
-    floor = sign * (best if best is not None else 0.0 if better == "lower" else 1.0)
+    # Laws are fitted to losses: a score is turned round.
+    sign, side, default_best = _DIRECTIONS[better]
+    floor = sign * (default_best if best is None else best)
     for run in runs:
         if sign * run.value <= floor:
             raise InputError(
                 f"forecast: arm {run.arm!r}, seed {run.seed}, budget {run.flops:g}: value is "
-                f"{run.value:g}, expected "
-                f"one {'above' if better == 'lower' else 'below'} the best possible, "
-                f"{sign * floor:g}"
+                f"{run.value:g}, expected one {side} the best possible, {sign * floor:g}"
             )
-    tables = study.arms
-    chosen = {arm: forms.choose(arm, table, better, floor) for arm, table in tables.items()}
-    found = {
-        arm: robust.huber(chosen[arm].model, sign * table.values, table.seed)
-        for arm, table in tables.items()
-    }
+    tables = list(study.arms.values())
+    chosen = [forms.choose(arm, table, better, floor) for arm, table in study.arms.items()]
+    laws = [form.law for form in chosen]
+    losses = [sign * table.values for table in tables]
+    seeds = [table.seed for table in tables]
+    robust_fits = list(map(robust.huber, laws, losses, seeds))
+    # All arms are drawn together, so that what pairing gains is in their differences.
     sampled = bootstrap.joint(
         np.random.default_rng(seed),
         draws,
-        [form.model for form in chosen.values()],
-        list(found.values()),
-        [table.seed for table in tables.values()],
-        [table.cell for table in tables.values()],
-        [table.study_seed for table in tables.values()],
+        laws,
+        robust_fits,
+        seeds,
+        [table.cell for table in tables],
+        [table.study_seed for table in tables],
         study.cell_seed,
         same_seeds=same_seeds,
     )
     arms = {}
-    for i, (arm, table) in enumerate(tables.items()):
-        spread = float(sampled.residual_sd[i]), float(sampled.shift_sd[i])
-        arms[arm] = _assemble(
-            arm,
-            table,
-            chosen[arm],
-            found[arm],
-            sampled.theta[i],
-            sampled.fresh[i],
-            spread,
-            sign,
-            confidence,
+    for i, (arm, table) in enumerate(study.arms.items()):
+        theta = sampled.theta[i]
+        arms[arm] = Fit(
+            arm=arm,
+            formula=chosen[i].formula,
+            reason=chosen[i].reason,
+            parameters=_estimates(laws[i], robust_fits[i].theta, theta, sign, confidence),
+            residual_sd=float(sampled.residual_sd[i]),
+            shift_sd=float(sampled.shift_sd[i]),
+            cautions=forms.cautions(chosen[i], robust_fits[i], table, losses[i], theta, confidence),
+            usable=not forms.worsens(table, losses[i], confidence),
+            sizes=(float(table.parameters.min()), float(table.parameters.max())),
+            tokens=(float(table.tokens.min()), float(table.tokens.max())),
+            confidence=confidence,
+            _law=laws[i],
+            _theta=robust_fits[i].theta,
+            _draws=theta,
+            _fresh=sign * sampled.fresh[i],
+            _sign=sign,
         )
     return Fits(arms, better, confidence)
 
 
-def _assemble(
-    arm: str,
-    table: ArmRuns,
-    form: forms.Form,
-    found: robust.RobustFit,
-    theta: Array,
-    fresh: Array,
-    spread: tuple[float, float],
-    sign: float,
-    confidence: float,
-) -> Fit:
-    y = sign * table.values
-    values = form.model.named(found.theta)
-    sampled = form.model.named(theta)
+def _estimates(
+    law: robust.Law, theta: Array, draws: Array, sign: float, confidence: float
+) -> dict[str, Estimate]:
+    """Return the law's parameters by symbol, each with its interval.
+
+    Args:
+        law: law of the arm.
+        theta: `[size]`: fitted parameters.
+        draws: `[draws, size]`: bootstrap draws of the parameters.
+        sign: -1 where the law was fitted to turned scores: E is then turned back.
+        confidence: nominal coverage of the intervals.
+    """
+    sampled = law.named(draws)
     estimates = {}
-    for name, value in values.items():
+    for name, value in law.named(theta).items():
         flip = sign if name == "E" else 1.0
-        found_at = _interval(flip * np.atleast_1d(value), flip * sampled[name][:, None], confidence)
-        mean, low, high = (float(end[0]) for end in (found_at.mean, found_at.low, found_at.high))
-        estimates[name] = Estimate(mean, low, high, flip * sampled[name])
-    return Fit(
-        arm=arm,
-        formula=form.formula,
-        reason=form.reason,
-        parameters=estimates,
-        residual_sd=spread[0],
-        shift_sd=spread[1],
-        cautions=forms.cautions(form, found, table, y, theta, confidence),
-        usable=not forms.worsens(table, y, confidence),
-        sizes=(float(table.parameters.min()), float(table.parameters.max())),
-        tokens=(float(table.tokens.min()), float(table.tokens.max())),
-        confidence=confidence,
-        _model=form.model,
-        _theta=found.theta,
-        _draws=theta,
-        _fresh=sign * fresh,
-        _sign=sign,
-    )
+        values = flip * sampled[name]
+        interval = _interval(flip * np.atleast_1d(value), values[:, None], confidence)
+        estimates[name] = Estimate(
+            value=float(interval.mean[0]),
+            low=float(interval.low[0]),
+            high=float(interval.high[0]),
+            draws=values,
+        )
+    return estimates
 
 
 def _interval(value: Array, draws: Array, confidence: float) -> Prediction:
+    """Return a value `[m]` with the percentile interval of its draws `[draws, m]`."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     # A bound can hold the draws on one side of the estimate; the interval then reaches to the
     # estimate.

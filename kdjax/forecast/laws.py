@@ -23,13 +23,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Source:
-    """Where coefficients come from, and where they were fitted: outside those ranges they
-    extrapolate.
+    """Where a law's coefficients come from; outside the ranges of the fit the law extrapolates.
 
     Attributes:
         citation: paper and table or equation.
         fitted_on: models and corpus.
-        parameters, tokens: smallest and largest N and D of the fit.
+        parameters: smallest and largest N of the fit.
+        tokens: smallest and largest D of the fit.
     """
 
     citation: str
@@ -40,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SupervisedLaw:
-    """L(N, D) = e + (a / N**alpha + b / D**beta)**gamma."""
+    """Loss of training on text alone: L(N, D) = e + (a / N**alpha + b / D**beta)**gamma."""
 
     e: float
     a: float
@@ -53,14 +53,16 @@ class SupervisedLaw:
 
 @dataclass(frozen=True)
 class DistillationLaw:
-    """L(N, D, T) = T + T**-c0 * (1 + (T / (S * d1))**(1 / f1))**(-c1 * f1) * (a / N**alpha + b /
-    D**beta)**gamma.
+    """Loss of distilling from a teacher's logits.
+
+    L(N, D, T) = T + T**-c0 * (1 + (T / (S * d1))**(1 / f1))**(-c1 * f1)
+                   * (a / N**alpha + b / D**beta)**gamma
 
     T is the teacher's loss, and S what `supervised` predicts for the student's own N and D. With
     the published coefficients the last factor hardly depends on D, so tokens act through S alone,
-    and small students with few
-    tokens come out too good: against the 354 students the paper plots, the median error is 0.7%,
-    but those of 143M parameters and 26 tokens for each lie 0.11 nats above the law on average.
+    and small students with few tokens come out too good: against the 354 students the paper plots,
+    the median error is 0.7%, but those of 143M parameters and 26 tokens for each lie 0.11 nats
+    above the law on average.
     """
 
     a: float
@@ -78,10 +80,10 @@ class DistillationLaw:
 
 @dataclass(frozen=True)
 class RepeatedDataLaw:
-    """L = e + a / N'**alpha + b / D'**beta with effective N' and D' (see `effective_tokens`).
+    """Loss of training on repeated text: L = e + a / N'**alpha + b / D'**beta.
 
-    `token_decay` is R*_D and `parameter_decay` R*_N: repeats after which a further repeat is worth
-        1/e of a new one.
+    N' and D' are effective counts (`effective_parameters`, `effective_tokens`). `token_decay` is
+    R*_D and `parameter_decay` R*_N: repeats after which a further repeat is worth 1/e of a new one.
     """
 
     e: float
@@ -151,12 +153,12 @@ REPEATED_DATA = RepeatedDataLaw(
 def supervised_loss(
     parameters: ArrayLike, tokens: ArrayLike, law: SupervisedLaw = SUPERVISED
 ) -> Array:
-    """Loss of a model trained on text alone.
+    """Compute the loss of a model trained on text alone.
 
     Args:
         parameters: N, non-embedding parameters; broadcast against `tokens`.
-        tokens: D, tokens seen once; pass effective tokens where text is repeated.
-        law: the coefficients.
+        tokens: D, tokens seen once; effective tokens where text is repeated.
+        law: coefficients of the law.
 
     Returns:
         Nats per token, of the broadcast shape.
@@ -175,14 +177,15 @@ def distilled_loss(
     teacher_loss: ArrayLike,
     law: DistillationLaw = DISTILLATION,
 ) -> Array:
-    """Loss of a student trained on a teacher's logits: never below the teacher's, and worse under
-    too good a teacher.
+    """Compute the loss of a student trained on a teacher's logits.
+
+    It is never below the teacher's loss, and rises again under too good a teacher.
 
     Args:
         parameters: N of the student, non-embedding; the three broadcast.
         tokens: D, tokens the student sees.
         teacher_loss: the teacher's own loss on the same held-out text, nats per token.
-        law: the coefficients.
+        law: coefficients of the law.
 
     Returns:
         Nats per token, of the broadcast shape.
@@ -202,13 +205,12 @@ def distilled_loss(
 def effective_tokens(
     tokens: ArrayLike, unique: ArrayLike, decay: ArrayLike = REPEATED_DATA.token_decay
 ) -> Array:
-    """How many new tokens the tokens seen are worth: U + U R* (1 - exp(-R / R*)) with R = D / U - 1
-    repeats.
+    """Compute how many new tokens the tokens seen are worth: U + U R* (1 - exp(-R / R*)).
 
-    Equations 5 and 13 of Muennighoff et al. Below one epoch nothing is repeated and D itself comes
-    back; over many it saturates at U (1 + R*). The published R* is for decoders, whose targets are
-    the same in every epoch; a masked language model with new masks in each epoch may get more out
-    of a repeat.
+    R = D / U - 1 are the repeats (equations 5 and 13 of Muennighoff et al.). Below one epoch
+    nothing is repeated and D itself comes back; over many epochs the worth saturates at U (1 + R*).
+    The published R* is for decoders, whose targets are the same in every epoch; a masked language
+    model with new masks in each epoch may get more out of a repeat.
 
     Args:
         tokens: D, tokens seen, repeats included; the three broadcast.
@@ -226,16 +228,16 @@ def effective_tokens(
 def effective_parameters(
     parameters: ArrayLike, unique: ArrayLike, law: RepeatedDataLaw = REPEATED_DATA
 ) -> Array:
-    """How many parameters count where unique text is scarce: the same discount beyond the size that
-    suits U.
+    """Compute how many parameters count where unique text is scarce.
 
-    That size is the compute-optimal one for U tokens, (U G)**(beta / alpha) G with G = (alpha a /
-    (beta b))**(1 / (alpha + beta)) (equation 15 of Muennighoff et al.; 0.051 U as published).
+    Parameters beyond the compute-optimal size for U tokens are discounted as repeats of tokens are.
+    That size is (U G)**(beta / alpha) G with G = (alpha a / (beta b))**(1 / (alpha + beta))
+    (equation 15 of Muennighoff et al.; 0.051 U as published).
 
     Args:
         parameters: N; broadcast against `unique`.
         unique: U, different tokens there are.
-        law: the coefficients.
+        law: coefficients of the law.
 
     Raises:
         InputError: an argument that is not above 0.
@@ -243,9 +245,8 @@ def effective_parameters(
     n = _positive("parameters", parameters)
     u = _positive("unique", unique)
     balance = (law.alpha * law.a / (law.beta * law.b)) ** (1 / (law.alpha + law.beta))
-    return _discount(
-        n, (u * balance) ** (law.beta / law.alpha) * balance, np.asarray(law.parameter_decay)
-    )
+    optimal = (u * balance) ** (law.beta / law.alpha) * balance
+    return _discount(n, optimal, np.asarray(law.parameter_decay))
 
 
 def repeated_loss(
@@ -254,13 +255,16 @@ def repeated_loss(
     unique: ArrayLike,
     law: RepeatedDataLaw = REPEATED_DATA,
 ) -> Array:
-    """Loss of a model trained on repeated text (equation 14 of Muennighoff et al.), nats per token.
+    """Compute the loss of a model trained on repeated text (equation 14 of Muennighoff et al.).
 
     Args:
         parameters: N; the three broadcast.
         tokens: D, tokens seen, repeats included.
         unique: U, different tokens there are.
-        law: the coefficients.
+        law: coefficients of the law.
+
+    Returns:
+        Nats per token, of the broadcast shape.
 
     Raises:
         InputError: an argument that is not above 0.
@@ -271,12 +275,14 @@ def repeated_loss(
     return np.asarray(law.e + law.a / n**law.alpha + law.b / d**law.beta)
 
 
-def _discount(seen: Array, unique: Array, decay: Array) -> Array:
-    fresh = np.minimum(seen, unique)
-    return np.asarray(fresh - fresh * decay * np.expm1(-(seen / fresh - 1) / decay))
+def _discount(count: Array, full_worth: Array, decay: Array) -> Array:
+    """Discount what goes beyond `full_worth`: each repeat of it is worth less than the last."""
+    fresh = np.minimum(count, full_worth)
+    return np.asarray(fresh - fresh * decay * np.expm1(-(count / fresh - 1) / decay))
 
 
 def _positive(name: str, value: ArrayLike) -> Array:
+    """Return an argument as an array; refuse what is not above 0."""
     array = np.asarray(value, np.float64)
     if not (array > 0).all():
         raise InputError(f"{name}: found {array[~(array > 0)].flat[0]:g}, expected numbers above 0")

@@ -1,5 +1,4 @@
-"""The saturating power law of one arm, y = E + K * D**-k: fitted to many data sets at once by
-variable projection.
+"""The saturating power law of one arm, y = E + K * D**-k, fitted by variable projection.
 
 With z = log(D / D0) the curve is written level - slope * (1 - exp(-k z)) / k. Level is the value at
 D0, slope the improvement per e-fold of tokens there, so both are well determined by runs around D0,
@@ -18,15 +17,16 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 EXPONENTS: Array = np.geomspace(0.02, 2.5, 72)
-"""Candidate k. Below, 1.5 decades of tokens show a straight line in log D; above, a step after the
-first budget."""
+"""Candidate k: below them 1.5 decades of tokens show a straight line in log D, above them a
+step."""
 
-_ROWS = 2048  # data sets fitted per block: a grid of so many stays in a core's cache
+# Data sets fitted in one block: a grid of so many stays in a core's cache.
+_ROWS = 2048
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """The power law at the tokens of one arm's runs, all of one size (a `robust.Model`).
+    """The power law at the tokens of one arm's runs, all of one size (a `robust.Law`).
 
     Attributes:
         tokens: `[n]`: effective tokens D' of the runs.
@@ -39,21 +39,19 @@ class PowerLaw:
     size = 3
 
     def at(self, theta: Array, parameters: Array, tokens: Array) -> Array:
-        """Values `[..., m]` of curves `[..., 3]` at `[m]` effective tokens; the size plays no
-        part."""
+        """Compute `[..., m]` values at `[m]` effective tokens; the size plays no part."""
         return evaluate(theta[..., None, :], self._data(tokens))
 
     def values(self, theta: Array) -> Array:
-        """Values `[..., n]` at the runs."""
+        """Compute `[..., n]` values at the runs."""
         return evaluate(theta[..., None, :], self._data(self.tokens))
 
     def solve(self, y: Array, weights: Array | None = None, near: Array | None = None) -> Array:
-        """Weighted least squares of `[..., n]` values; the search is global, so `near` is not
-        needed."""
+        """Fit `[..., n]` values; the search is global, so that `near` is not needed."""
         return least_squares(self._data(self.tokens), y, self.floor, weights)
 
     def named(self, theta: Array) -> Mapping[str, Array]:
-        """The published symbols E, K and k, with K for D counted in ones."""
+        """Return E, K and k, with K for D counted in ones."""
         level, slope, k = np.moveaxis(theta, -1, 0)
         return {
             "E": level - slope / k,
@@ -62,11 +60,12 @@ class PowerLaw:
         }
 
     def _data(self, tokens: Array) -> Array:
+        """Return z = log(D / D0)."""
         return np.asarray(np.log(tokens) - np.log(self.tokens).mean())
 
 
 def evaluate(curves: Array, z: Array | float) -> Array:
-    """Values of curves.
+    """Compute values of curves.
 
     Args:
         curves: `[..., 3]`: level, slope, k.
@@ -77,7 +76,7 @@ def evaluate(curves: Array, z: Array | float) -> Array:
 
 
 def least_squares(z: Array, y: Array, floor: float, weights: Array | None = None) -> Array:
-    """The best curve of every data set, by weighted least squares under slope >= 0 and E >= floor.
+    """Fit every data set by weighted least squares under slope >= 0 and E >= floor.
 
     For each k of a grid, level and slope have a closed form (variable projection, Golub and Pereyra
     1973). The best curve has either E above the floor, and is then the best without that bound, or
@@ -88,26 +87,27 @@ def least_squares(z: Array, y: Array, floor: float, weights: Array | None = None
         z: `[n]`: log(D / D0) of the runs.
         y: `[..., n]`: values, lower is better.
         floor: the best value there can be: E is not below it.
-        weights: `[..., n]` of non-negative weights; None for equal ones.
+        weights: `[..., n]`: weights of at least 0; None for equal ones.
 
     Returns:
         `[..., 3]`: level, slope, k.
     """
-    rows = y.reshape(-1, y.shape[-1])
-    mass = np.ones_like(rows[:1]) if weights is None else weights.reshape(rows.shape)
-    blocks = [
-        _block(z, rows[i : i + _ROWS] - floor, mass if weights is None else mass[i : i + _ROWS])
-        for i in range(0, len(rows), _ROWS)
-    ]
-    return np.asarray(
-        (np.concatenate(blocks) + np.array([floor, 0.0, 0.0])).reshape(*y.shape[:-1], 3)
-    )
+    rows = y.reshape(-1, y.shape[-1]) - floor
+    blocks = []
+    for start in range(0, len(rows), _ROWS):
+        block = slice(start, start + _ROWS)
+        # Equal weights are one row that all data sets share: the grid's sums are then small.
+        block_weights = np.ones_like(rows[:1])
+        if weights is not None:
+            block_weights = weights.reshape(rows.shape)[block]
+        blocks.append(_block(z, rows[block], block_weights))
+    curves = np.concatenate(blocks) + np.array([floor, 0.0, 0.0])
+    return np.asarray(curves.reshape(*y.shape[:-1], 3))
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Weighted sums of data sets y and of the rise x_k(z) = (1 - exp(-k z)) / k at some k; all
-    broadcast together."""
+    """Weighted sums of data sets y and of the rise x_k(z) = (1 - exp(-k z)) / k, all broadcast."""
 
     total: Array
     mean: Array
@@ -118,26 +118,33 @@ class _Sums:
     k: Array
 
     def free(self) -> tuple[Array, Array, Array]:
-        """Level, slope >= 0 and sum of squares of the best curve at this k."""
+        """Compute level, slope >= 0 and sum of squares of the best curve at each k."""
         spread = self.rise_square - self.total * self.rise**2
         slope = np.maximum((self.total * self.mean * self.rise - self.cross) / spread, 0.0)
         loss = self.square - self.total * self.mean**2 - slope**2 * spread
         return self.mean + slope * self.rise, slope, loss
 
     def bound(self) -> tuple[Array, Array, Array]:
-        """The same with E = 0, where the curve is amplitude * exp(-k z) and exp(-k z) = 1 - k *
-        rise."""
+        """Compute level, slope and sum of squares of the best curve with E = 0 at each k.
+
+        The curve is amplitude * exp(-k z), and exp(-k z) = 1 - k * rise.
+        """
         decay_square = self.total * (1 - 2 * self.k * self.rise) + self.k**2 * self.rise_square
         amplitude = np.maximum((self.total * self.mean - self.k * self.cross) / decay_square, 0.0)
         return amplitude, self.k * amplitude, self.square - amplitude**2 * decay_square
 
 
 def _block(z: Array, y: Array, w: Array) -> Array:
+    """Fit `[rows, n]` values with E >= 0; return `[rows, 3]` curves.
+
+    Args:
+        z: `[n]`: log(D / D0) of the runs.
+        y: `[rows, n]`: values above the floor.
+        w: `[rows, n]` or `[1, n]`: weights.
+    """
     wy = w * y
     total = w.sum(-1, keepdims=True)
-    fixed = total, wy.sum(-1, keepdims=True) / total, (wy * y).sum(-1, keepdims=True)
-    basis = -np.expm1(-np.outer(EXPONENTS, z)) / EXPONENTS[:, None]
-    grid = _Sums(*fixed, w @ basis.T / total, w @ (basis**2).T, wy @ basis.T, EXPONENTS)
+    fixed = (total, wy.sum(-1, keepdims=True) / total, (wy * y).sum(-1, keepdims=True))
 
     def at(k: Array) -> _Sums:
         rise = -np.expm1(-k[..., None] * z) / k[..., None]
@@ -145,6 +152,9 @@ def _block(z: Array, y: Array, w: Array) -> Array:
         cross = (wy[:, None] * rise).sum(-1)
         return _Sums(*fixed, weighted.sum(-1) / total, (weighted * rise).sum(-1), cross, k)
 
+    # All k of the grid at once, as matrix products: the same k for every data set.
+    basis = -np.expm1(-np.outer(EXPONENTS, z)) / EXPONENTS[:, None]
+    grid = _Sums(*fixed, w @ basis.T / total, w @ (basis**2).T, wy @ basis.T, EXPONENTS)
     level, slope, free_loss = grid.free()
     inside = level * EXPONENTS >= slope
     bound_loss = grid.bound()[2]
@@ -152,28 +162,29 @@ def _block(z: Array, y: Array, w: Array) -> Array:
     ratio = float(np.log(EXPONENTS[1] / EXPONENTS[0]))
     curves = []
     losses = []
-    for loss, best in (
-        (free_loss, np.where(inside, free_loss, np.inf).argmin(-1)),
-        (bound_loss, bound_loss.argmin(-1)),
+    for solve, loss, best in (
+        (_Sums.free, free_loss, np.where(inside, free_loss, np.inf).argmin(-1)),
+        (_Sums.bound, bound_loss, bound_loss.argmin(-1)),
     ):
+        # A parabola through the best k of the grid and its neighbours, then one six times as fine.
         middle = np.clip(best, 1, len(EXPONENTS) - 2)
         near = np.stack([loss[row, middle + shift] for shift in (-1, 0, 1)], -1)
         k = EXPONENTS[middle] * np.exp(ratio * _vertex(near))
-        sums = at(k[:, None] * np.exp(ratio / 6 * np.arange(-1.0, 2.0)))
-        near = sums.free()[2] if loss is free_loss else sums.bound()[2]
+        near = solve(at(k[:, None] * np.exp(ratio / 6 * np.arange(-1.0, 2.0))))[2]
         k = np.clip(k * np.exp(ratio / 6 * _vertex(near)), EXPONENTS[0], EXPONENTS[-1])
-        refined = at(k[:, None])
-        found = refined.free() if loss is free_loss else refined.bound()
-        valid = found[0] * k[:, None] >= found[1] * (1 - 1e-12)
-        curves.append(np.concatenate([found[0], found[1], k[:, None]], -1))
-        losses.append(np.where(valid, found[2], np.inf)[:, 0])
+        level, slope, refined_loss = solve(at(k[:, None]))
+        # A free curve may still have E below 0 by now; it is then out of the running.
+        valid = level * k[:, None] >= slope * (1 - 1e-12)
+        curves.append(np.concatenate([level, slope, k[:, None]], -1))
+        losses.append(np.where(valid, refined_loss, np.inf)[:, 0])
     return np.where((losses[0] <= losses[1])[:, None], *curves)
 
 
 def _vertex(values: Array) -> Array:
-    """Where the parabola through `[rows, 3]` values at -1, 0, 1 is lowest, within that span."""
+    """Find the lowest point in [-1, 1] of the parabola through `[rows, 3]` values at -1, 0, 1."""
     left, centre, right = values.T
     bend = left - 2 * centre + right
+    # Without a bend upwards the lower end is the lowest.
     towards = np.where(left < right, -1.0, np.where(right < left, 1.0, 0.0))
     inner = 0.5 * (left - right) / np.where(bend > 0, bend, 1.0)
     return np.asarray(np.clip(np.where(bend > 0, inner, towards), -1.0, 1.0))

@@ -1,5 +1,4 @@
-"""Pilot runs as a table: what one run was and what it reached, and the cells that pair runs of
-different arms."""
+"""Pilot runs as a table, with the cells that pair runs of different arms."""
 
 from __future__ import annotations
 
@@ -17,17 +16,17 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Run:
+class PilotRun:
     """One finished pilot run and its value on one endpoint.
 
     Attributes:
         arm: name of the arm.
-        seed: its seed; runs of one seed share start, data order and masks over arms and budgets.
-        flops: the budget it was given, in FLOPs. Runs of several arms are paired where this number
-            and the seed agree.
+        seed: seed of the run; runs of one seed share start, data order and masks over arms and
+            budgets.
+        flops: budget in FLOPs. Runs of several arms are paired where budget and seed agree.
         parameters: non-embedding parameters of the student.
         tokens: tokens seen, repeats included.
-        unique: different tokens among them; infinity where nothing was repeated.
+        unique: different tokens among those seen; infinity where nothing was repeated.
         value: the endpoint, such as the held-out masked-language-model loss in nats, or an
             accuracy.
     """
@@ -43,13 +42,15 @@ class Run:
 
 @dataclass(frozen=True)
 class ArmRuns:
-    """The runs of one arm as arrays of length n, with their places in the study.
+    """The n runs of one arm as arrays.
 
     Attributes:
-        parameters, tokens, values: `[n]`: N, effective tokens D', and the endpoint.
-        seed: `[n]`: index among the arm's own seeds.
-        cell: `[n]`: index of the cell (budget, size, seed) in the study.
-        study_seed: `[arm's seeds]`: index of each of the arm's seeds among the study's.
+        parameters: `[n]`: parameters N.
+        tokens: `[n]`: effective tokens D'.
+        values: `[n]`: values of the endpoint.
+        seed: `[n]`: index of each run's seed among the arm's own seeds.
+        cell: `[n]`: index of each run's cell (budget, size, seed) in the study.
+        study_seed: `[arm's seeds]`: index of each of the arm's seeds among the study's seeds.
     """
 
     parameters: Array
@@ -61,22 +62,20 @@ class ArmRuns:
 
 
 @dataclass(frozen=True)
-class Study:
-    """All runs of a study.
+class PilotTable:
+    """All pilot runs of a study.
 
     Attributes:
-        arms: name -> runs, in the order first met.
-        cell_seed: `[cells]`: seed index of every cell.
-        seeds: number of different seeds.
+        arms: name of the arm -> its runs, in the order of their first runs.
+        cell_seed: `[cells]`: index of every cell's seed among the study's seeds.
     """
 
     arms: dict[str, ArmRuns]
     cell_seed: NDArray[np.intp]
-    seeds: int
 
 
-def tabulate(runs: Sequence[Run]) -> Study:
-    """Sort runs into a study, and refuse what cannot be fitted.
+def tabulate(runs: Sequence[PilotRun]) -> PilotTable:
+    """Sort runs by arm, and refuse what cannot be fitted.
 
     Raises:
         InputError: no runs; a number that is not finite or not above 0 where it must be; a run
@@ -84,7 +83,7 @@ def tabulate(runs: Sequence[Run]) -> Study:
     """
     if not runs:
         raise InputError("forecast: found no runs, expected the pilot runs of at least one arm")
-    seen: set[tuple[str, float, float, int]] = set()
+    known: set[tuple[str, float, float, int]] = set()
     for run in runs:
         where = f"forecast: arm {run.arm!r}, seed {run.seed}, budget {run.flops:g}"
         for name in ("flops", "parameters", "tokens", "unique"):
@@ -94,24 +93,28 @@ def tabulate(runs: Sequence[Run]) -> Study:
         if not math.isfinite(run.value):
             raise InputError(f"{where}: value is {run.value}, expected a finite number")
         key = (run.arm, run.flops, run.parameters, run.seed)
-        if key in seen:
+        if key in known:
             raise InputError(
                 f"{where}: found two runs, expected one for each arm, size, budget and seed"
             )
-        seen.add(key)
+        known.add(key)
+
+    # A cell is a budget, a size and a seed: runs of several arms in one cell are paired.
     seeds = sorted({run.seed for run in runs})
     cells = sorted({(run.flops, run.parameters, run.seed) for run in runs})
-    place = {cell: i for i, cell in enumerate(cells)}
+    cell_index = {cell: i for i, cell in enumerate(cells)}
     arms = {}
     for arm in dict.fromkeys(run.arm for run in runs):
-        mine = [run for run in runs if run.arm == arm]
-        own = sorted({run.seed for run in mine})
+        arm_runs = [run for run in runs if run.arm == arm]
+        arm_seeds = sorted({run.seed for run in arm_runs})
+        tokens = [run.tokens for run in arm_runs]
+        unique = [run.unique for run in arm_runs]
         arms[arm] = ArmRuns(
-            parameters=np.array([run.parameters for run in mine]),
-            tokens=effective_tokens([run.tokens for run in mine], [run.unique for run in mine]),
-            values=np.array([run.value for run in mine]),
-            seed=np.array([own.index(run.seed) for run in mine]),
-            cell=np.array([place[run.flops, run.parameters, run.seed] for run in mine]),
-            study_seed=np.array([seeds.index(seed) for seed in own]),
+            parameters=np.array([run.parameters for run in arm_runs]),
+            tokens=effective_tokens(tokens, unique),
+            values=np.array([run.value for run in arm_runs]),
+            seed=np.array([arm_seeds.index(run.seed) for run in arm_runs]),
+            cell=np.array([cell_index[run.flops, run.parameters, run.seed] for run in arm_runs]),
+            study_seed=np.array([seeds.index(seed) for seed in arm_seeds]),
         )
-    return Study(arms, np.array([seeds.index(seed) for _, _, seed in cells]), len(seeds))
+    return PilotTable(arms, np.array([seeds.index(seed) for _, _, seed in cells]))

@@ -1,5 +1,4 @@
-"""Which arm wins at which budget: differences of fitted laws over a range of budgets, and where two
-arms cross."""
+"""Which arm wins at which budget, and where two arms change places, by their fitted laws."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ Verdict = Literal["a wins", "b wins", "ties", "cannot tell"]
 
 @dataclass(frozen=True)
 class Range:
-    """Neighbouring budgets with one verdict: from `low` to `high` FLOPs, both asked budgets."""
+    """Neighbouring budgets with one verdict, from `low` to `high` FLOPs."""
 
     verdict: Verdict
     low: float
@@ -28,14 +27,14 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Crossing:
+class Crossover:
     """The budget from which on the arm that is better later leads, as the bootstrap sees it.
 
     Attributes:
-        value: where the fitted laws change places (the last time, if more than once); None where
-            they do not between the smallest and the largest budget asked.
-        low, high: ends of the interval. 0 stands for somewhere below the smallest budget asked or
-            never, infinity for above the largest or never: such an end is unbounded.
+        value: budget where the fitted laws change places (the last time, if more than once); None
+            if they do not between the smallest and the largest budget.
+        low, high: ends of the interval. 0 stands for somewhere below the smallest budget or never,
+            infinity for above the largest or never: such an end is unbounded.
         within: share of draws that change places between the smallest and the largest budget.
         later: the arm that leads after the change; of laws that do not change places, the one that
             leads in more draws at the largest budget.
@@ -49,17 +48,17 @@ class Crossing:
 
 
 @dataclass(frozen=True)
-class Contest:
+class PairwiseComparison:
     """Two arms compared over budgets.
 
     Attributes:
-        a, b: the arms.
-        flops: `[m]`: budgets asked, rising.
+        a, b: names of the arms.
+        flops: `[m]`: budgets, rising.
         mean, low, high: `[m]`: expected value of a less that of b, in the endpoint's unit, with its
             pointwise interval.
-        verdicts: one for each budget.
-        ranges: the same, merged.
-        crossing: where the two change places.
+        verdicts: a verdict for each budget.
+        ranges: neighbouring budgets with the same verdict, merged.
+        crossing: where the two arms change places.
     """
 
     a: str
@@ -70,17 +69,17 @@ class Contest:
     high: Array
     verdicts: tuple[Verdict, ...]
     ranges: tuple[Range, ...]
-    crossing: Crossing
+    crossing: Crossover
 
 
-def contests(
+def compare_arms(
     fits: Fits,
     flops: ArrayLike,
     spend: Callable[[str, Array], Point],
     *,
     margin: float = 0.0,
     widen: Mapping[tuple[str, str], float] | None = None,
-) -> tuple[Contest, ...]:
+) -> tuple[PairwiseComparison, ...]:
     """Compare every pair of arms at every budget.
 
     The verdict at a budget: `ties` where the whole interval of the difference lies within -margin
@@ -89,14 +88,14 @@ def contests(
     once.
 
     Args:
-        fits: the arms' laws.
+        fits: laws of the arms.
         flops: `[m]`: at least two budgets, rising. The crossing is found between neighbours by
             interpolation in log FLOPs, so a few dozen over the range of interest serve well.
-        spend: `spend(arm, flops)` says what the arm buys with `[m]` budgets at its price:
-            parameters, tokens and unique tokens, each a number or `[m]`.
+        spend: function of an arm's name and `[m]` budgets that returns what the arm buys with them
+            at its price, each field a number or `[m]`.
         margin: the largest difference that does not matter, in the endpoint's unit.
         widen: pair of arms -> by how much the interval of their difference is widened, where a
-            check on held-out budgets found it too narrow (`HeldOut.widening`).
+            check on held-out budgets found it too narrow (`HeldOutPrediction.widening`).
 
     Raises:
         InputError: budgets that are not above 0 and rising, a margin that is negative or not
@@ -110,36 +109,49 @@ def contests(
     if not 0 <= margin < np.inf:
         raise InputError(f"forecast: margin is {margin}, expected a finite number of at least 0")
     points = {arm: spend(arm, budgets) for arm in fits.arms}
-    times = widen or {}
+    widenings = widen or {}
     return tuple(
-        _contest(fits, budgets, points, a, b, margin, times.get((a, b), 1.0))
-        for a, b in itertools.combinations(fits.arms, 2)
+        _compare(fits, budgets, points, pair, margin, widenings.get(pair, 1.0))
+        for pair in itertools.combinations(fits.arms, 2)
     )
 
 
-def _contest(
+def _compare(
     fits: Fits,
     budgets: Array,
-    points: dict[str, Point],
-    a: str,
-    b: str,
+    points: Mapping[str, Point],
+    pair: tuple[str, str],
     margin: float,
-    times: float,
-) -> Contest:
-    gap = fits.difference(a, points[a], b, points[b]).widened(times)
-    mean, low, high = (np.broadcast_to(x, budgets.shape) for x in (gap.mean, gap.low, gap.high))
-    usable = fits.arms[a].usable and fits.arms[b].usable
-    verdicts = tuple(
-        _verdict(float(one), float(two), margin, fits.better) if usable else "cannot tell"
-        for one, two in zip(low, high, strict=True)
+    widening: float,
+) -> PairwiseComparison:
+    """Compare two arms at every budget; see `compare_arms`."""
+    a, b = pair
+    difference = fits.difference(a, points[a], b, points[b]).widened(widening)
+    mean = np.broadcast_to(difference.mean, budgets.shape)
+    low = np.broadcast_to(difference.low, budgets.shape)
+    high = np.broadcast_to(difference.high, budgets.shape)
+    draws = np.broadcast_to(difference.draws, (len(difference.draws), len(budgets)))
+    verdicts: list[Verdict] = ["cannot tell"] * len(budgets)
+    if fits.arms[a].usable and fits.arms[b].usable:
+        ends = zip(low.tolist(), high.tolist(), strict=True)
+        verdicts = [_verdict(*interval, margin, fits.better) for interval in ends]
+    # Differences of losses: the arm with the lower one leads.
+    sign = {"lower": 1.0, "higher": -1.0}[fits.better]
+    return PairwiseComparison(
+        a=a,
+        b=b,
+        flops=budgets,
+        mean=mean,
+        low=low,
+        high=high,
+        verdicts=tuple(verdicts),
+        ranges=_merge(budgets, verdicts),
+        crossing=_crossover(np.log(budgets), sign * mean, sign * draws, pair, fits.confidence),
     )
-    sign = 1.0 if fits.better == "lower" else -1.0
-    draws = np.broadcast_to(gap.draws, (len(gap.draws), len(budgets)))
-    crossing = _crossing(np.log(budgets), sign * mean, sign * draws, (a, b), fits.confidence)
-    return Contest(a, b, budgets, mean, low, high, verdicts, _merge(budgets, verdicts), crossing)
 
 
 def _verdict(low: float, high: float, margin: float, better: str) -> Verdict:
+    """Return the verdict on an interval of a less b; see `compare_arms`."""
     if -margin <= low and high <= margin:
         return "ties"
     if low <= 0 <= high:
@@ -148,56 +160,65 @@ def _verdict(low: float, high: float, margin: float, better: str) -> Verdict:
 
 
 def _merge(budgets: Array, verdicts: Sequence[Verdict]) -> tuple[Range, ...]:
+    """Merge neighbouring budgets with the same verdict."""
     ranges = []
-    for verdict, group in itertools.groupby(
-        zip(verdicts, budgets, strict=True), key=lambda pair: pair[0]
-    ):
+    for verdict, group in itertools.groupby(zip(verdicts, budgets, strict=True), lambda x: x[0]):
         inside = [float(budget) for _, budget in group]
         ranges.append(Range(verdict, inside[0], inside[-1]))
     return tuple(ranges)
 
 
-def _crossing(
+def _crossover(
     logs: Array, mean: Array, draws: Array, arms: tuple[str, str], confidence: float
-) -> Crossing:
-    """From `a` less `b` with lower better: `[m]` of the laws and `[draws, m]` of the bootstrap."""
-    where = _last_change(logs, mean[None])[0]
-    leads = mean[-1] if not np.isnan(where) else np.median(draws[:, -1])
-    later = 1.0 if leads > 0 else -1.0
-    found = _last_change(logs, draws)
-    ends = np.sign(draws[:, -1]) == later
-    inside = ~np.isnan(found)
+) -> Crossover:
+    """Find where two arms change places, and the interval of that budget.
+
+    Args:
+        logs: `[m]`: log budgets.
+        mean: `[m]`: loss of the first arm less that of the second, by the fitted laws.
+        draws: `[draws, m]`: bootstrap draws of that difference.
+        arms: names of the arms.
+        confidence: nominal coverage of the interval.
+    """
+    at = _last_change(logs, mean[None])[0]
+    final = np.median(draws[:, -1]) if np.isnan(at) else mean[-1]
+    second_leads = bool(final > 0)
+    drawn = _last_change(logs, draws)
+    # Draws that change places in the range, and draws in which the later arm leads at its end.
+    inside = ~np.isnan(drawn)
+    agrees = np.sign(draws[:, -1]) == (-1.0, 1.0)[second_leads]
     # Draws without a change led by the later arm changed below the range, if at all; those led by
     # the other, above. Draws that change the other way round speak for neither side and widen both
     # ends.
-    forward = inside & ends
-    backward = inside & ~ends
-    below = np.where(forward, found, np.where((~inside & ends) | backward, -np.inf, np.inf))
-    above = np.where(forward, found, np.where(~inside & ends, -np.inf, np.inf))
+    forward = inside & agrees
+    backward = inside & ~agrees
+    below = np.where(forward, drawn, np.where((~inside & agrees) | backward, -np.inf, np.inf))
+    above = np.where(forward, drawn, np.where(~inside & agrees, -np.inf, np.inf))
     tail = (1 - confidence) / 2
     low = np.quantile(below, tail, method="lower")
     high = np.quantile(above, 1 - tail, method="higher")
-    value = None if np.isnan(where) else float(np.exp(where))
-    if value is not None:
-        low = min(low, where)
-        high = max(high, where)
-    return Crossing(
-        value,
-        float(np.exp(low)),
-        float(np.exp(high)),
-        float(inside.mean()),
-        arms[1] if later > 0 else arms[0],
+    value = None
+    if not np.isnan(at):
+        value = float(np.exp(at))
+        low = min(low, at)
+        high = max(high, at)
+    return Crossover(
+        value=value,
+        low=float(np.exp(low)),
+        high=float(np.exp(high)),
+        within=float(inside.mean()),
+        later=arms[second_leads],
     )
 
 
 def _last_change(logs: Array, gaps: Array) -> Array:
-    """`[rows]`: log budget of the last change of sign of `[rows, m]` differences; NaN where there
-    is none."""
+    """Find the log budget of the last change of sign of `[rows, m]` differences, NaN for none."""
     change = np.sign(gaps[:, :-1]) * np.sign(gaps[:, 1:]) < 0
     last = change.shape[1] - 1 - change[:, ::-1].argmax(1)
     row = np.arange(len(gaps))
+    # Straight lines between budgets.
     left = gaps[row, last]
     right = gaps[row, last + 1]
-    share = left / np.where(left == right, 1.0, left - right)
-    where = logs[last] + share * (logs[last + 1] - logs[last])
-    return np.asarray(np.where(change.any(1), where, np.nan))
+    fraction = left / np.where(left == right, 1.0, left - right)
+    at = logs[last] + fraction * (logs[last + 1] - logs[last])
+    return np.asarray(np.where(change.any(1), at, np.nan))

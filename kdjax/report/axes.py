@@ -1,5 +1,4 @@
-"""What figures share: their width, names beside the plot, short names, axes of amounts, limits that
-ignore extremes."""
+"""What figures share: width, names beside the plot, axes of amounts, limits."""
 
 from __future__ import annotations
 
@@ -18,17 +17,19 @@ WIDTH = 9.6
 
 
 def truncate(name: str, letters: int = 40) -> str:
-    """A name that leaves room for the plot."""
-    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+    """Shorten a name so that it leaves room for the plot."""
+    if len(name) <= letters:
+        return name
+    return f"{name[: letters - 1]}…"
 
 
 def hline(ax: Axes, y: float) -> None:
-    """A dashed line across the plot, for reference."""
+    """Draw a dashed line across the plot, for reference."""
     ax.axhline(y, color=svg.MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
 
 
 def label_lines(ax: Axes, levels: Mapping[str, float]) -> None:
-    """Writes names to the right of the plot, at their heights but clear of one another."""
+    """Write names to the right of the plot, at their heights but clear of one another."""
     low, high = ax.get_ylim()
     least = 0.07 * (high - low)
     at = float("-inf")
@@ -38,7 +39,7 @@ def label_lines(ax: Axes, levels: Mapping[str, float]) -> None:
 
 
 def margin_text(ax: Axes, y: float, text: str, points: float, **look: Any) -> None:
-    """Writes beside the plot, so many points from its right edge."""
+    """Write text beside the plot, so many points from its right edge."""
     place: dict[str, Any] = {
         "xycoords": ax.get_yaxis_transform(),
         "textcoords": "offset points",
@@ -48,7 +49,7 @@ def margin_text(ax: Axes, y: float, text: str, points: float, **look: Any) -> No
 
 
 def linear(ax: Axes, label: str, show: Callable[[float], str]) -> None:
-    """Amounts along the plot, in equal steps from 0."""
+    """Show amounts along the plot, in equal steps from 0."""
     ax.set_xlabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
@@ -57,26 +58,31 @@ def linear(ax: Axes, label: str, show: Callable[[float], str]) -> None:
 def logarithmic(
     ax: Axes, label: str, show: Callable[[float], str], places: Sequence[float]
 ) -> None:
-    """Amounts along the plot, on a logarithmic scale.
+    """Show amounts along the plot, on a logarithmic scale.
 
     Args:
         ax: the plot.
-        label: what they are.
-        show: writes one.
-        places: those that are drawn, ascending. They are marked if they are few and clear of one
-            another.
+        label: what the amounts are.
+        show: function that writes an amount.
+        places: amounts that are drawn, ascending; marked if they are few and clear of one another.
     """
     low = places[0]
     high = places[-1]
+    decades = math.log10(high / low)
+    # A single amount has room of half its size.
     room = (high / low) ** 0.04 if high > low else 1.5
     ax.set_xscale("log")
     ax.set_xlim(low / room, high * room)
     ax.set_xlabel(label)
-    decades = math.log10(high / low) if high > low else 0.0
     if all(math.log10(b / a) > 0.14 * decades for a, b in pairwise(places)):
         ax.xaxis.set_major_locator(FixedLocator(list(places)))
     else:
-        subs = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 5.0)
+        # The fewer decades, the more ticks in each.
+        subs: tuple[float, ...] = (1.0, 2.0, 5.0)
+        if decades > 3:
+            subs = (1.0,)
+        elif decades > 1.2:
+            subs = (1.0, 3.0)
         ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: show(x)))
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -84,7 +90,7 @@ def logarithmic(
 
 
 def compact_number(value: float) -> str:
-    """An amount with as many digits as it needs, for instance `3e11`, `1.7e12`, `64,000`."""
+    """Write an amount with as many digits as it needs, for instance `3e11`, `1.7e12`, `64,000`."""
     if value < 1e6:
         return f"{value:,.0f}"
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -92,7 +98,7 @@ def compact_number(value: float) -> str:
 
 
 def limits(ax: Axes, kept: Iterable[float], room: float) -> None:
-    """Sets the height of a plot to what must be seen, and `room` times its span on either side."""
+    """Set the height of a plot to what must be seen, and `room` times its span on either side."""
     values = list(kept)
     low = min(values)
     high = max(values)

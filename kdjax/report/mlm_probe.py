@@ -1,5 +1,4 @@
-"""What the report says of MLM probes: how they were fitted, and what shuffled words cost a
-model."""
+"""What the report shows of MLM probes, and what shuffled words cost a model."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ class ShuffledRow:
         name: the arm, or the model for reference.
         reference: whether it is a model for reference.
         loss: in nats, over seeds.
-        shuffled: the same on shuffled words.
+        shuffled: loss on shuffled words.
         difference: what shuffling costs, seed by seed.
     """
 
@@ -62,7 +61,7 @@ def probes(results: Results) -> list[ProbeRow]:
     """Describe the probes of every arm and reference model, on the study's own text.
 
     Args:
-        results: of the study.
+        results: the content of results.json.
     """
     described = []
     for name, reference, rows in _models(results):
@@ -70,6 +69,7 @@ def probes(results: Results) -> list[ProbeRow]:
         fits = [fit for row in rows if (fit := probe_fit(row))]
         if not fits:
             continue
+        # The mean weight of each layer over seeds.
         weights = zip(*(fit.layer_weights for fit in fits), strict=True)
         means = [sum(layer) / len(layer) for layer in weights]
         described.append(
@@ -93,7 +93,7 @@ def shuffled(results: Results) -> list[tuple[Endpoint, list[ShuffledRow]]]:
     """Say for each held-out loss what shuffling the visible words costs each model.
 
     Args:
-        results: of the study.
+        results: the content of results.json.
 
     Returns:
         The endpoints that have the control, each with a row for every model that has it.
@@ -122,7 +122,9 @@ def shuffled(results: Results) -> list[tuple[Endpoint, list[ShuffledRow]]]:
 def _losses(row: RunResult | Reference, endpoint: str) -> tuple[float, float] | None:
     """Return a model's loss on text as written and on shuffled words; None without the control."""
     shuffled = shuffled_loss(row, endpoint)
-    return None if shuffled is None else (row.metrics[endpoint], shuffled)
+    if shuffled is None:
+        return None
+    return row.metrics[endpoint], shuffled
 
 
 def _models(results: Results) -> list[tuple[str, bool, list[RunResult | Reference]]]:

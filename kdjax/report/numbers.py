@@ -2,99 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kdjax.budget.accounting import Budget
+from kdjax.results.schema import Endpoint
 
 MINUS = "\N{MINUS SIGN}"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def flops(value: float) -> str:
-    """FLOPs, for instance `1.50e12`."""
+    """Write FLOPs, for instance `1.50e12`."""
+    if not value:
+        return "0"
     mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa}e{int(exponent)}" if value else "0"
+    return f"{mantissa}e{int(exponent)}"
 
 
 def budget(values: Budget) -> str:
-    """A budget with its unit, for instance `1.50e12 FLOPs`, `3.20e6 tokens`, `24 hours`."""
-    amount = values.amount
+    """Write a budget with its unit: `1.50e12 FLOPs`, `3.20e6 tokens`, `24 hours`."""
     if values.kind == "hours":
-        return time(3600 * amount)
-    return f"{flops(amount)} FLOPs" if values.kind == "flops" else f"{tokens(amount)} tokens"
+        return time(3600 * values.amount)
+    if values.kind == "flops":
+        return f"{flops(values.amount)} FLOPs"
+    return f"{tokens(values.amount)} tokens"
 
 
 def tokens(amount: float) -> str:
-    """Tokens, in full below a million: `64,000`, `3.20e6`."""
-    return count(amount) if amount < 1e6 else flops(amount)
+    """Write tokens, in full below a million: `64,000`, `3.20e6`."""
+    if amount < 1e6:
+        return count(amount)
+    return flops(amount)
 
 
 def within(values: Budget) -> str:
-    """A budget as a sentence takes it up: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24
-    hours`."""
+    """Write a budget for a sentence: `at 1.50e12 FLOPs`, `with 3.20e6 tokens`, `in 24 hours`."""
     word = {"flops": "at", "tokens": "with", "hours": "in"}[values.kind]
     return f"{word} {budget(values)}"
 
 
 def time(seconds: float) -> str:
-    """A time that was set, in one unit: `24 hours`, `1 hour`, `20 minutes`, `36 seconds`."""
+    """Write a time that was set, in one unit: `24 hours`, `1 hour`, `36 seconds`."""
     size, unit = clock_unit(seconds)
     text = f"{seconds / size:.4g}"
-    return f"{text} {unit if text != '1' else unit.removesuffix('s')}"
+    if text == "1":
+        unit = unit.removesuffix("s")
+    return f"{text} {unit}"
 
 
 def clock_unit(seconds: float) -> tuple[int, str]:
-    """The unit in which a time is at least 1: its seconds, and its name."""
-    return next(
-        ((size, name) for size, name in ((3600, "hours"), (60, "minutes")) if seconds >= size),
-        (1, "seconds"),
-    )
+    """Return the largest unit in which a time is at least 1: its seconds, and its name."""
+    for size, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return size, name
+    return 1, "seconds"
 
 
 def count(value: float) -> str:
-    """A whole number, for instance `104,448`."""
+    """Write a whole number, for instance `104,448`."""
     return f"{round(value):,}"
 
 
 def score(value: float) -> str:
-    """A metric (a share, a correlation, nats): three decimals."""
+    """Write a metric (a share, a correlation, nats): three decimals."""
     return f"{value:.3f}".replace("-", MINUS)
 
 
 def p_value(value: float) -> str:
-    """A p-value with its sign: `= 0.018`, and `< 0.001` below that."""
+    """Write a p-value with its sign: `= 0.018`, and `< 0.001` below that."""
     return f"= {value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
+def no_score(endpoint: Endpoint) -> str:
+    """Write what stands for the score of an arm that an endpoint means nothing for."""
+    return {"mlm": "head untrained"}.get(endpoint.kind, "–")
+
+
 def spread(mean: float, sd: float | None) -> str:
-    """A mean and, where there is one, its standard deviation: `0.631 ± 0.012`."""
-    return score(mean) if sd is None else f"{score(mean)} ± {score(sd)}"
+    """Write a mean and, where there is one, its standard deviation: `0.631 ± 0.012`."""
+    if sd is None:
+        return score(mean)
+    return f"{score(mean)} ± {score(sd)}"
 
 
 def signed(value: float) -> str:
-    """A difference of two metrics: three decimals, and its sign even where it rounds to zero."""
-    return f"{value:+.3f}".replace("-", MINUS) if value else "0.000"
+    """Write a difference of two metrics: three decimals, and a sign even where it rounds to 0."""
+    if not value:
+        return "0.000"
+    return f"{value:+.3f}".replace("-", MINUS)
 
 
 def interval(low: float, high: float) -> str:
-    """A confidence interval, for instance `[+0.083, +0.159]`, not broken over lines."""
+    """Write a confidence interval, for instance `[+0.083, +0.159]`, not broken over lines."""
     return f"[{signed(low)},{NO_BREAK}{signed(high)}]"
 
 
 def between(low: float, high: float) -> str:
-    """An interval of a metric, for instance `[7.151, 7.262]`, not broken over lines."""
+    """Write an interval of a metric, for instance `[7.151, 7.262]`, not broken over lines."""
     return f"[{score(low)},{NO_BREAK}{score(high)}]"
 
 
 def percent(share: float) -> str:
-    """A share as per cent, three digits; what is below 100% is never written as 100%."""
+    """Write a share as per cent, three digits; what is below 100% is never written as 100%."""
     value = 100 * share
-    return f"{int(value * 100) / 100:.2f}%" if 99.9 < value < 100 else f"{value:.3g}%"
+    # Rounding to three digits would make 100% of it.
+    if 99.9 < value < 100:
+        return f"{int(value * 100) / 100:.2f}%"
+    return f"{value:.3g}%"
 
 
 def size(amount: float) -> str:
-    """Memory, for instance `73.5 MiB`; nothing at all is `none`."""
+    """Write memory, for instance `73.5 MiB`; nothing at all is `none`."""
     if not amount:
         return "none"
     units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -103,26 +122,36 @@ def size(amount: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """How many times as much, for instance `2.17×`, `0.031×`, `41,200×`."""
-    return (
-        f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
-    )
+    """Write how many times as much, for instance `2.17×`, `0.031×`, `41,200×`."""
+    if ratio >= 100:
+        return f"{ratio:,.0f}×"
+    return f"{ratio:.2f}×" if ratio >= 0.1 else f"{ratio:.2g}×"
 
 
 def duration(seconds: float) -> str:
-    """Wall-clock, for instance `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Write wall-clock, for instance `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    hours, left = divmod(minutes, 60)
-    return f"{hours} h {left:02} min" if hours else f"{minutes} min {rest:02} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def span(values: Iterable[float], show: Callable[[float], str]) -> str:
+    """Write the smallest and the largest of some values: `3`, `2 to 5`."""
+    ordered = sorted(values)
+    low = show(ordered[0])
+    high = show(ordered[-1])
+    return low if low == high else f"{low} to {high}"
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as running text: `a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+    """Write words as running text: `a`, `a and b`, `a, b and c`."""
+    head = ", ".join(words[:-1])
+    return " and ".join(filter(None, [head, *words[-1:]]))
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """Settings as running text: `student.size 3x192, data.seq_len 64`."""
+    """Write settings as running text: `student.size 3x192, data.seq_len 64`."""
     return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -1,5 +1,4 @@
-"""Pages for people: one self-contained file each, made from plain values by the templates beside
-this file."""
+"""Pages for people: one self-contained file each, made by the templates beside this file."""
 
 from __future__ import annotations
 
@@ -12,16 +11,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kdjax.budget.accounting import ACCOUNTS
 from kdjax.config import plain
-from kdjax.report import numbers, svg
-from kdjax.report.summary import Spread
+from kdjax.report import numbers, phrases, summary, svg
 
 
 def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **values: Any) -> str:
-    """A page: no scripts, no network, no other files; everything from outside is escaped.
+    """Make a page: no scripts, no network, no other files; everything from outside is escaped.
 
     Args:
-        template: its file.
-        arms: in their order, which gives each its colour and marker.
+        template: file of the template.
+        arms: names of the arms, in the order that gives each its colour and marker.
         config: the resolved recipe.
         values: what else the template names.
     """
@@ -36,6 +34,7 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
     for function in (
         numbers.between,
         numbers.budget,
+        phrases.counted,
         numbers.count,
         numbers.flops,
         numbers.interval,
@@ -48,7 +47,7 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
         numbers.within,
     ):
         environment.filters[function.__name__] = function
-    environment.filters["spread"] = _spread
+    environment.filters["spread"] = summary.text
     return environment.get_template(template).render(
         keys={
             arm: (n % len(svg.COLOURS), svg.GLYPHS[n % len(svg.GLYPHS)])
@@ -59,7 +58,3 @@ def render(template: str, arms: Iterable[str], config: Mapping[str, Any], **valu
         config=yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True),
         **values,
     )
-
-
-def _spread(found: Spread | None) -> str:
-    return numbers.spread(found.mean, found.sd) if found else "–"

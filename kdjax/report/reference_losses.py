@@ -1,5 +1,4 @@
-"""The text's own cross-entropies beside the losses of models: rows of a table and lines of a
-figure."""
+"""The text's own cross-entropies beside the losses of models, in tables and figures."""
 
 from __future__ import annotations
 
@@ -15,15 +14,13 @@ LABELS = {
     "left_neighbor": "left neighbour",
     "both_neighbors": "both neighbours",
 }
-"""What is counted (see `kdjax.data.prepare.reference_losses`), and how tables and figures call
-it."""
+"""Field of `CountedLosses` -> what tables and figures call it."""
 UNIT = "nats"
 """The unit of the endpoints that these numbers can stand beside."""
 MEANING = (
     "Unigram, left neighbour and both neighbours: the held-out text's cross-entropy by counts of "
-    "its training part "
-    "alone: of a token, of a token given the one before it, and given the ones before and after "
-    "it, both visible."
+    "its training part alone: of a token, of a token given the one before it, and given the ones "
+    "before and after it, both visible."
 )
 """What a page says under a table that has them."""
 
@@ -33,12 +30,14 @@ def of_endpoint(losses: CountedLosses | None, endpoint: str, unit: str) -> dict[
 
     Args:
         losses: the text's own cross-entropies; None where there are none.
-        endpoint: its name.
-        unit: of its values.
+        endpoint: name of the endpoint.
+        unit: unit of the endpoint's values.
 
-    Returns: Label to nats; empty where the endpoint is no loss in nats, or one on another text
+    Returns:
+        Label to nats; empty where the endpoint is no loss in nats, or one on another text
         (`mlm_loss.NAME`), or nothing was counted.
     """
+    # An endpoint on another text or task has its name behind a dot.
     if losses is None or unit != UNIT or "." in endpoint:
         return {}
     return {label: getattr(losses, name) for name, label in LABELS.items()}
@@ -50,8 +49,8 @@ def rows(
     """Return the rows of a table whose columns are endpoints.
 
     Args:
-        losses: as in `of_endpoint`.
-        endpoints: in the order of the columns.
+        losses: the text's own cross-entropies; None where there are none.
+        endpoints: endpoints in the order of the columns.
 
     Returns:
         Label to a number for each endpoint, None where it is no loss; empty where none of them is.
@@ -59,7 +58,10 @@ def rows(
     columns = [of_endpoint(losses, endpoint.name, endpoint.unit) for endpoint in endpoints]
     if not any(columns):
         return {}
-    return {label: [column.get(label) for column in columns] for label in LABELS.values()}
+    table = {}
+    for label in LABELS.values():
+        table[label] = [column.get(label) for column in columns]
+    return table
 
 
 def draw(

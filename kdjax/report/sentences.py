@@ -1,221 +1,135 @@
-"""What a study says, in plain sentences made from its verdicts alone, so never more than the
-intervals support."""
+"""A study's verdicts in words, from its intervals alone, so never more than these support."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
 
 from kdjax.report import numbers, summary
+from kdjax.report.phrases import capitalized, say
 from kdjax.report.summary import task_of
-from kdjax.results.schema import Endpoint, PairVerdict, Results
+from kdjax.results.schema import Endpoint, Results
 
-Pair = tuple[str, str]
-"""Winner and loser."""
-
-_KINDS = ("mlm_probe", "probe", "finetune", "mlm")
-_MEASURES = {
+MEASURES = {
     "mlm_probe": "MLM probe",
     "probe": "linear probes",
     "finetune": "fine-tuning",
     "mlm": "held-out MLM loss",
 }
-_LOSSES = ("mlm_probe", "mlm")
-"""Kinds that are measured on texts, and not on tasks."""
-_OWN_TEXT = "held-out text"
+"""Kind of endpoint -> what pages call it, in the order of sentences."""
+OWN_TEXT = "held-out text"
 """What the study's own text is called beside others."""
-_PHRASES = {
-    "beats": "beats {}",
-    "loses": "loses to {}",
-    "ties": "ties with {}",
-    "unclear": "cannot be told from {}",
-}
+_KINDS = list(MEASURES)
 
 
 def headline(results: Results) -> str:
-    """The study in a few sentences: which arms are ahead of which, by which measure, and where
-    nothing can be told."""
-    within = numbers.within(results.budget)
-    verdicts = results.verdicts
-    within = within[0].upper() + within[1:]
-    if not verdicts:
-        return (
-            f"{within}, nothing was compared: a verdict needs two arms with an endpoint in common."
+    """Say which arms are ahead of which, by which measure, and where nothing can be told."""
+    budget = capitalized(numbers.within(results.budget))
+    outcomes = Counter(verdict.verdict for verdict in results.verdicts)
+    if not results.verdicts:
+        statement = say("nothing_compared")
+    elif all(verdict.n < 2 for verdict in results.verdicts):
+        statement = say("no_interval")
+    elif outcomes["TIES"] == len(results.verdicts):
+        statement = say("all_tie")
+    elif not outcomes["BEATS"]:
+        statement = say(
+            "no_winner",
+            count=len(results.verdicts),
+            ties=outcomes["TIES"],
+            open=outcomes["INCONCLUSIVE"],
         )
-    if all(v.n < 2 for v in verdicts):
-        return (
-            f"{within}, this study cannot tell the arms apart: "
-            "an interval needs at least two seeds that both arms share, and no pair has them."
-        )
-    if all(v.verdict == "TIES" for v in verdicts):
-        return (
-            f"{within}, every pair of arms ties on every endpoint: each interval lies within the "
-            "margin."
-        )
-    if all(v.verdict != "BEATS" for v in verdicts):
-        ties = sum(v.verdict == "TIES" for v in verdicts)
-        why = (
-            f"{ties} of {len(verdicts)} comparisons tie, the others are inconclusive"
-            if ties
-            else "no pair is separated"
-        )
-        return f"{within}, this study cannot tell which arm is better: {why}."
-    clauses = [clause for kind in _KINDS if (clause := _clause(results, kind))]
-    told = [text for text, separates in clauses if separates]
-    untold = [text for text, separates in clauses if not separates]
-    return " ".join(
-        [f"{within}, {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:] + untold)]
-    )
+    else:
+        first, *others = _statements(results)
+        statement = ". ".join([first, *map(capitalized, others)])
+    return f"{budget}, {statement}."
 
 
 def answers(results: Results) -> dict[str, str]:
-    """Arm -> how it does against the yardstick (pretraining from scratch, if an arm does that),
-    with every interval."""
+    """Say for each arm how it does against the baseline arm, with every interval."""
     other = results.baseline_arm
-    found = {arm: _answer(results, arm, other) for arm in results.arms if arm != other}
-    return {arm: sentence for arm, sentence in found.items() if sentence}
+    sentences = {}
+    for arm in results.arms:
+        if outcomes := _outcomes(results, arm, other):
+            sentences[arm] = say("answer", arm=arm, other=other, outcomes="; ".join(outcomes))
+    return sentences
 
 
-def places(endpoints: Sequence[Endpoint]) -> str:
-    """Endpoints in words, by what they measure: `linear probes (topic, mood) and held-out MLM
-    loss`."""
+def measures(endpoints: Iterable[Endpoint]) -> str:
+    """Write endpoints by what they measure: `linear probes (topic, mood) and MLM probe`."""
     tasks: dict[str, list[str]] = {}
     for endpoint in _ordered(endpoints):
         tasks.setdefault(endpoint.kind, []).append(task_of(endpoint))
-    named = {
-        kind: ", ".join(name or _OWN_TEXT for name in found) if any(found) else ""
-        for kind, found in tasks.items()
-    }
-    return numbers.listed(
-        [_MEASURES[kind] + (f" ({names})" if names else "") for kind, names in named.items()]
-    )
+    named = []
+    for kind, names in tasks.items():
+        text = MEASURES[kind]
+        # A study's own text goes without saying where it is the only one.
+        if any(names):
+            text += f" ({', '.join(name or OWN_TEXT for name in names)})"
+        named.append(text)
+    return numbers.listed(named)
 
 
-def _answer(results: Results, arm: str, other: str) -> str:
-    named: dict[str, dict[str, list[str]]] = {}
+def _statements(results: Results) -> list[str]:
+    """Say what each kind of endpoint shows; endpoints that show the same share a statement."""
+    pairs: dict[tuple[str, str], list[Endpoint]] = {}
     for endpoint in _ordered(results.endpoints):
-        found = summary.difference(results, endpoint, arm, other)
-        if found is None:
+        verdicts = [verdict for verdict in results.verdicts if verdict.endpoint == endpoint.name]
+        wins = {(v.a, v.b) for v in verdicts if v.verdict == "BEATS"}
+        if verdicts:
+            pairs.setdefault((endpoint.kind, _relations(wins, results)), []).append(endpoint)
+
+    # Arms that are told apart come before what shows nothing.
+    separated: list[str] = []
+    undecided: list[str] = []
+    for (_, relations), endpoints in pairs.items():
+        text = measures(endpoints)
+        names = {endpoint.name for endpoint in endpoints}
+        outcomes = [v.verdict for v in results.verdicts if v.endpoint in names]
+        if relations:
+            separated.append(say("separated", relations=relations, measures=text))
+        else:
+            ties = outcomes.count("TIES")
+            undecided.append(say("not_separated", measures=text, count=len(outcomes), ties=ties))
+    return [*separated, *undecided]
+
+
+def _relations(wins: Set[tuple[str, str]], results: Results) -> str:
+    """Write pairs (winner, loser), the best arms first: `a ahead of b and c; b ahead of c`."""
+    winners: dict[tuple[str, ...], list[str]] = {}
+    for arm in results.arms:
+        beaten = tuple(other for other in results.arms if (arm, other) in wins)
+        if beaten:
+            winners.setdefault(beaten, []).append(arm)
+    relations = []
+    for beaten, arms in sorted(winners.items(), key=lambda item: -len(item[0])):
+        others = numbers.listed(beaten)
+        relations.append(say("ahead", arms=numbers.listed(arms), others=others))
+    return "; ".join(relations)
+
+
+def _outcomes(results: Results, arm: str, other: str) -> list[str]:
+    """Say what each outcome of an arm against another was found on, with differences."""
+    found: dict[str, dict[str, list[str]]] = {"beats": {}, "loses": {}, "ties": {}, "unclear": {}}
+    for endpoint in _ordered(results.endpoints):
+        difference = summary.difference(results, endpoint, arm, other)
+        if difference is None:
             continue
-        shown = [task_of(endpoint)] + ([] if found.mean is None else [numbers.signed(found.mean)])
-        if found.low is not None and found.high is not None:
-            shown.append(numbers.interval(found.low, found.high))
-        text = numbers.NO_BREAK.join(filter(None, shown)) or "no shared seed"
-        named.setdefault(found.outcome, {}).setdefault(endpoint.kind, []).append(text)
-    clauses: list[str] = []
-    for outcome, phrase in _PHRASES.items():
-        if outcome in named:
-            measured = [
-                f"{_MEASURES[kind]} ({', '.join(texts)})" for kind, texts in named[outcome].items()
-            ]
-            clauses.append(
-                f"{phrase.format('it' if clauses else other)} on {numbers.listed(measured)}"
-            )
-    return f"{arm} {'; '.join(clauses)}." if clauses else ""
+        texts = [task_of(endpoint), "no shared seed"]
+        if difference.mean is not None:
+            texts[1] = numbers.signed(difference.mean)
+        if difference.low is not None and difference.high is not None:
+            texts.append(numbers.interval(difference.low, difference.high))
+        text = numbers.NO_BREAK.join(filter(None, texts))
+        found[difference.outcome].setdefault(endpoint.kind, []).append(text)
+    outcomes = []
+    for outcome, by_kind in found.items():
+        kinds = [f"{MEASURES[kind]} ({', '.join(texts)})" for kind, texts in by_kind.items()]
+        if kinds:
+            outcomes.append(say(outcome, measures=numbers.listed(kinds)))
+    return outcomes
 
 
-def _clause(results: Results, kind: str) -> tuple[str, bool] | None:
-    """What one kind of endpoint says of the pairs, and whether it separates any; None if it
-    compares nothing."""
-    endpoints = [e for e in results.endpoints if e.kind == kind]
-    verdicts = {e.name: [v for v in results.verdicts if v.endpoint == e.name] for e in endpoints}
-    endpoints = [e for e in endpoints if verdicts[e.name]]
-    if not endpoints:
-        return None
-    beats = {
-        e.name: {(v.a, v.b) for v in verdicts[e.name] if v.verdict == "BEATS"} for e in endpoints
-    }
-    subject = _subject(endpoints)
-    plural = kind == "probe" and len(endpoints) > 1
-    put = "put" if plural else "puts"
-    if not any(beats.values()):
-        return (
-            f"{subject} {_undecided([v for e in endpoints for v in verdicts[e.name]], plural)}",
-            False,
-        )
-    order = list(results.arms)
-    if len(endpoints) == 1:
-        return f"{subject} {put} {_relations(beats[endpoints[0].name], order)}", True
-    common = set.intersection(*beats.values())
-    noun = "texts" if kind in _LOSSES else "tasks"
-    rest = {task_of(e) or _OWN_TEXT: beats[e.name] - common for e in endpoints}
-    if common:
-        everywhere = (
-            f"{_relations(common, order)} on "
-            f"{'both' if len(endpoints) == 2 else f'all {len(endpoints)}'} {noun}"
-        )
-        also = "; ".join(
-            f"on {task}, also {_relations(more, order)}" for task, more in rest.items() if more
-        )
-        return f"{subject} {put} {everywhere}" + (f" ({also})" if also else ""), True
-    pronoun = "they" if plural else "it"
-    by_task: list[str] = []
-    for task, found in rest.items():
-        verb = (
-            f"{put} {_relations(found, order)}"
-            if found
-            else f"separate{'' if plural else 's'} no pair"
-        )
-        by_task.append(f"on {task}, {pronoun if by_task else subject} {verb}")
-    return "; ".join(by_task), True
-
-
-def _undecided(verdicts: Sequence[PairVerdict], plural: bool) -> str:
-    """The predicate of a kind of endpoint on which nothing beats anything."""
-    s = "" if plural else "s"
-    pairs = {frozenset((v.a, v.b)) for v in verdicts}
-    ties = sum(v.verdict == "TIES" for v in verdicts)
-    if len(pairs) == 1:
-        names = f"{verdicts[0].a} and {verdicts[0].b}"
-        return (
-            f"show{s} {names} to tie"
-            if ties == len(verdicts)
-            else f"do{'' if plural else 'es'} not separate {names}"
-        )
-    if ties == len(verdicts):
-        return f"show{s} every pair to tie"
-    return f"separate{s} no pair" + (
-        f" ({ties} of {len(verdicts)} comparisons tie)" if ties else ""
-    )
-
-
-def _relations(beats: Set[Pair], order: list[str]) -> str:
-    """`a ahead of b and c`, `a ahead of b ahead of c` where arms form tiers, or winner by winner
-    where they do not."""
-    losers = {arm: frozenset(b for a, b in beats if a == arm) for arm in order}
-    winners = {arm: frozenset(a for a, b in beats if b == arm) for arm in order}
-    tiers: dict[tuple[frozenset[str], frozenset[str]], list[str]] = {}
-    for arm in sorted(order, key=lambda arm: len(winners[arm])):
-        if losers[arm] or winners[arm]:
-            tiers.setdefault((winners[arm], losers[arm]), []).append(arm)
-    ranked = list(tiers.values())
-    implied = {
-        (a, b)
-        for n, tier in enumerate(ranked)
-        for lower in ranked[n + 1 :]
-        for a in tier
-        for b in lower
-    }
-    if implied == beats:
-        return " ahead of ".join(numbers.listed(tier) for tier in ranked)
-    together: dict[frozenset[str], list[str]] = {}
-    for arm in order:
-        if losers[arm]:
-            together.setdefault(losers[arm], []).append(arm)
-    parts = [
-        f"{numbers.listed(arms)} ahead of {numbers.listed([arm for arm in order if arm in below])}"
-        for below, arms in together.items()
-    ]
-    return ", and ".join(parts)
-
-
-def _subject(endpoints: Sequence[Endpoint]) -> str:
-    kind = endpoints[0].kind
-    if kind in _LOSSES:
-        return f"the {_MEASURES[kind]}"
-    if len(endpoints) > 1:
-        return _MEASURES[kind]
-    return f"{'the linear probe' if kind == 'probe' else 'fine-tuning'} on {task_of(endpoints[0])}"
-
-
-def _ordered(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    return sorted(endpoints, key=lambda e: _KINDS.index(e.kind))
+def _ordered(endpoints: Iterable[Endpoint]) -> Sequence[Endpoint]:
+    """Sort endpoints by kind."""
+    return sorted(endpoints, key=lambda endpoint: _KINDS.index(endpoint.kind))

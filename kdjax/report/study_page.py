@@ -23,15 +23,16 @@ from kdjax.report import (
     wall_clock,
 )
 from kdjax.report import sentences as verdict
+from kdjax.report.phrases import say, sentence
 from kdjax.results.schema import Endpoint, PairVerdict, Results, head_loss, probed_layers
 
 
 def write(results: Results, path: Path) -> None:
-    """Writes the report, whole or not at all; the same results give the same bytes.
+    """Write the report, whole or not at all; the same results give the same bytes.
 
     Args:
         results: the content of results.json.
-        path: of the page.
+        path: file to write.
 
     Raises:
         InputError: the file cannot be written.
@@ -40,7 +41,7 @@ def write(results: Results, path: Path) -> None:
 
 
 def html(results: Results) -> str:
-    """The page."""
+    """Make the page."""
     other = results.baseline_arm
     losses = results.corpus.reference_losses
     return page.render(
@@ -55,15 +56,7 @@ def html(results: Results) -> str:
         answers=verdict.answers(results),
         tested=primary_endpoint.sentences(results),
         faint=svg.FAINT,
-        parts=[
-            (
-                part.replace("_", " "),
-                *svg.PART_COLOURS[part],
-                any(run.spent[part] for run in results.runs),
-                part in usage.paid_for(results),
-            )
-            for part in ACCOUNTS
-        ],
+        parts=_parts(results),
         plots={
             "differences": plots.differences(results),
             "spending": plots.spending(results),
@@ -80,8 +73,8 @@ def html(results: Results) -> str:
         reference_losses_meaning=reference_losses.MEANING,
         used=[usage.measures(results), usage.parts(results), usage.clocks(results)],
         machine=[usage.machine(results), usage.memory(results)],
-        peaks=usage.peaks(results),
-        waters=usage.waters(results),
+        vendor_peak=usage.vendor_peak(results),
+        peak_memory=usage.peak_memory(results),
         wall_clock=wall_clock.told(results.wall_clock),
         unspent=functools.partial(usage.unspent, results),
         enforced=_enforced(results),
@@ -94,116 +87,90 @@ def html(results: Results) -> str:
 
 
 def _question(results: Results, other: str) -> str:
+    """Return the question that the answers stand under."""
     distilled = any(summary.has_teacher(results, arm) for arm in results.arms)
     if distilled and not results.arms[other].needs_teacher:
-        return "Does distilling beat pretraining from scratch?"
-    return f"Against {other}"
+        return say("distilling")
+    return say("against", other=other)
 
 
 def _basis(results: Results) -> str:
-    """What the verdicts rest on."""
+    """Say what the verdicts rest on."""
     evaluation = results.config["evaluation"]
-    shared = sorted({v.n for v in results.verdicts})
-    if not shared or shared[-1] < 2:
-        return (
-            "No pair of arms can have an interval, so every verdict is INCONCLUSIVE. Differences "
-            "are of a single seed."
-        )
-    over = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
-    count = sum(v.low is not None for v in results.verdicts)
-    return (
-        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {over} "
-        f"seeds; {count} of them, "
-        f"not adjusted for their number. TIES: the interval lies within ±{evaluation['margin']:g}. "
-        f"BEATS: otherwise, it leaves out 0{_after_holm(results)}. INCONCLUSIVE: neither. "
-        "The intervals speak of other seeds, not of other test rows, corpora or tunings."
+    counts = [verdict.n for verdict in results.verdicts if verdict.n > 1]
+    if not counts:
+        return say("basis_none")
+    # On the primary endpoint a win over the baseline arm takes more than its interval.
+    holm = ""
+    if results.primary:
+        level = numbers.percent(1 - evaluation["confidence"])
+        holm = say("basis_holm", baseline=results.primary.baseline, level=level)
+    basis = say(
+        "basis",
+        confidence=numbers.percent(evaluation["confidence"]),
+        seeds=numbers.span(counts, str),
+        count=sum(verdict.low is not None for verdict in results.verdicts),
+        margin=evaluation["margin"],
+        holm=holm,
     )
-
-
-def _after_holm(results: Results) -> str:
-    """Say what else a win over the baseline arm takes on the primary endpoint; nothing without
-    one."""
-    primary_endpoint = results.primary
-    if not primary_endpoint:
-        return ""
-    percent = numbers.percent(1 - results.config["evaluation"]["confidence"])
-    return (
-        f" and, on the primary endpoint against {primary_endpoint.baseline}, p adjusted by "
-        f"Holm is at most {percent}"
-    )
+    return sentence(basis, say("basis_scope"))
 
 
 def _scores(results: Results, other: str) -> dict[str, list[dict[str, Any]]]:
-    """Arm -> a cell for each endpoint."""
-    return {
-        arm: [_cell(results, arm, endpoint, other) for endpoint in results.endpoints]
-        for arm in results.arms
-    }
+    """Return a row of cells for each arm, a cell for each endpoint."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for arm in results.arms:
+        rows[arm] = [_cell(results, arm, endpoint, other) for endpoint in results.endpoints]
+    return rows
 
 
 def _cell(results: Results, arm: str, endpoint: Endpoint, other: str) -> dict[str, Any]:
+    """Return an arm's score on an endpoint, and how it compares with another arm's."""
     if arm not in endpoint.arms:
-        return {
-            "text": "head untrained" if endpoint.kind == "mlm" else "–",
-            "outcome": "",
-            "faint": True,
-        }
-    found = summary.spread(summary.by_seed(results, arm, endpoint).values())
-    text = numbers.spread(found.mean, found.sd) if found else "–"
-    against = summary.difference(results, endpoint, arm, other) if arm != other else None
-    outcome = {
+        return {"text": numbers.no_score(endpoint), "outcome": "", "faint": True}
+    outcomes = {
         "beats": f"beats {other}",
         "loses": f"loses to {other}",
         "ties": f"ties with {other}",
     }
-    return {
-        "text": text,
-        "outcome": outcome.get(against.outcome, "") if against else "",
-        "faint": False,
-    }
+    outcome = ""
+    difference = summary.difference(results, endpoint, arm, other)
+    if difference is not None:
+        outcome = outcomes.get(difference.outcome, "")
+    scores = summary.by_seed(results, arm, endpoint).values()
+    return {"text": summary.text(summary.spread(scores)), "outcome": outcome, "faint": False}
 
 
 def _beside_teacher(results: Results) -> list[dict[str, Any]]:
-    """For arms that train the MLM head: KL to the teacher and share of equal predictions, on
-    held-out masks."""
+    """Return KL to the teacher and share of equal predictions of arms that train the MLM head."""
     rows = []
     for arm in results.arms:
-        runs = [run for run in results.runs if run.arm == arm]
-        details = [head_loss(run) for run in runs]
-        # None for a run before there was a teacher
-        found = [one for one in details if one is not None and one.teacher_kl is not None]
-        if found:
-            kl, agreement = (
-                summary.spread(getattr(one, f"teacher_{what}") for one in found)
-                for what in ("kl", "agreement")
-            )
+        losses = [head_loss(run) for run in usage.runs(results, arm)]
+        # None for a run before there was a teacher.
+        compared = [loss for loss in losses if loss is not None and loss.teacher_kl is not None]
+        if compared:
+            kl = summary.spread(loss.teacher_kl or 0.0 for loss in compared)
+            agreement = summary.spread(loss.teacher_agreement or 0.0 for loss in compared)
             rows.append({"arm": arm, "kl": kl, "agreement": agreement})
     return rows
 
 
 def _enforced(results: Results) -> str:
-    """What the budget is held against, and what the other measures stand for."""
+    """Say what the budget is held against, and what is not limited."""
     budget = results.budget
-    taught = any(arm.needs_teacher for arm in results.arms.values())
-    paid = teacher_accounting.MEANINGS[budget.teacher] if taught else "the student's steps"
-    if budget.kind == "flops":
-        return (
-            f"A run may spend {numbers.budget(budget)}. Charged are {paid}. Tokens and wall-clock "
-            "are not limited."
-        )
-    if budget.kind == "tokens":
-        return (
-            f"A run may see {numbers.budget(budget)}, padding included. "
-            f"FLOPs (of {paid}) and wall-clock are not limited."
-        )
-    return (
-        f"A run may take {numbers.budget(budget)} of {numbers.listed(budget.clock)}. "
-        f"FLOPs (of {paid}) and tokens are not limited."
+    paid = say("student_steps")
+    if any(arm.needs_teacher for arm in results.arms.values()):
+        paid = teacher_accounting.MEANINGS[budget.teacher]
+    return say(
+        f"enforced_{budget.kind}",
+        budget=numbers.budget(budget),
+        paid=paid,
+        clock=numbers.listed(budget.clock),
     )
 
 
 def _teacher_accounting(results: Results) -> dict[str, Any] | None:
-    """Who pays for the teacher; None where there is none to pay for."""
+    """Return what the section on who pays for the teacher shows; None without a teacher."""
     if not any(arm.needs_teacher for arm in results.arms.values()):
         return None
     return {
@@ -216,32 +183,45 @@ def _teacher_accounting(results: Results) -> dict[str, Any] | None:
 
 
 def _chosen(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
-    """For each task and arm: the layers chosen on dev, seed by seed; test scores of the chosen and
-    last layer."""
+    """Return for each probed task and arm the layers chosen on dev, and their test scores."""
     tables = []
-    for endpoint in (e for e in results.endpoints if e.kind == "probe"):
+    for endpoint in results.endpoints:
         rows = []
         for arm in results.arms:
-            runs = [run for run in results.runs if run.arm == arm]
-            found = [probe for run in runs if (probe := probed_layers(run, endpoint.name))]
-            if found:
-                rows.append(
-                    {
-                        "arm": arm,
-                        "layers": ", ".join(str(one.layer) for one in found),
-                        "best": summary.spread(
-                            run.metrics[endpoint.name]
-                            for run in runs
-                            if endpoint.name in run.details
-                        ),
-                        "last": summary.spread(one.last_layer for one in found),
-                    }
-                )
+            probed = []
+            for run in usage.runs(results, arm):
+                probe = probed_layers(run, endpoint.name)
+                if probe:
+                    probed.append((probe, run.metrics[endpoint.name]))
+            if probed:
+                row = {
+                    "arm": arm,
+                    "layers": ", ".join(str(probe.layer) for probe, _ in probed),
+                    "best": summary.spread(score for _, score in probed),
+                    "last": summary.spread(probe.last_layer for probe, _ in probed),
+                }
+                rows.append(row)
         if rows:
             tables.append((summary.task_of(endpoint), rows))
     return tables
 
 
+def _parts(results: Results) -> list[tuple[str, str, str, bool, bool]]:
+    """Return each account's name, colours, whether a run has any of it, and whether it is paid."""
+    parts = []
+    for account in ACCOUNTS:
+        is_used = any(run.spent[account] for run in results.runs)
+        is_paid = account in usage.paid_for(results)
+        name = account.replace("_", " ")
+        parts.append((name, *svg.PART_COLOURS[account], is_used, is_paid))
+    return parts
+
+
 def _pairs(results: Results) -> list[tuple[Endpoint, list[PairVerdict]]]:
-    of = {e.name: [v for v in results.verdicts if v.endpoint == e.name] for e in results.endpoints}
-    return [(endpoint, of[endpoint.name]) for endpoint in results.endpoints if of[endpoint.name]]
+    """Return the verdicts of each endpoint that has some."""
+    pairs: list[tuple[Endpoint, list[PairVerdict]]] = []
+    for endpoint in results.endpoints:
+        verdicts = [verdict for verdict in results.verdicts if verdict.endpoint == endpoint.name]
+        if verdicts:
+            pairs.append((endpoint, verdicts))
+    return pairs

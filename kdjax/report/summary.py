@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from kdjax.report import numbers
 from kdjax.results.schema import Endpoint, Results
 
 Outcome = Literal["beats", "loses", "ties", "unclear"]
@@ -14,12 +15,12 @@ Outcome = Literal["beats", "loses", "ties", "unclear"]
 
 @dataclass(frozen=True)
 class Spread:
-    """Values over seeds.
+    """Mean and spread of values over seeds.
 
     Attributes:
-        mean: their mean.
+        mean: mean of the values.
         sd: sample standard deviation (n - 1 in its denominator); None for a single value.
-        n: how many there are.
+        n: number of values.
     """
 
     mean: float
@@ -34,7 +35,7 @@ class Difference:
     Attributes:
         mean: mean over shared seeds of (arm's value - other's), in the endpoint's unit; None
             without a shared seed.
-        low, high: ends of its confidence interval; None with fewer than two shared seeds.
+        low, high: ends of the mean's confidence interval; None with fewer than two shared seeds.
         n: number of shared seeds.
         outcome: what the verdict says about the first arm.
     """
@@ -47,21 +48,27 @@ class Difference:
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Mean and standard deviation; None of no values."""
-    found = list(values)
-    if not found:
+    """Compute mean and standard deviation; None of no values."""
+    sample = list(values)
+    n = len(sample)
+    if not sample:
         return None
-    mean = math.fsum(found) / len(found)
-    if len(found) == 1:
+    mean = math.fsum(sample) / n
+    if n == 1:
         return Spread(mean, None, 1)
-    return Spread(
-        mean, math.sqrt(math.fsum((x - mean) ** 2 for x in found) / (len(found) - 1)), len(found)
-    )
+    return Spread(mean, math.sqrt(math.fsum((x - mean) ** 2 for x in sample) / (n - 1)), n)
+
+
+def text(values: Spread | None) -> str:
+    """Write values over seeds: `0.631 ± 0.012`; a dash where there are none."""
+    return "–" if values is None else numbers.spread(values.mean, values.sd)
 
 
 def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
-    """Seed -> an arm's value; empty where it means nothing for the arm (an MLM loss without a
-    trained head)."""
+    """Return an arm's value by seed.
+
+    It is empty where the endpoint means nothing for the arm (an MLM loss without a trained head).
+    """
     if arm not in endpoint.arms:
         return {}
     return {
@@ -72,46 +79,50 @@ def by_seed(results: Results, arm: str, endpoint: Endpoint) -> dict[int, float]:
 
 
 def references(results: Results) -> dict[str, dict[str, Spread]]:
-    """Reference model -> endpoint -> spread over seeds (the teacher has one value, an untrained
-    start one a seed)."""
+    """Return each reference model's spread over seeds by endpoint; a teacher has one value."""
     values: dict[str, dict[str, list[float]]] = {}
     for row in results.references:
-        of_model = values.setdefault(row.name, {})
+        metrics = values.setdefault(row.name, {})
         for endpoint, value in row.metrics.items():
-            of_model.setdefault(endpoint, []).append(value)
-    return {
-        name: {
-            endpoint: found for endpoint, of in metrics.items() if (found := spread(of)) is not None
-        }
-        for name, metrics in values.items()
-    }
+            metrics.setdefault(endpoint, []).append(value)
+    spreads: dict[str, dict[str, Spread]] = {name: {} for name in values}
+    for name, metrics in values.items():
+        for endpoint, sample in metrics.items():
+            if found := spread(sample):
+                spreads[name][endpoint] = found
+    return spreads
 
 
 def task_of(endpoint: Endpoint) -> str:
-    """The endpoint's task or text: `topic` of `probe.topic`; empty for a loss on the study's own
-    text."""
+    """Return an endpoint's task or text; empty for a loss on the study's own text."""
     return str(endpoint.name).partition(".")[2]
 
 
 def has_teacher(results: Results, arm: str) -> bool:
-    """Whether an arm looks at a teacher."""
+    """Return whether an arm looks at a teacher."""
     return results.arms[arm].teacher is not None
 
 
 def difference(results: Results, endpoint: Endpoint, arm: str, other: str) -> Difference | None:
-    """The verdict on two arms, turned so that it reads from `arm`'s side; None if the two were not
-    compared."""
-    for v in results.verdicts:
-        if v.endpoint != endpoint.name or {v.a, v.b} != {arm, other}:
+    """Return the verdict on two arms, read from `arm`'s side; None if they were not compared."""
+    for verdict in results.verdicts:
+        if verdict.endpoint != endpoint.name or {verdict.a, verdict.b} != {arm, other}:
             continue
-        first = v.a == arm
-        outcome: Outcome = "unclear"
-        if v.verdict == "TIES":
-            outcome = "ties"
-        elif v.verdict == "BEATS":
-            outcome = "beats" if first else "loses"
-        if first:
-            return Difference(v.difference, v.low, v.high, v.n, outcome)
-        mean, low, high = (None if x is None else -x for x in (v.difference, v.high, v.low))
-        return Difference(mean, low, high, v.n, outcome)
+        outcomes: dict[str, Outcome] = {"TIES": "ties", "BEATS": "beats", "INCONCLUSIVE": "unclear"}
+        outcome = outcomes[verdict.verdict]
+        n = verdict.n
+        if verdict.a == arm:
+            return Difference(verdict.difference, verdict.low, verdict.high, n, outcome)
+
+        # Seen from the other side differences change their sign, and a winner is a loser.
+        if outcome == "beats":
+            outcome = "loses"
+        low = _negated(verdict.high)
+        high = _negated(verdict.low)
+        return Difference(_negated(verdict.difference), low, high, n, outcome)
     return None
+
+
+def _negated(value: float | None) -> float | None:
+    """Return a number with the other sign, if there is one."""
+    return None if value is None else -value

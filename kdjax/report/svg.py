@@ -1,5 +1,4 @@
-"""Matplotlib figures as inline SVG: deterministic, text kept as text, colours taken from the page's
-style sheet."""
+"""Matplotlib figures as inline SVG: deterministic, with text as text and the page's colours."""
 
 from __future__ import annotations
 
@@ -89,23 +88,23 @@ _STYLE: dict[Any, Any] = {
 
 
 def arm_colour(index: int) -> str:
-    """What stands for the colour of the arm number `index`."""
+    """Return what stands for the colour of the arm number `index`."""
     return f"#0a0a{index % len(COLOURS):02x}"
 
 
 def arm_marker(index: int) -> str:
-    """The marker of the arm number `index`."""
+    """Return the marker of the arm number `index`."""
     return MARKERS[index % len(MARKERS)]
 
 
 def part_colour(index: int) -> str:
-    """What stands for the colour of the part number `index`."""
+    """Return what stands for the colour of the part number `index`."""
     return f"#0b0b{index:02x}"
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draws in the report's style, whatever the user's own matplotlib settings are."""
+    """Draw in the report's style, whatever the user's own matplotlib settings are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -113,26 +112,29 @@ def style() -> Iterator[None]:
 
 
 def render(figure: Figure, name: str, description: str) -> Markup:
-    """A figure as an `<svg>` element for an HTML page; the same figure gives the same text.
+    """Render a figure as an `<svg>` element; the same figure gives the same text.
 
     Args:
         figure: drawn and rendered within `style()`.
         name: unique on the page; every id starts with it.
         description: what the figure shows, for those who cannot see it.
     """
+    # Ids follow from the name and no date is written, so that the bytes are the same every time.
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(
             buffer,
             format="svg",
-            metadata={key: None for key in ("Creator", "Date", "Format", "Type")},
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
         )
+
+    # Names without namespaces, as HTML has them; ids that are unique on the page.
     root = ElementTree.fromstring(buffer.getvalue())
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         element.attrib = _attributes(element.tag, element.attrib, name)
     for child in list(root):
-        # The page has its own style sheet
+        # The page has its own style sheet.
         if child.tag == "metadata" or child.find("style") is not None:
             root.remove(child)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": description}
@@ -140,20 +142,22 @@ def render(figure: Figure, name: str, description: str) -> Markup:
 
 
 def _attributes(tag: str, attributes: Mapping[str, str], name: str) -> dict[str, str]:
-    made = {
+    """Return an element's attributes with ids of this figure and colours of the style sheet."""
+    renamed = {
         key.rpartition("}")[2]: value.replace("url(#", f"url(#{name}-")
         for key, value in attributes.items()
     }
-    if "id" in made:
-        made["id"] = f"{name}-{made['id']}"
-    if tag == "g":  # only markers and clipping paths are referred to
-        made.pop("id", None)
-    if "href" in made:
-        made["href"] = made["href"].replace("#", f"#{name}-", 1)
-    if "style" in made:
+    if "id" in renamed:
+        renamed["id"] = f"{name}-{renamed['id']}"
+    # Only markers and clipping paths are referred to.
+    if tag == "g":
+        renamed.pop("id", None)
+    if "href" in renamed:
+        renamed["href"] = renamed["href"].replace("#", f"#{name}-", 1)
+    if "style" in renamed:
         text = re.sub(
-            r"#0[abc]0[abc][0-9a-f]{2}", lambda m: f"var(--{_VARIABLES[m[0]]})", made["style"]
+            r"#0[abc]0[abc][0-9a-f]{2}", lambda m: f"var(--{_VARIABLES[m[0]]})", renamed["style"]
         )
         text = re.sub(r"\bfont: ([^;]*?px) [^;]*", r"font: \1 var(--sans)", text)
-        made["style"] = re.sub(r"font-family:[^;]*;?", "", text)
-    return made
+        renamed["style"] = re.sub(r"font-family:[^;]*;?", "", text)
+    return renamed

@@ -1,153 +1,111 @@
-"""Who pays for the teacher: what runs cost in each case, and what the verdicts become there, in
-sentences."""
+"""Who pays for the teacher: what runs cost in each case, and what the verdicts become there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kdjax.budget.accounting import CASES
 from kdjax.report import numbers
-from kdjax.report.sentences import places
+from kdjax.report.phrases import counted, say
+from kdjax.report.sentences import measures
 from kdjax.report.usage import Cell, Column, Table
 from kdjax.results.schema import Case, CaseVerdict, Results, SharedCaseVerdict
 
-MEANINGS = {
-    "nothing": "the student's steps alone: the teacher and what it says come free",
-    "inference": "the student's steps, and the teacher's forward passes or a share of its stored outputs",  # noqa: E501
-    "training": (
-        "the student's steps, and a share of the teacher's training: what it says is stored and "
-        "comes free"
-    ),
-    "both": (
-        "the student's steps, the teacher's forward passes or stored outputs, and a share of its "
-        "training"
-    ),
-}
-"""What is paid for in each case."""
+MEANINGS = {case: say(f"pays_{case}") for case in CASES}
+"""Case of who pays for the teacher -> what is paid for."""
+
+_GROUPS = ("group", "group_shared", "group_never", "group_open", "group_unknown")
+"""Phrases that sentences of a case begin with, in their order."""
 
 
 def costs(results: Results) -> Table:
-    """What a run of each arm costs in each case."""
+    """Show what a run of each arm costs in each case."""
+    rows = {}
+    for arm in results.arms:
+        rows[arm] = [_cost(results, case, arm) for case in results.cases]
+    enforced = {True: "enforced", False: ""}
+    columns = tuple(Column(case.case, enforced[case.enforced]) for case in results.cases)
+    return Table(f"FLOPs of a run, relative to {results.baseline_arm}", columns, rows)
+
+
+def _cost(results: Results, case: Case, arm: str) -> Cell:
+    """Return an arm's cost in one case, relative to the baseline arm where that is known."""
     other = results.baseline_arm
-
-    def cell(case: Case, arm: str) -> Cell:
-        at_least = "≥ " if arm in case.unknown else ""
-        if other in case.unknown:
-            return at_least + numbers.flops(case.costs[arm]), ""
-        ratio = case.costs[arm] / case.costs[other]
-        return at_least + numbers.times(ratio), f"{at_least}{numbers.flops(case.costs[arm])}"
-
-    return Table(
-        f"FLOPs of a run, relative to {other}",
-        tuple(Column(case.case, "enforced" if case.enforced else "") for case in results.cases),
-        {arm: [cell(case, arm) for case in results.cases] for arm in results.arms},
-    )
+    at_least = "≥ " if arm in case.unknown else ""
+    flops = at_least + numbers.flops(case.costs[arm])
+    if other in case.unknown:
+        return flops, ""
+    return at_least + numbers.times(case.costs[arm] / case.costs[other]), flops
 
 
 def sentences(results: Results) -> dict[str, list[str]]:
-    """Case -> what the study's verdicts become in it, a sentence for each verdict there is."""
+    """Say for each case what the study's verdicts become in it."""
     return {case.case: _sentences(results, case) for case in results.cases}
 
 
 def terms(results: Results) -> list[str]:
-    """What readers need to know to read the sentences."""
-    found = {row.verdict for case in results.cases for row in case.verdicts}
-    students = results.config["budget"]["students"]
+    """Say what readers need to know to read the sentences."""
+    verdicts: set[str] = set()
+    for case in results.cases:
+        verdicts.update(row.verdict for row in case.verdicts)
+    notes = [say("terms")]
+    for verdict in ("INCONCLUSIVE", "AT LEAST TIES", "OPEN"):
+        if verdict in verdicts:
+            notes.append(say(f"term_{verdict}"))
     teacher = results.teacher
-    said = [
-        "Costs are of these very runs. Assumed: no arm would have done worse for spending more."
-    ]
-    if "INCONCLUSIVE" in found:
-        said.append("What is inconclusive above is so in every case.")
-    if "AT LEAST TIES" in found:
-        said.append("Does at least as well: ties above, and costs less here.")
-    if "OPEN" in found:
-        said.append(
-            "Open: the arm that does better here also costs more, or may, so these runs do not "
-            "say which is better at "
-            "the same cost."
-        )
-    if teacher and not teacher.training_flops:
-        said.append(
-            "What training the teacher cost is not known: where it is to be paid for, costs are "
-            "more than those shown. "
-            "teacher.training_flops sets it."
-        )
-    elif teacher:
-        shared = (
-            "is charged to each run in full"
-            if students == 1
-            else f"is shared by {students} students"
-        )
-        head = teacher.head_flops
-        tuning = teacher.tuning_flops
-        besides = f", tuning its encoder {numbers.flops(tuning)}" if tuning else ""
-        besides += (
-            f", and fitting its MLM head, for arms that use it, {numbers.flops(head)}"
-            if head
-            else ""
-        )
-        said.append(
-            f"Training the teacher cost {numbers.flops(teacher.training_flops)} "
-            f"FLOPs{besides}; where it is to be "
-            f"paid for, that {shared}."
-        )
-    return said
+    if teacher is None:
+        return notes
+    if not teacher.training_flops:
+        return [*notes, say("training_unknown")]
+    costs = {
+        "cost_training": teacher.training_flops,
+        "cost_tuning": teacher.tuning_flops,
+        "cost_head": teacher.head_flops,
+    }
+    parts = [say(name, flops=numbers.flops(flops)) for name, flops in costs.items() if flops]
+    students = counted(results.config["budget"]["students"], "student")
+    return [*notes, say("training_cost", costs=", ".join(parts), students=students)]
 
 
 def _sentences(results: Results, case: Case) -> list[str]:
-    rows = case.verdicts
-    before = results.verdicts
-    if not rows:
-        return ["Nothing was compared."]
-    if all(
-        getattr(row, name) == getattr(v, name)
-        for row, v in zip(rows, before, strict=True)
-        for name in ("a", "verdict", "b")
-    ):
-        return ["Every verdict is as above."]
-    where: dict[tuple[str, str, str, str], list[str]] = {}
-    for row, v in zip(rows, before, strict=True):
+    """Say what the study's verdicts become in one case, a sentence for each group of phrases."""
+    if not case.verdicts:
+        return [say("case_nothing")]
+    pairs = list(zip(case.verdicts, results.verdicts, strict=True))
+    if all((row.a, row.verdict, row.b) == (v.a, v.verdict, v.b) for row, v in pairs):
+        return [say("case_same")]
+
+    # Endpoints of the same statement on a pair, then losers of the same statement on the same
+    # endpoints share a clause.
+    endpoints: dict[tuple[str, str, str, str, str], list[str]] = {}
+    for row, verdict in pairs:
         if row.verdict != "INCONCLUSIVE":
-            group, predicate = _predicate(row, v.verdict, case.unknown)
-            where.setdefault((group, predicate, row.a, row.b), []).append(row.endpoint)
-    losers: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
-    for (group, predicate, a, b), names in where.items():
-        losers.setdefault((group, predicate, a, tuple(names)), []).append(b)
+            statement = (*_statement(row, verdict.verdict, case.unknown), row.a, row.b)
+            endpoints.setdefault(statement, []).append(row.endpoint)
+    losers: dict[tuple[str, str, str, str, tuple[str, ...]], list[str]] = {}
+    for (group, phrase, cost, a, b), shared in endpoints.items():
+        losers.setdefault((group, phrase, cost, a, tuple(shared)), []).append(b)
     clauses: dict[str, list[str]] = {group: [] for group in _GROUPS}
-    endpoints = {endpoint.name: endpoint for endpoint in results.endpoints}
-    for (group, predicate, a, on), below in losers.items():
-        found = places([endpoints[name] for name in on])
-        clauses[group].append(predicate.format(a=a, b=numbers.listed(below), on=f"on {found}"))
-    return [f"{_GROUPS[group]}{'; '.join(told)}." for group, told in clauses.items() if told]
+    for (group, phrase, cost, a, names), others in losers.items():
+        fields = {"a": a, "others": numbers.listed(others), "cost": cost, "students": cost}
+        where = measures(endpoint for endpoint in results.endpoints if endpoint.name in names)
+        clauses[group].append(say(phrase, measures=where, **fields))
+    return [f"{say(group)}{'; '.join(texts)}." for group, texts in clauses.items() if texts]
 
 
-_GROUPS = {
-    "beats": "",
-    "at least": "",
-    "ties": "",
-    "shared": "Open, unless enough students share the teacher's training: ",
-    "never": "Open, however many students share the teacher's training: ",
-    "open": "Open: ",
-    "unknown": "Open, as costs are not known: ",
-}
-"""Kinds of sentences in their order -> how they begin."""
-
-
-def _predicate(row: CaseVerdict, before: str, unknown: Sequence[str]) -> tuple[str, str]:
-    """A verdict's kind of sentence, and the sentence, with places for the arms and for where it
-    holds."""
-    ratio = numbers.times(row.ratio)
-    students = row.students if isinstance(row, SharedCaseVerdict) else None
-    if row.verdict == "BEATS":
-        return "beats", "{a} beats {b} {on}"
-    if row.verdict == "TIES":
-        return "ties", "{a} ties with {b} {on}"
+def _statement(row: CaseVerdict, before: str, unknown: Sequence[str]) -> tuple[str, str, str]:
+    """Return the group of a verdict's sentence, its phrase, and the phrase's cost or students."""
+    cost = say("case_cost", ratio=numbers.times(row.ratio))
+    if row.verdict in ("BEATS", "TIES"):
+        return "group", f"case_{row.verdict}", ""
     if row.verdict == "AT LEAST TIES":
-        return "at least", "{a} does at least as well as {b} {on}, for " + ratio + " the cost"
-    if students:
-        return "shared", f"{{a}} beats {{b}} {{on}} with at least {students:,}"
-    does = "{a} ties with {b} {on}" if before == "TIES" else "{a} does better than {b} {on}"
+        return "group", "case_AT LEAST TIES", cost
+    if isinstance(row, SharedCaseVerdict) and row.students:
+        return "group_shared", "case_shared", numbers.count(row.students)
+    # Open: the arm that was better above costs more here, or may.
+    phrase = "case_OPEN_TIES" if before == "TIES" else "case_OPEN"
     if row.a in unknown or row.b in unknown:
-        return "unknown", does
-    group = "never" if isinstance(row, SharedCaseVerdict) else "open"
-    return group, f"{does}, for {ratio} the cost"
+        return "group_unknown", phrase, ""
+    if isinstance(row, SharedCaseVerdict):
+        return "group_never", phrase, cost
+    return "group_open", phrase, cost

@@ -9,14 +9,14 @@ from rich.text import Text
 
 from kdjax.report import mlm_probe, numbers, primary_endpoint, reference_losses
 from kdjax.report import sentences as verdict
-from kdjax.report.summary import Spread, by_seed, references, spread, task_of
+from kdjax.report.phrases import say
+from kdjax.report.summary import Spread, by_seed, references, spread, task_of, text
 from kdjax.report.usage import mean, runs
 from kdjax.results.schema import Results
 
 
 def summary(results: Results) -> Group:
-    """The table (mean ± standard deviation over seeds, and steps) and under it the verdict in
-    sentences.
+    """Make the table of scores and steps, and under it the verdicts in sentences.
 
     Args:
         results: the content of results.json.
@@ -28,7 +28,7 @@ def summary(results: Results) -> Group:
     )
     table.add_column("arm", no_wrap=True)
     for endpoint in results.endpoints:
-        better = "↑" if endpoint.better == "higher" else "↓"
+        better = {"higher": "↑", "lower": "↓"}[endpoint.better]
         table.add_column(
             Text(f"{endpoint.label} ({endpoint.unit} {better})"),
             justify="right",
@@ -41,7 +41,7 @@ def summary(results: Results) -> Group:
             if arm in endpoint.arms:
                 cells.append(_cell(spread(by_seed(results, arm, endpoint).values())))
             else:
-                cells.append(Text("head untrained" if endpoint.kind == "mlm" else "–", style="dim"))
+                cells.append(Text(numbers.no_score(endpoint), style="dim"))
         table.add_row(
             Text(arm), *cells, numbers.count(mean(run.steps for run in runs(results, arm)))
         )
@@ -51,6 +51,7 @@ def summary(results: Results) -> Group:
         row = [_cell(metrics.get(endpoint.name)) for endpoint in results.endpoints]
         table.add_row(Text(name), *row, "", style="dim")
     for label, values in reference_losses.rows(losses, results.endpoints).items():
+        # A column that is no loss has no such number.
         scores = ["–" if value is None else numbers.score(value) for value in values]
         table.add_row(Text(label), *map(Text, scores), "", style="dim")
     # Text, not markup: a name may hold square brackets.
@@ -62,19 +63,17 @@ def summary(results: Results) -> Group:
 
 
 def _order(results: Results) -> list[str]:
-    """What shuffling the visible words costs each model on the study's own text, in a sentence for
-    each loss."""
-    told = []
+    """Say for each loss on the study's own text what shuffling the words costs each model."""
+    sentences = []
     for endpoint, rows in mlm_probe.shuffled(results):
         costs = [
             f"{row.name} {numbers.signed(row.difference.mean)}" for row in rows if row.difference
         ]
         if not task_of(endpoint):
-            told.append(
-                f"{endpoint.label}, where visible words are shuffled: {', '.join(costs)} nats."
-            )
-    return told
+            sentences.append(say("shuffled", label=endpoint.label, costs=", ".join(costs)))
+    return sentences
 
 
-def _cell(found: Spread | None) -> Text:
-    return Text(numbers.spread(found.mean, found.sd) if found else "–")
+def _cell(values: Spread | None) -> Text:
+    """Return a score with its spread."""
+    return Text(text(values))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdjax.budget.accounting import ACCOUNTS, CASES, charged
 from kdjax.report import numbers
+from kdjax.report.phrases import say
 from kdjax.results.schema import ArmResult, Results, RunResult
 
 _CLOCKS = ("compute", "input", "compile", "evaluation", "checkpoint")
@@ -16,14 +18,18 @@ Cell = tuple[str, str]
 """A figure, and below it what it is relative to something."""
 
 
+Cells = Mapping[str, Cell]
+"""A column of a table: arm -> its cell."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column's head.
+    """The head of a column.
 
     Attributes:
-        name: what is in it.
-        note: in smaller letters, below.
-        faint: whether it stands back.
+        name: what the column holds.
+        note: text in smaller letters below the name.
+        faint: whether the column is drawn faint.
     """
 
     name: str
@@ -33,11 +39,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of arms.
+    """A table with a row for each arm.
 
     Attributes:
-        caption: what it shows.
-        columns: all but the first, which is the arm.
+        caption: what the table shows.
+        columns: heads of all columns but the first, which is the arm.
         rows: arm -> its cells.
     """
 
@@ -47,256 +53,233 @@ class Table:
 
 
 def measures(results: Results) -> Table:
-    """The three measures of a run side by side, whichever was enforced, and how much text it
-    read."""
+    """Show a run's FLOPs, tokens and hours, whichever was enforced, and how much text it read."""
     budget = results.budget
     other = results.baseline_arm
-    kinds: dict[str, Callable[[float], str]] = {
-        "flops": numbers.flops,
-        "tokens": numbers.count,
-        "hours": lambda hours: numbers.duration(3600 * hours),
+    flops = {"flops": "FLOPs charged"}.get(budget.kind, "FLOPs")
+    heads: dict[str, tuple[str, Callable[[float], str]]] = {
+        "flops": (flops, numbers.flops),
+        "tokens": ("tokens, padding counted", numbers.count),
+        "hours": (f"wall-clock: {numbers.listed(budget.clock)}", _hours),
     }
-    heads = {
-        "flops": "FLOPs charged" if budget.kind == "flops" else "FLOPs",
-        "tokens": "tokens, padding counted",
-        "hours": f"wall-clock: {numbers.listed(budget.clock)}",
-    }
-    others = ("steps", "epochs", "tokens_seen", "tokens_unique", "tokens_masked")
-    used = {
-        arm: {
-            kind: mean(used_of(results, run, kind) for run in runs(results, arm)) for kind in kinds
-        }
-        for arm in results.arms
-    }
-
-    def cell(arm: str, kind: str) -> Cell:
-        amount = used[arm][kind]
+    columns: list[tuple[Column, Cells]] = []
+    for kind, (head, show) in heads.items():
+        used = averages(results, functools.partial(used_of, results, kind=kind))
+        # The enforced measure is held against the budget, the others against the baseline arm.
+        whole = used[other]
+        share: Callable[[float], str] = numbers.times
+        note = f"relative to {other}"
         if kind == budget.kind:
-            return kinds[kind](amount), numbers.percent(amount / budget.amount)
-        return kinds[kind](amount), numbers.times(amount / used[other][kind])
-
-    def rest(arm: str, name: str) -> Cell:
-        amount = mean(getattr(run, name) for run in runs(results, arm))
-        return (f"{amount:.2f}" if name == "epochs" else numbers.count(amount)), ""
-
-    return Table(
-        f"Three measures of a run; the budget is {numbers.budget(budget)}",
-        (
-            *(
-                Column(
-                    head,
-                    "share of the budget" if kind == budget.kind else f"relative to {other}",
-                )
-                for kind, head in heads.items()
-            ),
-            *(Column(name.replace("_", " ")) for name in others),
-        ),
-        {
-            arm: [*(cell(arm, kind) for kind in kinds), *(rest(arm, name) for name in others)]
-            for arm in results.arms
-        },
-    )
+            whole = budget.amount
+            share = numbers.percent
+            note = "share of the budget"
+        cells = {arm: (show(amount), share(amount / whole)) for arm, amount in used.items()}
+        columns.append((Column(head, note), cells))
+    for name in ("steps", "epochs", "tokens_seen", "tokens_unique", "tokens_masked"):
+        show = {"epochs": "{:.2f}".format}.get(name, numbers.count)
+        columns.append((Column(name.replace("_", " ")), _column(results, name, show)))
+    return _table(f"Three measures of a run; the budget is {numbers.budget(budget)}", columns)
 
 
 def parts(results: Results) -> Table:
-    """FLOPs of a step and of a run by account; accounts that no run has are left out."""
+    """Show FLOPs of a step and of a run by account, without accounts that no run has."""
     other = results.baseline_arm
     paid = paid_for(results)
-    shown = [account for account in ACCOUNTS if any(run.spent[account] for run in results.runs)]
-    counted = "charged" if results.budget.kind == "flops" else "counted above"
+    counted = {"flops": "charged"}.get(results.budget.kind, "counted above")
+    prices = {arm: _mean_price(described) for arm, described in results.arms.items()}
+    steps = {}
+    for arm, described in results.arms.items():
+        phases = ", then ".join(numbers.flops(phase.price.total) for phase in described.phases)
+        steps[arm] = (phases, numbers.times(prices[arm] / prices[other]))
+    columns: list[tuple[Column, Cells]] = [(Column("a step", f"relative to {other}"), steps)]
 
-    def row(arm: str) -> list[Cell]:
-        described = results.arms[arm]
-        total = mean(run.spent["total"] for run in runs(results, arm))
-        spent = {
-            account: mean(run.spent[account] for run in runs(results, arm)) for account in shown
-        }
-        in_case = sum(spent[account] for account in shown if account in paid)
-        return [
-            (
-                ", then ".join(numbers.flops(phase.price.total) for phase in described.phases),
-                numbers.times(_mean_price(described) / _mean_price(results.arms[other])),
-            ),
-            *(
-                (
-                    numbers.flops(flops),
-                    f"{flops / in_case:.1%}" if account in paid and flops else "",
-                )
-                for account, flops in spent.items()
-            ),
-            (numbers.flops(total), ""),
-        ]
-
-    return Table(
-        f"FLOPs of a run by part; shares are of what is {counted}",
-        (
-            Column("a step", f"relative to {other}"),
-            *(
-                Column(
-                    account.replace("_", " "),
-                    "" if account in paid else f"not {counted}",
-                    account not in paid,
-                )
-                for account in shown
-            ),
-            Column("all"),
-        ),
-        {arm: row(arm) for arm in results.arms},
-    )
+    # What is charged is the whole that shares are of; other accounts stand back.
+    total = averages(results, lambda run: math.fsum(run.spent[account] for account in paid))
+    for account in ACCOUNTS:
+        spent = averages_of(results, "spent", account)
+        if not any(spent.values()):
+            continue
+        name = account.replace("_", " ")
+        column = Column(name, f"not {counted}", faint=True)
+        shares = dict.fromkeys(spent, "")
+        if account in paid:
+            column = Column(name)
+            shares |= {arm: f"{flops / total[arm]:.1%}" for arm, flops in spent.items() if flops}
+        cells = {arm: (numbers.flops(flops), shares[arm]) for arm, flops in spent.items()}
+        columns.append((column, cells))
+    whole = averages_of(results, "spent", "total")
+    columns.append((Column("all"), {arm: (numbers.flops(v), "") for arm, v in whole.items()}))
+    return _table(f"FLOPs of a run by part; shares are of what is {counted}", columns)
 
 
 def clocks(results: Results) -> Table:
-    """Wall-clock of a run by kind."""
+    """Show the wall-clock of a run by kind."""
     budget = results.budget
-    kinds = [kind for kind in _CLOCKS if any(kind in run.wall_clock for run in results.runs)]
-
-    def row(arm: str) -> list[Cell]:
-        seconds = [
-            mean(run.wall_clock.get(kind, 0.0) for run in runs(results, arm)) for kind in kinds
-        ]
-        return [(numbers.duration(amount), "") for amount in (*seconds, sum(seconds))]
-
-    counted = "charged" if budget.kind == "hours" else "counted above"
-    return Table(
-        "Wall-clock of a run",
-        (
-            *(Column(kind, counted if kind in budget.clock else "") for kind in kinds),
-            Column("all"),
-        ),
-        {arm: row(arm) for arm in results.arms},
-    )
+    counted = {"hours": "charged"}.get(budget.kind, "counted above")
+    columns: list[tuple[Column, Cells]] = []
+    whole = dict.fromkeys(results.arms, 0.0)
+    for kind in _CLOCKS:
+        if not any(kind in run.wall_clock for run in results.runs):
+            continue
+        seconds = averages_of(results, "wall_clock", kind)
+        column = Column(kind, counted) if kind in budget.clock else Column(kind)
+        cells = {arm: (numbers.duration(amount), "") for arm, amount in seconds.items()}
+        columns.append((column, cells))
+        whole = {arm: whole[arm] + amount for arm, amount in seconds.items()}
+    columns.append((Column("all"), {arm: (numbers.duration(v), "") for arm, v in whole.items()}))
+    return _table("Wall-clock of a run", columns)
 
 
 def machine(results: Results) -> Table:
-    """What the devices did for a run's steps, and how busy that kept them."""
-
-    def row(arm: str) -> list[Cell]:
-        model, hardware, of_model, of_hardware = (
-            known(getattr(run.hardware, name) for run in runs(results, arm))
-            for name in (
-                "model_flops",
-                "hardware_flops",
-                "model_utilisation",
-                "hardware_utilisation",
-            )
-        )
-        ratio = numbers.times(hardware / model) if hardware and model else ""
-        return [
-            (_or_dash(numbers.flops, model), ""),
-            (_or_dash(numbers.flops, hardware), ratio),
-            (_or_dash(numbers.percent, of_model), ""),
-            (_or_dash(numbers.percent, of_hardware), ""),
+    """Show what the devices did for a run's steps, and how busy that kept them."""
+    rows = {}
+    for arm in results.arms:
+        hardware = [run.hardware for run in runs(results, arm)]
+        model_flops = mean(use.model_flops for use in hardware)
+        hardware_flops = known(use.hardware_flops for use in hardware)
+        ratio = ""
+        if hardware_flops and model_flops:
+            ratio = numbers.times(hardware_flops / model_flops)
+        model_utilisation = known(use.model_utilisation for use in hardware)
+        hardware_utilisation = known(use.hardware_utilisation for use in hardware)
+        rows[arm] = [
+            (numbers.flops(model_flops), ""),
+            (_or_dash(numbers.flops, hardware_flops), ratio),
+            (_or_dash(numbers.percent, model_utilisation), ""),
+            (_or_dash(numbers.percent, hardware_utilisation), ""),
         ]
-
-    return Table(
-        "FLOPs and utilisation",
-        (
-            Column("model FLOPs"),
-            Column("hardware FLOPs", "relative to model FLOPs"),
-            Column("model utilisation"),
-            Column("hardware utilisation"),
-        ),
-        {arm: row(arm) for arm in results.arms},
+    columns = (
+        Column("model FLOPs"),
+        Column("hardware FLOPs", "relative to model FLOPs"),
+        Column("model utilisation"),
+        Column("hardware utilisation"),
     )
+    return Table("FLOPs and utilisation", columns, rows)
 
 
 def memory(results: Results) -> Table:
-    """What a run's steps needed of memory, and how large its model is."""
-
-    def row(arm: str) -> list[Cell]:
-        found = runs(results, arm)
-        described = results.arms[arm]
-        needed = known(run.hardware.program_bytes for run in found)
-        return [
+    """Show how much memory a run's steps needed, and how large its model is."""
+    rows = {}
+    for arm, described in results.arms.items():
+        arm_runs = runs(results, arm)
+        program = known(run.hardware.program_bytes for run in arm_runs)
+        rows[arm] = [
             (numbers.count(described.parameters), ""),
             (numbers.count(described.parameters_without_embeddings), ""),
-            (_or_dash(numbers.size, needed), ""),
-            (numbers.size(max(run.hardware.high_water_bytes for run in found)), ""),
-            (numbers.size(max(run.cache_bytes for run in found)), ""),
+            (_or_dash(numbers.size, program), ""),
+            (numbers.size(max(run.hardware.high_water_bytes for run in arm_runs)), ""),
+            (numbers.size(max(run.cache_bytes for run in arm_runs)), ""),
         ]
+    columns = (
+        Column("parameters"),
+        Column("without embeddings"),
+        Column("a step", "on a device"),
+        Column("high water"),
+        Column("stored outputs"),
+    )
+    return Table("Parameters and memory", columns, rows)
 
-    return Table(
-        "Parameters and memory",
-        (
-            Column("parameters"),
-            Column("without embeddings"),
-            Column("a step", "on a device"),
-            Column("high water"),
-            Column("stored outputs"),
-        ),
-        {arm: row(arm) for arm in results.arms},
+
+def vendor_peak(results: Results) -> str:
+    """Say what utilisation is a share of."""
+    hardware = [run.hardware for run in results.runs]
+    devices = sorted({use.devices for use in hardware})
+    sources = sorted({f"{use.peak.dtype} matmuls, {use.peak.source}" for use in hardware})
+    return say(
+        "vendor_peak",
+        devices=numbers.listed(list(map(str, devices))),
+        rates=numbers.span((use.peak.flops_per_second for use in hardware), numbers.flops),
+        sources="; ".join(sources),
     )
 
 
-def peaks(results: Results) -> str:
-    """What utilisation is a share of."""
-    found = [run.hardware for run in results.runs]
-    devices = sorted({one.devices for one in found})
-    of = sorted({(one.peak.dtype, one.peak.source) for one in found})
-    rates = sorted({numbers.flops(one.peak.flops_per_second) for one in found}, key=float)
-    return (
-        f"{numbers.listed([str(n) for n in devices])} device{'' if devices == [1] else 's'}, each "
-        f"{rates[0] if len(rates) == 1 else f'{rates[0]} to {rates[-1]}'} FLOPs a second "
-        f"({'; '.join(f'{dtype} matmuls, {source}' for dtype, source in of)})"
-    )
-
-
-def waters(results: Results) -> str:
-    """What the high water mark is of."""
+def peak_memory(results: Results) -> str:
+    """Say what the most memory in use was measured of."""
     return numbers.listed(sorted({run.hardware.high_water_source for run in results.runs}))
 
 
 def unspent(results: Results, run: RunResult) -> str:
-    """What a run left of its budget: in its last steps, or in seconds where a clock decided."""
+    """Say what a run left of its budget: steps, or seconds where a clock decided."""
     budget = run.budget
-    left = run.budget.amount - run.used
+    left = budget.amount - run.used
     if budget.kind == "hours":
         return f"{3600 * left:.1f} s".replace("-", numbers.MINUS)
-    last = results.arms[run.arm].phases[-1].price
-    a_step = (
-        charged(last.parts(), budget.teacher)
-        if budget.kind == "flops"
-        else run.positions / run.steps
-    )
-    return f"{left / a_step:.3f} steps"
+    # A budget of tokens ends in steps of one size; one of FLOPs in those of the last phase.
+    step: float = run.positions / run.steps
+    if budget.kind == "flops":
+        last_price = results.arms[run.arm].phases[-1].price
+        step = charged(last_price.parts(), budget.teacher)
+    return f"{left / step:.3f} steps"
 
 
 def used_of(results: Results, run: RunResult, kind: str) -> float:
-    """What a run used of FLOPs (as far as they are charged in the recipe's case), tokens or
-    hours."""
+    """Return a run's FLOPs (as far as they are charged), tokens or hours."""
     if kind == results.budget.kind:
         return float(run.used)
     if kind == "hours":
         return math.fsum(run.wall_clock.get(name, 0.0) for name in results.budget.clock) / 3600
-    return float(run.spent["charged"] if kind == "flops" else run.positions)
+    return float({"flops": run.spent["charged"], "tokens": run.positions}[kind])
 
 
 def paid_for(results: Results) -> tuple[str, ...]:
-    """The accounts that a budget of FLOPs charges, or would."""
+    """Return the accounts that a budget of FLOPs charges, or would."""
     return CASES[results.budget.teacher]
 
 
 def runs(results: Results, arm: str) -> list[RunResult]:
-    """An arm's runs."""
+    """Return the runs of an arm."""
     return [run for run in results.runs if run.arm == arm]
 
 
+def averages(results: Results, figure: Callable[[RunResult], float]) -> dict[str, float]:
+    """Return the mean of a figure over the runs of each arm."""
+    return {arm: mean(map(figure, runs(results, arm))) for arm in results.arms}
+
+
 def mean(values: Iterable[float]) -> float:
-    """The mean of one or more values."""
-    found = list(values)
-    return math.fsum(found) / len(found)
+    """Return the mean of one or more values."""
+    amounts = list(values)
+    return math.fsum(amounts) / len(amounts)
 
 
 def known(values: Iterable[float | None]) -> float | None:
-    """The mean of values, all of which are known; None where one is not."""
-    found = list(values)
-    return None if None in found else mean(value for value in found if value is not None)
+    """Return the mean of some values; None where one of them is not known."""
+    given = list(values)
+    present = [value for value in given if value is not None]
+    return mean(present) if len(present) == len(given) else None
+
+
+def averages_of(results: Results, field: str, key: str) -> dict[str, float]:
+    """Return the mean of one entry of a field over the runs of each arm; 0 where it is missing."""
+    return averages(results, lambda run: getattr(run, field).get(key, 0.0))
+
+
+def _column(results: Results, name: str, show: Callable[[float], str]) -> Cells:
+    """Return the cells of a field of the mean run."""
+    amounts = averages(results, lambda run: getattr(run, name))
+    return {arm: (show(amount), "") for arm, amount in amounts.items()}
+
+
+def _table(caption: str, columns: Sequence[tuple[Column, Cells]]) -> Table:
+    """Make a table of its columns."""
+    arms = list(columns[0][1])
+    rows: dict[str, list[Cell]] = {arm: [] for arm in arms}
+    for _, cells in columns:
+        for arm, row in rows.items():
+            row.append(cells[arm])
+    return Table(caption, tuple(column for column, _ in columns), rows)
+
+
+def _hours(hours: float) -> str:
+    """Write a duration in hours."""
+    return numbers.duration(3600 * hours)
 
 
 def _or_dash(show: Callable[[float], str], value: float | None) -> str:
+    """Write a value; a dash where it is not known."""
     return "–" if value is None else show(value)
 
 
 def _mean_price(arm: ArmResult) -> float:
-    """FLOPs of a step, over all of an arm's phases."""
+    """Return the FLOPs of a step, averaged over all phases of an arm."""
     return float(sum(phase.steps * phase.price.total for phase in arm.phases) / arm.steps)

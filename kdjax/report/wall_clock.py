@@ -17,29 +17,32 @@ NAME = "wall_clock.json"
 
 @contextmanager
 def kept(out: Path, begun: Mark) -> Iterator[None]:
-    """Adds what has passed to the study's seconds when the block ends, in whatever way but a kill.
+    """Add what has passed to the study's seconds when the block ends, in whatever way but a kill.
 
     Args:
-        out: the study's directory.
-        begun: when the command began to work on it.
+        out: directory of the study.
+        begun: when the command began to work on the study.
     """
     try:
         yield
     except BaseException:
-        with suppress(InputError):  # what ended the block counts
+        # What ended the block is what is reported, not a failure to write.
+        with suppress(InputError):
             _add(out, CLOCK.since(begun))
         raise
     _add(out, CLOCK.since(begun))
 
 
 def read(out: Path) -> dict[str, float]:
-    """Seconds by kind; none before a command has ended."""
+    """Read seconds by kind; none before a command has ended."""
     path = out / NAME
-    return dict(read_json(path)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    return dict(read_json(path))
 
 
 def told(seconds: Mapping[str, float]) -> str:
-    """A line: the whole, and each kind with its share, the largest first."""
+    """Write the whole, and each kind with its share, the largest first."""
     whole = sum(seconds.values())
     parts = sorted(seconds.items(), key=lambda part: -part[1])
     shares = (f"{kind} {numbers.duration(amount)} ({amount / whole:.1%})" for kind, amount in parts)
@@ -47,8 +50,8 @@ def told(seconds: Mapping[str, float]) -> str:
 
 
 def _add(out: Path, seconds: Mapping[str, float]) -> None:
-    before = read(out)
-    write_json(
-        out / NAME,
-        {kind: before.get(kind, 0.0) + seconds.get(kind, 0.0) for kind in {**before, **seconds}},
-    )
+    """Add seconds by kind to those of earlier commands."""
+    total = read(out)
+    for kind, amount in seconds.items():
+        total[kind] = total.get(kind, 0.0) + amount
+    write_json(out / NAME, total)

@@ -11,6 +11,7 @@ from kdjax.config import Config
 from kdjax.errors import InputError
 from kdjax.files import read_json
 from kdjax.report import numbers
+from kdjax.report.phrases import counted, say
 from kdjax.results.schema import (
     ArmTrials,
     ArmTrialValues,
@@ -84,39 +85,36 @@ def _trial_values(trials: ArmTrials) -> ArmTrialValues:
 
 
 def notes(tuning: Tuning | TuningResults) -> list[str]:
-    """Return what a reader should know of a tuning, as sentences.
+    """Say what a reader should know of a tuning.
 
     Args:
-        tuning: as results.json or tuning.json has it.
+        tuning: from `tuning_of`, or the content of tuning.json.
     """
-    trials = tuning.trials
-    measured = f"{tuning.endpoint} on the task's dev rows"
+    endpoint = say("tuned_task", endpoint=tuning.endpoint)
     if tuning.endpoint in _LOSSES:
-        loss = _LOSSES[tuning.endpoint]
-        measured = f"the {loss} on held-out sequences that the evaluation does not use"
-    seeds = numbers.listed([str(seed) for seed in tuning.seeds])
-    spent = [f"{numbers.flops(arm.charged)} FLOPs for {name}" for name, arm in tuning.arms.items()]
-    lines = [
-        f"Every arm was tuned alike: {trials} trial{_plural(trials)} "
-        f"({tuning.sampler}, seed {tuning.sampler_seed}) over "
-        f"{numbers.listed(list(tuning.space))}, each with {numbers.budget(tuning.budget)} on "
-        f"seed{_plural(len(tuning.seeds))} {seeds}, judged by {measured}.",
-        f"Tuning took {numbers.listed(spent)}; that is not in the budget.",
-    ]
+        endpoint = say("tuned_loss", loss=_LOSSES[tuning.endpoint])
+    costs = []
+    edges = []
     for name, arm in tuning.arms.items():
+        costs.append(say("tuning_arm_cost", flops=numbers.flops(arm.charged), arm=name))
         if arm.diverged:
-            lines.append(f"{name}: {arm.diverged} of {trials} trials diverged.")
+            edges.append(
+                say("tuning_diverged", arm=name, diverged=arm.diverged, trials=tuning.trials)
+            )
         for setting, end in arm.edges.items():
             best = format_value(arm.best.settings[setting])
-            lines.append(
-                f"{name}: the best {setting}, {best}, lies at the {end} end of its range, which "
-                "may be too narrow."
-            )
-    return lines
-
-
-def _plural(count: int) -> str:
-    return "s" if count != 1 else ""
+            edges.append(say("tuning_edge", arm=name, setting=setting, value=best, end=end))
+    terms = say(
+        "tuned",
+        trials=counted(tuning.trials, "trial"),
+        sampler=tuning.sampler,
+        sampler_seed=tuning.sampler_seed,
+        space=numbers.listed(list(tuning.space)),
+        budget=numbers.budget(tuning.budget),
+        seeds=numbers.listed(list(map(str, tuning.seeds))),
+        endpoint=endpoint,
+    )
+    return [terms, say("tuning_cost", costs=numbers.listed(costs)), *edges]
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:

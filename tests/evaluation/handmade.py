@@ -24,8 +24,7 @@ MODEL = ModelConfig(
 def inputs(
     rows: int, rng: np.random.Generator, length: int = 8, shortest: int = 4
 ) -> dict[str, np.ndarray]:
-    """Rows of random tokens from 3 to 19 behind a first token 1, of random lengths, padded with
-    0."""
+    """Draw rows of tokens from 3 to 19 behind a first token 1, of random lengths, padded with 0."""
     ends = rng.integers(shortest, length + 1, rows)
     valid = np.arange(length) < ends[:, None]
     tokens = np.where(valid, rng.integers(3, 20, (rows, length)), 0)
@@ -39,8 +38,7 @@ def inputs(
 
 
 def topics(rows: int, rng: np.random.Generator) -> Split:
-    """Two classes: the second token of a row is 3 for the one, 4 for the other, and neither stands
-    anywhere else."""
+    """Draw rows of two classes: the second token is 3 or 4, which stand nowhere else."""
     batch = inputs(rows, rng)
     labels = rng.integers(0, 2, rows).astype(np.int32)
     batch["tokens"] = np.where(np.isin(batch["tokens"], (3, 4)), 5, batch["tokens"]).astype(
@@ -51,7 +49,7 @@ def topics(rows: int, rng: np.random.Generator) -> Split:
 
 
 def grades(rows: int, rng: np.random.Generator) -> Split:
-    """Numbers: 100 plus 40 times the share of a row's tokens that are 3."""
+    """Draw rows with numbers: 100 plus 40 times the share of a row's tokens that are 3."""
     batch = inputs(rows, rng)
     batch["tokens"] = np.where(
         batch["valid"] & (rng.random(batch["tokens"].shape) < 0.5), 3, batch["tokens"]
@@ -70,7 +68,8 @@ def task(
     test: int = 100,
     seed: int = 0,
 ) -> Task:
-    """A task of `topics` or `grades`."""
+    """Make a task of `topics` or `grades`."""
     rng = np.random.default_rng(seed)
     splits = [make(rows, rng) for rows in (train, dev, test)]
-    return Task("handmade", ("three", "four") if make is topics else (), *splits)
+    classes = {topics: ("three", "four"), grades: ()}[make]
+    return Task("handmade", classes, *splits)

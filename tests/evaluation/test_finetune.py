@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from tests.evaluation import handmade
 SETTINGS = FinetuneConfig(steps=40, batch_size=16, learning_rate=3e-3)
 
 
-def test_it_learns_a_separable_task():
+def test_separable_task_is_learnt() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task()
     found = finetune(*model, task, SETTINGS, seed=0)
@@ -30,12 +31,12 @@ def test_it_learns_a_separable_task():
     assert (found.steps, found.learning_rate) == (40, 3e-3)
 
 
-def test_it_learns_a_regression_of_any_scale():
+def test_regression_with_large_offset_is_learnt() -> None:
     found = finetune(*init(handmade.MODEL, 0), handmade.task(handmade.grades), SETTINGS, seed=0)
     assert found.test > 0.9
 
 
-def test_labels_without_a_pattern_stay_at_chance():
+def test_shuffled_labels_score_at_chance() -> None:
     task = handmade.task(test=400)
     rng = np.random.default_rng(1)
     task = dataclasses.replace(
@@ -45,21 +46,20 @@ def test_labels_without_a_pattern_stay_at_chance():
     assert abs(found.test - 0.5) < 0.15
 
 
-def test_a_seed_decides_everything_and_dropout_is_the_models():
+def test_result_follows_from_seed_and_model_dropout() -> None:
     task = handmade.task(handmade.grades)
     settings = FinetuneConfig(steps=6, batch_size=16, learning_rate=1e-3)
     params = init(handmade.MODEL, 0).params
 
-    def r(seed, **options):
-        return finetune(
-            dataclasses.replace(handmade.MODEL, **options), params, task, settings, seed=seed
-        ).test
+    def correlation(seed: int, dropout: float = 0.0) -> float:
+        config = dataclasses.replace(handmade.MODEL, dropout=dropout)
+        return finetune(config, params, task, settings, seed=seed).test
 
-    assert r(0) == r(0) != r(1)
-    assert r(0, dropout=0.3) == r(0, dropout=0.3) != r(0)
+    assert correlation(0) == correlation(0) != correlation(1)
+    assert correlation(0, dropout=0.3) == correlation(0, dropout=0.3) != correlation(0)
 
 
-def test_the_models_parameters_stay_and_the_mlm_head_plays_no_part():
+def test_params_stay_unchanged_and_mlm_head_is_ignored() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task(handmade.grades)
     before = jax.tree.map(np.array, model.params)
@@ -70,7 +70,7 @@ def test_the_models_parameters_stay_and_the_mlm_head_plays_no_part():
     assert finetune(model.config, headless, task, settings, seed=0) == found
 
 
-def test_by_default_it_is_berts_optimizer():
+def test_default_optimizer_is_berts() -> None:
     assert optimizer_of(SETTINGS) == OptimizerConfig(
         learning_rate=3e-3, warmup=0.1, weight_decay=0.01, b1=0.9, b2=0.999, eps=1e-6, clip=0.0
     )
@@ -88,25 +88,27 @@ def test_by_default_it_is_berts_optimizer():
         (60.0, 1000, 60),
     ],
 )
-def test_warmup_is_a_share_below_1_and_a_number_of_steps_from_1_on(warmup, steps, rising):
+def test_warmup_is_fraction_below_one_and_steps_from_one(
+    warmup: float, steps: int, rising: float
+) -> None:
     settings = FinetuneConfig(steps=steps, learning_rate=2e-3, warmup=warmup)
     rates = [
         learning_rate(optimizer_of(settings), n / steps, (n + 1) / steps) for n in range(steps)
     ]
-    falling = steps - rising if warmup else steps
+    falling = steps - rising * (warmup > 0)
     expected = [2e-3 * min((n + 1) / rising, (steps - n) / falling, 1) for n in range(steps)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("warmup", [40.0, 41.0, 1000.0])
-def test_a_warmup_as_long_as_the_run_or_longer_lasts_the_run(warmup):
+def test_warmup_longer_than_run_rises_to_the_end(warmup: float) -> None:
     config = optimizer_of(dataclasses.replace(SETTINGS, warmup=warmup))
     rates = [learning_rate(config, n / 40, (n + 1) / 40) for n in range(40)]
     np.testing.assert_allclose(rates, [3e-3 * (n + 1) / 40 for n in range(40)], rtol=1e-5)
 
 
-def first_change(**changes):
-    """How a first step changes each parameter.
+def first_change(**changes: float) -> tuple[Any, Any]:
+    """Return the parameters before a first step, and how the step changes each of them.
 
     The learning rate is as large as Adam's epsilon and both are far above the gradients: a first
     step is then minus the gradient, plus weight decay.
@@ -135,11 +137,12 @@ def first_change(**changes):
     return before, jax.tree.map(lambda x, y: np.asarray(y) - x, before, after)
 
 
-def norm(tree):
+def norm(tree: Any) -> float:
+    """Return the L2 norm of all leaves."""
     return np.sqrt(sum(np.square(leaf, dtype=np.float64).sum() for leaf in jax.tree.leaves(tree)))
 
 
-def test_clip_limits_the_norm_of_the_whole_gradient_and_keeps_its_direction():
+def test_clip_scales_gradient_to_norm() -> None:
     _, free = first_change(weight_decay=0.0)
     size = norm(free)
     assert size > 0.05
@@ -149,8 +152,8 @@ def test_clip_limits_the_norm_of_the_whole_gradient_and_keeps_its_direction():
     assert norm(jax.tree.map(lambda x, y: x - y, wide, free)) < 1e-4 * size
 
 
-def test_weight_decay_shrinks_what_the_batch_does_not_touch_unless_it_is_0():
-    def untouched(tree):
+def test_weight_decay_shrinks_parameters_without_gradient() -> None:
+    def untouched(tree: Any) -> np.ndarray:
         return tree["model"]["embeddings"]["position"]["embedding"][8:]  # rows are 8 tokens long
 
     before, change = first_change(weight_decay=0.0)
@@ -160,7 +163,7 @@ def test_weight_decay_shrinks_what_the_batch_does_not_touch_unless_it_is_0():
     np.testing.assert_allclose(untouched(change), -0.1 * untouched(before), rtol=1e-4)
 
 
-def test_weight_decay_leaves_biases_and_layer_norms_alone():
+def test_weight_decay_spares_biases_and_layer_norms() -> None:
     before, without = first_change(weight_decay=0.0)
     _, decayed = first_change(weight_decay=1e-5)
     spared = 0
@@ -170,16 +173,15 @@ def test_weight_decay_leaves_biases_and_layer_norms_alone():
         jax.tree.leaves(decayed),
         strict=True,
     ):
-        left_alone = path[-1].key in ("bias", "scale")
-        np.testing.assert_allclose(
-            y - x, 0 * start if left_alone else -0.1 * start, atol=1e-5, err_msg=str(path)
-        )
-        spared += left_alone
+        is_spared = path[-1].key in ("bias", "scale")
+        decay = -0.1 * start * (not is_spared)
+        np.testing.assert_allclose(y - x, decay, atol=1e-5, err_msg=str(path))
+        spared += is_spared
     assert spared > 5
 
 
-def test_the_order_is_a_function_of_seed_and_epoch_and_leaves_no_row_out():
-    def order(steps, seed=3):
+def test_row_order_follows_from_seed_and_epoch() -> None:
+    def order(steps: int, seed: int = 3) -> np.ndarray:
         return np.concatenate(list(batch_rows(10, FinetuneConfig(steps=steps, batch_size=4), seed)))
 
     long = order(10)
@@ -191,13 +193,13 @@ def test_the_order_is_a_function_of_seed_and_epoch_and_leaves_no_row_out():
     assert (order(10, seed=4) != long).any()
 
 
-def test_a_batch_may_be_larger_than_the_task():
+def test_batch_larger_than_task_repeats_rows() -> None:
     (rows,) = batch_rows(3, FinetuneConfig(steps=1, batch_size=8), 0)
     assert sorted(rows[:3]) == sorted(rows[3:6]) == [0, 1, 2]
     assert len(rows) == 8
 
 
-def test_the_step_compiles_once_for_many_runs():
+def test_many_models_compile_once() -> None:
     task = handmade.task()
     settings = dataclasses.replace(SETTINGS, steps=3)
     finetune(*init(handmade.MODEL, 0), task, settings, seed=0)
@@ -207,7 +209,7 @@ def test_the_step_compiles_once_for_many_runs():
     assert (tuning._step._cache_size(), tuning._classify._cache_size()) == before
 
 
-def test_a_loss_that_is_not_finite_is_refused_by_its_step():
+def test_loss_not_finite_is_refused_with_its_step() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task()
     task.train.batch["tokens"][7, 2] = 19
@@ -237,12 +239,12 @@ def test_a_loss_that_is_not_finite_is_refused_by_its_step():
         ("clip", -1.0),
     ],
 )
-def test_settings_that_cannot_be_are_refused(name, value):
+def test_invalid_settings_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"finetune.{name} is {value}, expected"):
         dataclasses.replace(SETTINGS, **{name: value})
 
 
-def test_no_step_is_refused():
+def test_zero_steps_are_refused() -> None:
     with pytest.raises(InputError, match=r"finetune.steps is 0, expected at least 1"):
         finetune(
             *init(handmade.MODEL, 0),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from kdjax.config import ModelConfig
 from kdjax.errors import InputError
 from kdjax.evaluation import mlm
 from kdjax.evaluation.mlm import HeldOut, MlmResult, held_out_loss
@@ -16,18 +19,21 @@ from kdjax.models import Model, abstract_params, forward
 from kdjax.models.features import FeatureRequest
 from tests import tiny
 
+Batch = dict[str, np.ndarray]
 
-def peaked(config, seed, factor, bias):
-    """A model far from uniform predictions, fond of a few tokens, so that two such models agree at
-    some slots."""
+
+def peaked(config: ModelConfig, seed: int, factor: float, bias: float) -> Model:
+    """Make a model that prefers a few tokens, so that two such models agree at some slots."""
     rng = np.random.default_rng(seed)
 
-    def drawn(path, leaf):
-        if path[-1].key in ("scale", "bias"):
-            return np.full(leaf.shape, factor if path[-1].key == "scale" else 0, np.float32)
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key == "scale":
+            return np.full(leaf.shape, factor, np.float32)
+        if path[-1].key == "bias":
+            return np.zeros(leaf.shape, np.float32)
         return factor * rng.normal(0, 0.02, leaf.shape).astype(np.float32)
 
-    params = jax.tree_util.tree_map_with_path(drawn, abstract_params(config))
+    params = jax.tree_util.tree_map_with_path(draw, abstract_params(config))
     liked = np.where(np.arange(config.vocab_size) % 18 == 5, np.float32(bias), 0)
     return Model(config, {**params, "mlm": {**params["mlm"], "bias": liked}})
 
@@ -37,21 +43,21 @@ TEACHER = peaked(tiny.TEACHER, 1, factor=10, bias=20)
 
 
 @functools.cache
-def _logits(config):
+def _logits(config: ModelConfig) -> Callable[[Any, Batch], jax.Array]:
     return jax.jit(
         lambda params, batch: forward(config, params, batch, FeatureRequest(logits=True)).logits
     )
 
 
-def log_probs(model, batch):
-    """Log-probabilities in NumPy float64, from the logits."""
+def log_probs(model: Model, batch: Batch) -> np.ndarray:
+    """Compute log-probabilities in NumPy float64, from the logits."""
     logits = np.asarray(_logits(model.config)(model.params, batch), np.float64)
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def unequal(seed, rows=8):
-    """A batch with unused slots, unequal weights, and only the first `rows` rows in use."""
+def unequal(seed: int, rows: int = 8) -> Batch:
+    """Make a batch with unused slots, unequal weights, and only the first `rows` rows in use."""
     batch = tiny.batch(seed)
     weights = np.random.default_rng([seed, 1]).uniform(0.2, 3, batch["label_weights"].shape)
     used = (batch["label_weights"] > 0) & (np.arange(len(weights)) < rows)[:, None]
@@ -65,8 +71,8 @@ def unequal(seed, rows=8):
     }
 
 
-def expected(batches):
-    """Cross-entropy and accuracy in NumPy float64, slot by slot."""
+def expected(batches: list[Batch]) -> tuple[float, float, int]:
+    """Compute cross-entropy and accuracy in NumPy float64, slot by slot."""
     loss = hits = weight = 0.0
     count = 0
     for batch in batches:
@@ -85,7 +91,7 @@ def expected(batches):
     return loss / weight, hits / weight, count
 
 
-def test_it_is_numpys_cross_entropy_of_the_logits():
+def test_held_out_loss_equals_numpy_cross_entropy() -> None:
     batches = [tiny.batch(seed) for seed in range(3)]
     weighted = [{**b, "label_weights": b["label_weights"] * (1 + n)} for n, b in enumerate(batches)]
     for given in (batches, weighted):
@@ -96,7 +102,7 @@ def test_it_is_numpys_cross_entropy_of_the_logits():
         assert found.count == count
 
 
-def test_right_labels_are_hits():
+def test_accuracy_of_argmax_labels_is_one() -> None:
     batch = tiny.batch()
     logits = forward(tiny.STUDENT, PARAMS, batch, FeatureRequest(logits=True)).logits
     found = held_out_loss(
@@ -106,7 +112,7 @@ def test_right_labels_are_hits():
     assert found.loss < held_out_loss(tiny.STUDENT, PARAMS, [batch]).loss
 
 
-def test_unused_slots_do_not_count():
+def test_unused_slots_change_no_loss() -> None:
     batch = tiny.batch()
     unused = batch["label_weights"] == 0
     assert unused.any()
@@ -120,7 +126,7 @@ def test_unused_slots_do_not_count():
     )
 
 
-def test_padded_rows_do_not_count():
+def test_padded_rows_change_no_loss() -> None:
     batch = tiny.batch()
     padded = {
         name: np.concatenate([values, np.zeros_like(values)]) for name, values in batch.items()
@@ -131,7 +137,7 @@ def test_padded_rows_do_not_count():
     assert one.loss == pytest.approx(other.loss, rel=1e-6)
 
 
-def test_a_batch_counts_by_its_slots():
+def test_loss_weighs_batches_by_their_slots() -> None:
     full = tiny.batch(0)
     sparse = tiny.batch(1)
     sparse["label_weights"] = np.zeros_like(sparse["label_weights"])
@@ -142,8 +148,8 @@ def test_a_batch_counts_by_its_slots():
     assert found.loss == pytest.approx(sum(p.loss * p.count for p in parts) / found.count, rel=1e-6)
 
 
-def test_it_compiles_once_for_many_runs():
-    def measure(seed):
+def test_many_models_compile_once() -> None:
+    def measure(seed: int) -> None:
         batches = [tiny.batch(seed), tiny.batch(seed + 1)]
         params = tiny.params(tiny.STUDENT, seed)
         held_out_loss(tiny.STUDENT, params, batches)
@@ -156,7 +162,7 @@ def test_it_compiles_once_for_many_runs():
     assert (mlm._measure._cache_size(), mlm._predict._cache_size()) == before
 
 
-def test_no_masked_slot_is_refused():
+def test_batches_without_masked_slot_are_refused() -> None:
     batch = tiny.batch()
     with pytest.raises(InputError, match="no masked slot"):
         held_out_loss(
@@ -168,13 +174,13 @@ def test_no_masked_slot_is_refused():
         held_out_loss(tiny.STUDENT, PARAMS, [])
 
 
-def test_a_diverged_model_is_refused():
+def test_diverged_model_is_refused() -> None:
     broken = jax.tree.map(lambda x: x * np.nan, PARAMS)
     with pytest.raises(InputError, match="held-out MLM loss: found nan"):
         held_out_loss(tiny.STUDENT, broken, [tiny.batch()])
 
 
-def test_kl_and_agreement_are_numpys_at_the_slots_in_use():
+def test_kl_and_agreement_equal_numpy_at_used_slots() -> None:
     batches = [unequal(0), unequal(1, rows=5)]
     student = Model(tiny.STUDENT, PARAMS)
     kl = same = weight = 0.0
@@ -194,7 +200,7 @@ def test_kl_and_agreement_are_numpys_at_the_slots_in_use():
     assert found.agreement == pytest.approx(same / weight, rel=1e-6)
 
 
-def test_a_teacher_changes_nothing_else_and_is_measured_like_any_model():
+def test_teacher_leaves_loss_and_is_measured_like_a_student() -> None:
     batches = [unequal(0), unequal(1, rows=5)]
     held_out = HeldOut(batches, TEACHER)
     found = held_out.measure(tiny.STUDENT, PARAMS)
@@ -210,14 +216,14 @@ def test_a_teacher_changes_nothing_else_and_is_measured_like_any_model():
     assert held_out.teacher.agreement is None
 
 
-def test_the_teacher_agrees_with_itself():
+def test_teacher_beside_itself_has_no_kl() -> None:
     found = HeldOut([unequal(0), unequal(1, rows=5)], TEACHER).measure(*TEACHER)
     assert found.kl == pytest.approx(0, abs=1e-5)
     assert found.agreement == 1
 
 
-def test_unused_slots_may_hold_anything():
-    def broken_at_23(params):
+def test_infinite_logits_at_unused_slots_change_nothing() -> None:
+    def broken_at_23(params: dict[str, Any]) -> dict[str, Any]:
         position = np.array(params["embeddings"]["position"]["embedding"])
         position[23] = np.inf
         return {
@@ -230,9 +236,8 @@ def test_unused_slots_may_hold_anything():
         **batch,
         "positions": np.where((np.arange(8) < 5)[:, None], batch["positions"], 23).astype(np.int32),
     }
-    student, teacher = (
-        Model(m.config, broken_at_23(m.params)) for m in (Model(tiny.STUDENT, PARAMS), TEACHER)
-    )
+    student = Model(tiny.STUDENT, broken_at_23(PARAMS))
+    teacher = Model(TEACHER.config, broken_at_23(TEACHER.params))
     for model in (student, teacher):
         finite = np.isfinite(_logits(model.config)(model.params, broken)).all(-1)
         assert finite[:5].all()
@@ -243,37 +248,31 @@ def test_unused_slots_may_hold_anything():
     assert HeldOut([broken], teacher).teacher == HeldOut([batch], TEACHER).teacher
 
 
-def test_how_sequences_are_batched_does_not_matter():
+def test_other_batching_gives_same_result() -> None:
     one = unequal(0)
     two = unequal(1)
     joined = {name: np.concatenate([one[name], two[name]]) for name in one}
     order = np.random.default_rng(0).permutation(16)
 
-    def batched(rows):
-        return HeldOut(
-            [{name: values[rows[n : n + 8]] for name, values in joined.items()} for n in (0, 8)],
-            TEACHER,
-        )
+    def measure(*batches: np.ndarray) -> tuple[float, ...]:
+        """Measure on batches of these rows, each filled up with padding."""
+        padded = []
+        for rows in batches:
+            missing = [(0, 8 - len(rows)), (0, 0)]
+            padded.append({name: np.pad(v[rows], missing) for name, v in joined.items()})
+        return dataclasses.astuple(HeldOut(padded, TEACHER).measure(tiny.STUDENT, PARAMS))
 
-    # The same sequences over three batches, the last two filled up with padding.
-    sparse = [
-        {name: values[order[n:m]] for name, values in joined.items()}
-        for n, m in ((0, 8), (8, 11), (11, 16))
-    ]
-    filled = [
-        {name: np.pad(values, [(0, 8 - len(values)), (0, 0)]) for name, values in batch.items()}
-        for batch in sparse
-    ]
-    first = batched(np.arange(16)).measure(tiny.STUDENT, PARAMS)
-    for other in (batched(order), HeldOut(filled, TEACHER)):
-        found = other.measure(tiny.STUDENT, PARAMS)
-        assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(first), rel=1e-5)
+    first = measure(np.arange(8), np.arange(8, 16))
+    assert measure(order[:8], order[8:]) == pytest.approx(first, rel=1e-5)
+    assert measure(order[:8], order[8:11], order[11:]) == pytest.approx(first, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     "teacher", [None, Model(tiny.TEACHER, {k: v for k, v in TEACHER.params.items() if k != "mlm"})]
 )
-def test_a_teacher_that_predicts_nothing_is_compared_with_nothing(teacher, monkeypatch):
+def test_teacher_without_mlm_head_gives_no_kl(
+    teacher: Model | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mlm, "_predict", None)  # fails when called
     held_out = HeldOut([tiny.batch()], teacher)
     assert held_out.teacher is None
@@ -282,7 +281,7 @@ def test_a_teacher_that_predicts_nothing_is_compared_with_nothing(teacher, monke
     assert found == MlmResult(found.loss, found.accuracy, found.count, kl=None, agreement=None)
 
 
-def test_the_teacher_runs_once_and_not_before_it_is_asked(monkeypatch):
+def test_teacher_runs_once_when_first_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     predict = mlm._predict
     monkeypatch.setattr(mlm, "_predict", lambda *given: calls.append(given) or predict(*given))
@@ -294,7 +293,7 @@ def test_the_teacher_runs_once_and_not_before_it_is_asked(monkeypatch):
     assert len(calls) == 2
 
 
-def test_another_vocabulary_is_refused_before_the_teacher_runs(monkeypatch):
+def test_other_vocabulary_is_refused_before_teacher_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlm, "_predict", None)
     config = dataclasses.replace(tiny.STUDENT, vocab_size=60)
     larger = Model(config, tiny.params(config, 0))
@@ -304,7 +303,7 @@ def test_another_vocabulary_is_refused_before_the_teacher_runs(monkeypatch):
         HeldOut([tiny.batch()], TEACHER).measure(*larger)
 
 
-def test_a_teacher_that_is_not_finite_is_refused_by_its_name():
+def test_diverged_teacher_is_refused_by_name() -> None:
     broken = Model(tiny.TEACHER, jax.tree.map(lambda x: x * np.nan, TEACHER.params))
     held_out = HeldOut([tiny.batch()], broken)
     with pytest.raises(

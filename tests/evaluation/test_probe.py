@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +23,15 @@ from tests.evaluation import handmade
 THREE_LAYERS = dataclasses.replace(handmade.MODEL, layers=3)
 
 
-def planted(monkeypatch, signal, labels_of, *, rows=(400, 200, 400), classes=("a", "b", "c")):
-    """A task whose pooled features are noise, plus at each layer `signal[layer]` times the label in
-    some direction.
+def planted(
+    monkeypatch: pytest.MonkeyPatch,
+    signal: Sequence[float],
+    labels_of: Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray],
+    *,
+    rows: Sequence[int] = (400, 200, 400),
+    classes: tuple[str, ...] = ("a", "b", "c"),
+) -> tuple[Task, list[np.ndarray]]:
+    """Make a task of noise, plus at each layer `signal[layer]` times the label in some direction.
 
     The first feature of a row's tokens says which row it is, so that `pooled` can be replaced.
     """
@@ -45,11 +53,11 @@ def planted(monkeypatch, signal, labels_of, *, rows=(400, 200, 400), classes=("a
     return Task("planted", classes, *splits), stored
 
 
-def classes_of(truth, x, rng):
+def classes_of(truth: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return truth.astype(np.int32)
 
 
-def test_the_layer_with_the_structure_is_found(monkeypatch):
+def test_probe_finds_the_layer_with_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = planted(monkeypatch, [0.0, 1.0, 8.0, 2.0], classes_of)
     found = probe(THREE_LAYERS, {}, task, ProbeConfig())
     assert found.layer == 2
@@ -64,7 +72,7 @@ def test_the_layer_with_the_structure_is_found(monkeypatch):
     assert (found.examples, found.unconverged) == (400, 0)
 
 
-def test_shuffled_labels_give_chance(monkeypatch):
+def test_shuffled_labels_score_at_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = planted(
         monkeypatch, [8.0] * 4, lambda truth, x, rng: rng.permutation(truth).astype(np.int32)
     )
@@ -72,7 +80,7 @@ def test_shuffled_labels_give_chance(monkeypatch):
     assert abs(found.test - 1 / 3) < 4 * np.sqrt(2 / 9 / 400)
 
 
-def test_layer_and_strength_are_chosen_on_dev_and_never_on_test(monkeypatch):
+def test_layer_and_strength_are_chosen_on_dev_only(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = planted(monkeypatch, [1.0, 1.0, 1.0, 1.0], classes_of)
     settings = ProbeConfig(strengths=(0.001, 0.1, 10.0))
     before = probe(THREE_LAYERS, {}, task, settings)
@@ -82,13 +90,15 @@ def test_layer_and_strength_are_chosen_on_dev_and_never_on_test(monkeypatch):
     assert (after.layer, after.strength, after.dev) == (before.layer, before.strength, before.dev)
 
 
-def test_of_equals_the_lower_layer_and_the_smaller_strength_win(monkeypatch):
+def test_equal_scores_choose_lower_layer_and_smaller_strength(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     task, _ = planted(monkeypatch, [60.0] * 4, classes_of)
     found = probe(THREE_LAYERS, {}, task, ProbeConfig(strengths=(1.0, 0.1)))
     assert (found.dev, found.layer, found.strength) == (1.0, 0, 0.1)
 
 
-def test_only_the_first_examples_are_fitted(monkeypatch):
+def test_rows_beyond_examples_are_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = planted(monkeypatch, [2.0] * 4, classes_of)
     labels = task.train.labels.copy()
     labels[50:] = (labels[50:] + 1) % 3
@@ -99,8 +109,8 @@ def test_only_the_first_examples_are_fitted(monkeypatch):
     assert found.test == probe(THREE_LAYERS, {}, task, settings).test
 
 
-def test_a_regression_is_the_ridge_solution_in_closed_form(monkeypatch):
-    def numbers(truth, x, rng):
+def test_regression_equals_closed_form_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbers(truth: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return (5 + x[:, 0] @ np.linspace(-1, 1, 12) + rng.normal(size=len(x))).astype(np.float32)
 
     task, stored = planted(monkeypatch, [0.0], numbers, classes=())
@@ -125,8 +135,8 @@ def test_a_regression_is_the_ridge_solution_in_closed_form(monkeypatch):
     assert found.baseline == 0
 
 
-def doubled(monkeypatch, task, stored):
-    """The same task, with the features of layer 0 at layer 1 too."""
+def doubled(monkeypatch: pytest.MonkeyPatch, task: Task, stored: list[np.ndarray]) -> Task:
+    """Give the task the features of layer 0 at layer 1 too."""
     features = np.repeat(np.concatenate(stored), 2, axis=1)
     monkeypatch.setattr(
         probes, "pooled", lambda config, params, batch: features[batch["tokens"][:, 0]]
@@ -134,7 +144,7 @@ def doubled(monkeypatch, task, stored):
     return task
 
 
-def test_fits_that_stop_early_are_counted_and_do_not_warn(monkeypatch):
+def test_unconverged_fits_are_counted_without_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = planted(monkeypatch, [1.0] * 4, classes_of)
     monkeypatch.setattr(probes, "ITERATIONS", 1)
     with warnings.catch_warnings():
@@ -142,7 +152,7 @@ def test_fits_that_stop_early_are_counted_and_do_not_warn(monkeypatch):
         assert probe(THREE_LAYERS, {}, task, ProbeConfig()).unconverged == 4 * 3
 
 
-def test_pooled_is_the_mean_of_each_layers_valid_tokens():
+def test_pooled_averages_valid_tokens_of_each_layer() -> None:
     model = init(dataclasses.replace(handmade.MODEL, layers=2), 0)
     batch = handmade.inputs(90, np.random.default_rng(0), length=40)
     hidden = forward(*model, batch, FeatureRequest(hidden=frozenset(range(3)))).hidden
@@ -157,14 +167,14 @@ def test_pooled_is_the_mean_of_each_layers_valid_tokens():
             )
 
 
-def test_padding_tokens_change_nothing():
+def test_pooled_ignores_padding_tokens() -> None:
     model = init(handmade.MODEL, 0)
     batch = handmade.inputs(20, np.random.default_rng(0))
     other = {**batch, "tokens": np.where(batch["valid"], batch["tokens"], 9).astype(np.int32)}
     np.testing.assert_allclose(pooled(*model, other), pooled(*model, batch), atol=1e-6)
 
 
-def test_a_real_model_on_a_task_its_embeddings_can_do():
+def test_untrained_model_solves_task_of_its_embeddings() -> None:
     model = init(handmade.MODEL, 0)
     task = handmade.task(train=400)
     found = probe(*model, task, ProbeConfig())
@@ -172,7 +182,7 @@ def test_a_real_model_on_a_task_its_embeddings_can_do():
     assert found == probe(*model, task, ProbeConfig())
 
 
-def test_it_compiles_once_for_many_runs():
+def test_many_models_compile_once() -> None:
     task = handmade.task()
     probe(*init(handmade.MODEL, 0), task, ProbeConfig())
     before = probes._pooled._cache_size()
@@ -181,7 +191,7 @@ def test_it_compiles_once_for_many_runs():
     assert probes._pooled._cache_size() == before
 
 
-def test_a_diverged_model_is_refused():
+def test_diverged_model_is_refused() -> None:
     model = init(handmade.MODEL, 0)
     with pytest.raises(InputError, match="probe on handmade: features that are not finite"):
         probe(
@@ -200,13 +210,13 @@ def test_a_diverged_model_is_refused():
         ({"examples": 1}, "examples is 1"),
     ],
 )
-def test_settings_that_allow_no_fit_are_refused(settings, named):
+def test_invalid_settings_are_refused(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError) as error:
         ProbeConfig(**settings)
     assert named in str(error.value)
 
 
-def test_training_rows_of_one_class_are_refused():
+def test_training_rows_of_one_class_are_refused() -> None:
     task = handmade.task()
     alike = dataclasses.replace(
         task, train=Split(task.train.batch, np.zeros_like(task.train.labels))

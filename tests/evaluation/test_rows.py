@@ -11,7 +11,7 @@ from tests.evaluation.handmade import inputs
 
 
 @pytest.mark.parametrize("count", [1, 2, 129, 300])
-def test_results_are_in_the_order_of_the_rows_whatever_their_lengths(count):
+def test_results_keep_row_order_for_any_lengths(count: int) -> None:
     batch = inputs(count, np.random.default_rng(count), length=70, shortest=1)
     found = over_rows(lambda b: np.stack([b["tokens"].sum(1), b["valid"].sum(1)], 1), batch)
     np.testing.assert_array_equal(
@@ -19,11 +19,11 @@ def test_results_are_in_the_order_of_the_rows_whatever_their_lengths(count):
     )
 
 
-def test_shapes_are_few_and_most_padding_is_left_out():
+def test_batches_have_few_shapes_and_little_padding() -> None:
     batch = inputs(1000, np.random.default_rng(0), length=70, shortest=1)
     shapes = []
 
-    def compute(part):
+    def compute(part: dict[str, np.ndarray]) -> np.ndarray:
         shapes.append(part["tokens"].shape)
         assert all(values.shape == part["tokens"].shape for values in part.values())
         return np.zeros(len(part["tokens"]))
@@ -33,7 +33,7 @@ def test_shapes_are_few_and_most_padding_is_left_out():
     assert all(b * length <= rows.TOKENS for b, length in shapes)
 
 
-def test_rows_longer_than_a_batch_go_one_by_one():
+def test_rows_longer_than_batch_go_one_by_one() -> None:
     batch = inputs(3, np.random.default_rng(0), length=rows.TOKENS + 10, shortest=rows.TOKENS + 1)
     shapes = []
     over_rows(lambda b: shapes.append(b["tokens"].shape) or b["tokens"].sum(1), batch)

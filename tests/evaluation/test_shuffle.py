@@ -1,5 +1,4 @@
-"""Shuffling visible tokens keeps every word in its segment, and all that is measured where it
-was."""
+"""Shuffling visible tokens keeps every word in its segment, and masked slots as they were."""
 
 from __future__ import annotations
 
@@ -12,14 +11,14 @@ SPECIAL = (0, 1, 2)
 
 
 def masked(batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Where the slots in use are, `[B, L]`."""
+    """Return where the slots in use are, `[B, L]`."""
     where = np.zeros(batch["tokens"].shape, bool)
     for row, slots, weights in zip(where, batch["slots"], batch["label_weights"], strict=True):
         row[slots[weights > 0]] = True
     return where
 
 
-def test_only_visible_ordinary_tokens_move_and_each_stays_in_its_segment():
+def test_shuffle_moves_only_visible_tokens_within_segments() -> None:
     batches = [tiny.batch(seed) for seed in range(3)]
     found = shuffle_visible(batches, SPECIAL, 7)
     moved = 0
@@ -39,7 +38,7 @@ def test_only_visible_ordinary_tokens_move_and_each_stays_in_its_segment():
     assert moved > 50
 
 
-def test_the_permutation_follows_from_the_seed_alone():
+def test_permutation_follows_from_seed_and_batch_number() -> None:
     batches = [tiny.batch(0)]
     first = shuffle_visible(batches, SPECIAL, 7)[0]["tokens"]
     second = shuffle_visible(batches, SPECIAL, 7)[0]["tokens"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from scipy import stats
 
 from kdjax.errors import InputError
 from kdjax.evaluation.statistics import (
+    Better,
+    Comparison,
     against_baseline,
     compare_all,
     expected_false,
@@ -25,12 +30,12 @@ from kdjax.evaluation.statistics import (
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
 
 
-def by_seed(values):
+def by_seed(values: Sequence[float]) -> dict[int, float]:
     return dict(enumerate(values))
 
 
 @pytest.mark.parametrize("freedom", T_975)
-def test_interval_is_the_formula_with_the_tabled_quantile(freedom):
+def test_interval_equals_formula_with_tabled_quantile(freedom: int) -> None:
     n = freedom + 1
     d = [0.3 * i * i - 0.5 * i + 0.1 for i in range(n)]
     mean = sum(d) / n
@@ -39,7 +44,7 @@ def test_interval_is_the_formula_with_the_tabled_quantile(freedom):
     np.testing.assert_allclose(found, (mean, mean - half, mean + half), rtol=2e-4, atol=2e-4 * half)
 
 
-def test_worked_example():
+def test_paired_gives_the_worked_example() -> None:
     # Differences .02, .03, .04: mean .03, s = .01, half-width 4.3027 * .01 / sqrt(3) = .024842.
     found = paired(
         {0: 0.72, 1: 0.73, 2: 0.74},
@@ -55,7 +60,7 @@ def test_worked_example():
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
-def test_nominal_95_percent_covers_95_percent_of_simulated_studies(n):
+def test_interval_covers_at_nominal_rate(n: int) -> None:
     studies = 20_000
     d = np.random.default_rng(n).normal(0.37, 2.0, (studies, n))
     _, low, high = interval(d, 0.95)
@@ -63,12 +68,12 @@ def test_nominal_95_percent_covers_95_percent_of_simulated_studies(n):
     assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / studies)
 
 
-def test_expected_false_is_what_studies_without_a_difference_show():
+def test_expected_false_equals_rate_of_equal_arms() -> None:
     studies = 5_000
     arms = 4
     seeds = 3
     values = np.random.default_rng(0).normal(size=(studies, arms, seeds))
-    pairs = [(i, j) for i in range(arms) for j in range(i)]
+    pairs = list(itertools.combinations(range(arms), 2))
     d = np.stack([values[:, i] - values[:, j] for i, j in pairs], 1)
     _, low, high = interval(d, 0.9)
     false_per_study = np.mean(np.sum((low > 0) | (high < 0), axis=1))
@@ -76,8 +81,8 @@ def test_expected_false_is_what_studies_without_a_difference_show():
     assert false_per_study == pytest.approx(0.6, abs=0.06)
 
 
-def test_verdicts():
-    def verdict(differences, margin):
+def test_verdict_follows_interval_and_margin() -> None:
+    def verdict(differences: list[float], margin: float) -> str:
         return paired(
             by_seed(differences), by_seed([0.0] * len(differences)), confidence=0.95, margin=margin
         ).verdict
@@ -89,7 +94,7 @@ def test_verdicts():
     assert verdict([0.009, 0.011, 0.001], 0.01) == "INCONCLUSIVE"
 
 
-def test_a_sure_but_negligible_difference_is_a_tie():
+def test_significant_difference_within_margin_ties() -> None:
     a = by_seed([0.5010, 0.5011, 0.5012])
     b = by_seed([0.5, 0.5, 0.5])
     assert paired(a, b, confidence=0.95, margin=0.01).low > 0
@@ -97,7 +102,7 @@ def test_a_sure_but_negligible_difference_is_a_tie():
     assert paired(a, b, confidence=0.95, margin=0.0).verdict == "BEATS"
 
 
-def test_the_winner_is_stored_first_and_lower_can_be_better():
+def test_winner_is_stored_first_for_either_direction() -> None:
     low_loss = by_seed([2.0, 2.1, 2.0])
     high_loss = by_seed([3.0, 3.1, 3.1])
     found = paired(
@@ -126,7 +131,9 @@ values_by_seed = st.dictionaries(st.integers(0, 5), st.floats(-10, 10), max_size
 
 
 @given(values_by_seed, values_by_seed, st.sampled_from(["higher", "lower"]))
-def test_swapping_the_arms_says_the_same(a, b, better):
+def test_swapped_arms_give_same_verdict(
+    a: dict[int, float], b: dict[int, float], better: Better
+) -> None:
     options = dict(confidence=0.95, margin=0.5, better=better)
     one = paired(a, b, names=("x", "y"), **options)
     other = paired(b, a, names=("y", "x"), **options)
@@ -146,28 +153,30 @@ def test_swapping_the_arms_says_the_same(a, b, better):
     st.lists(st.tuples(st.integers(-99, 99), st.integers(-99, 99)), min_size=2, max_size=6),
     st.integers(-50, 50),
 )
-def test_a_shift_of_both_arms_in_a_seed_changes_nothing(pairs, shift):
-    def found(shifts):
+def test_shift_of_both_arms_in_a_seed_changes_nothing(
+    pairs: list[tuple[int, int]], shift: int
+) -> None:
+    def compare(shifts: list[int]) -> Comparison:
         a = by_seed([x + s for (x, _), s in zip(pairs, shifts, strict=True)])
         b = by_seed([y + s for (_, y), s in zip(pairs, shifts, strict=True)])
         return paired(a, b, confidence=0.9, margin=1.0)
 
-    assert found([shift * i for i in range(len(pairs))]) == found([0] * len(pairs))
+    assert compare([shift * i for i in range(len(pairs))]) == compare([0] * len(pairs))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=6), st.sampled_from([0.0, 0.01]))
-def test_identical_values_tie_with_an_interval_of_no_width(values, margin):
+def test_identical_values_tie_without_width(values: list[float], margin: float) -> None:
     found = paired(by_seed(values), by_seed(values), confidence=0.95, margin=margin)
     assert (found.difference, found.low, found.high, found.verdict) == (0, 0, 0, "TIES")
 
 
 @given(st.floats(-1e3, 1e3), st.integers(2, 7))
-def test_equal_differences_give_no_width_whatever_rounding_does(difference, n):
+def test_equal_differences_give_no_width_despite_rounding(difference: float, n: int) -> None:
     _, low, high = interval([difference] * n, 0.95)
     assert low == high == pytest.approx(difference)
 
 
-def test_only_shared_seeds_count():
+def test_seeds_of_one_arm_only_change_nothing() -> None:
     a = {0: 1.0, 1: 1.1, 2: 1.2, 7: 100.0}
     b = {2: 0.1, 1: 0.2, 0: 0.3, 9: -100.0}
     shared = [0, 1, 2]
@@ -176,7 +185,7 @@ def test_only_shared_seeds_count():
     )
 
 
-def test_fewer_than_two_shared_seeds_is_inconclusive():
+def test_fewer_than_two_shared_seeds_are_inconclusive() -> None:
     one = paired({0: 0.9, 1: 0.9}, {1: 0.1}, confidence=0.95, margin=0.01)
     assert (one.n, one.difference, one.low, one.high, one.verdict) == (
         1,
@@ -189,7 +198,7 @@ def test_fewer_than_two_shared_seeds_is_inconclusive():
     assert (none.n, none.difference, none.verdict) == (0, None, "INCONCLUSIVE")
 
 
-def test_compare_all_has_every_pair_once():
+def test_compare_all_has_every_pair_once() -> None:
     values = {
         name: by_seed([base, base + 0.01, base - 0.01])
         for name, base in dict(a=0.5, b=0.7, c=0.5).items()
@@ -204,7 +213,7 @@ def test_compare_all_has_every_pair_once():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_not_finite_is_refused_by_arm_and_seed(bad):
+def test_value_not_finite_is_refused_with_arm_and_seed(bad: float) -> None:
     with pytest.raises(InputError, match=r"arm 'minilm', seed 4: value is -?(nan|inf)"):
         paired(
             {0: 1.0, 1: 1.0},
@@ -225,19 +234,19 @@ def test_a_value_that_is_not_finite_is_refused_by_arm_and_seed(bad):
         (dict(confidence=0.95, margin=math.inf), "margin is inf"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, named):
+def test_invalid_settings_are_refused(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, **settings)
 
 
-def test_holm_gives_the_worked_example_of_the_textbooks():
+def test_holm_gives_the_textbook_example() -> None:
     # 0.01 * 4, 0.02 * 3, max(0.06, 0.03 * 2), max(0.06, 0.04 * 1); in the order given.
     np.testing.assert_allclose(holm([0.03, 0.01, 0.04, 0.02]), [0.06, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
 
 
-def test_paired_p_value_is_that_of_scipys_paired_test():
+def test_paired_p_value_equals_scipy() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(size=5)
     b = a + rng.normal(0.5, 0.3, 5)
@@ -246,7 +255,7 @@ def test_paired_p_value_is_that_of_scipys_paired_test():
     assert paired_p_value([0.1, 0.1]) == 0.0
 
 
-def test_identical_arms_name_a_winner_in_at_most_one_study_in_twenty():
+def test_equal_arms_name_a_winner_in_at_most_one_study_in_twenty() -> None:
     studies = 1_000
     seeds = 4
     rng = np.random.default_rng(0)
@@ -262,7 +271,7 @@ def test_identical_arms_name_a_winner_in_at_most_one_study_in_twenty():
     assert false_winners > 0
 
 
-def test_comparison_with_the_baseline_reads_from_the_arms_side():
+def test_baseline_comparison_reads_from_the_arms_side() -> None:
     values = {
         "logit": by_seed([3.8, 3.9, 3.7]),
         "scratch": by_seed([4.2, 4.4, 4.0]),

@@ -14,82 +14,102 @@ SMALLEST = 1e7  # tokens of the first budget
 
 @dataclass(frozen=True)
 class Truth:
-    """Planted arms of many studies, `[studies, arms]` each: y = e + amplitude * (D /
-    SMALLEST)**-k."""
+    """Planted laws of many studies, `[studies, arms]`: y = e + amplitude * (D / SMALLEST)**-k."""
 
     e: np.ndarray
     amplitude: np.ndarray
     k: np.ndarray
 
-    def at(self, tokens):
-        """Values `[studies, arms, m]` at `[arms, m]` tokens, or `[m]` for all arms."""
+    def at(self, tokens: np.ndarray) -> np.ndarray:
+        """Compute `[studies, arms, m]` values at `[arms, m]` tokens, or `[m]` for all arms."""
         return (
             self.e[..., None]
             + self.amplitude[..., None] * (np.asarray(tokens) / SMALLEST) ** -self.k[..., None]
         )
 
 
-def truths(rng, studies, arms=2):
-    """Losses of 2 to 6 nats at the first budget, of which 20% to 90% can never be learnt, and k
-    from 0.1 to 0.8."""
+def truths(rng: np.random.Generator, studies: int, arms: int = 2) -> Truth:
+    """Draw laws with 2 to 6 nats at the first budget, 20% to 90% of it floor, k in 0.1 to 0.8."""
     start = rng.uniform(2, 6, (studies, arms))
     share = rng.uniform(0.2, 0.9, (studies, arms))
     return Truth(start * share, start * (1 - share), rng.uniform(0.1, 0.8, (studies, arms)))
 
 
-def observe(rng, truth, tokens, seeds, noise, shift, shared=0.5):
-    """Values `[studies, arms, budgets, seeds]`: seeds shift all budgets and arms, and runs of one
-    cell share noise.
+def observe(
+    rng: np.random.Generator,
+    truth: Truth,
+    tokens: np.ndarray,
+    seeds: int,
+    noise: np.ndarray,
+    shift: np.ndarray,
+    shared: float = 0.5,
+) -> np.ndarray:
+    """Draw values `[studies, arms, budgets, seeds]`, paired by seed and by cell.
 
+    Seeds shift all budgets and arms, and runs of one cell share noise.
     `noise` and `shift` are standard deviations as shares of what an arm improves over the budgets,
     `[studies]`; `shared` is the share of each variance that the arms have in common.
     """
     law = truth.at(tokens)
     improvement = (law[..., 0] - law[..., -1])[:, :1, None, None]
-    (studies, arms, budgets), own, common = law.shape, np.sqrt(1 - shared), np.sqrt(shared)
+    studies, arms, budgets = law.shape
+    own = np.sqrt(1 - shared)
+    common = np.sqrt(shared)
     shape = (studies, arms, 1, seeds)
     shifts = own * rng.normal(size=shape) + common * rng.normal(size=(studies, 1, 1, seeds))
     shape = (studies, arms, budgets, seeds)
     residuals = own * rng.normal(size=shape) + common * rng.normal(
         size=(studies, 1, budgets, seeds)
     )
-    scale = (
-        improvement * np.reshape(noise, (-1, 1, 1, 1)),
-        improvement * np.reshape(shift, (-1, 1, 1, 1)),
-    )
-    return law[..., None] + scale[0] * residuals + scale[1] * shifts
+    residuals *= improvement * np.reshape(noise, (-1, 1, 1, 1))
+    shifts *= improvement * np.reshape(shift, (-1, 1, 1, 1))
+    return law[..., None] + residuals + shifts
 
 
-def refit(rng, values, tokens, draws, block=100, same_seeds=False):
-    """Robust fits and joint draws of every study: `[studies, 3]` and `[studies, draws, 3]` per arm,
-    and the models."""
+def refit(
+    rng: np.random.Generator,
+    values: np.ndarray,
+    tokens: np.ndarray,
+    draws: int,
+    block: int = 100,
+    same_seeds: bool = False,
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], list[PowerLaw]]:
+    """Fit every study and draw from its bootstrap.
+
+    Returns:
+        For each arm: fits `[studies, 3]`, draws `[studies, draws, 3]`, the noise of fresh runs, and
+        the law.
+    """
     studies, arms, budgets, seeds = values.shape
     seed = np.tile(np.arange(seeds), budgets)
-    models = [
-        PowerLaw(np.repeat(np.broadcast_to(tokens, (arms, budgets))[a], seeds), 0.0)
-        for a in range(arms)
-    ]
-    points = [[] for _ in models]
-    sampled = [[] for _ in models]
-    fresh = [[] for _ in models]
+    by_arm = np.broadcast_to(tokens, (arms, budgets))
+    laws = [PowerLaw(np.repeat(row, seeds), 0.0) for row in by_arm]
+    points: list[list[np.ndarray]] = [[] for _ in laws]
+    sampled: list[list[np.ndarray]] = [[] for _ in laws]
+    fresh: list[list[np.ndarray]] = [[] for _ in laws]
     for start in range(0, studies, block):
         part = values[start : start + block].reshape(-1, arms, budgets * seeds)
-        fits = [robust.huber(model, part[:, a], seed) for a, model in enumerate(models)]
+        fits = [robust.huber(law, part[:, a], seed) for a, law in enumerate(laws)]
         cells = [np.arange(len(seed))] * arms
         every = [np.arange(seeds)] * arms
         found = bootstrap.joint(
-            rng, draws, models, fits, [seed] * arms, cells, every, seed, same_seeds=same_seeds
+            rng, draws, laws, fits, [seed] * arms, cells, every, seed, same_seeds=same_seeds
         )
         for a in range(arms):
             points[a].append(fits[a].theta)
             sampled[a].append(found.theta[a])
             fresh[a].append(found.fresh[a])
-    return (*([np.concatenate(x) for x in group] for group in (points, sampled, fresh)), models)
+    return (
+        list(map(np.concatenate, points)),
+        list(map(np.concatenate, sampled)),
+        list(map(np.concatenate, fresh)),
+        laws,
+    )
 
 
-def covered(draws, truth, confidence):
-    """Whether the percentile interval of `[studies, draws]` holds `[studies]`, up to rounding at a
-    bound."""
+def covered(draws: np.ndarray, truth: np.ndarray, confidence: float) -> np.ndarray:
+    """Return whether the percentile interval of `[studies, draws]` holds `[studies]`."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
+    # Rounding at a bound is no miss.
     slack = 1e-9 * (1 + np.abs(truth))
     return (low - slack <= truth) & (truth <= high + slack)

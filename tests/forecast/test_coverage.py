@@ -32,9 +32,10 @@ POOLED = (0.88, 0.96)
 SINGLE = (0.85, 0.98)
 
 
-def hits(budgets, seeds, decades, studies, rng):
-    """Per quantity, whether the interval of each study holds the truth, `[studies]`; and its width
-    over the noise."""
+def hits(
+    budgets: int, seeds: int, decades: float, studies: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Return for each quantity whether a study's interval holds the truth, and interval widths."""
     truth = planted.truths(rng, studies)
     # The second arm pays more for a token, so it sees fewer of them at the same budgets.
     tokens = planted.SMALLEST * np.geomspace(1, 10**decades, budgets) * np.array([[1.0], [0.6]])
@@ -67,24 +68,24 @@ def hits(budgets, seeds, decades, studies, rng):
 
 
 @functools.cache
-def hits_of_design(design):
+def hits_of_design(design: tuple[int, int, float]) -> dict[str, np.ndarray]:
     return hits(*design, STUDIES, np.random.default_rng([11, *np.array(design).astype(int)]))
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_intervals_of_a_design_cover_at_their_nominal_rate(design):
+def test_intervals_of_one_design_cover_at_nominal_rate(design: tuple[int, int, float]) -> None:
     low, high = SINGLE
     for quantity in PARAMETERS + AHEAD:
         assert low <= hits_of_design(design)[quantity].mean() <= high, quantity
 
 
 @pytest.mark.parametrize("quantity", PARAMETERS + AHEAD)
-def test_intervals_cover_at_their_nominal_rate_over_all_designs(quantity):
+def test_intervals_of_all_designs_cover_at_nominal_rate(quantity: str) -> None:
     low, high = POOLED
     assert low <= np.mean([hits_of_design(design)[quantity].mean() for design in DESIGNS]) <= high
 
 
-def test_intervals_are_not_wide_for_nothing():
+def test_intervals_are_not_wider_than_needed() -> None:
     # An ideal fit of 4 budgets by 3 seeds has, three budgets beyond, an interval some four standard
     # deviations wide.
     for factor, widest in ((3, 7.0), (10, 10.0)):
@@ -93,13 +94,13 @@ def test_intervals_are_not_wide_for_nothing():
         assert np.median(widths) < widest
 
 
-def test_this_test_would_catch_a_bootstrap_without_student_tails(monkeypatch):
+def test_bootstrap_without_student_tails_covers_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_stretch", lambda rng, df, shape: np.ones((*shape, len(df))))
     found = hits(4, 3, 1.5, STUDIES, np.random.default_rng(11))
     assert all(found[quantity].mean() < POOLED[0] for quantity in ("k", *AHEAD))
 
 
-def test_pairing_narrows_differences_of_arms_and_not_their_coverage():
+def test_paired_noise_narrows_differences_and_keeps_coverage() -> None:
     rng = np.random.default_rng(12)
     tokens = planted.SMALLEST * np.geomspace(1, 30, 4)
     covered = {}
@@ -127,7 +128,7 @@ def test_pairing_narrows_differences_of_arms_and_not_their_coverage():
     assert widths[0.95] < 0.6 * widths[0.0]
 
 
-def test_a_plateau_gets_a_finite_interval_that_holds_it():
+def test_plateau_gets_finite_interval_that_covers() -> None:
     rng = np.random.default_rng(13)
     truth = planted.truths(rng, 500, 1)
     truth = planted.Truth(truth.e, 0 * truth.amplitude, truth.k)
@@ -144,10 +145,10 @@ def test_a_plateau_gets_a_finite_interval_that_holds_it():
 
 
 @pytest.mark.parametrize(
-    "what",
+    "noise_kind",
     ["an outlier", "noise that shrinks with budget", "heavy tails", "seeds that differ in slope"],
 )
-def test_intervals_survive_noise_of_another_kind(what):
+def test_intervals_cover_under_other_noise(noise_kind: str) -> None:
     rng = np.random.default_rng(14)
     studies = 400
     tokens = planted.SMALLEST * np.geomspace(1, 30, 4)
@@ -156,12 +157,12 @@ def test_intervals_survive_noise_of_another_kind(what):
     law = truth.at(tokens)[..., None]
     improvement = law[:, :, :1] - law[:, :, -1:]
     values = planted.observe(rng, truth, tokens, 3, level, level)
-    if what == "an outlier":
+    if noise_kind == "an outlier":
         bad = np.arange(studies), 0, rng.integers(0, 4, studies), rng.integers(0, 3, studies)
         values[bad] += 0.3 * improvement[:, 0, 0, 0]
-    elif what == "noise that shrinks with budget":
+    elif noise_kind == "noise that shrinks with budget":
         values = law + (values - law) * np.linspace(2, 0.5, 4)[:, None]
-    elif what == "heavy tails":
+    elif noise_kind == "heavy tails":
         values = law + improvement * 0.02 * rng.standard_t(3, size=(studies, 1, 4, 3))
     else:
         values = values + improvement * np.linspace(-1, 1, 4)[:, None] * 0.02 * rng.normal(
@@ -175,7 +176,7 @@ def test_intervals_survive_noise_of_another_kind(what):
     assert found.mean() > 0.86
 
 
-def test_a_held_out_budget_lies_in_its_interval_at_the_nominal_rate():
+def test_held_out_budget_is_covered_at_nominal_rate() -> None:
     rng = np.random.default_rng(15)
     studies = 800
     seeds = 3

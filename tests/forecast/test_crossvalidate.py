@@ -12,7 +12,7 @@ from kdjax.forecast import fit, hold_out
 from tests.forecast import pilots
 
 
-def test_held_out_errors_are_those_of_a_fit_to_the_rest():
+def test_hold_out_errors_equal_fit_to_smaller_budgets() -> None:
     runs = pilots.study(np.random.default_rng(0))
     largest = pilots.FLOPS[-1]
     found = hold_out(runs, draws=200, seed=4)
@@ -33,27 +33,18 @@ def test_held_out_errors_are_those_of_a_fit_to_the_rest():
     (gap,) = found.differences
     assert gap.name == "scratch - logit"
     assert gap.error == pytest.approx(found.arms[0].error - found.arms[1].error)
-    pairs = [
-        next(
-            run.value
-            for run in runs
-            if (run.arm, run.seed, run.flops) == ("scratch", seed, largest)
-        )
-        - next(
-            run.value for run in runs if (run.arm, run.seed, run.flops) == ("logit", seed, largest)
-        )
-        for seed in range(3)
-    ]
+    values = {(run.arm, run.seed): run.value for run in runs if run.flops == largest}
+    pairs = [values["scratch", seed] - values["logit", seed] for seed in range(3)]
     assert gap.noise == pytest.approx(np.std(pairs, ddof=1))
 
 
-def test_a_hand_made_error_is_found_to_the_digit():
+def test_planted_error_is_reported_exactly() -> None:
     runs = pilots.study(np.random.default_rng(1), noise=0.0, shift=0.0, arms=("scratch",))
     offsets = {0: 0.04, 1: 0.05, 2: 0.09}
     moved = [
-        dataclasses.replace(run, value=run.value + offsets[run.seed])
-        if run.flops == pilots.FLOPS[-1]
-        else run
+        dataclasses.replace(
+            run, value=run.value + offsets[run.seed] * (run.flops == pilots.FLOPS[-1])
+        )
         for run in runs
     ]
     (one,) = hold_out(moved, draws=200).arms
@@ -68,7 +59,7 @@ def test_a_hand_made_error_is_found_to_the_digit():
     assert dataclasses.replace(one, covered=True).widening == 1.0
 
 
-def test_two_budgets_are_held_out_where_five_are_there():
+def test_two_of_five_budgets_are_held_out() -> None:
     flops = np.geomspace(1e13, 3e14, 5)
     found = hold_out(pilots.study(np.random.default_rng(2), flops=flops), budgets=2, draws=200)
     assert [one.flops for one in found.arms] == [flops[3], flops[3], flops[4], flops[4]]
@@ -77,18 +68,18 @@ def test_two_budgets_are_held_out_where_five_are_there():
     assert widths[0] < widths[1]
 
 
-def test_a_law_that_bends_beyond_the_pilots_is_exposed():
+def test_law_that_bends_later_is_not_covered() -> None:
     runs = pilots.study(np.random.default_rng(3), noise=0.002, arms=("scratch",))
     bent = [
-        dataclasses.replace(r, value=r.value + 0.3) if r.flops == pilots.FLOPS[-1] else r
-        for r in runs
+        dataclasses.replace(run, value=run.value + 0.3 * (run.flops == pilots.FLOPS[-1]))
+        for run in runs
     ]
     (one,) = hold_out(bent, draws=200).arms
     assert not one.covered
     assert one.relative > 20
 
 
-def test_one_seed_has_no_noise_to_measure_by():
+def test_one_seed_has_no_noise() -> None:
     (one,) = hold_out(
         pilots.study(
             np.random.default_rng(4), seeds=1, flops=np.geomspace(1e13, 3e14, 5), arms=("scratch",)
@@ -99,6 +90,6 @@ def test_one_seed_has_no_noise_to_measure_by():
 
 
 @pytest.mark.parametrize("budgets", [0, 2])
-def test_three_budgets_must_be_left(budgets):
+def test_fewer_than_three_budgets_left_are_refused(budgets: int) -> None:
     with pytest.raises(InputError, match="at least 3 left"):
         hold_out(pilots.study(np.random.default_rng(5)), budgets=budgets)

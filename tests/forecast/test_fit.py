@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.forecast import Point, Run, effective_tokens, fit
+from kdjax.forecast import PilotRun, Point, effective_tokens, fit
 from tests.forecast import pilots
 
 
-def change(run, **fields):
+def change(run: PilotRun, **fields: Any) -> PilotRun:
     return dataclasses.replace(run, **fields)
 
 
-def test_planted_laws_come_back_within_their_intervals():
+def test_planted_laws_lie_within_intervals() -> None:
     fits = fit(pilots.study(np.random.default_rng(0), noise=0.002, shift=0.002), draws=400)
     for arm, (e, amplitude, k) in pilots.LAW.items():
         found = fits.arms[arm].parameters
@@ -31,7 +32,7 @@ def test_planted_laws_come_back_within_their_intervals():
         assert fits.arms[arm].cautions == ()
 
 
-def test_predictions_and_differences_hold_the_planted_values():
+def test_predictions_and_differences_cover_planted_values() -> None:
     fits = fit(pilots.study(np.random.default_rng(1), noise=0.003), draws=400)
     budgets = np.array([1e15, 3e15])
     point = {arm: pilots.spend(arm, budgets) for arm in pilots.LAW}
@@ -47,7 +48,7 @@ def test_predictions_and_differences_hold_the_planted_values():
     np.testing.assert_allclose(gap.draws.mean(0), truth, atol=0.1)
 
 
-def test_a_score_is_the_mirror_image_of_a_loss():
+def test_score_is_fitted_as_mirrored_loss() -> None:
     runs = pilots.study(np.random.default_rng(2))
     losses = fit(runs, best=0.0, draws=200)
     scores = fit(
@@ -66,17 +67,17 @@ def test_a_score_is_the_mirror_image_of_a_loss():
         np.testing.assert_allclose(straight.low, 10 - mirrored.high, rtol=1e-6)
 
 
-def test_the_same_seed_gives_the_same_fit_and_another_seed_other_draws():
+def test_draws_follow_from_the_seed() -> None:
     runs = pilots.study(np.random.default_rng(3))
-    one, two, other = (
+    first, again, other = [
         fit(runs, draws=200, seed=seed).arms["logit"].parameters["k"] for seed in (5, 5, 6)
-    )
-    assert one.value == two.value == other.value
-    np.testing.assert_array_equal(one.draws, two.draws)
-    assert (one.draws != other.draws).all()
+    ]
+    assert first.value == again.value == other.value
+    np.testing.assert_array_equal(first.draws, again.draws)
+    assert (first.draws != other.draws).all()
 
 
-def test_repeated_text_counts_as_effective_tokens():
+def test_repeated_text_counts_as_effective_tokens() -> None:
     runs = pilots.study(np.random.default_rng(4), noise=0.0, shift=0.0)
     repeated = []
     for run in runs:
@@ -91,7 +92,7 @@ def test_repeated_text_counts_as_effective_tokens():
     assert found.predict(pilots.SIZE, 1e14).mean[0] < ends[0]
 
 
-def test_noise_free_runs_have_intervals_of_almost_no_width():
+def test_noise_free_runs_give_narrow_intervals() -> None:
     found = fit(pilots.study(np.random.default_rng(5), noise=0.0, shift=0.0), draws=200).arms[
         "scratch"
     ]
@@ -100,7 +101,7 @@ def test_noise_free_runs_have_intervals_of_almost_no_width():
     assert prediction.high[0] - prediction.low[0] < 1e-4
 
 
-def test_a_missing_run_is_no_obstacle():
+def test_missing_run_still_fits() -> None:
     runs = pilots.study(np.random.default_rng(6), noise=0.003)
     fits = fit(
         [run for run in runs if (run.arm, run.seed, run.flops) != ("logit", 1, pilots.FLOPS[2])],
@@ -109,7 +110,7 @@ def test_a_missing_run_is_no_obstacle():
     assert fits.arms["logit"].parameters["k"].low < 0.45 < fits.arms["logit"].parameters["k"].high
 
 
-def test_the_same_seeds_are_predicted_more_closely_than_seeds_at_large():
+def test_same_seeds_are_predicted_more_closely() -> None:
     runs = pilots.study(np.random.default_rng(7), noise=0.002, shift=0.1)
     width = {}
     for same in (False, True):
@@ -118,7 +119,7 @@ def test_the_same_seeds_are_predicted_more_closely_than_seeds_at_large():
     assert width[True] < 0.3 * width[False]
 
 
-def test_values_that_do_not_improve_are_called_a_plateau():
+def test_values_without_improvement_get_a_caution() -> None:
     flat = {arm: (3.0, 0.0, 0.3) for arm in pilots.LAW}
     found = fit(pilots.study(np.random.default_rng(8), law=flat, shift=0.0), draws=400).arms[
         "scratch"
@@ -130,26 +131,25 @@ def test_values_that_do_not_improve_are_called_a_plateau():
     assert ahead.high[0] - ahead.low[0] < 0.3
 
 
-def test_values_that_get_worse_are_not_extrapolated():
+def test_values_that_get_worse_are_not_usable() -> None:
     runs = pilots.study(np.random.default_rng(9))
     fits = fit(
-        [change(run, value=9 - run.value) if run.arm == "logit" else run for run in runs], draws=200
+        [run for run in runs if run.arm == "scratch"]
+        + [change(run, value=9 - run.value) for run in runs if run.arm == "logit"],
+        draws=200,
     )
     assert not fits.arms["logit"].usable
     assert any("worse" in note for note in fits.arms["logit"].cautions)
     assert fits.arms["scratch"].usable
 
 
-def test_a_law_that_does_not_fit_is_reported():
+def test_lack_of_fit_gets_a_caution() -> None:
     runs = pilots.study(np.random.default_rng(10), noise=0.002)
-    bent = [
-        change(run, value=run.value + (0.3 if run.flops == pilots.FLOPS[1] else 0.0))
-        for run in runs
-    ]
+    bent = [change(run, value=run.value + 0.3 * (run.flops == pilots.FLOPS[1])) for run in runs]
     assert any("lack of fit" in note for note in fit(bent, draws=200).arms["scratch"].cautions)
 
 
-def test_one_seed_and_a_short_range_are_reported():
+def test_one_seed_and_short_range_get_cautions() -> None:
     short = np.geomspace(1e13, 2.5e13, 5)
     found = fit(pilots.study(np.random.default_rng(11), seeds=1, flops=short), draws=200).arms[
         "scratch"
@@ -159,7 +159,7 @@ def test_one_seed_and_a_short_range_are_reported():
     assert found.shift_sd == 0
 
 
-def test_reasons_name_the_form():
+def test_reason_names_the_form() -> None:
     found = fit(pilots.study(np.random.default_rng(12)), draws=200).arms["scratch"]
     assert found.formula == "E + K * D'^-k"
     assert "one student size" in found.reason
@@ -180,19 +180,21 @@ RUNS = pilots.study(np.random.default_rng(13), arms=("scratch",))
         ([change(RUNS[0], flops=math.inf), *RUNS[1:]], {}, "flops is inf"),
         ([run for run in RUNS if run.flops < pilots.FLOPS[2]], {}, "2 budget"),
         ([run for run in RUNS if run.seed == 0][:3], {}, "3 budget"),
-        ([*RUNS, Run("scratch", 0, 1e13, 2e6, 1e6, math.inf, 4.0)], {}, "2 size"),
+        ([*RUNS, PilotRun("scratch", 0, 1e13, 2e6, 1e6, math.inf, 4.0)], {}, "2 size"),
         (RUNS, {"better": "higher"}, "below the best possible, 1"),
         (RUNS, {"best": 5.0}, "above the best possible, 5"),
         (RUNS, {"confidence": 1.0}, "confidence is 1.0"),
         (RUNS, {"draws": 10}, "10 draws"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(runs, options, message):
+def test_runs_that_cannot_be_fitted_are_refused(
+    runs: list[PilotRun], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         fit(runs, **options)
 
 
-def test_another_size_than_that_of_the_runs_is_refused():
+def test_size_unlike_the_runs_is_refused() -> None:
     fits = fit(RUNS, draws=200)
     with pytest.raises(InputError, match=r"fitted at 1e\+06 parameters only"):
         fits.arms["scratch"].predict(2e6, 1e8)

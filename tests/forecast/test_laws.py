@@ -1,5 +1,4 @@
-"""The published laws, against numbers others worked out from the same tables and against their
-limits."""
+"""The published laws, against numbers that others worked out, and against their limits."""
 
 from __future__ import annotations
 
@@ -34,19 +33,21 @@ ADVANTAGE = {
 
 
 @pytest.mark.parametrize("parameters, tokens, loss", SUPERVISED)
-def test_supervised_loss_is_the_published_one(parameters, tokens, loss):
+def test_supervised_loss_equals_published_table(
+    parameters: float, tokens: float, loss: float
+) -> None:
     assert float(forecast.supervised_loss(parameters, tokens)) == pytest.approx(loss, abs=1.1e-3)
 
 
 @pytest.mark.parametrize("teacher", ADVANTAGE)
-def test_distillation_gains_what_the_published_law_says(teacher):
+def test_distilled_gain_equals_published_law(teacher: tuple[float, float]) -> None:
     gain = forecast.distilled_loss(
         120e6, STUDENT_TOKENS, forecast.supervised_loss(*teacher)
     ) - forecast.supervised_loss(120e6, STUDENT_TOKENS)
     np.testing.assert_allclose(gain, ADVANTAGE[teacher], atol=6e-4)
 
 
-def test_supervised_loss_falls_with_size_and_tokens_to_its_floor():
+def test_supervised_loss_falls_to_its_floor() -> None:
     sizes = np.geomspace(1e6, 1e14, 30)
     tokens = np.geomspace(1e6, 1e16, 40)
     losses = forecast.supervised_loss(sizes[:, None], tokens)
@@ -58,7 +59,7 @@ def test_supervised_loss_falls_with_size_and_tokens_to_its_floor():
     )
 
 
-def test_a_student_is_no_better_than_its_teacher_and_approaches_it_with_size_and_tokens():
+def test_distilled_loss_approaches_teacher_from_above() -> None:
     teachers = np.linspace(1.8, 3.5, 50)
     assert (forecast.distilled_loss(1e8, 1e10, teachers) >= teachers).all()
     assert float(forecast.distilled_loss(1e30, 1e30, 2.5)) == pytest.approx(2.5, abs=1e-3)
@@ -66,7 +67,7 @@ def test_a_student_is_no_better_than_its_teacher_and_approaches_it_with_size_and
     assert float(forecast.distilled_loss(1e9, 1e12, 4.0)) == pytest.approx(4.0, abs=1e-9)
 
 
-def test_too_good_a_teacher_makes_a_worse_student():
+def test_too_good_a_teacher_makes_a_worse_student() -> None:
     teachers = np.linspace(1.3, 3.0, 200)
     students = forecast.distilled_loss(1e9, 1e11, teachers)
     best = int(students.argmin())
@@ -75,14 +76,14 @@ def test_too_good_a_teacher_makes_a_worse_student():
     assert (np.diff(students[best:]) > 0).all()
 
 
-def test_the_worked_example_of_effective_data():
+def test_effective_tokens_give_the_papers_example() -> None:
     # Muennighoff et al., Appendix A: one unit, four repeats, R* = 3 is worth 3.21 units and never
     # 4.
     assert float(forecast.effective_tokens(5, 1, 3)) == pytest.approx(3.21, abs=5e-3)
     assert float(forecast.effective_tokens(101, 1, 3)) <= 4
 
 
-def test_tokens_below_one_epoch_are_worth_themselves_and_repeats_ever_less():
+def test_effective_tokens_discount_repeats() -> None:
     tokens = np.geomspace(1e6, 1e13, 200)
     worth = forecast.effective_tokens(tokens, 1e9)
     np.testing.assert_array_equal(worth[tokens <= 1e9], tokens[tokens <= 1e9])
@@ -94,13 +95,13 @@ def test_tokens_below_one_epoch_are_worth_themselves_and_repeats_ever_less():
     np.testing.assert_array_equal(forecast.effective_tokens(tokens, math.inf), tokens)
 
 
-def test_the_decay_of_repeats_may_be_an_array():
+def test_effective_tokens_broadcast_decay() -> None:
     decays = np.array([1.0, 5.0, 50.0])
     worth = forecast.effective_tokens(8.0, 2.0, decays)
     np.testing.assert_allclose(worth, 2 + 2 * decays * (1 - np.exp(-3 / decays)), rtol=1e-12)
 
 
-def test_the_size_that_suits_unique_tokens_is_the_published_share():
+def test_effective_parameters_discount_beyond_published_size() -> None:
     # Above 0.051 U parameters the first is discounted, below none is: equation 17 of Muennighoff et
     # al.
     assert float(forecast.effective_parameters(0.050e9, 1e9)) == 0.050e9
@@ -110,8 +111,8 @@ def test_the_size_that_suits_unique_tokens_is_the_published_share():
     )
 
 
-def test_repeated_loss_is_the_published_formula_rounded():
-    def rounded(n, d, u):
+def test_repeated_loss_equals_published_formula() -> None:
+    def rounded(n: float, d: float, u: float) -> float:
         un = min(0.051 * u, n)
         size = un + 5.3 * un * (1 - math.exp(-(n / un - 1) / 5.3))
         data = u + 15.4 * u * (1 - math.exp(-(d / u - 1) / 15.4))
@@ -126,14 +127,14 @@ def test_repeated_loss_is_the_published_formula_rounded():
         assert float(forecast.repeated_loss(n, d, u)) == pytest.approx(rounded(n, d, u), rel=3e-3)
 
 
-def test_repeated_loss_of_unrepeated_text_does_not_care_how_much_more_there_is():
+def test_repeated_loss_ignores_unread_text() -> None:
     few = forecast.repeated_loss(1e6, 1e9, 1e9)
     assert float(forecast.repeated_loss(1e6, 1e9, 1e12)) == float(few)
     assert float(forecast.repeated_loss(1e6, 1e9, 1e8)) > float(few)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan])
-def test_counts_that_are_not_above_zero_are_refused(bad):
+def test_counts_not_above_zero_are_refused(bad: float) -> None:
     for ask in (
         lambda: forecast.supervised_loss(bad, 1e9),
         lambda: forecast.distilled_loss(1e6, 1e9, bad),
@@ -146,7 +147,7 @@ def test_counts_that_are_not_above_zero_are_refused(bad):
             ask()
 
 
-def test_every_law_says_where_it_was_fitted():
+def test_every_law_names_its_source() -> None:
     for law in (forecast.SUPERVISED, forecast.DISTILLATION, forecast.REPEATED_DATA):
         assert "arXiv" in law.source.citation
         assert "decoder" in law.source.fitted_on

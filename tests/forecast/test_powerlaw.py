@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from scipy import optimize
@@ -14,12 +16,12 @@ TOKENS = np.repeat(np.geomspace(1e7, 3e8, 4), 3)
 SEED = np.tile(np.arange(3), 4)
 
 
-def law(theta, tokens=TOKENS):
+def law(theta: Sequence[float] | np.ndarray, tokens: np.ndarray = TOKENS) -> np.ndarray:
     e, amplitude, k = theta
     return e + amplitude * (tokens / 1e7) ** -k
 
 
-def test_an_exact_curve_comes_back():
+def test_noise_free_curve_is_recovered() -> None:
     model = PowerLaw(TOKENS, 0.0)
     found = model.named(model.solve(law((2.0, 1.5, 0.35))))
     assert float(found["E"]) == pytest.approx(2.0, abs=2e-3)
@@ -27,7 +29,7 @@ def test_an_exact_curve_comes_back():
     assert float(found["K"]) == pytest.approx(1.5 * 1e7**0.35, rel=3e-2)
 
 
-def test_the_sum_of_squares_is_as_small_as_a_general_optimiser_finds():
+def test_solve_reaches_scipys_sum_of_squares() -> None:
     rng = np.random.default_rng(0)
     model = PowerLaw(TOKENS, 0.0)
     worse = []
@@ -51,7 +53,7 @@ def test_the_sum_of_squares_is_as_small_as_a_general_optimiser_finds():
     assert max(worse) < 1e-5
 
 
-def test_asymptote_and_slope_stay_physical():
+def test_solve_keeps_bounds_on_asymptote_and_slope() -> None:
     rng = np.random.default_rng(1)
     model = PowerLaw(TOKENS, 0.0)
     # A pure power law has E = 0, the bound; noise would put half the estimates below it.
@@ -65,18 +67,17 @@ def test_asymptote_and_slope_stay_physical():
     assert float(theta[0]) == pytest.approx(law((2.0, 1.0, 0.3)).mean())
 
 
-def test_many_data_sets_are_fitted_as_each_alone():
+def test_batched_solve_equals_single_solves() -> None:
     rng = np.random.default_rng(2)
     y = law((2.0, 1.0, 0.3)) + rng.normal(size=(7, 5, 12)) * 0.05
     model = PowerLaw(TOKENS, 0.0)
     together = model.solve(y)
-    alone = np.array([[model.solve(one) for one in row] for row in y])
-    np.testing.assert_allclose(together, alone, rtol=1e-9)
+    for index in np.ndindex(7, 5):
+        np.testing.assert_allclose(together[index], model.solve(y[index]), rtol=1e-9)
 
 
-def errors_with_outlier(fit):
-    """Mean error of the extrapolated value over 200 studies, one run of each 15 standard deviations
-    off."""
+def errors_with_outlier(fit: Callable[[PowerLaw, np.ndarray], np.ndarray]) -> float:
+    """Return the median error of 200 extrapolations, one run of each 15 standard deviations off."""
     rng = np.random.default_rng(3)
     truth = planted.truths(rng, 200, 1)
     noise = 0.02 * (truth.at(TOKENS)[:, 0, 0] - truth.at(TOKENS)[:, 0, -1])[:, None]
@@ -85,28 +86,25 @@ def errors_with_outlier(fit):
     ahead = np.array([1e9])
     model = PowerLaw(TOKENS, 0.0)
     theta = fit(model, y)
-    return float(
-        np.median(
-            np.abs(model.at(theta, ahead, ahead)[:, 0] - truth.at(ahead)[:, 0, 0]) / noise[:, 0]
-        )
-    )
+    errors = np.abs(model.at(theta, ahead, ahead)[:, 0] - truth.at(ahead)[:, 0, 0])
+    return float(np.median(errors / noise[:, 0]))
 
 
-def test_one_bad_run_moves_the_robust_fit_little():
+def test_outlier_moves_robust_fit_little() -> None:
     plain = errors_with_outlier(lambda model, y: model.solve(y))
     robustly = errors_with_outlier(lambda model, y: robust.huber(model, y, SEED).theta)
     assert robustly < 2.5
     assert plain > 2 * robustly
 
 
-def test_shifts_of_seeds_are_told_from_the_curve():
+def test_huber_separates_seed_shifts_from_curve() -> None:
     y = law((2.0, 1.0, 0.3)) + np.array([0.2, -0.3, 0.1])[SEED]
     found = robust.huber(PowerLaw(TOKENS, 0.0), y, SEED)
     np.testing.assert_allclose(found.shifts, [0.2, -0.3, 0.1], atol=1e-4)
     assert np.abs(found.residuals).max() < 1e-3
 
 
-def test_winsorised_residuals_estimate_the_noise_of_clean_runs():
+def test_huber_residuals_estimate_noise() -> None:
     rng = np.random.default_rng(4)
     model = PowerLaw(TOKENS, 0.0)
     found = robust.huber(model, law((2.0, 1.0, 0.3)) + 0.01 * rng.normal(size=(2000, 12)), SEED)

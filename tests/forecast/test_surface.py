@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy import optimize
 
-from kdjax.forecast import Run, fit
+from kdjax.forecast import PilotRun, fit
+from kdjax.forecast.fit import Better
 from kdjax.forecast.surface import Surface
 
 SIZES = np.geomspace(1e6, 1e7, 3)
@@ -16,12 +19,23 @@ FLOPS = np.geomspace(1e13, 3e14, 4)
 TRUTH = {"E": 1.5, "A": 400.0, "a": 0.35, "B": 900.0, "b": 0.38, "g": 0.8}
 
 
-def law(parameters, tokens, truth=TRUTH):
-    inner = truth["A"] / parameters ** truth["a"] + truth["B"] / tokens ** truth["b"]
+def law(parameters: ArrayLike, tokens: ArrayLike, truth: Mapping[str, float] = TRUTH) -> np.ndarray:
+    """Compute planted values."""
+    size = truth["A"] / np.asarray(parameters) ** truth["a"]
+    data = truth["B"] / np.asarray(tokens) ** truth["b"]
+    inner = size + data
     return truth["E"] + inner ** truth["g"]
 
 
-def pilot(rng, *, sizes=SIZES, flops=FLOPS, noise=0.005, truth=TRUTH):
+def pilot(
+    rng: np.random.Generator,
+    *,
+    sizes: np.ndarray = SIZES,
+    flops: np.ndarray = FLOPS,
+    noise: float = 0.005,
+    truth: Mapping[str, float] = TRUTH,
+) -> list[PilotRun]:
+    """Draw runs of three seeds at every size and budget."""
     runs = []
     for seed in range(3):
         shift = noise * rng.normal()
@@ -30,17 +44,16 @@ def pilot(rng, *, sizes=SIZES, flops=FLOPS, noise=0.005, truth=TRUTH):
                 tokens = budget / (6 * size)
                 value = law(size, tokens, truth) + shift + noise * rng.normal()
                 runs.append(
-                    Run("scratch", seed, float(budget), float(size), tokens, math.inf, value)
+                    PilotRun("scratch", seed, float(budget), float(size), tokens, math.inf, value)
                 )
     return runs
 
 
-def test_the_optimiser_finds_what_scipy_finds():
+def test_solve_reaches_scipys_sum_of_squares() -> None:
     rng = np.random.default_rng(0)
-    sizes, tokens = (x.ravel() for x in np.meshgrid(SIZES, np.geomspace(1e6, 1e8, 4)))
-    for outer in (False, True):
+    sizes, tokens = np.reshape(np.meshgrid(SIZES, np.geomspace(1e6, 1e8, 4)), (2, -1))
+    for outer, truth in ((False, {**TRUTH, "g": 1.0}), (True, TRUTH)):
         model = Surface(sizes, tokens, 0.0, outer)
-        truth = TRUTH if outer else {**TRUTH, "g": 1.0}
         y = law(sizes, tokens, truth) + 0.01 * rng.normal(size=len(sizes))
         found = model.solve(y)
         start = np.asarray(found) * 1.05
@@ -57,7 +70,7 @@ def test_the_optimiser_finds_what_scipy_finds():
         assert ((model.values(found) - y) ** 2).sum() <= 2 * best.cost * (1 + 1e-3)
 
 
-def test_planted_parameters_and_predictions_come_back():
+def test_planted_parameters_and_predictions_are_covered() -> None:
     found = fit(pilot(np.random.default_rng(1)), draws=300).arms["scratch"]
     assert found.formula == "E + (A/N^a + B/D'^b)^g"
     assert "12 different points" in found.reason
@@ -69,7 +82,7 @@ def test_planted_parameters_and_predictions_come_back():
     assert (law(np.array([3e6, 3e7]), 1e9) < ahead.high).all()
 
 
-def test_few_points_are_fitted_without_the_outer_exponent():
+def test_few_points_are_fitted_without_outer_exponent() -> None:
     truth = {**TRUTH, "g": 1.0}
     found = fit(pilot(np.random.default_rng(2), flops=FLOPS[:3], truth=truth), draws=200).arms[
         "scratch"
@@ -80,7 +93,7 @@ def test_few_points_are_fitted_without_the_outer_exponent():
     assert found.parameters["b"].low < 0.38 < found.parameters["b"].high
 
 
-def test_predictions_cover_at_their_nominal_rate():
+def test_predictions_cover_at_nominal_rate() -> None:
     ahead = 1e15 / 6e7
     inside = []
     for study in range(60):
@@ -92,13 +105,13 @@ def test_predictions_cover_at_their_nominal_rate():
     assert 0.70 <= np.mean(inside) <= 0.97
 
 
-@pytest.mark.parametrize("better", ["lower", "higher"])
-def test_a_score_has_its_own_sign(better):
+@pytest.mark.parametrize(("better", "sign", "start"), [("lower", 1, "E +"), ("higher", -1, "E -")])
+def test_scores_are_fitted_with_opposite_sign(better: Better, sign: int, start: str) -> None:
     runs = pilot(np.random.default_rng(3))
-    sign = 1 if better == "lower" else -1
     turned = [
-        Run(r.arm, r.seed, r.flops, r.parameters, r.tokens, r.unique, sign * r.value) for r in runs
+        PilotRun(r.arm, r.seed, r.flops, r.parameters, r.tokens, r.unique, sign * r.value)
+        for r in runs
     ]
     found = fit(turned, better=better, best=0.0, draws=100).arms["scratch"]
     assert sign * found.predict(1e7, 1e8).mean[0] == pytest.approx(law(1e7, 1e8), abs=0.03)
-    assert found.formula.startswith("E +" if better == "lower" else "E -")
+    assert found.formula.startswith(start)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kdjax.errors import InputError
-from kdjax.forecast import contests, fit
+from kdjax.forecast import PairwiseComparison, compare_arms, fit
 from tests.forecast import pilots
 
 BUDGETS = np.geomspace(1e13, 1e17, 81)
@@ -20,26 +20,35 @@ CROSSING = {"scratch": (2.0, 60.0, 0.25), "logit": (2.3, 156.0, 0.35)}
 TWINS = {"scratch": (2.0, 60.0, 0.25), "logit": (2.0, 60.0 * (6 / 9) ** 0.25, 0.25)}
 
 
-def true_crossing(law=CROSSING):
+def true_crossing() -> float:
+    """Return the budget where the laws of CROSSING change places."""
     fine = np.geomspace(1e13, 1e17, 200_001)
-    gap = pilots.loss("scratch", fine, law) - pilots.loss("logit", fine, law)
+    gap = pilots.loss("scratch", fine, CROSSING) - pilots.loss("logit", fine, CROSSING)
     (at,) = np.flatnonzero(np.diff(np.sign(gap)))
     return float(fine[at])
 
 
-def contest(rng, law, draws=300, confidence=0.9, margin=0.0, **options):
+def compare(
+    rng: np.random.Generator,
+    law: pilots.Law,
+    draws: int = 300,
+    confidence: float = 0.9,
+    margin: float = 0.0,
+    **options: float,
+) -> PairwiseComparison:
+    """Fit a drawn study of two arms and compare them."""
     fits = fit(
         pilots.study(rng, law=law, **options),
         draws=draws,
         confidence=confidence,
         seed=int(rng.integers(1 << 30)),
     )
-    (found,) = contests(fits, BUDGETS, pilots.spend, margin=margin)
+    (found,) = compare_arms(fits, BUDGETS, pilots.spend, margin=margin)
     return found
 
 
-def test_the_crossing_is_found_and_each_side_has_its_winner():
-    found = contest(np.random.default_rng(0), CROSSING, noise=0.001, shift=0.001)
+def test_crossing_separates_the_two_winners() -> None:
+    found = compare(np.random.default_rng(0), CROSSING, noise=0.001, shift=0.001)
     assert (found.a, found.b) == ("scratch", "logit")
     where = true_crossing()
     assert 1e14 < where < 1e16
@@ -59,11 +68,11 @@ def test_the_crossing_is_found_and_each_side_has_its_winner():
     np.testing.assert_array_equal(np.array(found.verdicts) == "b wins", found.low > 0)
 
 
-def test_crossings_are_covered_at_their_nominal_rate():
+def test_crossing_is_covered_at_nominal_rate() -> None:
     where = true_crossing()
     inside = []
     for study in range(150):
-        found = contest(
+        found = compare(
             np.random.default_rng(1000 + study), CROSSING, draws=200, noise=0.006
         ).crossing
         inside.append(found.low <= where <= found.high)
@@ -71,26 +80,26 @@ def test_crossings_are_covered_at_their_nominal_rate():
     assert 0.84 <= np.mean(inside) <= 0.99
 
 
-def test_equal_arms_are_told_apart_no_more_often_than_promised():
+def test_equal_arms_win_no_more_often_than_nominal() -> None:
     last = len(BUDGETS) - 1
     wrong = []
     for study in range(150):
-        found = contest(np.random.default_rng(2000 + study), TWINS, draws=200)
+        found = compare(np.random.default_rng(2000 + study), TWINS, draws=200)
         wrong.append([found.verdicts[i] in ("a wins", "b wins") for i in (0, 30, last)])
     # Nominal is 10%, one standard error 2.5 points.
     assert (np.mean(wrong, axis=0) <= 0.16).all()
 
 
-def test_equal_arms_tie_where_the_margin_is_wider_than_the_interval():
-    found = contest(np.random.default_rng(3), TWINS, noise=0.002, shift=0.002, margin=0.05)
+def test_equal_arms_tie_within_wide_margin() -> None:
+    found = compare(np.random.default_rng(3), TWINS, noise=0.002, shift=0.002, margin=0.05)
     assert found.verdicts[0] == "ties"
     tied = np.array([verdict == "ties" for verdict in found.verdicts])
     np.testing.assert_array_equal(tied, (found.low >= -0.05) & (found.high <= 0.05))
 
 
-def test_without_a_crossing_the_end_is_unbounded():
+def test_laws_that_never_cross_have_unbounded_end() -> None:
     law = {"scratch": (2.0, 60.0, 0.25), "logit": (2.5, 60.0, 0.25)}
-    found = contest(np.random.default_rng(4), law, noise=0.002, shift=0.002)
+    found = compare(np.random.default_rng(4), law, noise=0.002, shift=0.002)
     assert found.crossing.value is None
     assert found.crossing.within < 0.05
     assert found.crossing.low == 0
@@ -98,38 +107,39 @@ def test_without_a_crossing_the_end_is_unbounded():
     assert [one.verdict for one in found.ranges] == ["a wins"]
 
 
-def test_a_crossing_beyond_what_the_noise_can_show_has_an_open_end():
-    found = contest(np.random.default_rng(5), CROSSING, noise=0.05, shift=0.05, draws=500)
+def test_crossing_in_large_noise_has_unbounded_end() -> None:
+    found = compare(np.random.default_rng(5), CROSSING, noise=0.05, shift=0.05, draws=500)
     assert found.crossing.high == math.inf or found.crossing.low == 0
     assert "cannot tell" in found.verdicts
 
 
-def test_scores_have_the_other_sign():
+def test_scores_give_same_verdicts_with_opposite_sign() -> None:
     runs = pilots.study(np.random.default_rng(6), law=CROSSING, noise=0.001, shift=0.001)
     turned = [dataclasses.replace(run, value=-run.value) for run in runs]
-    (losses,) = contests(fit(runs, draws=200), BUDGETS, pilots.spend)
-    (scores,) = contests(fit(turned, better="higher", best=0.0, draws=200), BUDGETS, pilots.spend)
+    (losses,) = compare_arms(fit(runs, draws=200), BUDGETS, pilots.spend)
+    (scores,) = compare_arms(
+        fit(turned, better="higher", best=0.0, draws=200), BUDGETS, pilots.spend
+    )
     assert scores.verdicts == losses.verdicts
     assert scores.crossing.value == pytest.approx(losses.crossing.value, rel=1e-6)
     assert scores.crossing.later == losses.crossing.later
     np.testing.assert_allclose(scores.mean, -losses.mean, atol=1e-9)
 
 
-def test_an_arm_that_gets_worse_with_tokens_wins_nothing():
+def test_arm_that_gets_worse_with_tokens_wins_nothing() -> None:
     runs = pilots.study(np.random.default_rng(7))
-    turned = [
-        dataclasses.replace(run, value=9 - run.value) if run.arm == "logit" else run for run in runs
-    ]
-    (found,) = contests(fit(turned, draws=200), BUDGETS, pilots.spend)
+    straight = [run for run in runs if run.arm == "scratch"]
+    turned = [dataclasses.replace(run, value=9 - run.value) for run in runs if run.arm == "logit"]
+    (found,) = compare_arms(fit([*straight, *turned], draws=200), BUDGETS, pilots.spend)
     assert {one.verdict for one in found.ranges} == {"cannot tell"}
 
 
-def test_three_arms_make_three_contests():
+def test_three_arms_give_three_comparisons() -> None:
     rng = np.random.default_rng(8)
     runs = pilots.study(rng)
     third = pilots.study(rng, arms=("scratch",))
     runs += [dataclasses.replace(run, arm="minilm") for run in third]
-    found = contests(fit(runs, draws=100), BUDGETS, lambda arm, c: pilots.spend("scratch", c))
+    found = compare_arms(fit(runs, draws=100), BUDGETS, lambda arm, c: pilots.spend("scratch", c))
     assert [(one.a, one.b) for one in found] == [
         ("scratch", "logit"),
         ("scratch", "minilm"),
@@ -138,27 +148,26 @@ def test_three_arms_make_three_contests():
 
 
 @pytest.mark.parametrize("budgets", [[1e13], [1e14, 1e13], [0.0, 1e13]])
-def test_budgets_must_rise(budgets):
+def test_budgets_not_rising_are_refused(budgets: list[float]) -> None:
     fits = fit(pilots.study(np.random.default_rng(9)), draws=100)
     with pytest.raises(InputError, match="expected at least two, above 0 and rising"):
-        contests(fits, budgets, pilots.spend)
+        compare_arms(fits, budgets, pilots.spend)
 
 
-def test_a_margin_must_be_a_size():
+def test_negative_margin_is_refused() -> None:
     fits = fit(pilots.study(np.random.default_rng(9)), draws=100)
     with pytest.raises(InputError, match="margin is -1"):
-        contests(fits, BUDGETS, pilots.spend, margin=-1)
+        compare_arms(fits, BUDGETS, pilots.spend, margin=-1)
 
 
-def test_an_interval_that_a_held_out_budget_missed_is_widened_and_tells_less():
+def test_widened_interval_gives_fewer_verdicts() -> None:
     fits = fit(
         pilots.study(np.random.default_rng(0), law=CROSSING, noise=0.001, shift=0.001), draws=300
     )
-    (plain,) = contests(fits, BUDGETS, pilots.spend)
-    (wide,) = contests(fits, BUDGETS, pilots.spend, widen={("scratch", "logit"): 3.0})
+    (plain,) = compare_arms(fits, BUDGETS, pilots.spend)
+    (wide,) = compare_arms(fits, BUDGETS, pilots.spend, widen={("scratch", "logit"): 3.0})
     np.testing.assert_allclose(wide.mean, plain.mean)
     np.testing.assert_allclose(wide.high - wide.mean, 3 * (plain.high - plain.mean))
     np.testing.assert_allclose(wide.mean - wide.low, 3 * (plain.mean - plain.low))
-    told = [sum(verdict != "cannot tell" for verdict in one.verdicts) for one in (plain, wide)]
-    assert told[0] > told[1]
+    assert wide.verdicts.count("cannot tell") > plain.verdicts.count("cannot tell")
     assert wide.crossing.low <= plain.crossing.low and wide.crossing.high >= plain.crossing.high

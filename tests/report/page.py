@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 
+Attributes = list[tuple[str, str | None]]
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, ids, references, text, tables by their section's heading
-    and caption."""
+    """What a browser would see: elements, ids, references, text, and tables by their heading."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.open = []
         self.tags = Counter()
@@ -29,17 +29,17 @@ class Page(HTMLParser):
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
+    def handle_starttag(self, tag: str, attributes: Attributes) -> None:
+        named = dict(attributes)
         self.tags[tag] += 1
-        self.ids += [given["id"]] if "id" in given else []
+        self.ids += [named["id"]] if "id" in named else []
         self.links += [
             value
             for name, value in attributes
             if name in ("href", "src", "xlink:href", "data", "action")
         ]
-        self.problems += [name for name in given if name.startswith("on")]
-        for value in given.values():
+        self.problems += [name for name in named if name.startswith("on")]
+        for value in named.values():
             self.links += re.findall(r"url\(([^)]*)\)", value or "")
         if tag not in VOID:
             self.open.append(tag)
@@ -54,18 +54,18 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             self.cells[self._heading][-1].append("")
 
-    def handle_startendtag(self, tag, attributes):
+    def handle_startendtag(self, tag: str, attributes: Attributes) -> None:
         self.handle_starttag(tag, attributes)
         if tag not in VOID:
             self.open.pop()
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         if not self.open or self.open[-1] != tag:
             self.problems.append(f"</{tag}> closes {self.open[-1:]}")
         else:
             self.open.pop()
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if "style" in self.open:
             return
         self.words.append(data)
@@ -78,24 +78,23 @@ class Page(HTMLParser):
             self.cells[self._heading][-1][-1] += data
 
     @property
-    def text(self):
+    def text(self) -> str:
         return re.sub(r"\s+", " ", " ".join(self.words))
 
-    def row(self, heading, name):
-        """The cells of the row whose first cell ends with `name`."""
+    def row(self, heading: str, name: str) -> list[str]:
+        """Return the cells of the row whose first cell ends with `name`."""
         (found,) = [row for row in self.cells[heading] if row and row[0].strip().endswith(name)]
         return [cell.strip() for cell in found]
 
-    def figures(self, caption, name):
-        """The cells of an arm's row of the table with this caption: column -> what is in it."""
+    def figures(self, caption: str, name: str) -> dict[str, str]:
+        """Return the cells of an arm's row of the table with this caption, by column."""
         head, *rows = self.tables[caption]
         (found,) = [row for row in rows if row[0].strip().endswith(name)]
         return {column.strip(): cell.strip() for column, cell in zip(head, found, strict=True)}
 
 
-def check_escaped(text, hostile):
-    """Whether a page made with a hostile name, an image and a bold tag for names shows them and
-    runs none."""
+def check_escaped(text: str, hostile: str) -> None:
+    """Check that a page shows a hostile name, an image and a bold tag as text and runs none."""
     page = Page(text)
     assert "<script" not in text.lower()
     assert page.tags["script"] == page.tags["img"] == page.tags["b"] == 0 and page.problems == []

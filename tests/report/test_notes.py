@@ -4,6 +4,7 @@ share."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,13 +23,13 @@ TEACHER = TeacherFacts("a-teacher", 0, 2_000_000_000_000, mlm_loss=None, mlm_acc
         (
             {"flops": 1e12},
             TEACHER,
-            "forward passes or a share of its stored outputs. Evaluation is not in it",
+            "forward passes or a share of its stored outputs. Not in the budget: evaluation",
             "hours",
         ),
         (
             {"flops": 1e12},
             TEACHER,
-            "Nor is the fitting of the teacher's MLM head, 2.00e12 FLOPs",
+            "the fitting of the teacher's MLM head, 2.00e12 FLOPs",
             "tokens",
         ),
         (
@@ -41,15 +42,15 @@ TEACHER = TeacherFacts("a-teacher", 0, 2_000_000_000_000, mlm_loss=None, mlm_acc
             {"flops": 1e12, "teacher": "training"},
             TEACHER,
             "a share of the teacher's training",
-            "Nor is the fitting",
+            "the fitting",
         ),
         (
             {"flops": 1e12, "teacher": "both"},
             TEACHER,
             "and a share of its training",
-            "Nor is the fitting",
+            "the fitting",
         ),
-        ({"flops": 1e12}, None, "Evaluation is not in the budget", "teacher"),
+        ({"flops": 1e12}, None, "Not in the budget: evaluation.", "teacher"),
         (
             {"tokens": 1e6},
             TEACHER,
@@ -64,7 +65,9 @@ TEACHER = TeacherFacts("a-teacher", 0, 2_000_000_000_000, mlm_loss=None, mlm_acc
         ),
     ],
 )
-def test_what_the_budget_holds(budget, teacher, said, unsaid):
+def test_budget_note_names_what_is_paid_and_what_is_not(
+    budget: dict[str, Any], teacher: TeacherFacts | None, said: str, unsaid: str
+) -> None:
     told = " ".join(notes.general(Config(budget=BudgetConfig(**budget)), 25, 1.25, teacher)[2:])
     assert said in told
     assert unsaid not in told
@@ -73,12 +76,9 @@ def test_what_the_budget_holds(budget, teacher, said, unsaid):
 TUNED = replace(TEACHER, head_flops=0, tuning_flops=3_000_000_000_000)
 
 
-def test_the_tuning_of_an_encoder_that_nobody_pays_for_is_said() -> None:
+def test_unpaid_encoder_tuning_is_named() -> None:
     told = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, TUNED))
-    assert (
-        "Nor is the tuning of the teacher's encoder, 3.00e12 FLOPs" in told
-        and "MLM head" not in told
-    )
+    assert "the tuning of the teacher's encoder, 3.00e12 FLOPs" in told and "MLM head" not in told
 
 
 def trained(seed: int, at: float) -> TeacherFacts:
@@ -93,8 +93,8 @@ TWO_TEACHERS = replace(trained(4, 1.0), teachers=(trained(4, 1.0), trained(5, 1.
 @pytest.mark.parametrize(
     ("teacher", "said", "unsaid"),
     [
-        (trained(4, 1.0), "(seed 4), 1.50e12 FLOPs, 2.00e6 tokens.", "on its way down"),
-        (trained(4, 0.25), "as it was at 25% of its budget of 6.00e12 FLOPs", "as far as"),
+        (trained(4, 1.0), "1; seeds 4; FLOPs of each 1.50e12, tokens 2.00e6.", "on its way down"),
+        (trained(4, 0.25), "at 25% of its budget of 6.00e12 FLOPs", "as far as"),
         (
             trained(4, 1.0),
             "do not cover the choice of test rows, corpus, teacher or hyperparameters",
@@ -107,21 +107,20 @@ TWO_TEACHERS = replace(trained(4, 1.0), teachers=(trained(4, 1.0), trained(5, 1.
         ),
         (
             TWO_TEACHERS,
-            "2 teachers were pretrained from scratch by masked language modelling (seeds 4 and "
-            "5), 1.50e12 FLOPs each",
-            "The teacher was",
+            "2; seeds 4 and 5; FLOPs of each 1.50e12",
+            "teacher or hyperparameters",
         ),
     ],
 )
-def test_how_a_teacher_was_made_and_how_far_intervals_cover_it_is_said(
-    teacher, said, unsaid
+def test_pretrained_teacher_is_described(
+    teacher: TeacherFacts | None, said: str, unsaid: str
 ) -> None:
     told = " ".join(notes.general(Config(budget=BudgetConfig(flops=1e12)), 25, 1.25, teacher))
     assert said in told
     assert unsaid not in told
 
 
-def test_one_seed_is_said_to_give_no_verdict():
+def test_one_seed_is_noted() -> None:
     assert "With one seed" in notes.general(Config(seeds=(0,)), 0, 0.0, None)[-1]
     assert "With one seed" not in " ".join(notes.general(Config(), 0, 0.0, None))
 
@@ -146,14 +145,14 @@ def test_one_seed_is_said_to_give_no_verdict():
         ),
     ],
 )
-def test_how_much_unique_text_there_was_and_whether_masks_were_new(changes, regime, masks):
+def test_regime_and_masks_are_described(changes: dict[str, Any], regime: str, masks: str) -> None:
     results = study(seeds=1)
     given = replace(results, corpus=replace(results.corpus, **changes))
     assert notes.regime(given).startswith(regime)
     assert notes.masks(given).startswith(masks)
 
 
-def test_text_that_was_seen_again_is_said_to_be_repeated():
+def test_repeated_text_is_described() -> None:
     results = study(seeds=1)
     scratch = replace(results.arms["scratch"], epochs=1.5)
     results = replace(results, arms={**results.arms, "scratch": scratch})
@@ -162,8 +161,8 @@ def test_text_that_was_seen_again_is_said_to_be_repeated():
     )
 
 
-def test_what_arms_share_follows_the_kind_of_budget():
-    def shared(**budget):
+def test_shared_settings_follow_kind_of_budget() -> None:
+    def shared(**budget: Any) -> str:
         return " ".join(differences.shared(Config(budget=BudgetConfig(**budget)), {}))
 
     assert "in steps follows from the budget" in shared(tokens=1e6)
@@ -172,7 +171,7 @@ def test_what_arms_share_follows_the_kind_of_budget():
     assert "none of it charged" not in shared(hours=1, clock=("compute", "evaluation"))
 
 
-def test_time_that_seeds_share_is_said() -> None:
+def test_seeds_side_by_side_are_noted() -> None:
     alone = study(seeds=1).runs[0]
     of_three = replace(alone, hardware=replace(alone.hardware, side_by_side=3))
     assert notes.side_by_side([alone, alone]) == []

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -19,27 +20,28 @@ from kdjax.report import notes, reference_losses, teacher_accounting, usage
 from kdjax.report import sentences as verdict
 from kdjax.report import study_page as report
 from kdjax.report import terminal as table
+from kdjax.results.schema import Results
 from kdjax.results.store import to_plain
 from tests.report.page import Page
 from tests.report.results import parsed, study
 
 
 @pytest.fixture(scope="module")
-def results():
+def results() -> Results:
     return study()
 
 
 @pytest.fixture(scope="module")
-def html(results):
+def html(results: Results) -> str:
     return report.html(results)
 
 
 @pytest.fixture(scope="module")
-def page(html):
+def page(html: str) -> Page:
     return Page(html)
 
 
-def renamed(results, **names):
+def renamed(results: Results, **names: str) -> Results:
     """The same results with arms called otherwise, in every place that names them."""
     text = json.dumps(to_plain(results))
     for old, new in names.items():
@@ -47,13 +49,13 @@ def renamed(results, **names):
     return parsed(json.loads(text))
 
 
-def test_the_page_is_well_formed_and_its_ids_are_unique(page):
+def test_page_is_well_formed_with_unique_ids(page: Page) -> None:
     assert page.problems == []
     assert page.open == []
     assert [name for name, n in Counter(page.ids).items() if n > 1] == []
 
 
-def test_the_page_needs_nothing_but_itself(page, html):
+def test_page_needs_no_other_files(page: Page, html: str) -> None:
     assert page.tags["script"] == page.tags["img"] == page.tags["link"] == page.tags["iframe"] == 0
     assert page.tags["svg"] == 4
     assert page.links, "figures refer to their own markers"
@@ -61,7 +63,7 @@ def test_the_page_needs_nothing_but_itself(page, html):
     assert "@import" not in html
 
 
-def test_the_verdict_comes_first_and_the_rest_in_order(page, results):
+def test_page_has_sections_in_order_after_verdict(page: Page, results: Results) -> None:
     order = [
         verdict.headline(results),
         "Does distilling beat pretraining from scratch?",
@@ -82,7 +84,7 @@ def test_the_verdict_comes_first_and_the_rest_in_order(page, results):
     assert places == sorted(places)
 
 
-def test_a_score_is_the_mean_and_standard_deviation_of_the_runs(page, results):
+def test_score_cell_is_mean_and_sd_of_runs(page: Page, results: Results) -> None:
     (column,) = [
         n for n, endpoint in enumerate(results.endpoints) if endpoint.name == "probe.sentiment"
     ]
@@ -94,13 +96,13 @@ def test_a_score_is_the_mean_and_standard_deviation_of_the_runs(page, results):
     assert cell.endswith("beats scratch")
 
 
-def test_references_and_majority_class_stand_beside_the_arms(page):
+def test_scores_table_has_references_and_majority_class(page: Page) -> None:
     assert page.row("Scores", "teacher")[1:3] == ["4.910", "0.882"]
     assert page.row("Scores", "untrained start")[1] == "–"
     assert page.row("Scores", "majority class")[1:3] == ["–", "0.268"]
 
 
-def test_cross_entropies_of_the_text_stand_under_losses_alone(page, results):
+def test_counted_losses_stand_under_losses_only(page: Page, results: Results) -> None:
     losses = results.corpus.reference_losses
     for label, name in reference_losses.LABELS.items():
         row = page.row("Scores", name)
@@ -113,14 +115,14 @@ def test_cross_entropies_of_the_text_stand_under_losses_alone(page, results):
     assert "unigram" in text.getvalue() and "4.116" in text.getvalue()
 
 
-def test_results_without_cross_entropies_of_the_text_are_shown_without(results):
+def test_results_without_counted_losses_render(results: Results) -> None:
     given = replace(results, corpus=replace(results.corpus, reference_losses=None))
     old = Page(report.html(given))
     assert old.problems == []
     assert "unigram" not in old.text
 
 
-def test_lines_beyond_a_zoomed_plot_are_left_out(results):
+def test_lines_outside_zoomed_plot_are_not_drawn(results: Results) -> None:
     losses = results.corpus.reference_losses
     axes = Figure().subplots()
     axes.plot([0, 1], [3.0, 3.5])
@@ -133,7 +135,7 @@ def test_lines_beyond_a_zoomed_plot_are_left_out(results):
     assert reference_losses.of_endpoint(None, "mlm_loss", "nats") == {}
 
 
-def test_an_arm_without_a_trained_head_shows_no_mlm_loss(page, results):
+def test_arm_with_untrained_head_shows_no_mlm_loss(page: Page, results: Results) -> None:
     assert page.row("Scores", "tinybert")[1] == "head untrained"
     assert page.row("Scores", "logit")[1].startswith("7.")
     # Not even where the runs carry a number.
@@ -141,13 +143,13 @@ def test_an_arm_without_a_trained_head_shows_no_mlm_loss(page, results):
     assert "10.321" not in report.html(replace(results, runs=tuple(runs)))
 
 
-def test_every_verdict_is_in_the_table_of_pairs(page, results):
+def test_pairs_table_has_every_verdict(page: Page, results: Results) -> None:
     rows = [row for row in page.cells["All pairs"] if len(row) == 6]
     assert len(rows) == len(results.verdicts) == 1 + 4 * 6
     assert Counter(row[1] for row in rows) == Counter(v.verdict for v in results.verdicts)
 
 
-def test_every_run_is_listed_with_what_it_left_unspent(page, results):
+def test_runs_table_has_every_run_and_its_unspent_budget(page: Page, results: Results) -> None:
     rows = [row for row in page.cells["Runs"] if row[0] != "arm"]
     assert len(rows) == len(results.runs) == 12
     assert {row[-2] for row in rows} == {run.params_sha256[:12] for run in results.runs}
@@ -165,7 +167,7 @@ def test_every_run_is_listed_with_what_it_left_unspent(page, results):
         ("hours", "18 seconds", "seconds of compute and input"),
     ],
 )
-def test_the_page_holds_what_runs_used_of_each_kind_of_budget(kind, amount, axis):
+def test_page_shows_usage_for_each_kind_of_budget(kind: str, amount: str, axis: str) -> None:
     given = study(kind=kind, training=5 * 10**12)
     page = Page(report.html(given))
     assert page.problems == []
@@ -192,19 +194,19 @@ def test_the_page_holds_what_runs_used_of_each_kind_of_budget(kind, amount, axis
     assert ("so no case was enforced" in page.text) == (kind != "flops")
 
 
-def test_without_a_teacher_nobody_pays_for_one(results):
+def test_study_without_teacher_has_no_section_on_its_cost(results: Results) -> None:
     arms = {name: replace(arm, needs_teacher=False) for name, arm in results.arms.items()}
     given = replace(results, arms=arms)
     assert "Who pays for the teacher" not in Page(report.html(given)).text
 
 
-def test_the_regime_stands_among_the_facts(page, results):
+def test_page_names_regime_and_masks(page: Page, results: Results) -> None:
     assert notes.regime(results) in page.text and notes.masks(results) in page.text
 
 
-def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(
-    results, html, tmp_path
-):
+def test_page_bytes_ignore_users_matplotlib_settings(
+    results: Results, html: str, tmp_path: Path
+) -> None:
     with matplotlib.rc_context(
         {"font.size": 31, "axes.grid": False, "svg.hashsalt": "other", "svg.fonttype": "path"}
     ):
@@ -214,7 +216,7 @@ def test_the_same_results_give_the_same_bytes_whatever_matplotlib_is_set_to(
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
 
 
-def test_names_from_outside_are_escaped_everywhere(results):
+def test_names_from_outside_are_escaped(results: Results) -> None:
     hostile = "<script>alert('$x$')</script>"
     given = to_plain(renamed(results, minilm=hostile))
     given["notes"].append("<img src=x onerror=alert(1)>")
@@ -234,7 +236,7 @@ def test_names_from_outside_are_escaped_everywhere(results):
     assert "&amp;" in shown
 
 
-def test_text_in_figures_is_text_and_colours_follow_the_page(html):
+def test_figures_have_text_and_colours_of_the_page(html: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", html, re.S)
     assert all("<text" in figure and "var(--ink)" in figure for figure in figures)
     # An arm has one colour in all figures that show it: minilm is the fourth.
@@ -243,7 +245,7 @@ def test_text_in_figures_is_text_and_colours_follow_the_page(html):
     assert used <= set(re.findall(r"(--[a-z0-9-]+):", html))
 
 
-def test_one_seed_shows_differences_without_intervals():
+def test_one_seed_shows_differences_without_intervals() -> None:
     page = Page(report.html(study(seeds=1)))
     assert page.problems == []
     assert "cannot tell the arms apart" in page.text
@@ -253,7 +255,7 @@ def test_one_seed_shows_differences_without_intervals():
     assert "±" not in page.row("Scores", "scratch")[2]
 
 
-def test_a_study_of_one_arm_without_teacher_or_tasks(results):
+def test_study_of_one_arm_renders(results: Results) -> None:
     given = replace(
         results,
         arms={"scratch": results.arms["scratch"]},
@@ -272,7 +274,7 @@ def test_a_study_of_one_arm_without_teacher_or_tasks(results):
     assert "All pairs" not in page.text
 
 
-def test_many_arms_stay_apart_by_marker_or_colour(results):
+def test_thirteen_arms_differ_in_marker_or_colour(results: Results) -> None:
     given = to_plain(results)
     runs = [run for run in given["runs"] if run["arm"] == "logit"]
     for n in range(9):
@@ -288,14 +290,16 @@ def test_many_arms_stay_apart_by_marker_or_colour(results):
     assert len({(colour, glyph) for colour, glyph, _ in keys}) == 13
 
 
-def test_a_directory_that_cannot_be_written_is_a_user_error(results, html, tmp_path, monkeypatch):
+def test_unwritable_directory_is_refused(
+    results: Results, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(report, "html", lambda results: html)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"report\.html"):
         report.write(results, tmp_path / "file" / "report.html")
 
 
-def test_terminal_table(results):
+def test_terminal_table_shows_scores_and_escapes_names(results: Results) -> None:
     console = Console(file=io.StringIO(), width=140)
     console.print(table.summary(renamed(results, minilm="[red]minilm[/red]")))
     printed = console.file.getvalue()

@@ -4,12 +4,15 @@ and as bars."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from kdjax.report import figures as plots
 from kdjax.report import teacher_accounting, usage
+from kdjax.report.usage import Cell, Table
+from kdjax.results.schema import Results, RunResult
 from kdjax.results.store import to_plain
 from tests.report.results import parsed, study
 
@@ -25,26 +28,26 @@ ACCOUNTS = (
 
 
 @pytest.fixture(scope="module")
-def results():
+def results() -> Results:
     return study(training=5 * 10**12)
 
 
-def cells(table, arm):
+def cells(table: Table, arm: str) -> dict[str, Cell]:
     """Column -> the cell of an arm, its figure and what stands below."""
     return {column.name: cell for column, cell in zip(table.columns, table.rows[arm], strict=True)}
 
 
-def noted(table):
+def noted(table: Table) -> dict[str, str]:
     """Columns that have a note."""
     return {column.name: column.note for column in table.columns if column.note}
 
 
-def mean(results, arm, figure):
+def mean(results: Results, arm: str, figure: Callable[[RunResult], float]) -> float:
     found = [figure(run) for run in results.runs if run.arm == arm]
     return sum(found) / len(found)
 
 
-def test_a_budget_of_flops_and_the_other_two_measures(results):
+def test_measures_of_a_flops_budget(results: Results) -> None:
     table = usage.measures(results)
     scratch = cells(table, "scratch")
     minilm = cells(table, "minilm")
@@ -65,7 +68,7 @@ def test_a_budget_of_flops_and_the_other_two_measures(results):
     ]
 
 
-def test_a_budget_of_tokens_and_the_other_two_measures():
+def test_measures_of_a_token_budget() -> None:
     given = study(kind="tokens")
     minilm = cells(usage.measures(given), "minilm")
     # 31 steps of 32 x 64 tokens; a step of minilm costs 61.69 / 28.4 times that of scratch.
@@ -74,7 +77,7 @@ def test_a_budget_of_tokens_and_the_other_two_measures():
     assert {usage.unspent(given, run) for run in given.runs} == {"0.250 steps"}
 
 
-def test_a_budget_of_hours_and_the_other_two_measures():
+def test_measures_of_an_hours_budget() -> None:
     given = study(kind="hours")
     minilm = cells(usage.measures(given), "minilm")
     seconds = mean(given, "minilm", lambda run: 3600 * run.used)
@@ -90,13 +93,13 @@ def test_a_budget_of_hours_and_the_other_two_measures():
     assert usage.unspent(given, replace(run, used=18.5 / 3600)) == "−0.5 s"
 
 
-def test_what_is_left_of_flops_is_held_against_a_step_as_charged():
+def test_unspent_flops_count_steps_as_charged() -> None:
     given = study(teacher="nothing")
     run = next(run for run in given.runs if run.arm == "minilm")
     assert usage.unspent(given, run) == f"{1.5e12 % 18_190_000_000 / 18_190_000_000:.3f} steps"
 
 
-def test_flops_by_part_and_which_are_not_charged(results):
+def test_parts_table_marks_accounts_not_charged(results: Results) -> None:
     table = usage.parts(results)
     logit = cells(table, "logit")
     # 28 steps of 53,342,000,000 FLOPs, 9,300,000,000 of them the student's forward pass,
@@ -112,7 +115,7 @@ def test_flops_by_part_and_which_are_not_charged(results):
     assert noted(usage.parts(study(teacher="nothing")))["teacher forward"] == "not charged"
 
 
-def test_wall_clock_by_kind(results):
+def test_clocks_table_has_mean_seconds_by_kind(results: Results) -> None:
     table = usage.clocks(results)
     scratch = cells(table, "scratch")
     assert noted(table) == {"compute": "counted above", "input": "counted above"}
@@ -128,7 +131,7 @@ def test_wall_clock_by_kind(results):
     assert noted(usage.clocks(study(kind="hours"))) == {"compute": "charged", "input": "charged"}
 
 
-def test_what_the_machine_did(results):
+def test_machine_and_memory_tables_have_means(results: Results) -> None:
     scratch = cells(usage.machine(results), "scratch")
     assert scratch["model FLOPs"] == ("1.48e12", "")
     assert scratch["hardware FLOPs"] == ("1.54e12", "1.04×")
@@ -145,7 +148,7 @@ def test_what_the_machine_did(results):
     assert memory["stored outputs"][0] == "none"
 
 
-def test_what_xla_does_not_say_is_a_dash():
+def test_unknown_hardware_figures_are_dashes() -> None:
     content = to_plain(study())
     content["runs"][0]["hardware"] |= {
         "hardware_flops": None,
@@ -160,20 +163,21 @@ def test_what_xla_does_not_say_is_a_dash():
     assert cells(usage.memory(given), "scratch")["a step"] == ("–", "")
 
 
-def test_the_peak_that_utilisation_is_a_share_of():
+def test_vendor_peak_names_rates_and_devices() -> None:
     given = study()
-    assert usage.peaks(given) == "1 device, each 1.02e11 FLOPs a second (float32 matmuls, measured)"
+    peak = usage.vendor_peak(given)
+    assert peak.startswith("1.02e11 FLOPs a second")
+    assert "(float32 matmuls, measured)" in peak and peak.endswith("devices of a run: 1")
     content = to_plain(given)
     for run in content["runs"]:
         run["hardware"] |= {"devices": 8}
-    content["runs"][3]["hardware"]["peak"]["flops_per_second"] = 9.7e10
-    assert (
-        usage.peaks(parsed(content))
-        == "8 devices, each 9.70e10 to 1.02e11 FLOPs a second (float32 matmuls, measured)"
-    )
+    slower = {**content["runs"][3]["hardware"]["peak"], "flops_per_second": 9.7e10}
+    content["runs"][3]["hardware"]["peak"] = slower
+    peak = usage.vendor_peak(parsed(content))
+    assert peak.startswith("9.70e10 to 1.02e11 FLOPs") and peak.endswith("devices of a run: 8")
 
 
-def test_what_a_run_costs_in_each_case(results):
+def test_costs_table_has_every_case(results: Results) -> None:
     table = teacher_accounting.costs(results)
     assert noted(table) == {"inference": "enforced"}
     # 24 steps: 18,190,000,000 FLOPs of the student, 43,500,000,000 of the teacher; scratch: 52 of
@@ -191,7 +195,7 @@ def test_what_a_run_costs_in_each_case(results):
     }
 
 
-def bars(results):
+def bars(results: Results) -> dict[str, dict[str, tuple[float, bool]]]:
     """The figure of what was spent: of each arm's bar, account -> its width in points, and whether
     it is faint."""
     path = r'<path d="M ([\d.]+) ([\d.]+) +L ([\d.]+) [^>]*style="([^"]*--part-(\d)[^"]*)"'
@@ -204,7 +208,7 @@ def bars(results):
     return dict(zip(results.arms, found.values(), strict=True))
 
 
-def test_bars_are_as_wide_as_what_was_spent_and_faint_where_not_charged():
+def test_bars_have_widths_of_spending_and_faint_uncharged_parts() -> None:
     logit = bars(study(training=10**12))["logit"]
     flops = {
         "student_forward": 28 * 9_300_000_000,
@@ -226,7 +230,7 @@ def test_bars_are_as_wide_as_what_was_spent_and_faint_where_not_charged():
 
 
 @pytest.mark.parametrize("kind", ["flops", "tokens", "hours"])
-def test_a_teacher_whose_training_dwarfs_the_budget_leaves_the_bars_readable(kind):
+def test_bars_stay_readable_beside_large_teacher_cost(kind: str) -> None:
     given = study(kind=kind, training=10**18)
     widest = max(
         sum(width for width, faint in bar.values() if not faint) for bar in bars(given).values()

@@ -11,7 +11,7 @@ from kdjax.files import write_json
 from kdjax.report import wall_clock
 
 
-def test_commands_add_up_in_whatever_way_they_end(tmp_path: Path) -> None:
+def test_seconds_add_up_over_interrupted_commands(tmp_path: Path) -> None:
     assert wall_clock.read(tmp_path) == {}
     with (
         pytest.raises(KeyboardInterrupt),
@@ -27,12 +27,12 @@ def test_commands_add_up_in_whatever_way_they_end(tmp_path: Path) -> None:
     assert second["compute"] == first["compute"] and second["evaluation"] > 0
 
 
-def test_what_ended_a_command_is_what_is_said(tmp_path: Path) -> None:
+def test_interruption_is_not_hidden_by_write_error(tmp_path: Path) -> None:
     write_json(tmp_path / "a file", {})
     with pytest.raises(KeyboardInterrupt), wall_clock.kept(tmp_path / "a file", CLOCK.mark()):
         raise KeyboardInterrupt
 
 
-def test_the_line() -> None:
+def test_line_has_shares_largest_first() -> None:
     line = wall_clock.told({"report": 2.0, "compute": 90.0, "text": 8.0})
     assert line == "1 min 40 s: compute 1 min 30 s (90.0%), text 8.0 s (8.0%), report 2.0 s (2.0%)"

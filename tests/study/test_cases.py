@@ -198,13 +198,13 @@ def sentence(*verdicts, case, **given):
 def test_sentences_of_each_case():
     assert sentence(KD_WINS, case="inference") == ["Every verdict is as above."]
     assert sentence(KD_WINS, UNTOLD, KD_WINS, TIE, case="nothing") == [
-        "kd beats scratch on linear probes (t0, t2).",
-        "kd does at least as well as scratch on linear probes (t3), for 0.50× the cost.",
+        "kd beats scratch on linear probes (t0, t2); "
+        "kd does at least as well as scratch on linear probes (t3), for 0.50× the cost."
     ]
     assert sentence(KD_WINS, case="training") == [
         "Open, unless enough students share the teacher's training: kd beats scratch on linear "
         "probes (t0) "
-        "with at least 7."
+        "with at least 7 students."
     ]
     assert sentence(SCRATCH_WINS, case="nothing") == [
         "Open: scratch does better than kd on linear probes (t0), for 2.00× the cost."
@@ -225,8 +225,8 @@ def test_words_are_explained_only_where_they_are_used():
     told = " ".join(teacher_accounting.terms(study(KD_WINS)))
     assert "Open:" in told and "At least" not in told and "inconclusive" not in told
     assert (
-        "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is charged to "
-        "each run" in told
+        "Training the teacher cost 1.00e4 FLOPs; where it is to be paid for, that is shared by "
+        "1 student" in told
     )
     assert "shared by 4 students" in " ".join(teacher_accounting.terms(study(TIE, students=4)))
     assert "not known" in " ".join(teacher_accounting.terms(study(TIE, training=0)))

@@ -1,0 +1,349 @@
+"""Every sentence that pages and terminals show, as one table of templates with plain fields.
+
+A sentence reads `arms: what holds`, so that none needs another form for one arm and for several.
+"""
+
+from __future__ import annotations
+
+PHRASES = {
+    # A study: its verdicts.
+    "nothing_compared": "nothing was compared: a verdict needs two arms with an endpoint in common",
+    "no_interval": (
+        "this study cannot tell the arms apart: an interval needs at least two seeds that both "
+        "arms share, and no pair has them"
+    ),
+    "all_tie": "every pair of arms ties on every endpoint: each interval lies within the margin",
+    "no_winner": (
+        "this study cannot tell which arm is better: of {count} comparisons {ties} tie, {open} "
+        "are inconclusive"
+    ),
+    "ahead": "{arms} ahead of {others}",
+    "separated": "{measures}: {relations}",
+    "not_separated": "{measures}: no pair separated, {ties} of {count} comparisons tie",
+    "answer": "{arm} against {other}: {outcomes}.",
+    "beats": "wins on {measures}",
+    "loses": "loses on {measures}",
+    "ties": "ties on {measures}",
+    "unclear": "undecided on {measures}",
+    "distilling": "Does distilling beat pretraining from scratch?",
+    "against": "Against {other}",
+    "shuffled": "{label}, where visible words are shuffled: {costs} nats.",
+    # What the verdicts of a study or a sweep rest on.
+    "basis_none": (
+        "No pair of arms has an interval, which takes two seeds that both share: every verdict "
+        "is INCONCLUSIVE, and differences are of a single seed."
+    ),
+    "basis": (
+        "Paired {confidence} Student-t intervals over {seeds} seeds; {count} of them, not "
+        "adjusted for their number. TIES: the interval lies within ±{margin:g}. BEATS: "
+        "otherwise, it leaves out 0{holm}. INCONCLUSIVE: neither."
+    ),
+    "basis_holm": (
+        " and, on the primary endpoint against {baseline}, p adjusted by Holm is at most {level}"
+    ),
+    "basis_sweep_none": "No difference has an interval: that takes two seeds that both arms share.",
+    "basis_sweep": (
+        "Paired {confidence} Student-t intervals over {seeds} seeds, budget by budget; {count} "
+        "were looked at, not adjusted for their number: were no two arms different, about "
+        "{false:.1f} of them would leave out 0. Tied: the interval lies within ±{margin:g}. "
+        "Ahead or behind: otherwise, it leaves out 0."
+    ),
+    "basis_scope": (
+        "The intervals speak of other seeds, not of other test rows, corpora or tunings."
+    ),
+    # A study's primary endpoint.
+    "primary": (
+        "Primary endpoint, {label}, against {baseline} ({tests}, adjusted by Holm's method):"
+    ),
+    "primary_untested": "{arm} and {baseline}: {seeds} shared, expected at least two for a test.",
+    "primary_BEATS": "{arm} BEATS {baseline}",
+    "primary_LOSES": "{baseline} BEATS {arm}",
+    "primary_TIES": "{arm} TIES with {baseline}, the interval lies within the margin",
+    "primary_INCONCLUSIVE": "{arm} cannot be told from {baseline}",
+    "primary_test": (
+        "{outcome}: {difference} {unit}, {interval} over {seeds}, adjusted p {p_value}{reason}."
+    ),
+    "primary_alone": " (the interval alone leaves out 0; with so many tests that is not enough)",
+    # What a study's reader has to know besides its numbers.
+    "chance": (
+        "{count} intervals at {confidence:.0%} were looked at, unadjusted: were no two arms "
+        "different, about {false:.2g} of them would leave out zero by chance."
+    ),
+    "covered": (
+        "The intervals cover seeds (start, order, masks). They do not cover the choice of test "
+        "rows, corpus, teacher or hyperparameters."
+    ),
+    "covered_teachers": (
+        "The intervals cover seeds (start, order, masks) and, as far as {count} teachers can "
+        "show it, the variation of the teacher's training: the student of seed s learns from "
+        "teacher s mod {count}, and students of one teacher are counted as if they were "
+        "independent. They do not cover the choice of test rows, corpus or hyperparameters."
+    ),
+    "untuned": "The arms share one setting and were not tuned one by one.",
+    "pretrained": (
+        "Teachers pretrained from scratch by masked language modelling: {count}; seeds {seeds}; "
+        "FLOPs of each {flops}, tokens {tokens}."
+    ),
+    "early_teacher": (
+        "Students learn from the teacher at {share} of its budget of {budget} FLOPs, while its "
+        "learning rate was still on its way down to 0."
+    ),
+    "one_seed": "With one seed there is no interval, and so no verdict.",
+    "budget_tokens": (
+        "The budget counts the tokens that the student sees, padding included, whatever a step "
+        "costs: arms differ in FLOPs and in time."
+    ),
+    "budget_hours": (
+        "The budget counts wall-clock: {clock}. How far it reaches depends on the machine and on "
+        "what else ran there; the same run again would not take exactly as many steps."
+    ),
+    "budget_flops": "FLOPs are XLA's count of the training step.",
+    "budget_pays": "The budget pays for {meaning}.",
+    "not_in_budget": "Not in the budget: {excluded}.",
+    "evaluation": "evaluation",
+    "evaluation_but_probe": "evaluation, but for the MLM probe, which is set aside first",
+    "head_fitting": (
+        "the fitting of the teacher's MLM head, {flops} FLOPs (only arms with a logit term use it)"
+    ),
+    "encoder_tuning": (
+        "the tuning of the teacher's encoder, {flops} FLOPs (every arm with a teacher uses it)"
+    ),
+    "own_settings": "{arm} has its own {settings}: more than the objective is compared.",
+    "own_start": "start (the teacher's layers, copied at no cost)",
+    "stored": (
+        "The teacher's outputs were stored once for {flops:.3g} FLOPs and {bytes:,} bytes, of "
+        "which every run that reads them has its share before its first step."
+    ),
+    "stored_bias": (
+        "A position's stored distribution is {total_variation:.3f} off the teacher's in total "
+        "variation, and its mean of −log p {entropy_error:+.3f} nats off the teacher's entropy "
+        "({entropy:.2f})."
+    ),
+    "side_by_side": (
+        "Up to {count} seeds of an arm trained side by side as one program: a run has an even "
+        "share of the time that their steps took, and the memory of a step is that of all of "
+        "them."
+    ),
+    "at_baseline": (
+        "{label}: at the majority class under every seed: {arms}. That two arms tie there says "
+        "nothing of either."
+    ),
+    "unconverged": (
+        "{open} of {count} MLM probes had not converged: the second half of their tokens lowered "
+        "the held-out loss by more than {tolerance:g} nats, by {worst:.3f} at most. They say "
+        "what can be read with so many tokens, not all that is there; a higher "
+        "evaluation.mlm_probe.tokens says more."
+    ),
+    "text": "{tokens:,} unique tokens in {sequences:,} sequences",
+    "regime_limited": (
+        "limited: {text}, a seeded subset of {whole:,} tokens, repeated as long as the budget lasts"
+    ),
+    "regime_unlimited": "unlimited: {text}, none of them seen twice in a run",
+    "regime_repeated": "all there is: {text}, repeated",
+    "regime_unread": "all there is: {text}, more than any run read",
+    "masks_new": "new ones in every epoch, and of every seed",
+    "masks_fixed": "fixed: {views} of a sequence, an epoch each, the same for every seed",
+    "tuned": (
+        "Every arm was tuned alike: {trials} ({sampler}, seed {sampler_seed}) over {space}, each "
+        "with {budget} on seeds {seeds}, judged by {endpoint}."
+    ),
+    "tuned_loss": "the {loss} on held-out sequences that the evaluation does not use",
+    "tuned_task": "{endpoint} on the task's dev rows",
+    "tuning_cost": "Tuning took {costs}; that is not in the budget.",
+    "tuning_arm_cost": "{flops} FLOPs for {arm}",
+    "tuning_diverged": "{arm}: {diverged} of {trials} trials diverged.",
+    "tuning_edge": (
+        "{arm}: the best {setting}, {value}, lies at the {end} end of its range, which may be "
+        "too narrow."
+    ),
+    # What runs may spend, and who pays for the teacher.
+    "enforced_flops": (
+        "A run may spend {budget}. Charged are {paid}. Tokens and wall-clock are not limited."
+    ),
+    "enforced_tokens": (
+        "A run may see {budget}, padding included. FLOPs (of {paid}) and wall-clock are not "
+        "limited."
+    ),
+    "enforced_hours": (
+        "A run may take {budget} of {clock}. FLOPs (of {paid}) and tokens are not limited."
+    ),
+    "student_steps": "the student's steps",
+    "pays_nothing": "the student's steps alone: the teacher and what it says come free",
+    "pays_inference": (
+        "the student's steps, and the teacher's forward passes or a share of its stored outputs"
+    ),
+    "pays_training": (
+        "the student's steps, and a share of the teacher's training: what it says is stored and "
+        "comes free"
+    ),
+    "pays_both": (
+        "the student's steps, the teacher's forward passes or stored outputs, and a share of its "
+        "training"
+    ),
+    "case_nothing": "Nothing was compared.",
+    "case_same": "Every verdict is as above.",
+    "case_BEATS": "{a} beats {others} on {measures}",
+    "case_TIES": "{a} ties with {others} on {measures}",
+    "case_AT LEAST TIES": "{a} does at least as well as {others} on {measures}{cost}",
+    "case_OPEN": "{a} does better than {others} on {measures}{cost}",
+    "case_OPEN_TIES": "{a} ties with {others} on {measures}{cost}",
+    "case_shared": "{a} beats {others} on {measures} with at least {students} students",
+    "case_cost": ", for {ratio} the cost",
+    "group": "",
+    "group_shared": "Open, unless enough students share the teacher's training: ",
+    "group_never": "Open, however many students share the teacher's training: ",
+    "group_open": "Open: ",
+    "group_unknown": "Open, as costs are not known: ",
+    "terms": (
+        "Costs are of these very runs. Assumed: no arm would have done worse for spending more."
+    ),
+    "term_INCONCLUSIVE": "What is inconclusive above is so in every case.",
+    "term_AT LEAST TIES": "Does at least as well: ties above, and costs less here.",
+    "term_OPEN": (
+        "Open: the arm that does better here also costs more, or may, so these runs do not say "
+        "which is better at the same cost."
+    ),
+    "training_unknown": (
+        "What training the teacher cost is not known: where it is to be paid for, costs are more "
+        "than those shown. teacher.training_flops sets it."
+    ),
+    "training_cost": (
+        "Training the teacher cost {costs}; where it is to be paid for, that is shared by "
+        "{students}."
+    ),
+    "cost_training": "{flops} FLOPs",
+    "cost_tuning": "tuning its encoder {flops}",
+    "cost_head": "fitting its MLM head, for arms that use it, {flops}",
+    "vendor_peak": "{rates} FLOPs a second and device ({sources}); devices of a run: {devices}",
+    # A sweep: verdicts over budgets.
+    "sweep_nothing": (
+        "Nothing was compared with {other}: a difference needs two arms with an endpoint in common."
+    ),
+    "sweep_no_interval": (
+        "This sweep cannot tell the arms apart: an interval needs at least two seeds that both "
+        "arms share, and no pair has them."
+    ),
+    "sweep_undecided": "This sweep cannot tell {arms} from {other} at any of its budgets.",
+    "sweep_endpoint": "Against {other} on {where}: {clauses}.",
+    "sweep_counted": "Against {other}, over all budgets, settings and endpoints: {clauses}.",
+    "sweep_arms": "{arms} {standing}",
+    "sweep_pair": "{a} against {b}: {standing}.",
+    "sweep_BEATS": "ahead",
+    "sweep_LOSES": "behind",
+    "sweep_TIES": "tied",
+    "sweep_INCONCLUSIVE": "undecided",
+    "sweep_otherwise": "otherwise undecided",
+    "sweep_count": "{outcome} in {count}",
+    "sweep_counts": "{arm} {counts} of {total}",
+    "crossed": "; the means cross at {crossings}",
+    "open_ends": "[open at both ends]",
+    "below": "below {amount}",
+    "above": "above {amount}",
+    "above_or_never": "above {amount} or never",
+    "at_every": "at every budget",
+    "from_up": "from {amounts} up",
+    "up_to": "up to {amounts}",
+    "at": "at {amounts}",
+    "sweep_shared": (
+        "The same seeds ({seeds}) in every study: arms are compared seed by seed at one budget, "
+        "and a seed has one start, data order and masks over arms and budgets. All else is the "
+        "recipe's."
+    ),
+    # A plan: forecasts.
+    "plan_no_pilot": (
+        "No pilot was fitted, so nothing is forecast from these arms' own runs: this plan has "
+        "prices, what budgets buy, and what published laws say."
+    ),
+    "plan_one_arm": "The fit to this pilot compares nothing: it has one arm.",
+    "plan_no_step": (
+        "The fit to this pilot compares nothing: no two of these budgets buy every arm a step."
+    ),
+    "plan_headline": "By the fit to this pilot, on {measures}: {clauses}.",
+    "plan_undecided": (
+        "The fit to this pilot cannot tell, on {measures}, which of {arms} is ahead anywhere "
+        "{span}."
+    ),
+    "plan_extrapolated": "Beyond {flops} FLOPs, the pilot's largest budget, this is extrapolated.",
+    "plan_unusable": "Of {arms} nothing is forecast: values get worse with more tokens.",
+    "plan_wins": "{arms} ahead of {others} {span}",
+    "plan_ties": "{arms}: tied {span}",
+    "plan_open": "{arms}: undecided {span}",
+    "leader_wins": "{arms}",
+    "leader_ties": "tie: {arms}",
+    "leader_open": "cannot tell: {arms}",
+    "span_whole": "from {low} to {high} FLOPs",
+    "span_first": "up to {high} FLOPs",
+    "span_last": "from {low} FLOPs on",
+    "plan_answer": "{arm} against {other}: {clauses}.",
+    "plan_not_told": "{arm} cannot be told from {other}: nothing is forecast of {unusable}.",
+    "plan_a wins": "forecast ahead {span}",
+    "plan_b wins": "forecast behind {span}",
+    "plan_range_ties": "forecast to tie {span}",
+    "plan_cannot tell": "undecided {span}",
+    "plan_difference": "Difference, in {unit}: {differences}.",
+    "plan_difference_at": "{difference} at {flops} FLOPs",
+    "plan_crossing": (
+        "The fitted curves cross at {flops} FLOPs {interval}; beyond, that of {later} is the "
+        "better one."
+    ),
+    "fit_none": "None: plan.pilot names no finished sweep.",
+    "fit": (
+        "A law for each arm, fitted to {runs} at {budgets} from {low} to {high} FLOPs, {seeds}. "
+        "It takes the law for true: of a curve that bends later it knows nothing."
+    ),
+    "fit_cautions": "Cautions: {cautions}.",
+    "check_none": "None without a pilot.",
+    "check_few": "None: it takes four budgets. How far the fit can be trusted is not known.",
+    "check_widened": (
+        "What lay outside is made up for: intervals of {pairs} are so many times wider here as "
+        "would have held it, up to {most:.2f} times."
+    ),
+    "check": (
+        "Without the largest budgets ({budgets}), the fit misses the arms' means there by "
+        "{missed} {unit}{deviations}; {covered} of {count} lie in its intervals."
+    ),
+    "check_deviations": " ({deviations} standard deviations over seeds)",
+    "check_pairs": (
+        "Differences between arms: {count}; in its intervals {covered}, with the right sign "
+        "{signs}."
+    ),
+    "prior": "Decoder language models, next-token loss, extrapolated",
+    "prior_loss": "They put the loss of {arm} {clauses}.",
+    "prior_below": "below that of {other} {where}",
+    "prior_not_below": "not below that of {other} {where}",
+    "prior_lacking": "There is no published law for {arms}.",
+    "plan_case_none": "No two of these budgets buy every arm a step.",
+    "plan_case_unknown": (
+        "Not known: what training the teacher cost is not set (teacher.training_flops)."
+    ),
+    "text_unlimited": "as much as is asked for, nothing is repeated",
+    "text_unknown": "how much there is, a pilot would tell; none of it is taken to be repeated",
+    "text_repeated": "{tokens} unique tokens, repeated as long as a budget lasts",
+}
+
+
+def say(name: str, **fields: object) -> str:
+    """Return a phrase with its fields filled in.
+
+    Args:
+        name: name of the phrase in the table.
+        fields: what its template names, already written for people.
+    """
+    return PHRASES[name].format(**fields)
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number of things: `1 seed`, `3 seeds`, `2 studies`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {plural or noun + 's'}"
+
+
+def capitalized(text: str) -> str:
+    """Return a text that begins a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def sentence(*parts: str) -> str:
+    """Return sentences as running text, without those that are empty."""
+    return " ".join(filter(None, parts))
