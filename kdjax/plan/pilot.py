@@ -70,7 +70,7 @@ def endpoint_of(config: Config, pilot: SweepResults) -> Endpoint:
     return next(e for e in pilot.endpoints if e.name == config.plan.endpoint)
 
 
-def runs_of(config: Config, pilot: SweepResults) -> list[forecast.Run]:
+def runs_of(config: Config, pilot: SweepResults) -> list[forecast.PilotRun]:
     """Return the pilot's runs as what a law is fitted to.
 
     Args:
@@ -79,7 +79,7 @@ def runs_of(config: Config, pilot: SweepResults) -> list[forecast.Run]:
     """
     endpoint = endpoint_of(config, pilot)
     return [
-        forecast.Run(
+        forecast.PilotRun(
             arm=row.arm,
             seed=row.seed,
             flops=row.budget,

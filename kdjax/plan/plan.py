@@ -123,7 +123,7 @@ def _fitted(
     without_pilot: Plan,
     config: Config,
     pilot: SweepResults,
-    runs: Sequence[forecast.Run],
+    runs: Sequence[forecast.PilotRun],
     spending: Mapping[str, Spending],
 ) -> Plan:
     """Return the plan with what the pilot's runs say."""
@@ -187,7 +187,7 @@ def _compared(
     grid: Array,
     case: str,
     widening: Mapping[str, float],
-) -> tuple[forecast.Contest, ...]:
+) -> tuple[forecast.PairwiseComparison, ...]:
     """Return pairs of arms over the budgets that every arm can spend in this case."""
     affordable = [
         flops for flops in grid if all(spending[arm].affords(flops, case) for arm in fits.arms)
@@ -195,7 +195,7 @@ def _compared(
     if len(affordable) < 2:
         return ()
     pairs = itertools.permutations(fits.arms, 2)
-    return forecast.contests(
+    return forecast.compare_arms(
         fits,
         np.array(affordable),
         lambda arm, flops: spending[arm].point(flops, case),
@@ -214,7 +214,7 @@ def _widening(checks: Sequence[forecast.CrossValidation]) -> dict[str, float]:
     return widening
 
 
-def _budgets(config: Config, runs: Sequence[forecast.Run]) -> list[float]:
+def _budgets(config: Config, runs: Sequence[forecast.PilotRun]) -> list[float]:
     """Return the budgets that are forecast.
 
     Raises:
@@ -285,12 +285,12 @@ def _check(check: forecast.CrossValidation) -> HeldOutCheck:
     )
 
 
-def _held_out(row: forecast.HeldOut) -> HeldOutRow:
+def _held_out(row: forecast.HeldOutPrediction) -> HeldOutRow:
     """Return a prediction of a held-out budget with how far it is off."""
     return HeldOutRow(**asdict(row), relative=row.relative, widening=row.widening)
 
 
-def _comparison(contest: forecast.Contest) -> PairwiseComparison:
+def _comparison(contest: forecast.PairwiseComparison) -> PairwiseComparison:
     """Return two arms compared over budgets; 0 and infinity are open ends of a crossing."""
     columns = (contest.flops, contest.mean, contest.low, contest.high)
     rows = zip(*(column.tolist() for column in columns), contest.verdicts, strict=True)

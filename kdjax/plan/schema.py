@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdjax.budget.price import Price
-from kdjax.forecast import Range, Run, Source
+from kdjax.forecast import PilotRun, Range, Source
 from kdjax.results.schema import CountedLosses, Endpoint
 
 Verdict = Literal["a wins", "b wins", "ties", "cannot tell"]
@@ -83,7 +83,7 @@ class Pilot:
     directory: str
     digest: str
     budgets: tuple[float, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[PilotRun, ...]
     endpoint: Endpoint
     reference_losses: CountedLosses | None
 
@@ -143,7 +143,7 @@ class FittedLaw:
 @dataclass(frozen=True)
 class HeldOutRow:
     """Store a prediction of a held-out budget beside what was reached; see
-    `kdjax.forecast.HeldOut`."""
+    `kdjax.forecast.HeldOutPrediction`."""
 
     name: str
     flops: float

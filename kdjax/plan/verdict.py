@@ -15,7 +15,7 @@ from kdjax.plan.schema import (
     Plan,
 )
 from kdjax.report import numbers
-from kdjax.report.sentences import places
+from kdjax.report.sentences import measures
 from kdjax.sweep.verdict import amounts, where
 
 PRIOR = "Decoder language models, next-token loss, extrapolated"
@@ -43,7 +43,7 @@ def headline(plan: Plan) -> str:
             why = "it has one arm"
         return f"The fit to this pilot compares nothing: {why}."
     # Who is ahead where, in one sentence; another where that cannot be told anywhere.
-    measured = places([fitted.pilot.endpoint])
+    measured = measures([fitted.pilot.endpoint])
     text = f"By the fit to this pilot, on {measured}, {'; '.join(_clauses(fitted, ranges))}."
     only = ranges[0]
     if len(ranges) == 1 and only.ranking.kind == "open":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdjax.report import numbers
-from kdjax.report.sentences import places
+from kdjax.report.sentences import measures
 from kdjax.results.schema import Endpoint
 from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
 
@@ -139,7 +139,7 @@ def _on(compared: _Compared, kind: str, baseline: str) -> str:
     for (of_one, of_several), arms in alike.items():
         clauses.append(f"{numbers.listed(arms)} {of_several if len(arms) > 1 else of_one}")
     settings = numbers.settings(compared.group.settings)
-    place = ", ".join(filter(None, [places([compared.endpoint]), settings]))
+    place = ", ".join(filter(None, [measures([compared.endpoint]), settings]))
     return f"On {place}, {'; '.join(clauses)}."
 
 

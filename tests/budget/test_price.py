@@ -77,8 +77,8 @@ GOLDEN = {
     "tinybert": (8_471_835, (1_083_744, 2_123_024, 4_370_785, 790_469, 103_813)),
     "minilm": (6_918_256, (704_352, 1_374_160, 3_624_289, 1_142_222, 73_233)),
 }
-"""Of the tiny models, in total and by part: since before there was an optimized form; the same on JAX 0.10 and
-0.12."""
+"""Of the tiny models, in total and by part: since before there was an optimized form; the same on
+JAX 0.10 and 0.12."""
 
 
 @pytest.mark.parametrize("name", GOLDEN)
