@@ -23,7 +23,7 @@ LAYER = 8
 
 def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     for eqn in jaxpr.eqns:
-        inner = core.jaxprs_in_params(eqn.params)
+        inner = list(core.jaxprs_in_params(eqn.params))
         if not inner:
             yield eqn
         for program in inner:
