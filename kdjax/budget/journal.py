@@ -35,9 +35,10 @@ class Journal:
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.entries = read(path) if path.exists() else []
-        # The next entry must begin on a line of its own.
+        self.entries: list[dict[str, Any]] = []
         if path.exists():
+            self.entries = read(path)
+            # The next entry must begin on a line of its own.
             whole = path.read_bytes().rfind(b"\n") + 1
             os.truncate(path, whole)
 

@@ -50,11 +50,13 @@ CHIPS = {
     "v6e": Chip("TPU v6 lite", 4 * 256 * 256, int(31.25 * GIB), 1638e9, 800e9 / 4 / 2),
     "tpu7x": Chip("TPU7x", 4 * 256 * 256, int(94.75 * GIB), 7380e9 / 2, 1200e9 / 6 / 2),
 }
-"""Chips by their name in topologies. HBM and link bandwidths: https://docs.cloud.google.com/tpu/docs
-(v4, v5e, v5p, v6e, tpu7x), whose bidirectional figure a chip is over its links (four in a 2D torus,
-six in a 3D one) and both directions. v4's links: Jouppi et al. 2023, arXiv 2304.01433.
-Multiply-adds: matrix units times their size; the clocks that follow (1.05, 1.5, 1.75, 1.75 and 2.2
-GHz) are checked by `benchmarks/estimates.py`."""
+"""Chips by their name in topologies.
+
+HBM and link bandwidths: https://docs.cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, tpu7x), whose
+bidirectional figure a chip is over its links (four in a 2D torus, six in a 3D one) and both
+directions. v4's links: Jouppi et al. 2023, arXiv 2304.01433. Multiply-adds: matrix units times
+their size; the clocks that follow (1.05, 1.5, 1.75, 1.75 and 2.2 GHz) are checked by
+`benchmarks/estimates.py`."""
 
 
 def chip(name: str) -> Chip:
