@@ -12,6 +12,7 @@ from kdjax.plan import plots, verdict
 from kdjax.plan.ranking import at, ranking
 from kdjax.plan.schema import FittedLaw, FittedPlan, LawParameter, PairwiseComparison, Plan
 from kdjax.report import numbers, page
+from kdjax.report.phrases import say
 from kdjax.report.teacher_accounting import MEANINGS
 from kdjax.report.usage import Cell, Column, Table
 
@@ -173,7 +174,7 @@ def _value(value: float | None) -> str:
 def _cases(fitted: FittedPlan) -> list[dict[str, Any]]:
     """Return who is ahead in each case of who pays for the teacher."""
     told = verdict.cases(fitted)
-    unknown = "Not known: what training the teacher cost is not set (teacher.training_flops)."
+    unknown = say("plan_case_unknown")
     return [
         {
             "case": case,
@@ -230,10 +231,9 @@ def _scope(ends: tuple[float, float]) -> str:
 
 
 def _text(plan: Plan) -> str:
-    """Return how much text there is to repeat."""
+    """Say how much text there is to repeat."""
     if plan.unique_tokens is not None:
-        count = numbers.count(plan.unique_tokens)
-        return f"{count} unique tokens, repeated as long as a budget lasts"
+        return say("text_repeated", tokens=numbers.count(plan.unique_tokens))
     if plan.config["data"]["regime"] == "unlimited":
-        return "as much as is asked for, nothing is repeated"
-    return "how much there is, a pilot would tell; none of it is taken to be repeated"
+        return say("text_unlimited")
+    return say("text_unknown")

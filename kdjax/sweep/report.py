@@ -9,6 +9,7 @@ from typing import Any
 from kdjax.evaluation.statistics import expected_false
 from kdjax.files import write_text
 from kdjax.report import numbers, page, reference_losses, summary
+from kdjax.report.phrases import counted, say, sentence
 from kdjax.report.usage import Cell, Column, Table, mean
 from kdjax.results.schema import Endpoint
 from kdjax.sweep import plots, verdict
@@ -36,13 +37,11 @@ def write(sweep: SweepResults, path: Path) -> None:
 def html(sweep: SweepResults) -> str:
     """Return the page."""
     budgets = sorted({cell.budget.amount for cell in sweep.cells})
-    over = amounts(budgets[:1], sweep.kind)
-    if len(budgets) > 1:
-        over += f" to {amounts(budgets[-1:], sweep.kind)}"
+    over = numbers.span(budgets, lambda budget: amounts([budget], sweep.kind))
     sizes = (
-        _counted(len(sweep.cells), "study", "studies"),
-        _counted(len(sweep.arms), "arm", "arms"),
-        _counted(len(sweep.config["seeds"]), "seed", "seeds"),
+        counted(len(sweep.cells), "study", "studies"),
+        counted(len(sweep.arms), "arm"),
+        counted(len(sweep.config["seeds"]), "seed"),
     )
     profiles = []
     for endpoint in sweep.endpoints:
@@ -69,28 +68,22 @@ def html(sweep: SweepResults) -> str:
     )
 
 
-def _counted(count: int, one: str, many: str) -> str:
-    """Return a number with its noun."""
-    return f"{count} {one if count == 1 else many}"
-
-
 def _basis(sweep: SweepResults) -> str:
-    """Return what the verdicts rest on."""
+    """Say what the verdicts rest on."""
     evaluation = sweep.config["evaluation"]
     points = list(verdict.points_of(sweep))
     count = sum(point.low is not None for point in points)
     if not count:
-        return "No difference has an interval: that takes two seeds that both arms share."
-    shared = sorted({point.n for point in points if point.n > 1})
-    seeds = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]}"
-    false = expected_false(count, evaluation["confidence"])
-    return (
-        f"Paired {numbers.percent(evaluation['confidence'])} Student-t intervals over {seeds} "
-        f"seeds, budget by budget; {count} were looked at, not adjusted for their number: were no "
-        f"two arms different, about {false:.1f} of them would leave out 0. Ties: the interval lies "
-        f"within ±{evaluation['margin']:g}. Ahead or behind: otherwise, it leaves out 0. The "
-        "intervals speak of other seeds, not of other test rows, corpora or tunings."
+        return say("basis_sweep_none")
+    basis = say(
+        "basis_sweep",
+        confidence=numbers.percent(evaluation["confidence"]),
+        seeds=numbers.span((point.n for point in points if point.n > 1), str),
+        count=count,
+        false=expected_false(count, evaluation["confidence"]),
+        margin=evaluation["margin"],
     )
+    return sentence(basis, say("basis_scope"))
 
 
 def _group(sweep: SweepResults, number: int, group: Group) -> dict[str, Any]:
@@ -185,11 +178,5 @@ def _swept(name: str, values: Sequence[Any]) -> str:
 
 
 def _shared(sweep: SweepResults) -> str:
-    """Return what all studies of the sweep have in common."""
-    seeds = [str(seed) for seed in sweep.config["seeds"]]
-    subject = {1: "The same seed"}.get(len(seeds), "The same seeds")
-    return (
-        f"{subject} ({numbers.listed(seeds)}) in every study: arms are compared seed by seed at "
-        "one budget, and a seed has one start, data order and masks over arms and budgets. All "
-        "else is the recipe's."
-    )
+    """Say what all studies of the sweep have in common."""
+    return say("sweep_shared", seeds=numbers.listed(list(map(str, sweep.config["seeds"]))))

@@ -6,23 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdjax.report import numbers
+from kdjax.report.phrases import say
 from kdjax.report.sentences import measures
 from kdjax.results.schema import Endpoint
 from kdjax.sweep.schema import ArmPair, Group, PairPoint, SweepResults, Verdict
 
-_PHRASES = {
-    "BEATS": ("is ahead of {}", "are ahead of {}"),
-    "LOSES": ("is behind {}", "are behind {}"),
-    "TIES": ("ties with {}", "tie with {}"),
-    "INCONCLUSIVE": ("cannot be told from {}", "cannot be told from {}"),
-}
-"""What is said of one arm, and of several."""
-_COUNTED = {
-    "BEATS": "is ahead in",
-    "LOSES": "is behind in",
-    "TIES": "ties in",
-    "INCONCLUSIVE": "cannot be told from it in",
-}
+_VERDICTS: tuple[Verdict, ...] = ("BEATS", "LOSES", "TIES", "INCONCLUSIVE")
+"""In the order in which sentences have them."""
 _OTHER_WAY: dict[Verdict, Verdict] = {
     "BEATS": "LOSES",
     "LOSES": "BEATS",
@@ -30,8 +20,7 @@ _OTHER_WAY: dict[Verdict, Verdict] = {
     "INCONCLUSIVE": "INCONCLUSIVE",
 }
 _FEW = 4
-"""So many endpoints, over all combinations of the other settings, have a sentence each in the
-headline."""
+"""At most so many endpoints and combinations of settings have a sentence each in the headline."""
 
 
 @dataclass(frozen=True)
@@ -86,34 +75,26 @@ def points_of(sweep: SweepResults) -> Iterator[PairPoint]:
 
 
 def headline(sweep: SweepResults) -> str:
-    """Say in a few sentences who is ahead of the baseline arm at which budgets, and where they
-    cross."""
+    """Say which arms are ahead of the baseline arm at which budgets, and where they cross."""
     baseline = sweep.baseline_arm
     compared = _compared(sweep)
     points: list[PairPoint] = []
     arms: dict[str, None] = {}  # in their order, each once
-    for one in compared:
-        for arm, pair in one.pairs.items():
+    for comparison in compared:
+        for arm, pair in comparison.pairs.items():
             points += pair.points
             arms[arm] = None
 
     # Where nothing can be told, one sentence says so.
     if not points:
-        return (
-            f"Nothing was compared with {baseline}: a difference needs two arms with an endpoint "
-            "in common."
-        )
+        return say("sweep_nothing", other=baseline)
     if all(point.n < 2 for point in points):
-        return (
-            "This sweep cannot tell the arms apart: an interval needs at least two seeds that "
-            "both arms share, and no pair has them."
-        )
+        return say("sweep_no_interval")
     if all(point.verdict == "INCONCLUSIVE" for point in points):
-        names = numbers.listed(list(arms))
-        return f"This sweep cannot tell {names} from {baseline} at any of its budgets."
+        return say("sweep_undecided", arms=numbers.listed(list(arms)), other=baseline)
     if len(compared) > _FEW:
         return _counted(compared, baseline)
-    return " ".join(_on(one, sweep.kind, baseline) for one in compared)
+    return " ".join(_on(comparison, sweep.kind, baseline) for comparison in compared)
 
 
 def _compared(sweep: SweepResults) -> list[_Compared]:
@@ -128,32 +109,34 @@ def _compared(sweep: SweepResults) -> list[_Compared]:
 
 
 def _on(compared: _Compared, kind: str, baseline: str) -> str:
-    """Return a sentence on one endpoint; arms of which the same is said share a clause."""
-    alike: dict[tuple[str, str], list[str]] = {}
+    """Say what one endpoint shows; arms of which the same holds share a clause."""
+    alike: dict[str, list[str]] = {}
     for arm, pair in compared.pairs.items():
-        crossed = _crossed(pair, kind)
-        of_one = _briefly(pair, kind, baseline, several=False) + crossed
-        of_several = _briefly(pair, kind, baseline, several=True) + crossed
-        alike.setdefault((of_one, of_several), []).append(arm)
+        standing = _standing(pair, kind, brief=True) + _crossed(pair, kind)
+        alike.setdefault(standing, []).append(arm)
     clauses = []
-    for (of_one, of_several), arms in alike.items():
-        clauses.append(f"{numbers.listed(arms)} {of_several if len(arms) > 1 else of_one}")
+    for standing, arms in alike.items():
+        clauses.append(say("sweep_arms", arms=numbers.listed(arms), standing=standing))
     settings = numbers.settings(compared.group.settings)
     place = ", ".join(filter(None, [measures([compared.endpoint]), settings]))
-    return f"On {place}, {'; '.join(clauses)}."
+    return say("sweep_endpoint", other=baseline, where=place, clauses="; ".join(clauses))
 
 
 def _counted(compared: Sequence[_Compared], baseline: str) -> str:
-    """Return how often each arm is where: a sentence each would be too much."""
+    """Count how often each arm is where, when that is too much for a sentence each."""
     verdicts: dict[str, list[str]] = {}
-    for one in compared:
-        for arm, pair in one.pairs.items():
+    for comparison in compared:
+        for arm, pair in comparison.pairs.items():
             verdicts.setdefault(arm, []).extend(point.verdict for point in pair.points)
     clauses = []
     for arm, every in verdicts.items():
-        counts = [f"{word} {every.count(v)}" for v, word in _COUNTED.items() if v in every]
-        clauses.append(f"{arm} {', '.join(counts)} of {len(every)}")
-    return f"Against {baseline}, over all budgets, settings and endpoints: {'; '.join(clauses)}."
+        counts = [
+            say("sweep_count", outcome=say(f"sweep_{verdict}"), count=every.count(verdict))
+            for verdict in _VERDICTS
+            if verdict in every
+        ]
+        clauses.append(say("sweep_counts", arm=arm, counts=", ".join(counts), total=len(every)))
+    return say("sweep_counted", other=baseline, clauses="; ".join(clauses))
 
 
 def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str]:
@@ -171,58 +154,34 @@ def sentences(sweep: SweepResults, group: Group, endpoint: Endpoint) -> list[str
     for pair in group.pairs:
         if pair.endpoint == endpoint.name and baseline not in (pair.a, pair.b):
             pairs.append(pair)
-    told = []
+    texts = []
     for pair in pairs:
-        crossed = _crossed(pair, sweep.kind, every=True)
-        told.append(f"{pair.a} {_by_budget(pair, sweep.kind, pair.b)}{crossed}.")
-    return told
+        standing = _standing(pair, sweep.kind) + _crossed(pair, sweep.kind, every=True)
+        texts.append(say("sweep_pair", a=pair.a, b=pair.b, standing=standing))
+    return texts
 
 
-def _briefly(pair: ArmPair, kind: str, baseline: str, several: bool) -> str:
-    """Return what is told of a pair, briefly: `is ahead of scratch up to 7.00e11 FLOPs and
-    otherwise undecided`."""
-    verdicts = {point.verdict for point in pair.points}
-    if verdicts == {"INCONCLUSIVE"} or "INCONCLUSIVE" not in verdicts:
-        return _by_budget(pair, kind, baseline, several)
-    decided = [point for point in pair.points if point.verdict != "INCONCLUSIVE"]
-    return f"{_by_budget(pair, kind, baseline, several, decided)} and otherwise undecided"
-
-
-def _by_budget(
-    pair: ArmPair,
-    kind: str,
-    baseline: str,
-    several: bool = False,
-    points: Sequence[PairPoint] | None = None,
-) -> str:
-    """Return `is ahead of scratch up to 7.00e11 FLOPs and cannot be told from it at 1.70e12 FLOPs`.
+def _standing(pair: ArmPair, kind: str, *, brief: bool = False) -> str:
+    """Write where a pair is told apart: `ahead up to 7.00e11 FLOPs, undecided at 1.70e12 FLOPs`.
 
     Args:
-        pair: read from the arm's side.
-        kind: of budget.
-        baseline: the other arm.
-        several: whether the same is said of several arms.
-        points: those of which it is said; None: all.
+        pair: a pair of arms, read from the first arm's side.
+        kind: kind of budget.
+        brief: whether budgets without a decision are not named where others have one.
     """
     every = [point.budget for point in pair.points]
-    budgets: dict[str, list[float]] = {}
-    for point in points or pair.points:
-        budgets.setdefault(point.verdict, []).append(point.budget)
     clauses: list[str] = []
-    for verdict, phrases in _PHRASES.items():
-        if verdict not in budgets:
-            continue
-        place = where(budgets[verdict], every, kind)
-        if verdict == "INCONCLUSIVE":
-            place = place.replace("at every", "at any")
-        phrase = phrases[int(several)].format("it" if clauses else baseline)
-        clauses.append(f"{phrase} {place}")
-    return numbers.listed(clauses)
+    for verdict in _VERDICTS:
+        budgets = [point.budget for point in pair.points if point.verdict == verdict]
+        if budgets and clauses and brief and verdict == "INCONCLUSIVE":
+            clauses.append(say("sweep_otherwise"))
+        elif budgets:
+            clauses.append(f"{say(f'sweep_{verdict}')} {where(budgets, every, kind)}")
+    return ", ".join(clauses)
 
 
 def _crossed(pair: ArmPair, kind: str, every: bool = False) -> str:
-    """Return where means cross; unless `every`, only where the arms are told apart on both
-    sides."""
+    """Say where means cross; unless `every`, only where arms are told apart on both sides."""
     ends = (pair.points[0].budget, pair.points[-1].budget)
     texts = []
     for crossing in pair.crossings:
@@ -230,42 +189,47 @@ def _crossed(pair: ArmPair, kind: str, every: bool = False) -> str:
         if every or is_closed:
             interval = bracket(crossing.low, crossing.high, ends, kind)
             texts.append(f"{amounts([crossing.at], kind)} {interval}")
-    return f"; the means cross at {numbers.listed(texts)}" if texts else ""
+    return say("crossed", crossings=numbers.listed(texts)) if texts else ""
 
 
-def bracket(low: float | None, high: float | None, ends: tuple[float, float], kind: str) -> str:
-    """Return a crossing's interval in words.
+def bracket(
+    low: float | None,
+    high: float | None,
+    ends: tuple[float, float],
+    kind: str,
+    above: str = "above",
+) -> str:
+    """Write a crossing's interval.
 
     Args:
-        low, high: its ends; None where it is open and goes on beyond the budgets looked at.
-        ends: the smallest and the largest of these.
-        kind: of budget.
+        low, high: ends of the interval; None where it is open.
+        ends: smallest and largest budget looked at, beyond which an open end lies.
+        kind: kind of budget.
+        above: phrase for an open upper end.
     """
     if low is None and high is None:
-        return "[open at both ends]"
-    below = f"below {_amount(ends[0], kind)}" if low is None else _amount(low, kind)
-    above = f"above {_amount(ends[1], kind)}" if high is None else _amount(high, kind)
-    return f"[{below}, {above}]"
+        return say("open_ends")
+    lower = say("below", amount=_amount(ends[0], kind)) if low is None else _amount(low, kind)
+    upper = say(above, amount=_amount(ends[1], kind)) if high is None else _amount(high, kind)
+    return f"[{lower}, {upper}]"
 
 
 def where(budgets: Sequence[float], every: Sequence[float], kind: str) -> str:
-    """Return some of the budgets in words: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11
-    and 4.00e12 FLOPs`.
+    """Write some of the budgets: `at every budget`, `from 1.70e12 FLOPs up`, `at 3.00e11 FLOPs`.
 
     Args:
-        budgets: those meant, ascending.
-        every: all there are, ascending.
-        kind: of budget.
+        budgets: the budgets meant, ascending.
+        every: all budgets, ascending.
+        kind: kind of budget.
     """
-    some = list(budgets)
-    count = len(some)
-    if count > 1 and some == list(every):
-        return "at every budget"
-    if count > 1 and some == list(every[-count:]):
-        return f"from {amounts(some[:1], kind)} up"
-    if count > 1 and some == list(every[:count]):
-        return f"up to {amounts(some[-1:], kind)}"
-    return f"at {amounts(some, kind)}"
+    count = len(budgets)
+    if count > 1 and list(budgets) == list(every):
+        return say("at_every")
+    if count > 1 and list(budgets) == list(every[-count:]):
+        return say("from_up", amounts=amounts(budgets[:1], kind))
+    if count > 1 and list(budgets) == list(every[:count]):
+        return say("up_to", amounts=amounts(budgets[-1:], kind))
+    return say("at", amounts=amounts(budgets, kind))
 
 
 def amounts(values: Sequence[float], kind: str) -> str:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from kdjax.plan.pilot import pilot_of, runs_of
-from kdjax.report.sentences import places
+from kdjax.report.sentences import measures
 from kdjax.results.store import to_plain
 from tests.sweep.sweeps import recipe, sweep
 
@@ -23,4 +23,4 @@ def test_a_plan_of_the_probe_is_fitted_to_the_runs_of_every_arm(tmp_path: Path) 
     runs = runs_of(config, pilot)
     assert {run.arm for run in runs} == set(config.arms)
     assert [run.value for run in runs] == [row.metrics["mlm_probe"] for row in pilot.rows]
-    assert places(pilot.endpoints) == "MLM probe and linear probes (topic)"
+    assert measures(pilot.endpoints) == "MLM probe and linear probes (topic)"

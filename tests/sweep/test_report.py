@@ -326,9 +326,7 @@ def test_terminal_summary(found: SweepResults) -> None:
     console.print(table.summary(renamed(found, **{"mlm+minilm": "[red]minilm[/red]"})))
     printed = console.file.getvalue()
     flowed = " ".join(printed.split())
-    assert flowed.startswith(
-        "On held-out MLM loss, logit and [red]minilm[/red] are behind scratch at every budget."
-    )
+    assert "logit and [red]minilm[/red] behind at every budget" in flowed
     own = values(found, "scratch", 1e13)
     line = next(line for line in printed.splitlines() if line.strip().startswith("scratch"))
     assert line.split("  ")[-1].strip() == f"{own.mean():.3f} ± {own.std(ddof=1):.3f}"
