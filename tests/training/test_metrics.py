@@ -16,6 +16,7 @@ from kdjax.budget.accounting import ACCOUNTS
 from kdjax.budget.hardware import Peak
 from kdjax.budget.ledger import Ledger
 from kdjax.budget.price import PARTS
+from kdjax.config import CheckpointConfig
 from kdjax.training import metrics as module
 from kdjax.training.metrics import MEASURED, MetricsRecorder, PendingStep
 from kdjax.training.outcome import Outcome
@@ -32,7 +33,8 @@ PEAK = Peak(1e12, "float32", "made up")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, list[dict[str, Any]]]:
     here = tmp_path_factory.mktemp("run")
-    return runs.run(here, saves=tiny.EVERY_STEP, peak=PEAK), metrics.lines(here)
+    often = CheckpointConfig(seconds=tiny.EVERY_STEP)
+    return runs.run(here, checkpoint=often, peak=PEAK), metrics.lines(here)
 
 
 def of_steps(finished: tuple[Outcome, list[dict[str, Any]]]) -> list[dict[str, Any]]:
