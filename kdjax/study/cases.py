@@ -88,7 +88,10 @@ class Costs:
         students: int,
     ) -> Costs:
         """Return what the runs of a study cost in a case."""
-        spent = {arm: [run.spent for run in runs if run.arm == arm] for arm in arms}
+        # Arms keep the recipe's order; an arm without a run costs nothing that is known.
+        spent: dict[str, list[dict[str, int]]] = {arm: [] for arm in arms}
+        for run in runs:
+            spent[run.arm].append(run.spent)
         ran = {arm: accounts for arm, accounts in spent.items() if accounts}
         needs_teacher = frozenset(arm for arm in ran if arms[arm].needs_teacher)
         is_unknown = "teacher_training" in CASES[case] and not (teacher and teacher.training_flops)

@@ -60,6 +60,7 @@ def after_holm(
     """
     if primary is None:
         return tuple(verdicts)
+    # A pair of arms either way round: a winner comes first in its verdict.
     undecided: set[frozenset[str]] = set()
     for comparison in primary.comparisons:
         if comparison.verdict == "INCONCLUSIVE":
@@ -68,7 +69,8 @@ def after_holm(
     for verdict in verdicts:
         is_undecided = frozenset((verdict.a, verdict.b)) in undecided
         is_win = verdict.endpoint == primary.endpoint and verdict.verdict == "BEATS"
-        rows.append(
-            replace(verdict, verdict="INCONCLUSIVE") if is_win and is_undecided else verdict
-        )
+        if is_win and is_undecided:
+            rows.append(replace(verdict, verdict="INCONCLUSIVE"))
+        else:
+            rows.append(verdict)
     return tuple(rows)

@@ -331,3 +331,12 @@ def test_terminal_summary(found: SweepResults) -> None:
     line = next(line for line in printed.splitlines() if line.strip().startswith("scratch"))
     assert line.split("  ")[-1].strip() == f"{own.mean():.3f} ± {own.std(ddof=1):.3f}"
     assert len(line.split("±")) == len(BUDGETS) + 1 and len(own) == SEEDS
+
+
+def test_sweep_from_before_it_had_a_baseline_arm_is_refused_in_one_line(
+    found: SweepResults,
+) -> None:
+    content = to_plain(found)
+    del content["baseline_arm"]
+    with pytest.raises(InputError, match=r"sweep.json: baseline_arm is missing, .*`kdjax sweep`"):
+        sweep_of(content, Path("sweep.json"))
