@@ -44,30 +44,28 @@ def pilot_of(config: Config) -> SweepResults | None:
 
     # The runs say something of this recipe only where both are alike but for what was swept.
     recipe = plain(to_dict(config))
-    pilot_recipe = sweep.config
     swept = {name.split(".")[0] for name in sweep.fields}
     for section in SECTIONS:
-        if section not in swept and recipe[section] != pilot_recipe[section]:
+        if section not in swept and recipe[section] != sweep.config[section]:
             raise InputError(
                 f"{path}: its {section} is not the recipe's, expected a pilot of this recipe"
             )
     for name in config.arms:
-        if recipe["arms"][name] != pilot_recipe["arms"].get(name):
+        if recipe["arms"][name] != sweep.config["arms"].get(name):
             raise InputError(f"{path}: has no arm like the recipe's {name!r}, expected its arms")
 
     # What a budget buys depends on who pays for the teacher.
     pays = recipe["budget"]["teacher"]
-    pilot_pays = pilot_recipe["budget"]["teacher"]
+    pilot_pays = sweep.config["budget"]["teacher"]
     if pays != pilot_pays:
         raise InputError(f"{path}: its budget.teacher is {pilot_pays!r}, expected {pays!r}")
 
     # The endpoint that is forecast must have been measured.
     endpoints = [endpoint.name for endpoint in sweep.endpoints]
     if config.plan.endpoint not in endpoints:
-        near = nearest(config.plan.endpoint, endpoints)
         raise InputError(
             f"plan.endpoint is {config.plan.endpoint!r}, expected one of "
-            f"{', '.join(endpoints)}{near}"
+            f"{', '.join(endpoints)}{nearest(config.plan.endpoint, endpoints)}"
         )
     return sweep
 

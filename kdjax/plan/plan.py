@@ -117,8 +117,11 @@ def forecasts(config: Config) -> Plan:
 
 def _planned(spending: Spending, budgets: Sequence[float], case: str) -> PlannedArm:
     """Return an arm's size, the prices of its phases, and what each budget buys."""
-    bought = tuple(spending.bought(flops, case) for flops in budgets)
-    return PlannedArm(spending.parameters, spending.prices, bought)
+    return PlannedArm(
+        spending.parameters,
+        spending.prices,
+        tuple(spending.bought(flops, case) for flops in budgets),
+    )
 
 
 def _fitted(

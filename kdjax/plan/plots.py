@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from markupsafe import Markup
@@ -205,9 +206,7 @@ def _difference(ax: Axes, fitted: FittedPlan, comparison: PairwiseComparison) ->
 
     # The margin is always in sight, so that a tie can be seen as one.
     heights = [0.0, -margin, margin, *(point.mean for point in points)]
-    ends: list[float] = []
-    for point in points:
-        ends += [point.low, point.high]
+    ends = chain.from_iterable((point.low, point.high) for point in points)
     limit_height(ax, heights, ends, beyond=1.0, room=0.14)
     if endpoint.better == "lower":
         ax.invert_yaxis()
@@ -285,8 +284,11 @@ def held_out(fitted: FittedPlan) -> Markup | None:
         for ax, check, of_check in zip(axes, checks, rows, strict=True):
             _errors(ax, fitted, of_check)
             ax.tick_params(axis="x", labelbottom=True)
-            several = f"Without the {check.budgets} largest budgets"
-            ax.set_title({1: "Without the largest budget"}.get(check.budgets, several))
+            ax.set_title(
+                {1: "Without the largest budget"}.get(
+                    check.budgets, f"Without the {check.budgets} largest budgets"
+                )
+            )
         axes[-1].set_xlabel(f"predicted less reached ({fitted.pilot.endpoint.unit})")
         description = "Errors of predictions for budgets that were held out."
         return svg.render(figure, "held-out", description)
@@ -304,11 +306,15 @@ def _errors(ax: Axes, fitted: FittedPlan, rows: Sequence[HeldOutRow]) -> None:
             colour = _colour(fitted, row.name)
             marker = _marker(fitted, row.name)
 
-        # The grey bar is the scatter over seeds: no prediction can do better.
+        # The grey bar is the scatter over seeds: an error within it tells nothing.
         if row.noise:
             ax.barh(y, 2 * row.noise, 0.7, -row.noise, color=svg.RULE, linewidth=0)
-        ends = [row.low - row.observed, row.high - row.observed]
-        ax.plot(ends, [y, y], color=colour, linewidth=1.8)
+        ax.plot(
+            [row.low - row.observed, row.high - row.observed],
+            [y, y],
+            color=colour,
+            linewidth=1.8,
+        )
         styles = {True: ("inside", "normal", svg.PAGE), False: ("outside", "bold", colour)}
         outcome, weight, fill = styles[row.covered]
         ax.plot(

@@ -50,9 +50,8 @@ def published(
             losses.append(_loss(law, arm.parameters, bought.effective_tokens, teacher_loss))
         arms[name] = PriorArm(law, tuple(losses))
 
-    # Both laws were fitted to the same sizes and token counts.
+    # The supervised law has the wider range: what lies outside it lies outside both.
     source = forecast.SUPERVISED.source
-    sizes = [arm.parameters for arm in spending.values()]
     return Prior(
         sources={
             "supervised": source,
@@ -66,7 +65,7 @@ def published(
         ),
         arms=arms,
         outside=(
-            *_outside("student", sizes, source.parameters),
+            *_outside("student", [arm.parameters for arm in spending.values()], source.parameters),
             *_outside("token count", tokens, source.tokens),
         ),
     )
